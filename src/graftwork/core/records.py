@@ -1,0 +1,314 @@
+"""The records that cross rooms. Frozen, JSON for everything but tensors, no torch at import."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from graftwork.core.errors import ConfigError
+
+__all__ = [
+    "Component",
+    "Interval",
+    "Ledger",
+    "Lineage",
+    "Modality",
+    "Plan",
+    "RunResult",
+    "Scores",
+    "TaskKind",
+    "TaskSpec",
+]
+
+TaskKind = Literal[
+    "binary", "multiclass", "multilabel", "ordinal", "regression", "dense_multiclass", "dense_regression", "dense_normals"
+]
+Modality = Literal["table", "image", "text"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSpec:
+    """What to predict: output space, loss and metric follow from it.
+
+    Targets are arrays (the same layout in NumPy and torch), ``N`` rows:
+
+    =================  ==========================  ================  ===========================
+    kind               shape and dtype             missing           outputs of the head
+    =================  ==========================  ================  ===========================
+    binary             ``[N]`` int64, 0 or 1       -1                1 logit
+    multiclass         ``[N]`` int64, class index  -1                ``size`` logits
+    ordinal            ``[N]`` int64, class index  -1                ``size - 1`` cumulative logits
+    multilabel         ``[N, size]`` float32 0/1   NaN               ``size`` logits
+    regression         ``[N, size]`` float32       NaN               ``size`` standardised values
+    dense_multiclass   ``[N, H, W]`` int64         -1                ``size`` logits per pixel
+    dense_regression   ``[N, size, H, W]`` f32     NaN               ``size`` values per pixel
+    dense_normals      ``[N, 3, H, W]`` float32    NaN               3 values per pixel
+    =================  ==========================  ================  ===========================
+    """
+
+    name: str
+    kind: TaskKind
+    size: int
+    """Number of classes, labels or values; 1 for a binary task."""
+    classes: tuple[str, ...] = ()
+    """Names of classes or labels in index order; empty for regression."""
+    columns: tuple[str, ...] = ()
+    """Columns of the user's table that hold the target."""
+    center: tuple[float, ...] = ()
+    """Mean of each regression value over the training rows; empty otherwise."""
+    scale: tuple[float, ...] = ()
+    """Standard deviation of each regression value over the training rows, above 0; empty otherwise."""
+    metric: str = ""
+    """Primary metric; empty takes the default of the kind (see ``evaluation.metrics``)."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(TaskKind):
+            raise ConfigError(f"Task {self.name!r}: kind must be one of {', '.join(get_args(TaskKind))}; got {self.kind!r}.")
+        if self.size < 1:
+            raise ConfigError(f"Task {self.name!r}: size must be at least 1; got {self.size}.")
+
+    @property
+    def num_outputs(self) -> int:
+        """Width of the head that this task needs."""
+        return self.size - 1 if self.kind == "ordinal" else self.size
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the task asks for one prediction per pixel."""
+        return self.kind.startswith("dense_")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that :meth:`from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A class and the settings to build it with, as plain data: plans and cards hold these, never classes.
+
+    Example:
+        >>> Component("collections:OrderedDict").resolve().__name__
+        'OrderedDict'
+    """
+
+    path: str
+    """Dotted path ``package.module:Name``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments, JSON values only."""
+
+    def resolve(self) -> Any:
+        """Import and return the named object.
+
+        Raises:
+            ConfigError: If the path is malformed or nothing is there.
+        """
+        module, separator, name = self.path.partition(":")
+        if not separator:
+            raise ConfigError(f"A component path looks like 'package.module:Name'; got {self.path!r}.")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ModuleNotFoundError, AttributeError) as error:
+            if isinstance(error, ModuleNotFoundError) and error.name and not module.startswith(error.name):
+                raise
+            raise ConfigError(f"There is no {name!r} in {module!r} (component path {self.path!r}).") from error
+
+    def build(self, *args: Any, **runtime: Any) -> Any:
+        """Build the object from its settings and the runtime objects handed in."""
+        return self.resolve()(*args, **{**dict(self.settings), **runtime})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {"path": self.path, "settings": dict(self.settings)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any] | str) -> Self:
+        """Read :meth:`to_json`'s object, or a bare path."""
+        if isinstance(value, str):
+            return cls(value)
+        return cls(value["path"], dict(value.get("settings", {})))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How the tasks are to be learned: source x sharing x tuning x optimization, as plain data."""
+
+    name: str
+    """Short stable name, for example ``"shared-trunk"``."""
+    title: str
+    """One line for people."""
+    family: str
+    """What the report groups by: ``separate``, ``sharing``, ``balancing``, ``frozen``, ``tuning`` or ``trees``."""
+    modalities: tuple[Modality, ...]
+    learner: Component = Component("graftwork.training.learner:NeuralLearner")
+    """The :class:`~graftwork.interfaces.learner.Learner` that trains it."""
+    source: str = "scratch"
+    """``"scratch"``, or ``"pretrained"`` for the backbone chosen for the run."""
+    sharing: Component = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
+    tuning: Component | None = None
+    """A Tuner for pretrained sources (frozen, LoRA, full); None trains everything."""
+    optimization: Component = Component("graftwork.methods.optimization.equal_weights:EqualWeights")
+    objectives: tuple[Component, ...] = ()
+    """Extra losses (the Objective seam)."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of :class:`graftwork.training.loop.TrainConfig`."""
+    min_tasks: int = 1
+    """The race leaves the plan out of suites with fewer tasks."""
+    system: str = ""
+    """Slug of the published system that this plan comes from, if any."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that :meth:`from_json` reads back."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "family": self.family,
+            "modalities": list(self.modalities),
+            "learner": self.learner.to_json(),
+            "source": self.source,
+            "sharing": self.sharing.to_json(),
+            "tuning": self.tuning.to_json() if self.tuning else None,
+            "optimization": self.optimization.to_json(),
+            "objectives": [objective.to_json() for objective in self.objectives],
+            "training": dict(self.training),
+            "min_tasks": self.min_tasks,
+            "system": self.system,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read a plan from JSON or TOML data.
+
+        Raises:
+            ConfigError: If a key is unknown or a required one is missing.
+        """
+        known = {item.name for item in dataclasses.fields(cls)}
+        unknown = sorted(set(value) - known)
+        missing = sorted({"name", "title", "family", "modalities"} - set(value))
+        if unknown or missing:
+            problems = [f"unknown key {key!r}; known keys: {', '.join(sorted(known))}" for key in unknown]
+            problems += [f"missing key {key!r}" for key in missing]
+            raise ConfigError(f"Plan {value.get('name', '?')!r} cannot be read.", problems)
+        fields = dict(value)
+        for key in ("learner", "sharing", "tuning", "optimization"):
+            if fields.get(key) is not None:
+                fields[key] = Component.from_json(fields[key])
+        fields["objectives"] = tuple(Component.from_json(item) for item in fields.get("objectives", ()))
+        fields["modalities"] = tuple(fields["modalities"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    def to_json(self) -> dict[str, float]:
+        """Return a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, float]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        return cls(**value)
+
+
+Scores = dict[str, dict[str, float]]
+"""``{task: {metric: value}}``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ledger:
+    """What a run cost. Zero means not measured; the same probes fill it for every plan."""
+
+    parameters_total: int = 0
+    parameters_trained: int = 0
+    parameters_stored: int = 0
+    """Numbers in the files that deployment needs for all tasks (a shared backbone counts once)."""
+    flops_per_sample: float = 0.0
+    steps: int = 0
+    samples: int = 0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_rss_bytes: int = 0
+    activation_bytes: int = 0
+    latency_ms_batch1: float = 0.0
+    latency_ms_batch32: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """One plan trained with one seed, and what came of it."""
+
+    plan: Plan
+    seed: int
+    steps: int
+    suite_fingerprint: str
+    validation: Scores
+    ledger: Ledger
+    status: Literal["ok", "diverged", "failed"] = "ok"
+    message: str = ""
+    """Why it did not end well; empty if it did."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {
+            "plan": self.plan.to_json(),
+            "seed": self.seed,
+            "steps": self.steps,
+            "suite_fingerprint": self.suite_fingerprint,
+            "validation": self.validation,
+            "ledger": self.ledger.to_json(),
+            "status": self.status,
+            "message": self.message,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        return cls(**{**value, "plan": Plan.from_json(value["plan"]), "ledger": Ledger.from_json(value["ledger"])})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lineage:
+    """What a saved model was made from, by what, with which data."""
+
+    made_by: str
+    """Verb and version, for example ``"graftwork fit 0.1.0"``."""
+    command: str
+    plan: str
+    seed: int
+    inputs: Mapping[str, str]
+    """SHA-256 of every input file, or the suite's fingerprint, by name."""
+    bases: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprint of every pretrained model it starts from, by name."""
+    licences: Mapping[str, str] = field(default_factory=dict)
+    """Licence or credit line of data and bases, by name."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    """ISO 8601 date and time, UTC."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return {key: dict(item) if isinstance(item, Mapping) else item for key, item in dataclasses.asdict(self).items()}

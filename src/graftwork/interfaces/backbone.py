@@ -1,0 +1,50 @@
+"""Backbone: inputs in, shared features out, with declared shapes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+__all__ = ["Backbone", "FeatureShape"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureShape:
+    """Declared layout of a backbone's features."""
+
+    layout: Literal["vector", "tokens", "map"]
+    """``vector`` is ``[B, width]``, ``tokens`` ``[B, length, width]``, ``map`` ``[B, width, height, breadth]``."""
+    width: int
+    """Number of channels."""
+    extent: tuple[int, ...] = ()
+    """``(length,)`` for tokens, ``(height, breadth)`` for maps; empty for vectors or where it depends on the input."""
+
+
+class Backbone(nn.Module, ABC):
+    """A trunk whose features all tasks share. Sharing operators, heads and tuners see only this."""
+
+    feature_shape: FeatureShape
+    """Set by the constructor."""
+
+    @abstractmethod
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the features of a batch, laid out as :attr:`feature_shape` says.
+
+        Args:
+            inputs: Named inputs of :class:`graftwork.data.suite.Suite`. A backbone normalises and resizes by itself,
+                inside the graph, so that the exported model takes the same inputs.
+        """
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 over names, shapes and values of all parameters and buffers."""
+        import hashlib
+
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
+        return digest.hexdigest()

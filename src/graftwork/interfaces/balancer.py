@@ -1,0 +1,79 @@
+"""Balancer: per-task losses in, ``.grad`` out. Three small families, so that no method carries what it does not need.
+
+- :class:`WeightBalancer` turns ``T`` losses into one scalar (uncertainty weighting, DWA, plain sum).
+- :class:`JacobianBalancer` (``methods.optimization.jacobian``) hands the ``T x P`` matrix of exact per-task gradients to an aggregator.
+- :class:`RepresentationBalancer` (same module) hands over gradients of the shared representation instead: one backward pass through the trunk.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["BackwardContext", "Balancer", "WeightBalancer"]
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardContext:
+    """What a balancer may use besides the losses."""
+
+    shared: Sequence[nn.Parameter]
+    """Parameters that several tasks use and that require a gradient."""
+    owned: Sequence[Sequence[nn.Parameter]]
+    """Per task, in the order of the losses: the parameters that only this task uses."""
+    representation: Tensor | None
+    """The shared representation, part of the graph of all losses; None if the model has none."""
+    step: int
+    """Number of finished optimiser steps."""
+
+
+class Balancer(ABC):
+    """Decides how the tasks' losses move the shared parameters."""
+
+    @abstractmethod
+    def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
+        """Add gradients to ``.grad`` of all parameters.
+
+        Args:
+            losses: One differentiable loss per task, shape ``[T]``; a task without labels in the batch has loss 0 without gradient.
+            context: Parameters and representation.
+
+        Returns:
+            The weights that the tasks got, shape ``[T]``, if the method has such; for diagnostics.
+        """
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Return learned parameters of the balancer itself (uncertainty weights, say); the loop optimises them along."""
+        return []
+
+    def end_epoch(self, mean_losses: Tensor) -> None:
+        """Be told the mean training loss per task of the past epoch, shape ``[T]``; methods with memory over epochs override it."""
+
+    def reset(self) -> None:
+        """Return to the state before the first step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and JSON values that :meth:`load_state_dict` restores, for checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+
+
+class WeightBalancer(Balancer):
+    """A balancer that only weighs losses: one backward pass of the weighted sum."""
+
+    @abstractmethod
+    def scalarize(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scalar to differentiate and the weights ``[T]`` behind it."""
+
+    def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
+        """Differentiate the scalar once; returns the weights, shape ``[T]``."""
+        scalar, weights = self.scalarize(losses)
+        if scalar.requires_grad:
+            scalar.backward()
+        return weights.detach()

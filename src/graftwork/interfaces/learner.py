@@ -1,0 +1,97 @@
+"""Learner: anything that can enter the race. The race knows nothing else of a plan."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import Ledger, Plan
+from graftwork.data.suite import Suite
+
+__all__ = ["Learner", "LearnerContext"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerContext:
+    """What a learner is given by the workflow that runs it."""
+
+    suite: Suite
+    plan: Plan
+    seed: int
+    max_steps: int
+    """Horizon of schedules: the most steps that :meth:`Learner.train` will ever be asked for."""
+    cache: Path
+    """Folder for things that runs share (feature stores), addressed by content."""
+    backbone: str = ""
+    """Name of the pretrained backbone for plans with source ``"pretrained"`` (see ``nn.backbones.catalog``)."""
+    threads: int = 1
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings of the user, stronger than the plan's."""
+
+
+class Learner(ABC):
+    """Trains in slices, can stop and go on at any step, and predicts.
+
+    Two learners built from equal contexts give the same numbers, whether trained in one slice or in several, with a
+    save and load between them or not.
+    """
+
+    def __init__(self, context: LearnerContext) -> None:
+        self.context = context
+
+    @property
+    @abstractmethod
+    def step(self) -> int:
+        """Number of finished steps (boosting rounds, for trees)."""
+
+    @abstractmethod
+    def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
+        """Train until ``step == until`` or the learner finds that more does not help.
+
+        Args:
+            until: Step to stop at.
+            on_progress: Called now and then with the step; it may raise to stop, and the learner is then still whole.
+
+        Raises:
+            TrainingDivergedError: If a loss became NaN or infinite.
+        """
+
+    @abstractmethod
+    def predict(
+        self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Return predictions in the user's units for rows of the suite (or of ``inputs`` in place of the suite's).
+
+        Probabilities for classes (binary: ``[N]`` of class 1; multiclass and ordinal: ``[N, size]``; multilabel: ``[N, size]``),
+        values for regression ``[N, size]``.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint with all state, atomically: safetensors and JSON, never pickle."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Restore :meth:`save`'s checkpoint.
+
+        Raises:
+            CheckpointError: If it belongs to another plan, seed or suite.
+        """
+
+    @abstractmethod
+    def ledger(self) -> Ledger:
+        """Return the costs so far: parameters, steps, samples, seconds, memory."""
+
+    @abstractmethod
+    def export(self, folder: Path) -> None:
+        """Write the deployable model into ``folder``: ``model.safetensors`` + ``config.json`` (or the trees' own text format)
+        and ``model.onnx`` whose inputs are the suite's inputs and whose outputs are named after the tasks, in the user's units as
+        :meth:`predict` returns them."""

@@ -1,0 +1,51 @@
+"""SharedModel: one model for many tasks, encoder -> sharing operator -> heads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+__all__ = ["SharedModel"]
+
+
+class SharedModel(nn.Module, ABC):
+    """What the training loop, balancers, probes and export see of every architecture.
+
+    ``forward`` is ``decode(encode(inputs), tasks)``. ``encode`` ends at the last point that all tasks share: gradients of
+    the task losses with respect to its result are what representation-level methods (Rep-MTL, MGDA-UB) work on. Models that
+    share nothing return one representation per task from ``encode`` (a tuple) and set ``has_shared_representation`` to False.
+
+    Sharing operators are built as ``Operator(tasks, make_backbone, *, input_sizes, **settings)``: ``make_backbone()`` gives a fresh
+    backbone with the plan's tuner attached, ``input_sizes`` is :attr:`graftwork.data.suite.Suite.input_sizes`.
+    """
+
+    has_shared_representation: bool = True
+    task_names: tuple[str, ...]
+    """Set by the constructor."""
+
+    @abstractmethod
+    def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Return the shared representation; ``tasks`` lets models that share nothing compute only what is asked."""
+
+    @abstractmethod
+    def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return ``{task: output}``, each as wide as :attr:`TaskSpec.num_outputs`, from ``encode``'s result for the same tasks."""
+
+    def forward(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return ``{task: output}`` for the asked tasks (all by default); what is not asked is not computed."""
+        return self.decode(self.encode(inputs, tasks), tasks)
+
+    def pop_auxiliary_loss(self) -> Tensor | None:
+        """Return and forget the extra loss of the last forward pass (load balance of experts, say); None if there is none."""
+        return None
+
+    @abstractmethod
+    def task_parameters(self, task: str) -> Iterator[nn.Parameter]:
+        """Yield the parameters that only ``task`` uses."""
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that more than one task uses: all that no task owns."""
+        owned = {id(parameter) for task in self.task_names for parameter in self.task_parameters(task)}
+        return (parameter for parameter in self.parameters() if id(parameter) not in owned)

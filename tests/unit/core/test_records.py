@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graftwork.core.errors import ConfigError, MissingDependencyError
+from graftwork.core.optional import require
+from graftwork.core.records import Component, Ledger, Plan, RunResult, TaskSpec
+from graftwork.core.seeds import Seeds
+
+PLAN = Plan(
+    name="p",
+    title="t",
+    family="sharing",
+    modalities=("table",),
+    tuning=Component("a:B", {"r": 4}),
+    objectives=(Component("c:D"),),
+    training={"batch_size": 8},
+)
+
+
+def through_json(value: object) -> object:
+    return json.loads(json.dumps(value))
+
+
+def test_plan_and_result_survive_json() -> None:
+    assert Plan.from_json(through_json(PLAN.to_json())) == PLAN  # type: ignore[arg-type]
+    result = RunResult(
+        plan=PLAN, seed=3, steps=10, suite_fingerprint="f", validation={"a": {"accuracy": 0.5}}, ledger=Ledger(steps=10)
+    )
+    assert RunResult.from_json(through_json(result.to_json())) == result  # type: ignore[arg-type]
+
+
+def test_plan_lists_all_problems_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Plan.from_json({"name": "x", "titel": "y"})
+    assert "unknown key 'titel'" in str(caught.value)
+    assert "missing key 'family'" in str(caught.value)
+    assert len(caught.value.problems) == 4
+
+
+@given(st.sampled_from(["binary", "multiclass", "ordinal", "multilabel", "regression"]), st.integers(2, 9))
+def test_task_survives_json_and_knows_its_head(kind: str, size: int) -> None:
+    task = TaskSpec(name="t", kind=kind, size=size, classes=tuple("abcdefghi"[:size]), center=(0.5,), scale=(2.0,))  # type: ignore[arg-type]
+    assert TaskSpec.from_json(through_json(task.to_json())) == task  # type: ignore[arg-type]
+    assert task.num_outputs == (size - 1 if kind == "ordinal" else size)
+
+
+def test_unknown_kind_lists_the_allowed_ones() -> None:
+    with pytest.raises(ConfigError, match=r"kind must be one of binary, multiclass.*'clas'"):
+        TaskSpec(name="t", kind="clas", size=2)  # type: ignore[arg-type]
+
+
+def test_component_errors_name_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="no 'Nothing' in 'graftwork.core.records'"):
+        Component("graftwork.core.records:Nothing").resolve()
+    with pytest.raises(ConfigError, match=r"looks like 'package\.module:Name'"):
+        Component("graftwork.core.records").resolve()
+    assert Component("graftwork.core.records:Ledger", {"steps": 3}).build(samples=2) == Ledger(steps=3, samples=2)
+
+
+def test_missing_package_says_what_to_type() -> None:
+    with pytest.raises(
+        MissingDependencyError, match=r'The moon plan needs the package "no_such_package".*pip install "graftwork\[moon\]"'
+    ):
+        require("no_such_package", extra="moon", purpose="The moon plan")
+
+
+@given(st.integers(), st.text(max_size=5), st.text(max_size=5))
+def test_streams_are_stable_and_distinct(root: int, first: str, second: str) -> None:
+    assert Seeds(root).integer(first) == Seeds(root).integer(first)
+    assert (Seeds(root).integer(first) == Seeds(root).integer(second)) == (first == second)
+    assert 0 <= Seeds(root).integer(first) < 2**63
