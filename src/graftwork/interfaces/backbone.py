@@ -1,4 +1,14 @@
-"""Backbone: inputs in, shared features out, with declared shapes."""
+"""Backbone: inputs in, shared features out, with declared shapes.
+
+How the hardest systems fit:
+
+- M3ViT and Mod-Squad style experts replace layers *inside* the trunk: the backbone keeps its contract, and the task that is routed for
+  reaches its layers through the sharing operator, which owns the routed blocks and calls the trunk stage by stage.
+- TaskExpert and MTLoRA read several depths: a backbone that can be tapped offers ``stages()``, an ordered list of sub-modules, and taps
+  are forward hooks set in one place (``nn.taps``); the contract of ``forward`` does not grow.
+- ECMT's slimmable trunk changes width per call: width is state of the module (``set_active_width``), not an argument, and
+  ``feature_shape`` states the full width.
+"""
 
 from __future__ import annotations
 

@@ -2,13 +2,23 @@
 
 - :class:`WeightBalancer` turns ``T`` losses into one scalar (uncertainty weighting, DWA, plain sum).
 - :class:`JacobianBalancer` (``methods.optimization.jacobian``) hands the ``T x P`` matrix of exact per-task gradients to an aggregator.
-- :class:`RepresentationBalancer` (same module) hands over gradients of the shared representation instead: one backward pass through the trunk.
+- :class:`RepresentationBalancer` (same module) hands over gradients of the shared representation instead: one backward pass through the
+  trunk.
+
+How the hardest systems fit:
+
+- F-MTL perturbs the weights per task and needs the losses again at the moved weights, on the same batch with the same dropout: that is
+  ``BackwardContext.recompute``. It aggregates two Jacobians with any aggregator, so aggregators stay plain functions of a matrix.
+- TRAM's ascent radius is a divergence between two predictions of the same batch: ``recompute`` returns outputs beside losses, and the
+  copy of the weights before the last step is state of the balancer, saved by ``state_dict``.
+- Annealed gradient noise acts after any balancer and before the optimiser: it is a callback of the loop (``before_step``) with its own
+  generator and counter, not a balancer, so that it combines with all of them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +39,9 @@ class BackwardContext:
     """The shared representation, part of the graph of all losses; None if the model has none."""
     step: int
     """Number of finished optimiser steps."""
+    recompute: Callable[[], tuple[Mapping[str, Tensor], Tensor]] | None = None
+    """Runs the forward pass of the same batch again, with the same random draws, at the parameters' present values; returns outputs and
+    losses ``[T]``. None where the caller cannot repeat the batch."""
 
 
 class Balancer(ABC):

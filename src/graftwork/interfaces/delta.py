@@ -1,4 +1,14 @@
-"""Delta: anything that tuning adds to a base model."""
+"""Delta: anything that tuning adds to a base model.
+
+How the hardest systems fit:
+
+- aTLAS and concrete masks learn coefficients over whole deltas: they only need ``names`` and ``tensor``, and write the combination
+  into a functional call; the delta never learns about coefficients.
+- Trans-LoRA moves a delta to another base: the new one is trained anew and carries the new base's fingerprint, the old one's hash goes into
+  its lineage. CP-LoRA's factors are one tensor for several layers: ``tensor(name)`` expands the slice of one layer when asked.
+- Adapters and side networks are no difference of weights: they save and attach, but have no dense ``tensor``; they subclass with
+  ``names`` empty and say so, and mergers refuse them with that sentence.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""Learner: anything that can enter the race. The race knows nothing else of a plan."""
+"""Learner: anything that can enter the race. The race knows nothing else of a plan.
+
+How the hardest systems fit:
+
+- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: ``step`` counts rounds, and the horizon is scaled by the learner.
+- Merging plans train experts first and merge then: ``train`` spends its steps on the experts in turn, and ``predict`` merges what is
+  there; the merged model is what ``export`` writes.
+- Frozen backbones with a feature store never run the trunk again: the learner swaps the suite's inputs for cached features and
+  puts the trunk back for ``export``, so that deployment takes the suite's inputs like every other plan.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Merger: several models tuned from one base become one, without training, tensor by tensor."""
+"""Merger: several models tuned from one base become one, without training, tensor by tensor.
+
+How the hardest systems fit:
+
+- TIES trims over the whole flat vector: the first pass (``observe``) fills a histogram of magnitudes per model, ``finish_observing`` turns it
+  into thresholds, the second pass merges; memory stays that of one tensor.
+- Fisher merging needs a second file per model with the diagonal Fisher information: its constructor takes readers of those files and looks the
+  tensor up by ``name``; experts and statistics stream together.
+- OT fusion and concrete masks need activations or training and see the whole model: they are not this seam. They implement
+  ``merge_models`` in their own module and hand back a model; what they share with this seam is the lineage of the written file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Objective: an extra loss from batch, outputs and taps."""
+"""Objective: an extra loss from batch, outputs and taps.
+
+How the hardest systems fit:
+
+- Rep-MTL differentiates the task losses with respect to the representation and then differentiates that: losses and representation are
+  handed over as parts of one graph, and the loop calls the objective before anything frees it.
+- DANN and its relatives need target rows without labels: they come in the batch with all labels missing and another ``domain``; the
+  discriminator's parameters are the objective's own and join the optimiser.
+- ScaleKD and other feature distillation need a frozen teacher's taps on the same inputs: the teacher is a constructor argument, its
+  forward pass runs inside ``loss`` without a gradient, and projections are parameters of the objective.
+"""
 
 from __future__ import annotations
 

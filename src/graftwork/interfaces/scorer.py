@@ -1,4 +1,14 @@
-"""Scorer: how promising is a source for a target, judged without training on it."""
+"""Scorer: how promising is a source for a target, judged without training on it.
+
+How the hardest systems fit:
+
+- PED moves features before any scorer sees them and needs the source's statistics on generic data: it is a transform with its own
+  constructor arguments, wrapped around a scorer, so that the signature stays.
+- OSBORN scores sets of sources by submodular terms: it is a selector one floor up that calls pairwise terms; a ``Scorer`` scores one
+  source. LEEP-like scores need source-class probabilities: these are features to them, ``[N, num_source_classes]``.
+- Streaming over rows larger than memory: scorers that can, accumulate moments in ``update`` and answer in ``finish``; ``score`` is the two
+  in one call.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,14 @@
-"""Tuner: which parts of a backbone learn, and what is added to it."""
+"""Tuner: which parts of a backbone learn, and what is added to it.
+
+How the hardest systems fit:
+
+- UniPT and SHERL train a side network on detached hidden states: ``attach`` sets taps and adds the side network, the trunk runs without a
+  gradient, and ``fold`` states that a side network cannot be folded (it raises ``ConfigError``).
+- MHR mixes an inventory of low-rank skills per task: the task of each row is state set by the sharing operator before the call
+  (``set_active_tasks``), and folding is per task, so ``fold`` folds the mixture of the task that is active.
+- X-Cross couples several adapted streams layer by layer: each source is a ``Delta``, and the coupling is a backbone that holds the streams,
+  not a tuner that grows a second input.
+"""
 
 from __future__ import annotations
 
