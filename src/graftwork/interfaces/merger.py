@@ -2,8 +2,8 @@
 
 How the hardest systems fit:
 
-- TIES trims over the whole flat vector: the first pass (``observe``) fills a histogram of magnitudes per model, ``finish_observing`` turns it
-  into thresholds, the second pass merges; memory stays that of one tensor.
+- TIES trims over the whole flat vector: a first pass samples magnitudes, a second one finds the exact threshold of each model, then tensors
+  are merged; its rule for exactly tied signs needs a vote over all parameters, so tied entries are corrected at the end.
 - Fisher merging needs a second file per model with the diagonal Fisher information: its constructor takes readers of those files and looks the
   tensor up by ``name``; experts and statistics stream together.
 - OT fusion and concrete masks need activations or training and see the whole model: they are not this seam. They implement
@@ -13,7 +13,7 @@ How the hardest systems fit:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -26,20 +26,22 @@ Array = NDArray[Any]
 class Merger(ABC):
     """Works on NumPy views of mapped files, so that merging starts at once and checkpoints larger than memory stream.
 
-    Methods that need a statistic over the whole model (a global threshold, a norm) say so by :attr:`num_passes` of 2: the driver
-    shows every tensor to :meth:`observe` first, and :meth:`merge_tensor` after that.
+    Methods that need a statistic over the whole model (a global threshold, a norm) ask for passes: while :meth:`needs_pass` is true, the
+    driver shows every tensor to :meth:`observe` and then calls :meth:`finish_pass`; merging comes last.
     """
 
-    num_passes: int = 1
+    def needs_pass(self) -> bool:
+        """Whether the driver has to show all tensors (once more) before merging."""
+        return False
 
-    def observe(self, name: str, base: Array, experts: Iterable[Array]) -> None:
-        """See one tensor in the first of two passes; ``experts`` yields one array at a time."""
+    def observe(self, name: str, base: Array, experts: Sequence[Array]) -> None:
+        """See one tensor during a pass."""
 
-    def finish_observing(self) -> None:
-        """Turn what was seen into the statistics that merging needs."""
+    def finish_pass(self) -> None:
+        """Turn what was seen into statistics."""
 
     @abstractmethod
-    def merge_tensor(self, name: str, base: Array, experts: Iterable[Array]) -> Array:
+    def merge_tensor(self, name: str, base: Array, experts: Sequence[Array]) -> Array:
         """Return the merged tensor, in the shape of ``base``, float32 or wider; inputs are never changed.
 
         Args:
@@ -47,6 +49,10 @@ class Merger(ABC):
             base: Pretrained values.
             experts: The tuned values, one array a model, in the order of the models.
         """
+
+    def corrections(self) -> Iterator[tuple[str, Array, Array]]:
+        """Yield ``(name, flat indices, values)`` that only became known after the last tensor was merged."""
+        return iter(())
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings for the lineage of the merged file."""

@@ -1,0 +1,61 @@
+"""Names that users type: the nearest match for a misspelt one, and short lists for messages. Standard library only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from graftwork.core.errors import DataError
+
+__all__ = ["check_names", "did_you_mean", "nearest_name", "short_list"]
+
+
+def nearest_name(name: str, options: Iterable[str]) -> str | None:
+    """Return the option that looks most like ``name``, or None if none is close.
+
+    Example:
+        >>> nearest_name("pirce", ["price", "colour"])
+        'price'
+    """
+    by_lower = {option.lower(): option for option in options}
+    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"``, or an empty string if nothing is close."""
+    nearest = nearest_name(name, options)
+    return f" Did you mean {nearest!r}?" if nearest is not None else ""
+
+
+def short_list(items: Iterable[object], limit: int = 12) -> str:
+    """Return items joined by commas, cut after ``limit`` with the number left out.
+
+    Example:
+        >>> short_list(range(5), limit=3)
+        '0, 1, 2 and 2 more'
+    """
+    texts = [str(item) for item in items]
+    if len(texts) <= limit:
+        return ", ".join(texts)
+    return f"{', '.join(texts[:limit])} and {len(texts) - limit} more"
+
+
+def check_names(names: Iterable[str], columns: Iterable[str], *, what: str, where: str) -> None:
+    """Check that every name is a column.
+
+    Args:
+        names: Names the user asked for.
+        columns: Names that exist.
+        what: What the names are for, for example ``"--targets"``.
+        where: The table, for the message.
+
+    Raises:
+        DataError: Naming every unknown column with its nearest match, and the columns that exist.
+    """
+    available = list(columns)
+    unknown = [name for name in names if name not in set(available)]
+    if not unknown:
+        return
+    hints = "".join(f" {name!r} is not a column of {where}.{did_you_mean(name, available)}" for name in unknown)
+    raise DataError(f"{what}:{hints} The columns are: {short_list(available, 40)}.")

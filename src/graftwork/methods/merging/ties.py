@@ -1,0 +1,230 @@
+"""TIES-Merging: trim small changes, elect one sign per parameter, average only the changes that agree with it.
+
+Paper: Yadav et al., "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023, https://arxiv.org/abs/2306.01708
+
+Trimming is global: over all merged entries of one model at once, not per tensor. The exact threshold is found in two streaming passes: a
+systematic sample brackets it, then entries inside the bracket are collected. Memory is one tensor plus a few million sampled magnitudes.
+
+Departures and options (the defaults follow the paper and its released code):
+
+- The released code keeps entries whose magnitude is at least that of the ``int(density * D)``-th largest of ``D``, counted so that one more
+  survives; equal magnitudes all survive. ``trim="per-tensor"`` keeps exactly ``int(density * n)`` entries of each tensor, as peft does.
+- Where trimmed changes cancel exactly, the released code takes the majority sign of the whole model; ``zero_sign="positive"`` is peft's and
+  mergekit's rule.
+- ``weights`` scale the models' changes. By default signs are elected on unweighted changes and sums are divided by the number of agreeing
+  models (peft); ``elect="weighted"`` with ``divide_by="weights"`` is mergekit's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import ConfigError
+from graftwork.interfaces.merger import Merger
+from graftwork.methods.merging.threshold import KthMagnitude
+
+__all__ = ["TiesConfig", "TiesMerger"]
+
+Array = NDArray[Any]
+_CHUNK = 1 << 17  # entries worked on at once: a few such buffers stay in the processor's cache
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TiesConfig:
+    """Settings of TIES-Merging (Yadav et al., 2023)."""
+
+    density: float = 0.2
+    """Share of entries kept by trimming, in (0, 1]; ``K`` in the paper (as a fraction). 1 trims nothing."""
+    scaling: float = 1.0
+    """Factor on the merged change, ``lambda`` in the paper; 1 without validation data, 0.8 to 2.5 when tuned."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each model; None weighs all by 1."""
+    trim: Literal["global", "per-tensor", "none"] = "global"
+    """Over which entries the largest are chosen."""
+    elect: Literal["unweighted", "weighted", "none"] = "unweighted"
+    """On which changes signs are elected; ``none`` skips the election (an ablation: all non-zero changes are averaged)."""
+    divide_by: Literal["count", "weights", "models"] = "count"
+    """Divisor of the agreeing sum; ``models`` divides by the number of models (an ablation: plain mean)."""
+    zero_sign: Literal["majority", "positive", "negative"] = "majority"
+    """Sign where the trimmed changes cancel exactly."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.density <= 1.0:
+            raise ConfigError(f"`density` must be above 0 and at most 1 (0.2 keeps the largest 20 %); got {self.density!r}.")
+        if self.weights is not None and any(weight <= 0 for weight in self.weights):
+            raise ConfigError(f"`weights` must be above 0; got {self.weights!r}. Leave a model out instead of weighing it by 0.")
+
+
+class TiesMerger(Merger):
+    """TIES-Merging over tensors of any size.
+
+    Args:
+        config: Settings; see :class:`TiesConfig`.
+    """
+
+    def __init__(self, config: TiesConfig | None = None) -> None:
+        self.config = config or TiesConfig()
+        self._searches: list[KthMagnitude] = []
+        self._started = False
+        self._sign_votes = 0
+        self._tied: list[tuple[str, Array, Array]] = []
+        self.conflicts = 0
+        """Entries where surviving changes of different models have different signs; counted while merging."""
+        self.kept_anywhere = 0
+        """Entries where at least two models' changes survive trimming."""
+
+    def needs_pass(self) -> bool:
+        """Global trimming needs one pass (small models) or two."""
+        if self.config.trim != "global" or self.config.density == 1.0:
+            return False
+        return not self._started or any(not search.is_done for search in self._searches)
+
+    def observe(self, name: str, base: Array, experts: Sequence[Array]) -> None:
+        """Sample, then collect, magnitudes of each model's change."""
+        if not self._started:
+            self._searches = [KthMagnitude() for _ in experts]
+            self._started = True
+        flat_base = base.reshape(-1)
+        for search, expert in zip(self._searches, experts, strict=True):
+            search.observe(expert.reshape(-1), flat_base)
+
+    def finish_pass(self) -> None:
+        """Bracket or settle each model's threshold."""
+        for search in self._searches:
+            # the released code takes the k-th smallest magnitude with k = D - int(density * D), and keeps what is not below it
+            search.finish_pass(rank_from_top=min(search.total, int(search.total * self.config.density) + 1))
+
+    def merge_tensor(self, name: str, base: Array, experts: Sequence[Array]) -> Array:
+        """Trim, elect and average one tensor."""
+        config = self.config
+        weights = config.weights or (1.0,) * len(experts)
+        if len(weights) != len(experts):
+            raise ConfigError(f"`weights` has {len(weights)} numbers for {len(experts)} models; give one per model.")
+        dtype = np.result_type(base.dtype, np.float32)
+        flat_base, flats = base.reshape(-1), [expert.reshape(-1) for expert in experts]
+        thresholds = self._thresholds(flat_base, flats)
+        merged = np.empty(flat_base.shape, dtype)
+        workspace = _Workspace(len(experts), min(_CHUNK, max(flat_base.size, 1)), dtype)
+        for start in range(0, flat_base.size, _CHUNK):
+            window = slice(start, start + _CHUNK)
+            change = self._merge_chunk(
+                name, start, flat_base[window], [flat[window] for flat in flats], thresholds, weights, workspace
+            )
+            np.multiply(change, config.scaling, out=change)
+            np.add(flat_base[window], change, out=merged[window])
+        return merged.reshape(base.shape)
+
+    def corrections(self) -> Iterator[tuple[str, Array, Array]]:
+        """Yield the exactly tied entries once the model's majority sign is known, if it is not the one assumed."""
+        if self._sign_votes > 0:
+            yield from self._tied
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the settings, and the thresholds that global trimming found."""
+        found = [float(search.threshold) for search in self._searches if search.is_done]
+        return {"method": "ties", **asdict(self.config), "thresholds": found}
+
+    def _thresholds(self, base: Array, experts: Sequence[Array]) -> list[float]:
+        config = self.config
+        if config.trim == "none" or config.density == 1.0:
+            return [0.0] * len(experts)
+        if config.trim == "global":
+            if self.needs_pass():
+                raise RuntimeError("Global trimming needs the observing passes first; use the driver in methods.merging.driver.")
+            return [float(search.threshold) for search in self._searches]
+        keep = int(config.density * base.size)
+        thresholds = []
+        for expert in experts:
+            magnitude = np.abs(np.asarray(expert, np.float32) - base)
+            thresholds.append(float(np.partition(magnitude, base.size - keep)[base.size - keep]) if keep else np.inf)
+        return thresholds
+
+    def _merge_chunk(
+        self,
+        name: str,
+        start: int,
+        base: Array,
+        experts: Sequence[Array],
+        thresholds: Sequence[float],
+        weights: Sequence[float],
+        workspace: _Workspace,
+    ) -> Array:
+        config = self.config
+        size = base.size
+        changes, scratch, total = workspace.changes[:, :size], workspace.scratch[:size], workspace.total[:size]
+        positives, negatives = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        total.fill(0.0)
+        for change, expert, threshold, weight in zip(changes, experts, thresholds, weights, strict=True):
+            np.subtract(expert, base, out=change)
+            if threshold > 0.0:
+                np.abs(change, out=scratch)
+                np.multiply(change, scratch >= threshold, out=change)
+            positives += change > 0
+            negatives += change < 0
+            if weight != 1.0 and config.elect == "weighted":
+                np.multiply(change, weight, out=scratch)
+                total += scratch
+            else:
+                total += change
+            if weight != 1.0:
+                np.multiply(change, weight, out=change)
+        self.kept_anywhere += int(np.count_nonzero(positives + negatives >= 2))
+        self.conflicts += int(np.count_nonzero((positives > 0) & (negatives > 0)))
+        if config.elect == "none":
+            total = changes.sum(axis=0, out=total)
+            divisor: Array | float = len(weights) if config.divide_by == "models" else np.maximum(positives + negatives, 1)
+            return np.divide(total, divisor, out=total)
+        self._sign_votes += int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
+        upwards = total > 0 if config.zero_sign != "positive" else total >= 0
+        result = self._agreeing_mean(changes, upwards, positives, negatives, weights, scratch, workspace.result[:size])
+        if config.zero_sign == "majority":
+            tied = np.flatnonzero((total == 0) & (negatives > 0))
+            if tied.size:
+                up = np.ones(tied.size, np.bool_)
+                buffers = np.empty(tied.size, changes.dtype), np.empty(tied.size, changes.dtype)
+                means = self._agreeing_mean(changes[:, tied], up, positives[tied], negatives[tied], weights, *buffers)
+                self._tied.append((name, tied + start, base[tied] + config.scaling * means))
+        return result
+
+    def _agreeing_mean(
+        self,
+        changes: Array,
+        upwards: Array,
+        positives: Array,
+        negatives: Array,
+        weights: Sequence[float],
+        scratch: Array,
+        result: Array,
+    ) -> Array:
+        """Average of the changes whose sign is the elected one, 0 where there is none."""
+        sign = np.where(upwards, changes.dtype.type(1), changes.dtype.type(-1))
+        result.fill(0.0)
+        divisor = np.zeros_like(result) if self.config.divide_by == "weights" else None
+        for change, weight in zip(changes, weights, strict=True):
+            np.multiply(change, sign, out=scratch)
+            np.maximum(scratch, 0, out=scratch)
+            result += scratch
+            if divisor is not None:
+                divisor += weight * (scratch > 0)
+        if self.config.divide_by == "models":
+            result /= len(weights)
+        elif divisor is not None:
+            result /= np.where(divisor > 0, divisor, 1)
+        else:
+            result /= np.maximum(np.where(upwards, positives, negatives), 1)
+        return np.multiply(result, sign, out=result)
+
+
+class _Workspace:
+    """Buffers that all chunks of a tensor share."""
+
+    def __init__(self, num_models: int, size: int, dtype: np.dtype[Any]) -> None:
+        self.changes = np.empty((num_models, size), dtype)
+        self.scratch = np.empty(size, dtype)
+        self.total = np.empty(size, dtype)
+        self.result = np.empty(size, dtype)
