@@ -1,0 +1,258 @@
+"""Writes the generated part of the documentation: a gallery of all systems, and a page and a plot for each.
+
+Sources are the cards, the evidence files and the docstrings; nothing is imported but the cards. Run ``make docs``, or::
+
+    python docs/generate.py [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import html
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from plots import evidence_plot
+
+from graftwork.core.cards import ROOMS, STATUSES, Card, load_cards
+from graftwork.core.files import write_text
+from graftwork.core.source_hash import module_file
+
+__all__ = ["generate", "main"]
+
+
+def escape(text: str) -> str:
+    """Return ``text`` so that Markdown and HTML show it as it is."""
+    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def generate(out: Path) -> list[Path]:
+    """Write the gallery and one page per system below ``out``, and return their paths, the gallery first."""
+    shutil.rmtree(out, ignore_errors=True)
+    cards = list(load_cards().values())
+    pages = {out / "gallery.md": gallery_page(cards)}
+    for card in cards:
+        pages[out / "systems" / f"{card.slug}.md"] = system_page(card, cards)
+    for path, text in pages.items():
+        write_text(path, text)
+    return list(pages)
+
+
+def gallery_page(cards: list[Card]) -> str:
+    """Return the page with all systems: search, and filters by room and verdict, in the reader's browser."""
+    counts = Counter[str](card.status for card in cards)
+    summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    rows = "\n".join(_gallery_row(card) for card in sorted(cards, key=lambda card: (card.room, card.slug)))
+    rooms = _options([room for room in ROOMS if any(card.room == room for card in cards)])
+    verdicts = _options([status for status in STATUSES if counts[status]])
+    return f"""---
+hide: [toc]
+---
+# Systems
+
+{len(cards)} published systems: {summary}. A verdict comes from a full run of the system against its baselines on code of today
+([how verdicts are made](../verdicts.md)); `planned` means that there is a card but no code yet, and `stale` that the code or the
+claim changed since the run.
+
+<div class="gallery">
+<p>
+<input id="gallery-words" type="search" placeholder="words, slug, arXiv number" aria-label="Search the systems">
+<select id="gallery-room" aria-label="Room"><option value="">all rooms</option>{rooms}</select>
+<select id="gallery-verdict" aria-label="Verdict"><option value="">all verdicts</option>{verdicts}</select>
+<span id="gallery-count" aria-live="polite">{len(cards)} systems</span>
+</p>
+<table>
+<thead><tr><th>system</th><th>room</th><th>year</th><th>verdict</th><th>what it does</th></tr></thead>
+<tbody id="gallery-rows">
+{rows}
+</tbody>
+</table>
+</div>
+
+{_STYLE}
+{_SCRIPT}
+"""
+
+
+def _gallery_row(card: Card) -> str:
+    words = " ".join((card.slug, card.title, card.arxiv, card.room, card.kind, *card.tags, card.summary)).lower()
+    return (
+        f'<tr data-room="{card.room}" data-verdict="{card.status}" data-words="{html.escape(words)}">'
+        f'<td><a href="systems/{card.slug}.html"><b>{card.slug}</b></a><br><small>{html.escape(card.title)}</small></td>'
+        f"<td>{card.room}</td><td>{card.year}</td><td>{_badge(card.status)}</td><td>{html.escape(card.summary)}</td></tr>"
+    )
+
+
+def _options(names: Iterable[str]) -> str:
+    return "".join(f'<option value="{name}">{name}</option>' for name in names)
+
+
+def _badge(status: str) -> str:
+    return f'<span class="verdict verdict-{status.replace(" ", "-")}">{status}</span>'
+
+
+def system_page(card: Card, cards: list[Card]) -> str:
+    """Return the page of one system: paper, claim, evidence with plot, parts with their docstrings, neighbours."""
+    paper = f"[{'arXiv:' + card.arxiv if card.arxiv else 'paper or code'}]({card.link})" if card.link else ""
+    parts = [
+        f"---\ntitle: {card.slug}\n---\n# {escape(card.title)}",
+        f"`{card.slug}` · [{card.room}](../gallery.md) · {card.kind} · {card.year}{' · ' + paper if paper else ''} · {_badge(card.status)}",
+        escape(card.summary),
+        f"## Claim\n\n{escape(card.claim)}",
+    ]
+    if card.paper_claim:
+        parts.append(f"The paper: {escape(card.paper_claim)}")
+    if card.is_built:
+        parts.append(f"```bash\ngraftwork reproduce {card.slug}\n```")
+    if card.is_built and card.evidence is not None:
+        parts.append(_evidence_section(card, card.evidence))
+    elif not card.is_built:
+        parts.append(
+            f"!!! note\n\n    Planned: no code yet. `graftwork new method {card.room} {card.slug}` starts it, see [adding a system](../../adding-a-system.md)."
+        )
+    parts += [_bullets("Essential points", card.essentials), _bullets("Departures from the paper", card.departures)]
+    if card.components or card.recipe:
+        parts.append(_parts_section(card))
+    if card.plans:
+        names = ", ".join(f"`{plan['name']}`" for plan in card.plans)
+        parts.append(
+            f"## In the race\n\n`graftwork fit --plans {card.plans[0]['name']},separate` lets it compete. Plans: {names}."
+        )
+    parts.append(_neighbours(card, cards))
+    return "\n\n".join(part for part in parts if part) + f"\n\n{_STYLE}\n"
+
+
+def _bullets(title: str, texts: tuple[str, ...]) -> str:
+    return f"## {title}\n\n" + "\n".join(f"- {escape(text)}" for text in texts) if texts else ""
+
+
+def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
+    findings = evidence["inequalities"]
+    lines = ["## Evidence", ""]
+    if card.status == "stale":
+        lines += ["!!! warning\n\n    Stale: the code or the claim changed since this run, so it is no verdict.", ""]
+    lines += [
+        evidence_plot(findings),
+        "",
+        "| | inequality | left | right | difference | 95 % interval | signs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for item in findings:
+        interval = item["difference"]
+        lines.append(
+            f"| {'holds' if item['holds'] else '**does not hold**'} | {escape(item['name'])}{'' if item['primary'] else ' (secondary)'}<br>"
+            f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}</small> "
+            f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
+            f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"
+        )
+    arms = "; ".join(f"`{arm['name']}`: {escape(arm['title'])}" for arm in evidence["arms"])
+    commit = (
+        f"commit `{str(evidence['commit'])[:12]}`{' with local changes' if evidence['dirty'] else ''}"
+        if evidence["commit"]
+        else "no commit"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in evidence["versions"].items())
+    lines += ["", f"Arms: {arms}.", ""]
+    lines += [
+        f"Seeds {', '.join(map(str, evidence['seeds']))}; {float(evidence['seconds']) / 60:.1f} minutes of computing; "
+        f"{str(evidence['created'])[:10]}; {commit}; {escape(versions)}."
+    ]
+    return "\n".join(lines + [f"\n- {escape(note)}" for note in evidence["notes"]])
+
+
+def _parts_section(card: Card) -> str:
+    lines = ["## Parts", ""]
+    for path in card.components:
+        signature, text = _docstring(path)
+        lines += [f"### `{signature}`", "", f"`{path}`", "", f"```text\n{text}\n```", ""]
+    if card.recipe:
+        lines += ["### Recipe", "", f"`{card.recipe}`", "", f"```text\n{_docstring(card.recipe)[1]}\n```", ""]
+    for label, names in (("Seams", card.seams), ("Extras", card.extras)):
+        if names:
+            lines += [f"{label}: {', '.join(f'`{name}`' for name in names)}.", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _docstring(path: str) -> tuple[str, str]:
+    """Return name with arguments, and docstring, of a dotted path (or of a whole module), read from the source."""
+    module, _, name = path.partition(":")
+    tree = ast.parse(module_file(module).read_text(encoding="utf-8"))
+    if not name:
+        return module, ast.get_docstring(tree) or ""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            text = ast.get_docstring(node) or ""
+            function = node if isinstance(node, ast.FunctionDef) else _constructor(node)
+            arguments = ast.unparse(function.args).removeprefix("self, ").removeprefix("self") if function else ""
+            return f"{name}({arguments})", text
+    return name, ast.get_docstring(tree) or ""
+
+
+def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None)
+
+
+def _neighbours(card: Card, cards: list[Card]) -> str:
+    others = [other for other in cards if other.room == card.room and other.slug != card.slug]
+    others.sort(key=lambda other: (-len(set(other.tags) & set(card.tags)), other.slug))
+    links = [f"[{other.slug}]({other.slug}.md)" for other in others[:6]]
+    return f"## Nearby\n\n{', '.join(links)}" if links else ""
+
+
+_STYLE = """<style>
+.verdict{border-radius:.8em;padding:.1em .6em;font-size:.85em;white-space:nowrap;border:1px solid currentColor}
+.verdict-holds{color:#1a936f}.verdict-partly{color:#b07d12}.verdict-does-not-hold{color:#c8553d}
+.verdict-planned,.verdict-no-evidence,.verdict-stale{opacity:.65}
+.gallery input,.gallery select{border:1px solid currentColor;border-radius:.3em;padding:.35em .6em;margin:0 .4em .4em 0;background:transparent;color:inherit;font:inherit}
+.gallery select option{color:#000;background:#fff}
+.gallery input{min-width:14em}
+.gallery tr[hidden]{display:none}
+@media(max-width:45em){
+.gallery th,.gallery td{min-width:0!important;padding:.5em!important}
+.gallery th:nth-child(2),.gallery td:nth-child(2),.gallery th:nth-child(3),.gallery td:nth-child(3){display:none}
+}
+</style>"""
+
+_SCRIPT = """<script>
+(function () {
+  const words = document.getElementById("gallery-words");
+  const room = document.getElementById("gallery-room");
+  const verdict = document.getElementById("gallery-verdict");
+  const count = document.getElementById("gallery-count");
+  const rows = Array.from(document.querySelectorAll("#gallery-rows tr"));
+  function filter() {
+    const wanted = words.value.toLowerCase().split(/\\s+/).filter(Boolean);
+    let shown = 0;
+    for (const row of rows) {
+      const fits = (!room.value || row.dataset.room === room.value)
+        && (!verdict.value || row.dataset.verdict === verdict.value)
+        && wanted.every(function (word) { return row.dataset.words.includes(word); });
+      row.hidden = !fits;
+      shown += fits ? 1 : 0;
+    }
+    count.textContent = shown + (shown === 1 ? " system" : " systems");
+  }
+  [words, room, verdict].forEach(function (control) { control.addEventListener("input", filter); });
+  filter();
+})();
+</script>"""
+
+
+def main() -> None:
+    """Write the pages."""
+    parser = argparse.ArgumentParser(description="Write the generated pages of the documentation.")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "generated", help="folder to write to")
+    pages = generate(parser.parse_args().out)
+    print(f"{len(pages)} pages in {pages[0].parent}")
+
+
+if __name__ == "__main__":
+    main()

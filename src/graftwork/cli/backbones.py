@@ -1,0 +1,88 @@
+"""``graftwork backbones``: which trunks a run can start from, and whether their weights are whole."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftwork.nn.backbones.catalog import BackboneInfo
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "backbones"
+HELP = "list the backbones to start from; with a name, load one and check it"
+_MODALITIES = ("image", "text", "table")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument(
+        "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER"
+    )
+    parser.add_argument("--modality", choices=_MODALITIES, help="only backbones for this kind of data")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List all backbones, or load one and report on it."""
+    from graftwork.nn.backbones.catalog import list_backbones
+
+    if arguments.name:
+        report = _inspect(arguments.name)
+        print(
+            json.dumps(report, indent=2) if arguments.json else "\n".join(f"{key:<12} {value}" for key, value in report.items())
+        )
+        return 0
+    found = list_backbones(arguments.modality)
+    if arguments.json:
+        import dataclasses
+
+        print(json.dumps([dataclasses.asdict(info) for info in found], indent=2))
+        return 0
+    print(_table(found))
+    missing = [info for info in found if not info.available]
+    for info in missing:
+        print(f"\n{info.name} is not installed: {info.install}")
+    print("\n`graftwork backbones NAME` loads one and checks its weights.")
+    return 0
+
+
+def _table(found: list[BackboneInfo]) -> str:
+    from graftwork.cli.tables import format_table, terminal_width
+
+    rows = [
+        [
+            info.name,
+            info.modality,
+            "ready" if info.available else "not installed",
+            f"{info.parameters / 1e6:.1f} M" if info.parameters else "",
+            str(info.width or ""),
+            info.licence,
+            info.summary,
+        ]
+        for info in found
+    ]
+    header = ["name", "data", "state", "parameters", "features", "licence", "what it is"]
+    return format_table(header, rows, width=terminal_width(), stretch=6, right=(3, 4))
+
+
+def _inspect(name: str) -> dict[str, Any]:
+    """Load a pretrained backbone by name; loading proves that its weights are there and fit."""
+    from graftwork.core.errors import ConfigError
+    from graftwork.nn.backbones.catalog import build_backbone, modality_of
+
+    if name == "scratch":
+        raise ConfigError("The backbone 'scratch' is sized by the data and drawn anew in every run; there is nothing to load.")
+    modality = modality_of(name)
+    backbone = build_backbone(name, modality, {})
+    shape = backbone.feature_shape
+    return {
+        "name": name,
+        "data": modality,
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "features": f"{shape.layout}, {shape.width} wide",
+        "fingerprint": backbone.fingerprint(),
+        "weights": "loaded",
+    }

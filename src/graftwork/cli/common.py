@@ -1,0 +1,80 @@
+"""What the verbs share: a parser that knows the nearest flag, and the reading of ``key=value``. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+__all__ = ["VerbParser", "did_you_mean", "parse_assignments", "parse_value"]
+
+
+def did_you_mean(word: str, options: Sequence[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the option nearest to ``word``, or an empty string.
+
+    Example:
+        >>> did_you_mean("prdict", ["fit", "predict"])
+        " Did you mean 'predict'?"
+    """
+    import difflib
+
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+class VerbParser(argparse.ArgumentParser):
+    """An argument parser whose errors name the nearest flag; no silent abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the problem and leave with exit code 2."""
+        flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        unknown = re.match(r"unrecognized arguments: (.*)", message)
+        if unknown:
+            words = [word.partition("=")[0] for word in unknown.group(1).split() if word.startswith("-")]
+            hints = [f"there is no option {word}.{did_you_mean(word, flags)}" for word in words]
+            message = " ".join(hints) or f"too many arguments: {unknown.group(1)}."
+        print(f"{self.prog}: {message}\nSee: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def parse_value(text: str) -> Any:
+    """Return a JSON value if ``text`` is one, the text itself otherwise.
+
+    Example:
+        >>> parse_value("0.1"), parse_value("true"), parse_value("adamw")
+        (0.1, True, 'adamw')
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def parse_assignments(items: Sequence[str], *, flag: str, plain: bool = False) -> dict[str, Any]:
+    """Return ``{key: value}`` for ``["key=value", ...]``.
+
+    Args:
+        items: What the user gave.
+        flag: Name of the flag, for messages.
+        plain: Keep values as text.
+
+    Raises:
+        ConfigError: If an item has no ``=``, or a key comes twice.
+    """
+    from graftwork.core.errors import ConfigError
+
+    found: dict[str, Any] = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator or not key.strip() or not value.strip():
+            raise ConfigError(f"{flag} takes key=value; got {item!r}.")
+        if key.strip() in found:
+            raise ConfigError(f"{flag} gives {key.strip()!r} twice. Keep one.")
+        found[key.strip()] = value.strip() if plain else parse_value(value.strip())
+    return found

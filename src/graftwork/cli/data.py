@@ -1,0 +1,126 @@
+"""``graftwork data``: the embedded suites, and what is in one of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftwork.data.suite import Suite
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "data"
+HELP = "list the embedded suites; with a name, load one and show its tasks, splits and credits"
+_PREVIEW_COLUMNS, _PREVIEW_ROWS = 16, 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="load this suite, for example emoji")
+    parser.add_argument("--preview", metavar="FILE.png", help="write a sheet of pictures of an image suite, spread over all rows")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List the suites, or load one and describe it."""
+    from graftwork.data.suites import EMBEDDED, load_embedded
+
+    if not arguments.name:
+        if arguments.preview:
+            from graftwork.core.errors import ConfigError
+
+            raise ConfigError(f"--preview needs the name of a suite: graftwork data emoji --preview {arguments.preview}")
+        summaries = {name: _summary(path) for name, path in sorted(EMBEDDED.items())}
+        print(json.dumps(summaries, indent=2, ensure_ascii=False) if arguments.json else _listing(summaries))
+        return 0
+    suite = load_embedded(arguments.name)
+    if arguments.preview:
+        _write_preview(suite, arguments.preview)
+    description = _describe(suite)
+    print(json.dumps(description, indent=2, ensure_ascii=False) if arguments.json else _text(description))
+    return 0
+
+
+def _summary(path: str) -> str:
+    """Return the first line of the docstring of the function that builds a suite."""
+    import importlib
+
+    module, _, name = path.partition(":")
+    text = (getattr(importlib.import_module(module), name).__doc__ or "").strip()
+    return text.splitlines()[0] if text else ""
+
+
+def _listing(summaries: dict[str, str]) -> str:
+    from graftwork.cli.tables import format_table, terminal_width
+
+    table = format_table(["suite", "what it is"], list(map(list, summaries.items())), width=terminal_width(), stretch=1)
+    return f"{table}\n\n`graftwork data NAME` shows one, `graftwork fit NAME` runs it. Own data: graftwork fit FILE|FOLDER --targets a,b"
+
+
+def _describe(suite: Suite) -> dict[str, Any]:
+    from graftwork.data.suite import labelled_rows
+
+    tasks = []
+    for task in suite.tasks:
+        known = labelled_rows(suite.targets[task.name])
+        tasks.append({"name": task.name, "kind": task.kind, "size": task.size, "labelled": int(known.sum())})
+    return {
+        "name": suite.name,
+        "data": suite.modality,
+        "rows": len(suite),
+        "splits": {name: len(rows) for name, rows in suite.splits.items()},
+        "tasks": tasks,
+        "inputs": {name: f"{array.dtype} {list(array.shape)}" for name, array in suite.inputs.items()},
+        "domains": list(suite.domains),
+        "notes": list(suite.notes),
+        "credits": dict(suite.credits),
+        "sources": dict(suite.sources),
+        "fingerprint": suite.fingerprint(),
+    }
+
+
+def _text(description: dict[str, Any]) -> str:
+    from graftwork.cli.tables import colour, format_table, paragraph, terminal_width
+
+    width = terminal_width()
+    splits = ", ".join(f"{name} {count}" for name, count in description["splits"].items())
+    lines = [
+        colour(f"{description['name']}: {description['rows']} rows of {description['data']} data", "bold"),
+        "",
+        paragraph(splits, width=width, label="splits", indent=13),
+        paragraph(
+            ", ".join(f"{name} {text}" for name, text in description["inputs"].items()), width=width, label="inputs", indent=13
+        ),
+    ]
+    if description["domains"]:
+        lines.append(paragraph(", ".join(description["domains"]), width=width, label="domains", indent=13))
+    rows = [[task["name"], task["kind"], str(task["size"]), str(task["labelled"])] for task in description["tasks"]]
+    lines += ["", format_table(["task", "kind", "size", "labelled rows"], rows, width=width, stretch=0, right=(2, 3)), ""]
+    for key in ("notes", "credits", "sources"):
+        items = description[key]
+        texts = [f"{name}: {text}" for name, text in items.items()] if isinstance(items, dict) else items
+        lines += [paragraph(text, width=width, label=key if index == 0 else "", indent=13) for index, text in enumerate(texts)]
+    return "\n".join([*lines, paragraph(description["fingerprint"], width=width, label="fingerprint", indent=13)])
+
+
+def _write_preview(suite: Suite, path: str) -> None:
+    """Write pictures of evenly spaced rows as one PNG."""
+    import numpy as np
+
+    from graftwork.core.errors import ConfigError
+    from graftwork.core.files import atomic_path
+    from graftwork.core.optional import require
+
+    if suite.modality != "image":
+        raise ConfigError(f"--preview is for image suites; {suite.name!r} holds {suite.modality} data.")
+    pictures = suite.inputs["image"]
+    columns = min(_PREVIEW_COLUMNS, len(pictures))
+    number = min(columns * _PREVIEW_ROWS, len(pictures) // columns * columns)
+    chosen = np.asarray(pictures[np.linspace(0, len(pictures) - 1, number).astype(int)])
+    side = chosen.shape[1]
+    sheet = chosen.reshape(number // columns, columns, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, columns * side, 3)
+    images = require("PIL.Image", extra="vision", purpose="--preview")
+    with atomic_path(path) as temporary:
+        images.fromarray(sheet).save(temporary, format="PNG")

@@ -1,0 +1,134 @@
+"""The command ``graftwork``: finds the verb's module, parses, runs, and turns errors into messages and exit codes.
+
+A verb is a module beside this one with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``. Only the verb that is
+asked for is imported, and verbs import their work inside ``run``: ``--help`` never waits for anything heavy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from graftwork.cli.common import VerbParser, did_you_mean
+
+__all__ = ["find_verbs", "main"]
+
+_ORDER = ("fit", "predict", "validate", "systems", "show", "reproduce", "merge", "data", "backbones", "new")
+_FOOTER = """Run without a source, `graftwork fit` shows what it does on an embedded demo suite in about five minutes.
+`graftwork VERB --help` explains a verb with examples."""
+
+
+def _names() -> list[str]:
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return [module.name for module in pkgutil.iter_modules([folder]) if not module.name.startswith("_")]
+
+
+def _verb(name: str) -> ModuleType | None:
+    """Return the module of a verb; None if the module is no verb."""
+    module = importlib.import_module(f"graftwork.cli.{name}")
+    return module if hasattr(module, "NAME") and hasattr(module, "run") else None
+
+
+def find_verbs() -> dict[str, ModuleType]:
+    """Return all verbs by name, the most used ones first."""
+    found = {module.NAME: module for name in _names() if name not in ("main", "common") and (module := _verb(name)) is not None}
+    rank = {name: index for index, name in enumerate(_ORDER)}
+    return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+
+
+def _help() -> str:
+    verbs = find_verbs()
+    width = max(len(name) for name in verbs)
+    lines = [f"  {name:<{width}}  {module.HELP}" for name, module in verbs.items()]
+    return "\n".join(
+        [
+            "usage: graftwork VERB [options]",
+            "",
+            "Multi-task and transfer learning in one run, on one scale, with measured numbers.",
+            "",
+            "verbs:",
+            *lines,
+            "",
+            _FOOTER,
+        ]
+    )
+
+
+def _find(word: str) -> ModuleType | None:
+    """Return the verb called ``word``; its module usually has its name, so that no other one is imported."""
+    if word in _names() and (module := _verb(word)) is not None and word == module.NAME:
+        return module
+    return find_verbs().get(word)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Words after ``graftwork``; those of the process by default.
+
+    Returns:
+        The exit code: 0 fine, 1 a bug, 2 wrong use or data, 3 storage, 130 stopped by Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        import graftwork
+
+        print(f"graftwork {graftwork.__version__}")
+        return 0
+    module = _find(words[0])
+    if module is None:
+        what = "option" if words[0].startswith("-") else "verb"
+        print(
+            f"graftwork: there is no {what} {words[0]!r}.{did_you_mean(words[0], list(find_verbs()))}\nSee: graftwork --help",
+            file=sys.stderr,
+        )
+        return 2
+    parser = VerbParser(prog=f"graftwork {module.NAME}", description=module.HELP[:1].upper() + module.HELP[1:] + ".")
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the Python traceback of errors")
+    try:
+        args = parser.parse_args(words[1:])
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else 2
+    return _run(module, args.debug, args)
+
+
+def _run(module: ModuleType, debug: bool, args: object) -> int:
+    from graftwork.core.errors import GraftworkError
+
+    try:
+        return int(module.run(args) or 0)
+    except GraftworkError as error:
+        if debug:
+            raise
+        print(f"graftwork {module.NAME}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        print(f"\n{str(error) or 'Stopped.'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe went away (head, less)
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"graftwork {module.NAME}: unexpected error: {type(error).__name__}: {error}\n"
+            "This is a bug. Run again with --debug and report the traceback.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

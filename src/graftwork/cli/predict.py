@@ -1,0 +1,53 @@
+"""``graftwork predict``: use the model that a run chose."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "predict"
+HELP = "predict new rows, pictures or texts with the model of a run"
+EXAMPLES = """examples:
+  graftwork predict runs/table-20260101-120000 new.csv --out predictions.csv
+  graftwork predict runs/emoji-20260101-120000 pictures/ --tasks category,ink
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's flags."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("source", help="table, folder of pictures, picture, or text table")
+    parser.add_argument("--tasks", metavar="A,B", help="tasks to compute; the others cost nothing (default: all)")
+    parser.add_argument("--out", metavar="FILE", help="csv, parquet or jsonl file to write (default: print as csv)")
+    parser.add_argument("--probabilities", action="store_true", help="add a column for the probability of every class")
+    parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime (default: all cores)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from pathlib import Path
+
+    from graftwork.core.errors import ConfigError
+    from graftwork.core.files import atomic_path
+    from graftwork.serving.predict import Predictor
+
+    suffix = Path(args.out).suffix.lower() if args.out else ".csv"
+    if suffix not in (".csv", ".parquet", ".jsonl"):
+        raise ConfigError(f"--out takes a .csv, .parquet or .jsonl file; got {args.out!r}.")
+    tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
+    frame = Predictor(args.run, threads=args.threads).predict(args.source, tasks, probabilities=args.probabilities)
+    if not args.out:
+        frame.to_csv(sys.stdout)
+        return 0
+    with atomic_path(args.out) as path:
+        if suffix == ".csv":
+            frame.to_csv(path)
+        elif suffix == ".parquet":
+            frame.to_parquet(path)
+        else:
+            frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False)
+    print(f"{args.out}: {len(frame)} rows, {len(frame.columns)} columns", file=sys.stderr)
+    return 0

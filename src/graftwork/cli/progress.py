@@ -1,0 +1,158 @@
+"""The state of a run as its events tell it: what runs, what is left, who leads, when it will end. No output here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Progress"]
+
+
+def _seconds(value: float) -> str:
+    from graftwork.workflows.quantities import format_seconds
+
+    return format_seconds(value)
+
+
+class Progress:
+    """Takes events and answers with lines worth keeping; knows the present state in between."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.phase = "reading data"
+        self.running: dict[str, dict[str, Any]] = {}
+        self.scores: dict[str, float | None] = {}
+        self.left: dict[str, str] = {}
+        self.jobs_done = self.jobs_total = 0
+        self.expected_seconds = 0.0
+        """Expected seconds of the race, from the schedule."""
+        self.raced_since: float | None = None
+        self._busy_seconds = 0.0
+        self._workers = 1
+
+    def handle(self, event: Mapping[str, Any]) -> list[str]:
+        """Take one event; return lines to print."""
+        method = getattr(self, "_on_" + str(event["event"]).replace("-", "_"), None)
+        return method(event) if method is not None else []
+
+    def _on_suite(self, event: Mapping[str, Any]) -> list[str]:
+        splits = ", ".join(f"{name} {count}" for name, count in event["splits"].items())
+        lines = [f"data: {event['name']} ({event['modality']}), {event['rows']} rows ({splits})"]
+        for task in event["tasks"]:
+            size = f", {task['size']} {'values' if task['kind'] == 'regression' else 'classes'}" if task["size"] > 1 else ""
+            lines.append(f"  task {task['name']}: {task['kind']}{size}")
+        return [*lines, *(f"  note: {note}" for note in event["notes"])]
+
+    def _on_phase(self, event: Mapping[str, Any]) -> list[str]:
+        self.phase = str(event["phase"])
+        self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
+        if self.phase == "estimate":
+            return [f"estimating {self.jobs_total} plans: {', '.join(event['plans'])}"]
+        if self.phase.startswith("rung"):
+            return [f"{self.phase}: {len(event['plans'])} plans race: {', '.join(event['plans'])}"]
+        if self.phase == "finals":
+            control = f"; control with shuffled companions: {event['control_plan']}" if event.get("control_plan") else ""
+            return [f"finals: {', '.join(event['plans'])}{control}"]
+        return []
+
+    def _on_estimate(self, event: Mapping[str, Any]) -> list[str]:
+        from graftwork.workflows.quantities import format_bytes, format_count
+
+        if not event["kept"]:
+            self.left[event["plan"]] = "left out"
+            return [f"  {event['plan']}: left out: {event['reason']}"]
+        memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
+        note = f" ({event['reason']})" if event["reason"] else ""
+        return [
+            f"  {event['plan']}: {format_count(event['parameters'])} parameters{memory}, {1000 * event['seconds_per_step']:.3g} ms a step, "
+            f"{event.get('horizon', 0)} steps, about {_seconds(event.get('seconds', 0.0))}{note}"
+        ]
+
+    def _on_schedule(self, event: Mapping[str, Any]) -> list[str]:
+        self.expected_seconds, self.raced_since = float(event["seconds"]), time.monotonic()
+        self._workers = int(event.get("workers", 1))
+        seeds = len(event["seeds"])
+        notes = [f"  note: {note}" for note in event.get("notes", ())]
+        return [
+            f"the race will take about {_seconds(self.expected_seconds)} with {self._workers} workers; finals on {seeds} seeds",
+            *notes,
+        ]
+
+    def _on_job_start(self, event: Mapping[str, Any]) -> list[str]:
+        self.running[event["job"]] = {**event, "step": 0, "since": time.monotonic()}
+        return []
+
+    def _on_progress(self, event: Mapping[str, Any]) -> list[str]:
+        if event["job"] in self.running:
+            self.running[event["job"]]["step"] = event["step"]
+        return []
+
+    def _on_job_end(self, event: Mapping[str, Any]) -> list[str]:
+        self.running.pop(event["job"], None)
+        self.jobs_done += 1
+        self._busy_seconds += float(event.get("seconds", 0.0)) if self.raced_since is not None else 0.0
+        if event["status"] == "ok":
+            where = f"[{self.jobs_done}/{self.jobs_total}] " if self.jobs_total else ""
+            steps = f" {event['steps']} steps" if event.get("steps") else ""
+            return [f"  {where}{event['job']}:{steps} in {_seconds(event.get('seconds', 0.0))}"]
+        if event["status"] == "stopped":
+            return [f"  {event['job']}: stopped, its checkpoint is kept"]
+        first = (str(event.get("message", "")).splitlines() or [""])[0]
+        return [f"  {event['job']}: {event['status']}: {first}"]
+
+    def _on_rung(self, event: Mapping[str, Any]) -> list[str]:
+        self.scores |= event["scores"]
+        for name in event["left"]:
+            self.left[name] = f"left at rung {event['rung'] + 1}"
+        ranked = sorted(event["scores"].items(), key=lambda item: -(item[1] if item[1] is not None else -1e9))
+        shown = ", ".join(f"{name} {score:+.1f} %" for name, score in ranked if score is not None)
+        return [f"rung {event['rung'] + 1}: {shown}"]
+
+    def _on_stopping(self, event: Mapping[str, Any]) -> list[str]:
+        self.phase = "stopping"
+        return ["stopping: running jobs write their checkpoints (Ctrl-C again stops at once)"] if event["presses"] == 1 else []
+
+    def _on_done(self, event: Mapping[str, Any]) -> list[str]:
+        return [f"done in {_seconds(event['seconds'])}"]
+
+    def remaining_seconds(self) -> float | None:
+        """Return the expected seconds until the race ends; None before the schedule is known."""
+        if self.raced_since is None:
+            return None
+        now = time.monotonic()
+        busy = self._busy_seconds + sum(now - job["since"] for job in self.running.values())
+        return max(0.0, self.expected_seconds - busy / max(self._workers, 1))
+
+    def headline(self) -> str:
+        """Return phase, jobs, time used and expected end in one line."""
+        parts = [self.phase]
+        if self.jobs_total:
+            parts.append(f"{self.jobs_done} of {self.jobs_total} jobs")
+        parts.append(f"{_seconds(time.monotonic() - self.started)} so far")
+        remaining = self.remaining_seconds()
+        if remaining is not None:
+            end = time.strftime("%H:%M", time.localtime(time.time() + remaining))
+            parts.append(f"about {_seconds(remaining)} left, until {end}")
+        best = [name for name, _, state in self.ranking() if state == "leads"]
+        if best:
+            parts.append(f"best so far: {best[0]}")
+        return " · ".join(parts)
+
+    def running_rows(self) -> list[tuple[str, str, int, int]]:
+        """Return plan, what it is about, step and last step of every running job."""
+        rows = []
+        for job in self.running.values():
+            detail = f"{job['phase']}, seed {job['seed']}" + (f", {job['task']} alone is true" if job.get("task") else "")
+            rows.append((job["plan"] or job["job"], detail, int(job["step"]), int(job["until"] or 0)))
+        return rows
+
+    def ranking(self) -> list[tuple[str, str, str]]:
+        """Return name, score and state of every plan with a score, the best first."""
+        ranked = sorted(self.scores.items(), key=lambda item: -(item[1] if item[1] is not None else -1e9))
+        rows, leader = [], True
+        for name, score in ranked:
+            state = self.left.get(name) or ("leads" if leader and score is not None else "racing")
+            leader = leader and state != "leads"
+            rows.append((name, "" if score is None else f"{score:+.1f} %", state))
+        return rows

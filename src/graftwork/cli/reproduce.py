@@ -1,0 +1,116 @@
+"""``graftwork reproduce``: run a system against its baselines and say whether its claim holds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftwork.workflows.reproduce import Reproduction
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "reproduce"
+HELP = "run a system's recipe and judge its claim (all arms, all seeds, paired intervals)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument("slug", nargs="?", metavar="SLUG", help="the system, as `graftwork systems` lists it")
+    parser.add_argument(
+        "--smoke", action="store_true", help="smallest sizes, in seconds: shows that everything runs, gives no evidence"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; fewer than the recipe asks for give no evidence")
+    parser.add_argument("--resume", action="store_true", help="take up a stopped run; finished jobs are not repeated")
+    parser.add_argument("--out", metavar="FILE", help="where to write the evidence (default: the package's results folder)")
+    parser.add_argument("--work", metavar="FOLDER", help="where finished jobs are kept (default: the user's cache)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 0: none)")
+    parser.add_argument("--stale", action="store_true", help="run all systems whose evidence belongs to older code")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run one system, or all stale ones; the exit code does not depend on the verdict."""
+    from graftwork.core.errors import ConfigError
+
+    if arguments.stale == bool(arguments.slug):
+        raise ConfigError("Name one system, or give --stale to run all whose evidence is stale.")
+    if arguments.stale and (arguments.out or arguments.work):
+        raise ConfigError("--out and --work name places for one system; leave them out with --stale.")
+    from graftwork.workflows.reproduce import reproduce, stale_cards
+
+    slugs = [card.slug for card in stale_cards()] if arguments.stale else [arguments.slug]
+    if not slugs:
+        print("No evidence is stale.")
+    for slug in slugs:
+        try:
+            done = reproduce(
+                slug,
+                smoke=arguments.smoke,
+                seeds=arguments.seeds,
+                resume=arguments.resume,
+                out=arguments.out,
+                work=arguments.work,
+                workers=arguments.workers,
+                on_event=progress_printer(slug),
+            )
+        except KeyboardInterrupt:
+            print(f"\nStopped. Finished jobs are kept: graftwork reproduce {slug} --resume goes on.", file=sys.stderr)
+            return 130
+        print_reproduction(done)
+    return 0
+
+
+def progress_printer(slug: str) -> Callable[[Mapping[str, Any]], None]:
+    """Return a listener that shows what runs, what is done and how long the rest will take, on standard error."""
+    started = time.monotonic()
+    state = {"first": 0, "line": 0.0}
+    is_live = sys.stderr.isatty()
+
+    def listen(event: Mapping[str, Any]) -> None:
+        if event["kind"] == "start":
+            state["first"] = event["finished"]
+            already = f", {event['finished']} of them done before" if event["finished"] else ""
+            print(f"{slug}: {event['jobs']} jobs{already}, {event['workers']} at a time", file=sys.stderr)
+        elif event["kind"] == "job":
+            done_now = event["finished"] - state["first"]
+            left = (time.monotonic() - started) / done_now * (event["jobs"] - event["finished"])
+            line = f"[{event['finished']:>3}/{event['jobs']}] seed {event['seed']}  {event['arm']}  {event['seconds']:.1f} s"
+            print(f"{_clear(is_live)}{line}{f'  about {_duration(left)} left' if left else ''}", file=sys.stderr)
+        elif is_live and time.monotonic() - state["line"] > 0.2:
+            state["line"] = time.monotonic()
+            line = f"      seed {event['seed']}  {event['arm']}  {100 * event['fraction']:.0f} %  {event['text']}"
+            print(f"{_clear(is_live)}{line[:100]}", end="", flush=True, file=sys.stderr)
+
+    return listen
+
+
+def print_reproduction(done: Reproduction) -> None:
+    """Print arms, inequalities and verdict."""
+    from graftwork.cli.show import findings_table
+    from graftwork.cli.tables import terminal_width
+
+    width = terminal_width()
+    findings = [finding.to_json() for finding in done.verdict.findings]
+    print(f"\n{done.card.slug}: {done.card.title}\n")
+    print(findings_table(findings, width))
+    for finding in done.verdict.findings:
+        if not finding.holds:
+            print(f"  not shown: {finding.name}: {finding.reason}")
+    print(f"\n{len(done.recipe.arms)} arms, seeds {', '.join(map(str, done.seeds))}, {_duration(done.seconds)} of computing.")
+    for note in done.recipe.notes:
+        print(f"note: {note}")
+    if done.evidence is None:
+        print(f"No verdict: {'; '.join(done.notes)}.")
+    else:
+        print(f"Verdict: {done.verdict.word}. Evidence: {done.path}")
+
+
+def _clear(is_live: bool) -> str:
+    return "\r\x1b[K" if is_live else ""
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"

@@ -1,0 +1,131 @@
+"""``graftwork show``: one system in full, by slug, words, or arXiv number."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftwork.core.cards import Card
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "show"
+HELP = "show one system: paper, claim, code, evidence (by slug, words or arXiv number)"
+
+_INDENT = 13
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument(
+        "words", nargs="+", metavar="WORDS", help="slug (ties), words (merging sign), or arXiv number (2306.01708)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON: card, and evidence if there is any")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the card that the words mean, or list the cards that fit."""
+    from graftwork.cli.systems import systems_table
+    from graftwork.cli.tables import terminal_width
+    from graftwork.core.cards import find_cards, nearest_cards
+    from graftwork.core.errors import ConfigError
+
+    words = " ".join(arguments.words)
+    cards = find_cards(words)
+    if not cards:
+        near = ", ".join(card.slug for card in nearest_cards(words))
+        hint = f"Nearest: {near}." if near else "`graftwork systems` lists them all."
+        raise ConfigError(f"No system fits {words!r}. {hint}")
+    if arguments.json:
+        print(json.dumps([{**card.to_json(), "evidence": card.evidence} for card in cards], ensure_ascii=False, indent=2))
+    elif len(cards) == 1:
+        print(describe_card(cards[0], terminal_width()))
+    else:
+        print(systems_table(cards, terminal_width()))
+        print(f"\n{len(cards)} systems fit {words!r}, the best first. `graftwork show {cards[0].slug}` shows the first.")
+    return 0
+
+
+def describe_card(card: Card, width: int) -> str:
+    """Return everything that is known about a system, for a terminal of ``width`` characters."""
+    from graftwork.cli.tables import colour, paragraph
+
+    width = min(width, 110)
+
+    def entry(label: str, text: str) -> str:
+        return paragraph(text, width=width, label=label, indent=_INDENT)
+
+    def entries(label: str, texts: tuple[str, ...]) -> list[str]:
+        return [entry(label if index == 0 else "", text) for index, text in enumerate(texts)]
+
+    lines = [colour(f"{card.slug}: {card.title}", "bold"), ""]
+    lines.append(entry("paper", f"{card.year}, {'arXiv:' + card.arxiv + ', ' if card.arxiv else ''}{card.link}"))
+    lines.append(entry("room", f"{card.room} ({card.kind}{', ' + card.field if card.field else ''})"))
+    lines.append(entry("verdict", card.status))
+    lines += ["", entry("summary", card.summary), "", entry("claim", card.claim)]
+    if card.paper_claim:
+        lines += ["", entry("paper says", card.paper_claim)]
+    for label, texts in (
+        ("essential", card.essentials),
+        ("departures", card.departures),
+        ("components", card.components),
+        ("seams", card.seams),
+        ("recipe", (card.recipe,) if card.recipe else ()),
+        ("extras", card.extras),
+        ("plans", tuple(str(plan.get("name", "")) for plan in card.plans)),
+    ):
+        if texts:
+            lines += ["", *entries(label, texts)]
+    if card.evidence is not None and card.is_built:
+        lines += ["", *evidence_lines(card.evidence, width, is_stale=card.status == "stale")]
+    lines += ["", _next_step(card)]
+    return "\n".join(lines)
+
+
+def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -> list[str]:
+    """Return the stored inequalities as a table, with what they were measured on."""
+    commit = str(evidence.get("commit", ""))[:12] or "no commit"
+    state = "stale: made with other code or another claim, so it is no verdict" if is_stale else str(evidence["verdict"])
+    dirty = ", with local changes" if evidence.get("dirty") else ""
+    head = (
+        f"evidence     {state}; {len(evidence['seeds'])} seeds, {float(evidence['seconds']) / 60:.1f} min, "
+        f"{str(evidence['created'])[:10]}, {commit}{dirty}"
+    )
+    return [head, "", findings_table(evidence["inequalities"], width)]
+
+
+def findings_table(findings: Sequence[Mapping[str, Any]], width: int) -> str:
+    """Return a table of inequalities with their numbers (the same for ``show`` and ``reproduce``)."""
+    from graftwork.cli.tables import format_table
+
+    rows = []
+    for item in findings:
+        interval = item["difference"]
+        spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]"
+        rows.append(
+            [
+                "yes" if item["holds"] else "NO",
+                item["name"] + ("" if item["primary"] else " (secondary)"),
+                f"{item['left_mean']:.4g}",
+                f"{item['right_mean']:.4g}",
+                f"{interval['value']:+.3g} {item['unit']}".rstrip(),
+                spread,
+                f"{item['signs']}/{len(item['differences'])}",
+            ]
+        )
+    return format_table(
+        ["holds", "inequality", "left", "right", "difference", "95 % interval", "signs"],
+        rows,
+        width=width,
+        stretch=1,
+        right=(2, 3, 4),
+    )
+
+
+def _next_step(card: Card) -> str:
+    if not card.is_built:
+        return f"Planned: no code yet. `graftwork new method {card.room} {card.slug}` starts it in a source checkout."
+    return f"Run it yourself: graftwork reproduce {card.slug} (add --smoke for seconds)"

@@ -1,0 +1,71 @@
+"""``graftwork systems``: what is in the box, and whether it holds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graftwork.core.cards import Card
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "systems"
+HELP = "list all published systems with room, kind and verdict"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    from graftwork.core.cards import ROOMS, STATUSES
+
+    parser.add_argument("--room", metavar="R", help=f"only this room: {', '.join(ROOMS)}")
+    parser.add_argument("--verdict", metavar="V", help=f"only this verdict: {', '.join(STATUSES)}")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List the systems."""
+    from graftwork.cli.tables import terminal_width
+    from graftwork.core.cards import ROOMS, STATUSES, load_cards
+
+    room = _checked("room", arguments.room, ROOMS)
+    verdict = _checked("verdict", arguments.verdict, STATUSES)
+    cards = [card for card in load_cards().values() if room in (None, card.room) and verdict in (None, card.status)]
+    cards.sort(key=lambda card: (card.room, card.slug))
+    if arguments.json:
+        print(json.dumps([card.to_json() for card in cards], ensure_ascii=False, indent=2))
+        return 0
+    if cards:
+        print(systems_table(cards, terminal_width()))
+        print()
+    counts = Counter[str](card.status for card in cards)
+    parts = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    print(
+        f"{len(cards)} system{'' if len(cards) == 1 else 's'}{': ' + parts if parts else ''}. `graftwork show SLUG` tells more."
+    )
+    return 0
+
+
+def systems_table(cards: list[Card], width: int) -> str:
+    """Return the listing of some cards; narrow terminals leave out kind and year."""
+    from graftwork.cli.tables import format_table
+
+    if width < 90:
+        rows = [[card.slug, card.room, card.status, card.title] for card in cards]
+        return format_table(["slug", "room", "verdict", "title"], rows, width=width, stretch=3)
+    rows = [[card.slug, card.room, card.kind, str(card.year), card.status, card.title] for card in cards]
+    return format_table(["slug", "room", "kind", "year", "verdict", "title"], rows, width=width, stretch=5)
+
+
+def _checked(key: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
+    if value is None or value in allowed:
+        return value
+    import difflib
+
+    from graftwork.core.errors import ConfigError
+
+    near = difflib.get_close_matches(value, allowed, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"There is no {key} {value!r}; allowed: {', '.join(allowed)}.{hint}")

@@ -1,0 +1,301 @@
+"""Cards: one small TOML file per published system; what is in the box, and whether it holds. Standard library only.
+
+A card says what a system claims and, once built, where its parts are. Nothing about success is written in a card: the status comes from the
+evidence in ``results/<room>/<slug>.json``, and evidence counts only while its hash fits the claim, the module and the recipe of today.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
+
+if TYPE_CHECKING:
+    from graftwork.core.records import Plan
+
+__all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
+
+ROOMS = (
+    "adaptation",
+    "applications",
+    "backbones",
+    "benchmarks",
+    "compression",
+    "continual",
+    "distillation",
+    "generation",
+    "merging",
+    "optimization",
+    "robustness",
+    "scaling",
+    "search",
+    "selection",
+    "sharing",
+    "studies",
+    "timeseries",
+    "tuning",
+    "weightgen",
+)
+KINDS = ("application", "architecture", "benchmark", "method", "study", "survey")
+
+Status = Literal["planned", "no evidence", "stale", "holds", "partly", "does not hold"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+_SLUG_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One published system."""
+
+    slug: str
+    title: str
+    year: int
+    room: str
+    kind: str
+    summary: str
+    claim: str
+    """What the reproduction must show, in words."""
+    arxiv: str = ""
+    link: str = ""
+    field: str = ""
+    """Field of application, where the system is tied to one (``"tabular"``)."""
+    paper_claim: str = ""
+    essentials: tuple[str, ...] = ()
+    """Points of the method that the implementation must keep."""
+    tags: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+    """Dotted paths ``"graftwork.module:Name"``; empty while the system is planned."""
+    recipe: str = ""
+    """Dotted module of the recipe."""
+    seams: tuple[str, ...] = ()
+    """Names in ``graftwork.interfaces`` that the components implement."""
+    extras: tuple[str, ...] = ()
+    """Extras of the package that it needs."""
+    departures: tuple[str, ...] = ()
+    """Every difference to the paper that a reader must know."""
+    contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Small constructor arguments for the contract tests, by class name."""
+    plans: tuple[Mapping[str, Any], ...] = ()
+    """Plans for the race of ``graftwork fit``, as :meth:`graftwork.core.records.Plan.from_json` reads them."""
+
+    @property
+    def is_built(self) -> bool:
+        """Whether there is code: a component, or a recipe (studies have no component)."""
+        return bool(self.components or self.recipe)
+
+    @property
+    def evidence_file(self) -> Path:
+        """Where the evidence of a full run is kept; it may not exist."""
+        return PACKAGE_FOLDER / "results" / self.room / f"{self.slug}.json"
+
+    @functools.cached_property
+    def evidence(self) -> Mapping[str, Any] | None:
+        """The stored evidence, fresh or stale; None if there is none or it cannot be read."""
+        try:
+            stored = json.loads(self.evidence_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return stored if isinstance(stored, dict) else None
+
+    @functools.cached_property
+    def status(self) -> Status:
+        """What is known: never a verdict whose evidence belongs to other code or to another claim."""
+        if not self.is_built:
+            return "planned"
+        if self.evidence is None or self.evidence.get("verdict") not in ("holds", "partly", "does not hold"):
+            return "no evidence"
+        return self.evidence["verdict"] if self._is_fresh(self.evidence) else "stale"
+
+    @property
+    def verdict(self) -> Status:
+        """Same as :attr:`status`, under the name that tables use."""
+        return self.status
+
+    def source_files(self) -> list[Path]:
+        """Return the files whose syntax the evidence depends on: the modules of the components, then the recipe."""
+        modules = dict.fromkeys(path.partition(":")[0] for path in self.components)
+        return [module_file(name) for name in [*modules, *([self.recipe] if self.recipe else [])]]
+
+    def evidence_hash(self) -> str:
+        """Return the hash over claim, modules and recipe that evidence of today would carry.
+
+        Raises:
+            ConfigError: If a file that the card names is not there.
+        """
+        for file in self.source_files():
+            if not file.exists():
+                raise ConfigError(f"Card {self.slug!r} names a module that does not exist: {file}.")
+        return syntax_hash([self.claim], self.source_files())
+
+    def bytes_hash(self) -> str:
+        """Return the hash over the same parts byte by byte; it spares the parsing as long as nothing was touched."""
+        return bytes_hash([self.claim], self.source_files())
+
+    def parse_plans(self) -> list[Plan]:
+        """Return the plans of the card as records.
+
+        Raises:
+            ConfigError: If one cannot be read.
+        """
+        from graftwork.core.records import Plan
+
+        # ``default`` says in which modalities the race takes the plan without being asked: the catalogue's business, not the plan's
+        fields = [{key: value for key, value in plan.items() if key != "default"} for plan in self.plans]
+        return [Plan.from_json({"system": self.slug, **plan}) for plan in fields]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as a JSON object, with its status."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {**plain, "status": self.status}
+
+    def _is_fresh(self, evidence: Mapping[str, Any]) -> bool:
+        try:
+            return evidence.get("bytes_hash") == self.bytes_hash() or evidence.get("evidence_hash") == self.evidence_hash()
+        except (OSError, SyntaxError, ConfigError):
+            return False
+
+
+_REQUIRED = ("slug", "title", "year", "room", "kind", "summary", "claim")
+_KNOWN = tuple(item.name for item in fields(Card))
+_LISTS = ("essentials", "tags", "components", "seams", "extras", "departures")
+
+
+def read_card(path: Path) -> Card:
+    """Read and check one card.
+
+    Raises:
+        ConfigError: If it is not TOML, lacks a key, has an unknown one, or a value is not allowed; all problems at once.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The card {path} is not valid TOML: {error}.") from error
+    problems = _problems(path, table)
+    if problems:
+        raise ConfigError(f"The card {path} cannot be used.", problems)
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Card(**values)
+
+
+def _problems(path: Path, table: Mapping[str, Any]) -> list[str]:
+    problems = [f"missing key {key!r}" for key in _REQUIRED if not table.get(key)]
+    for key in table:
+        if key not in _KNOWN:
+            problems.append(f"unknown key {key!r}{_did_you_mean(key, _KNOWN)}; known keys: {', '.join(_KNOWN)}")
+    slug = str(table.get("slug", ""))
+    if slug != path.stem:
+        problems.append(f"slug {slug!r} is not the name of the file, {path.stem!r}")
+    if not set(slug) <= _SLUG_LETTERS:
+        problems.append(f"slug {slug!r}: lower case letters, digits and hyphens only")
+    for key, allowed in (("room", ROOMS), ("kind", KINDS)):
+        value = table.get(key)
+        if value and value not in allowed:
+            problems.append(f"{key} {value!r}{_did_you_mean(str(value), allowed)}; allowed: {', '.join(allowed)}")
+    if "year" in table and not isinstance(table["year"], int):
+        problems.append(f"year is a number; got {table['year']!r}")
+    for key in _LISTS:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            problems.append(f"{key} is a list of texts; got {value!r}")
+        elif key == "components" and not all(item.startswith("graftwork.") and ":" in item for item in value):
+            problems.append(f"components are dotted paths 'graftwork.module:Name'; got {value!r}")
+    if table.get("components") and not table.get("recipe"):
+        problems.append("a card with components names its recipe")
+    return problems
+
+
+def load_cards(folder: str | Path | None = None) -> dict[str, Card]:
+    """Return all cards by slug, in order of the slugs.
+
+    Args:
+        folder: Folder of ``*.toml`` files; the package's own by default.
+
+    Raises:
+        ConfigError: If a card cannot be used, or two have the same slug or the same arXiv number.
+    """
+    return dict(_load_cards(Path(folder) if folder is not None else PACKAGE_FOLDER / "cards"))
+
+
+@functools.cache
+def _load_cards(folder: Path) -> dict[str, Card]:
+    cards: dict[str, Card] = {}
+    by_paper: dict[str, str] = {}
+    for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem):
+        card = read_card(path)
+        for name, taken in ((card.slug, cards), (card.arxiv, by_paper)):
+            if name and name in taken:
+                raise ConfigError(
+                    f"Two cards share {name!r}: {card.slug!r} and {taken[name] if taken is by_paper else name!r}. Keep one."
+                )
+        cards[card.slug] = card
+        if card.arxiv:
+            by_paper[card.arxiv] = card.slug
+    return cards
+
+
+def find_cards(words: str, cards: Mapping[str, Card] | None = None) -> list[Card]:
+    """Return the cards that fit a slug, an arXiv number or address, or words, best first; empty if none fits.
+
+    Every word must occur, in slug, title, tags, room, kind or summary; hits in the first ones count more.
+
+    Example:
+        >>> [card.slug for card in find_cards("arXiv:2306.01708v2")]
+        ['ties']
+    """
+    cards = load_cards() if cards is None else cards
+    query = words.strip().lower()
+    if query in cards:
+        return [cards[query]]
+    number = query.removesuffix(".pdf").rsplit("/", 1)[-1].removeprefix("arxiv:").strip().partition("v")[0]
+    by_paper = [card for card in cards.values() if card.arxiv and card.arxiv == number]
+    if by_paper:
+        return by_paper
+    wanted = query.replace("-", " ").split()
+    if not wanted:
+        return []
+    scored = []
+    for card in cards.values():
+        places = (
+            (8, card.slug),
+            (6, card.title),
+            (4, " ".join(card.tags)),
+            (2, f"{card.room} {card.kind} {card.field}"),
+            (1, card.summary),
+        )
+        texts = [(weight, text.lower().replace("-", " ")) for weight, text in places]
+        points = [max((weight for weight, text in texts if word in text), default=0) for word in wanted]
+        if all(points):
+            scored.append((-sum(points), card.slug, card))
+    return [card for _, _, card in sorted(scored)]
+
+
+def nearest_cards(words: str, cards: Mapping[str, Card] | None = None, *, limit: int = 3) -> list[Card]:
+    """Return the cards whose slug or title looks most like ``words``, for messages; empty if nothing is near."""
+    import difflib
+
+    cards = load_cards() if cards is None else cards
+    query = words.strip().lower()
+    names = {card.slug: card for card in cards.values()}
+    for card in cards.values():
+        names.setdefault(card.title.partition(":")[0].lower(), card)
+        for word in card.tags:
+            names.setdefault(word.lower(), card)
+    hits = difflib.get_close_matches(query, list(names), n=limit, cutoff=0.5)
+    return list({names[hit].slug: names[hit] for hit in hits}.values())
+
+
+def _did_you_mean(word: str, names: tuple[str, ...]) -> str:
+    import difflib
+
+    hits = difflib.get_close_matches(word, names, n=1)
+    return f" (did you mean {hits[0]!r}?)" if hits else ""

@@ -1,0 +1,101 @@
+"""Hashes of source code that see meaning only: comments, docstrings and formatting do not count, and neither does the Python version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ast
+
+__all__ = ["PACKAGE_FOLDER", "bytes_hash", "module_file", "syntax_hash"]
+
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+"""Folder of the ``graftwork`` package."""
+
+
+def module_file(module: str) -> Path:
+    """Return the file of a module without importing it; it may not exist. Modules of other packages are looked up on the search path.
+
+    Example:
+        >>> module_file("graftwork.core.errors:DataError").name
+        'errors.py'
+    """
+    root, *parts = module.partition(":")[0].split(".")
+    if root != "graftwork":
+        return _outside_file(module.partition(":")[0])
+    path = PACKAGE_FOLDER.joinpath(*parts)
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _outside_file(module: str) -> Path:
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    return Path(spec.origin) if spec is not None and spec.origin else Path(*module.split(".")).with_suffix(".py")
+
+
+def bytes_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
+    """Return the SHA-256 over texts and files as they are: the cheap test; equal bytes mean equal syntax."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode() + b"\0")
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def syntax_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
+    """Return the SHA-256 over texts (white space collapsed) and the syntax trees of Python files without their docstrings.
+
+    Raises:
+        SyntaxError: If a file is not Python.
+    """
+    import ast
+
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(" ".join(text.split()).encode() + b"\0")
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        digest.update(file.name.encode() + b"\0" + "".join(_canonical(tree)).encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _canonical(node: ast.AST) -> Iterator[str]:
+    # ``ast.dump`` differs between Python versions (new empty fields, dropped empty lists); this form leaves out whatever is empty.
+    import ast
+
+    yield f"({type(node).__name__}"
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            value = _without_strings(value)
+        if value is None or value == [] or name in ("kind", "type_comment"):
+            continue
+        yield f" {name}="
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, ast.AST):
+                yield from _canonical(item)
+            else:
+                yield repr(item)
+    yield ")"
+
+
+def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
+    # a bare string is a docstring, of a definition or of the field above it: it does nothing
+    import ast
+
+    return [
+        statement
+        for statement in body
+        if not (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Constant)
+            and isinstance(statement.value.value, str)
+        )
+    ]

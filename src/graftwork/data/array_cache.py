@@ -1,0 +1,118 @@
+"""Arrays that are computed once and kept in the user's cache: addressed by content, checked on every read, safe between processes.
+
+An entry is a folder named after its key. It holds one ``.npy`` file an array, named after the hash of its content, and a
+``manifest.json`` that is written last and says which files belong to it. A reader therefore sees a whole entry or none, also
+when two processes write the same entry or one is killed in the middle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import FileFormatError, StorageError
+from graftwork.core.files import atomic_path, hash_file, read_json, write_json
+
+__all__ = ["cached_arrays"]
+
+Array = NDArray[Any]
+FORMAT = "graftwork-arrays-1"
+
+
+def cached_arrays(folder: str | Path, key: str, compute: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
+    """Return the arrays of the entry ``key``, from disk if they are there and whole, computed and stored otherwise.
+
+    Args:
+        folder: Folder of the cache; created if needed.
+        key: Name of the entry, a hash over everything that the arrays depend on. It becomes a folder name.
+        compute: Called without arguments if the entry is absent or damaged; returns arrays by name, no objects in them.
+            While one process computes an entry, others that ask for it wait and then read what was stored.
+
+    Returns:
+        Read-only, memory-mapped arrays by name.
+
+    Raises:
+        StorageError: If the entry cannot be written.
+        ValueError: If an array holds Python objects.
+    """
+    entry = Path(folder) / key
+    arrays = _read(entry)
+    if arrays is not None:
+        return arrays
+    with _locked(entry):
+        arrays = _read(entry)  # another process may have finished it while this one waited
+        if arrays is None:
+            _write(entry, compute())
+            arrays = _read(entry)
+    if arrays is None:
+        raise FileFormatError(
+            f"{entry} cannot be read back after writing it. Check the disk, or choose another cache with GRAFTWORK_CACHE."
+        )
+    return arrays
+
+
+def _read(entry: Path) -> dict[str, Array] | None:
+    """Return the stored arrays; None if there is no entry or it is damaged, which is said as a warning."""
+    manifest = entry / "manifest.json"
+    if not manifest.exists():
+        return None
+    try:
+        content = read_json(manifest)
+        if content["format"] != FORMAT:
+            raise FileFormatError(f"unknown format {content['format']!r}")
+        arrays = {}
+        for name, record in content["arrays"].items():
+            path = entry / Path(record["file"]).name
+            if hash_file(path) != record["sha256"]:
+                raise FileFormatError(f"{path.name} is not what was written")
+            arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        warnings.warn(f"The cache entry {entry} is damaged ({error}); it is computed again.", RuntimeWarning, stacklevel=3)
+        return None
+    return arrays
+
+
+def _write(entry: Path, arrays: Mapping[str, Array]) -> None:
+    records = {}
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array)
+        if array.dtype.hasobject:
+            raise ValueError(f"The array {name!r} holds Python objects, which are not stored; give numbers or booleans.")
+        # The name holds a hash of the content, so that a file which an older manifest points to never changes.
+        path = entry / f"{name}-{hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()[:16]}.npy"
+        with atomic_path(path) as temporary:
+            with open(temporary, "wb") as target:
+                np.save(target, array, allow_pickle=False)
+            records[name] = {"file": path.name, "sha256": hash_file(temporary)}
+    write_json(entry / "manifest.json", {"format": FORMAT, "arrays": records})
+
+
+@contextlib.contextmanager
+def _locked(entry: Path) -> Iterator[None]:
+    """Hold the entry's lock; the system frees it when a process dies. Where there is no flock, both processes compute."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: the writes are atomic all the same
+        yield
+        return
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(entry.parent / f".{entry.name}.lock", "wb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write into the cache {entry.parent}: {error.strerror or error}. "
+            "Set GRAFTWORK_CACHE to a folder that you may write to."
+        ) from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)

@@ -1,0 +1,192 @@
+"""From a checked table (or texts, or pictures with their labels) to a :class:`~graftwork.data.suite.Suite`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
+from graftwork.core.records import Modality
+from graftwork.data.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.encoders.base import Encoder
+from graftwork.data.encoders.columns import as_text
+from graftwork.data.encoders.image import ImageEncoder
+from graftwork.data.encoders.table import TableEncoder
+from graftwork.data.encoders.text import TextEncoder, join_texts
+from graftwork.data.infer import InferredTask, TargetRequest, infer_tasks
+from graftwork.data.names import check_names
+from graftwork.data.splits import split_rows
+from graftwork.data.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Material", "assemble_suite", "default_image_size"]
+
+_MAX_RAW_CELLS = 2_000_000
+_MAX_PICTURE_BYTES = 1_500_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a suite is made of, before anything is inferred."""
+
+    name: str
+    frame: pd.DataFrame
+    requests: Sequence[TargetRequest]
+    modality: Modality = "table"
+    task_kinds: Mapping[str, str] = field(default_factory=dict)
+    text: Sequence[str] = ()
+    """Text columns, for modality ``text``."""
+    images: Sequence[Path] = ()
+    """Picture file of each row, for modality ``image``."""
+    image_size: int | None = None
+    features: Sequence[str] | None = None
+    """Feature columns of a table; None takes all that are neither targets nor the group."""
+    group: str | None = None
+    domain: NDArray[np.int64] | None = None
+    domains: Sequence[str] = ()
+    labels: Sequence[str] = ()
+    """Row names; row numbers by default."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def assemble_suite(material: Material) -> Suite:
+    """Infer tasks, check, split, encode.
+
+    Raises:
+        DataError: If targets, features, groups or pictures cannot be used; see the modules that do each step.
+    """
+    frame = material.frame
+    if material.group is not None:
+        check_names([material.group], frame.columns, what="--group", where="the table")
+    tasks = infer_tasks(frame, material.requests, material.task_kinds)
+    targets = {task.spec.name: task.target for task in tasks}
+    groups, notes = _groups(frame, material.group)
+    used = {column for task in tasks for column in task.spec.columns} | {material.group}
+    candidates = [name for name in (frame.columns if material.features is None else material.features) if name not in used]
+    notes = [*(_reason(task) for task in tasks), *material.notes, *notes, *label_notes(tasks, len(frame))]
+    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=material.domain, seed=material.seed)
+    labels = [str(label) for label in material.labels] or [f"row {row + 1}" for row in range(len(frame))]
+    raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **material.raw}
+    encoder: Encoder
+    if material.modality == "table":
+        report = check_features(frame, candidates, tasks, seed=material.seed)
+        if not report.features:
+            raise DataError(
+                f"No feature column is left besides the targets ({', '.join(targets)}). "
+                + " ".join(report.notes)
+                + " Add columns to learn from."
+            )
+        notes += [*duplicate_note(frame), *report.notes, *group_notes(frame, report.features, material.group)]
+        encoder = TableEncoder.fit(frame, report.features, rows=splits["train"])
+        inputs = encoder.transform(frame)
+        if frame.shape[0] * frame.shape[1] <= _MAX_RAW_CELLS:
+            raw["frame"] = {name: _raw_column(frame[name]) for name in frame.columns}
+    elif material.modality == "text":
+        check_names(material.text, frame.columns, what="--text", where="the table")
+        texts = join_texts(frame, material.text)
+        notes += [*_text_notes(texts), *duplicate_note(frame), *group_notes(frame, candidates, material.group)]
+        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=material.text)
+        inputs = encoder.transform(texts)
+        raw["text"] = texts
+    else:
+        size = default_image_size(material.images) if material.image_size is None else material.image_size
+        notes += group_notes(frame, candidates, material.group)
+        encoder = ImageEncoder(size)
+        inputs = encoder.transform(material.images)
+        notes += _same_picture_note(inputs["image"])
+    return Suite.of_arrays(
+        name=material.name,
+        modality=material.modality,
+        tasks=tuple(task.spec for task in tasks),
+        inputs=inputs,
+        targets=targets,
+        splits=splits,
+        groups=groups,
+        domain=material.domain,
+        domains=tuple(material.domains),
+        encoder=encoder.state(),
+        input_sizes=encoder.input_sizes(),
+        raw=raw,
+        notes=tuple(notes),
+        sources=dict(material.sources),
+    )
+
+
+def _reason(task: InferredTask) -> str:
+    spec = task.spec
+    size = {"regression": f" of {spec.size} values" if spec.size > 1 else ""}.get(
+        spec.kind, f" with {max(len(spec.classes), 2)} classes"
+    )
+    return f"Target {spec.name!r} is read as {spec.kind}{size}: {task.reason}."
+
+
+def _groups(frame: pd.DataFrame, group: str | None) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """Return group numbers; rows without a group are groups of their own."""
+    if group is None:
+        return None, []
+    texts = [as_text(value) for value in frame[group].tolist()]
+    numbers: dict[str, int] = {}
+    for text in texts:
+        if text is not None:
+            numbers.setdefault(text, len(numbers))
+    missing = sum(text is None for text in texts)
+    singles = iter(range(len(numbers), len(numbers) + missing))
+    groups = np.array([next(singles) if text is None else numbers[text] for text in texts], dtype=np.int64)
+    notes = [
+        f"Rows are grouped by {group!r} ({len(numbers)} groups): all rows of a group are on one side of every split; it is no feature."
+    ]
+    if missing:
+        notes.append(f"{missing} rows have no value in the group column {group!r}; each counts as a group of its own.")
+    return groups, notes
+
+
+def _raw_column(values: pd.Series) -> Any:
+    if values.dtype.kind in "biuf":
+        return values.to_numpy()
+    return [value if isinstance(value, list) else as_text(value) for value in values.tolist()]
+
+
+def _text_notes(texts: Sequence[str]) -> list[str]:
+    empty = sum(not text.strip() for text in texts)
+    return [f"{empty} of {len(texts)} texts are empty."] if empty else []
+
+
+def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
+    seen = {picture.tobytes() for picture in pictures}
+    copies = len(pictures) - len(seen)
+    return (
+        [
+            f"{copies} of {len(pictures)} pictures look exactly like another one; copies on both sides of a split flatter the scores."
+        ]
+        if copies
+        else []
+    )
+
+
+def default_image_size(images: Sequence[Path]) -> int:
+    """Return 32, 64, 96 or 128: what the shorter sides of up to 64 pictures reach, as long as all pictures fit into 1.5 GB."""
+    from graftwork.core.optional import require
+
+    library = require("PIL.Image", extra="vision", purpose="Reading pictures")
+    sides = []
+    for path in images[:: max(1, len(images) // 64)][:64]:
+        try:
+            with library.open(path) as picture:
+                sides.append(min(picture.size))
+        except (OSError, ValueError, SyntaxError, library.DecompressionBombError):
+            continue  # named by the encoder, together with all other faulty files
+    middle = float(np.median(sides)) if sides else 64.0
+    fitting = [
+        size for size in (32, 64, 96, 128) if size <= max(middle, 32) and len(images) * size * size * 3 <= _MAX_PICTURE_BYTES
+    ]
+    return max(fitting, default=32)

@@ -1,0 +1,259 @@
+"""Findings about a table before anything is trained: constant, identifier and leaking columns, copies, likely groups, rare classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import TaskSpec
+from graftwork.data.encoders.columns import as_text, to_numbers
+from graftwork.data.encoders.table import column_type
+from graftwork.data.infer import InferredTask
+from graftwork.data.leaks import LEAK_SCORE, single_feature_score
+from graftwork.data.names import short_list
+from graftwork.data.suite import labelled_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FeatureReport", "check_features", "duplicate_note", "group_notes", "label_notes"]
+
+_GROUP_WORD = re.compile(
+    r"(^|_)(patient|user|customer|client|subject|person|people|participant|student|pupil|teacher|site|hospital|clinic|school|store|shop|session|"
+    r"household|family|group|device|sensor|machine|animal|mouse|batch|plate|slide|farm|speaker|author|rater|doctor|company|donor|visit|study|centre|center)s?"
+    r"(_?(id|no|nr|num|number|code|key|name))?$"
+)
+_ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|index|idx|row|rownames|rowid|no|nr|number|code|unnamed: ?\d+)$")
+_FEW_ROWS = 200
+_RARE_CLASS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureReport:
+    """Which columns serve as features, and what was found."""
+
+    features: tuple[str, ...]
+    notes: tuple[str, ...]
+    identifiers: tuple[str, ...]
+    """Columns dropped because they only name rows."""
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace(" ", "_").replace("-", "_").strip("_")
+
+
+def check_features(
+    frame: pd.DataFrame, candidates: Sequence[str], tasks: Sequence[InferredTask], *, seed: int = 0
+) -> FeatureReport:
+    """Decide which candidate columns serve as features.
+
+    Constant columns, identifiers, free texts and exact copies of a target are dropped; columns that alone predict a target nearly
+    perfectly stay, but are pointed out. Every decision is a note.
+
+    Args:
+        frame: The raw table.
+        candidates: Columns that are neither targets nor the group.
+        tasks: The tasks, with their targets.
+        seed: Picks the sample on which leaks are looked for.
+    """
+    notes: list[str] = []
+    dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": []}
+    kept: list[str] = []
+    for name in candidates:
+        fate = _fate(name, frame[name])
+        copied = [
+            task.spec.name
+            for task in tasks
+            if not fate and any(_same(frame[name], frame[column]) for column in task.spec.columns)
+        ]
+        if copied:
+            notes.append(
+                f"Column {name!r} is identical to target {copied[0]!r}: it would give the answer away, so it is dropped from the features."
+            )
+        elif fate:
+            dropped[fate].append(name)
+        else:
+            kept.append(name)
+    if dropped["constant"]:
+        notes.append(f"Dropped columns that hold one value or none: {short_list(dropped['constant'])}.")
+    if dropped["identifier"]:
+        notes.append(f"Dropped columns that only name rows (nearly all values differ): {short_list(dropped['identifier'])}.")
+    if dropped["text"]:
+        notes.append(
+            f"Dropped free-text columns: {short_list(dropped['text'])}. To learn from a text, name its column with --text."
+        )
+    infinite = [name for name in kept if frame[name].dtype.kind == "f" and np.isinf(frame[name].to_numpy()).any()]
+    if infinite:
+        notes.append(f"Infinite values count as missing in the feature columns {short_list(infinite)}.")
+    notes += _leak_notes(frame, kept, tasks, seed)
+    return FeatureReport(tuple(kept), tuple(notes), tuple(dropped["identifier"]))
+
+
+def _fate(name: str, values: pd.Series) -> str:
+    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, or an empty string if it is kept."""
+    known = values.dropna()
+    texts = known.astype(str)
+    distinct = texts.nunique()
+    if distinct <= 1:
+        return "constant"
+    kind = column_type(values)
+    if kind == "text":
+        return "text"
+    if kind == "categorical" and len(known) >= 20 and distinct > 0.95 * len(known):
+        return "identifier"
+    if kind == "numeric" and len(known) >= 20 and distinct == len(known):
+        numbers, _ = to_numbers(known)
+        whole = bool(np.isfinite(numbers).all() and (numbers == np.round(numbers)).all())
+        if whole and (_ID_NAME.search(_snake(name)) or _GROUP_WORD.search(_snake(name)) or bool((np.diff(numbers) == 1).all())):
+            return "identifier"
+    return ""
+
+
+def _same(feature: pd.Series, target: pd.Series) -> bool:
+    """Return whether a feature repeats a target's cells wherever the target is known."""
+    known = target.notna().to_numpy()
+    if feature.dtype.kind in "biuf" and target.dtype.kind in "biuf":
+        return bool(known.any() and np.array_equal(feature.to_numpy()[known], target.to_numpy()[known]))
+    return bool(known.any()) and [as_text(value) for value in feature[known].tolist()] == [
+        as_text(value) for value in target[known].tolist()
+    ]
+
+
+def _leak_notes(frame: pd.DataFrame, features: Sequence[str], tasks: Sequence[InferredTask], seed: int) -> list[str]:
+    notes = []
+    for name in features:
+        values = frame[name]
+        for task in tasks:
+            score = single_feature_score(values, column_type(values), task.spec, task.target, seed=seed)
+            if score is not None and score > LEAK_SCORE:
+                measure = "R2" if task.spec.kind == "regression" else "accuracy"
+                notes.append(
+                    f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} {score:.4f} on rows held "
+                    "back). If it is only known once the target is, remove it from the table."
+                )
+    return notes
+
+
+def duplicate_note(frame: pd.DataFrame) -> list[str]:
+    """Return a note if rows are exact copies of others."""
+    texts = frame.astype(str) if any(frame[name].dtype == object for name in frame.columns) else frame
+    copies = int(texts.duplicated().sum())
+    if not copies:
+        return []
+    return [
+        f"{copies} of {len(frame)} rows are exact copies of others; copies on both sides of a split flatter the scores. "
+        "Remove them, or keep them together with --group."
+    ]
+
+
+def group_notes(frame: pd.DataFrame, candidates: Sequence[str], group: str | None) -> list[str]:
+    """Point out columns that look like groups (patient, user, site) which the user did not name.
+
+    A column counts if its name says so, or if it is made of words or whole numbers and rows of equal value are much alike in the other
+    columns; in both cases with values that repeat.
+    """
+    if group is not None:
+        return []
+    notes = []
+    numbers = _standard_numbers(frame, candidates)
+    for name in candidates:
+        values = frame[name]
+        if values.dtype.kind == "f" or column_type(values) in ("date", "text"):
+            continue
+        codes, distinct = _codes(values)
+        known = int((codes >= 0).sum())
+        if not 2 <= distinct <= known // 2:
+            continue
+        named = _GROUP_WORD.search(_snake(name)) is not None or (_ID_NAME.search(_snake(name)) is not None and distinct >= 10)
+        alike = 0.0 if named or distinct < 20 else _likeness(codes, {key: item for key, item in numbers.items() if key != name})
+        if named or alike > 0.6:
+            why = (
+                "by its name"
+                if named
+                else f"since rows of one value are much alike ({alike:.0%} of the spread lies between values)"
+            )
+            advice = (
+                f"Keep such rows together with --group {name}."
+                if distinct >= 10
+                else f"With {distinct} values it cannot be split by group; read the scores with care."
+            )
+            notes.append(
+                f"Column {name!r} looks like a group {why}: {distinct} values, {known / distinct:.0f} rows each on average. "
+                f"Rows of one {name} may land on both sides of a split. {advice}"
+            )
+    return notes
+
+
+def _codes(values: pd.Series) -> tuple[NDArray[np.int64], int]:
+    codes, levels = values.astype(str).where(values.notna()).factorize()
+    return codes.astype(np.int64), len(levels)
+
+
+def _standard_numbers(frame: pd.DataFrame, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    columns = [name for name in candidates if frame[name].dtype.kind in "iuf"][:20]
+    numbers = {}
+    for name in columns:
+        values = frame[name].to_numpy(dtype=np.float64)
+        finite = np.isfinite(values)
+        if finite.sum() > 1 and values[finite].std() > 0:
+            middle = np.median(values[finite])
+            numbers[name] = np.where(finite, values, middle)
+    return numbers
+
+
+def _likeness(codes: NDArray[np.int64], numbers: dict[str, NDArray[np.float64]]) -> float:
+    """Return the median share of variance between groups, corrected for chance (1 = rows of a group are equal)."""
+    if len(numbers) < 2:
+        return 0.0
+    known = codes >= 0
+    groups = codes[known]
+    sizes = np.bincount(groups)
+    num_rows, num_groups = len(groups), int((sizes > 0).sum())
+    shares = []
+    for values in numbers.values():
+        column = values[known]
+        means = np.bincount(groups, weights=column) / np.maximum(sizes, 1)
+        within = ((column - means[groups]) ** 2).sum() / max(num_rows - num_groups, 1)
+        total = column.var(ddof=1)
+        shares.append(1.0 - within / total if total > 0 else 0.0)
+    return float(np.median(shares))
+
+
+def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
+    """Return notes on missing labels, rows without any label, rare classes and few rows."""
+    notes = []
+    any_label = np.zeros(num_rows, dtype=bool)
+    for task in tasks:
+        known = labelled_rows(task.target)
+        any_label |= known
+        count = int(known.sum())
+        if count < num_rows:
+            notes.append(
+                f"Target {task.spec.name!r}: {num_rows - count} of {num_rows} labels are missing; these rows do not count for it."
+            )
+        if count < _FEW_ROWS:
+            notes.append(
+                f"Few labels: target {task.spec.name!r} has {count}; intervals will be wide, and the verdict can only lean."
+            )
+        notes += _rare_notes(task.spec, task.target)
+    unlabelled = num_rows - int(any_label.sum())
+    if unlabelled:
+        notes.append(f"{unlabelled} rows have no label of any target; they are kept as unlabelled training rows.")
+    return notes
+
+
+def _rare_notes(spec: TaskSpec, target: NDArray[np.generic]) -> list[str]:
+    if spec.kind in ("binary", "multiclass", "ordinal"):
+        known = np.asarray(target, dtype=np.int64)
+        counts = np.bincount(known[known >= 0], minlength=len(spec.classes))
+    elif spec.kind == "multilabel":
+        counts = np.nansum(np.asarray(target, dtype=np.float64), axis=0).astype(np.int64)
+    else:
+        return []
+    rare = [f"{spec.classes[index]} ({counts[index]})" for index in np.flatnonzero(counts < _RARE_CLASS)]
+    return [f"Target {spec.name!r} has rare classes with fewer than {_RARE_CLASS} rows: {short_list(rare, 6)}."] if rare else []

@@ -1,0 +1,129 @@
+"""TableEncoder: a table's columns as ``numeric`` and ``categorical`` inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
+from graftwork.data.encoders.base import Encoder
+from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn, parse_dates, to_numbers
+from graftwork.data.names import did_you_mean, short_list
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TableEncoder", "column_type"]
+
+Column = NumericColumn | CategoricalColumn | DateColumn
+_TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}
+
+
+def column_type(values: pd.Series) -> str:
+    """Return how a feature column is read: ``numeric``, ``date``, ``categorical``, or ``text`` for long, nearly all distinct strings."""
+    kind = values.dtype.kind
+    if kind in "biuf":
+        return "numeric"
+    if kind == "M" or str(values.dtype).startswith("datetime64"):
+        return "date"
+    if str(values.dtype) == "category":
+        return "categorical"
+    known = values.dropna()
+    if not len(known):
+        return "numeric"
+    if not len(to_numbers(known)[1]):
+        return "numeric"
+    sample = known.astype(str)
+    looks_like_date = sample.iloc[:200].str.match(r"^\d{4}-?\d{2}-?\d{2}([T ].*)?$").mean() > 0.95
+    if looks_like_date and parse_dates(known)[1] <= 0.05 * len(known):
+        return "date"
+    distinct = sample.nunique()
+    if distinct > 20 and distinct > 0.5 * len(sample) and sample.str.len().mean() > 30:
+        return "text"
+    return "categorical"
+
+
+class TableEncoder(Encoder):
+    """Numbers standardised, dates taken apart, levels numbered; fitted on training rows only.
+
+    The inputs are ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, as :class:`~graftwork.data.suite.Suite` says.
+    """
+
+    kind: ClassVar[str] = "table"
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = tuple(columns)
+
+    @classmethod
+    def fit(cls, frame: pd.DataFrame, names: Sequence[str], *, rows: NDArray[np.int64] | None = None) -> Self:
+        """Fit an encoder.
+
+        Args:
+            frame: The raw table.
+            names: Feature columns; their types are decided on all rows, their statistics on ``rows``.
+            rows: Training rows; all by default.
+        """
+        columns: list[Column] = []
+        train = frame if rows is None else frame.iloc[rows]
+        for name in names:
+            columns.append(_TYPES[{"text": "categorical"}.get(found := column_type(frame[name]), found)].fit(name, train[name]))
+        return cls(columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Columns that :meth:`transform` needs."""
+        return tuple(column.name for column in self.columns)
+
+    def transform(self, source: pd.DataFrame) -> dict[str, NDArray[Any]]:
+        """Encode a table; columns that are not features are ignored.
+
+        Raises:
+            DataError: If feature columns are missing (all are named), or cells of a numeric column are not numbers.
+        """
+        missing = [name for name in self.names if name not in source.columns]
+        if missing:
+            hints = [f"{name!r}{did_you_mean(name, map(str, source.columns))}" for name in missing]
+            raise DataError(
+                f"The table lacks {len(missing)} of the {len(self.names)} columns that the model was trained on: {short_list(hints)}. "
+                "Add them (cells may be empty)."
+            )
+        numeric: list[NDArray[np.float64]] = []
+        categorical: list[NDArray[np.int64]] = []
+        for column in self.columns:
+            if isinstance(column, CategoricalColumn):
+                categorical.append(column.encode(source[column.name]))
+            else:
+                numeric += column.encode(source[column.name])
+        return {
+            "numeric": np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((len(source), 0), dtype=np.float32),
+            "categorical": np.stack(categorical, axis=1) if categorical else np.zeros((len(source), 0), dtype=np.int64),
+        }
+
+    def numeric_names(self) -> list[str]:
+        """Return the name of each numeric input column, in order, for plots and tables."""
+        names: list[str] = []
+        for column in self.columns:
+            if isinstance(column, NumericColumn):
+                names.append(column.name)
+            elif isinstance(column, DateColumn):
+                names += [f"{column.name} ({part})" for part, _, _ in column.parts]
+            if not isinstance(column, CategoricalColumn) and column.has_missing:
+                names.append(f"{column.name} (missing)")
+        return names
+
+    def input_sizes(self) -> dict[str, Any]:
+        """Return what backbones need to size themselves."""
+        cardinalities = [column.cardinality for column in self.columns if isinstance(column, CategoricalColumn)]
+        return {"num_numeric": len(self.numeric_names()), "cardinalities": cardinalities}
+
+    def state(self) -> dict[str, Any]:
+        """Return the JSON state."""
+        return {"kind": self.kind, "version": 1, "columns": [column.state() for column in self.columns]}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> TableEncoder:
+        """Restore from :meth:`state`."""
+        return cls([_TYPES[column["type"]].from_state(column) for column in state["columns"]])

@@ -1,0 +1,28 @@
+"""The first line of a delimited text file: its delimiter and column names. Standard library only, for checks before anything loads."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+__all__ = ["guess_delimiter", "read_header"]
+
+
+def guess_delimiter(header: str) -> str:
+    """Return the delimiter of a header line: the most frequent of comma, semicolon, tab and bar outside quotes.
+
+    Example:
+        >>> guess_delimiter('a;"b,c";d')
+        ';'
+    """
+    bare = "".join(part for index, part in enumerate(header.split('"')) if index % 2 == 0)
+    return max(",;\t|", key=lambda delimiter: (bare.count(delimiter), delimiter == ","))
+
+
+def read_header(path: str | Path) -> list[str]:
+    """Return the column names of a CSV or TSV file, reading its first line only (no pandas)."""
+    path = Path(path)
+    with open(path, encoding="utf-8-sig", newline="") as source:
+        first = source.readline()
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else guess_delimiter(first)
+    return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]

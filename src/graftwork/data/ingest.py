@@ -1,0 +1,161 @@
+"""``open_suite``: whatever the user has (table, pictures, texts, several data sets, arrays) becomes a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.core.errors import DataError, FileFormatError
+from graftwork.core.files import hash_bytes, hash_file
+from graftwork.data.assemble import Material, assemble_suite
+from graftwork.data.infer import parse_targets
+from graftwork.data.names import check_names, did_you_mean, short_list
+from graftwork.data.readers import check_columns, read_table
+from graftwork.data.sniff import TABLE_FORMATS
+from graftwork.data.store import is_stored_suite, load_suite
+from graftwork.data.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["open_suite"]
+
+Targets = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+def open_suite(
+    source: str | Path | pd.DataFrame | Suite,
+    *,
+    targets: Targets | None = None,
+    labels: str | Path | pd.DataFrame | None = None,
+    text: str | Sequence[str] | None = None,
+    group: str | None = None,
+    task_kinds: Mapping[str, str] | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    name: str | None = None,
+) -> Suite:
+    """Open data as a suite.
+
+    Args:
+        source: A table file (.csv, .tsv, .parquet, .jsonl, .json), a folder of pictures, a ``suite.yaml``, a DataFrame, a ready Suite, a
+            folder written by ``save_suite``, or the name of an embedded suite such as ``"emoji"``.
+        targets: Columns to predict: ``"a,b"``, a list, or a mapping; ``"colour=r+g+b"`` makes one task of several columns. Needed for tables
+            and texts; for pictures all columns of the labels file by default.
+        labels: Table with one row per picture, for picture folders; a file ``labels.csv`` inside the folder is found by itself, and without
+            any the sub-folders name the classes.
+        text: Column(s) that hold the text to learn from; ``"title+body"`` joins two.
+        group: Column whose equal values (patient, user, site) stay on one side of every split.
+        task_kinds: Overrides of the inferred kinds, ``{"stars": "regression"}`` or ``{"size": "ordinal: s < m < l"}``.
+        image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
+        seed: Seed of the splits.
+        name: Name of the suite; from the source by default.
+
+    Raises:
+        DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
+    """
+    kinds = dict(task_kinds or {})
+    if isinstance(source, Suite):
+        _refuse(source.name, labels=labels, text=text, group=group, task_kinds=kinds, image_size=image_size)
+        return (
+            source
+            if targets is None
+            else source.with_tasks(tuple(request.name for request in parse_targets(targets, source.task_names)))
+        )
+    if not isinstance(source, (str, Path)):
+        return _open_frame(source, targets, text, group, kinds, seed, name or "table")
+    path = Path(source)
+    if not path.exists():
+        from graftwork.data.suites import EMBEDDED, load_embedded
+
+        if str(source) in EMBEDDED:
+            _refuse(str(source), labels=labels, text=text, group=group, task_kinds=kinds, image_size=image_size)
+            return open_suite(load_embedded(str(source)), targets=targets)
+        neighbours = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise FileFormatError(
+            f"{source} does not exist.{did_you_mean(path.name, [*neighbours, *EMBEDDED])} Give a table ({', '.join(TABLE_FORMATS)}), a folder of pictures, "
+            f"a suite.yaml, or one of the embedded suites: {', '.join(EMBEDDED)}."
+        )
+    if path.suffix.lower() in (".yaml", ".yml"):
+        from graftwork.data.suite_build import open_suite_yaml
+
+        _refuse(path.name, targets=targets, labels=labels, text=text, group=group, task_kinds=kinds, image_size=image_size)
+        return open_suite_yaml(path, seed=seed, name=name)
+    if path.is_dir():
+        if is_stored_suite(path):
+            return open_suite(load_suite(path), targets=targets)
+        from graftwork.data.image_folder import open_image_folder
+
+        return open_image_folder(
+            path,
+            targets=targets,
+            labels=labels,
+            group=group,
+            task_kinds=kinds,
+            image_size=image_size,
+            seed=seed,
+            name=name or path.resolve().name,
+        )
+    if labels is not None:
+        raise DataError(
+            f"--labels belongs to a folder of pictures, but {path} is a file. Leave --labels out; a table holds its own targets."
+        )
+    return _open_frame(read_table(path), targets, text, group, kinds, seed, name or path.stem, {path.name: hash_file(path)})
+
+
+def _refuse(what: str, **given: Any) -> None:
+    """Raise if options are given that the source decides itself."""
+    named = [key for key, value in given.items() if value is not None and value != {}]
+    if named:
+        raise DataError(
+            f"{what} describes its own data, so {short_list(named)} cannot be set beside it. Leave it out, or change the data's description."
+        )
+
+
+def _open_frame(
+    frame: pd.DataFrame,
+    targets: Targets | None,
+    text: str | Sequence[str] | None,
+    group: str | None,
+    kinds: Mapping[str, str],
+    seed: int,
+    name: str,
+    sources: Mapping[str, str] | None = None,
+) -> Suite:
+    if not hasattr(frame, "columns"):
+        raise DataError(f"A suite is opened from a path, a DataFrame, a Suite or a name; got {type(frame).__name__}.")
+    check_columns(frame.columns, "the table")
+    frame = frame.reset_index(drop=True)
+    frame.columns = [str(column) for column in frame.columns]
+    if len(frame) == 0:
+        raise DataError(f"The table has columns ({short_list(frame.columns)}) but no rows. Add rows.")
+    if targets is None:
+        raise DataError(
+            f"Say which columns to predict: --targets a,b (targets=... in Python). The columns of {name} are: {short_list(frame.columns, 40)}."
+        )
+    texts = tuple(
+        text.split("+")
+        if isinstance(text, str) and text not in frame.columns
+        else [text]
+        if isinstance(text, str)
+        else text or ()
+    )
+    check_names(texts, frame.columns, what="--text", where="the table")
+    requests = parse_targets(targets, list(frame.columns))
+    overlap = sorted({column for request in requests for column in request.columns} & {*texts, group})
+    if overlap:
+        raise DataError(f"{short_list(map(repr, overlap))} is named both as a target and as text or group. Name it once.")
+    return assemble_suite(
+        Material(
+            name=name,
+            frame=frame,
+            requests=requests,
+            modality="text" if texts else "table",
+            task_kinds=kinds,
+            text=texts,
+            group=group,
+            sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8"))},
+            seed=seed,
+        )
+    )

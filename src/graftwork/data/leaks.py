@@ -1,0 +1,122 @@
+"""How well one feature alone predicts a target, by the simplest rule there is: look up the nearest value in other rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import TaskSpec
+from graftwork.core.seeds import Seeds
+from graftwork.data.encoders.columns import as_text, parse_dates, to_numbers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LEAK_SCORE", "single_feature_score"]
+
+LEAK_SCORE = 0.999
+"""Accuracy or R2 above which a single column is suspicious."""
+_SAMPLE = 4000
+_FEWEST = 50
+
+Array = NDArray[Any]
+
+
+def single_feature_score(values: pd.Series, kind: str, spec: TaskSpec, target: Array, *, seed: int = 0) -> float | None:
+    """Return how well one column predicts a target on rows held back.
+
+    Half of a sample of at most 4000 labelled rows serves as a look-up table: the other half gets the label of the row with the nearest
+    value (numbers, dates; regression interpolates) or the commonest label of the same level (words).
+
+    Args:
+        values: The column.
+        kind: Its type, from :func:`graftwork.data.encoders.table.column_type`.
+        spec: The task.
+        target: Its target array.
+        seed: Picks the sample.
+
+    Returns:
+        Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are fewer than 50 usable rows, or one
+        class holds more than 98 % of them.
+    """
+    keys, known = _keys(values, kind)
+    if spec.kind in ("binary", "multiclass", "ordinal"):
+        return _class_score(keys, target, known & (target >= 0), kind, seed)
+    if spec.kind not in ("regression", "multilabel"):
+        return None
+    scores = []
+    for index in range(target.shape[1]):
+        usable = known & ~np.isnan(target[:, index])
+        if spec.kind == "multilabel":
+            scores.append(_class_score(keys, np.where(usable, target[:, index], 0).astype(np.int64), usable, kind, seed))
+        else:
+            scores.append(_value_score(keys, target[:, index].astype(np.float64), usable, kind, seed))
+    return None if any(score is None for score in scores) else min(score for score in scores if score is not None)
+
+
+def _keys(values: pd.Series, kind: str) -> tuple[Array, NDArray[np.bool_]]:
+    if kind in ("numeric", "date"):
+        numbers = to_numbers(values)[0] if kind == "numeric" else parse_dates(values)[0]
+        return numbers, np.isfinite(numbers)
+    texts = [as_text(value) for value in values.tolist()]
+    levels = {text: index for index, text in enumerate(dict.fromkeys(texts))}
+    return np.array([levels[text] for text in texts], dtype=np.int64), np.array([text is not None for text in texts])
+
+
+def _halves(usable: NDArray[np.bool_], seed: int) -> tuple[Array, Array] | None:
+    rows = np.flatnonzero(usable)
+    if len(rows) < _FEWEST:
+        return None
+    rows = Seeds(seed).numpy("leaks").permutation(rows)[:_SAMPLE]
+    return rows[::2], rows[1::2]
+
+
+def _class_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: str, seed: int) -> float | None:
+    halves = _halves(usable, seed)
+    if halves is None:
+        return None
+    table, held = halves
+    if np.bincount(target[held]).max() > 0.98 * len(held):
+        return None
+    if kind in ("numeric", "date"):
+        predicted = target[table][_nearest(keys[table], keys[held])]
+    else:
+        counts = np.zeros((int(keys.max()) + 1, int(target[usable].max()) + 1))
+        np.add.at(counts, (keys[table], target[table]), 1.0)
+        predicted = np.where(counts[keys[held]].any(axis=1), counts[keys[held]].argmax(axis=1), -1)
+    return float((predicted == target[held]).mean())
+
+
+def _value_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: str, seed: int) -> float | None:
+    halves = _halves(usable, seed)
+    if halves is None:
+        return None
+    table, held = halves
+    if kind in ("numeric", "date"):
+        positions, inverse = np.unique(keys[table], return_inverse=True)
+        means = np.bincount(inverse, weights=target[table]) / np.bincount(inverse)
+        predicted = np.interp(keys[held], positions, means)
+        monotone = float(np.corrcoef(_ranks(keys[held]), _ranks(target[held]))[0, 1]) ** 2 if len(positions) > 1 else 0.0
+    else:
+        size = int(keys.max()) + 1
+        counts = np.bincount(keys[table], minlength=size)
+        sums = np.bincount(keys[table], weights=target[table], minlength=size)
+        predicted = np.where(counts > 0, sums / np.maximum(counts, 1), target[table].mean())[keys[held]]
+        monotone = 0.0
+    spread = float(target[held].var())
+    # Look-up fails in the tails, where a monotone relation still shows in the ranks.
+    return None if spread <= 0 else max(monotone, float(1.0 - ((predicted - target[held]) ** 2).mean() / spread))
+
+
+def _ranks(values: Array) -> NDArray[np.float64]:
+    distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2.0)[inverse] if len(distinct) > 1 else np.arange(len(values), dtype=np.float64)
+
+
+def _nearest(table: Array, held: Array) -> Array:
+    order = np.argsort(table, kind="stable")
+    place = np.searchsorted(table[order], held).clip(1, len(table) - 1)
+    left, right = order[place - 1], order[place]
+    return np.where(np.abs(held - table[left]) <= np.abs(table[right] - held), left, right)

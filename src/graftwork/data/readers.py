@@ -1,0 +1,189 @@
+"""Tables from files: CSV, TSV, Parquet, JSON Lines and JSON, read by pandas and pyarrow after checks that name the fault."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.core.errors import FileFormatError
+from graftwork.core.optional import require
+from graftwork.data.header import guess_delimiter
+from graftwork.data.names import short_list
+from graftwork.data.sniff import check_encoding, check_table_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["check_columns", "read_table"]
+
+_EXTRA, _PURPOSE = "data", "Reading tables"
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table.
+
+    Args:
+        path: File ending in .csv, .tsv, .parquet, .pq, .jsonl, .ndjson or .json. Text files are UTF-8; the delimiter of a .csv file
+            is found in its header (comma, semicolon, tab or bar). JSON files hold a list of objects; nested lists stay lists.
+
+    Returns:
+        A frame with a plain row index and string column names.
+
+    Raises:
+        FileFormatError: If the file is missing, empty, truncated, not UTF-8, ragged, has duplicated column names, no rows, or is something
+            else than its name says. Pickles and archives are recognised by their first bytes and never opened.
+    """
+    path = Path(path)
+    kind = check_table_file(path)
+    if kind == "parquet":
+        frame = _read_parquet(path)
+    else:
+        check_encoding(path)
+        frame = _read_delimited(path, kind) if kind in ("csv", "tsv") else _read_json(path, lines=kind == "jsonl")
+    if len(frame) == 0:
+        raise FileFormatError(f"{path} has a header ({short_list(frame.columns)}) but no rows. Add rows, or give another file.")
+    return frame
+
+
+def check_columns(columns: Iterable[object], where: str) -> None:
+    """Check that column names are present and unique.
+
+    Raises:
+        FileFormatError: Naming each duplicated or empty name and its positions, counted from 1.
+    """
+    names = ["" if column is None else str(column).strip() for column in columns]
+    empty = [str(index) for index, name in enumerate(names, 1) if not name]
+    if empty:
+        raise FileFormatError(
+            f"{where}: column {short_list(empty)} has no name. Every column needs a name in the header. Name it, or remove it."
+        )
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        places = "; ".join(
+            f"{name!r} in columns {[index for index, other in enumerate(names, 1) if other == name]}" for name in doubled
+        )
+        raise FileFormatError(
+            f"{where}: duplicated column names: {places}. Names must be unique. Rename or remove the extra ones."
+        )
+
+
+def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
+    pandas = require("pandas", extra=_EXTRA, purpose=_PURPOSE)
+    with open(path, encoding="utf-8-sig", newline="") as source:
+        delimiter = "\t" if kind == "tsv" else guess_delimiter(source.readline())
+    header = _check_rows(path, delimiter)
+    try:
+        frame = pandas.read_csv(
+            path, sep=delimiter, encoding="utf-8-sig", low_memory=False, index_col=False, skip_blank_lines=True
+        )
+    except (pandas.errors.ParserError, pandas.errors.EmptyDataError, ValueError) as error:
+        raise FileFormatError(
+            f"{path} cannot be read as {kind}: {error}. Repair the line named, or export the table again."
+        ) from error
+    frame.columns = header
+    return frame
+
+
+def _check_rows(path: Path, delimiter: str) -> list[str]:
+    """Check the header and that all rows are as long as it; return the column names."""
+    ragged: list[str] = []
+    num_ragged = 0
+    with open(path, encoding="utf-8-sig", newline="") as source:
+        reader = csv.reader(source, delimiter=delimiter, strict=True)
+        try:
+            header = next((row for row in reader if row), [])
+            if not any(name.strip() for name in header):
+                raise FileFormatError(
+                    f"{path} has no header: its lines are blank. The first line must name the columns. Export it again."
+                )
+            check_columns(header, str(path))
+            width = len(header)
+            for row in reader:
+                if len(row) != width and row:
+                    num_ragged += 1
+                    if len(ragged) < 3:
+                        ragged.append(f"line {reader.line_num} has {len(row)}")
+        except csv.Error as error:
+            raise FileFormatError(
+                f"{path}, line {reader.line_num}: {error}. Quoted fields must be closed, and quotes inside them doubled. "
+                "Repair that line; if it is the last one the file was cut off."
+            ) from error
+    if num_ragged:
+        raise FileFormatError(
+            f"{path}: {num_ragged} rows do not have {len(header)} fields like the header: {', '.join(ragged)}. Every row needs the same number "
+            f"of fields (delimiter {delimiter!r}). Quote fields that hold the delimiter, or repair these lines."
+        )
+    return [name.strip() for name in header]
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    parquet = require("pyarrow.parquet", extra=_EXTRA, purpose="Reading Parquet")
+    arrow = require("pyarrow", extra=_EXTRA, purpose="Reading Parquet")
+    try:
+        file = parquet.ParquetFile(path)
+        check_columns(file.schema_arrow.names, str(path))
+        frame = file.read().to_pandas()
+    except (arrow.ArrowException, OSError) as error:
+        raise FileFormatError(
+            f"{path} is not a whole Parquet file (probably truncated): {error}. Write it again, or restore it from a copy."
+        ) from error
+    if frame.index.name or any(name for name in frame.index.names):
+        frame = frame.reset_index()
+    frame = frame.reset_index(drop=True)
+    frame.columns = [str(name).strip() for name in frame.columns]
+    return frame
+
+
+def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    doubled = [name for name, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if doubled:
+        raise ValueError(f"duplicated key {short_list(map(repr, doubled))} in one object")
+    return dict(pairs)
+
+
+def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
+    pandas = require("pandas", extra=_EXTRA, purpose=_PURPOSE)
+    records: list[dict[str, Any]] = []
+    text = path.read_text(encoding="utf-8-sig")
+    if not text.strip():
+        raise FileFormatError(f"{path} holds only blank lines. Each line must be one JSON object. Export it again.")
+    if lines:
+        for number, line in enumerate(text.split("\n"), 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line, object_pairs_hook=_unique_keys)
+            except ValueError as error:
+                raise FileFormatError(
+                    f"{path}, line {number} is not one JSON object: {error}; it begins {line.strip()[:40]!r}. Repair the line; "
+                    "if it is the last one the file was cut off."
+                ) from error
+            if not isinstance(record, dict):
+                raise FileFormatError(
+                    f'{path}, line {number}: each line must be a JSON object like {{"a": 1}}; got {line.strip()[:40]!r}. Repair it.'
+                )
+            records.append(record)
+    else:
+        try:
+            value = json.loads(text, object_pairs_hook=_unique_keys)
+        except ValueError as error:
+            hint = (
+                " Files with one object per line must end in .jsonl."
+                if "Extra data" in str(error)
+                else " It may have been cut off."
+            )
+            raise FileFormatError(f"{path} is not valid JSON: {error}.{hint} Repair or rename it.") from error
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            raise FileFormatError(
+                f'{path} must hold a list of objects, one per row, like [{{"a": 1}}]; got {type(value).__name__}. '
+                "Write it as such a list, or as JSON Lines (.jsonl)."
+            )
+        records = value
+    frame = pandas.DataFrame.from_records(records)
+    frame.columns = [str(name).strip() for name in frame.columns]
+    check_columns(frame.columns, str(path))
+    return frame

@@ -1,0 +1,114 @@
+"""Train, validation and test rows: stratified over all tasks at once, grouped, by domain, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
+from graftwork.core.records import TaskSpec
+from graftwork.core.seeds import Seeds
+from graftwork.data.strata import assign_groups, assign_rows, label_matrix, repair_rare_labels
+from graftwork.data.suite import Suite, labelled_rows
+
+__all__ = ["FRACTIONS", "MIN_UNITS", "resplit", "split_rows"]
+
+FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
+MIN_UNITS = 10
+"""Fewest labelled rows (or groups) that can be split into three parts."""
+
+Rows = NDArray[np.int64]
+Array = NDArray[Any]
+
+
+def split_rows(
+    tasks: Sequence[TaskSpec],
+    targets: Mapping[str, Array],
+    *,
+    groups: Rows | None = None,
+    domain: Rows | None = None,
+    seed: int = 0,
+    fractions: Mapping[str, float] = FRACTIONS,
+) -> dict[str, Rows]:
+    """Split rows into parts.
+
+    Rows are stratified by domain and by the rarest of their labels over all tasks (classes, labels, quarters of regression values). A
+    class that exists has at least one row in ``train``. Rows without any label go to ``train`` (or where their group goes).
+
+    Args:
+        tasks: The tasks.
+        targets: ``{task: target}`` as :class:`~graftwork.core.records.TaskSpec` lays out, ``N`` rows each.
+        groups: Group of each row, int64 ``[N]``; rows of one group land in one part.
+        domain: Data set or domain of each row, int64 ``[N]``; every domain is spread over all parts.
+        seed: Equal seeds give equal splits.
+        fractions: Share of each part; the first must be the training part.
+
+    Returns:
+        ``{part: sorted row numbers}``; the parts are disjoint and cover all rows.
+
+    Raises:
+        DataError: If there are fewer than 10 labelled rows, or fewer than 10 groups.
+    """
+    labelled = np.zeros(len(next(iter(targets.values()))), dtype=bool)
+    for task in tasks:
+        labelled |= labelled_rows(targets[task.name])
+    rows = np.arange(len(labelled))
+    names = tuple(fractions)
+    shares = np.array([fractions[name] for name in names], dtype=np.float64)
+    shares = shares / shares.sum()
+    generator = Seeds(seed).numpy("splits")
+    part = np.zeros(len(rows), dtype=np.int64)
+    if groups is None:
+        known = rows[labelled]
+        _check_enough(len(known), len(names), "labelled rows", "Add rows, or labels for more of them.")
+        labels = label_matrix(tasks, {name: target[known] for name, target in targets.items()}, _take(domain, known))
+        part[known] = repair_rare_labels(assign_rows(labels, shares, generator), labels)
+    else:
+        values, unit = np.unique(groups, return_inverse=True)
+        has_label = np.bincount(unit, weights=labelled, minlength=len(values)) > 0
+        remedy = "Group by a column with more different values, add groups, or leave --group out."
+        _check_enough(int(has_label.sum()), len(names), "groups with labels", remedy)
+        labels = label_matrix(tasks, targets, domain)
+        part = assign_groups(unit, labels, labelled, has_label, shares, generator)[unit]
+    return {name: rows[part == index] for index, name in enumerate(names)}
+
+
+def resplit(suite: Suite, seed: int) -> Suite:
+    """Return the suite with another division of its development rows (``train`` and ``val``); all other splits are untouched.
+
+    Encoder state and the tasks' ``center`` and ``scale`` stay those of the first split: they are fixed constants, so that the models of
+    all seeds have one interface. Shares of ``train`` and ``val`` stay what they were.
+
+    Args:
+        suite: A suite with splits.
+        seed: 0 returns the suite as it is; other seeds give other divisions, equal ones equal divisions.
+    """
+    if seed == 0:
+        return suite
+    development = np.sort(np.concatenate([suite.splits["train"], suite.splits["val"]]))
+    share = len(suite.splits["train"]) / max(len(development), 1)
+    targets = {task.name: np.asarray(suite.targets[task.name][development]) for task in suite.tasks}
+    parts = split_rows(
+        suite.tasks,
+        targets,
+        groups=_take(suite.groups, development),
+        domain=_take(suite.domain, development),
+        seed=Seeds(seed).integer("resplit"),
+        fractions={"train": share, "val": 1.0 - share},
+    )
+    return suite.with_splits({**suite.splits, **{name: development[index] for name, index in parts.items()}})
+
+
+def _take(array: Rows | None, rows: Rows) -> Rows | None:
+    return None if array is None else np.asarray(array)[rows]
+
+
+def _check_enough(number: int, num_parts: int, what: str, remedy: str) -> None:
+    least = MIN_UNITS if num_parts > 2 else num_parts
+    if number < least:
+        raise DataError(
+            f"There are {number} {what}; at least {least} are needed for {num_parts} parts (train, val, test). {remedy}"
+        )

@@ -1,0 +1,170 @@
+"""A suite on disk: arrays as .npy that are mapped into memory, everything else as JSON. Written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import FileFormatError, StorageError
+from graftwork.core.files import check_writable_folder, read_json, write_json
+from graftwork.core.records import TaskSpec
+from graftwork.data.suite import Suite
+
+__all__ = ["FORMAT", "is_stored_suite", "load_suite", "save_suite"]
+
+FORMAT = "graftwork-suite-1"
+_ARRAY_KEY = "__array__"
+_JSON_FIELDS = ("name", "modality", "domains", "encoder", "input_sizes", "notes", "credits", "sources")
+
+
+def is_stored_suite(folder: str | Path) -> bool:
+    """Return whether :func:`save_suite` wrote this folder."""
+    return (Path(folder) / "suite.json").is_file()
+
+
+def save_suite(suite: Suite, folder: str | Path) -> Path:
+    """Write ``suite`` into ``folder``, replacing an older suite there only once the new one is complete.
+
+    Args:
+        suite: Any suite; ``raw`` may hold arrays, lists, strings, numbers and mappings of these.
+        folder: Target; its parents are made.
+
+    Returns:
+        The folder.
+
+    Raises:
+        StorageError: If the folder holds something else than a suite, cannot be written, or the disk is full.
+        TypeError: If ``raw`` holds something that is neither an array nor JSON.
+    """
+    folder = Path(folder)
+    if folder.exists() and not is_stored_suite(folder) and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise StorageError(f"{folder} exists and is not a stored suite, so it is not overwritten. Choose another folder.")
+    check_writable_folder(folder.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    try:
+        _write(suite, temporary)
+        os.chmod(temporary, 0o755)
+        old = None
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write the suite into {folder}: {error.strerror or error}. Free space, or choose another folder."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:
+    """Read a suite that :func:`save_suite` wrote.
+
+    Args:
+        folder: The folder.
+        memory_map: Map arrays read-only (starts at once, shared between processes) instead of copying them into memory.
+
+    Raises:
+        FileFormatError: If files are missing, truncated or not a suite.
+    """
+    folder = Path(folder)
+    if not is_stored_suite(folder):
+        raise FileFormatError(
+            f"{folder} is not a stored suite: it has no suite.json. Give a folder written by graftwork, or the data itself."
+        )
+    state = read_json(folder / "suite.json")
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise FileFormatError(
+            f"{folder / 'suite.json'} has the format {found!r}; this version reads {FORMAT!r}. Make the suite again."
+        )
+    arrays = {name: _load_array(folder / file, memory_map) for name, file in state["arrays"].items()}
+    fields: dict[str, Any] = {key: state[key] for key in _JSON_FIELDS}
+    fields |= {key: tuple(fields[key]) for key in ("domains", "notes")}
+    for part in ("inputs", "targets", "splits"):
+        fields[part] = {key: arrays[f"{part}/{key}"] for key in state["order"][part]}
+    fields |= {part: arrays.get(part) for part in ("groups", "domain")}
+    fields["tasks"] = tuple(TaskSpec.from_json(task) for task in state["tasks"])
+    fields["raw"] = _unpack(state["raw"], arrays)
+    return Suite(**fields)
+
+
+def _write(suite: Suite, folder: Path) -> None:
+    arrays: dict[str, NDArray[Any]] = {}
+    for part in ("inputs", "targets", "splits"):
+        arrays |= {f"{part}/{key}": np.asarray(array) for key, array in getattr(suite, part).items()}
+    arrays |= {part: np.asarray(array) for part in ("groups", "domain") if (array := getattr(suite, part)) is not None}
+    state: dict[str, Any] = {"format": FORMAT, "tasks": [task.to_json() for task in suite.tasks]}
+    state |= {key: _plain(getattr(suite, key)) for key in _JSON_FIELDS}
+    state["raw"] = _pack(suite.raw, arrays, "raw")
+    state["order"] = {part: list(getattr(suite, part)) for part in ("inputs", "targets", "splits")}
+    state["arrays"] = {name: f"{index:03d}.npy" for index, name in enumerate(arrays)}
+    for name, array in arrays.items():
+        with open(folder / state["arrays"][name], "wb") as target:
+            np.save(target, np.ascontiguousarray(array), allow_pickle=False)
+            target.flush()
+            os.fsync(target.fileno())
+    write_json(folder / "suite.json", state)
+
+
+def _load_array(path: Path, memory_map: bool) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
+    except ValueError as error:
+        if "empty" in str(error):  # zero elements cannot be mapped
+            return np.load(path, allow_pickle=False)
+        raise FileFormatError(
+            f"{path} is damaged ({error}). Remove the folder {path.parent} and make the suite again."
+        ) from error
+    except (OSError, EOFError) as error:
+        raise FileFormatError(
+            f"{path} is missing or damaged ({error}). Remove the folder {path.parent} and make the suite again."
+        ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values for NumPy scalars, tuples, mappings and dataclasses."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"A stored suite holds arrays and JSON values only; got {type(value).__name__}: {value!r:.80}.")
+
+
+def _pack(value: Any, arrays: dict[str, NDArray[Any]], name: str) -> Any:
+    """Return JSON for ``raw``, moving numeric arrays into ``arrays``."""
+    if isinstance(value, Mapping):
+        return {str(key): _pack(item, arrays, f"{name}/{key}") for key, item in value.items()}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        arrays[name] = value
+        return {_ARRAY_KEY: name}
+    return _plain(value)
+
+
+def _unpack(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_ARRAY_KEY}:
+            return arrays[value[_ARRAY_KEY]]
+        return {key: _unpack(item, arrays) for key, item in value.items()}
+    return value

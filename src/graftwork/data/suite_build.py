@@ -1,0 +1,214 @@
+"""From a checked ``suite.yaml`` to one suite: data sets below each other, shared heads where target names agree, missing labels elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.files import hash_file
+from graftwork.core.optional import require
+from graftwork.core.records import Modality
+from graftwork.data.assemble import Material, assemble_suite
+from graftwork.data.image_folder import label_pictures
+from graftwork.data.infer import TargetRequest
+from graftwork.data.names import check_names, short_list
+from graftwork.data.readers import read_table
+from graftwork.data.suite import Suite
+from graftwork.data.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["build_suite", "open_suite_yaml"]
+
+_GROUP = "(group)"
+
+
+def open_suite_yaml(path: str | Path, *, seed: int = 0, name: str | None = None) -> Suite:
+    """Open a suite file; see :func:`build_suite`.
+
+    Args:
+        path: The YAML file.
+        seed: Seed of the splits, unless the file sets one.
+        name: Replaces the name in the file.
+
+    Raises:
+        ConfigError: With all problems of the file at once.
+        DataError: If the data cannot be used.
+    """
+    file = read_suite_yaml(path)
+    return build_suite(replace(file, name=name or file.name, seed=seed if file.seed is None else file.seed))
+
+
+def build_suite(file: SuiteFile) -> Suite:
+    """Build the suite that a checked file describes.
+
+    Rows of all data sets stand below each other. A target name that several data sets have is one task; where a data set lacks a task, its
+    labels are missing. Feature columns are the union over data sets, missing where one lacks them; target columns of any data set are
+    features of none. ``raw["mixing"]`` holds the mixing policy, ``domain`` the domain of each row.
+
+    Raises:
+        DataError: If the data cannot be used.
+        ConfigError: If the modality does not fit the sources.
+    """
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    _check_modality(file)
+    frames, images, labels, notes = [], [], [], []
+    sources: dict[str, str] = {str(file.path.name): hash_file(file.path)}
+    domains = list(dict.fromkeys(entry.domain for entry in file.datasets))
+    domain = []
+    taken = {column for entry in file.datasets for target in entry.targets for column in target.columns}
+    taken |= {
+        column
+        for entry in file.datasets
+        for target in entry.targets
+        for column in _target_columns(target.name, len(target.columns))
+    }
+    for entry in file.datasets:
+        frame, pictures, hashes, found = _read_entry(entry, file)
+        frames.append(_renamed(frame, entry, file.modality, taken))
+        images += pictures
+        sources |= {f"{entry.name}: {key}": value for key, value in hashes.items()}
+        notes += [f"{entry.name}: {note}" for note in found]
+        labels += [f"{entry.name} {path.name}" for path in pictures] or [
+            f"{entry.name} row {row + 1}" for row in range(len(frame))
+        ]
+        domain.append(np.full(len(frame), domains.index(entry.domain), dtype=np.int64))
+    table = pandas.concat(frames, ignore_index=True)
+    requests = _requests(file)
+    hidden = {_GROUP, *(column for request in requests for column in request.columns)}
+    grouped = any(entry.group is not None for entry in file.datasets)
+    suite = assemble_suite(
+        Material(
+            name=file.name,
+            frame=table,
+            requests=requests,
+            modality=_as_modality(file.modality),
+            text=("(text)",) if file.modality == "text" else (),
+            images=images,
+            image_size=file.image_size,
+            features=[name for name in map(str, table.columns) if name not in hidden],
+            group=_GROUP if grouped else None,
+            domain=np.concatenate(domain),
+            domains=domains,
+            labels=labels,
+            sources=sources,
+            notes=[*notes, *_size_notes(file, frames)],
+            raw={"mixing": file.mixing},
+            seed=file.seed or 0,
+        )
+    )
+    suite = replace(suite, credits={entry.name: entry.credit for entry in file.datasets if entry.credit})
+    return _with_text_columns(suite, file) if file.modality == "text" else suite
+
+
+def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, list[Path], dict[str, str], list[str]]:
+    try:
+        if file.modality == "image":
+            frame, pictures, hashes, notes, _ = label_pictures(entry.source, entry.labels)
+            return frame, pictures, hashes, notes
+        return read_table(entry.source), [], {entry.source.name: hash_file(entry.source)}, []
+    except DataError as error:
+        raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
+
+
+def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set[str]) -> pd.DataFrame:
+    """Return the columns that the suite uses: features under their own names, targets as ``task:part``, group and text in fixed columns."""
+    where = f"data set {entry.name!r}"
+    wanted = [
+        *(column for target in entry.targets for column in target.columns),
+        *entry.text,
+        *entry.ignore,
+        *(entry.features or ()),
+    ]
+    check_names(
+        [*wanted, *([entry.group] if entry.group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where
+    )
+    columns: dict[str, Any] = {}
+    if modality == "table":
+        hidden = {*taken, *entry.ignore, entry.group}
+        names = [name for name in map(str, entry.features or frame.columns) if name not in hidden]
+        columns |= {name: frame[name] for name in names}
+    for target in entry.targets:
+        columns |= {
+            key: frame[column]
+            for key, column in zip(_target_columns(target.name, len(target.columns)), target.columns, strict=True)
+        }
+    if entry.group is not None:
+        columns[_GROUP] = [
+            None if missing else f"{entry.name}/{value}"
+            for value, missing in zip(frame[entry.group], frame[entry.group].isna(), strict=True)
+        ]
+    if modality == "text":
+        from graftwork.data.encoders.text import join_texts
+
+        columns["(text)"] = join_texts(frame, entry.text)
+    return type(frame)(columns, index=frame.index)
+
+
+def _target_columns(name: str, number: int) -> list[str]:
+    return [name] if number == 1 else [f"{name}:{index + 1}" for index in range(number)]
+
+
+def _requests(file: SuiteFile) -> list[TargetRequest]:
+    """Return one request per target name, with the settings of all data sets that have it."""
+    requests: dict[str, TargetRequest] = {}
+    for entry in file.datasets:
+        for target in entry.targets:
+            columns = tuple(_target_columns(target.name, len(target.columns)))
+            old = requests.get(target.name, TargetRequest(target.name, columns))
+            if old.columns != columns:
+                raise ConfigError(
+                    f"{file.path.name}: target {target.name!r} has {len(columns)} columns in data set {entry.name!r} but {len(old.columns)} elsewhere; "
+                    "a target of one name is one head. Rename one of them."
+                )
+            requests[target.name] = TargetRequest(
+                target.name, columns, target.kind or old.kind, target.classes or old.classes, target.metric or old.metric
+            )
+    return list(requests.values())
+
+
+def _check_modality(file: SuiteFile) -> None:
+    problems = []
+    for entry in file.datasets:
+        if (file.modality == "image") != entry.source.is_dir():
+            problems.append(f"data set {entry.name!r}: {entry.source.name} is a {'folder' if entry.source.is_dir() else 'file'}")
+        if file.modality == "text" and not entry.text:
+            problems.append(f"data set {entry.name!r}: the key 'text' is missing")
+        if file.modality != "text" and entry.text:
+            problems.append(f"data set {entry.name!r}: the key 'text' belongs to modality text")
+    if problems:
+        raise ConfigError(
+            f"{file.path}: the suite is of modality {file.modality}, and all data sets must be. Change modality, or the data sets.",
+            problems,
+        )
+
+
+def _as_modality(text: str) -> Modality:
+    return next(modality for modality in get_args(Modality) if modality == text)
+
+
+def _size_notes(file: SuiteFile, frames: list[pd.DataFrame]) -> list[str]:
+    sizes = [
+        f"{entry.name} ({len(frame)} rows: {short_list(target.name for target in entry.targets)})"
+        for entry, frame in zip(file.datasets, frames, strict=True)
+    ]
+    policy = file.mixing if isinstance(file.mixing, str) else f"temperature {file.mixing:g}"
+    shared = sorted(
+        name
+        for name in {target.name for entry in file.datasets for target in entry.targets}
+        if sum(name in [target.name for target in entry.targets] for entry in file.datasets) > 1
+    )
+    heads = f" Shared heads: {short_list(shared)}." if shared else ""
+    return [f"Data sets: {short_list(sizes)}; mixing {policy}.{heads}"]
+
+
+def _with_text_columns(suite: Suite, file: SuiteFile) -> Suite:
+    """Let the encoder read the text column by the name that all data sets use, if they agree."""
+    names = {entry.text for entry in file.datasets}
+    columns = list(next(iter(names))) if len(names) == 1 else ["text"]
+    return replace(suite, encoder={**suite.encoder, "columns": columns})

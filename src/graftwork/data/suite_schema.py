@@ -1,0 +1,317 @@
+"""The rules of ``suite.yaml`` and the search for everything that breaks them, with line numbers from PyYAML's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graftwork.core.errors import FileFormatError
+from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.sniff import TABLE_FORMATS, check_encoding, describe_content
+
+__all__ = ["Problem", "check_document", "load_nodes"]
+
+Lines = dict[tuple[Any, ...], int]
+"""Line of each key or list item, by its path from the root."""
+
+KINDS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
+MIXINGS = ("proportional", "uniform", "temperature")
+MODALITIES = ("table", "image", "text")
+_TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
+_DATASET = ("name", "source", "labels", "text", "group", "domain", "features", "ignore", "targets", "credit")
+_TARGET = ("kind", "metric", "classes", "columns")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a settings file."""
+
+    file: str
+    line: int
+    """Counted from 1."""
+    key: str
+    """Path of the key, for example ``datasets[0].targets.stars.kind``."""
+    message: str
+    """What is wrong, the value, what is allowed, and the nearest match."""
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}, {self.key}: {self.message}"
+
+
+def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
+    """Return a YAML file's value, the lines of its keys, and syntax faults and duplicated keys (the value is None then).
+
+    Raises:
+        FileFormatError: If the file does not exist, is empty, or is not UTF-8 text.
+    """
+    if not path.is_file():
+        near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise FileFormatError(f"{path} does not exist.{near} Give the path of a suite.yaml.")
+    content = describe_content(path)
+    if content:
+        raise FileFormatError(f"{path} is called {path.suffix} but its content is {content}. A suite file is YAML text.")
+    check_encoding(path)
+    text = path.read_text(encoding="utf-8-sig")
+    loader = yaml.SafeLoader(text)
+    lines: Lines = {}
+    problems: list[Problem] = []
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise FileFormatError(f"{path} is empty. A suite file needs the key 'datasets' with at least one data set.")
+        _walk(node, (), lines, problems, path.name, set())
+        value = None if problems else loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        reason = " ".join(str(part) for part in (error.context, error.problem) if part)
+        return (
+            None,
+            lines,
+            [
+                Problem(
+                    path.name,
+                    line,
+                    "(YAML)",
+                    f"{reason}. Only plain YAML is allowed: check indentation, colons and quotes there.",
+                )
+            ],
+        )
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return None, lines, [Problem(path.name, 1, "(YAML)", f"cannot be read: {error}")]
+    finally:
+        loader.dispose()
+    return value, lines, problems
+
+
+def _walk(node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[Problem], file: str, open_nodes: set[int]) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if id(node) in open_nodes:
+        problems.append(Problem(file, node.start_mark.line + 1, _key(path), "refers to itself; remove the alias."))
+        return
+    open_nodes.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            name = str(key.value)
+            line = key.start_mark.line + 1
+            if name in seen:
+                problems.append(
+                    Problem(file, line, _key((*path, name)), f"given twice, first in line {seen[name]}; keep one of them.")
+                )
+            seen.setdefault(name, line)
+            lines[(*path, name)] = line
+            _walk(value, (*path, name), lines, problems, file, open_nodes)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = item.start_mark.line + 1
+            _walk(item, (*path, index), lines, problems, file, open_nodes)
+    open_nodes.discard(id(node))
+
+
+def _key(path: Iterable[Any]) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text or "(document)"
+
+
+class _Checker:
+    def __init__(self, path: Path, lines: Lines) -> None:
+        self.path, self.lines = path, lines
+        self.problems: list[Problem] = []
+
+    def add(self, place: tuple[Any, ...], message: str) -> None:
+        line = next(self.lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in self.lines)
+        self.problems.append(Problem(self.path.name, line, _key(place), message))
+
+    def keys(self, value: Any, place: tuple[Any, ...], allowed: tuple[str, ...], required: tuple[str, ...] = ()) -> bool:
+        if not isinstance(value, Mapping):
+            self.add(place, f"must be a mapping with the keys {', '.join(allowed)}; got {_shown(value)}.")
+            return False
+        for key in value:
+            if key not in allowed:
+                self.add(
+                    (*place, str(key)),
+                    f"unknown key {str(key)!r}.{did_you_mean(str(key), allowed)} Allowed are {', '.join(allowed)}.",
+                )
+        for key in required:
+            if key not in value:
+                self.add(place, f"the key {key!r} is missing. Add it.")
+        return True
+
+    def choice(self, value: Any, place: tuple[Any, ...], allowed: tuple[str, ...]) -> None:
+        if value not in allowed:
+            self.add(place, f"must be one of {', '.join(allowed)}; got {_shown(value)}.{did_you_mean(str(value), allowed)}")
+
+    def number(self, value: Any, place: tuple[Any, ...], low: float, high: float, *, whole: bool = False) -> None:
+        if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
+            self.add(place, f"must be a {'whole ' if whole else ''}number from {low:g} to {high:g}; got {_shown(value)}.")
+
+    def texts(self, value: Any, place: tuple[Any, ...]) -> list[str]:
+        items = value if isinstance(value, list) else [value]
+        if not items or any(isinstance(item, (list, Mapping)) or item is None for item in items):
+            self.add(place, f"must be a name or a list of names; got {_shown(value)}.")
+            return []
+        return [str(item) for item in items]
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
+    """Return every problem of a suite file's value."""
+    check = _Checker(path, lines)
+    if not check.keys(value, (), _TOP, ("datasets",)):
+        return check.problems
+    if "modality" in value:
+        check.choice(value["modality"], ("modality",), MODALITIES)
+    mixing = value.get("mixing", "proportional")
+    if isinstance(mixing, (int, float)) and not isinstance(mixing, bool):
+        check.number(mixing, ("mixing",), 1, 1000)
+    else:
+        check.choice(mixing, ("mixing",), MIXINGS)
+    rules: dict[str, Callable[[Any, tuple[Any, ...]], None]] = {
+        "temperature": lambda item, place: check.number(item, place, 1, 1000),
+        "image_size": lambda item, place: check.number(item, place, 8, 1024, whole=True),
+        "seed": lambda item, place: check.number(item, place, 0, 2**31, whole=True),
+        "name": lambda item, place: check.texts(item, place) and None,
+    }
+    for key, rule in rules.items():
+        if key in value:
+            rule(value[key], (key,))
+    if "temperature" in value and mixing != "temperature":
+        check.add(
+            ("temperature",), f"is used only with mixing: temperature; mixing is {_shown(mixing)}. Change mixing, or remove it."
+        )
+    datasets = value.get("datasets")
+    if "datasets" in value:
+        if not isinstance(datasets, list) or not datasets:
+            check.add(("datasets",), f"must be a list with at least one data set; got {_shown(datasets)}.")
+        else:
+            for index, entry in enumerate(datasets):
+                _check_dataset(check, entry, ("datasets", index))
+            _check_names(check, datasets)
+            _check_shared_targets(check, datasets)
+    return sorted(check.problems, key=lambda problem: problem.line)
+
+
+def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
+    if not check.keys(entry, place, _DATASET, ("source", "targets")):
+        return
+    columns: list[str] | None = None
+    for key in ("source", "labels"):
+        if entry.get(key) is not None:
+            found = _check_file(check, entry[key], (*place, key), folder_allowed=key == "source")
+            columns = found if found is not None and (key == "labels" or "labels" not in entry) else columns
+    for key in ("text", "features", "ignore"):
+        if entry.get(key) is not None:
+            _check_columns(check, check.texts(entry[key], (*place, key)), columns, (*place, key))
+    if entry.get("group") is not None:
+        _check_columns(check, check.texts(entry["group"], (*place, "group"))[:1], columns, (*place, "group"))
+    for key in ("name", "domain", "credit"):
+        if key in entry:
+            check.texts(entry[key], (*place, key))
+    targets = entry.get("targets")
+    if isinstance(targets, Mapping) and targets:
+        for name, settings in targets.items():
+            _check_target(check, str(name), settings, columns, (*place, "targets", str(name)))
+    elif "targets" in entry:
+        for name in check.texts(targets, (*place, "targets")) if not isinstance(targets, Mapping) else []:
+            _check_target(check, name, None, columns, (*place, "targets"))
+        if isinstance(targets, Mapping):
+            check.add((*place, "targets"), "must name at least one target; got nothing.")
+
+
+def _check_target(check: _Checker, name: str, settings: Any, columns: list[str] | None, place: tuple[Any, ...]) -> None:
+    if isinstance(settings, str):
+        check.choice(settings, place, KINDS)
+        settings = None
+    if settings is not None and not check.keys(settings, place, _TARGET):
+        return
+    settings = settings or {}
+    if "kind" in settings:
+        check.choice(settings["kind"], (*place, "kind"), KINDS)
+    for key in ("classes", "metric", "columns"):
+        if key in settings:
+            check.texts(settings[key], (*place, key))
+    wanted = settings.get("columns") or (name.partition("=")[2].split("+") if "=" in name else [name])
+    _check_columns(check, [str(item).strip() for item in (wanted if isinstance(wanted, list) else [wanted])], columns, place)
+
+
+def _check_columns(check: _Checker, names: list[str], columns: list[str] | None, place: tuple[Any, ...]) -> None:
+    if columns is None:
+        return
+    for name in names:
+        if name not in columns:
+            check.add(
+                place,
+                f"the data set has no column {name!r}.{did_you_mean(name, columns)} Its columns are {short_list(columns, 20)}.",
+            )
+
+
+def _check_file(check: _Checker, value: Any, place: tuple[Any, ...], *, folder_allowed: bool) -> list[str] | None:
+    """Check a path; return the columns of a CSV or TSV table, None if they are not known."""
+    if not isinstance(value, str):
+        check.add(place, f"must be a path; got {_shown(value)}.")
+        return None
+    path = check.path.parent / value
+    if not path.exists():
+        near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        check.add(place, f"{value!r} does not exist beside {check.path.name}.{near}")
+        return None
+    if path.is_dir():
+        if not folder_allowed:
+            check.add(place, f"{value!r} is a folder; give a table ({', '.join(TABLE_FORMATS)}).")
+        return None
+    try:
+        from graftwork.data.sniff import check_table_file
+
+        kind = check_table_file(path)
+        if kind in ("csv", "tsv"):
+            from graftwork.data.header import read_header
+
+            check_encoding(path)
+            return read_header(path)
+    except FileFormatError as error:
+        check.add(place, str(error))
+    return None
+
+
+def _check_names(check: _Checker, datasets: list[Any]) -> None:
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(datasets):
+        if isinstance(entry, Mapping) and "source" in entry:
+            name = str(entry.get("name", Path(str(entry["source"])).stem))
+            if name in seen:
+                check.add(
+                    ("datasets", index, "name"),
+                    f"two data sets are called {name!r} (datasets[{seen[name]}] too); give each its own name.",
+                )
+            seen.setdefault(name, index)
+
+
+def _check_shared_targets(check: _Checker, datasets: list[Any]) -> None:
+    """A target name that occurs twice is one shared head, so its settings must agree."""
+    first: dict[tuple[str, str], tuple[int, Any]] = {}
+    for index, entry in enumerate(datasets):
+        targets = entry.get("targets") if isinstance(entry, Mapping) else None
+        if not isinstance(targets, Mapping):
+            continue
+        for name, settings in targets.items():
+            settings = {"kind": settings} if isinstance(settings, str) else settings
+            for key in ("kind", "metric", "classes"):
+                if not isinstance(settings, Mapping) or key not in settings:
+                    continue
+                other = first.setdefault((str(name), key), (index, settings[key]))
+                if other[1] != settings[key]:
+                    check.add(
+                        ("datasets", index, "targets", str(name), key),
+                        f"is {_shown(settings[key])} here but {_shown(other[1])} in datasets[{other[0]}]; a target of one name is one head. Make them equal, or rename one.",
+                    )

@@ -1,0 +1,165 @@
+"""``suite.yaml``: several data sets with their own targets, checked as a whole before anything runs. No torch, pandas or NumPy here.
+
+Example::
+
+    name: shop
+    mixing: temperature        # proportional | uniform | temperature
+    temperature: 2
+    datasets:
+      - name: web
+        source: web.csv        # relative to this file
+        group: user
+        targets:
+          stars: {kind: ordinal, metric: quadratic_kappa}
+          price:               # kind inferred
+      - name: phone
+        source: phone.parquet
+        domain: store
+        ignore: [row]
+        targets: [stars]       # the same name: one shared head
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import ConfigError
+from graftwork.data.suite_schema import Problem, check_document, load_nodes
+
+__all__ = ["DatasetEntry", "Problem", "SuiteFile", "TargetEntry", "read_suite_yaml", "validate_suite_yaml"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetEntry:
+    """One target of one data set."""
+
+    name: str
+    columns: tuple[str, ...]
+    kind: str = ""
+    metric: str = ""
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetEntry:
+    """One data set."""
+
+    name: str
+    source: Path
+    targets: tuple[TargetEntry, ...]
+    labels: Path | None = None
+    text: tuple[str, ...] = ()
+    group: str | None = None
+    domain: str = ""
+    features: tuple[str, ...] | None = None
+    ignore: tuple[str, ...] = ()
+    credit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SuiteFile:
+    """A checked suite file."""
+
+    path: Path
+    name: str
+    modality: str
+    mixing: str | float
+    datasets: tuple[DatasetEntry, ...]
+    image_size: int | None = None
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def validate_suite_yaml(path: str | Path) -> list[Problem]:
+    """Return every problem of a suite file: unknown and misspelt keys, wrong values, missing files and columns, with line numbers.
+
+    Args:
+        path: The YAML file.
+
+    Returns:
+        Problems in the order of the file; empty if it can be used.
+
+    Raises:
+        FileFormatError: If the file does not exist or is not UTF-8 text.
+    """
+    value, lines, problems = load_nodes(Path(path))
+    return problems if problems else check_document(Path(path), value, lines)
+
+
+def read_suite_yaml(path: str | Path) -> SuiteFile:
+    """Read a suite file.
+
+    Raises:
+        ConfigError: With all problems at once, if there are any.
+        FileFormatError: If the file does not exist or is not text.
+    """
+    path = Path(path)
+    value, lines, problems = load_nodes(path)
+    problems = problems or check_document(path, value, lines)
+    if problems:
+        raise ConfigError(
+            f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}.", [str(problem) for problem in problems]
+        )
+    datasets = tuple(_dataset(entry, path.parent, index) for index, entry in enumerate(value["datasets"], 1))
+    mixing: str | float = value.get("mixing", "proportional")
+    if mixing == "temperature" or not isinstance(mixing, str):
+        mixing = float(value.get("temperature", 2.0)) if isinstance(mixing, str) else float(mixing)
+    return SuiteFile(
+        path=path,
+        name=str(value.get("name", path.stem if path.stem != "suite" else path.resolve().parent.name)),
+        modality=value.get("modality") or _modality(datasets),
+        mixing=mixing,
+        datasets=datasets,
+        image_size=value.get("image_size"),
+        seed=value.get("seed"),
+    )
+
+
+def _modality(datasets: tuple[DatasetEntry, ...]) -> str:
+    if any(entry.text for entry in datasets):
+        return "text"
+    return "image" if any(entry.source.is_dir() for entry in datasets) else "table"
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return () if value is None else (str(value),) if not isinstance(value, list) else tuple(map(str, value))
+
+
+def _dataset(entry: Mapping[str, Any], folder: Path, number: int) -> DatasetEntry:
+    source = folder / str(entry["source"])
+    name = str(entry.get("name", source.stem if source.stem else f"dataset {number}"))
+    return DatasetEntry(
+        name=name,
+        source=source,
+        targets=tuple(_target(key, settings) for key, settings in _target_items(entry["targets"])),
+        labels=folder / str(entry["labels"]) if entry.get("labels") is not None else None,
+        text=_texts(entry.get("text")),
+        group=None if entry.get("group") is None else str(entry["group"]),
+        domain=str(entry.get("domain", name)),
+        features=_texts(entry["features"]) if entry.get("features") is not None else None,
+        ignore=_texts(entry.get("ignore")),
+        credit=str(entry.get("credit", "")),
+    )
+
+
+def _target_items(targets: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    if isinstance(targets, Mapping):
+        return [(str(key), {"kind": value} if isinstance(value, str) else value or {}) for key, value in targets.items()]
+    return [(str(name), {}) for name in ([targets] if isinstance(targets, str) else targets)]
+
+
+def _target(name: str, settings: Mapping[str, Any]) -> TargetEntry:
+    columns = _texts(settings.get("columns"))
+    task, separator, rest = name.partition("=")
+    if not columns and separator:
+        name, columns = task.strip(), tuple(part.strip() for part in rest.split("+"))
+    return TargetEntry(
+        name=name,
+        columns=columns or (name,),
+        kind=str(settings.get("kind", "")),
+        metric=str(settings.get("metric", "")),
+        classes=_texts(settings.get("classes")),
+    )

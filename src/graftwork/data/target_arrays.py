@@ -1,0 +1,126 @@
+"""From cells to target arrays: class numbers, label sets and values, laid out as ``TaskSpec`` says."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
+from graftwork.data.encoders.columns import as_text
+from graftwork.data.names import short_list
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["class_target", "label_sets", "multilabel_target", "number_target", "set_vocabulary"]
+
+_HARD = re.compile(r"\s*[;|]\s*")
+_SOFT = re.compile(r"\s*,\s*")
+_MAX_LABELS = 500
+
+
+def class_target(texts: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return class numbers, int64 ``[N]``, -1 where the cell is missing."""
+    index: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
+    return np.array([index.get(text, -1) for text in texts], dtype=np.int64)
+
+
+def number_target(name: str, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return values as float32 ``[N, size]``, NaN where missing.
+
+    Raises:
+        DataError: If a value does not fit into float32.
+    """
+    with np.errstate(over="ignore"):
+        result = numbers.astype(np.float32)
+    if np.isinf(result).any():
+        raise DataError(
+            f"Target {name!r} has values beyond 3.4e38, the largest being {np.nanmax(np.abs(numbers)):g}. Use another unit or a logarithm."
+        )
+    return result
+
+
+def label_sets(values: pd.Series) -> str | None:
+    """Return the separator (in words) if cells hold several labels each, or None.
+
+    Cells count as label sets if at least a tenth holds a semicolon or bar (or comma), and the labels repeat: there are fewer of them
+    than different cells, and each has three rows on average.
+    """
+    texts = [text for text in map(as_text, values.tolist()) if text is not None]
+    for pattern, words in ((_HARD, "; or |"), (_SOFT, "a comma")):
+        if sum(pattern.search(text) is not None for text in texts) < max(1, 0.1 * len(texts)):
+            continue
+        pieces = [piece for text in texts for piece in pattern.split(text) if piece]
+        labels = set(pieces)
+        if 2 <= len(labels) <= _MAX_LABELS and len(labels) < len(set(texts)) and len(pieces) >= 3 * len(labels):
+            return words
+    return None
+
+
+def _split(cell: Any, *, soft: bool) -> list[str] | None:
+    """Return the labels of a cell; an empty list is "no label applies", None is "not known"."""
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        return [text for text in map(as_text, cell) if text is not None]
+    text = as_text(cell)
+    if text is None:
+        return None
+    if text.startswith("[") and text.endswith("]"):
+        try:
+            return _split(json.loads(text), soft=soft)
+        except ValueError:
+            pass
+    return [piece for piece in (_SOFT if soft else _HARD).split(text) if piece]
+
+
+def _cells(values: Iterable[Any]) -> list[list[str] | None]:
+    cells = list(values)
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    soft = bool(texts) and not any(_HARD.search(text) for text in texts)
+    return [_split(cell, soft=soft) for cell in cells]
+
+
+def set_vocabulary(name: str, values: pd.Series) -> tuple[str, ...]:
+    """Return all labels of the label sets in a column, sorted.
+
+    Raises:
+        DataError: If nothing is labelled, there is only one label, or there are more than 500.
+    """
+    cells = _cells(values.tolist())
+    labels = sorted({label for cell in cells if cell is not None for label in cell})
+    if not labels:
+        raise DataError(f"Target {name!r}: all labels are missing. Fill in label lists such as 'a;b', or leave this target out.")
+    if len(labels) == 1 and all(cell is None or cell for cell in cells):
+        raise DataError(
+            f"Target {name!r} has only one class, the label {labels[0]!r}, and every labelled row has it. Leave it out, or add rows without it."
+        )
+    if len(labels) > _MAX_LABELS:
+        raise DataError(
+            f"Target {name!r} has {len(labels)} different labels (for example {short_list(labels, 4)}); at most {_MAX_LABELS} are allowed. Keep the frequent ones."
+        )
+    return tuple(labels)
+
+
+def multilabel_target(name: str, values: pd.Series, labels: Sequence[str]) -> NDArray[np.float32]:
+    """Return label sets as 0/1, float32 ``[N, len(labels)]``, NaN rows where the cell is missing.
+
+    Raises:
+        DataError: If a cell holds a label that is not among ``labels``.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    cells = _cells(values.tolist())
+    unknown = sorted({label for cell in cells if cell is not None for label in cell} - set(index))
+    if unknown:
+        raise DataError(
+            f"Target {name!r} holds labels {short_list(map(repr, unknown))} that are not among those given: {short_list(labels)}. Add them."
+        )
+    target = np.full((len(cells), len(labels)), np.nan, dtype=np.float32)
+    for row, cell in enumerate(cells):
+        if cell is not None:
+            target[row] = 0.0
+            target[row, [index[label] for label in cell]] = 1.0
+    return target

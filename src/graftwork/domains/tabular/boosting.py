@@ -1,0 +1,170 @@
+"""One gradient-boosted target: trained round by round, stopped early on validation rows, stored as LightGBM's own text.
+
+Nothing random takes part (no bagging, no feature sampling), so that training in slices, with a save and load between them, gives the
+same trees bit for bit as training in one go: LightGBM's text format keeps every digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.optional import require
+
+__all__ = ["Booster", "BoosterData", "lightgbm"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+def lightgbm() -> Any:
+    """Import LightGBM.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    return require("lightgbm", extra="tables", purpose="The LightGBM plan")
+
+
+@dataclass(frozen=True, slots=True)
+class BoosterData:
+    """Rows of one target, unlabelled ones left out."""
+
+    train_x: Array
+    train_y: Array
+    val_x: Array
+    val_y: Array
+    categorical: Sequence[int]
+    """Columns whose values are category codes."""
+
+
+def _softmax(raw: Floats) -> Floats:
+    shifted = np.exp(raw - raw.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(raw: Floats) -> Floats:
+    return 0.5 * (1.0 + np.tanh(0.5 * raw))
+
+
+class Booster:
+    """Boosted trees for one target.
+
+    Args:
+        data: Its rows; at least one training row.
+        objective: ``regression``, ``binary`` or ``multiclass``.
+        num_classes: Classes of a multiclass target; 1 otherwise.
+        params: Further LightGBM parameters.
+        patience: Rounds without a better validation loss after which training stops.
+    """
+
+    def __init__(self, data: BoosterData, objective: str, num_classes: int, params: Mapping[str, Any], *, patience: int) -> None:
+        self.objective, self.num_classes, self.patience = objective, num_classes, patience
+        self._data = data
+        smallest = int(np.clip(len(data.train_y) // 50, 1, 20))
+        classes = {"num_class": num_classes} if objective == "multiclass" else {}
+        self._params = {"objective": objective, "min_data_in_leaf": smallest, "verbosity": -1, **classes, **params}
+        self._booster: Any = None
+        self._resumes: str | None = None
+        self._val_raw = np.zeros((len(data.val_y), num_classes))
+        self.best_loss, self.best_rounds, self.rounds = float("inf"), 0, 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether more rounds have not helped for a while."""
+        return self.rounds - self.best_rounds >= self.patience and self.rounds > 0
+
+    def advance(self) -> None:
+        """Train one more round."""
+        if self._booster is None:
+            self._start()
+        else:
+            self._booster.update()
+        self.rounds += 1
+        if len(self._data.val_y):
+            self._val_raw = self._val_raw + self._raw(self._booster, self._data.val_x, self.rounds - 1, 1)
+            loss = self._loss(self._val_raw)
+        else:
+            loss = -float(self.rounds)  # nothing to stop on: the last round counts
+        if loss < self.best_loss:
+            self.best_loss, self.best_rounds = loss, self.rounds
+
+    def _start(self) -> None:
+        library = lightgbm()
+        dataset = library.Dataset(
+            self._data.train_x,
+            label=self._data.train_y,
+            categorical_feature=list(self._data.categorical),
+            params=self._params,
+            free_raw_data=False,
+        )
+        if self._resumes is None:
+            self._booster = library.Booster(self._params, dataset)
+            self._booster.update()
+            return
+        before = library.Booster(model_str=self._resumes)
+        self._booster = library.train(self._params, dataset, num_boost_round=1, init_model=before, keep_training_booster=True)
+        self._resumes = None
+
+    def _raw(self, booster: Any, x: Array, start: int, count: int) -> Floats:
+        if count <= 0:
+            return np.zeros((len(x), self.num_classes))
+        found = booster.predict(
+            x, raw_score=True, start_iteration=start, num_iteration=count, num_threads=self._params["num_threads"]
+        )
+        return np.asarray(found, dtype=np.float64).reshape(len(x), self.num_classes)
+
+    def _loss(self, raw: Floats) -> float:
+        y = self._data.val_y
+        if self.objective == "regression":
+            return float(np.mean((raw[:, 0] - y) ** 2))
+        if self.objective == "binary":
+            return float(np.mean(np.logaddexp(0.0, np.where(y > 0, -raw[:, 0], raw[:, 0]))))
+        picked = np.take_along_axis(_softmax(raw), y.astype(np.int64)[:, None], axis=1)
+        return float(-np.mean(np.log(np.maximum(picked, 1e-15))))
+
+    def _model(self) -> Any:
+        if self._booster is None and self._resumes is not None:
+            return lightgbm().Booster(model_str=self._resumes)
+        return self._booster
+
+    def predict(self, x: Array) -> Floats:
+        """Return probabilities ``[N, num_classes]`` (binary: of class 1) or values ``[N, 1]``, from the best rounds so far."""
+        model = self._model()
+        raw = np.zeros((len(x), self.num_classes)) if model is None or not len(x) else self._raw(model, x, 0, self.best_rounds)
+        if self.objective == "binary":
+            return _sigmoid(raw)
+        return _softmax(raw) if self.objective == "multiclass" else raw
+
+    def trees(self) -> list[dict[str, Any]]:
+        """Return the trees of the best rounds as LightGBM dumps them; tree ``i`` adds to output ``i % num_classes``."""
+        model = self._model()
+        if model is None or self.best_rounds == 0:
+            return []
+        return model.dump_model(num_iteration=self.best_rounds)["tree_info"]
+
+    def to_text(self, *, best: bool = False) -> str:
+        """Return the model in LightGBM's text format: all rounds, or the best ones only."""
+        model = self._model()
+        if model is None:
+            return ""
+        return model.model_to_string(num_iteration=self.best_rounds if best else -1)
+
+    def state(self) -> dict[str, Any]:
+        """Return JSON values that :meth:`restore` takes beside the text."""
+        return {"rounds": self.rounds, "best_rounds": self.best_rounds, "best_loss": self.best_loss if self.rounds else None}
+
+    def restore(self, state: Mapping[str, Any], text: str) -> None:
+        """Go back to a stored state."""
+        self.rounds, self.best_rounds = int(state["rounds"]), int(state["best_rounds"])
+        self.best_loss = float("inf") if state["best_loss"] is None else float(state["best_loss"])
+        self._booster, self._resumes = None, text or None
+        self._val_raw = np.zeros((len(self._data.val_y), self.num_classes))
+        if self._resumes is not None and len(self._data.val_y):
+            model = lightgbm().Booster(model_str=self._resumes)
+            for start in range(self.rounds):  # round by round, as they were added: the same sum to the last digit
+                self._val_raw = self._val_raw + self._raw(model, self._data.val_x, start, 1)

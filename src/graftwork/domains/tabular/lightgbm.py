@@ -1,0 +1,227 @@
+"""LightGBM, one model per target: the strong non-neural baseline for tables (Ke et al. 2017, https://lightgbm.readthedocs.io).
+
+Shares nothing between tasks. A step is a boosting round of every target that still gains.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import CheckpointError, DataError, FileFormatError
+from graftwork.core.files import hash_bytes, read_json, write_json, write_text
+from graftwork.core.records import Ledger, TaskSpec
+from graftwork.data.suite import labelled_rows
+from graftwork.domains.tabular.boosting import Booster, BoosterData
+from graftwork.domains.tabular.trees_onnx import export_trees, output_names
+from graftwork.evaluation.memory import current_rss_bytes
+from graftwork.interfaces.learner import Learner, LearnerContext
+
+__all__ = ["LightGBMLearner", "design_matrix"]
+
+Array = NDArray[Any]
+FORMAT = "graftwork-lightgbm-1"
+
+
+def design_matrix(inputs: Mapping[str, Array], rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
+    """Return the columns that the trees see, float32 ``[N, F + C]``: numbers, then category codes."""
+    parts = [np.asarray(inputs[name][rows], dtype=np.float32) for name in ("numeric", "categorical") if name in inputs]
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+class LightGBMLearner(Learner):
+    """Boosted trees for every target, every value of a vector target and every label of a multi-label target.
+
+    Args:
+        context: A table suite; ``max_steps`` is the most rounds. Overrides of the training loop do not apply to trees.
+        learning_rate: Shrinkage of each tree, in (0, 1].
+        num_leaves: Most leaves of a tree, at least 2.
+        l2: Penalty on leaf values, at least 0.
+        patience: Rounds without gain on the validation rows after which a target stops.
+
+    Raises:
+        MissingDependencyError: If LightGBM is not installed.
+        DataError: If the suite is no table, or a task is dense or has no training label.
+    """
+
+    def __init__(
+        self, context: LearnerContext, *, learning_rate: float = 0.05, num_leaves: int = 31, l2: float = 1.0, patience: int = 50
+    ) -> None:
+        super().__init__(context)
+        suite = context.suite
+        if suite.modality != "table":
+            raise DataError(f"LightGBM needs a table; the suite {suite.name!r} is of modality {suite.modality!r}.")
+        self._params = {
+            "learning_rate": learning_rate,
+            "num_leaves": num_leaves,
+            "lambda_l2": l2,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": context.threads,
+            "seed": context.seed % 2**31,
+        }
+        self._patience = patience
+        self._wall = self._cpu = 0.0
+        self._peak = 0
+        numeric = suite.inputs["numeric"].shape[1] if "numeric" in suite.inputs else 0
+        codes = suite.inputs["categorical"].shape[1] if "categorical" in suite.inputs else 0
+        self._categorical = range(numeric, numeric + codes)
+        self._boosters = {task.name: self._make(task) for task in suite.tasks}
+
+    def _make(self, task: TaskSpec) -> list[Booster]:
+        suite = self.context.suite
+        target = np.asarray(suite.targets[task.name])
+        if task.is_dense:
+            raise DataError(f"LightGBM cannot learn the dense task {task.name!r}.")
+        if task.kind in ("binary", "multiclass", "ordinal"):
+            many = task.size if task.kind != "binary" else 1
+            return [self._one(task, target, "multiclass" if many > 2 else "binary", many if many > 2 else 1)]
+        objective = "regression" if task.kind == "regression" else "binary"
+        return [self._one(task, target[:, column], objective, 1) for column in range(target.shape[1])]
+
+    def _one(self, task: TaskSpec, target: Array, objective: str, num_classes: int) -> Booster:
+        suite = self.context.suite
+        known = labelled_rows(target)
+        train, val = (rows[known[rows]] for rows in (suite.splits["train"], suite.splits["val"]))
+        if len(train) == 0:
+            raise DataError(f"Task {task.name!r} has no labelled training row.")
+        data = BoosterData(
+            design_matrix(suite.inputs, train),
+            np.asarray(target[train], dtype=np.float64),
+            design_matrix(suite.inputs, val),
+            np.asarray(target[val], dtype=np.float64),
+            self._categorical,
+        )
+        return Booster(data, objective, num_classes, self._params, patience=self._patience)
+
+    @property
+    def _all(self) -> list[Booster]:
+        return [booster for group in self._boosters.values() for booster in group]
+
+    @property
+    def step(self) -> int:
+        """Number of finished boosting rounds."""
+        return max((booster.rounds for booster in self._all), default=0)
+
+    def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
+        """Boost until ``step == until`` or no target gains any more."""
+        started, cpu = time.perf_counter(), time.process_time()
+        try:
+            while self.step < until and (learning := [booster for booster in self._all if not booster.is_done]):
+                for booster in learning:  # all of them stand at the same round: who is done never comes back
+                    booster.advance()
+                if on_progress is not None:
+                    on_progress(self.step)
+        finally:
+            self._wall += time.perf_counter() - started
+            self._cpu += time.process_time() - cpu
+            self._peak = max(self._peak, current_rss_bytes())
+
+    def predict(
+        self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Return predictions of the best rounds so far."""
+        x = design_matrix(inputs if inputs is not None else self.context.suite.inputs, rows)
+        asked = [task for task in self.context.suite.tasks if tasks is None or task.name in tasks]
+        return {task.name: _arrange(task, [booster.predict(x) for booster in self._boosters[task.name]]) for task in asked}
+
+    def save(self, folder: Path) -> None:
+        """Write the boosters in LightGBM's text format, and ``boosters.json`` last."""
+        folder = Path(folder)
+        state = {}
+        for task, group in self._boosters.items():
+            texts = [booster.to_text() for booster in group]
+            names = [f"{hash_bytes(text.encode())[:20]}.txt" for text in texts]
+            for name, text in zip(names, texts, strict=True):
+                write_text(folder / name, text)
+            state[task] = [{"file": name, **booster.state()} for name, booster in zip(names, group, strict=True)]
+        owner = self._owner()
+        write_json(
+            folder / "boosters.json", {"format": FORMAT, "owner": owner, "boosters": state, "wall": self._wall, "cpu": self._cpu}
+        )
+
+    def _owner(self) -> dict[str, Any]:
+        context = self.context
+        return {
+            "plan": context.plan.name,
+            "seed": context.seed,
+            "tasks": list(context.suite.task_names),
+            "rows": len(context.suite),
+        }
+
+    def load(self, folder: Path) -> None:
+        """Restore :meth:`save`'s checkpoint."""
+        folder = Path(folder)
+        try:
+            stored = read_json(folder / "boosters.json")
+            if stored["format"] != FORMAT or stored["owner"] != self._owner():
+                raise CheckpointError(
+                    f"The checkpoint in {folder} belongs to {stored.get('owner')}, not to {self._owner()}. Remove it."
+                )
+            for task, group in self._boosters.items():
+                for entry, booster in zip(stored["boosters"][task], group, strict=True):
+                    text = (folder / Path(entry["file"]).name).read_text(encoding="utf-8")
+                    if not entry["file"].startswith(hash_bytes(text.encode())[:20]):
+                        raise CheckpointError(f"{folder / entry['file']} is damaged. Remove {folder} and run again.")
+                    booster.restore(entry, text)
+            self._wall, self._cpu = float(stored["wall"]), float(stored["cpu"])
+        except (OSError, KeyError, ValueError, FileFormatError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"There is no whole checkpoint of LightGBM in {folder}: {error}.") from error
+
+    def ledger(self) -> Ledger:
+        """Return the costs so far; a leaf counts as two numbers, its value and about one threshold."""
+        leaves = sum(tree["num_leaves"] for booster in self._all for tree in booster.trees())
+        numbers = 2 * leaves
+        return Ledger(
+            parameters_total=numbers,
+            parameters_trained=numbers,
+            parameters_stored=numbers,
+            steps=self.step,
+            samples=self.step * len(self.context.suite.splits["train"]),
+            wall_seconds=self._wall,
+            cpu_seconds=self._cpu,
+            peak_rss_bytes=self._peak,
+        )
+
+    def export(self, folder: Path) -> None:
+        """Write one text file a booster, ``config.json`` and the checked ``model.onnx``."""
+        folder = Path(folder)
+        files = {}
+        for task, group in self._boosters.items():
+            index = self.context.suite.task_names.index(task)
+            files[task] = [f"task{index}-{number}.txt" for number in range(len(group))]
+            for name, booster in zip(files[task], group, strict=True):
+                write_text(folder / name, booster.to_text(best=True))
+        suite = self.context.suite
+        rows = suite.splits["test"][:64] if len(suite.splits["test"]) else suite.splits["train"][:64]
+        difference = export_trees(self._boosters, suite, folder / "model.onnx", self.predict(rows), rows)
+        write_json(
+            folder / "config.json",
+            {
+                "learner": "lightgbm",
+                "format": FORMAT,
+                "plan": self.context.plan.to_json(),
+                "tasks": [task.to_json() for task in suite.tasks],
+                "outputs": output_names(suite),
+                "input_sizes": dict(suite.input_sizes),
+                "boosters": files,
+                "onnx_max_difference": difference,
+            },
+        )
+
+
+def _arrange(task: TaskSpec, parts: list[NDArray[np.float64]]) -> Array:
+    """Return booster outputs as ``Learner.predict`` lays them out."""
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    if task.kind == "binary":
+        return values[:, 0].astype(np.float32)
+    if task.kind in ("multiclass", "ordinal") and task.size == 2:
+        return np.concatenate([1.0 - values, values], axis=1).astype(np.float32)
+    return values.astype(np.float32)

@@ -1,0 +1,234 @@
+"""Boosted trees as one ONNX graph: the suite's inputs in, predictions in the user's units out, checked against LightGBM.
+
+Written with the operator ``TreeEnsemble`` (ai.onnx.ml 5), which knows category sets. Thresholds are rounded down to float32: for
+float32 inputs ``x <= t`` then decides exactly as LightGBM's float64 threshold does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import GraftworkError
+from graftwork.core.files import write_bytes
+from graftwork.core.optional import require
+from graftwork.core.records import TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.domains.tabular.boosting import Booster
+
+__all__ = ["TOLERANCE", "export_trees", "flatten_trees", "output_names"]
+
+Array = NDArray[Any]
+TOLERANCE = 1e-4
+"""Largest difference to LightGBM: of probabilities, and of values in standard deviations of the target."""
+_LESS_OR_EQUAL, _MEMBER = 0, 6
+_SUM, _NO_TRANSFORM = 1, 0
+_OPSET, _ML_OPSET, _IR = 18, 5, 10
+
+
+def _round_down(threshold: float) -> float:
+    rounded = np.float32(threshold)
+    return float(rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf)))
+
+
+def flatten_trees(trees: Sequence[Mapping[str, Any]], num_outputs: int) -> dict[str, list[Any]]:
+    """Return the attributes of one ``TreeEnsemble`` for trees as LightGBM dumps them; tree ``i`` adds to output ``i % num_outputs``."""
+    keys = (
+        "features",
+        "modes",
+        "splits",
+        "true_ids",
+        "true_leaves",
+        "false_ids",
+        "false_leaves",
+        "targets",
+        "weights",
+        "members",
+        "roots",
+    )
+    flat: dict[str, list[Any]] = {key: [] for key in keys}
+
+    def leaf(value: float, target: int) -> int:
+        flat["targets"].append(target)
+        flat["weights"].append(value)
+        return len(flat["weights"]) - 1
+
+    def node(feature: int, mode: int, split: float) -> int:
+        for key, value in zip(keys[:7], (feature, mode, split, 0, 0, 0, 0), strict=True):
+            flat[key].append(value)
+        return len(flat["features"]) - 1
+
+    def walk(part: Mapping[str, Any], target: int) -> tuple[int, bool]:
+        """Add a sub-tree; return its index and whether it is a leaf."""
+        if "split_index" not in part:
+            return leaf(float(part["leaf_value"]), target), True
+        if part["decision_type"] == "==":
+            here = node(int(part["split_feature"]), _MEMBER, 0.0)
+            flat["members"] += [*(float(code) for code in str(part["threshold"]).split("||")), float("nan")]
+        else:
+            here = node(int(part["split_feature"]), _LESS_OR_EQUAL, _round_down(float(part["threshold"])))
+        for side, ids, leaves in (("left_child", "true_ids", "true_leaves"), ("right_child", "false_ids", "false_leaves")):
+            index, is_leaf = walk(part[side], target)
+            flat[ids][here], flat[leaves][here] = index, int(is_leaf)
+        return here, False
+
+    for number, tree in enumerate(trees):
+        target = number % num_outputs
+        structure = tree["tree_structure"]
+        if "split_index" in structure:
+            flat["roots"].append(walk(structure, target)[0])
+            continue
+        root = node(0, _LESS_OR_EQUAL, 0.0)  # a tree without a split: both ways lead to the same value
+        index = leaf(float(structure["leaf_value"]), target)
+        for ids, leaves in (("true_ids", "true_leaves"), ("false_ids", "false_leaves")):
+            flat[ids][root], flat[leaves][root] = index, 1
+        flat["roots"].append(root)
+    return flat
+
+
+def _ensemble(onnx: Any, booster: Booster, output: str) -> Any:
+    flat = flatten_trees(booster.trees() or [{"tree_structure": {"leaf_value": 0.0}}], booster.num_classes)
+
+    def tensor(name: str, values: list[Any], dtype: Any) -> Any:
+        return onnx.numpy_helper.from_array(np.array(values, dtype=dtype), name)
+
+    members = {"membership_values": tensor("membership_values", flat["members"], np.float32)} if flat["members"] else {}
+    return onnx.helper.make_node(
+        "TreeEnsemble",
+        ["features"],
+        [output],
+        domain="ai.onnx.ml",
+        n_targets=booster.num_classes,
+        aggregate_function=_SUM,
+        post_transform=_NO_TRANSFORM,
+        tree_roots=flat["roots"],
+        nodes_featureids=flat["features"],
+        nodes_modes=tensor("nodes_modes", flat["modes"], np.uint8),
+        nodes_splits=tensor("nodes_splits", flat["splits"], np.float32),
+        nodes_truenodeids=flat["true_ids"],
+        nodes_trueleafs=flat["true_leaves"],
+        nodes_falsenodeids=flat["false_ids"],
+        nodes_falseleafs=flat["false_leaves"],
+        leaf_targetids=flat["targets"],
+        leaf_weights=tensor("leaf_weights", flat["weights"], np.float32),
+        **members,
+    )
+
+
+def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[Booster], output: str) -> list[Any]:
+    """Return the nodes from ``features`` to the task's output."""
+    make = onnx.helper.make_node
+    raws = [f"raw_{index}_{number}" for number in range(len(group))]
+    nodes = [_ensemble(onnx, booster, raw) for booster, raw in zip(group, raws, strict=True)]
+    raw = raws[0]
+    if len(raws) > 1:
+        raw = f"raw_{index}"
+        nodes.append(make("Concat", raws, [raw], axis=1))
+    if task.kind == "regression":
+        return [*nodes, make("Identity", [raw], [output])]
+    if group[0].objective == "multiclass":
+        return [*nodes, make("Softmax", [raw], [output], axis=1)]
+    if task.kind == "multilabel":
+        return [*nodes, make("Sigmoid", [raw], [output])]
+    one = f"probability_{index}"
+    nodes.append(make("Sigmoid", [raw], [one]))
+    if task.kind == "binary":
+        return [*nodes, make("Squeeze", [one, "axis_1"], [output])]
+    return [*nodes, make("Sub", ["one", one], [f"other_{index}"]), make("Concat", [f"other_{index}", one], [output], axis=1)]
+
+
+def export_trees(
+    boosters: Mapping[str, Sequence[Booster]], suite: Suite, path: Path, expected: Mapping[str, Array], rows: NDArray[np.int64]
+) -> float:
+    """Write one graph with an output per task and prove that ONNX Runtime computes what LightGBM does.
+
+    Args:
+        boosters: ``{task: boosters}``.
+        suite: Its tasks and inputs.
+        path: File to write; nothing is written if the check fails.
+        expected: LightGBM's predictions for ``rows``.
+        rows: Rows of the suite.
+
+    Returns:
+        The largest difference found: of probabilities, and of values in standard deviations of the target.
+
+    Raises:
+        GraftworkError: If it is above 1e-4.
+    """
+    onnx = require("onnx", extra="export", purpose="Exporting to ONNX")
+    onnx.helper, onnx.numpy_helper  # noqa: B018  (sub-modules that `import onnx` binds)
+    kinds = onnx.TensorProto
+    value = onnx.helper.make_tensor_value_info
+    inputs, parts, nodes = [], [], []
+    for name, kind in (("numeric", kinds.FLOAT), ("categorical", kinds.INT64)):
+        width = suite.inputs[name].shape[1] if name in suite.inputs else 0
+        if name in suite.inputs:
+            inputs.append(value(name, kind, ["batch", width]))
+        if width:
+            parts.append(name if kind == kinds.FLOAT else f"{name}_codes")
+            if kind != kinds.FLOAT:
+                nodes.append(onnx.helper.make_node("Cast", [name], [parts[-1]], to=kinds.FLOAT))
+    nodes.append(onnx.helper.make_node("Concat", parts, ["features"], axis=1))
+    names = output_names(suite)
+    outputs = []
+    for index, task in enumerate(suite.tasks):
+        nodes += _task_nodes(onnx, task, index, boosters[task.name], names[task.name])
+        outputs.append(value(names[task.name], kinds.FLOAT, ["batch"] if task.kind == "binary" else ["batch", task.size]))
+    constants = [
+        onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), "axis_1"),
+        onnx.numpy_helper.from_array(np.array(1.0, dtype=np.float32), "one"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "trees", inputs, outputs, constants)
+    versions = [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
+    model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=_IR, producer_name="graftwork")
+    for key, text in (("graftwork.format", "graftwork-onnx-1"), ("graftwork.outputs", json.dumps(names, ensure_ascii=False))):
+        model.metadata_props.add(key=key, value=text)
+    onnx.checker.check_model(model)
+    content = bytes(model.SerializeToString())
+    difference = _difference(content, suite, names, expected, rows)
+    if not difference <= TOLERANCE:
+        raise GraftworkError(
+            f"The ONNX form of the trees differs from LightGBM by {difference:.2g}, more than {TOLERANCE:g}; no file was written."
+        )
+    write_bytes(path, content)
+    return difference
+
+
+def output_names(suite: Suite) -> dict[str, str]:
+    """Return ``{task: output}``: the task's name, with ``_output`` behind it where an input is called so."""
+    taken = {*suite.inputs, "features", "axis_1", "one"}
+    names: dict[str, str] = {}
+    for task in suite.task_names:
+        name = task
+        while name in taken:
+            name += "_output"
+        taken.add(name)
+        names[task] = name
+    return names
+
+
+def _difference(
+    content: bytes, suite: Suite, names: Mapping[str, str], expected: Mapping[str, Array], rows: NDArray[np.int64]
+) -> float:
+    runtime: Any = require("onnxruntime", extra="export", purpose="Exporting to ONNX")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    used = {item.name for item in session.get_inputs()}
+    feed = {name: np.asarray(array[rows]) for name, array in suite.inputs.items() if name in used}
+    worst = 0.0
+    for task in suite.tasks:
+        found = session.run([names[task.name]], feed)[0]
+        gap = np.abs(found.astype(np.float64) - expected[task.name])
+        if task.kind == "regression":
+            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / np.asarray(
+                task.scale or (1.0,)
+            )
+        worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
+    return worst

@@ -1,0 +1,155 @@
+"""Bootstrap over rows or groups: every plan, seed, task and metric sees the same resamples, so differences are paired.
+
+A resample is a vector of counts per row (Efron's multinomial bootstrap); metrics are evaluated on blocks of such vectors. With
+groups (patients, users, sites), whole groups are drawn, because rows of one group are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import Interval, TaskSpec
+from graftwork.evaluation.metric_types import Array, Evaluator, Floats
+from graftwork.evaluation.metrics import default_metric, find_metric, prepare_metric
+
+__all__ = ["Resampler", "bootstrap_metric", "bootstrap_statistic", "percentile_interval", "resample"]
+
+_BLOCK_ENTRIES = 1 << 20
+"""Counts held at a time: 8 MB."""
+
+
+class Resampler:
+    """A fixed, repeatable series of bootstrap resamples of ``num_rows`` rows.
+
+    Args:
+        num_rows: Rows to draw from, at least 1.
+        groups: Group of each row, any integers ``[num_rows]``; whole groups are drawn. None draws rows.
+        num_resamples: How many resamples, at least 2.
+        seed: Equal seeds give equal resamples.
+
+    Raises:
+        ValueError: If a number is out of range or ``groups`` has another length.
+    """
+
+    def __init__(
+        self, num_rows: int, *, groups: NDArray[np.integer[Any]] | None = None, num_resamples: int = 1000, seed: int = 0
+    ) -> None:
+        if num_rows < 1:
+            raise ValueError(f"`num_rows` must be at least 1; got {num_rows}.")
+        if num_resamples < 2:
+            raise ValueError(f"`num_resamples` must be at least 2; got {num_resamples}.")
+        if groups is not None and len(groups) != num_rows:
+            raise ValueError(f"`groups` must have one entry a row ({num_rows}); got {len(groups)}.")
+        self.num_rows = num_rows
+        self.num_resamples = num_resamples
+        self.seed = seed
+        self._unit = None if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
+        self.num_units = num_rows if self._unit is None else int(self._unit.max()) + 1
+        """Independent units: groups, or rows."""
+
+    def blocks(self) -> Iterator[Floats]:
+        """Yield counts per row in blocks ``[b, num_rows]``, ``num_resamples`` in all; the same at every call."""
+        rng = np.random.default_rng(self.seed)
+        size = max(1, _BLOCK_ENTRIES // self.num_rows)
+        for start in range(0, self.num_resamples, size):
+            rows = min(size, self.num_resamples - start)
+            drawn = rng.integers(self.num_units, size=(rows, self.num_units))
+            drawn += np.arange(rows)[:, None] * self.num_units
+            counts = np.bincount(drawn.reshape(-1), minlength=rows * self.num_units).reshape(rows, self.num_units)
+            yield counts.astype(np.float64) if self._unit is None else counts[:, self._unit].astype(np.float64)
+
+
+def resample(evaluators: Sequence[Evaluator], resampler: Resampler) -> Floats:
+    """Evaluate all metrics on all resamples.
+
+    Args:
+        evaluators: From :func:`~graftwork.evaluation.metrics.prepare_metric`, all for the same ``resampler.num_rows`` rows.
+        resampler: The resamples.
+
+    Returns:
+        Values ``[E, num_resamples]``; NaN where a resample leaves a metric undefined.
+    """
+    blocks = [np.stack([evaluate(weights) for evaluate in evaluators]) for weights in resampler.blocks()] if evaluators else []
+    return np.concatenate(blocks, axis=1) if blocks else np.zeros((0, resampler.num_resamples))
+
+
+def percentile_interval(
+    value: float, draws: Array, *, level: float = 0.95, low: float = -np.inf, high: float = np.inf
+) -> Interval:
+    """Return the central ``level`` of the draws around ``value``, NaN draws left out, cut to ``[low, high]``.
+
+    The interval is NaN if ``value`` is, or if fewer than half of the draws are defined.
+    """
+    known = np.asarray(draws)[~np.isnan(draws)]
+    if np.isnan(value) or 2 * len(known) < len(draws) or not len(known):
+        return Interval(value, float("nan"), float("nan"), level)
+    tail = (1 - level) / 2
+    bottom, top = np.clip(np.quantile(known, [tail, 1 - tail]), low, high)
+    return Interval(value, float(bottom), float(top), level)
+
+
+def bootstrap_metric(
+    spec: TaskSpec,
+    target: Array,
+    prediction: Array,
+    metric: str = "",
+    *,
+    groups: NDArray[np.integer[Any]] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return a metric of one prediction with its bootstrap interval over rows (or groups).
+
+    Args:
+        spec: The task.
+        target: Truth of ``N`` rows.
+        prediction: Prediction in the user's units for the same rows.
+        metric: Name; empty takes the task's primary metric.
+        groups: Group of each row, ``[N]``, or None.
+        num_resamples: Resamples.
+        seed: Seed of the resamples.
+        level: Confidence, in (0, 1).
+    """
+    chosen = find_metric(metric or default_metric(spec))
+    evaluate = prepare_metric(spec, target, prediction, chosen.name)
+    value = float(evaluate(np.ones((1, len(target))))[0])
+    draws = resample([evaluate], Resampler(len(target), groups=groups, num_resamples=num_resamples, seed=seed))[0]
+    return percentile_interval(value, draws, level=level, low=chosen.low, high=chosen.high)
+
+
+def bootstrap_statistic(
+    statistic: Callable[..., float],
+    *arrays: Array,
+    groups: NDArray[np.integer[Any]] | None = None,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """Return any statistic of row-aligned arrays with its bootstrap interval: the general, slow way.
+
+    Args:
+        statistic: Called with the resampled arrays; it may return NaN where it is undefined.
+        arrays: Arrays with the same first dimension.
+        groups: Group of each row, or None.
+        num_resamples: Resamples; the same ones that :class:`Resampler` makes for the metrics.
+        seed: Seed of the resamples.
+        level: Confidence, in (0, 1).
+
+    Raises:
+        ValueError: If the arrays differ in length.
+    """
+    lengths = {len(array) for array in arrays}
+    if len(lengths) != 1:
+        raise ValueError(f"`arrays` must have the same number of rows; got {sorted(lengths)}.")
+    rows = np.arange(lengths.pop())
+    draws = [
+        statistic(*(array[chosen] for array in arrays))
+        for block in Resampler(len(rows), groups=groups, num_resamples=num_resamples, seed=seed).blocks()
+        for chosen in (np.repeat(rows, counts.astype(np.int64)) for counts in block)
+    ]
+    return percentile_interval(float(statistic(*arrays)), np.array(draws, dtype=np.float64), level=level)

@@ -1,0 +1,68 @@
+"""Metrics of a ranking by score: area under the ROC curve and average precision, under many row weightings at once.
+
+The scores are sorted once; equal scores form one group. Weighted counts of positives and negatives per group then give every
+resample's curve by a cumulative sum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graftwork.core.records import TaskSpec
+from graftwork.evaluation.metric_types import Array, Evaluator, Floats, divide, mean_of_columns
+
+__all__ = ["average_precision", "mean_average_precision", "roc_auc"]
+
+
+class _Ranking:
+    """Rows of one binary question, best score first, in groups of equal score."""
+
+    def __init__(self, target: Array, score: Array) -> None:
+        known = np.flatnonzero(target >= 0)  # leaves out -1 and NaN
+        order = known[np.argsort(-score[known], kind="stable")]
+        self.order = order
+        self.positive = (target[order] == 1).astype(np.float64)
+        ranked = score[order]
+        self.starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(order) else np.zeros(0, np.int64)
+
+    def group_counts(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return the weights of positives and of negatives in each group, ``[B, G]`` both."""
+        if not len(self.order):
+            empty = np.zeros((len(weights), 1))
+            return empty, empty
+        weighted = weights[:, self.order]
+        positive = np.add.reduceat(weighted * self.positive, self.starts, axis=1)
+        return positive, np.add.reduceat(weighted, self.starts, axis=1) - positive
+
+
+def _area(ranking: _Ranking, weights: Floats) -> Floats:
+    positive, negative = ranking.group_counts(weights)
+    total = negative.sum(axis=1)
+    below = total[:, None] - np.cumsum(negative, axis=1) + 0.5 * negative  # negatives ranked lower; ties count half
+    return divide((positive * below).sum(axis=1), positive.sum(axis=1) * total)
+
+
+def _precision(ranking: _Ranking, weights: Floats) -> Floats:
+    positive, negative = ranking.group_counts(weights)
+    found = np.cumsum(positive, axis=1)
+    seen = found + np.cumsum(negative, axis=1)
+    precision = np.divide(found, seen, out=np.zeros_like(found), where=seen > 0)
+    return divide((positive * precision).sum(axis=1), positive.sum(axis=1))
+
+
+def roc_auc(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+    """Chance that a positive row is ranked above a negative one; NaN unless both occur."""
+    ranking = _Ranking(target, prediction)
+    return lambda weights: _area(ranking, weights)
+
+
+def average_precision(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+    """Precision averaged over the recall steps of a binary task; NaN without a positive."""
+    ranking = _Ranking(target, prediction)
+    return lambda weights: _precision(ranking, weights)
+
+
+def mean_average_precision(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+    """Average precision, mean over the labels that have a positive row."""
+    rankings = [_Ranking(target[:, label], prediction[:, label]) for label in range(spec.size)]
+    return lambda weights: mean_of_columns(np.stack([_precision(ranking, weights) for ranking in rankings], axis=1))

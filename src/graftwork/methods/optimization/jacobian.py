@@ -1,0 +1,151 @@
+"""Balancers that hand per-task gradients to an aggregator: exact ones, or those of the shared representation.
+
+Exact: one backward pass per task, its gradient with respect to all shared parameters in one row of a ``[T, P]`` matrix. Representation:
+gradients with respect to the last tensor that all tasks share, which only cost the heads, then a single pass through the trunk
+(Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", https://arxiv.org/abs/1810.04650, section 3.3, call it an upper
+bound; any aggregator can be used on it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graftwork.core.errors import ConfigError
+from graftwork.interfaces.balancer import BackwardContext, Balancer
+from graftwork.methods.optimization.aggregator import Aggregator, as_aggregator, present_tasks
+from graftwork.methods.optimization.gradient_rows import GradientRows
+from graftwork.methods.optimization.task_graph import backward_from, gradients_from, loss_roots, outside_of
+
+__all__ = ["JacobianBalancer", "RepresentationBalancer"]
+
+
+class _AggregatingBalancer(Balancer):
+    """What both modes share: the aggregator and its memory."""
+
+    def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor]) -> None:
+        self.aggregator = as_aggregator(aggregator)
+
+    def reset(self) -> None:
+        """Forget what the aggregator remembers."""
+        self.aggregator.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the aggregator's memory."""
+        return self.aggregator.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.aggregator.load_state_dict(state)
+
+
+class JacobianBalancer(_AggregatingBalancer):
+    """Aggregates exact per-task gradients of the shared parameters.
+
+    ``T`` backward passes a step, ``T * P`` floats of memory that are kept for the next step (``P`` shared parameters). Parameters of one task
+    get their task's gradient in the same pass. With a single task the gradient is plain.
+
+    Args:
+        aggregator: From ``[T, P]`` to ``[P]`` (see :mod:`graftwork.methods.optimization.aggregator`).
+    """
+
+    def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor]) -> None:
+        super().__init__(aggregator)
+        self._rows: GradientRows | None = None
+
+    def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
+        """Add gradients to ``.grad`` of all parameters; returns the weights ``[T]`` if the aggregator has such.
+
+        A task without labels has a zero row; aggregators that are a weighted sum leave it out altogether.
+        """
+        if len(losses) == 1 or not context.shared:
+            return _plain_backward(losses)
+        rows = self._prepare(context.shared, len(losses))
+        roots = loss_roots(losses)
+        last = max((index for index, root in enumerate(roots) if root is not None), default=-1)
+        with rows.recording() as into_row:
+            for index, root in enumerate(roots):
+                with into_row(index):
+                    if root is not None:
+                        backward_from(root, losses, retain_graph=index != last)
+        with torch.no_grad():
+            direction, weights = self.aggregator.combine_(rows.matrix, present_tasks(losses, rows.matrix))
+            rows.add_to_gradients(direction)
+        return weights
+
+    def _prepare(self, shared: Sequence[nn.Parameter], num_tasks: int) -> GradientRows:
+        if self._rows is None or not self._rows.fits(shared, num_tasks):
+            self._rows = None  # gives the old buffer back before the new one is made
+            self._rows = GradientRows(shared, num_tasks)
+        return self._rows
+
+
+class RepresentationBalancer(_AggregatingBalancer):
+    """Aggregates gradients of the shared representation, then runs one backward pass through the trunk.
+
+    The cost hardly grows with the number of tasks. Shared parameters above the representation (a decoder of several tasks, say) get the
+    plain sum of their tasks' gradients.
+
+    Args:
+        aggregator: From ``[T, B * D]`` to ``[B * D]``, where ``B * D`` is the size of the representation of a batch.
+    """
+
+    def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor]) -> None:
+        super().__init__(aggregator)
+        self._buffer: Tensor | None = None
+
+    def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
+        """Add gradients to ``.grad`` of all parameters; returns the weights ``[T]`` if the aggregator has such.
+
+        Raises:
+            ConfigError: If the model has no representation that all tasks share.
+        """
+        representation = context.representation
+        if representation is None:
+            raise ConfigError(
+                "Balancing gradients of the representation needs a model in which all tasks share one; this model has none. "
+                "Take mode 'parameters', or another sharing operator."
+            )
+        if len(losses) == 1 or not representation.requires_grad:
+            return _plain_backward(losses)
+        above = outside_of(representation, context.shared)
+        matrix = self._matrix(len(losses), representation)
+        for index, root in enumerate(loss_roots(losses)):
+            parameters = [*context.owned[index], *above]
+            found = [None] if root is None else gradients_from(root, [representation, *parameters], losses)
+            with torch.no_grad():
+                if found[0] is None:
+                    matrix[index].zero_()
+                else:
+                    matrix[index].view_as(representation).copy_(found[0])
+                for parameter, gradient in zip(parameters, found[1:], strict=False):
+                    _accumulate(parameter, gradient)
+        with torch.no_grad():
+            direction, weights = self.aggregator.combine_(matrix, present_tasks(losses, matrix))
+        torch.autograd.backward([representation], [direction.view_as(representation)])
+        return weights
+
+    def _matrix(self, num_tasks: int, representation: Tensor) -> Tensor:
+        size = num_tasks * representation.numel()
+        if self._buffer is None or self._buffer.numel() < size or self._buffer.dtype != representation.dtype:
+            self._buffer = torch.empty(size, dtype=representation.dtype, device=representation.device)
+        return self._buffer[:size].view(num_tasks, -1)
+
+
+def _plain_backward(losses: Tensor) -> Tensor:
+    total = losses.sum()
+    if total.requires_grad:
+        total.backward()
+    return torch.ones_like(losses.detach())
+
+
+def _accumulate(parameter: nn.Parameter, gradient: Tensor | None) -> None:
+    if gradient is None:
+        return
+    if parameter.grad is None:
+        parameter.grad = gradient
+    else:
+        parameter.grad.add_(gradient)

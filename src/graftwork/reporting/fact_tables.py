@@ -1,0 +1,153 @@
+"""Tables of the report that record: costs, estimates, the suite's tasks and splits, sources and settings."""
+
+from __future__ import annotations
+
+from graftwork.reporting.formatting import MISSING, count, duration, file_size, number, percent_interval
+from graftwork.reporting.parts import Cell, Table
+from graftwork.reporting.result_view import ResultView
+from graftwork.reporting.words import kind_words
+
+__all__ = ["estimate_table", "key_numbers", "ledger_table", "machine_table", "sources_table", "splits_table", "tasks_table"]
+
+
+def key_numbers(view: ResultView) -> list[Cell]:
+    """Return the few numbers that head the report; what was not measured is left out."""
+    ledger = (view.plans.get(view.choice) or {}).get("ledger") or {}
+    timing = view.section("timing")
+    found = [
+        ("Chosen plan", view.choice or MISSING),
+        ("Delta-m against separate", percent_interval((view.plans.get(view.choice) or {}).get("delta_m"))),
+        ("Stored parameters", count(ledger.get("parameters_stored") or ledger.get("parameters_total"))),
+        ("Latency, 1 row", f"{number(ledger.get('latency_ms_batch1'))} ms" if ledger.get("latency_ms_batch1") else MISSING),
+        ("Time of the whole run", duration(timing.get("seconds"))),
+    ]
+    if view.choice == view.reference:
+        found.pop(1)
+    return [Cell(value, note=label) for label, value in found if value != MISSING]
+
+
+def ledger_table(view: ResultView) -> Table | None:
+    """Return the cost ledger of every plan that ran."""
+    order = [*view.finalists, *(name for name in view.plans if name not in view.finalists)]
+    rows: list[list[str | Cell]] = []
+    for name in order:
+        ledger = view.plans[name].get("ledger") or {}
+        if not any(ledger.values()):
+            continue
+        latencies = [f"{number(value)} ms" if (value := ledger.get(f"latency_ms_batch{size}")) else MISSING for size in (1, 32)]
+        rows.append(
+            [
+                Cell(name, note=view.title(name) if view.title(name) != name else "", strong=name == view.choice, numeric=False),
+                Cell(count(ledger.get("parameters_total"))),
+                Cell(count(ledger.get("parameters_trained"))),
+                Cell(count(ledger.get("parameters_stored"))),
+                Cell(count(ledger.get("flops_per_sample"))),
+                *(Cell(latency) for latency in latencies),
+                Cell(file_size(ledger.get("peak_rss_bytes"))),
+                Cell(file_size(ledger.get("activation_bytes"))),
+                Cell(count(ledger.get("steps"))),
+                Cell(duration(ledger.get("wall_seconds") or None)),
+                Cell(duration(ledger.get("cpu_seconds") or None)),
+            ]
+        )
+    if not rows:
+        return None
+    headers = ["Plan", "Parameters", "Trained", "Stored", "FLOPs a row", "Latency, 1 row", "Latency, 32 rows"]
+    headers += ["Peak memory", "Activations", "Steps", "Training time", "CPU time"]
+    return Table(caption="Measured costs; n/a where the probe did not run", headers=headers, rows=rows)
+
+
+def estimate_table(view: ResultView) -> Table | None:
+    """Return what was estimated before the race, and which plans it left out."""
+    estimates = view.rows("estimate")
+    if not estimates:
+        return None
+    return Table(
+        caption="Estimates before the race",
+        headers=["Plan", "One step", "To the end", "Peak memory", "Parameters", Cell("Entered the race", numeric=False)],
+        rows=[
+            [
+                str(row.get("plan")),
+                Cell(duration(row.get("seconds_per_step"))),
+                Cell(duration(row.get("seconds"))),
+                Cell(file_size(row.get("peak_rss_bytes"))),
+                Cell(count(row.get("parameters"))),
+                Cell("yes" if row.get("kept") else "no", note=str(row.get("reason") or ""), numeric=False),
+            ]
+            for row in estimates
+        ],
+    )
+
+
+def tasks_table(view: ResultView) -> Table | None:
+    """Return what each task predicts, as it was inferred or told."""
+    if not view.tasks:
+        return None
+
+    def what(classes: tuple[str, ...], size: int) -> str:
+        if not classes:
+            return f"{size} value{'s' if size != 1 else ''}"
+        shown = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
+        return f"{len(classes)}: {shown}"
+
+    return Table(
+        caption="Tasks and their types; --task-kinds overrides a wrong type",
+        headers=["Task", Cell("Type", numeric=False), Cell("Predicts", numeric=False), Cell("Columns", numeric=False)],
+        rows=[
+            [
+                task.name,
+                Cell(task.kind, note=kind_words(task.kind), numeric=False),
+                Cell(what(task.classes, task.size), numeric=False),
+                Cell(", ".join(task.columns) or MISSING, numeric=False),
+            ]
+            for task in view.tasks
+        ],
+    )
+
+
+def splits_table(view: ResultView) -> Table | None:
+    """Return the number of rows in each split and what it is for."""
+    splits = view.section("suite").get("splits") or {}
+    if not splits:
+        return None
+    use = {
+        "train": "learning",
+        "val": "selection: which plans stay in the race, which steps are kept",
+        "test": "the numbers of this report; never used for selection",
+        "transfer": "another domain, looked at once at the end",
+    }
+    total = sum(splits.values()) or 1
+    return Table(
+        caption="Splits",
+        headers=["Split", "Rows", "Share", Cell("Used for", numeric=False)],
+        rows=[
+            [name, Cell(f"{rows:,}"), Cell(f"{100 * rows / total:.0f} %"), Cell(use.get(name, "extra split"), numeric=False)]
+            for name, rows in splits.items()
+        ],
+    )
+
+
+def sources_table(view: ResultView) -> Table | None:
+    """Return input files with hashes, and credits."""
+    suite = view.section("suite")
+    credits, sources = dict(suite.get("credits") or {}), dict(suite.get("sources") or {})
+    rows: list[list[str | Cell]] = [[name, Cell(f"SHA-256 {digest[:16]}…", numeric=False)] for name, digest in sources.items()]
+    rows += [[name, Cell(line, numeric=False)] for name, line in credits.items()]
+    return (
+        Table(caption="Sources and credits", headers=["Source", Cell("Hash or credit", numeric=False)], rows=rows)
+        if rows
+        else None
+    )
+
+
+def machine_table(view: ResultView) -> Table:
+    """Return versions, machine and settings of the run."""
+    facts: list[tuple[str, object]] = [("graftwork", view.result.get("version")), ("created", view.result.get("created"))]
+    facts += [(key, value) for key, value in view.section("machine").items()]
+    facts += [("suite fingerprint", str(view.section("suite").get("fingerprint") or "")[:16])]
+    facts += [(f"setting {key}", value) for key, value in view.section("settings").items() if value is not None]
+    return Table(
+        caption="Versions, machine and settings",
+        headers=["What", Cell("Value", numeric=False)],
+        rows=[[str(key), Cell(str(value), numeric=False)] for key, value in facts if value not in (None, "")],
+    )

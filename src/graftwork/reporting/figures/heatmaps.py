@@ -1,0 +1,165 @@
+"""Heat maps around zero: relative change of each task under each plan, and who helps whom. Unclear cells are muted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graftwork.reporting.figures.base import DIVERGING, axis, layout, plot_text, shorten
+from graftwork.reporting.formatting import MISSING, is_number, percent, percent_interval, spans_zero
+from graftwork.reporting.parts import Cell, Figure, Table
+from graftwork.reporting.result_view import ResultView
+from graftwork.reporting.words import Mark
+
+__all__ = ["affinity_figure", "change_figure"]
+
+Triple = tuple[float | None, float | None, float | None]
+
+_BETTER, _WORSE, _UNCLEAR = Mark("▲", "better", "good"), Mark("▼", "worse", "bad"), Mark("?", "unclear", "even")
+
+
+def _heatmap(
+    name: str,
+    cells: Sequence[Sequence[Triple]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    summary: str,
+    caption: str,
+    corner: str,
+    words: tuple[Mark, Mark],
+    hover: str,
+    titles: tuple[str, str],
+) -> Figure:
+    clear = [[is_number(value) and not spans_zero(low, high) for value, low, high in row] for row in cells]
+    known = [abs(value) for row in cells for value, _, _ in row if value is not None]
+    limit = max(known, default=1.0) or 1.0
+    z = [[value if flag else None for (value, _, _), flag in zip(row, flags)] for row, flags in zip(cells, clear)]
+    ground = [[0.0 if value is not None else None for value, _, _ in row] for row in cells]
+    texts = [[percent_interval({"value": value, "low": low, "high": high}) for value, low, high in row] for row in cells]
+    details = [
+        [
+            hover.format(row=plot_text(rows[i]), column=plot_text(columns[j]), value=texts[i][j])
+            + ("" if clear[i][j] or texts[i][j] == MISSING else "<br>the interval contains zero: unclear")
+            for j in range(len(columns))
+        ]
+        for i in range(len(rows))
+    ]
+    # Positions are indices and names are tick texts: two names that shorten to the same label must not share a cell.
+    shared = {"type": "heatmap", "xgap": 3, "ygap": 3, "showscale": False, "zmin": -limit, "zmax": limit, "colorscale": DIVERGING}
+    data = [
+        {**shared, "z": ground, "text": details, "hovertemplate": "%{text}<extra></extra>", "name": "unclear"},
+        {**shared, "z": z, "text": details, "hovertemplate": "%{text}<extra></extra>", "hoverongaps": False, "name": "clear"},
+    ]
+    annotations = [
+        {
+            "x": j,
+            "y": i,
+            "text": percent(value)[:-2] if clear[i][j] else f"({percent(value)[:-2]})",
+            "showarrow": False,
+            "font": {
+                "size": 12,
+                "color": "var(--ink-3)" if not clear[i][j] else "var(--on-fill)" if abs(value) > 0.55 * limit else "var(--ink)",
+            },
+        }
+        for i, row in enumerate(cells)
+        for j, (value, _, _) in enumerate(row)
+        if value is not None
+    ]
+
+    def tick(names: Sequence[str], length: int, title: str, **settings: object) -> dict[str, object]:
+        return axis(
+            title,
+            tickmode="array",
+            tickvals=list(range(len(names))),
+            ticktext=[plot_text(shorten(item, length)) for item in names],
+            showgrid=False,
+            zeroline=False,
+            ticks="",
+            **settings,
+        )
+
+    def cell(i: int, j: int) -> Cell:
+        value = cells[i][j][0]
+        if value is None:
+            return Cell(MISSING)
+        return Cell(texts[i][j], mark=_UNCLEAR if not clear[i][j] else words[0] if value > 0 else words[1])
+
+    table = Table(
+        caption=caption,
+        headers=[corner, *columns],
+        rows=[[rows[i], *(cell(i, j) for j in range(len(columns)))] for i in range(len(rows))],
+    )
+    return Figure(
+        name=name,
+        summary=summary,
+        table=table,
+        data=data,
+        layout=layout(
+            110 + 44 * len(rows),
+            xaxis=tick(columns, 18, titles[1], side="top", autotickangles=[0, -40, -90]),
+            yaxis=tick(rows, 20, titles[0], autorange="reversed"),
+            annotations=annotations,
+        ),
+        min_width=120 + 50 * len(columns),
+    )
+
+
+def change_figure(view: ResultView) -> Figure | None:
+    """Return the relative change of each task under each finalist, or None without such numbers."""
+    names = [name for name in view.finalists if view.plans[name].get("relative") and name != view.reference]
+    tasks = [task.name for task in view.tasks]
+    if not names or not tasks:
+        return None
+
+    def triple(plan: str, task: str) -> Triple:
+        value = (view.plans[plan].get("relative") or {}).get(task) or {}
+        return value.get("value"), value.get("low"), value.get("high")
+
+    cells = [[triple(plan, task) for task in tasks] for plan in names]
+    if all(value is None for row in cells for value, _, _ in row):
+        return None
+    return _heatmap(
+        "change",
+        cells,
+        names,
+        tasks,
+        summary=(
+            "Change of each task's metric against a separate model, in percent; plus is better whatever the metric's direction. "
+            "Cells in parentheses have an interval that contains zero."
+        ),
+        caption="Relative change of each task against separate models, in percent, plus is better",
+        corner="Plan",
+        words=(_BETTER, _WORSE),
+        hover="{column} under {row}<br>{value}",
+        titles=("", ""),
+    )
+
+
+def affinity_figure(view: ResultView) -> Figure | None:
+    """Return who helps whom, or None if the race measured no affinity."""
+    affinity = view.section("affinity")
+    tasks, values = list(affinity.get("tasks") or ()), affinity.get("value") or []
+    if len(tasks) < 2 or len(values) != len(tasks):
+        return None
+
+    def at(part: str, i: int, j: int) -> float | None:
+        grid = affinity.get(part) or []
+        value = grid[i][j] if i < len(grid) and j < len(grid[i]) else None
+        return float(value) if value is not None and is_number(value) and i != j else None
+
+    size = range(len(tasks))
+    return _heatmap(
+        "affinity",
+        [[(at("value", i, j), at("low", i, j), at("high", i, j)) for j in size] for i in size],
+        tasks,
+        tasks,
+        summary=(
+            "Read along a row: training this task together with the column's task helps (plus) or hurts (minus) the column's task, in "
+            "percent. Cells in parentheses have an interval that contains zero: nothing is claimed there."
+        ),
+        caption="Effect of the row's task on the column's task, in percent",
+        corner="Trained along",
+        words=(Mark("▲", "helps", "good"), Mark("▼", "hurts", "bad")),
+        hover="training {row} along<br>effect on {column}: {value}",
+        titles=("trained along", "effect on"),
+    )

@@ -1,0 +1,133 @@
+"""Pareto plot: what a plan costs against what it scores; plans on the front are not beaten in both."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from graftwork.reporting.figures.base import axis, layout, plot_text, shorten
+from graftwork.reporting.formatting import is_number, number, percent
+from graftwork.reporting.parts import Cell, Figure, Table
+from graftwork.reporting.result_view import ResultView
+
+__all__ = ["pareto_figure"]
+
+
+def pareto_figure(view: ResultView) -> Figure | None:
+    """Return the plot, or None without points."""
+    points = [row for row in view.rows("pareto") if is_number(row.get("cost")) and is_number(row.get("score"))]
+    if not points:
+        return None
+    points.sort(key=lambda row: (row["cost"], -row["score"]))
+    cost_name = str(points[0].get("cost_name") or "cost")
+    front = [row for row in points if row.get("on_front")]
+    wide = points[0]["cost"] > 0 and points[-1]["cost"] / points[0]["cost"] > 8
+
+    def color(row: dict[str, object]) -> str:
+        return "var(--accent)" if row.get("plan") == view.choice else "var(--ink-2)" if row.get("on_front") else "var(--ink-3)"
+
+    def symbol(row: dict[str, object]) -> str:
+        return "diamond" if row.get("plan") == view.choice else "circle" if row.get("on_front") else "circle-open"
+
+    hover = [
+        f"{plot_text(view.title(str(row.get('plan'))))}<br>{plot_text(cost_name)}: {number(row['cost'])}<br>score: {percent(row['score'])}"
+        for row in points
+    ]
+    labelled = {str(row.get("plan")) for row in (points if len(points) <= 8 else front)} | {view.choice, view.reference}
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": [row["cost"] for row in front],
+            "y": [row["score"] for row in front],
+            "line": {"color": "var(--line-strong)", "width": 2, "shape": "hv", "dash": "dot"},
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "x": [row["cost"] for row in points],
+            "y": [row["score"] for row in points],
+            "text": [plot_text(shorten(str(row.get("plan")), 20)) if row.get("plan") in labelled else "" for row in points],
+            "textposition": _text_positions([row["cost"] for row in points], wide),
+            "textfont": {"size": 12, "color": "var(--ink-2)"},
+            "cliponaxis": False,
+            "customdata": hover,
+            "hovertemplate": "%{customdata}<extra></extra>",
+            "marker": {
+                "opacity": 1,
+                "size": [15 if row.get("plan") == view.choice else 10 for row in points],
+                "symbol": [symbol(row) for row in points],
+                "color": [color(row) for row in points],
+                "line": {"width": 2, "color": [color(row) for row in points]},
+            },
+        },
+    ]
+    names = ", ".join(str(row.get("plan")) for row in front)
+    summary = f"Score (delta-m in percent, up is better) against {cost_name} (left is cheaper). "
+    summary += f"Filled points are on the Pareto front, no plan beats them in both: {names}." if front else ""
+    table = Table(
+        caption=f"Score and {cost_name} of each plan",
+        headers=["Plan", cost_name.capitalize(), "Score", "On the front"],
+        rows=[
+            [
+                str(row.get("plan")),
+                Cell(number(row["cost"], 4)),
+                Cell(percent(row["score"])),
+                "yes" if row.get("on_front") else "no",
+            ]
+            for row in points
+        ],
+    )
+    return Figure(
+        name="pareto",
+        summary=summary,
+        table=table,
+        data=data,
+        layout=layout(
+            380,
+            xaxis=axis(
+                plot_text(cost_name) + (" (log scale)" if wide else ""),
+                type="log" if wide else "linear",
+                **_cost_range([row["cost"] for row in points], wide),
+            ),
+            yaxis=axis("score", zeroline=True),
+            margin={"l": 8, "r": 16, "t": 24, "b": 8},
+        ),
+    )
+
+
+def _text_positions(costs: list[float], wide: bool) -> list[str]:
+    """Labels near the right edge stand left of their point, the others above it, so that none is cut off."""
+    scaled = [math.log10(cost) if wide else cost for cost in costs]
+    low, high = scaled[0], scaled[-1]
+    span = (high - low) or 1.0
+    places = [(value - low) / span for value in scaled]
+    return ["top left" if place > 0.7 else "top right" if place < 0.3 else "top center" for place in places]
+
+
+def _cost_range(costs: list[float], wide: bool) -> dict[str, object]:
+    low, high = min(costs), max(costs)
+    if wide:
+        room = 0.08 * (math.log10(high) - math.log10(low))
+        # Plotly's own ticks of a log axis repeat bare digits (2, 5); powers of ten and their halves with units read better.
+        ticks = [
+            factor * 10.0**power
+            for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            for factor in (1, 3)
+        ]
+        return {
+            "range": [math.log10(low) - room, math.log10(high) + room],
+            "tickmode": "array",
+            "tickvals": ticks,
+            "ticktext": [_short(tick) for tick in ticks],
+        }
+    room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
+    return {"range": [low - room, high + room]}
+
+
+def _short(value: float) -> str:
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:g} {unit}"
+    return f"{value:g}"

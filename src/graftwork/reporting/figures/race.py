@@ -1,0 +1,161 @@
+"""Race plot: the selection score of every plan at every rung, and who left when and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from statistics import fmean
+from typing import Any
+
+from graftwork.reporting.figures.base import axis, layout, plot_text, shorten
+from graftwork.reporting.formatting import MISSING, is_number, number
+from graftwork.reporting.parts import Cell, Figure, Table
+from graftwork.reporting.result_view import ResultView
+
+__all__ = ["race_figure"]
+
+_TROUBLE = {"diverged": "diverged", "failed": "failed", "excluded": "excluded by a limit", "stopped": "stopped"}
+
+
+def _history(view: ResultView) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    history: dict[str, dict[int, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    for row in view.rows("race"):
+        history[str(row.get("plan"))][int(row.get("rung") or 0)].append(row)
+    return history
+
+
+def _scores(rungs: dict[int, list[dict[str, Any]]]) -> dict[int, float]:
+    means = {}
+    for rung, rows in sorted(rungs.items()):
+        values = [row["score"] for row in rows if is_number(row.get("score"))]
+        if values:
+            means[rung] = fmean(values)
+    return means
+
+
+def race_figure(view: ResultView) -> Figure | None:
+    """Return the plot, or None if nothing ran."""
+    history = _history(view)
+    if not history:
+        return None
+    scores = {plan: _scores(rungs) for plan, rungs in history.items()}
+    last = max(rung for rungs in history.values() for rung in rungs)
+    steps: dict[int, int] = defaultdict(int)
+    for rungs in history.values():
+        for rung, rows in rungs.items():
+            steps[rung] = max(steps[rung], *(int(row.get("steps") or 0) for row in rows))
+    order = sorted(history, key=lambda plan: (-max(history[plan]), -(list(scores[plan].values()) or [float("-inf")])[-1]))
+    data = [_line(view, plan, history[plan], scores[plan]) for plan in reversed(order)]
+    stayed = [plan for plan in order if plan in view.finalists]
+    table = Table(
+        caption="When each plan left the race, and why",
+        headers=["Plan", "Left after", "Steps", "Last score", "Why"],
+        rows=[_fate(view, plan, history, scores, last) for plan in order],
+    )
+    ticks = sorted({rung for rungs in history.values() for rung in rungs})
+    return Figure(
+        name="race",
+        summary=(
+            f"Selection score on the validation rows (up is better) of {len(history)} plans over {len(ticks)} rungs. "
+            f"To the end: {', '.join(stayed) if stayed else 'none'}. A cross marks a plan that failed, diverged or was stopped."
+        ),
+        table=table,
+        data=data,
+        layout=layout(
+            400,
+            xaxis=axis(
+                tickmode="array",
+                tickvals=ticks,
+                ticktext=[
+                    f"rung {rung + 1}<br>{steps[rung]:,} steps" if steps.get(rung) else f"rung {rung + 1}" for rung in ticks
+                ],
+                showgrid=False,
+                zeroline=False,
+                range=[min(ticks) - 0.1, max(ticks) + 0.08],
+            ),
+            yaxis=axis("selection score"),
+            margin={"l": 8, "r": 16 + 7 * max((len(shorten(plan, 16)) for plan in stayed), default=0), "t": 12, "b": 8},
+            annotations=_end_labels(view, {plan: scores[plan][last] for plan in stayed if last in scores[plan]}, scores),
+        ),
+    )
+
+
+def _line(view: ResultView, plan: str, rungs: dict[int, list[dict[str, Any]]], scores: dict[int, float]) -> dict[str, Any]:
+    stays, chosen = plan in view.finalists, plan == view.choice
+    end_rows = rungs[max(rungs)]
+    broken = any(row.get("status") in _TROUBLE for row in end_rows)
+    color = "var(--accent)" if chosen else "var(--ink-2)" if stays else "var(--ink-4)"
+    xs = list(scores)
+    ends = ["x" if broken else "diamond" if chosen else "circle"]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "x": xs,
+        "y": list(scores.values()),
+        "cliponaxis": False,
+        "line": {"color": color, "width": 3 if chosen else 2 if stays else 1.5},
+        "marker": {
+            "opacity": 1,
+            "color": color,
+            "size": [5] * max(0, len(xs) - 1) + [11 if chosen else 8],
+            "symbol": ["circle"] * max(0, len(xs) - 1) + ends,
+        },
+        "customdata": [
+            f"{plot_text(view.title(plan))}<br>rung {rung + 1}, score {number(score)}" for rung, score in scores.items()
+        ],
+        "hovertemplate": "%{customdata}<extra></extra>",
+        "name": plot_text(plan),
+    }
+
+
+def _end_labels(view: ResultView, ends: dict[str, float], scores: dict[str, dict[int, float]]) -> list[dict[str, Any]]:
+    """Names beside the ends of the lines that stayed, pushed apart where two scores are close."""
+    every = [score for plan in scores.values() for score in plan.values()]
+    gap = (max(every) - min(every)) * 0.055 if every else 0.0
+    labels, floor = [], float("-inf")
+    for plan, score in sorted(ends.items(), key=lambda item: item[1]):
+        floor = max(score, floor + gap)
+        labels.append(
+            {
+                "xref": "paper",
+                "x": 1.0,
+                "xshift": 6,
+                "y": floor,
+                "text": plot_text(shorten(plan, 16)),
+                "showarrow": False,
+                "xanchor": "left",
+                "font": {"size": 12, "color": "var(--accent)" if plan == view.choice else "var(--ink-2)"},
+            }
+        )
+    return labels
+
+
+def _fate(
+    view: ResultView,
+    plan: str,
+    history: dict[str, dict[int, list[dict[str, Any]]]],
+    scores: dict[str, dict[int, float]],
+    last: int,
+) -> list[str | Cell]:
+    rung = max(history[plan])
+    rows = history[plan][rung]
+    score = scores[plan].get(rung)
+    steps = max((row.get("steps") or 0) for row in rows)
+    trouble = next((row for row in rows if row.get("status") in _TROUBLE), None)
+    if trouble is not None:
+        message = str(trouble.get("message") or "")
+        why = _TROUBLE[trouble["status"]] + (f": {message}" if message else "")
+    elif plan in view.finalists:
+        why = "chosen" if plan == view.choice else "finalist"
+    elif rung == last:
+        why = "reached the last rung"
+    else:
+        peers = sorted((plans[rung] for plans in scores.values() if rung in plans), reverse=True)
+        why = f"rank {peers.index(score) + 1} of {len(peers)} at this rung" if score is not None else "no score"
+    stayed = plan in view.finalists and trouble is None
+    return [
+        plan,
+        "stayed" if stayed else f"rung {rung + 1}",
+        Cell(f"{steps:,}"),
+        Cell(number(score) if score is not None else MISSING),
+        Cell(why, numeric=False),
+    ]

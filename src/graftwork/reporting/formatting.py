@@ -1,0 +1,157 @@
+"""Numbers as people read them: intervals, percentages, durations, sizes. Every function takes None for "not measured"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "MISSING",
+    "count",
+    "duration",
+    "file_size",
+    "interval",
+    "is_number",
+    "number",
+    "percent",
+    "percent_interval",
+    "spans_zero",
+]
+
+MISSING = "n/a"
+"""What stands where nothing was measured."""
+
+_NO_BREAK = "\u00a0"
+"""No line breaks between a number and its percent sign."""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a finite number (booleans are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return ``value`` with ``digits`` significant digits, thousands grouped, and never in exponents between 1e-4 and 1e9.
+
+    Example:
+        >>> number(0.81234), number(12345.6), number(None)
+        ('0.812', '12,346', 'n/a')
+    """
+    if not is_number(value):
+        return MISSING
+    assert value is not None
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-4 or size >= 1e9:
+        return _signed(f"{value:.{digits - 1}e}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
+    return _signed(f"{value:,.{decimals}f}")
+
+
+def percent(value: float | None) -> str:
+    """Return a signed percentage with one decimal; changes below 0.05 read as zero without a sign.
+
+    Example:
+        >>> percent(3.14), percent(0.01)
+        ('+3.1\\xa0%', '0.0\\xa0%')
+    """
+    if not is_number(value):
+        return MISSING
+    assert value is not None
+    text = f"{value:+,.1f}" if abs(value) < 1000 else f"{value:+,.0f}"
+    return _signed(f"{'0.0' if text in ('+0.0', '-0.0') else text}{_NO_BREAK}%")
+
+
+def _bounds(value: Mapping[str, Any] | None) -> tuple[float, float, float] | None:
+    if not isinstance(value, Mapping) or not is_number(value.get("value")):
+        return None
+    low, high = value.get("low"), value.get("high")
+    center = float(value["value"])
+    return center, float(low) if is_number(low) else math.nan, float(high) if is_number(high) else math.nan  # type: ignore[arg-type]
+
+
+def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """Return ``value [low, high]`` of an interval's JSON, with as many decimals as its centre has.
+
+    Example:
+        >>> interval({"value": 0.8, "low": 0.75, "high": 0.84})
+        '0.800 [0.750, 0.840]'
+    """
+    bounds = _bounds(value)
+    if bounds is None:
+        return MISSING
+    center, low, high = bounds
+    if math.isnan(low) or math.isnan(high):
+        return number(center, digits)
+    size = max(abs(center), abs(low), abs(high))
+    if size != 0 and (size < 1e-4 or size >= 1e9):
+        return f"{number(center, digits)} [{number(low, digits)}, {number(high, digits)}]"
+    decimals = digits if size == 0 else min(6, max(0, digits - 1 - math.floor(math.log10(size))))
+    return _signed(f"{center:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]")
+
+
+def percent_interval(value: Mapping[str, Any] | None) -> str:
+    """Return ``+3.1 % [+1.0, +5.2]`` of an interval in percent."""
+    bounds = _bounds(value)
+    if bounds is None:
+        return MISSING
+    center, low, high = bounds
+    if math.isnan(low) or math.isnan(high):
+        return percent(center)
+    return f"{percent(center)} [{percent(low)[:-2]}, {percent(high)[:-2]}]"
+
+
+def spans_zero(low: Any, high: Any) -> bool:
+    """Return whether the interval contains zero, or is unknown: in both cases nothing is claimed."""
+    return not (is_number(low) and is_number(high)) or low <= 0 <= high
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in the unit that fits.
+
+    Example:
+        >>> duration(0.25), duration(42), duration(312), duration(7500)
+        ('0.25 s', '42 s', '5 min 12 s', '2 h 5 min')
+    """
+    if not is_number(seconds):
+        return MISSING
+    assert seconds is not None
+    if seconds < 10:
+        return f"{number(seconds, 2)} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def count(value: float | None) -> str:
+    """Return a count in thousands, millions or billions.
+
+    Example:
+        >>> count(950), count(3_371_234), count(0)
+        ('950', '3.37 M', 'n/a')
+    """
+    if not is_number(value) or not value:
+        return MISSING
+    for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= factor:
+            return f"{number(value / (1e3 if unit == 'k' else factor))} {unit}"
+    return number(value, 4) if value < 1 else _signed(f"{value:,.0f}")
+
+
+def file_size(value: float | None) -> str:
+    """Return bytes in kB, MB or GB (powers of 1000); zero means not measured."""
+    if not is_number(value) or not value:
+        return MISSING
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if abs(value) >= factor:
+            return f"{number(value / factor)} {unit}"
+    return f"{number(value)} B"

@@ -1,0 +1,87 @@
+"""Labels of the verdict as sign, words and colour class: meaning never rests on colour alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graftwork.evaluation.metrics import METRICS
+
+__all__ = ["STRENGTHS", "Mark", "comparison_mark", "control_mark", "kind_words", "metric_words"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How one judgement is shown."""
+
+    sign: str
+    words: str
+    tone: str
+    """Class of the style sheet: ``good``, ``good-weak``, ``even``, ``bad-weak`` or ``bad``."""
+
+
+_COMPARISONS = {
+    "better": Mark("▲", "better", "good"),
+    "leans better": Mark("△", "leans better", "good-weak"),
+    "no difference": Mark("=", "no difference", "even"),
+    "leans worse": Mark("▽", "leans worse", "bad-weak"),
+    "worse": Mark("▼", "worse", "bad"),
+}
+
+_CONTROLS = {
+    "transfer": Mark("▲", "transfer", "good"),
+    "regularisation": Mark("△", "regularisation", "good-weak"),
+    "no gain": Mark("=", "no gain", "even"),
+    "harm": Mark("▼", "harm", "bad"),
+    "unclear": Mark("?", "unclear", "even"),
+}
+
+STRENGTHS = {
+    "asserts": ("Clear result", "The intervals support this choice."),
+    "leans": ("Leaning", "The data point this way but do not settle it: more rows or more seeds would."),
+    "no difference": ("No difference found", "The plans could not be told apart, so the cheaper one is chosen."),
+}
+"""Badge and explanation of each strength of a verdict."""
+
+_KINDS = {
+    "binary": "yes or no",
+    "multiclass": "one of several classes",
+    "multilabel": "several labels at once",
+    "ordinal": "ordered classes",
+    "regression": "number",
+    "dense_multiclass": "class of each pixel",
+    "dense_regression": "number for each pixel",
+    "dense_normals": "surface direction of each pixel",
+}
+
+
+def comparison_mark(label: str | None) -> Mark | None:
+    """Return the mark of a comparison with the separate models; None without a label."""
+    return _COMPARISONS.get(label or "")
+
+
+def control_mark(label: str | None) -> Mark:
+    """Return the mark of a comparison with the shuffled control."""
+    return _CONTROLS.get(label or "", _CONTROLS["unclear"])
+
+
+def kind_words(kind: str) -> str:
+    """Return a task kind in words, beside its name.
+
+    Example:
+        >>> kind_words("ordinal")
+        'ordered classes'
+    """
+    return _KINDS.get(kind, kind)
+
+
+def metric_words(metric: str) -> str:
+    """Return how a report names a metric, with its good direction.
+
+    Example:
+        >>> metric_words("roc_auc"), metric_words("rmse"), metric_words("some_score")
+        ('ROC AUC, higher is better', 'RMSE, lower is better', 'some score')
+    """
+    known = METRICS.get(metric)
+    if known is None:
+        return metric.replace("_", " ")
+    return f"{known.title}, {'higher' if known.higher_is_better else 'lower'} is better"

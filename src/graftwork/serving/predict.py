@@ -1,0 +1,180 @@
+"""``graftwork predict``: a finished run on new rows, with ONNX Runtime and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import ConfigError, DataError, FileFormatError
+from graftwork.core.files import read_json
+from graftwork.core.optional import require
+from graftwork.core.records import TaskSpec
+from graftwork.data.encoders import Encoder, encoder_from_state
+from graftwork.data.names import did_you_mean
+from graftwork.serving.columns import prediction_columns
+from graftwork.serving.session import OnnxModel
+from graftwork.serving.sources import open_source
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Predictor"]
+
+Array = NDArray[Any]
+
+_BATCH_ROWS = {"table": 4096, "text": 256, "image": 64}
+"""Rows per batch: large enough that the cost per call does not count, small enough that activations stay in memory."""
+
+
+class Predictor:
+    """Predicts with the model that a run of ``graftwork fit`` chose.
+
+    Args:
+        run_folder: Folder that ``graftwork fit`` wrote (with ``model.onnx`` and ``model/config.json``).
+        threads: Threads of ONNX Runtime; None takes all cores.
+        batch_size: Rows per batch; None takes 4096 for tables, 256 for texts and 64 for pictures.
+
+    Raises:
+        FileFormatError: If the folder is no finished run, or a file in it is damaged.
+
+    Example:
+        >>> Predictor("runs/emoji").predict("new_pictures/", tasks=["category"])  # doctest: +SKIP
+    """
+
+    def __init__(self, run_folder: str | Path, *, threads: int | None = None, batch_size: int | None = None) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"`batch_size` must be at least 1; got {batch_size}.")
+        self.folder = Path(run_folder)
+        config_path, onnx_path = _find_files(self.folder)
+        config = read_json(config_path)
+        try:
+            self.tasks: tuple[TaskSpec, ...] = tuple(TaskSpec.from_json(task) for task in config["tasks"])
+            self._encoder_state: Mapping[str, Any] = config["encoder"]
+        except (KeyError, TypeError) as error:
+            raise FileFormatError(
+                f"{config_path} lacks {error}. It was not written by graftwork fit; restore it from a copy."
+            ) from error
+        self._encoder: Encoder | None = None
+        self.model = OnnxModel(onnx_path, threads=threads)
+        missing = [task.name for task in self.tasks if task.name not in self.model.outputs]
+        if missing:
+            raise FileFormatError(
+                f"{onnx_path} has no outputs for the tasks {missing} of {config_path}; it has {list(self.model.outputs)}. "
+                "The two files are of different runs: restore both from one copy."
+            )
+        self.batch_size = batch_size or _BATCH_ROWS.get(self.kind, 256)
+
+    @property
+    def kind(self) -> str:
+        """What the run predicts from: ``table``, ``image`` or ``text``."""
+        return str(self._encoder_state.get("kind", ""))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The run's encoder, built on first use.
+
+        Raises:
+            DataError: If the run was trained on arrays and has none; :meth:`run_arrays` still works.
+        """
+        if self._encoder is None:
+            if not self._encoder_state:
+                raise DataError(
+                    f"The run in {self.folder} was trained on ready arrays, so it has no encoder for raw rows. "
+                    "Use Predictor.run_arrays with the same named inputs."
+                )
+            self._encoder = encoder_from_state(self._encoder_state)
+        return self._encoder
+
+    def predict(self, source: Any, tasks: Sequence[str] | None = None, *, probabilities: bool = False) -> pd.DataFrame:
+        """Return predictions as a table, one row per row, picture or text of ``source``.
+
+        Args:
+            source: A table (path or DataFrame), a folder or list of pictures, or a list of texts.
+            tasks: Names of the tasks to compute, all by default; what is not asked is not computed.
+            probabilities: Whether to add a column ``task[class]`` for every class.
+
+        Returns:
+            Columns as :func:`~graftwork.serving.columns.prediction_columns` says; the index names the row or file.
+
+        Raises:
+            DataError: If rows cannot be read, or columns are missing (all are named).
+            ConfigError: If a task is unknown.
+        """
+        pandas = require("pandas", extra="predict", purpose="Predicting")
+        specs = self._specs(tasks)
+        rows = open_source(source, self.encoder.kind)
+        parts: dict[str, list[Array]] = {}
+        for values in self._batches(rows.batches(self.batch_size), specs):
+            for spec in specs:
+                for name, column in prediction_columns(spec, values[spec.name], probabilities=probabilities).items():
+                    parts.setdefault(name, []).append(column)
+        return pandas.DataFrame({name: np.concatenate(columns) for name, columns in parts.items()}, index=rows.index)
+
+    def predict_arrays(self, source: Any, tasks: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return ``{task: array}`` for raw rows, laid out as ``Learner.predict`` says; also for tasks that predict per pixel."""
+        specs = self._specs(tasks)
+        rows = open_source(source, self.encoder.kind)
+        parts = list(self._batches(rows.batches(self.batch_size), specs))
+        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in specs}
+
+    def run_arrays(self, inputs: Mapping[str, Array], tasks: Sequence[str] | None = None) -> dict[str, Array]:
+        """Return ``{task: array}`` for inputs that are encoded already, in batches of :attr:`batch_size` rows.
+
+        Raises:
+            DataError: If an input is missing or has the wrong shape.
+            ConfigError: If a task is unknown.
+        """
+        names = [spec.name for spec in self._specs(tasks)]
+        size = len(next(iter(inputs.values())))
+        if size <= self.batch_size:
+            return self.model.run(inputs, names)
+        starts = range(0, size, self.batch_size)
+        parts = [
+            self.model.run({key: value[start : start + self.batch_size] for key, value in inputs.items()}, names)
+            for start in starts
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _batches(self, batches: Iterator[Any], specs: Sequence[TaskSpec]) -> Iterator[dict[str, Array]]:
+        names = [spec.name for spec in specs]
+        for batch in batches:
+            yield self.model.run(self.encoder.transform(batch), names)
+
+    def _specs(self, tasks: Sequence[str] | None) -> tuple[TaskSpec, ...]:
+        if tasks is None:
+            return self.tasks
+        if isinstance(tasks, str):
+            tasks = [tasks]
+        known = [task.name for task in self.tasks]
+        unknown = [name for name in tasks if name not in known]
+        if unknown or not tasks:
+            hints = " ".join(f"There is no task {name!r}.{did_you_mean(name, known)}" for name in unknown) or "No task is named."
+            raise ConfigError(f"{hints} The tasks of this run are: {', '.join(known)}.")
+        return tuple(task for task in self.tasks if task.name in set(tasks))
+
+
+def _find_files(folder: Path) -> tuple[Path, Path]:
+    """Return the paths of ``config.json`` and ``model.onnx``."""
+    if not folder.is_dir():
+        state = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FileFormatError(f"{folder} {state}. Give the folder that graftwork fit wrote, the one with report.html in it.")
+    config = next((path for path in (folder / "model" / "config.json", folder / "config.json") if path.is_file()), None)
+    model = next((path for path in (folder / "model.onnx", folder / "model" / "model.onnx") if path.is_file()), None)
+    if config is None:
+        unfinished = (folder / "run.json").is_file()
+        reason = (
+            "is a run that has not finished: it has no model yet"
+            if unfinished
+            else "is not a run folder: it has no model/config.json"
+        )
+        step = "Finish it with graftwork fit ... --resume." if unfinished else "Give the folder that graftwork fit wrote."
+        raise FileFormatError(f"{folder} {reason}. {step}")
+    if model is None:
+        raise FileFormatError(
+            f"{folder} has no model.onnx, which prediction needs. Run the same graftwork fit command with --resume to export it again."
+        )
+    return config, model

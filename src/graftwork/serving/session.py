@@ -1,0 +1,120 @@
+"""An exported model in ONNX Runtime, with a smaller graph for every set of outputs that is asked for. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError, FileFormatError
+from graftwork.core.optional import has, require
+
+__all__ = ["OnnxModel"]
+
+Array = NDArray[Any]
+
+
+class OnnxModel:
+    """Runs ``model.onnx`` and computes only what is asked.
+
+    ONNX Runtime computes every node of a graph, whatever outputs are fetched (its run option ``only_execute_path_to_fetches`` changes
+    nothing in version 1.31, where this was measured). So for a subset of the tasks the graph is cut down once and kept as a session of its own.
+
+    Args:
+        path: The ONNX file.
+        threads: Threads for one operator; None leaves the choice to ONNX Runtime (all cores).
+        profile_prefix: If given, sessions write ONNX Runtime profiles whose file names begin with it.
+
+    Raises:
+        FileFormatError: If the file is missing, empty, truncated or no ONNX model.
+    """
+
+    def __init__(self, path: str | Path, *, threads: int | None = None, profile_prefix: str = "") -> None:
+        self.path = Path(path)
+        if not self.path.is_file() or self.path.stat().st_size == 0:
+            state = "is empty (zero bytes)" if self.path.is_file() else "does not exist"
+            raise FileFormatError(f"{self.path} {state}. Run graftwork fit again with --resume, or restore the file from a copy.")
+        self._threads = threads
+        self._profile_prefix = profile_prefix
+        self._sessions: dict[tuple[str, ...], Any] = {}
+        self._full = self._open(str(self.path))
+        self.outputs: dict[str, str] = self._read_names()
+        """``{task: output}``."""
+
+    def _read_names(self) -> dict[str, str]:
+        found = [output.name for output in self._full.get_outputs()]
+        note = self._full.get_modelmeta().custom_metadata_map.get("graftwork.outputs")
+        try:
+            names = (
+                {str(task): str(output) for task, output in json.loads(note).items()} if note else {name: name for name in found}
+            )
+        except (ValueError, AttributeError) as error:
+            raise FileFormatError(
+                f"{self.path} has a damaged list of outputs: {note!r}. Restore the file from a copy."
+            ) from error
+        missing = sorted(set(names.values()) - set(found))
+        if missing:
+            raise FileFormatError(f"{self.path} has no outputs {missing}; it has {found}. Restore the file from a copy.")
+        return names
+
+    def _open(self, model: str | bytes) -> Any:
+        runtime = require("onnxruntime", extra="predict", purpose="Predicting")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        options.inter_op_num_threads = 1
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        if self._profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = self._profile_prefix
+        try:
+            return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's error classes have no common base of their own
+            raise FileFormatError(
+                f"{self.path} is not a whole ONNX model that ONNX Runtime {runtime.__version__} can read: "
+                f"{str(error).strip().splitlines()[0][:300]}. Restore the file from a copy, or run graftwork fit again with --resume."
+            ) from error
+
+    def session(self, tasks: Sequence[str]) -> Any:
+        """Return the ONNX Runtime session that computes exactly ``tasks`` (names that exist, in the order of the outputs)."""
+        key = tuple(tasks)
+        if set(key) == set(self.outputs):
+            return self._full
+        if key not in self._sessions:
+            if not has("onnx"):  # without the package every head is computed; the answer is the same
+                return self._full
+            import onnx
+
+            from graftwork.training.onnx_graph import keep_outputs
+
+            model = onnx.load(str(self.path))
+            keep_outputs(model, [self.outputs[task] for task in key])
+            self._sessions[key] = self._open(model.SerializeToString())
+        return self._sessions[key]
+
+    def run(self, inputs: Mapping[str, Array], tasks: Sequence[str]) -> dict[str, Array]:
+        """Return ``{task: predictions}`` for one batch.
+
+        Raises:
+            DataError: If an input that the graph needs is missing or has the wrong shape or type.
+        """
+        session = self.session(tasks)
+        try:
+            feed = {item.name: np.ascontiguousarray(inputs[item.name]) for item in session.get_inputs()}
+        except KeyError as error:
+            raise DataError(
+                f"The model needs the input {error}; given are {', '.join(inputs) or 'none'}. Encode the rows with the run's encoder."
+            ) from None
+        try:
+            values = session.run([self.outputs[task] for task in tasks], feed)
+        except Exception as error:
+            shapes = {name: f"{value.dtype} {list(value.shape)}" for name, value in feed.items()}
+            wanted = {item.name: f"{item.type} {item.shape}" for item in session.get_inputs()}
+            raise DataError(
+                f"The model cannot run on these inputs: {shapes}; it takes {wanted}. {str(error).strip().splitlines()[0][:200]}"
+            ) from error
+        return dict(zip(tasks, values))

@@ -1,0 +1,100 @@
+"""What can be predicted on, cut into batches: tables, picture folders, lists of texts or files. No torch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.core.errors import DataError
+from graftwork.core.optional import require
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["RowSource", "open_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowSource:
+    """Raw rows that an encoder can turn into inputs, batch by batch."""
+
+    rows: Any
+    """A DataFrame, or a list of picture paths, picture bytes or texts."""
+    index: pd.Index
+    """Name of each row in the answer: the frame's own index, or file names."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def batches(self, size: int) -> Iterator[Any]:
+        """Yield slices of at most ``size`` rows."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self.rows.iloc[part] if hasattr(self.rows, "iloc") else self.rows[part]
+
+
+def open_source(source: Any, kind: str) -> RowSource:
+    """Return the rows behind ``source``.
+
+    Args:
+        source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, picture paths or picture bytes.
+        kind: What the run's encoder reads: ``table``, ``image`` or ``text``.
+
+    Raises:
+        DataError: If the source does not fit the kind, or holds no rows.
+    """
+    pandas = require("pandas", extra="predict", purpose="Predicting")
+    if isinstance(source, RowSource):
+        return source
+    if kind == "image":
+        found = _pictures(source, pandas)
+    elif isinstance(source, pandas.DataFrame):
+        found = RowSource(source, source.index)
+    elif isinstance(source, str | Path):
+        found = _table(Path(source), kind, pandas)
+    elif kind == "text" and isinstance(source, Sequence):
+        found = RowSource(list(source), pandas.RangeIndex(len(source), name="row"))
+    else:
+        allowed = "a table (path or DataFrame)" + (", or a list of texts" if kind == "text" else "")
+        raise DataError(f"This run predicts from {allowed}; got {type(source).__name__}.")
+    if len(found) == 0:
+        raise DataError("There are no rows to predict: the source is empty. Give at least one row.")
+    return found
+
+
+def _table(path: Path, kind: str, pandas: Any) -> RowSource:
+    from graftwork.data.readers import read_table
+
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, but this run was trained on a {kind}: give a table file (.csv, .parquet, .jsonl).")
+    frame = read_table(path)
+    return RowSource(frame, pandas.RangeIndex(len(frame), name="row"))
+
+
+def _pictures(source: Any, pandas: Any) -> RowSource:
+    from graftwork.data.encoders.image import IMAGE_ENDINGS, list_images
+
+    if isinstance(source, pandas.DataFrame):
+        raise DataError("This run was trained on pictures: give a folder of pictures, or a list of picture files, not a table.")
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            files = list_images(path)
+            return RowSource(files, pandas.Index([file.relative_to(path).as_posix() for file in files], name="file"))
+        if path.suffix.lower() not in IMAGE_ENDINGS:
+            state = "is not a picture" if path.exists() else "does not exist"
+            raise DataError(
+                f"{path} {state}. This run was trained on pictures: give a folder of pictures or a file ending in {', '.join(IMAGE_ENDINGS)}."
+            )
+        source = [path]
+    items = list(source)
+    names = [
+        item.name if isinstance(item, Path) else Path(item).name if isinstance(item, str) else f"picture {i}"
+        for i, item in enumerate(items)
+    ]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for name, number in zip(names, itertools.count())]
+    return RowSource(items, pandas.Index(names, name="file"))

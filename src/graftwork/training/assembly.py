@@ -1,0 +1,160 @@
+"""From a plan to a model: source x tuning x sharing, and what is put around it when features are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import Modality, Plan, TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.interfaces.tuner import Tuner
+from graftwork.nn.backbones.catalog import build_backbone
+
+__all__ = ["Assembly", "ComposedModel", "FeatureInput", "assemble", "default_settings"]
+
+
+class FeatureInput(Backbone):
+    """Passes on features that were computed before: input ``features`` ``[B, width]``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.feature_shape = FeatureShape("vector", width)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return ``inputs["features"]``."""
+        return inputs["features"]
+
+
+class ComposedModel(SharedModel):
+    """A backbone in front of a model that was trained on its stored features: what is deployed.
+
+    Args:
+        backbone: Computes the features from the suite's inputs.
+        inner: Takes the features.
+    """
+
+    def __init__(self, backbone: Backbone, inner: SharedModel) -> None:
+        super().__init__()
+        self.backbone, self.inner = backbone, inner
+        self.task_names = inner.task_names
+        self.has_shared_representation = inner.has_shared_representation
+
+    def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Return the inner model's representation."""
+        return self.inner.encode({"features": self.backbone(inputs)}, tasks)
+
+    def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Return the inner model's outputs."""
+        return self.inner.decode(representation, tasks)
+
+    def task_parameters(self, task: str) -> Iterator[nn.Parameter]:
+        """Yield what only ``task`` uses."""
+        return self.inner.task_parameters(task)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A model, and the backbone in front of it if the model reads stored features."""
+
+    model: SharedModel
+    backbone: Backbone | None
+
+    def deployable(self, model: SharedModel) -> SharedModel:
+        """Return ``model`` (``self.model`` or a copy with other weights) so that it takes the suite's inputs."""
+        return model if self.backbone is None else ComposedModel(self.backbone, model)
+
+
+def assemble(
+    plan: Plan,
+    tasks: Sequence[TaskSpec],
+    modality: Modality,
+    input_sizes: Mapping[str, Any],
+    *,
+    backbone: str = "",
+    store_features: bool = True,
+) -> Assembly:
+    """Build the model of a plan, drawing from torch's global generator.
+
+    Args:
+        plan: Source, tuning and sharing are read.
+        tasks: The tasks.
+        modality: Modality of the inputs.
+        input_sizes: Sizes of the inputs.
+        backbone: Name of the backbone for plans with source ``"pretrained"``.
+        store_features: Whether a backbone whose features stay fixed is put in front, so that its features can be stored.
+
+    Raises:
+        ConfigError: If the plan needs a backbone and none is named, or the source is unknown.
+    """
+    name = _backbone_name(plan, backbone)
+    sizes = {**input_sizes, "feature_map": True} if any(task.is_dense for task in tasks) else dict(input_sizes)
+
+    def make() -> Backbone:
+        trunk = build_backbone(name, modality, sizes)
+        if plan.tuning is not None:
+            plan.tuning.build().attach(trunk)
+        return trunk
+
+    tuner: Tuner | None = None if plan.tuning is None else plan.tuning.build()
+    front: Backbone | None = None
+    make_backbone: Callable[[], Backbone] = make
+    if store_features and tuner is not None and tuner.keeps_features_fixed():
+        trunk = build_backbone(name, modality, sizes)
+        tuner.attach(trunk)
+        if trunk.feature_shape.layout == "vector":
+            front, width = trunk.eval(), trunk.feature_shape.width
+            make_backbone = lambda: FeatureInput(width)  # noqa: E731
+    model = plan.sharing.build(tasks, make_backbone, input_sizes=sizes)
+    return Assembly(model, front)
+
+
+def default_settings(modality: Modality, *, pretrained: bool, stored: bool, trained_share: float) -> dict[str, Any]:
+    """Return the training settings that a plan starts from.
+
+    Args:
+        modality: Modality of the suite.
+        pretrained: Whether the backbone is.
+        stored: Whether the model reads stored features, so that only heads learn.
+        trained_share: Share of all parameters that learn. Where nearly all of a pretrained backbone learns, small steps keep what it
+            knows; a few added parameters start at zero and need larger ones.
+    """
+    if stored:
+        return {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05, "ema_decay": 0.99}
+    if not pretrained:
+        batch = {"table": 128, "image": 64, "text": 64}[modality]
+        return {"batch_size": batch, "learning_rate": 2e-3, "weight_decay": 0.02, "ema_decay": 0.99}
+    scale = 1.0 if trained_share < 0.3 else (0.1 if modality == "text" else 0.3)
+    return {"batch_size": 32, "learning_rate": 1e-3, "backbone_lr_scale": scale, "weight_decay": 0.02, "ema_decay": 0.98}
+
+
+def prepare_inputs(suite: Suite, plan: Plan, backbone: str) -> Suite:
+    """Return the suite with inputs that the plan's backbone reads (texts in the tokens of a pretrained backbone, say)."""
+    if plan.source != "pretrained" or suite.modality != "text":
+        return suite
+    from graftwork.nn.backbones.transformers_bridge import prepare_suite
+
+    return prepare_suite(suite, _backbone_name(plan, backbone))
+
+
+def cache_folder(cache: Path) -> Path:
+    """Return where stored features are kept inside a run's cache."""
+    return cache / "features"
+
+
+def _backbone_name(plan: Plan, backbone: str) -> str:
+    if plan.source == "scratch":
+        return "scratch"
+    if plan.source != "pretrained":
+        raise ConfigError(f"Plan {plan.name!r}: source must be 'scratch' or 'pretrained'; got {plan.source!r}.")
+    if not backbone:
+        raise ConfigError(
+            f"Plan {plan.name!r} starts from a pretrained backbone; name one with --backbone (see `graftwork backbones`)."
+        )
+    return backbone

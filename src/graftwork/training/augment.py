@@ -1,0 +1,68 @@
+"""Random changes of a batch of pictures, drawn anew for every step from seed and step alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from graftwork.core.batch import Batch
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import TaskSpec
+from graftwork.training.config import Augmentation
+
+__all__ = ["augment_batch", "check_augmentation"]
+
+SHIFT = 1 / 16
+"""Largest shift as a share of the picture's side."""
+
+
+def check_augmentation(augment: Augmentation, inputs: tuple[str, ...], tasks: tuple[TaskSpec, ...]) -> None:
+    """Refuse what cannot be done to these data.
+
+    Raises:
+        ConfigError: If there are no pictures, or shifts would move a dense target away from its picture.
+    """
+    if augment == "none":
+        return
+    if "image" not in inputs:
+        raise ConfigError(f"augment={augment!r} needs pictures; the inputs are {', '.join(inputs)}. Set augment to 'none'.")
+    dense = [task.name for task in tasks if task.is_dense]
+    if "shift" in augment and dense:
+        raise ConfigError(
+            f"augment={augment!r} would shift pictures against the dense targets {dense}. Set augment to 'flip' or 'none'."
+        )
+
+
+def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ...], seed: int, step: int) -> Batch:
+    """Return the batch with its pictures flipped (each with probability one half) or shifted (edges repeat).
+
+    Dense targets are flipped along; the first component of flipped normals changes sign.
+    """
+    if augment == "none":
+        return batch
+    pictures = batch.inputs["image"]
+    random = np.random.default_rng([seed, step])
+    targets = dict(batch.targets)
+    size, count = pictures.shape[1], len(pictures)
+    columns = torch.arange(size).expand(count, size)
+    if "flip" in augment:
+        flipped = torch.from_numpy(random.random(count) < 0.5)
+        columns = torch.where(flipped.unsqueeze(1), columns.flip(1), columns)
+        for task in tasks:
+            if task.is_dense:
+                target = targets[task.name]
+                mirrored = target.flip(-1)
+                if task.kind == "dense_normals":
+                    mirrored = mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
+                targets[task.name] = torch.where(flipped.view(-1, *[1] * (target.ndim - 1)), mirrored, target)
+    rows = torch.arange(size).expand(count, size)
+    if "shift" in augment:
+        reach = max(1, round(size * SHIFT))
+        moves = torch.from_numpy(random.integers(-reach, reach + 1, size=(2, count, 1)))
+        rows = (rows + moves[0]).clamp(0, size - 1)
+        columns = columns.gather(1, (torch.arange(size) + moves[1]).clamp(0, size - 1))
+    which = torch.arange(count).view(-1, 1, 1)
+    moved = pictures[which, rows.unsqueeze(2), columns.unsqueeze(1)]
+    return replace(batch, inputs={**batch.inputs, "image": moved}, targets=targets)

@@ -1,0 +1,115 @@
+"""Settings of the training loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self, get_args
+
+from graftwork.core.errors import ConfigError
+
+__all__ = ["Augmentation", "OptimizerName", "ScheduleName", "TrainConfig"]
+
+OptimizerName = Literal["adamw", "adam", "sgd"]
+ScheduleName = Literal["cosine", "constant", "linear", "wsd"]
+Augmentation = Literal["none", "flip", "shift", "flip+shift"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How a model is trained, apart from what the plan says (sharing, tuning, balancing).
+
+    Raises:
+        ConfigError: If a value is out of range; all problems are listed at once.
+    """
+
+    max_steps: int = 1000
+    """Horizon of the learning rate schedule in steps."""
+    batch_size: int = 64
+    """Rows a step."""
+    learning_rate: float = 2e-3
+    """Highest learning rate."""
+    backbone_lr_scale: float = 1.0
+    """Factor on the learning rate inside backbones; below 1 for pretrained ones."""
+    weight_decay: float = 0.01
+    """Decoupled decay of matrices and kernels (coupled for ``sgd``); norms, biases and embeddings of one dimension are spared."""
+    optimizer: OptimizerName = "adamw"
+    momentum: float = 0.9
+    """Momentum of ``sgd``."""
+    schedule: ScheduleName = "cosine"
+    """``wsd`` is warm-up, stable, linear decay over the last third."""
+    warmup_steps: int = 20
+    """Steps of linear warm-up; at most a tenth of the horizon is used."""
+    grad_clip: float = 5.0
+    """Largest norm of all gradients together; 0 switches clipping off."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that evaluation uses, below 1; 0 evaluates the plain weights."""
+    mixing: str | float = "proportional"
+    """How often each data set is met: ``proportional``, ``uniform`` or a temperature of at least 1."""
+    augment: Augmentation = "none"
+    """Random changes of pictures; other modalities take ``none`` only."""
+    robust_regression: bool = False
+    """Smooth L1 in place of the squared error, for targets with outliers."""
+    evaluations: int = 8
+    """At most so many validations over the horizon; fewer if they would cost too much. 0 keeps the last weights."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be {wanted}; got {getattr(self, name)!r}."
+            for name, wanted, holds in (
+                ("max_steps", "an integer of at least 1", _is_int(self.max_steps, 1)),
+                ("batch_size", "an integer of at least 1", _is_int(self.batch_size, 1)),
+                ("learning_rate", "a number above 0", _is_number(self.learning_rate) and self.learning_rate > 0),
+                ("backbone_lr_scale", "a number above 0", _is_number(self.backbone_lr_scale) and self.backbone_lr_scale > 0),
+                ("weight_decay", "a number of at least 0", _is_number(self.weight_decay) and self.weight_decay >= 0),
+                ("optimizer", f"one of {', '.join(get_args(OptimizerName))}", self.optimizer in get_args(OptimizerName)),
+                ("momentum", "a number in [0, 1)", _is_number(self.momentum) and 0 <= self.momentum < 1),
+                ("schedule", f"one of {', '.join(get_args(ScheduleName))}", self.schedule in get_args(ScheduleName)),
+                ("warmup_steps", "an integer of at least 0", _is_int(self.warmup_steps, 0)),
+                ("grad_clip", "a number of at least 0", _is_number(self.grad_clip) and self.grad_clip >= 0),
+                ("ema_decay", "a number in [0, 1)", _is_number(self.ema_decay) and 0 <= self.ema_decay < 1),
+                (
+                    "mixing",
+                    "'proportional', 'uniform' or a temperature of at least 1",
+                    self.mixing in ("proportional", "uniform") or (_is_number(self.mixing) and float(self.mixing) >= 1),
+                ),
+                ("augment", f"one of {', '.join(get_args(Augmentation))}", self.augment in get_args(Augmentation)),
+                ("robust_regression", "true or false", isinstance(self.robust_regression, bool)),
+                ("evaluations", "an integer of at least 0", _is_int(self.evaluations, 0)),
+            )
+            if not holds
+        ]
+        if problems:
+            raise ConfigError("The training settings cannot be used.", problems)
+
+    @classmethod
+    def from_settings(cls, *layers: Mapping[str, Any]) -> Self:
+        """Build from several mappings, later ones stronger.
+
+        Raises:
+            ConfigError: If a key is unknown (the nearest known one is named) or a value is out of range.
+        """
+        known = [item.name for item in dataclasses.fields(cls)]
+        merged: dict[str, Any] = {}
+        for layer in layers:
+            merged.update(layer)
+        problems = []
+        for key in merged:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                problems.append(f"unknown training setting {key!r}.{hint} Known settings: {', '.join(sorted(known))}.")
+        if problems:
+            raise ConfigError("The training settings cannot be used.", problems)
+        return cls(**merged)
+
+
+def _is_int(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,274 @@
+"""The learner of all neural plans: assembles the model that the plan describes and trains it with the one loop.
+
+Validation happens at a few points that depend on the horizon alone. Its score is the mean over tasks of the validation loss divided by
+the loss of the best constant prediction on the same rows; the weights with the lowest score are kept (of models that share nothing:
+each task's own best) and predict. Before the first validation the current (averaged) weights predict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graftwork.core.errors import CheckpointError, ConfigError
+from graftwork.core.records import Ledger
+from graftwork.core.seeds import Seeds
+from graftwork.data.loader import BatchStream, inputs_to_torch
+from graftwork.interfaces.learner import Array, Learner, LearnerContext
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.tasks.decode import decode_output
+from graftwork.tasks.losses import prior_loss, task_loss
+from graftwork.training.assembly import assemble, default_settings, prepare_inputs
+from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
+from graftwork.training.config import TrainConfig
+from graftwork.training.costs import CostMeter
+from graftwork.training.deploy import write_model
+from graftwork.training.feature_store import cached_features
+from graftwork.training.loop import Trainer
+from graftwork.training.selection import BestWeights
+
+__all__ = ["NeuralLearner"]
+
+EVALUATION_BATCH = 256
+MAX_VALIDATION_ROWS = 4096
+"""More rows hardly change which weights are best."""
+VALIDATION_SHARE = 0.1
+"""Validation may cost about so much of training, a forward pass counting as a third of a training step."""
+
+
+class NeuralLearner(Learner):
+    """Trains any plan made of a backbone, a tuner, a sharing operator, a balancer and objectives.
+
+    Args:
+        context: What to learn, from what, for how long.
+
+    Raises:
+        ConfigError: If the plan or a training setting cannot be used.
+    """
+
+    def __init__(self, context: LearnerContext) -> None:
+        super().__init__(context)
+        torch.set_num_threads(context.threads)
+        plan, seeds = context.plan, Seeds(context.seed)
+        self._costs = CostMeter()
+        with self._costs.running(), torch.random.fork_rng(devices=[]):
+            self.suite = prepare_inputs(context.suite, plan, context.backbone)
+            torch.manual_seed(seeds.integer("init"))
+            asked = {**plan.training, **context.overrides}
+            self._assembly = assemble(
+                plan,
+                self.suite.tasks,
+                self.suite.modality,
+                self.suite.input_sizes,
+                backbone=context.backbone,
+                store_features=asked.get("augment", "none") == "none",
+            )
+            self.model = self._assembly.model
+            balancer = plan.optimization.build()
+            objectives = [objective.build() for objective in plan.objectives]
+            self.config = self._make_config(asked)
+            learned = self.suite
+            if self._assembly.backbone is not None:
+                features = cached_features(self._assembly.backbone, self.suite, context.cache / "features", batch_size=32)
+                learned = self.suite.with_inputs({"features": features})
+        self._stream = BatchStream(
+            learned,
+            self.suite.splits["train"],
+            self.config.batch_size,
+            seeds.integer("batches"),
+            mixing=self.config.mixing,  # type: ignore[arg-type]
+        )
+        self._best = BestWeights(self.model)
+        self.trainer = Trainer(
+            self.model, self.suite.tasks, self._stream, balancer=balancer, objectives=objectives, config=self.config, seeds=seeds
+        )
+        self._validation_rows = _validation_rows(self.suite.splits["val"], seeds)
+        self._points = _validation_points(self.config, self._stream.batch_size, len(self._validation_rows))
+        self._validated = 0
+        self._priors: dict[str, float] = {}
+        self.validation: list[tuple[int, dict[str, float]]] = []
+        """``(step, relative loss per task)`` of every validation so far."""
+
+    def _make_config(self, asked: Mapping[str, Any]) -> TrainConfig:
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
+        total = sum(count for count, _ in counts)
+        defaults = default_settings(
+            self.suite.modality,
+            pretrained=self.context.plan.source == "pretrained",
+            stored=self._assembly.backbone is not None,
+            trained_share=sum(count for count, learns in counts if learns) / max(total, 1),
+        )
+        config = TrainConfig.from_settings(defaults, asked, {"max_steps": self.context.max_steps})
+        if "max_steps" in asked:
+            raise ConfigError("`max_steps` is no training setting of a plan: the horizon is set by --steps or --time-limit.")
+        return config
+
+    @property
+    def step(self) -> int:
+        """Number of finished steps."""
+        return self.trainer.step
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which as many rows are seen as there are training rows."""
+        return self._stream.steps_per_epoch
+
+    @property
+    def best_model(self) -> SharedModel:
+        """The model that predicts, in evaluation mode; it takes stored features if the plan's backbone is fixed."""
+        return self._best.model.eval() if self._best.is_filled else self.trainer.eval_model()
+
+    def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
+        """Train until ``step == until``; see :class:`~graftwork.interfaces.learner.Learner`."""
+        torch.set_num_threads(self.context.threads)
+        with self._costs.running():
+            self._validate_if_due()  # a stop may have come between the last step and its validation
+            while self.step < until:
+                upcoming = [point for point in self._points if point > self.step]
+                self.trainer.train(min([until, *upcoming[:1]]), on_progress)
+                self._validate_if_due()
+
+    def _validate_if_due(self) -> None:
+        if self.step not in self._points or self._validated >= self.step:
+            return
+        model = self.trainer.eval_model()
+        losses = self._validation_losses(model)
+        self.validation.append((self.step, losses))
+        self._best.offer(model, losses)
+        self._validated = self.step
+
+    @torch.inference_mode()
+    def _validation_losses(self, model: SharedModel) -> dict[str, float]:
+        """Return the loss per task over that of the best constant, for tasks with a validation label."""
+        collected: dict[str, list[tuple[Tensor, Tensor]]] = {task.name: [] for task in self.suite.tasks}
+        for start in range(0, len(self._validation_rows), EVALUATION_BATCH):
+            batch = self._stream.source.batch(self._validation_rows[start : start + EVALUATION_BATCH])
+            outputs = model(batch.inputs)
+            for name, parts in collected.items():
+                parts.append((outputs[name], batch.targets[name]))
+        losses: dict[str, float] = {}
+        for task in self.suite.tasks:
+            output, target = (torch.cat(column) for column in zip(*collected[task.name], strict=True))
+            if task.name not in self._priors:
+                known = (target >= 0) if not target.is_floating_point() else ~torch.isnan(target)
+                self._priors[task.name] = prior_loss(task, target) if bool(known.any()) else 0.0
+            if self._priors[task.name] > 0:
+                loss = task_loss(task, output, target, robust=self.config.robust_regression)
+                losses[task.name] = float(loss) / self._priors[task.name]
+        return losses
+
+    def predict(
+        self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Return predictions of the best weights so far; see :class:`~graftwork.interfaces.learner.Learner`.
+
+        ``inputs`` are those of the learner's :attr:`suite`.
+        """
+        torch.set_num_threads(self.context.threads)
+        wanted = [self.suite.task(name) for name in (self.suite.task_names if tasks is None else tasks)]
+        model = self.best_model
+        source: Mapping[str, Array] = self._stream.source.suite.inputs
+        if inputs is not None:
+            missing = [name for name in self.suite.inputs if name not in inputs]
+            if missing:
+                raise ConfigError(
+                    f"`inputs` lacks {', '.join(missing)}; got {', '.join(inputs)}. Encode new rows with the suite's encoder."
+                )
+            model, source = self._assembly.deployable(model).eval(), inputs
+        rows = np.asarray(rows, dtype=np.int64)
+        parts: dict[str, list[Array]] = {task.name: [] for task in wanted}
+        with torch.inference_mode():
+            # One empty pass at least, so that no rows give arrays of the right shape.
+            for start in range(0, max(len(rows), 1), EVALUATION_BATCH):
+                outputs = model(inputs_to_torch(source, rows[start : start + EVALUATION_BATCH]), tuple(parts))
+                for task in wanted:
+                    parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
+        return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+    def _identity(self) -> dict[str, Any]:
+        context = self.context
+        return {
+            "plan": context.plan.to_json(),
+            "seed": context.seed,
+            "suite": context.suite.fingerprint(),
+            "max_steps": context.max_steps,
+            "backbone": context.backbone,
+            "overrides": dict(context.overrides),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint with all state, atomically."""
+        state = {
+            "identity": self._identity(),
+            "trainer": self.trainer.state_dict(),
+            "best": self._best.state_dict(),
+            "costs": self._costs.state_dict(),
+            "validated": self._validated,
+            "validation": [[step, losses] for step, losses in self.validation],
+        }
+        save_checkpoint(folder, state)
+
+    def load(self, folder: Path) -> None:
+        """Restore a checkpoint.
+
+        Raises:
+            CheckpointError: If it is damaged, or belongs to another plan, seed, suite, horizon, backbone or other overrides.
+        """
+        state = load_checkpoint(folder)
+        mine, saved = self._identity(), state["identity"]
+        for key, value in mine.items():
+            if saved.get(key) != value:
+                shown = "" if key in ("plan", "suite") else f" ({saved.get(key)!r}, not {value!r})"
+                raise CheckpointError(
+                    f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, or into another folder."
+                )
+        self.trainer.load_state_dict(state["trainer"])
+        self._best.load_state_dict(state["best"])
+        self._costs.load_state_dict(state["costs"])
+        self._validated = int(state["validated"])
+        self.validation = [(int(step), dict(losses)) for step, losses in state["validation"]]
+
+    def ledger(self) -> Ledger:
+        """Return the costs so far. Deployment needs every parameter of the model and of a backbone in front of it."""
+        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        total = sum(parameter.numel() for parameter in self._assembly.deployable(self.model).parameters())
+        return Ledger(
+            parameters_total=total,
+            parameters_trained=trained,
+            parameters_stored=total,
+            steps=self.step,
+            samples=self.step * self._stream.batch_size,
+            wall_seconds=self._costs.wall_seconds,
+            cpu_seconds=self._costs.cpu_seconds,
+            peak_rss_bytes=self._costs.peak_rss_bytes,
+        )
+
+    def export(self, folder: Path) -> None:
+        """Write ``model.safetensors``, ``config.json`` and ``model.onnx`` of the best weights so far."""
+        context = self.context
+        described = {"plan": context.plan.to_json(), "seed": context.seed, "step": self.step, "backbone": context.backbone}
+        write_model(
+            self._assembly.deployable(self.best_model), self.suite, folder, described, stored=self._assembly.backbone is not None
+        )
+
+
+def _validation_rows(rows: NDArray[np.int64], seeds: Seeds) -> NDArray[np.int64]:
+    rows = np.asarray(rows, dtype=np.int64)
+    if len(rows) <= MAX_VALIDATION_ROWS:
+        return rows
+    return np.sort(seeds.numpy("validation").permutation(rows)[:MAX_VALIDATION_ROWS])
+
+
+def _validation_points(config: TrainConfig, batch_size: int, num_rows: int) -> list[int]:
+    """Return the steps after which to validate: quarters of the horizon at least (the race stops there), eighths if they are cheap."""
+    if config.evaluations == 0 or num_rows == 0:
+        return []
+    affordable = int(VALIDATION_SHARE * 3 * config.max_steps * batch_size / num_rows)
+    count = min(config.evaluations, max(4, affordable), config.max_steps)
+    return sorted({round(config.max_steps * index / count) for index in range(1, count + 1)})

@@ -1,0 +1,98 @@
+"""Keeps the weights that did best on validation; for models that share nothing, of each task by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.training.averaging import copy_sharing
+from graftwork.training.loop import learned_state
+
+__all__ = ["BestWeights", "tensors_by_task"]
+
+_ALL = "all"
+
+
+class BestWeights:
+    """A second set of the weights that learn, in a copy of the model that shares everything else with it.
+
+    Args:
+        model: The model, before its first forward pass. If it has no shared parameters, every task's tensors are kept from the
+            moment that was best for this task; otherwise all are kept from the moment with the lowest mean.
+    """
+
+    def __init__(self, model: SharedModel) -> None:
+        learned = [*(p for p in model.parameters() if p.requires_grad), *model.buffers()]
+        self.model = copy_sharing(model, {id(tensor): tensor.detach().clone() for tensor in learned})
+        self._groups = tensors_by_task(model) or {_ALL: list(learned_state(model))}
+        self._best: dict[str, float] = {}
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether anything was kept yet."""
+        return bool(self._best)
+
+    @torch.no_grad()
+    def offer(self, model: SharedModel, losses: Mapping[str, float]) -> None:
+        """Keep the weights of ``model`` where they are better than what was kept.
+
+        Args:
+            model: The model with the weights to judge (the averaged ones, say).
+            losses: Validation loss per task over that of a constant prediction, so that tasks compare. NaN is never kept.
+        """
+        mean = sum(losses.values()) / len(losses) if losses else 0.0
+        current, kept = learned_state(model), learned_state(self.model)
+        for group, names in self._groups.items():
+            loss = losses.get(group, mean)
+            if loss < self._best.get(group, float("inf")) or (group not in self._best and loss == loss):
+                self._best[group] = loss
+                for name in names:
+                    kept[name].copy_(current[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the kept weights and their losses; nothing before the first :meth:`offer`."""
+        if not self._best:
+            return {}
+        return {"best": dict(self._best), "tensors": dict(learned_state(self.model))}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self._best = {group: float(loss) for group, loss in state.get("best", {}).items()}
+        kept = learned_state(self.model)
+        for name, tensor in state.get("tensors", {}).items():
+            kept[name].copy_(tensor)
+
+
+def tensors_by_task(model: SharedModel) -> dict[str, list[str]]:
+    """Return ``{task: names of its tensors}`` of a model that shares nothing; an empty mapping if anything is shared.
+
+    A buffer belongs to the task that owns all parameters of the smallest module around it.
+    """
+    owner: dict[str, str] = {}
+    ids = {id(parameter): name for name, parameter in model.named_parameters()}
+    for task in model.task_names:
+        for parameter in model.task_parameters(task):
+            owner[ids[id(parameter)]] = task
+    if model.has_shared_representation or set(owner) != set(ids.values()):
+        return {}
+    groups: dict[str, list[str]] = {task: [] for task in model.task_names}
+    for name in learned_state(model):
+        holder = owner.get(name) or _owner_of_buffer(name, owner)
+        if holder is None:
+            return {}
+        groups[holder].append(name)
+    return groups
+
+
+def _owner_of_buffer(name: str, owner: Mapping[str, str]) -> str | None:
+    module = name
+    while "." in module:
+        module = module.rpartition(".")[0]
+        owners = {task for parameter, task in owner.items() if parameter.startswith(f"{module}.")}
+        if owners:
+            return owners.pop() if len(owners) == 1 else None
+    return None

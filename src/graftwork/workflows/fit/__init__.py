@@ -1,0 +1,9 @@
+"""``fit``: which way of learning my tasks is best under my budget?"""
+
+from __future__ import annotations
+
+from graftwork.workflows.fit.fit_run import FitRun, load_run
+from graftwork.workflows.fit.interrupts import RunStopped
+from graftwork.workflows.fit.start import fit
+
+__all__ = ["FitRun", "RunStopped", "fit", "load_run"]

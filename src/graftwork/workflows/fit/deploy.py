@@ -1,0 +1,94 @@
+"""The deployable model of a run: ``model/`` with lineage and model card, ``model.onnx`` beside it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import graftwork
+from graftwork.core.errors import GraftworkError
+from graftwork.core.files import read_json, write_json
+from graftwork.core.records import Lineage
+from graftwork.data.suite import Suite
+from graftwork.workflows.fit.plan_jobs import JobMaker
+from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.fit.race import announce
+from graftwork.workflows.fit.run_folder import RunFolder, utc_now
+
+__all__ = ["deploy_model", "write_card"]
+
+
+def deploy_model(
+    run: RunFolder,
+    suite: Suite,
+    maker: JobMaker,
+    plan: str,
+    seed: int,
+    pool: WorkerPool | InlinePool,
+    stop: Callable[[], StopRequest | None],
+) -> None:
+    """Export the chosen plan's model and complete its folder.
+
+    The model is written beside and renamed, so that ``model/`` is whole or absent.
+
+    Raises:
+        GraftworkError: If the export failed.
+    """
+    job = maker.export(plan, seed, "model.new")
+
+    def listen(event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        announce(run, event, job, details)
+
+    def only_user() -> StopRequest | None:
+        asked = stop()
+        return asked if asked in ("keep", "kill") else None
+
+    fresh, final = run.path / "model.new", run.path / "model"
+    if (final / "config.json").exists() and (run.path / "model.onnx").exists() and not fresh.exists():
+        return
+    if not (fresh / "exported.json").exists():  # an earlier export was cut
+        shutil.rmtree(run.job(job["id"]), ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+    answer = pool.run([job], listener=listen, stop=only_user).get(job["id"], {"status": "stopped", "message": "stopped"})
+    if answer["status"] != "ok":
+        raise GraftworkError(str(answer["message"]))
+    config = read_json(fresh / "config.json") if (fresh / "config.json").exists() else {}
+    config = {
+        "format": "graftwork-model-1",
+        "plan": maker.plans[plan].to_json(),
+        "tasks": [task.to_json() for task in suite.tasks],
+        "outputs": list(suite.task_names),
+        "modality": suite.modality,
+        "encoder": dict(suite.encoder),
+        **config,
+    }
+    write_json(fresh / "config.json", config)
+    lineage = Lineage(
+        made_by=f"graftwork fit {graftwork.__version__}",
+        command=run.state["command"],
+        plan=plan,
+        seed=seed,
+        inputs={**suite.sources, "suite": suite.fingerprint()},
+        bases=answer.get("bases", {}),
+        licences={**suite.credits, **answer.get("licences", {})},
+        versions={key: str(value) for key, value in run.state.get("machine", {}).items()},
+        created=utc_now(),
+    ).to_json()
+    write_json(fresh / "lineage.json", lineage)
+    if (fresh / "model.onnx").exists():
+        os.replace(fresh / "model.onnx", run.path / "model.onnx")
+    (fresh / "exported.json").unlink(missing_ok=True)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(fresh, final)
+
+
+def write_card(run: RunFolder, result: Mapping[str, Any]) -> None:
+    """Write ``model/README.md``, the model card, from the result and the model's lineage."""
+    from graftwork.reporting.model_card import write_model_card
+
+    folder = run.path / "model"
+    if (folder / "lineage.json").exists():
+        write_model_card(result, folder / "README.md", lineage=read_json(folder / "lineage.json"))

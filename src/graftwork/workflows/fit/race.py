@@ -1,0 +1,253 @@
+"""The race: rungs of successive halving, then finals on several seeds, controls and affinity in one queue.
+
+The race knows plans as data and learners as jobs. Calling it again after an interruption walks the same way: jobs that are finished
+answer from their folders, and every decision depends on their results and the stored schedule only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftwork.core.errors import GraftworkError
+from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
+from graftwork.workflows.fit.jobs import Job
+from graftwork.workflows.fit.plan_jobs import JobMaker
+from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
+from graftwork.workflows.fit.run_folder import RunFolder
+from graftwork.workflows.fit.schedule import RUNGS, SHARED_FAMILIES, Schedule
+
+__all__ = ["MAX_CONTROL_TASKS", "Race", "RaceOutcome", "announce"]
+
+MAX_CONTROL_TASKS = 8
+Result = Mapping[str, Any]
+Stop = Callable[[], StopRequest | None]
+
+
+@dataclass(slots=True)
+class RaceOutcome:
+    """What the verdict is made of."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """One record for each job of rungs and finals, as ``race`` of ``result.json``."""
+    finals: dict[str, dict[int, Job]] = field(default_factory=dict)
+    """``{plan: {seed: finished job}}``."""
+    controls: dict[str, dict[int, Job]] = field(default_factory=dict)
+    """``{task: {seed: finished job}}``."""
+    control_plan: str | None = None
+    affinity: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+class Race:
+    """Runs the schedule.
+
+    Args:
+        run: The run folder.
+        suite: The suite.
+        plans: Plans that race, by name, in the order of the portfolio.
+        schedule: Horizons and seeds.
+        maker: Makes the jobs.
+        pool: Runs them.
+        stop: Asked several times a second: ``finish`` when the time is up, ``keep`` or ``kill`` on Ctrl-C.
+    """
+
+    def __init__(
+        self,
+        run: RunFolder,
+        suite: Suite,
+        plans: Mapping[str, Plan],
+        schedule: Schedule,
+        maker: JobMaker,
+        pool: WorkerPool | InlinePool,
+        stop: Stop,
+    ) -> None:
+        self._run, self._suite, self._plans, self._schedule = run, suite, dict(plans), schedule
+        self._maker, self._pool, self._stop = maker, pool, stop
+        self.outcome = RaceOutcome()
+
+    def run(self) -> RaceOutcome:
+        """Run everything; ends early, with what is there, when ``stop`` says so.
+
+        Raises:
+            GraftworkError: If no plan survived the first rung.
+        """
+        names = [name for name in self._plans if name in self._schedule.horizons]
+        scores: dict[str, float] = {}
+        results: dict[str, Result] = {}
+        for rung in range(len(RUNGS)):
+            found = self._rung(rung, names)
+            new = rung_scores(self._suite, self._plans, found)
+            if not new:
+                if rung == 0 and self._stop() in (None, "finish"):
+                    raise GraftworkError(self._why_nothing(found))
+                break
+            results |= found
+            # a plan that a deadline kept from this rung goes on with its score of the rung before
+            late = {name: scores[name] for name in names if name not in found and name in scores} if rung else {}
+            scores = {**late, **new}
+            racing = {name: self._plans[name] for name in self._plans if name in scores}
+            last = rung == len(RUNGS) - 1
+            names = finalists_of(racing, scores, self._schedule.finalists) if last else survivors_of(racing, scores)
+            self._run.emit("rung", rung=rung, scores=scores, kept=names, left=[name for name in racing if name not in names])
+        if self._stop() not in ("keep", "kill"):
+            self._finals(names, scores, results)
+        return self.outcome
+
+    def _rung(self, rung: int, names: Sequence[str]) -> dict[str, Result]:
+        jobs = {name: self._maker.rung(name, rung) for name in names}
+        self._run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(names))
+        answers = self._pool.run(self._longest_first(jobs.values()), listener=self._listen, stop=self._stop)
+        found: dict[str, Result] = {name: answers[job["id"]] for name, job in jobs.items() if job["id"] in answers}
+        scores = rung_scores(self._suite, self._plans, found)
+        for name, result in found.items():
+            self._record(rung, name, 0, result, scores.get(name))
+        for job in jobs.values():
+            if job.get("continues") and answers.get(job["id"], {}).get("status") == "ok":
+                self._run.drop_checkpoint(job["continues"])
+        return found
+
+    def _finals(self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]) -> None:
+        tasks = self._control_plan_and_tasks(names, scores, results)
+        first = {name: self._maker.final(name, 0) for name in names}
+        queue = self._longest_first(first.values())
+        finals = [(name, 0, first[name]) for name in names]
+        controls: list[tuple[str, int, Job]] = []
+        plan = self.outcome.control_plan
+        if plan is not None:
+            queue.append(self._maker.affinity(plan, self._suite.task_names))
+        for position, seed in enumerate(self._schedule.seeds):
+            more = {name: self._maker.final(name, seed) for name in names} if seed != 0 else {}
+            finals += [(name, seed, job) for name, job in more.items()]
+            checks = []
+            if plan is not None and position < self._schedule.control_seeds:
+                order = list(self._suite.task_names)
+                checks = [(task, seed, self._maker.control(plan, task, order.index(task), seed)) for task in tasks]
+            controls += checks
+            queue += [*self._longest_first(more.values()), *(job for _, _, job in checks)]
+        self._run.emit("phase", phase="finals", jobs=len(queue), plans=list(names), control_plan=plan, control_tasks=tasks)
+        answers = self._pool.run(queue, listener=self._listen, stop=self._stop)
+        if self._stop() == "finish":
+            answers |= self._judge_now(names, first, answers)
+        if self._stop() in ("keep", "kill"):
+            return
+        self._collect(finals, controls, answers, len(queue))
+
+    def _judge_now(
+        self, names: Sequence[str], first: Mapping[str, Job], answers: Mapping[str, Result]
+    ) -> dict[str, dict[str, Any]]:
+        """Time is up: finalists that have not even one final are judged as far as they came."""
+        open_names = [name for name in names if answers.get(first[name]["id"], {}).get("status") in (None, "stopped")]
+        jobs = [self._maker.final(name, 0, now=True) for name in open_names if self._has_checkpoint(first[name])]
+        if not jobs:
+            return {}
+
+        def only_user() -> StopRequest | None:
+            asked = self._stop()
+            return asked if asked in ("keep", "kill") else None
+
+        return self._pool.run(jobs, listener=self._listen, stop=only_user)
+
+    def _has_checkpoint(self, job: Job) -> bool:
+        ids = [job["id"], job.get("continues") or job["id"]]
+        return any((self._run.job(name) / "checkpoint.json").exists() for name in ids)
+
+    def _control_plan_and_tasks(
+        self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]
+    ) -> list[str]:
+        reference = next((name for name in names if self._plans[name].family == "separate"), None)
+        plans = {name: self._plans[name] for name in names}
+        plan = best_of(SHARED_FAMILIES, plans, scores)
+        if plan is None or reference is None or len(self._suite.tasks) < 2:
+            return []
+        self.outcome.control_plan = plan
+        changes = task_changes(self._suite, results[plan]["validation"], results[reference]["validation"])
+        if len(changes) > MAX_CONTROL_TASKS:
+            self.outcome.warnings.append(
+                f"The control with shuffled companions was made for {MAX_CONTROL_TASKS} of {len(changes)} tasks, those with the largest "
+                "gains and losses."
+            )
+        return control_tasks(changes, MAX_CONTROL_TASKS)
+
+    def _collect(
+        self,
+        finals: Sequence[tuple[str, int, Job]],
+        controls: Sequence[tuple[str, int, Job]],
+        answers: Mapping[str, Result],
+        asked: int,
+    ) -> None:
+        missing = 0
+        by_seed: dict[int, dict[str, Result]] = {}
+        for name, seed, job in finals:
+            result = answers.get(job["id"])
+            if result is not None and result["status"] == "ok":
+                self.outcome.finals.setdefault(name, {})[seed] = job
+            if result is not None:
+                by_seed.setdefault(seed, {})[name] = result
+            missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
+        for seed, found in by_seed.items():
+            scores = rung_scores(self._suite, self._plans, found)
+            for name, result in found.items():
+                self._record(len(RUNGS), name, seed, result, scores.get(name))
+        for task, seed, job in controls:
+            result = answers.get(job["id"])
+            if result is not None and result["status"] == "ok" and not result.get("cut"):
+                self.outcome.controls.setdefault(task, {})[seed] = job
+            missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
+        if self.outcome.control_plan is not None:
+            job = self._maker.affinity(self.outcome.control_plan, self._suite.task_names)
+            self.outcome.affinity = answers.get(job["id"], {}).get("affinity")
+        if missing:
+            self.outcome.warnings.append(
+                f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut or left out. The verdict rests "
+                "on what was finished; give more time with --time-limit."
+            )
+
+    def _longest_first(self, jobs: Any) -> list[Job]:
+        """Return jobs so that the longest begin first: workers then end at about the same time."""
+        costs = self._run.state.get("estimates", {})
+
+        def seconds(job: Job) -> float:
+            return job["until"] * float(costs.get(job["plan"]["name"], {}).get("seconds_per_step", 0.0))
+
+        return sorted(jobs, key=seconds, reverse=True)
+
+    def _record(self, rung: int, plan: str, seed: int, result: Result, score: float | None) -> None:
+        self.outcome.history.append(
+            {
+                "rung": rung,
+                "plan": plan,
+                "seed": seed,
+                "steps": result.get("steps", 0),
+                "status": result["status"],
+                "message": result.get("message", ""),
+                "validation": result.get("validation", {}),
+                "score": score,
+                "seconds": result.get("seconds", 0.0),
+            }
+        )
+
+    def _listen(self, event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+        announce(self._run, event, job, details)
+
+    def _why_nothing(self, found: Mapping[str, Result]) -> str:
+        reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]
+        listed = "".join(f"\n  - {reason}" for reason in reasons)
+        return f"No plan survived the first rung, so there is nothing to compare.{listed}\nSee {self._run.path / 'log.jsonl'}."
+
+
+def announce(run: RunFolder, event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    """Turn what the pool tells into an event of the run."""
+    plan = job.get("plan", {}).get("name", "") if isinstance(job.get("plan"), Mapping) else ""
+    fields = {"job": job["id"], "kind": job.get("kind", ""), "phase": job.get("phase", ""), "plan": plan}
+    fields |= {"seed": job.get("seed", 0), "task": job.get("keep_task"), "until": job.get("until", 0)}
+    if event == "progress":
+        run.emit("progress", log=False, step=details.get("step", 0), **fields)
+    elif event == "start":
+        run.emit("job-start", **fields)
+    else:
+        keys = ("status", "message", "steps", "seconds", "validation", "cut")
+        run.emit("job-end", **fields, **{key: details[key] for key in keys if key in details})

@@ -1,0 +1,78 @@
+"""Who is ahead, who stays: scores of a rung from validation metrics, and the choice of survivors. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
+from graftwork.evaluation.delta_m import relative_change
+from graftwork.evaluation.metrics import default_metric
+from graftwork.workflows.fit.job_data import primary_scores
+from graftwork.workflows.fit.schedule import REFERENCE_FAMILIES, SHARED_FAMILIES
+
+__all__ = ["best_of", "control_tasks", "finalists_of", "rung_scores", "survivors_of", "task_changes"]
+
+
+def task_changes(suite: Suite, validation: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
+    """Return the relative change of each task's primary validation metric, percent, positive is better; NaN if unknown."""
+    values, base = primary_scores(dict(validation), suite), primary_scores(dict(reference), suite)
+    return {task.name: relative_change(default_metric(task), values[task.name], base[task.name]) for task in suite.tasks}
+
+
+def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the score of every plan that ended well: mean relative change against the separate models at the same rung.
+
+    Args:
+        suite: The suite.
+        plans: Plans by name.
+        results: ``{plan: job result}``.
+
+    Returns:
+        Percent; plans without any usable metric are missing. If the separate models themselves failed, the first plan that did not
+        takes their place.
+    """
+    fine = {name: result for name, result in results.items() if result["status"] == "ok"}
+    reference = next((name for name in fine if plans[name].family == "separate"), next(iter(fine), None))
+    scores = {}
+    for name, result in fine.items():
+        changes = task_changes(suite, result["validation"], fine[reference]["validation"]) if reference else {}
+        known = [value for value in changes.values() if math.isfinite(value)]
+        if known:
+            scores[name] = sum(known) / len(known)
+    return scores
+
+
+def best_of(families: Sequence[str], plans: Mapping[str, Plan], scores: Mapping[str, float]) -> str | None:
+    """Return the plan of some families with the best score; the earlier one in a tie; None if there is none."""
+    names = [name for name in plans if plans[name].family in families and name in scores]
+    return max(names, key=lambda name: scores[name]) if names else None
+
+
+def _references(plans: Mapping[str, Plan], scores: Mapping[str, float]) -> list[str]:
+    families = [(family,) for family in REFERENCE_FAMILIES] + [SHARED_FAMILIES]
+    found = [best_of(family, plans, scores) for family in families]
+    return [name for name in found if name is not None]
+
+
+def survivors_of(plans: Mapping[str, Plan], scores: Mapping[str, float]) -> list[str]:
+    """Return the better half of the plans, and the references, in the order of the portfolio."""
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    kept = set(ranked[: math.ceil(len(ranked) / 2)]) | set(_references(plans, scores))
+    return [name for name in plans if name in kept]
+
+
+def finalists_of(plans: Mapping[str, Plan], scores: Mapping[str, float], number: int) -> list[str]:
+    """Return the best ``number`` plans, and the references, in the order of the portfolio."""
+    ranked = sorted(scores, key=lambda name: -scores[name])
+    kept = set(ranked[:number]) | set(_references(plans, scores))
+    return [name for name in plans if name in kept]
+
+
+def control_tasks(changes: Mapping[str, float], most: int) -> list[str]:
+    """Return the tasks whose control is worth its time: those with the largest gain or loss, in the order of the suite."""
+    ranked = sorted(changes, key=lambda name: -abs(changes[name]) if math.isfinite(changes[name]) else math.inf)
+    kept = set(ranked[:most])
+    return [name for name in changes if name in kept]

@@ -1,0 +1,238 @@
+"""The schedule: who trains how long, decided once before the race and stored, so that a resumed run repeats it.
+
+All plans that start from scratch share one horizon, so that the comparison with separate models is one at equal steps. Plans that
+are much dearer per step (fully tuned backbones) get fewer steps rather than nothing; plans that cannot even see every row once are
+left out, and the reason is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from graftwork.core.records import Plan
+
+__all__ = ["REFERENCE_FAMILIES", "RUNGS", "SHARED_FAMILIES", "Estimate", "Schedule", "make_schedule"]
+
+RUNGS = (0.25, 0.5)
+"""Shares of the horizon after which plans are compared and the worse half leaves."""
+REFERENCE_FAMILIES = ("separate", "trees", "frozen")
+"""The best plan of each of these families is never left behind: the verdict needs them."""
+SHARED_FAMILIES = ("sharing", "balancing")
+"""Families of which the best plan gets the control with shuffled companions."""
+FINALISTS = 3
+MAX_EPOCHS = 60
+MIN_STEPS = 8
+SLOWEST = 2.0
+"""A plan may take this many times the seconds of the reference before its horizon is cut."""
+VALIDATIONS = 8
+"""How often a learner looks at its validation rows in one training, for the cost model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a few steps of a plan cost."""
+
+    plan: str
+    seconds_per_step: float = 0.0
+    setup_seconds: float = 0.0
+    """Building the model and reading the suite, with warm caches."""
+    eval_seconds: float = 0.0
+    """One pass over the validation rows."""
+    steps_per_epoch: float = 1.0
+    parameters: int = 0
+    peak_rss_bytes: int = 0
+    latency_ms: float = 0.0
+    kept: bool = True
+    reason: str = ""
+    """Why it is left out or cut; empty if it is not."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that :meth:`from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        return cls(**value)
+
+    def seconds(self, horizon: float, share: float = 1.0) -> float:
+        """Return the seconds of a job that trains ``share`` of ``horizon`` steps."""
+        return self.setup_seconds + share * horizon * self.seconds_per_step + (1.5 + VALIDATIONS * share) * self.eval_seconds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Schedule:
+    """The race as decided before it starts."""
+
+    horizons: Mapping[str, int]
+    """Steps of a full training, by plan, in the order of the portfolio."""
+    seeds: tuple[int, ...]
+    control_seeds: int
+    """Seeds of the shuffled control, at least 1."""
+    finalists: int = FINALISTS
+    seconds: float = 0.0
+    """Expected seconds until the verdict."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Plans that were too dear, with the reason."""
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that :meth:`from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**fields)
+
+    def rung_steps(self, plan: str, rung: int) -> int:
+        """Return the step at which a plan stops at a rung (0 is the first)."""
+        return max(1, round(self.horizons[plan] * RUNGS[rung]))
+
+
+def _fixed_horizon(plan: Plan) -> int | None:
+    """Return the horizon that a plan sets for itself (boosting rounds, say)."""
+    own = plan.training.get("max_steps")
+    return int(own) if own is not None else None
+
+
+def _horizons(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: float) -> dict[str, int]:
+    reference = max((costs[plan.name].seconds_per_step for plan in plans if plan.family == "separate"), default=0.0)
+    most = SLOWEST * common * reference if reference > 0 else math.inf
+    horizons = {}
+    for plan in plans:
+        cost = costs[plan.name]
+        ceiling = max(MIN_STEPS, MAX_EPOCHS * cost.steps_per_epoch)
+        own = _fixed_horizon(plan)
+        steps = float(own) if own is not None else min(common, ceiling)
+        affordable = most / max(cost.seconds_per_step, 1e-9)
+        if plan.source == "pretrained":
+            # heads on frozen features are nearly free: they may use up to the time that the reference takes, a dear one gets less
+            steps = min(ceiling, max(steps, affordable / SLOWEST))
+        if own is not None or plan.source == "pretrained":
+            steps = min(steps, max(affordable, MIN_STEPS))
+        horizons[plan.name] = max(MIN_STEPS, int(steps))
+    return horizons
+
+
+def _total_seconds(
+    plans: Sequence[Plan],
+    costs: Mapping[str, Estimate],
+    horizons: Mapping[str, int],
+    *,
+    seeds: int,
+    control_tasks: int,
+    control_seeds: int,
+    workers: int,
+) -> float:
+    """Return the expected seconds of rungs, finals, controls and affinity on ``workers`` processes."""
+    whole = {plan.name: costs[plan.name].seconds(horizons[plan.name]) for plan in plans}
+
+    def share(plan: Plan, part: float) -> float:
+        return costs[plan.name].seconds(horizons[plan.name], part)
+
+    families = {plan.family for plan in plans}
+    references = [next(plan for plan in plans if plan.family == family) for family in REFERENCE_FAMILIES if family in families]
+    others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
+    total = sum(share(plan, RUNGS[0]) for plan in plans)
+    second = references + others[: math.ceil(len(plans) / 2)]
+    total += sum(share(plan, RUNGS[1] - RUNGS[0]) for plan in second)
+    # who survives is not known yet: count the dearer of the possible finalists half, the mean half
+    free = max(0, min(FINALISTS, len(others)))
+    dear = sum(whole[plan.name] for plan in others[:free])
+    mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
+    finals = sum(whole[plan.name] for plan in references) + (dear + mean) / 2
+    total += finals * (seeds - RUNGS[1])
+    shared = [plan for plan in plans if plan.family in SHARED_FAMILIES]
+    if shared:
+        cost = sum(whole[plan.name] for plan in shared) / len(shared)
+        total += cost * (control_tasks * control_seeds + 0.4)
+    longest = max(whole.values(), default=0.0)
+    return max(total / max(workers, 1), longest)
+
+
+def make_schedule(
+    plans: Sequence[Plan],
+    estimates: Mapping[str, Estimate],
+    *,
+    seeds: Sequence[int],
+    steps: int | None,
+    seconds: float | None,
+    workers: int,
+    control_tasks: int,
+) -> Schedule:
+    """Decide horizons so that the whole race fits.
+
+    Args:
+        plans: Plans that may run, in the order of the portfolio.
+        estimates: Their costs.
+        seeds: Seeds of the finals.
+        steps: Horizon that the user fixed; None lets the time decide.
+        seconds: Seconds left for the race; None: no limit.
+        workers: Processes that train at the same time.
+        control_tasks: Number of tasks that get the shuffled control.
+
+    Returns:
+        The schedule; with ``steps`` it depends on nothing measured.
+    """
+    plans, left_out, notes = list(plans), {}, []
+    settings = {"seeds": len(seeds), "control_tasks": control_tasks, "workers": workers}
+    if steps is not None:
+        horizons = {plan.name: _fixed_horizon(plan) or steps for plan in plans}
+        expected = _total_seconds(plans, estimates, horizons, control_seeds=len(seeds), **settings)
+        return Schedule(horizons=horizons, seeds=tuple(seeds), control_seeds=len(seeds), seconds=expected)
+
+    budget = math.inf if seconds is None else seconds
+    epoch = max((estimates[plan.name].steps_per_epoch for plan in plans if plan.source == "scratch"), default=1.0)
+
+    def expected_at(common: float, control_seeds: int) -> float:
+        return _total_seconds(plans, estimates, _horizons(plans, estimates, common), control_seeds=control_seeds, **settings)
+
+    while expected_at(max(2 * epoch, MIN_STEPS), 1) > budget:
+        droppable = [plan for plan in plans if plan.family != "separate"]
+        if len(droppable) <= 1:
+            break
+        dearest = max(droppable, key=lambda plan: estimates[plan.name].seconds(max(2 * epoch, MIN_STEPS)))
+        left_out[dearest.name] = (
+            f"too dear: {estimates[dearest.name].seconds_per_step:.2g} s a step do not fit into the time limit"
+        )
+        plans.remove(dearest)
+    low, high = float(MIN_STEPS), max(MAX_EPOCHS * epoch, MIN_STEPS)
+    control_seeds = len(seeds) if expected_at(high, len(seeds)) <= budget else 1
+    if expected_at(high, control_seeds) <= budget:
+        low = high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if expected_at(middle, control_seeds) <= budget else (low, middle)
+    horizons = _horizons(plans, estimates, low)
+    for plan in list(plans):
+        cost = estimates[plan.name]
+        if (
+            plan.family != "separate"
+            and _fixed_horizon(plan) is None
+            and horizons[plan.name] < min(cost.steps_per_epoch, horizons[plans[0].name])
+        ):
+            left_out[plan.name] = (
+                f"too dear: {cost.seconds_per_step:.2g} s a step allow only {horizons[plan.name]} steps, fewer than the "
+                f"{math.ceil(cost.steps_per_epoch)} that show every row once"
+            )
+            plans.remove(plan)
+    horizons = {plan.name: horizons[plan.name] for plan in plans}
+    if low < 2 * epoch:
+        notes.append(
+            "The time limit is short for this suite: the models see every row less than twice. Give more with --time-limit."
+        )
+    expected = _total_seconds(plans, estimates, horizons, control_seeds=control_seeds, **settings)
+    return Schedule(
+        horizons=horizons,
+        seeds=tuple(seeds),
+        control_seeds=control_seeds,
+        seconds=expected,
+        left_out=left_out,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,242 @@
+"""One ``fit`` from data to result: open, estimate, schedule, race, verdict, model, report; each step stored before the next begins."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import graftwork
+from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.files import read_json, write_json
+from graftwork.core.records import Modality, Plan
+from graftwork.data.suite import Suite
+from graftwork.workflows.fit.estimation import estimate_plans
+from graftwork.workflows.fit.finish import finish_run
+from graftwork.workflows.fit.interrupts import StopSwitch
+from graftwork.workflows.fit.plan_jobs import JobMaker
+from graftwork.workflows.fit.pool import InlinePool, WorkerPool, make_pool
+from graftwork.workflows.fit.race import MAX_CONTROL_TASKS, Race
+from graftwork.workflows.fit.run_folder import RunFolder, default_cache_folder
+from graftwork.workflows.fit.schedule import SHARED_FAMILIES, Estimate, Schedule, make_schedule
+from graftwork.workflows.fit.settings import FitSettings
+from graftwork.workflows.portfolio import portfolio
+
+__all__ = ["FitSession"]
+
+BUDGET_SHARE = 0.85
+"""Share of the time limit that the schedule plans to use; the rest is for what estimates do not see."""
+DEADLINE_SHARE = 0.96
+"""Share of the time limit at which trainings are cut; the rest is for the verdict."""
+
+
+class FitSession:
+    """Runs or resumes one ``fit`` in its folder.
+
+    Args:
+        run: The run folder, created or opened, locked.
+        settings: What the user asked for.
+        data: A DataFrame, a Suite or whatever else :func:`graftwork.data.ingest.open_suite` takes; None reads ``settings.source``.
+    """
+
+    def __init__(self, run: RunFolder, settings: FitSettings, data: Any = None) -> None:
+        self.run, self.settings = run, settings
+        self._data = data
+        self.stop = StopSwitch(self._is_late)
+        self._clock_saved = 0.0
+
+    def go(self, *, dry_run: bool = False) -> dict[str, Any] | None:
+        """Do everything that is not done yet.
+
+        Returns:
+            The result, as ``result.json``; None after a dry run.
+
+        Raises:
+            RunStopped: If the user stopped it; finished work is kept.
+        """
+        clock = self.run.path / "clock.json"
+        self.run.start_clock(float(read_json(clock)["seconds"]) if clock.exists() else 0.0)
+        with self.stop.listen():
+            self.stop.on_press = lambda presses: self.run.emit("stopping", presses=presses)
+            suite = self._open_suite()
+            self._pause_point()
+            pool = make_pool(self.run.path, self.settings.num_workers)
+            try:
+                if "schedule" not in self.run.state:
+                    self._plan_race(suite, pool)
+                    self._pause_point()
+                schedule = Schedule.from_json(self.run.state["schedule"])
+                plans = {value["name"]: Plan.from_json(value) for value in self.run.state["plans"]}
+                self.run.emit("schedule", **self.run.state["schedule"], workers=max(1, self.settings.num_workers))
+                if dry_run:
+                    return None
+                maker = self._maker(plans, schedule)
+                outcome = Race(self.run, suite, plans, schedule, maker, pool, self.stop).run()
+                self._pause_point()
+                result = finish_run(self.run, self.settings, suite, plans, schedule, maker, outcome, pool, self.stop)
+                self._pause_point()
+            finally:
+                pool.close()
+                self._save_clock()
+        self.run.save(state="done")
+        self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
+        return result
+
+    def _is_late(self) -> bool:
+        """Whether the time limit is nearly used up; also remembers the time used, for a resume after a kill."""
+        limit = self.settings.time_limit
+        if limit is None:
+            return False
+        if self.run.seconds_used() - self._clock_saved > 5.0:
+            self._save_clock()
+        return self.run.seconds_used() > DEADLINE_SHARE * limit
+
+    def _save_clock(self) -> None:
+        self._clock_saved = self.run.seconds_used()
+        write_json(self.run.path / "clock.json", {"seconds": round(self._clock_saved, 1)})
+
+    def _pause_point(self) -> None:
+        self.stop.raise_if_pressed(str(self.run.path))
+
+    def _open_suite(self) -> Suite:
+        from graftwork.data.store import is_stored_suite, load_suite, save_suite
+
+        if is_stored_suite(self.run.suite):
+            suite = load_suite(self.run.suite)
+        else:
+            from graftwork.data.ingest import open_suite
+
+            if self._data is None and self.settings.source == "<data>":
+                raise DataError(
+                    f"The run in {self.run.path} was stopped before its data was stored. Call fit with the data again."
+                )
+            settings = self.settings
+            suite = open_suite(
+                self._data if self._data is not None else settings.source,
+                targets=list(settings.targets) if settings.targets else None,
+                labels=settings.labels,
+                text=settings.text,
+                group=settings.group,
+                task_kinds=dict(settings.task_kinds) or None,
+                image_size=settings.image_size,
+                seed=settings.seed,
+            )
+            save_suite(suite, self.run.suite)
+            self.run.save(state="suite")
+        self.run.emit(
+            "suite",
+            name=suite.name,
+            modality=suite.modality,
+            rows=len(suite),
+            splits={name: len(rows) for name, rows in suite.splits.items()},
+            tasks=[task.to_json() for task in suite.tasks],
+            notes=list(suite.notes),
+        )
+        return suite
+
+    def _plan_race(self, suite: Suite, pool: WorkerPool | InlinePool) -> None:
+        """Choose plans, estimate their costs, decide the schedule, and store all of it."""
+        plans = portfolio(suite.modality, len(suite.tasks), self.settings.plans)
+        extra = [Plan.from_json(value) for value in self.run.state.get("extra_plans", ())]
+        if any(plan.family == "separate" for plan in extra):  # the user's own reference takes the place of ours
+            plans = [plan for plan in plans if plan.family != "separate"]
+        known = {plan.name for plan in plans}
+        clash = [plan.name for plan in extra if plan.name in known]
+        if clash:
+            raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
+        plans += extra
+        plans.sort(key=lambda plan: plan.family != "separate")
+        backbone, reason = self._backbone(suite.modality)
+        left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
+        racing = [plan for plan in plans if plan.name not in left_out]
+        self.run.save(backbone=backbone)
+        maker = self._maker({plan.name: plan for plan in racing}, Schedule(horizons={}, seeds=(), control_seeds=1))
+        estimates = estimate_plans(self.run, racing, self.settings, maker, pool, self._user_stop)
+        self._pause_point()
+        kept = [plan for plan in racing if estimates[plan.name].kept]
+        limit = self.settings.time_limit
+        controls = min(len(suite.tasks), MAX_CONTROL_TASKS) if any(plan.family in SHARED_FAMILIES for plan in kept) else 0
+        schedule = make_schedule(
+            kept,
+            estimates,
+            seeds=list(range(self.settings.seeds)),
+            steps=self.settings.steps,
+            seconds=None if limit is None else max(1.0, BUDGET_SHARE * limit - self.run.seconds_used()),
+            workers=max(1, self.settings.num_workers),
+            control_tasks=controls,
+        )
+        left_out |= schedule.left_out
+        stored = {}
+        for plan in plans:
+            estimate = estimates.get(plan.name, Estimate(plan=plan.name))
+            if plan.name in left_out:
+                estimate = replace(estimate, kept=False, reason=left_out[plan.name])
+            horizon = schedule.horizons.get(plan.name, 0)
+            stored[plan.name] = {
+                **estimate.to_json(),
+                "seconds": estimate.seconds(horizon) if horizon else 0.0,
+                "horizon": horizon,
+            }
+            self.run.emit("estimate", **stored[plan.name])
+        self.run.save(
+            state="scheduled",
+            estimates=stored,
+            plans=[plan.to_json() for plan in plans],
+            schedule=schedule.to_json(),
+            machine=_machine(),
+        )
+
+    def _user_stop(self) -> Any:
+        """While estimating, only the user stops: without estimates there is nothing to cut."""
+        return self.stop() if self.stop.presses else None
+
+    def _backbone(self, modality: Modality) -> tuple[str, str]:
+        """Return the pretrained backbone, or an empty name and the reason why there is none."""
+        from graftwork.nn.backbones.catalog import default_backbone, list_backbones
+
+        asked = self.settings.backbone
+        if asked == "none":
+            return "", "left out with --backbone none"
+        if asked:
+            return asked, ""
+        found = default_backbone(modality)
+        if found:
+            return found, ""
+        commands = [info.install for info in list_backbones(modality) if info.pretrained and info.install]
+        return (
+            "",
+            f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
+        )
+
+    def _maker(self, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
+        return JobMaker(
+            plans=plans,
+            schedule=schedule,
+            cache=str(default_cache_folder()),
+            backbone=self.run.state.get("backbone", ""),
+            root_seed=self.settings.seed,
+            overrides=self.settings.overrides,
+            checkpoint_seconds=self.settings.checkpoint_seconds,
+        )
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the numbers were measured on."""
+    from importlib import metadata
+
+    from graftwork.workflows.fit.settings import available_cores
+
+    versions = {}
+    for package in ("torch", "numpy", "lightgbm", "onnxruntime"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cores": available_cores(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "graftwork": graftwork.__version__,
+        **versions,
+    }

@@ -1,0 +1,131 @@
+"""What the user asked for, as one frozen record that is written into the run folder and read back on resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from graftwork.core.errors import ConfigError
+from graftwork.workflows.quantities import parse_bytes, parse_count, parse_milliseconds, parse_seconds
+
+__all__ = ["DEFAULT_TIME_LIMIT", "FitSettings", "available_cores"]
+
+DEFAULT_TIME_LIMIT = 300.0
+"""Seconds that ``fit`` may take if neither a time limit nor a number of steps is given."""
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitSettings:
+    """Settings of one ``fit``. Everything here is JSON."""
+
+    source: str = "emoji"
+    """Path or name of an embedded suite; ``"<data>"`` if the caller handed in an object."""
+    targets: tuple[str, ...] | None = None
+    labels: str | None = None
+    text: str | None = None
+    group: str | None = None
+    task_kinds: Mapping[str, str] = field(default_factory=dict)
+    image_size: int | None = None
+    time_limit: float | None = None
+    """Seconds for everything up to the verdict; None: no limit."""
+    steps: int | None = None
+    """Optimiser steps of a full training; None: as many as fit into the time limit."""
+    seeds: int = 3
+    """Seeds of every finalist, at least 1."""
+    plans: tuple[str, ...] | None = None
+    """Names of plans, ``all``, ``+name`` (besides the defaults), or paths of TOML files with plans; None: the defaults."""
+    backbone: str | None = None
+    """Pretrained backbone (see ``graftwork backbones``); ``"none"`` leaves pretrained plans out; None takes the default one."""
+    max_params: int | None = None
+    """Most parameters to store."""
+    max_latency: float | None = None
+    """Most milliseconds for one row."""
+    max_memory: int | None = None
+    """Most bytes of resident memory while training."""
+    workers: int | None = None
+    """Processes that train at the same time; None: one for each core; 0: in this process."""
+    seed: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings stronger than those of every plan."""
+    checkpoint_seconds: float = 20.0
+    """Longest time whose work a kill may undo."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.steps is not None and self.steps < 4:
+            problems.append(f"steps must be at least 4 (the race stops at a quarter and a half of it); got {self.steps}")
+        if not 1 <= self.seeds <= 100:
+            problems.append(f"seeds must be between 1 and 100; got {self.seeds}")
+        if self.workers is not None and self.workers < 0:
+            problems.append(f"workers must be at least 0; got {self.workers}")
+        if problems:
+            raise ConfigError("Some settings cannot be used.", problems)
+
+    @property
+    def num_workers(self) -> int:
+        """Number of worker processes; 0 runs the jobs in this process."""
+        return available_cores() if self.workers is None else self.workers
+
+    @classmethod
+    def of_user(
+        cls,
+        source: str,
+        *,
+        targets: str | Sequence[str] | None = None,
+        task_kinds: Mapping[str, str] | None = None,
+        time_limit: float | str | None = None,
+        steps: int | None = None,
+        plans: str | Sequence[str] | None = None,
+        max_params: float | str | None = None,
+        max_latency: float | str | None = None,
+        max_memory: float | str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        **others: Any,
+    ) -> Self:
+        """Build settings from what people write: ``"6m"``, ``"5M"``, ``"a,b,c"``.
+
+        Raises:
+            ConfigError: If a value cannot be read.
+        """
+        limit = parse_seconds(time_limit) if time_limit is not None else (None if steps is not None else DEFAULT_TIME_LIMIT)
+        return cls(
+            source=source,
+            targets=_names(targets),
+            task_kinds=dict(task_kinds or {}),
+            time_limit=limit,
+            steps=steps,
+            plans=_names(plans),
+            max_params=parse_count(max_params) if max_params is not None else None,
+            max_latency=parse_milliseconds(max_latency) if max_latency is not None else None,
+            max_memory=parse_bytes(max_memory) if max_memory is not None else None,
+            overrides=dict(overrides or {}),
+            **others,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that :meth:`from_json` reads back."""
+        return {key: list(item) if isinstance(item, tuple) else item for key, item in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object."""
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**fields)
+
+
+def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return comma-separated names as a tuple."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(part.strip() for part in parts if part.strip())

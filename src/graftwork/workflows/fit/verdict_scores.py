@@ -1,0 +1,139 @@
+"""Scores of all finalists on the test rows and on every resample of them: what the verdict's statements are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
+from graftwork.core.records import Interval, Scores
+from graftwork.data.suite import Suite, labelled_rows
+from graftwork.evaluation.bootstrap import Resampler, resample
+from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
+from graftwork.evaluation.metric_types import Evaluator
+from graftwork.evaluation.metrics import default_metric, find_metric, metrics_of, prepare_metric
+
+__all__ = ["FinalRun", "ScoreBank"]
+
+_MOST_WORK = 40_000_000
+"""Rows times resamples; above it there are fewer resamples (at least 200): with that many rows the noise of the bootstrap is small."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalRun:
+    """One finalist trained with one seed, and what it predicts."""
+
+    plan_name: str
+    seed: int
+    predictions: Mapping[str, NDArray[Any]]
+    """``{task: prediction}`` in the user's units for ``suite.splits["test"]``, in that order."""
+    validation: Scores
+    """``{task: {metric: value}}`` on the validation rows of this seed: the only thing that selects."""
+    transfer_predictions: Mapping[str, NDArray[Any]] | None = None
+    """The same for ``suite.splits["transfer"]``, if the suite has one."""
+
+
+class ScoreBank:
+    """All metrics of all arms on one split, with the same resamples of its rows for everybody.
+
+    Args:
+        suite: The suite.
+        arms: Runs by the name of their arm (plan, or control); an arm may lack tasks.
+        split: ``"test"`` or ``"transfer"``.
+        num_resamples: Resamples, fewer for very many rows.
+        seed: Seed of the resamples.
+
+    Raises:
+        DataError: If a prediction has another number of rows than the split.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        arms: Mapping[str, Sequence[FinalRun]],
+        *,
+        split: str = "test",
+        num_resamples: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        self.suite = suite
+        rows = suite.splits[split]
+        self.groups = None if suite.groups is None else suite.groups[rows]
+        resamples = max(2, min(num_resamples, max(200, _MOST_WORK // max(1, len(rows)))))
+        self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
+        self._targets = {name: suite.targets[name][rows] for name in suite.task_names}
+        self._scores = self._measure(arms, split)
+
+    def _measure(self, arms: Mapping[str, Sequence[FinalRun]], split: str) -> dict[tuple[str, str, str], SeedScores]:
+        evaluators: list[Evaluator] = []
+        places: dict[tuple[str, str, str], tuple[list[int], list[int]]] = {}
+        for arm, runs in arms.items():
+            for run in runs:
+                predictions = run.predictions if split == "test" else run.transfer_predictions or {}
+                for task in self.suite.tasks:
+                    if task.name not in predictions:
+                        continue
+                    target, prediction = self._targets[task.name], np.asarray(predictions[task.name])
+                    if len(prediction) != len(target):
+                        raise DataError(
+                            f"Plan {run.plan_name!r}, seed {run.seed}: {len(prediction)} predictions of task {task.name!r} for "
+                            f"{len(target)} {split} rows. Predict suite.splits[{split!r}], in its order."
+                        )
+                    for metric in metrics_of(task):
+                        seeds, indices = places.setdefault((arm, task.name, metric), ([], []))
+                        seeds.append(run.seed)
+                        indices.append(len(evaluators))
+                        evaluators.append(prepare_metric(task, target, prediction, metric))
+        once = np.ones((1, self._resampler.num_rows))
+        point = np.array([evaluate(once)[0] for evaluate in evaluators])
+        resampled = resample(evaluators, self._resampler)
+        return {key: SeedScores(tuple(seeds), point[indices], resampled[indices]) for key, (seeds, indices) in places.items()}
+
+    def scores(self, arm: str, task: str, metric: str = "") -> SeedScores | None:
+        """Return an arm's scores of a task (primary metric by default); None if it has none."""
+        return self._scores.get((arm, task, metric or default_metric(self.suite.task(task))))
+
+    def intervals(self, arm: str) -> dict[str, dict[str, Interval]]:
+        """Return ``{task: {metric: mean over seeds with interval}}`` of one arm."""
+        found: dict[str, dict[str, Interval]] = {}
+        for (name, task, metric), scores in self._scores.items():
+            if name == arm:
+                found.setdefault(task, {})[metric] = scores.interval(find_metric(metric))
+        return found
+
+    def per_seed(self, arm: str) -> list[dict[str, Any]]:
+        """Return ``[{"seed", "test": {task: {metric: value}}}]`` of one arm."""
+        found: dict[int, Scores] = {}
+        for (name, task, metric), scores in self._scores.items():
+            if name == arm:
+                for seed, value in zip(scores.seeds, scores.point, strict=True):
+                    found.setdefault(seed, {}).setdefault(task, {})[metric] = float(value)
+        return [{"seed": seed, "test": found[seed]} for seed in sorted(found)]
+
+    def change(self, task: str, arm: str, reference: str) -> Change | None:
+        """Return the paired relative change of a task's primary metric; None if one arm lacks the task."""
+        left, right = self.scores(arm, task), self.scores(reference, task)
+        return None if left is None or right is None else change(self.suite.task(task), left, right)
+
+    def changes(self, arm: str, reference: str) -> dict[str, Change]:
+        """Return :meth:`change` for all tasks that both arms have."""
+        found = {task: self.change(task, arm, reference) for task in self.suite.task_names}
+        return {task: item for task, item in found.items() if item is not None}
+
+    def delta_m(self, arm: str, reference: str) -> Change | None:
+        """Return the mean change over tasks; None if the arms share no task."""
+        found = list(self.changes(arm, reference).values())
+        return mean_change(found) if found else None
+
+    def num_labelled(self, task: str) -> int:
+        """Return how many rows of the split have a label of the task."""
+        return int(labelled_rows(self._targets[task]).sum())
+
+    def num_units(self, task: str) -> int:
+        """Return how many independent units have a label of the task: groups, or rows."""
+        known = labelled_rows(self._targets[task])
+        return int(known.sum()) if self.groups is None else len(np.unique(self.groups[known]))

@@ -1,0 +1,118 @@
+"""Source code of a class that implements a seam: the abstract methods of the interface with their signatures, read from its syntax tree."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.source_hash import PACKAGE_FOLDER
+
+__all__ = ["SEAMS", "seam_source"]
+
+SEAMS = {
+    "Backbone": "backbone",
+    "Balancer": "balancer",
+    "WeightBalancer": "balancer",
+    "Delta": "delta",
+    "Learner": "learner",
+    "Merger": "merger",
+    "Objective": "objective",
+    "Scorer": "scorer",
+    "SharedModel": "shared_model",
+    "Tuner": "tuner",
+}
+"""Module in ``graftwork.interfaces`` of each seam."""
+
+_LINE = 130
+
+
+def seam_source(seam: str) -> tuple[str, str, str]:
+    """Return imports, base class and methods of an implementation of ``seam``, as source code; empty ``seam`` gives a plain class.
+
+    Raises:
+        ConfigError: If there is no such seam.
+    """
+    if not seam:
+        return "from typing import Any", "", _plain_body()
+    if seam not in SEAMS:
+        raise ConfigError(f"There is no seam {seam!r}; the seams are {', '.join(SEAMS)}.")
+    name = f"graftwork.interfaces.{SEAMS[seam]}"
+    tree = ast.parse((PACKAGE_FOLDER / "interfaces" / f"{SEAMS[seam]}.py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    methods = [node for node in classes[seam].body if isinstance(node, ast.FunctionDef) and _is_abstract(node)]
+    used = {item.id for method in methods for item in ast.walk(method.args) if isinstance(item, ast.Name)}
+    used |= {item.id for method in methods if method.returns for item in ast.walk(method.returns) if isinstance(item, ast.Name)}
+    own = {seam, *(used & _defined_names(tree))}
+    imports = [*_needed_imports(tree, used), (name, sorted(own))]
+    return _format_imports(imports), f"({seam})", "\n".join(_method_source(method) for method in methods).rstrip()
+
+
+def _plain_body() -> str:
+    return (
+        "    def __call__(self, *args: Any, **settings: Any) -> Any:\n"
+        '        """Apply the method."""\n'
+        '        raise NotImplementedError("Give this method its real name, arguments and body.")'
+    )
+
+
+def _is_abstract(node: ast.FunctionDef) -> bool:
+    return any(isinstance(item, ast.Name) and item.id == "abstractmethod" for item in node.decorator_list)
+
+
+def _defined_names(tree: ast.Module) -> set[str]:
+    names = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return names | {
+        target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets if isinstance(target, ast.Name)
+    }
+
+
+def _needed_imports(tree: ast.Module, used: set[str]) -> list[tuple[str, list[str]]]:
+    needed: list[tuple[str, list[str]]] = []
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != "__future__":
+            names = sorted(alias.name for alias in node.names if (alias.asname or alias.name) in used)
+            if names:
+                needed.append((node.module, names))
+        elif isinstance(node, ast.Import):
+            needed += [(f"{alias.name} as {alias.asname}", []) for alias in node.names if alias.asname in used]
+    return needed
+
+
+def _format_imports(imports: Sequence[tuple[str, list[str]]]) -> str:
+    groups: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    for module, names in imports:
+        root = module.split(".")[0].split(" ")[0]
+        rank = 2 if root == "graftwork" else 1 if root in ("torch", "numpy") else 0
+        groups[rank].append(f"from {module} import {', '.join(names)}" if names else f"import {module}")
+    lines = [sorted(group, key=lambda line: (line.startswith("from"), line)) for group in groups.values() if group]
+    return "\n\n".join("\n".join(group) for group in lines)
+
+
+def _method_source(method: ast.FunctionDef) -> str:
+    arguments = _split_arguments(method.args)
+    result = f" -> {ast.unparse(method.returns)}" if method.returns else ""
+    head = f"    def {method.name}({', '.join(arguments)}){result}:"
+    if len(head) > _LINE:
+        broken = ",\n        ".join(arguments)
+        head = f"    def {method.name}(\n        {broken},\n    ){result}:"
+    summary = (ast.get_docstring(method) or "").split("\n\n")[0].replace("\n", " ")
+    decorator = (
+        "    @property\n" if any(isinstance(item, ast.Name) and item.id == "property" for item in method.decorator_list) else ""
+    )
+    lines = [f'{decorator}{head}\n        """{summary}"""']
+    lines.append(f'        raise NotImplementedError("{method.name} is what this method is about: write it.")\n')
+    return "\n".join(lines)
+
+
+def _split_arguments(arguments: ast.arguments) -> list[str]:
+    text, depth, parts = ast.unparse(arguments), 0, [""]
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        elif letter == "=" and depth == 0 and ":" in parts[-1]:
+            parts[-1] += " = "  # unparse writes defaults of annotated arguments without spaces
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]

@@ -1,0 +1,55 @@
+"""All systems are listed from the first day, and a built one has all its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from source_tree import PACKAGE, ROOT
+
+from graftwork.core.cards import KINDS, ROOMS, Card, load_cards
+
+NUM_SYSTEMS = 142
+BUILT = [card for card in load_cards().values() if card.is_built]
+
+
+def test_all_systems_have_a_card() -> None:
+    cards = load_cards()
+    assert len(cards) == NUM_SYSTEMS
+    assert len(list((PACKAGE / "cards").glob("*.toml"))) == NUM_SYSTEMS
+    assert set(Counter(card.room for card in cards.values())) == set(ROOMS)
+    assert {card.kind for card in cards.values()} <= set(KINDS)
+
+
+@pytest.mark.parametrize("card", load_cards().values(), ids=lambda card: card.slug)
+def test_cards_tell_enough(card: Card) -> None:
+    assert card.link == "" or card.link.startswith("https://")
+    assert 1990 <= card.year <= 2030
+    assert len(card.summary) >= 60
+    assert len(card.claim) >= 60
+    assert card.essentials
+    assert card.tags
+    if card.arxiv:
+        assert card.arxiv in card.link
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_built_systems_have_all_five_files(card: Card) -> None:
+    stem = card.slug.replace("-", "_")
+    for file in card.source_files():
+        assert file.exists(), file
+    assert card.recipe == f"graftwork.recipes.{card.room}.{stem}"
+    if card.components:
+        assert any(f".{stem}:" in path for path in card.components), "the module carries the name of the system"
+        assert list((ROOT / "tests" / "unit").rglob(f"test_{stem}.py")), f"no test_{stem}.py"
+    assert card.evidence_file.exists(), f"`graftwork reproduce {card.slug}` writes it"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "results").rglob("*.json")), ids=lambda path: path.stem)
+def test_evidence_belongs_to_a_built_system(path: Path) -> None:
+    card = load_cards()[path.stem]
+    assert card.is_built
+    assert card.room == path.parent.name
+    assert card.evidence is not None
+    assert card.evidence["slug"] == card.slug

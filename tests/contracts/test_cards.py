@@ -1,0 +1,85 @@
+"""What a card promises about code is true: parts exist, implement the seams, take the settings, and plans can be read."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from graftwork.core.cards import Card, load_cards
+from graftwork.core.records import Component
+from graftwork.evaluation.experiment import Recipe
+from graftwork.workflows.seam_source import SEAMS
+
+BUILT = [card for card in load_cards().values() if card.is_built]
+EXTRAS = set(
+    tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+)
+
+
+def test_some_systems_are_built() -> None:
+    assert BUILT
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_components_exist_and_are_documented(card: Card) -> None:
+    for path in card.components:
+        assert inspect.getdoc(Component(path).resolve()), path
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_every_named_seam_is_implemented(card: Card) -> None:
+    parts = [Component(path).resolve() for path in card.components]
+    for seam in card.seams:
+        base = Component(f"graftwork.interfaces.{SEAMS[seam]}:{seam}").resolve()
+        assert any(inspect.isclass(part) and issubclass(part, base) for part in parts), f"no component is a {seam}"
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_implementations_leave_nothing_abstract(card: Card) -> None:
+    for path in card.components:
+        part = Component(path).resolve()
+        assert not inspect.isabstract(part), f"{path} still has abstract methods: {sorted(part.__abstractmethods__)}"
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_contract_settings_are_arguments_of_their_class(card: Card) -> None:
+    parts = {path.partition(":")[2]: Component(path).resolve() for path in card.components}
+    for name, settings in card.contract.items():
+        assert name in parts, f"[contract.{name}] names no component of the card"
+        arguments = inspect.signature(parts[name]).parameters
+        takes_any = any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments.values())
+        assert takes_any or set(settings) <= set(arguments), f"{name} takes {sorted(arguments)}"
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_plans_name_existing_parts(card: Card) -> None:
+    for plan in card.parse_plans():
+        assert plan.system == card.slug
+        for component in (
+            plan.learner,
+            plan.sharing,
+            plan.optimization,
+            *plan.objectives,
+            *([plan.tuning] if plan.tuning else []),
+        ):
+            assert callable(component.resolve())
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_recipe_is_a_recipe_of_the_system(card: Card) -> None:
+    module = importlib.import_module(card.recipe)
+    assert isinstance(module.RECIPE, Recipe)
+    assert module.RECIPE.slug == card.slug
+    assert module.__doc__
+    assert len(module.__doc__.split()) > 20, "the docstring gives the paper's number, the setting, and the minutes"
+
+
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_extras_exist(card: Card) -> None:
+    assert set(card.extras) <= EXTRAS

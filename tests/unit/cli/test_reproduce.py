@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftwork.cli import reproduce as verb
+from graftwork.core.cards import Card
+from graftwork.core.errors import ConfigError
+
+RECIPE = """
+from graftwork.evaluation.experiment import Arm, Inequality, Recipe
+
+RECIPE = Recipe(
+    slug="toy",
+    arms=(Arm("base", "baseline"), Arm("mine", "method")),
+    seeds=(0, 1, 2),
+    smoke_seeds=(0,),
+    run_arm=lambda arm, seed, context: {"score": seed + 2.0 * (arm.name == "mine")},
+    inequalities=(Inequality("beats it", "mine.score", "base.score"), Inequality("never", "base.score", "mine.score", primary=False)),
+    notes=("a toy",),
+)
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "toy_cli_recipe.py").write_text(RECIPE, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("toy_cli_recipe", None)
+    card = Card(
+        slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe="toy_cli_recipe"
+    )
+    monkeypatch.setattr("graftwork.workflows.reproduce.load_cards", lambda: {"toy": card})
+
+
+def call(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    verb.add_arguments(parser)
+    return verb.run(parser.parse_args(words))
+
+
+def test_prints_the_verdict_and_exits_with_zero(toy: None, tmp_path: Path, capsys: pytest.CaptureFixture[Any]) -> None:
+    assert call("toy", "--workers", "0", "--out", str(tmp_path / "toy.json")) == 0
+    shown = capsys.readouterr()
+    assert "Verdict: holds. Evidence: " in shown.out
+    assert "not shown: never: the mean difference is below the margin of 0" in shown.out
+    assert "note: a toy" in shown.out
+    assert "toy: 6 jobs, 1 at a time" in shown.err
+    assert "[  6/6] seed 2  mine" in shown.err
+    assert (tmp_path / "toy.json").exists()
+
+
+def test_smoke_runs_give_no_verdict(toy: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("toy", "--smoke") == 0
+    assert "No verdict: a smoke run says that everything runs" in capsys.readouterr().out
+
+
+def test_asks_for_one_system_or_stale(toy: None) -> None:
+    with pytest.raises(ConfigError, match="Name one system, or give --stale"):
+        call()
+    with pytest.raises(ConfigError, match="Name one system, or give --stale"):
+        call("toy", "--stale")
+    with pytest.raises(ConfigError, match="leave them out with --stale"):
+        call("--stale", "--out", "x.json")
+
+
+def test_nothing_stale_is_fine(toy: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--stale") == 0
+    assert "No evidence is stale." in capsys.readouterr().out
+
+
+def test_ctrl_c_says_how_to_go_on(toy: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftwork.workflows.reproduce.run_jobs", stop)
+    assert call("toy") == 130
+    assert "graftwork reproduce toy --resume goes on" in capsys.readouterr().err

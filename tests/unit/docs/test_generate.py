@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from graftwork.core.cards import Card, load_cards
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    path = Path(__file__).resolve().parents[3] / "docs" / "generate.py"
+    spec = importlib.util.spec_from_file_location("docs_generate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pages(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return list(generator.generate(tmp_path_factory.mktemp("docs") / "generated"))
+
+
+def test_every_system_has_a_page(pages: list[Path]) -> None:
+    assert {page.stem for page in pages[1:]} == set(load_cards())
+    assert len(pages) == 143
+
+
+def test_links_of_pages_lead_somewhere(pages: list[Path], repository: Path) -> None:
+    checked = 0
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'href="([^"]+)"', text):
+            if link.startswith("https://"):
+                continue
+            target = (page.parent / link).with_suffix(".md")
+            guide = repository / "docs" / target.name
+            assert target.exists() or (guide.exists() and target.resolve().parent == pages[0].parent.parent), (
+                f"{page.name}: {link}"
+            )
+            checked += 1
+    assert checked > 3 * 142
+
+
+def test_gallery_lists_everything_with_its_filters(pages: list[Path]) -> None:
+    text = pages[0].read_text(encoding="utf-8")
+    for card in load_cards().values():
+        assert f'href="systems/{card.slug}.html"' in text
+        assert f'<option value="{card.room}">' in text
+        assert f'<option value="{card.status}">' in text
+    assert "<script src" not in text, "the gallery works without a network"
+
+
+def finding(**changes: Any) -> dict[str, Any]:
+    values = {
+        "name": "beats <it>",
+        "holds": True,
+        "primary": True,
+        "demand": "better",
+        "left": "mine.score",
+        "right": "base.score",
+        "left_mean": 2.0,
+        "right_mean": 1.0,
+        "difference": {"value": 1.0, "low": 0.5, "high": 1.5},
+        "differences": [0.8, 1.2],
+        "margin": 0.5,
+        "signs": 2,
+        "unit": "points",
+    }
+    return {**values, **changes}
+
+
+def built_card(monkeypatch: pytest.MonkeyPatch, status: str) -> Card:
+    card = Card(
+        slug="toy",
+        title="Toy *method*",
+        year=2020,
+        room="merging",
+        kind="method",
+        summary="s",
+        claim="a | b",
+        components=("graftwork.core.seeds:Seeds",),
+        recipe="graftwork.core.cards",
+    )
+    evidence = {
+        "verdict": "holds",
+        "inequalities": [finding(), finding(name="second", holds=False, margin=0.0)],
+        "arms": [{"name": "mine", "title": "the method"}],
+        "seeds": [0, 1],
+        "seconds": 90,
+        "created": "2025-01-01T00:00:00",
+        "commit": "0123456789abcdef",
+        "dirty": True,
+        "versions": {"graftwork": "0.1.0"},
+        "notes": ["scaled down"],
+    }
+    card.__dict__.update(evidence=evidence, status=status)
+    return card
+
+
+def test_evidence_is_shown_with_plot_and_numbers(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = generator.system_page(built_card(monkeypatch, "holds"), [])
+    assert page.count("<svg") == 1
+    assert "beats &lt;it&gt;" in page
+    assert "+1 points | +0.5 to +1.5 | 2/2" in page
+    assert "**does not hold**" in page
+    assert "commit `0123456789ab` with local changes" in page
+    assert "### `Seeds()`" in page
+    assert "A root seed from which independent named streams are derived." in page
+    assert "Toy \\*method\\*" in page
+    assert "a \\| b" in page
+
+
+def test_stale_evidence_is_marked(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "so it is no verdict" in generator.system_page(built_card(monkeypatch, "stale"), [])
+
+
+def test_plot_places_values_in_order(generator: ModuleType) -> None:
+    plot = generator.evidence_plot([finding()])
+    places = [float(value) for value in re.findall(r'<circle cx="([\d.]+)"', plot)]
+    assert places[0] < places[2] < places[1], "0.8, then the mean 1.0, then 1.2"
+    assert "stroke-dasharray" in plot, "the margin is drawn"
+
+
+def test_plot_of_equal_differences_is_drawn(generator: ModuleType) -> None:
+    zero = finding(differences=[0.0, 0.0], difference={"value": 0.0, "low": 0.0, "high": 0.0}, margin=0.0)
+    assert "nan" not in generator.evidence_plot([zero])
+
+
+@pytest.mark.slow
+def test_site_builds_strictly_and_needs_no_network(repository: Path, tmp_path: Path) -> None:
+    pytest.importorskip("material")
+    shutil.copytree(repository / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns("generated", "__pycache__"))
+    shutil.copy(repository / "mkdocs.yml", tmp_path)
+    subprocess.run([sys.executable, str(tmp_path / "docs" / "generate.py")], check=True, capture_output=True)
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    html = list((tmp_path / "site").rglob("*.html"))
+    assert len(html) > 150
+    for page in html:
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r'(?:<script[^>]*src|<link[^>]*stylesheet[^>]*href)="https?://[^"]+"', text), page

@@ -1,0 +1,130 @@
+"""Costs against counts by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graftwork.evaluation import memory
+from graftwork.evaluation.memory import PeakMemory, current_rss_bytes
+from graftwork.evaluation.probes import activation_bytes, count_parameters, flops_per_sample, latency_ms
+
+MEGABYTE = 1 << 20
+
+
+class TwoHeads(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Linear(8, 16)
+        self.heads = nn.ModuleDict({"a": nn.Linear(16, 1), "b": nn.Linear(16, 4)})
+
+    def forward(self, inputs, tasks=None):
+        hidden = self.trunk(inputs["numeric"]).relu()
+        return {name: self.heads[name](hidden) for name in tasks or self.heads}
+
+
+def test_parameters_count_once_and_frozen_ones_are_not_trainable() -> None:
+    model = TwoHeads()
+    model.trunk.bias.requires_grad_(False)
+    model.again = model.trunk
+    assert count_parameters(model) == (8 * 16 + 16 + 17 + 68, 8 * 16 + 17 + 68)
+
+
+def test_flops_by_hand_and_by_task() -> None:
+    model = TwoHeads().train()
+    inputs = {"numeric": torch.randn(5, 8)}
+    assert flops_per_sample(model, inputs) == 2 * (8 * 16 + 16 * 1 + 16 * 4)
+    assert flops_per_sample(model, inputs, ["a"]) == 2 * (8 * 16 + 16)
+    assert model.training
+    with pytest.raises(ValueError, match="at least one row"):
+        flops_per_sample(model, {"numeric": torch.randn(0, 8)})
+
+
+def test_latency_calls_every_batch_size_and_restores_threads() -> None:
+    seen = []
+
+    class Spy(TwoHeads):
+        def forward(self, inputs, tasks=None):
+            seen.append((len(inputs["numeric"]), torch.get_num_threads(), self.training, torch.is_grad_enabled()))
+            return super().forward(inputs, tasks)
+
+    model, before = Spy().train(), torch.get_num_threads()
+    found = latency_ms(model, {"numeric": torch.randn(3, 8)}, batch_sizes=(1, 7), repeats=2)
+    assert set(seen) == {(1, 1, False, False), (7, 1, False, False)}
+    assert set(found.milliseconds) == {1, 7}
+    assert all(value > 0 for value in found.milliseconds.values())
+    assert (found.threads, found.runtime) == (1, "eager")
+    assert model.training
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="at least one row"):
+        latency_ms(model, {"numeric": torch.randn(0, 8)})
+
+
+def test_latency_of_an_onnx_session(tmp_path) -> None:
+    onnx = pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", kind, ["n", 2])],
+        [helper.make_tensor_value_info("y", kind, ["n", 2])],
+    )
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = runtime.InferenceSession(onnx_model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = latency_ms(session, {"x": np.zeros((3, 2), np.float32)}, repeats=2)
+    assert set(found.milliseconds) == {1, 32}
+    assert (found.threads, found.runtime) == (2, "onnxruntime")
+
+
+def test_activation_bytes_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    inputs = torch.randn(10, 8)
+    held = activation_bytes(lambda: model(inputs).sum(), exclude=[*model.parameters()])
+    assert held == 4 * (10 * 8 + 10 * 16)  # the input for the first weight; the ReLU's output serves itself and the second weight
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    frozen = activation_bytes(lambda: model(inputs).sum(), exclude=[*model.parameters()])
+    assert frozen == 4 * 10 * 16
+
+
+def test_activation_bytes_count_views_of_one_storage_once() -> None:
+    values = torch.randn(4, 6, requires_grad=True)
+    doubled = values * 1.0
+
+    def product() -> torch.Tensor:
+        return (doubled[:2] * doubled[2:]).sum() + doubled.square().sum()
+
+    assert activation_bytes(product) == 4 * 24
+
+
+def test_peak_memory_sees_what_is_freed_again() -> None:
+    with PeakMemory() as outer:
+        with PeakMemory() as first:
+            block = np.ones(64 * MEGABYTE, np.uint8)
+            del block
+        with PeakMemory() as second:
+            pass
+    assert first.increase_bytes >= 60 * MEGABYTE
+    assert outer.increase_bytes >= 60 * MEGABYTE
+    assert second.increase_bytes < 60 * MEGABYTE
+    assert first.method in ("kernel", "sampling")
+    assert not memory._ACTIVE
+
+
+def test_peak_memory_falls_back_to_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_reset_mark", lambda: False)
+    with PeakMemory() as found:
+        block = np.ones(64 * MEGABYTE, np.uint8)
+        deadline = 400
+        while found.peak_bytes < found.start_bytes + 60 * MEGABYTE and deadline:
+            found._stop.wait(0.005)
+            deadline -= 1
+        del block
+    assert found.method == "sampling"
+    assert found.increase_bytes >= 60 * MEGABYTE
+    assert current_rss_bytes() > 0

@@ -1,0 +1,188 @@
+"""LoRA: choice of layers, only adapters learn, folding, and what users are told."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from graftwork.core.errors import ConfigError
+from graftwork.methods.tuning.lora import LoRA, select_layers
+
+
+class SmallConvNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.pointwise = nn.Conv2d(8, 6, 1)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU()) for _ in range(2)])
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        state = self.pointwise(self.depthwise(torch.relu(self.norm(self.stem(pictures)))))
+        for block in self.blocks:
+            state = block(state)
+        return state.mean(dim=(2, 3))
+
+
+class SmallText(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(5, 7)
+        self.inner = nn.ModuleDict({"query": nn.Linear(7, 4, bias=False)})
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.norm(self.inner["query"](torch.tanh(self.query(states))))
+
+
+def set_updates(tuner: LoRA, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in tuner.trainable():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("auto", ["pointwise", "blocks.0.0", "blocks.1.0"]),
+        (["stem"], ["stem"]),
+        (["0"], ["blocks.0.0", "blocks.1.0"]),
+        (["blocks.1.0", "pointwise"], ["pointwise", "blocks.1.0"]),
+        (r"blocks\.\d\.0", ["blocks.0.0", "blocks.1.0"]),
+    ],
+)
+def test_layers_are_chosen_by_end_of_name_or_expression(target: str | list[str], expected: list[str]) -> None:
+    if target == ["0"]:  # a Sequential called "blocks.0" also ends in ".0": it takes no update, and the message says so
+        with pytest.raises(ConfigError, match=r"also matches blocks\.0 \(Sequential\)"):
+            select_layers(SmallConvNet(), target)
+    else:
+        assert select_layers(SmallConvNet(), target) == expected
+
+
+def test_auto_and_all_linear_take_every_linear_layer() -> None:
+    assert select_layers(SmallText(), "auto") == ["query", "inner.query"]
+    assert select_layers(SmallText(), "all-linear") == ["query", "inner.query"]
+    assert select_layers(SmallText(), ["query"]) == ["query", "inner.query"]
+    assert select_layers(SmallText(), ["inner.query"]) == ["inner.query"]
+
+
+def test_messages_name_what_can_be_chosen() -> None:
+    with pytest.raises(ConfigError, match=r"'all-linear' matches no layer.*stem, pointwise"):
+        select_layers(SmallConvNet(), "all-linear")
+    with pytest.raises(ConfigError, match=r"Nearest: pointwise"):
+        select_layers(SmallConvNet(), ["pointwize"])
+    with pytest.raises(ConfigError, match=r"depthwise \(Conv2d\)"):
+        select_layers(SmallConvNet(), ["depthwise"])
+    with pytest.raises(ConfigError, match=r"no valid regular expression"):
+        select_layers(SmallConvNet(), "blocks[")
+    with pytest.raises(ConfigError, match=r"no Linear layer and no Conv2d layer"):
+        select_layers(nn.Sequential(nn.ReLU()), "auto")
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"r": 0}, "`r` must be at least 1; got 0"), ({"lora_dropout": 1.0}, r"in \[0, 1\); got 1.0")])
+def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        LoRA(**settings)  # type: ignore[arg-type]
+
+
+def test_one_tuner_serves_one_model() -> None:
+    tuner = LoRA(r=2)
+    with pytest.raises(ConfigError, match="attached to no model yet"):
+        tuner.fold()
+    tuner.attach(SmallText())
+    with pytest.raises(ConfigError, match="attached to a model already"):
+        tuner.attach(SmallText())
+
+
+def test_scaling_follows_alpha_and_rank() -> None:
+    assert LoRA(r=4, lora_alpha=8).scaling == 2.0
+    assert LoRA(r=4, lora_alpha=8, use_rslora=True).scaling == 4.0
+
+
+def test_update_by_hand() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False))
+    model[0].weight.data = torch.eye(2)
+    tuner = LoRA(r=1, lora_alpha=3.0)
+    tuner.attach(model)
+    layer = tuner.layers["0"]
+    layer.down.weight.data = torch.tensor([[1.0, 2.0]])  # type: ignore[assignment]
+    layer.up.weight.data = torch.tensor([[1.0], [-1.0]])  # type: ignore[assignment]
+    # x = (1, 1): A x = 3, B A x = (3, -3), times 3 = (9, -9), plus x
+    assert model(torch.ones(1, 2)).tolist() == [[10.0, -8.0]]
+    assert layer.weight_delta().tolist() == [[3.0, 6.0], [-3.0, -6.0]]
+
+
+@pytest.mark.parametrize(("model", "shape"), [(SmallConvNet(), (4, 3, 9, 9)), (SmallText(), (4, 5))])
+def test_only_updates_learn_and_statistics_stay(model: nn.Module, shape: tuple[int, ...]) -> None:
+    tuner = LoRA(r=2)
+    tuner.attach(model)
+    before = copy.deepcopy(model.state_dict())
+    model.train()
+    optimiser = torch.optim.SGD(tuner.trainable(), lr=0.1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        model(torch.randn(shape)).square().sum().backward()
+        optimiser.step()
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {f"{name}.{part}.weight" for name in tuner.layers for part in ("down", "up")}
+    assert {id(parameter) for parameter in tuner.trainable()} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("model", "targets", "shape"),
+    [
+        (SmallConvNet(), "auto", (4, 3, 9, 9)),
+        (SmallConvNet(), ["stem", "pointwise"], (4, 3, 9, 9)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, dilation=1, padding_mode="reflect")), ["0"], (2, 3, 6, 6)),
+        (nn.Sequential(nn.Conv2d(3, 4, (3, 1), stride=(1, 2), padding="valid", dilation=(2, 1))), ["0"], (2, 3, 8, 8)),
+        (SmallText(), "auto", (4, 5)),
+    ],
+)
+def test_fold_computes_the_same_with_the_original_structure(
+    model: nn.Module, targets: str | list[str], shape: tuple[int, ...]
+) -> None:
+    names = list(model.state_dict())
+    plain = copy.deepcopy(model.state_dict())
+    tuner = LoRA(r=3, target_modules=targets)
+    tuner.attach(model)
+    set_updates(tuner)
+    model.eval()
+    inputs = torch.randn(shape)
+    tuned = model(inputs)
+    tuner.fold()
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(model(inputs), tuned, rtol=1e-5, atol=1e-5)
+    assert any(not torch.equal(tensor, plain[name]) for name, tensor in model.state_dict().items())
+    tuner.fold()  # a second fold changes nothing
+    torch.testing.assert_close(model(inputs), tuned, rtol=1e-5, atol=1e-5)
+    tuner.unfold()
+    assert torch.equal(model(inputs), tuned)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model = SmallText()
+    tuner = LoRA(r=2, lora_dropout=0.5)
+    tuner.attach(model)
+    set_updates(tuner)
+    inputs = torch.randn(8, 5)
+    model.train()
+    assert not torch.equal(model(inputs), model(inputs))
+    model.eval()
+    assert torch.equal(model(inputs), model(inputs))
+
+
+def test_copies_are_independent() -> None:
+    model = SmallConvNet()
+    tuner = LoRA(r=2)
+    tuner.attach(model)
+    average = copy.deepcopy(model)
+    set_updates(tuner)
+    inputs = torch.randn(2, 3, 9, 9)
+    average.train()
+    model.train()
+    assert not average.norm.training
+    assert not torch.equal(average(inputs), model(inputs))

