@@ -123,9 +123,7 @@ def system_page(card: Card, cards: list[Card]) -> str:
         parts.append(_parts_section(card))
     if card.plans:
         names = ", ".join(f"`{plan['name']}`" for plan in card.plans)
-        parts.append(
-            f"## In the race\n\n`graftwork fit --plans {card.plans[0]['name']},separate` lets it compete. Plans: {names}."
-        )
+        parts.append(f"## In the race\n\n`graftwork fit --plans +{card.plans[0]['name']}` lets it compete. Plans: {names}.")
     parts.append(_neighbours(card, cards))
     return "\n\n".join(part for part in parts if part) + f"\n\n{_STYLE}\n"
 
@@ -172,7 +170,14 @@ def _parts_section(card: Card) -> str:
     lines = ["## Parts", ""]
     for path in card.components:
         signature, text = _docstring(path)
-        lines += [f"### `{signature}`", "", f"`{path}`", "", f"```text\n{text}\n```", ""]
+        lines += [
+            f"### `{path.partition(':')[2]}`",
+            "",
+            f"`{signature}` in `{path.partition(':')[0]}`",
+            "",
+            f"```text\n{text}\n```",
+            "",
+        ]
     if card.recipe:
         lines += ["### Recipe", "", f"`{card.recipe}`", "", f"```text\n{_docstring(card.recipe)[1]}\n```", ""]
     for label, names in (("Seams", card.seams), ("Extras", card.extras)):
@@ -211,6 +216,7 @@ _STYLE = """<style>
 .verdict{border-radius:.8em;padding:.1em .6em;font-size:.85em;white-space:nowrap;border:1px solid currentColor}
 .verdict-holds{color:#1a936f}.verdict-partly{color:#b07d12}.verdict-does-not-hold{color:#c8553d}
 .verdict-planned,.verdict-no-evidence,.verdict-stale{opacity:.65}
+.md-typeset table:not([class]) th{min-width:2.5em!important}
 .gallery input,.gallery select{border:1px solid currentColor;border-radius:.3em;padding:.35em .6em;margin:0 .4em .4em 0;background:transparent;color:inherit;font:inherit}
 .gallery select option{color:#000;background:#fff}
 .gallery input{min-width:14em}

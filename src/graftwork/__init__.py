@@ -1,3 +1,71 @@
-"""graftwork: multi-task and transfer learning in one run, on one scale, with measured numbers."""
+"""graftwork: multi-task and transfer learning in one run, on one scale, with measured numbers.
+
+>>> import graftwork as gw
+>>> len(gw.load_cards())
+142
+
+Public names load on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graftwork.core.cards import Card, find_cards, load_cards
+    from graftwork.core.records import Component, Plan, TaskSpec
+    from graftwork.data.ingest import open_suite
+    from graftwork.data.suite import Suite
+    from graftwork.serving.predict import Predictor
+    from graftwork.workflows.estimator import MultiTaskEstimator
+    from graftwork.workflows.fit import FitRun, fit
+    from graftwork.workflows.merge import merge
+    from graftwork.workflows.reproduce import reproduce
+
+_HOMES = {
+    "Card": "core.cards",
+    "Component": "core.records",
+    "FitRun": "workflows.fit",
+    "MultiTaskEstimator": "workflows.estimator",
+    "Plan": "core.records",
+    "Predictor": "serving.predict",
+    "Suite": "data.suite",
+    "TaskSpec": "core.records",
+    "find_cards": "core.cards",
+    "fit": "workflows.fit",
+    "load_cards": "core.cards",
+    "merge": "workflows.merge",
+    "open_suite": "data.ingest",
+    "reproduce": "workflows.reproduce",
+}
+
+__all__ = [
+    "Card",
+    "Component",
+    "FitRun",
+    "MultiTaskEstimator",
+    "Plan",
+    "Predictor",
+    "Suite",
+    "TaskSpec",
+    "__version__",
+    "find_cards",
+    "fit",
+    "load_cards",
+    "merge",
+    "open_suite",
+    "reproduce",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"graftwork.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'graftwork' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

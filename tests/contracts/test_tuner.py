@@ -132,7 +132,9 @@ def test_state_dicts_restore_and_copies_are_independent(case: tuple[nn.Module, o
 
 
 def _settings(tuner: Tuner) -> dict[str, object]:
-    return next(dict(item.settings) for item in TUNERS.values() if item.resolve() is type(tuner) and _matches(tuner, item.settings))
+    return next(
+        dict(item.settings) for item in TUNERS.values() if item.resolve() is type(tuner) and _matches(tuner, item.settings)
+    )
 
 
 def _matches(tuner: Tuner, settings: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,13 @@ class Visit:
     def foreign_requests(self) -> list[str]:
         return [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))]
 
+    def wait(self, condition: str, argument: Any = None) -> None:
+        """Wait for a JavaScript expression; the page's own security policy rules out playwright's ``wait_for_function``."""
+        end = time.monotonic() + 15
+        while not self.page.evaluate(f"(argument) => Boolean({condition})", argument):
+            assert time.monotonic() < end, f"never became true: {condition}"
+            self.page.wait_for_timeout(50)
+
     def overflow(self) -> int:
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
@@ -93,13 +101,13 @@ def test_plots_are_drawn_and_answer_to_the_mouse(browser, reports) -> None:
     box = point.bounding_box()
     visit.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     visit.page.wait_for_selector("#plot-forest .hoverlayer .hovertext", timeout=5_000)
-    assert "delta-m" in visit.page.locator("#plot-forest .hoverlayer .hovertext").first.inner_text()
+    assert "delta-m" in visit.page.locator("#plot-forest .hoverlayer .hovertext").first.text_content()
     cell = visit.page.locator("#plot-affinity")
     cell.scroll_into_view_if_needed()
     box = cell.bounding_box()
     visit.page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.5)
     visit.page.wait_for_selector("#plot-affinity .hoverlayer .hovertext", timeout=5_000)
-    assert "effect on" in visit.page.locator("#plot-affinity .hoverlayer .hovertext").first.inner_text()
+    assert "effect on" in visit.page.locator("#plot-affinity .hoverlayer .hovertext").first.text_content()
     visit.close()
 
 
@@ -111,12 +119,9 @@ def test_every_nav_link_leads_to_its_section(browser, reports) -> None:
         link = links.nth(index)
         link.click()
         target = visit.page.locator(link.get_attribute("href"))
-        visit.page.wait_for_function(
-            "element => { const box = element.getBoundingClientRect(); return box.top < innerHeight && box.bottom > 0; }",
-            arg=target.element_handle(),
-        )
+        visit.wait("argument.getBoundingClientRect().top < innerHeight && argument.getBoundingClientRect().bottom > 0", target.element_handle())
         assert link.is_visible(), "the navigation stays on screen"
-    visit.page.wait_for_function("document.querySelector('nav a[href=\"#repeat\"]').getAttribute('aria-current') === 'true'")
+    visit.wait("document.querySelector('nav a[href=\"#repeat\"]').getAttribute('aria-current') === 'true'")
     visit.close()
 
 
@@ -135,7 +140,7 @@ def test_tables_filter_and_command_work(browser, reports) -> None:
     assert samples.count() == 8
     assert all(visit.page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth > 0)"))
     visit.page.locator("#copy").click()
-    visit.page.wait_for_function("document.getElementById('copy').textContent === 'Copied'")
+    visit.wait("document.getElementById('copy').textContent === 'Copied'")
     visit.close()
 
 
@@ -151,11 +156,11 @@ def test_dark_mode_restyles_page_and_plots(browser, reports) -> None:
     visit = Visit(browser, reports["table"], 1280)
     light = _colours(visit)
     visit.page.emulate_media(color_scheme="dark")
-    visit.page.wait_for_function("getComputedStyle(document.querySelector('#plot-forest .xtick text')).fill !== '" + light[1] + "'")
+    visit.wait("getComputedStyle(document.querySelector('#plot-forest .xtick text')).fill !== '" + light[1] + "'")
     dark = _colours(visit)
     assert len(set(light) & set(dark)) == 0
     visit.page.locator("#theme").click()  # from "system" to "light", although the system is dark
-    visit.page.wait_for_function("getComputedStyle(document.querySelector('#plot-forest .xtick text')).fill === '" + light[1] + "'")
+    visit.wait("getComputedStyle(document.querySelector('#plot-forest .xtick text')).fill === '" + light[1] + "'")
     assert _colours(visit) == light
     visit.close()
     started_dark = Visit(browser, reports["table"], 390, scheme="dark")
@@ -194,5 +199,5 @@ def test_a_hostile_result_runs_no_code(browser, tmp_path) -> None:
     visit = Visit(browser, tmp_path / "report.html", 1280)
     assert visit.page.title() != "hit"
     assert visit.page.locator("img").count() == 0
-    assert "<img" in visit.page.locator("#plot-affinity .xtick text").first.inner_text()
+    assert "<img" in visit.page.locator("#plot-affinity .xtick text").first.text_content()
     visit.close()

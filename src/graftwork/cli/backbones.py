@@ -52,20 +52,22 @@ def run(arguments: argparse.Namespace) -> int:
 def _table(found: list[BackboneInfo]) -> str:
     from graftwork.cli.tables import format_table, terminal_width
 
+    width = terminal_width()
     rows = [
         [
             info.name,
             info.modality,
-            "ready" if info.available else "not installed",
+            "ready" if info.available else "missing",
             f"{info.parameters / 1e6:.1f} M" if info.parameters else "",
-            str(info.width or ""),
             info.licence,
             info.summary,
         ]
         for info in found
     ]
-    header = ["name", "data", "state", "parameters", "features", "licence", "what it is"]
-    return format_table(header, rows, width=terminal_width(), stretch=6, right=(3, 4))
+    header = ["name", "data", "state", "size", "licence", "what it is"]
+    if width < 110:  # narrow terminals do without the licence
+        header, rows = [*header[:4], header[5]], [[*row[:4], row[5]] for row in rows]
+    return format_table(header, rows, width=width, stretch=len(header) - 1, right=(3,))
 
 
 def _inspect(name: str) -> dict[str, Any]:

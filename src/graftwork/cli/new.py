@@ -8,10 +8,15 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "new"
 HELP = "start the files of a new system in a source checkout: graftwork new method ROOM SLUG"
+EXAMPLES = """examples:
+  graftwork new method tuning unipt                 a planned system: its card gets the parts
+  graftwork new method merging my-merger --title "..." --year 2025 --link https://... --summary "..." --claim "..."
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     from graftwork.core.cards import ROOMS
 
     parser.add_argument("what", choices=["method"], help="what to start")

@@ -15,10 +15,16 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "reproduce"
 HELP = "run a system's recipe and judge its claim (all arms, all seeds, paired intervals)"
+EXAMPLES = """examples:
+  graftwork reproduce ties --smoke       everything runs, in seconds
+  graftwork reproduce ties               the full run: verdict and evidence
+  graftwork reproduce ties --resume      after a stop
+  graftwork reproduce --stale            whatever was changed since its run"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     parser.add_argument("slug", nargs="?", metavar="SLUG", help="the system, as `graftwork systems` lists it")
     parser.add_argument(
         "--smoke", action="store_true", help="smallest sizes, in seconds: shows that everything runs, gives no evidence"

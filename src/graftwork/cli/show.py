@@ -14,12 +14,17 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "show"
 HELP = "show one system: paper, claim, code, evidence (by slug, words or arXiv number)"
+EXAMPLES = """examples:
+  graftwork show ties
+  graftwork show model merging
+  graftwork show arXiv:2306.01708"""
 
 _INDENT = 13
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     parser.add_argument(
         "words", nargs="+", metavar="WORDS", help="slug (ties), words (merging sign), or arXiv number (2306.01708)"
     )

@@ -14,10 +14,15 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "systems"
 HELP = "list all published systems with room, kind and verdict"
+EXAMPLES = """examples:
+  graftwork systems
+  graftwork systems --room merging
+  graftwork systems --verdict holds --json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     from graftwork.core.cards import ROOMS, STATUSES
 
     parser.add_argument("--room", metavar="R", help=f"only this room: {', '.join(ROOMS)}")

@@ -12,7 +12,7 @@ from graftwork.core.errors import AccessError, ConfigError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.optional import has
 from graftwork.core.seeds import Seeds
-from graftwork.evaluation.guards import GuardedSuite, guard_suite, independence_of
+from graftwork.evaluation.guards import GuardedSuite, guard_suite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,9 +138,16 @@ class ArmContext:
         """
         return guard_suite(self, suite, roles)
 
-    def independence(self, factors: Mapping[str, NDArray[np.generic]]) -> None:
-        """Hand in hidden factors and labels of a generated world ``{name: [N]}``; the evidence stores how much each tells about the others."""
-        self.reports["independence"] = independence_of(factors)
+    def independence(
+        self, factors: Mapping[str, NDArray[np.generic]], labels: Mapping[str, NDArray[np.generic]] | None = None
+    ) -> None:
+        """Hand in hidden factors and labels of a generated world ``{name: [N]}``; the evidence stores how much each tells about the others.
+
+        See :func:`graftwork.data.independence.independence_report`.
+        """
+        from graftwork.data.independence import independence_report
+
+        self.reports["independence"] = independence_report(factors, labels)
 
     def once(self, name: str, build: Callable[[Path], None]) -> Path:
         """Return a folder that ``build`` fills, built once per seed and shared by all arms (tuned experts, a pretrained trunk).

@@ -3,7 +3,8 @@
 - **Access**: an arm sees a suite only through :class:`GuardedSuite`. What it did not declare is blanked out in the arrays (inputs zero,
   targets missing) and raises when asked for by name; test labels never leave the guard, predictions are scored inside.
 - **Budget**: real steps, samples and labels are counted; what the recipe declares equal must be equal, seed by seed.
-- **Independence**: for generated worlds the evidence stores how much hidden factors and labels tell about each other.
+- **Independence**: for generated worlds the evidence stores how much hidden factors and labels tell about each other
+  (:meth:`graftwork.evaluation.arm_context.ArmContext.independence`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from graftwork.evaluation.arm_context import ArmContext
     from graftwork.evaluation.experiment import Recipe
 
-__all__ = ["DEFAULT_ROLES", "GuardedSplits", "GuardedSuite", "check_budgets", "guard_suite", "independence_of"]
+__all__ = ["DEFAULT_ROLES", "GuardedSplits", "GuardedSuite", "check_budgets", "guard_suite"]
 
 Array = NDArray[Any]
 
@@ -215,17 +216,3 @@ def check_budgets(recipe: Recipe, counts: Mapping[int, Mapping[str, Mapping[str,
             f"The arms of {recipe.slug!r} did not spend what the recipe declares equal; no verdict is given:\n"
             + "\n".join(f"  - {problem}" for problem in problems)
         )
-
-
-def independence_of(factors: Mapping[str, Array]) -> dict[str, Any]:
-    """Return how much hidden factors and labels of a generated world tell about each other, for the evidence.
-
-    Args:
-        factors: ``{name: [N]}``, integers or floats, at least two.
-
-    Returns:
-        ``{"names", "information": [[...]], "largest": {"pair", "value"}}``; normalised mutual information in [0, 1], diagonal 1.
-    """
-    from graftwork.data.independence import independence_report
-
-    return independence_report(factors)

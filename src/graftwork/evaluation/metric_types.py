@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.records import TaskKind, TaskSpec
 
-__all__ = ["Array", "Evaluator", "Floats", "Metric", "divide", "from_sums", "mean_of_columns"]
+__all__ = ["Array", "Evaluator", "Floats", "Metric", "SumsEvaluator", "divide", "from_sums", "mean_of_columns"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -58,16 +58,29 @@ def mean_of_columns(values: Floats) -> Floats:
     return divide(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
-def from_sums(contributions: Array, combine: Callable[[Floats], Floats]) -> Evaluator:
-    """Return the evaluator of a metric that depends on weighted sums over rows only.
+class SumsEvaluator:
+    """Evaluator of a metric that depends on weighted sums over rows only, so that rows which always move together can be added up.
 
     Args:
         contributions: What each row adds to each sum, ``[N, K]``; zeros for rows without a label.
         combine: Sums ``[B, K]`` to values ``[B]``.
     """
-    table = np.ascontiguousarray(contributions, dtype=np.float64)
 
-    def evaluate(weights: Floats) -> Floats:
-        return combine(weights @ table)
+    def __init__(self, contributions: Array, combine: Callable[[Floats], Floats]) -> None:
+        self._table = np.ascontiguousarray(contributions, dtype=np.float64)
+        self._combine = combine
 
-    return evaluate
+    def __call__(self, weights: Floats) -> Floats:
+        """Return the values under row weights ``[B, N]``."""
+        return self._combine(weights @ self._table)
+
+    def collapse(self, unit: NDArray[np.int64], num_units: int) -> SumsEvaluator:
+        """Return the evaluator whose rows are the units, all of which occur: ``unit`` gives the unit of each row, ``[N]``."""
+        order = np.argsort(unit, kind="stable")
+        starts = np.searchsorted(unit[order], np.arange(num_units))
+        return SumsEvaluator(np.add.reduceat(self._table[order], starts, axis=0), self._combine)
+
+
+def from_sums(contributions: Array, combine: Callable[[Floats], Floats]) -> Evaluator:
+    """Return a :class:`SumsEvaluator`."""
+    return SumsEvaluator(contributions, combine)

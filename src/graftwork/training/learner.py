@@ -27,7 +27,7 @@ from graftwork.tasks.losses import prior_loss, task_loss
 from graftwork.training.assembly import assemble, default_settings, prepare_inputs
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.config import TrainConfig
-from graftwork.training.costs import CostMeter
+from graftwork.training.costs import CostMeter, held_for_backward, inference_costs
 from graftwork.training.deploy import write_model
 from graftwork.training.feature_store import cached_features
 from graftwork.training.loop import Trainer
@@ -92,6 +92,8 @@ class NeuralLearner(Learner):
         self._points = _validation_points(self.config, self._stream.batch_size, len(self._validation_rows))
         self._validated = 0
         self._priors: dict[str, float] = {}
+        self._held_bytes = 0
+        self._inference: dict[str, float] = {}
         self.validation: list[tuple[int, dict[str, float]]] = []
         """``(step, relative loss per task)`` of every validation so far."""
 
@@ -104,10 +106,8 @@ class NeuralLearner(Learner):
             stored=self._assembly.backbone is not None,
             trained_share=sum(count for count, learns in counts if learns) / max(total, 1),
         )
-        config = TrainConfig.from_settings(defaults, asked, {"max_steps": self.context.max_steps})
-        if "max_steps" in asked:
-            raise ConfigError("`max_steps` is no training setting of a plan: the horizon is set by --steps or --time-limit.")
-        return config
+        # The horizon is the workflow's decision; it reads a plan's own `max_steps` before it makes one.
+        return TrainConfig.from_settings(defaults, asked, {"max_steps": self.context.max_steps})
 
     @property
     def step(self) -> int:
@@ -127,6 +127,8 @@ class NeuralLearner(Learner):
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train until ``step == until``; see :class:`~graftwork.interfaces.learner.Learner`."""
         torch.set_num_threads(self.context.threads)
+        if not self._held_bytes and until > self.step:
+            self._held_bytes = held_for_backward(self.model, self._stream.batch(0))
         with self._costs.running():
             self._validate_if_due()  # a stop may have come between the last step and its validation
             while self.step < until:
@@ -209,6 +211,7 @@ class NeuralLearner(Learner):
             "trainer": self.trainer.state_dict(),
             "best": self._best.state_dict(),
             "costs": self._costs.state_dict(),
+            "held_bytes": self._held_bytes,
             "validated": self._validated,
             "validation": [[step, losses] for step, losses in self.validation],
         }
@@ -231,13 +234,18 @@ class NeuralLearner(Learner):
         self.trainer.load_state_dict(state["trainer"])
         self._best.load_state_dict(state["best"])
         self._costs.load_state_dict(state["costs"])
+        self._held_bytes = int(state["held_bytes"])
         self._validated = int(state["validated"])
         self.validation = [(int(step), dict(losses)) for step, losses in state["validation"]]
 
     def ledger(self) -> Ledger:
         """Return the costs so far. Deployment needs every parameter of the model and of a backbone in front of it."""
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        total = sum(parameter.numel() for parameter in self._assembly.deployable(self.model).parameters())
+        deployed = self._assembly.deployable(self.best_model)
+        total = sum(parameter.numel() for parameter in deployed.parameters())
+        if not self._inference:
+            row = inputs_to_torch(self.suite.inputs, self._stream.rows[:1])
+            self._inference = inference_costs(deployed, row, threads=self.context.threads)
         return Ledger(
             parameters_total=total,
             parameters_trained=trained,
@@ -247,6 +255,8 @@ class NeuralLearner(Learner):
             wall_seconds=self._costs.wall_seconds,
             cpu_seconds=self._costs.cpu_seconds,
             peak_rss_bytes=self._costs.peak_rss_bytes,
+            activation_bytes=self._held_bytes,
+            **self._inference,  # type: ignore[arg-type]
         )
 
     def export(self, folder: Path) -> None:

@@ -83,6 +83,10 @@ class Trainer:
         self._learned = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         self._shared = [parameter for parameter in model.shared_parameters() if parameter.requires_grad]
         self._owned = [[p for p in model.task_parameters(task.name) if p.requires_grad] for task in self.tasks]
+        # One norm over separate models would let them hold each other back: those are clipped one by one.
+        self._clipped = [owned for owned in self._owned if owned]
+        if self._shared or len({id(p) for p in self._learned}) != sum(map(len, self._clipped)):
+            self._clipped = [self._learned]
         self._average = WeightAverage(model, config.ema_decay) if config.ema_decay > 0 else None
         # Built before any forward pass: copies of modules that hold a graph fail.
         self._eval_view = model if self._average is None else self._average.view_of(model)
@@ -136,7 +140,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch)
         if self.config.grad_clip > 0:
-            self._watch += nn.utils.clip_grad_norm_(self._learned, self.config.grad_clip, foreach=True)
+            for group in self._clipped:
+                self._watch += nn.utils.clip_grad_norm_(group, self.config.grad_clip, foreach=True)
         self.optimizer.step()
         self._step += 1
         if self._average is not None:

@@ -11,11 +11,11 @@ import pytest
 
 from graftwork.core.errors import MissingDependencyError
 from graftwork.data.encoders import encoder_from_state
+from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.suite import Suite
 from graftwork.data.suites import emoji_files
 from graftwork.data.suites.emoji import emoji_suite
 from graftwork.data.suites.emoji_files import draw_lines, measure, read_emoji
-from graftwork.data.encoders.image import ImageEncoder
 
 images = pytest.importorskip("PIL.Image")
 

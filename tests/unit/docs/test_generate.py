@@ -115,7 +115,8 @@ def test_evidence_is_shown_with_plot_and_numbers(generator: ModuleType, monkeypa
     assert "+1 points | +0.5 to +1.5 | 2/2" in page
     assert "**does not hold**" in page
     assert "commit `0123456789ab` with local changes" in page
-    assert "### `Seeds()`" in page
+    assert "### `Seeds`" in page
+    assert "`Seeds()` in `graftwork.core.seeds`" in page
     assert "A root seed from which independent named streams are derived." in page
     assert "Toy \\*method\\*" in page
     assert "a \\| b" in page

@@ -33,7 +33,7 @@ def test_blocks_do_not_hang_on_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_groups_are_drawn_whole() -> None:
     groups = np.array([5, 5, 9, 9, 9, 2])
     resampler = Resampler(6, groups=groups, num_resamples=40)
-    counts = np.concatenate(list(resampler.blocks()))
+    counts = np.concatenate([resampler.row_counts(block) for block in resampler.blocks()])
     assert resampler.num_units == 3
     for group in (5, 9, 2):
         assert (counts[:, groups == group] == counts[:, groups == group][:, :1]).all()
@@ -58,7 +58,8 @@ def test_fast_way_equals_the_general_one() -> None:
 def test_resamples_without_a_positive_are_left_out() -> None:
     target, prediction = np.array([1, 0, 0, 0, 0, 0, 0, 0]), np.linspace(1, 0, 8)
     evaluate = prepare_metric(BINARY, target, prediction, "roc_auc")
-    draws = resample([evaluate], Resampler(8, num_resamples=300))[0]
+    resampler = Resampler(8, num_resamples=300)
+    draws = resample([resampler.adapt(evaluate)], resampler)[0]
     assert 50 < np.isnan(draws).sum() < 150  # (7/8)^8 = 34 % of the resamples miss the positive
     interval = bootstrap_metric(BINARY, target, prediction, "roc_auc", num_resamples=300)
     assert (interval.value, interval.low, interval.high) == (1.0, 1.0, 1.0)
@@ -101,10 +102,34 @@ def test_rows_of_a_group_that_repeat_widen_the_interval() -> None:
     assert grouped.high - grouped.low > 2 * (single.high - single.low)
 
 
+@pytest.mark.parametrize("metric", ["rmse", "r2"])
+def test_many_rows_are_bundled_without_changing_the_interval(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    target = rng.normal(size=(3000, 1))
+    prediction = target + rng.normal(size=(3000, 1))
+    plain = bootstrap_metric(VALUE, target, prediction, metric)
+    monkeypatch.setattr("graftwork.evaluation.bootstrap._MAX_UNITS", 700)
+    assert Resampler(3000).num_units == 700
+    bundled = bootstrap_metric(VALUE, target, prediction, metric)
+    assert bundled.value == pytest.approx(plain.value)
+    assert bundled.high - bundled.low == pytest.approx(plain.high - plain.low, rel=0.15)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc"])
+def test_units_adapt_every_metric(metric: str) -> None:
+    rng = np.random.default_rng(6)
+    target, prediction, groups = rng.integers(0, 2, 90), rng.random(90), rng.integers(0, 12, 90)
+    evaluate = prepare_metric(BINARY, target, prediction, metric)
+    resampler = Resampler(90, groups=groups, num_resamples=20)
+    (block,) = resampler.blocks()
+    assert resampler.adapt(evaluate)(block) == pytest.approx(evaluate(resampler.row_counts(block)))
+
+
 def plan_scores(target: np.ndarray, predictions: list[np.ndarray], resampler: Resampler) -> SeedScores:
     evaluators = [prepare_metric(VALUE, target, prediction, "rmse") for prediction in predictions]
     point = np.array([evaluate(np.ones((1, len(target))))[0] for evaluate in evaluators])
-    return SeedScores(tuple(range(len(predictions))), point, resample(evaluators, resampler))
+    adapted = [resampler.adapt(evaluate) for evaluate in evaluators]
+    return SeedScores(tuple(range(len(predictions))), point, resample(adapted, resampler))
 
 
 def test_paired_interval_is_narrower_than_unpaired() -> None:

@@ -175,7 +175,11 @@ def test_shared_work_is_built_once_and_charged_to_all(tmp_path: Path, suite: Sui
 
 def test_shared_work_does_not_smuggle_labels(tmp_path: Path, suite: Suite) -> None:
     builder = make_context(tmp_path, source_labels=True)
-    builder.once("expert", lambda folder: builder.guard(suite) and None)  # type: ignore[func-returns-value]
+
+    def build(folder: Path) -> None:
+        builder.guard(suite)
+
+    builder.once("expert", build)
     with pytest.raises(AccessError, match=r"the shared 'expert', which was made with source labels"):
         make_context(tmp_path).once("expert", lambda folder: None)
 
@@ -196,6 +200,14 @@ def test_failed_building_leaves_nothing(tmp_path: Path) -> None:
 def test_names_of_shared_folders_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"without slashes .* got '\.\./x'"):
         make_context(tmp_path).once("../x", lambda folder: None)
+
+
+def test_independence_report_is_kept_for_the_evidence(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    shape = np.arange(400) % 4
+    context.independence({"shape": shape, "copy": shape, "colour": np.repeat(np.arange(4), 100)})
+    pairs = {tuple(pair["names"]): pair["dependent"] for pair in context.reports["independence"]["factors"]["pairs"]}
+    assert pairs == {("shape", "copy"): True, ("shape", "colour"): False, ("copy", "colour"): False}
 
 
 def budget_recipe(budget: EqualBudget) -> Recipe:

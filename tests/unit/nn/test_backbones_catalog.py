@@ -61,7 +61,10 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("timm:NAME", r"no backbone 'timm:NAME'"),
         ("zzz", r"there are scratch, efficientnet_lite0, timm:NAME, minilm, hf:NAME\.$"),
         ("efficientnet_lite0@big", r"working size in pixels, for example efficientnet_lite0@96; got 'efficientnet_lite0@big'"),
-        ("minilm", r"'minilm' reads text data, but the suite has modality 'image'. Choose from: scratch, efficientnet_lite0, timm:NAME"),
+        (
+            "minilm",
+            r"'minilm' reads text data, but the suite has modality 'image'. Choose from: scratch, efficientnet_lite0, timm:NAME",
+        ),
     ],
 )
 def test_wrong_names(name: str, message: str) -> None:

@@ -61,5 +61,7 @@ def test_unknown_names_and_unreachable_weights(monkeypatch: pytest.MonkeyPatch) 
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ConfigError, match=r"'resnet18' could not be loaded \(OSError: no route to host\)(.|\n)*graftwork backbones"):
+    with pytest.raises(
+        ConfigError, match=r"'resnet18' could not be loaded \(OSError: no route to host\)(.|\n)*graftwork backbones"
+    ):
         load_timm("resnet18")

@@ -137,7 +137,7 @@ def build_result(modality: str = "image", *, seed: int = 0) -> dict[str, Any]:
         is_finalist = name in finalists
         relative, per_task = {}, {}
         for column, task in enumerate(tasks):
-            change = 0.0 if name == "separate" else float(draw.normal(1.0 - 4 * (column % 2) + (4.5 if name == choice else 0), 3))
+            change = 0.0 if name == "separate" else float(draw.normal(1.0 - 4 * (column % 2) + (7.0 if name == choice else 0), 3))
             half = float(draw.uniform(2, 5))
             better = -1 if task["kind"] == "regression" else 1
             value = base[task["name"]] * (1 + better * change / 100)

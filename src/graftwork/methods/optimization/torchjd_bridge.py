@@ -56,7 +56,7 @@ AGGREGATORS: dict[str, str] = {
 
 ALIASES = {"imtl": "IMTLG", "moo": "MGDA", "rlw": "Random", "ew": "Sum", "equalweights": "Sum"}
 SCALE_FREE = {"AlignedMTL", "CAGrad", "DualProj", "IMTLG", "Krum", "MGDA", "PCGrad", "UPGrad"}
-NEEDS_ALL_TASKS = {"Constant", "ExcessMTL", "GradVac", "NashMTL", "PCD"}
+NEEDS_ALL_TASKS = {"Constant", "ExcessMTL", "GradVac", "Krum", "NashMTL", "PCD"}
 DEFAULTS: dict[str, dict[str, Any]] = {"CAGrad": {"c": 0.5}, "FairGrad": {"alpha": 2.0}, "NashMTL": {"n_tasks": 1}}
 
 

@@ -49,9 +49,9 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
     """Return all backbones, or those of one modality; the default pretrained one comes first after ``scratch``."""
     vision, text = has("timm"), has("transformers")
     scratch: dict[Modality, str] = {
-        "image": "small convolutional network, trained from the start",
-        "text": "token embeddings and a small encoder, trained from the start",
-        "table": "network over numbers and category embeddings, trained from the start",
+        "image": "small convolutional network, new",
+        "text": "token embeddings and a small encoder, new",
+        "table": "numbers and category embeddings, new",
     }
     own: list[BackboneInfo] = [
         BackboneInfo(
@@ -71,7 +71,7 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
         BackboneInfo(
             name="efficientnet_lite0",
             modality="image",
-            summary="EfficientNet-Lite0, ImageNet; works at 128 pixels, or at what follows the name: efficientnet_lite0@96",
+            summary="EfficientNet-Lite0 on ImageNet; @96 sets its pixels",
             parameters=3_371_008,
             width=1280,
             licence="Apache-2.0",
@@ -82,10 +82,10 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
         BackboneInfo(
             name="timm:NAME",
             modality="image",
-            summary="any image model of timm by its name, for example timm:resnet18; weights from its cache or the network",
+            summary="any image model of timm, for example timm:resnet18",
             parameters=None,
             width=None,
-            licence="as the model's card says",
+            licence="see its model card",
             pretrained=True,
             available=vision,
             install=_commands("vision", vision),
@@ -93,7 +93,7 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
         BackboneInfo(
             name="minilm",
             modality="text",
-            summary="all-MiniLM-L6-v2, English sentences, six layers",
+            summary="all-MiniLM-L6-v2, English sentences",
             parameters=22_713_216,
             width=384,
             licence="Apache-2.0",
@@ -104,10 +104,10 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
         BackboneInfo(
             name="hf:NAME",
             modality="text",
-            summary="any text encoder of transformers, by its hub name or a local folder; safetensors only",
+            summary="text encoder of transformers, hub name or folder",
             parameters=None,
             width=None,
-            licence="as the model's card says",
+            licence="see its model card",
             pretrained=True,
             available=text,
             install=_commands("text", text),

@@ -16,7 +16,8 @@ __all__ = ["ConvBackbone"]
 class ConvBackbone(Backbone):
     """Input ``image`` uint8 ``[B, S, S, 3]`` to features: a vector, or a map with a quarter of the working size.
 
-    Pictures of 64 pixels and more are first averaged down to a working size between 32 and 63 pixels. The vector holds mean and
+    Pictures of 48 pixels and more are first averaged down to a working size between 24 and 47 pixels (on 72 pixel drawings, four tasks,
+    24 pixels were as good as 36 at half the time). The vector holds mean and
     maximum of the last map (what is there, and how much of it) and the mean of the first one, which no norm has touched yet: colour
     and area stay readable. Group norm knows no running statistics, so that averaged weights and resumed runs need no special care.
 
@@ -31,12 +32,12 @@ class ConvBackbone(Backbone):
         self, image_size: int, *, channels: Sequence[int] = (32, 64, 128, 128), feature_map: bool = False, groups: int = 8
     ) -> None:
         super().__init__()
-        self.factor = max(1, image_size // 32)
+        self.factor = _shrink_factor(image_size)
         self.feature_map = feature_map
         first, second, third, last = channels
         self.stem = nn.Conv2d(3, first, 3, stride=1 if feature_map else 2, padding=1)
         self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width_in, width_out, 3, stride=stride, padding=1), nn.GroupNorm(groups, width_out), nn.GELU())
+            nn.Sequential(nn.Conv2d(width_in, width_out, 3, stride=stride, padding=1), nn.GroupNorm(groups, width_out), nn.ReLU())
             for width_in, width_out, stride in ((first, second, 2 if feature_map else 1), (second, third, 2), (third, last, 1))
         )
         working = image_size // self.factor
@@ -50,9 +51,15 @@ class ConvBackbone(Backbone):
         picture = inputs["image"].permute(0, 3, 1, 2).to(self.stem.weight.dtype)
         if self.factor > 1:
             picture = F.avg_pool2d(picture, self.factor)
-        state = first = F.gelu(self.stem(picture / 127.5 - 1.0))
+        state = first = F.relu(self.stem(picture / 127.5 - 1.0))
         for stage in self.stages:
             state = stage(state)
         if self.feature_map:
             return state
         return torch.cat([first.mean(dim=(2, 3)), state.mean(dim=(2, 3)), state.amax(dim=(2, 3))], dim=1)
+
+
+def _shrink_factor(image_size: int) -> int:
+    """Return how many pixels become one: a divisor of the size if there is one above 1, so that no edge is cut off."""
+    most = max(1, image_size // 24)
+    return next((factor for factor in range(most, 1, -1) if image_size % factor == 0), most)

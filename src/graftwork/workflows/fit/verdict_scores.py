@@ -87,8 +87,8 @@ class ScoreBank:
                         seeds, indices = places.setdefault((arm, task.name, metric), ([], []))
                         seeds.append(run.seed)
                         indices.append(len(evaluators))
-                        evaluators.append(prepare_metric(task, target, prediction, metric))
-        once = np.ones((1, self._resampler.num_rows))
+                        evaluators.append(self._resampler.adapt(prepare_metric(task, target, prediction, metric)))
+        once = np.ones((1, self._resampler.num_units))
         point = np.array([evaluate(once)[0] for evaluate in evaluators])
         resampled = resample(evaluators, self._resampler)
         return {key: SeedScores(tuple(seeds), point[indices], resampled[indices]) for key, (seeds, indices) in places.items()}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.methods.tuning.lora import LoRA, select_layers
+from graftwork.nn.lora import fold_layers
 
 
 class SmallConvNet(nn.Module):
@@ -83,7 +84,9 @@ def test_messages_name_what_can_be_chosen() -> None:
         select_layers(nn.Sequential(nn.ReLU()), "auto")
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"r": 0}, "`r` must be at least 1; got 0"), ({"lora_dropout": 1.0}, r"in \[0, 1\); got 1.0")])
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"r": 0}, "`r` must be at least 1; got 0"), ({"lora_dropout": 1.0}, r"in \[0, 1\); got 1.0")]
+)
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LoRA(**settings)  # type: ignore[arg-type]
@@ -186,3 +189,42 @@ def test_copies_are_independent() -> None:
     model.train()
     assert not average.norm.training
     assert not torch.equal(average(inputs), model(inputs))
+
+
+def test_a_deployed_copy_is_folded_without_its_tuner() -> None:
+    model = SmallConvNet()
+    names = list(model.state_dict())
+    tuner = LoRA(r=2)
+    tuner.attach(model)
+    set_updates(tuner)
+    inputs = torch.randn(2, 3, 9, 9)
+    expected = model.eval()(inputs)
+    deployed = copy.deepcopy(model)
+    assert fold_layers(deployed) == 3
+    assert list(deployed.state_dict()) == names
+    torch.testing.assert_close(deployed(inputs), expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(model(inputs), expected)
+    assert fold_layers(deployed) == 0
+
+
+def test_late_layers_only() -> None:
+    tuner = LoRA(depth_share=0.5)
+    tuner.attach(SmallConvNet())
+    assert list(tuner.layers) == ["blocks.0.0", "blocks.1.0"]  # two of three: the share is rounded up
+    with pytest.raises(ConfigError, match=r"`depth_share` must be in \(0, 1\]; got 0"):
+        LoRA(depth_share=0)
+
+
+def test_code_that_reads_the_weight_sees_the_update() -> None:
+    """PyTorch's attention never calls its output layer, it reads the weight."""
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    tuner = LoRA(r=2)
+    tuner.attach(attention)
+    assert list(tuner.layers) == ["out_proj"]
+    set_updates(tuner)
+    inputs = torch.randn(2, 4, 8)
+    output = attention(inputs, inputs, inputs)[0]
+    output.sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in tuner.trainable())
+    tuner.fold()
+    torch.testing.assert_close(attention(inputs, inputs, inputs)[0], output, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,235 @@
+"""One plan as a scikit-learn estimator: several targets in one ``y``, numbers and classes mixed.
+
+The whole race is ``graftwork.fit``; this trains a single plan of the portfolio on arrays, for pipelines, searches and cross-validation.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import TaskSpec
+from graftwork.core.seeds import Seeds
+from graftwork.data.suite import Suite
+from graftwork.interfaces.learner import LearnerContext
+from graftwork.tasks.decode import decode_output
+from graftwork.workflows.portfolio import portfolio
+
+__all__ = ["MultiTaskEstimator"]
+
+Array = NDArray[Any]
+
+
+class MultiTaskEstimator(BaseEstimator):
+    """Learns all columns of ``y`` together.
+
+    Args:
+        plan: Name of a neural plan for tables (``graftwork fit --help`` lists them), such as ``"shared-trunk"``, ``"separate"`` or ``"mmoe"``.
+        max_steps: Optimiser steps.
+        kinds: ``"auto"`` (columns of floats with fractions are regressions, everything else classes), or one of ``"regression"`` and
+            ``"classes"`` per column.
+        validation_fraction: Share of the rows that chooses the best weights, in [0, 1); 0 keeps the last.
+        training: Settings of :class:`graftwork.training.config.TrainConfig`, such as ``{"learning_rate": 1e-3}``.
+        random_state: Seed; an integer repeats bit for bit.
+
+    Attributes:
+        tasks_: The tasks as :class:`~graftwork.core.records.TaskSpec`, one per column.
+        classes_: Classes of each column (None for a regression); of the only column if ``y`` has one dimension.
+        n_features_in_: Number of columns of ``X``.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(200, 5))
+        >>> y = np.column_stack([X[:, 0] * 2.5, X[:, 0] > 0])
+        >>> estimator = MultiTaskEstimator(max_steps=60, kinds=["regression", "classes"], random_state=0).fit(X, y)
+        >>> estimator.predict(X).shape
+        (200, 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: str = "shared-trunk",
+        max_steps: int = 500,
+        kinds: Any = "auto",
+        validation_fraction: float = 0.1,
+        training: Mapping[str, Any] | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.plan = plan
+        self.max_steps = max_steps
+        self.kinds = kinds
+        self.validation_fraction = validation_fraction
+        self.training = training
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.two_d_labels = True
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train.
+
+        Args:
+            X: Numbers, ``[N, F]``.
+            y: One target ``[N]`` or several ``[N, T]``.
+
+        Raises:
+            ValueError: If shapes do not fit, values are missing or infinite, or the plan does not exist.
+        """
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
+        targets, self._is_single = self._check_y(y, len(X))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        self._center = X.mean(axis=0)
+        scale = X.std(axis=0)
+        self._scale = np.where(scale > 1e-12, scale, 1.0)
+        suite = self._suite(X, targets, seed)
+        self.tasks_ = suite.tasks
+        classes = [self._levels.get(task.name) for task in suite.tasks]
+        self.classes_ = classes[0] if self._is_single else classes
+        # a single target is fine here: sharing and balancing of one task is plain training
+        plan = next(plan for plan in portfolio("table", max(2, len(suite.tasks)), names=[self.plan]) if plan.name == self.plan)
+        if not plan.learner.path.endswith(":NeuralLearner"):
+            raise ConfigError(f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees.")
+        with tempfile.TemporaryDirectory(prefix="graftwork-") as cache:
+            learner = plan.learner.build(
+                LearnerContext(
+                    suite=suite,
+                    plan=plan,
+                    seed=seed,
+                    max_steps=self.max_steps,
+                    cache=Path(cache),
+                    threads=torch.get_num_threads(),
+                    overrides=dict(self.training or {}),
+                )
+            )
+            learner.train(self.max_steps)
+        self.model_ = learner.best_model
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return predictions shaped like ``y``: classes as they were given, numbers in their units."""
+        raw = self._outputs(X)
+        columns = []
+        for task in self.tasks_:
+            levels = self._levels.get(task.name)
+            if levels is None:
+                columns.append(raw[task.name][:, 0].astype(np.float64))
+            else:
+                columns.append(levels[_class_index(task, raw[task.name])])
+        if self._is_single:
+            return columns[0]
+        kinds = {column.dtype.kind for column in columns}
+        return np.column_stack(columns) if len(kinds) == 1 or kinds <= set("bif") else np.array(columns, dtype=object).T
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return class probabilities ``[N, C]`` per classification column (None for regressions); of the only column if ``y`` had one dimension."""
+        raw = self._outputs(X)
+        tables: list[Array | None] = []
+        for task in self.tasks_:
+            if task.kind == "binary":
+                tables.append(np.column_stack([1.0 - raw[task.name], raw[task.name]]))
+            else:
+                tables.append(raw[task.name] if task.kind == "multiclass" else None)
+        return tables[0] if self._is_single else tables
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the mean over columns of R squared (regressions) and accuracy (classes)."""
+        targets, _ = self._check_y(y, None, fitting=False)
+        predicted = self.predict(X)
+        predicted = predicted[:, None] if self._is_single else predicted
+        scores = [
+            r2_score(targets[:, index].astype(float), predicted[:, index].astype(float))
+            if task.kind == "regression"
+            else accuracy_score(targets[:, index].astype(str), predicted[:, index].astype(str))
+            for index, task in enumerate(self.tasks_)
+        ]
+        return float(np.mean(scores))
+
+    def _outputs(self, X: Any) -> dict[str, Array]:
+        check_is_fitted(self, "model_")
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        numeric = torch.from_numpy(((X - self._center) / self._scale).astype(np.float32))
+        parts: dict[str, list[Array]] = {task.name: [] for task in self.tasks_}
+        with torch.inference_mode():
+            for start in range(0, len(numeric), 1024):
+                rows = numeric[start : start + 1024]
+                outputs = self.model_({"numeric": rows, "categorical": torch.zeros(len(rows), 0, dtype=torch.int64)})
+                for task in self.tasks_:
+                    parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
+        return {name: np.concatenate(chunks) for name, chunks in parts.items()}
+
+    def _check_y(self, y: Any, rows: int | None, *, fitting: bool = True) -> tuple[Array, bool]:
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None")
+        y = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        if y.ndim not in (1, 2):
+            raise ValueError(f"`y` must have shape [N] or [N, T]; got {list(y.shape)}.")
+        if rows is not None and len(y) != rows:
+            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[rows, len(y)]}")
+        if y.dtype.kind == "f" and not np.isfinite(y).all():
+            raise ValueError("Input y contains NaN or infinity. Drop these rows, or use graftwork.fit, which masks missing labels.")
+        if y.dtype.kind == "c":
+            raise ValueError("Complex data not supported: give the real and imaginary parts as two columns.")
+        if fitting and y.ndim == 1:
+            kind = type_of_target(y)
+            if kind == "unknown":
+                raise ValueError(f"Unknown label type: {kind}. `y` must hold numbers, strings or booleans.")
+        return (y[:, None], True) if y.ndim == 1 else (y, False)
+
+    def _suite(self, X: Array, targets: Array, seed: int) -> Suite:
+        kinds = self.kinds if not isinstance(self.kinds, str) else [self.kinds] * targets.shape[1]
+        if len(kinds) != targets.shape[1] or any(kind not in ("auto", "regression", "classes") for kind in kinds):
+            raise ConfigError(f"`kinds` is 'auto', or one of 'regression' and 'classes' per column ({targets.shape[1]}); got {self.kinds!r}.")
+        self._levels: dict[str, Array] = {}
+        tasks, arrays = [], {}
+        for index, kind in enumerate(kinds):
+            column, name = targets[:, index], f"y{index}"
+            if kind == "regression" or (kind == "auto" and _has_fractions(column)):
+                tasks.append(TaskSpec(name=name, kind="regression", size=1))
+                arrays[name] = column.astype(np.float32)[:, None]
+                continue
+            levels, codes = np.unique(column, return_inverse=True)
+            self._levels[name] = levels
+            binary = len(levels) <= 2
+            tasks.append(TaskSpec(name=name, kind="binary" if binary else "multiclass", size=1 if binary else len(levels)))
+            arrays[name] = codes.astype(np.int64)
+        order = Seeds(seed).numpy("validation").permutation(len(X))
+        held = int(self.validation_fraction * len(X)) if len(X) >= 20 else 0
+        return Suite.of_arrays(
+            name="arrays",
+            modality="table",
+            tasks=tasks,
+            inputs={
+                "numeric": ((X - self._center) / self._scale).astype(np.float32),
+                "categorical": np.zeros((len(X), 0), np.int64),
+            },
+            targets=arrays,
+            splits={"train": np.sort(order[held:]), "val": np.sort(order[:held]), "test": order[:0]},
+            input_sizes={"num_numeric": X.shape[1], "cardinalities": []},
+        )
+
+
+def _has_fractions(column: Array) -> bool:
+    return column.dtype.kind == "f" and bool((column != np.floor(column)).any())
+
+
+def _class_index(task: TaskSpec, output: Array) -> Array:
+    return (output > 0.5).astype(np.int64) if task.kind == "binary" else np.asarray(output.argmax(axis=1))

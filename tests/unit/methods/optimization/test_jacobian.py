@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from balancing_models import TinyModel
+from torch import Tensor, nn
+
+from graftwork.core.errors import ConfigError
+from graftwork.interfaces.balancer import BackwardContext
+from graftwork.methods.optimization.aggregator import WeightedAggregator
+from graftwork.methods.optimization.jacobian import JacobianBalancer, RepresentationBalancer
+from graftwork.methods.optimization.task_graph import loss_roots, outside_of
+
+
+class Seen:
+    """An aggregator that keeps a copy of the matrix and returns a chosen combination."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+        self.matrix = torch.empty(0)
+
+    def __call__(self, matrix: Tensor) -> Tensor:
+        self.matrix = matrix.clone()
+        return self.weights.to(matrix) @ matrix
+
+
+WEIGHTS = torch.tensor([1.0, -2.0, 0.5])
+
+
+def test_exact_rows_are_the_jacobian_and_grad_is_their_combination() -> None:
+    model, seen = TinyModel(3), Seen(WEIGHTS)
+    expected = model.jacobian()
+    gradients, weights = model.balance(JacobianBalancer(seen))
+    assert weights is None
+    torch.testing.assert_close(seen.matrix, expected)
+    flat = torch.cat([gradient.flatten() for gradient in gradients[: len(model.shared)]])
+    torch.testing.assert_close(flat, WEIGHTS.double() @ expected)
+
+
+def test_own_parameters_get_their_own_gradient() -> None:
+    model = TinyModel(3)
+    losses, _ = model.losses()
+    expected = [torch.autograd.grad(losses[t], list(model.heads[t].parameters()), retain_graph=True) for t in range(3)]
+    for balancer in (JacobianBalancer(Seen(WEIGHTS)), RepresentationBalancer(Seen(WEIGHTS))):
+        model.balance(balancer)
+        for head, own in zip(model.heads, expected, strict=True):
+            torch.testing.assert_close([parameter.grad for parameter in head.parameters()], list(own))
+
+
+def test_representation_rows_and_trunk_gradient() -> None:
+    model, seen = TinyModel(3), Seen(WEIGHTS)
+    expected = model.representation_jacobian()
+    gradients, _ = model.balance(RepresentationBalancer(seen))
+    torch.testing.assert_close(seen.matrix, expected)
+    # A linear combination of losses commutes with the trunk's Jacobian, so both modes agree for fixed weights.
+    exact, _ = model.balance(JacobianBalancer(Seen(WEIGHTS)))
+    torch.testing.assert_close(gradients, exact)
+
+
+def test_buffer_is_made_once_and_is_the_gradients_memory() -> None:
+    class First(WeightedAggregator):
+        def weights(self, statistic: Tensor) -> Tensor:
+            return torch.ones(len(statistic), dtype=statistic.dtype)
+
+    model, balancer = TinyModel(3), JacobianBalancer(First())
+    model.balance(balancer)
+    assert balancer._rows is not None
+    storage = balancer._rows.matrix.untyped_storage()
+    assert storage.nbytes() == 3 * sum(parameter.numel() for parameter in model.shared) * 8
+    first = storage.data_ptr()
+    assert all(p.grad is not None and p.grad.untyped_storage().data_ptr() == first for p in model.shared)
+    model.balance(balancer)
+    assert balancer._rows.matrix.untyped_storage().data_ptr() == first
+
+
+def test_gradients_accumulate_over_several_batches() -> None:
+    model, balancer = TinyModel(3), JacobianBalancer(Seen(WEIGHTS))
+    once, _ = model.balance(balancer)
+    losses, representation = model.losses()
+    balancer.backward(losses, model.context(representation))
+    torch.testing.assert_close(model.gradients(), [2 * gradient for gradient in once])
+
+
+def test_accumulated_views_of_the_buffer_survive_a_second_batch() -> None:
+    class Sum(WeightedAggregator):
+        def weights(self, statistic: Tensor) -> Tensor:
+            return torch.ones(len(statistic), dtype=statistic.dtype)
+
+    model, balancer = TinyModel(3), JacobianBalancer(Sum())
+    once, _ = model.balance(balancer)
+    losses, representation = model.losses()
+    balancer.backward(losses, model.context(representation))
+    torch.testing.assert_close(model.gradients(), [2 * gradient for gradient in once])
+
+
+@pytest.mark.parametrize("kind", [JacobianBalancer, RepresentationBalancer])
+def test_losses_need_not_be_stacked_last(kind: type[JacobianBalancer | RepresentationBalancer]) -> None:
+    model = TinyModel(3)
+    plain, _ = model.balance(kind(Seen(WEIGHTS)))
+    model.zero_grad(set_to_none=True)
+    losses, representation = model.losses()
+    kind(Seen(WEIGHTS)).backward(losses * 1.0, model.context(representation))
+    torch.testing.assert_close(model.gradients(), plain)
+
+
+def test_a_pass_does_not_enter_other_heads() -> None:
+    model = TinyModel(3)
+    entered: list[int] = []
+    representation = model.trunk(model.inputs)
+    losses = []
+    for index, head in enumerate(model.heads):
+        output = head(representation)
+        output.register_hook(lambda _, index=index: entered.append(index))
+        losses.append(output.square().mean())
+    JacobianBalancer(Seen(WEIGHTS)).backward(torch.stack(losses), model.context(representation))
+    assert entered == [0, 1, 2]
+
+
+def test_shared_parameters_above_the_representation_get_the_sum() -> None:
+    trunk, above = nn.Linear(3, 4).double(), nn.Linear(4, 4).double()
+    heads = nn.ModuleList(nn.Linear(4, 1) for _ in range(2)).double()
+    inputs = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).double()
+
+    def losses() -> tuple[Tensor, Tensor]:
+        representation = trunk(inputs)
+        state = torch.tanh(above(representation))
+        return torch.stack([head(state).square().mean() for head in heads]), representation
+
+    values, representation = losses()
+    shared = [*trunk.parameters(), *above.parameters()]
+    assert outside_of(representation, shared) == list(above.parameters())
+    expected = torch.autograd.grad(values.sum(), list(above.parameters()), retain_graph=True)
+    context = BackwardContext(shared, [list(head.parameters()) for head in heads], representation, 0)
+    RepresentationBalancer(Seen(torch.tensor([3.0, -1.0]))).backward(values, context)
+    torch.testing.assert_close([parameter.grad for parameter in above.parameters()], list(expected))
+    weighted, _ = losses()
+    expected = torch.autograd.grad(3 * weighted[0] - weighted[1], list(trunk.parameters()))
+    torch.testing.assert_close([parameter.grad for parameter in trunk.parameters()], list(expected))
+
+
+def test_parameter_that_one_loss_does_not_reach_has_a_zero_there() -> None:
+    model = TinyModel(2)
+    extra = nn.Parameter(torch.ones((), dtype=torch.float64))
+    representation = model.trunk(model.inputs)
+    losses = torch.stack([model.heads[0](representation).mean() * extra, model.heads[1](representation).mean()])
+    seen = Seen(torch.tensor([1.0, 1.0]))
+    balancer = JacobianBalancer(seen)
+    context = BackwardContext([*model.shared, extra], [[], []], representation, 0)
+    for _ in range(2):  # the second time the buffer holds old numbers
+        balancer.backward(torch.stack([*losses.unbind()]), context) if False else None
+    balancer.backward(losses, context)
+    assert float(seen.matrix[1, -1]) == 0.0
+    assert float(seen.matrix[0, -1]) != 0.0
+
+
+def test_parameters_of_two_dtypes_share_the_wider_one() -> None:
+    first, second = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+    losses = torch.stack([(first * second).sum(), (first.double() ** 2).sum() + second.sum()])
+    seen = Seen(torch.tensor([1.0, 1.0]))
+    JacobianBalancer(seen).backward(losses, BackwardContext([first, second], [[], []], None, 0))
+    assert seen.matrix.dtype == torch.float64
+    assert seen.matrix.tolist() == [[3.0, 3.0, 3.0], [2.0, 4.0, 1.0]]
+    assert first.grad is not None
+    assert first.grad.dtype == torch.float32
+    assert first.grad.tolist() == [5.0, 7.0]
+
+
+def test_hooks_are_gone_after_an_error() -> None:
+    model = TinyModel(3)
+
+    def fail(matrix: Tensor) -> Tensor:
+        raise ArithmeticError("no direction")
+
+    with pytest.raises(ArithmeticError, match="no direction"):
+        model.balance(JacobianBalancer(fail))
+    model.zero_grad(set_to_none=True)
+    losses, _ = model.losses()
+    losses.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.shared)
+
+
+def test_no_shared_representation_is_an_error() -> None:
+    model = TinyModel(3)
+    losses, _ = model.losses()
+    with pytest.raises(ConfigError, match="this model has none. Take mode 'parameters'"):
+        RepresentationBalancer(Seen(WEIGHTS)).backward(losses, model.context(None))
+
+
+def test_losses_without_gradient_have_no_root() -> None:
+    leaf = torch.tensor(2.0, requires_grad=True)
+    assert [root is None for root in loss_roots(torch.stack([leaf * 2, torch.tensor(0.0)]))] == [False, True]
+    assert loss_roots(torch.zeros(2)) == [None, None]
+
+
+def test_fixed_representation_trains_the_heads_alone() -> None:
+    model = TinyModel(3)
+    representation = model.trunk(model.inputs).detach()
+    losses = torch.stack([head(representation).square().mean() for head in model.heads])
+    RepresentationBalancer(Seen(WEIGHTS)).backward(losses, model.context(representation))
+    assert all(parameter.grad is None for parameter in model.shared)
+    assert all(parameter.grad is not None for parameter in model.heads.parameters())
