@@ -115,7 +115,11 @@ def test_reset_brings_back_the_first_step(build: Callable[[], Balancer]) -> None
     first = trace(balancer, TinyModel(3), 3)
     balancer.end_epoch(torch.tensor([1.0, 2.0, 3.0]))
     balancer.reset()
-    assert all(torch.equal(a, b) for one, two in zip(first, trace(balancer, TinyModel(3), 3), strict=True) for a, b in zip(one, two, strict=True))
+    assert all(
+        torch.equal(a, b)
+        for one, two in zip(first, trace(balancer, TinyModel(3), 3), strict=True)
+        for a, b in zip(one, two, strict=True)
+    )
 
 
 def test_saved_state_continues_with_the_same_numbers(build: Callable[[], Balancer]) -> None:

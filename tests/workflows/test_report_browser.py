@@ -16,7 +16,15 @@ from graftwork.reporting.report import write_report
 pytestmark = pytest.mark.browser
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def _build_result(modality: str) -> dict[str, Any]:
@@ -58,7 +66,9 @@ class Visit:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None)
+        self.page.on(
+            "console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None
+        )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("html[data-ready]", timeout=60_000)
@@ -119,7 +129,10 @@ def test_every_nav_link_leads_to_its_section(browser, reports) -> None:
         link = links.nth(index)
         link.click()
         target = visit.page.locator(link.get_attribute("href"))
-        visit.wait("argument.getBoundingClientRect().top < innerHeight && argument.getBoundingClientRect().bottom > 0", target.element_handle())
+        visit.wait(
+            "argument.getBoundingClientRect().top < innerHeight && argument.getBoundingClientRect().bottom > 0",
+            target.element_handle(),
+        )
         assert link.is_visible(), "the navigation stays on screen"
     visit.wait("document.querySelector('nav a[href=\"#repeat\"]').getAttribute('aria-current') === 'true'")
     visit.close()
@@ -172,7 +185,9 @@ def test_keyboard_reaches_what_scrolls(browser, reports) -> None:
     visit = Visit(browser, reports["image"], 390)
     visit.page.keyboard.press("Tab")
     assert visit.page.evaluate("document.activeElement.className") == "skip"
-    missing = visit.page.evaluate("[...document.querySelectorAll('.scroll')].filter(box => box.tabIndex !== 0 || !box.getAttribute('aria-label')).length")
+    missing = visit.page.evaluate(
+        "[...document.querySelectorAll('.scroll')].filter(box => box.tabIndex !== 0 || !box.getAttribute('aria-label')).length"
+    )
     assert missing == 0
     visit.close()
 

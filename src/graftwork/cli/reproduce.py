@@ -101,9 +101,9 @@ def print_reproduction(done: Reproduction) -> None:
     width = terminal_width()
     findings = [finding.to_json() for finding in done.verdict.findings]
     print(f"\n{done.card.slug}: {done.card.title}\n")
-    print(findings_table(findings, width))
+    print(findings_table(findings, width, judged=done.evidence is not None))
     for finding in done.verdict.findings:
-        if not finding.holds:
+        if done.evidence is not None and not finding.holds:
             print(f"  not shown: {finding.name}: {finding.reason}")
     print(f"\n{len(done.recipe.arms)} arms, seeds {', '.join(map(str, done.seeds))}, {_duration(done.seconds)} of computing.")
     for note in done.recipe.notes:

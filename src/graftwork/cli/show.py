@@ -102,17 +102,23 @@ def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -
     return [head, "", findings_table(evidence["inequalities"], width)]
 
 
-def findings_table(findings: Sequence[Mapping[str, Any]], width: int) -> str:
-    """Return a table of inequalities with their numbers (the same for ``show`` and ``reproduce``)."""
+def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged: bool = True) -> str:
+    """Return a table of inequalities with their numbers (the same for ``show`` and ``reproduce``).
+
+    Args:
+        findings: The list ``inequalities`` of evidence.
+        width: Characters in a line.
+        judged: False for runs that give no verdict; the first column then says nothing.
+    """
     from graftwork.cli.tables import format_table
 
     rows = []
     for item in findings:
         interval = item["difference"]
-        spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]"
+        spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]" if len(item["differences"]) > 1 else "one seed"
         rows.append(
             [
-                "yes" if item["holds"] else "NO",
+                ("yes" if item["holds"] else "NO") if judged else "-",
                 item["name"] + ("" if item["primary"] else " (secondary)"),
                 f"{item['left_mean']:.4g}",
                 f"{item['right_mean']:.4g}",

@@ -133,8 +133,7 @@ def _leak_notes(frame: pd.DataFrame, features: Sequence[str], tasks: Sequence[In
             if score is not None and score > LEAK_SCORE:
                 measure = "R2" if task.spec.kind == "regression" else "accuracy"
                 notes.append(
-                    f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} {score:.4f} on rows held "
-                    "back). If it is only known once the target is, remove it from the table."
+                    f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} {score:.4f}). If it is only known once the target is, remove it from the table."
                 )
     return notes
 

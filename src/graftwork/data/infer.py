@@ -164,7 +164,7 @@ def infer_task(frame: pd.DataFrame, request: TargetRequest) -> InferredTask:
             "There is nothing to learn; at least two are needed. Leave it out, or add rows with other values."
         )
     ordered = _category_order(values)
-    numbers, words = to_numbers(values) if ordered is None and values.dtype.kind not in "b" else (np.zeros(0), ["x"])
+    numbers, words = to_numbers(values) if ordered is None and not set(distinct) <= {"True", "False"} else (np.zeros(0), ["x"])
     infinite = np.isinf(numbers)
     if infinite.any() and not words and request.kind in ("", "regression"):
         raise DataError(
@@ -294,7 +294,7 @@ def _class_order(kind: str, distinct: Sequence[str], ordered: Sequence[str] | No
         order = list(ordered) if ordered is not None else word_order(distinct) or list(distinct)
     else:
         order = list(distinct)
-    if kind == "binary" and len(order) == 2 and positive_word(order) == order[0]:
+    if kind == "binary" and not numeric and len(order) == 2 and positive_word(order) == order[0]:
         order.reverse()
     return order
 

@@ -1,4 +1,4 @@
-"""How well one feature alone predicts a target, by the simplest rule there is: look up the nearest value in other rows."""
+"""How well one feature alone predicts a target, by the simplest rules there are: thresholds, look-up tables, interpolation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Array = NDArray[Any]
 
 
 def single_feature_score(values: pd.Series, kind: str, spec: TaskSpec, target: Array, *, seed: int = 0) -> float | None:
-    """Return how well one column predicts a target on rows held back.
+    """Return how well one column predicts a target on a sample of at most 4000 labelled rows.
 
-    Half of a sample of at most 4000 labelled rows serves as a look-up table: the other half gets the label of the row with the nearest
-    value (numbers, dates; regression interpolates) or the commonest label of the same level (words).
+    Classes by numbers or dates: the share of rows that fit if every class is one interval of the values. Everything else: half of the rows
+    serves as a look-up table for the other half, which gets the commonest label (mean) of its level, or the interpolated value.
 
     Args:
         values: The column.
@@ -38,8 +38,8 @@ def single_feature_score(values: pd.Series, kind: str, spec: TaskSpec, target: A
         seed: Picks the sample.
 
     Returns:
-        Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are fewer than 50 usable rows, or one
-        class holds more than 98 % of them.
+        Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are fewer than
+        50 usable rows, or one class holds more than 98 % of them.
     """
     keys, known = _keys(values, kind)
     if spec.kind in ("binary", "multiclass", "ordinal"):
@@ -81,11 +81,11 @@ def _class_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: st
     if np.bincount(target[held]).max() > 0.98 * len(held):
         return None
     if kind in ("numeric", "date"):
-        predicted = target[table][_nearest(keys[table], keys[held])]
-    else:
-        counts = np.zeros((int(keys.max()) + 1, int(target[usable].max()) + 1))
-        np.add.at(counts, (keys[table], target[table]), 1.0)
-        predicted = np.where(counts[keys[held]].any(axis=1), counts[keys[held]].argmax(axis=1), -1)
+        rows = np.concatenate([table, held])
+        return _interval_share(keys[rows], target[rows])
+    counts = np.zeros((int(keys.max()) + 1, int(target[usable].max()) + 1))
+    np.add.at(counts, (keys[table], target[table]), 1.0)
+    predicted = np.where(counts[keys[held]].any(axis=1), counts[keys[held]].argmax(axis=1), -1)
     return float((predicted == target[held]).mean())
 
 
@@ -98,7 +98,7 @@ def _value_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: st
         positions, inverse = np.unique(keys[table], return_inverse=True)
         means = np.bincount(inverse, weights=target[table]) / np.bincount(inverse)
         predicted = np.interp(keys[held], positions, means)
-        monotone = float(np.corrcoef(_ranks(keys[held]), _ranks(target[held]))[0, 1]) ** 2 if len(positions) > 1 else 0.0
+        monotone = _rank_correlation(keys[held], target[held]) ** 2
     else:
         size = int(keys.max()) + 1
         counts = np.bincount(keys[table], minlength=size)
@@ -110,13 +110,21 @@ def _value_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: st
     return None if spread <= 0 else max(monotone, float(1.0 - ((predicted - target[held]) ** 2).mean() / spread))
 
 
-def _ranks(values: Array) -> NDArray[np.float64]:
-    distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2.0)[inverse] if len(distinct) > 1 else np.arange(len(values), dtype=np.float64)
+def _rank_correlation(first: Array, second: Array) -> float:
+    ranks = []
+    for values in (first, second):
+        distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        if len(distinct) < 2:
+            return 0.0
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2.0)[inverse])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
-def _nearest(table: Array, held: Array) -> Array:
-    order = np.argsort(table, kind="stable")
-    place = np.searchsorted(table[order], held).clip(1, len(table) - 1)
-    left, right = order[place - 1], order[place]
-    return np.where(np.abs(held - table[left]) <= np.abs(table[right] - held), left, right)
+def _interval_share(keys: Array, classes: Array) -> float:
+    """Return 1 if classes are intervals of the keys; every further change of class along the sorted keys costs one row."""
+    order = np.lexsort((classes, keys))
+    ordered, values = classes[order], keys[order]
+    changes = ordered[1:] != ordered[:-1]
+    same_key = values[1:] == values[:-1]
+    surplus = int(changes.sum()) - (len(np.unique(classes)) - 1) + int((changes & same_key).sum())
+    return 1.0 - max(surplus, 0) / len(keys)

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from graftwork.core.errors import FileFormatError
+from graftwork.data.header import read_header
 from graftwork.data.names import did_you_mean, short_list
-from graftwork.data.sniff import TABLE_FORMATS, check_encoding, describe_content
+from graftwork.data.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
 
 __all__ = ["Problem", "check_document", "load_nodes"]
 
@@ -177,11 +178,11 @@ def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
         check.number(mixing, ("mixing",), 1, 1000)
     else:
         check.choice(mixing, ("mixing",), MIXINGS)
-    rules: dict[str, Callable[[Any, tuple[Any, ...]], None]] = {
+    rules: dict[str, Callable[[Any, tuple[Any, ...]], object]] = {
         "temperature": lambda item, place: check.number(item, place, 1, 1000),
         "image_size": lambda item, place: check.number(item, place, 8, 1024, whole=True),
         "seed": lambda item, place: check.number(item, place, 0, 2**31, whole=True),
-        "name": lambda item, place: check.texts(item, place) and None,
+        "name": check.texts,
     }
     for key, rule in rules.items():
         if key in value:
@@ -271,12 +272,8 @@ def _check_file(check: _Checker, value: Any, place: tuple[Any, ...], *, folder_a
             check.add(place, f"{value!r} is a folder; give a table ({', '.join(TABLE_FORMATS)}).")
         return None
     try:
-        from graftwork.data.sniff import check_table_file
-
         kind = check_table_file(path)
         if kind in ("csv", "tsv"):
-            from graftwork.data.header import read_header
-
             check_encoding(path)
             return read_header(path)
     except FileFormatError as error:

@@ -20,7 +20,7 @@ __all__ = ["Resampler", "bootstrap_metric", "bootstrap_statistic", "percentile_i
 
 _BLOCK_ENTRIES = 1 << 20
 """Counts held at a time: 8 MB."""
-_MAX_UNITS = 4000
+_MAX_UNITS = 2000
 """More rows than this are dealt at random into so many bundles that are drawn whole: same expected variance, a fraction of the work."""
 
 
@@ -60,7 +60,7 @@ class Resampler:
     def blocks(self) -> Iterator[Floats]:
         """Yield counts per unit in blocks ``[b, num_units]``, ``num_resamples`` in all; the same at every call."""
         rng = np.random.default_rng(self.seed)
-        size = max(1, _BLOCK_ENTRIES // self.num_rows)
+        size = max(1, _BLOCK_ENTRIES // self.num_units)
         for start in range(0, self.num_resamples, size):
             rows = min(size, self.num_resamples - start)
             drawn = rng.integers(self.num_units, size=(rows, self.num_units))
@@ -78,7 +78,13 @@ class Resampler:
             return evaluator
         if isinstance(evaluator, SumsEvaluator):
             return evaluator.collapse(self._unit, self.num_units)
-        return lambda counts: evaluator(self.row_counts(counts))
+        size = max(1, _BLOCK_ENTRIES // self.num_rows)
+
+        def evaluate(counts: Floats) -> Floats:
+            parts = [counts[start : start + size] for start in range(0, len(counts), size)]
+            return np.concatenate([evaluator(self.row_counts(part)) for part in parts])
+
+        return evaluate
 
 
 def resample(evaluators: Sequence[Evaluator], resampler: Resampler) -> Floats:

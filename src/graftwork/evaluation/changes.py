@@ -50,14 +50,16 @@ class Change:
     seeds: Floats
     """Change of each seed that both plans have, ``[S]``; empty if they share none."""
     unpaired_error: float = 0.0
-    """Standard error over seeds where the plans share fewer than two."""
+    """Standard error over seeds where the plans share fewer than two; 0 if both have one only and nothing is known."""
+    unpaired_degrees: int = 1
+    """Its degrees of freedom."""
 
     @property
     def draws(self) -> Floats:
         """Return draws of the change from both levels, ``[B]``."""
         if len(self.seeds) > 1:
             return self.rows + _seed_noise(self.seeds, len(self.rows))
-        return self.rows + self.unpaired_error * _student(1, len(self.rows))
+        return self.rows + self.unpaired_error * _student(self.unpaired_degrees, len(self.rows))
 
     def interval(self, *, level: float = 0.95) -> Interval:
         """Return the value with its confidence interval over rows and seeds."""
@@ -99,12 +101,18 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
     reference_relative = relative_changes(spec_or_metric, reference.point, mean)
     common = [(plan.seeds.index(seed), reference.seeds.index(seed)) for seed in plan.seeds if seed in reference.seeds]
     seeds = np.array([plan_relative[left] - reference_relative[right] for left, right in common])
-    unpaired = 0.0
-    if len(common) < 2:
-        unpaired = float(
-            np.sqrt(sum(side.var(ddof=1) / len(side) for side in (plan_relative, reference_relative) if len(side) > 1))
-        )
-    return Change(value, rows, seeds, unpaired)
+    error, degrees = (0.0, 1) if len(common) > 1 else _unpaired_error([plan_relative, reference_relative])
+    return Change(value, rows, seeds, error, degrees)
+
+
+def _unpaired_error(sides: Sequence[Floats]) -> tuple[float, int]:
+    """Return the standard error of a difference of means with a common variance, and its degrees of freedom."""
+    known = [side[~np.isnan(side)] for side in sides]
+    degrees = sum(len(side) - 1 for side in known if len(side))
+    if degrees < 1 or not all(len(side) for side in known):
+        return 0.0, 1
+    variance = sum(float(((side - side.mean()) ** 2).sum()) for side in known) / degrees
+    return float(np.sqrt(variance * sum(1 / len(side) for side in known))), degrees
 
 
 def mean_change(changes: Sequence[Change]) -> Change:
@@ -125,4 +133,5 @@ def mean_change(changes: Sequence[Change]) -> Change:
     seeds = mean_of_columns(np.stack([item.seeds[:shared] for item in kept], axis=1)) if shared else np.zeros(0)
     error = float(np.mean([item.unpaired_error for item in kept]))
     value = float(np.mean([item.value for item in kept]))
-    return Change(value, mean_of_columns(np.stack([item.rows for item in kept], axis=1)), seeds, error)
+    degrees = min(item.unpaired_degrees for item in kept)
+    return Change(value, mean_of_columns(np.stack([item.rows for item in kept], axis=1)), seeds, error, degrees)

@@ -39,9 +39,10 @@ def package_versions() -> dict[str, str]:
 def code_state(folder: Path = PACKAGE_FOLDER) -> tuple[str, bool]:
     """Return the commit of the source checkout and whether files differ from it; ``("", False)`` outside a checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
-    if commit is None:
+    if not commit or not _git(folder, "ls-files", "--", "."):  # an installed package may lie inside somebody else's checkout
         return "", False
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    # evidence of other systems, just written and not committed, changes no number
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".", ":(exclude)results")
     return commit, bool(changes)
 
 

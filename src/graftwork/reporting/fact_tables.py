@@ -149,5 +149,5 @@ def machine_table(view: ResultView) -> Table:
     return Table(
         caption="Versions, machine and settings",
         headers=["What", Cell("Value", numeric=False)],
-        rows=[[str(key), Cell(str(value), numeric=False)] for key, value in facts if value not in (None, "")],
+        rows=[[str(key), Cell(str(value), numeric=False)] for key, value in facts if value not in (None, "", [], {})],
     )

@@ -16,6 +16,7 @@ __all__ = [
     "number",
     "percent",
     "percent_interval",
+    "signed_interval",
     "spans_zero",
 ]
 
@@ -89,7 +90,7 @@ def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
     center, low, high = bounds
     if math.isnan(low) or math.isnan(high):
         return number(center, digits)
-    size = max(abs(center), abs(low), abs(high))
+    size = max(abs(center), 0.3 * (high - low))
     if size != 0 and (size < 1e-4 or size >= 1e9):
         return f"{number(center, digits)} [{number(low, digits)}, {number(high, digits)}]"
     decimals = digits if size == 0 else min(6, max(0, digits - 1 - math.floor(math.log10(size))))
@@ -105,6 +106,17 @@ def percent_interval(value: Mapping[str, Any] | None) -> str:
     if math.isnan(low) or math.isnan(high):
         return percent(center)
     return f"{percent(center)} [{percent(low)[:-2]}, {percent(high)[:-2]}]"
+
+
+def signed_interval(value: Mapping[str, Any] | None) -> str:
+    """Return ``+0.52 [+0.31, +0.71]`` of an interval without unit."""
+    bounds = _bounds(value)
+    if bounds is None:
+        return MISSING
+    center, low, high = (0.0 if abs(part) < 0.005 else part for part in bounds)
+    if math.isnan(low) or math.isnan(high):
+        return _signed(f"{center:+,.2f}")
+    return _signed(f"{center:+,.2f} [{low:+,.2f}, {high:+,.2f}]")
 
 
 def spans_zero(low: Any, high: Any) -> bool:

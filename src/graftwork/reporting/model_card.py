@@ -80,6 +80,14 @@ def _md(text: Any) -> str:
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def _sentence(text: Any) -> str:
+    """Escape a sentence, but keep names that it quotes as code."""
+    parts = " ".join(str(text).split()).split("`")
+    if len(parts) % 2 == 0:
+        return _md(text)
+    return "".join(_md(part) if index % 2 == 0 else f"`{part}`" for index, part in enumerate(parts))
+
+
 def _front_matter(view: ResultView, origin: Mapping[str, Any]) -> str:
     results = []
     for task in view.tasks:
@@ -111,7 +119,7 @@ def _intended_use(view: ResultView) -> str:
 
 
 def _results_lead(view: ResultView) -> str:
-    sentences = " ".join(_md(item) for item in view.section("verdict").get("sentences") or ())
+    sentences = " ".join(_sentence(item) for item in view.section("verdict").get("sentences") or ())
     delta = percent_interval((view.plans.get(view.choice) or {}).get("delta_m"))
     lead = "Test scores with 95 % intervals, on rows that were never used for selection."
     if view.choice and view.choice != view.reference and view.reference:
@@ -151,7 +159,7 @@ def _usage(view: ResultView) -> str:
 
 def _bullets(lines: Sequence[str], raw: int = 0) -> str:
     """Return a list; the first ``raw`` lines are Markdown already."""
-    return "\n".join(f"- {line if index < raw else _md(line)}" for index, line in enumerate(lines))
+    return "\n".join(f"- {line if index < raw else _sentence(line)}" for index, line in enumerate(lines))
 
 
 def _rows_of(table: Table | None, plan: str) -> Table | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -118,6 +119,10 @@ def report_sections(view: ResultView) -> list[Section]:
     return [section for section in sections if not section.is_empty]
 
 
+_SPAN = re.compile(r"`([^`\n]+)`")
+"""Names of plans and tasks, as sentences quote them."""
+
+
 def _script_json(value: Any) -> str:
     """Return JSON that cannot end the script element it stands in."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -142,9 +147,11 @@ def render_report(result: Mapping[str, Any]) -> str:
     """
     view = ResultView(result)
     jinja = require("jinja2", extra="report", purpose="The report")
+    markupsafe = require("markupsafe", extra="report", purpose="The report")
     plotly = require("plotly.offline", extra="report", purpose="The report")
     folder = files("graftwork.reporting") / "templates"
     environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja.StrictUndefined)
+    environment.filters["spans"] = lambda text: markupsafe.Markup(_SPAN.sub(r"<code>\1</code>", str(markupsafe.escape(text))))
     environment.tests["figure"] = lambda value: isinstance(value, Figure)
     sections = report_sections(view)
     figures = [part for section in sections for part in section.parts if isinstance(part, Figure)]

@@ -22,7 +22,10 @@ def scores_table(view: ResultView, plans: Sequence[str] | None = None) -> Table 
         return None
     return Table(
         caption="Test scores with 95 % intervals, and the judgement against separate models",
-        headers=[Cell("Task", numeric=False), *(Cell(name, note=notes.get(name, ""), strong=name == view.choice) for name in plans)],
+        headers=[
+            Cell("Task", numeric=False),
+            *(Cell(name, note=notes.get(name, ""), strong=name == view.choice) for name in plans),
+        ],
         rows=[_score_row(view, task, plans) for task in view.tasks],
     )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from graftwork.evaluation.metrics import METRICS
 
-__all__ = ["STRENGTHS", "Mark", "comparison_mark", "control_mark", "kind_words", "metric_words"]
+__all__ = ["STRENGTHS", "Mark", "comparison_mark", "control_mark", "cost_words", "kind_words", "metric_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,30 @@ _KINDS = {
     "dense_regression": "number for each pixel",
     "dense_normals": "surface direction of each pixel",
 }
+
+
+_COSTS = {
+    "parameters_total": "parameters",
+    "parameters_trained": "trained parameters",
+    "parameters_stored": "stored parameters",
+    "flops_per_sample": "FLOPs a row",
+    "latency_ms_batch1": "latency of 1 row in ms",
+    "latency_ms_batch32": "latency of 32 rows in ms",
+    "wall_seconds": "training time in seconds",
+    "cpu_seconds": "CPU time in seconds",
+    "peak_rss_bytes": "peak memory in bytes",
+    "activation_bytes": "activations in bytes",
+}
+
+
+def cost_words(name: str) -> str:
+    """Return a cost of the ledger in words.
+
+    Example:
+        >>> cost_words("latency_ms_batch1")
+        'latency of 1 row in ms'
+    """
+    return _COSTS.get(name, name.replace("_", " "))
 
 
 def comparison_mark(label: str | None) -> Mark | None:

@@ -140,8 +140,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses = self._backward(batch)
         if self.config.grad_clip > 0:
-            for group in self._clipped:
-                self._watch += nn.utils.clip_grad_norm_(group, self.config.grad_clip, foreach=True)
+            for parameters in self._clipped:
+                self._watch += nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)
         self.optimizer.step()
         self._step += 1
         if self._average is not None:

@@ -60,6 +60,14 @@ def test_seeds_in_step_make_a_narrow_interval_seeds_apart_a_wide_one() -> None:
     assert apart.high - apart.low > 50
 
 
+def test_one_seed_against_three_takes_the_noise_of_the_three() -> None:
+    found = change(TOPIC, scores([0.5, 0.6, 0.7], (0, 1, 2)), scores([0.6], (0,)))
+    assert found.unpaired_error == pytest.approx(np.sqrt((100 / 6) ** 2 * (1 / 3 + 1)))
+    assert found.unpaired_degrees == 2
+    alone = change(TOPIC, scores([0.5], (0,)), scores([0.6], (0,)))
+    assert alone.unpaired_error == 0.0
+
+
 def test_delta_m_of_tasks_with_opposite_rows_is_surer_than_each() -> None:
     noise = np.random.default_rng(0).normal(0, 5, 1000)
     first, second = Change(3.0, 3 + noise, np.array([2.0, 3, 4])), Change(1.0, 1 - noise, np.array([2.0, 1, 0]))

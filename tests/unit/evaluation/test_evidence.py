@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ RECIPE = Recipe(
 RESULTS = {seed: {"base": {"score": 1.0 * seed}, "mine": {"score": 2.0 + seed + 0.1 * seed}} for seed in RECIPE.seeds}
 
 
-def make_evidence() -> dict[str, object]:
+def make_evidence() -> dict[str, Any]:
     steps = {seed: {"base": {"steps": 5}, "mine": {"steps": 5}} for seed in RECIPE.seeds}
     seconds = {seed: {"base": 1.0, "mine": 2.0} for seed in RECIPE.seeds}
     return build_evidence(CARD, RECIPE, judge(RECIPE, RESULTS), results=RESULTS, budgets=steps, seconds=seconds, reports={})
@@ -50,7 +51,7 @@ def test_evidence_holds_all_numbers() -> None:
     }
     assert evidence["seconds"] == 9.0
     assert evidence["seeds"] == [0, 1, 2]
-    finding = evidence["inequalities"][0]  # type: ignore[index]
+    finding = evidence["inequalities"][0]
     assert finding["differences"] == pytest.approx([2.0, 2.1, 2.2])
     assert finding["difference"]["value"] == pytest.approx(2.1)
 
@@ -58,7 +59,7 @@ def test_evidence_holds_all_numbers() -> None:
 def test_evidence_says_what_it_belongs_to() -> None:
     evidence = make_evidence()
     assert evidence["evidence_hash"] == CARD.evidence_hash()
-    assert {"graftwork", "python", "numpy"} <= set(evidence["versions"])  # type: ignore[arg-type]
+    assert {"graftwork", "python", "numpy"} <= set(evidence["versions"])
     assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
 
 
@@ -80,6 +81,11 @@ def test_code_state_of_a_checkout(tmp_path: Path) -> None:
     git("commit", "-m", "one")
     commit, dirty = code_state(tmp_path)
     assert (len(commit), dirty) == (40, False)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "other.json").write_text("{}", encoding="utf-8")
+    assert code_state(tmp_path) == (commit, False), "fresh evidence beside the code is no change of the code"
+    (tmp_path / "installed").mkdir()
+    assert code_state(tmp_path / "installed") == ("", False), "the commit of another project is not ours"
     (tmp_path / "a.py").write_text("x = 2\n", encoding="utf-8")
     assert code_state(tmp_path) == (commit, True)
 

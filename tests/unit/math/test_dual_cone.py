@@ -19,7 +19,9 @@ def best_by_trying_all(gramian: NDArray[np.float64], start: NDArray[np.float64])
         weights = start.copy()
         free = ~held
         if free.any():
-            weights[free] = np.linalg.lstsq(gramian[np.ix_(free, free)], -gramian[np.ix_(free, held)] @ start[held], rcond=None)[0]
+            weights[free] = np.linalg.lstsq(gramian[np.ix_(free, free)], -gramian[np.ix_(free, held)] @ start[held], rcond=None)[
+                0
+            ]
         if (weights >= start - 1e-9).all():
             best = min(best, float(weights @ gramian @ weights))
     return best

@@ -34,7 +34,7 @@ def test_half_precision_takes_the_general_path() -> None:
 def test_long_float32_rows_keep_their_digits() -> None:
     matrix = torch.full((2, 3_000_000), 0.1)
     exact = 3_000_000 * float(torch.tensor(0.1).double()) ** 2
-    assert float(gramian(matrix)[0, 1]) == pytest.approx(exact, rel=1e-6)
+    assert float(gramian(matrix)[0, 1]) == pytest.approx(exact, rel=5e-6)
 
 
 @given(st.integers(1, 5), st.integers(1, 9), st.integers(0, 1000))

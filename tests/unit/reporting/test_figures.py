@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 from graftwork.reporting.figures.forest import forest_figure
 from graftwork.reporting.figures.heatmaps import affinity_figure
 from graftwork.reporting.figures.pareto import pareto_figure
@@ -17,14 +19,20 @@ def _words(cell: str | Cell) -> str:
 
 
 def test_affinity_mutes_what_is_not_clear_of_zero() -> None:
-    affinity = {"tasks": ["a", "b"], "value": [[0, 3], [-2, 0]], "low": [[0, 1], [-5, 0]], "high": [[0, 5], [1, 0]], "method": "m"}
+    affinity = {
+        "tasks": ["a", "b"],
+        "value": [[0, 3], [-2, 0]],
+        "low": [[0, 1], [-5, 0]],
+        "high": [[0, 5], [1, 0]],
+        "method": "m",
+    }
     figure = affinity_figure(_view(affinity=affinity))
     assert figure is not None
     assert figure.data[1]["z"] == [[None, 3.0], [None, None]], "the diagonal and the unclear cell have no colour"
-    assert [note["text"] for note in figure.layout["annotations"]] == ["+3.0", "(−2.0)"]
+    assert [note["text"] for note in figure.layout["annotations"]] == ["+3.00", "(−2.00)"]
     assert [[_words(cell) for cell in row] for row in figure.table.rows] == [
-        ["a", "n/a", "+3.0\xa0% [+1.0, +5.0] helps"],
-        ["b", "−2.0\xa0% [−5.0, +1.0] unclear", "n/a"],
+        ["a", "n/a", "+3.00 [+1.00, +5.00] helps"],
+        ["b", "−2.00 [−5.00, +1.00] unclear", "n/a"],
     ]
 
 
@@ -49,7 +57,10 @@ def test_forest_is_sorted_and_leaves_the_reference_out() -> None:
 
 def test_pareto_takes_a_log_axis_only_for_wide_costs() -> None:
     def points(costs: list[float]) -> list[dict[str, object]]:
-        return [{"plan": f"p{i}", "cost": cost, "cost_name": "parameters", "score": i, "on_front": True} for i, cost in enumerate(costs)]
+        return [
+            {"plan": f"p{i}", "cost": cost, "cost_name": "parameters", "score": i, "on_front": True}
+            for i, cost in enumerate(costs)
+        ]
 
     narrow, wide = pareto_figure(_view(pareto=points([10, 20]))), pareto_figure(_view(pareto=points([10, 2000])))
     assert narrow is not None
@@ -62,9 +73,23 @@ def test_pareto_takes_a_log_axis_only_for_wide_costs() -> None:
 
 def test_race_says_who_left_when_and_why() -> None:
     def row(plan: str, rung: int, score: float | None, status: str = "ok", message: str = "") -> dict[str, object]:
-        return {"plan": plan, "rung": rung, "steps": 10 * 3**rung, "score": score, "status": status, "message": message, "seed": 0}
+        return {
+            "plan": plan,
+            "rung": rung,
+            "steps": 10 * 3**rung,
+            "score": score,
+            "status": status,
+            "message": message,
+            "seed": 0,
+        }
 
-    race = [row("win", 0, 1.0), row("slow", 0, 0.5), row("broken", 0, None, "diverged", "loss became NaN"), row("win", 1, 2.0), row("win", 1, 4.0)]
+    race = [
+        row("win", 0, 1.0),
+        row("slow", 0, 0.5),
+        row("broken", 0, None, "diverged", "loss became NaN"),
+        row("win", 1, 2.0),
+        row("win", 1, 4.0),
+    ]
     race.append(row("big", 0, None, "excluded", "needs 3 M parameters"))
     plans = {"win": {"finalist": True, "delta_m": None}}
     figure = race_figure(_view(race=race, plans=plans, verdict={"choice": "win"}))
@@ -79,8 +104,11 @@ def test_race_says_who_left_when_and_why() -> None:
 
 
 def test_close_race_labels_do_not_overlap() -> None:
-    race = [{"plan": name, "rung": 0, "steps": 5, "score": score, "status": "ok"} for name, score in (("a", 1.0), ("b", 1.001), ("c", 0.0))]
+    race = [
+        {"plan": name, "rung": 0, "steps": 5, "score": score, "status": "ok"}
+        for name, score in (("a", 1.0), ("b", 1.001), ("c", 0.0))
+    ]
     figure = race_figure(_view(race=race, plans={name: {"finalist": True} for name in "abc"}))
     assert figure is not None
     heights = sorted(label["y"] for label in figure.layout["annotations"])
-    assert min(second - first for first, second in zip(heights, heights[1:])) > 0.05
+    assert min(second - first for first, second in itertools.pairwise(heights)) > 0.05

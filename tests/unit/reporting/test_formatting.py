@@ -6,19 +6,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftwork.reporting.formatting import MISSING, count, duration, file_size, interval, number, percent, percent_interval, spans_zero
+from graftwork.reporting.formatting import (
+    MISSING,
+    count,
+    duration,
+    file_size,
+    interval,
+    number,
+    percent,
+    percent_interval,
+    spans_zero,
+)
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.8124, "0.812"), (12.345, "12.3"), (1234567.0, "1,234,567"), (-0.5, "−0.500"), (0, "0"), (2.5e-7, "2.50e−07"), (None, MISSING)],
+    [
+        (0.8124, "0.812"),
+        (12.345, "12.3"),
+        (1234567.0, "1,234,567"),
+        (-0.5, "−0.500"),
+        (0, "0"),
+        (2.5e-7, "2.50e−07"),
+        (None, MISSING),
+    ],
 )
 def test_number(value, text) -> None:
     assert number(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3.14159, "+3.1\xa0%"), (-12.0, "−12.0\xa0%"), (0.04, "0.0\xa0%"), (-0.04, "0.0\xa0%"), (12345.6, "+12,346\xa0%")]
+    ("value", "text"),
+    [(3.14159, "+3.1\xa0%"), (-12.0, "−12.0\xa0%"), (0.04, "0.0\xa0%"), (-0.04, "0.0\xa0%"), (12345.6, "+12,346\xa0%")],
 )
 def test_percent(value, text) -> None:
     assert percent(value) == text
@@ -40,13 +59,16 @@ def test_intervals() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.031, "0.031 s"), (59.6, "1 min 0 s"), (3599.7, "1 h 0 min"), (90, "1 min 30 s"), (86400, "24 h 0 min")]
+    ("seconds", "text"),
+    [(0.031, "0.031 s"), (59.6, "1 min 0 s"), (3599.7, "1 h 0 min"), (90, "1 min 30 s"), (86400, "24 h 0 min")],
 )
 def test_duration(seconds, text) -> None:
     assert duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(600, "600"), (9999, "9,999"), (28_600, "28.6 k"), (3_371_234, "3.37 M"), (0, MISSING)])
+@pytest.mark.parametrize(
+    ("value", "text"), [(600, "600"), (9999, "9,999"), (28_600, "28.6 k"), (3_371_234, "3.37 M"), (0, MISSING)]
+)
 def test_count(value, text) -> None:
     assert count(value) == text
 
@@ -62,7 +84,8 @@ def test_any_float_formats_in_few_signs(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(-1, 1, True), (0, 1, True), (0.1, 1, False), (-2, -1, False), (None, 1, True), (1, math.nan, True)]
+    ("low", "high", "expected"),
+    [(-1, 1, True), (0, 1, True), (0.1, 1, False), (-2, -1, False), (None, 1, True), (1, math.nan, True)],
 )
 def test_spans_zero(low, high, expected) -> None:
     assert spans_zero(low, high) is expected

@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join("".join(self.words).split())
 
     def count(self, tag: str) -> int:
         return sum(name == tag for name, _ in self.tags)
@@ -56,12 +56,36 @@ def test_page_says_everything(build_result, tmp_path) -> None:
     result = build_result("image")
     write_report(result, tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    for sentence in (*result["verdict"]["sentences"], result["verdict"]["source_sentence"], *result["verdict"]["warnings"]):
+    for sentence in (
+        *(text.replace("`", "") for text in result["verdict"]["sentences"]),
+        result["verdict"]["source_sentence"],
+        *result["verdict"]["warnings"],
+    ):
         assert sentence in page.text
-    for words in ("Clear result", "graftwork fit", "Twemoji by Twitter and contributors, CC-BY 4.0", "postcode", "regularisation", "5 min 12 s"):
+    assert page.count("code") == 3, "two quoted names and the command"
+    for words in (
+        "Clear result",
+        "graftwork fit",
+        "Twemoji by Twitter and contributors, CC-BY 4.0",
+        "postcode",
+        "regularisation",
+        "5 min 12 s",
+    ):
         assert words in page.text
     identifiers = {attributes.get("id") for _, attributes in page.tags}
-    assert {"tasks", "gain", "affinity", "controls", "source", "domain", "costs", "race", "examples", "data", "repeat"} <= identifiers
+    assert {
+        "tasks",
+        "gain",
+        "affinity",
+        "controls",
+        "source",
+        "domain",
+        "costs",
+        "race",
+        "examples",
+        "data",
+        "repeat",
+    } <= identifiers
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     assert all(link is not None and link.removeprefix("#") in identifiers for link in links)
     assert sum("data-plot" in attributes for _, attributes in page.tags) == 5
@@ -99,7 +123,11 @@ def test_plots_are_valid_for_plotly(build_result) -> None:
 
 def test_colours_used_in_plots_are_in_the_style_sheet(build_result) -> None:
     page = render_report(build_result("image"))
-    used = {name for figure in _figures(build_result("image")) for name in re.findall(r"var\((--[a-z0-9-]+)\)", json.dumps(figure.data + [figure.layout]))}
+    used = {
+        name
+        for figure in _figures(build_result("image"))
+        for name in re.findall(r"var\((--[a-z0-9-]+)\)", json.dumps([*figure.data, figure.layout]))
+    }
     assert len(used) > 5
     for name in used:
         assert page.count(f"{name}: #") == 3, f"{name} needs a value for light, dark and chosen dark"

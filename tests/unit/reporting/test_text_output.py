@@ -45,7 +45,12 @@ def test_card_has_front_matter_and_all_parts(build_result, tmp_path) -> None:
     front = yaml.safe_load(head)
     assert front["library_name"] == "graftwork"
     assert front["base_model"] == ["lite0"]
-    assert [item["task"]["name"] for item in front["model-index"][0]["results"]] == ["category", "subcategory", "mean colour", "ink share"]
+    assert [item["task"]["name"] for item in front["model-index"][0]["results"]] == [
+        "category",
+        "subcategory",
+        "mean colour",
+        "ink share",
+    ]
     for words in (
         "## Intended use", "## Tasks", "## Results", "## Limits and warnings", "Only 316 test rows", "0123456789abcdef" * 4,
         "SHA-256 `ff`", "fingerprint `ee`", "Apache-2.0", "CC-BY 4.0", "graftwork predict RUN_FOLDER pictures/",

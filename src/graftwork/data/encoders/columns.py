@@ -36,7 +36,7 @@ def as_text(value: Any) -> str | None:
     """
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         return None
-    if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(value) < 2**53:
+    if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(float(value)) < 2**53:
         return str(int(value))
     if type(value).__name__ in ("NAType", "NaTType"):  # pandas' own missing values, named here to need no pandas
         return None
@@ -47,7 +47,7 @@ def to_numbers(values: pd.Series) -> tuple[Floats, list[str]]:
     """Return a column as float64 with NaN for missing cells, and examples of present cells that are no numbers."""
     pandas = require("pandas", extra="data", purpose="Reading tables")
     if values.dtype.kind == "b" or str(values.dtype) == "boolean":
-        return values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan), []
+        return np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)), []
     numbers = pandas.to_numeric(values, errors="coerce")
     bad = values[numbers.isna() & values.notna()]
     bad = bad[[as_text(item) is not None and str(item).strip().lower() != "nan" for item in bad]]

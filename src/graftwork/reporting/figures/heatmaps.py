@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from graftwork.reporting.figures.base import DIVERGING, axis, layout, plot_text, shorten
-from graftwork.reporting.formatting import MISSING, is_number, percent, percent_interval, spans_zero
+from graftwork.reporting.formatting import MISSING, is_number, percent_interval, signed_interval, spans_zero
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.words import Mark
@@ -29,13 +29,14 @@ def _heatmap(
     words: tuple[Mark, Mark],
     hover: str,
     titles: tuple[str, str],
+    show: Callable[[Mapping[str, float | None]], str] = percent_interval,
 ) -> Figure:
     clear = [[is_number(value) and not spans_zero(low, high) for value, low, high in row] for row in cells]
     known = [abs(value) for row in cells for value, _, _ in row if value is not None]
     limit = max(known, default=1.0) or 1.0
     z = [[value if flag else None for (value, _, _), flag in zip(row, flags)] for row, flags in zip(cells, clear)]
     ground = [[0.0 if value is not None else None for value, _, _ in row] for row in cells]
-    texts = [[percent_interval({"value": value, "low": low, "high": high}) for value, low, high in row] for row in cells]
+    texts = [[show({"value": value, "low": low, "high": high}) for value, low, high in row] for row in cells]
     details = [
         [
             hover.format(row=plot_text(rows[i]), column=plot_text(columns[j]), value=texts[i][j])
@@ -54,7 +55,7 @@ def _heatmap(
         {
             "x": j,
             "y": i,
-            "text": percent(value)[:-2] if clear[i][j] else f"({percent(value)[:-2]})",
+            "text": _center(texts[i][j]) if clear[i][j] else f"({_center(texts[i][j])})",
             "showarrow": False,
             "font": {
                 "size": 12,
@@ -104,6 +105,11 @@ def _heatmap(
         ),
         min_width=120 + 50 * len(columns),
     )
+
+
+def _center(text: str) -> str:
+    """Return the centre of a formatted interval, without unit."""
+    return text.partition(" [")[0].removesuffix("\u00a0%")
 
 
 def change_figure(view: ResultView) -> Figure | None:
@@ -156,12 +162,14 @@ def affinity_figure(view: ResultView) -> Figure | None:
         tasks,
         tasks,
         summary=(
-            "Read along a row: training this task together with the column's task helps (plus) or hurts (minus) the column's task, in "
-            "percent. Cells in parentheses have an interval that contains zero: nothing is claimed there."
+            "Read along a row: a step of training on this task helps (plus) or hurts (minus) the column's task. "
+            + ("1 would be as much as a step on the column's own task. " if affinity.get("own") else "")
+            + "Cells in parentheses have an interval that contains zero: nothing is claimed there."
         ),
-        caption="Effect of the row's task on the column's task, in percent",
+        caption="Effect of training the row's task on the column's task",
         corner="Trained along",
         words=(Mark("▲", "helps", "good"), Mark("▼", "hurts", "bad")),
         hover="training {row} along<br>effect on {column}: {value}",
         titles=("trained along", "effect on"),
+        show=signed_interval,
     )

@@ -9,6 +9,7 @@ from graftwork.reporting.figures.base import axis, layout, plot_text, shorten
 from graftwork.reporting.formatting import is_number, number, percent
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
+from graftwork.reporting.words import cost_words
 
 __all__ = ["pareto_figure"]
 
@@ -19,7 +20,7 @@ def pareto_figure(view: ResultView) -> Figure | None:
     if not points:
         return None
     points.sort(key=lambda row: (row["cost"], -row["score"]))
-    cost_name = str(points[0].get("cost_name") or "cost")
+    cost_name = cost_words(str(points[0].get("cost_name") or "cost"))
     front = [row for row in points if row.get("on_front")]
     wide = points[0]["cost"] > 0 and points[-1]["cost"] / points[0]["cost"] > 8
 
@@ -68,7 +69,7 @@ def pareto_figure(view: ResultView) -> Figure | None:
     summary += f"Filled points are on the Pareto front, no plan beats them in both: {names}." if front else ""
     table = Table(
         caption=f"Score and {cost_name} of each plan",
-        headers=["Plan", cost_name.capitalize(), "Score", "On the front"],
+        headers=["Plan", cost_name[:1].upper() + cost_name[1:], "Score", "On the front"],
         rows=[
             [
                 str(row.get("plan")),

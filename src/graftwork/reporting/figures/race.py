@@ -39,10 +39,6 @@ def race_figure(view: ResultView) -> Figure | None:
         return None
     scores = {plan: _scores(rungs) for plan, rungs in history.items()}
     last = max(rung for rungs in history.values() for rung in rungs)
-    steps: dict[int, int] = defaultdict(int)
-    for rungs in history.values():
-        for rung, rows in rungs.items():
-            steps[rung] = max(steps[rung], *(int(row.get("steps") or 0) for row in rows))
     order = sorted(history, key=lambda plan: (-max(history[plan]), -(list(scores[plan].values()) or [float("-inf")])[-1]))
     data = [_line(view, plan, history[plan], scores[plan]) for plan in reversed(order)]
     stayed = [plan for plan in order if plan in view.finalists]
@@ -65,9 +61,7 @@ def race_figure(view: ResultView) -> Figure | None:
             xaxis=axis(
                 tickmode="array",
                 tickvals=ticks,
-                ticktext=[
-                    f"rung {rung + 1}<br>{steps[rung]:,} steps" if steps.get(rung) else f"rung {rung + 1}" for rung in ticks
-                ],
+                ticktext=[_rung_label(history, rung) for rung in ticks],
                 showgrid=False,
                 zeroline=False,
                 range=[min(ticks) - 0.1, max(ticks) + 0.08],
@@ -77,6 +71,15 @@ def race_figure(view: ResultView) -> Figure | None:
             annotations=_end_labels(view, {plan: scores[plan][last] for plan in stayed if last in scores[plan]}, scores),
         ),
     )
+
+
+def _rung_label(history: dict[str, dict[int, list[dict[str, Any]]]], rung: int) -> str:
+    """Name a rung by its number and steps; trees count rounds, so that plans of one rung may differ."""
+    steps = [int(row["steps"]) for rungs in history.values() for row in rungs.get(rung, ()) if row.get("steps")]
+    if not steps:
+        return f"rung {rung + 1}"
+    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
+    return f"rung {rung + 1}<br>{span} steps"
 
 
 def _line(view: ResultView, plan: str, rungs: dict[int, list[dict[str, Any]]], scores: dict[int, float]) -> dict[str, Any]:

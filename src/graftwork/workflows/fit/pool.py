@@ -253,10 +253,10 @@ class InlinePool:
             control = JobControl()
 
             def report(message: dict[str, Any], job: Job = job, control: JobControl = control) -> None:
+                tell("progress", job, message)
                 asked = stop()
                 if asked is not None:
                     control.stop = "finish" if asked == "finish" else "keep"
-                tell("progress", job, message)
 
             control.report = report
             tell("start", job, {})

@@ -19,7 +19,7 @@ from graftwork.evaluation.metrics import default_metric, find_metric, metrics_of
 
 __all__ = ["FinalRun", "ScoreBank"]
 
-_MOST_WORK = 40_000_000
+_MOST_WORK = 10_000_000
 """Rows times resamples; above it there are fewer resamples (at least 200): with that many rows the noise of the bootstrap is small."""
 
 

@@ -141,16 +141,15 @@ def test_shared_parameters_above_the_representation_get_the_sum() -> None:
 def test_parameter_that_one_loss_does_not_reach_has_a_zero_there() -> None:
     model = TinyModel(2)
     extra = nn.Parameter(torch.ones((), dtype=torch.float64))
-    representation = model.trunk(model.inputs)
-    losses = torch.stack([model.heads[0](representation).mean() * extra, model.heads[1](representation).mean()])
     seen = Seen(torch.tensor([1.0, 1.0]))
     balancer = JacobianBalancer(seen)
-    context = BackwardContext([*model.shared, extra], [[], []], representation, 0)
-    for _ in range(2):  # the second time the buffer holds old numbers
-        balancer.backward(torch.stack([*losses.unbind()]), context) if False else None
-    balancer.backward(losses, context)
-    assert float(seen.matrix[1, -1]) == 0.0
-    assert float(seen.matrix[0, -1]) != 0.0
+    for reached in (True, False):  # the second time the buffer holds the numbers of the first
+        representation = model.trunk(model.inputs)
+        means = [head(representation).mean() for head in model.heads]
+        losses = torch.stack([means[0] * extra, means[1] * extra if reached else means[1]])
+        balancer.backward(losses, BackwardContext([*model.shared, extra], [[], []], representation, 0))
+        assert float(seen.matrix[0, -1]) != 0.0
+        assert (float(seen.matrix[1, -1]) != 0.0) == reached
 
 
 def test_parameters_of_two_dtypes_share_the_wider_one() -> None:

@@ -171,5 +171,7 @@ def test_without_torchjd(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name="torchjd")
 
     monkeypatch.setattr(optional.importlib, "import_module", absent)
-    with pytest.raises(MissingDependencyError, match=r'The aggregator MGDA needs the package "torchjd.aggregation".*graftwork\[balancing\]'):
+    with pytest.raises(
+        MissingDependencyError, match=r'The aggregator MGDA needs the package "torchjd.aggregation".*graftwork\[balancing\]'
+    ):
         jacobian_balancer("MGDA")

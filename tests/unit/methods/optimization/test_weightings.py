@@ -17,12 +17,12 @@ def test_uncertainty_by_hand() -> None:
     balancer = UncertaintyWeighting(["regression", "classification"], initial_log_variance=math.log(4.0))
     scalar, weights = balancer.scalarize(torch.tensor([2.0, 3.0]))
     assert weights.tolist() == pytest.approx([1 / 8, 1 / 4])
-    assert float(scalar) == pytest.approx(2 / 8 + 3 / 4 + 2 * math.log(2.0))
+    assert scalar.item() == pytest.approx(2 / 8 + 3 / 4 + 2 * math.log(2.0))
 
 
 def test_uncertainty_starts_as_the_plain_sum() -> None:
     scalar, weights = UncertaintyWeighting().scalarize(torch.tensor([2.0, 3.0]))
-    assert float(scalar) == 5.0
+    assert scalar.item() == 5.0
     assert weights.tolist() == [1.0, 1.0]
 
 
@@ -75,7 +75,7 @@ def test_dwa_by_hand() -> None:
     first, second = math.exp(0.5 / 2), math.exp(1.0 / 2)
     expected = [2 * first / (first + second), 2 * second / (first + second)]
     assert weights.tolist() == pytest.approx(expected)
-    assert float(scalar) == pytest.approx(2 * expected[0] + 3 * expected[1])
+    assert scalar.item() == pytest.approx(2 * expected[0] + 3 * expected[1])
     balancer.end_epoch(torch.tensor([0.5, 0.1]))  # now the second falls faster
     assert balancer.scalarize(losses)[1][0] > 1
 

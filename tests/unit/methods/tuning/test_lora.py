@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
@@ -20,10 +23,10 @@ class SmallConvNet(nn.Module):
         self.norm = nn.BatchNorm2d(8)
         self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
         self.pointwise = nn.Conv2d(8, 6, 1)
-        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU()) for _ in range(2)])
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(6, 6, 1), nn.GELU()) for _ in range(2)])
 
     def forward(self, pictures: Tensor) -> Tensor:
-        state = self.pointwise(self.depthwise(torch.relu(self.norm(self.stem(pictures)))))
+        state = self.pointwise(self.depthwise(nn.functional.gelu(self.norm(self.stem(pictures)))))
         for block in self.blocks:
             state = block(state)
         return state.mean(dim=(2, 3))
@@ -38,6 +41,11 @@ class SmallText(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         return self.norm(self.inner["query"](torch.tanh(self.query(states))))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
 
 
 def set_updates(tuner: LoRA, seed: int = 0) -> None:
@@ -119,8 +127,9 @@ def test_update_by_hand() -> None:
     assert layer.weight_delta().tolist() == [[3.0, 6.0], [-3.0, -6.0]]
 
 
-@pytest.mark.parametrize(("model", "shape"), [(SmallConvNet(), (4, 3, 9, 9)), (SmallText(), (4, 5))])
-def test_only_updates_learn_and_statistics_stay(model: nn.Module, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("kind", "shape"), [(SmallConvNet, (4, 3, 9, 9)), (SmallText, (4, 5))])
+def test_only_updates_learn_and_statistics_stay(kind: type[nn.Module], shape: tuple[int, ...]) -> None:
+    model = kind()
     tuner = LoRA(r=2)
     tuner.attach(model)
     before = copy.deepcopy(model.state_dict())
@@ -135,19 +144,28 @@ def test_only_updates_learn_and_statistics_stay(model: nn.Module, shape: tuple[i
     assert {id(parameter) for parameter in tuner.trainable()} == {id(p) for p in model.parameters() if p.requires_grad}
 
 
+def reflecting() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"))
+
+
+def uneven() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, (3, 1), stride=(1, 2), padding="valid", dilation=(2, 1)))
+
+
 @pytest.mark.parametrize(
-    ("model", "targets", "shape"),
+    ("build", "targets", "shape"),
     [
-        (SmallConvNet(), "auto", (4, 3, 9, 9)),
-        (SmallConvNet(), ["stem", "pointwise"], (4, 3, 9, 9)),
-        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, dilation=1, padding_mode="reflect")), ["0"], (2, 3, 6, 6)),
-        (nn.Sequential(nn.Conv2d(3, 4, (3, 1), stride=(1, 2), padding="valid", dilation=(2, 1))), ["0"], (2, 3, 8, 8)),
-        (SmallText(), "auto", (4, 5)),
+        (SmallConvNet, "auto", (4, 3, 9, 9)),
+        (SmallConvNet, ["stem", "pointwise"], (4, 3, 9, 9)),
+        (reflecting, ["0"], (2, 3, 6, 6)),
+        (uneven, ["0"], (2, 3, 8, 8)),
+        (SmallText, "auto", (4, 5)),
     ],
 )
 def test_fold_computes_the_same_with_the_original_structure(
-    model: nn.Module, targets: str | list[str], shape: tuple[int, ...]
+    build: Callable[[], nn.Module], targets: str | list[str], shape: tuple[int, ...]
 ) -> None:
+    model = build()
     names = list(model.state_dict())
     plain = copy.deepcopy(model.state_dict())
     tuner = LoRA(r=3, target_modules=targets)
@@ -228,3 +246,26 @@ def test_code_that_reads_the_weight_sees_the_update() -> None:
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in tuner.trainable())
     tuner.fold()
     torch.testing.assert_close(attention(inputs, inputs, inputs)[0], output, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 2),
+    rank=st.integers(1, 6),
+    seed=st.integers(0, 1000),
+)
+def test_any_convolution_folds_exactly(
+    channels: tuple[int, int], kernel: tuple[int, int], stride: int, dilation: int, padding: int, rank: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(*channels, kernel, stride=stride, padding=padding, dilation=dilation)).double()
+    tuner = LoRA(r=rank, target_modules=["0"])
+    tuner.attach(model)
+    set_updates(tuner, seed)
+    inputs = torch.randn(2, channels[0], 8, 7, dtype=torch.float64)
+    tuned = model(inputs)
+    tuner.fold()
+    torch.testing.assert_close(model(inputs), tuned, rtol=1e-10, atol=1e-10)

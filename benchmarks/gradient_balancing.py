@@ -1,0 +1,180 @@
+"""Gradient balancing beside its floors and torchjd's own engine: time and memory of one training step without the optimiser.
+
+All contenders of one network and number of tasks take turns in one process with one thread, CPU seconds. ``passes`` is the floor of exact
+methods: one backward pass per task, nothing combined. Aims: exact methods at most 1.05 of it, with ``K x P`` floats and 10 % more;
+gradients of the representation at most 1.5 of a plain step at 32 tasks; loss weighting at most 1.05 of a plain step.
+
+Run: ``python -m benchmarks.gradient_balancing [--quick] [--json FILE]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks._timing import format_table, peak_over_idle, take_turns
+from graftwork.core.optional import has
+from graftwork.interfaces.balancer import BackwardContext, Balancer
+from graftwork.methods.optimization.dwa import DynamicWeightAverage
+from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer, least_squares_projector
+from graftwork.methods.optimization.uncertainty import UncertaintyWeighting
+
+__all__ = ["main", "run"]
+
+COLUMNS = ("network", "tasks", "method", "ms", "median_ms", "x_plain", "x_passes", "peak_mib", "x_matrix", "aim", "met")
+AIMS = {
+    "exact": ("x_passes", 1.05),
+    "representation": ("x_plain", 1.5),
+    "uncertainty": ("x_plain", 1.05),
+    "dwa": ("x_plain", 1.05),
+}
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width_in, width_out, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(width_out)
+        self.second = nn.Conv2d(width_out, width_out, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(width_out)
+        self.shortcut = (
+            nn.Conv2d(width_in, width_out, 1, stride, bias=False) if stride > 1 or width_in != width_out else nn.Identity()
+        )
+
+    def forward(self, state: Tensor) -> Tensor:
+        inner = F.relu(self.first_norm(self.first(state)))
+        return F.relu(self.second_norm(self.second(inner)) + self.shortcut(state))
+
+
+def make_trunk(network: str) -> tuple[nn.Module, int, Tensor]:
+    """Return a trunk, its width and a batch."""
+    if network == "mlp":
+        layers = [nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU()]
+        return nn.Sequential(*layers), 512, torch.randn(64, 256)
+    plan = ((32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 256, 2))
+    blocks = [ResidualBlock(*sizes) for sizes in plan]
+    stem = [nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 256, torch.randn(32, 3, 32, 32)
+
+
+class Problem:
+    """A trunk with ``num_tasks`` linear heads and the steps that are compared."""
+
+    def __init__(self, network: str, num_tasks: int) -> None:
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        self.trunk, width, self.inputs = make_trunk(network)
+        self.heads = nn.ModuleList(nn.Linear(width, 1) for _ in range(num_tasks))
+        self.targets = torch.randn(num_tasks, len(self.inputs), 1)
+        self.shared = list(self.trunk.parameters())
+        self.owned = [list(head.parameters()) for head in self.heads]
+        self.num_shared = sum(parameter.numel() for parameter in self.shared)
+
+    def losses(self) -> tuple[list[Tensor], Tensor]:
+        for parameter in (*self.shared, *self.heads.parameters()):
+            parameter.grad = None
+        representation = self.trunk(self.inputs)
+        return [
+            F.mse_loss(head(representation), target) for head, target in zip(self.heads, self.targets, strict=True)
+        ], representation
+
+    def plain(self) -> None:
+        torch.stack(self.losses()[0]).sum().backward()
+
+    def passes(self) -> None:
+        losses, _ = self.losses()
+        for index, loss in enumerate(losses):
+            loss.backward(retain_graph=index < len(losses) - 1)
+
+    def balanced(self, balancer: Balancer) -> Callable[[], None]:
+        def step() -> None:
+            losses, representation = self.losses()
+            balancer.backward(torch.stack(losses), BackwardContext(self.shared, self.owned, representation, 0))
+
+        return step
+
+    def autojac(self, chunk: int | None) -> Callable[[], None]:
+        from torchjd.aggregation import UPGrad
+        from torchjd.autojac import jac_to_grad, mtl_backward
+
+        aggregator = UPGrad(projector=least_squares_projector(1e-4, 1e-4))
+
+        def step() -> None:
+            losses, representation = self.losses()
+            mtl_backward(losses, representation, tasks_params=self.owned, shared_params=self.shared, parallel_chunk_size=chunk)
+            jac_to_grad(self.shared, aggregator)
+
+        return step
+
+    def contenders(self) -> dict[str, Callable[[], None]]:
+        found: dict[str, Callable[[], None]] = {
+            "plain": self.plain,
+            "passes": self.passes,
+            "uncertainty": self.balanced(UncertaintyWeighting()),
+            "dwa": self.balanced(DynamicWeightAverage()),
+        }
+        if has("torchjd"):
+            found["exact"] = self.balanced(jacobian_balancer("UPGrad"))
+            found["representation"] = self.balanced(jacobian_balancer("UPGrad", "representation"))
+            found["autojac"] = self.autojac(None)
+            found["autojac, one by one"] = self.autojac(1)
+        return found
+
+
+def run(*, quick: bool = False) -> list[dict[str, Any]]:
+    """Measure everything and return one row per network, number of tasks and method."""
+    rows: list[dict[str, Any]] = []
+    for network in ("mlp", "resnet"):
+        for num_tasks in (2, 8) if quick else (2, 8, 32):
+            names = list(Problem(network, num_tasks).contenders())
+            # Memory first: the forked processes then start from a heap without free space to hide in.
+            peaks = {name: peak_over_idle(lambda name=name: Problem(network, num_tasks).contenders()[name]) for name in names}
+            problem = Problem(network, num_tasks)
+            timings = take_turns(problem.contenders(), rounds=3 if quick else 15, warmup=1 if quick else 2, seconds=90.0)
+            matrix = num_tasks * problem.num_shared * 4
+            activations = None if peaks["plain"] is None else max(0, peaks["plain"] - problem.num_shared * 4)
+            for name, timing in timings.items():
+                peak = peaks[name]
+                row: dict[str, Any] = {
+                    "benchmark": "gradient_balancing",
+                    "network": network,
+                    "tasks": num_tasks,
+                    "method": name,
+                    "ms": timing.minimum * 1e3,
+                    "median_ms": timing.median * 1e3,
+                    "x_plain": timing.ratio(timings["plain"]),
+                    "x_passes": timing.ratio(timings["passes"]),
+                    "shared_parameters": problem.num_shared,
+                    "peak_mib": None if peak is None else peak / 2**20,
+                    # Activations, which every method needs, are taken off; 1 is exactly the matrix of gradients.
+                    "x_matrix": None if peak is None or activations is None else (peak - activations) / matrix,
+                }
+                if name in AIMS:
+                    measure, limit = AIMS[name]
+                    row |= {"aim": f"{measure} <= {limit}", "met": bool(row[measure] <= limit)}
+                rows.append(row)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, and write the rows as JSON if asked."""
+    parser = argparse.ArgumentParser(description="Time and memory of gradient balancing.")
+    parser.add_argument("--quick", action="store_true", help="fewer tasks and rounds: shows that it runs, not how fast")
+    parser.add_argument("--json", type=Path, help="write the rows into this file")
+    options = parser.parse_args(arguments)
+    rows = run(quick=options.quick)
+    print(format_table(rows, COLUMNS))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

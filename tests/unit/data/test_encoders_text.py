@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from graftwork.core.errors import DataError
+from graftwork.data.encoders import encoder_from_state
+from graftwork.data.encoders.text import TextEncoder, join_texts
+
+TEXTS = ["The quick brown fox", "the lazy dog sleeps", "quick dogs and lazy foxes", "a fox is a fox", ""] * 20
+
+
+def test_tokens() -> None:
+    encoder = TextEncoder.fit(TEXTS)
+    tokens = encoder.transform(["The fox", "the FOX", "fox", "", "\U0001f98a"])["tokens"]
+    assert tokens.shape == (5, 64)
+    assert tokens.dtype == np.int64
+    assert tokens[0].tolist() == tokens[1].tolist(), "case does not count"
+    assert tokens[2, 0] == tokens[0, 1]
+    assert (tokens[2, 1:] == 0).all(), "0 is padding"
+    assert (tokens[3] == 0).all()
+    assert tokens[4, 0] == 1, "1 is unknown"
+    assert encoder.input_sizes() == {"vocabulary_size": encoder.vocabulary_size, "max_length": 64}
+    assert tokens.max() < encoder.vocabulary_size
+
+
+def test_training_repeats() -> None:
+    texts = [" ".join(np.random.default_rng(seed).choice(["alpha", "beta", "gammas", "gamma", "delta", "betas"], 30)) for seed in range(300)]
+    states = [json.dumps(TextEncoder.fit(texts).state(), sort_keys=True) for _ in range(3)]
+    assert len(set(states)) == 1
+
+
+def test_length_follows_the_texts_and_long_ones_are_cut() -> None:
+    assert TextEncoder.fit(["word " * 300] * 5).max_length == 128
+    assert TextEncoder.fit(["word " * 90] * 5).max_length == 90
+    encoder = TextEncoder.fit(["word " * 90] * 5, max_length=8)
+    assert (encoder.transform(["word " * 90])["tokens"] > 0).sum() == 8
+
+
+def test_state_and_mask() -> None:
+    encoder = TextEncoder.fit(TEXTS, columns=["body"])
+    state = json.loads(json.dumps(encoder.state()))
+    frame = pd.DataFrame({"x": [1, 2], "body": ["a fox", None]})
+    np.testing.assert_array_equal(encoder_from_state(state).transform(frame)["tokens"], encoder.transform(["a fox", ""])["tokens"])
+    both = encoder_from_state({**state, "inputs": {"token_ids": "ids", "attention_mask": "mask"}, "pad_id": 7}).transform(["a fox"])
+    assert both["attention_mask"][0, :3].tolist() == [1, 1, 0]
+    assert both["token_ids"][0, 2] == 7
+
+
+def test_errors() -> None:
+    encoder = TextEncoder.fit(TEXTS, columns=["body"])
+    with pytest.raises(DataError, match="'body' is not a column of the table. Did you mean 'bodi'"):
+        encoder.transform(pd.DataFrame({"bodi": ["a"]}))
+    with pytest.raises(DataError, match="Give a list of texts.*got str"):
+        encoder.transform("a single text")
+    with pytest.raises(DataError, match="All texts of column body are empty"):
+        TextEncoder.fit(["", " "], columns=["body"])
+
+
+def test_several_columns_are_joined() -> None:
+    frame = pd.DataFrame({"title": ["A", None], "body": ["b", "c"]})
+    assert join_texts(frame, ["title", "body"]) == ["A\nb", "c"]

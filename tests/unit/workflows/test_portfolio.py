@@ -1,0 +1,98 @@
+"""Which plans enter the race."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import Modality
+from graftwork.workflows.portfolio import load_catalogue, portfolio, read_plan_file
+
+PLAN = """
+[[plans]]
+name = "mine"
+title = "My own plan"
+family = "sharing"
+modalities = ["table"]
+training = { batch_size = 16 }
+"""
+
+
+@pytest.mark.parametrize("modality", ["table", "image", "text"])
+def test_separate_models_come_first_and_sharing_is_there(modality: Modality) -> None:
+    plans = portfolio(modality, 3)
+    assert plans[0].family == "separate"
+    families = {plan.family for plan in plans}
+    assert {"sharing", "balancing"} <= families
+    assert ("trees" in families) == (modality == "table")
+    assert ("frozen" in families) == (modality != "table")
+
+
+def test_the_catalogue_holds_what_is_promised() -> None:
+    names = set(load_catalogue())
+    assert {
+        *("separate", "shared-trunk", "mmoe", "ple", "uncertainty", "dwa", "pcgrad", "cagrad", "mgda", "upgrad", "nashmtl"),
+        *("aligned-mtl", "upgrad-rep", "lightgbm", "frozen-features", "lora", "full-tuning"),
+    } <= names
+
+
+def test_every_component_of_the_catalogue_exists() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("torchjd")
+    for entry in load_catalogue().values():
+        plan = entry.plan
+        for component in (plan.learner, plan.sharing, plan.tuning, plan.optimization, *plan.objectives):
+            assert component is None or callable(component.resolve()), plan.name
+
+
+def test_one_task_leaves_sharing_out() -> None:
+    assert {plan.family for plan in portfolio("table", 1)} == {"separate", "trees"}
+
+
+def test_names_add_and_replace() -> None:
+    defaults = [plan.name for plan in portfolio("table", 3)]
+    assert set(defaults) < {plan.name for plan in portfolio("table", 3, ["all"])}
+    assert {plan.name for plan in portfolio("table", 3, ["+dwa"])} == {*defaults, "dwa"}
+    assert [plan.name for plan in portfolio("table", 3, ["dwa"])] == ["separate", "dwa"]
+    assert [plan.name for plan in portfolio("table", 3, ["none"])] == ["separate"]
+
+
+def test_wrong_names_are_all_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no plan 'mmeo'; did you mean 'mmoe'") as caught:
+        portfolio("table", 1, ["mmeo", "lora", "dwa"])
+    assert "'lora' is for image, text, and this suite is of modality table" in str(caught.value)
+    assert "'dwa' needs at least 2 tasks, and this suite has 1" in str(caught.value)
+
+
+def test_a_plan_of_a_toml_file_joins_without_code(tmp_path: Path) -> None:
+    file = tmp_path / "plans.toml"
+    file.write_text(PLAN)
+    joined = portfolio("table", 2, [str(file)])
+    assert "mine" in [plan.name for plan in joined]
+    assert "shared-trunk" in [plan.name for plan in joined]
+    assert [plan.name for plan in portfolio("table", 2, [str(file), "mine"])] == ["separate", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("x = ", "cannot be read"),
+        ("a = 1", r"holds no \[\[plans\]\]"),
+        (PLAN.replace("family", "famliy"), r"unknown key 'famliy'.*known keys"),
+        (PLAN + 'default = ["text"]', r"`default` must be true, false or a list of its modalities \['table'\]; got \['text'\]"),
+    ],
+)
+def test_a_bad_plan_file_says_what_is_wrong(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "plans.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="(?s)" + message):
+        read_plan_file(file)
+
+
+def test_two_plans_of_one_name_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "plans.toml"
+    file.write_text(PLAN.replace('"mine"', '"mmoe"'))
+    with pytest.raises(ConfigError, match=r"Two plans are called 'mmoe': in portfolio.toml and in plans.toml"):
+        portfolio("table", 2, [str(file)])
