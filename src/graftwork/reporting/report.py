@@ -119,8 +119,9 @@ def report_sections(view: ResultView) -> list[Section]:
     return [section for section in sections if not section.is_empty]
 
 
-_SPAN = re.compile(r"`([^`\n]+)`")
-"""Names of plans and tasks, as sentences quote them."""
+def _quoted_names(text: str) -> str:
+    """Mark names that escaped sentences quote with backticks, and keep numbers together with their percent sign."""
+    return re.sub(r"(\d) %", "\\1\u00a0%", re.sub(r"`([^`\n]+)`", r"<code>\1</code>", text))
 
 
 def _script_json(value: Any) -> str:
@@ -151,7 +152,7 @@ def render_report(result: Mapping[str, Any]) -> str:
     plotly = require("plotly.offline", extra="report", purpose="The report")
     folder = files("graftwork.reporting") / "templates"
     environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja.StrictUndefined)
-    environment.filters["spans"] = lambda text: markupsafe.Markup(_SPAN.sub(r"<code>\1</code>", str(markupsafe.escape(text))))
+    environment.filters["spans"] = lambda text: markupsafe.Markup(_quoted_names(str(markupsafe.escape(text))))
     environment.tests["figure"] = lambda value: isinstance(value, Figure)
     sections = report_sections(view)
     figures = [part for section in sections for part in section.parts if isinstance(part, Figure)]

@@ -41,6 +41,7 @@ class OnnxModel:
         self._threads = threads
         self._profile_prefix = profile_prefix
         self._sessions: dict[tuple[str, ...], Any] = {}
+        self._calls: dict[tuple[str, ...], tuple[Any, tuple[str, ...], list[str]]] = {}
         self._full = self._open(str(self.path))
         self.outputs: dict[str, str] = self._read_names()
         """``{task: output}``."""
@@ -102,19 +103,23 @@ class OnnxModel:
         Raises:
             DataError: If an input that the graph needs is missing or has the wrong shape or type.
         """
-        session = self.session(tasks)
+        key = tuple(tasks)
+        if key not in self._calls:  # asking a session for its inputs takes as long as a small model
+            session = self.session(key)
+            self._calls[key] = (session, tuple(item.name for item in session.get_inputs()), [self.outputs[task] for task in key])
+        session, needed, outputs = self._calls[key]
         try:
-            feed = {item.name: np.ascontiguousarray(inputs[item.name]) for item in session.get_inputs()}
+            values = session.run(outputs, {name: inputs[name] for name in needed})
         except KeyError as error:
+            given = ", ".join(inputs) or "none"
             raise DataError(
-                f"The model needs the input {error}; given are {', '.join(inputs) or 'none'}. Encode the rows with the run's encoder."
+                f"The model needs the input {error}; given are {given}. Encode the rows with the run's encoder."
             ) from None
-        try:
-            values = session.run([self.outputs[task] for task in tasks], feed)
-        except Exception as error:
-            shapes = {name: f"{value.dtype} {list(value.shape)}" for name, value in feed.items()}
+        except Exception as error:  # ONNX Runtime's error classes have no common base of their own
+            shapes = {name: f"{np.asarray(inputs[name]).dtype} {list(np.shape(inputs[name]))}" for name in needed}
             wanted = {item.name: f"{item.type} {item.shape}" for item in session.get_inputs()}
             raise DataError(
-                f"The model cannot run on these inputs: {shapes}; it takes {wanted}. {str(error).strip().splitlines()[0][:200]}"
+                f"The model cannot run on these inputs: {shapes}; it takes {wanted}. {str(error).strip().splitlines()[0][:200]} "
+                "Encode the rows with the run's encoder."
             ) from error
-        return dict(zip(tasks, values))
+        return dict(zip(key, values))

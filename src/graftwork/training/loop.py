@@ -96,6 +96,8 @@ class Trainer:
         self._epoch_sum = torch.zeros(len(self.tasks), device=self.device)
         self._epoch_count = torch.zeros(len(self.tasks), device=self.device)
         self._watch = torch.zeros((), device=self.device)
+        self._finite_steps = torch.zeros(len(self.tasks), device=self.device)
+        self._watched_steps = 0
 
     @property
     def step(self) -> int:
@@ -146,7 +148,8 @@ class Trainer:
         self._step += 1
         if self._average is not None:
             self._average.update(self._step)
-        self._watch += losses.sum()
+        self._finite_steps += torch.isfinite(losses)
+        self._watched_steps += 1
         self._follow_epoch(batch, losses)
         for callback in self.callbacks:
             callback.on_step(self, batch, losses)
@@ -192,16 +195,18 @@ class Trainer:
         watched = self._watch
         if weights:
             watched = watched + torch.stack(torch._foreach_norm([parameter.detach() for parameter in self._learned])).sum()
-        if not bool(torch.isfinite(watched)):
-            broken = [
-                task.name for task, value in zip(self.tasks, self._epoch_sum.tolist(), strict=True) if not np.isfinite(value)
-            ]
-            where = f"the loss of {', '.join(broken)}" if broken else "a gradient or weight"
+        finite = self._finite_steps.tolist()
+        if min(finite) < self._watched_steps or not bool(torch.isfinite(watched)):
+            # One step later everything is NaN: the culprit is the task that was finite for the fewest steps.
+            broken = [task.name for task, count in zip(self.tasks, finite, strict=True) if count == min(finite)]
+            where = f"the loss of {', '.join(broken)}" if min(finite) < self._watched_steps else "a gradient or weight"
             raise TrainingDivergedError(
                 f"Training diverged: {where} became NaN or infinite by step {self._step}. Lower learning_rate (now "
                 f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g}), or look for extreme values in the data."
             )
         self._watch.zero_()
+        self._finite_steps.zero_()
+        self._watched_steps = 0
 
     @contextlib.contextmanager
     def _own_random_state(self) -> Iterator[None]:
@@ -255,6 +260,8 @@ class Trainer:
             "epoch_sum": self._epoch_sum,
             "epoch_count": self._epoch_count,
             "watch": self._watch,
+            "finite_steps": self._finite_steps,
+            "watched_steps": self._watched_steps,
         }
         if self._average is not None:
             state["average"] = self._average.state_dict()
@@ -288,8 +295,9 @@ class Trainer:
             _copy_into(objective.parameters(), parameters)
         for callback, values in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(values)
-        for mine, saved in ((self._epoch_sum, "epoch_sum"), (self._epoch_count, "epoch_count"), (self._watch, "watch")):
-            mine.copy_(state[saved])
+        self._watched_steps = int(state["watched_steps"])
+        for name in ("epoch_sum", "epoch_count", "watch", "finite_steps"):
+            getattr(self, f"_{name}").copy_(state[name])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
 

@@ -59,7 +59,9 @@ def race_figure(view: ResultView) -> Figure | None:
         layout=layout(
             400,
             xaxis=axis(
+                "rung and steps",
                 tickmode="array",
+                tickangle=0,
                 tickvals=ticks,
                 ticktext=[_rung_label(history, rung) for rung in ticks],
                 showgrid=False,
@@ -78,8 +80,8 @@ def _rung_label(history: dict[str, dict[int, list[dict[str, Any]]]], rung: int) 
     steps = [int(row["steps"]) for rungs in history.values() for row in rungs.get(rung, ()) if row.get("steps")]
     if not steps:
         return f"rung {rung + 1}"
-    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} to {max(steps):,}"
-    return f"rung {rung + 1}<br>{span} steps"
+    span = f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,}–{max(steps):,}"
+    return f"rung {rung + 1}<br>{span}"
 
 
 def _line(view: ResultView, plan: str, rungs: dict[int, list[dict[str, Any]]], scores: dict[int, float]) -> dict[str, Any]:

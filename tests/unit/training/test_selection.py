@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import torch
+from small_runs import assert_equal_weights, small_model, small_suite, weights_of
+from torch import nn
+
+from graftwork.training.selection import BestWeights, tensors_by_task
+
+SUITE = small_suite()
+
+
+def shift(model: nn.Module, amount: float) -> None:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(amount)
+
+
+def test_a_shared_model_keeps_the_moment_with_the_lowest_mean() -> None:
+    model = small_model(SUITE)
+    best = BestWeights(model)
+    assert not best.is_filled
+    best.offer(model, {"sign": 1.0, "level": 1.0, "amount": 1.0})
+    shift(model, 1.0)
+    best.offer(model, {"sign": 0.1, "level": 1.0, "amount": 1.0})
+    wanted = weights_of(model)
+    shift(model, 1.0)
+    best.offer(model, {"sign": 0.9, "level": 0.9, "amount": 0.9})
+    assert_equal_weights(weights_of(best.model), wanted)
+
+
+def test_separate_models_keep_their_own_best_moments() -> None:
+    model = small_model(SUITE, "separate")
+    best = BestWeights(model)
+    moments = []
+    for losses in ((1.0, 1.0, 1.0), (0.5, 2.0, 1.5), (0.7, 0.7, float("nan"))):
+        best.offer(model, dict(zip(SUITE.task_names, losses, strict=True)))
+        moments.append(weights_of(model))
+        shift(model, 1.0)
+    kept = weights_of(best.model)
+    groups = tensors_by_task(model)
+    assert sorted(name for names in groups.values() for name in names) == sorted(kept)
+    for task, moment in (("sign", 1), ("level", 2), ("amount", 0)):
+        assert all(torch.equal(kept[name], moments[moment][name]) for name in groups[task])
+
+
+def test_nan_is_never_the_best() -> None:
+    model = small_model(SUITE)
+    best = BestWeights(model)
+    best.offer(model, {"sign": float("nan")})
+    assert not best.is_filled
+    best.offer(model, {"sign": 3.0})
+    assert best.is_filled
+
+
+def test_models_that_share_have_no_tensors_by_task() -> None:
+    assert tensors_by_task(small_model(SUITE, "mmoe")) == {}
+
+
+def test_buffers_belong_to_the_model_around_them() -> None:
+    model = small_model(SUITE, "separate")
+    model.backbones[1].trunk.norm = nn.BatchNorm1d(16)  # type: ignore[union-attr, index]
+    groups = tensors_by_task(model)
+    assert "backbones.1.trunk.norm.running_mean" in groups["level"]
+    assert not any("running_mean" in name for name in groups["sign"] + groups["amount"])
+
+
+def test_a_state_goes_in_and_out() -> None:
+    model = small_model(SUITE)
+    best, other = BestWeights(model), BestWeights(small_model(SUITE, seed=1))
+    assert best.state_dict() == {}
+    best.offer(model, {"sign": 0.5})
+    other.load_state_dict(best.state_dict())
+    assert_equal_weights(weights_of(best.model), weights_of(other.model))
+    shift(model, 1.0)
+    other.offer(model, {"sign": 0.6})
+    assert_equal_weights(weights_of(best.model), weights_of(other.model))
