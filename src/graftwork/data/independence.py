@@ -52,7 +52,9 @@ def mutual_information(first: NDArray[np.int64], second: NDArray[np.int64]) -> f
     if not both.any():
         return 0.0
     width = int(second[both].max()) + 1
-    return _from_table(np.bincount(first[both] * width + second[both], minlength=(int(first[both].max()) + 1) * width).reshape(-1, width))
+    return _from_table(
+        np.bincount(first[both] * width + second[both], minlength=(int(first[both].max()) + 1) * width).reshape(-1, width)
+    )
 
 
 def _from_table(table: Array) -> float:
@@ -107,7 +109,14 @@ def independence_report(
     number = next(iter(lengths.values()), 0)
     rows = np.sort(seeds.numpy("rows").permutation(number)[:_MAX_ROWS])
     report: dict[str, Any] = {
-        "settings": {"rows": len(rows), "bins": bins, "permutations": permutations, "alpha": alpha, "least_share": least_share, "seed": seed}
+        "settings": {
+            "rows": len(rows),
+            "bins": bins,
+            "permutations": permutations,
+            "alpha": alpha,
+            "least_share": least_share,
+            "seed": seed,
+        }
     }
     for part, columns in parts.items():
         codes = {name: discretise(column, bins)[rows] for name, column in columns.items()}
@@ -151,5 +160,13 @@ def _pairs(codes: Mapping[str, NDArray[np.int64]], permutations: int, generator:
     for (one, two), (value, share) in zip(names, found, strict=True):
         beaten = len(null) - int(np.searchsorted(null, share, side="left"))
         p_value = (1 + beaten) / (1 + len(null))
-        pairs.append({"names": [one, two], "nats": round(value, 6), "share": round(max(share, 0.0), 6), "p_value": p_value, "dependent": False})
+        pairs.append(
+            {
+                "names": [one, two],
+                "nats": round(value, 6),
+                "share": round(max(share, 0.0), 6),
+                "p_value": p_value,
+                "dependent": False,
+            }
+        )
     return pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,10 @@ def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
     problems: list[Problem] = []
     try:
         node = loader.get_single_node()
-        if node is None:
-            raise FileFormatError(f"{path} is empty. A suite file needs the key 'datasets' with at least one data set.")
-        _walk(node, (), lines, problems, path.name, set())
-        value = None if problems else loader.construct_document(node)
+        value = None
+        if node is not None:
+            _walk(node, (), lines, problems, path.name, {})
+            value = None if problems else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -86,15 +87,21 @@ def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
         return None, lines, [Problem(path.name, 1, "(YAML)", f"cannot be read: {error}")]
     finally:
         loader.dispose()
+    if node is None:
+        raise FileFormatError(f"{path} is empty. A suite file needs the key 'datasets' with at least one data set.")
     return value, lines, problems
 
 
-def _walk(node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[Problem], file: str, open_nodes: set[int]) -> None:
+def _walk(
+    node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[Problem], file: str, seen_nodes: dict[int, bool]
+) -> None:
+    """Note the line of every key; ``seen_nodes`` says of each node whether it is still open (an alias inside it would be a circle)."""
     lines.setdefault(path, node.start_mark.line + 1)
-    if id(node) in open_nodes:
-        problems.append(Problem(file, node.start_mark.line + 1, _key(path), "refers to itself; remove the alias."))
+    if id(node) in seen_nodes:  # an alias; walking it again could take exponentially long
+        if seen_nodes[id(node)]:
+            problems.append(Problem(file, node.start_mark.line + 1, _key(path), "refers to itself; remove the alias."))
         return
-    open_nodes.add(id(node))
+    seen_nodes[id(node)] = True
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -106,12 +113,12 @@ def _walk(node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[P
                 )
             seen.setdefault(name, line)
             lines[(*path, name)] = line
-            _walk(value, (*path, name), lines, problems, file, open_nodes)
+            _walk(value, (*path, name), lines, problems, file, seen_nodes)
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             lines[(*path, index)] = item.start_mark.line + 1
-            _walk(item, (*path, index), lines, problems, file, open_nodes)
-    open_nodes.discard(id(node))
+            _walk(item, (*path, index), lines, problems, file, seen_nodes)
+    seen_nodes[id(node)] = False
 
 
 def _key(path: Iterable[Any]) -> str:
@@ -162,8 +169,7 @@ class _Checker:
 
 
 def _shown(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return "nothing" if value is None else reprlib.repr(value)
 
 
 def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:

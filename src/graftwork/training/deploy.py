@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.loader import inputs_to_torch
 from graftwork.data.suite import Suite
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.lora import fold_layers
 from graftwork.training.assembly import assemble
 from graftwork.training.export import export_onnx, output_names
 
@@ -47,7 +49,9 @@ def write_model(model: SharedModel, suite: Suite, folder: str | Path, described:
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
     rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)[:EXAMPLE_ROWS]
-    difference = export_onnx(model, suite.tasks, inputs_to_torch(suite.inputs, rows), folder / "model.onnx")
+    deployed = copy.deepcopy(model)
+    fold_layers(deployed)  # the graph has the base's structure and speed; the saved weights keep adapters apart
+    difference = export_onnx(deployed, suite.tasks, inputs_to_torch(suite.inputs, rows), folder / "model.onnx")
     config = {
         "format": FORMAT,
         "version": __version__,

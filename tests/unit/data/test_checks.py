@@ -62,7 +62,9 @@ def test_a_threshold_leaks_a_class(frame: pd.DataFrame) -> None:
 
 def test_a_recoded_class_leaks_but_stays() -> None:
     kind = np.random.default_rng(0).choice(["a", "b", "c"], N)
-    frame = pd.DataFrame({"kind": kind, "code": pd.Series(kind).map({"a": "x1", "b": "x2", "c": "x3"}), "other": RNG.normal(size=N)})
+    frame = pd.DataFrame(
+        {"kind": kind, "code": pd.Series(kind).map({"a": "x1", "b": "x2", "c": "x3"}), "other": RNG.normal(size=N)}
+    )
     report = check_features(frame, ["code", "other"], tasks_of(frame, "kind"))
     assert report.features == ("code", "other")
     assert any("'code' alone predicts target 'kind'" in note for note in report.notes)
@@ -94,7 +96,10 @@ def test_leak_score_by_hand() -> None:
 
 def test_infinite_features_are_said() -> None:
     frame = pd.DataFrame({"x": [*RNG.normal(size=49), np.inf], "y": np.arange(50) % 2})
-    assert any("Infinite values count as missing in the feature columns x" in note for note in check_features(frame, ["x"], tasks_of(frame, "y")).notes)
+    assert any(
+        "Infinite values count as missing in the feature columns x" in note
+        for note in check_features(frame, ["x"], tasks_of(frame, "y")).notes
+    )
 
 
 def test_duplicates() -> None:

@@ -81,14 +81,14 @@ def test_all_faulty_pictures_are_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "good.jpg").read_bytes()[:900])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "words.png").write_text("not a picture")
-    header = (tmp_path / "bomb.ppm")
+    header = tmp_path / "bomb.ppm"
     header.write_bytes(b"P6 30000 30000 255\n")
     paths = [*sorted(tmp_path.glob("*.*")), tmp_path / "gone.png"]
     with pytest.raises(DataError) as caught:
         ImageEncoder(16).transform(paths)
     text = str(caught.value)
     assert text.startswith("5 of 6 pictures cannot be decoded")
-    assert "cut.jpg (truncated)" in text
+    assert "cut.jpg (truncated or damaged)" in text
     assert "empty.png (zero bytes)" in text
     assert "words.png (not a readable picture)" in text
     assert "bomb.ppm (30000 x 30000 pixels, the limit is 100,000,000)" in text or "bomb.ppm (more than" in text

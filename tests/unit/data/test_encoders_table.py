@@ -52,7 +52,9 @@ def test_unseen_and_extra_columns_and_order() -> None:
 
 
 def test_errors_when_predicting() -> None:
-    encoder = TableEncoder.fit(pd.DataFrame({"age": [1.0, 2.0], "when": ["2020-01-01", "2021-05-06"], "city": ["a", "b"]}), ["age", "when", "city"])
+    encoder = TableEncoder.fit(
+        pd.DataFrame({"age": [1.0, 2.0], "when": ["2020-01-01", "2021-05-06"], "city": ["a", "b"]}), ["age", "when", "city"]
+    )
     with pytest.raises(DataError, match=r"lacks 2 of the 3 columns.*'age' Did you mean 'Age'\?, 'when'.*Add them"):
         encoder.transform(pd.DataFrame({"Age": [1.0], "city": ["a"]}))
     with pytest.raises(DataError, match="'age' held numbers in training but now has 'old'"):
@@ -108,7 +110,14 @@ def test_dates_by_hand() -> None:
     assert [part for part, _, _ in column.parts] == ["year", "month", "day", "weekday", "hour", "elapsed"]
     means = {part: mean for part, mean, _ in column.parts}
     assert means == pytest.approx(
-        {"year": 2021, "month": 16 / 3, "day": 38 / 3, "weekday": 4.0, "hour": 13 / 3, "elapsed": (18267 + 18693 + 19351 + 13 / 24) / 3}
+        {
+            "year": 2021,
+            "month": 16 / 3,
+            "day": 38 / 3,
+            "weekday": 4.0,
+            "hour": 13 / 3,
+            "elapsed": (18267 + 18693 + 19351 + 13 / 24) / 3,
+        }
     )
     assert column.encode(values)[-1].tolist() == [0, 0, 1, 0]
     zoned = pd.Series(pd.to_datetime(["2020-01-06T02:00:00+02:00", "2021-03-07T00:00:00+00:00"], utc=True))

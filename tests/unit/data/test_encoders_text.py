@@ -28,7 +28,10 @@ def test_tokens() -> None:
 
 
 def test_training_repeats() -> None:
-    texts = [" ".join(np.random.default_rng(seed).choice(["alpha", "beta", "gammas", "gamma", "delta", "betas"], 30)) for seed in range(300)]
+    texts = [
+        " ".join(np.random.default_rng(seed).choice(["alpha", "beta", "gammas", "gamma", "delta", "betas"], 30))
+        for seed in range(300)
+    ]
     states = [json.dumps(TextEncoder.fit(texts).state(), sort_keys=True) for _ in range(3)]
     assert len(set(states)) == 1
 
@@ -44,8 +47,12 @@ def test_state_and_mask() -> None:
     encoder = TextEncoder.fit(TEXTS, columns=["body"])
     state = json.loads(json.dumps(encoder.state()))
     frame = pd.DataFrame({"x": [1, 2], "body": ["a fox", None]})
-    np.testing.assert_array_equal(encoder_from_state(state).transform(frame)["tokens"], encoder.transform(["a fox", ""])["tokens"])
-    both = encoder_from_state({**state, "inputs": {"token_ids": "ids", "attention_mask": "mask"}, "pad_id": 7}).transform(["a fox"])
+    np.testing.assert_array_equal(
+        encoder_from_state(state).transform(frame)["tokens"], encoder.transform(["a fox", ""])["tokens"]
+    )
+    both = encoder_from_state({**state, "inputs": {"token_ids": "ids", "attention_mask": "mask"}, "pad_id": 7}).transform(
+        ["a fox"]
+    )
     assert both["attention_mask"][0, :3].tolist() == [1, 1, 0]
     assert both["token_ids"][0, 2] == 7
 

@@ -153,7 +153,9 @@ def test_pictures_with_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["stem", "name", "folder"])
 def test_how_labels_may_call_pictures(tmp_path: Path, form: str) -> None:
     frame = pictures(tmp_path / "pics")
-    change = {"stem": lambda name: Path(name).stem, "name": lambda name: Path(name).name, "folder": lambda name: f"pics/{name}"}[form]
+    change = {"stem": lambda name: Path(name).stem, "name": lambda name: Path(name).name, "folder": lambda name: f"pics/{name}"}[
+        form
+    ]
     frame["picture"] = frame["picture"].map(change)
     frame.sample(frac=1.0, random_state=0).to_csv(tmp_path / "pics" / "labels.csv", index=False)
     suite = open_suite(tmp_path / "pics", targets="shade")

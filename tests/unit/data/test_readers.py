@@ -37,7 +37,9 @@ def test_all_formats_read_the_same_table(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiter_and_byte_order_mark(tmp_path: Path, delimiter: str) -> None:
     path = tmp_path / "t.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + delimiter.join(["a", '"b, c"', "d"]).encode() + b"\n" + delimiter.join(["1", "2", "3"]).encode() + b"\n")
+    path.write_bytes(
+        b"\xef\xbb\xbf" + delimiter.join(["a", '"b, c"', "d"]).encode() + b"\n" + delimiter.join(["1", "2", "3"]).encode() + b"\n"
+    )
     frame = read_table(path)
     assert list(frame.columns) == ["a", "b, c", "d"]
     assert read_header(path) == ["a", "b, c", "d"]
@@ -181,7 +183,9 @@ def test_names() -> None:
     assert nearest_name("zzz", ["price"]) is None
     assert short_list(["a"] * 3, 2) == "a, a and 1 more"
     assert guess_delimiter("a") == ","
-    with pytest.raises(ValueError, match=r"--targets: 'pirce' is not a column of t\. Did you mean 'price'\? The columns are: price, cut\."):
+    with pytest.raises(
+        ValueError, match=r"--targets: 'pirce' is not a column of t\. Did you mean 'price'\? The columns are: price, cut\."
+    ):
         check_names(["pirce", "cut"], ["price", "cut"], what="--targets", where="t")
 
 

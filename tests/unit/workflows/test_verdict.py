@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import DataError
-from graftwork.core.records import Interval, Ledger, Plan, TaskSpec
+from graftwork.core.records import Ledger, Plan, TaskSpec
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit import verdict_text as text
 from graftwork.workflows.fit.verdict import FinalRun, build_verdict
 from graftwork.workflows.fit.verdict_choice import ValidationTable, limit_problems
 
@@ -269,26 +268,6 @@ def test_a_costly_plan_needs_a_lead_beyond_noise() -> None:
     assert "No difference was found to the more costly `experts`." in verdict["sentences"][0]
 
 
-def test_a_lead_on_validation_counts_if_it_is_large_or_steady() -> None:
-    suite = make_suite({"topic": "multiclass"})
-
-    def leads(differences: list[float]) -> bool:
-        finals = {
-            name: [
-                FinalRun(plan_name=name, seed=seed, predictions={}, validation={"topic": {"accuracy": 0.5 * (1 + shift / 100)}})
-                for seed, shift in enumerate(shifts)
-            ]
-            for name, shifts in (("separate", [0.0] * len(differences)), ("shared", differences))
-        }
-        return ValidationTable(suite, finals, PLANS).is_beyond_noise("shared", "separate")
-
-    assert leads([2.0, 3.0, 2.5])
-    assert not leads([9.0, -6.0, 4.0])
-    assert not leads([0.3, 0.4, 0.35])  # sure, but too small to matter
-    assert leads([3.0])
-    assert not leads([-3.0, -3.0])
-
-
 def test_controls_tell_transfer_from_regularisation() -> None:
     suite = make_suite(TWO)
     shared = {"topic": 0.8, "price": 0.5}
@@ -413,26 +392,3 @@ def test_reference_is_the_best_of_several_separate_plans_on_validation() -> None
     finals = finals_of(suite, {"separate": {"topic": 0.6, "price": 0.6}, "shared": {"topic": 0.7, "price": 0.5}})
     plans = {"separate": SEPARATE, "shared": Plan(name="shared", title="t", family="separate", modalities=("image",))}
     assert ValidationTable(suite, finals, plans).reference == "shared"
-
-
-@pytest.mark.parametrize(
-    ("cost", "reference", "phrase"),
-    [
-        (1.0, 3.0, "a third of the parameters"),
-        (1.0, 2.1, "half the parameters"),
-        (1.02, 1.0, "about the same parameters"),
-        (0.7, 1.0, "70 % of the parameters"),
-        (2.4, 1.0, "2.4 times the parameters"),
-        (150.0, 1.0, "150 times the parameters"),
-        (float("nan"), 1.0, ""),
-    ],
-)
-def test_ratios_in_words(cost: float, reference: float, phrase: str) -> None:
-    assert text.ratio_phrase(cost, reference, "parameters_stored") == phrase
-
-
-def test_numbers_in_words() -> None:
-    assert text.format_interval(Interval(12.34, 8.06, 16.0)) == "+12.3 % (95 % interval 8.1 to 16.0)"
-    assert text.format_interval(Interval(-120.4, -150.2, -90.0)) == "-120 % (95 % interval -150 to -90)"
-    assert text.format_interval(Interval(2.0, float("nan"), float("nan"))) == "+2.0 %"
-    assert text.join_words(["a"]) == "a"

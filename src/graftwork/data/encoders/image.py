@@ -15,6 +15,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.names import short_list
+from graftwork.data.sniff import describe_content
 
 __all__ = ["IMAGE_ENDINGS", "ImageEncoder", "list_images"]
 
@@ -108,9 +109,7 @@ class ImageEncoder(Encoder):
         except images.DecompressionBombError as error:
             raise DataError(f"{name} (more than {_MAX_PIXELS:,} pixels)") from error
         except (OSError, ValueError, SyntaxError, EOFError) as error:
-            empty = not isinstance(item, bytes) and Path(item).is_file() and Path(item).stat().st_size == 0
-            reason = "zero bytes" if empty else "truncated" if "truncated" in str(error).lower() else "not a readable picture"
-            raise DataError(f"{name} ({reason})") from error
+            raise DataError(f"{name} ({_reason(item, error)})") from error
 
     def _squared(self, picture: Any, images: Any) -> NDArray[np.uint8]:
         if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
@@ -153,3 +152,13 @@ class ImageEncoder(Encoder):
     def from_state(cls, state: Mapping[str, Any]) -> ImageEncoder:
         """Restore from :meth:`state`."""
         return cls(int(state["size"]), fit=state.get("fit", "pad"), background=state.get("background", (255, 255, 255)))
+
+
+def _reason(item: str | Path | bytes, error: Exception) -> str:
+    """Return in a few words why a picture cannot be decoded."""
+    if not isinstance(item, bytes) and Path(item).is_file():
+        if Path(item).stat().st_size == 0:
+            return "zero bytes"
+        if "picture" in (describe_content(Path(item)) or ""):
+            return "truncated or damaged"
+    return "truncated or damaged" if "truncated" in str(error).lower() else "not a readable picture"

@@ -34,7 +34,9 @@ def load_embedded(name: str, **options: Any) -> Suite:
         MissingDependencyError: If it needs a package that is not installed.
     """
     if name not in EMBEDDED:
-        raise DataError(f"There is no embedded suite {name!r}.{did_you_mean(name, EMBEDDED)} The suites are: {', '.join(EMBEDDED)}.")
+        raise DataError(
+            f"There is no embedded suite {name!r}.{did_you_mean(name, EMBEDDED)} The suites are: {', '.join(EMBEDDED)}."
+        )
     import inspect
 
     module, _, function = EMBEDDED[name].partition(":")
@@ -42,6 +44,8 @@ def load_embedded(name: str, **options: Any) -> Suite:
     allowed = list(inspect.signature(build).parameters)
     for option in options:
         if option not in allowed:
-            raise ConfigError(f"The suite {name!r} has no option {option!r}.{did_you_mean(option, allowed)} Its options are: {', '.join(allowed)}.")
+            raise ConfigError(
+                f"The suite {name!r} has no option {option!r}.{did_you_mean(option, allowed)} Its options are: {', '.join(allowed)}."
+            )
     suite: Suite = build(**options)
     return suite

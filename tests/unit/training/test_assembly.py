@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import torch
+from small_runs import small_model, small_plan, small_suite
+
+from graftwork.core.records import Component, TaskSpec
+from graftwork.nn.backbones.mlp import TableBackbone
+from graftwork.training.assembly import ComposedModel, FeatureInput, assemble, default_settings
+from graftwork.training.config import TrainConfig
+
+SUITE = small_suite()
+
+
+def test_a_composed_model_asks_the_backbone_once_for_all_tasks() -> None:
+    calls: list[int] = []
+
+    class Counting(TableBackbone):
+        def forward(self, inputs):  # type: ignore[no-untyped-def]
+            calls.append(1)
+            return super().forward(inputs)
+
+    plan = small_plan("separate")
+    inner = plan.sharing.build(SUITE.tasks, lambda: FeatureInput(128), input_sizes={})
+    model = ComposedModel(Counting(4, [3]), inner)
+    batch = {name: torch.from_numpy(array[:5]) for name, array in SUITE.inputs.items()}
+    assert set(model(batch)) == set(SUITE.task_names)
+    assert len(calls) == 1
+    assert list(model(batch, ["level"])) == ["level"]
+    owned = {id(p) for task in SUITE.task_names for p in model.task_parameters(task)}
+    assert {id(p) for p in model.shared_parameters()} == {id(p) for p in model.backbone.parameters()}
+    assert owned == {id(p) for p in inner.parameters()}
+
+
+def test_dense_tasks_ask_for_a_map_that_is_never_stored() -> None:
+    tasks = (TaskSpec(name="depth", kind="dense_regression", size=1),)
+    plan = small_plan(tuning=Component("graftwork.methods.tuning.frozen:Frozen"), modalities=("image",))
+    built = assemble(plan, tasks, "image", {"image_size": 16})
+    assert built.backbone is None
+    assert built.deployable(built.model) is built.model
+    outputs = built.model({"image": torch.zeros(2, 16, 16, 3, dtype=torch.uint8)})
+    assert outputs["depth"].shape == (2, 1, 16, 16)
+
+
+def test_every_backbone_of_separate_models_is_tuned() -> None:
+    lora = Component("graftwork.methods.tuning.lora:LoRA", {"r": 2, "target_modules": "all-linear"})
+    built = assemble(small_plan("separate", tuning=lora), SUITE.tasks, "table", SUITE.input_sizes)
+    learned = [name for name, parameter in built.model.named_parameters() if parameter.requires_grad and name.startswith("backbones")]
+    assert {name.split(".")[1] for name in learned} == {"0", "1", "2"}
+    assert all("lora_" in name for name in learned)
+
+
+def test_defaults_are_valid_and_gentle_to_pretrained_weights() -> None:
+    for modality in ("table", "image", "text"):
+        for pretrained, stored, share in ((False, False, 1.0), (True, True, 1.0), (True, False, 0.05), (True, False, 1.0)):
+            settings = default_settings(modality, pretrained=pretrained, stored=stored, trained_share=share)
+            config = TrainConfig.from_settings(settings)
+            assert (config.backbone_lr_scale < 1.0) == (pretrained and not stored and share > 0.5)
+
+
+def test_a_model_without_front_is_its_own_deployment() -> None:
+    built = assemble(small_plan(), SUITE.tasks, "table", SUITE.input_sizes)
+    other = small_model(SUITE)
+    assert built.deployable(other) is other
