@@ -79,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Speed and memory beside floors and peers.")
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: shows that it runs, not how fast")
     parser.add_argument("--only", metavar="A,B", help=f"some of {', '.join(available())}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="store the rows and the machine, for example benchmarks/results.json")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="store the rows and the machine, for example benchmarks/results.json"
+    )
     options = parser.parse_args(arguments)
     chosen = available() if options.only is None else [name.strip() for name in options.only.split(",")]
     unknown = [name for name in chosen if name not in available()]

@@ -22,7 +22,7 @@ def collect(name: str, *, quick: bool) -> list[dict[str, Any]]:
 
 def _translate(name: str, row: dict[str, Any]) -> dict[str, Any]:
     """Bring a row of ``gradient_balancing`` (milliseconds, ``x_plain``, ``x_passes``, ``aim``) into the common form."""
-    measure, _, limit = str(row.get("aim", "x_plain")).partition(" <= ")
+    measure, _, limit = str(row.get("aim") or "x_plain").partition(" <= ")
     ratio = float(row[measure])
     return as_rows(
         [

@@ -97,5 +97,3 @@ def _line(row: Mapping[str, Any]) -> dict[str, Any]:
 def as_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return rows in their stored form."""
     return [row.json() for row in rows]
-
-

@@ -32,14 +32,23 @@ def rows(quick: bool) -> list[dict[str, Any]]:
     sizes = [(5, 16, 16)] if quick else list(itertools.product((5, 32), (16, 64), (16, 64)))
     return as_rows(
         [
-            _compare(batch, *size, backward=backward, rounds=3 if quick else 15, seconds=2.0 if quick else 8.0)
+            _compare(
+                batch,
+                *size,
+                backward=backward,
+                rounds=3 if quick else 15,
+                seconds=2.0 if quick else 8.0,
+                entries=10_000 if quick else 2_000_000,
+            )
             for size in sizes
             for backward in (False, True)
         ]
     )
 
 
-def _compare(batch: int, tasks: int, features: int, width: int, *, backward: bool, rounds: int, seconds: float) -> Row:
+def _compare(
+    batch: int, tasks: int, features: int, width: int, *, backward: bool, rounds: int, seconds: float, entries: int
+) -> Row:
     torch.manual_seed(0)
     blocked = task_mask(tasks, features, "TxT")
     assert blocked is not None
@@ -53,7 +62,7 @@ def _compare(batch: int, tasks: int, features: int, width: int, *, backward: boo
     }
     with torch.no_grad():
         difference = max(float((module(states) - functions[name](states)).abs().max()) for name in ("boolean", "additive"))
-    repeats = max(1, 2_000_000 // (batch * (tasks + features) * width))
+    repeats = max(1, entries // (batch * (tasks + features) * width))
     gradient = torch.ones_like(states)
 
     def step(function: Callable[[Tensor], Tensor]) -> Callable[[], None]:
@@ -94,7 +103,8 @@ def by_hand(module: SelfAttention, states: Tensor, mask: Tensor) -> Tensor:
     batch, length, width = states.shape
     projected = F.linear(states, module.project.weight, module.project.bias)
     query, key, value = (
-        part.view(batch, length, module.num_heads, width // module.num_heads).transpose(1, 2) for part in projected.chunk(3, dim=-1)
+        part.view(batch, length, module.num_heads, width // module.num_heads).transpose(1, 2)
+        for part in projected.chunk(3, dim=-1)
     )
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return F.linear(mixed.transpose(1, 2).reshape(batch, length, width), module.output.weight, module.output.bias)

@@ -88,7 +88,9 @@ def test_the_known_operators_are_found() -> None:
 @pytest.mark.parametrize("rows", [1, ROWS])
 def test_outputs_have_the_width_of_each_task(model: SharedModel, rows: int) -> None:
     outputs = model(inputs_of(rows))
-    assert {name: tuple(output.shape) for name, output in outputs.items()} == {task.name: (rows, task.num_outputs) for task in TASKS}
+    assert {name: tuple(output.shape) for name, output in outputs.items()} == {
+        task.name: (rows, task.num_outputs) for task in TASKS
+    }
     assert model.task_names == tuple(task.name for task in TASKS)
 
 

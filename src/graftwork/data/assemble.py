@@ -14,7 +14,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.records import Modality
 from graftwork.data.checks import check_features, duplicate_note, group_notes, label_notes
 from graftwork.data.encoders.base import Encoder
-from graftwork.data.encoders.columns import as_text
+from graftwork.data.encoders.columns import as_text, text_codes
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
@@ -134,16 +134,12 @@ def _groups(frame: pd.DataFrame, group: str | None) -> tuple[NDArray[np.int64] |
     """Return group numbers; rows without a group are groups of their own."""
     if group is None:
         return None, []
-    texts = [as_text(value) for value in frame[group].tolist()]
-    numbers: dict[str, int] = {}
-    for text in texts:
-        if text is not None:
-            numbers.setdefault(text, len(numbers))
-    missing = sum(text is None for text in texts)
-    singles = iter(range(len(numbers), len(numbers) + missing))
-    groups = np.array([next(singles) if text is None else numbers[text] for text in texts], dtype=np.int64)
+    codes, levels = text_codes(frame[group])
+    missing = int((codes < 0).sum())
+    groups = codes.copy()
+    groups[codes < 0] = np.arange(len(levels), len(levels) + missing)
     notes = [
-        f"Rows are grouped by {group!r} ({len(numbers)} groups): all rows of a group are on one side of every split; it is no feature."
+        f"Rows are grouped by {group!r} ({len(levels)} groups): all rows of a group are on one side of every split; it is no feature."
     ]
     if missing:
         notes.append(f"{missing} rows have no value in the group column {group!r}; each counts as a group of its own.")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
-from graftwork.data.encoders.columns import as_text, to_numbers
+from graftwork.data.encoders.columns import as_text, text_codes, to_numbers
 from graftwork.data.encoders.table import column_type
 from graftwork.data.infer import InferredTask
-from graftwork.data.leaks import LEAK_SCORE, single_feature_score
+from graftwork.data.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.names import short_list
 from graftwork.data.suite import labelled_rows
 
@@ -96,20 +96,23 @@ def check_features(
 
 def _fate(name: str, values: pd.Series) -> str:
     """Return why a column is dropped: ``constant``, ``identifier``, ``text``, or an empty string if it is kept."""
-    known = values.dropna()
-    texts = known.astype(str)
-    distinct = texts.nunique()
+    kind = column_type(values)
+    if kind == "numeric":
+        numbers, _ = to_numbers(values)
+        known = numbers[~np.isnan(numbers)]
+        distinct = len(np.unique(known))
+    else:
+        codes, levels = text_codes(values)
+        known, distinct = codes[codes >= 0], len(levels)
     if distinct <= 1:
         return "constant"
-    kind = column_type(values)
     if kind == "text":
         return "text"
     if kind == "categorical" and len(known) >= 20 and distinct > 0.95 * len(known):
         return "identifier"
     if kind == "numeric" and len(known) >= 20 and distinct == len(known):
-        numbers, _ = to_numbers(known)
-        whole = bool(np.isfinite(numbers).all() and (numbers == np.round(numbers)).all())
-        if whole and (_ID_NAME.search(_snake(name)) or _GROUP_WORD.search(_snake(name)) or bool((np.diff(numbers) == 1).all())):
+        whole = bool(np.isfinite(known).all() and (known == np.round(known)).all())
+        if whole and (_ID_NAME.search(_snake(name)) or _GROUP_WORD.search(_snake(name)) or bool((np.diff(known) == 1).all())):
             return "identifier"
     return ""
 
@@ -119,17 +122,21 @@ def _same(feature: pd.Series, target: pd.Series) -> bool:
     known = target.notna().to_numpy()
     if feature.dtype.kind in "biuf" and target.dtype.kind in "biuf":
         return bool(known.any() and np.array_equal(feature.to_numpy()[known], target.to_numpy()[known]))
-    return bool(known.any()) and [as_text(value) for value in feature[known].tolist()] == [
-        as_text(value) for value in target[known].tolist()
-    ]
+    if not known.any() or _texts(feature[known].head(100)) != _texts(target[known].head(100)):
+        return False
+    return _texts(feature[known]) == _texts(target[known])
+
+
+def _texts(values: pd.Series) -> list[str | None]:
+    return [as_text(value) for value in values.tolist()]
 
 
 def _leak_notes(frame: pd.DataFrame, features: Sequence[str], tasks: Sequence[InferredTask], seed: int) -> list[str]:
     notes = []
     for name in features:
-        values = frame[name]
+        feature = FeatureKeys.of(frame[name], column_type(frame[name]))
         for task in tasks:
-            score = single_feature_score(values, column_type(values), task.spec, task.target, seed=seed)
+            score = single_feature_score(feature, task.spec, task.target, seed=seed)
             if score is not None and score > LEAK_SCORE:
                 measure = "R2" if task.spec.kind == "regression" else "accuracy"
                 notes.append(
@@ -164,8 +171,8 @@ def group_notes(frame: pd.DataFrame, candidates: Sequence[str], group: str | Non
         values = frame[name]
         if values.dtype.kind == "f" or column_type(values) in ("date", "text"):
             continue
-        codes, distinct = _codes(values)
-        known = int((codes >= 0).sum())
+        codes, levels = text_codes(values)
+        known, distinct = int((codes >= 0).sum()), len(levels)
         if not 2 <= distinct <= known // 2:
             continue
         named = _GROUP_WORD.search(_snake(name)) is not None or (_ID_NAME.search(_snake(name)) is not None and distinct >= 10)
@@ -186,11 +193,6 @@ def group_notes(frame: pd.DataFrame, candidates: Sequence[str], group: str | Non
                 f"Rows of one {name} may land on both sides of a split. {advice}"
             )
     return notes
-
-
-def _codes(values: pd.Series) -> tuple[NDArray[np.int64], int]:
-    codes, levels = values.astype(str).where(values.notna()).factorize()
-    return codes.astype(np.int64), len(levels)
 
 
 def _standard_numbers(frame: pd.DataFrame, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:

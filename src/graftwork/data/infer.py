@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskKind, TaskSpec
-from graftwork.data.encoders.columns import as_text, to_numbers
+from graftwork.data.encoders.columns import as_text, text_codes, to_numbers
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.scales import looks_like_scale_name, positive_word, word_order
 from graftwork.data.target_arrays import class_target, label_sets, multilabel_target, number_target, set_vocabulary
@@ -136,6 +136,29 @@ def infer_tasks(
     return tasks
 
 
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """One target column, read once."""
+
+    values: pd.Series
+    codes: NDArray[np.int64]
+    levels: Sequence[str]
+    order: Sequence[str] | None
+    """Order of a categorical column."""
+
+    @property
+    def distinct(self) -> list[str]:
+        return sorted(self.levels)
+
+    @property
+    def num_known(self) -> int:
+        return int((self.codes >= 0).sum())
+
+    @property
+    def counts(self) -> list[int]:
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.levels)).tolist()
+
+
 def infer_task(frame: pd.DataFrame, request: TargetRequest) -> InferredTask:
     """Infer one task from its column(s).
 
@@ -147,24 +170,23 @@ def infer_task(frame: pd.DataFrame, request: TargetRequest) -> InferredTask:
         return _several_columns(frame, request)
     name = request.name
     values = frame[request.columns[0]]
-    if any(isinstance(value, (list, tuple, np.ndarray)) for value in values.tolist()):
+    if values.dtype == object and any(isinstance(value, (list, tuple, np.ndarray)) for value in values.tolist()):
         return _multilabel(request, values, "its cells are lists")
-    texts = [as_text(value) for value in values.tolist()]
-    known = [text for text in texts if text is not None]
-    if not known:
-        raise DataError(f"Target {name!r}: all {len(texts)} labels are missing. Fill in labels, or leave this target out.")
+    cells = _Cells(values, *text_codes(values), _category_order(values))
+    levels = cells.levels
+    if not levels:
+        raise DataError(f"Target {name!r}: all {len(values)} labels are missing. Fill in labels, or leave this target out.")
     if values.dtype.kind in "mM" or str(values.dtype).startswith("datetime64"):
         raise DataError(
-            f"Target {name!r} holds dates ({known[0]}); a target must be a number or a class. Turn it into a number, for example days since a start."
+            f"Target {name!r} holds dates ({levels[0]}); a target must be a number or a class. Turn it into a number, for example days since a start."
         )
-    distinct = sorted(set(known))
-    if len(distinct) == 1 and request.kind != "multilabel":
+    if len(levels) == 1 and request.kind != "multilabel":
         raise DataError(
-            f"Target {name!r} has only one class or value: {distinct[0]!r} in all {len(known)} labelled rows. "
+            f"Target {name!r} has only one class or value: {levels[0]!r} in all {cells.num_known} labelled rows. "
             "There is nothing to learn; at least two are needed. Leave it out, or add rows with other values."
         )
-    ordered = _category_order(values)
-    numbers, words = to_numbers(values) if ordered is None and not set(distinct) <= {"True", "False"} else (np.zeros(0), ["x"])
+    is_flag = set(levels) <= {"True", "False"}
+    numbers, words = to_numbers(values) if cells.order is None and not is_flag else (np.zeros(0), ["x"])
     infinite = np.isinf(numbers)
     if infinite.any() and not words and request.kind in ("", "regression"):
         raise DataError(
@@ -172,16 +194,13 @@ def infer_task(frame: pd.DataFrame, request: TargetRequest) -> InferredTask:
             "Numbers must be finite. Replace them by a number, or leave the cells empty."
         )
     if request.kind:
-        return _as_asked(request, values, numbers, words, distinct, ordered)
-    if not words:
-        kind, reason = _kind_of_numbers(name, numbers)
-    else:
-        kind, reason = _kind_of_words(name, values, known, distinct, ordered, numbers)
+        return _as_asked(request, cells, numbers, words)
+    kind, reason = _kind_of_words(name, cells, numbers) if words else _kind_of_numbers(name, numbers)
     if kind == "multilabel":
         return _multilabel(request, values, reason)
     if kind == "regression":
         return _regression(request, numbers[:, None], reason)
-    return _classes(request, kind, texts, _class_order(kind, distinct, ordered, numeric=not words), reason)
+    return _classes(request, kind, cells, _class_order(kind, cells, numeric=not words), reason)
 
 
 def _kind_of_numbers(name: str, numbers: NDArray[np.float64]) -> tuple[TaskKind, str]:
@@ -203,55 +222,37 @@ def _kind_of_numbers(name: str, numbers: NDArray[np.float64]) -> tuple[TaskKind,
     return "regression", f"numbers with {len(known)} different values"
 
 
-def _kind_of_words(
-    name: str,
-    values: pd.Series,
-    known: Sequence[str],
-    distinct: Sequence[str],
-    ordered: Sequence[str] | None,
-    numbers: NDArray[np.float64],
-) -> tuple[TaskKind, str]:
-    if values.dtype.kind == "b" or set(distinct) <= {"True", "False"}:
+def _kind_of_words(name: str, cells: _Cells, numbers: NDArray[np.float64]) -> tuple[TaskKind, str]:
+    distinct = cells.distinct
+    if set(distinct) <= {"True", "False"}:
         return "binary", "true and false"
     if len(distinct) == 2:
         return "binary", f"two different values: {distinct[0]} and {distinct[1]}"
-    if ordered is not None and getattr(values.dtype, "ordered", False):
-        return "ordinal", f"an ordered categorical: {' < '.join(ordered[:8])}"
-    numeric = sorted(
-        {
-            text
-            for text, number in zip((as_text(value) for value in values.tolist()), numbers)
-            if text is not None and not np.isnan(number)
-        }
-    )
-    if ordered is None and len(numeric) >= 0.5 * len(distinct):
-        words = [text for text in distinct if text not in set(numeric)]
-        raise DataError(
-            f"Target {name!r} mixes numbers ({short_list(map(repr, numeric), 3)}) and words ({short_list(map(repr, words), 3)}). "
-            f"Make it all numbers (empty cells for unknown), or say --task-kind {name}=multiclass if all are names of classes."
-        )
+    if cells.order is not None and getattr(cells.values.dtype, "ordered", False):
+        return "ordinal", f"an ordered categorical: {' < '.join(cells.order[:8])}"
+    if cells.order is None:
+        numeric = sorted({cells.levels[code] for code in np.unique(cells.codes[~np.isnan(numbers)])})
+        if len(numeric) >= 0.5 * len(distinct):
+            words = [text for text in distinct if text not in set(numeric)]
+            raise DataError(
+                f"Target {name!r} mixes numbers ({short_list(map(repr, numeric), 3)}) and words ({short_list(map(repr, words), 3)}). "
+                f"Make it all numbers (empty cells for unknown), or say --task-kind {name}=multiclass if all are names of classes."
+            )
     order = word_order(distinct)
     if order is not None:
         return "ordinal", f"words of a known scale: {' < '.join(order)}"
-    split = label_sets(values)
+    split = label_sets(cells.levels, cells.counts)
     if split is not None:
         return "multilabel", f"several labels in one cell, separated by {split}"
-    if len(distinct) > 0.5 * len(known) and len(known) >= 20:
+    if len(distinct) > 0.5 * cells.num_known and cells.num_known >= 20:
         raise DataError(
-            f"Target {name!r} has {len(distinct)} different strings in {len(known)} labelled rows (for example {short_list(map(repr, distinct), 3)}): "
+            f"Target {name!r} has {len(distinct)} different strings in {cells.num_known} labelled rows (for example {short_list(map(repr, distinct), 3)}): "
             "it looks like an identifier or free text, not like classes. A class needs several rows. Choose another column, or group the values."
         )
     return "multiclass", f"{len(distinct)} different words"
 
 
-def _as_asked(
-    request: TargetRequest,
-    values: pd.Series,
-    numbers: NDArray[np.float64],
-    words: Sequence[str],
-    distinct: Sequence[str],
-    ordered: Sequence[str] | None,
-) -> InferredTask:
+def _as_asked(request: TargetRequest, cells: _Cells, numbers: NDArray[np.float64], words: Sequence[str]) -> InferredTask:
     name, kind = request.name, request.kind
     if kind == "regression":
         if words:
@@ -260,8 +261,9 @@ def _as_asked(
             )
         return _regression(request, numbers[:, None], "as asked")
     if kind == "multilabel":
-        return _multilabel(request, values, "as asked")
-    order = list(request.classes) or _class_order(kind, distinct, ordered, numeric=not words and bool(len(numbers)))
+        return _multilabel(request, cells.values, "as asked")
+    distinct = cells.distinct
+    order = list(request.classes) or _class_order(kind, cells, numeric=not words and bool(len(numbers)))
     unknown = sorted(set(distinct) - set(order))
     if unknown:
         raise DataError(
@@ -271,12 +273,12 @@ def _as_asked(
         raise DataError(
             f"Target {name!r} is to be binary but has {len(order)} different values ({short_list(order, 5)}). Choose multiclass."
         )
-    if kind == "ordinal" and not request.classes and ordered is None and words and word_order(distinct) is None:
+    if kind == "ordinal" and not request.classes and cells.order is None and words and word_order(distinct) is None:
         raise DataError(
             f"Target {name!r} is to be ordinal but the order of its words is not known ({short_list(distinct, 6)}). "
             f"Give it from low to high: --task-kind '{name}=ordinal: {' < '.join(distinct[:3])}'."
         )
-    return _classes(request, kind, [as_text(value) for value in values.tolist()], order, "as asked")
+    return _classes(request, kind, cells, order, "as asked")
 
 
 def _category_order(values: pd.Series) -> list[str] | None:
@@ -287,26 +289,25 @@ def _category_order(values: pd.Series) -> list[str] | None:
     return [text for text in map(as_text, values.cat.categories.tolist()) if text is not None and text in present]
 
 
-def _class_order(kind: str, distinct: Sequence[str], ordered: Sequence[str] | None, *, numeric: bool) -> list[str]:
+def _class_order(kind: str, cells: _Cells, *, numeric: bool) -> list[str]:
+    order = cells.distinct
     if numeric:
-        order = sorted(distinct, key=float)
-    elif kind == "ordinal":
-        order = list(ordered) if ordered is not None else word_order(distinct) or list(distinct)
-    else:
-        order = list(distinct)
-    if kind == "binary" and not numeric and len(order) == 2 and positive_word(order) == order[0]:
+        return sorted(order, key=float)
+    if kind == "ordinal":
+        return list(cells.order) if cells.order is not None else word_order(order) or order
+    if kind == "binary" and len(order) == 2 and positive_word(order) == order[0]:
         order.reverse()
     return order
 
 
-def _classes(request: TargetRequest, kind: str, texts: Sequence[str | None], order: Sequence[str], reason: str) -> InferredTask:
+def _classes(request: TargetRequest, kind: str, cells: _Cells, order: Sequence[str], reason: str) -> InferredTask:
     if kind == "ordinal" and len(order) == 2:
         kind, reason = "binary", f"{reason}; two levels are a binary task"
     size = 1 if kind == "binary" else len(order)
     spec = TaskSpec(
         name=request.name, kind=_kind(kind), size=size, classes=tuple(order), columns=request.columns, metric=request.metric
     )
-    return InferredTask(spec, reason, class_target(texts, order))
+    return InferredTask(spec, reason, class_target(cells.codes, cells.levels, order))
 
 
 def _regression(request: TargetRequest, numbers: NDArray[np.float64], reason: str) -> InferredTask:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
-from graftwork.data.encoders.columns import as_text, parse_dates, to_numbers
+from graftwork.data.encoders.columns import parse_dates, text_codes, to_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LEAK_SCORE", "single_feature_score"]
+__all__ = ["LEAK_SCORE", "FeatureKeys", "single_feature_score"]
 
 LEAK_SCORE = 0.999
 """Accuracy or R2 above which a single column is suspicious."""
@@ -24,15 +25,33 @@ _FEWEST = 50
 Array = NDArray[Any]
 
 
-def single_feature_score(values: pd.Series, kind: str, spec: TaskSpec, target: Array, *, seed: int = 0) -> float | None:
+@dataclass(frozen=True, slots=True)
+class FeatureKeys:
+    """A feature column made ready for :func:`single_feature_score`."""
+
+    keys: Array
+    """Numbers ``[N]`` for ordered columns, level numbers for words."""
+    known: NDArray[np.bool_]
+    is_ordered: bool
+
+    @classmethod
+    def of(cls, values: pd.Series, kind: str) -> Self:
+        """Read a column; ``kind`` is that of :func:`graftwork.data.encoders.table.column_type`."""
+        if kind in ("numeric", "date"):
+            numbers = to_numbers(values)[0] if kind == "numeric" else parse_dates(values)[0]
+            return cls(numbers, np.isfinite(numbers), True)
+        codes, _ = text_codes(values)
+        return cls(codes, codes >= 0, False)
+
+
+def single_feature_score(feature: FeatureKeys, spec: TaskSpec, target: Array, *, seed: int = 0) -> float | None:
     """Return how well one column predicts a target on a sample of at most 4000 labelled rows.
 
     Classes by numbers or dates: the share of rows that fit if every class is one interval of the values. Everything else: half of the rows
     serves as a look-up table for the other half, which gets the commonest label (mean) of its level, or the interpolated value.
 
     Args:
-        values: The column.
-        kind: Its type, from :func:`graftwork.data.encoders.table.column_type`.
+        feature: The column.
         spec: The task.
         target: Its target array.
         seed: Picks the sample.
@@ -41,28 +60,18 @@ def single_feature_score(values: pd.Series, kind: str, spec: TaskSpec, target: A
         Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are fewer than
         50 usable rows, or one class holds more than 98 % of them.
     """
-    keys, known = _keys(values, kind)
     if spec.kind in ("binary", "multiclass", "ordinal"):
-        return _class_score(keys, target, known & (target >= 0), kind, seed)
+        return _class_score(feature, target, feature.known & (target >= 0), seed)
     if spec.kind not in ("regression", "multilabel"):
         return None
     scores = []
     for index in range(target.shape[1]):
-        usable = known & ~np.isnan(target[:, index])
+        usable = feature.known & ~np.isnan(target[:, index])
         if spec.kind == "multilabel":
-            scores.append(_class_score(keys, np.where(usable, target[:, index], 0).astype(np.int64), usable, kind, seed))
+            scores.append(_class_score(feature, np.where(usable, target[:, index], 0).astype(np.int64), usable, seed))
         else:
-            scores.append(_value_score(keys, target[:, index].astype(np.float64), usable, kind, seed))
+            scores.append(_value_score(feature, target[:, index].astype(np.float64), usable, seed))
     return None if any(score is None for score in scores) else min(score for score in scores if score is not None)
-
-
-def _keys(values: pd.Series, kind: str) -> tuple[Array, NDArray[np.bool_]]:
-    if kind in ("numeric", "date"):
-        numbers = to_numbers(values)[0] if kind == "numeric" else parse_dates(values)[0]
-        return numbers, np.isfinite(numbers)
-    texts = [as_text(value) for value in values.tolist()]
-    levels = {text: index for index, text in enumerate(dict.fromkeys(texts))}
-    return np.array([levels[text] for text in texts], dtype=np.int64), np.array([text is not None for text in texts])
 
 
 def _halves(usable: NDArray[np.bool_], seed: int) -> tuple[Array, Array] | None:
@@ -73,14 +82,15 @@ def _halves(usable: NDArray[np.bool_], seed: int) -> tuple[Array, Array] | None:
     return rows[::2], rows[1::2]
 
 
-def _class_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: str, seed: int) -> float | None:
+def _class_score(feature: FeatureKeys, target: Array, usable: NDArray[np.bool_], seed: int) -> float | None:
+    keys = feature.keys
     halves = _halves(usable, seed)
     if halves is None:
         return None
     table, held = halves
     if np.bincount(target[held]).max() > 0.98 * len(held):
         return None
-    if kind in ("numeric", "date"):
+    if feature.is_ordered:
         rows = np.concatenate([table, held])
         return _interval_share(keys[rows], target[rows])
     counts = np.zeros((int(keys.max()) + 1, int(target[usable].max()) + 1))
@@ -89,12 +99,13 @@ def _class_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: st
     return float((predicted == target[held]).mean())
 
 
-def _value_score(keys: Array, target: Array, usable: NDArray[np.bool_], kind: str, seed: int) -> float | None:
+def _value_score(feature: FeatureKeys, target: Array, usable: NDArray[np.bool_], seed: int) -> float | None:
+    keys = feature.keys
     halves = _halves(usable, seed)
     if halves is None:
         return None
     table, held = halves
-    if kind in ("numeric", "date"):
+    if feature.is_ordered:
         positions, inverse = np.unique(keys[table], return_inverse=True)
         means = np.bincount(inverse, weights=target[table]) / np.bincount(inverse)
         predicted = np.interp(keys[held], positions, means)

@@ -24,10 +24,16 @@ _SOFT = re.compile(r"\s*,\s*")
 _MAX_LABELS = 500
 
 
-def class_target(texts: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return class numbers, int64 ``[N]``, -1 where the cell is missing."""
-    index: dict[str | None, int] = {name: number for number, name in enumerate(classes)}
-    return np.array([index.get(text, -1) for text in texts], dtype=np.int64)
+def class_target(codes: NDArray[np.int64], levels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return class numbers, int64 ``[N]``, -1 where the cell is missing.
+
+    Args:
+        codes: Level of each row, -1 where missing (see ``text_codes``).
+        levels: Names of the levels, all of them classes.
+        classes: Names of the classes in order.
+    """
+    index = {name: number for number, name in enumerate(classes)}
+    return np.array([*(index[level] for level in levels), -1], dtype=np.int64)[codes]
 
 
 def number_target(name: str, numbers: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -45,19 +51,23 @@ def number_target(name: str, numbers: NDArray[np.float64]) -> NDArray[np.float32
     return result
 
 
-def label_sets(values: pd.Series) -> str | None:
+def label_sets(levels: Sequence[str], counts: Sequence[int]) -> str | None:
     """Return the separator (in words) if cells hold several labels each, or None.
 
     Cells count as label sets if at least a tenth holds a semicolon or bar (or comma), and the labels repeat: there are fewer of them
     than different cells, and each has three rows on average.
+
+    Args:
+        levels: Different cells.
+        counts: Rows of each.
     """
-    texts = [text for text in map(as_text, values.tolist()) if text is not None]
     for pattern, words in ((_HARD, "; or |"), (_SOFT, "a comma")):
-        if sum(pattern.search(text) is not None for text in texts) < max(1, 0.1 * len(texts)):
+        several = sum(count for level, count in zip(levels, counts, strict=True) if pattern.search(level))
+        if several < max(1, 0.1 * sum(counts)):
             continue
-        pieces = [piece for text in texts for piece in pattern.split(text) if piece]
-        labels = set(pieces)
-        if 2 <= len(labels) <= _MAX_LABELS and len(labels) < len(set(texts)) and len(pieces) >= 3 * len(labels):
+        pieces = [(piece, count) for level, count in zip(levels, counts, strict=True) for piece in pattern.split(level) if piece]
+        labels = {piece for piece, _ in pieces}
+        if 2 <= len(labels) <= _MAX_LABELS and len(labels) < len(levels) and sum(count for _, count in pieces) >= 3 * len(labels):
             return words
     return None
 

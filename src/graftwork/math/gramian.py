@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,6 +10,9 @@ __all__ = ["combine_rows_", "gramian", "square_root"]
 
 CHUNK = 65536
 """Columns per partial product: rows of a chunk stay in the second-level cache, and rounding errors do not pile up over millions of columns."""
+
+FEW = 4
+"""Up to so many rows one inner product after another is faster than a matrix product, which is built for more."""
 
 
 def gramian(matrix: Tensor) -> Tensor:
@@ -33,7 +37,14 @@ def gramian(matrix: Tensor) -> Tensor:
         values, partial = matrix.detach().numpy(), total.numpy()
         for start in range(0, values.shape[1], CHUNK):
             chunk = values[:, start : start + CHUNK]
-            partial += chunk @ chunk.T
+            if len(chunk) <= FEW:
+                for row in range(len(chunk)):
+                    for column in range(row + 1):
+                        partial[row, column] += chunk[row] @ chunk[column]
+            else:
+                partial += chunk @ chunk.T
+        if len(matrix) <= FEW:
+            partial += np.tril(partial, -1).T
     else:
         for chunk in matrix.detach().split(CHUNK, dim=1):
             total += chunk @ chunk.T

@@ -39,6 +39,11 @@ class Example:
         return any(guess.correct is False for guess in self.guesses)
 
 
+def _joined(value: object) -> str:
+    """Keep a number on one line with its percent sign."""
+    return str(value).replace(" %", "\u00a0%")
+
+
 def sample_examples(view: ResultView) -> list[Example]:
     """Return the run's sample predictions; a picture that is no embedded raster image is left out."""
     examples = []
@@ -46,7 +51,8 @@ def sample_examples(view: ResultView) -> list[Example]:
         truth, prediction, correct = row.get("truth") or {}, row.get("prediction") or {}, row.get("correct") or {}
         picture = str(row.get("picture") or "")
         guesses = tuple(
-            Guess(str(task), str(truth.get(task, "")), str(value), correct.get(task)) for task, value in prediction.items()
+            Guess(str(task), _joined(truth.get(task, "")), _joined(value), correct.get(task))
+            for task, value in prediction.items()
         )
         safe = picture if _SAFE_PICTURE.fullmatch(picture) else ""
         examples.append(Example(str(row.get("label") or f"row {row.get('row')}"), safe, str(row.get("text") or ""), guesses))

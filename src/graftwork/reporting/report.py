@@ -46,6 +46,8 @@ class Section:
     parts: tuple[Figure | Table | None, ...] = ()
     notes: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
+    credits: tuple[str, ...] = ()
+    """Credit lines of the pictures or texts shown."""
     folded: tuple[Table | None, ...] = field(default=())
     """Tables behind a click."""
 
@@ -58,7 +60,6 @@ class Section:
 def report_sections(view: ResultView) -> list[Section]:
     """Return the sections below the verdict, in reading order, without the empty ones."""
     suite = view.section("suite")
-    credit = " ".join(str(line) for line in (suite.get("credits") or {}).values())
     method = view.section("affinity").get("method")
     sections = [
         Section(
@@ -106,8 +107,9 @@ def report_sections(view: ResultView) -> list[Section]:
         ),
         Section(
             "examples", "Sample predictions", "Samples",
-            "Test rows, predicted by the chosen plan." + (f" {credit}" if credit else ""),
+            "Test rows, predicted by the chosen plan. Percentages are the model's own probabilities.",
             examples=tuple(sample_examples(view)),
+            credits=tuple(f"{name}: {line}" for name, line in (suite.get("credits") or {}).items()),
         ),
         Section(
             "data", "The data", "Data",

@@ -65,7 +65,7 @@ class OnnxModel:
     def _open(self, model: str | bytes) -> Any:
         runtime = require("onnxruntime", extra="predict", purpose="Predicting")
         options = runtime.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # failures are raised, not printed
         options.inter_op_num_threads = 1
         if self._threads is not None:
             options.intra_op_num_threads = self._threads

@@ -77,7 +77,8 @@ def export_onnx(
     """Write ``model`` as one ONNX file and prove that ONNX Runtime computes the same.
 
     Args:
-        model: The trained model; its training mode is restored afterwards.
+        model: The trained model; its training mode is restored afterwards. It must take the batch size from ``tensor.shape[0]``:
+            ``len(tensor)`` is a plain number that tracing fixes at the size of the example.
         tasks: Tasks to export, in the order of the outputs.
         example_inputs: At least one row of real inputs; their rows are what the check runs on.
         path: File to write; an older one stays whole if anything fails.
@@ -211,7 +212,7 @@ def _difference(
     """Return the largest difference and the task that has it."""
     runtime: Any = require("onnxruntime", extra="export", purpose="Exporting to ONNX")
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # failures are raised, not printed
     options.intra_op_num_threads = 1
     session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     used = {item.name for item in session.get_inputs()}

@@ -246,7 +246,10 @@ class Trainer:
         return {name: torch.cat(chunks).numpy() if chunks else np.zeros((0,), dtype=np.float32) for name, chunks in parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all state as nested tensors and JSON values (see ``training.checkpoints``); frozen parameters are left out."""
+        """Return all state as nested tensors and JSON values (see ``training.checkpoints``); frozen parameters are left out.
+
+        The tensors are the live ones: write them to a file, or copy them, before training goes on.
+        """
         state: dict[str, Any] = {
             "step": self._step,
             "model": learned_state(self.model),

@@ -69,5 +69,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
         if int(number) >= len(parameters) or not shapes <= {tuple(parameters[int(number)].shape)}:
             raise CheckpointError("The optimiser's state belongs to another model. Start the run again without --resume.")
     whole = optimizer.state_dict()
-    whole["state"] = {int(number): dict(moments) for number, moments in state.items()}
+    whole["state"] = {
+        # Copies: torch would take the tensors themselves and go on writing into them.
+        int(number): {key: value.clone() if isinstance(value, Tensor) else value for key, value in moments.items()}
+        for number, moments in state.items()
+    }
     optimizer.load_state_dict(whole)

@@ -6,7 +6,7 @@ import pytest
 
 from graftwork.data.checks import check_features, duplicate_note, group_notes, label_notes
 from graftwork.data.infer import InferredTask, infer_tasks, parse_targets
-from graftwork.data.leaks import LEAK_SCORE, single_feature_score
+from graftwork.data.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 
 RNG = np.random.default_rng(0)
 N = 400
@@ -73,10 +73,12 @@ def test_a_recoded_class_leaks_but_stays() -> None:
 def test_leak_score_needs_rows_and_variety() -> None:
     frame = pd.DataFrame({"x": np.arange(30.0), "y": np.arange(30.0) * 2})
     task = tasks_of(frame, "y")[0]
-    assert single_feature_score(frame["x"], "numeric", task.spec, task.target) is None
+    assert single_feature_score(FeatureKeys.of(frame["x"], "numeric"), task.spec, task.target) is None
     frame = pd.DataFrame({"x": np.arange(200.0), "y": np.arange(200) >= 199})
     task = tasks_of(frame, "y")[0]
-    assert single_feature_score(frame["x"], "numeric", task.spec, task.target) is None, "one class has nearly all rows"
+    assert single_feature_score(FeatureKeys.of(frame["x"], "numeric"), task.spec, task.target) is None, (
+        "one class has nearly all rows"
+    )
 
 
 def test_leak_score_by_hand() -> None:
@@ -84,12 +86,12 @@ def test_leak_score_by_hand() -> None:
     x = generator.normal(size=4000)
     frame = pd.DataFrame({"x": x, "y": x + generator.normal(size=4000), "when": pd.date_range("2020", periods=4000, freq="h")})
     task = tasks_of(frame, "y")[0]
-    score = single_feature_score(frame["x"], "numeric", task.spec, task.target)
+    score = single_feature_score(FeatureKeys.of(frame["x"], "numeric"), task.spec, task.target)
     assert score is not None
     assert 0.4 < score < 0.55, "the rank correlation of x and x + noise is about 0.69, squared 0.47"
     days = (frame["when"] - frame["when"].iloc[0]).dt.days.to_numpy().astype(float)
     task = tasks_of(frame.assign(y=days), "y")[0]
-    score = single_feature_score(frame["when"], "date", task.spec, task.target)
+    score = single_feature_score(FeatureKeys.of(frame["when"], "date"), task.spec, task.target)
     assert score is not None
     assert score > LEAK_SCORE
 

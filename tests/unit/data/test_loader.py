@@ -90,7 +90,11 @@ def test_every_row_is_dealt_before_any_is_dealt_again(rows: int, batch: int, epo
 
 def test_epochs_and_seeds_differ_in_order() -> None:
     stream = BatchStream(suite_of(64), np.arange(64), 64, seed=0)
-    orders = [stream.rows_of(0).tolist(), stream.rows_of(1).tolist(), BatchStream(suite_of(64), np.arange(64), 64, 1).rows_of(0).tolist()]
+    orders = [
+        stream.rows_of(0).tolist(),
+        stream.rows_of(1).tolist(),
+        BatchStream(suite_of(64), np.arange(64), 64, 1).rows_of(0).tolist(),
+    ]
     assert len({tuple(order) for order in orders}) == 3
 
 
@@ -113,7 +117,7 @@ def test_small_data_sets_are_mixed_within_batches() -> None:
     suite = suite_of(100, domain=np.repeat([0, 1], 50), domains=("a", "b"))
     stream = BatchStream(suite, np.arange(100), 20, seed=0, mixing="uniform")
     shares = [stream.batch(step).domain.float().mean().item() for step in range(20)]
-    assert 0.0 < min(shares)
+    assert min(shares) > 0.0
     assert max(shares) < 1.0
 
 

@@ -55,7 +55,11 @@ def test_mixing_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "size"),
-    [(FeatureShape("vector", 4), (2, 4)), (FeatureShape("tokens", 4, (3,)), (2, 3, 4)), (FeatureShape("map", 4, (3, 5)), (2, 4, 3, 5))],
+    [
+        (FeatureShape("vector", 4), (2, 4)),
+        (FeatureShape("tokens", 4, (3,)), (2, 3, 4)),
+        (FeatureShape("map", 4, (3, 5)), (2, 4, 3, 5)),
+    ],
 )
 def test_positions_and_back(shape: FeatureShape, size: tuple[int, ...]) -> None:
     features = torch.randn(size)

@@ -105,6 +105,12 @@ def test_some_tasks_give_the_same_numbers_as_all(predictor, frame) -> None:
     assert_allclose(some["spend"], every["spend"], rtol=1e-5)
 
 
+def test_without_the_onnx_package_the_numbers_are_the_same(run_folder, frame, monkeypatch) -> None:
+    expected = Predictor(run_folder, threads=1).predict(frame, tasks=["spend"])
+    monkeypatch.setattr("graftwork.serving.session.has", lambda _: False)
+    pd.testing.assert_frame_equal(Predictor(run_folder, threads=1).predict(frame, tasks=["spend"]), expected, rtol=1e-5)
+
+
 def test_unknown_task_names_the_nearest(predictor, frame) -> None:
     with pytest.raises(ConfigError, match=r"no task 'chrun'. Did you mean 'churn'\?.*churn, plan, mood"):
         predictor.predict(frame, tasks=["chrun"])

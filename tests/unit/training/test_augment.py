@@ -45,7 +45,9 @@ def test_shifts_are_small_and_repeat_the_edge() -> None:
     moves = set()
     for row in range(30):
         candidates = {
-            (dy, dx): padded[row, :, 1 + dy : 17 + dy, 1 + dx : 17 + dx].permute(1, 2, 0) for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+            (dy, dx): padded[row, :, 1 + dy : 17 + dy, 1 + dx : 17 + dx].permute(1, 2, 0)
+            for dy in (-1, 0, 1)
+            for dx in (-1, 0, 1)
         }
         matching = [move for move, picture in candidates.items() if torch.equal(picture, found[row].float())]
         assert len(matching) == 1
@@ -55,7 +57,9 @@ def test_shifts_are_small_and_repeat_the_edge() -> None:
 
 def test_it_depends_on_seed_and_step_alone() -> None:
     batch = batch_of()
-    pictures = [augment_batch(batch, "flip+shift", (), seed, step).inputs["image"] for seed, step in ((1, 5), (1, 5), (1, 6), (2, 5))]
+    pictures = [
+        augment_batch(batch, "flip+shift", (), seed, step).inputs["image"] for seed, step in ((1, 5), (1, 5), (1, 6), (2, 5))
+    ]
     assert torch.equal(pictures[0], pictures[1])
     assert not torch.equal(pictures[0], pictures[2])
     assert not torch.equal(pictures[0], pictures[3])

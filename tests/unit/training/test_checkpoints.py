@@ -46,7 +46,11 @@ def test_state_comes_back_as_it_was(tmp_path: Path) -> None:
     assert_same(STATE, load_checkpoint(tmp_path / "here"))
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5), lambda c: st.lists(c, max_size=3), max_leaves=9))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5), lambda c: st.lists(c, max_size=3), max_leaves=9
+    )
+)
 def test_any_json_goes_through(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     folder = tmp_path_factory.mktemp("any")
     save_checkpoint(folder, {"value": value})

@@ -230,22 +230,24 @@ def test_divergence_is_an_error_that_names_the_task() -> None:
     amount = SUITE.targets["amount"].copy()
     amount[SUITE.splits["train"][0]] = np.inf
     trainer = small_trainer(SUITE.with_targets({"amount": amount}), evaluations=0)
-    with pytest.raises(TrainingDivergedError, match=r"the loss of amount became NaN or infinite by step \d+. Lower learning_rate"):
+    with pytest.raises(
+        TrainingDivergedError, match=r"the loss of amount became NaN or infinite by step \d+. Lower learning_rate"
+    ):
         trainer.train(40)
 
 
 def test_a_stop_from_outside_leaves_the_trainer_whole() -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop_at(step: int) -> None:
         if step == 7:
-            raise Stop
+            raise StopError
 
     whole = small_trainer(SUITE)
     whole.train(20)
     stopped = small_trainer(SUITE)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         stopped.train(20, stop_at)
     assert stopped.step == 7
     stopped.train(20)

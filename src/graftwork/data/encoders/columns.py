@@ -18,7 +18,7 @@ from graftwork.data.names import short_list
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CategoricalColumn", "DateColumn", "NumericColumn", "as_text", "parse_dates", "to_numbers"]
+__all__ = ["CategoricalColumn", "DateColumn", "NumericColumn", "as_text", "parse_dates", "text_codes", "to_numbers"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -34,6 +34,8 @@ def as_text(value: Any) -> str | None:
 
     Whole floats lose their ``.0``, so that ``3`` and ``3.0`` (a column with missing cells) are one class.
     """
+    if type(value) is str:
+        return value.strip() or None
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         return None
     if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(float(value)) < 2**53:
@@ -43,16 +45,37 @@ def as_text(value: Any) -> str | None:
     return str(value).strip() or None
 
 
+def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
+    """Return a column as level numbers ``[N]``, -1 where missing, and the levels in order of appearance, named by :func:`as_text`."""
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    try:
+        codes, cells = pandas.factorize(values)
+    except TypeError:  # lists cannot be hashed
+        cells = values.tolist()
+        codes = np.arange(len(cells))
+    levels: dict[str, int] = {}
+    numbers = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last one serves code -1
+    for index, cell in enumerate(cells.tolist() if hasattr(cells, "tolist") else cells):
+        text = as_text(cell)
+        if text is not None:
+            numbers[index] = levels.setdefault(text, len(levels))
+    return numbers[np.asarray(codes, dtype=np.int64)], list(levels)
+
+
 def to_numbers(values: pd.Series) -> tuple[Floats, list[str]]:
     """Return a column as float64 with NaN for missing cells, and examples of present cells that are no numbers."""
     pandas = require("pandas", extra="data", purpose="Reading tables")
-    if values.dtype.kind == "b" or str(values.dtype) == "boolean":
+    if values.dtype.kind in "biuf":
         return np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)), []
-    numbers = pandas.to_numeric(values, errors="coerce")
-    bad = values[numbers.isna() & values.notna()]
-    bad = bad[[as_text(item) is not None and str(item).strip().lower() != "nan" for item in bad]]
-    result = numbers.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-    return result, [repr(item) for item in list(dict.fromkeys(bad.astype(str)))[:5]]
+    codes, levels = text_codes(values)
+    numbers = np.append(
+        pandas.to_numeric(pandas.Series(levels, dtype=object), errors="coerce").to_numpy(dtype=np.float64), np.nan
+    )
+    boolean = {"True": 1.0, "False": 0.0}
+    if levels and set(levels) <= set(boolean):
+        numbers[:-1] = [boolean[level] for level in levels]
+    bad = [repr(level) for level, number in zip(levels, numbers, strict=False) if np.isnan(number) and level.lower() != "nan"]
+    return numbers[codes], bad[:5]
 
 
 def parse_dates(values: pd.Series) -> tuple[Floats, int]:
@@ -156,11 +179,10 @@ class CategoricalColumn:
     @classmethod
     def fit(cls, name: str, values: pd.Series, *, max_levels: int = 256) -> Self:
         """Fit on the training rows; with 200 rows or more a level needs two of them."""
-        texts = [text for text in map(as_text, values.tolist()) if text is not None]
-        counts: dict[str, int] = {}
-        for text in texts:
-            counts[text] = counts.get(text, 0) + 1
-        least = 2 if len(texts) >= 200 else 1
+        codes, levels = text_codes(values)
+        known = codes[codes >= 0]
+        counts = dict(zip(levels, np.bincount(known, minlength=len(levels)).tolist(), strict=True))
+        least = 2 if len(known) >= 200 else 1
         ordered = sorted((text for text, count in counts.items() if count >= least), key=lambda text: (-counts[text], text))
         return cls(name, tuple(ordered[:max_levels]))
 
@@ -171,8 +193,9 @@ class CategoricalColumn:
 
     def encode(self, values: pd.Series) -> NDArray[np.int64]:
         """Return codes ``[N]``."""
-        codes: dict[str | None, int] = {level: index for index, level in enumerate(self.levels, 1)}
-        return np.array([codes.get(as_text(value), 0) for value in values.tolist()], dtype=np.int64)
+        index = {level: number for number, level in enumerate(self.levels, 1)}
+        codes, levels = text_codes(values)
+        return np.array([*(index.get(level, 0) for level in levels), 0], dtype=np.int64)[codes]
 
     def state(self) -> dict[str, Any]:
         """Return JSON values."""

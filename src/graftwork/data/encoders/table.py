@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
 from graftwork.data.encoders.base import Encoder
-from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn, parse_dates, to_numbers
+from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn, parse_dates, text_codes, to_numbers
 from graftwork.data.names import did_you_mean, short_list
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TableEncoder", "column_type"]
 
+_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}([T ].*)?$")
 Column = NumericColumn | CategoricalColumn | DateColumn
 _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}
 
@@ -25,23 +27,20 @@ _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": Categor
 def column_type(values: pd.Series) -> str:
     """Return how a feature column is read: ``numeric``, ``date``, ``categorical``, or ``text`` for long, nearly all distinct strings."""
     kind = values.dtype.kind
-    if kind in "biuf":
+    if kind in "biuf" or not len(values):
         return "numeric"
     if kind == "M" or str(values.dtype).startswith("datetime64"):
         return "date"
     if str(values.dtype) == "category":
         return "categorical"
-    known = values.dropna()
-    if not len(known):
+    codes, levels = text_codes(values)
+    if not levels or not to_numbers(values)[1]:
         return "numeric"
-    if not len(to_numbers(known)[1]):
-        return "numeric"
-    sample = known.astype(str)
-    looks_like_date = sample.iloc[:200].str.match(r"^\d{4}-?\d{2}-?\d{2}([T ].*)?$").mean() > 0.95
-    if looks_like_date and parse_dates(known)[1] <= 0.05 * len(known):
+    shaped = [_DATE.match(level) is not None for level in levels[:200]]
+    if sum(shaped) > 0.95 * len(shaped) and parse_dates(values)[1] <= 0.05 * int((codes >= 0).sum()):
         return "date"
-    distinct = sample.nunique()
-    if distinct > 20 and distinct > 0.5 * len(sample) and sample.str.len().mean() > 30:
+    num_known = int((codes >= 0).sum())
+    if len(levels) > 20 and len(levels) > 0.5 * num_known and sum(map(len, levels)) > 30 * len(levels):
         return "text"
     return "categorical"
 

@@ -103,7 +103,7 @@ def _heatmap(
             # Slanted names lean over the right edge of the last cell.
             margin={"l": 8, "r": 12 + 3 * min(18, len(columns[-1])), "t": 8, "b": 8, "pad": 4},
         ),
-        min_width=120 + 50 * len(columns),
+        min_width=120 + 58 * len(columns),
     )
 
 

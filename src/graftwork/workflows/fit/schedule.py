@@ -27,7 +27,9 @@ FINALISTS = 3
 MAX_EPOCHS = 60
 MIN_STEPS = 8
 SLOWEST = 2.0
-"""A plan may take this many times the seconds of the reference before its horizon is cut."""
+"""A plan with a horizon of its own (trees) may take this many times the seconds of the reference."""
+SLOWEST_PRETRAINED = 1.0
+"""The same for plans that tune a pretrained backbone: dear per step, they get fewer steps."""
 VALIDATIONS = 8
 """How often a learner looks at its validation rows in one training, for the cost model."""
 
@@ -103,19 +105,18 @@ def _fixed_horizon(plan: Plan) -> int | None:
 
 def _horizons(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: float) -> dict[str, int]:
     reference = max((costs[plan.name].seconds_per_step for plan in plans if plan.family == "separate"), default=0.0)
-    most = SLOWEST * common * reference if reference > 0 else math.inf
+    whole = common * reference if reference > 0 else math.inf
     horizons = {}
     for plan in plans:
         cost = costs[plan.name]
         ceiling = max(MIN_STEPS, MAX_EPOCHS * cost.steps_per_epoch)
         own = _fixed_horizon(plan)
-        steps = float(own) if own is not None else min(common, ceiling)
-        affordable = most / max(cost.seconds_per_step, 1e-9)
-        if plan.source == "pretrained":
-            # heads on frozen features are nearly free: they may use up to the time that the reference takes, a dear one gets less
-            steps = min(ceiling, max(steps, affordable / SLOWEST))
-        if own is not None or plan.source == "pretrained":
-            steps = min(steps, max(affordable, MIN_STEPS))
+        if plan.source == "pretrained":  # heads on stored features are nearly free: they take what the reference's time allows
+            steps = min(own or ceiling, SLOWEST_PRETRAINED * whole / max(cost.seconds_per_step, 1e-9))
+        elif own is not None:
+            steps = min(own, SLOWEST * whole / max(cost.seconds_per_step, 1e-9))
+        else:
+            steps = min(common, ceiling)
         horizons[plan.name] = max(MIN_STEPS, int(steps))
     return horizons
 

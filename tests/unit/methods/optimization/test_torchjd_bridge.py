@@ -59,7 +59,7 @@ def test_representation_mode_equals_torchjd_on_the_representation() -> None:
 
     model = TinyModel(3)
     direction = MGDA()(model.representation_jacobian())
-    losses, representation = model.losses()
+    _, representation = model.losses()
     expected = torch.autograd.grad(representation, model.shared, direction.view_as(representation))
     found, _ = model.balance(jacobian_balancer("MGDA", "representation"))
     torch.testing.assert_close(found[: len(model.shared)], list(expected))

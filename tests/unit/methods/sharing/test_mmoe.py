@@ -16,7 +16,8 @@ def test_outputs_equal_the_papers_equations() -> None:
     features = model.backbone(rows(4))
     bank = model.experts
     experts = [
-        nn.functional.gelu(features @ bank.weight_in[i] + bank.bias_in[i]) @ bank.weight_out[i] + bank.bias_out[i] for i in range(3)
+        nn.functional.gelu(features @ bank.weight_in[i] + bank.bias_in[i]) @ bank.weight_out[i] + bank.bias_out[i]
+        for i in range(3)
     ]
     outputs = model(rows(4))
     for index, task in enumerate(TASKS):

@@ -22,7 +22,8 @@ def build(**settings: Any) -> PLE:
 
 def slow_bank(bank: Any, features: Tensor) -> list[Tensor]:
     return [
-        F.gelu(features @ bank.weight_in[i] + bank.bias_in[i]) @ bank.weight_out[i] + bank.bias_out[i] for i in range(bank.num_experts)
+        F.gelu(features @ bank.weight_in[i] + bank.bias_in[i]) @ bank.weight_out[i] + bank.bias_out[i]
+        for i in range(bank.num_experts)
     ]
 
 

@@ -1,0 +1,53 @@
+"""Real runs on suites whose answer is known: separate models win where tasks conflict, sharing wins where few labels are related."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from graftwork.data.suites.generated import conflicting_tasks, related_tasks
+from graftwork.workflows.fit import fit
+
+pytestmark = pytest.mark.slow
+
+
+def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
+    run = fit(
+        conflicting_tasks(rows=1500),
+        plans="separate,shared-trunk",
+        steps=400,
+        seeds=3,
+        overrides={"batch_size": 128},
+        out=tmp_path / "run",
+    )
+    verdict = run.result["verdict"]
+    assert run.choice == "separate"
+    assert "separately" in verdict["sentences"][0]
+    shared = run.result["plans"]["shared-trunk"]
+    assert shared["delta_m"]["high"] < 0
+    labels = {row["label"] for row in run.result["comparisons"] if row["plan"] == "shared-trunk"}
+    assert labels <= {"worse", "leans worse"}
+    controls = [row["label"] for row in run.result["controls"]]
+    assert controls.count("harm") >= 2
+    assert "transfer" not in controls
+
+
+def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
+    run = fit(
+        related_tasks(num_tasks=6),
+        plans="separate,shared-trunk",
+        steps=300,
+        seeds=3,
+        overrides={"batch_size": 64},
+        out=tmp_path / "run",
+    )
+    assert run.choice == "shared-trunk"
+    assert run.result["plans"]["shared-trunk"]["delta_m"]["low"] > 0
+    labels = [row["label"] for row in run.result["comparisons"] if row["plan"] == "shared-trunk"]
+    assert not {"worse", "leans worse"} & set(labels)
+    controls = [row["label"] for row in run.result["controls"]]
+    assert controls.count("transfer") >= 3
+    assert "harm" not in controls
