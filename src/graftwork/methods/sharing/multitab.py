@@ -143,7 +143,7 @@ class MultiTabNet(SharedModel):
         All tokens are computed whatever is asked: feature tokens may read any task token.
         """
         cells = self.tokenizer(inputs["numeric"], inputs["categorical"])
-        first = self.task_tokens.expand(len(cells), -1, -1)
+        first = self.task_tokens.expand(cells.shape[0], -1, -1)
         tokens: Tensor = self.blocks(torch.cat([first, cells], dim=1))
         if self.single_token:
             return tokens[:, 0]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +11,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.methods.sharing.multitab import MultiTabNet, task_mask
 from graftwork.nn.attention import SelfAttention, rotate_positions
 from graftwork.nn.tokenizer import FeatureTokenizer
+from graftwork.training.export import export_onnx
 
 TASKS = [
     TaskSpec(name="a", kind="binary", size=1),
@@ -140,3 +143,8 @@ def test_gradients_reach_every_parameter() -> None:
     loss = sum(F.mse_loss(output, torch.zeros_like(output)) for output in outputs.values())
     loss.backward()  # type: ignore[union-attr]
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_column_attention_exports_for_any_number_of_rows(tmp_path: Path) -> None:
+    model = build(mask="TxT", num_blocks=2)
+    assert export_onnx(model, TASKS, inputs(), tmp_path / "m.onnx") < 1e-4
