@@ -41,10 +41,6 @@ EQUAL_EXPERTS: dict[str, float] = {
     "ties-untrimmed": 1.0,
 }
 TRIMMED = {"ties", "ties-per-tensor", "ties-weighted", "ties-no-election"}
-NARROW_THRESHOLD = pytest.mark.xfail(
-    strict=True, reason="TIES takes magnitudes and thresholds in float32, so float64 models are trimmed at a rounded threshold"
-)
-NARROW_CHANGE = pytest.mark.xfail(strict=True, reason="TIES subtracts float16 models in float16 and widens the rounded change")
 UNSCALED: dict[str, Callable[[], Merger]] = {
     "task-arithmetic": lambda: TaskArithmeticMerger(scaling=0.0),
     "ties": lambda: TiesMerger(TiesConfig(scaling=0.0)),
@@ -55,18 +51,6 @@ UNSCALED: dict[str, Callable[[], Merger]] = {
 @pytest.fixture(params=sorted(BUILDERS))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def marked_if_trimmed(request: pytest.FixtureRequest, name: str) -> None:
-    if name in TRIMMED:
-        request.applymarker(NARROW_THRESHOLD)
-
-
-@pytest.fixture
-def marked_if_ties(request: pytest.FixtureRequest, name: str) -> None:
-    if name in TIES:
-        request.applymarker(NARROW_CHANGE)
 
 
 @pytest.fixture
@@ -188,17 +172,14 @@ def assert_like_float32(build: Callable[[], Merger], dtype: type, tolerance: flo
         np.testing.assert_allclose(value, expected[key], rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.usefixtures("marked_if_ties")
 def test_float16_is_worked_on_in_float32(build: Callable[[], Merger]) -> None:
     assert_like_float32(build, np.float16, 1e-6)
 
 
-@pytest.mark.usefixtures("marked_if_trimmed")
 def test_float64_agrees_with_float32_and_is_not_narrowed(build: Callable[[], Merger]) -> None:
     assert_like_float32(build, np.float64, 1e-6)
 
 
-@pytest.mark.usefixtures("marked_if_trimmed")
 def test_float64_keeps_its_digits(build: Callable[[], Merger]) -> None:
     base, tuned = models(2, dtype=np.float64)
     shifted_base = {key: value + 1e6 for key, value in base.items()}

@@ -15,7 +15,7 @@ __all__ = ["KthMagnitude"]
 
 Array = NDArray[Any]
 _CHUNK = 1 << 18
-_LARGEST_SAMPLE = 1 << 21
+_LARGEST_SAMPLE = 1 << 19
 _DEVIATIONS = 8.0  # half width of the bracket in standard deviations of a sample quantile
 
 
@@ -33,13 +33,14 @@ class KthMagnitude:
     def __init__(self, *, largest_sample: int = _LARGEST_SAMPLE) -> None:
         self.total = 0
         """Number of entries seen in the first pass."""
-        self.threshold = np.float32(np.nan)
+        self.threshold: Any = np.float32(np.nan)
+        """The magnitude, in the precision of the tensors (float32 at least)."""
         self.is_done = False
         self._largest = largest_sample
         self._stride = 1
         self._sample: list[Array] = []
         self._sampled = 0
-        self._bracket: tuple[np.float32, np.float32] | None = None
+        self._bracket: tuple[Any, Any] | None = None
         self._above = 0
         self._seen = 0
 
@@ -81,7 +82,7 @@ class KthMagnitude:
         offset = -self._seen % self._stride
         for start in range(offset, base.size, _CHUNK * self._stride):
             window = slice(start, start + _CHUNK * self._stride, self._stride)
-            self._sample.append(np.abs(np.subtract(tuned[window], base[window], dtype=np.float32)))
+            self._sample.append(_magnitude(tuned[window], base[window]))
             self._sampled += self._sample[-1].size
         while self._sampled > self._largest:
             joined = np.concatenate(self._sample)[::2].copy()
@@ -103,7 +104,7 @@ class KthMagnitude:
         low, high = self._bracket
         for start in range(0, base.size, _CHUNK):
             window = slice(start, start + _CHUNK)
-            magnitude = np.abs(np.subtract(tuned[window], base[window], dtype=np.float32))
+            magnitude = _magnitude(tuned[window], base[window])
             above = magnitude > high
             self._above += int(np.count_nonzero(above))
             inside = (magnitude >= low) & ~above
@@ -111,5 +112,10 @@ class KthMagnitude:
 
     def _settle(self, values: Array, rank_from_top: int) -> None:
         position = values.size - rank_from_top
-        self.threshold = np.float32(np.partition(values, position)[position])
+        self.threshold = np.partition(values, position)[position]
         self.is_done = True
+
+
+def _magnitude(tuned: Array, base: Array) -> Array:
+    difference = np.subtract(tuned, base, dtype=np.result_type(tuned, base, np.float32))
+    return np.abs(difference, out=difference)

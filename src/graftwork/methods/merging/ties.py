@@ -140,7 +140,7 @@ class TiesMerger(Merger):
         keep = int(config.density * base.size)
         thresholds = []
         for expert in experts:
-            magnitude = np.abs(np.asarray(expert, np.float32) - base)
+            magnitude = np.abs(np.subtract(expert, base, dtype=np.result_type(expert, base, np.float32)))
             thresholds.append(float(np.partition(magnitude, base.size - keep)[base.size - keep]) if keep else np.inf)
         return thresholds
 
@@ -160,7 +160,7 @@ class TiesMerger(Merger):
         positives, negatives = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         total.fill(0.0)
         for change, expert, threshold, weight in zip(changes, experts, thresholds, weights, strict=True):
-            np.subtract(expert, base, out=change)
+            np.subtract(expert, base, out=change, dtype=change.dtype)  # not in half precision
             if threshold > 0.0:
                 np.abs(change, out=scratch)
                 np.multiply(change, scratch >= threshold, out=change)
