@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks._rows import KEYS, Row, as_rows
+from benchmarks._rows import KEYS, Row
 from graftwork.core.files import write_json
 
 __all__ = ["collect", "main"]
@@ -21,24 +21,38 @@ def collect(name: str, *, quick: bool) -> list[dict[str, Any]]:
 
 
 def _translate(name: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Bring a row of ``gradient_balancing`` (milliseconds, ``x_plain``, ``x_passes``, ``aim``) into the common form."""
-    measure, _, limit = str(row.get("aim") or "x_plain").partition(" <= ")
+    """Bring a row of ``gradient_balancing`` or ``prediction`` (milliseconds, an ``aim``) into the common form."""
+    kept = {key: value for key, value in row.items() if key not in ("benchmark", "met")}
+    if "bare_ms" in row:
+        return Row(
+            benchmark=name,
+            what=f"{row['modality']}, {row['case']}, {row['rows']} rows",
+            ours=float(row["graftwork_ms"]),
+            peer=float(row["bare_ms"]),
+            beside="bare session",
+            ratio=float(row["ratio"]),
+            unit="ms",
+            target=_limit(row.get("aim")),
+            details=kept,
+        ).json()
+    measure = str(row.get("aim") or "x_plain").partition(" <= ")[0]
     ratio = float(row[measure])
-    return as_rows(
-        [
-            Row(
-                benchmark=name,
-                what=f"{row['network']}, {row['tasks']} tasks, {row['method']}",
-                ours=float(row["median_ms"]),
-                peer=float(row["median_ms"]) / ratio,
-                beside={"x_plain": "plain step", "x_passes": "one pass a task"}[measure],
-                ratio=ratio,
-                unit="ms",
-                target=float(limit) if limit else None,
-                details={key: value for key, value in row.items() if key not in ("benchmark", "met")},
-            )
-        ]
-    )[0]
+    return Row(
+        benchmark=name,
+        what=f"{row['network']}, {row['tasks']} tasks, {row['method']}",
+        ours=float(row["median_ms"]),
+        peer=float(row["median_ms"]) / ratio,
+        beside={"x_plain": "plain step", "x_passes": "one pass a task"}[measure],
+        ratio=ratio,
+        unit="ms",
+        target=_limit(row.get("aim")),
+        details=kept,
+    ).json()
+
+
+def _limit(aim: Any) -> float | None:
+    """Return the number of an aim: ``1.1``, ``"ratio <= 1.1"`` or nothing."""
+    return float(str(aim).rpartition("<=")[2]) if aim else None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -213,6 +213,16 @@ def test_the_deadline_cuts_what_is_left_and_still_gives_a_verdict(tmp_path: Path
     assert min(steps) < 200
 
 
+def test_no_time_at_all_is_said_and_more_time_mends_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        GraftworkError, match=r"time limit of 0.0 s was used up before any plan was trained. Give more: .*--time-limit"
+    ):
+        race(tmp_path / "run", steps=None, time_limit=0.001)
+    run = fit(out=tmp_path / "run", resume=True, time_limit="20s")
+    assert run.choice == "fast"
+    assert run.result["timing"]["seconds"] < 40
+
+
 @pytest.mark.parametrize("where", ["rung2-fast", "final-alone-s0", "result.json"])
 def test_a_full_disk_is_said_and_resume_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     replace = os.replace
@@ -248,6 +258,15 @@ def test_a_finished_run_is_read_not_repeated(tmp_path: Path) -> None:
     first = race(tmp_path / "run")
     again = fit(out=tmp_path / "run", resume=True)
     assert again.result == first.result
+
+
+def test_a_lost_model_is_exported_again(tmp_path: Path) -> None:
+    race(tmp_path / "run")
+    kept = {path.parent.name for path in (tmp_path / "run" / "jobs").glob("*/checkpoint.json")}
+    assert kept == {"final-fast-s0", "final-fast-s1"}
+    (tmp_path / "run" / "model.onnx").unlink()
+    assert fit(out=tmp_path / "run", resume=True).choice == "fast"
+    assert (tmp_path / "run" / "model.onnx").exists()
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:

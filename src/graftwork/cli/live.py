@@ -66,8 +66,9 @@ class LiveDisplay(PlainDisplay):
 
     def handle(self, event: Mapping[str, Any]) -> None:
         """Take an event and redraw."""
+        routine = event["event"] == "job-end" and event["status"] == "ok"
         for line in self.progress.handle(event):
-            if event["event"] not in ("job-end", "job-start"):
+            if not routine:  # the table shows what runs and what is done
                 self._console.print(line, highlight=False, markup=False)
         if time.monotonic() - self._drawn > 0.2:
             self._drawn = time.monotonic()

@@ -29,6 +29,7 @@ class Progress:
         """Expected seconds of the race, from the schedule."""
         self.raced_since: float | None = None
         self._busy_seconds = 0.0
+        self._jobs_raced = 0
         self._workers = 1
 
     def handle(self, event: Mapping[str, Any]) -> list[str]:
@@ -71,7 +72,7 @@ class Progress:
 
     def _on_schedule(self, event: Mapping[str, Any]) -> list[str]:
         self.expected_seconds, self.raced_since = float(event["seconds"]), time.monotonic()
-        self._workers = int(event.get("workers", 1))
+        self._workers = max(1, int(event.get("workers", 1)))
         seeds = len(event["seeds"])
         notes = [f"  note: {note}" for note in event.get("notes", ())]
         return [
@@ -91,7 +92,9 @@ class Progress:
     def _on_job_end(self, event: Mapping[str, Any]) -> list[str]:
         self.running.pop(event["job"], None)
         self.jobs_done += 1
-        self._busy_seconds += float(event.get("seconds", 0.0)) if self.raced_since is not None else 0.0
+        if self.raced_since is not None:
+            self._busy_seconds += float(event.get("seconds", 0.0))
+            self._jobs_raced += 1
         if event["status"] == "ok":
             where = f"[{self.jobs_done}/{self.jobs_total}] " if self.jobs_total else ""
             steps = f" {event['steps']} steps" if event.get("steps") else ""
@@ -122,7 +125,10 @@ class Progress:
             return None
         now = time.monotonic()
         busy = self._busy_seconds + sum(now - job["since"] for job in self.running.values())
-        return max(0.0, self.expected_seconds - busy / max(self._workers, 1))
+        planned = self.expected_seconds - busy / self._workers
+        waiting = max(0, self.jobs_total - self.jobs_done - len(self.running))
+        at_this_pace = waiting * self._busy_seconds / max(1, self._jobs_raced) / self._workers
+        return max(0.0, planned, at_this_pace)
 
     def headline(self) -> str:
         """Return phase, jobs, time used and expected end in one line."""
@@ -143,7 +149,7 @@ class Progress:
         """Return plan, what it is about, step and last step of every running job."""
         rows = []
         for job in self.running.values():
-            detail = f"{job['phase']}, seed {job['seed']}" + (f", {job['task']} alone is true" if job.get("task") else "")
+            detail = f"{job['phase']}, seed {job['seed']}" + (f", only {job['task']} keeps its labels" if job.get("task") else "")
             rows.append((job["plan"] or job["job"], detail, int(job["step"]), int(job["until"] or 0)))
         return rows
 

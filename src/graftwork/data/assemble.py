@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Material", "assemble_suite", "default_image_size"]
 
-_MAX_RAW_CELLS = 2_000_000
+_MAX_RAW_CELLS = 500_000
+"""Larger tables are not kept raw: the encoded inputs are enough to train."""
 _MAX_PICTURE_BYTES = 1_500_000_000
 
 
@@ -149,7 +150,11 @@ def _groups(frame: pd.DataFrame, group: str | None) -> tuple[NDArray[np.int64] |
 def _raw_column(values: pd.Series) -> Any:
     if values.dtype.kind in "biuf":
         return values.to_numpy()
-    return [value if isinstance(value, list) else as_text(value) for value in values.tolist()]
+    if values.dtype == object and any(isinstance(value, (list, tuple, dict)) for value in values.tolist()):
+        return [value if isinstance(value, list) else as_text(value) for value in values.tolist()]
+    codes, levels = text_codes(values)
+    names = [*levels, None]
+    return [names[code] for code in codes.tolist()]
 
 
 def _text_notes(texts: Sequence[str]) -> list[str]:

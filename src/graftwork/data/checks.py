@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,7 @@ def _fate(name: str, values: pd.Series) -> str:
     kind = column_type(values)
     if kind == "numeric":
         numbers, _ = to_numbers(values)
-        known = numbers[~np.isnan(numbers)]
+        known: NDArray[Any] = numbers[~np.isnan(numbers)]
         distinct = len(np.unique(known))
     else:
         codes, levels = text_codes(values)

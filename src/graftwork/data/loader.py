@@ -17,30 +17,12 @@ from torch import Tensor
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.data.mixing import mixing_probabilities
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["BatchStream", "Mixing", "RowSource", "inputs_to_torch", "iter_rows", "mixing_shares"]
+__all__ = ["BatchStream", "Mixing", "RowSource", "inputs_to_torch", "iter_rows"]
 
 Mixing = Literal["proportional", "uniform"] | float
-
-
-def mixing_shares(counts: Sequence[int], mixing: Mixing) -> NDArray[np.float64]:
-    """Return the share of each data set in a batch, summing to one; an empty data set gets none.
-
-    Raises:
-        ConfigError: If ``mixing`` is no policy.
-
-    Example:
-        >>> mixing_shares([900, 100], 2.0).round(2).tolist()
-        [0.75, 0.25]
-    """
-    number = isinstance(mixing, int | float) and not isinstance(mixing, bool)
-    if not (mixing in ("proportional", "uniform") or (number and float(mixing) >= 1.0)):
-        raise ConfigError(f"`mixing` must be 'proportional', 'uniform' or a temperature of at least 1; got {mixing!r}.")
-    sizes = np.asarray(counts, dtype=np.float64)
-    power = 1.0 if mixing == "proportional" else 0.0 if mixing == "uniform" else 1.0 / float(mixing)
-    weights = np.where(sizes > 0, np.maximum(sizes, 1.0) ** power, 0.0)
-    return weights / weights.sum()
 
 
 class BatchStream:
@@ -83,12 +65,16 @@ class BatchStream:
         self.batch_size = min(batch_size, len(kept))
         self.steps_per_epoch = -(-len(kept) // self.batch_size)
         self.complete = bool(self._source.known[:, kept].all())
-        """Whether every row has labels of every task."""
+        """Whether every row has a label of every task."""
+        self.fully_labelled = frozenset(name for name in suite.task_names if _has_all_labels(suite.targets[name], kept))
+        """Tasks of which no entry of any row is missing: their losses need no mask."""
         self._seed = seed
         domain = self._source.domain[kept]
         pools = [kept[domain == index] for index in np.unique(domain)]
         self._pools: list[NDArray[np.int64]] = pools
-        self._quota = _whole_shares(self.steps_per_epoch * self.batch_size, mixing_shares([len(pool) for pool in pools], mixing))
+        self._quota = _whole_shares(
+            self.steps_per_epoch * self.batch_size, mixing_probabilities([len(pool) for pool in pools], mixing)
+        )
         self._epoch = -1
         self._order: NDArray[np.int64] = kept[:0]
 
@@ -170,6 +156,11 @@ def iter_rows(suite: Suite, rows: NDArray[np.int64], batch_size: int, *, device:
     rows = np.asarray(rows, dtype=np.int64)
     for start in range(0, len(rows), batch_size):
         yield source.batch(rows[start : start + batch_size])
+
+
+def _has_all_labels(target: NDArray[Any], rows: NDArray[np.int64]) -> bool:
+    chosen = target[rows]
+    return bool((chosen >= 0).all() if np.issubdtype(chosen.dtype, np.integer) else ~np.isnan(chosen).any())
 
 
 def _whole_shares(total: int, shares: NDArray[np.float64]) -> list[int]:

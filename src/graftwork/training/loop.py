@@ -176,9 +176,14 @@ class Trainer:
         return losses.detach()
 
     def losses(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
-        """Return the loss of each task, shape ``[T]``."""
-        robust = self.config.robust_regression
-        return torch.stack([task_loss(task, outputs[task.name], batch.targets[task.name], robust=robust) for task in self.tasks])
+        """Return the loss of each task on a batch of the stream's training rows, shape ``[T]``."""
+        robust, full = self.config.robust_regression, self.stream.fully_labelled
+        return torch.stack(
+            [
+                task_loss(task, outputs[task.name], batch.targets[task.name], robust=robust, complete=task.name in full)
+                for task in self.tasks
+            ]
+        )
 
     def _follow_epoch(self, batch: Batch, losses: Tensor) -> None:
         self._epoch_sum += losses

@@ -25,13 +25,13 @@ def build_optimizer(model: nn.Module, extra: Sequence[nn.Parameter], config: Tra
         ConfigError: If nothing learns.
     """
     inside = {id(parameter) for module in model.modules() if isinstance(module, Backbone) for parameter in module.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}  # few groups: each one costs a call per step
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in inside, parameter.ndim > 1), []).append(parameter)
+            scale = config.backbone_lr_scale if id(parameter) in inside else 1.0
+            groups.setdefault((config.learning_rate * scale, parameter.ndim > 1), []).append(parameter)
     described: list[dict[str, Any]] = []
-    for (in_backbone, decays), parameters in groups.items():
-        rate = config.learning_rate * (config.backbone_lr_scale if in_backbone else 1.0)
+    for (rate, decays), parameters in groups.items():
         described.append(
             {"params": parameters, "lr": rate, "base_lr": rate, "weight_decay": config.weight_decay if decays else 0.0}
         )

@@ -1,4 +1,4 @@
-"""Keeps the weights that did best on validation; for models that share nothing, of each task by itself."""
+"""Keeps the weights that did best on validation; of each task by itself where tasks share nothing that learns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BestWeights:
     """A second set of the weights that learn, in a copy of the model that shares everything else with it.
 
     Args:
-        model: The model, before its first forward pass. If it has no shared parameters, every task's tensors are kept from the
+        model: The model, before its first forward pass. If tasks share nothing that learns, every task's tensors are kept from the
             moment that was best for this task; otherwise all are kept from the moment with the lowest mean.
     """
 
@@ -68,7 +68,9 @@ class BestWeights:
 
 
 def tensors_by_task(model: SharedModel) -> dict[str, list[str]]:
-    """Return ``{task: names of its tensors}`` of a model that shares nothing; an empty mapping if anything is shared.
+    """Return ``{task: names of what it learns}`` if tasks share nothing that learns; else an empty mapping.
+
+    So it is with separate models, and with heads on fixed features.
 
     A buffer belongs to the task that owns all parameters of the smallest module around it.
     """
@@ -77,7 +79,7 @@ def tensors_by_task(model: SharedModel) -> dict[str, list[str]]:
     for task in model.task_names:
         for parameter in model.task_parameters(task):
             owner[ids[id(parameter)]] = task
-    if model.has_shared_representation or set(owner) != set(ids.values()):
+    if not {name for name, parameter in model.named_parameters() if parameter.requires_grad} <= set(owner):
         return {}
     groups: dict[str, list[str]] = {task: [] for task in model.task_names}
     for name in learned_state(model):

@@ -188,6 +188,18 @@ def test_older_rows_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (second["target"], second["met"]) == (None, None)
 
 
+@pytest.mark.parametrize("aim", [1.1, "ratio <= 1.1", "<= 1.1"])
+def test_rows_of_prediction_are_translated(monkeypatch: pytest.MonkeyPatch, aim: object) -> None:
+    from benchmarks import prediction
+
+    old = {"modality": "table", "case": "one task", "rows": 64, "bare_ms": 2.0, "graftwork_ms": 2.4, "ratio": 1.25, "aim": aim}
+    monkeypatch.setattr(prediction, "run", lambda *, quick: [old])
+    monkeypatch.delattr(prediction, "rows", raising=False)
+    (stored,) = collect("prediction", quick=True)
+    check_row(stored)
+    assert (stored["ours"], stored["peer"], stored["ratio"], stored["target"], stored["met"]) == (2.4, 2.0, 1.25, 1.1, False)
+
+
 def test_the_runner_stores_what_it_printed_and_goes_on_after_a_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,12 @@ def test_embedded() -> None:
         load_embedded("emojy")
     with pytest.raises(ConfigError, match="'related' has no option 'row'"):
         load_embedded("related", row=5)
+
+
+@pytest.mark.parametrize("name", list(EMBEDDED))
+def test_every_embedded_name_leads_to_a_function(name: str) -> None:
+    module, _, function = EMBEDDED[name].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_pictures_with_labels(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskSpec
-from graftwork.data.loader import BatchStream, iter_rows, mixing_shares
+from graftwork.data.loader import BatchStream, iter_rows
+from graftwork.data.mixing import mixing_probabilities
 from graftwork.data.suite import Suite
 
 TASKS = (
@@ -66,7 +67,9 @@ def test_masks_say_which_rows_have_a_label() -> None:
     assert batch.mask["class"][order].tolist() == [False, True, False, True]
     assert batch.mask["colour"][order].tolist() == [False, True, False, False]
     assert not stream.complete
+    assert stream.fully_labelled == {"price"}
     assert BatchStream(suite_of(4), np.arange(4), 4, seed=0).complete
+    assert BatchStream(suite, np.array([3, 1]), 4, seed=0).fully_labelled == {"class", "price"}
 
 
 @given(rows=st.integers(1, 60), batch=st.integers(1, 70), step=st.integers(0, 200), seed=st.integers(0, 2**62))
@@ -104,7 +107,7 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 )
 def test_data_sets_are_met_as_often_as_the_policy_says(mixing: Any, shares: list[float]) -> None:
     suite = suite_of(200, domain=np.repeat([0, 1], [160, 40]), domains=("big", "small"))
-    np.testing.assert_allclose(mixing_shares([160, 40], mixing), shares, atol=1e-6)
+    np.testing.assert_allclose(mixing_probabilities([160, 40], mixing), shares, atol=1e-6)
     stream = BatchStream(suite, np.arange(200), 20, seed=5, mixing=mixing)
     counts = Counter(int(row) for step in range(30 * stream.steps_per_epoch) for row in stream.rows_of(step))
     total = sum(counts.values())
@@ -136,7 +139,7 @@ def test_rows_without_any_label_are_left_out() -> None:
 
 @pytest.mark.parametrize("mixing", ["often", 0.5, True, float("nan")])
 def test_unknown_policies_are_refused(mixing: Any) -> None:
-    with pytest.raises(ConfigError, match="`mixing` must be 'proportional', 'uniform' or a temperature of at least 1"):
+    with pytest.raises(ConfigError, match="(mixing must be one of|mixing temperature must be a number of at least 1)"):
         BatchStream(suite_of(4), np.arange(4), 2, seed=0, mixing=mixing)
 
 

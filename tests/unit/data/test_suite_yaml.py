@@ -263,7 +263,7 @@ def test_errors_name_the_data_set(folder: Path) -> None:
 def test_validating_imports_no_heavy_package(folder: Path) -> None:
     code = (
         "import sys; from graftwork.data.suite_yaml import validate_suite_yaml as check;"
-        f"assert check({str(folder / 'suite.yaml')!r}) == [];"
-        "heavy = {'torch', 'pandas', 'numpy', 'pyarrow', 'PIL'} & set(sys.modules); assert not heavy, heavy"
+        f"print(len(check({str(folder / 'suite.yaml')!r})), sorted({{'torch', 'pandas', 'numpy', 'pyarrow', 'PIL'}} & set(sys.modules)))"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split(" ", 1) == ["0", "[]\n"]

@@ -83,6 +83,15 @@ def test_a_batch_without_labels_has_zero_loss_and_zero_gradient(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("robust", [False, True])
+def test_the_short_cut_without_mask_is_the_same_loss(kind: str, robust: bool) -> None:
+    spec, output, target = example(kind)
+    torch.testing.assert_close(
+        task_loss(spec, output, target, robust=robust, complete=True), task_loss(spec, output, target, robust=robust)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_half_missing_entries_leave_finite_gradients(kind: str) -> None:
     spec, output, target = example(kind)
     target = target.clone()

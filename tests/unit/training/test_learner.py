@@ -246,3 +246,10 @@ def test_a_pretrained_plan_needs_a_backbone(tmp_path: Path) -> None:
         small_learner(SUITE, tmp_path, small_plan(source="pretrained"))
     with pytest.raises(ConfigError, match="source must be 'scratch' or 'pretrained'; got 'moon'"):
         small_learner(SUITE, tmp_path, small_plan(source="moon"))
+
+
+def test_the_mixing_policy_of_the_suite_is_followed_and_can_be_overridden(tmp_path: Path) -> None:
+    asked = replace(SUITE, raw={"mixing": "uniform"})
+    assert small_learner(asked, tmp_path).config.mixing == "uniform"
+    assert small_learner(asked, tmp_path, overrides={"mixing": 2.0}).config.mixing == 2.0
+    assert small_learner(SUITE, tmp_path).config.mixing == "proportional"

@@ -4,6 +4,8 @@ import torch
 from small_runs import assert_equal_weights, small_model, small_suite, weights_of
 from torch import nn
 
+from graftwork.methods.sharing.shared_trunk import SharedTrunk
+from graftwork.training.assembly import FeatureInput
 from graftwork.training.selection import BestWeights, tensors_by_task
 
 SUITE = small_suite()
@@ -54,6 +56,17 @@ def test_nan_is_never_the_best() -> None:
 
 def test_models_that_share_have_no_tensors_by_task() -> None:
     assert tensors_by_task(small_model(SUITE, "mmoe")) == {}
+
+
+def test_heads_on_fixed_features_are_chosen_one_by_one() -> None:
+    tasks = SUITE.tasks
+    model = SharedTrunk(tasks, lambda: FeatureInput(5), input_sizes={})
+    assert {task: len(names) for task, names in tensors_by_task(model).items()} == {"sign": 6, "level": 6, "amount": 6}
+    frozen = small_model(SUITE)
+    assert tensors_by_task(frozen) == {}
+    for parameter in frozen.shared_parameters():
+        parameter.requires_grad_(False)
+    assert set(tensors_by_task(frozen)) == set(SUITE.task_names)
 
 
 def test_buffers_belong_to_the_model_around_them() -> None:

@@ -16,6 +16,8 @@ EMBEDDED: dict[str, str] = {
     "conflicting": "graftwork.data.suites.generated:conflicting_tasks",
     "related": "graftwork.data.suites.generated:related_tasks",
     "multitab-bench": "graftwork.data.suites.multitab_bench:multitab_bench",
+    "digits": "graftwork.data.suites.digit_family:digit_family",
+    "flights": "graftwork.data.suites.flights:flights",
     "scenes": "graftwork.data.suites.scenes:scenes",
 }
 """Name -> ``module:function``; each function takes keyword options and returns a Suite."""

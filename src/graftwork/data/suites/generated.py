@@ -5,7 +5,8 @@ AdamW at 2e-3 with a cosine schedule, equal steps for every model, the best of e
 the test RMSE when all tasks share one trunk instead of having their own, mean over tasks, positive is better, for seeds 0, 1, 2:
 
 - ``conflicting_tasks()``, 600 steps of 128 rows: -38 %, -45 %, -35 %; every single task gets worse (-26 to -55 %).
-  It is no matter of short training: 4500 steps on 3000 such rows gave -28, -48 and -37 % for the three tasks.
+  It is no matter of short training, width or learning rate: on 3000 such rows (seed 0) the three tasks changed by -28, -48, -37 % with
+  4500 steps, by -29, -49, -33 % with width 384, by -49, -65, -51 % at 5e-3 and by -23, -52, -27 % at 7e-4 (1500 steps each).
 - ``related_tasks()``, 400 steps of 64 rows: +21 %, +14 %, +15 %; 23 of the 24 tasks get better (-2 to +32 %).
 """
 

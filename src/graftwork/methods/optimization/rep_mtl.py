@@ -22,6 +22,7 @@ from inner products, :math:`\langle X X^\top, Y Y^\top \rangle = \lVert X^\top Y
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,12 +50,21 @@ class RepMTL(Objective):
         ConfigError: If a setting is out of range.
     """
 
-    def __init__(self, lambda_tsr: float = 1.0, lambda_csa: float = 1.0, temperature: float = 0.5) -> None:
+    def __init__(
+        self,
+        lambda_tsr: float = 1.0,
+        lambda_csa: float = 1.0,
+        temperature: float = 0.5,
+        moves: Literal["trunk", "all"] = "trunk",
+    ) -> None:
         for name, value in (("lambda_tsr", lambda_tsr), ("lambda_csa", lambda_csa)):
             if not value >= 0:
                 raise ConfigError(f"`{name}` must be at least 0; got {value!r}.")
         if not temperature > 0:
             raise ConfigError(f"`temperature` must be above 0; got {temperature!r}.")
+        if moves not in ("trunk", "all"):
+            raise ConfigError(f"`moves` must be 'trunk' or 'all'; got {moves!r}.")
+        self.moves = moves
         self.lambda_tsr, self.lambda_csa, self.temperature = float(lambda_tsr), float(lambda_csa), float(temperature)
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
@@ -75,7 +85,13 @@ class RepMTL(Objective):
             total = total + self.lambda_tsr * regulation_loss(saliencies)
         if self.lambda_csa > 0:
             total = total + self.lambda_csa * alignment_loss(saliencies, self.temperature)
-        return total
+        if self.moves == "all" or not total.requires_grad:
+            return total
+        (slope,) = torch.autograd.grad(total, [representation], retain_graph=True, allow_unused=True)
+        if slope is None:  # heads that are linear in the representation up to the loss, and a loss that is linear: nothing to move
+            return total.detach()
+        linear = (slope.detach() * representation).sum()
+        return total.detach() + linear - linear.detach()
 
 
 def task_saliencies(losses: Tensor, representation: Tensor) -> Tensor:

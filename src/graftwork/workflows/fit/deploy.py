@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import graftwork
@@ -46,7 +47,7 @@ def deploy_model(
         return asked if asked in ("keep", "kill") else None
 
     fresh, final = run.path / "model.new", run.path / "model"
-    if (final / "config.json").exists() and (run.path / "model.onnx").exists() and not fresh.exists():
+    if (run.path / "model.onnx").exists() and not fresh.exists() and _plan_of(final) == plan:
         return
     if not (fresh / "exported.json").exists():  # an earlier export was cut
         shutil.rmtree(run.job(job["id"]), ignore_errors=True)
@@ -83,6 +84,14 @@ def deploy_model(
     if final.exists():
         shutil.rmtree(final)
     os.replace(fresh, final)
+
+
+def _plan_of(folder: Path) -> str:
+    """Return the name of the plan whose model lies in a folder; empty if there is none."""
+    if not (folder / "config.json").exists():
+        return ""
+    plan = read_json(folder / "config.json").get("plan", {})
+    return str(plan.get("name", "")) if isinstance(plan, Mapping) else str(plan)
 
 
 def write_card(run: RunFolder, result: Mapping[str, Any]) -> None:

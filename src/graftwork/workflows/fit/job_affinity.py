@@ -14,7 +14,7 @@ __all__ = ["run_affinity"]
 
 MEASUREMENTS = 6
 BATCHES = 3
-ROWS = 128
+ROWS = 64
 
 
 def run_affinity(job: Mapping[str, Any], run: RunFolder, control: JobControl) -> dict[str, Any]:

@@ -52,6 +52,9 @@ def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
     from graftwork.interfaces.learner import LearnerContext
 
     plan = Plan.from_json(job["plan"])
+    mixing = (
+        {"mixing": suite.raw["mixing"]} if "mixing" in suite.raw else {}
+    )  # what a suite.yaml says; the user's --set is stronger
     context = LearnerContext(
         suite=suite,
         plan=plan,
@@ -60,7 +63,7 @@ def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
         cache=Path(job["cache"]),
         backbone=job.get("backbone") or "",
         threads=job.get("threads", 1),
-        overrides=job.get("overrides", {}),
+        overrides={**mixing, **job.get("overrides", {})},
     )
     return plan.learner.build(context)
 

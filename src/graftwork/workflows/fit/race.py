@@ -72,6 +72,9 @@ class Race:
     def run(self) -> RaceOutcome:
         """Run everything; ends early, with what is there, when ``stop`` says so.
 
+        Returns:
+            What came of it; empty if the time was up before any plan was trained.
+
         Raises:
             GraftworkError: If no plan survived the first rung.
         """
@@ -82,7 +85,7 @@ class Race:
             found = self._rung(rung, names)
             new = rung_scores(self._suite, self._plans, found)
             if not new:
-                if rung == 0 and self._stop() in (None, "finish"):
+                if rung == 0 and found and self._stop() in (None, "finish"):
                     raise GraftworkError(self._why_nothing(found))
                 break
             results |= found
@@ -188,6 +191,8 @@ class Race:
             if result is not None:
                 by_seed.setdefault(seed, {})[name] = result
             missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
+            if result is not None and result["status"] in ("failed", "diverged"):
+                self.outcome.warnings.append(f"`{name}` with seed {seed} {result['status']}: {result['message']}")
         for seed, found in by_seed.items():
             scores = rung_scores(self._suite, self._plans, found)
             for name, result in found.items():

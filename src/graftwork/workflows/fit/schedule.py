@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 from graftwork.core.records import Plan
@@ -194,46 +195,61 @@ def make_schedule(
     def expected_at(common: float, control_seeds: int) -> float:
         return _total_seconds(plans, estimates, _horizons(plans, estimates, common), control_seeds=control_seeds, **settings)
 
-    while expected_at(max(2 * epoch, MIN_STEPS), 1) > budget:
+    def fits(control_seeds: int, common: float) -> bool:
+        return expected_at(common, control_seeds) <= budget
+
+    shortest, longest = max(2 * epoch, MIN_STEPS), max(MAX_EPOCHS * epoch, MIN_STEPS)
+    while not fits(1, shortest):
         droppable = [plan for plan in plans if plan.family != "separate"]
         if len(droppable) <= 1:
             break
-        dearest = max(droppable, key=lambda plan: estimates[plan.name].seconds(max(2 * epoch, MIN_STEPS)))
-        left_out[dearest.name] = (
-            f"too dear: {estimates[dearest.name].seconds_per_step:.2g} s a step do not fit into the time limit"
-        )
+        dearest = max(droppable, key=lambda plan: estimates[plan.name].seconds(shortest))
+        cost = estimates[dearest.name].seconds_per_step
+        left_out[dearest.name] = f"too dear: {cost:.2g} s a step do not fit into the time limit"
         plans.remove(dearest)
-    low, high = float(MIN_STEPS), max(MAX_EPOCHS * epoch, MIN_STEPS)
-    control_seeds = len(seeds) if expected_at(high, len(seeds)) <= budget else 1
-    if expected_at(high, control_seeds) <= budget:
-        low = high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if expected_at(middle, control_seeds) <= budget else (low, middle)
-    horizons = _horizons(plans, estimates, low)
-    for plan in list(plans):
-        cost = estimates[plan.name]
-        if (
-            plan.family != "separate"
-            and _fixed_horizon(plan) is None
-            and horizons[plan.name] < min(cost.steps_per_epoch, horizons[plans[0].name])
-        ):
-            left_out[plan.name] = (
-                f"too dear: {cost.seconds_per_step:.2g} s a step allow only {horizons[plan.name]} steps, fewer than the "
-                f"{math.ceil(cost.steps_per_epoch)} that show every row once"
-            )
-            plans.remove(plan)
-    horizons = {plan.name: horizons[plan.name] for plan in plans}
-    if low < 2 * epoch:
+    while True:
+        control_seeds = len(seeds) if fits(len(seeds), longest) else 1
+        common = _largest(partial(fits, control_seeds), float(MIN_STEPS), longest)
+        horizons = _horizons(plans, estimates, common)
+        blind = _first_that_cannot_see_all(plans, estimates, horizons)
+        if blind is None:
+            break
+        left_out[blind.name] = (
+            f"too dear: {estimates[blind.name].seconds_per_step:.2g} s a step allow only {horizons[blind.name]} steps, fewer than the "
+            f"{math.ceil(estimates[blind.name].steps_per_epoch)} that show every row once"
+        )
+        plans.remove(blind)
+    if common < 2 * epoch:
         notes.append(
             "The time limit is short for this suite: the models see every row less than twice. Give more with --time-limit."
         )
-    expected = _total_seconds(plans, estimates, horizons, control_seeds=control_seeds, **settings)
     return Schedule(
         horizons=horizons,
         seeds=tuple(seeds),
         control_seeds=control_seeds,
-        seconds=expected,
+        seconds=expected_at(common, control_seeds),
         left_out=left_out,
         notes=tuple(notes),
     )
+
+
+def _largest(fits: Callable[[float], bool], low: float, high: float) -> float:
+    """Return the largest number in ``[low, high]`` that fits, by bisection; ``low`` if none does."""
+    if fits(high):
+        return high
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _first_that_cannot_see_all(
+    plans: Sequence[Plan], estimates: Mapping[str, Estimate], horizons: Mapping[str, int]
+) -> Plan | None:
+    """Return the first plan whose horizon is shorter than an epoch while that of the separate models is not."""
+    reference = horizons[plans[0].name]
+    for plan in plans:
+        own = plan.family != "separate" and _fixed_horizon(plan) is None
+        if own and horizons[plan.name] < min(estimates[plan.name].steps_per_epoch, reference):
+            return plan
+    return None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import graftwork
-from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.errors import ConfigError, DataError, GraftworkError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.records import Modality, Plan
 from graftwork.data.suite import Suite
@@ -22,6 +22,7 @@ from graftwork.workflows.fit.run_folder import RunFolder, default_cache_folder
 from graftwork.workflows.fit.schedule import SHARED_FAMILIES, Estimate, Schedule, make_schedule
 from graftwork.workflows.fit.settings import FitSettings
 from graftwork.workflows.portfolio import portfolio
+from graftwork.workflows.quantities import format_seconds
 
 __all__ = ["FitSession"]
 
@@ -74,14 +75,32 @@ class FitSession:
                 maker = self._maker(plans, schedule)
                 outcome = Race(self.run, suite, plans, schedule, maker, pool, self.stop).run()
                 self._pause_point()
+                if not outcome.history:
+                    self._raise_too_late()
                 result = finish_run(self.run, self.settings, suite, plans, schedule, maker, outcome, pool, self.stop)
                 self._pause_point()
             finally:
                 pool.close()
                 self._save_clock()
         self.run.save(state="done")
+        self._drop_checkpoints(keep=f"final-{result['verdict']['choice']}-")
         self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
         return result
+
+    def _raise_too_late(self) -> None:
+        """Forget the schedule, which was made for a time that is gone: a resume with more time makes another."""
+        del self.run.state["schedule"]
+        self.run.save(state="suite")
+        raise GraftworkError(
+            f"The time limit of {format_seconds(self.settings.time_limit or 0)} was used up before any plan was trained. Give more: "
+            f"graftwork fit --resume {self.run.path} --time-limit 10m"
+        )
+
+    def _drop_checkpoints(self, keep: str) -> None:
+        """Remove the checkpoints of a finished run but those of the chosen plan, from which the model can be exported again."""
+        for folder in (self.run.path / "jobs").iterdir():
+            if not folder.name.startswith(keep):
+                self.run.drop_checkpoint(folder.name)
 
     def _is_late(self) -> bool:
         """Whether the time limit is nearly used up; also remembers the time used, for a resume after a kill."""

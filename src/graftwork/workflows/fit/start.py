@@ -128,7 +128,9 @@ def fit(
         settings = given
         run.create(settings.to_json(), command or repeat_command(settings), extra_plans=[plan.to_json() for plan in extra])
     try:
-        if run.state["state"] == "done" and (run.path / "result.json").exists():
+        if run.state["state"] == "done" and all(
+            (run.path / name).exists() for name in ("result.json", "report.html", "model.onnx")
+        ):
             return load_run(folder)
         data = None if is_path else source
         result = FitSession(run, settings, data).go(dry_run=dry_run)

@@ -1,0 +1,175 @@
+"""``graftwork fit`` and ``validate``: what words become which call, and what is shown."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftwork.cli import fit as verb
+from graftwork.cli import main as cli
+from graftwork.cli.common import VerbParser
+from graftwork.cli.live import PlainDisplay, QuietDisplay, make_display
+from graftwork.cli.progress import Progress
+from graftwork.core.errors import ConfigError
+from graftwork.workflows.fit.fit_run import FitRun
+
+
+def parse(*words: str) -> Any:
+    parser = VerbParser(prog="graftwork fit")
+    verb.add_arguments(parser)
+    return parser.parse_args(list(words))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, dict[str, Any]]]:
+    """Record what ``fit`` is called with."""
+    found: list[tuple[Any, dict[str, Any]]] = []
+
+    def fake(source: Any, **settings: Any) -> FitRun:
+        found.append((source, settings))
+        verdict = {"choice": "a", "sentences": ["Use `a`."], "warnings": [], "strength": "leans"}
+        return FitRun(tmp_path, {"verdict": verdict})
+
+    monkeypatch.setattr("graftwork.workflows.fit.fit", fake)
+    return found
+
+
+def test_words_become_settings(calls: list[tuple[Any, dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> None:
+    words = "fit t.csv --targets a,b --task-kind stars=regression --group user --time-limit 6m --steps 50 --seeds 2 --plans all"
+    words += " --backbone none --max-params 5M --max-latency 20ms --max-memory 2GB --workers 3 --set learning_rate=0.01 --out x --quiet"
+    assert cli.main(words.split()) == 0
+    source, settings = calls[0]
+    assert source == "t.csv"
+    expected = {
+        "targets": "a,b",
+        "task_kinds": {"stars": "regression"},
+        "group": "user",
+        "time_limit": "6m",
+        "steps": 50,
+        "seeds": 2,
+    }
+    expected |= {"plans": "all", "backbone": "none", "max_params": "5M", "max_latency": "20ms", "max_memory": "2GB", "workers": 3}
+    expected |= {"overrides": {"learning_rate": 0.01}, "out": "x", "resume": False, "dry_run": False}
+    assert {key: settings[key] for key in expected} == expected
+    assert capsys.readouterr().out.startswith("Use `a`.")
+
+
+def test_no_source_is_the_demo_and_json_prints_the_verdict(
+    calls: list[tuple[Any, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["fit", "--json"]) == 0
+    assert calls[0][0] is None
+    assert json.loads(capsys.readouterr().out)["choice"] == "a"
+
+
+def test_a_dry_run_says_how_to_go_on(calls: list[tuple[Any, dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit", "t.csv", "--dry-run", "--quiet"]) == 0
+    assert calls[0][1]["dry_run"] is True
+    assert "graftwork fit --resume" in capsys.readouterr().out
+
+
+def begun(folder: Path, state: str = "scheduled") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"state": state}))
+    return folder
+
+
+def test_which_run_resume_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"There is no run in runs/ to resume"):
+        verb._folder(parse("--resume"))
+    begun(Path("runs/done"), "done")
+    begun(Path("runs/open"))
+    begun(Path("elsewhere"))
+    Path("t.csv").write_text("a\n1\n")
+    assert verb._folder(parse("--resume")) == (None, "runs/open")
+    assert verb._folder(parse("--resume", "elsewhere")) == (None, "elsewhere")
+    assert verb._folder(parse("t.csv", "--out", "new", "--resume")) == ("t.csv", "new")
+    assert verb._folder(parse("--out", "new", "--resume", "t.csv")) == ("t.csv", "new")
+    assert verb._folder(parse("t.csv", "--out", "new")) == ("t.csv", "new")
+    with pytest.raises(ConfigError, match="There is no run to resume in nowhere"):
+        verb._folder(parse("--resume", "nowhere"))
+
+
+EVENTS: list[dict[str, Any]] = [
+    {"event": "suite", "name": "s", "modality": "table", "rows": 9, "splits": {"train": 9}, "notes": ["few rows"]}
+    | {"tasks": [{"name": "y", "kind": "multiclass", "size": 3}]},
+    {"event": "phase", "phase": "estimate", "jobs": 2, "plans": ["a", "b"]},
+    {
+        "event": "estimate",
+        "plan": "a",
+        "kept": True,
+        "reason": "",
+        "parameters": 1000,
+        "peak_rss_bytes": 0,
+        "seconds_per_step": 0.01,
+    }
+    | {"horizon": 40, "seconds": 4.0},
+    {"event": "estimate", "plan": "b", "kept": False, "reason": "too dear"},
+    {"event": "schedule", "seconds": 100.0, "workers": 2, "seeds": [0, 1], "notes": []},
+    {"event": "phase", "phase": "rung 1", "jobs": 1, "plans": ["a", "c"]},
+    {"event": "job-start", "job": "rung1-a", "phase": "rung 1", "plan": "a", "seed": 0, "task": None, "until": 10},
+    {"event": "progress", "job": "rung1-a", "step": 4},
+]
+
+
+def test_progress_follows_the_events() -> None:
+    progress = Progress()
+    lines = [line for event in EVENTS for line in progress.handle(event)]
+    assert "data: s (table), 9 rows (train 9)" in lines
+    assert "  task y: multiclass, 3 classes" in lines
+    assert "  b: left out: too dear" in lines
+    assert progress.running_rows() == [("a", "rung 1, seed 0", 4, 10)]
+    assert "0 of 1 jobs" in progress.headline()
+    assert 90 < (progress.remaining_seconds() or 0) <= 100
+    failed = progress.handle({"event": "job-end", "job": "rung1-a", "status": "diverged", "message": "NaN\nmore", "seconds": 1.0})
+    assert failed == ["  rung1-a: diverged: NaN"]
+    progress.handle({"event": "rung", "rung": 0, "scores": {"a": 1.5, "c": -2.0}, "kept": ["a"], "left": ["c"]})
+    assert progress.ranking() == [("a", "+1.5 %", "leads"), ("c", "-2.0 %", "left at rung 1")]
+    assert progress.running_rows() == []
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    display = make_display()
+    assert type(display) is PlainDisplay
+    with display:
+        for event in EVENTS:
+            display.handle(event)
+    assert "rung 1: 2 plans race: a, c" in stream.getvalue()
+    assert type(make_display(quiet=True)) is QuietDisplay
+
+
+def test_the_live_table_draws_everything() -> None:
+    pytest.importorskip("rich")
+    from graftwork.cli.live import LiveDisplay
+
+    stream = io.StringIO()
+    display = LiveDisplay(stream)
+    with display:
+        for event in EVENTS:
+            display.handle(event)
+        display.handle({"event": "rung", "rung": 0, "scores": {"a": 1.5, "c": None}, "kept": ["a"], "left": ["c"]})
+        display._console.print(display._render())
+    text = stream.getvalue()
+    assert "4 / 10" in text
+    assert "leads" in text
+
+
+def test_validate_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "plans.toml"
+    bad.write_text('[[plans]]\nname = "x"\ncolour = 1\n')
+    assert cli.main(["validate", str(bad)]) == 2
+    text = capsys.readouterr().err
+    assert "unknown key 'colour'" in text
+    assert "missing key 'family'" in text
+    assert cli.main(["validate", str(tmp_path / "none.yaml")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    (tmp_path / "t.csv").write_text("a\n1\n")
+    assert cli.main(["validate", str(tmp_path / "t.csv")]) == 2
+    assert "graftwork fit --dry-run" in capsys.readouterr().err
