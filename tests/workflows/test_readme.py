@@ -61,7 +61,9 @@ def test_all_examples_run(repository: Path, tmp_path: Path, monkeypatch: pytest.
         quick = script.replace('time_limit="2m"', "steps=12, seeds=2, plans=['shared-trunk']")
         assert quick != script
         Path("example.py").write_text(quick)
-        done = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True, env=environment, check=False, timeout=300)
+        done = subprocess.run(
+            [sys.executable, "example.py"], capture_output=True, text=True, env=environment, check=False, timeout=300
+        )
         assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
     predictions = pd.read_csv("predictions.csv")

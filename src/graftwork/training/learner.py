@@ -106,8 +106,9 @@ class NeuralLearner(Learner):
             stored=self._assembly.backbone is not None,
             trained_share=sum(count for count, learns in counts if learns) / max(total, 1),
         )
+        mixing = {"mixing": self.suite.raw["mixing"]} if "mixing" in self.suite.raw else {}  # what a suite.yaml asks for
         # The horizon is the workflow's decision; it reads a plan's own `max_steps` before it makes one.
-        return TrainConfig.from_settings(defaults, asked, {"max_steps": self.context.max_steps})
+        return TrainConfig.from_settings(defaults, mixing, asked, {"max_steps": self.context.max_steps})
 
     @property
     def step(self) -> int:

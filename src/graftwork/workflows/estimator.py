@@ -105,7 +105,9 @@ class MultiTaskEstimator(BaseEstimator):
         # a single target is fine here: sharing and balancing of one task is plain training
         plan = next(plan for plan in portfolio("table", max(2, len(suite.tasks)), names=[self.plan]) if plan.name == self.plan)
         if not plan.learner.path.endswith(":NeuralLearner"):
-            raise ConfigError(f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees.")
+            raise ConfigError(
+                f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees."
+            )
         with tempfile.TemporaryDirectory(prefix="graftwork-") as cache:
             learner = plan.learner.build(
                 LearnerContext(
@@ -185,7 +187,9 @@ class MultiTaskEstimator(BaseEstimator):
         if rows is not None and len(y) != rows:
             raise ValueError(f"Found input variables with inconsistent numbers of samples: {[rows, len(y)]}")
         if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise ValueError("Input y contains NaN or infinity. Drop these rows, or use graftwork.fit, which masks missing labels.")
+            raise ValueError(
+                "Input y contains NaN or infinity. Drop these rows, or use graftwork.fit, which masks missing labels."
+            )
         if y.dtype.kind == "c":
             raise ValueError("Complex data not supported: give the real and imaginary parts as two columns.")
         if fitting and y.ndim == 1:
@@ -197,7 +201,9 @@ class MultiTaskEstimator(BaseEstimator):
     def _suite(self, X: Array, targets: Array, seed: int) -> Suite:
         kinds = self.kinds if not isinstance(self.kinds, str) else [self.kinds] * targets.shape[1]
         if len(kinds) != targets.shape[1] or any(kind not in ("auto", "regression", "classes") for kind in kinds):
-            raise ConfigError(f"`kinds` is 'auto', or one of 'regression' and 'classes' per column ({targets.shape[1]}); got {self.kinds!r}.")
+            raise ConfigError(
+                f"`kinds` is 'auto', or one of 'regression' and 'classes' per column ({targets.shape[1]}); got {self.kinds!r}."
+            )
         self._levels: dict[str, Array] = {}
         tasks, arrays = [], {}
         for index, kind in enumerate(kinds):

@@ -38,7 +38,9 @@ def mixed(rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 def test_mixed_targets_come_back_in_their_own_types() -> None:
     X, y = mixed()
-    estimator = MultiTaskEstimator(kinds=["regression", "classes", "classes"], max_steps=300, random_state=0).fit(X[:200], y[:200])
+    estimator = MultiTaskEstimator(kinds=["regression", "classes", "classes"], max_steps=300, random_state=0).fit(
+        X[:200], y[:200]
+    )
     predicted = estimator.predict(X[200:])
     assert [task.kind for task in estimator.tasks_] == ["regression", "binary", "multiclass"]
     assert set(predicted[:, 1]) == {"yes", "no"}

@@ -43,6 +43,7 @@ def test_a_lead_on_validation_counts_if_it_is_large_or_steady() -> None:
     assert leads([3.0])
     assert not leads([-3.0, -3.0])
 
+
 @pytest.mark.parametrize(
     ("cost", "reference", "phrase"),
     [

@@ -88,7 +88,9 @@ class RepMTL(Objective):
         if self.moves == "all" or not total.requires_grad:
             return total
         (slope,) = torch.autograd.grad(total, [representation], retain_graph=True, allow_unused=True)
-        if slope is None:  # heads that are linear in the representation up to the loss, and a loss that is linear: nothing to move
+        if (
+            slope is None
+        ):  # heads that are linear in the representation up to the loss, and a loss that is linear: nothing to move
             return total.detach()
         linear = (slope.detach() * representation).sum()
         return total.detach() + linear - linear.detach()
