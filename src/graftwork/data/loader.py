@@ -7,7 +7,7 @@ Xue et al. 2021, https://arxiv.org/abs/2010.11934): 1 is proportional, large is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np

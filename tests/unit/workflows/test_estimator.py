@@ -68,7 +68,7 @@ def test_works_in_a_pipeline_with_cross_validation() -> None:
 
 
 def test_other_plans_and_wrong_names() -> None:
-    X, y = mixed(120)
+    X, _ = mixed(120)
     targets = np.column_stack([X[:, 0], X[:, 1]])
     assert MultiTaskEstimator(plan="mmoe", max_steps=10, random_state=0).fit(X, targets).predict(X).shape == (120, 2)
     with pytest.raises(ConfigError, match="shared-trunk"):
