@@ -282,6 +282,18 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
         holder.release()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"plans": ["mmeo"]}, "did you mean 'mmoe'"), ({"plans": "none", "targets": "frist"}, "frist")],
+)
+def test_wrong_settings_leave_nothing_behind(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("stays")
+    with pytest.raises(GraftworkError, match=message):
+        fit(linear_suite(), out=tmp_path / "run", steps=8, workers=0, backbone="none", **settings)
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]
+
+
 def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="is a file, not a folder"):

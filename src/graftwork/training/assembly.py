@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.tuner import Tuner
 from graftwork.nn.backbones.catalog import build_backbone
 
-__all__ = ["Assembly", "ComposedModel", "FeatureInput", "assemble", "default_settings"]
+__all__ = ["Assembly", "ComposedModel", "FeatureInput", "assemble", "default_settings", "prepare_inputs"]
 
 
 class FeatureInput(Backbone):
@@ -141,11 +140,6 @@ def prepare_inputs(suite: Suite, plan: Plan, backbone: str) -> Suite:
     from graftwork.nn.backbones.transformers_bridge import prepare_suite
 
     return prepare_suite(suite, _backbone_name(plan, backbone))
-
-
-def cache_folder(cache: Path) -> Path:
-    """Return where stored features are kept inside a run's cache."""
-    return cache / "features"
 
 
 def _backbone_name(plan: Plan, backbone: str) -> str:

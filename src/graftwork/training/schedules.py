@@ -23,8 +23,8 @@ def schedule_factor(schedule: ScheduleName, step: int, max_steps: int, warmup_st
         warmup_steps: Length of the linear warm-up; at most a tenth of the horizon is used.
 
     Example:
-        >>> [round(schedule_factor("cosine", step, 100), 2) for step in (0, 50, 99)]
-        [1.0, 0.5, 0.01]
+        >>> [round(schedule_factor("linear", step, 100), 3) for step in (0, 50, 100)]
+        [1.0, 0.505, 0.01]
     """
     warmup = min(warmup_steps, max_steps // 10)
     if step < warmup:

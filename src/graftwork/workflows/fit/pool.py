@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import graftwork
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.workflows.fit.control import JobControl
@@ -29,6 +30,14 @@ Listener = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 
 MAX_ATTEMPTS = 2
 GRACE_SECONDS = {"keep": 20.0, "finish": 60.0, "kill": 0.0}
+
+
+_PACKAGE = Path(graftwork.__file__).parents[1]
+"""Folder from which this process imported graftwork: workers import the same."""
+
+
+def _old_path() -> list[str]:
+    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
 
 
 class _Worker:
@@ -50,7 +59,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **limits, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **limits, "PYTHONPATH": os.pathsep.join([str(_PACKAGE), *_old_path()])},
                 start_new_session=True,
                 text=True,
                 encoding="utf-8",

@@ -187,6 +187,15 @@ class RunFolder:
             for checkpoint in folder.glob("checkpoint-*"):
                 shutil.rmtree(checkpoint, ignore_errors=True)
 
+    def discard(self) -> None:
+        """Remove what a run that never began to train has written; other files in the folder stay."""
+        for name in ("suite", "jobs", "logs"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for name in ("run.json", "log.jsonl", "clock.json", ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            self.path.rmdir()  # fails if anything else is in it
+
     def seconds_used(self) -> float:
         """Return the seconds used by this run so far, over all its resumes."""
         return float(self.state.get("seconds_used", 0.0)) + time.monotonic() - self._started

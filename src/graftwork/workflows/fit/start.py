@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import Plan
 from graftwork.workflows.fit.fit_run import FitRun, load_run
 from graftwork.workflows.fit.run_folder import RunFolder
@@ -116,7 +116,8 @@ def fit(
     folder = Path(out) if out is not None else default_out_folder(given.source)
     run = RunFolder(folder)
     run.listen(on_event)
-    if run.exists():
+    is_new = not run.exists()
+    if not is_new:
         if not resume:
             raise ConfigError(
                 f"{folder} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
@@ -134,6 +135,10 @@ def fit(
             return load_run(folder)
         data = None if is_path else source
         result = FitSession(run, settings, data).go(dry_run=dry_run)
+    except (ConfigError, DataError):
+        if is_new and "schedule" not in run.state:  # wrong data or settings: leave no half-made run behind
+            run.discard()
+        raise
     finally:
         run.release()
     return FitRun(folder, result or {})

@@ -160,7 +160,7 @@ def test_missing_labels_are_left_out() -> None:
     torch.testing.assert_close(alignment_loss(saliencies), alignment_loss(saliencies[:2, :3]))
     nothing = torch.zeros_like(saliencies).requires_grad_()
     total = alignment_loss(nothing) + regulation_loss(nothing)
-    assert float(total) == 0.0
+    assert total.item() == 0.0
     assert bool(torch.autograd.grad(total, nothing)[0].isfinite().all())
 
 
@@ -182,7 +182,7 @@ def test_saliencies_are_gradients_by_channel_and_location(layout: str) -> None:
 @pytest.mark.parametrize("layout", ["vector", "tokens", "map"])
 def test_gradient_reaches_trunk_and_heads_and_is_right(layout: str) -> None:
     """Central differences of the whole term, second derivatives included."""
-    model, objective = TwoHeads(layout), RepMTL(lambda_tsr=0.7, lambda_csa=1.3)
+    model, objective = TwoHeads(layout), RepMTL(lambda_tsr=0.7, lambda_csa=1.3, moves="all")
     objective.loss(model.run()).backward()
     for parameter in (model.trunk.weight, model.heads[0][0].weight, model.heads[1][2].weight):
         assert parameter.grad is not None
@@ -196,6 +196,17 @@ def test_gradient_reaches_trunk_and_heads_and_is_right(layout: str) -> None:
             flat[index] = start
             slope = (values[0] - values[1]) / (2 * step)
             assert parameter.grad.view(-1)[index].item() == pytest.approx(slope, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("layout", ["vector", "tokens", "map"])
+def test_moving_the_trunk_alone(layout: str) -> None:
+    model = TwoHeads(layout)
+    both, trunk = RepMTL(moves="all").loss(model.run()), RepMTL(moves="trunk").loss(model.run())
+    torch.testing.assert_close(both, trunk)
+    expected = torch.autograd.grad(both, list(model.trunk.parameters()))
+    trunk.backward()
+    torch.testing.assert_close([parameter.grad for parameter in model.trunk.parameters()], list(expected))
+    assert all(parameter.grad is None for parameter in model.heads.parameters())
 
 
 def test_terms_add_up_with_their_factors() -> None:
@@ -222,6 +233,8 @@ def test_errors() -> None:
         RepMTL(lambda_csa=math.nan)
     with pytest.raises(ConfigError, match="`temperature` must be above 0; got 0"):
         RepMTL(temperature=0)
+    with pytest.raises(ConfigError, match="`moves` must be 'trunk' or 'all'; got 'heads'"):
+        RepMTL(moves="heads")  # type: ignore[arg-type]
     inputs = TwoHeads("vector").run()
     assert inputs.representation is not None
     fixed = ObjectiveInputs(inputs.batch, inputs.model, inputs.outputs, inputs.losses, inputs.representation.detach(), 0)
