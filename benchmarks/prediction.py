@@ -20,9 +20,9 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import torch
-from benchmarks._timing import format_table, take_turns
 from PIL import Image
 
+from benchmarks._timing import format_table, take_turns
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder
 from graftwork.data.encoders.image import ImageEncoder

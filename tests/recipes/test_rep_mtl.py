@@ -12,8 +12,8 @@ def flat(semantic: float, depth: float, normals: float) -> dict[str, float]:
     return {"scores.semantic.miou": semantic, "scores.depth.mae": depth, "scores.normals.mean_angle": normals}
 
 
-def over_styles(accuracy: float) -> dict[str, float]:
-    return {f"scores.main_body_{style}.accuracy": accuracy for style in STYLES}
+def over_styles(miou: float) -> dict[str, float]:
+    return {f"scores.semantic_{style}.miou": miou for style in STYLES}
 
 
 def test_delta_m_by_hand() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from benchmarks import __main__ as runner
 from benchmarks import _merging_work, masked_attention, merging, startup, training_loop
 from benchmarks._one import collect
 from benchmarks._rows import KEYS, Row, check_row, summary, table
 from benchmarks._timing import take_turns
-
 from graftwork.core.tensor_files import open_tensors
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.data.suite import labelled_rows
 from graftwork.data.suites.scene_geometry import BODIES, rotate_y
 from graftwork.data.suites.scene_layout import MAX_BODIES, SceneLayout, draw_layouts
 from graftwork.data.suites.scene_render import CLASSES, STYLES, _camera, cast_rays
@@ -187,26 +188,37 @@ def test_colours_do_not_tell_the_class() -> None:
     assert np.ptp(means, axis=0).max() < 0.05
 
 
-def test_one_task_per_style() -> None:
-    suite = scene_domains(styles=("plain", "night"), **SMALL)
-    assert suite.task_names == ("main_body_plain", "main_body_night")
-    labelled = np.stack([suite.targets[name] >= 0 for name in suite.task_names], axis=1)
-    assert (labelled.sum(axis=1) <= 1).all()
+@pytest.mark.parametrize("task", ["semantic", "depth", "main_body"])
+def test_one_task_per_style(task: str) -> None:
+    suite, whole = (
+        scene_domains(styles=("plain", "night"), task=task, **SMALL),
+        scenes(styles=("plain", "night"), tasks=(task,), **SMALL),
+    )
+    assert suite.task_names == (f"{task}_plain", f"{task}_night")
     assert suite.domain is not None
-    for index in range(2):
-        assert not labelled[suite.domain != index, index].any()
-        assert labelled[suite.domain == index, index].mean() > 0.8
+    for index, name in enumerate(suite.task_names):
+        own = suite.domain == index
+        assert suite.targets[name].dtype == whole.targets[task].dtype
+        np.testing.assert_array_equal(suite.targets[name][own], whole.targets[task][own])
+        assert not labelled_rows(suite.targets[name])[~own].any()
+
+
+def test_scenes_of_one_body() -> None:
+    suite = scenes(**SMALL, max_bodies=1)
+    assert (suite.raw["factors"]["num_bodies"] == 1).all()
+    assert suite.raw["instance"].max() == 2
 
 
 def test_wrong_arguments() -> None:
     with pytest.raises(ConfigError) as caught:
-        scenes(tasks=("edges",), styles=("oil",), size=4, num_train=0)
+        scenes(tasks=("edges",), styles=("oil",), size=4, num_train=0, max_bodies=9)
     for part in (
         "unknown task 'edges'",
         "unknown style 'oil'; the styles are plain",
         "at least 8 pixels; got 4",
         "num_train must be at least 1",
+        "max_bodies must be 1 to 4; got 9",
     ):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="`task` must be one of main_body, num_bodies; got 'depth'"):
-        scene_domains(task="depth")
+    with pytest.raises(ConfigError, match="unknown task 'edges'"):
+        scene_domains(task="edges")

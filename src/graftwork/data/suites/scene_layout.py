@@ -72,10 +72,10 @@ class SceneLayout:
         }
 
 
-def draw_layouts(count: int, generator: np.random.Generator) -> SceneLayout:
-    """Draw ``count`` scenes; bodies stand in different floor cells, so they never meet. Slot 0 is always filled."""
+def draw_layouts(count: int, generator: np.random.Generator, max_bodies: int = MAX_BODIES) -> SceneLayout:
+    """Draw ``count`` scenes of one to ``max_bodies`` bodies, in different floor cells, so that they never meet. Slot 0 is always filled."""
     uniform = lambda low, high, *shape: generator.uniform(low, high, size=(count, *shape)).astype(np.float32)  # noqa: E731
-    num_bodies = generator.integers(1, MAX_BODIES + 1, size=count)
+    num_bodies = generator.integers(1, max_bodies + 1, size=count)
     filled = np.arange(MAX_BODIES) < num_bodies[:, None]
     kind = np.where(filled, generator.integers(0, len(BODIES), size=(count, MAX_BODIES)), -1)
     cells = generator.random((count, len(CELLS))).argsort(axis=1)[:, :MAX_BODIES]

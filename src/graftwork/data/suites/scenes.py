@@ -9,6 +9,7 @@ bodies in view.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,7 @@ def scenes(
     num_test: int = 1000,
     tasks: Sequence[str] = ("semantic", "depth", "normals"),
     styles: Sequence[str] = ("plain",),
+    max_bodies: int = MAX_BODIES,
     size: int = 32,
     seed: int = 0,
 ) -> Suite:
@@ -56,6 +58,7 @@ def scenes(
         num_test: See ``num_train``.
         tasks: Names of :data:`TASKS`.
         styles: Names of :data:`~graftwork.data.suites.scene_render.STYLES`; each scene gets one at random, its domain.
+        max_bodies: Bodies per scene at most, 1 to 4.
         size: Height and width in pixels.
         seed: Root of the random streams.
 
@@ -70,12 +73,14 @@ def scenes(
     problems += [f"unknown style {name!r}; the styles are {', '.join(STYLES)}" for name in styles if name not in STYLES]
     problems += [f"{name} is empty; name at least one" for name, given in (("tasks", tasks), ("styles", styles)) if not given]
     problems += [f"{name} must be at least 1; got {n}" for name, n in (("num_train", num_train), ("num_test", num_test)) if n < 1]
+    if not 1 <= max_bodies <= MAX_BODIES:
+        problems.append(f"max_bodies must be 1 to {MAX_BODIES}; got {max_bodies}")
     if size < 8:
         problems.append(f"size must be at least 8 pixels; got {size}")
     if problems:
         raise ConfigError("The scenes cannot be generated as asked.", problems)
     seeds, count = Seeds(seed).child("scenes"), num_train + num_val + num_test
-    layout = draw_layouts(count, seeds.numpy("layout"))
+    layout = draw_layouts(count, seeds.numpy("layout"), max_bodies)
     domain = seeds.numpy("style").integers(0, len(styles), size=count)
     made = render(layout, np.asarray(styles)[domain], size, seeds.numpy("noise"))
     area = np.stack([(made["instance"] == 2 + slot).sum(axis=(1, 2)) for slot in range(MAX_BODIES)], axis=1)
@@ -100,30 +105,35 @@ def scenes(
     )
 
 
-def scene_domains(*, styles: Sequence[str] = ("plain", "checker", "night"), task: str = "main_body", **options: Any) -> Suite:
+def scene_domains(*, styles: Sequence[str] = ("plain", "checker", "night"), task: str = "semantic", **options: Any) -> Suite:
     """Generate scenes in several styles with one task per style: the same question about pictures of different domains.
 
     Args:
         styles: Two or more style names.
-        task: Name of the task that is asked in every style, with one label per picture.
+        task: Name of the task that is asked in every style.
         options: Further arguments of :func:`scenes`.
 
     Returns:
-        A suite with tasks ``main_body_plain`` and so on; a row has a label for its own style only.
+        A suite with tasks ``semantic_plain`` and so on; a row has labels for its own style only.
 
     Raises:
-        ConfigError: If the task has one label per pixel, or an argument is wrong.
+        ConfigError: If an argument is wrong.
     """
-    if task not in TASKS or TASKS[task].is_dense:
-        raise ConfigError(f"`task` must be one of {', '.join(name for name in TASKS if not TASKS[name].is_dense)}; got {task!r}.")
     suite = scenes(styles=styles, tasks=(task,), **options)
-    domain = np.asarray(suite.domain)
-    spec, target = TASKS[task], suite.targets[task]
-    specs = [TaskSpec(name=f"{task}_{style}", kind=spec.kind, size=spec.size, classes=spec.classes) for style in styles]
-    targets = {item.name: np.where(domain == index, target, -1) for index, item in enumerate(specs)}
+    target, domain = suite.targets[task], np.asarray(suite.domain)
+    missing = -1 if np.issubdtype(target.dtype, np.integer) else np.float32(np.nan)
+    targets = {}
+    for index, style in enumerate(styles):
+        own = (domain == index).reshape(-1, *(1,) * (target.ndim - 1))
+        targets[f"{task}_{style}"] = np.where(own, target, missing).astype(target.dtype)
     fields = {
         name: getattr(suite, name) for name in ("modality", "inputs", "splits", "domain", "domains", "encoder", "input_sizes")
     }
     return Suite.of_arrays(
-        name="scene-domains", tasks=tuple(specs), targets=targets, raw=suite.raw, credits=suite.credits, **fields
+        name="scene-domains",
+        tasks=tuple(replace(TASKS[task], name=name) for name in targets),
+        targets=targets,
+        raw=suite.raw,
+        credits=suite.credits,
+        **fields,
     )

@@ -5,8 +5,12 @@ with equal weights, -1.78 for equal weights alone, +0.23 with TSR only and +1.06
 
 Our setting: ``scenes`` at 32 x 32 pixels with the same three tasks, few training pictures, a convolutional encoder to an 8 x 8 x 48 map and GELU heads
 in all arms; same data, initial weights, batches and steps. Both factors of Rep-MTL stay at their default 1, the temperature at 0.5: nothing was
-tuned for it. The learning rate was fixed once, for all arms. A second run asks for the main body in three drawing styles, one task per
-style. Costs are CPU seconds per step. About 15 minutes on 2 cores.
+tuned for it. The learning rate was fixed once, for all arms. Nash-MTL shows whether there is negative transfer to be mended at all. A second
+run asks for semantic classes in three drawing styles, one task per style. Costs are CPU seconds per step. About 15 minutes on 2 cores.
+
+Short runs with other seeds (600 steps, 600 pictures) while this was set up: equal weights 0.367 mean IoU, 0.557 depth error, 11.5 degrees; Rep-MTL 0.289,
+0.710 and 15.0, and 0.265, 0.996 and 26.3 where its terms reach the heads too. Clipping, a quarter of the learning rate, or a temperature of 1 changed
+little; the damage shrank with the factors (0.1: 0.314, 0.591, 12.4; 0.01: 0.355, 0.569, 11.8) and never turned into a gain.
 """
 
 from __future__ import annotations
@@ -52,14 +56,14 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train one arm and measure test scores and CPU milliseconds per step."""
     domains = arm.settings.get("world") == "domains"
     sizes: dict[str, Any] = context.choose(
-        full={"num_train": 900 if domains else 1200, "num_val": 0, "num_test": 1500 if domains else 800},
+        full={"num_train": 1200, "num_val": 0, "num_test": 1200 if domains else 800},
         smoke={"num_train": 48, "num_val": 0, "num_test": 24},
     )
     world = scene_domains(styles=STYLES, seed=seed, **sizes) if domains else scenes(seed=seed, **sizes)
     if arm.settings["sharing"] == "separate":
         context.independence(world.raw["factors"])
     data = context.guard(world)
-    batch_size = context.choose(full=32, smoke=8)
+    batch_size = context.choose(full=16, smoke=8)
     steps = context.choose(full=800 if domains else 1000, smoke=6)
     context.seeds.set_global("init")
     model = _build_model(arm, world)
@@ -89,7 +93,7 @@ def _build_model(arm: Arm, world: Suite) -> SharedModel:
         return ConvBackbone(world.input_sizes["image_size"], channels=CHANNELS, feature_map=True)
 
     operator = Separate if arm.settings["sharing"] == "separate" else SharedTrunk
-    return operator(world.tasks, make_backbone, input_sizes=world.input_sizes, head_hidden=16)
+    return operator(world.tasks, make_backbone, input_sizes=world.input_sizes, head_hidden=8)
 
 
 def _build_optimization(arm: Arm) -> tuple[Balancer, Sequence[Objective]]:
@@ -104,7 +108,7 @@ def derive(seed: SeedMeasurements) -> Mapping[str, dict[str, Any]]:
     derived: dict[str, dict[str, Any]] = {}
     for arm, values in seed.items():
         reference = seed["domains-single" if arm.startswith("domains-") else "single"]
-        metrics = {f"main_body_{style}": "accuracy" for style in STYLES} if arm.startswith("domains-") else METRICS
+        metrics = {f"semantic_{style}": "miou" for style in STYLES} if arm.startswith("domains-") else METRICS
         keys = [f"scores.{task}.{metric}" for task, metric in metrics.items()]
         derived[arm] = {
             "delta_m": delta_m(list(metrics.values()), [values[key] for key in keys], [reference[key] for key in keys])
@@ -122,6 +126,7 @@ ARMS = (
     _arm("rep-mtl", "Rep-MTL with equal weights", rep_mtl={}),
     _arm("tsr", "saliency regulation only", rep_mtl={"lambda_csa": 0.0}),
     _arm("csa", "saliency alignment only", rep_mtl={"lambda_tsr": 0.0}),
+    _arm("moves-all", "Rep-MTL whose terms also move the heads", rep_mtl={"moves": "all"}),
     _arm("nash", "Nash-MTL", aggregator="NashMTL"),
     _arm("domains-single", "one model per style", sharing="separate", world="domains"),
     _arm("domains-equal", "equal weights over styles", world="domains"),
@@ -149,6 +154,13 @@ RECIPE = Recipe(
             unit="ms",
         ),
         Inequality(
+            "Nash-MTL beats equal weights: there is something to win",
+            "nash.delta_m",
+            "equal.delta_m",
+            primary=False,
+            unit="points",
+        ),
+        Inequality(
             "over styles, no worse than equal weights",
             "domains-rep-mtl.delta_m",
             "domains-equal.delta_m",
@@ -165,6 +177,7 @@ RECIPE = Recipe(
     minutes=15,
     notes=(
         "Generated scenes and a small encoder trained from nothing stand for NYUv2 and a pretrained DeepLabV3+.",
+        "The paper's terms are taken to move the trunk only (they are written as functions of the features); arm moves-all lets them reach the heads.",
         "The temperature is not in the paper; it is 0.5. The anchor keeps tasks as columns, as figure 2 of the paper shows it.",
         "Depth is learned by smooth L1 with a knee at 0.1 standard deviations in place of L1, whose second derivative is zero.",
         "In the run over styles each picture has one task's label, so that saliencies of different tasks never meet at one picture.",
