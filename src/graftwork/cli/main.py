@@ -11,7 +11,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from graftwork.cli.common import VerbParser, did_you_mean
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_help())
+        with _quiet_pipe():
+            print(_help(), flush=True)
         return 0
     if words[0] in ("-V", "--version"):
         import graftwork
@@ -102,11 +103,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _run(module, args.debug, args)
 
 
+@contextlib.contextmanager
+def _quiet_pipe() -> Iterator[None]:
+    """Leave without a word when the reader of a pipe went away (head, less)."""
+    try:
+        yield
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run(module: ModuleType, debug: bool, args: object) -> int:
     from graftwork.core.errors import GraftworkError
 
     try:
-        return int(module.run(args) or 0)
+        with _quiet_pipe():
+            return int(module.run(args) or 0)
+        return 0
     except GraftworkError as error:
         if debug:
             raise
@@ -115,10 +128,6 @@ def _run(module: ModuleType, debug: bool, args: object) -> int:
     except KeyboardInterrupt as error:
         print(f"\n{str(error) or 'Stopped.'}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe went away (head, less)
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if debug:
             raise
