@@ -17,7 +17,7 @@ FLOORS = (
     ("domains",),
     ("recipes", "reporting", "serving"),
     ("workflows",),
-    ("cli",),
+    ("cli", "__main__"),
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 DATA_ONLY = {"cards", "results"}

@@ -46,7 +46,9 @@ def public_names(module: Module) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "module", [module for module in modules().values() if module.path.name != "__init__.py"], ids=lambda module: module.name
+    "module",
+    [module for module in modules().values() if module.path.name not in ("__init__.py", "__main__.py")],
+    ids=lambda module: module.name,
 )
 def test_modules_name_what_is_public(module: Module) -> None:
     names = public_names(module)
