@@ -107,7 +107,7 @@ def read_predictions(path: Path, suite: Suite) -> dict[str, dict[str, Array]]:
     from safetensors.numpy import load
 
     found: dict[str, dict[str, Array]] = {}
-    for key, array in load(path.read_bytes()).items():
+    for key, array in sorted(load(path.read_bytes()).items(), key=lambda item: int(item[0].rpartition("/")[2])):
         split, _, index = key.partition("/")
         found.setdefault(split, {})[suite.tasks[int(index)].name] = array
     return found

@@ -49,7 +49,7 @@ def load_job_checkpoint(learner: Learner, folder: Path) -> bool:
 
 def _train(learner: Learner, until: int, folder: Path, control: JobControl) -> bool:
     """Train with checkpoints in between; return whether it was stopped before the end."""
-    done = learner.step >= until  # a job that only judges what is there
+    done = False  # also with no step left: a stop may have come between the last step and its validation
     while not done and control.stop is None:
         control.begin_slice()
         try:
