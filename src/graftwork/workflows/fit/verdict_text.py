@@ -156,8 +156,8 @@ def headline(
         )
     return (
         "no difference",
-        f"Validation chose {chosen}, but on the test rows it measured {format_interval(interval)}{mean} against {baseline} "
-        f"({quote(reference)}): no plan is reliably better.",
+        f"Validation chose {chosen}, but on the test rows it measured {format_interval(interval)}{mean} against {baseline}: "
+        f"no plan is reliably better.",
     )
 
 
