@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.balancer import BackwardContext, Balancer
 from graftwork.methods.optimization.aggregator import Aggregator, as_aggregator, present_tasks
 from graftwork.methods.optimization.gradient_rows import GradientRows
-from graftwork.methods.optimization.task_graph import backward_from, gradients_from, loss_roots, outside_of
+from graftwork.methods.optimization.task_graph import Root, backward_from, gradients_from, loss_roots, outside_of, task_entries
 
 __all__ = ["JacobianBalancer", "RepresentationBalancer"]
 
@@ -111,18 +112,16 @@ class RepresentationBalancer(_AggregatingBalancer):
             )
         if len(losses) == 1 or not representation.requires_grad:
             return _plain_backward(losses)
-        above = outside_of(representation, context.shared)
         matrix = self._matrix(len(losses), representation)
-        for index, root in enumerate(loss_roots(losses)):
-            parameters = [*context.owned[index], *above]
-            found = [None] if root is None else gradients_from(root, [representation, *parameters], losses)
-            with torch.no_grad():
-                if found[0] is None:
-                    matrix[index].zero_()
-                else:
-                    matrix[index].view_as(representation).copy_(found[0])
-                for parameter, gradient in zip(parameters, found[1:], strict=False):
-                    _accumulate(parameter, gradient)
+        roots = loss_roots(losses)
+        above = outside_of(representation, context.shared)
+        entries = task_entries(roots, representation)
+        if entries is None:
+            _fill_task_by_task(matrix, roots, losses, representation, context.owned, above)
+        else:
+            _fill_at_once(
+                matrix, entries, losses, representation, [parameter for own in context.owned for parameter in own] + above
+            )
         with torch.no_grad():
             direction, weights = self.aggregator.combine_(matrix, present_tasks(losses, matrix))
         torch.autograd.backward([representation], [direction.view_as(representation)])
@@ -133,6 +132,54 @@ class RepresentationBalancer(_AggregatingBalancer):
         if self._buffer is None or self._buffer.numel() < size or self._buffer.dtype != representation.dtype:
             self._buffer = torch.empty(size, dtype=representation.dtype, device=representation.device)
         return self._buffer[:size].view(num_tasks, -1)
+
+
+def _fill_at_once(
+    matrix: Tensor, entries: list[list[tuple[Node, int]]], losses: Tensor, representation: Tensor, parameters: list[nn.Parameter]
+) -> None:
+    """One pass of the summed losses down to the representation; hooks catch each task's part before the parts are added up."""
+    matrix.zero_()
+    rows = [row.view_as(representation) for row in matrix]
+
+    def catch(row: Tensor, index: int) -> Callable[[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], None]:
+        def hook(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+            part = inputs[index]
+            if part is not None:
+                row.add_(part)
+
+        return hook
+
+    handles = [node.register_hook(catch(rows[task], index)) for task, found in enumerate(entries) for node, index in found]
+    try:
+        gradients = torch.autograd.grad(losses.sum(), [representation, *parameters], retain_graph=True, allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients[1:], strict=True):
+            _accumulate(parameter, gradient)
+
+
+def _fill_task_by_task(
+    matrix: Tensor,
+    roots: Sequence[Root | None],
+    losses: Tensor,
+    representation: Tensor,
+    owned: Sequence[Sequence[nn.Parameter]],
+    above: list[nn.Parameter],
+) -> None:
+    """One pass per task from its loss to the representation."""
+    matrix.zero_()
+    for index, root in enumerate(roots):
+        if root is None:
+            continue
+        parameters = [*owned[index], *above]
+        found = gradients_from(root, [representation, *parameters], losses)
+        with torch.no_grad():
+            if found[0] is not None:
+                matrix[index].view_as(representation).copy_(found[0])
+            for parameter, gradient in zip(parameters, found[1:], strict=True):
+                _accumulate(parameter, gradient)
 
 
 def _plain_backward(losses: Tensor) -> Tensor:

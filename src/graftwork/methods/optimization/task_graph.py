@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, Node
 
-__all__ = ["Root", "backward_from", "gradients_from", "loss_roots", "outside_of"]
+__all__ = ["Root", "backward_from", "gradients_from", "loss_roots", "outside_of", "task_entries"]
 
 Root: TypeAlias = "Tensor | GradientEdge"
 """Where a backward pass starts."""
@@ -84,3 +84,38 @@ def outside_of(tensor: Tensor, parameters: Sequence[nn.Parameter]) -> list[nn.Pa
                 seen.add(child)
                 pending.append(child)
     return [parameter for parameter in parameters if id(parameter) not in leaves]
+
+
+def task_entries(roots: Sequence[Root | None], representation: Tensor) -> list[list[tuple[Node, int]]] | None:
+    """Return for each task where its part of the graph reads the representation: nodes, and which of their inputs it is.
+
+    What a backward pass of the summed losses computes for these inputs are the per-task gradients, before they are added up.
+
+    Returns:
+        None if tasks share operations above the representation, or the losses are not stacked: then each task needs a pass of its own.
+    """
+    target, output = representation.grad_fn, representation.output_nr
+    if target is None:
+        return None
+    owner: dict[Node, int] = {}
+    entries: list[list[tuple[Node, int]]] = []
+    for task, root in enumerate(roots):
+        entries.append([])
+        if root is None:
+            continue
+        if not isinstance(root, GradientEdge):
+            return None
+        pending = [root.node]
+        while pending:
+            node = pending.pop()
+            if node is target or owner.get(node, task) != task:
+                return None
+            if node in owner:
+                continue
+            owner[node] = task
+            for index, (child, number) in enumerate(node.next_functions):
+                if child is target and number == output:
+                    entries[task].append((node, index))
+                elif child is not None and not hasattr(child, "variable"):  # leaves may be shared
+                    pending.append(child)
+    return entries

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.balancer import BackwardContext
+from graftwork.methods.optimization import jacobian
 from graftwork.methods.optimization.aggregator import WeightedAggregator
 from graftwork.methods.optimization.jacobian import JacobianBalancer, RepresentationBalancer
 from graftwork.methods.optimization.task_graph import loss_roots, outside_of
@@ -114,6 +115,51 @@ def test_a_pass_does_not_enter_other_heads() -> None:
         losses.append(output.square().mean())
     JacobianBalancer(Seen(WEIGHTS)).backward(torch.stack(losses), model.context(representation))
     assert entered == [0, 1, 2]
+
+
+@pytest.mark.parametrize("uses", ["once", "twice", "shared step", "one absent"])
+def test_representation_gradients_in_one_pass_or_in_several(uses: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that read the representation twice are summed up; heads that share an operation need a pass each. Both give the Jacobian."""
+    model, passes = TinyModel(3), []
+    original = jacobian._fill_task_by_task
+    monkeypatch.setattr(jacobian, "_fill_task_by_task", lambda *args: (passes.append(1), original(*args)))
+
+    def losses() -> tuple[Tensor, Tensor]:
+        representation = model.trunk(model.inputs)
+        read = torch.exp(representation) if uses == "shared step" else representation
+        values = []
+        for index, head in enumerate(model.heads):
+            output = head(read) + (read.square().sum(dim=1, keepdim=True) if uses == "twice" else 0.0)
+            values.append(
+                torch.zeros((), dtype=torch.float64) if uses == "one absent" and index == 1 else (output - index).square().mean()
+            )
+        return torch.stack(values), representation
+
+    values, representation = losses()
+    rows = [
+        torch.autograd.grad(value, representation, retain_graph=True, allow_unused=True)[0]
+        if uses != "one absent" or index != 1
+        else None
+        for index, value in enumerate(values)
+    ]
+    expected = torch.stack([torch.zeros(representation.numel()).double() if row is None else row.flatten() for row in rows])
+    heads = [
+        None
+        if uses == "one absent" and index == 1
+        else torch.autograd.grad(values[index], list(head.parameters()), retain_graph=True)
+        for index, head in enumerate(model.heads)
+    ]
+    seen = Seen(WEIGHTS)
+    values, representation = losses()
+    RepresentationBalancer(seen).backward(values, model.context(representation))
+    torch.testing.assert_close(seen.matrix, expected)
+    assert bool(passes) == (uses == "shared step")
+    for head, own in zip(model.heads, heads, strict=True):
+        for parameter, gradient in zip(head.parameters(), own or (None, None), strict=True):
+            if gradient is None:
+                assert parameter.grad is None or not bool(parameter.grad.any())
+            else:
+                torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_shared_parameters_above_the_representation_get_the_sum() -> None:
