@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,17 +36,17 @@ class TensorSource(Mapping[str, Array]):
 
     metadata: Mapping[str, str]
 
+    @abstractmethod
     def dtype_name(self, name: str) -> str:
         """Return the stored type as safetensors calls it, for example ``"BF16"``."""
-        raise NotImplementedError  # pragma: no cover - both sources below define it
 
+    @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape without reading the values."""
-        raise NotImplementedError  # pragma: no cover - both sources below define it
 
+    @abstractmethod
     def files(self) -> tuple[Path, ...]:
         """Return the files behind this source."""
-        raise NotImplementedError  # pragma: no cover - both sources below define it
 
     def is_float(self, name: str) -> bool:
         """Return whether the tensor holds floating-point numbers."""
