@@ -18,11 +18,16 @@ from graftwork.math.gramian import combine_rows_, gramian
 __all__ = ["Aggregator", "PlainAggregator", "WeightedAggregator", "as_aggregator", "present_tasks"]
 
 
-def present_tasks(losses: Tensor, matrix: Tensor) -> Tensor:
-    """Return which tasks have labels in the batch, bool ``[T]``: the loss of a task without labels is exactly 0 and so is its gradient."""
+def present_tasks(losses: Tensor, gradients: Tensor) -> Tensor:
+    """Return which tasks have labels in the batch, bool ``[T]``: the loss of a task without labels is exactly 0 and so is its gradient.
+
+    Args:
+        losses: ``[T]``.
+        gradients: One row per task, ``[T, P]``; the rows of their inner products will do as well.
+    """
     present = losses.detach() != 0
     for index in (~present).nonzero().flatten().tolist():
-        present[index] = bool(matrix[index].any())
+        present[index] = bool(gradients[index].any())
     return present
 
 
@@ -77,17 +82,19 @@ class WeightedAggregator(Aggregator):
     def weights(self, statistic: Tensor) -> Tensor:
         """Return the weights ``[T]`` from the statistic that :attr:`statistic` names; its values must not be changed."""
 
-    def combine_(self, matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute the weights, then sum in place; a task without labels has weight 0."""
-        values = gramian(matrix) if self.statistic == "gramian" else matrix
+    def weigh(self, statistic: Tensor, present: Tensor) -> Tensor:
+        """Return the weights ``[T]``; a task without labels has weight 0 if :attr:`skips_absent`."""
         if not self.skips_absent or bool(present.all()):
-            weights = self.weights(values)
-        else:
-            weights = torch.zeros(len(matrix), dtype=matrix.dtype, device=matrix.device)
-            if bool(present.any()):
-                kept = values[present][:, present] if self.statistic == "gramian" else values[present]
-                weights[present] = self.weights(kept).to(weights.dtype)
-        weights = weights.to(matrix.dtype)
+            return self.weights(statistic)
+        weights = torch.zeros(len(statistic), dtype=statistic.dtype, device=statistic.device)
+        if bool(present.any()):
+            kept = statistic[present][:, present] if self.statistic == "gramian" else statistic[present]
+            weights[present] = self.weights(kept).to(weights.dtype)
+        return weights
+
+    def combine_(self, matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute the weights, then sum in place."""
+        weights = self.weigh(gramian(matrix) if self.statistic == "gramian" else matrix, present).to(matrix.dtype)
         return combine_rows_(matrix, weights), weights
 
 

@@ -42,6 +42,14 @@ class GradientRows:
         parts = vector.split([parameter.numel() for parameter in self.parameters])
         return [part.view_as(parameter) for part, parameter in zip(parts, self.parameters, strict=True)]
 
+    def write(self, task: int, gradients: Sequence[Tensor | None]) -> None:
+        """Copy one task's gradients into its row; None counts as zero."""
+        for view, gradient in zip(self._views[task], gradients, strict=True):
+            if gradient is None:
+                view.zero_()
+            else:
+                view.copy_(gradient.to_dense() if gradient.is_sparse else gradient)
+
     @contextlib.contextmanager
     def recording(self) -> Iterator[Callable[[int], contextlib.AbstractContextManager[None]]]:
         """Divert gradients of the parameters into the rows.

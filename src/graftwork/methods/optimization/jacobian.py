@@ -1,6 +1,7 @@
 """Balancers that hand per-task gradients to an aggregator: exact ones, or those of the shared representation.
 
-Exact: one backward pass per task, its gradient with respect to all shared parameters in one row of a ``[T, P]`` matrix. Representation:
+Exact: one backward pass per task, its gradient with respect to all shared parameters in one row of a ``[T, P]`` matrix; layers whose
+gradients are larger than their factors are kept as factors where inner products are all that the aggregator asks for. Representation:
 gradients with respect to the last tensor that all tasks share, which only cost the heads, then a single pass through the trunk
 (Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", https://arxiv.org/abs/1810.04650, section 3.3, call it an upper
 bound; any aggregator can be used on it).
@@ -17,8 +18,10 @@ from torch.autograd.graph import Node
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.balancer import BackwardContext, Balancer
-from graftwork.methods.optimization.aggregator import Aggregator, as_aggregator, present_tasks
+from graftwork.math.gramian import combine_rows_, gramian
+from graftwork.methods.optimization.aggregator import Aggregator, WeightedAggregator, as_aggregator, present_tasks
 from graftwork.methods.optimization.gradient_rows import GradientRows
+from graftwork.methods.optimization.layer_factors import FactoredLayer, find_layers
 from graftwork.methods.optimization.task_graph import Root, backward_from, gradients_from, loss_roots, outside_of, task_entries
 
 __all__ = ["JacobianBalancer", "RepresentationBalancer"]
@@ -46,15 +49,19 @@ class _AggregatingBalancer(Balancer):
 class JacobianBalancer(_AggregatingBalancer):
     """Aggregates exact per-task gradients of the shared parameters.
 
-    ``T`` backward passes a step, ``T * P`` floats of memory that are kept for the next step (``P`` shared parameters). Parameters of one task
-    get their task's gradient in the same pass. With a single task the gradient is plain.
+    ``T`` backward passes a step and at most ``T * P`` floats of memory that are kept for the next step (``P`` shared parameters). For aggregators
+    that only look at inner products, large layers are kept as factors (see :mod:`~graftwork.methods.optimization.layer_factors`):
+    a pass then costs about half, and memory follows the batch in place of the weights. Parameters of one task get their task's gradient
+    in the same pass. With a single task the gradient is plain.
 
     Args:
         aggregator: From ``[T, P]`` to ``[P]`` (see :mod:`graftwork.methods.optimization.aggregator`).
+        factored: Whether layers may be kept as factors; False always builds the whole matrix. Results differ by rounding only.
     """
 
-    def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor], *, factored: bool = True) -> None:
         super().__init__(aggregator)
+        self.factored = factored
         self._rows: GradientRows | None = None
 
     def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
@@ -64,9 +71,13 @@ class JacobianBalancer(_AggregatingBalancer):
         """
         if len(losses) == 1 or not context.shared:
             return _plain_backward(losses)
-        rows = self._prepare(context.shared, len(losses))
         roots = loss_roots(losses)
-        last = max((index for index, root in enumerate(roots) if root is not None), default=-1)
+        if self.factored and isinstance(self.aggregator, WeightedAggregator) and self.aggregator.statistic == "gramian":
+            layers = find_layers(roots, context.shared)
+            if layers:
+                return self._backward_factored(self.aggregator, layers, roots, losses, context)
+        rows = self._prepare(context.shared, len(losses))
+        last = _last(roots)
         with rows.recording() as into_row:
             for index, root in enumerate(roots):
                 with into_row(index):
@@ -75,6 +86,48 @@ class JacobianBalancer(_AggregatingBalancer):
         with torch.no_grad():
             direction, weights = self.aggregator.combine_(rows.matrix, present_tasks(losses, rows.matrix))
             rows.add_to_gradients(direction)
+        return weights
+
+    def _backward_factored(
+        self,
+        aggregator: WeightedAggregator,
+        layers: Sequence[FactoredLayer],
+        roots: Sequence[Root | None],
+        losses: Tensor,
+        context: BackwardContext,
+    ) -> Tensor:
+        inside = {id(parameter) for layer in layers for parameter in (layer.weight, layer.bias)}
+        others = [parameter for parameter in context.shared if id(parameter) not in inside]
+        rows = self._prepare(others, len(losses)) if others else None
+        edges, last = [layer.edge for layer in layers], _last(roots)
+        caught: list[list[Tensor | None]] = [[] for _ in layers]
+        for index, root in enumerate(roots):
+            own = context.owned[index]
+            found: Sequence[Tensor | None] = [None] * (len(others) + len(own) + len(edges))
+            if root is not None:
+                found = gradients_from(root, [*others, *own, *edges], losses, retain_graph=index != last)
+            with torch.no_grad():
+                if rows is not None:
+                    rows.write(index, found[: len(others)])
+                for parameter, gradient in zip(own, found[len(others) :], strict=False):
+                    _accumulate(parameter, gradient)
+            for gradients, gradient in zip(caught, found[len(others) + len(own) :], strict=True):
+                gradients.append(gradient)
+        with torch.no_grad():
+            products = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=losses.device)
+            if rows is not None:
+                products += gramian(rows.matrix)
+            stacked = []
+            for layer in layers:
+                stacked.append(layer.stack(caught.pop(0)))  # the list goes before the next layer is copied
+                products += layer.inner_products(stacked[-1])
+            statistic = products.to(losses.dtype)
+            weights = aggregator.weigh(statistic, present_tasks(losses, statistic)).to(losses.dtype)
+            for layer in layers:
+                for parameter, gradient in layer.weighted_sum(stacked.pop(0), weights):
+                    _accumulate(parameter, gradient)
+            if rows is not None:
+                rows.add_to_gradients(combine_rows_(rows.matrix, weights.to(rows.matrix.dtype)))
         return weights
 
     def _prepare(self, shared: Sequence[nn.Parameter], num_tasks: int) -> GradientRows:
@@ -180,6 +233,11 @@ def _fill_task_by_task(
                 matrix[index].view_as(representation).copy_(found[0])
             for parameter, gradient in zip(parameters, found[1:], strict=True):
                 _accumulate(parameter, gradient)
+
+
+def _last(roots: Sequence[Root | None]) -> int:
+    """Return the last task that has a pass, after which the graph may go."""
+    return max((index for index, root in enumerate(roots) if root is not None), default=-1)
 
 
 def _plain_backward(losses: Tensor) -> Tensor:

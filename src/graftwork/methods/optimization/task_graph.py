@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge, Node
 __all__ = ["Root", "backward_from", "gradients_from", "loss_roots", "outside_of", "task_entries"]
 
 Root: TypeAlias = "Tensor | GradientEdge"
-"""Where a backward pass starts."""
+"""Where a backward pass starts, or a place in the graph that it passes."""
 
 
 @functools.cache
@@ -55,12 +55,12 @@ def backward_from(root: Root, like: Tensor, *, retain_graph: bool) -> None:
 
 
 def gradients_from(
-    root: Root, inputs: Sequence[Tensor], like: Tensor, *, retain_graph: bool = True, create_graph: bool = False
+    root: Root, inputs: Sequence[Root], like: Tensor, *, retain_graph: bool = True, create_graph: bool = False
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of one loss with respect to ``inputs``; None where it does not depend on one."""
+    """Return the gradients of one loss with respect to ``inputs``, tensors or places in the graph; None where it does not depend on one."""
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         [root],  # type: ignore[arg-type, unused-ignore]
-        list(inputs),
+        list(inputs),  # type: ignore[arg-type, unused-ignore]
         [like.new_ones(())],
         retain_graph=retain_graph,
         create_graph=create_graph,

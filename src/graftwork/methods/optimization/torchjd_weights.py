@@ -44,15 +44,14 @@ class TorchJDWeights(WeightedAggregator):
         self._keeps_weights = keeps_weights
         self._last: Tensor | None = None
 
-    def combine_(self, matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute the weights, then sum in place."""
+    def weigh(self, statistic: Tensor, present: Tensor) -> Tensor:
+        """Return the weights ``[T]``."""
         if self._keeps_weights and not bool(present.all()):
-            known = self._last is not None and len(self._last) == len(matrix)
-            last = self._last.to(matrix.dtype) if known and self._last is not None else matrix.new_ones(len(matrix))
-            weights = last * present
-            return weights @ matrix, weights
-        direction, self._last = super().combine_(matrix, present)
-        return direction, self._last
+            known = self._last is not None and len(self._last) == len(statistic)
+            last = self._last.to(statistic.dtype) if known and self._last is not None else statistic.new_ones(len(statistic))
+            return last * present
+        self._last = super().weigh(statistic, present)
+        return self._last
 
     def weights(self, statistic: Tensor) -> Tensor:
         """Return torchjd's weights ``[T]``."""
