@@ -63,6 +63,7 @@ class JacobianBalancer(_AggregatingBalancer):
         super().__init__(aggregator)
         self.factored = factored
         self._rows: GradientRows | None = None
+        self._outputs: Tensor | None = None
 
     def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
         """Add gradients to ``.grad`` of all parameters; returns the weights ``[T]`` if the aggregator has such.
@@ -99,8 +100,8 @@ class JacobianBalancer(_AggregatingBalancer):
         inside = {id(parameter) for layer in layers for parameter in (layer.weight, layer.bias)}
         others = [parameter for parameter in context.shared if id(parameter) not in inside]
         rows = self._prepare(others, len(losses)) if others else None
+        outputs = self._layer_buffers(layers, len(losses), torch.promote_types(losses.dtype, torch.float32))
         edges, last = [layer.edge for layer in layers], _last(roots)
-        caught: list[list[Tensor | None]] = [[] for _ in layers]
         for index, root in enumerate(roots):
             own = context.owned[index]
             found: Sequence[Tensor | None] = [None] * (len(others) + len(own) + len(edges))
@@ -111,24 +112,33 @@ class JacobianBalancer(_AggregatingBalancer):
                     rows.write(index, found[: len(others)])
                 for parameter, gradient in zip(own, found[len(others) :], strict=False):
                     _accumulate(parameter, gradient)
-            for gradients, gradient in zip(caught, found[len(others) + len(own) :], strict=True):
-                gradients.append(gradient)
+                for layer, output, gradient in zip(layers, outputs, found[len(others) + len(own) :], strict=True):
+                    layer.write(output[index], gradient)
+            del found
         with torch.no_grad():
             products = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=losses.device)
             if rows is not None:
                 products += gramian(rows.matrix)
-            stacked = []
-            for layer in layers:
-                stacked.append(layer.stack(caught.pop(0)))  # the list goes before the next layer is copied
-                products += layer.inner_products(stacked[-1])
+            for layer, output in zip(layers, outputs, strict=True):
+                products += layer.inner_products(output)
             statistic = products.to(losses.dtype)
             weights = aggregator.weigh(statistic, present_tasks(losses, statistic)).to(losses.dtype)
-            for layer in layers:
-                for parameter, gradient in layer.weighted_sum(stacked.pop(0), weights):
+            for layer, output in zip(layers, outputs, strict=True):
+                for parameter, gradient in layer.weighted_sum(output, weights):
                     _accumulate(parameter, gradient)
             if rows is not None:
                 rows.add_to_gradients(combine_rows_(rows.matrix, weights.to(rows.matrix.dtype)))
         return weights
+
+    def _layer_buffers(self, layers: Sequence[FactoredLayer], num_tasks: int, dtype: torch.dtype) -> list[Tensor]:
+        """Return ``[T, N, O]`` for every layer, views of one buffer that lives on between steps."""
+        sizes = [num_tasks * layer.size for layer in layers]
+        buffer, device = self._outputs, layers[0].weight.device
+        if buffer is None or buffer.numel() < sum(sizes) or buffer.dtype != dtype or buffer.device != device:
+            self._outputs = None
+            self._outputs = buffer = torch.empty(sum(sizes), dtype=dtype, device=device)
+        parts = buffer[: sum(sizes)].split(sizes)
+        return [part.view(num_tasks, *layer.shape) for part, layer in zip(parts, layers, strict=True)]
 
     def _prepare(self, shared: Sequence[nn.Parameter], num_tasks: int) -> GradientRows:
         if self._rows is None or not self._rows.fits(shared, num_tasks):

@@ -54,14 +54,19 @@ class FactoredLayer:
             return source
         return F.unfold(source, **self.unfold).transpose(1, 2).flatten(0, 1)
 
-    def stack(self, gradients: Sequence[Tensor | None]) -> Tensor:
-        """Return output gradients of all tasks as ``[T, N, O]``; zeros for a task that does not reach the layer."""
-        known = next((gradient for gradient in gradients if gradient is not None), None)
-        if known is None:
-            return self.weight.new_zeros(len(gradients), self.size // len(self.weight), len(self.weight))
-        filled = [torch.zeros_like(known) if gradient is None else gradient for gradient in gradients]
-        stacked = torch.stack(filled)
-        return stacked if self.unfold is None else stacked.flatten(3).transpose(2, 3).flatten(1, 2)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and width of the output's gradient, ``(N, O)``."""
+        return self.size // len(self.weight), len(self.weight)
+
+    def write(self, row: Tensor, gradient: Tensor | None) -> None:
+        """Copy the output's gradient of one task into ``row [N, O]``; None counts as zero."""
+        if gradient is None:
+            row.zero_()
+        elif self.unfold is None:
+            row.copy_(gradient)
+        else:
+            row.view(len(gradient), -1, row.shape[1]).copy_(gradient.flatten(2).transpose(1, 2))
 
     def inner_products(self, outputs: Tensor) -> Tensor:
         """Return ``[T, T]`` in float64 from stacked output gradients ``[T, N, O]``."""
@@ -78,8 +83,9 @@ class FactoredLayer:
     def weighted_sum(self, outputs: Tensor, weights: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
         """Return the weighted sum of the tasks' gradients for weight and bias."""
         mixed = torch.tensordot(weights.to(outputs.dtype), outputs, dims=1)
-        found = [(self.weight, (mixed.T @ self.rows().to(outputs.dtype)).view_as(self.weight))]
-        return found if self.bias is None else [*found, (self.bias, mixed.sum(dim=0))]
+        total = (mixed.T @ self.rows().to(outputs.dtype)).view_as(self.weight)
+        found = [(self.weight, total.to(self.weight.dtype))]
+        return found if self.bias is None else [*found, (self.bias, mixed.sum(dim=0).to(self.bias.dtype))]
 
 
 CHUNK = 65536

@@ -80,7 +80,11 @@ def find_aggregator(name: str) -> str:
 
 
 def jacobian_balancer(
-    aggregator: str = "UPGrad", mode: Literal["parameters", "representation"] = "parameters", **settings: Any
+    aggregator: str = "UPGrad",
+    mode: Literal["parameters", "representation"] = "parameters",
+    *,
+    factored: bool = True,
+    **settings: Any,
 ) -> Balancer:
     """Return a balancer that uses one of torchjd's aggregators.
 
@@ -88,6 +92,7 @@ def jacobian_balancer(
         aggregator: A name of :data:`AGGREGATORS`, in torchjd's or LibMTL's spelling.
         mode: ``"parameters"`` for exact gradients of all shared parameters, ``"representation"`` for those of the shared representation, which
             hardly cost more than a plain step.
+        factored: See :class:`~graftwork.methods.optimization.jacobian.JacobianBalancer`.
         settings: What the aggregator's constructor takes, with lists in place of tensors. Defaults where torchjd has none: CAGrad ``c=0.5``,
             FairGrad ``alpha=2.0``; NashMTL's ``n_tasks`` follows from the losses. UPGrad and DualProj take ``norm_eps`` and ``reg_eps``.
 
@@ -99,7 +104,7 @@ def jacobian_balancer(
     if mode not in ("parameters", "representation"):
         raise ConfigError(f"`mode` must be 'parameters' or 'representation'; got {mode!r}.")
     wrapped = _build(name, settings)
-    return JacobianBalancer(wrapped) if mode == "parameters" else RepresentationBalancer(wrapped)
+    return JacobianBalancer(wrapped, factored=factored) if mode == "parameters" else RepresentationBalancer(wrapped)
 
 
 def _build(name: str, settings: dict[str, Any]) -> Aggregator:

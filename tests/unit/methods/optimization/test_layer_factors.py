@@ -103,9 +103,8 @@ class Model:
 
 
 def build(name: str, *, factored: bool) -> JacobianBalancer:
-    balancer = jacobian_balancer(name)
+    balancer = jacobian_balancer(name, factored=factored)
     assert isinstance(balancer, JacobianBalancer)
-    balancer.factored = factored
     return balancer
 
 
@@ -161,6 +160,15 @@ def test_works_under_bfloat16_autocast() -> None:
         torch.testing.assert_close(mine, wanted, rtol=0.05, atol=0.02)
 
 
+def test_works_with_bfloat16_weights() -> None:
+    model = Model("mlp", dtype=torch.bfloat16)
+    expected = model.gradients(build("Mean", factored=False))
+    found = model.gradients(build("Mean", factored=True))
+    for mine, wanted in zip(found, expected, strict=True):
+        assert mine.dtype == torch.bfloat16
+        torch.testing.assert_close(mine, wanted, rtol=0.05, atol=0.05)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 12),
@@ -181,7 +189,9 @@ def test_inner_products_and_sums_of_any_linear_layer(rows: int, width: int, num_
     jacobian = torch.stack(
         [torch.cat([g.flatten() for g in torch.autograd.grad(loss, layer.parameters(), retain_graph=True)]) for loss in losses]
     )
-    outputs = found[0].stack([torch.autograd.grad(loss, output, retain_graph=True)[0] for loss in losses])
+    outputs = torch.empty(num_tasks, *found[0].shape, dtype=torch.float64)
+    for row, loss in zip(outputs, losses, strict=True):
+        found[0].write(row, torch.autograd.grad(loss, output, retain_graph=True)[0])
     torch.testing.assert_close(found[0].inner_products(outputs), jacobian @ jacobian.T)
     weights = torch.randn(num_tasks, dtype=torch.float64)
     summed = torch.cat([gradient.flatten() for _, gradient in found[0].weighted_sum(outputs, weights)])
