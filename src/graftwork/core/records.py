@@ -24,7 +24,16 @@ __all__ = [
 ]
 
 TaskKind = Literal[
-    "binary", "multiclass", "multilabel", "ordinal", "regression", "dense_multiclass", "dense_regression", "dense_normals"
+    "binary",
+    "multiclass",
+    "multilabel",
+    "ordinal",
+    "regression",
+    "dense_binary",
+    "dense_multiclass",
+    "dense_regression",
+    "dense_normals",
+    "dense_offsets",
 ]
 Modality = Literal["table", "image", "text"]
 
@@ -43,16 +52,21 @@ class TaskSpec:
     ordinal            ``[N]`` int64, class index  -1                ``size - 1`` cumulative logits
     multilabel         ``[N, size]`` float32 0/1   NaN               ``size`` logits
     regression         ``[N, size]`` float32       NaN               ``size`` standardised values
+    dense_binary       ``[N, H, W]`` int64, 0/1    -1                1 logit per pixel
     dense_multiclass   ``[N, H, W]`` int64         -1                ``size`` logits per pixel
     dense_regression   ``[N, size, H, W]`` f32     NaN               ``size`` values per pixel
     dense_normals      ``[N, 3, H, W]`` float32    NaN               3 values per pixel
+    dense_offsets      ``[N, 2, H, W]`` float32    NaN               2 values per pixel
     =================  ==========================  ================  ===========================
+
+    Normals are right, up and towards the viewer; offsets are right and down (from a pixel to the centre of its body, say, or to where
+    it moves).
     """
 
     name: str
     kind: TaskKind
     size: int
-    """Number of classes, labels or values; 1 for a binary task."""
+    """Number of classes, labels or values; 1 for a binary task, of pixels too."""
     classes: tuple[str, ...] = ()
     """Names of classes or labels in index order; empty for regression."""
     columns: tuple[str, ...] = ()
@@ -158,6 +172,8 @@ class Plan:
     optimization: Component = Component("graftwork.methods.optimization.equal_weights:EqualWeights")
     objectives: tuple[Component, ...] = ()
     """Extra losses (the Objective seam)."""
+    transforms: tuple[Component, ...] = ()
+    """What changes the gradients before the optimiser sees them, in this order (the GradientTransform seam)."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of :class:`graftwork.training.loop.TrainConfig`."""
     min_tasks: int = 1
@@ -178,6 +194,7 @@ class Plan:
             "tuning": self.tuning.to_json() if self.tuning else None,
             "optimization": self.optimization.to_json(),
             "objectives": [objective.to_json() for objective in self.objectives],
+            "transforms": [transform.to_json() for transform in self.transforms],
             "training": dict(self.training),
             "min_tasks": self.min_tasks,
             "system": self.system,
@@ -201,7 +218,8 @@ class Plan:
         for key in ("learner", "sharing", "tuning", "optimization"):
             if fields.get(key) is not None:
                 fields[key] = Component.from_json(fields[key])
-        fields["objectives"] = tuple(Component.from_json(item) for item in fields.get("objectives", ()))
+        for key in ("objectives", "transforms"):
+            fields[key] = tuple(Component.from_json(item) for item in fields.get(key, ()))
         fields["modalities"] = tuple(fields["modalities"])
         return cls(**fields)
 

@@ -124,10 +124,10 @@ class Suite:
 
     @classmethod
     def of_arrays(cls, **fields: Any) -> Self:
-        """Build a suite from arrays; a task of kind regression without ``center`` and ``scale`` gets those of its training rows."""
+        """Build a suite from arrays; a task of values (regression, dense or not, and offsets) without ``center`` and ``scale`` gets those of its training rows."""
         tasks = []
         for task in fields.pop("tasks"):
-            if task.kind in ("regression", "dense_regression") and not task.center:
+            if task.kind in ("regression", "dense_regression", "dense_offsets") and not task.center:
                 known = np.asarray(fields["targets"][task.name], dtype=np.float64)[fields["splits"]["train"]]
                 axes = tuple(axis for axis in range(known.ndim) if axis != 1)
                 center, scale = np.nanmean(known, axis=axes), np.nanstd(known, axis=axes)

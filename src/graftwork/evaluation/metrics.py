@@ -48,11 +48,15 @@ _ALL = (
     Metric("f1_macro", "macro F1", True, ("binary", "multiclass", "ordinal", "multilabel"), 0.0, 1.0, metrics_labels.f1_macro),
     Metric("class_distance", "mean class distance", False, ("ordinal",), 0.0, _INF, metrics_labels.class_distance),
     Metric("log_loss", "log loss", False, ("binary", "multiclass", "ordinal", "multilabel"), 0.0, _INF, metrics_labels.log_loss),
-    Metric("rmse", "RMSE", False, ("regression", "dense_regression"), 0.0, _INF, metrics_values.rmse),
-    Metric("mae", "MAE", False, ("regression", "dense_regression"), 0.0, _INF, metrics_values.mae),
+    Metric("rmse", "RMSE", False, ("regression", "dense_regression", "dense_offsets"), 0.0, _INF, metrics_values.rmse),
+    Metric("mae", "MAE", False, ("regression", "dense_regression", "dense_offsets"), 0.0, _INF, metrics_values.mae),
     Metric("r2", "R²", True, ("regression",), -_INF, 1.0, metrics_values.r2),
-    Metric("miou", "mean IoU", True, ("dense_multiclass",), 0.0, 1.0, metrics_dense.miou),
-    Metric("pixel_accuracy", "pixel accuracy", True, ("dense_multiclass",), 0.0, 1.0, metrics_dense.pixel_accuracy),
+    Metric("ods_f1", "F1 at the best threshold", True, ("dense_binary",), 0.0, 1.0, metrics_dense.ods_f1),
+    Metric("f1", "F1", True, ("dense_binary",), 0.0, 1.0, metrics_dense.f1),
+    Metric("miou", "mean IoU", True, ("dense_multiclass", "dense_binary"), 0.0, 1.0, metrics_dense.miou),
+    Metric(
+        "pixel_accuracy", "pixel accuracy", True, ("dense_multiclass", "dense_binary"), 0.0, 1.0, metrics_dense.pixel_accuracy
+    ),
     Metric("mean_angle", "mean angle (degrees)", False, ("dense_normals",), 0.0, 180.0, metrics_dense.mean_angle),
     Metric("within_11", "within 11.25 degrees", True, ("dense_normals",), 0.0, 1.0, metrics_dense.within_11),
 )
@@ -66,9 +70,11 @@ _DEFAULTS = {
     "ordinal": "quadratic_kappa",
     "multilabel": "mean_average_precision",
     "regression": "rmse",
+    "dense_binary": "ods_f1",
     "dense_multiclass": "miou",
     "dense_regression": "mae",
     "dense_normals": "mean_angle",
+    "dense_offsets": "mae",
 }
 
 
@@ -126,6 +132,8 @@ def _check_shapes(spec: TaskSpec, target: Array, prediction: Array) -> None:
     rows = len(target)
     if spec.kind == "binary":
         expected = (rows,)
+    elif spec.kind == "dense_binary":
+        expected = (rows, 1, *target.shape[1:])
     elif spec.kind == "dense_multiclass":
         expected = target.shape if prediction.ndim == 3 else (rows, spec.size, *target.shape[1:])
     elif spec.is_dense:
@@ -144,7 +152,8 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
     Args:
         spec: The task.
         target: Truth, laid out as :class:`~graftwork.core.records.TaskSpec` says, ``N`` rows.
-        prediction: In the user's units, ``N`` rows; dense classes as probabilities ``[N, size, H, W]`` or decided ``[N, H, W]``.
+        prediction: In the user's units, ``N`` rows; dense classes as probabilities ``[N, size, H, W]`` or decided ``[N, H, W]``;
+            dense binary tasks as probabilities of class 1, ``[N, 1, H, W]`` or ``[N, H, W]``.
         metric: Name; empty takes the task's primary metric.
 
     Raises:
@@ -155,6 +164,8 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
     target, prediction = np.asarray(target), np.asarray(prediction)
     if spec.kind == "binary" and prediction.ndim == 2 and prediction.shape[1] == 1:
         prediction = prediction[:, 0]
+    if spec.kind == "dense_binary" and prediction.ndim == 3:
+        prediction = prediction[:, None]
     if spec.kind == "regression":
         target, prediction = target.reshape(len(target), -1), prediction.reshape(len(prediction), -1)
     _check_shapes(spec, target, prediction)

@@ -1,14 +1,15 @@
 """The seams: one page each, no implementation. Read these first.
 
-==================  =====================================================================
-``Backbone``        inputs in, shared features out
-``SharedModel``     encoder, sharing operator, heads
-``Balancer``        per-task losses in, gradients out
-``Objective``       an extra loss
-``Tuner``           which parts learn, what is added to a backbone
-``Delta``           anything that tuning adds to a base
-``Merger``          several tuned models become one, tensor by tensor
-``Scorer``          how promising is a source, judged without training
-``Learner``         anything that can enter the race of ``graftwork fit``
-==================  =====================================================================
+=====================  =====================================================================
+``Backbone``           inputs in, shared features out
+``SharedModel``        encoder, sharing operator, heads
+``ControllableModel``  a shared model whose size and lean can be set after training
+``Balancer``           per-task losses in, gradients out
+``Objective``          an extra loss
+``Tuner``              which parts learn, what is added to a backbone
+``Delta``              anything that tuning adds to a base
+``Merger``             several tuned models become one, tensor by tensor
+``Scorer``             how promising is a source, judged without training
+``Learner``            anything that can enter the race of ``graftwork fit``
+=====================  =====================================================================
 """

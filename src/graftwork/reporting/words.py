@@ -48,9 +48,11 @@ _KINDS = {
     "multilabel": "several labels at once",
     "ordinal": "ordered classes",
     "regression": "number",
+    "dense_binary": "yes or no for each pixel",
     "dense_multiclass": "class of each pixel",
     "dense_regression": "number for each pixel",
     "dense_normals": "surface direction of each pixel",
+    "dense_offsets": "way across the picture for each pixel",
 }
 
 

@@ -20,13 +20,15 @@ def decode_output(spec: TaskSpec, output: Tensor) -> Tensor:
 
     Returns:
         binary: probability of class 1, ``[N]``; multiclass and ordinal: ``[N, size]``, rows sum to one; multilabel: ``[N, size]``;
-        regression: ``[N, size]`` in the user's units; dense kinds: ``[N, size, H, W]`` (normals have unit length).
+        regression: ``[N, size]`` in the user's units; dense kinds: ``[N, size, H, W]`` (normals have unit length; dense binary tasks are
+        the probability of class 1, ``[N, 1, H, W]``; of a network trained with the balanced loss it is the probability among pixels half
+        of which are of class 1).
     """
     if spec.kind == "binary":
         return torch.sigmoid(output).squeeze(1)
     if spec.kind in ("multiclass", "dense_multiclass"):
         return torch.softmax(output, dim=1)
-    if spec.kind == "multilabel":
+    if spec.kind in ("multilabel", "dense_binary"):
         return torch.sigmoid(output)
     if spec.kind == "ordinal":
         return _class_probabilities(_running_minimum(torch.sigmoid(output)))

@@ -10,9 +10,12 @@ ordinal            binary cross-entropy of ``P(class > k)`` for each threshold `
                    (Niu et al., "Ordinal Regression with Multiple Output CNN", CVPR 2016)
 multilabel         binary cross-entropy, mean over the known labels
 regression         squared error of standardised values; ``robust`` takes smooth L1 with its knee at one standard deviation
+dense_binary       binary cross-entropy in which the two classes of a picture weigh the same (Xie and Tu, "Holistically-Nested Edge
+                   Detection", ICCV 2015), mean over pictures
 dense_multiclass   cross-entropy, mean over the known pixels
 dense_regression   smooth L1 of standardised values with its knee at 0.1: near the absolute error, yet differentiable twice
 dense_normals      one minus the cosine between output and target
+dense_offsets      as dense_regression
 =================  ======================================================================================
 """
 
@@ -57,6 +60,8 @@ def task_loss(spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = 
     if spec.kind in ("multiclass", "dense_multiclass"):
         total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum")
         return total / (target >= 0).sum().clamp(min=1)
+    if spec.kind == "dense_binary":
+        return _balanced_loss(output.squeeze(1), target)
     if spec.kind in ("binary", "ordinal"):
         known = (target >= 0).unsqueeze(1)
         thresholds = torch.arange(output.shape[1], device=output.device)
@@ -71,7 +76,7 @@ def task_loss(spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = 
     if spec.kind == "multilabel":
         return _masked_mean(F.binary_cross_entropy_with_logits(output, filled, reduction="none"), known)
     wanted = standardise(spec, filled)
-    if spec.kind == "dense_regression":
+    if spec.kind in ("dense_regression", "dense_offsets"):
         return _masked_mean(F.smooth_l1_loss(output, wanted, reduction="none", beta=0.1), known)
     if robust:
         return _masked_mean(F.smooth_l1_loss(output, wanted, reduction="none", beta=1.0), known)
@@ -89,6 +94,10 @@ def prior_loss(spec: TaskSpec, target: Tensor) -> float:
     if spec.kind in ("multiclass", "dense_multiclass"):
         share = torch.bincount(target[target >= 0].flatten(), minlength=spec.size).double()
         value = _entropy(share / share.sum().clamp(min=1)).sum()
+    elif spec.kind == "dense_binary":
+        with_class = torch.stack([(target == index).flatten(1).any(dim=1).double().sum() for index in (0, 1)])
+        rows = (target >= 0).flatten(1).any(dim=1).sum().clamp(min=1)
+        value = _entropy(with_class / with_class.sum().clamp(min=1)).sum() * with_class.sum() / (2 * rows)
     elif spec.kind in ("binary", "ordinal"):
         known = target[target >= 0]
         share = (known.unsqueeze(1) > torch.arange(spec.num_outputs)).double().mean(dim=0)
@@ -118,6 +127,18 @@ def _complete_loss(spec: TaskSpec, output: Tensor, target: Tensor, robust: bool)
         wanted = standardise(spec, target)
         return F.smooth_l1_loss(output, wanted) if robust else F.mse_loss(output, wanted)
     return None
+
+
+def _balanced_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over pictures of half the mean loss of each class, from maps ``[B, H, W]``.
+
+    Most pixels are no edge: unbalanced, the gradient would be theirs. A class that a picture lacks adds nothing.
+    """
+    values = F.binary_cross_entropy_with_logits(logit, target.clamp(min=0).to(logit.dtype), reduction="none").flatten(1)
+    members = torch.stack([target == 0, target == 1], dim=1).flatten(2)
+    sums = torch.where(members, values.unsqueeze(1), torch.zeros_like(values).unsqueeze(1)).sum(dim=2)
+    rows = members.any(dim=2).any(dim=1).sum().clamp(min=1)
+    return 0.5 * (sums / members.sum(dim=2).clamp(min=1)).sum() / rows
 
 
 def _entropy(share: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ def check_augmentation(augment: Augmentation, inputs: tuple[str, ...], tasks: tu
 def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ...], seed: int, step: int) -> Batch:
     """Return the batch with its pictures flipped (each with probability one half) or shifted (edges repeat).
 
-    Dense targets are flipped along; the first component of flipped normals changes sign.
+    Dense targets are flipped along; the first component of flipped normals and offsets changes sign.
     """
     if augment == "none":
         return batch
@@ -54,8 +54,9 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
             if task.is_dense:
                 target = targets[task.name]
                 mirrored = target.flip(-1)
-                if task.kind == "dense_normals":
-                    mirrored = mirrored * mirrored.new_tensor([-1.0, 1.0, 1.0]).view(1, 3, 1, 1)
+                if task.kind in ("dense_normals", "dense_offsets"):
+                    signs = mirrored.new_tensor([-1.0, *[1.0] * (task.size - 1)])
+                    mirrored = mirrored * signs.view(1, -1, 1, 1)
                 targets[task.name] = torch.where(flipped.view(-1, *[1] * (target.ndim - 1)), mirrored, target)
     rows = torch.arange(size).expand(count, size)
     if "shift" in augment:

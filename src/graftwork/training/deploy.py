@@ -16,9 +16,11 @@ from graftwork.core.files import read_json, write_bytes, write_json
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.loader import inputs_to_torch
 from graftwork.data.suite import Suite
+from graftwork.interfaces.controllable import ControllableModel
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.lora import fold_layers
 from graftwork.training.assembly import assemble
+from graftwork.training.controls import export_configurations
 from graftwork.training.export import export_onnx, output_names
 
 __all__ = ["FORMAT", "load_model", "write_model"]
@@ -28,7 +30,7 @@ EXAMPLE_ROWS = 16
 
 
 def write_model(model: SharedModel, suite: Suite, folder: str | Path, described: Mapping[str, Any], *, stored: bool) -> float:
-    """Write ``model.safetensors``, ``config.json`` and ``model.onnx``.
+    """Write ``model.safetensors``, ``config.json`` and ``model.onnx``; of a controllable model also graphs of its smaller configurations.
 
     Args:
         model: Takes the suite's inputs.
@@ -49,9 +51,14 @@ def write_model(model: SharedModel, suite: Suite, folder: str | Path, described:
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
     rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)[:EXAMPLE_ROWS]
-    deployed = copy.deepcopy(model)
+    deployed: SharedModel = copy.deepcopy(model)
+    if isinstance(deployed, ControllableModel):
+        deployed = deployed.slice(deployed.full)  # whatever it is set to now, the graph is that of the full network
     fold_layers(deployed)  # the graph has the base's structure and speed; the saved weights keep adapters apart
-    difference = export_onnx(deployed, suite.tasks, inputs_to_torch(suite.inputs, rows), folder / "model.onnx")
+    examples = inputs_to_torch(suite.inputs, rows)
+    difference = export_onnx(deployed, suite.tasks, examples, folder / "model.onnx")
+    if isinstance(model, ControllableModel):
+        export_configurations(model, suite.tasks, examples, folder)
     config = {
         "format": FORMAT,
         "version": __version__,

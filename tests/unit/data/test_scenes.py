@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import ConfigError
 from graftwork.data.suite import labelled_rows
 from graftwork.data.suites.scene_geometry import BODIES, rotate_y
+from graftwork.data.suites.scene_labels import centre_offsets, occlusion_edges
 from graftwork.data.suites.scene_layout import MAX_BODIES, SceneLayout, draw_layouts
 from graftwork.data.suites.scene_render import CLASSES, STYLES, _camera, cast_rays
 from graftwork.data.suites.scenes import TASKS, scene_domains, scenes
@@ -168,6 +169,66 @@ def test_semantic_and_picture_labels_follow_from_instances() -> None:
             assert suite.targets["main_body"][row] == -1
 
 
+def edges_by_looking_at_each_pixel(instance: Array, depth: Array) -> Array:
+    """Slow and obvious: a pixel is an edge if it is in front of a neighbour that sees something else."""
+    found = np.zeros(instance.shape, dtype=np.int64)
+    for row, y, x in np.ndindex(*instance.shape):
+        for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            there = (row, y + down, x + right)
+            if not (0 <= there[1] < instance.shape[1] and 0 <= there[2] < instance.shape[2]):
+                continue
+            mine, other = int(instance[row, y, x]), int(instance[there])
+            if mine == other:
+                continue
+            bodies = (mine >= 2) + (other >= 2)
+            in_front = mine >= 2 if bodies == 1 else depth[row, 0, y, x] < depth[row, 0, there[1], there[2]]
+            found[row, y, x] |= in_front
+    return found
+
+
+def test_edges_agree_with_a_look_at_each_pixel() -> None:
+    suite = scenes(num_train=12, num_val=1, num_test=1, tasks=("edges", "depth"), size=24, seed=4)
+    instance, edges = suite.raw["instance"], suite.targets["edges"]
+    np.testing.assert_array_equal(edges, edges_by_looking_at_each_pixel(instance, suite.targets["depth"]))
+    assert set(np.unique(edges)) == {0, 1}
+    assert 0.02 < edges.mean() < 0.2
+
+
+def test_edges_and_offsets_by_hand() -> None:
+    instance = np.array([[[1, 1, 1], [2, 2, 3], [0, 0, 3]]])
+    depth = np.array([[[9.0, 9.0, 9.0], [4.0, 4.0, 3.0], [3.5, 3.5, 3.0]]])[:, None]
+    np.testing.assert_array_equal(occlusion_edges(instance, depth), [[[0, 0, 0], [1, 1, 1], [0, 0, 1]]])
+    offsets = centre_offsets(instance) * 3
+    nan = np.nan
+    np.testing.assert_allclose(offsets[0, 0], [[nan, nan, nan], [0.5, -0.5, 0.0], [nan, nan, 0.0]])
+    np.testing.assert_allclose(offsets[0, 1], [[nan, nan, nan], [0.0, 0.0, 0.5], [nan, nan, -0.5]])
+
+
+def test_offsets_of_a_body_lead_to_one_place_and_tell_bodies_apart() -> None:
+    suite = scenes(**SMALL, tasks=("instances",))
+    instance, offsets = suite.raw["instance"], suite.targets["instances"]
+    assert offsets.dtype == np.float32
+    assert (np.isnan(offsets).all(axis=1) == (instance < 2)).all()
+    place = np.indices((32, 32))[::-1]
+    for row in range(len(suite)):
+        aims = (place + 32 * offsets[row]).transpose(1, 2, 0)
+        centres = []
+        for body in np.unique(instance[row][instance[row] >= 2]):
+            own = aims[instance[row] == body]
+            assert np.ptp(own, axis=0).max() < 1e-3
+            centres.append(own[0])
+        assert all(np.linalg.norm(one - two) > 0.5 for i, one in enumerate(centres) for two in centres[:i])
+    assert suite.task("instances").scale[0] > 0.05
+
+
+def test_new_tasks_leave_old_ones_alone() -> None:
+    old = scenes(**SMALL)
+    new = scenes(**SMALL, tasks=(*old.task_names, "edges", "instances"))
+    for name in old.task_names:
+        np.testing.assert_array_equal(old.targets[name], new.targets[name])
+    np.testing.assert_array_equal(old.inputs["image"], new.inputs["image"])
+
+
 def test_equal_arguments_give_equal_bits_and_seeds_differ() -> None:
     first, again, other = scenes(**SMALL), scenes(**SMALL), scenes(**SMALL, seed=1)
     assert first.fingerprint() == again.fingerprint()
@@ -188,7 +249,7 @@ def test_colours_do_not_tell_the_class() -> None:
     assert np.ptp(means, axis=0).max() < 0.05
 
 
-@pytest.mark.parametrize("task", ["semantic", "depth", "main_body"])
+@pytest.mark.parametrize("task", ["semantic", "depth", "edges", "instances", "main_body"])
 def test_one_task_per_style(task: str) -> None:
     suite, whole = (
         scene_domains(styles=("plain", "night"), task=task, **SMALL),
@@ -211,14 +272,14 @@ def test_scenes_of_one_body() -> None:
 
 def test_wrong_arguments() -> None:
     with pytest.raises(ConfigError) as caught:
-        scenes(tasks=("edges",), styles=("oil",), size=4, num_train=0, max_bodies=9)
+        scenes(tasks=("corners",), styles=("oil",), size=4, num_train=0, max_bodies=9)
     for part in (
-        "unknown task 'edges'",
+        "unknown task 'corners'",
         "unknown style 'oil'; the styles are plain",
         "at least 8 pixels; got 4",
         "num_train must be at least 1",
         "max_bodies must be 1 to 4; got 9",
     ):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="unknown task 'edges'"):
-        scene_domains(task="edges")
+    with pytest.raises(ConfigError, match="unknown task 'corners'"):
+        scene_domains(task="corners")

@@ -20,7 +20,9 @@ REGRESSION = TaskSpec(name="colour", kind="regression", size=2)
 DENSE_CLASSES = TaskSpec(name="parts", kind="dense_multiclass", size=3)
 DENSE_VALUES = TaskSpec(name="depth", kind="dense_regression", size=1)
 NORMALS = TaskSpec(name="normals", kind="dense_normals", size=3)
-ALL_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION, DENSE_CLASSES, DENSE_VALUES, NORMALS)
+EDGES = TaskSpec(name="edges", kind="dense_binary", size=1)
+OFFSETS = TaskSpec(name="instances", kind="dense_offsets", size=2)
+ALL_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION, EDGES, DENSE_CLASSES, DENSE_VALUES, NORMALS, OFFSETS)
 
 
 def make(spec: TaskSpec, rng: np.random.Generator, rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
@@ -43,6 +45,9 @@ def make(spec: TaskSpec, rng: np.random.Generator, rows: int = 80) -> tuple[np.n
         prediction = target + rng.normal(0, 2, target.shape)
         target[rng.random(target.shape) < 0.2] = np.nan
         return target, prediction
+    if spec.kind == "dense_binary":
+        target = rng.integers(-1, 2, (rows, 4, 5))
+        return target, np.round(0.3 * (target == 1) + 0.7 * rng.random(target.shape), 2)[:, None]
     if spec.kind == "dense_multiclass":
         return rng.integers(-1, spec.size, (rows, 4, 5)), rng.random((rows, spec.size, 4, 5))
     target = rng.normal(size=(rows, spec.size, 4, 5)).astype(np.float32)
@@ -125,6 +130,29 @@ def test_dense_class_metrics_agree_with_scikit_learn_over_pixels(rng: np.random.
         assert found["pixel_accuracy"] == pytest.approx(reference.accuracy_score(truth, decided))
 
 
+def test_pixel_metrics_agree_with_scikit_learn(rng: np.random.Generator) -> None:
+    target, prediction = make(EDGES, rng)
+    known = target >= 0
+    truth, score = target[known], prediction[:, 0][known]
+    decided = score > 0.5
+    by_threshold = [reference.f1_score(truth, score > step / 100) for step in range(1, 100)]
+    expected = {
+        "ods_f1": max(by_threshold),
+        "f1": reference.f1_score(truth, decided),
+        "miou": reference.jaccard_score(truth, decided, average="macro"),
+        "pixel_accuracy": reference.accuracy_score(truth, decided),
+    }
+    assert score_task(EDGES, target, prediction) == pytest.approx(expected)
+    assert score_task(EDGES, target, prediction[:, 0]) == pytest.approx(expected)
+    assert expected["ods_f1"] > expected["f1"] + 0.001
+
+
+def test_an_edge_metric_without_edges_is_not_defined() -> None:
+    nothing = np.zeros((2, 3, 3), dtype=np.int64)
+    assert np.isnan(score_task(EDGES, nothing, np.zeros((2, 1, 3, 3)))["ods_f1"])
+    assert score_task(EDGES, nothing, np.full((2, 1, 3, 3), 0.7))["f1"] == 0.0
+
+
 def test_dense_values_agree_with_scikit_learn_over_pixels(rng: np.random.Generator) -> None:
     target, prediction = make(DENSE_VALUES, rng)
     known = ~np.isnan(target)
@@ -197,9 +225,11 @@ def test_primary_metric_comes_first_and_can_be_named() -> None:
         "quadratic_kappa",
         "mean_average_precision",
         "rmse",
+        "ods_f1",
         "miou",
         "mae",
         "mean_angle",
+        "mae",
     ]
     named = TaskSpec(name="price", kind="regression", size=1, metric="r2")
     assert metrics_of(named) == ("r2", "rmse", "mae")

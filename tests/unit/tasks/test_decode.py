@@ -15,6 +15,12 @@ def test_binary_is_one_probability_a_row() -> None:
     torch.testing.assert_close(decode_output(spec, torch.tensor([[0.0], [100.0]])), torch.tensor([0.5, 1.0]))
 
 
+def test_binary_is_one_probability_a_pixel() -> None:
+    spec = TaskSpec(name="edges", kind="dense_binary", size=1)
+    found = decode_output(spec, torch.tensor([0.0, 100.0]).view(1, 1, 1, 2))
+    torch.testing.assert_close(found, torch.tensor([0.5, 1.0]).view(1, 1, 1, 2))
+
+
 def test_regression_is_in_the_users_units() -> None:
     spec = TaskSpec(name="colour", kind="regression", size=2, center=(100.0, 10.0), scale=(2.0, 5.0))
     torch.testing.assert_close(decode_output(spec, torch.tensor([[1.0, -2.0]])), torch.tensor([[102.0, 0.0]]))

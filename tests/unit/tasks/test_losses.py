@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from graftwork.core.records import TaskSpec
+from graftwork.core.records import TaskKind, TaskSpec
 from graftwork.tasks.losses import prior_loss, standardise, task_loss
 
-KINDS = ("binary", "multiclass", "ordinal", "multilabel", "regression", "dense_multiclass", "dense_regression", "dense_normals")
+KINDS = get_args(TaskKind)
 
 
 def spec_of(kind: str) -> TaskSpec:
-    size = {"binary": 1, "dense_normals": 3}.get(kind, 4)
-    scaled = {"center": (1.0,) * size, "scale": (2.0,) * size} if kind in ("regression", "dense_regression") else {}
+    size = {"binary": 1, "dense_binary": 1, "dense_normals": 3, "dense_offsets": 2}.get(kind, 4)
+    values = ("regression", "dense_regression", "dense_offsets")
+    scaled = {"center": (1.0,) * size, "scale": (2.0,) * size} if kind in values else {}
     return TaskSpec(name=kind, kind=kind, size=size, **scaled)
 
 
@@ -28,7 +30,7 @@ def example(kind: str, rows: int = 5, seed: int = 0) -> tuple[TaskSpec, Tensor, 
     spec = spec_of(kind)
     pixels = (3, 2) if spec.is_dense else ()
     output = torch.randn(rows, spec.num_outputs, *pixels, generator=generator)
-    if kind in ("binary", "multiclass", "ordinal", "dense_multiclass"):
+    if kind in ("binary", "multiclass", "ordinal", "dense_binary", "dense_multiclass"):
         target = torch.randint(0, max(spec.size, 2), (rows, *pixels), generator=generator)
     elif kind == "multilabel":
         target = torch.randint(0, 2, (rows, spec.size), generator=generator).float()
@@ -55,6 +57,15 @@ def test_values_by_hand() -> None:
     assert task_loss(spec, torch.zeros(1, 1), torch.tensor([[5.0]]), robust=True).item() == pytest.approx(1.5)
     opposite = torch.tensor([0.0, 0.0, 2.0]).view(1, 3, 1, 1)
     assert task_loss(spec_of("dense_normals"), -opposite, opposite).item() == pytest.approx(2.0)
+
+
+def test_both_classes_of_a_picture_weigh_the_same() -> None:
+    target = torch.tensor([[[1, 0, 0, 0, -1]], [[0, 0, 0, 0, 0]], [[-1, -1, -1, -1, -1]]])
+    output = torch.tensor([[[2.0, -1.0, -1.0, 5.0, 9.0]], [[0.0, 0.0, 0.0, 0.0, 0.0]], [[7.0, 7.0, 7.0, 7.0, 7.0]]]).unsqueeze(1)
+    below, above = math.log1p(math.exp(-1.0)), math.log1p(math.exp(5.0))
+    first = 0.5 * math.log1p(math.exp(-2.0)) + 0.5 * (below + below + above) / 3
+    second = 0.5 * math.log(2.0)  # no pixel of class 1: that half is empty
+    assert task_loss(spec_of("dense_binary"), output, target).item() == pytest.approx((first + second) / 2, rel=1e-6)
 
 
 def test_multilabel_and_multiclass_agree_with_torch() -> None:
@@ -112,7 +123,7 @@ def test_the_loss_is_the_mean_of_row_losses(kind: str, seed: int) -> None:
 
 @given(st.sampled_from(KINDS), st.integers(0, 1000))
 def test_the_prior_is_a_constant_that_no_constant_beats(kind: str, seed: int) -> None:
-    if kind in ("dense_regression", "dense_normals"):
+    if kind in ("dense_regression", "dense_normals", "dense_offsets"):
         return  # their prior is a scale, not the exact optimum
     spec, output, target = example(kind, rows=9, seed=seed)
     constant = output[:1].expand_as(output)

@@ -38,6 +38,20 @@ def test_flips_move_dense_targets_along() -> None:
         torch.testing.assert_close(found.targets["normals"][row], normals)
 
 
+def test_offsets_turn_round_when_flipped() -> None:
+    tasks = (TaskSpec(name="way", kind="dense_offsets", size=2), TaskSpec(name="edges", kind="dense_binary", size=1))
+    batch = batch_of()
+    way = torch.randn(12, 2, 16, 16, generator=torch.Generator().manual_seed(1))
+    batch = Batch(batch.inputs, {"way": way, "edges": batch.inputs["image"][..., 0].long() % 2}, {}, batch.rows, batch.rows * 0)
+    found = augment_batch(batch, "flip", tasks, seed=0, step=0)
+    turned = way.flip(-1) * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
+    moved = [not torch.equal(found.inputs["image"][row], batch.inputs["image"][row]) for row in range(12)]
+    assert {True, False} == set(moved)
+    for row, is_flipped in enumerate(moved):
+        torch.testing.assert_close(found.targets["way"][row], turned[row] if is_flipped else way[row])
+        assert torch.equal(found.targets["edges"][row], found.inputs["image"][row, ..., 0].long() % 2)
+
+
 def test_shifts_are_small_and_repeat_the_edge() -> None:
     batch = batch_of(rows=30)
     found = augment_batch(batch, "shift", (), seed=0, step=0).inputs["image"]

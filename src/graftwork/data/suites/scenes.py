@@ -1,9 +1,9 @@
 """Scenes: ray-cast rooms with bodies on the floor, generated in seconds; every hidden factor is known.
 
 A camera of random height and pitch looks at a floor, a back wall and one to four spheres, boxes, cylinders and cones. Pixel labels: semantic
-class, depth, surface normals. Colours are drawn independently of classes, so no task is a look-up of colours. Styles (textures, lights)
-change only the looks and can serve as domains. Labels of whole pictures: the kind of the body that covers most pixels, and the number of
-bodies in view.
+class, depth, surface normals, edges, and the way to the centre of the body, which tells bodies apart. Colours are drawn independently of
+classes, so no task is a look-up of colours. Styles (textures, lights) change only the looks and can serve as domains. Labels of whole
+pictures: the kind of the body that covers most pixels, and the number of bodies in view.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.data.suites.scene_geometry import BODIES
+from graftwork.data.suites.scene_labels import centre_offsets, occlusion_edges, picture_labels
 from graftwork.data.suites.scene_layout import MAX_BODIES, draw_layouts
 from graftwork.data.suites.scene_render import CLASSES, STYLES, render
 
@@ -31,6 +32,8 @@ TASKS: dict[str, TaskSpec] = {
     "semantic": TaskSpec(name="semantic", kind="dense_multiclass", size=len(CLASSES), classes=CLASSES),
     "depth": TaskSpec(name="depth", kind="dense_regression", size=1),
     "normals": TaskSpec(name="normals", kind="dense_normals", size=3),
+    "edges": TaskSpec(name="edges", kind="dense_binary", size=1),
+    "instances": TaskSpec(name="instances", kind="dense_offsets", size=2),
     "main_body": TaskSpec(name="main_body", kind="multiclass", size=len(BODIES), classes=tuple(BODIES)),
     "num_bodies": TaskSpec(
         name="num_bodies", kind="multiclass", size=MAX_BODIES, classes=tuple(map(str, range(1, MAX_BODIES + 1)))
@@ -83,10 +86,11 @@ def scenes(
     layout = draw_layouts(count, seeds.numpy("layout"), max_bodies)
     domain = seeds.numpy("style").integers(0, len(styles), size=count)
     made = render(layout, np.asarray(styles)[domain], size, seeds.numpy("noise"))
-    area = np.stack([(made["instance"] == 2 + slot).sum(axis=(1, 2)) for slot in range(MAX_BODIES)], axis=1)
-    made["main_body"] = np.take_along_axis(layout.kind, area.argmax(axis=1)[:, None], axis=1)[:, 0]
-    made["main_body"] = np.where(area.any(axis=1), made["main_body"], -1)
-    made["num_bodies"] = (area > 0).sum(axis=1) - 1  # -1, missing, where all bodies are out of view
+    made["main_body"], made["num_bodies"] = picture_labels(made["instance"], layout.kind)
+    if "edges" in tasks:
+        made["edges"] = occlusion_edges(made["instance"], made["depth"])
+    if "instances" in tasks:
+        made["instances"] = centre_offsets(made["instance"])
     bounds = np.cumsum([num_train, num_val, num_test])
     rows = np.arange(count)
     return Suite.of_arrays(

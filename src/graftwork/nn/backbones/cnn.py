@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 
-__all__ = ["ConvBackbone"]
+__all__ = ["ConvBackbone", "shrink_factor"]
 
 
 class ConvBackbone(Backbone):
@@ -32,7 +32,7 @@ class ConvBackbone(Backbone):
         self, image_size: int, *, channels: Sequence[int] = (32, 64, 128, 128), feature_map: bool = False, groups: int = 8
     ) -> None:
         super().__init__()
-        self.factor = _shrink_factor(image_size)
+        self.factor = shrink_factor(image_size)
         self.feature_map = feature_map
         first, second, third, last = channels
         self.stem = nn.Conv2d(3, first, 3, stride=1 if feature_map else 2, padding=1)
@@ -59,7 +59,7 @@ class ConvBackbone(Backbone):
         return torch.cat([first.mean(dim=(2, 3)), state.mean(dim=(2, 3)), state.amax(dim=(2, 3))], dim=1)
 
 
-def _shrink_factor(image_size: int) -> int:
+def shrink_factor(image_size: int) -> int:
     """Return how many pixels become one: a divisor of the size if there is one above 1, so that no edge is cut off."""
     most = max(1, image_size // 24)
     return next((factor for factor in range(most, 1, -1) if image_size % factor == 0), most)
