@@ -25,9 +25,32 @@ from graftwork.core.files import read_json, write_json
 __all__ = ["NAMES", "available", "machine", "main", "measure"]
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("startup", "training_loop", "gradient_balancing", "masked_attention", "merging", "prediction")
+NAMES = (
+    "startup",
+    "training_loop",
+    "gradient_balancing",
+    "masked_attention",
+    "moe",
+    "r_mtgb",
+    "merging",
+    "prediction",
+    "serving",
+)
 """In the order in which they run."""
-PACKAGES = ("graftwork", "numpy", "torch", "safetensors", "torchjd", "peft", "transformers", "onnxruntime", "mergekit")
+PACKAGES = (
+    "graftwork",
+    "numpy",
+    "torch",
+    "safetensors",
+    "torchjd",
+    "lightgbm",
+    "peft",
+    "transformers",
+    "onnxruntime",
+    "mergekit",
+    "fastapi",
+    "uvicorn",
+)
 
 
 def available() -> list[str]:

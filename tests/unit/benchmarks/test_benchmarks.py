@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as runner
-from benchmarks import _merging_work, masked_attention, merging, startup, training_loop
+from benchmarks import _merging_work, masked_attention, merging, moe, r_mtgb, startup, training_loop
 from benchmarks._one import collect
 from benchmarks._rows import KEYS, Row, check_row, summary, table
 from benchmarks._timing import take_turns
@@ -122,6 +122,23 @@ def test_the_mask_changes_what_attention_returns() -> None:
         torch.testing.assert_close(held, module(states))
     assert not torch.allclose(free[:, 0], held[:, 0])
     torch.testing.assert_close(free[:, 1], held[:, 1])
+
+
+@pytest.mark.slow
+def test_the_expert_layer_is_compared_with_equal_results() -> None:
+    rows = moe.rows(quick=True)
+    check_layout(rows, "moe")
+    assert [line["what"].rsplit(", ", 1)[1] for line in rows] == ["beside all experts", "beside plain Python"] * 2
+    assert all(line["details"]["largest_difference"] < 1e-5 for line in rows)
+
+
+@pytest.mark.slow
+def test_r_mtgb_grows_the_same_trees_as_lightgbm() -> None:
+    rows = r_mtgb.rows(quick=True)
+    check_layout(rows, "r_mtgb")
+    assert [line["target"] for line in rows] == [1.5, None]
+    assert all(line["details"]["largest_difference"] < 1e-6 for line in rows)
+    assert r_mtgb.largest_difference(500, 3, 2, 3) < 1e-6
 
 
 @pytest.mark.slow

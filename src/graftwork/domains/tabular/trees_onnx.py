@@ -1,4 +1,4 @@
-"""Boosted trees as one ONNX graph: the suite's inputs in, predictions in the user's units out, checked against LightGBM.
+"""Boosted trees as one ONNX graph: the suite's inputs in, predictions in the user's units out, checked against the trees.
 
 Written with the operator ``TreeEnsemble`` (ai.onnx.ml 5), which knows category sets. Thresholds are rounded down to float32: for
 float32 inputs ``x <= t`` then decides exactly as LightGBM's float64 threshold does.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +19,26 @@ from graftwork.core.files import write_bytes
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
-from graftwork.domains.tabular.boosting import Booster
 
-__all__ = ["TOLERANCE", "export_trees", "flatten_trees", "output_names"]
+__all__ = ["TOLERANCE", "TreeGroup", "export_trees", "flatten_trees", "output_names"]
 
 Array = NDArray[Any]
 TOLERANCE = 1e-4
-"""Largest difference to LightGBM: of probabilities, and of values in standard deviations of the target."""
+"""Largest difference to the learner: of probabilities, and of values in standard deviations of the target."""
 _LESS_OR_EQUAL, _MEMBER = 0, 6
 _SUM, _NO_TRANSFORM = 1, 0
 _OPSET, _ML_OPSET, _IR = 18, 5, 10
+
+
+class TreeGroup(Protocol):
+    """What is exported: the trees behind one output of a task, or all its classes."""
+
+    objective: str
+    """``regression``, ``binary`` (the sum is log odds) or ``multiclass``."""
+    num_classes: int
+
+    def trees(self) -> list[dict[str, Any]]:
+        """Return the trees as LightGBM dumps them; tree ``i`` adds to output ``i % num_classes``."""
 
 
 def _round_down(threshold: float) -> float:
@@ -91,7 +101,7 @@ def flatten_trees(trees: Sequence[Mapping[str, Any]], num_outputs: int) -> dict[
     return flat
 
 
-def _ensemble(onnx: Any, booster: Booster, output: str) -> Any:
+def _ensemble(onnx: Any, booster: TreeGroup, output: str) -> Any:
     flat = flatten_trees(booster.trees() or [{"tree_structure": {"leaf_value": 0.0}}], booster.num_classes)
 
     def tensor(name: str, values: list[Any], dtype: Any) -> Any:
@@ -120,7 +130,7 @@ def _ensemble(onnx: Any, booster: Booster, output: str) -> Any:
     )
 
 
-def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[Booster], output: str) -> list[Any]:
+def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[TreeGroup], output: str) -> list[Any]:
     """Return the nodes from ``features`` to the task's output."""
     make = onnx.helper.make_node
     raws = [f"raw_{index}_{number}" for number in range(len(group))]
@@ -143,15 +153,15 @@ def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[Booster],
 
 
 def export_trees(
-    boosters: Mapping[str, Sequence[Booster]], suite: Suite, path: Path, expected: Mapping[str, Array], rows: NDArray[np.int64]
+    boosters: Mapping[str, Sequence[TreeGroup]], suite: Suite, path: Path, expected: Mapping[str, Array], rows: NDArray[np.int64]
 ) -> float:
-    """Write one graph with an output per task and prove that ONNX Runtime computes what LightGBM does.
+    """Write one graph with an output per task and prove that ONNX Runtime computes what the learner does.
 
     Args:
         boosters: ``{task: boosters}``.
         suite: Its tasks and inputs.
         path: File to write; nothing is written if the check fails.
-        expected: LightGBM's predictions for ``rows``.
+        expected: The learner's predictions for ``rows``.
         rows: Rows of the suite.
 
     Returns:
@@ -193,7 +203,7 @@ def export_trees(
     difference = _difference(content, suite, names, expected, rows)
     if not difference <= TOLERANCE:
         raise GraftworkError(
-            f"The ONNX form of the trees differs from LightGBM by {difference:.2g}, more than {TOLERANCE:g}; no file was written."
+            f"The ONNX form of the trees differs from the trees by {difference:.2g}, more than {TOLERANCE:g}; no file was written."
         )
     write_bytes(path, content)
     return difference

@@ -1,0 +1,261 @@
+"""R-MTGB in the race of ``graftwork fit``: targets of one kind are the tasks of one ensemble. The method: :mod:`graftwork.domains.tabular.r_mtgb`.
+
+Rows are stacked target by target, each with the rows where it is labelled, so that a suite may have all targets on every row or one on each. Values of
+regression targets are standardised and share trees; binary targets, labels and targets of two classes share trees; targets of more classes share trees
+with those of the same classes. A group of one target is plain boosting. In the first fifth of the steps both common blocks are run, so that the race
+compares models that already have trees of their own. The iteration with the best validation loss counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import CheckpointError, DataError, FileFormatError
+from graftwork.core.files import hash_bytes, read_json, write_bytes, write_json
+from graftwork.core.records import Ledger, TaskSpec
+from graftwork.core.seeds import Seeds
+from graftwork.data.suite import labelled_rows
+from graftwork.domains.tabular.r_mtgb_forest import Blocks
+from graftwork.domains.tabular.r_mtgb_group import Member, TaskGroup
+from graftwork.domains.tabular.regression_tree import TreeShape
+from graftwork.domains.tabular.tree_tables import IndicatorTable
+from graftwork.domains.tabular.trees_onnx import export_trees, output_names
+from graftwork.evaluation.memory import current_rss_bytes
+from graftwork.interfaces.learner import Learner, LearnerContext
+
+__all__ = ["RMTGBLearner"]
+
+Array = NDArray[Any]
+FORMAT = "graftwork-r-mtgb-1"
+_LEAD = 0.2
+
+
+class RMTGBLearner(Learner):
+    """Robust multi-task gradient boosting over the targets of a table.
+
+    Args:
+        context: A table suite; ``max_steps`` sets the number of iterations. Overrides of the training loop do not apply to trees.
+        iterations_per_step: Iterations for each step of the horizon, on average.
+        shares: Shares of the iterations that the three blocks get; they add up to 1.
+        learning_rate: Shrinkage of each tree, above 0.
+        max_leaf_nodes: Most leaves of a tree, at least 2.
+        max_depth: Most splits on the way to a leaf.
+        patience: Steps without gain on the validation rows after which a group stops, in the last block.
+
+    Raises:
+        DataError: If the suite is no table, or a task is dense or has no training label.
+        ConfigError: If a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        context: LearnerContext,
+        *,
+        iterations_per_step: float = 3.0,
+        shares: Sequence[float] = (0.1, 0.4, 0.5),
+        learning_rate: float = 0.1,
+        max_leaf_nodes: int | None = 8,
+        max_depth: int | None = None,
+        patience: int = 15,
+    ) -> None:
+        super().__init__(context)
+        suite = context.suite
+        if suite.modality != "table":
+            raise DataError(f"R-MTGB needs a table; the suite {suite.name!r} is of modality {suite.modality!r}.")
+        total = max(3, round(iterations_per_step * context.max_steps))
+        first, second = round(shares[0] * total), round(shares[1] * total)
+        self._blocks = Blocks(first, second, total - first - second)
+        self._patience = round(patience * iterations_per_step)
+        self._shape = TreeShape(max_leaf_nodes, max_depth)
+        self._learning_rate = learning_rate
+        self._table = IndicatorTable(suite)
+        if not self._table.columns:
+            raise DataError(f"The suite {suite.name!r} has no feature column.")
+        members: dict[tuple[str, ...], list[Member]] = {}
+        for task in suite.tasks:
+            for member in _members(task, np.asarray(suite.targets[task.name])):
+                members.setdefault(member.key, []).append(member)
+        self._groups = [self._group(index, found) for index, found in enumerate(members.values())]
+        self._step = 0
+        self._wall = self._cpu = 0.0
+        self._peak = 0
+
+    def _group(self, index: int, members: list[Member]) -> TaskGroup:
+        suite = self.context.suite
+        blocks = self._blocks if len(members) > 1 else Blocks(0, 0, self._blocks.total)
+        return TaskGroup(
+            members,
+            self._table.matrix(suite.inputs),
+            suite.splits["train"],
+            suite.splits["val"],
+            blocks=blocks,
+            learning_rate=self._learning_rate,
+            shape=self._shape,
+            patience=self._patience,
+            seed=Seeds(self.context.seed).integer(f"group {index}"),
+        )
+
+    @property
+    def step(self) -> int:
+        """Number of finished steps."""
+        return self._step
+
+    def _iterations_at(self, step: int, blocks: Blocks) -> int:
+        """Return how many iterations are finished after ``step`` steps."""
+        early = blocks.shared + blocks.robust
+        lead = max(1, round(_LEAD * self.context.max_steps)) if early else 0
+        if step < lead:
+            return round(early * step / lead)
+        rest = max(1, self.context.max_steps - lead)
+        return early + round(blocks.specific * min(1.0, (step - lead) / rest))
+
+    def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
+        """Boost until ``step == until`` or no group gains any more."""
+        started, cpu = time.perf_counter(), time.process_time()
+        try:
+            while self._step < min(until, self.context.max_steps) and not all(group.is_done for group in self._groups):
+                for group in self._groups:
+                    group.advance_to(self._iterations_at(self._step + 1, group.blocks))
+                self._step += 1
+                if on_progress is not None:
+                    on_progress(self._step)
+        finally:
+            self._wall += time.perf_counter() - started
+            self._cpu += time.process_time() - cpu
+            self._peak = max(self._peak, current_rss_bytes())
+
+    def predict(
+        self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Return predictions of the best iterations so far."""
+        x = self._table.matrix(inputs if inputs is not None else self.context.suite.inputs, rows)
+        asked = {task.name: task for task in self.context.suite.tasks if tasks is None or task.name in tasks}
+        parts: dict[str, list[Array]] = {name: [] for name in asked}
+        for group in self._groups:
+            if any(member.task.name in asked for member in group.members):
+                for member, found in zip(group.members, group.predict(x), strict=True):
+                    if member.task.name in asked:
+                        parts[member.task.name].append(found)
+        return {name: _arrange(asked[name], found) for name, found in parts.items()}
+
+    def save(self, folder: Path) -> None:
+        """Write the trees as safetensors, and ``boosting.json`` last."""
+        from safetensors.numpy import save
+
+        folder = Path(folder)
+        content = save(
+            {f"{index}.{name}": array for index, group in enumerate(self._groups) for name, array in group.arrays().items()}
+        )
+        name = f"trees-{hash_bytes(content)[:20]}.safetensors"
+        write_bytes(folder / name, content)
+        state = [group.state() for group in self._groups]
+        values = {"step": self._step, "groups": state, "wall": self._wall, "cpu": self._cpu}
+        write_json(folder / "boosting.json", {"format": FORMAT, "owner": self._owner(), "file": name, **values})
+
+    def _owner(self) -> dict[str, Any]:
+        context = self.context
+        owner = {"plan": context.plan.name, "seed": context.seed, "tasks": list(context.suite.task_names)}
+        return {**owner, "rows": len(context.suite), "max_steps": context.max_steps}
+
+    def load(self, folder: Path) -> None:
+        """Restore :meth:`save`'s checkpoint."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        folder = Path(folder)
+        try:
+            stored = read_json(folder / "boosting.json")
+            if stored["format"] != FORMAT or stored["owner"] != self._owner():
+                raise CheckpointError(
+                    f"The checkpoint in {folder} belongs to {stored.get('owner')}, not to {self._owner()}. Remove it."
+                )
+            file = folder / Path(stored["file"]).name
+            content = file.read_bytes()
+            if not file.stem.endswith(hash_bytes(content)[:20]):
+                raise CheckpointError(f"{file} is damaged. Remove {folder} and run again.")
+            arrays = load(content)
+            for index, (group, state) in enumerate(zip(self._groups, stored["groups"], strict=True)):
+                prefix = f"{index}."
+                group.restore(
+                    state, {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+                )
+            self._step, self._wall, self._cpu = int(stored["step"]), float(stored["wall"]), float(stored["cpu"])
+        except (OSError, KeyError, ValueError, FileFormatError, SafetensorError) as error:
+            raise CheckpointError(f"There is no whole checkpoint of R-MTGB in {folder}: {error}.") from error
+
+    def ledger(self) -> Ledger:
+        """Return the costs so far; a split and each value of a leaf count as two numbers and as one, a task's weight as one."""
+        numbers = sum(group.count_numbers() for group in self._groups)
+        return Ledger(
+            parameters_total=numbers,
+            parameters_trained=numbers,
+            parameters_stored=numbers,
+            steps=self.step,
+            samples=self.step * len(self.context.suite.splits["train"]),
+            wall_seconds=self._wall,
+            cpu_seconds=self._cpu,
+            peak_rss_bytes=self._peak,
+        )
+
+    def export(self, folder: Path) -> None:
+        """Write ``model.safetensors``, ``config.json`` and the checked ``model.onnx``."""
+        from safetensors.numpy import save
+
+        folder, suite = Path(folder), self.context.suite
+        content = save(
+            {f"{index}.{name}": array for index, group in enumerate(self._groups) for name, array in group.arrays().items()}
+        )
+        write_bytes(folder / "model.safetensors", content)
+        dumped: dict[str, list[Any]] = {name: [] for name in suite.task_names}
+        weights: dict[str, list[float]] = {name: [] for name in suite.task_names}
+        for group in self._groups:
+            for member, trees, share in zip(group.members, group.dumps(self._table), group.task_weights(), strict=True):
+                dumped[member.task.name].append(trees)
+                weights[member.task.name].append(share)
+        rows = suite.splits["test"][:64] if len(suite.splits["test"]) else suite.splits["train"][:64]
+        difference = export_trees(dumped, suite, folder / "model.onnx", self.predict(rows), rows)
+        write_json(
+            folder / "config.json",
+            {
+                "learner": "r-mtgb",
+                "format": FORMAT,
+                "plan": self.context.plan.to_json(),
+                "tasks": [task.to_json() for task in suite.tasks],
+                "outputs": output_names(suite),
+                "input_sizes": dict(suite.input_sizes),
+                "groups": [{"tasks": [member.task.name for member in group.members], **group.state()} for group in self._groups],
+                "columns": self._table.columns,
+                "task_weights": weights,
+                "onnx_max_difference": difference,
+            },
+        )
+
+
+def _members(task: TaskSpec, target: Array) -> list[Member]:
+    """Return the parts of a task that are boosted, one per value of a vector target and per label."""
+    if task.is_dense:
+        raise DataError(f"R-MTGB cannot learn the dense task {task.name!r}.")
+    if task.kind in ("regression", "multilabel"):
+        kind = "squared_error" if task.kind == "regression" else "binary"
+        return [Member(task, target[:, column], (kind,), column) for column in range(target.shape[1])]
+    known = labelled_rows(target)
+    values = np.where(known, target, np.nan).astype(np.float64)
+    if task.kind == "binary" or task.size == 2:
+        return [Member(task, values, ("binary",))]
+    return [Member(task, values, ("softmax", str(task.size), *(task.classes or (task.name,))))]
+
+
+def _arrange(task: TaskSpec, parts: list[Array]) -> Array:
+    """Return a task's parts ``[N, 1]`` or ``[N, C]`` as ``Learner.predict`` lays them out."""
+    values = np.concatenate(parts, axis=1)
+    if task.kind == "binary":
+        return values[:, 0].astype(np.float32)
+    if task.kind in ("multiclass", "ordinal") and task.size == 2:
+        values = np.concatenate([1.0 - values, values], axis=1)
+    return values.astype(np.float32)
