@@ -8,6 +8,8 @@ How the hardest systems fit:
   its balance losses leave through ``pop_auxiliary_loss``. TaskExpert's memory lives within one ``decode`` call, never in a buffer.
 - ESMM's second output is a product of two heads: ``decode`` computes both towers whenever the product is asked, which is allowed: what
   is not *needed* is not computed. R-MTGB is no ``nn.Module`` at all: it enters the race as a ``Learner``, one floor up.
+- Modular vision models train on batches of several data sets, each task on the rows that have its labels: ``begin_batch`` shows the
+  whole training batch before it is encoded. What is asked without it is computed for every row.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
+
+from graftwork.core.batch import Batch
 
 __all__ = ["SharedModel"]
 
@@ -34,6 +38,9 @@ class SharedModel(nn.Module, ABC):
     has_shared_representation: bool = True
     task_names: tuple[str, ...]
     """Set by the constructor."""
+
+    def begin_batch(self, batch: Batch) -> None:
+        """Be shown a training batch before its inputs are encoded; models that run each task on its own rows override this."""
 
     @abstractmethod
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
-from graftwork.nn.backbones.vit import ViTBackbone
+from graftwork.nn.backbones.cnn import ConvBackbone
+from graftwork.nn.backbones.vit import ViTBackbone, scratch_vit, vit_from
 
 
 @pytest.fixture
@@ -47,3 +48,43 @@ def test_a_patch_is_read_at_its_place() -> None:
 def test_a_picture_must_divide_into_patches() -> None:
     with pytest.raises(ConfigError, match="multiple of `patch`; got 30 and 4"):
         ViTBackbone(30)
+    with pytest.raises(ConfigError, match="`working_size` must be a multiple of `patch`; got 18 and 4"):
+        ViTBackbone(32, working_size=18)
+
+
+def test_large_pictures_are_averaged_by_area() -> None:
+    """6 pixels to 4: each of the new pixels covers one and a half of the old ones, down and across."""
+    torch.manual_seed(0)
+    large, small = (
+        ViTBackbone(6, patch=2, width=8, depth=0, num_heads=2, working_size=4),
+        ViTBackbone(4, patch=2, width=8, depth=0, num_heads=2),
+    )
+    small.load_state_dict(large.state_dict())
+    picture = torch.randint(0, 256, (1, 6, 6, 3), dtype=torch.uint8)
+    share = torch.tensor(
+        [[2 / 3, 1 / 3, 0, 0, 0, 0], [0, 1 / 3, 2 / 3, 0, 0, 0], [0, 0, 0, 2 / 3, 1 / 3, 0], [0, 0, 0, 0, 1 / 3, 2 / 3]]
+    )
+    wanted = torch.einsum("ih,jw,bhwc->bijc", share, share, picture.float())
+    torch.testing.assert_close(large({"image": picture}), small({"image": wanted}), atol=1e-5, rtol=1e-4)
+
+
+def test_a_working_size_above_the_picture_changes_nothing() -> None:
+    assert ViTBackbone(16, working_size=48).shrink is None
+
+
+@pytest.mark.parametrize(("size", "patch"), [(8, 1), (28, 3), (32, 4), (48, 6), (72, 6), (225, 6)])
+def test_any_picture_becomes_eight_by_eight_patches(size: int, patch: int) -> None:
+    made = scratch_vit({"image_size": size}, width=8, depth=1, num_heads=2)
+    assert made.feature_shape.extent == (8, 8)
+    assert made.patches.kernel_size == (patch, patch)
+    assert made({"image": torch.zeros(1, size, size, 3, dtype=torch.uint8)}).shape == (1, 8, 8, 8)
+
+
+def test_a_transformer_is_taken_and_anything_else_replaced() -> None:
+    made = ViTBackbone(16, width=8, depth=1, num_heads=2)
+    assert vit_from(lambda: made, {"image_size": 16}) is made
+    assert vit_from(lambda: ConvBackbone(16), {"image_size": 16}, width=16, depth=1, num_heads=2).width == 16
+    with pytest.raises(ConfigError, match="reads pictures"):
+        vit_from(None, {"num_numeric": 3})
+    with pytest.raises(ConfigError, match="at least 8 pixels; got 7"):
+        scratch_vit({"image_size": 7})

@@ -1,12 +1,13 @@
 """The own vision transformer for small pictures: patches, learned positions, pre-norm blocks.
 
 Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929 (section 3.1). Departures: no class token (heads pool or
-read the map); positions are learned for one picture size.
+read the map); positions are learned for one picture size; larger pictures can be averaged down to a working size first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,11 @@ from graftwork.core.errors import ConfigError
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.nn.attention import AttentionBlock
 
-__all__ = ["ViTBackbone"]
+__all__ = ["LARGEST_WORKING_SIZE", "ViTBackbone", "scratch_vit", "vit_from"]
+
+LARGEST_WORKING_SIZE = 48
+"""Pixels to which :func:`scratch_vit` averages larger pictures: attention over more than 64 small patches is slow on a CPU."""
+_SIDE = 8
 
 
 class ViTBackbone(Backbone):
@@ -33,9 +38,11 @@ class ViTBackbone(Backbone):
         hidden: Hidden width of the feed-forward networks; None takes ``4 * width``.
         dropout: Probability of dropping an attention weight or a hidden unit.
         feature_map: Return a map (for dense tasks) in place of tokens.
+        working_size: Larger pictures are averaged down to this height and width (by area, any ratio) before they are cut into patches; None keeps
+            them as they are.
 
     Raises:
-        ConfigError: If the picture does not divide into patches.
+        ConfigError: If the picture that is cut does not divide into patches.
     """
 
     def __init__(
@@ -49,11 +56,16 @@ class ViTBackbone(Backbone):
         hidden: int | None = None,
         dropout: float = 0.0,
         feature_map: bool = False,
+        working_size: int | None = None,
     ) -> None:
         super().__init__()
-        if image_size % patch:
-            raise ConfigError(f"`image_size` must be a multiple of `patch`; got {image_size} and {patch}.")
-        self.side = image_size // patch
+        size = image_size if working_size is None else min(image_size, working_size)
+        if size < patch or size % patch:
+            name = "image_size" if size == image_size else "working_size"
+            raise ConfigError(f"`{name}` must be a multiple of `patch`; got {size} and {patch}.")
+        self.register_buffer("shrink", _area_average(image_size, size) if size < image_size else None, persistent=False)
+        self.shrink: Tensor | None
+        self.side = size // patch
         self.width, self.feature_map = width, feature_map
         hidden = 4 * width if hidden is None else hidden
         self.patches = nn.Conv2d(3, width, patch, stride=patch)
@@ -68,6 +80,8 @@ class ViTBackbone(Backbone):
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return patches with their positions, ``[B, length, width]``."""
         picture = inputs["image"].permute(0, 3, 1, 2).to(self.patches.weight.dtype)
+        if self.shrink is not None:
+            picture = self.shrink @ picture @ self.shrink.T
         return self.patches(picture / 127.5 - 1.0).flatten(2).transpose(1, 2) + self.positions
 
     def finish(self, tokens: Tensor) -> Tensor:
@@ -89,3 +103,51 @@ class ViTBackbone(Backbone):
         for block in self.blocks:
             tokens = block(tokens)
         return self.finish(tokens)
+
+
+def scratch_vit(input_sizes: Mapping[str, Any], *, feature_map: bool = True, **settings: Any) -> ViTBackbone:
+    """Return a transformer of 8 x 8 patches for pictures of any size, which are averaged down to at most 48 pixels.
+
+    Args:
+        input_sizes: ``image_size`` of the suite, at least 8 pixels.
+        feature_map: See :class:`ViTBackbone`.
+        settings: Further arguments of :class:`ViTBackbone`, except sizes and patch.
+
+    Raises:
+        ConfigError: If the suite has no pictures, or they are too small.
+    """
+    if "image_size" not in input_sizes:
+        raise ConfigError(
+            f"A vision transformer reads pictures, and these inputs have no input_sizes['image_size']: {dict(input_sizes)}. "
+            "Choose another plan for this data."
+        )
+    image_size = int(input_sizes["image_size"])
+    patch = min(image_size, LARGEST_WORKING_SIZE) // _SIDE
+    if patch < 1:
+        raise ConfigError(f"`image_size` must be at least {_SIDE} pixels; got {image_size}.")
+    return ViTBackbone(image_size, patch=patch, working_size=patch * _SIDE, feature_map=feature_map, **settings)
+
+
+def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[str, Any], **settings: Any) -> ViTBackbone:
+    """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`, else a fresh one for the suite's pictures.
+
+    For sharing operators that put layers of their own into the blocks of a transformer: a plan from scratch hands them a convolutional net.
+
+    Args:
+        make_backbone: As sharing operators get it; None always builds.
+        input_sizes: See :func:`scratch_vit`.
+        settings: See :func:`scratch_vit`; not used if a transformer is handed over.
+
+    Raises:
+        ConfigError: If the suite has no pictures, or they are too small.
+    """
+    backbone = None if make_backbone is None else make_backbone()
+    return backbone if isinstance(backbone, ViTBackbone) else scratch_vit(input_sizes, **settings)
+
+
+def _area_average(size_in: int, size_out: int) -> Tensor:
+    """Return ``[size_out, size_in]``: how much of each pixel lies in each of ``size_out`` equal parts of the side; rows sum to one."""
+    edges = torch.arange(size_out + 1, dtype=torch.float64) * size_in / size_out
+    pixels = torch.arange(size_in, dtype=torch.float64)
+    shared = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return (shared.clamp(min=0) * size_out / size_in).float()
