@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from graftwork.data.ingest import open_suite
     from graftwork.data.suite import Suite
     from graftwork.serving.predict import Predictor
+    from graftwork.serving.serve import serve
+    from graftwork.workflows.compare import CompareRun, compare
     from graftwork.workflows.estimator import MultiTaskEstimator
     from graftwork.workflows.fit import FitRun, fit
     from graftwork.workflows.merge import merge
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Card": "core.cards",
+    "CompareRun": "workflows.compare",
     "Component": "core.records",
     "FitRun": "workflows.fit",
     "MultiTaskEstimator": "workflows.estimator",
@@ -34,16 +37,19 @@ _HOMES = {
     "Predictor": "serving.predict",
     "Suite": "data.suite",
     "TaskSpec": "core.records",
+    "compare": "workflows.compare",
     "find_cards": "core.cards",
     "fit": "workflows.fit",
     "load_cards": "core.cards",
     "merge": "workflows.merge",
     "open_suite": "data.ingest",
     "reproduce": "workflows.reproduce",
+    "serve": "serving.serve",
 }
 
 __all__ = [
     "Card",
+    "CompareRun",
     "Component",
     "FitRun",
     "MultiTaskEstimator",
@@ -52,12 +58,14 @@ __all__ = [
     "Suite",
     "TaskSpec",
     "__version__",
+    "compare",
     "find_cards",
     "fit",
     "load_cards",
     "merge",
     "open_suite",
     "reproduce",
+    "serve",
 ]
 
 

@@ -18,7 +18,7 @@ from graftwork.cli.common import VerbParser, did_you_mean
 
 __all__ = ["find_verbs", "main"]
 
-_ORDER = ("fit", "predict", "validate", "systems", "show", "reproduce", "merge", "data", "backbones", "new")
+_ORDER = ("fit", "compare", "predict", "serve", "validate", "systems", "show", "reproduce", "merge", "data", "backbones", "new")
 _FOOTER = """Run without a source, `graftwork fit` shows what it does on an embedded demo suite in about five minutes.
 `graftwork VERB --help` explains a verb with examples."""
 

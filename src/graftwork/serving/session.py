@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,14 +89,30 @@ class OnnxModel:
         if key not in self._sessions:
             if not has("onnx"):  # without the package every head is computed; the answer is the same
                 return self._full
-            import onnx
-
-            from graftwork.training.onnx_graph import keep_outputs
-
-            model = onnx.load(str(self.path))
-            keep_outputs(model, [self.outputs[task] for task in key])
-            self._sessions[key] = self._open(model.SerializeToString())
+            self._sessions[key] = self._cut(key)
         return self._sessions[key]
+
+    def _cut(self, tasks: Sequence[str]) -> Any:
+        import onnx
+
+        from graftwork.training.onnx_graph import keep_outputs
+
+        model = onnx.load(str(self.path))
+        keep_outputs(model, [self.outputs[task] for task in tasks])
+        return self._open(model.SerializeToString())
+
+    def only(self, tasks: Sequence[str]) -> Self:
+        """Return a model of ``tasks`` alone, whose memory is free again when it goes; this one if they are all tasks.
+
+        :meth:`session` keeps the graph of every set of tasks that was ever asked, which a server must not.
+        """
+        if set(tasks) == set(self.outputs) or not has("onnx"):
+            return self
+        part = copy.copy(self)
+        part._full = self._cut(tasks)
+        part._sessions, part._calls = {}, {}
+        part.outputs = {task: self.outputs[task] for task in tasks}
+        return part
 
     def run(self, inputs: Mapping[str, Array], tasks: Sequence[str]) -> dict[str, Array]:
         """Return ``{task: predictions}`` for one batch.

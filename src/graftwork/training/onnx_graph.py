@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.optional import require
 
-__all__ = ["fold_batch_free_shapes", "keep_outputs", "rename_outputs", "strip_origins"]
+__all__ = ["fold_batch_free_shapes", "keep_outputs", "live_nodes", "rename_outputs", "strip_origins"]
 
 Array = NDArray[Any]
 
@@ -37,14 +37,25 @@ def _reads(node: Any) -> Iterator[str]:
         yield from (output.name for output in graph.output)
 
 
-def _drop_dead(graph: Any) -> None:
-    live = {output.name for output in graph.output}
+def live_nodes(graph: Any, names: Iterable[str]) -> list[Any]:
+    """Return the nodes that the values ``names`` need, in order."""
+    return _live(graph, set(names))
+
+
+def _live(graph: Any, live: set[str]) -> list[Any]:
+    """Return the nodes that the values ``live`` need, and add everything that these nodes read to ``live``."""
     kept = []
     for node in reversed(graph.node):
         if any(name in live for name in node.output):
             kept.append(node)
             live.update(_reads(node))
     kept.reverse()
+    return kept
+
+
+def _drop_dead(graph: Any) -> None:
+    live = {output.name for output in graph.output}
+    kept = _live(graph, live)
     weights = [weight for weight in graph.initializer if weight.name in live]
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from graftwork.core.records import TaskSpec
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.training.export import export_onnx
+
+if str(Path(__file__).parent) not in sys.path:  # for run_builder
+    sys.path.insert(0, str(Path(__file__).parent))
 
 
 class TwoLayer(SharedModel):

@@ -1,0 +1,56 @@
+"""``graftwork serve``: the model of a run behind HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "serve"
+HELP = "answer requests over HTTP with the model of a run, and show a page to try it"
+EXAMPLES = """examples:
+  graftwork serve runs/emoji-20260101-120000
+  graftwork serve runs/houses --port 8080 --max-batch 256 --max-wait-ms 5
+  GRAFTWORK_TOKEN=secret graftwork serve runs/houses --host 0.0.0.0
+  curl http://127.0.0.1:8000/predict -H 'Content-Type: application/json' -d '{"rows": [{"area": 120, "city": "Rome"}], "tasks": ["price"]}'
+  curl http://127.0.0.1:8000/predict -F images=@picture.png -F tasks=category,ink
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's flags; limits that are not given keep their defaults."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--token", help="what clients must send as Authorization: Bearer TOKEN (default: $GRAFTWORK_TOKEN, or no token)"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime for each session (default: all cores)")
+    limits = parser.add_argument_group("batches and limits")
+    limits.add_argument("--max-batch", metavar="ROWS", type=int, help="rows that run together (default: 64)")
+    limits.add_argument("--max-wait-ms", metavar="MS", type=float, help="how long a request waits for others (default: 2)")
+    limits.add_argument("--max-rows", metavar="ROWS", type=int, help="rows of one request (default: 1000)")
+    limits.add_argument("--max-body-bytes", metavar="BYTES", type=int, help="size of one request (default: 16777216)")
+    limits.add_argument("--max-pixels", metavar="N", type=int, help="pixels of one request's pictures (default: 64000000)")
+    limits.add_argument("--max-queue", metavar="N", type=int, help="requests in work at once (default: 1024)")
+    limits.add_argument("--max-lanes", metavar="N", type=int, help="sets of tasks whose sessions stay open (default: 32)")
+    limits.add_argument("--timeout", metavar="SECONDS", type=float, help="time for one request (default: 30)")
+    limits.add_argument("--stop-timeout", metavar="SECONDS", type=float, help="time to finish when stopping (default: 30)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from graftwork.serving.limits import ServeLimits
+    from graftwork.serving.serve import serve
+
+    limits = {name: getattr(args, name) for name in ServeLimits.__dataclass_fields__ if getattr(args, name) is not None}
+
+    def ready(address: str) -> None:
+        print(
+            f"{args.run} answers at {address} (try it there; API: {address}/docs). Stop with Ctrl-C.", file=sys.stderr, flush=True
+        )
+
+    serve(args.run, host=args.host, port=args.port, token=args.token, threads=args.threads, on_ready=ready, **limits)
+    return 0

@@ -1,0 +1,247 @@
+"""The HTTP side of a server: ``/predict``, ``/model``, ``/health``, ``/metrics``, a page to try the model, and the schema. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.resources
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from graftwork import __version__
+from graftwork.data.names import short_list
+from graftwork.serving.asking import Ask, parse_json, read_options
+from graftwork.serving.describing import answer_schema, describe, error_schema, request_bodies
+from graftwork.serving.engine import Engine
+from graftwork.serving.guard import Guard, refusal_headers
+from graftwork.serving.problems import Problem, RequestError
+
+__all__ = ["create_app"]
+
+PATHS = ("/", "/docs", "/health", "/metrics", "/model", "/openapi.json", "/predict")
+_PAGES = {"/": "try.html", "/docs": "docs.html"}
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+_ASSETS = ("page.css", "shared.js", "try.js", "pixels.js", "docs.js")
+
+
+def create_app(engine: Engine, *, token: str | None = None) -> Any:
+    """Return the ASGI application that serves an engine.
+
+    Args:
+        engine: The model; close it when the server has stopped.
+        token: What clients must send as ``Authorization: Bearer``; None lets everybody in. The empty page and ``/health`` stay open.
+    """
+
+    app = FastAPI(
+        title=f"graftwork: {engine.predictor.folder.resolve().name}",
+        version=__version__,
+        description=f"Predicts {', '.join(engine.tasks)} from one {engine.predictor.kind} or many.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    _add_errors(app)
+    _add_pages(app)
+    _add_answers(app, engine, bool(token))
+    assets = {f"/assets/{name}" for name in _ASSETS}
+    return Guard(
+        app,
+        metrics=engine.metrics,
+        paths=frozenset(PATHS),
+        open_paths=frozenset({*_PAGES, *assets, "/health"}),
+        max_body_bytes=engine.limits.max_body_bytes,
+        token=token,
+    )
+
+
+def _add_errors(app: FastAPI) -> None:
+    async def refuse(_: Request, refusal: Any) -> Response:
+        return _json(refusal.json(), status=refusal.status, headers=refusal_headers(refusal))
+
+    async def http_error(request: Request, error: Any) -> Response:
+        allowed = {404: f"one of {', '.join(PATHS)}", 405: f"the methods {(error.headers or {}).get('Allow', '')}"}
+        message = {404: "There is nothing here.", 405: "This path does not take the method."}.get(
+            error.status_code, str(error.detail)
+        )
+        given = {404: request.url.path, 405: request.method}.get(error.status_code)
+        refusal = RequestError(error.status_code, message, Problem("", given, allowed.get(error.status_code, "see /docs")))
+        return _json(refusal.json(), status=error.status_code, headers=error.headers)
+
+    async def failed(_: Request, error: Exception) -> Response:
+        return _json({"error": f"The server failed ({type(error).__name__}). Its log says more.", "problems": []}, status=500)
+
+    app.add_exception_handler(RequestError, refuse)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(Exception, failed)
+
+
+def _add_pages(app: FastAPI) -> None:
+    folder = importlib.resources.files("graftwork.serving") / "page"
+
+    def add(path: str, name: str) -> None:
+        content = (folder / name).read_bytes()
+        kind = _KINDS[name.rpartition(".")[2]]
+
+        async def page() -> Response:
+            return Response(content, media_type=f"{kind}; charset=utf-8")
+
+        app.get(path, include_in_schema=False)(page)
+
+    for path, name in _PAGES.items():
+        add(path, name)
+    for name in _ASSETS:
+        add(f"/assets/{name}", name)
+
+
+def _add_answers(app: FastAPI, engine: Engine, needs_token: bool) -> None:
+    error = {"content": {"application/json": {"schema": error_schema()}}}
+    words = {
+        400: "The body is not what its content type says",
+        408: "The body came too slowly",
+        413: "The body, or its pictures, are too large",
+        415: "Wrong content type",
+        422: "Rows or options are wrong; every fault is listed",
+        503: "Too many requests in work, or the server is stopping",
+        504: "No answer in time",
+    }
+    locked: dict[int | str, dict[str, Any]] = (
+        {401: {"description": "The token is missing or wrong", **error}} if needs_token else {}
+    )
+    errors: dict[int | str, dict[str, Any]] = {status: {"description": text, **error} for status, text in words.items()}
+    description = describe(engine)
+
+    @app.get("/health", summary="Whether the server answers", responses={200: _answer({"type": "object"})})
+    async def health() -> Response:
+        return _json({"status": "ok", "requests_waiting": engine.batcher.num_waiting})
+
+    @app.get(
+        "/model", summary="Inputs, tasks, limits, costs and controls", responses={200: _answer({"type": "object"}), **locked}
+    )
+    async def model() -> Response:
+        return _json(description)
+
+    text = {"description": "OK", "content": {CONTENT_TYPE_LATEST.partition(";")[0]: {"schema": {"type": "string"}}}}
+
+    @app.get("/metrics", summary="Counts and times for Prometheus", response_class=Response, responses={200: text, **locked})
+    async def metrics() -> Response:
+        return Response(engine.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    @app.post(
+        "/predict",
+        summary="Predict rows, texts or pictures",
+        openapi_extra={"requestBody": request_bodies(engine)},
+        responses={200: _answer(answer_schema(engine)), **errors, **locked},
+    )
+    async def predict(request: Request) -> Response:
+        return await _predict(engine, request)
+
+    if needs_token:
+        _announce_token(app)
+
+
+def _announce_token(app: FastAPI) -> None:
+    """Let the schema say that a token is needed."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        schema = plain()
+        schema.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                operation["security"] = [] if path == "/health" else [{"token": []}]
+        return schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _answer(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"description": "OK", "content": {"application/json": {"schema": schema}}}
+
+
+def _json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(content), status_code=status, headers=dict(headers or {}), media_type="application/json")
+
+
+async def _predict(engine: Engine, request: Request) -> Response:
+    started = time.perf_counter()
+    limits = engine.limits
+    if engine.requests_in_work >= limits.max_queue:
+        problem = Problem(
+            "", f"{engine.requests_in_work} requests in work", f"at most {limits.max_queue}; ask again a little later"
+        )
+        raise RequestError(503, "The server has too much to do.", problem, retry_after=1)
+    with engine.at_work():
+        try:
+            async with asyncio.timeout(limits.timeout):
+                content = await _read(engine, request)
+        except TimeoutError as error:
+            raise RequestError(
+                408, "The request came too slowly.", Problem("", None, f"a whole body in {limits.timeout:g} s")
+            ) from error
+        except ClientDisconnect:
+            return Response(status_code=400)
+        ask, rows = _understand(engine, content)
+        try:
+            async with asyncio.timeout(max(0.0, limits.timeout - (time.perf_counter() - started))):
+                body = await engine.answer(ask, await engine.finish_rows(rows), started=started)
+        except TimeoutError as error:
+            problem = Problem("", None, f"an answer in {limits.timeout:g} s; send fewer rows at once, or ask again later")
+            raise RequestError(504, "The model did not answer in time.", problem, retry_after=1) from error
+    return Response(body, media_type="application/json")
+
+
+async def _read(engine: Engine, request: Request) -> Any:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return parse_json(await request.body())
+    if kind == "multipart/form-data" and engine.predictor.kind == "image":
+        return await _read_form(engine, request)
+    allowed = "application/json" + (" or multipart/form-data" if engine.predictor.kind == "image" else "")
+    raise RequestError(415, "The content type is not one that this model reads.", Problem("Content-Type", kind or None, allowed))
+
+
+async def _read_form(engine: Engine, request: Request) -> dict[str, Any]:
+    """Return an upload in the form of a JSON request, with bytes for pictures."""
+    try:
+        async with request.form(max_files=engine.limits.max_rows, max_fields=1_000) as form:
+            content: dict[str, Any] = {}
+            for name, value in form.multi_items():
+                item = await value.read() if isinstance(value, UploadFile) else value
+                content.setdefault(name, []).append(item)
+    except (ValueError, LookupError, AssertionError) as error:
+        problem = Problem("", f"{type(error).__name__}: {error}", "multipart/form-data with the pictures under images")
+        raise RequestError(400, "The form cannot be read.", problem) from error
+    if "tasks" in content:
+        parts = [[item] if item in engine.specs or not isinstance(item, str) else item.split(",") for item in content["tasks"]]
+        content["tasks"] = [name.strip() if isinstance(name, str) else name for part in parts for name in part]
+    for name in set(content) - {"tasks", "images"}:
+        value = content[name][-1]
+        with contextlib.suppress(RequestError):  # what is no JSON stays text, and is refused as such
+            value = parse_json(value.encode("utf-8", "replace")) if isinstance(value, str) else value
+        content[name] = value
+    return content
+
+
+def _understand(engine: Engine, content: Any) -> tuple[Ask, list[Any]]:
+    """Return what is asked and the checked rows.
+
+    Raises:
+        RequestError: With status 422, listing every fault.
+    """
+    keys = engine.reader.keys
+    if not isinstance(content, dict):
+        raise RequestError(422, "The request is not an object.", Problem("", content, f"an object with {short_list(keys)}"))
+    problems: list[Problem] = []
+    ask = read_options(content, engine.tasks, rows=keys, smallest_budget=engine.smallest_budget, problems=problems)
+    rows = engine.reader.read(content, problems)
+    if problems:
+        count = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
+        raise RequestError(422, f"The request has {count}.", *problems[:20])
+    return ask, rows

@@ -1,0 +1,168 @@
+"""What a server says about its model: the description that the page builds its form from, and the schema of requests and answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graftwork.serving.asking import least_shown
+from graftwork.serving.engine import Engine
+
+__all__ = ["answer_schema", "describe", "error_schema", "request_bodies"]
+
+Schema = dict[str, Any]
+
+
+def describe(engine: Engine) -> dict[str, Any]:
+    """Return name, inputs, tasks, limits, costs and controls of the model."""
+    limits = engine.limits
+    costs = engine.costs
+    controls = None
+    if engine.controls is not None and engine.smallest_budget is not None:
+        shares = sorted({round(engine.controls.share(item), 4) for item in engine.controls.configurations})
+        controls = {"smallest_budget": least_shown(engine.smallest_budget), "shares": shares}
+    return {
+        "name": engine.predictor.folder.resolve().name,
+        "kind": engine.predictor.kind,
+        "inputs": engine.reader.inputs(),
+        "keys": list(engine.reader.keys),
+        "tasks": [
+            {
+                "name": spec.name,
+                "kind": spec.kind,
+                "size": spec.size,
+                "classes": list(spec.classes),
+                "columns": list(spec.columns),
+            }
+            for spec in engine.specs.values()
+        ],
+        "limits": {
+            "max_rows": limits.max_rows,
+            "max_body_bytes": limits.max_body_bytes,
+            "max_batch": limits.max_batch,
+            "timeout_seconds": limits.timeout,
+        },
+        "cost": {"full_flops": costs.total, "shares": {task: round(costs.share([task]), 4) for task in engine.tasks}}
+        if costs
+        else None,
+        "controls": controls,
+    }
+
+
+def request_bodies(engine: Engine) -> Schema:
+    """Return the OpenAPI request body of ``/predict``."""
+    limits = engine.limits
+    options = _options(engine)
+    variants = []
+    for key, item in engine.reader.item_schemas().items():
+        rows = {"type": "array", "minItems": 1, "maxItems": limits.max_rows, "items": item}
+        variants.append(
+            {"type": "object", "required": [key], "properties": {key: rows, **options}, "additionalProperties": False}
+        )
+    content: Schema = {"application/json": {"schema": variants[0] if len(variants) == 1 else {"oneOf": variants}}}
+    if engine.predictor.kind == "image":
+        content["multipart/form-data"] = {"schema": _form(options, limits.max_rows)}
+    return {"required": True, "content": content}
+
+
+def _options(engine: Engine) -> Schema:
+    options: Schema = {
+        "tasks": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "string", "enum": list(engine.tasks)},
+            "description": "What to compute; all tasks by default. What is not asked is not computed.",
+        },
+        "probabilities": {"type": "boolean", "description": "Whether to add the probability of every class."},
+    }
+    if engine.smallest_budget is not None:
+        weight = {"type": "number", "minimum": 0, "maximum": 1e300}
+        options["budget"] = {
+            "type": "number",
+            "minimum": least_shown(engine.smallest_budget),
+            "maximum": 1,
+            "description": "Largest share of the full model's cost.",
+        }
+        options["importance"] = {
+            "type": "object",
+            "properties": dict.fromkeys(engine.tasks, weight),
+            "additionalProperties": False,
+            "description": "Weight of each task, 1 by default; more never means a narrower decoder.",
+        }
+    return options
+
+
+def _form(options: Schema, max_rows: int) -> Schema:
+    """Return the form of an upload; everything but the pictures is text in it."""
+    fields: Schema = {
+        "images": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": max_rows,
+            "items": {"type": "string", "format": "binary"},
+        },
+        "probabilities": {"type": "string", "enum": ["true", "false"]},
+        "tasks": options["tasks"],
+    }
+    if "budget" in options:
+        fields["budget"] = options["budget"]
+        fields["importance"] = {
+            "type": "string",
+            "format": "importance-json",
+            "description": "The object of the JSON form, as text.",
+        }
+    return {"type": "object", "required": ["images"], "properties": fields, "additionalProperties": False}
+
+
+def answer_schema(engine: Engine) -> Schema:
+    """Return the schema of an answer of ``/predict``."""
+    number, name = {"type": ["number", "null"]}, {"type": "string"}
+    numbers = {"type": "object", "additionalProperties": number}
+    pixels = {"type": "array", "items": {"type": "array", "items": number}}
+    prediction = {
+        "type": "object",
+        "properties": {
+            "value": {"type": ["string", "number", "array", "null"], "description": "Class, number, or labels from 0.5 on."},
+            "probability": {**number, "description": "Of the class in value."},
+            "probabilities": {**numbers, "description": "By class or label."},
+            "values": {**numbers, "description": "By column, if a task predicts several numbers."},
+            "map": {**pixels, "description": "One number per pixel, by row: class numbers, probabilities or values."},
+            "maps": {"type": "array", "items": pixels},
+            "classes": {"type": "array", "items": name},
+        },
+        "additionalProperties": False,
+    }
+    row = {"type": "object", "properties": dict.fromkeys(engine.tasks, prediction), "additionalProperties": False}
+    cost = {"flops": number, "full_flops": number, "saved": number}
+    times = {"total": {"type": "number"}, "queue": {"type": "number"}, "model": {"type": "number"}}
+    widths = {"encoder": {"type": "number"}, "decoders": {"type": "object", "additionalProperties": {"type": "number"}}}
+    properties: Schema = {
+        "predictions": {"type": "array", "items": row, "description": "One object per row, in the order of the rows."},
+        "tasks": {"type": "array", "items": name},
+        "cost": {
+            "type": "object",
+            "properties": cost,
+            "description": "Floating-point operations per row, and the share of the full model that was saved.",
+        },
+        "configuration": {"type": ["object", "null"], "properties": widths, "description": "Widths of the sub-network."},
+        "milliseconds": {"type": "object", "properties": times},
+        "batch_rows": {"type": "integer", "description": "Rows that ran together with this request's."},
+    }
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def error_schema() -> Schema:
+    """Return the schema of every error."""
+    problem = {
+        "type": "object",
+        "required": ["field", "value", "allowed"],
+        "properties": {
+            "field": {"type": "string", "description": "Path of what is wrong; empty for the request as a whole."},
+            "value": {"description": "What was given, cut short."},
+            "allowed": {"type": "string"},
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["error", "problems"],
+        "properties": {"error": {"type": "string"}, "problems": {"type": "array", "items": problem}},
+    }

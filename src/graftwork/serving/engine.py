@@ -1,0 +1,239 @@
+"""The model behind a server: which session answers, what it costs, and how rows become answers. Knows nothing of HTTP. No torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graftwork.core.errors import DataError, FileFormatError, GraftworkError
+from graftwork.core.optional import require
+from graftwork.core.records import TaskSpec
+from graftwork.serving.answers import prediction_rows
+from graftwork.serving.asking import Ask
+from graftwork.serving.batching import Answer, Batcher, Runner
+from graftwork.serving.controls import Configuration, Controls, find_controls
+from graftwork.serving.costs import GraphCosts, graph_costs
+from graftwork.serving.limits import ServeLimits
+from graftwork.serving.metrics import ServerMetrics
+from graftwork.serving.pictures import PictureReader
+from graftwork.serving.predict import Predictor
+from graftwork.serving.problems import Problem, RequestError
+from graftwork.serving.reading import RowReader, TableReader, TextReader
+from graftwork.serving.session import OnnxModel
+
+__all__ = ["Engine"]
+
+Lane = tuple[Path, tuple[str, ...]]
+"""The ONNX file and the tasks that are asked of it."""
+_MUCH = 20_000
+"""Numbers of an answer from which on writing it as JSON is left to another thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """FLOPs per row of one lane; None if they are not known."""
+
+    flops: float | None
+    full: float | None
+
+    @property
+    def saved_flops(self) -> float:
+        return max(0.0, self.full - self.flops) if self.flops is not None and self.full is not None else 0.0
+
+    def json(self) -> dict[str, Any]:
+        """Return the JSON form; ``saved`` is a share of the full model."""
+        return {
+            "flops": self.flops,
+            "full_flops": self.full,
+            "saved": round(self.saved_flops / self.full, 4) if self.full else None,
+        }
+
+
+class Engine:
+    """Answers requests with the model of a run.
+
+    Args:
+        run_folder: Folder that ``graftwork fit`` wrote; ``controls.json`` beside its ``model.onnx`` makes the model controllable.
+        limits: Of requests and batches.
+        threads: Threads of ONNX Runtime for each session; None takes all cores.
+
+    Raises:
+        FileFormatError: If the folder is no finished run, or a file in it is damaged.
+        DataError: If the run has no encoder (it was trained on ready arrays).
+    """
+
+    def __init__(self, run_folder: str | Path, *, limits: ServeLimits | None = None, threads: int | None = None) -> None:
+        self.limits = limits or ServeLimits()
+        self._threads = threads
+        self.predictor = Predictor(run_folder, threads=threads)
+        self.specs: dict[str, TaskSpec] = {spec.name: spec for spec in self.predictor.tasks}
+        self.reader = _reader(self.predictor, self.limits)
+        self._main = self.predictor.model.path.resolve()  # as configurations are named, which can be the full model too
+        self.controls: Controls | None = find_controls(self._main)
+        if self.controls and set(self.controls.tasks) != set(self.specs):
+            raise DataError(
+                f"controls.json speaks of the tasks {list(self.controls.tasks)}, the model of {list(self.specs)}. Export the model again."
+            )
+        self.costs: GraphCosts | None = graph_costs(self.predictor.model.path, self.predictor.model.outputs)
+        self.requests_in_work = 0
+        self._lane_costs: dict[Lane, _Cost] = {}
+        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="graftwork-pictures")
+        self.batcher = Batcher(
+            self._open,
+            max_batch=self.limits.max_batch,
+            max_wait=self.limits.max_wait_ms / 1000,
+            max_lanes=self.limits.max_lanes,
+            on_batch=self._count_batch,
+        )
+        shares = {task: self.costs.share([task]) for task in self.specs} if self.costs else {}
+        self.metrics = ServerMetrics(shares, lambda: self.batcher.num_waiting, lambda: self.batcher.num_lanes)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks, in the order of the model's outputs."""
+        return tuple(self.specs)
+
+    @property
+    def smallest_budget(self) -> float | None:
+        """Share of the smallest configuration; None if the model is not controllable."""
+        if self.controls is None:
+            return None
+        return min(item.flops for item in self.controls.configurations) / self.controls.full_flops
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Count a request while it is read, queued or computed."""
+        self.requests_in_work += 1
+        self.metrics.in_work.set(self.requests_in_work)
+        try:
+            yield
+        finally:
+            self.requests_in_work -= 1
+            self.metrics.in_work.set(self.requests_in_work)
+
+    def warm_up(self) -> None:
+        """Open the lane of all tasks and run a row through it, so that the first request does not pay for that.
+
+        Raises:
+            GraftworkError: If the model does not run.
+        """
+        for future in self.batcher.submit((self._main, self.tasks), self.reader.blank()):
+            future.result()
+
+    async def finish_rows(self, rows: list[Any]) -> list[Any]:
+        """Do what is slow to checked rows (decoding of pictures) in a thread of a small pool."""
+        if type(self.reader).finish is RowReader.finish:
+            return rows
+        return await self._in_pool(self.reader.finish, rows)
+
+    async def _in_pool(self, work: Callable[..., Any], *values: Any) -> Any:
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(self._pool, work, *values)
+        except RuntimeError as error:  # the pool is closed
+            raise RequestError(503, "The server is stopping. Ask again when it has started anew.", retry_after=5) from error
+        return await waiting
+
+    async def answer(self, ask: Ask, rows: Sequence[Any], *, started: float | None = None) -> bytes:
+        """Return the answer for checked rows, as JSON.
+
+        Args:
+            ask: What is wanted.
+            rows: What :meth:`finish_rows` returned, at least one.
+            started: ``time.perf_counter()`` at the beginning of the request; now by default.
+
+        Raises:
+            RequestError: 422 if no configuration fits or the rows cannot be encoded, 503 if the server is stopping or a model file is damaged.
+        """
+        started = time.perf_counter() if started is None else started
+        configuration = self._configuration(ask)
+        lane: Lane = (configuration.file if configuration else self._main, ask.tasks)
+        try:
+            futures = [asyncio.wrap_future(future) for future in self.batcher.submit(lane, rows)]
+            parts: list[Answer] = await asyncio.gather(*futures)
+        except DataError as error:
+            if isinstance(error, FileFormatError):
+                raise RequestError(503, f"The model cannot be loaded: {error}") from error
+            raise RequestError(
+                422, "The rows cannot be encoded.", Problem("", str(error), "rows like those of the training data")
+            ) from error
+        except GraftworkError as error:
+            raise RequestError(503, str(error), retry_after=5) from error
+        size = sum(value.size for part in parts for value in part.values.values())
+        work = functools.partial(self._render, ask, configuration, self._lane_costs.get(lane, _Cost(None, None)), parts, started)
+        return await self._in_pool(work) if size > _MUCH else work()
+
+    def _render(
+        self, ask: Ask, configuration: Configuration | None, cost: _Cost, parts: Sequence[Answer], started: float
+    ) -> bytes:
+        values = {task: np.concatenate([part.values[task] for part in parts]) for task in ask.tasks}
+        rows = len(values[ask.tasks[0]])
+        self.metrics.count_rows(rows, rows * (cost.flops or 0.0), rows * cost.saved_flops)
+        content = {
+            "predictions": prediction_rows([self.specs[task] for task in ask.tasks], values, probabilities=ask.probabilities),
+            "tasks": list(ask.tasks),
+            "cost": cost.json(),
+            "configuration": configuration.widths() if configuration else None,
+            "milliseconds": {
+                "total": round(1e3 * (time.perf_counter() - started), 3),
+                "queue": round(1e3 * max(part.queue_seconds for part in parts), 3),
+                "model": round(1e3 * max(part.model_seconds for part in parts), 3),
+            },
+            "batch_rows": max(part.batch_rows for part in parts),
+        }
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+    def close(self) -> None:
+        """Finish what was accepted and end all threads."""
+        self.batcher.close()
+        self._pool.shutdown()
+
+    def _configuration(self, ask: Ask) -> Configuration | None:
+        if self.controls is None or (ask.budget is None and ask.importance is None):
+            return None
+        return self.controls.choose(ask.budget if ask.budget is not None else 1.0, ask.importance, asked=ask.tasks)
+
+    def _open(self, lane: Lane) -> Runner:
+        """Return what runs the batches of a lane; called in its thread."""
+        path, tasks = lane
+        main = self.predictor.model
+        model = main if path == self._main else OnnxModel(path, threads=self._threads)
+        only, reader = model.only(tasks), self.reader
+        only.run(reader.encode(reader.blank()), tasks)  # the first run of a session sets up its memory
+        if len(self._lane_costs) > 1_000:
+            self._lane_costs.clear()
+        self._lane_costs[lane] = self._cost(lane, model)
+        return lambda rows: only.run(reader.encode(rows), tasks)
+
+    def _cost(self, lane: Lane, model: OnnxModel) -> _Cost:
+        path, tasks = lane
+        if path == self._main:
+            return _Cost(self.costs.flops(tasks), self.costs.total) if self.costs else _Cost(None, None)
+        assert self.controls is not None
+        configuration = next(item for item in self.controls.configurations if item.file == path)
+        costs = graph_costs(path, model.outputs)
+        return _Cost(configuration.flops * (costs.share(tasks) if costs else 1.0), self.controls.full_flops)
+
+    def _count_batch(self, lane: Lane, rows: int, seconds: float) -> None:
+        tasks = lane[1]
+        self.metrics.count_batch(
+            "all" if len(tasks) == len(self.specs) else tasks[0] if len(tasks) == 1 else "several", rows, seconds
+        )
+
+
+def _reader(predictor: Predictor, limits: ServeLimits) -> RowReader:
+    encoder = predictor.encoder
+    if encoder.kind == "image":
+        require("PIL.Image", extra="serve", purpose="Serving a picture model")
+        return PictureReader(encoder, limits.max_rows, limits.max_pixels)
+    return TableReader(encoder, limits.max_rows) if encoder.kind == "table" else TextReader(encoder, limits.max_rows)

@@ -1,0 +1,146 @@
+"""What every request passes before and after its answer: token, size of the body, headers, counts. An ASGI middleware; no torch."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from graftwork.serving.metrics import ServerMetrics
+from graftwork.serving.problems import Problem, RequestError
+
+__all__ = ["Guard", "refusal_headers"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; "
+        b"form-action 'none'; frame-ancestors 'none'",
+    ),
+]
+_DRAINED = 4
+"""A body that is too large is read to its end, and thrown away, up to so many times the limit: then the client hears why."""
+
+
+def refusal_headers(refusal: RequestError) -> dict[str, str]:
+    """Return the headers that belong to an error."""
+    headers = {}
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+class Guard:
+    """Wraps an ASGI application.
+
+    Args:
+        application: What answers.
+        metrics: Counts requests.
+        paths: Paths that are counted by their name, the others as ``other``.
+        open_paths: Paths that need no token.
+        max_body_bytes: Largest body; beyond, the answer is 413.
+        token: What ``Authorization: Bearer`` must carry; None lets everybody in.
+    """
+
+    def __init__(
+        self,
+        application: Callable[[Scope, Receive, Send], Awaitable[None]],
+        *,
+        metrics: ServerMetrics,
+        paths: frozenset[str],
+        open_paths: frozenset[str],
+        max_body_bytes: int,
+        token: str | None,
+    ) -> None:
+        self._application = application
+        self._metrics = metrics
+        self._paths = paths
+        self._open_paths = open_paths
+        self._limit = max_body_bytes
+        self._token = token.encode("utf-8") if token is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass on what is none."""
+        if scope["type"] != "http":
+            await self._application(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def send_on(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        try:
+            self._check_token(scope)
+            await self._application(scope, self._limited(scope, receive), send_on)
+        except RequestError as refusal:
+            await _answer(refusal, send_on)
+        finally:
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._metrics.count_request(path, status, time.perf_counter() - started)
+
+    def _check_token(self, scope: Scope) -> None:
+        if self._token is None or scope["path"] in self._open_paths:
+            return
+        given = _header(scope, b"authorization")
+        scheme, _, token = given.partition(b" ")
+        fits = hmac.compare_digest(token.strip(), self._token)  # takes as long for a near miss as for a far one
+        if scheme.lower() != b"bearer" or not fits:
+            state = "a wrong token" if given else None
+            raise RequestError(401, "This server needs a token.", Problem("Authorization", state, "Authorization: Bearer TOKEN"))
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a ``receive`` that refuses bodies above the limit."""
+        length = _header(scope, b"content-length")
+        announced = int(length) if length.isdigit() else 0
+        seen = 0
+
+        async def receive_on() -> Message:
+            nonlocal seen
+            if announced > self._limit * _DRAINED:
+                raise self._too_large(announced)
+            message = await receive()
+            seen += len(message.get("body", b""))
+            while seen > self._limit and message.get("more_body") and seen <= self._limit * _DRAINED:
+                message = await receive()
+                seen += len(message.get("body", b""))
+            if seen > self._limit:
+                raise self._too_large(max(announced, seen))
+            return message
+
+        return receive_on
+
+    def _too_large(self, size: int) -> RequestError:
+        return RequestError(
+            413,
+            "The request is too large.",
+            Problem("", f"{size} bytes", f"at most {self._limit} bytes; send fewer rows at once"),
+        )
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+async def _answer(refusal: RequestError, send: Send) -> None:
+    body = json.dumps(refusal.json()).encode("ascii")
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **refusal_headers(refusal)}
+    encoded = [(key.lower().encode(), value.encode()) for key, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,254 @@
+"use strict";
+// The page that asks the model: a form from its inputs, the tasks to compute, and what it answers.
+
+let model = null;
+let readInputs = () => null;
+let asked = false;
+let running = null;
+let timer = null;
+
+const sliders = { budget: null, importance: new Map() };
+
+function option(value, text) {
+  return make("option", { value }, text);
+}
+
+function tableField(input) {
+  const id = `field-${input.name}`;
+  let control;
+  if (input.type === "categorical") {
+    control = make("select", { id }, ...input.levels.map((level) => option(level, level)), option("", "(missing)"));
+    if (!input.levels.length) control.value = "";
+  } else if (input.type === "date") {
+    control = make("input", { id, type: "date", value: input.typical });
+  } else {
+    control = make("input", { id, type: "number", step: "any", value: input.typical, placeholder: "missing" });
+  }
+  control.name = input.name;
+  return [make("div", { className: "field" }, make("label", { htmlFor: id }, input.name), control), () => {
+    if (control.value === "") return null;
+    return input.type === "numeric" ? Number(control.value) : control.value;
+  }];
+}
+
+function buildTable(place) {
+  const readers = new Map();
+  const fields = model.inputs.map((input) => {
+    const [field, read] = tableField(input);
+    readers.set(input.name, read);
+    return field;
+  });
+  place.append(make("div", { className: "fields" }, ...fields));
+  readInputs = () => ({ rows: [Object.fromEntries([...readers].map(([name, read]) => [name, read()]))] });
+}
+
+function buildText(place) {
+  const area = make("textarea", { id: "text", rows: 6, placeholder: "Type or paste a text" });
+  place.append(make("label", { htmlFor: "text" }, model.inputs[0].name), area);
+  readInputs = () => area.value.trim() ? { texts: [area.value] } : null;
+}
+
+function buildPicture(place) {
+  let file = null;
+  const chooser = make("input", { id: "picture", type: "file", accept: "image/*", className: "unseen" });
+  const preview = make("img", { alt: "The picture that was chosen", hidden: true });
+  const words = make("span", {}, "Drop a picture here, or choose one");
+  const zone = make("label", { htmlFor: "picture", className: "zone" }, preview, words);
+  const take = (chosen) => {
+    if (!chosen) return;
+    file = chosen;
+    if (preview.src) URL.revokeObjectURL(preview.src);
+    preview.src = URL.createObjectURL(file);
+    preview.hidden = false;
+    words.textContent = `${file.name}: choose another`;
+    ask();
+  };
+  chooser.addEventListener("change", () => take(chooser.files[0]));
+  for (const name of ["dragenter", "dragover"]) zone.addEventListener(name, (event) => { event.preventDefault(); zone.classList.add("over"); });
+  for (const name of ["dragleave", "drop"]) zone.addEventListener(name, (event) => { event.preventDefault(); zone.classList.remove("over"); });
+  zone.addEventListener("drop", (event) => take(event.dataTransfer.files[0]));
+  place.append(chooser, zone);
+  readInputs = () => file ? { file } : null;
+}
+
+function buildTasks() {
+  for (const task of model.tasks) {
+    const share = model.cost && model.tasks.length > 1 ? model.cost.shares[task.name] : null;
+    const title = share === null ? "" : `Alone it needs ${Math.round(100 * share)} % of the model's cost`;
+    const box = make("input", { type: "checkbox", checked: true, name: "task", value: task.name });
+    find("#tasks .chips").append(make("label", { className: "chip", title }, box, make("span", {}, task.name)));
+  }
+  find("#tasks").hidden = model.tasks.length < 2;
+}
+
+function slider(id, label, low, high, step, value, show) {
+  const input = make("input", { id, type: "range", min: low, max: high, step });
+  input.value = value;
+  const output = make("output", { htmlFor: id });
+  const update = () => { output.textContent = show(Number(input.value)); input.setAttribute("aria-valuetext", output.textContent); };
+  input.addEventListener("input", update);
+  update();
+  return [make("div", { className: "slider" }, make("label", { htmlFor: id }, label), output, input), input];
+}
+
+function buildControls() {
+  if (!model.controls) return;
+  const place = find("#controls");
+  place.hidden = false;
+  const [row, budget] = slider("budget", "Budget", model.controls.smallest_budget, 1, 0.001, 1, (value) => `${(100 * value).toFixed(0)} % of the full cost`);
+  sliders.budget = budget;
+  place.append(row);
+  if (model.tasks.length < 2) return;
+  for (const task of model.tasks) {
+    const [one, input] = slider(`importance-${task.name}`, `Importance of ${task.name}`, 0, 1, 0.05, 1, (value) => value.toFixed(2));
+    sliders.importance.set(task.name, input);
+    place.append(one);
+  }
+}
+
+function options() {
+  const chosen = [...document.querySelectorAll("input[name=task]:checked")].map((box) => box.value);
+  const found = { tasks: chosen, probabilities: true };
+  if (sliders.budget) found.budget = Number(sliders.budget.value);
+  if (sliders.importance.size) found.importance = Object.fromEntries([...sliders.importance].map(([name, input]) => [name, Number(input.value)]));
+  return found;
+}
+
+function request(inputs, chosen) {
+  if (!inputs.file) {
+    return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...inputs, ...chosen }) };
+  }
+  const form = new FormData();
+  form.append("images", inputs.file);
+  chosen.tasks.forEach((task) => form.append("tasks", task));
+  for (const [name, value] of Object.entries(chosen)) if (name !== "tasks") form.append(name, typeof value === "object" ? JSON.stringify(value) : String(value));
+  return { method: "POST", body: form };
+}
+
+async function ask() {
+  const inputs = readInputs(), chosen = options();
+  if (!inputs || !chosen.tasks.length) {
+    showEmpty(inputs ? "Choose at least one task." : null);
+    return;
+  }
+  asked = true;
+  find("#live").textContent = "Answers follow every change.";
+  if (running) running.abort();
+  const mine = running = new AbortController();
+  find("#answer").setAttribute("aria-busy", "true");
+  const started = performance.now();
+  try {
+    const answer = await call("predict", { ...request(inputs, chosen), signal: mine.signal });
+    if (mine !== running) return;
+    showError(null);
+    showAnswer(answer, performance.now() - started);
+    showCommand(inputs, chosen);
+  } catch (error) {
+    if (error.name === "AbortError" || mine !== running) return;
+    showEmpty("");
+    showError(error);
+  }
+  find("#answer").setAttribute("aria-busy", "false");
+}
+
+function showEmpty(text) {
+  const words = { table: "Press Predict.", text: "Type a text and press Predict.", image: "Choose a picture." };
+  find("#empty").textContent = text === null ? words[model.kind] : text;
+  find("#empty").hidden = text === "";
+  showError(null);
+  find("#results").replaceChildren();
+  for (const id of ["#facts", "#widths", "#same"]) find(id).hidden = true;
+}
+
+function bars(shares, chosen) {
+  const all = Object.entries(shares).sort((a, b) => b[1] - a[1]);
+  const list = all.slice(0, 6).map(([name, share]) => {
+    const fill = make("i");
+    fill.style.width = `${100 * (share || 0)}%`;
+    const mark = chosen.includes(name) ? "bar chosen" : "bar";
+    return make("li", { className: mark }, make("span", { className: "label" }, name), make("span", { className: "track" }, fill), make("span", { className: "share" }, `${(100 * (share || 0)).toFixed(1)} %`));
+  });
+  if (all.length > 6) list.push(make("li", { className: "more" }, `and ${all.length - 6} more`));
+  return make("ul", { className: "bars" }, ...list);
+}
+
+function card(task, prediction) {
+  const head = make("h2", {}, task.name);
+  if (task.kind.startsWith("dense_")) return make("article", { className: "dense" }, head, drawPrediction(task, prediction));
+  if (prediction.values) {
+    const rows = Object.entries(prediction.values).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, tidy(value))));
+    return make("article", {}, head, make("dl", { className: "values" }, ...rows));
+  }
+  const value = Array.isArray(prediction.value) ? prediction.value.join(", ") || "none" : typeof prediction.value === "number" ? tidy(prediction.value) : prediction.value ?? "none";
+  const chosen = [].concat(prediction.value);
+  return make("article", {}, head, make("p", { className: "value" }, String(value)), prediction.probabilities ? bars(prediction.probabilities, chosen) : null);
+}
+
+function showAnswer(answer, milliseconds) {
+  find("#empty").hidden = true;
+  const known = new Map(model.tasks.map((task) => [task.name, task]));
+  find("#results").replaceChildren(...answer.tasks.map((name) => card(known.get(name), answer.predictions[0][name])));
+  const saved = answer.cost.saved;
+  const facts = [
+    ["Round trip", `${milliseconds.toFixed(1)} ms`],
+    ["Model", `${answer.milliseconds.model.toFixed(2)} ms`],
+    ["Waited for others", `${answer.milliseconds.queue.toFixed(2)} ms`],
+    ["Cost saved", saved === null ? "not known" : `${(100 * saved).toFixed(0)} %`],
+  ];
+  find("#facts").replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  find("#facts").hidden = false;
+  showWidths(answer.configuration);
+}
+
+function showWidths(configuration) {
+  const place = find("#widths");
+  place.hidden = !configuration;
+  if (!configuration) return;
+  const parts = [["encoder", configuration.encoder], ...Object.entries(configuration.decoders).map(([name, width]) => [`decoder: ${name}`, width])];
+  const list = parts.map(([name, width]) => {
+    const fill = make("i");
+    fill.style.width = `${100 * width}%`;
+    return make("li", { className: "bar" }, make("span", { className: "label" }, name), make("span", { className: "track" }, fill), make("span", { className: "share" }, `${Math.round(100 * width)} %`));
+  });
+  place.replaceChildren(make("h2", {}, "Widths in use"), make("ul", { className: "bars" }, ...list));
+}
+
+const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+function showCommand(inputs, chosen) {
+  const address = new URL("predict", location.href).href;
+  const token = sessionStorage.getItem("graftwork-token") ? " \\\n  -H \"Authorization: Bearer $GRAFTWORK_TOKEN\"" : "";
+  let body;
+  if (inputs.file) {
+    const fields = Object.entries(chosen).map(([name, value]) => `-F ${quoted(`${name}=${name === "tasks" ? value.join(",") : typeof value === "object" ? JSON.stringify(value) : value}`)}`);
+    body = ` \\\n  -F ${quoted(`images=@${inputs.file.name}`)} \\\n  ${fields.join(" \\\n  ")}`;
+  } else {
+    body = ` \\\n  -H 'Content-Type: application/json' \\\n  -d ${quoted(JSON.stringify({ ...inputs, ...chosen }))}`;
+  }
+  find("#same pre").textContent = `curl ${address}${token}${body}`;
+  find("#same").hidden = false;
+}
+
+async function start() {
+  model = await call("model");
+  document.title = `${model.name}: graftwork serve`;
+  find("#name").textContent = model.name;
+  const what = { table: "a row of a table", text: "a text", image: "a picture" }[model.kind];
+  const count = model.tasks.length;
+  find("#summary").textContent = `Predicts ${count === 1 ? model.tasks[0].name : `${count} tasks at once`} from ${what}.`;
+  ({ table: buildTable, text: buildText, image: buildPicture })[model.kind](find("#inputs"));
+  buildTasks();
+  buildControls();
+  find("#work").hidden = false;
+  showEmpty(null);
+  find("#predict").hidden = model.kind === "image";
+  find("#ask").addEventListener("submit", (event) => { event.preventDefault(); ask(); });
+  find("#ask").addEventListener("input", () => {
+    if (!asked) return;
+    clearTimeout(timer);
+    timer = setTimeout(ask, 80);
+  });
+  if (model.kind === "table") ask();
+}
+
+withToken(start);

@@ -1,0 +1,80 @@
+"""What a server refuses: an HTTP status and, for every fault, the field, the value and what is allowed. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Problem", "RequestError", "shown"]
+
+_LONGEST = 120
+"""Characters of a value that an answer repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a request."""
+
+    field: str
+    """Where it is, as a path: ``rows[3].age``; empty for the request as a whole."""
+    value: Any
+    """What was given, cut short; None if nothing was."""
+    allowed: str
+    """What would be right."""
+
+    def json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"field": self.field, "value": shown(self.value), "allowed": self.allowed}
+
+
+class RequestError(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: HTTP status, from 400 to 599.
+        message: One sentence for people.
+        problems: The faults, all that were found.
+        retry_after: Seconds after which asking again makes sense.
+    """
+
+    def __init__(self, status: int, message: str, *problems: Problem, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.problems = problems
+        self.retry_after = retry_after
+
+    def json(self) -> dict[str, Any]:
+        """Return the body of the answer."""
+        return {"error": self.message, "problems": [problem.json() for problem in self.problems]}
+
+
+def shown(value: Any) -> Any:
+    """Return a value as an answer repeats it: short, and JSON whatever it is.
+
+    Example:
+        >>> shown(3), shown("x" * 500)[-15:], shown({"a": 1})
+        (3, 'xxxxxxxxxxxx...', "{'a': 1}")
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int) and abs(value) < 2**53:
+        return value
+    if isinstance(value, float) and value == value and abs(value) != float("inf"):
+        return value
+    if isinstance(value, int):
+        return f"a whole number of {value.bit_length()} bits"
+    text = value if isinstance(value, str) else _described(value)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, list) and len(value) > 8:
+        return f"a list of {len(value)} items"
+    if isinstance(value, dict) and len(value) > 8:
+        return f"an object with {len(value)} keys"
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # numbers with thousands of digits, very deep lists
+        return f"a value of type {type(value).__name__}"

@@ -1,0 +1,119 @@
+"""The server as a process: it starts without torch, listens on this machine alone, and finishes accepted requests when it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import run_builder
+
+import graftwork as gw
+from graftwork.cli.main import main
+from graftwork.core.errors import ConfigError, FileFormatError
+
+ROW = {"age": 33.0, "city": "Rome", "since": None, "id": 3}
+SERVER = """
+import sys, time
+from graftwork.serving import reading
+from graftwork.serving.serve import serve
+
+plain = reading.TableReader.encode
+def late(self, rows):
+    time.sleep(float(sys.argv[2]))
+    return plain(self, rows)
+reading.TableReader.encode = late
+
+heavy = ("torch", "sklearn", "timm", "transformers", "lightgbm", "plotly")
+serve(sys.argv[1], port=0, threads=1, max_batch=1, on_ready=lambda address: print(address, flush=True))
+print("stopped", [name for name in sys.modules if name.partition(".")[0] in heavy], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_builder.write_table_run(tmp_path_factory.mktemp("serve"))
+
+
+@contextlib.contextmanager
+def server(folder: Path, delay: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(delay)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_server_finishes_what_it_accepted(folder: Path, sign: signal.Signals) -> None:
+    with server(folder, delay=0.2) as (process, address):
+        assert address.startswith("http://127.0.0.1:")
+        answers: list[httpx.Response] = []
+        calls = [
+            threading.Thread(target=lambda: answers.append(httpx.post(f"{address}/predict", json={"rows": [ROW]}, timeout=60)))
+            for _ in range(5)
+        ]
+        for call in calls:
+            call.start()
+        end = time.monotonic() + 30
+        while "graftwork_requests_in_work 5.0" not in httpx.get(f"{address}/metrics").text:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(sign)
+        for call in calls:
+            call.join(60)
+        assert [answer.status_code for answer in answers] == [200] * 5
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{address}/health")
+        assert process.communicate(timeout=60)[0].strip() == "stopped []", "and no torch was imported"
+        assert process.returncode == 0
+
+
+def test_wrong_settings_are_named_before_anything_loads(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"max_batch must be from 1 to 65536; got 0"):
+        gw.serve(folder, max_batch=0)
+    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'max_bach'.*The limits are: max_batch"):
+        gw.serve(folder, max_bach=1)
+    with pytest.raises(ConfigError, match="port must be from 0"):
+        gw.serve(folder, port=70_000)
+    with pytest.raises(ConfigError, match="visible ASCII"):
+        gw.serve(folder, token="two words")
+    with pytest.raises(ConfigError, match=r"Cannot listen on 203\.0\.113\.1:0"):
+        gw.serve(folder, host="203.0.113.1", port=0)
+    with pytest.raises(FileFormatError, match="not a run folder"):
+        gw.serve(tmp_path, port=0)
+
+
+def test_a_port_that_is_taken(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with server(folder) as (_, address):
+        assert main(["serve", str(folder), "--port", address.rpartition(":")[2]]) == 2
+        assert "Choose another --port" in capsys.readouterr().err
+
+
+def test_the_verb_takes_limits_and_the_token_from_the_environment(folder: Path) -> None:
+    command = [sys.executable, "-m", "graftwork", "serve", str(folder), "--port", "0", "--max-rows", "1", "--threads", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"GRAFTWORK_TOKEN": "secret"})
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()
+        assert "answers at http://127.0.0.1:" in line
+        address = line.split(" answers at ")[1].split()[0]
+        assert httpx.post(f"{address}/predict", json={"rows": [ROW]}).status_code == 401
+        headers = {"Authorization": "Bearer secret"}
+        assert httpx.post(f"{address}/predict", json={"rows": [ROW]}, headers=headers).status_code == 200
+        assert httpx.post(f"{address}/predict", json={"rows": [ROW] * 2}, headers=headers).status_code == 422
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
