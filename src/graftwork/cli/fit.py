@@ -8,7 +8,7 @@ from typing import Any
 
 from graftwork.cli.common import parse_assignments
 
-__all__ = ["HELP", "NAME", "add_arguments", "run"]
+__all__ = ["HELP", "NAME", "add_arguments", "add_data_arguments", "run", "run_folder_of"]
 
 NAME = "fit"
 HELP = "find the best way to learn your tasks: data in, model, report and verdict out"
@@ -30,14 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     add = parser.add_argument
     add("source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)")
-    data = parser.add_argument_group("data")
-    add = data.add_argument
-    add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
-    add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
-    add("--labels", metavar="FILE", help="table with the labels of pictures")
-    add("--text", metavar="COLUMN", help="column with the text to learn from")
-    add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
-    add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
+    add_data_arguments(parser)
     budget = parser.add_argument_group("budget")
     add = budget.add_argument
     add(
@@ -77,17 +70,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
 
 
-def _latest_run() -> str | None:
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how the data is read."""
+    data = parser.add_argument_group("data")
+    add = data.add_argument
+    add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
+    add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
+    add("--labels", metavar="FILE", help="table with the labels of pictures")
+    add("--text", metavar="COLUMN", help="column with the text to learn from")
+    add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
+    add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
+
+
+def _latest_run(verb: str = NAME) -> str | None:
     """Return the newest unfinished run in ``runs/``, the newest at all if every one is finished."""
     from graftwork.core.files import read_json
 
     runs = sorted(Path("runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    unfinished = [file for file in runs if read_json(file).get("state") != "done"]
+    states = {file: read_json(file) for file in runs}
+    runs = [file for file in runs if states[file].get("verb", "fit") == verb]
+    unfinished = [file for file in runs if states[file].get("state") != "done"]
     found = unfinished or runs
     return str(found[0].parent) if found else None
 
 
-def _folder(args: argparse.Namespace) -> tuple[str | None, str | None]:
+def run_folder_of(args: argparse.Namespace, verb: str = NAME) -> tuple[str | None, str | None]:
     """Return the source and the run folder; ``--resume`` may have swallowed the source, or name the folder."""
     from graftwork.core.errors import ConfigError
 
@@ -98,14 +105,14 @@ def _folder(args: argparse.Namespace) -> tuple[str | None, str | None]:
         if (Path(args.resume) / "run.json").exists() or (out is None and source is not None):
             return source, args.resume
         if source is None and Path(args.resume).exists():
-            return args.resume, out or _latest_run()
+            return args.resume, out or _latest_run(verb)
         if source is None or out is None:
-            raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork fit printed.")
+            raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
         return source, args.resume
     if out is None:
-        out = _latest_run()
+        out = _latest_run(verb)
         if out is None:
-            raise ConfigError("There is no run in runs/ to resume. Name its folder: graftwork fit --resume FOLDER.")
+            raise ConfigError(f"There is no run in runs/ to resume. Name its folder: graftwork {verb} --resume FOLDER.")
     return source, out
 
 
@@ -114,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from graftwork.cli.live import make_display
     from graftwork.workflows.fit import fit
 
-    source, out = _folder(args)
+    source, out = run_folder_of(args)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
     settings: dict[str, Any] = {
         name: getattr(args, name)

@@ -52,6 +52,9 @@ class Progress:
             return [f"estimating {self.jobs_total} plans: {', '.join(event['plans'])}"]
         if self.phase.startswith("rung"):
             return [f"{self.phase}: {len(event['plans'])} plans race: {', '.join(event['plans'])}"]
+        if self.phase in ("trainings", "grouping"):
+            what = "training" if self.phase == "trainings" else "measuring which tasks to group for"
+            return [f"{what}: {', '.join(event['plans'])}"]
         if self.phase == "finals":
             control = f"; control with shuffled companions: {event['control_plan']}" if event.get("control_plan") else ""
             return [f"finals: {', '.join(event['plans'])}{control}"]
@@ -79,6 +82,16 @@ class Progress:
             f"the race will take about {_seconds(self.expected_seconds)} with {self._workers} workers; finals on {seeds} seeds",
             *notes,
         ]
+
+    def _on_budget(self, event: Mapping[str, Any]) -> list[str]:
+        self.raced_since, self._workers = time.monotonic(), max(1, int(event.get("workers", 1)))
+        steps = sorted(set(event["horizons"].values()))
+        span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+        lines = (
+            [f"budget: {span} steps a training, {len(event['seeds'])} seeds of {len(event['horizons'])} plans"] if steps else []
+        )
+        lines += [f"  {name}: left out: {reason}" for name, reason in event["left_out"].items()]
+        return [*lines, *(f"  note: {note}" for note in event.get("notes", ()))]
 
     def _on_job_start(self, event: Mapping[str, Any]) -> list[str]:
         self.running[event["job"]] = {**event, "step": 0, "since": time.monotonic()}

@@ -24,7 +24,7 @@ from graftwork.evaluation.paired import paired_interval
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.tasks.losses import task_loss
 
-__all__ = ["gradient_cosines", "measure_affinity", "summarise_affinity"]
+__all__ = ["cosines_of_products", "gradient_cosines", "layer_products", "measure_affinity", "summarise_affinity"]
 
 _METHOD = (
     "Lookahead (TAG, arXiv 2109.04617): loss that one step on the row's task takes off the column's task on other held-back rows"
@@ -134,8 +134,8 @@ def summarise_affinity(
             other's step does 30 % of that. A column whose own step does not help is divided by its largest entry instead.
 
     Returns:
-        ``{"tasks", "value", "low", "high", "own", "method"}``: matrices as lists of rows (row = who is trained, column = whom it helps
-        or hurts), None where unknown; ``own`` is the mean diagonal in percent of the loss, the unit of the columns.
+        ``{"tasks", "value", "low", "high", "own", "measurements", "method"}``: matrices as lists of rows (row = who is trained, column = whom it helps
+        or hurts), None where unknown; ``own`` is the mean diagonal in percent of the loss, the unit of the columns; ``measurements`` is their number.
 
     Raises:
         ValueError: If there is no measurement.
@@ -160,6 +160,7 @@ def summarise_affinity(
         "tasks": names,
         **{key: [[_json_number(getattr(item, key)) for item in row] for row in intervals] for key in ("value", "low", "high")},
         "own": [_json_number(100 * item) for item in own],
+        "measurements": len(table),
         "method": _METHOD + (", relative to the column's own step" if relative else "") + f"; mean of {len(table)} measurements",
     }
 
@@ -168,8 +169,10 @@ def _json_number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def gradient_cosines(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) -> dict[str, Tensor]:
-    """Return the cosines between the tasks' gradients of the shared parameters, layer by layer.
+def layer_products(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) -> dict[str, Tensor]:
+    """Return the inner products of the tasks' gradients of the shared parameters, layer by layer.
+
+    Products add up: those of a stage, or of the whole trunk, are the sum over its layers.
 
     Args:
         model: The shared model; unchanged afterwards, ``.grad`` included.
@@ -177,10 +180,10 @@ def gradient_cosines(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch
         batch: Labelled rows.
 
     Returns:
-        ``{layer: float64 [T, T]}`` for each module that owns trained shared parameters, and ``"all"`` over all of them; NaN where a task
-        has no label in the batch or no gradient in the layer. Empty if no shared parameter is trained.
+        ``{layer: float64 [T, T]}`` for each module that owns trained shared parameters, in the model's order; the rows of a task without a
+        label in the batch, or without a gradient in the layer, are zero. Empty if no shared parameter is trained.
     """
-    shared = {id(parameter): parameter for parameter in _shared(model)}
+    shared = {id(parameter) for parameter in _shared(model)}
     layers: dict[str, list[int]] = {}
     order: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -196,15 +199,43 @@ def gradient_cosines(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch
             found = [None] * len(order) if loss is None else torch.autograd.grad(loss, order, allow_unused=True)
             rows.append(
                 [
-                    torch.zeros(parameter.numel()) if gradient is None else gradient.detach().reshape(-1)
+                    torch.zeros_like(parameter).reshape(-1) if gradient is None else gradient.detach().reshape(-1)
                     for parameter, gradient in zip(order, found, strict=True)
                 ]
             )
 
-    def cosines(chosen: Sequence[int]) -> Tensor:
+    def products(chosen: Sequence[int]) -> Tensor:
         stacked = torch.stack([torch.cat([row[index].double() for index in chosen]) for row in rows])
-        # A zero gradient has no direction: 0 / 0 gives the NaN that the docstring promises.
-        unit = stacked / stacked.norm(dim=1, keepdim=True)
-        return (unit @ unit.T).clamp(-1.0, 1.0)
+        return (stacked @ stacked.T).cpu()
 
-    return {**{layer: cosines(indices) for layer, indices in layers.items()}, "all": cosines(range(len(order)))}
+    return {layer: products(indices) for layer, indices in layers.items()}
+
+
+def cosines_of_products(products: Tensor) -> Tensor:
+    """Return cosines for inner products ``[..., T, T]``; NaN where a gradient is zero: it has no direction.
+
+    Example:
+        >>> cosines_of_products(torch.tensor([[4.0, -3.0], [-3.0, 9.0]])).tolist()
+        [[1.0, -0.5], [-0.5, 1.0]]
+    """
+    norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+    return (products / (norms.unsqueeze(-1) * norms.unsqueeze(-2))).clamp(-1.0, 1.0)
+
+
+def gradient_cosines(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) -> dict[str, Tensor]:
+    """Return the cosines between the tasks' gradients of the shared parameters, layer by layer.
+
+    Args:
+        model: The shared model; unchanged afterwards, ``.grad`` included.
+        tasks: The tasks, in the order of rows and columns.
+        batch: Labelled rows.
+
+    Returns:
+        ``{layer: float64 [T, T]}`` for each module that owns trained shared parameters, and ``"all"`` over all of them; NaN where a task
+        has no label in the batch or no gradient in the layer. Empty if no shared parameter is trained.
+    """
+    products = layer_products(model, tasks, batch)
+    if not products:
+        return {}
+    whole = torch.stack(list(products.values())).sum(dim=0)
+    return {layer: cosines_of_products(table) for layer, table in {**products, "all": whole}.items()}

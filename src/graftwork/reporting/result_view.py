@@ -1,11 +1,11 @@
-"""Reads a run's ``result.json`` (format ``graftwork-fit-1``) with defaults for everything that a run cut short may lack."""
+"""Reads a run's ``result.json`` with defaults for everything that a run cut short may lack."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.records import TaskSpec
@@ -14,7 +14,7 @@ from graftwork.evaluation.metrics import default_metric
 __all__ = ["FORMAT", "ResultView"]
 
 FORMAT = "graftwork-fit-1"
-"""The only format that this version reads."""
+"""The only format of ``graftwork fit`` that this version reads."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,16 @@ class ResultView:
 
     result: Mapping[str, Any]
 
+    format: ClassVar[str] = FORMAT
+    verb: ClassVar[str] = "fit"
+    """Verb that writes such results."""
+
     def __post_init__(self) -> None:
         found = self.result.get("format") if isinstance(self.result, Mapping) else None
-        if found != FORMAT:
+        if found != self.format:
             raise FileFormatError(
-                f"This is no result of graftwork fit: its format is {found!r}, allowed is {FORMAT!r}. "
-                "Pass the result.json that graftwork fit wrote into its run folder."
+                f"This is no result of graftwork {self.verb}: its format is {found!r}, allowed is {self.format!r}. "
+                f"Pass the result.json that graftwork {self.verb} wrote into its run folder."
             )
 
     def section(self, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, scores_table
 from graftwork.reporting.words import STRENGTHS
 
-__all__ = ["format_summary"]
+__all__ = ["format_summary", "plain_text", "render_table", "wrap_text"]
 
 _NARROW = 72
 """Below this many columns a table gives way to a list."""
@@ -35,26 +35,27 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     badge, meaning = STRENGTHS.get(str(verdict.get("strength")), ("No verdict", "The race ended early; --resume goes on."))
     blocks = [f"{badge.upper()}"]
     sentences = [str(item) for item in (*(verdict.get("sentences") or ()), verdict.get("source_sentence")) if item]
-    blocks += [_wrap(sentence, width) for sentence in sentences]
-    blocks += [_wrap(meaning, width)]
-    blocks += [_wrap(f"Note: {_plain(warning)}", width) for warning in verdict.get("warnings") or ()]
-    blocks.append("\n".join(_wrap(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
+    blocks += [wrap_text(sentence, width) for sentence in sentences]
+    blocks += [wrap_text(meaning, width)]
+    blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
+    blocks.append("\n".join(wrap_text(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
     for table in (scores_table(view, (view.choice, view.reference)), controls_table(view)):
         if table is not None:
-            blocks.append(_render(table, width))
+            blocks.append(render_table(table, width))
     finalists = _finalists_table(view)
     if finalists is not None:
-        blocks.append(_render(finalists, width))
+        blocks.append(render_table(finalists, width))
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _plain(text: Any) -> str:
+def plain_text(text: Any) -> str:
     """Return text without control characters: names from files must not steer the terminal."""
     return "".join(sign if sign.isprintable() or sign == "\n" else " " for sign in str(text))
 
 
-def _wrap(text: str, width: int) -> str:
-    return textwrap.fill(_plain(text), width, break_on_hyphens=False)
+def wrap_text(text: str, width: int) -> str:
+    """Return text in lines of at most ``width`` characters, without control characters."""
+    return textwrap.fill(plain_text(text), width, break_on_hyphens=False)
 
 
 def _finalists_table(view: ResultView) -> Table | None:
@@ -78,12 +79,12 @@ def _finalists_table(view: ResultView) -> Table | None:
 
 def _text(cell: str | Cell) -> str:
     if isinstance(cell, str):
-        return _plain(cell)
+        return plain_text(cell)
     lines = [cell.text, f"{cell.mark.sign} {cell.mark.words}" if cell.mark else "", cell.note]
-    return _plain("\n".join(line for line in lines if line))
+    return plain_text("\n".join(line for line in lines if line))
 
 
-def _render(table: Table, width: int) -> str:
+def render_table(table: Table, width: int) -> str:
     """Return the table drawn by rich, or as a list where the terminal is too narrow for its columns."""
     header, rows = [_text(cell) for cell in table.headers], [[_text(cell) for cell in row] for row in table.rows]
     needed = sum(max(max(map(len, column.split("\n"))) for column in columns) + 3 for columns in zip(header, *rows))
@@ -101,7 +102,7 @@ def _render(table: Table, width: int) -> str:
     target = io.StringIO()
     Console(file=target, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(drawn)
     lines = [line.rstrip() for line in target.getvalue().splitlines()]
-    return "\n".join([_wrap(table.caption, width), *lines]).rstrip()
+    return "\n".join([wrap_text(table.caption, width), *lines]).rstrip()
 
 
 def _literal(text: str) -> Any:
@@ -112,10 +113,10 @@ def _literal(text: str) -> Any:
 
 
 def _as_list(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    lines = [_wrap(caption, width)]
+    lines = [wrap_text(caption, width)]
     for row in rows:
         lines.append("")
-        lines.append(_wrap(row[0].replace("\n", ", "), width))
+        lines.append(wrap_text(row[0].replace("\n", ", "), width))
         for name, value in zip(header[1:], row[1:]):
             line = f"{_title(name)}: {', '.join(value.splitlines())}"
             lines.append(textwrap.fill(line, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))

@@ -15,6 +15,7 @@ SEAMS = {
     "Balancer": "balancer",
     "WeightBalancer": "balancer",
     "Delta": "delta",
+    "GradientTransform": "transform",
     "Learner": "learner",
     "Merger": "merger",
     "Objective": "objective",

@@ -81,18 +81,18 @@ def begun(folder: Path, state: str = "scheduled") -> Path:
 def test_which_run_resume_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"There is no run in runs/ to resume"):
-        verb._folder(parse("--resume"))
+        verb.run_folder_of(parse("--resume"))
     begun(Path("runs/done"), "done")
     begun(Path("runs/open"))
     begun(Path("elsewhere"))
     Path("t.csv").write_text("a\n1\n")
-    assert verb._folder(parse("--resume")) == (None, "runs/open")
-    assert verb._folder(parse("--resume", "elsewhere")) == (None, "elsewhere")
-    assert verb._folder(parse("t.csv", "--out", "new", "--resume")) == ("t.csv", "new")
-    assert verb._folder(parse("--out", "new", "--resume", "t.csv")) == ("t.csv", "new")
-    assert verb._folder(parse("t.csv", "--out", "new")) == ("t.csv", "new")
+    assert verb.run_folder_of(parse("--resume")) == (None, "runs/open")
+    assert verb.run_folder_of(parse("--resume", "elsewhere")) == (None, "elsewhere")
+    assert verb.run_folder_of(parse("t.csv", "--out", "new", "--resume")) == ("t.csv", "new")
+    assert verb.run_folder_of(parse("--out", "new", "--resume", "t.csv")) == ("t.csv", "new")
+    assert verb.run_folder_of(parse("t.csv", "--out", "new")) == ("t.csv", "new")
     with pytest.raises(ConfigError, match="There is no run to resume in nowhere"):
-        verb._folder(parse("--resume", "nowhere"))
+        verb.run_folder_of(parse("--resume", "nowhere"))
 
 
 EVENTS: list[dict[str, Any]] = [

@@ -10,14 +10,14 @@ from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.words import Mark
 
-__all__ = ["affinity_figure", "change_figure"]
+__all__ = ["Triple", "affinity_figure", "change_figure", "heatmap"]
 
 Triple = tuple[float | None, float | None, float | None]
 
 _BETTER, _WORSE, _UNCLEAR = Mark("▲", "better", "good"), Mark("▼", "worse", "bad"), Mark("?", "unclear", "even")
 
 
-def _heatmap(
+def heatmap(
     name: str,
     cells: Sequence[Sequence[Triple]],
     rows: Sequence[str],
@@ -30,10 +30,29 @@ def _heatmap(
     hover: str,
     titles: tuple[str, str],
     show: Callable[[Mapping[str, float | None]], str] = percent_interval,
+    notes: Sequence[Sequence[str]] | None = None,
+    least_limit: float = 0.0,
 ) -> Figure:
+    """Return a heat map around zero.
+
+    Args:
+        name: Identifier of the figure, unique in the page.
+        cells: ``(value, low, high)`` of each cell; None where nothing is known. Cells whose interval holds zero are muted.
+        rows: Names of the rows.
+        columns: Names of the columns.
+        summary: What the map shows, in one or two sentences.
+        caption: Caption of the table with the same numbers.
+        corner: Heading of its first column.
+        words: Marks of cells above and below zero.
+        hover: Text with ``{row}``, ``{column}`` and ``{value}``.
+        titles: Titles of the vertical and the horizontal axis.
+        show: Turns ``{"value", "low", "high"}`` into text.
+        notes: A further line for each cell, in the table and on hovering.
+        least_limit: Value that gets the full colour if none is larger, so that small values look small.
+    """
     clear = [[is_number(value) and not spans_zero(low, high) for value, low, high in row] for row in cells]
     known = [abs(value) for row in cells for value, _, _ in row if value is not None]
-    limit = max(known, default=1.0) or 1.0
+    limit = max([*known, least_limit]) or 1.0
     z = [[value if flag else None for (value, _, _), flag in zip(row, flags)] for row, flags in zip(cells, clear)]
     ground = [[0.0 if value is not None else None for value, _, _ in row] for row in cells]
     texts = [[show({"value": value, "low": low, "high": high}) for value, low, high in row] for row in cells]
@@ -41,6 +60,7 @@ def _heatmap(
         [
             hover.format(row=plot_text(rows[i]), column=plot_text(columns[j]), value=texts[i][j])
             + ("" if clear[i][j] or texts[i][j] == MISSING else "<br>the interval contains zero: unclear")
+            + (f"<br>{plot_text(notes[i][j])}" if notes is not None and notes[i][j] else "")
             for j in range(len(columns))
         ]
         for i in range(len(rows))
@@ -83,7 +103,8 @@ def _heatmap(
         value = cells[i][j][0]
         if value is None:
             return Cell(MISSING)
-        return Cell(texts[i][j], mark=_UNCLEAR if not clear[i][j] else words[0] if value > 0 else words[1])
+        note = notes[i][j] if notes is not None else ""
+        return Cell(texts[i][j], note=note, mark=_UNCLEAR if not clear[i][j] else words[0] if value > 0 else words[1])
 
     table = Table(
         caption=caption,
@@ -103,7 +124,7 @@ def _heatmap(
             # Slanted names lean over the right edge of the last cell.
             margin={"l": 8, "r": 12 + 3 * min(18, len(columns[-1])), "t": 8, "b": 8, "pad": 4},
         ),
-        min_width=120 + 58 * len(columns),
+        min_width=max(120, 60 + 7 * min(20, max(map(len, rows)))) + 58 * len(columns),
     )
 
 
@@ -126,7 +147,7 @@ def change_figure(view: ResultView) -> Figure | None:
     cells = [[triple(plan, task) for task in tasks] for plan in names]
     if all(value is None for row in cells for value, _, _ in row):
         return None
-    return _heatmap(
+    return heatmap(
         "change",
         cells,
         names,
@@ -156,7 +177,7 @@ def affinity_figure(view: ResultView) -> Figure | None:
         return float(value) if value is not None and is_number(value) and i != j else None
 
     size = range(len(tasks))
-    return _heatmap(
+    return heatmap(
         "affinity",
         [[(at("value", i, j), at("low", i, j), at("high", i, j)) for j in size] for i in size],
         tasks,

@@ -14,9 +14,15 @@ from graftwork.reporting.words import cost_words
 __all__ = ["pareto_figure"]
 
 
-def pareto_figure(view: ResultView) -> Figure | None:
-    """Return the plot, or None without points."""
+def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
+    """Return the plot, or None without points.
+
+    Args:
+        view: The result.
+        cost: Entry of the ledger to plot against, where the result has points of several; empty takes all points.
+    """
     points = [row for row in view.rows("pareto") if is_number(row.get("cost")) and is_number(row.get("score"))]
+    points = [row for row in points if not cost or row.get("cost_name") == cost]
     if not points:
         return None
     points.sort(key=lambda row: (row["cost"], -row["score"]))
@@ -50,7 +56,7 @@ def pareto_figure(view: ResultView) -> Figure | None:
             "x": [row["cost"] for row in points],
             "y": [row["score"] for row in points],
             "text": [plot_text(shorten(str(row.get("plan")), 20)) if row.get("plan") in labelled else "" for row in points],
-            "textposition": _text_positions([row["cost"] for row in points], wide),
+            "textposition": _text_positions([row["cost"] for row in points], [row["score"] for row in points], wide),
             "textfont": {"size": 12, "color": "var(--ink-2)"},
             "cliponaxis": False,
             "customdata": hover,
@@ -81,7 +87,7 @@ def pareto_figure(view: ResultView) -> Figure | None:
         ],
     )
     return Figure(
-        name="pareto",
+        name=f"pareto-{cost}" if cost else "pareto",
         summary=summary,
         table=table,
         data=data,
@@ -98,13 +104,21 @@ def pareto_figure(view: ResultView) -> Figure | None:
     )
 
 
-def _text_positions(costs: list[float], wide: bool) -> list[str]:
-    """Labels near the right edge stand left of their point, the others above it, so that none is cut off."""
+def _text_positions(costs: list[float], scores: list[float], wide: bool) -> list[str]:
+    """Labels near the edges stand towards the middle, so that none is cut off; of points side by side, one has its label below."""
     scaled = [math.log10(cost) if wide else cost for cost in costs]
     low, high = scaled[0], scaled[-1]
-    span = (high - low) or 1.0
+    span, height = (high - low) or 1.0, (max(scores) - min(scores)) or 1.0
     places = [(value - low) / span for value in scaled]
-    return ["top left" if place > 0.7 else "top right" if place < 0.3 else "top center" for place in places]
+    sides: list[str] = []
+    for index, place in enumerate(places):
+        above = [
+            other
+            for other in range(index)
+            if sides[other] == "top" and place - places[other] < 0.3 and abs(scores[index] - scores[other]) < 0.07 * height
+        ]
+        sides.append("bottom" if above else "top")
+    return [f"{side} {'left' if place > 0.7 else 'right' if place < 0.3 else 'center'}" for side, place in zip(sides, places)]
 
 
 def _cost_range(costs: list[float], wide: bool) -> dict[str, object]:

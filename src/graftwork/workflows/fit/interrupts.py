@@ -19,12 +19,13 @@ class RunStopped(KeyboardInterrupt):
 
     Args:
         folder: The run folder.
+        verb: Verb that goes on with it.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, verb: str = "fit") -> None:
         self.folder = folder
         super().__init__(
-            f"The run in {folder} was stopped; everything finished is kept. Go on with: graftwork fit --resume {folder}"
+            f"The run in {folder} was stopped; everything finished is kept. Go on with: graftwork {verb} --resume {folder}"
         )
 
 
@@ -49,10 +50,10 @@ class StopSwitch:
         self.presses += 1
         self.on_press(self.presses)
 
-    def raise_if_pressed(self, folder: str) -> None:
+    def raise_if_pressed(self, folder: str, verb: str = "fit") -> None:
         """Raise :class:`RunStopped` after Ctrl-C."""
         if self.presses:
-            raise RunStopped(folder)
+            raise RunStopped(folder, verb)
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[None]:

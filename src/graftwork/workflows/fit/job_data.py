@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,15 @@ from graftwork.data.suite import Suite
 if TYPE_CHECKING:
     from graftwork.interfaces.learner import Learner
 
-__all__ = ["build_learner", "job_suite", "primary_scores", "read_predictions", "score_rows", "write_predictions"]
+__all__ = [
+    "StoredPredictions",
+    "build_learner",
+    "job_suite",
+    "primary_scores",
+    "read_predictions",
+    "score_rows",
+    "write_predictions",
+]
 
 Array = NDArray[Any]
 
@@ -111,3 +119,34 @@ def read_predictions(path: Path, suite: Suite) -> dict[str, dict[str, Array]]:
         split, _, index = key.partition("/")
         found.setdefault(split, {})[suite.tasks[int(index)].name] = array
     return found
+
+
+class StoredPredictions(Mapping[str, Array]):
+    """``{task: array}`` of one split in :func:`write_predictions`' file, read anew at every access: many runs need not fit into memory.
+
+    Args:
+        path: The file.
+        suite: Gives the names of the tasks.
+        split: Name of the split; one that the file lacks is empty.
+    """
+
+    def __init__(self, path: Path, suite: Suite, split: str) -> None:
+        from safetensors import safe_open
+
+        self._path = path
+        with safe_open(path, framework="numpy") as file:
+            keys = [key for key in file.keys() if key.rpartition("/")[0] == split]  # noqa: SIM118  (not a mapping)
+        self._keys = {suite.tasks[int(key.rpartition("/")[2])].name: key for key in keys}
+
+    def __getitem__(self, task: str) -> Array:
+        from safetensors import safe_open
+
+        with safe_open(self._path, framework="numpy") as file:
+            found: Array = file.get_tensor(self._keys[task])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

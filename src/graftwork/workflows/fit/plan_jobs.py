@@ -97,6 +97,24 @@ class JobMaker:
         until = max(4, round(0.3 * self.schedule.horizons[plan]))
         return {**self._train(f"affinity-{plan}", "affinity", plan, 0, until, tasks=list(tasks)), "kind": "affinity"}
 
+    def grouping(self, plan: Plan, tasks: Sequence[str], until: int) -> Job:
+        """Return the short run, before there is a schedule, in which affinities are measured on training rows alone."""
+        return make_job(
+            "affinity",
+            f"grouping-{plan.name}",
+            phase="grouping",
+            plan=plan.to_json(),
+            seed=0,
+            until=until,
+            max_steps=until,
+            tasks=list(tasks),
+            training_rows_only=True,
+            cache=self.cache,
+            backbone=self.backbone,
+            root_seed=self.root_seed,
+            overrides=dict(self.overrides),
+        )
+
     def export(self, plan: str, seed: int, folder: str) -> Job:
         """Return the job that writes the deployable model of a finished final."""
         source = make_job("train", f"final-{plan}-s{seed}")["id"]

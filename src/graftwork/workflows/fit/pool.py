@@ -1,30 +1,28 @@
-"""A pool of worker processes that take jobs in order. A worker that dies costs its job one more try, never the race."""
+"""A pool of workers that take jobs in order. A worker that dies costs its job one more try, never the race.
+
+Workers are processes on this machine, or actors of a Ray cluster (``ray_worker``); scheduling, retries and stopping are the same.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import queue
-import subprocess
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import graftwork
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.workflows.fit.control import JobControl
 from graftwork.workflows.fit.jobs import Job, execute
+from graftwork.workflows.fit.pool_worker import Answers, PoolWorker, ProcessWorker, StartWorker, StopRequest
 from graftwork.workflows.fit.run_folder import RunFolder
 
-__all__ = ["InlinePool", "StopRequest", "WorkerPool", "make_pool"]
+__all__ = ["Engine", "InlinePool", "StopRequest", "WorkerPool", "make_pool"]
 
-StopRequest = Literal["keep", "finish", "kill"]
+Engine = Literal["local", "ray"]
 Listener = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 """Called with ``start``, ``progress`` or ``end``, the job, and details."""
 
@@ -32,77 +30,31 @@ MAX_ATTEMPTS = 2
 GRACE_SECONDS = {"keep": 20.0, "finish": 60.0, "kill": 0.0}
 
 
-_PACKAGE = Path(graftwork.__file__).parents[1]
-"""Folder from which this process imported graftwork: workers import the same."""
-
-
-def _old_path() -> list[str]:
-    return [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-
-
-class _Worker:
-    """One process and the thread that reads its answers."""
-
-    def __init__(
-        self, number: int, run_folder: Path, threads: int, answers: queue.Queue[tuple[_Worker, dict[str, Any] | None]]
-    ) -> None:
-        self.job: Job | None = None
-        self.asked_to_stop: StopRequest | None = None
-        limits = dict.fromkeys(
-            ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), str(threads)
-        )
-        log_folder = run_folder / "logs"
-        log_folder.mkdir(parents=True, exist_ok=True)
-        with open(log_folder / f"worker-{number}.log", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "graftwork.workflows.fit.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, **limits, "PYTHONPATH": os.pathsep.join([str(_PACKAGE), *_old_path()])},
-                start_new_session=True,
-                text=True,
-                encoding="utf-8",
-            )
-        self.send({"parent": os.getpid(), "path": sys.path, "run_folder": str(run_folder)})
-        threading.Thread(target=self._read, args=(answers,), daemon=True).start()
-
-    def _read(self, answers: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
-        assert self.process.stdout is not None
-        with contextlib.suppress(ValueError, OSError):
-            for line in self.process.stdout:
-                answers.put((self, json.loads(line)))
-        answers.put((self, None))
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError, ValueError):  # a dead worker is found by its end of output
-            assert self.process.stdin is not None
-            self.process.stdin.write(json.dumps(message) + "\n")
-            self.process.stdin.flush()
-
-    def kill(self) -> None:
-        with contextlib.suppress(OSError):
-            self.process.kill()
-        with contextlib.suppress(OSError, ValueError):
-            self.process.wait(timeout=5)
-            if self.process.stdin is not None:
-                self.process.stdin.close()
-
-
 class WorkerPool:
-    """Runs lists of jobs on ``size`` processes with one thread of arithmetic each.
+    """Runs lists of jobs on ``size`` workers with one thread of arithmetic each.
 
     Args:
         run_folder: Folder of the run.
-        size: Number of processes, at least 1; they start when the first jobs come.
-        threads: Threads of each process.
+        size: Number of workers, at least 1; they start when the first jobs come.
+        threads: Threads of each worker.
+        start_worker: Starts a worker; a process on this machine by default.
+        on_close: Called once after the last worker has ended.
     """
 
-    def __init__(self, run_folder: Path, size: int, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        run_folder: Path,
+        size: int,
+        *,
+        threads: int = 1,
+        start_worker: StartWorker = ProcessWorker,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
         self._folder = RunFolder(run_folder)
         self._size, self._threads = size, threads
-        self._answers: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
-        self._workers: list[_Worker] = []
+        self._start_worker, self._on_close = start_worker, on_close
+        self._answers: Answers = queue.Queue()
+        self._workers: list[PoolWorker] = []
         self._started = 0
 
     def run(
@@ -168,7 +120,7 @@ class WorkerPool:
         while waiting:
             worker = next((worker for worker in self._workers if worker.job is None), None)
             if worker is None and len(self._workers) < self._size:
-                worker = _Worker(self._started, self._folder.path, self._threads, self._answers)
+                worker = self._start_worker(self._started, self._folder.path, self._threads, self._answers)
                 self._started += 1
                 self._workers.append(worker)
             if worker is None:
@@ -195,7 +147,7 @@ class WorkerPool:
 
     def _handle_death(
         self,
-        worker: _Worker,
+        worker: PoolWorker,
         waiting: deque[Job],
         attempts: dict[str, int],
         results: dict[str, dict[str, Any]],
@@ -218,15 +170,11 @@ class WorkerPool:
             waiting.appendleft(job)
             return
         else:
-            code = worker.process.returncode
-            reason = (
-                f"by signal {-code}, perhaps for lack of memory" if code is not None and code < 0 else f"with exit code {code}"
-            )
             results[job["id"]] = {
                 "id": job["id"],
                 "kind": job["kind"],
                 "status": "failed",
-                "message": f"Its process ended {reason}, {MAX_ATTEMPTS} times. See {self._folder.path / 'logs'}.",
+                "message": f"Its process ended {worker.ending}, {MAX_ATTEMPTS} times. See {self._folder.path / 'logs'}.",
                 "seconds": 0.0,
             }
             write_json(self._folder.job(job["id"]) / "result.json", results[job["id"]])
@@ -238,10 +186,10 @@ class WorkerPool:
             worker.send({"type": "exit"})
         deadline = time.monotonic() + 1.0
         for worker in self._workers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(timeout=max(0.05, deadline - time.monotonic()))
+            worker.wait(max(0.05, deadline - time.monotonic()))
             worker.kill()
         self._workers.clear()
+        self._on_close()
 
 
 class InlinePool:
@@ -277,6 +225,21 @@ class InlinePool:
         """Nothing to end."""
 
 
-def make_pool(run_folder: Path, workers: int) -> WorkerPool | InlinePool:
-    """Return a pool of ``workers`` processes; 0 runs everything in this process."""
+def make_pool(run_folder: Path, workers: int, *, engine: Engine = "local") -> WorkerPool | InlinePool:
+    """Return a pool of ``workers`` processes; 0 runs everything in this process.
+
+    Args:
+        run_folder: Folder of the run.
+        workers: Number of workers; with the engine ``"ray"``, 0 is as many as the cluster has cores.
+        engine: ``"local"``: processes on this machine; ``"ray"``: actors of the Ray cluster that ``RAY_ADDRESS`` names, or of one that
+            is started here.
+
+    Raises:
+        MissingDependencyError: If the engine is ``"ray"`` and Ray is not installed.
+    """
+    if engine == "ray":
+        from graftwork.workflows.fit.ray_worker import ray_pool_parts
+
+        size, start_worker, on_close = ray_pool_parts(workers)
+        return WorkerPool(run_folder, size, start_worker=start_worker, on_close=on_close)
     return WorkerPool(run_folder, workers) if workers > 0 else InlinePool(run_folder)

@@ -39,6 +39,8 @@ class RaceOutcome:
     """``{task: {seed: finished job}}``."""
     control_plan: str | None = None
     affinity: dict[str, Any] | None = None
+    gradients: dict[str, Any] | None = None
+    """Cosines of the tasks' gradients by stage, from the same run."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -205,6 +207,7 @@ class Race:
         if self.outcome.control_plan is not None:
             job = self._maker.affinity(self.outcome.control_plan, self._suite.task_names)
             self.outcome.affinity = answers.get(job["id"], {}).get("affinity")
+            self.outcome.gradients = answers.get(job["id"], {}).get("gradients")
         if missing:
             self.outcome.warnings.append(
                 f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut or left out. The verdict rests "

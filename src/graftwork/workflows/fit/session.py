@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import graftwork
-from graftwork.core.errors import ConfigError, DataError, GraftworkError
+from graftwork.core.errors import GraftworkError
 from graftwork.core.files import read_json, write_json
-from graftwork.core.records import Modality, Plan
+from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
+from graftwork.workflows.fit.auto_groups import resolve_groupings
 from graftwork.workflows.fit.estimation import estimate_plans
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.interrupts import StopSwitch
 from graftwork.workflows.fit.plan_jobs import JobMaker
 from graftwork.workflows.fit.pool import InlinePool, WorkerPool, make_pool
+from graftwork.workflows.fit.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
 from graftwork.workflows.fit.race import MAX_CONTROL_TASKS, Race
-from graftwork.workflows.fit.run_folder import RunFolder, default_cache_folder
+from graftwork.workflows.fit.run_folder import RunFolder
 from graftwork.workflows.fit.schedule import SHARED_FAMILIES, Estimate, Schedule, make_schedule
 from graftwork.workflows.fit.settings import FitSettings
-from graftwork.workflows.portfolio import portfolio
 from graftwork.workflows.quantities import format_seconds
 
 __all__ = ["FitSession"]
@@ -119,58 +118,21 @@ class FitSession:
         self.stop.raise_if_pressed(str(self.run.path))
 
     def _open_suite(self) -> Suite:
-        from graftwork.data.store import is_stored_suite, load_suite, save_suite
-
-        if is_stored_suite(self.run.suite):
-            suite = load_suite(self.run.suite)
-        else:
-            from graftwork.data.ingest import open_suite
-
-            if self._data is None and self.settings.source == "<data>":
-                raise DataError(
-                    f"The run in {self.run.path} was stopped before its data was stored. Call fit with the data again."
-                )
-            settings = self.settings
-            suite = open_suite(
-                self._data if self._data is not None else settings.source,
-                targets=list(settings.targets) if settings.targets else None,
-                labels=settings.labels,
-                text=settings.text,
-                group=settings.group,
-                task_kinds=dict(settings.task_kinds) or None,
-                image_size=settings.image_size,
-                seed=settings.seed,
-            )
-            save_suite(suite, self.run.suite)
-            self.run.save(state="suite")
-        self.run.emit(
-            "suite",
-            name=suite.name,
-            modality=suite.modality,
-            rows=len(suite),
-            splits={name: len(rows) for name, rows in suite.splits.items()},
-            tasks=[task.to_json() for task in suite.tasks],
-            notes=list(suite.notes),
-        )
-        return suite
+        return open_run_suite(self.run, self.settings, self._data)
 
     def _plan_race(self, suite: Suite, pool: WorkerPool | InlinePool) -> None:
         """Choose plans, estimate their costs, decide the schedule, and store all of it."""
-        plans = portfolio(suite.modality, len(suite.tasks), self.settings.plans)
-        extra = [Plan.from_json(value) for value in self.run.state.get("extra_plans", ())]
-        if any(plan.family == "separate" for plan in extra):  # the user's own reference takes the place of ours
-            plans = [plan for plan in plans if plan.family != "separate"]
-        known = {plan.name for plan in plans}
-        clash = [plan.name for plan in extra if plan.name in known]
-        if clash:
-            raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
-        plans += extra
-        plans.sort(key=lambda plan: plan.family != "separate")
-        backbone, reason = self._backbone(suite.modality)
+        plans = choose_plans(self.run, self.settings, suite)
+        backbone, reason = choose_backbone(self.settings, suite.modality)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]
         self.run.save(backbone=backbone)
         maker = self._maker({plan.name: plan for plan in racing}, Schedule(horizons={}, seeds=(), control_seeds=1))
+        resolved, reasons, _ = resolve_groupings(self.run, suite, racing, maker, pool, self._user_stop, self.settings.steps)
+        self._pause_point()
+        left_out |= reasons
+        plans = [{plan.name: plan for plan in resolved}.get(plan.name, plan) for plan in plans]
+        racing = [plan for plan in resolved if plan.name not in reasons]
         estimates = estimate_plans(self.run, racing, self.settings, maker, pool, self._user_stop)
         self._pause_point()
         kept = [plan for plan in racing if estimates[plan.name].kept]
@@ -203,59 +165,12 @@ class FitSession:
             estimates=stored,
             plans=[plan.to_json() for plan in plans],
             schedule=schedule.to_json(),
-            machine=_machine(),
+            machine=machine_facts(),
         )
 
     def _user_stop(self) -> Any:
         """While estimating, only the user stops: without estimates there is nothing to cut."""
         return self.stop() if self.stop.presses else None
 
-    def _backbone(self, modality: Modality) -> tuple[str, str]:
-        """Return the pretrained backbone, or an empty name and the reason why there is none."""
-        from graftwork.nn.backbones.catalog import default_backbone, list_backbones
-
-        asked = self.settings.backbone
-        if asked == "none":
-            return "", "left out with --backbone none"
-        if asked:
-            return asked, ""
-        found = default_backbone(modality)
-        if found:
-            return found, ""
-        commands = [info.install for info in list_backbones(modality) if info.pretrained and info.install]
-        return (
-            "",
-            f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
-        )
-
     def _maker(self, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
-        return JobMaker(
-            plans=plans,
-            schedule=schedule,
-            cache=str(default_cache_folder()),
-            backbone=self.run.state.get("backbone", ""),
-            root_seed=self.settings.seed,
-            overrides=self.settings.overrides,
-            checkpoint_seconds=self.settings.checkpoint_seconds,
-        )
-
-
-def _machine() -> dict[str, Any]:
-    """Return what the numbers were measured on."""
-    from importlib import metadata
-
-    from graftwork.workflows.fit.settings import available_cores
-
-    versions = {}
-    for package in ("torch", "numpy", "lightgbm", "onnxruntime"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cores": available_cores(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "graftwork": graftwork.__version__,
-        **versions,
-    }
+        return make_maker(self.run, self.settings, plans, schedule)

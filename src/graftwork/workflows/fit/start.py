@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import Plan
@@ -17,12 +17,14 @@ from graftwork.workflows.fit.session import FitSession
 from graftwork.workflows.fit.settings import FitSettings
 from graftwork.workflows.quantities import parse_seconds
 
-__all__ = ["default_out_folder", "fit", "repeat_command"]
+__all__ = ["check_verb", "default_out_folder", "fit", "repeat_command", "resumed_settings", "split_plans"]
 
 Listener = Callable[[dict[str, Any]], None]
 
 _MAY_CHANGE = ("time_limit", "workers", "checkpoint_seconds")
 """Settings that a resumed run may be given anew: they change when it ends, not what it does."""
+
+SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
 
 
 def fit(
@@ -89,8 +91,7 @@ def fit(
         GraftworkError: If data or settings cannot be used, or nothing could be trained; the message says what to do.
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
-    extra = [plan for plan in plans if isinstance(plan, Plan)] if plans is not None and not isinstance(plans, str) else []
-    names = plans if plans is None or isinstance(plans, str) else [plan for plan in plans if isinstance(plan, str)] or None
+    names, extra = split_plans(plans)
     is_path = source is None or isinstance(source, str | Path)
     given = FitSettings.of_user(
         str(source) if source is not None and is_path else ("emoji" if source is None else "<data>"),
@@ -122,9 +123,11 @@ def fit(
             raise ConfigError(
                 f"{folder} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
             )
+        check_verb(run, "fit")
         run.open()
         limit = parse_seconds(time_limit) if time_limit is not None else None
-        settings = _resumed_settings(run, given, is_new=source is not None, limit=limit)
+        settings = resumed_settings(run, given, is_new=source is not None)
+        settings = replace(settings, time_limit=limit if limit is not None else settings.time_limit)
     else:
         settings = given
         run.create(settings.to_json(), command or repeat_command(settings), extra_plans=[plan.to_json() for plan in extra])
@@ -144,18 +147,46 @@ def fit(
     return FitRun(folder, result or {})
 
 
-def _resumed_settings(run: RunFolder, given: FitSettings, *, is_new: bool, limit: float | None) -> FitSettings:
-    """Return the stored settings with what may change.
+def split_plans(plans: str | Sequence[str | Plan] | None) -> tuple[str | list[str] | None, list[Plan]]:
+    """Return names and records of what a caller gave as plans."""
+    if plans is None or isinstance(plans, str):
+        return plans, []
+    return [plan for plan in plans if isinstance(plan, str)] or None, [plan for plan in plans if isinstance(plan, Plan)]
+
+
+def check_verb(run: RunFolder, verb: str) -> None:
+    """Refuse to go on with a run of another verb.
+
+    Raises:
+        ConfigError: If another verb began the run.
+    """
+    found = run.read_state().get("verb", "fit")
+    if found != verb:
+        raise ConfigError(
+            f"The run in {run.path} was begun by graftwork {found}. Go on with: graftwork {found} --resume {run.path}"
+        )
+
+
+def resumed_settings(
+    run: RunFolder, given: SomeSettings, *, is_new: bool, may_change: Sequence[str] = _MAY_CHANGE
+) -> SomeSettings:
+    """Return the stored settings with what may change from those given, the time limit apart.
+
+    Args:
+        run: The run, opened.
+        given: Settings of this call.
+        is_new: Whether this call named a source.
+        may_change: Names of settings that may differ.
 
     Raises:
         ConfigError: If the user gave settings that differ from those of the run.
     """
-    stored = FitSettings.from_json(run.state["settings"])
-    default = FitSettings(source=given.source, time_limit=given.time_limit)
+    stored = type(given).from_json(run.state["settings"])
+    default = type(given)(source=given.source, time_limit=given.time_limit)
     problems = []
     for key, value in given.to_json().items():
         before = stored.to_json()[key]
-        if key in _MAY_CHANGE or value == before:
+        if key in may_change or value == before:
             continue
         if (key == "source" and is_new) or (key != "source" and value != default.to_json()[key]):
             problems.append(f"{key.replace('_', '-')}: the run has {before!r}, you gave {value!r}")
@@ -166,17 +197,16 @@ def _resumed_settings(run: RunFolder, given: FitSettings, *, is_new: bool, limit
         )
     return replace(
         stored,
-        time_limit=limit if limit is not None else stored.time_limit,
         workers=given.workers if given.workers is not None else stored.workers,
         checkpoint_seconds=given.checkpoint_seconds,
     )
 
 
-def default_out_folder(source: str) -> Path:
-    """Return ``runs/<name>-<date>-<time>``, a folder that does not exist yet."""
+def default_out_folder(source: str, prefix: str = "") -> Path:
+    """Return ``runs/<prefix><name>-<date>-<time>``, a folder that does not exist yet."""
     name = "data" if source == "<data>" else Path(source).resolve().stem if Path(source).exists() else source
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name).strip("-") or "run"
-    base = Path("runs") / f"{safe}-{datetime.now():%Y%m%d-%H%M%S}"
+    base = Path("runs") / f"{prefix}{safe}-{datetime.now():%Y%m%d-%H%M%S}"
     folder, number = base, 1
     while folder.exists():
         number += 1
@@ -184,7 +214,7 @@ def default_out_folder(source: str) -> Path:
     return folder
 
 
-def repeat_command(settings: FitSettings) -> str:
+def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     """Return the command line that repeats a run with these settings.
 
     Example:
@@ -192,9 +222,9 @@ def repeat_command(settings: FitSettings) -> str:
         'graftwork fit table.csv --targets a,b --steps 200 --seeds 2'
     """
     if settings.source == "<data>":
-        return "graftwork.fit(...) on data handed in from Python"
-    default = FitSettings()
-    words = ["graftwork", "fit", *([settings.source] if settings.source != "emoji" else [])]
+        return f"graftwork.{verb}(...) on data handed in from Python"
+    default = type(settings)()
+    words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
     for key, value in settings.to_json().items():
         if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "overrides") or value == default.to_json()[key]:
             continue

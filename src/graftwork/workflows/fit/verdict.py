@@ -27,6 +27,8 @@ from graftwork.workflows.fit.verdict_choice import (
     plan_cost,
 )
 from graftwork.workflows.fit.verdict_compare import (
+    compare_cells,
+    compare_means,
     compare_tasks,
     control_rows,
     label_change,
@@ -36,7 +38,7 @@ from graftwork.workflows.fit.verdict_compare import (
 )
 from graftwork.workflows.fit.verdict_scores import FinalRun, ScoreBank
 
-__all__ = ["FinalRun", "build_verdict"]
+__all__ = ["FinalRun", "build_verdict", "pareto_rows"]
 
 _JOINT_FAMILIES = ("sharing", "balancing")
 _NO_CHANGE = {"value": 0.0, "low": 0.0, "high": 0.0, "level": 0.95}
@@ -53,6 +55,7 @@ def build_verdict(
     limits: Mapping[str, Any] | None = None,
     num_resamples: int = 1000,
     seed: int = 0,
+    over_plans: bool = False,
 ) -> dict[str, Any]:
     """Judge the finalists.
 
@@ -66,6 +69,8 @@ def build_verdict(
         limits: ``max_params`` (stored numbers), ``max_latency`` (ms), ``max_memory`` (bytes); missing or None is no limit.
         num_resamples: Bootstrap resamples of the test rows.
         seed: Seed of the resamples.
+        over_plans: Adjust p-values for the number of plans as well as of tasks, for readers who compare plans with one another; and add
+            ``overall``, the comparison of every plan's delta-m, adjusted for the number of plans.
 
     Returns:
         JSON: ``plans`` (``test``, ``per_seed``, ``delta_m``, ``relative``, ``transfer`` for each), ``comparisons``, ``source_effect``,
@@ -88,7 +93,7 @@ def build_verdict(
     table = ValidationTable(suite, finals, plans)
     choice = choose_plan(table, finals, ledgers, limits)
     judge = _Judge(suite, finals, plans, ledgers, limits, bank, table, choice)
-    comparisons = judge.comparisons()
+    comparisons = judge.comparisons(over_plans=over_plans)
     control_pairs = {
         task: (runs[0].plan_name, judge.separate_for(runs[0].plan_name) or "", _control_arm(task))
         for task, runs in controls.items()
@@ -101,6 +106,7 @@ def build_verdict(
         "source_effect": sources,
         "controls": control_results,
         "pareto": judge.pareto(),
+        **({"overall": judge.overall()} if over_plans else {}),
         "verdict": judge.verdict(comparisons, control_results, affinity, text.source_sentence(sources)),
     }
     return _clean(result)
@@ -131,13 +137,21 @@ class _Judge:
         same = [name for name in separate if plan in self.plans and self.plans[name].source == self.plans[plan].source]
         return self.table.best(same) or self.reference
 
-    def comparisons(self) -> list[dict[str, Any]]:
+    def comparisons(self, *, over_plans: bool = False) -> list[dict[str, Any]]:
         """Compare every plan with the reference, task by task."""
-        rows: list[dict[str, Any]] = []
-        for name in self.finals:
-            if self.reference is not None and name != self.reference:
-                rows += compare_tasks(self.bank, dict.fromkeys(self.suite.task_names, (name, self.reference)))
-        return rows
+        if self.reference is None:
+            return []
+        families = [[(task, name, self.reference) for task in self.suite.task_names] for name in self._others()]
+        if over_plans:
+            families = [[cell for cells in families for cell in cells]]
+        return [row for cells in families for row in compare_cells(self.bank, cells)]
+
+    def overall(self) -> list[dict[str, Any]]:
+        """Compare every plan with the reference by delta-m."""
+        return compare_means(self.bank, self._others(), self.reference) if self.reference is not None else []
+
+    def _others(self) -> list[str]:
+        return [name for name in self.finals if name != self.reference]
 
     def plan_entries(self, transfer: ScoreBank | None) -> dict[str, Any]:
         """Return the test part of each plan's entry."""
@@ -165,17 +179,7 @@ class _Judge:
         base = self.reference or next(iter(self.finals))
         deltas = {name: self.bank.delta_m(name, base) for name in self.finals}
         scores = {name: 0.0 if name == base else (delta.value if delta else float("nan")) for name, delta in deltas.items()}
-        front = pareto_front([[self.costs[name], scores[name]] for name in self.finals], maximize=[False, True])
-        return [
-            {
-                "plan": name,
-                "cost": self.costs[name],
-                "cost_name": self.cost_name,
-                "score": scores[name],
-                "on_front": bool(on_front),
-            }
-            for name, on_front in zip(self.finals, front, strict=True)
-        ]
+        return pareto_rows(self.costs, scores, self.cost_name)
 
     def verdict(
         self,
@@ -267,6 +271,21 @@ class _Judge:
                 reasons.setdefault(reason, []).append(text.quote(task))
         for reason, tasks in reasons.items():
             warnings.append(f"Only {reason} for {text.join_words(tasks)}: such comparisons lean at most, they never assert.")
+
+
+def pareto_rows(costs: Mapping[str, float], scores: Mapping[str, float], cost: str) -> list[dict[str, Any]]:
+    """Return ``pareto`` of ``result.json`` for one kind of cost.
+
+    Args:
+        costs: Cost of each plan; NaN if it was not measured.
+        scores: Score of each plan, higher is better.
+        cost: Name of the ledger entry.
+    """
+    front = pareto_front([[costs[name], scores[name]] for name in costs], maximize=[False, True])
+    return [
+        {"plan": name, "cost": costs[name], "cost_name": cost, "score": scores[name], "on_front": bool(on_front)}
+        for name, on_front in zip(costs, front, strict=True)
+    ]
 
 
 def _control_arm(task: str) -> str:

@@ -17,7 +17,17 @@ from graftwork.evaluation.paired import corrected_resampled_ttest, holm
 from graftwork.workflows.fit.verdict_choice import MINIMAL_EFFECT, ValidationTable
 from graftwork.workflows.fit.verdict_scores import FinalRun, ScoreBank
 
-__all__ = ["Label", "compare_tasks", "control_rows", "label_change", "source_rows", "weak_evidence"]
+__all__ = [
+    "Label",
+    "compare_cells",
+    "compare_means",
+    "compare_tasks",
+    "control_rows",
+    "label_change",
+    "seed_p_value",
+    "source_rows",
+    "weak_evidence",
+]
 
 Label = Literal["better", "leans better", "no difference", "leans worse", "worse"]
 
@@ -88,7 +98,20 @@ def compare_tasks(bank: ScoreBank, pairs: Mapping[str, tuple[str, str]]) -> list
     Returns:
         Entries of ``comparisons`` as ``result.json`` holds them, with ``probability`` (that the plan is better) beside.
     """
-    found = [(task, plan, reference, bank.change(task, plan, reference)) for task, (plan, reference) in pairs.items()]
+    return compare_cells(bank, [(task, plan, reference) for task, (plan, reference) in pairs.items()])
+
+
+def compare_cells(bank: ScoreBank, cells: Sequence[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    """Compare plans on tasks; p-values are adjusted for the number of all comparisons together.
+
+    Args:
+        bank: Test scores.
+        cells: ``(task, plan, reference)``; those that lack a score are left out.
+
+    Returns:
+        See :func:`compare_tasks`.
+    """
+    found = [(task, plan, reference, bank.change(task, plan, reference)) for task, plan, reference in cells]
     kept = [(task, plan, reference, item) for task, plan, reference, item in found if item is not None]
     p_values = holm([seed_p_value(bank.suite, item, task) for task, _, _, item in kept])
     return [
@@ -102,6 +125,35 @@ def compare_tasks(bank: ScoreBank, pairs: Mapping[str, tuple[str, str]]) -> list
             "label": label_change(item, p_value, may_assert=not weak_evidence(bank, task, item)),
         }
         for (task, plan, reference, item), p_value in zip(kept, p_values, strict=True)
+    ]
+
+
+def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list[dict[str, Any]]:
+    """Compare plans with the reference by delta-m; p-values are adjusted for the number of plans.
+
+    Args:
+        bank: Test scores.
+        plans: Plans other than the reference; those that share no task with it are left out.
+        reference: The separate models.
+
+    Returns:
+        Rows like those of :func:`compare_tasks`, without ``task``.
+    """
+    found = [(plan, bank.delta_m(plan, reference)) for plan in plans]
+    kept = [(plan, item) for plan, item in found if item is not None]
+    p_values = holm([seed_p_value(bank.suite, item) for _, item in kept])
+    return [
+        {
+            "plan": plan,
+            "reference": reference,
+            "difference": item.interval().to_json(),
+            "p_value": float(p_value),
+            "probability": item.probability,
+            "label": label_change(
+                item, p_value, may_assert=not any(weak_evidence(bank, task, item) for task in bank.suite.task_names)
+            ),
+        }
+        for (plan, item), p_value in zip(kept, p_values, strict=True)
     ]
 
 

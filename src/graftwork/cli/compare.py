@@ -1,0 +1,95 @@
+"""``graftwork compare``: several plans on one suite under one budget, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from graftwork.cli.common import parse_assignments
+from graftwork.cli.fit import add_data_arguments, run_folder_of
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "compare"
+HELP = "train several plans on one suite with one budget: leaderboard, significance, costs, who helps whom"
+EXAMPLES = """examples:
+  graftwork compare table.csv --targets price,cut --plans shared-trunk,mmoe,uncertainty
+  graftwork compare emoji --plans all --seeds 3 --steps 400        every plan that fits the data
+  graftwork compare scenes --plans shared-trunk,grouped --time-limit 60s   the same seconds for each training
+  graftwork compare suite.yaml --plans +pcgrad --engine ray        spread over a Ray cluster (RAY_ADDRESS)
+  graftwork compare --resume runs/compare-table-20260101-120000    go on after Ctrl-C or a crash
+
+Separate models are always in: everything is measured against them. The run folder gets report.html, result.json and log.jsonl.
+Ctrl-C keeps all finished work. `graftwork fit` finds a plan under a time limit; `compare` gives all of them the same chance.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's flags."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("source", nargs="?", help="table, folder of pictures, suite.yaml, or an embedded suite (default: emoji)")
+    add_data_arguments(parser)
+    budget = parser.add_argument_group("plans and budget")
+    add = budget.add_argument
+    add("--plans", metavar="NAMES", help="a,b or all or +name (besides the defaults) or file.toml (default: the plans of fit)")
+    add("--seeds", metavar="N", type=int, default=3, help="seeds of every plan (default 3)")
+    add("--steps", metavar="N", type=int, help="steps of each training (default 500); repeats exactly")
+    add("--time-limit", metavar="TIME", help="time of each training in place of steps, as in 30s or 5m")
+    add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
+    add("--max-groups", metavar="N", type=int, default=3, help="most groups of tasks that the report suggests (default 3)")
+    add("--seed", metavar="N", type=int, default=0, help="root seed of splits, initialisation and batches (default 0)")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting for all plans")
+    machines = parser.add_argument_group("machines")
+    add = machines.add_argument
+    add("--engine", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster (extra: graftwork[ray])")
+    add("--workers", metavar="N", type=int, help="trainings at the same time (default: one for each core)")
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add("--out", metavar="FOLDER", help="run folder (default: runs/compare-<suite>-<date>-<time>)")
+    add(
+        "--resume",
+        metavar="RUN",
+        nargs="?",
+        const="",
+        help="go on with a run: its folder, or the one of --out, or the latest in runs/",
+    )
+    add("--quiet", action="store_true", help="print the result in words and the path of the report only")
+    add("--json", action="store_true", help="print the leaderboard as JSON, everything else on stderr")
+    add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from graftwork.cli.live import make_display
+    from graftwork.workflows.compare import compare
+
+    source, out = run_folder_of(args, NAME)
+    display = make_display(quiet=args.quiet, to_stderr=args.json)
+    names = ("targets", "labels", "text", "group", "image_size", "plans", "seeds", "steps", "time_limit", "backbone", "seed")
+    settings: dict[str, Any] = {
+        name: getattr(args, name) for name in (*names, "max_groups", "engine", "workers", "checkpoint_seconds")
+    }
+    with display:
+        result = compare(
+            source,
+            **settings,
+            task_kinds=parse_assignments(args.task_kind, flag="--task-kind", plain=True),
+            overrides=parse_assignments(args.set, flag="--set"),
+            out=out,
+            resume=args.resume is not None,
+            on_event=display.handle,
+        )
+    if args.json:
+        import json
+
+        shown = {key: result.result[key] for key in ("budget", "leaderboard", "overall", "grouping", "verdict")}
+        print(json.dumps({"folder": str(result.folder), **shown}, ensure_ascii=False, indent=2))
+        return 0
+    if args.quiet:
+        print("\n".join(result.sentences))
+    else:
+        from graftwork.cli.live import terminal_width
+
+        print(result.summary(terminal_width()))
+    print(f"report: {result.report}" if result.report.exists() else f"results: {result.folder}")
+    return 0

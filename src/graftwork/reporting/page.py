@@ -1,0 +1,118 @@
+"""The page around every report: sections in one file that needs no network, in the same look for all verbs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from graftwork.core.optional import require
+from graftwork.reporting.examples import Example
+from graftwork.reporting.fact_tables import key_numbers, machine_table
+from graftwork.reporting.parts import Cell, Figure, Table
+from graftwork.reporting.result_view import ResultView
+from graftwork.reporting.words import STRENGTHS
+
+__all__ = ["PageWords", "Section", "render_page"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the page; parts without content are left out."""
+
+    key: str
+    title: str
+    nav: str
+    lead: str
+    """How to read it, in a sentence or two."""
+    parts: tuple[Figure | Table | None, ...] = ()
+    notes: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
+    credits: tuple[str, ...] = ()
+    """Credit lines of the pictures or texts shown."""
+    folded: tuple[Table | None, ...] = field(default=())
+    """Tables behind a click."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of it was measured."""
+        return not (any(self.parts) or any(self.folded) or self.notes or self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class PageWords:
+    """What a verb's page calls things."""
+
+    eyebrow: str
+    """Stands above the first sentence, before the name of the suite."""
+    top: str
+    """Name of the first part in the navigation."""
+    window: str
+    """Title of the window, after the name of the suite."""
+    empty: str
+    """First sentence of a run without any."""
+
+
+def _quoted_names(text: str) -> str:
+    """Mark names that escaped sentences quote with backticks, and keep numbers together with their percent sign."""
+    return re.sub(r"(\d) %", "\\1\u00a0%", re.sub(r"`([^`\n]+)`", r"<code>\1</code>", text))
+
+
+def _script_json(value: Any) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return (
+        text.replace("&", "\\u0026")
+        .replace("<", "\\u003c")
+        .replace(">", "\\u003e")
+        .replace("\u2028", "\\u2028")
+        .replace("\u2029", "\\u2029")
+    )
+
+
+def render_page(view: ResultView, sections: Sequence[Section], words: PageWords, *, keys: Sequence[Cell] | None = None) -> str:
+    """Return the page.
+
+    Args:
+        view: The result.
+        sections: Its parts below the first sentences.
+        words: What the verb calls things.
+        keys: The few numbers at the head; those of a fit by default.
+
+    Raises:
+        MissingDependencyError: If jinja2 or plotly is not installed.
+    """
+    jinja = require("jinja2", extra="report", purpose="The report")
+    markupsafe = require("markupsafe", extra="report", purpose="The report")
+    plotly = require("plotly.offline", extra="report", purpose="The report")
+    folder = files("graftwork.reporting") / "templates"
+    environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja.StrictUndefined)
+    environment.filters["spans"] = lambda text: markupsafe.Markup(_quoted_names(str(markupsafe.escape(text))))
+    environment.tests["figure"] = lambda value: isinstance(value, Figure)
+    figures = [part for section in sections for part in section.parts if isinstance(part, Figure)]
+    verdict = view.section("verdict")
+    badge, meaning = STRENGTHS.get(str(verdict.get("strength")), ("", ""))
+    return environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(
+        words=words,
+        title=view.section("suite").get("name") or "run",
+        badge=badge,
+        meaning=meaning,
+        strength=str(verdict.get("strength") or "none").replace(" ", "-"),
+        sentences=[str(sentence) for sentence in verdict.get("sentences") or ()],
+        source_sentence=verdict.get("source_sentence"),
+        warnings=[str(warning) for warning in verdict.get("warnings") or ()],
+        key_numbers=key_numbers(view) if keys is None else keys,
+        choice_title=view.title(view.choice) if view.choice and keys is None else "",
+        sections=sections,
+        command=str(view.result.get("command") or ""),
+        machine=machine_table(view),
+        version=view.result.get("version") or "",
+        created=view.result.get("created") or "",
+        css=(folder / "report.css").read_text(encoding="utf-8"),
+        script=(folder / "report.js").read_text(encoding="utf-8"),
+        plotly=plotly.get_plotlyjs() if figures else "",
+        figures=_script_json({figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures}),
+    )

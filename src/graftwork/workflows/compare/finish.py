@@ -1,0 +1,204 @@
+"""From finished trainings to ``result.json`` and ``report.html``: scores, corrected comparisons, leaderboard, costs, grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+import graftwork
+from graftwork.core.errors import GraftworkError
+from graftwork.core.files import write_json
+from graftwork.core.records import Ledger, Plan
+from graftwork.data.suite import Suite
+from graftwork.workflows.compare.budget import budget_sentence
+from graftwork.workflows.compare.settings import CompareSettings
+from graftwork.workflows.compare.trainings import Trainings
+from graftwork.workflows.compare.words import leaderboard_sentences
+from graftwork.workflows.fit.auto_groups import suggest_grouping
+from graftwork.workflows.fit.finish import final_run, job_ledger, suite_facts, try_step
+from graftwork.workflows.fit.run_folder import RunFolder, clean_json, utc_now
+from graftwork.workflows.fit.schedule import Schedule
+
+__all__ = ["PARETO_COSTS", "RESULT_FORMAT", "finish_comparison", "leaderboard"]
+
+RESULT_FORMAT = "graftwork-compare-1"
+PARETO_COSTS = ("parameters_stored", "flops_per_sample", "latency_ms_batch1", "wall_seconds")
+"""Costs that scores are plotted against, where at least two plans have them."""
+
+
+def finish_comparison(
+    run: RunFolder, settings: CompareSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, trained: Trainings
+) -> dict[str, Any]:
+    """Judge, and write result and report.
+
+    Raises:
+        GraftworkError: If no training ended well.
+    """
+    if not trained.finals:
+        reasons = [f"{item['plan']}, seed {item['seed']}: {item['message'] or item['status']}" for item in trained.failures]
+        reasons += [f"{name}: {reason}" for name, reason in schedule.left_out.items()]
+        listed = "".join(f"\n  - {reason}" for reason in reasons)
+        raise GraftworkError(f"No training ended well, so there is nothing to compare.{listed}\nSee {run.path / 'log.jsonl'}.")
+    run.emit("phase", phase="report", jobs=0)
+    result = clean_json(_result(run, settings, suite, plans, schedule, trained))
+    write_json(run.result_file, result)
+
+    def report() -> None:
+        from graftwork.reporting.compare_report import write_compare_report
+
+        write_compare_report(result, run.path / "report.html")
+
+    warnings = result["verdict"]["warnings"]
+    before = len(warnings)
+    try_step(warnings, "The report could not be written", report)
+    if len(warnings) > before:
+        write_json(run.result_file, result)
+    return dict(result)
+
+
+def _result(
+    run: RunFolder, settings: CompareSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, trained: Trainings
+) -> dict[str, Any]:
+    from graftwork.workflows.fit.verdict import build_verdict
+
+    ledgers = {name: _mean_ledger(run, name, trained) for name in trained.finals}
+    grouping = suggest_grouping(trained.affinity, settings.max_groups)
+    judged = build_verdict(
+        suite,
+        {name: [final_run(run, suite, jobs[seed]) for seed in sorted(jobs)] for name, jobs in trained.finals.items()},
+        controls={},
+        affinity=trained.affinity,
+        ledgers=ledgers,
+        plans=dict(plans),
+        seed=settings.seed,
+        over_plans=True,
+    )
+    rows = leaderboard(plans, schedule, trained, judged)
+    verdict, reference = dict(judged["verdict"]), judged["verdict"]["reference"]
+    verdict["choice_strength"] = verdict.pop("strength")
+    verdict["sentences"] = leaderboard_sentences(rows, reference, verdict["choice"])
+    verdict["warnings"] = [*verdict["warnings"], *schedule.notes, *_grouping_notes(run, plans)]
+    entries = {
+        name: {**entry, "plan": plans[name].to_json(), "finalist": True, "ledger": ledgers[name].to_json()}
+        for name, entry in judged["plans"].items()
+    }
+    return {
+        "format": RESULT_FORMAT,
+        "version": graftwork.__version__,
+        "created": utc_now(),
+        "command": run.state["command"],
+        "suite": suite_facts(suite),
+        "settings": settings.to_json() | {"backbone": run.state.get("backbone", "") or None},
+        "machine": run.state.get("machine", {}),
+        "budget": {
+            "steps": settings.steps,
+            "seconds": settings.time_limit,
+            "seeds": list(schedule.seeds),
+            "sentence": budget_sentence(plans, schedule, steps=settings.steps, seconds=settings.time_limit),
+        },
+        "leaderboard": rows,
+        "failures": trained.failures,
+        "plans": entries,
+        "comparisons": judged["comparisons"],
+        "overall": judged["overall"],
+        "pareto": _pareto(entries, ledgers, reference),
+        "affinity": trained.affinity,
+        "gradients": trained.gradients,
+        "grouping": grouping,
+        "verdict": verdict,
+        "timing": {"started": run.state["created"], "finished": utc_now(), "seconds": round(run.seconds_used(), 1)},
+    }
+
+
+def _mean_ledger(run: RunFolder, name: str, trained: Trainings) -> Ledger:
+    """Return the costs of a plan: times are means over its seeds, everything else is of the first."""
+    jobs = trained.finals[name]
+    each = [job_ledger(run, {seed: job}) for seed, job in jobs.items()]
+    return replace(
+        job_ledger(run, jobs),
+        wall_seconds=fmean(item.wall_seconds for item in each),
+        cpu_seconds=fmean(item.cpu_seconds for item in each),
+    )
+
+
+def leaderboard(
+    plans: Mapping[str, Plan], schedule: Schedule, trained: Trainings, judged: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return one row a plan: best delta-m first, then plans without one, then those that failed or were left out.
+
+    Args:
+        plans: Plans by name.
+        schedule: Says who was left out and why.
+        trained: The trainings.
+        judged: From :func:`graftwork.workflows.fit.verdict.build_verdict` with ``over_plans``.
+
+    Returns:
+        ``plan``, ``rank`` (None without scores), ``status`` (``ok``, ``partly`` if some seeds failed, ``diverged``, ``failed``,
+        ``left out``), ``message``, ``seeds`` that ended well, ``delta_m``, ``p_value`` and ``label`` against separate models.
+    """
+    overall = {row["plan"]: row for row in judged["overall"]}
+    rows = []
+    for name in plans:
+        failures = [item for item in trained.failures if item["plan"] == name]
+        done = sorted(trained.finals.get(name, {}))
+        if not done and not failures and name not in schedule.left_out:
+            continue
+        status = (
+            "left out" if not done and not failures else "ok" if not failures else "partly" if done else failures[0]["status"]
+        )
+        compared = overall.get(name, {})
+        rows.append(
+            {
+                "plan": name,
+                "status": status,
+                "message": schedule.left_out.get(name, "") if status == "left out" else _failure_words(failures, bool(done)),
+                "seeds": done,
+                "steps": schedule.horizons.get(name, 0),
+                "delta_m": judged["plans"].get(name, {}).get("delta_m"),
+                "p_value": compared.get("p_value"),
+                "label": compared.get("label"),
+            }
+        )
+    rows.sort(key=_order)
+    ranks = iter(range(1, len(rows) + 1))
+    return [{"rank": next(ranks) if row["seeds"] else None, **row} for row in rows]
+
+
+def _order(row: Mapping[str, Any]) -> tuple[bool, float]:
+    value = (row["delta_m"] or {}).get("value")
+    return not row["seeds"], -(float("-inf") if value is None else value)
+
+
+def _failure_words(failures: Sequence[Mapping[str, Any]], partly: bool) -> str:
+    if not failures:
+        return ""
+    seeds = ", ".join(str(item["seed"]) for item in failures)
+    return (f"seed{'s' * (len(failures) > 1)} {seeds} {failures[0]['status']}: " if partly else "") + str(failures[0]["message"])
+
+
+def _pareto(entries: Mapping[str, Any], ledgers: Mapping[str, Ledger], reference: str | None) -> list[dict[str, Any]]:
+    from graftwork.workflows.fit.verdict import pareto_rows
+    from graftwork.workflows.fit.verdict_choice import plan_cost
+
+    scores = {name: ((entry["delta_m"] or {}).get("value")) for name, entry in entries.items()}
+    known = {name: float("nan") if value is None else float(value) for name, value in scores.items()}
+    rows: list[dict[str, Any]] = []
+    for cost in PARETO_COSTS if reference is not None else ():
+        costs = {name: plan_cost(ledgers[name], cost) for name in entries}
+        if sum(value == value for value in costs.values()) > 1:
+            rows += pareto_rows(costs, known, cost)
+    return rows
+
+
+def _grouping_notes(run: RunFolder, plans: Mapping[str, Plan]) -> list[str]:
+    measured = run.state.get("grouping")
+    grouped = [name for name, plan in plans.items() if isinstance(plan.sharing.settings.get("groups"), list)]
+    if measured is None or not grouped:
+        return []
+    shown = "; ".join(", ".join(group) for group in measured["grouping"]["groups"])
+    return [
+        f"The groups of `{grouped[0]}` ({shown}) were measured on training rows before, in {measured['steps']} steps that its budget does not "
+        f"count ({measured['seconds']:.1f} s)."
+    ]

@@ -1,0 +1,136 @@
+"""Begin or resume a comparison: settings from what the user wrote, the folder, and then the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
+from graftwork.core.records import Plan
+from graftwork.workflows.compare.compare_run import CompareRun, load_comparison
+from graftwork.workflows.compare.session import CompareSession
+from graftwork.workflows.compare.settings import DEFAULT_STEPS, CompareSettings
+from graftwork.workflows.fit.auto_groups import MAX_GROUPS
+from graftwork.workflows.fit.pool import Engine
+from graftwork.workflows.fit.run_folder import RunFolder
+from graftwork.workflows.fit.start import check_verb, default_out_folder, repeat_command, resumed_settings, split_plans
+
+__all__ = ["compare"]
+
+Listener = Callable[[dict[str, Any]], None]
+
+_MAY_CHANGE = ("workers", "checkpoint_seconds", "engine")
+"""Settings that a resumed comparison may be given anew: they change how it is run, not what."""
+
+
+def compare(
+    source: Any = None,
+    *,
+    plans: str | Sequence[str | Plan] | None = None,
+    seeds: int = 3,
+    steps: int | None = None,
+    time_limit: float | str | None = None,
+    targets: str | Sequence[str] | None = None,
+    labels: str | None = None,
+    text: str | None = None,
+    group: str | None = None,
+    task_kinds: Mapping[str, str] | None = None,
+    image_size: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    engine: Engine = "local",
+    workers: int | None = None,
+    backbone: str | None = None,
+    max_groups: int = MAX_GROUPS,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    on_event: Listener | None = None,
+    command: str | None = None,
+    checkpoint_seconds: float = 20.0,
+) -> CompareRun:
+    """Train several plans on one suite with one budget and compare them on its test rows.
+
+    Args:
+        source: Whatever :func:`graftwork.fit` takes; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
+        plans: Names of plans, ``"all"``, ``"+name"`` (besides the defaults), TOML files, or :class:`~graftwork.core.records.Plan` records;
+            None takes the defaults. Separate models are always in: everything is measured against them.
+        seeds: Seeds of every plan, at least 1; three or more are needed to assert anything.
+        steps: Steps of each training; 500 if no ``time_limit`` is given either. With steps the comparison repeats exactly.
+        time_limit: ``"30s"`` or seconds for each training, in place of ``steps``.
+        targets: Columns to predict; see :func:`graftwork.fit` for this and the next five.
+        labels: Table with the labels of pictures.
+        text: Column with the text to learn from.
+        group: Column whose equal values stay on one side of every split.
+        task_kinds: Overrides of inferred kinds.
+        image_size: Side of the encoded pictures.
+        out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
+        resume: Go on with the run in ``out`` (begin it if there is none); finished trainings are not made again.
+        engine: ``"local"``: processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this machine.
+        workers: Trainings at the same time; None is one for each core (of the cluster), 0 runs in this process.
+        backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
+        max_groups: Most groups of tasks that the report suggests.
+        seed: Root seed of splits, initialisation and batches.
+        overrides: Training settings stronger than those of all plans.
+        on_event: Called with every event of the run, a JSON object.
+        command: The command that the report shows; made from the arguments by default.
+        checkpoint_seconds: Longest work in seconds that a kill may undo.
+
+    Returns:
+        The finished comparison.
+
+    Raises:
+        GraftworkError: If data or settings cannot be used, or nothing could be trained; the message says what to do.
+        RunStopped: After Ctrl-C; ``resume=True`` goes on.
+    """
+    names, extra = split_plans(plans)
+    is_path = source is None or isinstance(source, str | Path)
+    unset = steps is None and time_limit is None
+    given = CompareSettings.of_user(
+        str(source) if source is not None and is_path else ("emoji" if source is None else "<data>"),
+        targets=targets,
+        labels=str(labels) if labels is not None else None,
+        text=text,
+        group=group,
+        task_kinds=task_kinds,
+        image_size=image_size,
+        time_limit=time_limit,
+        steps=DEFAULT_STEPS if unset else steps,
+        seeds=seeds,
+        seed=seed,
+        plans=names,
+        backbone=backbone,
+        workers=workers,
+        overrides=overrides,
+        checkpoint_seconds=checkpoint_seconds,
+        engine=engine,
+        max_groups=max_groups,
+    )
+    folder = Path(out) if out is not None else default_out_folder(given.source, "compare-")
+    run = RunFolder(folder)
+    run.listen(on_event)
+    is_new = not run.exists()
+    if not is_new:
+        if not resume:
+            raise ConfigError(
+                f"{folder} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
+            )
+        check_verb(run, "compare")
+        run.open()
+        changes = (*_MAY_CHANGE, "steps", "time_limit") if unset else _MAY_CHANGE
+        settings = resumed_settings(run, given, is_new=source is not None, may_change=changes)
+    else:
+        settings = given
+        more = {"verb": "compare", "extra_plans": [plan.to_json() for plan in extra]}
+        run.create(settings.to_json(), command or repeat_command(settings, "compare"), **more)
+    try:
+        if run.state["state"] == "done" and all((run.path / name).exists() for name in ("result.json", "report.html")):
+            return load_comparison(folder)
+        result = CompareSession(run, settings, None if is_path else source).go()
+    except (ConfigError, DataError, MissingDependencyError):
+        if is_new and "schedule" not in run.state:  # wrong data or settings: leave no half-made run behind
+            run.discard()
+        raise
+    finally:
+        run.release()
+    return CompareRun(folder, result)

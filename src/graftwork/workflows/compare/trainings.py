@@ -1,0 +1,82 @@
+"""All trainings of a comparison in one queue: every plan, every seed, and one short run that measures affinities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
+from graftwork.workflows.fit.jobs import Job
+from graftwork.workflows.fit.plan_jobs import JobMaker
+from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.fit.race import announce
+from graftwork.workflows.fit.run_folder import RunFolder
+from graftwork.workflows.fit.schedule import SHARED_FAMILIES, Schedule
+
+__all__ = ["Trainings", "run_trainings"]
+
+
+@dataclass(slots=True)
+class Trainings:
+    """What came of the queue."""
+
+    finals: dict[str, dict[int, Job]] = field(default_factory=dict)
+    """``{plan: {seed: finished job}}``."""
+    failures: list[dict[str, Any]] = field(default_factory=list)
+    """``plan``, ``seed``, ``status``, ``message`` and ``steps`` of trainings that did not end well."""
+    affinity: dict[str, Any] | None = None
+    gradients: dict[str, Any] | None = None
+
+
+def run_trainings(
+    run: RunFolder,
+    suite: Suite,
+    plans: Mapping[str, Plan],
+    schedule: Schedule,
+    maker: JobMaker,
+    pool: WorkerPool | InlinePool,
+    stop: Callable[[], StopRequest | None],
+    *,
+    with_affinity: bool,
+) -> Trainings:
+    """Train; finished trainings answer from their folders.
+
+    Args:
+        run: The run folder.
+        suite: The suite.
+        plans: Plans by name, in the order of the queue.
+        schedule: Steps and seeds.
+        maker: Makes the jobs.
+        pool: Runs them.
+        stop: Asked several times a second; says ``keep`` or ``kill`` after Ctrl-C.
+        with_affinity: Whether to measure affinities with the first plan that shares a model; nothing is measured without one.
+
+    Returns:
+        What ended; after Ctrl-C only a part of it.
+    """
+    names = [name for name in plans if name in schedule.horizons]
+    # One seed of everything comes before the next, so that a comparison that is stopped has something of every plan.
+    jobs = [(name, seed, maker.final(name, seed)) for seed in schedule.seeds for name in names]
+    queue = [job for _, _, job in jobs]
+    probed = next((name for name in names if plans[name].family in SHARED_FAMILIES), None)
+    probe = maker.affinity(probed, suite.task_names) if with_affinity and probed and len(suite.tasks) > 1 else None
+    if probe is not None:
+        queue.insert(len(names), probe)
+    run.emit("phase", phase="trainings", jobs=len(queue), plans=names)
+    answers = pool.run(queue, listener=lambda *told: announce(run, *told), stop=stop)
+    found = Trainings()
+    for name, seed, job in jobs:
+        answer = answers.get(job["id"])
+        if answer is None or answer["status"] == "stopped":
+            continue
+        if answer["status"] == "ok":
+            found.finals.setdefault(name, {})[seed] = job
+        else:
+            kept = {key: answer.get(key) for key in ("status", "message")}
+            found.failures.append({"plan": name, "seed": seed, "steps": answer.get("steps") or 0, **kept})
+    if probe is not None:
+        answer = answers.get(probe["id"], {})
+        found.affinity, found.gradients = answer.get("affinity"), answer.get("gradients")
+    return found
