@@ -91,6 +91,8 @@ class Case:
 
 PRICE = {"targets": "price"}
 CASES = [
+    Case("YAML metric that does not exist", lambda f: yaml(f, "datasets:\n- source: table.csv\n  targets: {stars: {metric: acuracy}}\n"), ("Task 'stars'", "no metric 'acuracy'", "Did you mean 'accuracy'"), "suite.yaml", {}),
+    Case("YAML metric of another kind", lambda f: yaml(f, "datasets:\n- source: table.csv\n  targets: {price: {metric: accuracy}}\n"), ("'accuracy' cannot judge a regression", "Choose one of: rmse"), "suite.yaml", {}),
     Case("missing file", lambda f: raw(f, "a\n1\n", "tabel.csv"), ("table.csv does not exist", "Did you mean 'tabel.csv'", r"\.csv, \.tsv")),
     Case("zero bytes", lambda f: raw(f, b""), ("is empty", "zero bytes", "needs a header and rows", "Export it again")),
     Case("header only", lambda f: raw(f, "age,stars\n"), (r"header \(age, stars\) but no rows", "Add rows")),

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -33,7 +37,7 @@ def _problems(file: str) -> list[str]:
     if suffix in (".yaml", ".yml"):
         from graftwork.data.suite_yaml import validate_suite_yaml
 
-        return [str(problem) for problem in validate_suite_yaml(path)]
+        return [str(problem) for problem in validate_suite_yaml(path)] or _metric_problems(path)
     if suffix != ".toml":
         raise ConfigError(
             f"{file}: only .yaml, .yml and .toml files can be checked; data files are checked by graftwork fit --dry-run."
@@ -56,6 +60,15 @@ def _problems(file: str) -> list[str]:
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _metric_problems(path: Path) -> list[str]:
+    from graftwork.data.suite_yaml import read_suite_yaml
+    from graftwork.evaluation.metrics import metric_problem
+
+    targets = [target for entry in read_suite_yaml(path).datasets for target in entry.targets if target.metric]
+    problems = (metric_problem(target.name, target.metric, target.kind) for target in targets)
+    return [f"{path}: {problem}" for problem in problems if problem]
 
 
 def run(args: argparse.Namespace) -> int:

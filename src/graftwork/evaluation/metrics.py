@@ -17,7 +17,7 @@ from graftwork.data.suite import labelled_rows
 from graftwork.evaluation import metrics_dense, metrics_labels, metrics_ranking, metrics_values
 from graftwork.evaluation.metric_types import Array, Evaluator, Metric
 
-__all__ = ["METRICS", "default_metric", "find_metric", "higher_is_better", "metrics_of", "prepare_metric", "score_task"]
+__all__ = ["METRICS", "check_metrics", "default_metric", "find_metric", "higher_is_better", "metric_problem", "metrics_of", "prepare_metric", "score_task"]
 
 _INF = float("inf")
 
@@ -118,13 +118,33 @@ def default_metric(spec: TaskSpec) -> str:
     """
     if not spec.metric:
         return _DEFAULTS[spec.kind]
-    metric = find_metric(spec.metric)
-    if spec.kind not in metric.kinds:
-        allowed = ", ".join(item.name for item in _ALL if spec.kind in item.kinds)
-        raise ConfigError(
-            f"Task {spec.name!r}: the metric {spec.metric!r} cannot judge a {spec.kind} task. Choose one of: {allowed}."
-        )
+    problem = metric_problem(spec.name, spec.metric, spec.kind)
+    if problem:
+        raise ConfigError(problem)
     return spec.metric
+
+
+def metric_problem(task: str, metric: str, kind: str = "") -> str:
+    """Return what is wrong with the metric that a user named for a task, empty if nothing; without ``kind`` only the name is checked."""
+    try:
+        found = find_metric(metric)
+    except ConfigError as error:
+        return f"Task {task!r}: {error}"
+    if kind and kind not in found.kinds:
+        allowed = ", ".join(item.name for item in _ALL if kind in item.kinds)
+        return f"Task {task!r}: the metric {metric!r} cannot judge a {kind} task. Choose one of: {allowed}."
+    return ""
+
+
+def check_metrics(tasks: Sequence[TaskSpec]) -> None:
+    """Look at the metrics that tasks name, before anything is trained.
+
+    Raises:
+        ConfigError: With all problems at once.
+    """
+    problems = [metric_problem(task.name, task.metric, task.kind) for task in tasks if task.metric]
+    if any(problems):
+        raise ConfigError("Some tasks cannot be judged as asked.", [problem for problem in problems if problem])
 
 
 def _check_shapes(spec: TaskSpec, target: Array, prediction: Array) -> None:

@@ -173,3 +173,6 @@ def test_validate_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "t.csv").write_text("a\n1\n")
     assert cli.main(["validate", str(tmp_path / "t.csv")]) == 2
     assert "graftwork fit --dry-run" in capsys.readouterr().err
+    (tmp_path / "suite.yaml").write_text("datasets:\n- source: t.csv\n  targets: {a: {metric: acuracy}}\n")
+    assert cli.main(["validate", str(tmp_path / "suite.yaml")]) == 2
+    assert "Did you mean 'accuracy'" in capsys.readouterr().err

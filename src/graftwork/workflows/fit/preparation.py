@@ -29,6 +29,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
 
     Raises:
         DataError: If the data cannot be used, or was handed in and is gone.
+        ConfigError: If a task names a metric that cannot judge it.
     """
     from graftwork.data.store import is_stored_suite, load_suite, save_suite
 
@@ -36,6 +37,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
         suite = load_suite(run.suite)
     else:
         from graftwork.data.ingest import open_suite
+        from graftwork.evaluation.metrics import check_metrics
 
         if data is None and settings.source == "<data>":
             raise DataError(f"The run in {run.path} was stopped before its data was stored. Call it with the data again.")
@@ -49,6 +51,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
             image_size=settings.image_size,
             seed=settings.seed,
         )
+        check_metrics(suite.tasks)
         save_suite(suite, run.suite)
         run.save(state="suite")
     run.emit(
