@@ -66,6 +66,7 @@ def test_plans_name_existing_parts(card: Card) -> None:
             plan.sharing,
             plan.optimization,
             *plan.objectives,
+            *plan.transforms,
             *([plan.tuning] if plan.tuning else []),
         ):
             assert callable(component.resolve())

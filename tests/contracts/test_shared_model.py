@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graftwork.core.records import Component, TaskSpec
+from graftwork.core.records import Component, Modality, TaskSpec
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.scratch import scratch_backbone
 from graftwork.tasks.losses import task_loss
@@ -22,7 +22,7 @@ TASKS = (
     TaskSpec(name="price.net", kind="regression", size=2, center=(0.0, 1.0), scale=(1.0, 2.0)),
     TaskSpec(name="stars", kind="ordinal", size=4),
 )
-SIZES = {"num_numeric": 4, "cardinalities": [3, 2]}
+SIZES = {"num_numeric": 4, "cardinalities": [3, 2], "image_size": 16}
 ROWS = 6
 
 
@@ -46,12 +46,21 @@ def _operators() -> dict[str, Component]:
     return found
 
 
-OPERATORS = _operators()
+def _modalities() -> dict[str, Modality]:
+    """Return what each operator of a plan reads: tables if any of its plans does, else what the first one names."""
+    found: dict[str, list[Modality]] = {}
+    for plan in (plan for document in _documents() for plan in document.get("plans", []) if "sharing" in plan):
+        found.setdefault(Component.from_json(plan["sharing"]).path.rpartition(":")[2], []).extend(plan["modalities"])
+    return {name: "table" if "table" in modalities else modalities[0] for name, modalities in found.items()}
+
+
+OPERATORS, MODALITIES = _operators(), _modalities()
 
 
 def build(name: str) -> SharedModel:
     torch.manual_seed(0)
-    return OPERATORS[name].build(TASKS, lambda: scratch_backbone("table", SIZES), input_sizes=SIZES).eval()
+    modality = MODALITIES.get(name, "table")
+    return OPERATORS[name].build(TASKS, lambda: scratch_backbone(modality, SIZES), input_sizes=SIZES).eval()
 
 
 def inputs_of(rows: int) -> dict[str, Tensor]:
@@ -59,6 +68,7 @@ def inputs_of(rows: int) -> dict[str, Tensor]:
     return {
         "numeric": torch.randn(rows, 4, generator=generator),
         "categorical": torch.randint(0, 2, (rows, 2), generator=generator),
+        "image": torch.randint(0, 256, (rows, 16, 16, 3), generator=generator, dtype=torch.uint8),
     }
 
 
@@ -128,7 +138,7 @@ def test_a_loss_reaches_only_shared_parameters_and_its_own(model: SharedModel) -
 
 
 def test_every_shared_parameter_serves_several_tasks(model: SharedModel) -> None:
-    shared = list(model.shared_parameters())
+    shared = [parameter for parameter in model.shared_parameters() if parameter.requires_grad]  # a frozen base serves all
     served = [0] * len(shared)
     for loss in losses_of(model).values() if shared else ():
         for index, gradient in enumerate(torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)):
@@ -151,7 +161,7 @@ def test_all_parameters_learn(model: SharedModel) -> None:
     for parameter in model.parameters():  # layers that start at zero would hide those before them
         torch.nn.init.normal_(parameter, std=0.2)
     torch.stack(list(losses_of(model).values())).sum().backward()
-    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None and parameter.requires_grad]
     assert not idle
 
 

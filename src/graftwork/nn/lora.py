@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LowRankConv2d", "LowRankLayer", "LowRankLinear", "can_wrap", "fold_layers", "wrap_layer"]
+__all__ = ["LowRankConv2d", "LowRankLayer", "LowRankLinear", "LowRankUpdate", "can_wrap", "fold_layers", "wrap_layer"]
 
 
 class LowRankLayer(nn.Module, ABC):
@@ -38,8 +38,7 @@ class LowRankLayer(nn.Module, ABC):
 
     def __init__(self, base: nn.Module, rank: int, scaling: float, dropout: float) -> None:
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"`r` must be at least 1; got {rank!r}.")
+        _check_rank(rank)
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"`lora_dropout` must be in [0, 1); got {dropout!r}.")
         self.base = base.requires_grad_(False)
@@ -49,10 +48,7 @@ class LowRankLayer(nn.Module, ABC):
     def _start(self) -> None:
         """Draw ``A`` as a new layer of its shape would be drawn, and set ``B`` to zero."""
         weight: Any = self.base.weight
-        for part in (self.down, self.up):
-            part.to(device=weight.device, dtype=weight.dtype)
-        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))  # type: ignore[arg-type]
-        nn.init.zeros_(self.up.weight)  # type: ignore[arg-type]
+        _start_update(self.down, self.up, weight)
 
     @property
     def weight(self) -> Tensor:
@@ -98,6 +94,33 @@ class LowRankLinear(LowRankLayer):
         return (second @ first) * self.scaling
 
 
+class LowRankUpdate(nn.Module):
+    """The update of a linear layer without the layer: ``scaling * B(A(x))``, for bases that several updates share.
+
+    Starts at zero, as in :class:`LowRankLayer`; :func:`fold_layers` leaves it alone, since one base cannot hold several updates.
+
+    Args:
+        base: The layer that is updated; only its sizes, device and type are read.
+        rank: Rank of the update, at least 1.
+        scaling: Factor on the update.
+
+    Raises:
+        ValueError: If the rank is out of range.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, scaling: float) -> None:
+        super().__init__()
+        _check_rank(rank)
+        self.rank, self.scaling = rank, scaling
+        self.down = nn.Linear(base.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, base.out_features, bias=False)
+        _start_update(self.down, self.up, base.weight)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the update ``[..., out]`` for inputs ``[..., in]``."""
+        return self.up(self.down(inputs)) * self.scaling
+
+
 class LowRankConv2d(LowRankLayer):
     """Low-rank update of ``nn.Conv2d`` without groups: ``A`` is ``[r, in, k, k]``, ``B`` is ``[out, r, 1, 1]``."""
 
@@ -120,6 +143,18 @@ class LowRankConv2d(LowRankLayer):
         first: Any = self.down.weight
         second: Any = self.up.weight
         return torch.einsum("or,rikl->oikl", second[:, :, 0, 0], first) * self.scaling
+
+
+def _check_rank(rank: int) -> None:
+    if rank < 1:
+        raise ValueError(f"`r` must be at least 1; got {rank!r}.")
+
+
+def _start_update(down: nn.Module, up: nn.Module, like: Tensor) -> None:
+    for part in (down, up):
+        part.to(device=like.device, dtype=like.dtype)
+    nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))  # type: ignore[arg-type]
+    nn.init.zeros_(up.weight)  # type: ignore[arg-type]
 
 
 def can_wrap(layer: nn.Module) -> bool:
