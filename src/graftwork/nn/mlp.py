@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 __all__ = ["ResidualMLP", "mlp"]
 
 
-def mlp(widths: Sequence[int], *, dropout: float = 0.0) -> nn.Sequential:
-    """Return linear layers with GELU (and dropout) between them; ``widths`` runs from the input's width to the output's.
+def mlp(widths: Sequence[int], *, dropout: float = 0.0, activation: Callable[[], nn.Module] = nn.GELU) -> nn.Sequential:
+    """Return linear layers with GELU or another activation (and dropout) between them; ``widths`` runs from the input's width to the output's.
 
     Example:
         >>> [type(layer).__name__ for layer in mlp([4, 8, 2])]
@@ -22,7 +22,7 @@ def mlp(widths: Sequence[int], *, dropout: float = 0.0) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
         if index > 0:
-            layers.append(nn.GELU())
+            layers.append(activation())
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         layers.append(nn.Linear(width_in, width_out))

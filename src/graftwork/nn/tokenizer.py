@@ -5,6 +5,7 @@ Paper: Gorishniy et al., "Revisiting Deep Learning Models for Tabular Data", Neu
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -21,16 +22,31 @@ class FeatureTokenizer(nn.Module):
         cardinalities: Number of codes of each categorical column, ``C`` numbers, code 0 (missing or unseen) included.
         width: Token width ``d``.
         std: Standard deviation of the initial weights; biases start at 0.
+        vocabularies: Number of the vocabulary of each categorical column; columns of one vocabulary read the same rows of the embedding
+            table. None gives every column rows of its own.
     """
 
-    def __init__(self, num_numeric: int, cardinalities: Sequence[int], width: int, *, std: float = 0.01) -> None:
+    def __init__(
+        self,
+        num_numeric: int,
+        cardinalities: Sequence[int],
+        width: int,
+        *,
+        std: float = 0.01,
+        vocabularies: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.num_tokens = num_numeric + len(cardinalities)
         self.weight = nn.Parameter(torch.empty(num_numeric, width).normal_(0.0, std))
         self.bias = nn.Parameter(torch.zeros(num_numeric, width))
-        self.embedding = nn.Embedding(max(sum(cardinalities), 1), width)
+        sizes: dict[int, int] = {}
+        owners = list(range(len(cardinalities))) if vocabularies is None else list(vocabularies)
+        for owner, size in zip(owners, cardinalities, strict=True):
+            sizes[owner] = max(size, sizes.get(owner, 0))
+        first = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+        self.embedding = nn.Embedding(max(sum(sizes.values()), 1), width)
         nn.init.normal_(self.embedding.weight, 0.0, std)
-        starts = torch.tensor([0, *cardinalities[:-1]] if cardinalities else [], dtype=torch.int64).cumsum(0)
+        starts = torch.tensor([first[owner] for owner in owners], dtype=torch.int64)
         self.register_buffer("starts", starts, persistent=False)
         self.starts: Tensor
 

@@ -8,6 +8,7 @@ from typing import Any
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import Modality
 from graftwork.interfaces.backbone import Backbone
+from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.text import TextBackbone
@@ -27,6 +28,8 @@ def scratch_backbone(modality: Modality, input_sizes: Mapping[str, Any]) -> Back
         ConfigError: If the modality is unknown or a size is missing.
     """
     try:
+        if modality == "table" and input_sizes.get("sequences"):
+            return BehaviourBackbone(input_sizes)
         if modality == "table":
             return TableBackbone(int(input_sizes["num_numeric"]), tuple(input_sizes.get("cardinalities", ())))
         if modality == "image":
