@@ -17,7 +17,17 @@ from graftwork.data.suite import labelled_rows
 from graftwork.evaluation import metrics_dense, metrics_labels, metrics_ranking, metrics_values
 from graftwork.evaluation.metric_types import Array, Evaluator, Metric
 
-__all__ = ["METRICS", "check_metrics", "default_metric", "find_metric", "higher_is_better", "metric_problem", "metrics_of", "prepare_metric", "score_task"]
+__all__ = [
+    "METRICS",
+    "check_metrics",
+    "default_metric",
+    "find_metric",
+    "higher_is_better",
+    "metric_problem",
+    "metrics_of",
+    "prepare_metric",
+    "score_task",
+]
 
 _INF = float("inf")
 

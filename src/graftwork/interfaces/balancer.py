@@ -9,10 +9,12 @@ How the hardest systems fit:
 
 - F-MTL perturbs the weights per task and needs the losses again at the moved weights, on the same batch with the same dropout: that is
   ``BackwardContext.recompute``. It aggregates two Jacobians with any aggregator, so aggregators stay plain functions of a matrix.
-- TRAM's ascent radius is a divergence between two predictions of the same batch: ``recompute`` returns outputs beside losses, and the
-  copy of the weights before the last step is state of the balancer, saved by ``state_dict``.
-- Annealed gradient noise acts after any balancer and before the optimiser: it is a callback of the loop (``before_step``) with its own
-  generator and counter, not a balancer, so that it combines with all of them.
+- TRAM's ascent radius is a divergence between two predictions of the same batch: ``recompute`` returns outputs beside losses and takes noised
+  inputs, ``tasks`` say what the outputs mean, and the copy of the weights before the last step is state of the balancer, saved by ``state_dict``.
+- Sharpness-aware steps around any other balancer: ``recompute`` returns the representation as well, so that the inner balancer gets a whole
+  context of the moved weights.
+- Annealed gradient noise acts after any balancer and before the optimiser: it is a :class:`~graftwork.interfaces.transform.GradientTransform`,
+  not a balancer, so that it combines with all of them.
 """
 
 from __future__ import annotations
@@ -20,11 +22,38 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-__all__ = ["BackwardContext", "Balancer", "WeightBalancer"]
+from graftwork.core.records import TaskSpec
+
+__all__ = ["BackwardContext", "Balancer", "ForwardPass", "Recompute", "WeightBalancer"]
+
+
+class ForwardPass(NamedTuple):
+    """What a forward pass gives."""
+
+    outputs: Mapping[str, Tensor]
+    """``{task: raw output}``."""
+    losses: Tensor
+    """One loss per task, shape ``[T]``."""
+    representation: Tensor | None
+    """The shared representation; None if the model has none."""
+
+
+class Recompute(Protocol):
+    """Repeats the forward pass of the step."""
+
+    def __call__(self, inputs: Mapping[str, Tensor] | None = None) -> ForwardPass:
+        """Run the model on the same batch again, at the parameters' present values and with the same random draws (dropout).
+
+        Running statistics of normalisation layers are left alone. Auxiliary losses of the model and objectives of the plan are not part of it.
+        The random state afterwards is the one before the call.
+
+        Args:
+            inputs: Other inputs of the same rows, of equal names and shapes; None takes those of the batch.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +68,36 @@ class BackwardContext:
     """The shared representation, part of the graph of all losses; None if the model has none."""
     step: int
     """Number of finished optimiser steps."""
-    recompute: Callable[[], tuple[Mapping[str, Tensor], Tensor]] | None = None
-    """Runs the forward pass of the same batch again, with the same random draws, at the parameters' present values; returns outputs and
-    losses ``[T]``. None where the caller cannot repeat the batch."""
+    recompute: Recompute | None = None
+    """Repeats the forward pass; None where the caller cannot, and where the balancer did not ask for it (:attr:`Balancer.needs_recompute`)."""
+    outputs: Mapping[str, Tensor] | None = None
+    """``{task: raw output}`` of the forward pass behind the losses; None where the caller does not hand them over."""
+    inputs: Mapping[str, Tensor] | None = None
+    """The inputs of the batch, likewise."""
+    tasks: Sequence[TaskSpec] = ()
+    """The tasks, in the order of the losses, likewise."""
+    part: int = 0
+    """Which part of the batch this is, if it goes through the model in several (gradient accumulation). The parts' losses add up to the batch's."""
+    parts: int = 1
+    """Number of parts; gradients of several passes belong together, and what follows from all of them is due at the last part."""
+    processes: int = 1
+    """Number of processes of a data-parallel run; the mean of their losses is the batch's."""
+    average: Callable[[Tensor], Tensor] | None = None
+    """Averages a tensor over the processes, in place, and returns it; None for one process. Called by all processes or by none."""
 
 
 class Balancer(ABC):
     """Decides how the tasks' losses move the shared parameters."""
+
+    accumulates: bool = False
+    """Whether :meth:`backward` can be called part by part."""
+    parallel: bool = False
+    """Whether it works where each of several processes sees its share of the batch. The loop averages ``.grad`` over the processes afterwards."""
+
+    @property
+    def needs_recompute(self) -> bool:
+        """Whether :meth:`backward` calls ``context.recompute``; the loop then remembers the random state before each forward pass."""
+        return False
 
     @abstractmethod
     def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
@@ -79,6 +131,9 @@ class Balancer(ABC):
 
 class WeightBalancer(Balancer):
     """A balancer that only weighs losses: one backward pass of the weighted sum."""
+
+    accumulates = True
+    parallel = True
 
     @abstractmethod
     def scalarize(self, losses: Tensor) -> tuple[Tensor, Tensor]:

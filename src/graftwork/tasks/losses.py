@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from graftwork.core.records import TaskSpec
 
-__all__ = ["prior_loss", "standardise", "task_loss"]
+__all__ = ["label_count", "prior_loss", "standardise", "task_loss"]
 
 
 def standardise(spec: TaskSpec, target: Tensor) -> Tensor:
@@ -81,6 +81,16 @@ def task_loss(spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = 
     if robust:
         return _masked_mean(F.smooth_l1_loss(output, wanted, reduction="none", beta=1.0), known)
     return _masked_mean((output - wanted).square(), known)
+
+
+def label_count(spec: TaskSpec, target: Tensor) -> Tensor:
+    """Return over how many entries of ``target`` :func:`task_loss` takes its mean, an integer scalar."""
+    if spec.kind == "dense_binary":
+        return (target >= 0).flatten(1).any(dim=1).sum()
+    if not target.is_floating_point():
+        return (target >= 0).sum()
+    known = ~torch.isnan(target)
+    return (known.all(dim=1) if spec.kind == "dense_normals" else known).sum()
 
 
 def prior_loss(spec: TaskSpec, target: Tensor) -> float:

@@ -11,10 +11,11 @@ from typing import Any, Literal, Self, get_args
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["Augmentation", "OptimizerName", "ScheduleName", "TrainConfig"]
+__all__ = ["Augmentation", "Autocast", "OptimizerName", "ScheduleName", "TrainConfig"]
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "constant", "linear", "wsd"]
+Autocast = Literal["none", "bfloat16"]
 Augmentation = Literal["none", "flip", "shift", "flip+shift"]
 
 
@@ -53,6 +54,10 @@ class TrainConfig:
     """Random changes of pictures; other modalities take ``none`` only."""
     robust_regression: bool = False
     """Smooth L1 in place of the squared error, for targets with outliers."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the model (gradient accumulation): less memory, the same gradients."""
+    autocast: Autocast = "none"
+    """Precision of forward passes; losses, gradients and weights stay in float32."""
     evaluations: int = 8
     """At most so many validations over the horizon; fewer if they would cost too much. 0 keeps the last weights."""
 
@@ -78,6 +83,8 @@ class TrainConfig:
                 ),
                 ("augment", f"one of {', '.join(get_args(Augmentation))}", self.augment in get_args(Augmentation)),
                 ("robust_regression", "true or false", isinstance(self.robust_regression, bool)),
+                ("accumulate", "an integer of at least 1", _is_int(self.accumulate, 1)),
+                ("autocast", f"one of {', '.join(get_args(Autocast))}", self.autocast in get_args(Autocast)),
                 ("evaluations", "an integer of at least 0", _is_int(self.evaluations, 0)),
             )
             if not holds

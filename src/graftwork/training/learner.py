@@ -43,7 +43,7 @@ VALIDATION_SHARE = 0.1
 
 
 class NeuralLearner(Learner):
-    """Trains any plan made of a backbone, a tuner, a sharing operator, a balancer and objectives.
+    """Trains any plan made of a backbone, a tuner, a sharing operator, a balancer, objectives and gradient transforms.
 
     Args:
         context: What to learn, from what, for how long.
@@ -72,6 +72,7 @@ class NeuralLearner(Learner):
             self.model = self._assembly.model
             balancer = plan.optimization.build()
             objectives = [objective.build() for objective in plan.objectives]
+            transforms = [transform.build() for transform in plan.transforms]
             self.config = self._make_config(asked)
             learned = self.suite
             if self._assembly.backbone is not None:
@@ -86,7 +87,14 @@ class NeuralLearner(Learner):
         )
         self._best = BestWeights(self.model)
         self.trainer = Trainer(
-            self.model, self.suite.tasks, self._stream, balancer=balancer, objectives=objectives, config=self.config, seeds=seeds
+            self.model,
+            self.suite.tasks,
+            self._stream,
+            balancer=balancer,
+            objectives=objectives,
+            transforms=transforms,
+            config=self.config,
+            seeds=seeds,
         )
         self._validation_rows = _validation_rows(self.suite.splits["val"], seeds)
         self._points = _validation_points(self.config, self._stream.batch_size, len(self._validation_rows))

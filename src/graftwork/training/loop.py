@@ -1,5 +1,7 @@
 """The one training loop: model, balancer, objectives and data in; trained in slices, the same numbers however it is sliced.
 
+A step: batch, forward pass, per-task gradients and their aggregation (the balancer), transforms and clipping, optimiser.
+
 Nothing in a step waits for a value (no ``.item()``); divergence is noticed by a running sum that is looked at every now and then.
 Dropout and other random modules draw from torch's global generator, which the loop swaps for its own stream during a slice. On one machine
 with equal thread counts two loops with equal arguments end with equal bits.
@@ -8,7 +10,7 @@ with equal thread counts two loops with equal arguments end with equal bits.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,24 +19,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graftwork.core.batch import Batch
-from graftwork.core.errors import CheckpointError, TrainingDivergedError
+from graftwork.core.errors import CheckpointError
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
-from graftwork.data.loader import BatchStream, RowSource
+from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
-from graftwork.interfaces.balancer import BackwardContext, Balancer, WeightBalancer
+from graftwork.interfaces.balancer import BackwardContext, Balancer, ForwardPass, Recompute, WeightBalancer
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.tasks.decode import decode_output
+from graftwork.interfaces.transform import GradientContext, GradientTransform
 from graftwork.tasks.losses import task_loss
 from graftwork.training.augment import augment_batch, check_augmentation
 from graftwork.training.averaging import WeightAverage
 from graftwork.training.callbacks import Callback
 from graftwork.training.config import TrainConfig
+from graftwork.training.learned import copy_into, learned_state
 from graftwork.training.optimizers import build_optimizer, load_optimizer_state, optimizer_state
+from graftwork.training.parallel import DataParallel
+from graftwork.training.parts import check_shares, loss_shares, split_batch
+from graftwork.training.prediction import predict_rows
+from graftwork.training.replay import get_random_state, replaying, tracking_layers
 from graftwork.training.schedules import schedule_factor
+from graftwork.training.watch import DivergenceWatch
 
-__all__ = ["TrainConfig", "Trainer", "learned_state"]
+__all__ = ["TrainConfig", "Trainer"]
 
 WATCH_EVERY = 50
 """Steps between looks at the running sum that tells divergence."""
@@ -49,13 +57,15 @@ class Trainer:
         stream: Where batches come from.
         balancer: Turns the task losses into gradients.
         objectives: Extra losses.
+        transforms: What changes the gradients before the optimiser sees them, in this order.
         config: Settings of the loop.
-        seeds: Root of the random streams (``dropout``, ``augment``).
+        seeds: Root of the random streams (``dropout``, ``augment``, one per transform).
         callbacks: Told about every step.
         device: Where model and batches live.
+        processes: The processes that share every batch; None trains in this one alone.
 
     Raises:
-        ConfigError: If nothing learns, or the augmentation does not fit the data.
+        ConfigError: If nothing learns, the augmentation does not fit the data, or the balancer cannot take a batch in parts or shares.
     """
 
     def __init__(
@@ -66,16 +76,22 @@ class Trainer:
         *,
         balancer: Balancer,
         objectives: Sequence[Objective] = (),
+        transforms: Sequence[GradientTransform] = (),
         config: TrainConfig,
         seeds: Seeds,
         callbacks: Sequence[Callback] = (),
         device: torch.device | str = "cpu",
+        processes: DataParallel | None = None,
     ) -> None:
         self.model = model.to(device)
+        self.processes = processes
+        if processes is not None:
+            processes.same_start(self.model)
         self.tasks = tuple(tasks)
-        self.stream, self.balancer, self.objectives = stream, balancer, tuple(objectives)
+        self.stream, self.balancer, self.objectives, self.transforms = stream, balancer, tuple(objectives), tuple(transforms)
         self.config, self.callbacks, self.device = config, tuple(callbacks), torch.device(device)
         self._step = 0
+        check_shares(balancer, config.accumulate, processes)
         check_augmentation(config.augment, tuple(stream.source.suite.inputs), self.tasks)
         self._augment_seed = seeds.integer("augment")
         extra = [*balancer.parameters(), *(parameter for objective in self.objectives for parameter in objective.parameters())]
@@ -93,11 +109,12 @@ class Trainer:
         # A plain weighted sum and the objectives share one backward pass; other balancers get the objectives' gradients first.
         self._one_pass = isinstance(balancer, WeightBalancer) and type(balancer).backward is WeightBalancer.backward
         self._random = seeds.torch("dropout").get_state()
+        for index, transform in enumerate(self.transforms):
+            transform.start(seeds.integer(f"transform/{index}"))
+        self._tracking = tracking_layers(model)
         self._epoch_sum = torch.zeros(len(self.tasks), device=self.device)
         self._epoch_count = torch.zeros(len(self.tasks), device=self.device)
-        self._watch = torch.zeros((), device=self.device)
-        self._finite_steps = torch.zeros(len(self.tasks), device=self.device)
-        self._watched_steps = 0
+        self._watch = DivergenceWatch([task.name for task in self.tasks], self.device)
 
     @property
     def step(self) -> int:
@@ -133,49 +150,131 @@ class Trainer:
                     callback.on_end(self)
 
     def _train_step(self) -> None:
-        batch = self.stream.batch(self._step)
-        if self.config.augment != "none":
-            batch = augment_batch(batch, self.config.augment, self.tasks, self._augment_seed, self._step)
-        factor = schedule_factor(self.config.schedule, self._step, self.config.max_steps, self.config.warmup_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+        batch = self._next_batch()
+        self._set_rates()
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(batch)
-        if self.config.grad_clip > 0:
-            for parameters in self._clipped:
-                self._watch += nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True)
+        losses, present = self._backward(batch)
+        self._shape_gradients()
         self.optimizer.step()
         self._step += 1
         if self._average is not None:
             self._average.update(self._step)
-        self._finite_steps += torch.isfinite(losses)
-        self._watched_steps += 1
-        self._follow_epoch(batch, losses)
+        self._watch.add_losses(losses)
+        self._follow_epoch(batch, losses, present)
         for callback in self.callbacks:
             callback.on_step(self, batch, losses)
 
-    def _backward(self, batch: Batch) -> Tensor:
-        """Write gradients into ``.grad`` and return the detached losses ``[T]``."""
-        representation = self.model.encode(batch.inputs)
-        outputs = self.model.decode(representation)
-        losses = self.losses(outputs, batch)
-        shown = representation if isinstance(representation, Tensor) else None
-        extra = self.model.pop_auxiliary_loss()
-        for objective in self.objectives:
-            term = objective.loss(ObjectiveInputs(batch, self.model, outputs, losses, shown, self._step))
-            extra = term if extra is None else extra + term
+    def _next_batch(self) -> Batch:
+        rows = self.stream.rows_of(self._step)
+        batch = self.stream.source.batch(rows if self.processes is None else self.processes.own_rows(rows))
+        if self.config.augment != "none":
+            batch = augment_batch(batch, self.config.augment, self.tasks, self._augment_seed, self._step)
+        return batch
+
+    def _set_rates(self) -> None:
+        factor = schedule_factor(self.config.schedule, self._step, self.config.max_steps, self.config.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _backward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Write gradients into ``.grad``; return the detached losses ``[T]`` and which tasks have labels (None: see the batch)."""
+        if self.config.accumulate == 1 and self.processes is None:
+            return self._backward_part(batch), None
+        parts = split_batch(batch, self.config.accumulate)
+        shares, present = loss_shares(parts, self.tasks, self.processes)
+        losses = torch.zeros(len(self.tasks), device=self.device)
+        for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
+            losses += self._backward_part(part, share, present, index, len(parts))
+        if self.processes is not None:
+            self.processes.average_gradients(self._learned)
+            losses = self.processes.average(losses)
+        return losses, present
+
+    def _backward_part(
+        self, batch: Batch, share: Tensor | None = None, present: Tensor | None = None, part: int = 0, parts: int = 1
+    ) -> Tensor:
+        """Add the gradients of one part of the batch; ``share [T]`` is the part's share in the losses."""
+        self.model.begin_batch(batch)
+        recompute = self._make_recompute(batch) if self.balancer.needs_recompute else None
+        outputs, losses, representation = self._forward(batch, batch.inputs)
+        if share is not None and present is not None:
+            # A loss of exactly 0 says that a task has no labels; one that has some elsewhere in the batch must not look like it.
+            losses = losses * share + present * torch.finfo(losses.dtype).tiny
+        extra = self._extra_loss(batch, outputs, losses, representation)
+        if extra is not None and parts > 1:
+            extra = extra / parts
         if self._one_pass and isinstance(self.balancer, WeightBalancer):
-            total, _ = self.balancer.scalarize(losses)
+            # Terms that are no multiple of a loss (the log-variances of uncertainty weighting) must count once a batch: scaled up, then down.
+            total = self.balancer.scalarize(losses)[0] if parts == 1 else self.balancer.scalarize(losses * parts)[0] / parts
             total = total if extra is None else total + extra
             if total.requires_grad:
                 total.backward()
             return losses.detach()
         if extra is not None and extra.requires_grad:
             extra.backward(retain_graph=True)
-        self.balancer.backward(losses, BackwardContext(self._shared, self._owned, shown, self._step))
+        processes = self.processes
+        context = BackwardContext(
+            self._shared,
+            self._owned,
+            representation,
+            self._step,
+            recompute,
+            outputs,
+            batch.inputs,
+            self.tasks,
+            part=part,
+            parts=parts,
+            processes=1 if processes is None else processes.size,
+            average=None if processes is None else processes.average,
+        )
+        self.balancer.backward(losses, context)
         return losses.detach()
 
-    def losses(self, outputs: dict[str, Tensor], batch: Batch) -> Tensor:
+    def _forward(self, batch: Batch, inputs: Mapping[str, Tensor]) -> ForwardPass:
+        half = self.config.autocast != "none"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            representation = self.model.encode(inputs)
+            outputs = self.model.decode(representation)
+        if half:
+            outputs = {name: output.float() for name, output in outputs.items()}
+        return ForwardPass(outputs, self.losses(outputs, batch), representation if isinstance(representation, Tensor) else None)
+
+    def _make_recompute(self, batch: Batch) -> Recompute:
+        """Return what repeats the forward pass that is about to be made."""
+        states = get_random_state(self.device)
+
+        def recompute(inputs: Mapping[str, Tensor] | None = None) -> ForwardPass:
+            with replaying(self.device, states, self._tracking):
+                again = self._forward(batch, batch.inputs if inputs is None else inputs)
+            self.model.pop_auxiliary_loss()  # counted in the first pass
+            return again
+
+        return recompute
+
+    def _extra_loss(
+        self, batch: Batch, outputs: Mapping[str, Tensor], losses: Tensor, representation: Tensor | None
+    ) -> Tensor | None:
+        """Return the model's auxiliary loss and the objectives' terms, summed; None if there are none."""
+        extra = self.model.pop_auxiliary_loss()
+        for objective in self.objectives:
+            term = objective.loss(ObjectiveInputs(batch, self.model, outputs, losses, representation, self._step))
+            extra = term if extra is None else extra + term
+        return extra
+
+    def _shape_gradients(self) -> None:
+        """Clip, and let each transform act on its side of the clipping."""
+        context = GradientContext(self._learned, self._shared, self._owned, self._step)
+        for transform in self.transforms:
+            if not transform.after_clipping:
+                transform.apply(context)
+        if self.config.grad_clip > 0:
+            for parameters in self._clipped:
+                self._watch.add_norm(nn.utils.clip_grad_norm_(parameters, self.config.grad_clip, foreach=True))
+        for transform in self.transforms:
+            if transform.after_clipping:
+                transform.apply(context)
+
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the loss of each task on a batch of the stream's training rows, shape ``[T]``."""
         robust, full = self.config.robust_regression, self.stream.fully_labelled
         return torch.stack(
@@ -185,10 +284,12 @@ class Trainer:
             ]
         )
 
-    def _follow_epoch(self, batch: Batch, losses: Tensor) -> None:
+    def _follow_epoch(self, batch: Batch, losses: Tensor, present: Tensor | None) -> None:
         self._epoch_sum += losses
         if self.stream.complete:
             self._epoch_count += 1.0
+        elif present is not None:
+            self._epoch_count += present
         else:
             self._epoch_count += torch.stack([batch.mask[task.name].any() for task in self.tasks])
         if self._step % self.stream.steps_per_epoch == 0:
@@ -197,21 +298,11 @@ class Trainer:
             self._epoch_count.zero_()
 
     def _check_finite(self, weights: bool = False) -> None:
-        watched = self._watch
-        if weights:
-            watched = watched + torch.stack(torch._foreach_norm([parameter.detach() for parameter in self._learned])).sum()
-        finite = self._finite_steps.tolist()
-        if min(finite) < self._watched_steps or not bool(torch.isfinite(watched)):
-            # One step later everything is NaN: the culprit is the task that was finite for the fewest steps.
-            broken = [task.name for task, count in zip(self.tasks, finite, strict=True) if count == min(finite)]
-            where = f"the loss of {', '.join(broken)}" if min(finite) < self._watched_steps else "a gradient or weight"
-            raise TrainingDivergedError(
-                f"Training diverged: {where} became NaN or infinite by step {self._step}. Lower learning_rate (now "
-                f"{self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g}), or look for extreme values in the data."
-            )
-        self._watch.zero_()
-        self._finite_steps.zero_()
-        self._watched_steps = 0
+        advice = (
+            f"Lower learning_rate (now {self.config.learning_rate:g}) or grad_clip (now {self.config.grad_clip:g}), "
+            "or look for extreme values in the data."
+        )
+        self._watch.check(self._step, advice, self._learned if weights else ())
 
     @contextlib.contextmanager
     def _own_random_state(self) -> Iterator[None]:
@@ -239,16 +330,7 @@ class Trainer:
             tasks: Names of the tasks; None takes all. What is not asked is not computed.
             batch_size: Rows at a time; part of the result for models whose rows see each other.
         """
-        suite_rows = source.source if isinstance(source, BatchStream) else RowSource(source, self.device)
-        model = self.eval_model()
-        wanted = [task for task in self.tasks if tasks is None or task.name in tasks]
-        parts: dict[str, list[Tensor]] = {task.name: [] for task in wanted}
-        for start in range(0, len(rows), batch_size):
-            batch = suite_rows.batch(np.asarray(rows[start : start + batch_size], dtype=np.int64))
-            outputs = model(batch.inputs, tuple(parts))
-            for task in wanted:
-                parts[task.name].append(decode_output(task, outputs[task.name]).cpu())
-        return {name: torch.cat(chunks).numpy() if chunks else np.zeros((0,), dtype=np.float32) for name, chunks in parts.items()}
+        return predict_rows(self.eval_model(), self.tasks, source, rows, tasks, batch_size=batch_size, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state as nested tensors and JSON values (see ``training.checkpoints``); frozen parameters are left out.
@@ -263,13 +345,12 @@ class Trainer:
             "balancer": self.balancer.state_dict(),
             "balancer_parameters": [parameter.detach() for parameter in self.balancer.parameters()],
             "objectives": [objective.state_dict() for objective in self.objectives],
+            "transforms": [transform.state_dict() for transform in self.transforms],
             "objective_parameters": [[p.detach() for p in objective.parameters()] for objective in self.objectives],
             "callbacks": [callback.state_dict() for callback in self.callbacks],
             "epoch_sum": self._epoch_sum,
             "epoch_count": self._epoch_count,
-            "watch": self._watch,
-            "finite_steps": self._finite_steps,
-            "watched_steps": self._watched_steps,
+            "watch": self._watch.state_dict(),
         }
         if self._average is not None:
             state["average"] = self._average.state_dict()
@@ -295,27 +376,18 @@ class Trainer:
         self._step = int(state["step"])
         self._random = state["random"].clone()
         self.balancer.load_state_dict(state["balancer"])
-        _copy_into(self.balancer.parameters(), state["balancer_parameters"])
+        copy_into(self.balancer.parameters(), state["balancer_parameters"])
         for objective, values, parameters in zip(
             self.objectives, state["objectives"], state["objective_parameters"], strict=True
         ):
             objective.load_state_dict(values)
-            _copy_into(objective.parameters(), parameters)
+            copy_into(objective.parameters(), parameters)
+        for transform, values in zip(self.transforms, state["transforms"], strict=True):
+            transform.load_state_dict(values)
         for callback, values in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(values)
-        self._watched_steps = int(state["watched_steps"])
-        for name in ("epoch_sum", "epoch_count", "watch", "finite_steps"):
-            getattr(self, f"_{name}").copy_(state[name])
+        self._watch.load_state_dict(state["watch"])
+        self._epoch_sum.copy_(state["epoch_sum"])
+        self._epoch_count.copy_(state["epoch_count"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-
-
-def learned_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: parameters that require gradients, and all persistent buffers, by name."""
-    frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
-    return {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in frozen}
-
-
-def _copy_into(parameters: Sequence[nn.Parameter], values: Sequence[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)

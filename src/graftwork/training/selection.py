@@ -9,7 +9,7 @@ import torch
 
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.training.averaging import copy_sharing
-from graftwork.training.loop import learned_state
+from graftwork.training.learned import learned_state
 
 __all__ = ["BestWeights", "tensors_by_task"]
 

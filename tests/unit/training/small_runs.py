@@ -63,8 +63,8 @@ def small_model(suite: Suite, sharing: str = "shared", dropout: float = 0.1, see
 
 
 def small_trainer(suite: Suite, sharing: str = "shared", *, seed: int = 0, **options: Any) -> Trainer:
-    """A trainer; ``options`` are settings of the loop, or ``balancer``, ``objectives`` and ``callbacks``."""
-    runtime = {name: options.pop(name) for name in ("balancer", "objectives", "callbacks") if name in options}
+    """A trainer; ``options`` are settings of the loop, or ``balancer``, ``objectives``, ``transforms`` and ``callbacks``."""
+    runtime = {name: options.pop(name) for name in ("balancer", "objectives", "transforms", "callbacks") if name in options}
     runtime.setdefault("balancer", Component("graftwork.methods.optimization.equal_weights:EqualWeights").build())
     config = TrainConfig(**{"max_steps": 40, "batch_size": 16, **options})
     seeds = Seeds(seed)

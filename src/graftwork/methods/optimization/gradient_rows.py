@@ -42,6 +42,11 @@ class GradientRows:
         parts = vector.split([parameter.numel() for parameter in self.parameters])
         return [part.view_as(parameter) for part, parameter in zip(parts, self.parameters, strict=True)]
 
+    def release(self) -> None:
+        """Give parameters a copy of gradients that are views of the rows, which are about to be overwritten."""
+        for parameter in self.parameters:
+            parameter.grad = self._own_copy(parameter.grad)
+
     def write(self, task: int, gradients: Sequence[Tensor | None]) -> None:
         """Copy one task's gradients into its row; None counts as zero."""
         for view, gradient in zip(self._views[task], gradients, strict=True):
@@ -51,11 +56,14 @@ class GradientRows:
                 view.copy_(gradient.to_dense() if gradient.is_sparse else gradient)
 
     @contextlib.contextmanager
-    def recording(self) -> Iterator[Callable[[int], contextlib.AbstractContextManager[None]]]:
+    def recording(self, *, add: bool = False) -> Iterator[Callable[[int], contextlib.AbstractContextManager[None]]]:
         """Divert gradients of the parameters into the rows.
 
         Yields a function: within ``with into_row(t):`` a backward pass fills row ``t``. Gradients that the parameters had before are put
         back afterwards, unchanged.
+
+        Args:
+            add: Add to what the rows hold, in place of overwriting it.
         """
         earlier = [self._own_copy(parameter.grad) for parameter in self.parameters]
         state: dict[str, list[Tensor]] = {"views": []}
@@ -65,7 +73,8 @@ class GradientRows:
             def copy_and_free(parameter: Tensor) -> None:
                 gradient = parameter.grad
                 if gradient is not None:
-                    state["views"][index].copy_(gradient.to_dense() if gradient.is_sparse else gradient)
+                    dense = gradient.to_dense() if gradient.is_sparse else gradient
+                    state["views"][index].add_(dense) if add else state["views"][index].copy_(dense)
                     parameter.grad = None
                     filled.add(index)
 
@@ -77,7 +86,7 @@ class GradientRows:
             filled.clear()
             yield
             for index, view in enumerate(self._views[task]):
-                if index not in filled:  # this loss does not depend on the parameter
+                if index not in filled and not add:  # this loss does not depend on the parameter
                     view.zero_()
 
         handles = []

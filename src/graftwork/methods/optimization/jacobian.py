@@ -59,6 +59,9 @@ class JacobianBalancer(_AggregatingBalancer):
         factored: Whether layers may be kept as factors; False always builds the whole matrix. Results differ by rounding only.
     """
 
+    accumulates = True
+    parallel = True
+
     def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor], *, factored: bool = True) -> None:
         super().__init__(aggregator)
         self.factored = factored
@@ -73,19 +76,26 @@ class JacobianBalancer(_AggregatingBalancer):
         if len(losses) == 1 or not context.shared:
             return _plain_backward(losses)
         roots = loss_roots(losses)
-        if self.factored and isinstance(self.aggregator, WeightedAggregator) and self.aggregator.statistic == "gramian":
+        whole = context.parts == 1 and context.average is None
+        if whole and self.factored and isinstance(self.aggregator, WeightedAggregator) and self.aggregator.statistic == "gramian":
             layers = find_layers(roots, context.shared)
             if layers:
                 return self._backward_factored(self.aggregator, layers, roots, losses, context)
         rows = self._prepare(context.shared, len(losses))
         last = _last(roots)
-        with rows.recording() as into_row:
+        with rows.recording(add=context.part > 0) as into_row:
             for index, root in enumerate(roots):
                 with into_row(index):
                     if root is not None:
                         backward_from(root, losses, retain_graph=index != last)
+        if context.part < context.parts - 1:
+            return None
         with torch.no_grad():
-            direction, weights = self.aggregator.combine_(rows.matrix, present_tasks(losses, rows.matrix))
+            matrix = rows.matrix if context.average is None else context.average(rows.matrix)
+            present = (
+                present_tasks(losses, matrix) if whole else matrix.any(dim=1)
+            )  # other parts and processes may have the labels
+            direction, weights = self.aggregator.combine_(matrix, present)
             rows.add_to_gradients(direction)
         return weights
 
@@ -100,6 +110,8 @@ class JacobianBalancer(_AggregatingBalancer):
         inside = {id(parameter) for layer in layers for parameter in (layer.weight, layer.bias)}
         others = [parameter for parameter in context.shared if id(parameter) not in inside]
         rows = self._prepare(others, len(losses)) if others else None
+        if rows is not None:
+            rows.release()
         outputs = self._layer_buffers(layers, len(losses), torch.promote_types(losses.dtype, torch.float32))
         edges, last = [layer.edge for layer in layers], _last(roots)
         for index, root in enumerate(roots):
@@ -151,11 +163,14 @@ class RepresentationBalancer(_AggregatingBalancer):
     """Aggregates gradients of the shared representation, then runs one backward pass through the trunk.
 
     The cost hardly grows with the number of tasks. Shared parameters above the representation (a decoder of several tasks, say) get the
-    plain sum of their tasks' gradients.
+    plain sum of their tasks' gradients. Over several processes, inner products are added up, so that aggregators that look at nothing else
+    get those of the whole batch; others cannot be used there.
 
     Args:
         aggregator: From ``[T, B * D]`` to ``[B * D]``, where ``B * D`` is the size of the representation of a batch.
     """
+
+    parallel = True
 
     def __init__(self, aggregator: Aggregator | Callable[[Tensor], Tensor]) -> None:
         super().__init__(aggregator)
@@ -165,7 +180,8 @@ class RepresentationBalancer(_AggregatingBalancer):
         """Add gradients to ``.grad`` of all parameters; returns the weights ``[T]`` if the aggregator has such.
 
         Raises:
-            ConfigError: If the model has no representation that all tasks share.
+            ConfigError: If the model has no representation that all tasks share, or several processes meet an aggregator that needs more than
+                inner products.
         """
         representation = context.representation
         if representation is None:
@@ -186,9 +202,23 @@ class RepresentationBalancer(_AggregatingBalancer):
                 matrix, entries, losses, representation, [parameter for own in context.owned for parameter in own] + above
             )
         with torch.no_grad():
-            direction, weights = self.aggregator.combine_(matrix, present_tasks(losses, matrix))
+            if context.average is None:
+                direction, weights = self.aggregator.combine_(matrix, present_tasks(losses, matrix))
+            else:
+                weights = self._weigh_over_processes(matrix, context)
+                direction = combine_rows_(matrix, weights)
         torch.autograd.backward([representation], [direction.view_as(representation)])
         return weights
+
+    def _weigh_over_processes(self, matrix: Tensor, context: BackwardContext) -> Tensor:
+        if not (isinstance(self.aggregator, WeightedAggregator) and self.aggregator.statistic == "gramian"):
+            raise ConfigError(
+                "This aggregator looks at more than inner products of gradients; over several processes take mode 'parameters' for it."
+            )
+        assert context.average is not None
+        # The batch's gradient of a row is a process' own one over the number of processes; rows of all processes lie side by side.
+        products = context.average(gramian(matrix)) / context.processes
+        return self.aggregator.weigh(products, products.diagonal() != 0).to(matrix.dtype)
 
     def _matrix(self, num_tasks: int, representation: Tensor) -> Tensor:
         size = num_tasks * representation.numel()

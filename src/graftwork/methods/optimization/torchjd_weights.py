@@ -131,9 +131,8 @@ def load_memory(aggregator: Any, memory: dict[str, Any]) -> None:
         for name in module._buffers:
             saved = memory.get(f"{path}{name}")
             setattr(module, name, None if saved is None else saved.clone())
-        if (
-            f"{path}prvs_alpha" in memory
-        ):  # NashMTL: its solver's problem is built from the number of tasks, then goes on from the last weights
+        # NashMTL: its solver's problem is built from the number of tasks, then goes on from the last weights; with one it was never called.
+        if len(memory.get(f"{path}prvs_alpha", ())) > 1:
             module.prvs_alpha = memory[f"{path}prvs_alpha"].numpy().copy()
             module.n_tasks = len(module.prvs_alpha)
             module.init_gtg = torch.eye(len(memory[f"{path}prvs_alpha"])).numpy()

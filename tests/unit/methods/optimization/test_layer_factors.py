@@ -140,6 +140,16 @@ def test_adds_to_gradients_that_are_there() -> None:
         torch.testing.assert_close(found, wanted + 2.0)
 
 
+def test_two_calls_without_clearing_add_up() -> None:
+    model, balancer = Model("mlp"), build("UPGrad", factored=True)
+    once = model.gradients(balancer)
+    losses = model.losses()
+    balancer.backward(losses, BackwardContext(model.shared, [list(head.parameters()) for head in model.heads], None, 0))
+    for parameter, wanted in zip([*model.shared, *model.heads.parameters()], once, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, 2 * wanted)
+
+
 def test_frozen_parameters_stay_without_gradient() -> None:
     model = Model("mlp")
     model.trunk.get_parameter("0.weight").requires_grad_(False)

@@ -175,3 +175,12 @@ def test_without_torchjd(monkeypatch: pytest.MonkeyPatch) -> None:
         MissingDependencyError, match=r'The aggregator MGDA needs the package "torchjd.aggregation".*graftwork\[balancing\]'
     ):
         jacobian_balancer("MGDA")
+
+
+def test_a_nash_mtl_that_was_never_called_is_restored() -> None:
+    fresh = jacobian_balancer("NashMTL")
+    fresh.load_state_dict(jacobian_balancer("NashMTL").state_dict())
+    model = TinyModel(3)
+    expected, _ = TinyModel(3).balance(jacobian_balancer("NashMTL"))
+    for found, wanted in zip(model.balance(fresh)[0], expected, strict=True):
+        torch.testing.assert_close(found, wanted)

@@ -1,0 +1,84 @@
+"""One training over several processes, each with its share of every batch: the same numbers as one process with the whole batch.
+
+Launch the processes with ``torchrun``, initialise ``torch.distributed`` (``gloo`` on CPUs, ``nccl`` on GPUs) and hand ``DataParallel()`` to
+:class:`~graftwork.training.loop.Trainer`. Gradients are averaged by hand after the balancer, in one message, and not by hooks during the
+backward pass: balancers make several passes a step, and aggregators need averaged rows, not averaged sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from graftwork.core.errors import ConfigError
+
+__all__ = ["DataParallel"]
+
+
+class DataParallel:
+    """The processes of a training.
+
+    Args:
+        group: Process group; None takes all processes.
+
+    Raises:
+        ConfigError: If ``torch.distributed`` was not initialised.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise ConfigError(
+                "Training over several processes needs torch.distributed: start the script with `torchrun --nproc-per-node 2 script.py` "
+                "and call torch.distributed.init_process_group('gloo') (or 'nccl') first."
+            )
+        self.group = group
+        self.size: int = dist.get_world_size(group)
+        self.rank: int = dist.get_rank(group)
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """Average a tensor over the processes, in place, and return it."""
+        dist.all_reduce(tensor, group=self.group)
+        return tensor.div_(self.size)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Return the sum of a tensor over the processes; the argument is kept."""
+        summed = tensor.clone()
+        dist.all_reduce(summed, group=self.group)
+        return summed
+
+    def own_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return this process' share of the rows of a batch.
+
+        Raises:
+            ConfigError: If a process would get none.
+        """
+        if len(rows) < self.size:
+            raise ConfigError(f"A batch of {len(rows)} rows cannot be shared by {self.size} processes; raise batch_size.")
+        return rows[self.rank :: self.size]
+
+    @torch.no_grad()
+    def same_start(self, model: nn.Module) -> None:
+        """Give all processes the parameters and buffers of the first."""
+        first = 0 if self.group is None else dist.get_global_rank(self.group, 0)
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.detach(), first, group=self.group)
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Average ``.grad`` over the processes in one message; where no process has a gradient, there is none afterwards."""
+        device = parameters[0].device
+        present = torch.tensor([0.0 if parameter.grad is None else 1.0 for parameter in parameters], device=device)
+        parts = [
+            torch.zeros(parameter.numel(), device=device) if parameter.grad is None else parameter.grad.flatten().float()
+            for parameter in parameters
+        ]
+        message = self.average(torch.cat([present, *parts]))
+        found = message[: len(parameters)].tolist()
+        averaged = message[len(parameters) :].split([parameter.numel() for parameter in parameters])
+        for parameter, share, gradient in zip(parameters, found, averaged, strict=True):
+            parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if share > 0 else None
