@@ -2,70 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from parts_models import BALANCERS, PARALLEL, build, parts_of, suite_with_holes, weights_after
+from safetensors.torch import load_file
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
-from graftwork.data.suite import Suite
-from graftwork.data.suites.generated import related_tasks
-from graftwork.interfaces.balancer import Balancer
-from graftwork.methods.optimization.dwa import DynamicWeightAverage
-from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.optimization.sam import SAM
 from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer
-from graftwork.methods.optimization.uncertainty import UncertaintyWeighting
-from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.methods.tuning.lora import LoRA
-from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.tasks.losses import label_count, task_loss
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.parallel import DataParallel
 from graftwork.training.parts import split_batch
-
-BALANCERS = {
-    "sum": EqualWeights,
-    "uncertainty": UncertaintyWeighting,
-    "dwa": DynamicWeightAverage,
-    "upgrad": lambda: jacobian_balancer("UPGrad"),
-    "mgda": lambda: jacobian_balancer("MGDA"),
-    "graddrop-like mean": lambda: jacobian_balancer("TrimmedMean", trim_number=1),
-}
-
-
-def suite_with_holes(share: float = 0.4) -> Suite:
-    suite = related_tasks(seed=0)
-    random = np.random.default_rng(0)
-    for index, (name, target) in enumerate(suite.targets.items()):
-        hole = random.random(len(target)) < share * (index % 2)
-        target[hole] = -1 if np.issubdtype(target.dtype, np.integer) else np.nan
-    return suite
-
-
-def build(suite: Suite, balancer: Balancer, *, tuner: LoRA | None = None, **settings: object) -> Trainer:
-    Seeds(3).set_global("init")
-
-    def make_backbone() -> TableBackbone:
-        trunk = TableBackbone(int(suite.input_sizes["num_numeric"]), tuple(suite.input_sizes.get("cardinalities", ())))
-        if tuner is not None:
-            tuner.attach(trunk)
-        return trunk
-
-    model = SharedTrunk(suite.tasks, make_backbone, input_sizes=suite.input_sizes)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # parts draw other masks than a whole batch
-    values = {"max_steps": 8, "batch_size": 24, "learning_rate": 1e-2, "optimizer": "sgd", "momentum": 0.0, "grad_clip": 0.0}
-    config = TrainConfig.from_settings(values, settings)
-    stream = BatchStream(suite, suite.splits["train"], config.batch_size, 1)
-    return Trainer(model, suite.tasks, stream, balancer=balancer, config=config, seeds=Seeds(3))
-
-
-def weights_after(trainer: Trainer, steps: int = 4) -> dict[str, Tensor]:
-    trainer.train(steps)
-    return {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
 
 
 @pytest.mark.parametrize("name", BALANCERS)
@@ -134,7 +90,31 @@ def test_parts_hold_all_rows_in_order_and_counts_are_the_denominators() -> None:
         bounds = np.cumsum([0, *map(len, parts)])
         pieces = [
             float(task_loss(task, output[first:last], target[first:last]) * label_count(task, target[first:last]))
-            for first, last in zip(bounds[:-1], bounds[1:], strict=True)
+            for first, last in itertools.pairwise(bounds)
         ]
         whole = float(task_loss(task, output, target) * label_count(task, target))
         assert sum(pieces) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("parallel_run.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "size").read_text() == "2"
+    suite = suite_with_holes()
+    for name, make in PARALLEL.items():
+        whole = weights_after(build(suite, make()))
+        for parts in parts_of(make()):
+            for key, value in load_file(tmp_path / f"{name}-{parts}.safetensors").items():
+                torch.testing.assert_close(
+                    value, whole[key], rtol=1e-3, atol=2e-5, msg=lambda text, key=key, name=name: f"{name}, {key}: {text}"
+                )
+
+
+def test_several_processes_need_a_launcher() -> None:
+    with pytest.raises(ConfigError, match="torchrun --nproc-per-node"):
+        DataParallel()
