@@ -53,14 +53,21 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Servers of a table, a text, a controllable picture model, and a table model behind a token."""
+    """Servers of a table, one with many levels, a text, a controllable picture model, and a table model behind a token."""
     import uvicorn
 
     builder, root = _run_builder(), tmp_path_factory.mktemp("runs")
     started: list[tuple[Any, threading.Thread, Engine]] = []
     found = {}
-    for name, kind in (("table", "table"), ("text", "text"), ("controllable", "controllable"), ("locked", "table")):
-        engine = Engine(getattr(builder, f"write_{kind}_run")(root / name), threads=1)
+    runs = {
+        "table": builder.write_table_run(root / "table"),
+        "many levels": builder.write_table_run(root / "many levels", further_cities=1000),
+        "text": builder.write_text_run(root / "text"),
+        "controllable": builder.write_controllable_run(root / "controllable"),
+        "locked": builder.write_table_run(root / "locked"),
+    }
+    for name, run in runs.items():
+        engine = Engine(run, threads=1)
         application = create_app(engine, token="secret" if name == "locked" else None)
         server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
@@ -136,6 +143,17 @@ def test_a_table_is_predicted_at_once_and_answers_follow_changes(browser: Any, a
     visit.wait("document.querySelector('#facts').innerText.includes('50 %')")
     visit.page.locator("#same summary").click()
     assert "/predict" in visit.text("#same pre")
+    visit.close()
+
+
+def test_a_level_of_very_many_can_be_typed(browser: Any, addresses: dict[str, str]) -> None:
+    visit = Visit(browser, addresses["many levels"], 360)
+    visit.wait("document.querySelectorAll('#results article').length === 3")
+    assert visit.page.evaluate("document.querySelector('input[name=city]').list.options.length") == 256
+    visit.page.locator("input[name=city]").fill("city 999")
+    visit.wait("document.querySelector('#results article:nth-child(3) .value').textContent === 'city 999'")
+    visit.page.locator("input[name=city]").fill("nowhere")
+    visit.wait("document.querySelector('#results article:nth-child(3) .value').textContent === '?'")
     visit.close()
 
 

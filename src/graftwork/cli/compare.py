@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
-from graftwork.cli.common import parse_assignments
-from graftwork.cli.fit import add_data_arguments, run_folder_of
+from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -43,19 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = machines.add_argument
     add("--engine", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster (extra: graftwork[ray])")
     add("--workers", metavar="N", type=int, help="trainings at the same time (default: one for each core)")
-    output = parser.add_argument_group("output")
-    add = output.add_argument
-    add("--out", metavar="FOLDER", help="run folder (default: runs/compare-<suite>-<date>-<time>)")
-    add(
-        "--resume",
-        metavar="RUN",
-        nargs="?",
-        const="",
-        help="go on with a run: its folder, or the one of --out, or the latest in runs/",
-    )
+    add = add_run_arguments(parser, "runs/compare-<suite>-<date>-<time>").add_argument
     add("--quiet", action="store_true", help="print the result in words and the path of the report only")
     add("--json", action="store_true", help="print the leaderboard as JSON, everything else on stderr")
-    add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,31 +53,15 @@ def run(args: argparse.Namespace) -> int:
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
-    names = ("targets", "labels", "text", "group", "image_size", "plans", "seeds", "steps", "time_limit", "backbone", "seed")
-    settings: dict[str, Any] = {
-        name: getattr(args, name) for name in (*names, "max_groups", "engine", "workers", "checkpoint_seconds")
-    }
     with display:
         result = compare(
             source,
-            **settings,
-            task_kinds=parse_assignments(args.task_kind, flag="--task-kind", plain=True),
-            overrides=parse_assignments(args.set, flag="--set"),
+            **shared_settings(args),
+            engine=args.engine,
+            max_groups=args.max_groups,
             out=out,
-            resume=args.resume is not None,
             on_event=display.handle,
         )
-    if args.json:
-        import json
-
-        shown = {key: result.result[key] for key in ("budget", "leaderboard", "overall", "grouping", "verdict")}
-        print(json.dumps({"folder": str(result.folder), **shown}, ensure_ascii=False, indent=2))
-        return 0
-    if args.quiet:
-        print("\n".join(result.sentences))
-    else:
-        from graftwork.cli.live import terminal_width
-
-        print(result.summary(terminal_width()))
-    print(f"report: {result.report}" if result.report.exists() else f"results: {result.folder}")
+    keys = ("budget", "leaderboard", "overall", "grouping", "verdict")
+    print_end(result, args, lambda: {key: result.result[key] for key in keys})
     return 0

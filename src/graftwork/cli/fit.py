@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-from graftwork.cli.common import parse_assignments
+from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
 
-__all__ = ["HELP", "NAME", "add_arguments", "add_data_arguments", "run", "run_folder_of"]
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "fit"
 HELP = "find the best way to learn your tasks: data in, model, report and verdict out"
@@ -54,66 +52,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="training setting for all plans, as in learning_rate=0.001",
     )
-    output = parser.add_argument_group("output")
-    add = output.add_argument
-    add("--out", metavar="FOLDER", help="run folder (default: runs/<suite>-<date>-<time>)")
-    add(
-        "--resume",
-        metavar="RUN",
-        nargs="?",
-        const="",
-        help="go on with a run: its folder, or the one of --out, or the latest in runs/",
-    )
+    add = add_run_arguments(parser, "runs/<suite>-<date>-<time>").add_argument
     add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
     add("--quiet", action="store_true", help="print the run folder and the verdict only")
     add("--json", action="store_true", help="print the verdict as JSON, everything else on stderr")
-    add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how the data is read."""
-    data = parser.add_argument_group("data")
-    add = data.add_argument
-    add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
-    add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
-    add("--labels", metavar="FILE", help="table with the labels of pictures")
-    add("--text", metavar="COLUMN", help="column with the text to learn from")
-    add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
-    add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
-
-
-def _latest_run(verb: str = NAME) -> str | None:
-    """Return the newest unfinished run in ``runs/``, the newest at all if every one is finished."""
-    from graftwork.core.files import read_json
-
-    runs = sorted(Path("runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    states = {file: read_json(file) for file in runs}
-    runs = [file for file in runs if states[file].get("verb", "fit") == verb]
-    unfinished = [file for file in runs if states[file].get("state") != "done"]
-    found = unfinished or runs
-    return str(found[0].parent) if found else None
-
-
-def run_folder_of(args: argparse.Namespace, verb: str = NAME) -> tuple[str | None, str | None]:
-    """Return the source and the run folder; ``--resume`` may have swallowed the source, or name the folder."""
-    from graftwork.core.errors import ConfigError
-
-    source, out = args.source, args.out
-    if args.resume is None:
-        return source, out
-    if args.resume:
-        if (Path(args.resume) / "run.json").exists() or (out is None and source is not None):
-            return source, args.resume
-        if source is None and Path(args.resume).exists():
-            return args.resume, out or _latest_run(verb)
-        if source is None or out is None:
-            raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
-        return source, args.resume
-    if out is None:
-        out = _latest_run(verb)
-        if out is None:
-            raise ConfigError(f"There is no run in runs/ to resume. Name its folder: graftwork {verb} --resume FOLDER.")
-    return source, out
 
 
 def run(args: argparse.Namespace) -> int:
@@ -121,55 +63,13 @@ def run(args: argparse.Namespace) -> int:
     from graftwork.cli.live import make_display
     from graftwork.workflows.fit import fit
 
-    source, out = run_folder_of(args)
+    source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
-    settings: dict[str, Any] = {
-        name: getattr(args, name)
-        for name in (
-            "targets",
-            "labels",
-            "text",
-            "group",
-            "image_size",
-            "time_limit",
-            "steps",
-            "seeds",
-            "seed",
-            "plans",
-            "backbone",
-        )
-    }
-    settings |= {
-        name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory", "workers", "checkpoint_seconds")
-    }
+    limits = {name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory")}
     with display:
-        result = fit(
-            source,
-            **settings,
-            task_kinds=parse_assignments(args.task_kind, flag="--task-kind", plain=True),
-            overrides=parse_assignments(args.set, flag="--set"),
-            out=out,
-            resume=args.resume is not None,
-            on_event=display.handle,
-            dry_run=args.dry_run,
-        )
+        result = fit(source, **shared_settings(args), **limits, out=out, on_event=display.handle, dry_run=args.dry_run)
     if args.dry_run:
         print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
         return 0
-    _print_end(result, args)
+    print_end(result, args, lambda: result.result["verdict"])
     return 0
-
-
-def _print_end(result: Any, args: argparse.Namespace) -> None:
-    if args.json:
-        import json
-
-        print(json.dumps({"folder": str(result.folder), **result.result["verdict"]}, ensure_ascii=False, indent=2))
-        return
-    if not args.quiet:
-        from graftwork.cli.live import terminal_width
-
-        print(result.summary(terminal_width()))
-    else:
-        print("\n".join(result.sentences))
-    print(f"report: {result.report}" if result.report.exists() else f"results: {result.folder}")

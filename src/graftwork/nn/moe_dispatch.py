@@ -1,4 +1,7 @@
-"""Tokens to experts and back: sorted by expert, multiplied group by group; no loop over tokens, and only chosen experts are computed."""
+"""Tokens to experts and back: sorted by expert, multiplied group by group; no loop over tokens, and only chosen experts are computed.
+
+:class:`Dispatch` is for PyTorch, :class:`TracedDispatch` says the same in operations that a traced graph keeps free of the number of tokens.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["Dispatch", "GroupedLinear"]
+__all__ = ["Dispatch", "GroupedLinear", "TracedDispatch"]
 
 
 class _Permute(torch.autograd.Function):
@@ -68,6 +71,64 @@ class Dispatch:
         """Return rows sorted by expert, ``[N * k, d]``, as ``[N, k, d]``."""
         permuted: Tensor = _Permute.apply(rows, self.inverse, self.order)
         return permuted.view(rows.shape[0] // self.top_k, self.top_k, rows.shape[1])
+
+    def of_tokens(self, layers: GroupedLinear, tokens: Tensor) -> Tensor:
+        """Return the results of each token's experts for ``[N, d]``, as ``[N, k, out]``."""
+        return self.to_tokens(layers(self.to_experts(tokens), self.counts))
+
+    def of_pairs(self, layers: GroupedLinear, pairs: Tensor) -> Tensor:
+        """Return the results for ``[N * k, d]``, which are given token by token, as ``[N, k, out]``."""
+        return self.to_tokens(layers(self.pairs_to_experts(pairs), self.counts))
+
+
+@dataclass(frozen=True, slots=True)
+class TracedDispatch:
+    """A :class:`Dispatch` for exported graphs: lists with one entry per expert, whose row counts are known only when the graph runs.
+
+    No shape is read from anything whose length depends on the routing: the exporter folds shapes that are equal for all example rows
+    (:func:`graftwork.training.onnx_graph.fold_batch_free_shapes`), as that of an expert that none of them chooses would be.
+    """
+
+    places: list[Tensor]
+    """Token and choice of each expert's rows, int64 ``[n_e, 2]``; ``n_e`` may be 0, and all ``n_e`` add up to ``N * k``."""
+    inverse: Tensor
+    """Where each pair of token and choice stands when the experts' rows are joined, int64 ``[N * k]``."""
+    top_k: int
+
+    @classmethod
+    def of(cls, experts: Tensor, num_experts: int) -> TracedDispatch:
+        """Find the rows of each expert among the chosen ones, int64 ``[N, k]``."""
+        top_k = int(experts.shape[1])
+        places = [(experts == expert).nonzero() for expert in range(num_experts)]
+        order = _pairs(torch.cat(places), top_k)
+        every = torch.arange(experts.shape[0] * top_k, device=experts.device)
+        return cls(places, torch.zeros_like(experts.reshape(-1)).scatter(0, order, every), top_k)
+
+    def to_experts(self, tokens: Tensor) -> list[Tensor]:
+        """Return each expert's rows of ``[N, d]``."""
+        return [tokens.index_select(0, place[:, 0]) for place in self.places]
+
+    def pairs_to_experts(self, pairs: Tensor) -> list[Tensor]:
+        """Return each expert's rows of ``[N * k, d]``, which are given token by token."""
+        return [pairs.index_select(0, _pairs(place, self.top_k)) for place in self.places]
+
+    def to_tokens(self, groups: Sequence[Tensor]) -> Tensor:
+        """Return the rows of all experts as ``[N, k, d]``."""
+        rows = torch.cat(list(groups)).index_select(0, self.inverse)
+        return rows.view(-1, self.top_k, int(rows.shape[1]))
+
+    def of_tokens(self, layers: GroupedLinear, tokens: Tensor) -> Tensor:
+        """Return the results of each token's experts for ``[N, d]``, as ``[N, k, out]``."""
+        return self.to_tokens(layers.each(self.to_experts(tokens)))
+
+    def of_pairs(self, layers: GroupedLinear, pairs: Tensor) -> Tensor:
+        """Return the results for ``[N * k, d]``, which are given token by token, as ``[N, k, out]``."""
+        return self.to_tokens(layers.each(self.pairs_to_experts(pairs)))
+
+
+def _pairs(places: Tensor, top_k: int) -> Tensor:
+    """Return ``[n, 2]`` tokens and choices as places among all pairs, ``[n]``, counted token by token."""
+    return places[:, 0] * top_k + places[:, 1]
 
 
 class GroupedLinear(nn.Module):
@@ -127,6 +188,11 @@ class GroupedLinear(nn.Module):
         groups = zip(biases, rows.split(list(counts)), weights, strict=True)
         results = [torch.addmm(bias, group, weight) for bias, group, weight in groups if group.shape[0]]
         return torch.cat(results) if results else rows.new_zeros(0, self.width_out)
+
+    def each(self, groups: Sequence[Tensor]) -> list[Tensor]:
+        """Return one result per group of rows, for the first experts; empty groups are multiplied too, as traced graphs need it."""
+        weight, bias = self.stacked()
+        return [torch.addmm(bias[expert], group, weight[expert]) for expert, group in enumerate(groups)]
 
     def all_experts(self, rows: Tensor) -> Tensor:
         """Return the results of all experts for all rows, ``[R, E, out]``: the dense path of exported graphs and of references."""

@@ -9,15 +9,12 @@ from typing import Any
 from graftwork.core.files import write_text
 from graftwork.reporting.compare_tables import budget_table, leaderboard_table, seeds_table
 from graftwork.reporting.compare_view import CompareView
-from graftwork.reporting.fact_tables import ledger_table, sources_table, splits_table, tasks_table
-from graftwork.reporting.figures.forest import forest_figure
-from graftwork.reporting.figures.heatmaps import change_figure
 from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.formatting import MISSING, duration, percent_interval
 from graftwork.reporting.grouping_tables import affinity_section
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.parts import Cell
-from graftwork.reporting.score_tables import transfer_table
+from graftwork.reporting.shared_sections import costs_section, data_section, domain_section, gain_section
 
 __all__ = ["compare_sections", "render_compare_report", "write_compare_report"]
 
@@ -31,7 +28,7 @@ _WORDS = PageWords(
 
 def compare_sections(view: CompareView) -> list[Section]:
     """Return the sections below the first sentences, in reading order, without the empty ones."""
-    suite, budget = view.section("suite"), view.section("budget")
+    budget = view.section("budget")
     costs = list(dict.fromkeys(str(row.get("cost_name")) for row in view.rows("pareto")))
     failures = tuple(
         f"`{row['plan']}`: {row['message']}" for row in view.leaderboard if row.get("message") and row.get("status") != "ok"
@@ -42,28 +39,11 @@ def compare_sections(view: CompareView) -> list[Section]:
             "One row a plan, best mean change first, on test rows that nothing was chosen with. " + str(budget.get("sentence") or ""),
             (leaderboard_table(view),), notes=failures, folded=(seeds_table(view), budget_table(view)),
         ),
-        Section(
-            "gain", "Against separate models", "Against separate",
-            "Delta-m is the mean over all tasks of the relative change against a model trained for that task alone.",
-            (forest_figure(view), change_figure(view)),
-        ),
-        Section(
-            "costs", "What it costs", "Costs",
-            "The same probes for every plan. Stored parameters are what all tasks together need; a shared backbone counts once.",
-            (*(pareto_figure(view, cost) for cost in costs), ledger_table(view)),
-        ),
+        gain_section(view),
+        costs_section(view, [pareto_figure(view, cost) for cost in costs]),
         affinity_section(view),
-        Section(
-            "domain", "Another domain", "Another domain",
-            "How the plans do on rows of a domain that they never saw.",
-            (transfer_table(view),),
-        ),
-        Section(
-            "data", "The data", "Data",
-            f"Suite {suite.get('name') or 'without name'}, {suite.get('rows') or 0:,} rows"
-            + (f", domains {', '.join(map(str, suite['domains']))}." if suite.get("domains") else "."),
-            (tasks_table(view), splits_table(view), sources_table(view)), notes=tuple(str(note) for note in suite.get("notes") or ()),
-        ),
+        domain_section(view, "plans"),
+        data_section(view),
     ]  # fmt: skip
     return [section for section in sections if not section.is_empty]
 

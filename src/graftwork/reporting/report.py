@@ -8,15 +8,14 @@ from typing import Any
 
 from graftwork.core.files import write_text
 from graftwork.reporting.examples import sample_examples
-from graftwork.reporting.fact_tables import estimate_table, ledger_table, sources_table, splits_table, tasks_table
-from graftwork.reporting.figures.forest import forest_figure
-from graftwork.reporting.figures.heatmaps import change_figure
+from graftwork.reporting.fact_tables import estimate_table
 from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.figures.race import race_figure
 from graftwork.reporting.grouping_tables import affinity_section
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.result_view import ResultView
-from graftwork.reporting.score_tables import controls_table, other_metrics_table, scores_table, source_table, transfer_table
+from graftwork.reporting.score_tables import controls_table, other_metrics_table, scores_table, source_table
+from graftwork.reporting.shared_sections import costs_section, data_section, domain_section, gain_section
 
 __all__ = ["Section", "render_report", "report_sections", "write_report"]
 
@@ -39,11 +38,7 @@ def report_sections(view: ResultView) -> list[Section]:
             "models, one per task, in percent; plus is better whatever the metric's direction.",
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
-        Section(
-            "gain", "Against separate models", "Against separate",
-            "Delta-m is the mean over all tasks of the relative change against a model trained for that task alone.",
-            (forest_figure(view), change_figure(view)),
-        ),
+        gain_section(view),
         affinity_section(view),
         Section(
             "controls", "Transfer or regularisation", "Transfer check",
@@ -56,16 +51,8 @@ def report_sections(view: ResultView) -> list[Section]:
             "The best plan on the pretrained backbone against the best one trained from nothing, task by task.",
             (source_table(view),),
         ),
-        Section(
-            "domain", "Another domain", "Another domain",
-            "How the finalists do on rows of a domain that they never saw.",
-            (transfer_table(view),),
-        ),
-        Section(
-            "costs", "What it costs", "Costs",
-            "The same probes for every plan. Stored parameters are what all tasks together need; a shared backbone counts once.",
-            (pareto_figure(view), ledger_table(view)),
-        ),
+        domain_section(view, "finalists"),
+        costs_section(view, [pareto_figure(view)]),
         Section(
             "race", "How the plans raced", "Race",
             "All plans start with few steps; the better part goes on with more.",
@@ -77,12 +64,7 @@ def report_sections(view: ResultView) -> list[Section]:
             examples=tuple(sample_examples(view)),
             credits=tuple(f"{name}: {line}" for name, line in (suite.get("credits") or {}).items()),
         ),
-        Section(
-            "data", "The data", "Data",
-            f"Suite {suite.get('name') or 'without name'}, {suite.get('rows') or 0:,} rows"
-            + (f", domains {', '.join(map(str, suite['domains']))}." if suite.get("domains") else "."),
-            (tasks_table(view), splits_table(view), sources_table(view)), notes=tuple(str(note) for note in suite.get("notes") or ()),
-        ),
+        data_section(view),
     ]  # fmt: skip
     return [section for section in sections if not section.is_empty]
 

@@ -9,13 +9,14 @@ are relative to ``controls.json``. The rule is that of Efficient Controllable Mu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json
+from graftwork.math.widths import narrowing_widths
 from graftwork.serving.problems import Problem, RequestError
 
 __all__ = ["Configuration", "Controls", "find_controls"]
@@ -110,7 +111,7 @@ class Controls:
                 "No configuration of this model is so small.",
                 Problem("budget", budget, f"a share of the full cost from {math.ceil(smallest * 1000) / 1000:g} to 1"),
             )
-        narrowing = list(self._narrowing(weights))
+        narrowing = list(narrowing_widths(self._levels, weights))
         if any(item.decoders == narrowing[0] for item in self.configurations):
             for widths in narrowing:
                 found = [item for item in fitting if item.decoders == widths]
@@ -130,21 +131,6 @@ class Controls:
         if not any(weights.values()):
             return {task: 1.0 if asked is None or task in asked else 0.0 for task in self.tasks}
         return weights
-
-    def _narrowing(self, weights: Mapping[str, float]) -> Iterator[dict[str, float]]:
-        """Yield decoder widths: first those that the importances ask for, then narrower and narrower ones."""
-        top = max(weights.values())
-        places = {
-            task: min(range(len(levels)), key=lambda place: (abs(levels[place] - weights[task] / top), place))
-            for task, levels in self._levels.items()
-        }
-        yield {task: self._levels[task][place] for task, place in places.items()}
-        for weight in sorted(set(weights.values())):
-            group = [task for task in self.tasks if weights[task] == weight]
-            while any(places[task] for task in group):
-                widest = max(places[task] for task in group)
-                places |= {task: places[task] - 1 for task in group if places[task] == widest}
-                yield {task: self._levels[task][place] for task, place in places.items()}
 
 
 def _is_monotone(decoders: Mapping[str, float], weights: Mapping[str, float]) -> bool:

@@ -3,6 +3,9 @@
 Matrix products, convolutions and ``Einsum`` count, a multiplication and an addition as two, as torch's counter does; element-wise
 operations do not. Shapes are those that one run on a single row shows, so nothing has to be inferred. Nodes inside of conditions and loops
 do not count.
+
+Sparse mixtures of experts (:mod:`graftwork.nn.moe`) need no rule of their own: which expert computes how many tokens depends on the row, but every token goes
+to exactly ``k`` of ``E`` experts of one size, so the experts of a layer together cost ``k / E`` of what all would, on any row.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ class GraphCosts:
     """FLOPs of one row, and which parts of them each task needs."""
 
     by_node: Mapping[str, float]
-    """FLOPs by the name of a node's first output."""
+    """FLOPs by the name of a node's first output; of a single expert those of the row of zeros, which only add up to the same on all rows."""
     needed: Mapping[str, frozenset[str]]
     """``{task: nodes}``."""
 

@@ -27,6 +27,8 @@ MAX_TEXT = 100_000
 """Characters of one text."""
 _MOST_PROBLEMS = 20
 """Faults that one answer lists."""
+_MOST_LEVELS = 256
+"""Levels of a column that a description lists; a log has tens of thousands of users, and a page cannot show them."""
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -137,7 +139,7 @@ class TableReader(RowReader):
         return {"rows": {"type": "object", "required": list(properties), "properties": properties}}
 
     def inputs(self) -> list[dict[str, Any]]:
-        """Return one entry per column."""
+        """Return one entry per column; of many levels the most frequent ones are listed."""
         found = []
         for column in getattr(self.encoder, "columns", ()):
             state = column.state()
@@ -146,7 +148,7 @@ class TableReader(RowReader):
                 middle = state["knots"][len(state["knots"]) // 2] if state["knots"] else state["mean"]
                 one |= {"typical": _tidy(middle), "spread": _tidy(state["std"])}
             elif state["type"] == "categorical":
-                one["levels"] = list(state["levels"])
+                one |= {"levels": state["levels"][:_MOST_LEVELS], "num_levels": len(state["levels"])}
             else:
                 one["typical"] = _typical_date(state["parts"])
             found.append(one)

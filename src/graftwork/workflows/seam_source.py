@@ -6,13 +6,14 @@ import ast
 from collections.abc import Sequence
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.source_hash import PACKAGE_FOLDER
+from graftwork.core.source_hash import module_file
 
 __all__ = ["SEAMS", "seam_source"]
 
 SEAMS = {
     "Backbone": "backbone",
     "Balancer": "balancer",
+    "ControllableModel": "controllable",
     "WeightBalancer": "balancer",
     "Delta": "delta",
     "GradientTransform": "transform",
@@ -39,14 +40,38 @@ def seam_source(seam: str) -> tuple[str, str, str]:
     if seam not in SEAMS:
         raise ConfigError(f"There is no seam {seam!r}; the seams are {', '.join(SEAMS)}.")
     name = f"graftwork.interfaces.{SEAMS[seam]}"
-    tree = ast.parse((PACKAGE_FOLDER / "interfaces" / f"{SEAMS[seam]}.py").read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    methods = [node for node in classes[seam].body if isinstance(node, ast.FunctionDef) and _is_abstract(node)]
-    used = {item.id for method in methods for item in ast.walk(method.args) if isinstance(item, ast.Name)}
-    used |= {item.id for method in methods if method.returns for item in ast.walk(method.returns) if isinstance(item, ast.Name)}
-    own = {seam, *(used & _defined_names(tree))}
-    imports = [*_needed_imports(tree, used), (name, sorted(own))]
+    names: dict[str, set[str]] = {name: {seam}}
+    methods = []
+    for module, tree, found in _abstract_methods(name, seam):
+        methods += found
+        used = {item.id for method in found for item in ast.walk(method.args) if isinstance(item, ast.Name)}
+        used |= {item.id for method in found if method.returns for item in ast.walk(method.returns) if isinstance(item, ast.Name)}
+        for needed, parts in _needed_imports(tree, used):
+            names.setdefault(needed, set()).update(parts)
+        if defined := used & _defined_names(tree):
+            names.setdefault(module, set()).update(defined)
+    imports = [(needed, sorted(parts)) for needed, parts in names.items()]
     return _format_imports(imports), f"({seam})", "\n".join(_method_source(method) for method in methods).rstrip()
+
+
+def _abstract_methods(module: str, seam: str) -> list[tuple[str, ast.Module, list[ast.FunctionDef]]]:
+    """Return what an implementation has to write: modules with their trees and abstract methods, those of base classes first."""
+    tree = ast.parse(module_file(module).read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    written = [node for node in classes[seam].body if isinstance(node, ast.FunctionDef)]
+    own = {node.name for node in written}
+    origin = {
+        alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names
+    }
+    found = []
+    for base in (item.id for item in classes[seam].bases if isinstance(item, ast.Name)):
+        home = module if base in classes else origin.get(base, "")
+        if home.startswith("graftwork.interfaces."):
+            found += [
+                (place, other, [method for method in methods if method.name not in own])
+                for place, other, methods in _abstract_methods(home, base)
+            ]
+    return [*found, (module, tree, [node for node in written if _is_abstract(node)])]
 
 
 def _plain_body() -> str:

@@ -14,6 +14,7 @@ from graftwork.cli import main as cli
 from graftwork.cli.common import VerbParser
 from graftwork.cli.live import PlainDisplay, QuietDisplay, make_display
 from graftwork.cli.progress import Progress
+from graftwork.cli.run_flags import run_folder_of
 from graftwork.core.errors import ConfigError
 from graftwork.workflows.fit.fit_run import FitRun
 
@@ -81,18 +82,18 @@ def begun(folder: Path, state: str = "scheduled") -> Path:
 def test_which_run_resume_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=r"There is no run in runs/ to resume"):
-        verb.run_folder_of(parse("--resume"))
+        run_folder_of(parse("--resume"), "fit")
     begun(Path("runs/done"), "done")
     begun(Path("runs/open"))
     begun(Path("elsewhere"))
     Path("t.csv").write_text("a\n1\n")
-    assert verb.run_folder_of(parse("--resume")) == (None, "runs/open")
-    assert verb.run_folder_of(parse("--resume", "elsewhere")) == (None, "elsewhere")
-    assert verb.run_folder_of(parse("t.csv", "--out", "new", "--resume")) == ("t.csv", "new")
-    assert verb.run_folder_of(parse("--out", "new", "--resume", "t.csv")) == ("t.csv", "new")
-    assert verb.run_folder_of(parse("t.csv", "--out", "new")) == ("t.csv", "new")
+    assert run_folder_of(parse("--resume"), "fit") == (None, "runs/open")
+    assert run_folder_of(parse("--resume", "elsewhere"), "fit") == (None, "elsewhere")
+    assert run_folder_of(parse("t.csv", "--out", "new", "--resume"), "fit") == ("t.csv", "new")
+    assert run_folder_of(parse("--out", "new", "--resume", "t.csv"), "fit") == ("t.csv", "new")
+    assert run_folder_of(parse("t.csv", "--out", "new"), "fit") == ("t.csv", "new")
     with pytest.raises(ConfigError, match="There is no run to resume in nowhere"):
-        verb.run_folder_of(parse("--resume", "nowhere"))
+        run_folder_of(parse("--resume", "nowhere"), "fit")
 
 
 EVENTS: list[dict[str, Any]] = [

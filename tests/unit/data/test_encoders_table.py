@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -102,6 +103,76 @@ def test_levels_by_frequency_rare_ones_dropped() -> None:
     assert CategoricalColumn.fit("c", pd.Series(["once", "b", "b"])).levels == ("b", "once")
     assert len(CategoricalColumn.fit("c", pd.Series([str(index // 2) for index in range(2000)])).levels) == 256
     assert CategoricalColumn.fit("c", pd.Series([1.0, 2.0, np.nan])).encode(pd.Series([1, 2, 3])).tolist() == [1, 2, 0]
+
+
+def levels_with_a_fixed_limit(values: pd.Series) -> tuple[str, ...]:
+    """The rule of encoders before logs were thought of: evidence depends on its codes."""
+    counts = values.dropna().value_counts()
+    least = 2 if counts.sum() >= 200 else 1
+    kept = [(-count, level) for level, count in counts.items() if count >= least]
+    return tuple(level for _, level in sorted(kept)[:256])
+
+
+def skewed(rows: int, levels: int, seed: int = 0) -> pd.Series:
+    codes = (levels * np.random.default_rng(seed).random(rows) ** 3).astype(np.int64)
+    return pd.Series([f"user {code}" for code in codes])
+
+
+@pytest.mark.parametrize(
+    ("rows", "levels"), [(5, 4), (199, 150), (200, 150), (900, 260), (1000, 900), (3000, 250), (20_000, 256)]
+)
+def test_levels_of_small_tables_never_change(rows: int, levels: int) -> None:
+    values = skewed(rows, levels)
+    values.iloc[::7] = None
+    assert CategoricalColumn.fit("c", values).levels == levels_with_a_fixed_limit(values)
+
+
+def test_levels_beyond_256_need_four_rows() -> None:
+    cells = [f"{index:04d}" for index in range(1000) for _ in range(1 + index % 6)]
+    column = CategoricalColumn.fit("c", pd.Series(cells))
+    assert column.levels[:256] == levels_with_a_fixed_limit(pd.Series(cells))
+    assert sorted(column.levels) == [f"{index:04d}" for index in range(1000) if index % 6 >= 3]
+    assert column.cardinality == 1 + 499 <= len(cells) // 4
+    assert CategoricalColumn.fit("c", pd.Series(cells), max_levels=300).levels == column.levels[:300]
+    codes = column.encode(pd.Series(["0005", "0003", "0002", "unseen", None]))
+    assert codes.tolist() == [1, column.levels.index("0003") + 1, 0, 0, 0]
+
+
+def test_there_are_at_most_fifty_thousand_levels() -> None:
+    column = CategoricalColumn.fit("c", pd.Series(np.arange(51_000).repeat(4).astype(str)))
+    assert len(column.levels) == 50_000
+
+
+def test_fingerprints_of_suites_with_few_levels_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftwork.data.assemble import Material, assemble_suite
+    from graftwork.data.infer import TargetRequest
+
+    draw = np.random.default_rng(1)
+    frame = pd.DataFrame({"x": draw.normal(size=2000), "user": skewed(2000, 240), "y": draw.normal(size=2000)})
+    wide = frame.assign(user=skewed(2000, 420))
+
+    def fingerprint(table: pd.DataFrame) -> str:
+        return assemble_suite(Material(name="log", frame=table, requests=[TargetRequest("y", ("y",))])).fingerprint()
+
+    now, now_wide = fingerprint(frame), fingerprint(wide)
+    monkeypatch.setattr(
+        CategoricalColumn, "fit", classmethod(lambda cls, name, cells: cls(name, levels_with_a_fixed_limit(cells)))
+    )
+    assert fingerprint(frame) == now
+    assert fingerprint(wide) == now_wide, "420 users in 1200 rows: none beyond the 256th has four"
+    busy = pd.DataFrame(
+        {"x": draw.normal(size=5000), "user": [f"u{row % 280}" for row in range(5000)], "y": draw.normal(size=5000)}
+    )
+    before = fingerprint(busy)
+    monkeypatch.undo()
+    assert fingerprint(busy) != before, "the test must see a change where there is one"
+
+
+def test_columns_are_values() -> None:
+    one, two = CategoricalColumn("c", ("a", "b")), CategoricalColumn.from_state(CategoricalColumn("c", ("a", "b")).state())
+    assert one == two
+    assert hash(one) == hash(two)
+    assert pickle.loads(pickle.dumps(one)).encode(pd.Series(["b", "z"])).tolist() == [2, 0]
 
 
 def test_dates_by_hand() -> None:

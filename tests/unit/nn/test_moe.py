@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from graftwork.core.errors import ConfigError
 from graftwork.nn import moe
 from graftwork.nn.moe import MoEAttention, MoELayer, recording, routed_layers, set_task
-from graftwork.nn.moe_dispatch import Dispatch, GroupedLinear
+from graftwork.nn.moe_dispatch import Dispatch, GroupedLinear, TracedDispatch
 from graftwork.nn.moe_router import Router
 
 
@@ -95,14 +95,39 @@ def test_only_chosen_experts_are_computed() -> None:
     assert flops(5) == router + 5 * (flops(2) - router) // 2
 
 
+@pytest.mark.parametrize("new_experts", [0, 3])
+@pytest.mark.parametrize("form", ["dense", "sparse"])
 @pytest.mark.parametrize("kind", ["feed", "attention"])
-def test_the_exported_path_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exported_path_gives_the_same(kind: str, form: str, new_experts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module = layer() if kind == "feed" else MoEAttention(6, 3, 5, 2).double()
+    module.add_task(new_experts)
     states = torch.randn(3, 4, 6, dtype=torch.float64)
-    sparse = module(states)
+    plain = [module(states), (set_task(module, 1), module(states))[1]]
     monkeypatch.setattr(moe, "_is_exporting", lambda: True)
-    torch.testing.assert_close(module(states), sparse)
+    monkeypatch.setattr(moe, "_WORTH_GATHERING", 0)
+    monkeypatch.setattr(torch.jit, "is_tracing", lambda: form == "sparse")
+    for task, wanted in enumerate(plain):
+        set_task(module, task)
+        with FlopCounterMode(display=False) as counter:
+            torch.testing.assert_close(module(states), wanted)
+        if kind == "feed":
+            experts, seen = (2, 5) if form == "sparse" else (5 + new_experts, 5)
+            router = 2 * 12 * 6 * (seen + new_experts * task)
+            gates = 0 if form == "sparse" else 2 * 12 * 6 * experts  # the biases are added up by a product
+            assert counter.get_total_flops() == router + gates + experts * 12 * 2 * (6 * 7 + 7 * 6)
+
+
+def test_graphs_are_sparse_where_that_saves_enough() -> None:
+    assert MoELayer(64, 64, 8, 2).exports_sparse
+    assert MoELayer(64, 32, 4, 1).exports_sparse is False, "3/4 of 4096 weights"
+    assert not MoELayer(192, 192, 4, 4).exports_sparse, "nothing is saved"
+    assert not MoELayer(192, 192, 4, 6).exports_sparse
+    assert not MoEAttention(64, 16, 8, 4).exports_sparse
+    assert MoEAttention(192, 48, 8, 4).exports_sparse
+    module = MoELayer(64, 64, 8, 2)
+    module.keep_experts([1, 2])
+    assert not module.exports_sparse
 
 
 def test_attention_experts_are_the_written_out_formula() -> None:
@@ -133,6 +158,17 @@ def test_dispatch_sorts_stably_and_comes_back() -> None:
     rows = dispatch.to_experts(torch.tensor([[10.0], [20.0], [30.0]]))
     assert rows.flatten().tolist() == [10, 20, 30, 10, 20, 30]
     assert dispatch.to_tokens(rows).squeeze(2).tolist() == [[10, 10], [20, 20], [30, 30]]
+
+
+def test_traced_dispatch_finds_the_same_rows_and_comes_back() -> None:
+    chosen, rows = torch.tensor([[2, 0], [0, 2], [2, 1]]), torch.tensor([[10.0], [20.0], [30.0]])
+    plain, traced = Dispatch.of(chosen, 4), TracedDispatch.of(chosen, 4)
+    groups = traced.to_experts(rows)
+    assert [group.flatten().tolist() for group in groups] == [[10, 20], [30], [10, 20, 30], []]
+    assert torch.equal(torch.cat(groups), plain.to_experts(rows))
+    assert torch.equal(traced.to_tokens(groups), plain.to_tokens(torch.cat(groups)))
+    pairs = torch.arange(6.0).unsqueeze(1)
+    assert [group.flatten().tolist() for group in traced.pairs_to_experts(pairs)] == [[1, 2], [5], [0, 3, 4], []]
 
 
 def test_the_task_chooses_the_router() -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
 from graftwork.core.records import TaskSpec
+from graftwork.data.encoders.columns import CategoricalColumn
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder
 
@@ -54,11 +55,15 @@ def table_encoder() -> TableEncoder:
     return TableEncoder.fit(frame, list(frame.columns))
 
 
-def write_table_run(folder: Path) -> Path:
+def write_table_run(folder: Path, *, further_cities: int = 0) -> Path:
     """``number`` returns the first numeric input, ``third`` a third of the sum of all, ``city`` the level as a one-hot row."""
     encoder = table_encoder()
+    if further_cities:
+        age, city, *others = encoder.columns
+        levels = (*city.levels, *(f"city {index}" for index in range(further_cities)))
+        encoder = TableEncoder([age, CategoricalColumn("city", levels), *others])
     width = encoder.input_sizes()["num_numeric"]
-    levels = encoder.input_sizes()["cardinalities"][0]
+    size = encoder.input_sizes()["cardinalities"][0]
     nodes = [
         helper.make_node("MatMul", ["numeric", "first"], ["number"]),
         helper.make_node("MatMul", ["numeric", "ones"], ["third"]),
@@ -71,19 +76,19 @@ def write_table_run(folder: Path) -> Path:
         folder / "model.onnx",
         nodes,
         {"numeric": (FLOAT, ["batch", width]), "categorical": (TensorProto.INT64, ["batch", 1])},
-        {"number": (FLOAT, ["batch", 1]), "third": (FLOAT, ["batch", 1]), "city class": (FLOAT, ["batch", levels])},
+        {"number": (FLOAT, ["batch", 1]), "third": (FLOAT, ["batch", 1]), "city class": (FLOAT, ["batch", size])},
         {
             "first": first,
             "ones": np.full((width, 1), 1 / 3, np.float32),
             "axis": np.array([1]),
-            "depth": np.array(levels),
+            "depth": np.array(size),
             "values": np.array([0, 1], np.float32),
         },
     )
     tasks = (
         TaskSpec(name="number", kind="regression", size=1),
         TaskSpec(name="third", kind="regression", size=1),
-        TaskSpec(name="city class", kind="multiclass", size=levels, classes=("?", *encoder.columns[1].levels)),
+        TaskSpec(name="city class", kind="multiclass", size=size, classes=("?", *encoder.columns[1].levels)),
     )
     return describe(folder, encoder.state(), tasks)
 

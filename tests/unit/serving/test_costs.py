@@ -11,10 +11,12 @@ import torch
 from numpy.testing import assert_allclose
 from onnx import helper
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.probes import flops_per_sample
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.methods.sharing.m3vit import M3ViT
 from graftwork.serving.costs import graph_costs
 from graftwork.serving.session import OnnxModel
 from graftwork.training.export import export_onnx
@@ -63,6 +65,26 @@ def test_operations_agree_with_the_counter_of_torch(exported: tuple[Branches, Pa
     assert costs.total == costs.flops(["a", "b"])
     assert costs.share(["a"]) == costs.flops(["a"]) / costs.total
     assert costs.flops(["a"]) + costs.flops(["b"]) > costs.total, "the trunk counts once"
+
+
+def test_a_task_of_a_sparse_mixture_costs_its_chosen_experts_alone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tasks = tuple(TaskSpec(name=name, kind="multiclass", size=3) for name in "abcd")
+    model = M3ViT(tasks, None, input_sizes={"image_size": 16}, num_experts=8, top_k=2, width=64, depth=2).eval()
+    inputs = {"image": torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)}
+    export_onnx(model, tasks, inputs, tmp_path / "model.onnx")
+    costs = graph_costs(tmp_path / "model.onnx", OnnxModel(tmp_path / "model.onnx", threads=1).outputs)
+    assert costs is not None
+    with sdpa_kernel(SDPBackend.MATH):  # torch does not count its fused attention on a processor
+        one, all_tasks = (flops_per_sample(model, inputs, names) for names in (["b"], list("abcd")))
+    assert costs.flops(["b"]) == one
+    attention = 64 * 2 * 6 * 64 * 64  # of the second block: what of it no router changes, the exporter writes once for all tasks
+    assert all_tasks - 3 * attention <= costs.total <= all_tasks
+    every_expert = 2 * 64 * 8 * (64 * 64 + 64 * 64)  # of 64 tokens, at two FLOPs a weight
+    for layer in model.moe_layers():
+        layer.top_k = 8
+    with sdpa_kernel(SDPBackend.MATH):
+        assert flops_per_sample(model, inputs, ["b"]) - one == 6 / 8 * every_expert
 
 
 def test_a_model_of_some_tasks_gives_the_same_numbers(exported: tuple[Branches, Path]) -> None:

@@ -23,12 +23,14 @@ from graftwork.core.errors import ConfigError, FileFormatError
 ROW = {"age": 33.0, "city": "Rome", "since": None, "id": 3}
 SERVER = """
 import sys, time
+from pathlib import Path
 from graftwork.serving import reading
 from graftwork.serving.serve import serve
 
 plain = reading.TableReader.encode
 def late(self, rows):
-    time.sleep(float(sys.argv[2]))
+    while sys.argv[2] and not Path(sys.argv[2]).exists():
+        time.sleep(0.01)
     return plain(self, rows)
 reading.TableReader.encode = late
 
@@ -44,8 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def server(folder: Path, delay: float = 0.0) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(delay)], stdout=subprocess.PIPE, text=True)
+def server(folder: Path, gate: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Start a server whose answers wait until the file ``gate`` is there."""
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(folder), gate], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         yield process, process.stdout.readline().strip()
@@ -55,8 +58,9 @@ def server(folder: Path, delay: float = 0.0) -> Iterator[tuple[subprocess.Popen[
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_server_finishes_what_it_accepted(folder: Path, sign: signal.Signals) -> None:
-    with server(folder, delay=0.2) as (process, address):
+def test_a_stopped_server_finishes_what_it_accepted(folder: Path, tmp_path: Path, sign: signal.Signals) -> None:
+    gate = tmp_path / "gate"
+    with server(folder, str(gate)) as (process, address):
         assert address.startswith("http://127.0.0.1:")
         answers: list[httpx.Response] = []
         calls = [
@@ -65,11 +69,12 @@ def test_a_stopped_server_finishes_what_it_accepted(folder: Path, sign: signal.S
         ]
         for call in calls:
             call.start()
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while "graftwork_requests_in_work 5.0" not in httpx.get(f"{address}/metrics").text:
             assert time.monotonic() < end
             time.sleep(0.01)
         process.send_signal(sign)
+        gate.touch()
         for call in calls:
             call.join(60)
         assert [answer.status_code for answer in answers] == [200] * 5

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.moe import MoEAttention, MoELayer, RoutedLayer
 from graftwork.training import export as module
 from graftwork.training.export import export_onnx, output_names
 
@@ -118,6 +119,60 @@ def test_a_graph_that_disagrees_is_never_left_behind(pictures, tmp_path) -> None
         export_onnx(BatchDependent(TASKS), TASKS, {"image": pictures}, path)
     assert path.read_bytes() == b"older file"
     assert [item.name for item in tmp_path.iterdir()] == ["model.onnx"]
+
+
+class Mixtures(SharedModel):
+    """Two routed layers over five tokens; the last expert of each gets no token at all."""
+
+    task_names = ("mean",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([MoEAttention(64, 64, 6, 1), MoELayer(64, 64, 6, 2)])
+        for layer in self.layers:
+            assert isinstance(layer, RoutedLayer)
+            assert layer.exports_sparse
+            nn.init.normal_(layer.router.weights[0])
+            with torch.no_grad():
+                # The first value of every token is 1, and the layers pass it on.
+                layer.router.weights[0][0] = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, -1e4])
+
+    def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor:
+        states = inputs["tokens"]
+        for layer in self.layers:
+            states = torch.cat([states[..., :1], (states + layer(states))[..., 1:]], dim=2)
+        return states.mean(dim=1)
+
+    def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        assert isinstance(representation, Tensor)
+        return {"mean": representation}
+
+    def task_parameters(self, task: str) -> Iterator[nn.Parameter]:
+        return iter(())
+
+
+@pytest.mark.parametrize("example", ["one token again and again", "many tokens"])
+def test_mixtures_of_experts_are_sparse_for_any_rows(example: str, tmp_path) -> None:
+    torch.manual_seed(0)
+    model = Mixtures().eval()
+    tokens = torch.randn(32, 5, 64)
+    tokens[..., 0] = 1.0
+    rows = tokens[:1, :1].expand(4, 5, 64) if example.startswith("one") else tokens[:4]
+    task = TaskSpec(name="mean", kind="regression", size=64, center=(0.0,) * 64, scale=(1.0,) * 64)
+    export_onnx(model, [task], {"tokens": rows}, tmp_path / "model.onnx")
+    written = onnx.load(tmp_path / "model.onnx")
+    products = [node for node in written.graph.node if node.op_type == "Gemm"]
+    assert len(products) == 2 * 2 * 6
+    written.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in products)
+    session = onnxruntime.InferenceSession(written.SerializeToString())
+    for size in (1, 3, 32):
+        with torch.no_grad():
+            wanted = model({"tokens": tokens[:size]})["mean"].numpy()
+        found, *results = session.run(None, {"tokens": tokens[:size].numpy()})
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        lengths = [len(result) for result in results]
+        assert sum(lengths) == 2 * (1 + 2) * 5 * size, "each token is computed by its experts alone, in two products each"
+        assert lengths.count(0) >= 4, "the last expert of both layers has nothing to do"
 
 
 def test_output_names_never_clash() -> None:

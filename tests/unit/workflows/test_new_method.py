@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import shutil
 import subprocess
@@ -124,3 +125,6 @@ def test_every_seam_becomes_source(seam: str) -> None:
     assert [ast.unparse(item) for item in classes[0].bases] == [seam]
     assert all(ast.get_docstring(node) for node in classes[0].body if isinstance(node, ast.FunctionDef))
     assert "NotImplementedError" in methods
+    written = {node.name for node in classes[0].body if isinstance(node, ast.FunctionDef)}
+    interface = getattr(importlib.import_module(f"graftwork.interfaces.{SEAMS[seam]}"), seam)
+    assert written == interface.__abstractmethods__  # those of base classes as well, and nothing that a base class has already

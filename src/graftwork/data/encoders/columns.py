@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,10 @@ _NUM_KNOTS = 65
 _HEAVY_TAIL_RATIO = 12.0
 _CLIP = 10.0
 _DAY = 86_400.0
+_ALWAYS_KEPT = 256
+"""So many levels are kept however seldom they are; the codes of tables with no more never depend on what follows."""
+_ENOUGH_ROWS = 4
+"""Training rows of a level beyond those: fewer say next to nothing about it."""
 
 
 def as_text(value: Any) -> str | None:
@@ -175,16 +179,31 @@ class CategoricalColumn:
 
     name: str
     levels: tuple[str, ...]
+    _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Number the levels once: a server encodes a few rows at a time, and there may be tens of thousands of levels."""
+        object.__setattr__(self, "_numbers", {level: number for number, level in enumerate(self.levels, 1)})
 
     @classmethod
-    def fit(cls, name: str, values: pd.Series, *, max_levels: int = 256) -> Self:
-        """Fit on the training rows; with 200 rows or more a level needs two of them."""
+    def fit(cls, name: str, values: pd.Series, *, max_levels: int = 50_000) -> Self:
+        """Fit on the training rows.
+
+        With 200 rows or more a level needs two of them. The 256 most frequent ones are kept; further ones, as logs have for their users and
+        items, need four rows each, so that there are never more levels than a quarter of the rows.
+
+        Args:
+            name: The column.
+            values: Its cells in the training rows.
+            max_levels: Most levels, at least 1; they bound the embeddings of networks and the encoder's state.
+        """
         codes, levels = text_codes(values)
         known = codes[codes >= 0]
         counts = dict(zip(levels, np.bincount(known, minlength=len(levels)).tolist(), strict=True))
         least = 2 if len(known) >= 200 else 1
         ordered = sorted((text for text, count in counts.items() if count >= least), key=lambda text: (-counts[text], text))
-        return cls(name, tuple(ordered[:max_levels]))
+        further = [text for text in ordered[_ALWAYS_KEPT:] if counts[text] >= _ENOUGH_ROWS]
+        return cls(name, tuple([*ordered[:_ALWAYS_KEPT], *further][:max_levels]))
 
     @property
     def cardinality(self) -> int:
@@ -193,9 +212,8 @@ class CategoricalColumn:
 
     def encode(self, values: pd.Series) -> NDArray[np.int64]:
         """Return codes ``[N]``."""
-        index = {level: number for number, level in enumerate(self.levels, 1)}
         codes, levels = text_codes(values)
-        return np.array([*(index.get(level, 0) for level in levels), 0], dtype=np.int64)[codes]
+        return np.array([*(self._numbers.get(level, 0) for level in levels), 0], dtype=np.int64)[codes]
 
     def state(self) -> dict[str, Any]:
         """Return JSON values."""

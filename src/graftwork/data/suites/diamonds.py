@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from graftwork.core.errors import ConfigError
 from graftwork.core.optional import package_folder
 from graftwork.core.records import TaskSpec
-from graftwork.core.seeds import Seeds
-from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.suite import Suite
+from graftwork.data.suites.public_tables import check_rows, sample_rows, table_suite
 
 __all__ = ["diamonds"]
 
@@ -44,31 +42,20 @@ def diamonds(*, rows: int = 20_000, seed: int = 0) -> Suite:
     """
     import pandas as pd
 
-    if not 10 <= rows <= _DISTINCT:
-        raise ConfigError(f"The suite diamonds has {_DISTINCT:,} distinct stones; `rows` must be from 10 to that, got {rows:,}.")
+    check_rows("diamonds", rows, _DISTINCT, "distinct stones")
     folder = package_folder("plotnine", install="pip install --no-deps plotnine==0.15.9", purpose="The diamonds suite") / "data"
-    table = pd.read_csv(folder / "diamonds.csv").drop_duplicates()
-    table = table.sample(n=rows, random_state=Seeds(seed).integer("sample") % 2**32).reset_index(drop=True)
+    table = sample_rows(pd.read_csv(folder / "diamonds.csv").drop_duplicates(), rows, seed)
     table[["x", "y", "z"]] = table[["x", "y", "z"]].where(table[["x", "y", "z"]] > 0)
-    order = Seeds(seed).numpy("split").permutation(rows)
-    splits = {
-        "train": np.sort(order[: rows * 6 // 10]),
-        "val": np.sort(order[rows * 6 // 10 : rows * 8 // 10]),
-        "test": np.sort(order[rows * 8 // 10 :]),
-    }
-    encoder = TableEncoder.fit(table, _FEATURES, rows=splits["train"])
     grades = {name: pd.Categorical(table[name], categories=levels).codes.astype(np.int64) for name, levels in _GRADES.items()}
-    return Suite.of_arrays(
-        name="diamonds",
-        modality="table",
+    return table_suite(
+        "diamonds",
+        table,
+        features=_FEATURES,
         tasks=[
             TaskSpec(name="price", kind="regression", size=1),
             *(TaskSpec(name=name, kind="ordinal", size=len(levels), classes=levels) for name, levels in _GRADES.items()),
         ],
-        inputs=encoder.transform(table),
         targets={"price": table["price"].to_numpy(np.float32)[:, None], **grades},
-        splits=splits,
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
         credits={"diamonds": "MIT; data of ggplot2, as shipped with plotnine"},
+        seed=seed,
     )

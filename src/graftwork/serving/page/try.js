@@ -16,7 +16,12 @@ function option(value, text) {
 function tableField(input) {
   const id = `field-${input.name}`;
   let control;
-  if (input.type === "categorical") {
+  let suggestions = null;
+  if (input.type === "categorical" && input.num_levels > input.levels.length) {
+    // Too many to list: any can be typed, the frequent ones are suggested.
+    suggestions = make("datalist", { id: `${id}-levels` }, ...input.levels.map((level) => option(level)));
+    control = make("input", { id, type: "text", list: suggestions.id, value: input.levels[0], placeholder: "missing" });
+  } else if (input.type === "categorical") {
     control = make("select", { id }, ...input.levels.map((level) => option(level, level)), option("", "(missing)"));
     if (!input.levels.length) control.value = "";
   } else if (input.type === "date") {
@@ -25,7 +30,7 @@ function tableField(input) {
     control = make("input", { id, type: "number", step: "any", value: input.typical, placeholder: "missing" });
   }
   control.name = input.name;
-  return [make("div", { className: "field" }, make("label", { htmlFor: id }, input.name), control), () => {
+  return [make("div", { className: "field" }, make("label", { htmlFor: id }, input.name), control, suggestions), () => {
     if (control.value === "") return null;
     return input.type === "numeric" ? Number(control.value) : control.value;
   }];

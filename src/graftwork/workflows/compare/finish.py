@@ -7,7 +7,6 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-import graftwork
 from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
 from graftwork.core.records import Ledger, Plan
@@ -17,8 +16,8 @@ from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.compare.trainings import Trainings
 from graftwork.workflows.compare.words import leaderboard_sentences
 from graftwork.workflows.fit.auto_groups import suggest_grouping
-from graftwork.workflows.fit.finish import final_run, job_ledger, suite_facts, try_step
-from graftwork.workflows.fit.run_folder import RunFolder, clean_json, utc_now
+from graftwork.workflows.fit.result_parts import final_run, job_ledger, result_head, timing, try_last_steps
+from graftwork.workflows.fit.run_folder import RunFolder, clean_json
 from graftwork.workflows.fit.schedule import Schedule
 
 __all__ = ["PARETO_COSTS", "RESULT_FORMAT", "finish_comparison", "leaderboard"]
@@ -50,11 +49,7 @@ def finish_comparison(
 
         write_compare_report(result, run.path / "report.html")
 
-    warnings = result["verdict"]["warnings"]
-    before = len(warnings)
-    try_step(warnings, "The report could not be written", report)
-    if len(warnings) > before:
-        write_json(run.result_file, result)
+    try_last_steps(run, result, {"The report could not be written": report})
     return dict(result)
 
 
@@ -85,13 +80,7 @@ def _result(
         for name, entry in judged["plans"].items()
     }
     return {
-        "format": RESULT_FORMAT,
-        "version": graftwork.__version__,
-        "created": utc_now(),
-        "command": run.state["command"],
-        "suite": suite_facts(suite),
-        "settings": settings.to_json() | {"backbone": run.state.get("backbone", "") or None},
-        "machine": run.state.get("machine", {}),
+        **result_head(run, settings, suite, RESULT_FORMAT),
         "budget": {
             "steps": settings.steps,
             "seconds": settings.time_limit,
@@ -108,7 +97,7 @@ def _result(
         "gradients": trained.gradients,
         "grouping": grouping,
         "verdict": verdict,
-        "timing": {"started": run.state["created"], "finished": utc_now(), "seconds": round(run.seconds_used(), 1)},
+        "timing": timing(run),
     }
 
 

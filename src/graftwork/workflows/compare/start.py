@@ -12,9 +12,9 @@ from graftwork.workflows.compare.compare_run import CompareRun, load_comparison
 from graftwork.workflows.compare.session import CompareSession
 from graftwork.workflows.compare.settings import DEFAULT_STEPS, CompareSettings
 from graftwork.workflows.fit.auto_groups import MAX_GROUPS
+from graftwork.workflows.fit.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
 from graftwork.workflows.fit.pool import Engine
 from graftwork.workflows.fit.run_folder import RunFolder
-from graftwork.workflows.fit.start import check_verb, default_out_folder, repeat_command, resumed_settings, split_plans
 
 __all__ = ["compare"]
 
@@ -22,6 +22,8 @@ Listener = Callable[[dict[str, Any]], None]
 
 _MAY_CHANGE = ("workers", "checkpoint_seconds", "engine")
 """Settings that a resumed comparison may be given anew: they change how it is run, not what."""
+
+_DISCARD_AFTER = (ConfigError, DataError, MissingDependencyError)
 
 
 def compare(
@@ -87,7 +89,7 @@ def compare(
     is_path = source is None or isinstance(source, str | Path)
     unset = steps is None and time_limit is None
     given = CompareSettings.of_user(
-        str(source) if source is not None and is_path else ("emoji" if source is None else "<data>"),
+        source_name(source),
         targets=targets,
         labels=str(labels) if labels is not None else None,
         text=text,
@@ -106,31 +108,17 @@ def compare(
         engine=engine,
         max_groups=max_groups,
     )
-    folder = Path(out) if out is not None else default_out_folder(given.source, "compare-")
-    run = RunFolder(folder)
+    changes = (*_MAY_CHANGE, "steps", "time_limit") if unset else _MAY_CHANGE
+
+    def resumed(run: RunFolder) -> CompareSettings:
+        return resumed_settings(run, given, is_new=source is not None, may_change=changes)
+
+    run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "compare-"))
     run.listen(on_event)
-    is_new = not run.exists()
-    if not is_new:
-        if not resume:
-            raise ConfigError(
-                f"{folder} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
-            )
-        check_verb(run, "compare")
-        run.open()
-        changes = (*_MAY_CHANGE, "steps", "time_limit") if unset else _MAY_CHANGE
-        settings = resumed_settings(run, given, is_new=source is not None, may_change=changes)
-    else:
-        settings = given
-        more = {"verb": "compare", "extra_plans": [plan.to_json() for plan in extra]}
-        run.create(settings.to_json(), command or repeat_command(settings, "compare"), **more)
-    try:
-        if run.state["state"] == "done" and all((run.path / name).exists() for name in ("result.json", "report.html")):
-            return load_comparison(folder)
+    with begun_run(
+        run, given, resumed, verb="compare", resume=resume, command=command, extra=extra, discard_after=_DISCARD_AFTER
+    ) as settings:
+        if is_finished(run, "result.json", "report.html"):
+            return load_comparison(run.path)
         result = CompareSession(run, settings, None if is_path else source).go()
-    except (ConfigError, DataError, MissingDependencyError):
-        if is_new and "schedule" not in run.state:  # wrong data or settings: leave no half-made run behind
-            run.discard()
-        raise
-    finally:
-        run.release()
-    return CompareRun(folder, result)
+    return CompareRun(run.path, result)

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import graftwork
-from graftwork.core.errors import GraftworkError, StorageError
+from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
-from graftwork.core.records import Ledger, Plan
+from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit.auto_groups import suggest_grouping
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
-from graftwork.workflows.fit.job_data import StoredPredictions, read_predictions
-from graftwork.workflows.fit.jobs import Job
+from graftwork.workflows.fit.job_data import read_predictions
 from graftwork.workflows.fit.plan_jobs import JobMaker
 from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
 from graftwork.workflows.fit.race import RaceOutcome
-from graftwork.workflows.fit.run_folder import RunFolder, clean_json, utc_now
+from graftwork.workflows.fit.result_parts import final_run, job_ledger, result_head, timing, try_last_steps, try_step
+from graftwork.workflows.fit.run_folder import RunFolder, clean_json
 from graftwork.workflows.fit.schedule import Schedule
 from graftwork.workflows.fit.settings import FitSettings
 
-if TYPE_CHECKING:
-    from graftwork.workflows.fit.verdict_scores import FinalRun
-
-__all__ = ["RESULT_FORMAT", "final_run", "finish_run", "job_ledger", "suite_facts", "try_step"]
+__all__ = ["RESULT_FORMAT", "finish_run"]
 
 RESULT_FORMAT = "graftwork-fit-1"
 
@@ -61,13 +56,12 @@ def finish_run(
     predictions = read_predictions(run.job(chosen[best_seed]["id"]) / "predictions.safetensors", suite)
     result["examples"] = sample_predictions(suite, predictions["test"], seed=settings.seed)
     run.emit("phase", phase="model", jobs=1)
-    warnings = result["verdict"]["warnings"]
     try_step(
-        warnings,
+        result["verdict"]["warnings"],
         "The model could not be exported",
         lambda: deploy_model(run, suite, maker, choice, best_seed, pool, stop),
     )
-    result["timing"] = _timing(run)
+    result["timing"] = timing(run)
     result = clean_json(result)
     write_json(run.result_file, result)
     run.emit("phase", phase="report", jobs=0)
@@ -77,22 +71,12 @@ def finish_run(
 
         write_report(result, run.path / "report.html")
 
-    before = len(warnings := result["verdict"]["warnings"])
-    try_step(warnings, "The model card could not be written", lambda: write_card(run, result))
-    try_step(warnings, "The report could not be written", report)
-    if len(warnings) > before:
-        write_json(run.result_file, result)
+    last_steps = {
+        "The model card could not be written": lambda: write_card(run, result),
+        "The report could not be written": report,
+    }
+    try_last_steps(run, result, last_steps)
     return result
-
-
-def try_step(warnings: list[str], what: str, action: Callable[[], None]) -> None:
-    """Run a step that must not cost the user the result; only a full disk is worth stopping for."""
-    try:
-        action()
-    except StorageError:
-        raise
-    except Exception as error:
-        warnings.append(f"{what}: {type(error).__name__}: {error}")
 
 
 def _verdict(
@@ -110,58 +94,6 @@ def _verdict(
         limits={"max_params": settings.max_params, "max_latency": settings.max_latency, "max_memory": settings.max_memory},
         seed=settings.seed,
     )
-
-
-def final_run(run: RunFolder, suite: Suite, job: Job) -> FinalRun:
-    """Return what a finished training predicts; its arrays are read when they are asked for."""
-    from graftwork.workflows.fit.verdict_scores import FinalRun
-
-    result, file = run.result(job["id"]) or {}, run.job(job["id"]) / "predictions.safetensors"
-    validation = {
-        task: {metric: float("nan") if value is None else float(value) for metric, value in scores.items()}
-        for task, scores in result.get("validation", {}).items()
-    }
-    transfer = StoredPredictions(file, suite, "transfer")
-    return FinalRun(
-        plan_name=job["plan"]["name"],
-        seed=job["seed"],
-        predictions=StoredPredictions(file, suite, "test"),
-        validation=validation,
-        transfer_predictions=transfer or None,
-    )
-
-
-def job_ledger(run: RunFolder, jobs: Mapping[int, Job]) -> Ledger:
-    """Return the costs of one training of a plan: those of its first seed, gaps filled from the estimate.
-
-    Args:
-        run: The run.
-        jobs: Finished trainings of one plan by seed.
-    """
-    first = jobs[min(jobs)]
-    ledger = Ledger.from_json((run.result(first["id"]) or {})["ledger"])
-    estimate = run.state.get("estimates", {}).get(first["plan"]["name"], {})
-    return replace(
-        ledger,
-        latency_ms_batch1=ledger.latency_ms_batch1 or float(estimate.get("latency_ms", 0.0)),
-        peak_rss_bytes=ledger.peak_rss_bytes or int(estimate.get("peak_rss_bytes", 0)),
-    )
-
-
-def suite_facts(suite: Suite) -> dict[str, Any]:
-    """Return ``suite`` of ``result.json``."""
-    return {
-        "name": suite.name,
-        "modality": suite.modality,
-        "rows": len(suite),
-        "splits": {name: len(rows) for name, rows in suite.splits.items()},
-        "tasks": [task.to_json() for task in suite.tasks],
-        "notes": list(suite.notes),
-        "credits": dict(suite.credits),
-        "sources": dict(suite.sources),
-        "fingerprint": suite.fingerprint(),
-        "domains": list(suite.domains),
-    }
 
 
 def _collect(
@@ -189,13 +121,7 @@ def _collect(
     verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *notes]
     others = {key: value for key, value in judged.items() if key not in ("plans", "verdict")}
     return {
-        "format": RESULT_FORMAT,
-        "version": graftwork.__version__,
-        "created": utc_now(),
-        "command": run.state["command"],
-        "suite": suite_facts(suite),
-        "settings": settings.to_json() | {"backbone": run.state.get("backbone", "") or None},
-        "machine": run.state.get("machine", {}),
+        **result_head(run, settings, suite, RESULT_FORMAT),
         "estimate": [
             {
                 key: estimate.get(key)
@@ -211,9 +137,5 @@ def _collect(
         **others,
         "verdict": verdict,
         "examples": [],
-        "timing": _timing(run),
+        "timing": timing(run),
     }
-
-
-def _timing(run: RunFolder) -> dict[str, Any]:
-    return {"started": run.state["created"], "finished": utc_now(), "seconds": round(run.seconds_used(), 1)}

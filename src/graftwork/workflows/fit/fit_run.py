@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftwork.core.errors import FileFormatError
-from graftwork.core.files import read_json
 from graftwork.data.suite import Suite
+from graftwork.workflows.fit.finished_run import FinishedRun, read_result
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,11 +17,8 @@ __all__ = ["FitRun", "load_run"]
 
 
 @dataclass(frozen=True)
-class FitRun:
+class FitRun(FinishedRun):
     """What ``fit`` returns: the folder and what is in ``result.json``."""
-
-    folder: Path
-    result: Mapping[str, Any]
 
     @property
     def choice(self) -> str:
@@ -30,19 +26,9 @@ class FitRun:
         return str(self.result["verdict"]["choice"])
 
     @property
-    def sentences(self) -> tuple[str, ...]:
-        """The verdict in plain sentences."""
-        return tuple(self.result["verdict"]["sentences"])
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """What limits the verdict or went wrong on the way."""
         return tuple(self.result["verdict"]["warnings"])
-
-    @property
-    def report(self) -> Path:
-        """The report, one file that opens in any browser."""
-        return self.folder / "report.html"
 
     def suite(self) -> Suite:
         """Return the suite that the run was made on."""
@@ -73,14 +59,5 @@ def load_run(folder: str | Path) -> FitRun:
         FileFormatError: If the folder holds no finished run.
     """
     folder = Path(folder)
-    file = folder / "result.json"
-    if not file.exists():
-        begun = (folder / "run.json").exists()
-        step = f"Finish it with: graftwork fit --resume {folder}" if begun else "Give a folder that graftwork fit wrote."
-        raise FileFormatError(f"{folder} holds no finished run: there is no result.json. {step}")
-    result = read_json(file)
-    if not isinstance(result, dict) or "verdict" not in result:
-        raise FileFormatError(
-            f"{file} is no result of graftwork fit. Restore it from a copy, or remove it and run with --resume."
-        )
-    return FitRun(folder, result)
+    repair = "Restore it from a copy, or remove it and run with --resume."
+    return FitRun(folder, read_result(folder, verb="fit", what="run", key="verdict", repair=repair))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from graftwork.core.errors import CheckpointError, DataError
 from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.data.assemble import Material, assemble_suite
+from graftwork.data.infer import TargetRequest
 from graftwork.data.suite import Suite
 from graftwork.domains.tabular.lightgbm import LightGBMLearner, design_matrix
 from graftwork.domains.tabular.trees_onnx import _round_down, flatten_trees
@@ -193,6 +198,43 @@ def test_the_onnx_graph_computes_the_same(tmp_path: Path, cardinality: int) -> N
         scale = np.asarray(task.scale) if task.scale else 1.0
         assert np.abs((found - expected[task.name]) / scale).max() < 1e-4
     assert (tmp_path / "model" / "config.json").exists()
+
+
+def test_users_of_a_log_are_told_apart_and_exported(tmp_path: Path) -> None:
+    """Trees see users beyond the 256th (of ten training rows or more: LightGBM looks at no fewer), and sets with such codes are exported."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    generator = np.random.default_rng(0)
+    user = generator.permutation(np.arange(500).repeat(24))
+    effect = generator.choice([-3.0, 3.0], 500)[user]
+    frame = pd.DataFrame({"user": [f"user {code}" for code in user], "x": generator.normal(size=12_000)})
+    frame["y"] = effect + frame["x"] + 0.1 * generator.normal(size=12_000)
+    suite = assemble_suite(Material(name="log", frame=frame, requests=[TargetRequest("y", ("y",))]))
+    assert suite.input_sizes["cardinalities"] == [501]
+    learner = learner_of(suite, tmp_path, learning_rate=0.3)
+    learner.train(25)
+    members = [
+        max(int(code) for code in str(node["threshold"]).split("||"))
+        for tree in learner._all[0].trees()
+        for node in walk(tree["tree_structure"])
+        if node["decision_type"] == "=="
+    ]
+    assert max(members) > 400
+    rows = suite.splits["test"]
+    rare = rows[suite.inputs["categorical"][rows, 0] > 300]
+    error = np.square(learner.predict(rare)["y"] - suite.targets["y"][rare]).mean()
+    assert error < 0.6 * suite.targets["y"][rare].var()
+    learner.export(tmp_path / "model")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model" / "model.onnx"))
+    found = session.run(["y"], {name: np.asarray(suite.inputs[name][rows]) for name in ("numeric", "categorical")})[0]
+    np.testing.assert_allclose(found, learner.predict(rows)["y"], atol=1e-4 * suite.tasks[0].scale[0])
+
+
+def walk(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All splits of a tree as LightGBM dumps it."""
+    if "split_index" in part:
+        yield part
+        yield from walk(part["left_child"])
+        yield from walk(part["right_child"])
 
 
 def test_thresholds_decide_the_same_in_float32() -> None:

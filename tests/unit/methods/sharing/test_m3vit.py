@@ -147,9 +147,12 @@ def test_a_transformer_that_is_handed_over_is_used() -> None:
     assert model(pictures())["depth"].shape == (3, 1, 16, 16)
 
 
+@pytest.mark.parametrize("hidden", [8, 256])
 @pytest.mark.parametrize("router", ["per_task", "conditioned", "shared"])
-def test_it_exports(router: str, tmp_path: Path) -> None:
-    assert export_onnx(build(router=router, depth=2), TASKS, pictures(), tmp_path / "m.onnx") < 1e-4
+def test_it_exports(router: str, hidden: int, tmp_path: Path) -> None:
+    model = build(router=router, depth=2, expert_hidden=hidden)
+    assert model.moe_layers()[0].exports_sparse == (hidden > 8)
+    assert export_onnx(model, TASKS, pictures(), tmp_path / "m.onnx") < 1e-4
 
 
 def test_errors() -> None:

@@ -234,6 +234,17 @@ def test_it_exports(tmp_path: Path) -> None:
     assert export_onnx(build(), TASKS, pictures(), tmp_path / "m.onnx") < 1e-4
 
 
+def test_it_exports_sparse_with_a_task_and_experts_that_came_later(tmp_path: Path) -> None:
+    model = build(depth=1, expert_hidden=256, head_width=256)
+    assert all(layer.exports_sparse for layer in model.routed_layers())
+    model.add_task(NEW, new_experts=2)
+    for router in (module for module in model.modules() if isinstance(module, Router)):
+        nn.init.normal_(router.weights[2], std=0.5)
+    assert export_onnx(model.eval(), (*TASKS, NEW), pictures(), tmp_path / "m.onnx") < 1e-4
+    small = model.extract("count", {name: [1, 3, 4, 5] for name in routed_layers(model)})
+    assert export_onnx(small, (NEW,), pictures(), tmp_path / "s.onnx") < 1e-4
+
+
 def test_errors() -> None:
     with pytest.raises(ConfigError, match="reads pictures"):
         ModMoE(TASKS, None, input_sizes={"num_numeric": 3})

@@ -12,6 +12,7 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit import load_run
+from graftwork.workflows.fit.begin import default_out_folder, repeat_command
 from graftwork.workflows.fit.control import JobControl, PauseTraining
 from graftwork.workflows.fit.estimation import broken_limit
 from graftwork.workflows.fit.examples import describe_value, sample_predictions
@@ -21,7 +22,6 @@ from graftwork.workflows.fit.jobs import execute, make_job
 from graftwork.workflows.fit.run_folder import RunFolder, clean_json
 from graftwork.workflows.fit.schedule import Estimate
 from graftwork.workflows.fit.settings import DEFAULT_TIME_LIMIT, FitSettings
-from graftwork.workflows.fit.start import default_out_folder, repeat_command
 
 CLASSES = ("red", "green", "blue")
 TASKS = (

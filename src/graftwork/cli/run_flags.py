@@ -1,0 +1,118 @@
+"""What the verbs that train have in common: flags about data and run folder, what they mean, and the last lines. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.cli.common import parse_assignments
+
+if TYPE_CHECKING:
+    from graftwork.workflows.compare import CompareRun
+    from graftwork.workflows.fit import FitRun
+
+__all__ = ["add_data_arguments", "add_run_arguments", "print_end", "run_folder_of", "shared_settings"]
+
+_SHARED = (
+    "targets",
+    "labels",
+    "text",
+    "group",
+    "image_size",
+    "time_limit",
+    "steps",
+    "seeds",
+    "seed",
+    "plans",
+    "backbone",
+    "workers",
+)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how the data is read."""
+    data = parser.add_argument_group("data")
+    add = data.add_argument
+    add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
+    add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
+    add("--labels", metavar="FILE", help="table with the labels of pictures")
+    add("--text", metavar="COLUMN", help="column with the text to learn from")
+    add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
+    add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:
+    """Add the flags about the run folder, which is ``folder`` by default; return their group, for the flags about what is printed."""
+    output = parser.add_argument_group("output")
+    add = output.add_argument
+    add("--out", metavar="FOLDER", help=f"run folder (default: {folder})")
+    add(
+        "--resume",
+        metavar="RUN",
+        nargs="?",
+        const="",
+        help="go on with a run: its folder, or the one of --out, or the latest in runs/",
+    )
+    add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
+    return output
+
+
+def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that ``fit`` and ``compare`` both take, by the names of their arguments."""
+    return {
+        **{name: getattr(args, name) for name in (*_SHARED, "checkpoint_seconds")},
+        "task_kinds": parse_assignments(args.task_kind, flag="--task-kind", plain=True),
+        "overrides": parse_assignments(args.set, flag="--set"),
+        "resume": args.resume is not None,
+    }
+
+
+def _latest_run(verb: str) -> str | None:
+    """Return the newest unfinished run in ``runs/``, the newest at all if every one is finished."""
+    from graftwork.core.files import read_json
+
+    runs = sorted(Path("runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    states = {file: read_json(file) for file in runs}
+    runs = [file for file in runs if states[file].get("verb", "fit") == verb]
+    unfinished = [file for file in runs if states[file].get("state") != "done"]
+    found = unfinished or runs
+    return str(found[0].parent) if found else None
+
+
+def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str | None]:
+    """Return the source and the run folder; ``--resume`` may have swallowed the source, or name the folder."""
+    from graftwork.core.errors import ConfigError
+
+    source, out = args.source, args.out
+    if args.resume is None:
+        return source, out
+    if args.resume:
+        if (Path(args.resume) / "run.json").exists() or (out is None and source is not None):
+            return source, args.resume
+        if source is None and Path(args.resume).exists():
+            return args.resume, out or _latest_run(verb)
+        if source is None or out is None:
+            raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
+        return source, args.resume
+    if out is None:
+        out = _latest_run(verb)
+        if out is None:
+            raise ConfigError(f"There is no run in runs/ to resume. Name its folder: graftwork {verb} --resume FOLDER.")
+    return source, out
+
+
+def print_end(result: FitRun | CompareRun, args: argparse.Namespace, shown: Callable[[], Mapping[str, Any]]) -> None:
+    """Print a finished run: with ``--json`` the folder and what ``shown`` returns, else sentences or tables, and where the report is."""
+    if args.json:
+        print(json.dumps({"folder": str(result.folder), **shown()}, ensure_ascii=False, indent=2))
+        return
+    if args.quiet:
+        print("\n".join(result.sentences))
+    else:
+        from graftwork.cli.live import terminal_width
+
+        print(result.summary(terminal_width()))
+    print(f"report: {result.report}" if result.report.exists() else f"results: {result.folder}")
