@@ -128,3 +128,21 @@ def test_peak_memory_falls_back_to_sampling(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.method == "sampling"
     assert found.increase_bytes >= 60 * MEGABYTE
     assert current_rss_bytes() > 0
+
+
+def test_attention_is_counted() -> None:
+    from graftwork.nn.attention import SelfAttention
+
+    model, length, width = SelfAttention(8, 2), 5, 8
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return self.inner(inputs["tokens"])
+
+    projections = 2 * length * width * 4 * width
+    attention = 2 * 2 * length * length * width  # scores, and their product with the values
+    assert flops_per_sample(Named(), {"tokens": torch.randn(3, length, width)}) == projections + attention

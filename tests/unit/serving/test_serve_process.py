@@ -29,7 +29,7 @@ from graftwork.serving.serve import serve
 
 plain = reading.TableReader.encode
 def late(self, rows):
-    while sys.argv[2] and not Path(sys.argv[2]).exists():
+    while sys.argv[2] and Path(sys.argv[2]).exists():
         time.sleep(0.01)
     return plain(self, rows)
 reading.TableReader.encode = late
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def server(folder: Path, gate: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start a server whose answers wait until the file ``gate`` is there."""
+    """Start a server whose answers wait while the file ``gate`` is there."""
     process = subprocess.Popen([sys.executable, "-c", SERVER, str(folder), gate], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -62,6 +62,7 @@ def test_a_stopped_server_finishes_what_it_accepted(folder: Path, tmp_path: Path
     gate = tmp_path / "gate"
     with server(folder, str(gate)) as (process, address):
         assert address.startswith("http://127.0.0.1:")
+        gate.touch()
         answers: list[httpx.Response] = []
         calls = [
             threading.Thread(target=lambda: answers.append(httpx.post(f"{address}/predict", json={"rows": [ROW]}, timeout=60)))
@@ -74,7 +75,7 @@ def test_a_stopped_server_finishes_what_it_accepted(folder: Path, tmp_path: Path
             assert time.monotonic() < end
             time.sleep(0.01)
         process.send_signal(sign)
-        gate.touch()
+        gate.unlink()
         for call in calls:
             call.join(60)
         assert [answer.status_code for answer in answers] == [200] * 5
