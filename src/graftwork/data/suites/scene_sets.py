@@ -33,7 +33,7 @@ def centre_map(instance: Array) -> Array:
         instance: What each pixel sees, int64 ``[N, H, W]``: floor, wall, bodies.
 
     Example:
-        >>> centre_map(np.array([[[0, 0, 0, 0, 0], [2, 2, 2, 0, 0], [1, 1, 1, 1, 1]]])).sum()
+        >>> int(centre_map(np.array([[[0, 0, 0, 0, 0], [2, 2, 2, 0, 0], [1, 1, 1, 1, 1]]])).sum())
         9
     """
     down, right = np.indices(instance.shape[1:])
