@@ -92,9 +92,8 @@ class JacobianBalancer(_AggregatingBalancer):
             return None
         with torch.no_grad():
             matrix = rows.matrix if context.average is None else context.average(rows.matrix)
-            present = (
-                present_tasks(losses, matrix) if whole else matrix.any(dim=1)
-            )  # other parts and processes may have the labels
+            # Labels that this part or process lacks may be in another one: then the rows tell, not the losses.
+            present = present_tasks(losses, matrix) if whole else matrix.any(dim=1)
             direction, weights = self.aggregator.combine_(matrix, present)
             rows.add_to_gradients(direction)
         return weights
