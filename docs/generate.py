@@ -114,6 +114,7 @@ def system_page(card: Card, cards: list[Card]) -> str:
         parts.append(f"```bash\ngraftwork reproduce {card.slug}\n```")
     if card.is_built and card.evidence is not None:
         parts.append(_evidence_section(card, card.evidence))
+        parts.append(_bullets("What was tried", card.analysis))
     elif not card.is_built:
         parts.append(
             f"!!! note\n\n    Planned: no code yet. `graftwork new method {card.room} {card.slug}` starts it, see [adding a system](../../adding-a-system.md)."

@@ -47,6 +47,12 @@ def test_built_systems_have_all_five_files(card: Card) -> None:
         assert card.status == "no evidence"
 
 
+@pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
+def test_a_claim_that_does_not_hold_is_explained(card: Card) -> None:
+    if card.status in ("partly", "does not hold"):
+        assert card.analysis, "say under `analysis` what was tried and what the numbers tell"
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "results").rglob("*.json")), ids=lambda path: path.stem)
 def test_evidence_belongs_to_a_built_system(path: Path) -> None:
     card = load_cards()[path.stem]

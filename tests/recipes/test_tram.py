@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from graftwork.core.errors import AccessError
 from graftwork.evaluation.experiment import ArmContext
-from graftwork.recipes.optimization.tram import ARMS, GRIDS, RECIPE, STYLES, _fine_tuning_world, run_arm
+from graftwork.recipes.optimization.tram import ARMS, GRIDS, RECIPE, STYLES, _fine_tuning_world, _pretraining_world, run_arm
 
 
 def make_context(name: str, folder: Path) -> ArmContext:
@@ -37,9 +37,27 @@ def test_other_styles_are_for_tests_only(tmp_path: Path) -> None:
     assert len(np.unique(rows)) == len(rows)
     data = context.guard(world, roles={f"test_{style}": "test" for style in STYLES[1:]})
     with pytest.raises(AccessError):
-        data.visible.splits["test_night"]
-    assert bool((data.visible.targets["main_body"][world.splits["test_night"]] == -1).all())
-    assert bool((data.visible.inputs["image"][world.splits["test_night"]] == 0).all())
+        data.visible.splits["test_edges"]
+    assert bool((data.visible.targets["digit"][world.splits["test_edges"]] == -1).all())
+    assert bool((data.visible.inputs["numeric"][world.splits["test_edges"]] == 0).all())
+
+
+def test_styles_draw_the_same_digits(tmp_path: Path) -> None:
+    world = _fine_tuning_world(0, make_context("tram", tmp_path))
+    pictures = {style: world.inputs["numeric"][world.splits["test" if style == "plain" else f"test_{style}"]] for style in STYLES}
+    plain, thick, occluded = (0.4 * pictures[style].reshape(-1, 12, 12) + 0.3 for style in ("plain", "thick", "occluded"))
+    assert bool((thick >= plain - 1e-5).all()), "every pixel takes the largest around it"
+    np.testing.assert_allclose(occluded[:, 5:8], 0.0, atol=1e-6)
+    np.testing.assert_allclose(occluded[:, :5], plain[:, :5], atol=1e-6)
+
+
+def test_pretraining_sees_training_originals_without_labels(tmp_path: Path) -> None:
+    context = make_context("tram", tmp_path)
+    pretraining, world = _pretraining_world(0, context), _fine_tuning_world(0, context)
+    assert pretraining.task_names == ("coarse",)
+    tested = {picture.tobytes() for picture in world.inputs["numeric"][world.splits["test"]]}
+    assert not tested & {picture.tobytes() for picture in pretraining.inputs["numeric"]}
+    assert pretraining.targets["coarse"].shape == (len(pretraining), 16)
 
 
 @pytest.mark.slow

@@ -86,6 +86,8 @@ def describe_card(card: Card, width: int) -> str:
             lines += ["", *entries(label, texts)]
     if card.evidence is not None and card.is_built:
         lines += ["", *evidence_lines(card.evidence, width, is_stale=card.status == "stale")]
+    if card.analysis:
+        lines += ["", *entries("analysis", card.analysis)]
     lines += ["", _next_step(card)]
     return "\n".join(lines)
 

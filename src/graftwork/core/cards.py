@@ -82,6 +82,8 @@ class Card:
     """Extras of the package that it needs."""
     departures: tuple[str, ...] = ()
     """Every difference to the paper that a reader must know."""
+    analysis: tuple[str, ...] = ()
+    """Where the claim does not hold here, or only partly: what was tried, and what the numbers say about why."""
     contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Small constructor arguments for the contract tests, by class name."""
     plans: tuple[Mapping[str, Any], ...] = ()
@@ -167,7 +169,7 @@ class Card:
 
 _REQUIRED = ("slug", "title", "year", "room", "kind", "summary", "claim")
 _KNOWN = tuple(item.name for item in fields(Card))
-_LISTS = ("essentials", "tags", "components", "seams", "extras", "departures")
+_LISTS = ("essentials", "tags", "components", "seams", "extras", "departures", "analysis")
 
 
 def read_card(path: Path) -> Card:

@@ -8,6 +8,8 @@ torchjd (https://torchjd.org) computes the weights; gradients are computed and s
 - The quadratic programs of UPGrad and DualProj are solved by non-negative least squares (SciPy) in place of quadprog, on the same
   regularised problem.
 - A task without labels in a batch is left out, except where a method remembers every task; NashMTL then keeps its last weights.
+- NashMTL has a second solver, ``solver="newton"``, that finds the bargaining solution where torchjd's stops before it (see
+  :mod:`graftwork.methods.optimization.nash`). The plan ``nashmtl`` uses it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from graftwork.interfaces.balancer import Balancer
 from graftwork.math.dual_cone import dual_cone_weights
 from graftwork.methods.optimization.aggregator import Aggregator
 from graftwork.methods.optimization.jacobian import JacobianBalancer, RepresentationBalancer
+from graftwork.methods.optimization.nash import ExactNashMTL
 from graftwork.methods.optimization.torchjd_weights import TorchJDFunction, TorchJDWeights
 
 __all__ = ["AGGREGATORS", "find_aggregator", "jacobian_balancer"]
@@ -95,6 +98,8 @@ def jacobian_balancer(
         factored: See :class:`~graftwork.methods.optimization.jacobian.JacobianBalancer`.
         settings: What the aggregator's constructor takes, with lists in place of tensors. Defaults where torchjd has none: CAGrad ``c=0.5``,
             FairGrad ``alpha=2.0``; NashMTL's ``n_tasks`` follows from the losses. UPGrad and DualProj take ``norm_eps`` and ``reg_eps``.
+            NashMTL takes ``solver``, ``"torchjd"`` or ``"newton"``; the latter has the settings of
+            :class:`~graftwork.methods.optimization.nash.ExactNashMTL`.
 
     Raises:
         ConfigError: If the name, the mode or a setting is wrong.
@@ -108,6 +113,9 @@ def jacobian_balancer(
 
 
 def _build(name: str, settings: dict[str, Any]) -> Aggregator:
+    if name == "NashMTL" and settings.get("solver", "torchjd") != "torchjd":
+        return _build_exact_nash(settings)
+    settings = {key: value for key, value in settings.items() if name != "NashMTL" or key != "solver"}
     torchjd = require("torchjd.aggregation", extra="balancing", purpose=f"The aggregator {name}")
     chosen = {**DEFAULTS.get(name, {}), **settings}
     if name in ("UPGrad", "DualProj"):
@@ -133,6 +141,19 @@ def _build(name: str, settings: dict[str, Any]) -> Aggregator:
     if isinstance(aggregator, torchjd.WeightedAggregator):
         return TorchJDWeights(aggregator, "matrix" if name == "ExcessMTL" else "gramian", skips_absent=skips_absent)
     return TorchJDFunction(aggregator)
+
+
+def _build_exact_nash(settings: dict[str, Any]) -> Aggregator:
+    if settings["solver"] != "newton":
+        raise ConfigError(f"`solver` of NashMTL must be 'torchjd' or 'newton'; got {settings['solver']!r}.")
+    chosen = {key: value for key, value in settings.items() if key != "solver"}
+    allowed = list(inspect.signature(ExactNashMTL).parameters)
+    unknown = sorted(set(chosen) - set(allowed))
+    if unknown:
+        raise ConfigError(
+            f"NashMTL with the solver 'newton' has no setting {unknown[0]!r}; its settings are {', '.join(allowed)}."
+        )
+    return ExactNashMTL(**chosen)
 
 
 def least_squares_projector(norm_eps: float, reg_eps: float) -> Any:
