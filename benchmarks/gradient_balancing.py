@@ -55,7 +55,7 @@ class ResidualBlock(nn.Module):
 
 
 def make_trunk(network: str) -> tuple[nn.Module, int, Tensor]:
-    """Return a trunk, its width and a batch: ``mlp``, ``resnet``, or ``tiny`` with layers of both."""
+    """Return a trunk, its width and a batch: ``mlp``, ``resnet18``, or ``tiny`` with layers of both."""
     if network == "tiny":
         return (
             nn.Sequential(ResidualBlock(3, 4, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)),
@@ -65,10 +65,9 @@ def make_trunk(network: str) -> tuple[nn.Module, int, Tensor]:
     if network == "mlp":
         layers = [nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 512), nn.ReLU()]
         return nn.Sequential(*layers), 512, torch.randn(64, 256)
-    plan = ((32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 256, 2))
-    blocks = [ResidualBlock(*sizes) for sizes in plan]
-    stem = [nn.Conv2d(3, 32, 3, 1, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 256, torch.randn(32, 3, 32, 32)
+    import timm
+
+    return timm.create_model("resnet18", num_classes=0), 512, torch.randn(64, 3, 32, 32)
 
 
 class Problem:
@@ -145,7 +144,7 @@ def prepare(network: str, num_tasks: int, method: str) -> Callable[[], None]:
 def run(*, quick: bool = False) -> list[dict[str, Any]]:
     """Measure everything and return one row per network, number of tasks and method."""
     rows: list[dict[str, Any]] = []
-    for network in ("mlp", "resnet"):
+    for network in ("mlp", "resnet18"):
         for num_tasks in (2, 8) if quick else (2, 8, 32):
             names = list(Problem(network, num_tasks).contenders())
             # Memory first: the forked processes then start from a heap without free space to hide in.

@@ -178,6 +178,9 @@ class Plan:
     """Overrides of :class:`graftwork.training.loop.TrainConfig`."""
     min_tasks: int = 1
     """The race leaves the plan out of suites with fewer tasks."""
+    shuffled_control: bool = True
+    """Whether it can be trained with its companions' labels shuffled. A plan that builds on how labels of its tasks depend on each other (no
+    purchase without a click) cannot."""
     system: str = ""
     """Slug of the published system that this plan comes from, if any."""
 
@@ -197,6 +200,7 @@ class Plan:
             "transforms": [transform.to_json() for transform in self.transforms],
             "training": dict(self.training),
             "min_tasks": self.min_tasks,
+            "shuffled_control": self.shuffled_control,
             "system": self.system,
         }
 

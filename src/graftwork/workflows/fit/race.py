@@ -169,6 +169,12 @@ class Race:
         if plan is None or reference is None or len(self._suite.tasks) < 2:
             return []
         self.outcome.control_plan = plan
+        if not self._plans[plan].shuffled_control:
+            self.outcome.warnings.append(
+                f"`{plan}` builds on how the labels of its tasks depend on each other, so it has no control with shuffled companions: what of "
+                "its gains is transfer and what regularisation stays open."
+            )
+            return []
         changes = task_changes(self._suite, results[plan]["validation"], results[reference]["validation"])
         if len(changes) > MAX_CONTROL_TASKS:
             self.outcome.warnings.append(
