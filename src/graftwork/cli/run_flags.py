@@ -21,6 +21,7 @@ _SHARED = (
     "labels",
     "text",
     "group",
+    "categories",
     "image_size",
     "time_limit",
     "steps",
@@ -41,6 +42,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", metavar="FILE", help="table with the labels of pictures")
     add("--text", metavar="COLUMN", help="column with the text to learn from")
     add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
+    add("--categories", metavar="A,B", help="columns whose numbers are names (ids, codes): levels, not a scale")
     add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
 
 

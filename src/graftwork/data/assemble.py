@@ -50,6 +50,8 @@ class Material:
     features: Sequence[str] | None = None
     """Feature columns of a table; None takes all that are neither targets nor the group."""
     group: str | None = None
+    categories: Sequence[str] = ()
+    """Feature columns of a table whose numbers are names; the others are read by what they hold."""
     domain: NDArray[np.int64] | None = None
     domains: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -67,6 +69,8 @@ def assemble_suite(material: Material) -> Suite:
         DataError: If targets, features, groups or pictures cannot be used; see the modules that do each step.
     """
     frame = material.frame
+    if material.categories:
+        frame = frame.astype(dict.fromkeys(material.categories, "category"))
     if material.group is not None:
         check_names([material.group], frame.columns, what="--group", where="the table")
     tasks = infer_tasks(frame, material.requests, material.task_kinds)

@@ -31,6 +31,7 @@ def open_suite(
     labels: str | Path | pd.DataFrame | None = None,
     text: str | Sequence[str] | None = None,
     group: str | None = None,
+    categories: str | Sequence[str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
     seed: int = 0,
@@ -47,6 +48,7 @@ def open_suite(
             any the sub-folders name the classes.
         text: Column(s) that hold the text to learn from; ``"title+body"`` joins two.
         group: Column whose equal values (patient, user, site) stay on one side of every split.
+        categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a scale.
         task_kinds: Overrides of the inferred kinds, ``{"stars": "regression"}`` or ``{"size": "ordinal: s < m < l"}``.
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
@@ -56,21 +58,26 @@ def open_suite(
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
     """
     kinds = dict(task_kinds or {})
+    named = tuple(part.strip() for part in categories.split(",")) if isinstance(categories, str) else tuple(categories or ())
     if isinstance(source, Suite):
-        _refuse(source.name, labels=labels, text=text, group=group, task_kinds=kinds, image_size=image_size)
+        _refuse(
+            source.name, labels=labels, text=text, group=group, categories=categories, task_kinds=kinds, image_size=image_size
+        )
         return (
             source
             if targets is None
             else source.with_tasks(tuple(request.name for request in parse_targets(targets, source.task_names)))
         )
     if not isinstance(source, (str, Path)):
-        return _open_frame(source, targets, text, group, kinds, seed, name or "table")
+        return _open_frame(source, targets, text, group, named, kinds, seed, name or "table")
     path = Path(source)
     if not path.exists():
         from graftwork.data.suites import EMBEDDED, load_embedded
 
         if str(source) in EMBEDDED:
-            _refuse(str(source), labels=labels, text=text, group=group, task_kinds=kinds, image_size=image_size)
+            _refuse(
+                str(source), labels=labels, text=text, group=group, categories=categories, task_kinds=kinds, image_size=image_size
+            )
             return open_suite(load_embedded(str(source)), targets=targets)
         neighbours = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileFormatError(
@@ -80,12 +87,23 @@ def open_suite(
     if path.suffix.lower() in (".yaml", ".yml"):
         from graftwork.data.suite_build import open_suite_yaml
 
-        _refuse(path.name, targets=targets, labels=labels, text=text, group=group, task_kinds=kinds, image_size=image_size)
+        _refuse(
+            path.name,
+            targets=targets,
+            labels=labels,
+            text=text,
+            group=group,
+            categories=categories,
+            task_kinds=kinds,
+            image_size=image_size,
+        )
         return open_suite_yaml(path, seed=seed, name=name)
     if path.is_dir():
         if is_stored_suite(path):
             return open_suite(load_suite(path), targets=targets)
         from graftwork.data.image_folder import open_image_folder
+
+        _refuse(f"{path}, a folder of pictures,", categories=categories)
 
         return open_image_folder(
             path,
@@ -101,7 +119,8 @@ def open_suite(
         raise DataError(
             f"--labels belongs to a folder of pictures, but {path} is a file. Leave --labels out; a table holds its own targets."
         )
-    return _open_frame(read_table(path), targets, text, group, kinds, seed, name or path.stem, {path.name: hash_file(path)})
+    sources = {path.name: hash_file(path)}
+    return _open_frame(read_table(path), targets, text, group, named, kinds, seed, name or path.stem, sources)
 
 
 def _refuse(what: str, **given: Any) -> None:
@@ -118,6 +137,7 @@ def _open_frame(
     targets: Targets | None,
     text: str | Sequence[str] | None,
     group: str | None,
+    categories: Sequence[str],
     kinds: Mapping[str, str],
     seed: int,
     name: str,
@@ -142,10 +162,19 @@ def _open_frame(
         else text or ()
     )
     check_names(texts, frame.columns, what="--text", where="the table")
+    if texts and categories:
+        raise DataError(
+            f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them out."
+        )
+    if group in categories:
+        raise DataError(f"Column {group!r} is the group, which no model sees, so it cannot be a category. Name it once.")
     requests = parse_targets(targets, list(frame.columns))
-    overlap = sorted({column for request in requests for column in request.columns} & {*texts, group})
+    check_names(categories, frame.columns, what="--categories", where="the table")
+    overlap = sorted({column for request in requests for column in request.columns} & {*texts, group, *categories})
     if overlap:
-        raise DataError(f"{short_list(map(repr, overlap))} is named both as a target and as text or group. Name it once.")
+        raise DataError(
+            f"{short_list(map(repr, overlap))} is named both as a target and as text, group or category. Name it once."
+        )
     return assemble_suite(
         Material(
             name=name,
@@ -155,6 +184,7 @@ def _open_frame(
             task_kinds=kinds,
             text=texts,
             group=group,
+            categories=categories,
             sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8"))},
             seed=seed,
         )

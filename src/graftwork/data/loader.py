@@ -2,7 +2,8 @@
 
 Every row of a data set is dealt once before any is dealt again. With several data sets (:attr:`Suite.domain`) a mixing policy sets how
 often each is met: ``proportional`` to its rows, ``uniform``, or a temperature ``T`` with shares ``n^(1/T)`` (as in mT5,
-Xue et al. 2021, https://arxiv.org/abs/2010.11934): 1 is proportional, large is uniform.
+Xue et al. 2021, https://arxiv.org/abs/2010.11934): 1 is proportional, large is uniform. ``balanced`` is uniform within every batch, and
+``round-robin`` takes each batch from one data set, all in turn.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from torch import Tensor
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.data.mixing import mixing_probabilities
+from graftwork.data.mixing import mixing_probabilities, parse_mixing
 from graftwork.data.suite import Suite, labelled_rows
 
 __all__ = ["BatchStream", "Mixing", "RowSource", "inputs_to_torch", "iter_rows"]
 
-Mixing = Literal["proportional", "uniform"] | float
+Mixing = Literal["proportional", "uniform", "balanced", "round-robin"] | float
 
 
 class BatchStream:
@@ -69,6 +70,7 @@ class BatchStream:
         self.fully_labelled = frozenset(name for name in suite.task_names if _has_all_labels(suite.targets[name], kept))
         """Tasks of which no entry of any row is missing: their losses need no mask."""
         self._seed = seed
+        self._mixing = parse_mixing(mixing)
         domain = self._source.domain[kept]
         pools = [kept[domain == index] for index in np.unique(domain)]
         self._pools: list[NDArray[np.int64]] = pools
@@ -85,6 +87,10 @@ class BatchStream:
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """Return the suite's row numbers that make up the batch of ``step``, int64 ``[B]``."""
+        if self._mixing == "round-robin":
+            turn, index = divmod(step, len(self._pools))
+            size = min(self.batch_size, len(self._pools[index]))
+            return self._dealt(index, turn * size, (turn + 1) * size)
         epoch, index = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order, self._epoch = self._deal(epoch), epoch
@@ -95,16 +101,21 @@ class BatchStream:
         return self._source.batch(self.rows_of(step))
 
     def _deal(self, epoch: int) -> NDArray[np.int64]:
-        parts = []
-        for index, (pool, quota) in enumerate(zip(self._pools, self._quota, strict=True)):
-            first, last = epoch * quota, (epoch + 1) * quota
-            rounds = range(first // len(pool), -(-last // len(pool)))
-            dealt = [pool[np.random.default_rng([self._seed, index, number]).permutation(len(pool))] for number in rounds]
-            offset = first - rounds.start * len(pool)
-            parts.append(np.concatenate(dealt)[offset : offset + quota] if dealt else pool[:0])
+        parts = [self._dealt(index, epoch * quota, (epoch + 1) * quota) for index, quota in enumerate(self._quota)]
         if len(parts) == 1:
             return parts[0]
+        if self._mixing == "balanced":  # each data set at even distances, so that any run of rows holds its share of all
+            places = np.concatenate([(np.arange(len(part)) + 0.5) / max(len(part), 1) for part in parts])
+            return np.concatenate(parts)[np.argsort(places, kind="stable")]
         return np.random.default_rng([self._seed, len(parts), epoch]).permutation(np.concatenate(parts))
+
+    def _dealt(self, index: int, first: int, last: int) -> NDArray[np.int64]:
+        """Return draws ``first`` to ``last`` of one data set, which is shuffled anew whenever all its rows were dealt."""
+        pool = self._pools[index]
+        rounds = range(first // len(pool), -(-last // len(pool)))
+        dealt = [pool[np.random.default_rng([self._seed, index, number]).permutation(len(pool))] for number in rounds]
+        offset = first - rounds.start * len(pool)
+        return np.concatenate(dealt)[offset : offset + last - first] if dealt else pool[:0]
 
 
 class RowSource:

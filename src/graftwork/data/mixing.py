@@ -12,13 +12,14 @@ from graftwork.data.names import did_you_mean
 
 __all__ = ["POLICIES", "mixing_probabilities", "parse_mixing"]
 
-POLICIES = ("proportional", "uniform", "temperature")
-"""Names of the policies; ``temperature`` comes with a number (default 2)."""
+POLICIES = ("proportional", "uniform", "balanced", "round-robin", "temperature")
+"""Names of the policies; ``temperature`` comes with a number (default 2). Three share alike: ``uniform`` over many batches,
+``balanced`` in every batch, ``round-robin`` by one data set a batch, in turn."""
 _DEFAULT_TEMPERATURE = 2.0
 
 
 def parse_mixing(mixing: str | float, temperature: float | None = None) -> str | float:
-    """Return ``"proportional"``, ``"uniform"``, or a temperature as a number of at least 1.
+    """Return the name of a policy, or a temperature as a number of at least 1.
 
     Raises:
         ConfigError: If the policy is unknown or the temperature below 1.
@@ -43,7 +44,7 @@ def mixing_probabilities(counts: Sequence[int] | NDArray[np.int64], mixing: str 
 
     Args:
         counts: Rows of each data set, at least one above 0; empty ones get 0.
-        mixing: ``"proportional"``, ``"uniform"`` or a temperature.
+        mixing: A policy or a temperature.
 
     Example:
         >>> mixing_probabilities([900, 100], 2.0).round(2).tolist()
@@ -53,7 +54,7 @@ def mixing_probabilities(counts: Sequence[int] | NDArray[np.int64], mixing: str 
     sizes = np.asarray(counts, dtype=np.float64)
     if sizes.ndim != 1 or not (sizes >= 0).all() or not sizes.any():
         raise ConfigError(f"Data set sizes must be at least 0, and one above 0; got {list(counts)}.")
-    if policy == "uniform":
+    if policy in ("uniform", "balanced", "round-robin"):
         weights = (sizes > 0).astype(np.float64)
     else:
         exponent = 1.0 if policy == "proportional" else 1.0 / float(policy)

@@ -93,6 +93,7 @@ def build_suite(file: SuiteFile) -> Suite:
             image_size=file.image_size,
             features=[name for name in map(str, table.columns) if name not in hidden],
             group=_GROUP if grouped else None,
+            categories=[name for name in table.columns if any(name in entry.categories for entry in file.datasets)],
             domain=np.concatenate(domain),
             domains=domains,
             labels=labels,
@@ -124,6 +125,7 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set
         *entry.text,
         *entry.ignore,
         *(entry.features or ()),
+        *entry.categories,
     ]
     check_names(
         [*wanted, *([entry.group] if entry.group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where
@@ -181,6 +183,8 @@ def _check_modality(file: SuiteFile) -> None:
             problems.append(f"data set {entry.name!r}: the key 'text' is missing")
         if file.modality != "text" and entry.text:
             problems.append(f"data set {entry.name!r}: the key 'text' belongs to modality text")
+        if file.modality != "table" and entry.categories:
+            problems.append(f"data set {entry.name!r}: the key 'categories' belongs to modality table")
     if problems:
         raise ConfigError(
             f"{file.path}: the suite is of modality {file.modality}, and all data sets must be. Change modality, or the data sets.",

@@ -21,10 +21,10 @@ Lines = dict[tuple[Any, ...], int]
 """Line of each key or list item, by its path from the root."""
 
 KINDS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
-MIXINGS = ("proportional", "uniform", "temperature")
+MIXINGS = ("proportional", "uniform", "balanced", "round-robin", "temperature")
 MODALITIES = ("table", "image", "text")
 _TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
-_DATASET = ("name", "source", "labels", "text", "group", "domain", "features", "ignore", "targets", "credit")
+_DATASET = ("name", "source", "labels", "text", "group", "domain", "features", "categories", "ignore", "targets", "credit")
 _TARGET = ("kind", "metric", "classes", "columns")
 
 
@@ -217,7 +217,7 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
         if entry.get(key) is not None:
             found = _check_file(check, entry[key], (*place, key), folder_allowed=key == "source")
             columns = found if found is not None and (key == "labels" or "labels" not in entry) else columns
-    for key in ("text", "features", "ignore"):
+    for key in ("text", "features", "categories", "ignore"):
         if entry.get(key) is not None:
             _check_columns(check, check.texts(entry[key], (*place, key)), columns, (*place, key))
     if entry.get("group") is not None:

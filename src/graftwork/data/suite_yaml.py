@@ -3,7 +3,7 @@
 Example::
 
     name: shop
-    mixing: temperature        # proportional | uniform | temperature
+    mixing: temperature        # proportional | uniform | balanced | round-robin | temperature
     temperature: 2
     datasets:
       - name: web
@@ -55,6 +55,7 @@ class DatasetEntry:
     group: str | None = None
     domain: str = ""
     features: tuple[str, ...] | None = None
+    categories: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     credit: str = ""
 
@@ -140,6 +141,7 @@ def _dataset(entry: Mapping[str, Any], folder: Path, number: int) -> DatasetEntr
         group=None if entry.get("group") is None else str(entry["group"]),
         domain=str(entry.get("domain", name)),
         features=_texts(entry["features"]) if entry.get("features") is not None else None,
+        categories=_texts(entry.get("categories")),
         ignore=_texts(entry.get("ignore")),
         credit=str(entry.get("credit", "")),
     )

@@ -17,6 +17,7 @@ OptimizerName = Literal["adamw", "adam", "sgd"]
 ScheduleName = Literal["cosine", "constant", "linear", "wsd"]
 Autocast = Literal["none", "bfloat16"]
 Augmentation = Literal["none", "flip", "shift", "flip+shift"]
+_MIXING = ("proportional", "uniform", "balanced", "round-robin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +50,7 @@ class TrainConfig:
     ema_decay: float = 0.0
     """Decay of the averaged weights that evaluation uses, below 1; 0 evaluates the plain weights."""
     mixing: str | float = "proportional"
-    """How often each data set is met: ``proportional``, ``uniform`` or a temperature of at least 1."""
+    """How often each data set is met: ``proportional``, ``uniform``, ``balanced``, ``round-robin`` or a temperature of at least 1."""
     augment: Augmentation = "none"
     """Random changes of pictures; other modalities take ``none`` only."""
     robust_regression: bool = False
@@ -78,8 +79,8 @@ class TrainConfig:
                 ("ema_decay", "a number in [0, 1)", _is_number(self.ema_decay) and 0 <= self.ema_decay < 1),
                 (
                     "mixing",
-                    "'proportional', 'uniform' or a temperature of at least 1",
-                    self.mixing in ("proportional", "uniform") or (_is_number(self.mixing) and float(self.mixing) >= 1),
+                    f"one of {', '.join(_MIXING)}, or a temperature of at least 1",
+                    self.mixing in _MIXING or (_is_number(self.mixing) and float(self.mixing) >= 1),
                 ),
                 ("augment", f"one of {', '.join(get_args(Augmentation))}", self.augment in get_args(Augmentation)),
                 ("robust_regression", "true or false", isinstance(self.robust_regression, bool)),

@@ -223,7 +223,7 @@ def test_source_faults(tmp_path: Path) -> None:
         open_suite(tmp_path / "shop.csv", targets="stars", group="patinet")
     with pytest.raises(DataError, match="--text: 'bdy' is not a column.*'body'"):
         open_suite(tmp_path / "shop.csv", targets="stars", text="bdy")
-    with pytest.raises(DataError, match="'stars' is named both as a target and as text or group"):
+    with pytest.raises(DataError, match="'stars' is named both as a target and as text, group or category"):
         open_suite(tmp_path / "shop.csv", targets="stars", group="stars")
     with pytest.raises(DataError, match="No feature column is left besides the targets"):
         open_suite(table()[["stars", "price"]], targets="stars,price")

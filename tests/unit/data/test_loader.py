@@ -103,7 +103,15 @@ def test_epochs_and_seeds_differ_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("mixing", "shares"),
-    [("proportional", [0.8, 0.2]), ("uniform", [0.5, 0.5]), (2.0, [2 / 3, 1 / 3]), (1.0, [0.8, 0.2]), (1e9, [0.5, 0.5])],
+    [
+        ("proportional", [0.8, 0.2]),
+        ("uniform", [0.5, 0.5]),
+        ("balanced", [0.5, 0.5]),
+        ("round-robin", [0.5, 0.5]),
+        (2.0, [2 / 3, 1 / 3]),
+        (1.0, [0.8, 0.2]),
+        (1e9, [0.5, 0.5]),
+    ],
 )
 def test_data_sets_are_met_as_often_as_the_policy_says(mixing: Any, shares: list[float]) -> None:
     suite = suite_of(200, domain=np.repeat([0, 1], [160, 40]), domains=("big", "small"))
@@ -122,6 +130,29 @@ def test_small_data_sets_are_mixed_within_batches() -> None:
     shares = [stream.batch(step).domain.float().mean().item() for step in range(20)]
     assert min(shares) > 0.0
     assert max(shares) < 1.0
+
+
+def test_balanced_batches_hold_as_much_of_every_data_set() -> None:
+    suite = suite_of(230, domain=np.repeat([0, 1, 2], [150, 50, 30]), domains=("a", "b", "c"))
+    stream = BatchStream(suite, np.arange(230), 24, seed=0, mixing="balanced")
+    for step in range(40):
+        counts = np.bincount(stream.batch(step).domain.numpy(), minlength=3)
+        assert counts.sum() == len(stream.rows_of(step))
+        assert max(counts) - min(counts) <= 1 + (len(stream.rows_of(step)) != 24)
+
+
+def test_round_robin_takes_each_batch_from_one_data_set() -> None:
+    suite = suite_of(115, domain=np.repeat([0, 1, 2], [80, 30, 5]), domains=("a", "b", "c"))
+    stream = BatchStream(suite, np.arange(115), 8, seed=0, mixing="round-robin")
+    met = [sorted(set(stream.batch(step).domain.tolist())) for step in range(12)]
+    assert met == [[0], [1], [2]] * 4
+    assert [len(stream.rows_of(step)) for step in range(3)] == [8, 8, 5], (
+        "a data set smaller than a batch gives all its rows, none twice"
+    )
+    assert stream.rows_of(2).tolist() != stream.rows_of(5).tolist()
+    assert np.array_equal(stream.rows_of(7), BatchStream(suite, np.arange(115), 8, seed=0, mixing="round-robin").rows_of(7)), (
+        "a function of the step alone"
+    )
 
 
 def test_rows_without_any_label_are_left_out() -> None:

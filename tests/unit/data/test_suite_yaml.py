@@ -143,7 +143,7 @@ datasets:
     shown = [str(problem) for problem in problems]
     expected = [
         "line 1, nam: unknown key 'nam'. Did you mean 'name'? Allowed are name, modality",
-        "line 2, mixing: must be one of proportional, uniform, temperature; got 'proportionl'. Did you mean 'proportional'?",
+        "line 2, mixing: must be one of proportional, uniform, balanced, round-robin, temperature; got 'proportionl'. Did you mean 'proportional'?",
         "line 3, temperature: is used only with mixing: temperature",
         "line 4, image_size: must be a whole number from 8 to 1024; got 'big'.",
         "line 7, datasets[0].source: 'webb.csv' does not exist beside suite.yaml. Did you mean 'web.csv'?",

@@ -37,6 +37,7 @@ def compare(
     labels: str | None = None,
     text: str | None = None,
     group: str | None = None,
+    categories: str | Sequence[str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
     out: str | Path | None = None,
@@ -60,10 +61,11 @@ def compare(
         seeds: Seeds of every plan, at least 1; three or more are needed to assert anything.
         steps: Steps of each training; 500 if no ``time_limit`` is given either. With steps the comparison repeats exactly.
         time_limit: ``"30s"`` or seconds for each training, in place of ``steps``.
-        targets: Columns to predict; see :func:`graftwork.fit` for this and the next five.
+        targets: Columns to predict; see :func:`graftwork.fit` for this and the next six.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.
+        categories: Columns whose numbers are names (ids, codes).
         task_kinds: Overrides of inferred kinds.
         image_size: Side of the encoded pictures.
         out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
@@ -94,6 +96,7 @@ def compare(
         labels=str(labels) if labels is not None else None,
         text=text,
         group=group,
+        categories=categories,
         task_kinds=task_kinds,
         image_size=image_size,
         time_limit=time_limit,

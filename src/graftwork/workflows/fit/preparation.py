@@ -47,6 +47,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
             labels=settings.labels,
             text=settings.text,
             group=settings.group,
+            categories=settings.categories,
             task_kinds=dict(settings.task_kinds) or None,
             image_size=settings.image_size,
             seed=settings.seed,

@@ -34,6 +34,7 @@ class FitSettings:
     labels: str | None = None
     text: str | None = None
     group: str | None = None
+    categories: tuple[str, ...] | None = None
     task_kinds: Mapping[str, str] = field(default_factory=dict)
     image_size: int | None = None
     time_limit: float | None = None
@@ -82,6 +83,7 @@ class FitSettings:
         source: str,
         *,
         targets: str | Sequence[str] | None = None,
+        categories: str | Sequence[str] | None = None,
         task_kinds: Mapping[str, str] | None = None,
         time_limit: float | str | None = None,
         steps: int | None = None,
@@ -101,6 +103,7 @@ class FitSettings:
         return cls(
             source=source,
             targets=_names(targets),
+            categories=_names(categories),
             task_kinds=dict(task_kinds or {}),
             time_limit=limit,
             steps=steps,
