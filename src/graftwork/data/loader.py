@@ -142,7 +142,7 @@ class RowSource:
 
     def batch(self, rows: NDArray[np.int64]) -> Batch:
         """Return the batch of ``rows``."""
-        index = torch.from_numpy(np.ascontiguousarray(rows))
+        index = torch.from_numpy(np.array(rows, dtype=np.int64))  # a copy: rows may be read-only
         targets: dict[str, Tensor] = {}
         for names, block in self._blocks:
             targets.update(zip(names, block.index_select(1, index).unbind(0), strict=True))

@@ -59,7 +59,6 @@ def _result(
     from graftwork.workflows.fit.verdict import build_verdict
 
     ledgers = {name: _mean_ledger(run, name, trained) for name in trained.finals}
-    grouping = suggest_grouping(trained.affinity, settings.max_groups)
     judged = build_verdict(
         suite,
         {name: [final_run(run, suite, jobs[seed]) for seed in sorted(jobs)] for name, jobs in trained.finals.items()},
@@ -72,6 +71,8 @@ def _result(
     )
     rows = leaderboard(plans, schedule, trained, judged)
     verdict, reference = dict(judged["verdict"]), judged["verdict"]["reference"]
+    separate = verdict["choice"] == reference
+    grouping = suggest_grouping(trained.affinity, settings.max_groups, separate_is_chosen=separate)
     verdict["choice_strength"] = verdict.pop("strength")
     verdict["sentences"] = leaderboard_sentences(rows, reference, verdict["choice"])
     verdict["warnings"] = [*verdict["warnings"], *schedule.notes, *_grouping_notes(run, plans)]

@@ -23,17 +23,32 @@ MAX_GROUPS = 3
 """Most groups of a suggestion."""
 GROUPING_STEPS = 200
 """Steps of the short training if the user gave no number of steps; with one, three tenths of it."""
+_ONLY_A_HINT = (
+    "Whole trainings were in favour of separate models, and they count for more than this short look: take the groups as what to try first, "
+    "with `--plans +grouped`, if tasks are to share a model at all."
+)
 _TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
 
 
-def suggest_grouping(affinity: Mapping[str, Any] | None, max_groups: int = MAX_GROUPS) -> dict[str, Any] | None:
-    """Return the best grouping with confidence and ``advice`` in words; None without affinities of at least two tasks."""
+def suggest_grouping(
+    affinity: Mapping[str, Any] | None, max_groups: int = MAX_GROUPS, *, separate_is_chosen: bool = False
+) -> dict[str, Any] | None:
+    """Return the best grouping with confidence and ``advice`` in words; None without affinities of at least two tasks.
+
+    Args:
+        affinity: Pairwise gains with intervals.
+        max_groups: Most groups.
+        separate_is_chosen: Whether whole trainings were in favour of separate models; the advice then says what its groups are worth.
+    """
     if not affinity or len(affinity["tasks"]) < 2:
         return None
     from graftwork.evaluation.grouping import advise_grouping, group_tasks
 
     found = group_tasks(affinity, max_groups)
-    return {**found, "advice": advise_grouping(found)}
+    advice = advise_grouping(found)
+    if separate_is_chosen and any(len(group) > 1 for group in found["groups"]):
+        advice.insert(0, _ONLY_A_HINT)
+    return {**found, "advice": advice}
 
 
 def needs_grouping(plan: Plan) -> bool:

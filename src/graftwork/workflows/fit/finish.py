@@ -133,7 +133,7 @@ def _collect(
         "plans": entries,
         "affinity": outcome.affinity,
         "gradients": outcome.gradients,
-        "grouping": suggest_grouping(outcome.affinity),
+        "grouping": suggest_grouping(outcome.affinity, separate_is_chosen=verdict.get("choice") == verdict.get("reference", "")),
         **others,
         "verdict": verdict,
         "examples": [],

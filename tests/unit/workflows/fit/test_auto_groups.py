@@ -86,6 +86,14 @@ def test_validation_and_test_targets_do_not_change_what_is_measured(tmp_path: Pa
 
 def test_a_suggestion_needs_affinities() -> None:
     assert suggest_grouping(None) is None
+    gains = [[None, 4.0], [4.0, None]]
+    affinity = {"tasks": ["a", "b"], "value": gains, "low": [[None, 3.0], [3.0, None]], "high": [[None, 5.0], [5.0, None]]}
+    plain, doubted = (suggest_grouping(affinity, separate_is_chosen=chosen) for chosen in (False, True))
+    assert plain is not None
+    assert doubted is not None
+    assert plain["groups"] == [["a", "b"]]
+    assert doubted["advice"][1:] == plain["advice"]
+    assert doubted["advice"][0].startswith("Whole trainings were in favour of separate models")
     assert suggest_grouping({"tasks": ["a"], "value": [[1.0]], "low": [[None]], "high": [[None]]}) is None
     assert needs_grouping(AUTO)
     assert not needs_grouping(Plan(name="x", title="", family="sharing", modalities=("table",)))
@@ -98,7 +106,9 @@ def test_a_comparison_fills_the_groups_in_and_says_so(tmp_path: Path) -> None:
     assert sorted(task for group in settings["groups"] for task in group) == ["also_up", "noise", "up"]
     assert len(settings["groups"]) <= 2
     assert found.result["grouping"]["tasks"] == ["up", "also_up", "noise"]
-    assert len(found.advice) == len(found.result["grouping"]["groups"])
+    separate = found.result["verdict"]["choice"] == found.result["verdict"]["reference"]
+    hint = separate and any(len(group) > 1 for group in found.result["grouping"]["groups"])
+    assert len(found.advice) == len(found.result["grouping"]["groups"]) + hint
     assert any("were measured on training rows before, in 4 steps" in note for note in found.result["verdict"]["warnings"])
     page = found.report.read_text(encoding="utf-8")
     for word in ("plot-gradients", "plot-affinity", "Groups to train together", "layer by layer"):
