@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
 from graftwork.core.records import Plan
 from graftwork.workflows.compare.compare_run import CompareRun, load_comparison
 from graftwork.workflows.compare.session import CompareSession
@@ -22,8 +21,6 @@ Listener = Callable[[dict[str, Any]], None]
 
 _MAY_CHANGE = ("workers", "checkpoint_seconds", "engine")
 """Settings that a resumed comparison may be given anew: they change how it is run, not what."""
-
-_DISCARD_AFTER = (ConfigError, DataError, MissingDependencyError)
 
 
 def compare(
@@ -118,9 +115,7 @@ def compare(
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "compare-"))
     run.listen(on_event)
-    with begun_run(
-        run, given, resumed, verb="compare", resume=resume, command=command, extra=extra, discard_after=_DISCARD_AFTER
-    ) as settings:
+    with begun_run(run, given, resumed, verb="compare", resume=resume, command=command, extra=extra) as settings:
         if is_finished(run, "result.json", "report.html"):
             return load_comparison(run.path)
         result = CompareSession(run, settings, None if is_path else source).go()

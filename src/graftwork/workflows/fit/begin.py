@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
 from graftwork.core.records import Plan
 from graftwork.workflows.fit.run_folder import RunFolder
 from graftwork.workflows.fit.settings import FitSettings
@@ -30,7 +30,6 @@ def begun_run(
     resume: bool,
     command: str | None,
     extra: Sequence[Plan],
-    discard_after: tuple[type[Exception], ...] = (ConfigError, DataError),
 ) -> Iterator[SomeSettings]:
     """Begin a run, or open the one in the folder; yield the settings that hold, and release the folder at the end.
 
@@ -42,7 +41,6 @@ def begun_run(
         resume: Whether a run in the folder may go on.
         command: The command that the report shows; made from the settings by default.
         extra: Plans that were handed in as records.
-        discard_after: Errors that show that a new run could not start; its folder is removed if nothing was scheduled.
 
     Raises:
         ConfigError: If the folder holds a run that is not to go on, or that of another verb, or ``resumed`` refuses.
@@ -64,8 +62,8 @@ def begun_run(
         )
     try:
         yield settings
-    except discard_after:
-        if is_new and "schedule" not in run.state:  # wrong data or settings: leave no half-made run behind
+    except (ConfigError, DataError, MissingDependencyError):
+        if is_new and "schedule" not in run.state:  # wrong data or settings, a missing package: leave no half-made run behind
             run.discard()
         raise
     finally:
