@@ -66,3 +66,12 @@ class SharedModel(nn.Module, ABC):
         """Yield the parameters that more than one task uses: all that no task owns."""
         owned = {id(parameter) for task in self.task_names for parameter in self.task_parameters(task)}
         return (parameter for parameter in self.parameters() if id(parameter) not in owned)
+
+    def separate_parts(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of models inside this one that have nothing in common, so that the size of one's gradient says nothing about another.
+
+        One part for each task if nothing that learns is shared; a single part otherwise, unless the operator knows better.
+        """
+        if any(parameter.requires_grad for parameter in self.shared_parameters()):
+            return [list(self.parameters())]
+        return [list(self.task_parameters(task)) for task in self.task_names]

@@ -100,8 +100,9 @@ class Trainer:
         self._shared = [parameter for parameter in model.shared_parameters() if parameter.requires_grad]
         self._owned = [[p for p in model.task_parameters(task.name) if p.requires_grad] for task in self.tasks]
         # One norm over separate models would let them hold each other back: those are clipped one by one.
-        self._clipped = [owned for owned in self._owned if owned]
-        if self._shared or len({id(p) for p in self._learned}) != sum(map(len, self._clipped)):
+        parts = [[p for p in part if p.requires_grad] for part in model.separate_parts()]
+        self._clipped = [part for part in parts if part]
+        if len({id(p) for p in self._learned}) != sum(map(len, self._clipped)):  # a balancer or an objective learns as well
             self._clipped = [self._learned]
         self._average = WeightAverage(model, config.ema_decay) if config.ema_decay > 0 else None
         # Built before any forward pass: copies of modules that hold a graph fail.

@@ -83,6 +83,13 @@ class Grouped(SharedModel):
             yield from self.backbones[group].parameters()
         yield from self.heads[self._index[task]].parameters()
 
+    def separate_parts(self) -> list[list[nn.Parameter]]:
+        """Return one part per group: its trunk and its heads."""
+        parts = [list(backbone.parameters()) for backbone in self.backbones]
+        for name, head in zip(self.task_names, self.heads, strict=True):
+            parts[self._group[name]] += head.parameters()
+        return parts
+
 
 def _checked(groups: Sequence[Sequence[str]] | str, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     if isinstance(groups, str):

@@ -36,6 +36,23 @@ def test_a_trunk_runs_once_for_its_group_and_not_at_all_if_nobody_asks() -> None
     assert [backbone.calls for backbone in model.backbones] == [2, 1]
 
 
+def test_groups_are_parts_that_are_clipped_apart() -> None:
+    model = build()
+    first, second = ({id(p) for p in part} for part in model.separate_parts())
+    assert first == {id(p) for part in (model.backbones[0], model.heads[0], model.heads[2]) for p in part.parameters()}
+    assert second == {id(p) for part in (model.backbones[1], model.heads[1]) for p in part.parameters()}
+    (whole,) = SharedTrunk(TASKS, LinearBackbone, input_sizes=SIZES).separate_parts()
+    assert len(whole) == len(list(build([["first", "second", "third"]]).parameters()))
+    apart = Separate(TASKS, LinearBackbone, input_sizes=SIZES)
+    assert [len(part) for part in apart.separate_parts()] == [len(list(apart.task_parameters(name))) for name in apart.task_names]
+
+
+def test_heads_on_a_frozen_trunk_are_parts_of_their_own() -> None:
+    model = SharedTrunk(TASKS, LinearBackbone, input_sizes=SIZES)
+    model.backbone.requires_grad_(False)
+    assert len(model.separate_parts()) == len(TASKS)
+
+
 @pytest.mark.parametrize("groups", [[["first", "second", "third"]], [["first"], ["second"], ["third"]]])
 def test_the_extremes_are_the_shared_trunk_and_separate_models(groups: list[list[str]]) -> None:
     model = build(groups)
