@@ -43,6 +43,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--text", metavar="COLUMN", help="column with the text to learn from")
     add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
     add("--categories", metavar="A,B", help="columns whose numbers are names (ids, codes): levels, not a scale")
+    add(
+        "--history",
+        metavar="COLUMN=ITEM",
+        action="append",
+        default=[],
+        help="column with the ids of earlier items, most recent last, and the column of the item shown; as in clicked=item",
+    )
     add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
 
 
@@ -67,6 +74,7 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(args, name) for name in (*_SHARED, "checkpoint_seconds")},
         "task_kinds": parse_assignments(args.task_kind, flag="--task-kind", plain=True),
+        "histories": parse_assignments(args.history, flag="--history", plain=True),
         "overrides": parse_assignments(args.set, flag="--set"),
         "resume": args.resume is not None,
     }

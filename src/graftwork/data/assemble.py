@@ -18,6 +18,7 @@ from graftwork.data.encoders.columns import as_text, text_codes
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
+from graftwork.data.histories import history_notes
 from graftwork.data.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.names import check_names
 from graftwork.data.splits import split_rows
@@ -52,6 +53,8 @@ class Material:
     group: str | None = None
     categories: Sequence[str] = ()
     """Feature columns of a table whose numbers are names; the others are read by what they hold."""
+    histories: Mapping[str, str] = field(default_factory=dict)
+    """Feature columns of a table that hold ids of another one, ``{history: item}``; one item for all, a category by that."""
     domain: NDArray[np.int64] | None = None
     domains: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -69,14 +72,15 @@ def assemble_suite(material: Material) -> Suite:
         DataError: If targets, features, groups or pictures cannot be used; see the modules that do each step.
     """
     frame = material.frame
-    if material.categories:
-        frame = frame.astype(dict.fromkeys(material.categories, "category"))
+    items = tuple(set(material.histories.values()))
+    if material.categories or items:
+        frame = _with_levels(frame, [*material.categories, *items])
     if material.group is not None:
         check_names([material.group], frame.columns, what="--group", where="the table")
     tasks = infer_tasks(frame, material.requests, material.task_kinds)
     targets = {task.spec.name: task.target for task in tasks}
     groups, notes = _groups(frame, material.group)
-    used = {column for task in tasks for column in task.spec.columns} | {material.group}
+    used = {column for task in tasks for column in task.spec.columns} | {material.group, *material.histories}
     candidates = [name for name in (frame.columns if material.features is None else material.features) if name not in used]
     notes = [*(_reason(task) for task in tasks), *material.notes, *notes, *label_notes(tasks, len(frame))]
     splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=material.domain, seed=material.seed)
@@ -84,7 +88,11 @@ def assemble_suite(material: Material) -> Suite:
     raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **material.raw}
     encoder: Encoder
     if material.modality == "table":
-        report = check_features(frame, candidates, tasks, seed=material.seed)
+        report = check_features(frame, candidates, tasks, keep=items, seed=material.seed)
+        if not set(items) <= set(report.features):
+            raise DataError(
+                f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the histories out, or that target."
+            )
         if not report.features:
             raise DataError(
                 f"No feature column is left besides the targets ({', '.join(targets)}). "
@@ -92,7 +100,8 @@ def assemble_suite(material: Material) -> Suite:
                 + " Add columns to learn from."
             )
         notes += [*duplicate_note(frame), *report.notes, *group_notes(frame, report.features, material.group)]
-        encoder = TableEncoder.fit(frame, report.features, rows=splits["train"])
+        notes += history_notes(frame, material.histories)
+        encoder = TableEncoder.fit(frame, report.features, rows=splits["train"], histories=material.histories)
         inputs = encoder.transform(frame)
         if frame.shape[0] * frame.shape[1] <= _MAX_RAW_CELLS:
             raw["frame"] = {name: _raw_column(frame[name]) for name in frame.columns}
@@ -127,6 +136,17 @@ def assemble_suite(material: Material) -> Suite:
     )
 
 
+def _with_levels(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    for name in dict.fromkeys(names):
+        try:
+            frame = frame.astype({name: "category"})
+        except TypeError:
+            raise DataError(
+                f"Column {name!r} is to be read as a category, but some of its cells hold lists. Name a column with one value a row."
+            ) from None
+    return frame
+
+
 def _reason(task: InferredTask) -> str:
     spec = task.spec
     size = {"regression": f" of {spec.size} values" if spec.size > 1 else ""}.get(
@@ -154,8 +174,9 @@ def _groups(frame: pd.DataFrame, group: str | None) -> tuple[NDArray[np.int64] |
 def _raw_column(values: pd.Series) -> Any:
     if values.dtype.kind in "biuf":
         return values.to_numpy()
-    if values.dtype == object and any(isinstance(value, (list, tuple, dict)) for value in values.tolist()):
-        return [value if isinstance(value, list) else as_text(value) for value in values.tolist()]
+    if values.dtype == object and any(isinstance(value, (list, tuple, dict, np.ndarray)) for value in values.tolist()):
+        cells = [list(map(as_text, value)) if isinstance(value, np.ndarray) else value for value in values.tolist()]
+        return [cell if isinstance(cell, list) else as_text(cell) for cell in cells]
     codes, levels = text_codes(values)
     names = [*levels, None]
     return [names[code] for code in codes.tolist()]

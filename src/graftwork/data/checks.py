@@ -48,7 +48,12 @@ def _snake(name: str) -> str:
 
 
 def check_features(
-    frame: pd.DataFrame, candidates: Sequence[str], tasks: Sequence[InferredTask], *, seed: int = 0
+    frame: pd.DataFrame,
+    candidates: Sequence[str],
+    tasks: Sequence[InferredTask],
+    *,
+    keep: Sequence[str] = (),
+    seed: int = 0,
 ) -> FeatureReport:
     """Decide which candidate columns serve as features.
 
@@ -59,13 +64,14 @@ def check_features(
         frame: The raw table.
         candidates: Columns that are neither targets nor the group.
         tasks: The tasks, with their targets.
+        keep: Candidates that stay unless they copy a target.
         seed: Picks the sample on which leaks are looked for.
     """
     notes: list[str] = []
     dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": []}
     kept: list[str] = []
     for name in candidates:
-        fate = _fate(name, frame[name])
+        fate = "" if name in keep else _fate(name, frame[name])
         copied = [
             task.spec.name
             for task in tasks

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from graftwork.core.errors import DataError, FileFormatError
 from graftwork.core.files import hash_bytes, hash_file
 from graftwork.data.assemble import Material, assemble_suite
+from graftwork.data.histories import check_histories
 from graftwork.data.infer import parse_targets
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.readers import check_columns, read_table
@@ -32,6 +33,7 @@ def open_suite(
     text: str | Sequence[str] | None = None,
     group: str | None = None,
     categories: str | Sequence[str] | None = None,
+    histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
     seed: int = 0,
@@ -49,6 +51,8 @@ def open_suite(
         text: Column(s) that hold the text to learn from; ``"title+body"`` joins two.
         group: Column whose equal values (patient, user, site) stay on one side of every split.
         categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a scale.
+        histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as a category:
+            ``{"clicked": "item"}``. One item column for all; the last 20 ids of a cell count.
         task_kinds: Overrides of the inferred kinds, ``{"stars": "regression"}`` or ``{"size": "ordinal: s < m < l"}``.
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
@@ -59,25 +63,24 @@ def open_suite(
     """
     kinds = dict(task_kinds or {})
     named = tuple(part.strip() for part in categories.split(",")) if isinstance(categories, str) else tuple(categories or ())
+    past = dict(histories or {})
+    described: dict[str, Any] = {"labels": labels, "text": text, "group": group, "categories": categories, "histories": past}
+    described |= {"task_kinds": kinds, "image_size": image_size}
     if isinstance(source, Suite):
-        _refuse(
-            source.name, labels=labels, text=text, group=group, categories=categories, task_kinds=kinds, image_size=image_size
-        )
+        _refuse(source.name, **described)
         return (
             source
             if targets is None
             else source.with_tasks(tuple(request.name for request in parse_targets(targets, source.task_names)))
         )
     if not isinstance(source, (str, Path)):
-        return _open_frame(source, targets, text, group, named, kinds, seed, name or "table")
+        return _open_frame(source, targets, text, group, named, past, kinds, seed, name or "table")
     path = Path(source)
     if not path.exists():
         from graftwork.data.suites import EMBEDDED, load_embedded
 
         if str(source) in EMBEDDED:
-            _refuse(
-                str(source), labels=labels, text=text, group=group, categories=categories, task_kinds=kinds, image_size=image_size
-            )
+            _refuse(str(source), **described)
             return open_suite(load_embedded(str(source)), targets=targets)
         neighbours = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileFormatError(
@@ -87,23 +90,14 @@ def open_suite(
     if path.suffix.lower() in (".yaml", ".yml"):
         from graftwork.data.suite_build import open_suite_yaml
 
-        _refuse(
-            path.name,
-            targets=targets,
-            labels=labels,
-            text=text,
-            group=group,
-            categories=categories,
-            task_kinds=kinds,
-            image_size=image_size,
-        )
+        _refuse(path.name, targets=targets, **described)
         return open_suite_yaml(path, seed=seed, name=name)
     if path.is_dir():
         if is_stored_suite(path):
             return open_suite(load_suite(path), targets=targets)
         from graftwork.data.image_folder import open_image_folder
 
-        _refuse(f"{path}, a folder of pictures,", categories=categories)
+        _refuse(f"{path}, a folder of pictures,", categories=categories, histories=past)
 
         return open_image_folder(
             path,
@@ -120,7 +114,7 @@ def open_suite(
             f"--labels belongs to a folder of pictures, but {path} is a file. Leave --labels out; a table holds its own targets."
         )
     sources = {path.name: hash_file(path)}
-    return _open_frame(read_table(path), targets, text, group, named, kinds, seed, name or path.stem, sources)
+    return _open_frame(read_table(path), targets, text, group, named, past, kinds, seed, name or path.stem, sources)
 
 
 def _refuse(what: str, **given: Any) -> None:
@@ -138,6 +132,7 @@ def _open_frame(
     text: str | Sequence[str] | None,
     group: str | None,
     categories: Sequence[str],
+    histories: Mapping[str, str],
     kinds: Mapping[str, str],
     seed: int,
     name: str,
@@ -166,6 +161,10 @@ def _open_frame(
         raise DataError(
             f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them out."
         )
+    if texts and histories:
+        raise DataError(
+            f"--history {short_list(histories)} is for tables; with --text only the text is learned from. Leave one of them out."
+        )
     if group in categories:
         raise DataError(f"Column {group!r} is the group, which no model sees, so it cannot be a category. Name it once.")
     requests = parse_targets(targets, list(frame.columns))
@@ -175,6 +174,7 @@ def _open_frame(
         raise DataError(
             f"{short_list(map(repr, overlap))} is named both as a target and as text, group or category. Name it once."
         )
+    roles = {column: "a target" for request in requests for column in request.columns} | ({group: "the group"} if group else {})
     return assemble_suite(
         Material(
             name=name,
@@ -185,6 +185,9 @@ def _open_frame(
             text=texts,
             group=group,
             categories=categories,
+            histories=check_histories(
+                tuple(histories.items()), frame.columns, roles, categories=categories, what="--history", where="the table"
+            ),
             sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8"))},
             seed=seed,
         )

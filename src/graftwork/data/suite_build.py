@@ -13,6 +13,7 @@ from graftwork.core.files import hash_file
 from graftwork.core.optional import require
 from graftwork.core.records import Modality
 from graftwork.data.assemble import Material, assemble_suite
+from graftwork.data.histories import check_histories
 from graftwork.data.image_folder import label_pictures
 from graftwork.data.infer import TargetRequest
 from graftwork.data.names import check_names, short_list
@@ -82,6 +83,7 @@ def build_suite(file: SuiteFile) -> Suite:
     requests = _requests(file)
     hidden = {_GROUP, *(column for request in requests for column in request.columns)}
     grouped = any(entry.group is not None for entry in file.datasets)
+    features = [name for name in map(str, table.columns) if name not in hidden]
     suite = assemble_suite(
         Material(
             name=file.name,
@@ -91,9 +93,10 @@ def build_suite(file: SuiteFile) -> Suite:
             text=("(text)",) if file.modality == "text" else (),
             images=images,
             image_size=file.image_size,
-            features=[name for name in map(str, table.columns) if name not in hidden],
+            features=features,
             group=_GROUP if grouped else None,
             categories=[name for name in table.columns if any(name in entry.categories for entry in file.datasets)],
+            histories=_histories(file, features, taken),
             domain=np.concatenate(domain),
             domains=domains,
             labels=labels,
@@ -126,6 +129,8 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set
         *entry.ignore,
         *(entry.features or ()),
         *entry.categories,
+        *entry.histories,
+        *entry.histories.values(),
     ]
     check_names(
         [*wanted, *([entry.group] if entry.group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where
@@ -183,13 +188,28 @@ def _check_modality(file: SuiteFile) -> None:
             problems.append(f"data set {entry.name!r}: the key 'text' is missing")
         if file.modality != "text" and entry.text:
             problems.append(f"data set {entry.name!r}: the key 'text' belongs to modality text")
-        if file.modality != "table" and entry.categories:
-            problems.append(f"data set {entry.name!r}: the key 'categories' belongs to modality table")
+        problems += [
+            f"data set {entry.name!r}: the key {key!r} belongs to modality table"
+            for key, value in (("categories", entry.categories), ("histories", entry.histories))
+            if file.modality != "table" and value
+        ]
     if problems:
         raise ConfigError(
             f"{file.path}: the suite is of modality {file.modality}, and all data sets must be. Change modality, or the data sets.",
             problems,
         )
+
+
+def _histories(file: SuiteFile, features: list[str], targets: set[str]) -> dict[str, str]:
+    """Return the histories of all data sets; a data set that lacks one of the columns has none there."""
+    return check_histories(
+        [pair for entry in file.datasets for pair in entry.histories.items()],
+        features,
+        dict.fromkeys(targets, "a target") | {entry.group: "a group" for entry in file.datasets if entry.group is not None},
+        categories={name for entry in file.datasets for name in entry.categories},
+        what=f"{file.path.name}, histories",
+        where="the features",
+    )
 
 
 def _as_modality(text: str) -> Modality:

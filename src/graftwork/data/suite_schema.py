@@ -24,7 +24,10 @@ KINDS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
 MIXINGS = ("proportional", "uniform", "balanced", "round-robin", "temperature")
 MODALITIES = ("table", "image", "text")
 _TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
-_DATASET = ("name", "source", "labels", "text", "group", "domain", "features", "categories", "ignore", "targets", "credit")
+_DATASET = (
+    *("name", "source", "labels", "text", "group", "domain"),
+    *("features", "categories", "histories", "ignore", "targets", "credit"),
+)
 _TARGET = ("kind", "metric", "classes", "columns")
 
 
@@ -220,6 +223,8 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
     for key in ("text", "features", "categories", "ignore"):
         if entry.get(key) is not None:
             _check_columns(check, check.texts(entry[key], (*place, key)), columns, (*place, key))
+    if entry.get("histories") is not None:
+        _check_histories(check, entry["histories"], columns, (*place, "histories"))
     if entry.get("group") is not None:
         _check_columns(check, check.texts(entry["group"], (*place, "group"))[:1], columns, (*place, "group"))
     for key in ("name", "domain", "credit"):
@@ -250,6 +255,22 @@ def _check_target(check: _Checker, name: str, settings: Any, columns: list[str] 
             check.texts(settings[key], (*place, key))
     wanted = settings.get("columns") or (name.partition("=")[2].split("+") if "=" in name else [name])
     _check_columns(check, [str(item).strip() for item in (wanted if isinstance(wanted, list) else [wanted])], columns, place)
+
+
+def _check_histories(check: _Checker, value: Any, columns: list[str] | None, place: tuple[Any, ...]) -> None:
+    if not isinstance(value, Mapping):
+        check.add(
+            place, f"must be a mapping from history columns to the item column, as in {{clicked: item}}; got {_shown(value)}."
+        )
+        return
+    first = next(iter(value.values()), None)
+    for name, item in value.items():
+        if isinstance(item, (list, Mapping)) or item is None:
+            check.add((*place, str(name)), f"must name the item column; got {_shown(item)}.")
+            continue
+        _check_columns(check, list(dict.fromkeys([str(name), str(item)])), columns, (*place, str(name)))
+        if item != first:
+            check.add((*place, str(name)), f"all histories belong to one item column; got {_shown(item)} after {_shown(first)}.")
 
 
 def _check_columns(check: _Checker, names: list[str], columns: list[str] | None, place: tuple[Any, ...]) -> None:

@@ -56,6 +56,8 @@ class DatasetEntry:
     domain: str = ""
     features: tuple[str, ...] | None = None
     categories: tuple[str, ...] = ()
+    histories: Mapping[str, str] = field(default_factory=dict)
+    """``{history: item}``."""
     ignore: tuple[str, ...] = ()
     credit: str = ""
 
@@ -142,6 +144,7 @@ def _dataset(entry: Mapping[str, Any], folder: Path, number: int) -> DatasetEntr
         domain=str(entry.get("domain", name)),
         features=_texts(entry["features"]) if entry.get("features") is not None else None,
         categories=_texts(entry.get("categories")),
+        histories={str(name): str(item) for name, item in (entry.get("histories") or {}).items()},
         ignore=_texts(entry.get("ignore")),
         credit=str(entry.get("credit", "")),
     )

@@ -17,6 +17,7 @@ import numpy as np
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.columns import as_text
+from graftwork.data.encoders.history import HISTORY_FORM, history_ids
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.serving.asking import is_number, is_text
 from graftwork.serving.problems import Problem
@@ -29,6 +30,8 @@ _MOST_PROBLEMS = 20
 """Faults that one answer lists."""
 _MOST_LEVELS = 256
 """Levels of a column that a description lists; a log has tens of thousands of users, and a page cannot show them."""
+_MOST_IDS = 10_000
+"""Ids in one history; only the last ones count, and no more than these are read."""
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -128,7 +131,7 @@ class TableReader(RowReader):
         pandas = require("pandas", extra="serve", purpose="Serving a table model")
         frame = pandas.DataFrame(index=range(len(rows)))
         columns = {
-            name: pandas.Series(np.array(cells, dtype=_DTYPES[kind])) if kind != "categorical" else _texts(pandas, cells)
+            name: pandas.Series(np.array(cells, dtype=_DTYPES[kind])) if kind in _DTYPES else _objects(pandas, cells)
             for (name, kind), cells in zip(self._columns, zip(*rows))
         }
         return self.encoder.transform(pandas.DataFrame(columns) if columns else frame)
@@ -149,6 +152,8 @@ class TableReader(RowReader):
                 one |= {"typical": _tidy(middle), "spread": _tidy(state["std"])}
             elif state["type"] == "categorical":
                 one |= {"levels": state["levels"][:_MOST_LEVELS], "num_levels": len(state["levels"])}
+            elif state["type"] == "history":
+                one |= {"item": state["item"], "length": state["length"]}
             else:
                 one["typical"] = _typical_date(state["parts"])
             found.append(one)
@@ -209,7 +214,7 @@ class TextReader(RowReader):
         return [{"name": " and ".join(self._columns) or "text", "type": "text"}]
 
 
-def _texts(pandas: Any, cells: Sequence[Any]) -> Any:
+def _objects(pandas: Any, cells: Sequence[Any]) -> Any:
     return pandas.Series(list(cells), dtype=object)
 
 
@@ -227,6 +232,13 @@ def _read_level(value: Any) -> tuple[str, str | None]:
     return ("", as_text(value)) if fine else (f"a text of at most {MAX_TEXT} characters, a number, true, false or null", None)
 
 
+def _read_history(value: Any) -> tuple[str, tuple[str, ...]]:
+    """Read a cell as the ids in it, as the encoder does."""
+    items = value if isinstance(value, list) else [value]
+    fine = len(items) <= _MOST_IDS and not any(_read_level(item)[0] for item in items)
+    return ("", history_ids(value)) if fine else (f"{HISTORY_FORM} (at most {_MOST_IDS}), or null", ())
+
+
 def _read_date(value: Any) -> tuple[str, Any]:
     """Read ISO 8601 as the encoder does: without a zone it is taken as it stands, with one it becomes UTC."""
     missing = np.datetime64("NaT", "ms")
@@ -241,11 +253,24 @@ def _read_date(value: Any) -> tuple[str, Any]:
         return "a date such as 2026-01-31 or 2026-01-31T12:00:00, or null", missing
 
 
-_READ: dict[str, Any] = {"numeric": _read_number, "categorical": _read_level, "date": _read_date}
+_READ: dict[str, Any] = {"numeric": _read_number, "categorical": _read_level, "date": _read_date, "history": _read_history}
 _DTYPES: dict[str, Any] = {"numeric": np.float64, "date": "datetime64[ms]"}
+_LEVEL: dict[str, Any] = {
+    "type": ["string", "number", "boolean", "null"],
+    "maxLength": MAX_TEXT,
+    "minimum": -1e300,
+    "maximum": 1e300,
+}
 _SCHEMAS: dict[str, dict[str, Any]] = {
     "numeric": {"type": ["number", "boolean", "null"], "minimum": -1e300, "maximum": 1e300},
-    "categorical": {"type": ["string", "number", "boolean", "null"], "maxLength": MAX_TEXT, "minimum": -1e300, "maximum": 1e300},
+    "categorical": _LEVEL,
+    "history": {
+        **_LEVEL,
+        "type": ["array", *_LEVEL["type"]],
+        "items": _LEVEL,
+        "maxItems": _MOST_IDS,
+        "description": f"{HISTORY_FORM[0].upper()}{HISTORY_FORM[1:]}.",
+    },
     "date": {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"type": "null"}]},
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
@@ -200,7 +200,12 @@ class CategoricalColumn:
         codes, levels = text_codes(values)
         known = codes[codes >= 0]
         counts = dict(zip(levels, np.bincount(known, minlength=len(levels)).tolist(), strict=True))
-        least = 2 if len(known) >= 200 else 1
+        return cls.of_counts(name, counts, len(known), max_levels=max_levels)
+
+    @classmethod
+    def of_counts(cls, name: str, counts: Mapping[str, int], num_rows: int, *, max_levels: int = 50_000) -> Self:
+        """Choose levels by the training rows ``counts`` that each is in, of ``num_rows`` that have one; see :meth:`fit`."""
+        least = 2 if num_rows >= 200 else 1
         ordered = sorted((text for text, count in counts.items() if count >= least), key=lambda text: (-counts[text], text))
         further = [text for text in ordered[_ALWAYS_KEPT:] if counts[text] >= _ENOUGH_ROWS]
         return cls(name, tuple([*ordered[:_ALWAYS_KEPT], *further][:max_levels]))
@@ -213,7 +218,11 @@ class CategoricalColumn:
     def encode(self, values: pd.Series) -> NDArray[np.int64]:
         """Return codes ``[N]``."""
         codes, levels = text_codes(values)
-        return np.array([*(self._numbers.get(level, 0) for level in levels), 0], dtype=np.int64)[codes]
+        return self.codes_of(levels)[codes]
+
+    def codes_of(self, levels: Sequence[str]) -> NDArray[np.int64]:
+        """Return the code of each level, and 0 for what is missing at the end, where number -1 finds it."""
+        return np.array([*(self._numbers.get(level, 0) for level in levels), 0], dtype=np.int64)
 
     def state(self) -> dict[str, Any]:
         """Return JSON values."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn, parse_dates, text_codes, to_numbers
+from graftwork.data.encoders.history import HistoryColumn, fit_items
 from graftwork.data.names import did_you_mean, short_list
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["TableEncoder", "column_type"]
 
 _DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}([T ].*)?$")
-Column = NumericColumn | CategoricalColumn | DateColumn
+Column = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn
 _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}
 
 
@@ -49,27 +50,44 @@ class TableEncoder(Encoder):
     """Numbers standardised, dates taken apart, levels numbered; fitted on training rows only.
 
     The inputs are ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, as :class:`~graftwork.data.suite.Suite` says.
+    Histories follow all other columns, with as many categorical columns each as they have positions.
     """
 
     kind: ClassVar[str] = "table"
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        self.columns = tuple(columns)
+        self.columns = tuple(sorted(columns, key=lambda column: isinstance(column, HistoryColumn)))
 
     @classmethod
-    def fit(cls, frame: pd.DataFrame, names: Sequence[str], *, rows: NDArray[np.int64] | None = None) -> Self:
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        names: Sequence[str],
+        *,
+        rows: NDArray[np.int64] | None = None,
+        histories: Mapping[str, str] | None = None,
+    ) -> Self:
         """Fit an encoder.
 
         Args:
             frame: The raw table.
             names: Feature columns; their types are decided on all rows, their statistics on ``rows``.
             rows: Training rows; all by default.
+            histories: Further columns, ``{history: item}``; the item is one of ``names``, the same for all.
         """
         columns: list[Column] = []
         train = frame if rows is None else frame.iloc[rows]
+        past = dict(histories or {})
+        items: dict[str, CategoricalColumn] = {}
         for name in names:
-            columns.append(_TYPES[{"text": "categorical"}.get(found := column_type(frame[name]), found)].fit(name, train[name]))
-        return cls(columns)
+            if name in past.values():
+                items[name] = fit_items(train[name], {history: train[history] for history in past})
+                columns.append(items[name])
+            else:
+                columns.append(
+                    _TYPES[{"text": "categorical"}.get(found := column_type(frame[name]), found)].fit(name, train[name])
+                )
+        return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,13 +110,13 @@ class TableEncoder(Encoder):
         numeric: list[NDArray[np.float64]] = []
         categorical: list[NDArray[np.int64]] = []
         for column in self.columns:
-            if isinstance(column, CategoricalColumn):
+            if isinstance(column, CategoricalColumn | HistoryColumn):
                 categorical.append(column.encode(source[column.name]))
             else:
                 numeric += column.encode(source[column.name])
         return {
             "numeric": np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((len(source), 0), dtype=np.float32),
-            "categorical": np.stack(categorical, axis=1) if categorical else np.zeros((len(source), 0), dtype=np.int64),
+            "categorical": np.column_stack(categorical) if categorical else np.zeros((len(source), 0), dtype=np.int64),
         }
 
     def numeric_names(self) -> list[str]:
@@ -109,14 +127,15 @@ class TableEncoder(Encoder):
                 names.append(column.name)
             elif isinstance(column, DateColumn):
                 names += [f"{column.name} ({part})" for part, _, _ in column.parts]
-            if not isinstance(column, CategoricalColumn) and column.has_missing:
+            if isinstance(column, NumericColumn | DateColumn) and column.has_missing:
                 names.append(f"{column.name} (missing)")
         return names
 
     def input_sizes(self) -> dict[str, Any]:
-        """Return what backbones need to size themselves."""
-        cardinalities = [column.cardinality for column in self.columns if isinstance(column, CategoricalColumn)]
-        return {"num_numeric": len(self.numeric_names()), "cardinalities": cardinalities}
+        """Return what backbones need to size themselves; with histories also their layout, as :mod:`graftwork.nn.fields` reads it."""
+        plain = [column for column in self.columns if isinstance(column, CategoricalColumn)]
+        sizes = {"num_numeric": len(self.numeric_names()), "cardinalities": [column.cardinality for column in plain]}
+        return sizes | _layout(plain, [column for column in self.columns if isinstance(column, HistoryColumn)])
 
     def state(self) -> dict[str, Any]:
         """Return the JSON state."""
@@ -125,4 +144,25 @@ class TableEncoder(Encoder):
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> TableEncoder:
         """Restore from :meth:`state`."""
-        return cls([_TYPES[column["type"]].from_state(column) for column in state["columns"]])
+        columns: list[Column] = [
+            _TYPES[column["type"]].from_state(column) for column in state["columns"] if column["type"] != "history"
+        ]
+        items = {column.name: column for column in columns if isinstance(column, CategoricalColumn)}
+        histories = [column for column in state["columns"] if column["type"] == "history"]
+        return cls([*columns, *(HistoryColumn.from_state(column, items[column["item"]]) for column in histories)])
+
+
+def _layout(plain: Sequence[CategoricalColumn], histories: Sequence[HistoryColumn]) -> dict[str, Any]:
+    """Return the input sizes that histories add or change, empty without any."""
+    if not histories:
+        return {}
+    cardinalities = [column.cardinality for column in plain]
+    vocabularies = list(range(len(plain)))
+    sequences: dict[str, list[int]] = {}
+    query = [column.name for column in plain].index(histories[0].item.name)
+    for column in histories:
+        start = len(cardinalities)
+        cardinalities += [column.item.cardinality] * column.length
+        vocabularies += [query] * column.length
+        sequences[column.name] = [start, len(cardinalities)]
+    return {"cardinalities": cardinalities, "vocabularies": vocabularies, "sequences": sequences, "query": query}

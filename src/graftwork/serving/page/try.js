@@ -26,6 +26,8 @@ function tableField(input) {
     if (!input.levels.length) control.value = "";
   } else if (input.type === "date") {
     control = make("input", { id, type: "date", value: input.typical });
+  } else if (input.type === "history") {
+    control = make("input", { id, type: "text", placeholder: `ids of ${input.item}, the most recent last` });
   } else {
     control = make("input", { id, type: "number", step: "any", value: input.typical, placeholder: "missing" });
   }

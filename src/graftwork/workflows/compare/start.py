@@ -35,6 +35,7 @@ def compare(
     text: str | None = None,
     group: str | None = None,
     categories: str | Sequence[str] | None = None,
+    histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
     out: str | Path | None = None,
@@ -58,11 +59,12 @@ def compare(
         seeds: Seeds of every plan, at least 1; three or more are needed to assert anything.
         steps: Steps of each training; 500 if no ``time_limit`` is given either. With steps the comparison repeats exactly.
         time_limit: ``"30s"`` or seconds for each training, in place of ``steps``.
-        targets: Columns to predict; see :func:`graftwork.fit` for this and the next six.
+        targets: Columns to predict; see :func:`graftwork.fit` for this and the next seven.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.
         categories: Columns whose numbers are names (ids, codes).
+        histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds.
         image_size: Side of the encoded pictures.
         out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
@@ -94,6 +96,7 @@ def compare(
         text=text,
         group=group,
         categories=categories,
+        histories=histories,
         task_kinds=task_kinds,
         image_size=image_size,
         time_limit=time_limit,

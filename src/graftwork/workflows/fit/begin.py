@@ -159,11 +159,14 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     default = type(settings)()
     words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
     for key, value in settings.to_json().items():
-        if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "overrides") or value == default.to_json()[key]:
+        if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "histories", "overrides"):
+            continue
+        if value == default.to_json()[key]:
             continue
         unit = {"time_limit": "s", "max_latency": "ms"}.get(key, "")
         text = ",".join(value) if isinstance(value, list) else f"{value:g}{unit}" if unit else str(value)
         words += [f"--{key.replace('_', '-')}", text]
     words += [word for name, kind in settings.task_kinds.items() for word in ("--task-kind", f"{name}={kind}")]
+    words += [word for name, item in settings.histories.items() for word in ("--history", f"{name}={item}")]
     words += [word for name, value in settings.overrides.items() for word in ("--set", f"{name}={value}")]
     return shlex.join(words)

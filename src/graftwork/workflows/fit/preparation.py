@@ -48,6 +48,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
             text=settings.text,
             group=settings.group,
             categories=settings.categories,
+            histories=dict(settings.histories) or None,
             task_kinds=dict(settings.task_kinds) or None,
             image_size=settings.image_size,
             seed=settings.seed,

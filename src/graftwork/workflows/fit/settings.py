@@ -35,6 +35,8 @@ class FitSettings:
     text: str | None = None
     group: str | None = None
     categories: tuple[str, ...] | None = None
+    histories: Mapping[str, str] = field(default_factory=dict)
+    """``{history column: item column}``."""
     task_kinds: Mapping[str, str] = field(default_factory=dict)
     image_size: int | None = None
     time_limit: float | None = None
@@ -84,6 +86,7 @@ class FitSettings:
         *,
         targets: str | Sequence[str] | None = None,
         categories: str | Sequence[str] | None = None,
+        histories: Mapping[str, str] | None = None,
         task_kinds: Mapping[str, str] | None = None,
         time_limit: float | str | None = None,
         steps: int | None = None,
@@ -104,6 +107,7 @@ class FitSettings:
             source=source,
             targets=_names(targets),
             categories=_names(categories),
+            histories=dict(histories or {}),
             task_kinds=dict(task_kinds or {}),
             time_limit=limit,
             steps=steps,

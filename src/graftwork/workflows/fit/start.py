@@ -31,6 +31,7 @@ def fit(
     text: str | None = None,
     group: str | None = None,
     categories: str | Sequence[str] | None = None,
+    histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
     out: str | Path | None = None,
@@ -56,11 +57,12 @@ def fit(
     Args:
         source: A table (path or DataFrame), a folder of pictures, a ``suite.yaml``, a :class:`~graftwork.data.suite.Suite`, or the
             name of an embedded suite; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
-        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.ingest.open_suite` for this and the next six.
+        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.ingest.open_suite` for this and the next seven.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.
         categories: Columns whose numbers are names (ids, codes).
+        histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
         image_size: Side of the encoded pictures.
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
@@ -98,6 +100,7 @@ def fit(
         text=text,
         group=group,
         categories=categories,
+        histories=histories,
         task_kinds=task_kinds,
         image_size=image_size,
         time_limit=time_limit,
