@@ -92,7 +92,10 @@ def test_mixing() -> None:
     assert mixing_probabilities([900, 100], 2).tolist() == pytest.approx([0.75, 0.25])
     assert parse_mixing("temperature") == 2.0
     assert parse_mixing("temperature", 5) == 5.0
-    with pytest.raises(ConfigError, match="one of proportional, uniform, balanced, round-robin, temperature.*got 'unifrom'. Did you mean 'uniform'"):
+    with pytest.raises(
+        ConfigError,
+        match="one of proportional, uniform, balanced, round-robin, temperature.*got 'unifrom'. Did you mean 'uniform'",
+    ):
         parse_mixing("unifrom")
     for wrong in (0.5, float("nan"), True):
         with pytest.raises(ConfigError, match="at least 1"):

@@ -33,7 +33,11 @@ def test_a_misspelt_key_gets_its_nearest_match() -> None:
         ("warmup_steps", -1, "warmup_steps must be an integer of at least 0"),
         ("grad_clip", "big", "grad_clip must be a number of at least 0; got 'big'"),
         ("ema_decay", 1.0, r"ema_decay must be a number in \[0, 1\); got 1.0"),
-        ("mixing", "often", "mixing must be one of proportional, uniform, balanced, round-robin, or a temperature of at least 1; got 'often'"),
+        (
+            "mixing",
+            "often",
+            "mixing must be one of proportional, uniform, balanced, round-robin, or a temperature of at least 1; got 'often'",
+        ),
         ("augment", "cutmix", "augment must be one of none, flip, shift, flip\\+shift; got 'cutmix'"),
         ("robust_regression", 1, "robust_regression must be true or false; got 1"),
         ("evaluations", -1, "evaluations must be an integer of at least 0"),
