@@ -79,7 +79,7 @@ class Visit:
 
     def wait(self, condition: str, argument: Any = None) -> None:
         """Wait for a JavaScript expression; the page's own security policy rules out playwright's ``wait_for_function``."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while not self.page.evaluate(f"(argument) => Boolean({condition})", argument):
             assert time.monotonic() < end, f"never became true: {condition}"
             self.page.wait_for_timeout(50)

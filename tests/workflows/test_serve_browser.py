@@ -73,7 +73,7 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         started.append((server, thread, engine))
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not server.started:
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -104,7 +104,7 @@ class Visit:
 
     def wait(self, condition: str) -> None:
         """Wait for a JavaScript expression; the page's own security policy rules out playwright's ``wait_for_function``."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while not self.page.evaluate(f"() => Boolean({condition})"):
             assert time.monotonic() < end, f"never became true: {condition}"
             self.page.wait_for_timeout(50)
