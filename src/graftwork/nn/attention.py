@@ -62,8 +62,11 @@ class SelfAttention(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Return the attended states, ``[B, L, width]``."""
         batch, length, width = states.shape
-        projected = self.project(states).view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
-        query, key, value = projected[0], projected[1], projected[2]
+        # Chunks, not indices: the gradient of an index is a whole tensor of zeros, once for each of the three.
+        query, key, value = (
+            part.view(batch, length, self.num_heads, width // self.num_heads).transpose(1, 2)
+            for part in self.project(states).chunk(3, dim=-1)
+        )
         if self.rotary:
             query, key = rotate_positions(query), rotate_positions(key)
         dropout = self.dropout if self.training else 0.0

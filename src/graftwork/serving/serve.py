@@ -77,7 +77,9 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket, before the model is loaded: a port that is taken is the commonest fault."""
     if not 0 <= port <= 65_535:
         raise ConfigError(f"The port must be from 0 (a free one) to 65535; got {port}.")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol left open asyncio does not switch Nagle's algorithm off, and every answer waits 40 ms for an acknowledgement.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

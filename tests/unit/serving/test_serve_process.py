@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import run_builder
+import uvicorn
 
 import graftwork as gw
 from graftwork.cli.main import main
@@ -132,3 +134,11 @@ def test_the_verb_takes_limits_and_the_token_from_the_environment(folder: Path) 
     finally:
         process.kill()
         process.communicate()
+
+
+def test_answers_do_not_wait_for_acknowledgements(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Asyncio switches Nagle's algorithm off for sockets that say that they speak TCP, and for those alone."""
+    listening: list[socket.socket] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: listening.extend(sockets))
+    gw.serve(folder, port=0)
+    assert [each.proto for each in listening] == [socket.IPPROTO_TCP]
