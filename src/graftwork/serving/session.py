@@ -121,10 +121,12 @@ class OnnxModel:
             DataError: If an input that the graph needs is missing or has the wrong shape or type.
         """
         key = tuple(tasks)
-        if key not in self._calls:  # asking a session for its inputs takes as long as a small model
+        call = self._calls.get(key)
+        if call is None:  # asking a session for its inputs takes as long as a small model
             session = self.session(key)
-            self._calls[key] = (session, tuple(item.name for item in session.get_inputs()), [self.outputs[task] for task in key])
-        session, needed, outputs = self._calls[key]
+            call = (session, tuple(item.name for item in session.get_inputs()), [self.outputs[task] for task in key])
+            self._calls[key] = call
+        session, needed, outputs = call
         try:
             values = session.run(outputs, {name: inputs[name] for name in needed})
         except KeyError as error:
