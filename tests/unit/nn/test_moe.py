@@ -236,3 +236,15 @@ def test_errors() -> None:
     module.keep_experts([0, 1, 2])
     with pytest.raises(ConfigError, match="have all their experts"):
         module.add_task()
+
+
+@pytest.mark.parametrize(("num_tokens", "top_k"), [(0, 2), (1, 3), (50, 1), (50, 2)])
+def test_without_gradients_the_same_numbers_come_without_a_copy(num_tokens: int, top_k: int) -> None:
+    torch.manual_seed(0)
+    module, tokens = MoELayer(8, 12, 6, top_k).eval(), torch.randn(num_tokens, 8)
+    expected = module(tokens).detach()
+    for quiet in (torch.no_grad, torch.inference_mode):
+        with quiet():
+            assert torch.equal(module(tokens), expected)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert module(tokens).shape == expected.shape
