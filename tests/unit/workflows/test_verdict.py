@@ -99,7 +99,7 @@ def test_separate_wins() -> None:
     verdict = result["verdict"]
     assert (verdict["choice"], verdict["reference"], verdict["strength"]) == ("separate", "separate", "asserts")
     assert verdict["sentences"][0].startswith(
-        "Train them separately: `separate`. The best other plan, `shared`, changes the result by -3"
+        "Train them separately: `separate`. The best other plan by validation, `shared`, changes the result by -3"
     )
     assert labels(result, "shared") == {"topic": "worse", "price": "worse"}
     assert "Training together (`shared`) hurts `topic` (-3" in verdict["sentences"][1]

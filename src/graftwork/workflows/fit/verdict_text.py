@@ -124,11 +124,11 @@ def headline(
         other, changes = quote(rival or ""), format_interval(interval)
         advice = f"Train them separately: {chosen}" if num_tasks > 1 else f"Use {chosen}"
         if label == "worse":
-            return "asserts", f"{advice}. The best other plan, {other}, changes the result by {changes}{mean}."
+            return "asserts", f"{advice}. The best other plan by validation, {other}, changes the result by {changes}{mean}."
         if label == "leans worse":
             return (
                 "leans",
-                f"{advice}, as far as these data can tell. The best other plan, {other}, changes the result by {changes}{mean}.",
+                f"{advice}, as far as these data can tell. The best other plan by validation, {other}, changes the result by {changes}{mean}.",
             )
         if label == "no difference":
             return (
