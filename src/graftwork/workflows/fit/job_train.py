@@ -25,10 +25,16 @@ __all__ = ["load_job_checkpoint", "run_train"]
 
 
 def _save(learner: Learner, folder: Path) -> None:
-    name = f"checkpoint-{learner.step}"
+    """Write a checkpoint of the learner as it is now, and let the pointer name it.
+
+    Two saves at one step need not be equal: a timed checkpoint may fall between the last step and its validation, which decides which
+    weights are kept. So every save gets a folder of its own, and none is skipped because one of this step is there.
+    """
     pointer = folder / "checkpoint.json"
-    if pointer.exists() and read_json(pointer).get("folder") == name:
-        return
+    current = Path(read_json(pointer).get("folder", "")).name if pointer.exists() else ""
+    name = f"checkpoint-{learner.step}"
+    if name == current:
+        name += "-again"
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir(parents=True, exist_ok=True)
     learner.save(folder / name)
@@ -78,6 +84,7 @@ def run_train(job: Mapping[str, Any], run: RunFolder, control: JobControl) -> di
     if cut and control.stop == "keep":
         _save(learner, folder)
         return {"status": "stopped", "steps": learner.step}
+    # From here on the learner does not change: what is scored, stored and later exported is one state.
     scores, _ = score_rows(learner, suite, suite.splits["val"])
     wanted = [split for split in job.get("predict", ()) if len(suite.splits.get(split, ()))]
     if wanted:
