@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smoke", action="store_true", help="smallest sizes, in seconds: shows that everything runs, gives no evidence"
     )
+    parser.add_argument(
+        "--mark",
+        action="store_true",
+        help="with --smoke: note in the evidence that it is stale if the smoke numbers no longer come out",
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; fewer than the recipe asks for give no evidence")
     parser.add_argument("--resume", action="store_true", help="take up a stopped run; finished jobs are not repeated")
     parser.add_argument("--out", metavar="FILE", help="where to write the evidence (default: the package's results folder)")
@@ -43,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.stale == bool(arguments.slug):
         raise ConfigError("Name one system, or give --stale to run all whose evidence is stale.")
+    if arguments.mark and not arguments.smoke:
+        raise ConfigError("--mark compares smoke numbers; give it together with --smoke.")
     if arguments.stale and (arguments.out or arguments.work):
         raise ConfigError("--out and --work name places for one system; leave them out with --stale.")
     from graftwork.workflows.reproduce import reproduce, stale_cards
@@ -66,6 +73,11 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"\nStopped. Finished jobs are kept: graftwork reproduce {slug} --resume goes on.", file=sys.stderr)
             return 130
         print_reproduction(done)
+        if done.changed and arguments.mark:
+            from graftwork.evaluation.evidence import mark_stale
+
+            mark_stale(done.card, done.changed)
+            print(f"Marked as stale: {done.card.evidence_file}")
     return 0
 
 
@@ -110,6 +122,12 @@ def print_reproduction(done: Reproduction) -> None:
         print(f"note: {note}")
     if done.evidence is None:
         print(f"No verdict: {'; '.join(done.notes)}.")
+        if done.changed:
+            print(
+                "The evidence is stale, since smoke numbers no longer come out: shared code computes something else than it did then."
+            )
+            for line in done.changed[:10]:
+                print(f"  {line}")
     else:
         print(f"Verdict: {done.verdict.word}. Evidence: {done.path}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +47,15 @@ def bytes_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
     for text in texts:
         digest.update(text.encode() + b"\0")
     for file in files:
-        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        digest.update(file.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
 def syntax_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
-    """Return the SHA-256 over texts (white space collapsed) and the syntax trees of Python files without their docstrings.
+    """Return the SHA-256 over texts (white space collapsed) and the syntax trees of Python files, without docstrings and module paths.
+
+    Where a module of this package stands says nothing about what it does: names imported from the package count, the modules that
+    they come from do not, and neither do the order of imports and the names of the files. Of a component path only the name counts.
 
     Raises:
         SyntaxError: If a file is not Python.
@@ -63,8 +67,31 @@ def syntax_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
         digest.update(" ".join(text.split()).encode() + b"\0")
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        digest.update(file.name.encode() + b"\0" + "".join(_canonical(tree)).encode() + b"\0")
+        imported = " ".join(sorted(set(_imported_names(tree))))
+        digest.update(imported.encode() + b"\0" + "".join(_canonical(tree)).encode() + b"\0")
     return digest.hexdigest()
+
+
+_COMPONENT_PATH = re.compile(r"\bgraftwork(?:\.\w+)+:(?=\w)")
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    """Yield what the module imports: bare names from this package, full paths from others."""
+    import ast
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.name.rpartition(".")[2] if _is_own(alias.name) else alias.name
+                yield f"{name} as {alias.asname}"
+        elif isinstance(node, ast.ImportFrom):
+            origin = "" if _is_own(node.module or "") else f"{node.module}."
+            for alias in node.names:
+                yield f"{origin}{alias.name} as {alias.asname}"
+
+
+def _is_own(module: str) -> bool:
+    return module.partition(".")[0] == "graftwork"
 
 
 def _canonical(node: ast.AST) -> Iterator[str]:
@@ -73,8 +100,8 @@ def _canonical(node: ast.AST) -> Iterator[str]:
 
     yield f"({type(node).__name__}"
     for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            value = _without_strings(value)
+        if isinstance(value, list) and name in ("body", "orelse", "finalbody"):
+            value = _statements(value)
         if value is None or value == [] or name in ("kind", "type_comment"):
             continue
         yield f" {name}="
@@ -82,18 +109,20 @@ def _canonical(node: ast.AST) -> Iterator[str]:
             if isinstance(item, ast.AST):
                 yield from _canonical(item)
             else:
-                yield repr(item)
+                yield repr(_COMPONENT_PATH.sub("graftwork:", item) if isinstance(item, str) else item)
     yield ")"
 
 
-def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
-    # a bare string is a docstring, of a definition or of the field above it: it does nothing
+def _statements(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Leave out bare strings (docstrings, of a definition or of the field above), imports, and blocks for type checkers only."""
     import ast
 
     return [
         statement
         for statement in body
-        if not (
+        if not isinstance(statement, ast.Import | ast.ImportFrom)
+        and not (isinstance(statement, ast.If) and ast.unparse(statement.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"))
+        and not (
             isinstance(statement, ast.Expr)
             and isinstance(statement.value, ast.Constant)
             and isinstance(statement.value.value, str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -67,6 +68,7 @@ class ArmContext:
         self.work = work
         self.shared = shared
         self._counts: dict[str, int] = {}
+        self._loss_sum, self._loss_steps = 0.0, 0
         self._handed_out: dict[str, int] = {}
         self.used: set[str] = set()
         self.reports: dict[str, Any] = {}
@@ -105,7 +107,18 @@ class ArmContext:
         """Return a callback for :class:`graftwork.training.loop.Trainer` that counts real steps and samples. Use it in every training."""
         from graftwork.evaluation.budget_callback import BudgetCallback
 
-        return BudgetCallback(self.count)
+        return BudgetCallback(self.count, self.add_loss)
+
+    def add_loss(self, total: float, steps: int) -> None:
+        """Add the losses of some training steps, each the mean over tasks; :attr:`training_loss` is their mean."""
+        self._loss_sum += total
+        self._loss_steps += steps
+
+    @property
+    def training_loss(self) -> float | None:
+        """Mean loss of all training steps that a budget callback saw; None if there were none, or it is not finite."""
+        mean = self._loss_sum / self._loss_steps if self._loss_steps else math.nan
+        return mean if math.isfinite(mean) else None
 
     def require_access(self, part: str, what: str = "") -> None:
         """Stand before data that is no suite: pass if the arm declared ``part``, fail otherwise.
@@ -179,6 +192,7 @@ class ArmContext:
             self.count(counter, amount)
         for fingerprint, num_labels in record["labels"].items():
             self.hand_out(fingerprint, num_labels)
+        self.add_loss(*record["losses"])
         return folder
 
     def seed_globals(self, name: str) -> None:
@@ -187,12 +201,16 @@ class ArmContext:
             self.seeds.set_global(name)
 
     def _build_once(self, folder: Path, build: Callable[[Path], None]) -> None:
-        before = self._counts, self._handed_out, self.used
-        self._counts, self._handed_out, self.used = {}, {}, set()
+        def note() -> dict[str, Any]:
+            losses = [self._loss_sum, self._loss_steps] if math.isfinite(self._loss_sum) else [0.0, 0]
+            return {"counts": self._counts, "labels": self._handed_out, "used": sorted(self.used), "losses": losses}
+
+        before = self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps
+        self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps = {}, {}, set(), 0.0, 0
         try:
-            _fill_folder(folder, build, lambda: {"counts": self._counts, "labels": self._handed_out, "used": sorted(self.used)})
+            _fill_folder(folder, build, note)
         finally:
-            self._counts, self._handed_out, self.used = before
+            self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps = before
 
 
 @contextlib.contextmanager

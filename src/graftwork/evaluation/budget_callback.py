@@ -1,4 +1,4 @@
-"""Counts real optimiser steps and samples for the budget guard."""
+"""Counts real optimiser steps and samples for the budget guard, and sums the training loss."""
 
 from __future__ import annotations
 
@@ -21,16 +21,27 @@ class BudgetCallback(Callback):
 
     Args:
         count: Called with a counter's name and an amount, usually :meth:`graftwork.evaluation.arm_context.ArmContext.count`.
+        add_loss: Called with a sum of losses and the number of steps behind it, at the end of every slice of training.
     """
 
-    def __init__(self, count: Callable[[str, int], None]) -> None:
-        self._count = count
+    def __init__(self, count: Callable[[str, int], None], add_loss: Callable[[float, int], None] | None = None) -> None:
+        self._count, self._add_loss = count, add_loss
+        self._losses: Tensor | None = None
+        self._loss_steps = 0
         self._spent = {"steps": 0, "samples": 0}
 
     def on_step(self, trainer: Trainer, batch: Batch, losses: Tensor) -> None:
-        """Count one step and the rows of its batch."""
+        """Count one step and the rows of its batch; the loss is summed without waiting for its value."""
+        self._losses = losses.mean() if self._losses is None else self._losses + losses.mean()
+        self._loss_steps += 1
         self._add("steps", 1)
         self._add("samples", len(batch))
+
+    def on_end(self, trainer: Trainer) -> None:
+        """Hand over what the slice added to the training loss."""
+        if self._add_loss is not None and self._losses is not None:
+            self._add_loss(float(self._losses), self._loss_steps)
+        self._losses, self._loss_steps = None, 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was counted so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.evaluation.experiment import Recipe
 from graftwork.evaluation.verdict import Verdict
 
-__all__ = ["FORMAT", "build_evidence", "code_state", "package_versions", "write_evidence"]
+__all__ = ["FORMAT", "build_evidence", "code_state", "mark_stale", "package_versions", "write_evidence"]
 
 FORMAT = "graftwork-evidence-1"
 
@@ -55,6 +55,7 @@ def build_evidence(
     budgets: Mapping[int, Mapping[str, Mapping[str, int]]],
     seconds: Mapping[int, Mapping[str, float]],
     reports: Mapping[int, Mapping[str, Mapping[str, Any]]],
+    smoke: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the evidence of one full run.
 
@@ -66,6 +67,7 @@ def build_evidence(
         budgets: ``{seed: {arm: {counter: value}}}``, checked already.
         seconds: ``{seed: {arm: wall seconds}}``.
         reports: ``{seed: {arm: reports of the guards}}``.
+        smoke: Numbers of the smoke run of the same code (see :func:`graftwork.evaluation.smoke_numbers.smoke_record`).
     """
     commit, dirty = code_state()
     return {
@@ -84,6 +86,7 @@ def build_evidence(
         "equal_budget": [{"counters": list(item.counters), "arms": list(item.arms)} for item in recipe.equal_budget],
         "reports": _by_arm(recipe, reports),
         "seconds": sum(sum(by_arm.values()) for by_arm in seconds.values()),
+        "smoke": dict(smoke),
         "notes": list(recipe.notes),
         "versions": package_versions(),
         "machine": {"cores": _num_cores(), "platform": platform.system(), "processor": platform.machine()},
@@ -107,6 +110,18 @@ def write_evidence(evidence: Mapping[str, Any], path: Path) -> None:
         raise StorageError(
             f"The evidence was not stored: {error} The measurements are kept; add --resume to use them again."
         ) from error
+
+
+def mark_stale(card: Card, changed: Sequence[str]) -> None:
+    """Note in a card's evidence that its smoke numbers no longer come out; the verdict is ``stale`` until it is measured again.
+
+    Args:
+        card: A card with evidence.
+        changed: What :func:`graftwork.evaluation.smoke_numbers.changed_numbers` found; the first ten are kept.
+    """
+    evidence = dict(card.evidence or {})
+    evidence["smoke"] = {**evidence["smoke"], "changed": list(changed)[:10]}
+    write_evidence(evidence, card.evidence_file)
 
 
 def _by_arm(recipe: Recipe, values: Mapping[int, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

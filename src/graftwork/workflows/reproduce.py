@@ -20,6 +20,7 @@ from graftwork.core.files import cache_folder, check_writable_folder, read_json,
 from graftwork.evaluation.evidence import build_evidence, write_evidence
 from graftwork.evaluation.experiment import Recipe
 from graftwork.evaluation.guards import check_budgets
+from graftwork.evaluation.smoke_numbers import changed_numbers, smoke_record
 from graftwork.evaluation.verdict import Verdict, derive_measurements, judge
 from graftwork.workflows.reproduce_job import Job, JobResult, load_recipe, read_result
 from graftwork.workflows.reproduce_pool import run_jobs
@@ -49,6 +50,8 @@ class Reproduction:
     """Where the evidence was written."""
     notes: tuple[str, ...] = field(default=())
     """Why there is no evidence, where there is none."""
+    changed: tuple[str, ...] = field(default=())
+    """Of a smoke run: its numbers that differ from those in the evidence, in words. If any do, the evidence is stale."""
 
 
 def reproduce(
@@ -113,54 +116,105 @@ def reproduce_card(
     if is_full:
         check_writable_folder(target.parent)
     folder = Path(work) if work is not None else cache_folder("reproduce", card.slug, "smoke" if smoke else "full")
-    processes = _num_workers(recipe, smoke, workers)
-    threads = 1 if processes != 1 else _num_cores()
-    jobs = [
-        Job(recipe=card.recipe, slug=card.slug, arm=arm.name, seed=seed, smoke=smoke, work=str(folder), threads=threads)
-        for seed in chosen
-        for arm in recipe.arms
-    ]
-    fingerprint = card.evidence_hash()
-    with _work_folder(folder, {"evidence_hash": fingerprint, "smoke": smoke}, resume=resume):
-        finished = _run(jobs, processes, on_event or (lambda event: None))
-        if card.evidence_hash() != fingerprint:
-            raise GraftworkError(
-                f"The module or recipe of {card.slug!r} was edited while it ran, so the numbers belong to no code. Run it again."
-            )
-        results = derive_measurements(recipe, _table(jobs, finished, lambda result: result.measurements))
-        counts = _table(jobs, finished, lambda result: result.counts)
-        check_budgets(recipe, counts)
-        verdict = judge(recipe, results)
-        seconds = _table(jobs, finished, lambda result: result.seconds)
-        total = round(sum(result.seconds for result in finished.values()), 3)
-        evidence: dict[str, Any] | None = None
+    listener = on_event or (lambda event: None)
+    run = _measure(card, recipe, chosen, folder, smoke=smoke, resume=resume, workers=workers, on_event=listener)
+    verdict = judge(recipe, run.results)
+    evidence: dict[str, Any] | None = None
+    changed: tuple[str, ...] = ()
+    if is_full:
+        small = _measure(
+            card, recipe, recipe.smoke_seeds, folder / "smoke", smoke=True, resume=resume, on_event=lambda event: None
+        )
+        evidence = build_evidence(
+            card,
+            recipe,
+            verdict,
+            results=run.results,
+            budgets=run.counts,
+            seconds=run.seconds,
+            reports=run.reports,
+            smoke=smoke_record(small.results, small.losses),
+        )
+        write_evidence(evidence, target)
         notes: tuple[str, ...] = ()
-        if is_full:
-            reports = _table(jobs, finished, lambda result: {**result.reports, "used": list(result.used)})
-            evidence = build_evidence(card, recipe, verdict, results=results, budgets=counts, seconds=seconds, reports=reports)
-            write_evidence(evidence, target)
-        elif smoke:
-            notes = ("a smoke run says that everything runs, not that the claim holds",)
-        else:
-            notes = (
-                f"{len(chosen)} of {len(recipe.seeds)} seeds: no evidence is written for fewer seeds than the recipe asks for",
-            )
+    elif smoke:
+        notes = ("a smoke run says that everything runs, not that the claim holds",)
+        changed = _changed_since(card, smoke_record(run.results, run.losses))
+    else:
+        notes = (f"{len(chosen)} of {len(recipe.seeds)} seeds: no evidence is written for fewer seeds than the recipe asks for",)
     return Reproduction(
         card=card,
         recipe=recipe,
         verdict=verdict,
         seeds=chosen,
         smoke=smoke,
-        results=results,
-        seconds=total,
+        results=run.results,
+        seconds=round(sum(sum(by_arm.values()) for by_arm in run.seconds.values()), 3),
         evidence=evidence,
         path=target if evidence else None,
         notes=notes,
+        changed=changed,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the jobs of one run gave: ``{seed: {arm: ...}}``."""
+
+    results: dict[int, dict[str, dict[str, float]]]
+    counts: dict[int, dict[str, dict[str, int]]]
+    seconds: dict[int, dict[str, float]]
+    losses: dict[int, dict[str, float | None]]
+    reports: dict[int, dict[str, dict[str, Any]]]
+
+
+def _measure(
+    card: Card,
+    recipe: Recipe,
+    seeds: tuple[int, ...],
+    folder: Path,
+    *,
+    smoke: bool,
+    resume: bool,
+    on_event: OnEvent,
+    workers: int | None = None,
+) -> _Measured:
+    """Run all arms with some seeds and hold the budgets; see :func:`reproduce` for what may go wrong."""
+    processes = _num_workers(recipe, smoke, workers)
+    threads = 1 if processes != 1 else _num_cores()
+    jobs = [
+        Job(recipe=card.recipe, slug=card.slug, arm=arm.name, seed=seed, smoke=smoke, work=str(folder), threads=threads)
+        for seed in seeds
+        for arm in recipe.arms
+    ]
+    fingerprint = card.evidence_hash()
+    with _work_folder(folder, {"evidence_hash": fingerprint, "smoke": smoke}, resume=resume):
+        finished = _run(jobs, processes, on_event)
+        if card.evidence_hash() != fingerprint:
+            raise GraftworkError(
+                f"The module or recipe of {card.slug!r} was edited while it ran, so the numbers belong to no code. Run it again."
+            )
+        counts = _table(jobs, finished, lambda result: result.counts)
+        check_budgets(recipe, counts)
+        return _Measured(
+            results=derive_measurements(recipe, _table(jobs, finished, lambda result: result.measurements)),
+            counts=counts,
+            seconds=_table(jobs, finished, lambda result: result.seconds),
+            losses=_table(jobs, finished, lambda result: result.training_loss),
+            reports=_table(jobs, finished, lambda result: {**result.reports, "used": list(result.used)}),
+        )
+
+
+def _changed_since(card: Card, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which smoke numbers of the card's evidence no longer come out; nothing if it has none, or is of other code anyway."""
+    stored = (card.evidence or {}).get("smoke", {})
+    if "numbers" not in stored or card.status in ("stale", "no evidence"):
+        return ()
+    return tuple(changed_numbers(stored["numbers"], record["numbers"]))
+
+
 def stale_cards() -> list[Card]:
-    """Return the cards whose evidence belongs to other code or another claim."""
+    """Return the cards whose evidence belongs to other code or another claim, or whose smoke numbers no longer come out."""
     return [card for card in load_cards().values() if card.status == "stale"]
 
 

@@ -56,6 +56,8 @@ class JobResult:
     """Parts of the data that the arm really saw."""
     reports: dict[str, Any]
     seconds: float
+    training_loss: float | None = None
+    """Mean over all training steps of the mean loss of the tasks, where the recipe counts its steps."""
 
 
 def load_recipe(module: str, slug: str) -> Recipe:
@@ -115,6 +117,7 @@ def run_job(job: Job, on_progress: Callable[[float, str], None] | None = None) -
         used=tuple(sorted(context.used)),
         reports=context.reports,
         seconds=round(seconds, 3),
+        training_loss=context.training_loss,
     )
     write_json(job.result_file, asdict(result))
     return result

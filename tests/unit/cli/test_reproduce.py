@@ -63,6 +63,11 @@ def test_smoke_runs_give_no_verdict(toy: None, capsys: pytest.CaptureFixture[str
     assert "not shown" not in text
 
 
+def test_marking_needs_smoke_numbers(toy: None) -> None:
+    with pytest.raises(ConfigError, match="together with --smoke"):
+        call("toy", "--mark")
+
+
 def test_asks_for_one_system_or_stale(toy: None) -> None:
     with pytest.raises(ConfigError, match="Name one system, or give --stale"):
         call()

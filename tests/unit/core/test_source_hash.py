@@ -73,3 +73,58 @@ def test_finds_files_of_modules_without_importing() -> None:
     assert module_file("graftwork.core").name == "__init__.py"
     assert module_file("json.decoder").name == "decoder.py"
     assert not module_file("no_such_package.part").exists()
+
+
+MODULE = """
+from graftwork.nn.moe import MoE
+from graftwork.core.errors import ConfigError
+import torch
+
+PATH = "graftwork.nn.moe:MoE"
+
+def build():
+    from graftwork.nn.lora import LoRA
+    return MoE, LoRA, ConfigError, torch.nn
+"""
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        MODULE.replace("graftwork.nn.moe", "graftwork.nn.experts.layer"),
+        MODULE.replace(
+            "from graftwork.nn.moe import MoE\nfrom graftwork.core.errors import ConfigError",
+            "from graftwork.a import ConfigError, MoE",
+        ),
+        MODULE.replace("import torch\n", "").replace("\nPATH", "import torch\nPATH"),
+        MODULE.replace("    from graftwork.nn.lora import LoRA", "    from graftwork.nn.tuning.lora import LoRA"),
+    ],
+)
+def test_where_a_module_stands_does_not_count(tmp_path: Path, moved: str) -> None:
+    assert hash_of(tmp_path, moved) == hash_of(tmp_path, MODULE)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        MODULE.replace("import MoE", "import SparseMoE as MoE"),
+        MODULE.replace(":MoE", ":SoftMoE"),
+        MODULE.replace("import torch", "import jax as torch"),
+        MODULE.replace("from graftwork.nn.lora", "from peft.lora"),
+    ],
+)
+def test_what_is_imported_counts(tmp_path: Path, other: str) -> None:
+    assert hash_of(tmp_path, other) != hash_of(tmp_path, MODULE)
+
+
+def test_the_name_of_a_file_does_not_count(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text(BASE, encoding="utf-8")
+    assert syntax_hash([], [tmp_path / "a.py"]) == syntax_hash([], [tmp_path / "b.py"])
+    assert bytes_hash([], [tmp_path / "a.py"]) == bytes_hash([], [tmp_path / "b.py"])
+
+
+def test_blocks_for_type_checkers_count_as_their_names_only(tmp_path: Path) -> None:
+    at_run = "from typing import TYPE_CHECKING\nfrom graftwork.a import Suite\nx = 1\n"
+    for_types = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from graftwork.b import Suite\nx = 1\n"
+    assert hash_of(tmp_path, at_run) == hash_of(tmp_path, for_types)

@@ -11,6 +11,7 @@ from graftwork.core.cards import Card
 from graftwork.core.errors import StorageError
 from graftwork.evaluation.evidence import build_evidence, code_state, package_versions, write_evidence
 from graftwork.evaluation.experiment import Access, Arm, EqualBudget, Inequality, Recipe
+from graftwork.evaluation.smoke_numbers import smoke_record
 from graftwork.evaluation.verdict import judge
 
 CARD = Card(
@@ -39,7 +40,10 @@ RESULTS = {seed: {"base": {"score": 1.0 * seed}, "mine": {"score": 2.0 + seed + 
 def make_evidence() -> dict[str, Any]:
     steps = {seed: {"base": {"steps": 5}, "mine": {"steps": 5}} for seed in RECIPE.seeds}
     seconds = {seed: {"base": 1.0, "mine": 2.0} for seed in RECIPE.seeds}
-    return build_evidence(CARD, RECIPE, judge(RECIPE, RESULTS), results=RESULTS, budgets=steps, seconds=seconds, reports={})
+    smoke = smoke_record({0: RESULTS[0]}, {0: {"base": 0.7, "mine": None}})
+    return build_evidence(
+        CARD, RECIPE, judge(RECIPE, RESULTS), results=RESULTS, budgets=steps, seconds=seconds, reports={}, smoke=smoke
+    )
 
 
 def test_evidence_holds_all_numbers() -> None:
@@ -50,6 +54,7 @@ def test_evidence_holds_all_numbers() -> None:
         "mine": {"0": {"score": 2.0}, "1": {"score": 3.1}, "2": {"score": 4.2}},
     }
     assert evidence["seconds"] == 9.0
+    assert evidence["smoke"]["numbers"] == {"0": {"base": {"score": 0.0, "training_loss": 0.7}, "mine": {"score": 2.0}}}
     assert evidence["seeds"] == [0, 1, 2]
     finding = evidence["inequalities"][0]
     assert finding["differences"] == pytest.approx([2.0, 2.1, 2.2])

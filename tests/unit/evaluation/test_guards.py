@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from graftwork.core.errors import AccessError, BudgetError, ConfigError
 from graftwork.core.records import TaskSpec
@@ -246,7 +247,9 @@ def test_callback_counts_real_steps_and_survives_a_checkpoint(tmp_path: Path) ->
     context = make_context(tmp_path)
     callback = context.budget_callback()
     for _ in range(3):
-        callback.on_step(None, range(8), None)  # type: ignore[arg-type]
+        callback.on_step(None, range(8), torch.tensor([1.0, 3.0]))  # type: ignore[arg-type]
+    callback.on_end(None)  # type: ignore[arg-type]
+    assert context.training_loss == pytest.approx(2.0)
     assert {name: context.counts[name] for name in ("steps", "samples")} == {"steps": 3, "samples": 24}
     resumed = make_context(tmp_path)
     resumed.budget_callback().load_state_dict(callback.state_dict())

@@ -13,6 +13,7 @@ import pytest
 
 from graftwork.core.cards import Card
 from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError
+from graftwork.evaluation.evidence import mark_stale
 from graftwork.workflows.reproduce import Reproduction, choose_seeds, reproduce, reproduce_card
 from graftwork.workflows.reproduce_job import load_recipe
 
@@ -88,7 +89,9 @@ def test_full_run_judges_and_writes_evidence(card: Card, tmp_path: Path) -> None
     }
     assert stored["measurements"]["base"]["0"]["sizes.rows"] == 3
     assert [event["kind"] for event in events].count("job") == 6
-    assert log_of(tmp_path) == ["base-0", "mine-0", "base-1", "mine-1", "base-2", "mine-2"]
+    assert log_of(tmp_path)[:6] == ["base-0", "mine-0", "base-1", "mine-1", "base-2", "mine-2"]
+    assert log_of(tmp_path)[6:] == ["base-0", "mine-0"], "then the smoke seed, whose numbers the evidence keeps"
+    assert set(stored["smoke"]["numbers"]["0"]) == {"base", "mine"}
 
 
 def test_failing_claim_is_evidence_too(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +113,26 @@ def test_resume_repeats_nothing_and_changes_nothing(card: Card, tmp_path: Path) 
     assert run(card, tmp_path, resume=True).results == whole
     assert log_of(tmp_path) == ["mine-1"]
     run(card, tmp_path)
-    assert len(log_of(tmp_path)) == 7
+    assert len(log_of(tmp_path)) == 1 + 6 + 2
+
+
+def test_a_smoke_run_says_what_no_longer_comes_out(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(card, tmp_path)
+    stored = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(Card, "evidence_file", tmp_path / "toy.json")
+    fresh = make_card(tmp_path, monkeypatch)
+    assert fresh.status == "holds"
+    assert run(fresh, tmp_path, smoke=True, work=tmp_path / "again").changed == ()
+    # shared code changed: the system's own files are as they were, its numbers are not
+    stored["smoke"]["numbers"]["0"]["mine"]["score"] += 1.0
+    (tmp_path / "toy.json").write_text(json.dumps(stored), encoding="utf-8")
+    fresh = make_card(tmp_path, monkeypatch)
+    done = run(fresh, tmp_path, smoke=True, work=tmp_path / "third")
+    assert [line.split(":")[0] for line in done.changed] == ["seed 0, mine, score"]
+    mark_stale(fresh, done.changed)
+    marked = make_card(tmp_path, monkeypatch)
+    assert marked.status == "stale"
+    assert run(marked, tmp_path, smoke=True, work=tmp_path / "fourth").changed == (), "what is stale is not compared again"
 
 
 def test_worker_processes_give_the_same_numbers(card: Card, tmp_path: Path) -> None:
