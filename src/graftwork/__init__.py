@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from graftwork.core.cards import Card, find_cards, load_cards
     from graftwork.core.records import Component, Plan, TaskSpec
-    from graftwork.data.ingest import open_suite
+    from graftwork.data.reading.ingest import open_suite
     from graftwork.data.suite import Suite
     from graftwork.serving.predict import Predictor
     from graftwork.serving.serve import serve
@@ -42,7 +42,7 @@ _HOMES = {
     "fit": "workflows.fit",
     "load_cards": "core.cards",
     "merge": "workflows.merge",
-    "open_suite": "data.ingest",
+    "open_suite": "data.reading.ingest",
     "reproduce": "workflows.reproduce",
     "serve": "serving.serve",
 }

@@ -17,7 +17,7 @@ from PIL import Image
 
 import graftwork
 from graftwork.core.errors import GraftworkError
-from graftwork.data.ingest import open_suite
+from graftwork.data.reading.ingest import open_suite
 
 ROWS = 40
 

@@ -35,7 +35,7 @@ def _problems(file: str) -> list[str]:
         raise FileFormatError(f"{file} {'is a folder' if path.is_dir() else 'does not exist'}. Give a suite.yaml or a TOML file.")
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
-        from graftwork.data.suite_yaml import validate_suite_yaml
+        from graftwork.data.reading.suite_yaml import validate_suite_yaml
 
         return [str(problem) for problem in validate_suite_yaml(path)] or _metric_problems(path)
     if suffix != ".toml":
@@ -63,7 +63,7 @@ def _problems(file: str) -> list[str]:
 
 
 def _metric_problems(path: Path) -> list[str]:
-    from graftwork.data.suite_yaml import read_suite_yaml
+    from graftwork.data.reading.suite_yaml import read_suite_yaml
     from graftwork.evaluation.metrics import metric_problem
 
     targets = [target for entry in read_suite_yaml(path).datasets for target in entry.targets if target.metric]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from graftwork.core.errors import DataError
 from graftwork.core.files import hash_file
 from graftwork.core.optional import require
-from graftwork.data.assemble import Material, assemble_suite
 from graftwork.data.encoders.columns import as_text
 from graftwork.data.encoders.image import list_images
-from graftwork.data.infer import parse_targets
 from graftwork.data.names import did_you_mean, short_list
-from graftwork.data.readers import check_columns, read_table
+from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.infer import parse_targets
+from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.suite import Suite
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def open_image_folder(
     seed: int,
     name: str,
 ) -> Suite:
-    """Open a folder of pictures; see :func:`graftwork.data.ingest.open_suite` for the arguments.
+    """Open a folder of pictures; see :func:`graftwork.data.reading.ingest.open_suite` for the arguments.
 
     Raises:
         DataError: If there are no pictures, no labels, or the labels name other files.
@@ -49,7 +49,7 @@ def open_image_folder(
         targets = [column for column in columns if column != group]
     requests = parse_targets(targets, columns)
     return assemble_suite(
-        Material(
+        RawSuite(
             name=name,
             frame=frame,
             requests=requests,

@@ -66,7 +66,7 @@ def open_source(source: Any, kind: str) -> RowSource:
 
 
 def _table(path: Path, kind: str, pandas: Any) -> RowSource:
-    from graftwork.data.readers import read_table
+    from graftwork.data.reading.readers import read_table
 
     if path.is_dir():
         raise DataError(f"{path} is a folder, but this run was trained on a {kind}: give a table file (.csv, .parquet, .jsonl).")

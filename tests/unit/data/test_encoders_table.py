@@ -144,15 +144,15 @@ def test_there_are_at_most_fifty_thousand_levels() -> None:
 
 
 def test_fingerprints_of_suites_with_few_levels_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graftwork.data.assemble import Material, assemble_suite
-    from graftwork.data.infer import TargetRequest
+    from graftwork.data.reading.assemble import RawSuite, assemble_suite
+    from graftwork.data.reading.infer import TargetRequest
 
     draw = np.random.default_rng(1)
     frame = pd.DataFrame({"x": draw.normal(size=2000), "user": skewed(2000, 240), "y": draw.normal(size=2000)})
     wide = frame.assign(user=skewed(2000, 420))
 
     def fingerprint(table: pd.DataFrame) -> str:
-        return assemble_suite(Material(name="log", frame=table, requests=[TargetRequest("y", ("y",))])).fingerprint()
+        return assemble_suite(RawSuite(name="log", frame=table, requests=[TargetRequest("y", ("y",))])).fingerprint()
 
     now, now_wide = fingerprint(frame), fingerprint(wide)
     monkeypatch.setattr(

@@ -55,7 +55,7 @@ def test_toml_of_the_plan_guide_is_a_plan() -> None:
 
 
 def test_suite_file_of_the_data_guide_has_no_fault(tmp_path: Path) -> None:
-    from graftwork.data.suite_yaml import validate_suite_yaml
+    from graftwork.data.reading.suite_yaml import validate_suite_yaml
 
     text = (DOCS / "data-formats.md").read_text(encoding="utf-8")
     path = tmp_path / "suite.yaml"

@@ -15,7 +15,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.names import short_list
-from graftwork.data.sniff import describe_content
+from graftwork.data.reading.sniff import describe_content
 
 __all__ = ["IMAGE_ENDINGS", "ImageEncoder", "list_images"]
 

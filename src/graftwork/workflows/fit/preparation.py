@@ -36,7 +36,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
     if is_stored_suite(run.suite):
         suite = load_suite(run.suite)
     else:
-        from graftwork.data.ingest import open_suite
+        from graftwork.data.reading.ingest import open_suite
         from graftwork.evaluation.metrics import check_metrics
 
         if data is None and settings.source == "<data>":

@@ -37,7 +37,7 @@ class FitSession:
     Args:
         run: The run folder, created or opened, locked.
         settings: What the user asked for.
-        data: A DataFrame, a Suite or whatever else :func:`graftwork.data.ingest.open_suite` takes; None reads ``settings.source``.
+        data: A DataFrame, a Suite or whatever else :func:`graftwork.data.reading.ingest.open_suite` takes; None reads ``settings.source``.
     """
 
     def __init__(self, run: RunFolder, settings: FitSettings, data: Any = None) -> None:

@@ -57,7 +57,7 @@ def fit(
     Args:
         source: A table (path or DataFrame), a folder of pictures, a ``suite.yaml``, a :class:`~graftwork.data.suite.Suite`, or the
             name of an embedded suite; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
-        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.ingest.open_suite` for this and the next seven.
+        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.reading.ingest.open_suite` for this and the next seven.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.

@@ -12,8 +12,8 @@ import pytest
 
 from graftwork.core.errors import CheckpointError, DataError
 from graftwork.core.records import Component, Plan, TaskSpec
-from graftwork.data.assemble import Material, assemble_suite
-from graftwork.data.infer import TargetRequest
+from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.infer import TargetRequest
 from graftwork.data.suite import Suite
 from graftwork.domains.tabular.lightgbm import LightGBMLearner, design_matrix
 from graftwork.domains.tabular.trees_onnx import _round_down, flatten_trees
@@ -208,7 +208,7 @@ def test_users_of_a_log_are_told_apart_and_exported(tmp_path: Path) -> None:
     effect = generator.choice([-3.0, 3.0], 500)[user]
     frame = pd.DataFrame({"user": [f"user {code}" for code in user], "x": generator.normal(size=12_000)})
     frame["y"] = effect + frame["x"] + 0.1 * generator.normal(size=12_000)
-    suite = assemble_suite(Material(name="log", frame=frame, requests=[TargetRequest("y", ("y",))]))
+    suite = assemble_suite(RawSuite(name="log", frame=frame, requests=[TargetRequest("y", ("y",))]))
     assert suite.input_sizes["cardinalities"] == [501]
     learner = learner_of(suite, tmp_path, learning_rate=0.3)
     learner.train(25)

@@ -20,7 +20,7 @@ TABLE_FORMATS = {
     ".ndjson": "jsonl",
     ".json": "json",
 }
-"""File name ending -> format that :func:`graftwork.data.readers.read_table` reads."""
+"""File name ending -> format that :func:`graftwork.data.reading.readers.read_table` reads."""
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"PAR1", "a Parquet file"),

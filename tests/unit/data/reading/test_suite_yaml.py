@@ -11,8 +11,8 @@ from PIL import Image
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.data.encoders import encoder_from_state
-from graftwork.data.ingest import open_suite
-from graftwork.data.suite_yaml import read_suite_yaml, validate_suite_yaml
+from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.suite_yaml import read_suite_yaml, validate_suite_yaml
 
 GOOD = """\
 name: shop
@@ -262,7 +262,7 @@ def test_errors_name_the_data_set(folder: Path) -> None:
 
 def test_validating_imports_no_heavy_package(folder: Path) -> None:
     code = (
-        "import sys; from graftwork.data.suite_yaml import validate_suite_yaml as check;"
+        "import sys; from graftwork.data.reading.suite_yaml import validate_suite_yaml as check;"
         f"print(len(check({str(folder / 'suite.yaml')!r})), sorted({{'torch', 'pandas', 'numpy', 'pyarrow', 'PIL'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.data.encoders import encoder_from_state
-from graftwork.data.ingest import open_suite
+from graftwork.data.reading.ingest import open_suite
 from graftwork.data.store import save_suite
 from graftwork.data.suites import EMBEDDED, load_embedded
 

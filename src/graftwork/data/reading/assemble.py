@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
 from graftwork.core.records import Modality
-from graftwork.data.checks import check_features, duplicate_note, group_notes, label_notes
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.columns import as_text, text_codes
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
-from graftwork.data.histories import history_notes
-from graftwork.data.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.names import check_names
+from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.reading.histories import history_notes
+from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.splits import split_rows
 from graftwork.data.suite import Suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Material", "assemble_suite", "default_image_size"]
+__all__ = ["RawSuite", "assemble_suite", "default_image_size"]
 
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
@@ -35,7 +35,7 @@ _MAX_PICTURE_BYTES = 1_500_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class RawSuite:
     """What a suite is made of, before anything is inferred."""
 
     name: str
@@ -65,30 +65,30 @@ class Material:
     seed: int = 0
 
 
-def assemble_suite(material: Material) -> Suite:
+def assemble_suite(raw_suite: RawSuite) -> Suite:
     """Infer tasks, check, split, encode.
 
     Raises:
         DataError: If targets, features, groups or pictures cannot be used; see the modules that do each step.
     """
-    frame = material.frame
-    items = tuple(set(material.histories.values()))
-    if material.categories or items:
-        frame = _with_levels(frame, [*material.categories, *items])
-    if material.group is not None:
-        check_names([material.group], frame.columns, what="--group", where="the table")
-    tasks = infer_tasks(frame, material.requests, material.task_kinds)
+    frame = raw_suite.frame
+    items = tuple(set(raw_suite.histories.values()))
+    if raw_suite.categories or items:
+        frame = _with_levels(frame, [*raw_suite.categories, *items])
+    if raw_suite.group is not None:
+        check_names([raw_suite.group], frame.columns, what="--group", where="the table")
+    tasks = infer_tasks(frame, raw_suite.requests, raw_suite.task_kinds)
     targets = {task.spec.name: task.target for task in tasks}
-    groups, notes = _groups(frame, material.group)
-    used = {column for task in tasks for column in task.spec.columns} | {material.group, *material.histories}
-    candidates = [name for name in (frame.columns if material.features is None else material.features) if name not in used]
-    notes = [*(_reason(task) for task in tasks), *material.notes, *notes, *label_notes(tasks, len(frame))]
-    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=material.domain, seed=material.seed)
-    labels = [str(label) for label in material.labels] or [f"row {row + 1}" for row in range(len(frame))]
-    raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **material.raw}
+    groups, notes = _groups(frame, raw_suite.group)
+    used = {column for task in tasks for column in task.spec.columns} | {raw_suite.group, *raw_suite.histories}
+    candidates = [name for name in (frame.columns if raw_suite.features is None else raw_suite.features) if name not in used]
+    notes = [*(_reason(task) for task in tasks), *raw_suite.notes, *notes, *label_notes(tasks, len(frame))]
+    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
+    labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
+    raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **raw_suite.raw}
     encoder: Encoder
-    if material.modality == "table":
-        report = check_features(frame, candidates, tasks, keep=items, seed=material.seed)
+    if raw_suite.modality == "table":
+        report = check_features(frame, candidates, tasks, keep=items, seed=raw_suite.seed)
         if not set(items) <= set(report.features):
             raise DataError(
                 f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the histories out, or that target."
@@ -99,40 +99,40 @@ def assemble_suite(material: Material) -> Suite:
                 + " ".join(report.notes)
                 + " Add columns to learn from."
             )
-        notes += [*duplicate_note(frame), *report.notes, *group_notes(frame, report.features, material.group)]
-        notes += history_notes(frame, material.histories)
-        encoder = TableEncoder.fit(frame, report.features, rows=splits["train"], histories=material.histories)
+        notes += [*duplicate_note(frame), *report.notes, *group_notes(frame, report.features, raw_suite.group)]
+        notes += history_notes(frame, raw_suite.histories)
+        encoder = TableEncoder.fit(frame, report.features, rows=splits["train"], histories=raw_suite.histories)
         inputs = encoder.transform(frame)
         if frame.shape[0] * frame.shape[1] <= _MAX_RAW_CELLS:
             raw["frame"] = {name: _raw_column(frame[name]) for name in frame.columns}
-    elif material.modality == "text":
-        check_names(material.text, frame.columns, what="--text", where="the table")
-        texts = join_texts(frame, material.text)
-        notes += [*_text_notes(texts), *duplicate_note(frame), *group_notes(frame, candidates, material.group)]
-        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=material.text)
+    elif raw_suite.modality == "text":
+        check_names(raw_suite.text, frame.columns, what="--text", where="the table")
+        texts = join_texts(frame, raw_suite.text)
+        notes += [*_text_notes(texts), *duplicate_note(frame), *group_notes(frame, candidates, raw_suite.group)]
+        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
         inputs = encoder.transform(texts)
         raw["text"] = texts
     else:
-        size = default_image_size(material.images) if material.image_size is None else material.image_size
-        notes += group_notes(frame, candidates, material.group)
+        size = default_image_size(raw_suite.images) if raw_suite.image_size is None else raw_suite.image_size
+        notes += group_notes(frame, candidates, raw_suite.group)
         encoder = ImageEncoder(size)
-        inputs = encoder.transform(material.images)
+        inputs = encoder.transform(raw_suite.images)
         notes += _same_picture_note(inputs["image"])
     return Suite.of_arrays(
-        name=material.name,
-        modality=material.modality,
+        name=raw_suite.name,
+        modality=raw_suite.modality,
         tasks=tuple(task.spec for task in tasks),
         inputs=inputs,
         targets=targets,
         splits=splits,
         groups=groups,
-        domain=material.domain,
-        domains=tuple(material.domains),
+        domain=raw_suite.domain,
+        domains=tuple(raw_suite.domains),
         encoder=encoder.state(),
         input_sizes=encoder.input_sizes(),
         raw=raw,
         notes=tuple(notes),
-        sources=dict(material.sources),
+        sources=dict(raw_suite.sources),
     )
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
-from graftwork.data.suite_schema import Problem, check_document, load_nodes
+from graftwork.data.reading.suite_schema import Problem, check_document, load_nodes
 
 __all__ = ["DatasetEntry", "Problem", "SuiteFile", "TargetEntry", "read_suite_yaml", "validate_suite_yaml"]
 

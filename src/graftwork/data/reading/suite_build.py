@@ -12,14 +12,14 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import hash_file
 from graftwork.core.optional import require
 from graftwork.core.records import Modality
-from graftwork.data.assemble import Material, assemble_suite
-from graftwork.data.histories import check_histories
 from graftwork.data.image_folder import label_pictures
-from graftwork.data.infer import TargetRequest
 from graftwork.data.names import check_names, short_list
-from graftwork.data.readers import read_table
+from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.histories import check_histories
+from graftwork.data.reading.infer import TargetRequest
+from graftwork.data.reading.readers import read_table
+from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
 from graftwork.data.suite import Suite
-from graftwork.data.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def build_suite(file: SuiteFile) -> Suite:
     grouped = any(entry.group is not None for entry in file.datasets)
     features = [name for name in map(str, table.columns) if name not in hidden]
     suite = assemble_suite(
-        Material(
+        RawSuite(
             name=file.name,
             frame=table,
             requests=requests,

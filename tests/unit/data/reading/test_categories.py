@@ -14,8 +14,8 @@ from graftwork.cli import compare, fit
 from graftwork.cli.run_flags import shared_settings
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.data.encoders import encoder_from_state
-from graftwork.data.ingest import open_suite
-from graftwork.data.suite_yaml import validate_suite_yaml
+from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.suite_yaml import validate_suite_yaml
 
 ROWS = 400
 

@@ -19,9 +19,9 @@ from graftwork.data.encoders import encoder_from_state
 from graftwork.data.encoders.columns import CategoricalColumn
 from graftwork.data.encoders.history import HistoryColumn, history_codes, history_ids
 from graftwork.data.encoders.table import TableEncoder
-from graftwork.data.ingest import open_suite
+from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.suite_yaml import validate_suite_yaml
 from graftwork.data.store import load_suite, save_suite
-from graftwork.data.suite_yaml import validate_suite_yaml
 from graftwork.methods.sharing.dtrn import DTRN
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.scratch import scratch_backbone

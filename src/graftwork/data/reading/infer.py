@@ -14,8 +14,8 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskKind, TaskSpec
 from graftwork.data.encoders.columns import as_text, text_codes, to_numbers
 from graftwork.data.names import check_names, did_you_mean, short_list
-from graftwork.data.scales import looks_like_scale_name, positive_word, word_order
-from graftwork.data.target_arrays import class_target, label_sets, multilabel_target, number_target, set_vocabulary
+from graftwork.data.reading.scales import looks_like_scale_name, positive_word, word_order
+from graftwork.data.reading.target_arrays import class_target, label_sets, multilabel_target, number_target, set_vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from graftwork.data.checks import check_features, duplicate_note, group_notes, label_notes
-from graftwork.data.infer import InferredTask, infer_tasks, parse_targets
-from graftwork.data.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
+from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.reading.infer import InferredTask, infer_tasks, parse_targets
+from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 
 RNG = np.random.default_rng(0)
 N = 400

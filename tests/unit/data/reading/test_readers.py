@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from graftwork.core.errors import FileFormatError
-from graftwork.data.header import guess_delimiter, read_header
 from graftwork.data.names import check_names, nearest_name, short_list
-from graftwork.data.readers import check_columns, read_table
-from graftwork.data.sniff import describe_content
+from graftwork.data.reading.header import guess_delimiter, read_header
+from graftwork.data.reading.readers import check_columns, read_table
+from graftwork.data.reading.sniff import describe_content
 
 FRAME = pd.DataFrame({"a": [1, 2, 3], "b": ["x", None, "zé"], "c": [0.5, float("nan"), -1.0]})
 

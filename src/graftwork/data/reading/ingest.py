@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import DataError, FileFormatError
 from graftwork.core.files import hash_bytes, hash_file
-from graftwork.data.assemble import Material, assemble_suite
-from graftwork.data.histories import check_histories
-from graftwork.data.infer import parse_targets
 from graftwork.data.names import check_names, did_you_mean, short_list
-from graftwork.data.readers import check_columns, read_table
-from graftwork.data.sniff import TABLE_FORMATS
+from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.histories import check_histories
+from graftwork.data.reading.infer import parse_targets
+from graftwork.data.reading.readers import check_columns, read_table
+from graftwork.data.reading.sniff import TABLE_FORMATS
 from graftwork.data.store import is_stored_suite, load_suite
 from graftwork.data.suite import Suite
 
@@ -88,7 +88,7 @@ def open_suite(
             f"a suite.yaml, or one of the embedded suites: {', '.join(EMBEDDED)}."
         )
     if path.suffix.lower() in (".yaml", ".yml"):
-        from graftwork.data.suite_build import open_suite_yaml
+        from graftwork.data.reading.suite_build import open_suite_yaml
 
         _refuse(path.name, targets=targets, **described)
         return open_suite_yaml(path, seed=seed, name=name)
@@ -176,7 +176,7 @@ def _open_frame(
         )
     roles = {column: "a target" for request in requests for column in request.columns} | ({group: "the group"} if group else {})
     return assemble_suite(
-        Material(
+        RawSuite(
             name=name,
             frame=frame,
             requests=requests,

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.optional import require
-from graftwork.data.header import guess_delimiter
 from graftwork.data.names import short_list
-from graftwork.data.sniff import check_encoding, check_table_file
+from graftwork.data.reading.header import guess_delimiter
+from graftwork.data.reading.sniff import check_encoding, check_table_file
 
 if TYPE_CHECKING:
     import pandas as pd

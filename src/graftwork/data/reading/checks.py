@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders.columns import as_text, text_codes, to_numbers
 from graftwork.data.encoders.table import column_type
-from graftwork.data.infer import InferredTask
-from graftwork.data.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.names import short_list
+from graftwork.data.reading.infer import InferredTask
+from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.suite import labelled_rows
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from graftwork.core.errors import FileFormatError
-from graftwork.data.header import read_header
 from graftwork.data.names import did_you_mean, short_list
-from graftwork.data.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
+from graftwork.data.reading.header import read_header
+from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
 
 __all__ = ["Problem", "check_document", "load_nodes"]
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.data.encoders.columns import as_text
-from graftwork.data.infer import InferredTask, TargetRequest, infer_task, infer_tasks, parse_kind, parse_targets
-from graftwork.data.scales import looks_like_scale_name, positive_word, word_order
+from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_task, infer_tasks, parse_kind, parse_targets
+from graftwork.data.reading.scales import looks_like_scale_name, positive_word, word_order
 
 
 def infer(values: object, name: str = "y", kind: str = "", **more: object) -> InferredTask:
