@@ -27,10 +27,10 @@ from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.table import TableEncoder
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.catalog import build_backbone
 from graftwork.serving.predict import Predictor
-from graftwork.training.export import export_onnx
 
 __all__ = ["main", "run"]
 

@@ -31,11 +31,11 @@ from benchmarks._rows import Row, as_rows
 from benchmarks._timing import take_turns
 from benchmarks.prediction import TASKS, make_run, make_table
 from graftwork.data.encoders import Encoder
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.separate import Separate
 from graftwork.nn.backbones.catalog import build_backbone
 from graftwork.serving.costs import graph_costs
 from graftwork.serving.predict import Predictor
-from graftwork.training.export import export_onnx
 
 __all__ = ["load", "rows", "server"]
 

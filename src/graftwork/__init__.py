@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from graftwork.claims.reproduction import reproduce
     from graftwork.core.cards import Card, find_cards, load_cards
     from graftwork.core.records import Component, Plan, TaskSpec
     from graftwork.data.reading.ingest import open_suite
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from graftwork.workflows.estimator import MultiTaskEstimator
     from graftwork.workflows.fit import FitRun, fit
     from graftwork.workflows.merge import merge
-    from graftwork.workflows.reproduce import reproduce
 
 _HOMES = {
     "Card": "core.cards",
@@ -43,7 +43,7 @@ _HOMES = {
     "load_cards": "core.cards",
     "merge": "workflows.merge",
     "open_suite": "data.reading.ingest",
-    "reproduce": "workflows.reproduce",
+    "reproduce": "claims.reproduction",
     "serve": "serving.serve",
 }
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from graftwork.claims.experiment import Recipe
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.records import Component
-from graftwork.evaluation.experiment import Recipe
 from graftwork.workflows.seam_source import SEAMS
 
 BUILT = [card for card in load_cards().values() if card.is_built]

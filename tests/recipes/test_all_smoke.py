@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from graftwork.claims.reproduction import reproduce_card
+from graftwork.claims.smoke_numbers import processor_kind
 from graftwork.core.cards import Card, load_cards
-from graftwork.evaluation.smoke_numbers import processor_kind
-from graftwork.workflows.reproduce import reproduce_card
 
 BUILT = [card for card in load_cards().values() if card.recipe]
 

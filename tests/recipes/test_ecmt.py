@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from graftwork.claims.experiment import ArmContext
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.experiment import ArmContext
 from graftwork.interfaces.controllable import Configuration
 from graftwork.methods.sharing.ecmt import ECMT
 from graftwork.recipes.sharing.ecmt import (

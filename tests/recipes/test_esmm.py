@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from graftwork.claims.experiment import ArmContext
 from graftwork.core.batch import Batch
 from graftwork.core.records import TaskSpec
 from graftwork.data.suites.click_log import click_log
-from graftwork.evaluation.experiment import ArmContext
 from graftwork.interfaces.objective import ObjectiveInputs
 from graftwork.methods.sharing.esmm import ESMM
 from graftwork.recipes.sharing.esmm import RECIPE, Reweighted, derive, run_arm

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from graftwork.evaluation.experiment import ArmContext
+from graftwork.claims.experiment import ArmContext
 from graftwork.recipes.sharing.mod_moe import RECIPE, derive, run_arm
 
 

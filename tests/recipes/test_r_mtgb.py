@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftwork.evaluation.experiment import ArmContext
+from graftwork.claims.experiment import ArmContext
 from graftwork.recipes.sharing.r_mtgb import ARMS, RECIPE, _mean_rmse, _trials, run_arm
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from graftwork.evaluation.experiment import ArmContext
+from graftwork.claims.experiment import ArmContext
 from graftwork.recipes.optimization.rep_mtl import ARMS, METRICS, RECIPE, STYLES, derive, run_arm
 
 

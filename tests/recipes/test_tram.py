@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from graftwork.claims.experiment import ArmContext
 from graftwork.core.errors import AccessError
-from graftwork.evaluation.experiment import ArmContext
 from graftwork.recipes.optimization.tram import ARMS, GRIDS, RECIPE, STYLES, _fine_tuning_world, _pretraining_world, run_arm
 
 

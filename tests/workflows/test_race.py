@@ -270,7 +270,7 @@ def test_a_lost_model_is_exported_again(tmp_path: Path) -> None:
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
-    from graftwork.workflows.fit.run_folder import RunFolder
+    from graftwork.workflows.runs.run_folder import RunFolder
 
     race(tmp_path / "run", dry_run=True)
     holder = RunFolder(tmp_path / "run")

@@ -14,9 +14,9 @@ import pytest
 from graftwork.core.errors import MissingDependencyError, StorageError
 from graftwork.core.optional import has
 from graftwork.workflows.compare import CompareRun, compare
-from graftwork.workflows.fit.jobs import make_job
-from graftwork.workflows.fit.pool import make_pool
-from graftwork.workflows.fit.ray_worker import RemoteExecutor, pack_folders, unpack_folders
+from graftwork.workflows.runs.jobs import make_job
+from graftwork.workflows.runs.pool import make_pool
+from graftwork.workflows.runs.ray_worker import RemoteExecutor, pack_folders, unpack_folders
 
 from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graftwork.workflows.reproduce import Reproduction
+    from graftwork.claims.reproduction import Reproduction
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--mark compares smoke numbers; give it together with --smoke.")
     if arguments.stale and (arguments.out or arguments.work):
         raise ConfigError("--out and --work name places for one system; leave them out with --stale.")
-    from graftwork.workflows.reproduce import reproduce, stale_cards
+    from graftwork.claims.reproduction import reproduce, stale_cards
 
     slugs = [card.slug for card in stale_cards()] if arguments.stale else [arguments.slug]
     if not slugs:
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             return 130
         print_reproduction(done)
         if done.changed and arguments.mark:
-            from graftwork.evaluation.evidence import mark_stale
+            from graftwork.claims.evidence import mark_stale
 
             mark_stale(done.card, done.changed)
             print(f"Marked as stale: {done.card.evidence_file}")

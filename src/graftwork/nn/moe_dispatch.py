@@ -88,7 +88,7 @@ class TracedDispatch:
     """A :class:`Dispatch` for exported graphs: lists with one entry per expert, whose row counts are known only when the graph runs.
 
     No shape is read from anything whose length depends on the routing: the exporter folds shapes that are equal for all example rows
-    (:func:`graftwork.training.onnx_graph.fold_batch_free_shapes`), as that of an expert that none of them chooses would be.
+    (:func:`graftwork.export.onnx_graph.fold_batch_free_shapes`), as that of an expert that none of them chooses would be.
     """
 
     places: list[Tensor]

@@ -64,7 +64,7 @@ def graph_costs(path: str | Path, outputs: Mapping[str, str]) -> GraphCosts | No
         return None
     import onnx
 
-    from graftwork.training.onnx_graph import live_nodes
+    from graftwork.export.onnx_graph import live_nodes
 
     model = onnx.load(str(path))
     counted = [node for node in model.graph.node if node.op_type in _COUNTED]

@@ -95,7 +95,7 @@ class OnnxModel:
     def _cut(self, tasks: Sequence[str]) -> Any:
         import onnx
 
-        from graftwork.training.onnx_graph import keep_outputs
+        from graftwork.export.onnx_graph import keep_outputs
 
         model = onnx.load(str(self.path))
         keep_outputs(model, [self.outputs[task] for task in tasks])

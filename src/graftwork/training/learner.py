@@ -20,6 +20,7 @@ from graftwork.core.errors import CheckpointError, ConfigError
 from graftwork.core.records import Ledger
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, inputs_to_torch
+from graftwork.export.model_folder import write_model
 from graftwork.interfaces.learner import Array, Learner, LearnerContext
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.tasks.decode import decode_output
@@ -28,7 +29,6 @@ from graftwork.training.assembly import assemble, default_settings, prepare_inpu
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.config import TrainConfig
 from graftwork.training.costs import CostMeter, held_for_backward, inference_costs
-from graftwork.training.deploy import write_model
 from graftwork.training.feature_store import cached_features
 from graftwork.training.loop import Trainer
 from graftwork.training.selection import BestWeights

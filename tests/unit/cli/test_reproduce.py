@@ -12,7 +12,7 @@ from graftwork.core.cards import Card
 from graftwork.core.errors import ConfigError
 
 RECIPE = """
-from graftwork.evaluation.experiment import Arm, Inequality, Recipe
+from graftwork.claims.experiment import Arm, Inequality, Recipe
 
 RECIPE = Recipe(
     slug="toy",
@@ -35,7 +35,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(
         slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe="toy_cli_recipe"
     )
-    monkeypatch.setattr("graftwork.workflows.reproduce.load_cards", lambda: {"toy": card})
+    monkeypatch.setattr("graftwork.claims.reproduction.load_cards", lambda: {"toy": card})
 
 
 def call(*words: str) -> int:
@@ -86,6 +86,6 @@ def test_ctrl_c_says_how_to_go_on(toy: None, monkeypatch: pytest.MonkeyPatch, ca
     def stop(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graftwork.workflows.reproduce.run_jobs", stop)
+    monkeypatch.setattr("graftwork.claims.reproduction.run_jobs", stop)
     assert call("toy") == 130
     assert "graftwork reproduce toy --resume goes on" in capsys.readouterr().err

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders.table import TableEncoder
+from graftwork.export.onnx_model import export_onnx
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.training.export import export_onnx
 
 if str(Path(__file__).parent) not in sys.path:  # for run_builder
     sys.path.insert(0, str(Path(__file__).parent))

@@ -15,11 +15,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.probes import flops_per_sample
+from graftwork.export.onnx_model import export_onnx
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.methods.sharing.m3vit import M3ViT
 from graftwork.serving.costs import graph_costs
 from graftwork.serving.session import OnnxModel
-from graftwork.training.export import export_onnx
 
 TASKS = (TaskSpec(name="a", kind="regression", size=2), TaskSpec(name="b", kind="multiclass", size=3))
 

@@ -13,10 +13,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.m3vit import M3ViT
 from graftwork.serving.app import create_app
 from graftwork.serving.engine import Engine
-from graftwork.training.export import export_onnx
 
 
 def test_a_task_of_a_mixture_of_experts_is_charged_for_its_experts_alone(tmp_path: Path) -> None:

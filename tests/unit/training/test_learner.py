@@ -15,8 +15,8 @@ from graftwork.data.suite import Suite
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.training.assembly import ComposedModel, FeatureInput
-from graftwork.training.deploy import load_model
 from graftwork.training.learner import NeuralLearner
+from graftwork.training.model_loading import load_model
 
 SUITE = small_suite()
 FROZEN = Component("graftwork.methods.tuning.frozen:Frozen")

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.digit_family import DRAWINGS, digit_family
-from graftwork.evaluation.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.interfaces.merger import Merger
 from graftwork.methods.merging.averaging import AveragingMerger
 from graftwork.methods.merging.driver import merge_arrays

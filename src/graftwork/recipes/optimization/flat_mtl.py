@@ -24,9 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftwork.data.loader import BatchStream
-from graftwork.data.suites.multidigits import PLACES, multidigits
-from graftwork.evaluation.experiment import (
+from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
@@ -36,7 +34,9 @@ from graftwork.evaluation.experiment import (
     Recipe,
     SeedMeasurements,
 )
-from graftwork.evaluation.guards import GuardedSuite
+from graftwork.claims.guards import GuardedSuite
+from graftwork.data.loader import BatchStream
+from graftwork.data.suites.multidigits import PLACES, multidigits
 from graftwork.evaluation.sharpness import worst_case_losses
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.balancer import Balancer

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.guards import GuardedSuite
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
-from graftwork.evaluation.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
-from graftwork.evaluation.guards import GuardedSuite
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.transform import GradientTransform
 from graftwork.methods.optimization.equal_weights import EqualWeights

@@ -20,11 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftwork.data.loader import BatchStream
-from graftwork.data.suite import Suite
-from graftwork.data.suites.scenes import scene_domains, scenes
-from graftwork.evaluation.delta_m import delta_m
-from graftwork.evaluation.experiment import (
+from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
@@ -34,6 +30,10 @@ from graftwork.evaluation.experiment import (
     Recipe,
     SeedMeasurements,
 )
+from graftwork.data.loader import BatchStream
+from graftwork.data.suite import Suite
+from graftwork.data.suites.scenes import scene_domains, scenes
+from graftwork.evaluation.delta_m import delta_m
 from graftwork.interfaces.balancer import Balancer
 from graftwork.interfaces.objective import Objective
 from graftwork.interfaces.shared_model import SharedModel

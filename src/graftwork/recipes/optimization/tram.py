@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.guards import GuardedSuite
 from graftwork.core.records import TaskSpec
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.digit_family import DRAWINGS, digit_family
-from graftwork.evaluation.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
-from graftwork.evaluation.guards import GuardedSuite
 from graftwork.interfaces.balancer import Balancer
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.methods.optimization.equal_weights import EqualWeights

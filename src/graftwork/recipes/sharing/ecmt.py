@@ -24,12 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from graftwork.core.errors import ConfigError
-from graftwork.core.optional import require
-from graftwork.data.loader import BatchStream
-from graftwork.data.suite import Suite
-from graftwork.data.suites.scenes import scenes
-from graftwork.evaluation.experiment import (
+from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
@@ -39,7 +34,12 @@ from graftwork.evaluation.experiment import (
     Recipe,
     SeedMeasurements,
 )
-from graftwork.evaluation.guards import GuardedSuite
+from graftwork.claims.guards import GuardedSuite
+from graftwork.core.errors import ConfigError
+from graftwork.core.optional import require
+from graftwork.data.loader import BatchStream
+from graftwork.data.suite import Suite
+from graftwork.data.suites.scenes import scenes
 from graftwork.evaluation.hypervolume import hypervolume
 from graftwork.interfaces.controllable import Configuration
 from graftwork.methods.optimization.equal_weights import EqualWeights

@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.click_log import click_log
-from graftwork.evaluation.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.esmm import ESMM

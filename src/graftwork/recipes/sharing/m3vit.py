@@ -24,12 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graftwork.data.loader import BatchStream, inputs_to_torch
-from graftwork.data.suite import Suite
-from graftwork.data.suites.scenes import scenes
-from graftwork.evaluation.affinity import cosines_of_products, layer_products
-from graftwork.evaluation.delta_m import delta_m
-from graftwork.evaluation.experiment import (
+from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
@@ -39,6 +34,11 @@ from graftwork.evaluation.experiment import (
     Recipe,
     SeedMeasurements,
 )
+from graftwork.data.loader import BatchStream, inputs_to_torch
+from graftwork.data.suite import Suite
+from graftwork.data.suites.scenes import scenes
+from graftwork.evaluation.affinity import cosines_of_products, layer_products
+from graftwork.evaluation.delta_m import delta_m
 from graftwork.evaluation.probes import count_parameters, flops_per_sample
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.methods.optimization.equal_weights import EqualWeights

@@ -30,13 +30,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from graftwork.core.records import TaskSpec
-from graftwork.core.seeds import Seeds
-from graftwork.data.loader import BatchStream, inputs_to_torch
-from graftwork.data.suite import Suite
-from graftwork.data.suites.scene_sets import scene_sets
-from graftwork.data.suites.scenes import scenes
-from graftwork.evaluation.experiment import (
+from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
@@ -46,7 +40,13 @@ from graftwork.evaluation.experiment import (
     Recipe,
     SeedMeasurements,
 )
-from graftwork.evaluation.guards import GuardedSuite
+from graftwork.claims.guards import GuardedSuite
+from graftwork.core.records import TaskSpec
+from graftwork.core.seeds import Seeds
+from graftwork.data.loader import BatchStream, inputs_to_torch
+from graftwork.data.suite import Suite
+from graftwork.data.suites.scene_sets import scene_sets
+from graftwork.data.suites.scenes import scenes
 from graftwork.evaluation.probes import count_parameters, flops_per_sample
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.methods.optimization.equal_weights import EqualWeights

@@ -23,13 +23,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from graftwork.core.files import read_json, write_json
-from graftwork.core.records import TaskSpec
-from graftwork.data.loader import BatchStream
-from graftwork.data.suite import Suite
-from graftwork.data.suites.scenes import scenes
-from graftwork.evaluation.delta_m import delta_m
-from graftwork.evaluation.experiment import (
+from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
@@ -39,6 +33,12 @@ from graftwork.evaluation.experiment import (
     Recipe,
     SeedMeasurements,
 )
+from graftwork.core.files import read_json, write_json
+from graftwork.core.records import TaskSpec
+from graftwork.data.loader import BatchStream
+from graftwork.data.suite import Suite
+from graftwork.data.suites.scenes import scenes
+from graftwork.evaluation.delta_m import delta_m
 from graftwork.evaluation.probes import count_parameters
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.methods.optimization.equal_weights import EqualWeights

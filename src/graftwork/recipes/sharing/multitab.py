@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.guards import GuardedSuite
 from graftwork.core.records import Component
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.flights import flights
 from graftwork.data.suites.multitab_bench import multitab_bench
-from graftwork.evaluation.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
-from graftwork.evaluation.guards import GuardedSuite
 from graftwork.evaluation.metrics import default_metric, higher_is_better
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.nn.backbones.scratch import scratch_backbone

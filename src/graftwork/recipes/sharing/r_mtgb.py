@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.data.suite import Suite
 from graftwork.data.suites.outlier_tasks import outlier_tasks
 from graftwork.domains.tabular.r_mtgb_estimator import RMTGBRegressor
-from graftwork.evaluation.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 
 __all__ = ["RECIPE"]
 

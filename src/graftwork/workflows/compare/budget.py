@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graftwork.core.records import Plan
-from graftwork.workflows.fit.schedule import MIN_STEPS, VALIDATIONS, Estimate, Schedule
 from graftwork.workflows.quantities import format_seconds
+from graftwork.workflows.runs.schedule import MIN_STEPS, VALIDATIONS, Estimate, Schedule
 
 __all__ = ["budget_sentence", "make_budget"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftwork.workflows.fit.finished_run import FinishedRun, read_result
+from graftwork.workflows.runs.finished_run import FinishedRun, read_result
 
 __all__ = ["CompareRun", "load_comparison"]
 

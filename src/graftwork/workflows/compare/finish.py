@@ -15,10 +15,10 @@ from graftwork.workflows.compare.budget import budget_sentence
 from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.compare.trainings import Trainings
 from graftwork.workflows.compare.words import leaderboard_sentences
-from graftwork.workflows.fit.auto_groups import suggest_grouping
-from graftwork.workflows.fit.result_parts import final_run, job_ledger, result_head, timing, try_last_steps
-from graftwork.workflows.fit.run_folder import RunFolder, clean_json
-from graftwork.workflows.fit.schedule import Schedule
+from graftwork.workflows.runs.auto_groups import suggest_grouping
+from graftwork.workflows.runs.result_parts import final_run, job_ledger, result_head, timing, try_last_steps
+from graftwork.workflows.runs.run_folder import RunFolder, clean_json
+from graftwork.workflows.runs.schedule import Schedule
 
 __all__ = ["PARETO_COSTS", "RESULT_FORMAT", "finish_comparison", "leaderboard"]
 
@@ -56,7 +56,7 @@ def finish_comparison(
 def _result(
     run: RunFolder, settings: CompareSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, trained: Trainings
 ) -> dict[str, Any]:
-    from graftwork.workflows.fit.verdict import build_verdict
+    from graftwork.evaluation.choice.verdict import build_verdict
 
     ledgers = {name: _mean_ledger(run, name, trained) for name in trained.finals}
     judged = build_verdict(
@@ -122,7 +122,7 @@ def leaderboard(
         plans: Plans by name.
         schedule: Says who was left out and why.
         trained: The trainings.
-        judged: From :func:`graftwork.workflows.fit.verdict.build_verdict` with ``over_plans``.
+        judged: From :func:`graftwork.evaluation.choice.verdict.build_verdict` with ``over_plans``.
 
     Returns:
         ``plan``, ``rank`` (None without scores), ``status`` (``ok``, ``partly`` if some seeds failed, ``diverged``, ``failed``,
@@ -169,8 +169,8 @@ def _failure_words(failures: Sequence[Mapping[str, Any]], partly: bool) -> str:
 
 
 def _pareto(entries: Mapping[str, Any], ledgers: Mapping[str, Ledger], reference: str | None) -> list[dict[str, Any]]:
-    from graftwork.workflows.fit.verdict import pareto_rows
-    from graftwork.workflows.fit.verdict_choice import plan_cost
+    from graftwork.evaluation.choice.selection import plan_cost
+    from graftwork.evaluation.choice.verdict import pareto_rows
 
     scores = {name: ((entry["delta_m"] or {}).get("value")) for name, entry in entries.items()}
     known = {name: float("nan") if value is None else float(value) for name, value in scores.items()}

@@ -12,13 +12,13 @@ from graftwork.workflows.compare.budget import make_budget
 from graftwork.workflows.compare.finish import finish_comparison
 from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.compare.trainings import run_trainings
-from graftwork.workflows.fit.auto_groups import resolve_groupings
-from graftwork.workflows.fit.estimation import estimate_plans
-from graftwork.workflows.fit.interrupts import StopSwitch
-from graftwork.workflows.fit.pool import InlinePool, WorkerPool, make_pool
-from graftwork.workflows.fit.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
-from graftwork.workflows.fit.run_folder import RunFolder
-from graftwork.workflows.fit.schedule import Schedule
+from graftwork.workflows.runs.auto_groups import resolve_groupings
+from graftwork.workflows.runs.estimation import estimate_plans
+from graftwork.workflows.runs.interrupts import StopSwitch
+from graftwork.workflows.runs.pool import InlinePool, WorkerPool, make_pool
+from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.schedule import Schedule
 
 __all__ = ["CompareSession"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graftwork.core.errors import ConfigError
-from graftwork.workflows.fit.auto_groups import MAX_GROUPS
-from graftwork.workflows.fit.pool import Engine
-from graftwork.workflows.fit.settings import FitSettings
+from graftwork.workflows.runs.auto_groups import MAX_GROUPS
+from graftwork.workflows.runs.pool import Engine
+from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["DEFAULT_STEPS", "CompareSettings"]
 

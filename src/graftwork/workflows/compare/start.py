@@ -10,10 +10,10 @@ from graftwork.core.records import Plan
 from graftwork.workflows.compare.compare_run import CompareRun, load_comparison
 from graftwork.workflows.compare.session import CompareSession
 from graftwork.workflows.compare.settings import DEFAULT_STEPS, CompareSettings
-from graftwork.workflows.fit.auto_groups import MAX_GROUPS
-from graftwork.workflows.fit.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
-from graftwork.workflows.fit.pool import Engine
-from graftwork.workflows.fit.run_folder import RunFolder
+from graftwork.workflows.runs.auto_groups import MAX_GROUPS
+from graftwork.workflows.runs.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
+from graftwork.workflows.runs.pool import Engine
+from graftwork.workflows.runs.run_folder import RunFolder
 
 __all__ = ["compare"]
 

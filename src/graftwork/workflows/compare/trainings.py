@@ -8,12 +8,12 @@ from typing import Any
 
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.jobs import Job
-from graftwork.workflows.fit.plan_jobs import JobMaker
-from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.fit.race import announce
-from graftwork.workflows.fit.run_folder import RunFolder
-from graftwork.workflows.fit.schedule import SHARED_FAMILIES, Schedule
+from graftwork.workflows.runs.events import announce
+from graftwork.workflows.runs.jobs import Job
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.schedule import SHARED_FAMILIES, Schedule
 
 __all__ = ["Trainings", "run_trainings"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.core.records import Interval
-from graftwork.workflows.fit.verdict_text import format_interval, join_words, quote
+from graftwork.evaluation.choice.sentences import format_interval, join_words, quote
 
 __all__ = ["leaderboard_sentences"]
 

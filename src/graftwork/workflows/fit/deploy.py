@@ -13,10 +13,10 @@ from graftwork.core.errors import GraftworkError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.records import Lineage
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.plan_jobs import JobMaker
-from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.fit.race import announce
-from graftwork.workflows.fit.run_folder import RunFolder, utc_now
+from graftwork.workflows.runs.events import announce
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
 __all__ = ["deploy_model", "write_card"]
 

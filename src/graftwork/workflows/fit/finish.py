@@ -9,17 +9,17 @@ from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.auto_groups import suggest_grouping
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
-from graftwork.workflows.fit.job_data import read_predictions
-from graftwork.workflows.fit.plan_jobs import JobMaker
-from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
 from graftwork.workflows.fit.race import RaceOutcome
-from graftwork.workflows.fit.result_parts import final_run, job_ledger, result_head, timing, try_last_steps, try_step
-from graftwork.workflows.fit.run_folder import RunFolder, clean_json
-from graftwork.workflows.fit.schedule import Schedule
-from graftwork.workflows.fit.settings import FitSettings
+from graftwork.workflows.runs.auto_groups import suggest_grouping
+from graftwork.workflows.runs.job_data import read_predictions
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.runs.result_parts import final_run, job_ledger, result_head, timing, try_last_steps, try_step
+from graftwork.workflows.runs.run_folder import RunFolder, clean_json
+from graftwork.workflows.runs.schedule import Schedule
+from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["RESULT_FORMAT", "finish_run"]
 
@@ -82,7 +82,7 @@ def finish_run(
 def _verdict(
     run: RunFolder, settings: FitSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, outcome: RaceOutcome
 ) -> dict[str, Any]:
-    from graftwork.workflows.fit.verdict import build_verdict
+    from graftwork.evaluation.choice.verdict import build_verdict
 
     return build_verdict(
         suite,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.finished_run import FinishedRun, read_result
+from graftwork.workflows.runs.finished_run import FinishedRun, read_result
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,14 +13,15 @@ from typing import Any
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.jobs import Job
-from graftwork.workflows.fit.plan_jobs import JobMaker
-from graftwork.workflows.fit.pool import InlinePool, StopRequest, WorkerPool
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
-from graftwork.workflows.fit.run_folder import RunFolder
-from graftwork.workflows.fit.schedule import RUNGS, SHARED_FAMILIES, Schedule
+from graftwork.workflows.runs.events import announce
+from graftwork.workflows.runs.jobs import Job
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.schedule import RUNGS, SHARED_FAMILIES, Schedule
 
-__all__ = ["MAX_CONTROL_TASKS", "Race", "RaceOutcome", "announce"]
+__all__ = ["MAX_CONTROL_TASKS", "Race", "RaceOutcome"]
 
 MAX_CONTROL_TASKS = 8
 Result = Mapping[str, Any]
@@ -251,17 +252,3 @@ class Race:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]
         listed = "".join(f"\n  - {reason}" for reason in reasons)
         return f"No plan survived the first rung, so there is nothing to compare.{listed}\nSee {self._run.path / 'log.jsonl'}."
-
-
-def announce(run: RunFolder, event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-    """Turn what the pool tells into an event of the run."""
-    plan = job.get("plan", {}).get("name", "") if isinstance(job.get("plan"), Mapping) else ""
-    fields = {"job": job["id"], "kind": job.get("kind", ""), "phase": job.get("phase", ""), "plan": plan}
-    fields |= {"seed": job.get("seed", 0), "task": job.get("keep_task"), "until": job.get("until", 0)}
-    if event == "progress":
-        run.emit("progress", log=False, step=details.get("step", 0), **fields)
-    elif event == "start":
-        run.emit("job-start", **fields)
-    else:
-        keys = ("status", "message", "steps", "seconds", "validation", "cut")
-        run.emit("job-end", **fields, **{key: details[key] for key in keys if key in details})

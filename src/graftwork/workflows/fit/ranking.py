@@ -10,8 +10,8 @@ from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.delta_m import relative_change
 from graftwork.evaluation.metrics import default_metric
-from graftwork.workflows.fit.job_data import primary_scores
-from graftwork.workflows.fit.schedule import REFERENCE_FAMILIES, SHARED_FAMILIES
+from graftwork.workflows.runs.job_data import primary_scores
+from graftwork.workflows.runs.schedule import REFERENCE_FAMILIES, SHARED_FAMILIES
 
 __all__ = ["best_of", "control_tasks", "finalists_of", "rung_scores", "survivors_of", "task_changes"]
 

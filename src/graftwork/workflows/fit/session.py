@@ -10,18 +10,18 @@ from graftwork.core.errors import GraftworkError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.auto_groups import resolve_groupings
-from graftwork.workflows.fit.estimation import estimate_plans
 from graftwork.workflows.fit.finish import finish_run
-from graftwork.workflows.fit.interrupts import StopSwitch
-from graftwork.workflows.fit.plan_jobs import JobMaker
-from graftwork.workflows.fit.pool import InlinePool, WorkerPool, make_pool
-from graftwork.workflows.fit.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
 from graftwork.workflows.fit.race import MAX_CONTROL_TASKS, Race
-from graftwork.workflows.fit.run_folder import RunFolder
-from graftwork.workflows.fit.schedule import SHARED_FAMILIES, Estimate, Schedule, make_schedule
-from graftwork.workflows.fit.settings import FitSettings
 from graftwork.workflows.quantities import format_seconds
+from graftwork.workflows.runs.auto_groups import resolve_groupings
+from graftwork.workflows.runs.estimation import estimate_plans
+from graftwork.workflows.runs.interrupts import StopSwitch
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.pool import InlinePool, WorkerPool, make_pool
+from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.schedule import SHARED_FAMILIES, Estimate, Schedule, make_schedule
+from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["FitSession"]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.core.records import Plan
-from graftwork.workflows.fit.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
 from graftwork.workflows.fit.fit_run import FitRun, load_run
-from graftwork.workflows.fit.run_folder import RunFolder
 from graftwork.workflows.fit.session import FitSession
-from graftwork.workflows.fit.settings import FitSettings
 from graftwork.workflows.quantities import parse_seconds
+from graftwork.workflows.runs.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["fit"]
 

@@ -31,8 +31,8 @@ from graftwork.serving.problems import Problem
 from graftwork.serving.reading import TableReader
 from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.fit import fit as run_fit
-from graftwork.workflows.fit.begin import repeat_command
-from graftwork.workflows.fit.settings import FitSettings
+from graftwork.workflows.runs.begin import repeat_command
+from graftwork.workflows.runs.settings import FitSettings
 
 ROWS = 300
 PAST = {"clicked": "item", "bought": "item"}

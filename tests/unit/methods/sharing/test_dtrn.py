@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.dtrn import DTRN, FieldGate
 from graftwork.methods.sharing.mmoe import MMoE
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.tasks.losses import task_loss
-from graftwork.training.export import export_onnx
 
 TASKS = (
     TaskSpec(name="click", kind="binary", size=1),

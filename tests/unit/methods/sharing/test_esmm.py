@@ -13,10 +13,10 @@ from torch import Tensor
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.interfaces.objective import ObjectiveInputs
 from graftwork.methods.sharing.esmm import ESMM, EntireSpace, product_logit
 from graftwork.tasks.losses import task_loss
-from graftwork.training.export import export_onnx
 
 CLICK, BUY, RATE = (TaskSpec(name=name, kind="binary", size=1) for name in ("click", "buy", "rate"))
 PRICE = TaskSpec(name="price", kind="regression", size=2, center=(0.0, 0.0), scale=(1.0, 1.0))

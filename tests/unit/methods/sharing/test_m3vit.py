@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.m3vit import M3ViT
 from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.nn.moe import MoELayer
 from graftwork.nn.moe_losses import squared_variation
 from graftwork.nn.moe_queue import expert_bytes, expert_queues
-from graftwork.training.export import export_onnx
 
 TASKS = (
     TaskSpec(name="kind", kind="multiclass", size=3),

@@ -15,13 +15,13 @@ from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suites.scene_sets import scene_sets
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.mod_moe import ModMoE, kept_experts
 from graftwork.nn.moe import MoEAttention, MoELayer, recording, routed_layers
 from graftwork.nn.moe_losses import expert_usage, mutual_information_loss
 from graftwork.nn.moe_router import Router
 from graftwork.tasks.losses import task_loss
-from graftwork.training.export import export_onnx
 from graftwork.training.loop import TrainConfig, Trainer
 
 TASKS = (

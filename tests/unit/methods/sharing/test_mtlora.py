@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.mtlora import MTLoRA
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.swin import SwinBackbone
 from graftwork.nn.lora import LowRankLinear, fold_layers
 from graftwork.nn.task_lora import TaskLowRankLinear
-from graftwork.training.export import export_onnx
 
 TASKS = [
     TaskSpec(name="depth", kind="dense_regression", size=1, center=(0.0,), scale=(1.0,)),

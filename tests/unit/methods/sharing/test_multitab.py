@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.multitab import MultiTabNet, task_mask
 from graftwork.nn.attention import SelfAttention, rotate_positions
 from graftwork.nn.tokenizer import FeatureTokenizer
-from graftwork.training.export import export_onnx
 
 TASKS = [
     TaskSpec(name="a", kind="binary", size=1),

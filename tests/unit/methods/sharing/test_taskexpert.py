@@ -9,10 +9,10 @@ import torch
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.taskexpert import TaskExpert, even_taps, tapped_maps
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.vit import ViTBackbone
-from graftwork.training.export import export_onnx
 
 TASKS = [
     TaskSpec(name="depth", kind="dense_regression", size=1, center=(0.0,), scale=(1.0,)),

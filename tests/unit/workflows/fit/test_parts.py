@@ -12,16 +12,16 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit import load_run
-from graftwork.workflows.fit.begin import default_out_folder, repeat_command
-from graftwork.workflows.fit.control import JobControl, PauseTraining
-from graftwork.workflows.fit.estimation import broken_limit
 from graftwork.workflows.fit.examples import describe_value, sample_predictions
-from graftwork.workflows.fit.job_data import read_predictions, write_predictions
-from graftwork.workflows.fit.job_estimate import _final_numbers
-from graftwork.workflows.fit.jobs import execute, make_job
-from graftwork.workflows.fit.run_folder import RunFolder, clean_json
-from graftwork.workflows.fit.schedule import Estimate
-from graftwork.workflows.fit.settings import DEFAULT_TIME_LIMIT, FitSettings
+from graftwork.workflows.runs.begin import default_out_folder, repeat_command
+from graftwork.workflows.runs.control import JobControl, PauseTraining
+from graftwork.workflows.runs.estimation import broken_limit
+from graftwork.workflows.runs.job_data import read_predictions, write_predictions
+from graftwork.workflows.runs.job_estimate import _final_numbers
+from graftwork.workflows.runs.jobs import execute, make_job
+from graftwork.workflows.runs.run_folder import RunFolder, clean_json
+from graftwork.workflows.runs.schedule import Estimate
+from graftwork.workflows.runs.settings import DEFAULT_TIME_LIMIT, FitSettings
 
 CLASSES = ("red", "green", "blue")
 TASKS = (

@@ -1,0 +1,74 @@
+"""The deployable model: weights, a description that rebuilds it, and an ONNX graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+
+from graftwork import __version__
+from graftwork.core.files import write_bytes, write_json
+from graftwork.data.loader import inputs_to_torch
+from graftwork.data.suite import Suite
+from graftwork.export.configurations import export_configurations
+from graftwork.export.onnx_model import export_onnx, output_names
+from graftwork.interfaces.controllable import ControllableModel
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.lora import fold_layers
+
+__all__ = ["FORMAT", "write_model"]
+
+FORMAT = "graftwork-model-1"
+EXAMPLE_ROWS = 16
+
+
+def write_model(model: SharedModel, suite: Suite, folder: str | Path, described: Mapping[str, Any], *, stored: bool) -> float:
+    """Write ``model.safetensors``, ``config.json`` and ``model.onnx``; of a controllable model also graphs of its smaller configurations.
+
+    Args:
+        model: Takes the suite's inputs.
+        suite: Gives tasks, encoder, and the rows on which the graph is checked.
+        folder: Made if absent.
+        described: ``plan``, ``seed``, ``step`` and ``backbone``, for the description.
+        stored: Whether ``model`` has a backbone in front of a model of stored features.
+
+    Returns:
+        The largest difference between the graph and PyTorch (see :func:`graftwork.export.onnx_model.export_onnx`).
+
+    Raises:
+        GraftworkError: If the graph cannot be made or computes something else.
+        StorageError: If the folder cannot be written.
+    """
+    folder = Path(folder)
+    model.eval()
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)[:EXAMPLE_ROWS]
+    deployed: SharedModel = copy.deepcopy(model)
+    if isinstance(deployed, ControllableModel):
+        deployed = deployed.slice(deployed.full)  # whatever it is set to now, the graph is that of the full network
+    fold_layers(deployed)  # the graph has the base's structure and speed; the saved weights keep adapters apart
+    examples = inputs_to_torch(suite.inputs, rows)
+    difference = export_onnx(deployed, suite.tasks, examples, folder / "model.onnx")
+    if isinstance(model, ControllableModel):
+        export_configurations(model, suite.tasks, examples, folder)
+    config = {
+        "format": FORMAT,
+        "version": __version__,
+        "name": suite.name,
+        "modality": suite.modality,
+        **described,
+        "stored_features": stored,
+        "tasks": [task.to_json() for task in suite.tasks],
+        "inputs": {name: {"dtype": str(array.dtype), "shape": list(array.shape[1:])} for name, array in suite.inputs.items()},
+        "outputs": output_names(suite.task_names, list(suite.inputs)),
+        "input_sizes": dict(suite.input_sizes),
+        "encoder": dict(suite.encoder),
+        "onnx_difference": difference,
+    }
+    write_json(folder / "config.json", config)
+    return difference

@@ -1,0 +1,109 @@
+"""Groupings of tasks: suggested by measured affinities, and filled into plans that ask for ``groups = "auto"``.
+
+Such a plan is resolved once a run, before anything is estimated or trained: a short training with one trunk for all tasks on four fifths of the
+training rows, affinities read on the last fifth. No validation and no test row is seen, and the plan record names its groups from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from graftwork.core.records import Component, Plan
+from graftwork.data.suite import Suite
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.runs.events import announce
+from graftwork.workflows.runs.run_folder import RunFolder
+
+__all__ = ["GROUPING_STEPS", "MAX_GROUPS", "needs_grouping", "resolve_groupings", "suggest_grouping"]
+
+MAX_GROUPS = 3
+"""Most groups of a suggestion."""
+GROUPING_STEPS = 200
+"""Steps of the short training if the user gave no number of steps; with one, three tenths of it."""
+_ONLY_A_HINT = (
+    "Whole trainings were in favour of separate models, and they count for more than this short look: take the groups as what to try first, "
+    "with `--plans +grouped`, if tasks are to share a model at all."
+)
+_TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
+
+
+def suggest_grouping(
+    affinity: Mapping[str, Any] | None, max_groups: int = MAX_GROUPS, *, separate_is_chosen: bool = False
+) -> dict[str, Any] | None:
+    """Return the best grouping with confidence and ``advice`` in words; None without affinities of at least two tasks.
+
+    Args:
+        affinity: Pairwise gains with intervals.
+        max_groups: Most groups.
+        separate_is_chosen: Whether whole trainings were in favour of separate models; the advice then says what its groups are worth.
+    """
+    if not affinity or len(affinity["tasks"]) < 2:
+        return None
+    from graftwork.evaluation.grouping import advise_grouping, group_tasks
+
+    found = group_tasks(affinity, max_groups)
+    advice = advise_grouping(found)
+    if separate_is_chosen and any(len(group) > 1 for group in found["groups"]):
+        advice.insert(0, _ONLY_A_HINT)
+    return {**found, "advice": advice}
+
+
+def needs_grouping(plan: Plan) -> bool:
+    """Return whether a plan leaves its groups to the workflow."""
+    return plan.sharing.settings.get("groups") == "auto"
+
+
+def resolve_groupings(
+    run: RunFolder,
+    suite: Suite,
+    plans: Sequence[Plan],
+    maker: JobMaker,
+    pool: WorkerPool | InlinePool,
+    stop: Callable[[], StopRequest | None],
+    steps: int | None,
+) -> tuple[list[Plan], dict[str, str], dict[str, Any] | None]:
+    """Return the plans with groups in place of ``"auto"``.
+
+    Args:
+        run: The run; finished measurements in it are not made again.
+        suite: The suite.
+        plans: All plans.
+        maker: Makes the job.
+        pool: Runs it.
+        stop: Asked several times a second.
+        steps: Steps of a full training, if the user fixed them.
+
+    Returns:
+        The plans; the reasons of those that could not be resolved, by name; and what was measured last (``affinity``, ``gradients``,
+        ``grouping``, ``steps``, ``seconds``), or None.
+    """
+    waiting = [plan for plan in plans if needs_grouping(plan)]
+    if not waiting:
+        return list(plans), {}, None
+    until = GROUPING_STEPS if steps is None else max(4, round(0.3 * steps))
+    jobs = {plan.name: maker.grouping(replace(plan, sharing=_TRUNK), suite.task_names, until) for plan in waiting}
+    run.emit("phase", phase="grouping", jobs=len(jobs), plans=list(jobs))
+    answers = pool.run(list(jobs.values()), listener=lambda *told: announce(run, *told), stop=stop)
+    groups, reasons, measured = {}, {}, None
+    for plan in waiting:
+        answer = answers.get(jobs[plan.name]["id"], {"status": "stopped", "message": "stopped"})
+        if answer["status"] != "ok":
+            reasons[plan.name] = f"its groups could not be measured: {answer['message']}"
+            continue
+        settings = dict(plan.sharing.settings)
+        found = suggest_grouping(answer["affinity"], int(settings.pop("max_groups", None) or MAX_GROUPS))
+        groups[plan.name] = replace(
+            plan,
+            sharing=Component(plan.sharing.path, {**settings, "groups": found["groups"] if found else [list(suite.task_names)]}),
+        )
+        measured = {
+            "affinity": answer["affinity"],
+            "gradients": answer.get("gradients"),
+            "grouping": found,
+            "steps": answer["steps"],
+            "seconds": answer["seconds"],
+        }
+    return [groups.get(plan.name, plan) for plan in plans], reasons, measured

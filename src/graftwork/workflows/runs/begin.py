@@ -1,0 +1,172 @@
+"""How a run of any verb begins or goes on: its folder, the settings that hold, what may fail before anything is trained, the command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
+from graftwork.core.records import Plan
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.settings import FitSettings
+
+__all__ = ["begun_run", "default_out_folder", "is_finished", "repeat_command", "resumed_settings", "source_name", "split_plans"]
+
+SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
+
+
+@contextmanager
+def begun_run(
+    run: RunFolder,
+    given: SomeSettings,
+    resumed: Callable[[RunFolder], SomeSettings],
+    *,
+    verb: str,
+    resume: bool,
+    command: str | None,
+    extra: Sequence[Plan],
+) -> Iterator[SomeSettings]:
+    """Begin a run, or open the one in the folder; yield the settings that hold, and release the folder at the end.
+
+    Args:
+        run: The run folder, neither created nor opened.
+        given: Settings of this call.
+        resumed: Returns the settings of an opened run, with what this call may change.
+        verb: Verb of this call.
+        resume: Whether a run in the folder may go on.
+        command: The command that the report shows; made from the settings by default.
+        extra: Plans that were handed in as records.
+
+    Raises:
+        ConfigError: If the folder holds a run that is not to go on, or that of another verb, or ``resumed`` refuses.
+    """
+    is_new = not run.exists()
+    if not is_new:
+        if not resume:
+            raise ConfigError(
+                f"{run.path} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
+            )
+        _check_verb(run, verb)
+        run.open()
+        settings = resumed(run)
+    else:
+        settings = given
+        facts: dict[str, Any] = {} if verb == "fit" else {"verb": verb}
+        run.create(
+            settings.to_json(), command or repeat_command(settings, verb), **facts, extra_plans=[plan.to_json() for plan in extra]
+        )
+    try:
+        yield settings
+    except (ConfigError, DataError, MissingDependencyError):
+        if is_new and "schedule" not in run.state:  # wrong data or settings, a missing package: leave no half-made run behind
+            run.discard()
+        raise
+    finally:
+        run.release()
+
+
+def is_finished(run: RunFolder, *files: str) -> bool:
+    """Return whether an opened run reached its end and still has these files."""
+    return run.state["state"] == "done" and all((run.path / name).exists() for name in files)
+
+
+def source_name(source: Any) -> str:
+    """Return ``source`` of the settings: a path or the name of a suite, ``"emoji"`` for None, ``"<data>"`` for an object."""
+    if source is None:
+        return "emoji"
+    return str(source) if isinstance(source, str | Path) else "<data>"
+
+
+def _check_verb(run: RunFolder, verb: str) -> None:
+    """Refuse to go on with a run of another verb.
+
+    Raises:
+        ConfigError: If another verb began the run.
+    """
+    found = run.read_state().get("verb", "fit")
+    if found != verb:
+        raise ConfigError(
+            f"The run in {run.path} was begun by graftwork {found}. Go on with: graftwork {found} --resume {run.path}"
+        )
+
+
+def split_plans(plans: str | Sequence[str | Plan] | None) -> tuple[str | list[str] | None, list[Plan]]:
+    """Return names and records of what a caller gave as plans."""
+    if plans is None or isinstance(plans, str):
+        return plans, []
+    return [plan for plan in plans if isinstance(plan, str)] or None, [plan for plan in plans if isinstance(plan, Plan)]
+
+
+def resumed_settings(run: RunFolder, given: SomeSettings, *, is_new: bool, may_change: Sequence[str]) -> SomeSettings:
+    """Return the stored settings with what may change from those given, the time limit apart.
+
+    Args:
+        run: The run, opened.
+        given: Settings of this call.
+        is_new: Whether this call named a source.
+        may_change: Names of settings that may differ.
+
+    Raises:
+        ConfigError: If the user gave settings that differ from those of the run.
+    """
+    stored = type(given).from_json(run.state["settings"])
+    default = type(given)(source=given.source, time_limit=given.time_limit)
+    problems = []
+    for key, value in given.to_json().items():
+        before = stored.to_json()[key]
+        if key in may_change or value == before:
+            continue
+        if (key == "source" and is_new) or (key != "source" and value != default.to_json()[key]):
+            problems.append(f"{key.replace('_', '-')}: the run has {before!r}, you gave {value!r}")
+    if problems:
+        raise ConfigError(
+            f"The run in {run.path} was begun with other settings. Resume it without them, or begin a new run in another folder.",
+            problems,
+        )
+    return replace(
+        stored,
+        workers=given.workers if given.workers is not None else stored.workers,
+        checkpoint_seconds=given.checkpoint_seconds,
+    )
+
+
+def default_out_folder(source: str, prefix: str = "") -> Path:
+    """Return ``runs/<prefix><name>-<date>-<time>``, a folder that does not exist yet."""
+    name = "data" if source == "<data>" else Path(source).resolve().stem if Path(source).exists() else source
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name).strip("-") or "run"
+    base = Path("runs") / f"{prefix}{safe}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
+    """Return the command line that repeats a run with these settings.
+
+    Example:
+        >>> repeat_command(FitSettings(source="table.csv", targets=("a", "b"), steps=200, seeds=2))
+        'graftwork fit table.csv --targets a,b --steps 200 --seeds 2'
+    """
+    if settings.source == "<data>":
+        return f"graftwork.{verb}(...) on data handed in from Python"
+    default = type(settings)()
+    words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
+    for key, value in settings.to_json().items():
+        if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "histories", "overrides"):
+            continue
+        if value == default.to_json()[key]:
+            continue
+        unit = {"time_limit": "s", "max_latency": "ms"}.get(key, "")
+        text = ",".join(value) if isinstance(value, list) else f"{value:g}{unit}" if unit else str(value)
+        words += [f"--{key.replace('_', '-')}", text]
+    words += [word for name, kind in settings.task_kinds.items() for word in ("--task-kind", f"{name}={kind}")]
+    words += [word for name, item in settings.histories.items() for word in ("--history", f"{name}={item}")]
+    words += [word for name, value in settings.overrides.items() for word in ("--set", f"{name}={value}")]
+    return shlex.join(words)

@@ -1,0 +1,73 @@
+"""Ctrl-C: the first one stops softly and keeps everything, the second one at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from graftwork.workflows.runs.pool import StopRequest
+
+__all__ = ["RunStopped", "StopSwitch"]
+
+
+class RunStopped(KeyboardInterrupt):
+    """The user stopped the run; everything finished is in its folder, ``resume=True`` goes on.
+
+    Args:
+        folder: The run folder.
+        verb: Verb that goes on with it.
+    """
+
+    def __init__(self, folder: str, verb: str = "fit") -> None:
+        self.folder = folder
+        super().__init__(
+            f"The run in {folder} was stopped; everything finished is kept. Go on with: graftwork {verb} --resume {folder}"
+        )
+
+
+class StopSwitch:
+    """Counts Ctrl-C and watches the clock."""
+
+    def __init__(self, is_late: Callable[[], bool] = lambda: False) -> None:
+        self.presses = 0
+        self.is_late = is_late
+        self.on_press: Callable[[int], None] = lambda presses: None
+
+    def __call__(self) -> StopRequest | None:
+        """Return what running jobs have to do: ``kill``, ``keep``, ``finish``, or None to go on."""
+        if self.presses > 1:
+            return "kill"
+        if self.presses:
+            return "keep"
+        return "finish" if self.is_late() else None
+
+    def press(self) -> None:
+        """Ask for a stop, as Ctrl-C does."""
+        self.presses += 1
+        self.on_press(self.presses)
+
+    def raise_if_pressed(self, folder: str, verb: str = "fit") -> None:
+        """Raise :class:`RunStopped` after Ctrl-C."""
+        if self.presses:
+            raise RunStopped(folder, verb)
+
+    @contextlib.contextmanager
+    def listen(self) -> Iterator[None]:
+        """Take Ctrl-C and the polite kill (SIGTERM) over; only a main thread can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.press()
+
+        before: dict[int, Any] = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -1,0 +1,245 @@
+"""A pool of workers that take jobs in order. A worker that dies costs its job one more try, never the race.
+
+Workers are processes on this machine, or actors of a Ray cluster (``ray_worker``); scheduling, retries and stopping are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from graftwork.core.errors import StorageError
+from graftwork.core.files import write_json
+from graftwork.workflows.runs.control import JobControl
+from graftwork.workflows.runs.jobs import Job, execute
+from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, ProcessWorker, StartWorker, StopRequest
+from graftwork.workflows.runs.run_folder import RunFolder
+
+__all__ = ["Engine", "InlinePool", "StopRequest", "WorkerPool", "make_pool"]
+
+Engine = Literal["local", "ray"]
+Listener = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
+"""Called with ``start``, ``progress`` or ``end``, the job, and details."""
+
+MAX_ATTEMPTS = 2
+GRACE_SECONDS = {"keep": 20.0, "finish": 60.0, "kill": 0.0}
+
+
+class WorkerPool:
+    """Runs lists of jobs on ``size`` workers with one thread of arithmetic each.
+
+    Args:
+        run_folder: Folder of the run.
+        size: Number of workers, at least 1; they start when the first jobs come.
+        threads: Threads of each worker.
+        start_worker: Starts a worker; a process on this machine by default.
+        on_close: Called once after the last worker has ended.
+    """
+
+    def __init__(
+        self,
+        run_folder: Path,
+        size: int,
+        *,
+        threads: int = 1,
+        start_worker: StartWorker = ProcessWorker,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder = RunFolder(run_folder)
+        self._size, self._threads = size, threads
+        self._start_worker, self._on_close = start_worker, on_close
+        self._answers: Answers = queue.Queue()
+        self._workers: list[PoolWorker] = []
+        self._started = 0
+
+    def run(
+        self, jobs: Sequence[Job], *, listener: Listener | None = None, stop: Callable[[], StopRequest | None] = lambda: None
+    ) -> dict[str, dict[str, Any]]:
+        """Run jobs, in order of the list, as workers get free.
+
+        Args:
+            jobs: The jobs; finished ones are answered from their folder.
+            listener: Told of starts, progress and ends.
+            stop: Asked several times a second. ``keep`` and ``finish`` are passed on to running jobs and keep the others from
+                starting; ``kill`` ends the processes.
+
+        Returns:
+            ``{job id: result}`` for all jobs that ended; jobs that never started are missing.
+
+        Raises:
+            StorageError: If the disk is full; the other workers are stopped and keep their checkpoints.
+        """
+        results: dict[str, dict[str, Any]] = {}
+        waiting: deque[Job] = deque()
+        for job in jobs:
+            stored = self._folder.result(job["id"])
+            if stored is not None:
+                results[job["id"]] = stored
+            else:
+                waiting.append(job)
+        attempts: dict[str, int] = {}
+        tell = listener or (lambda *_: None)
+        storage: str | None = None
+        give_up = float("inf")
+        while waiting or any(worker.job for worker in self._workers):
+            asked = "keep" if storage is not None else stop()
+            if asked is not None:
+                waiting.clear()
+                give_up = min(give_up, time.monotonic() + GRACE_SECONDS[asked])
+                self._ask_to_stop(asked)
+                if time.monotonic() >= give_up:
+                    self._kill_busy(results)
+                    break
+            else:
+                self._start(waiting, attempts, tell)
+            with contextlib.suppress(queue.Empty):
+                worker, message = self._answers.get(timeout=0.1)
+                if message is None:
+                    self._handle_death(worker, waiting, attempts, results, tell, stopping=asked is not None)
+                elif message["type"] == "progress":
+                    if worker.job is not None:
+                        tell("progress", worker.job, message)
+                elif message["type"] == "storage":
+                    storage = message["message"]
+                    worker.job = None
+                else:
+                    ended = worker.job or {"id": message["id"]}
+                    worker.job = worker.asked_to_stop = None
+                    results[message["id"]] = message["result"]
+                    tell("end", ended, message["result"])
+        if storage is not None:
+            raise StorageError(storage)
+        return results
+
+    def _start(self, waiting: deque[Job], attempts: dict[str, int], tell: Listener) -> None:
+        while waiting:
+            worker = next((worker for worker in self._workers if worker.job is None), None)
+            if worker is None and len(self._workers) < self._size:
+                worker = self._start_worker(self._started, self._folder.path, self._threads, self._answers)
+                self._started += 1
+                self._workers.append(worker)
+            if worker is None:
+                return
+            job = waiting.popleft()
+            attempts[job["id"]] = attempts.get(job["id"], 0) + 1
+            worker.job, worker.asked_to_stop = job, None
+            worker.send({"type": "job", "job": job})
+            tell("start", job, {})
+
+    def _ask_to_stop(self, mode: StopRequest) -> None:
+        for worker in self._workers:
+            if worker.job is not None and worker.asked_to_stop != mode:
+                worker.asked_to_stop = mode
+                worker.send({"type": "stop", "id": worker.job["id"], "mode": mode})
+
+    def _kill_busy(self, results: dict[str, dict[str, Any]]) -> None:
+        for worker in list(self._workers):
+            if worker.job is not None:
+                results[worker.job["id"]] = {"id": worker.job["id"], "status": "stopped", "message": "stopped before its end"}
+                worker.kill()
+                worker.job = None
+                self._workers.remove(worker)
+
+    def _handle_death(
+        self,
+        worker: PoolWorker,
+        waiting: deque[Job],
+        attempts: dict[str, int],
+        results: dict[str, dict[str, Any]],
+        tell: Listener,
+        *,
+        stopping: bool,
+    ) -> None:
+        worker.kill()
+        if worker in self._workers:
+            self._workers.remove(worker)
+        job, worker.job = worker.job, None
+        if job is None:
+            return
+        stored = self._folder.result(job["id"])
+        if stored is not None:
+            results[job["id"]] = stored
+        elif stopping:
+            results[job["id"]] = {"id": job["id"], "status": "stopped", "message": "its process ended while stopping"}
+        elif attempts[job["id"]] < MAX_ATTEMPTS:
+            waiting.appendleft(job)
+            return
+        else:
+            results[job["id"]] = {
+                "id": job["id"],
+                "kind": job["kind"],
+                "status": "failed",
+                "message": f"Its process ended {worker.ending}, {MAX_ATTEMPTS} times. See {self._folder.path / 'logs'}.",
+                "seconds": 0.0,
+            }
+            write_json(self._folder.job(job["id"]) / "result.json", results[job["id"]])
+        tell("end", job, results[job["id"]])
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers:
+            worker.send({"type": "exit"})
+        deadline = time.monotonic() + 1.0
+        for worker in self._workers:
+            worker.wait(max(0.05, deadline - time.monotonic()))
+            worker.kill()
+        self._workers.clear()
+        self._on_close()
+
+
+class InlinePool:
+    """The same, one job after the other in this process: for debugging, and where processes cannot be started."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder
+
+    def run(
+        self, jobs: Sequence[Job], *, listener: Listener | None = None, stop: Callable[[], StopRequest | None] = lambda: None
+    ) -> dict[str, dict[str, Any]]:
+        """Run jobs; see :meth:`WorkerPool.run`."""
+        results: dict[str, dict[str, Any]] = {}
+        tell = listener or (lambda *_: None)
+        for job in jobs:
+            if stop() is not None and RunFolder(self._folder).result(job["id"]) is None:
+                continue
+            control = JobControl()
+
+            def report(message: dict[str, Any], job: Job = job, control: JobControl = control) -> None:
+                tell("progress", job, message)
+                asked = stop()
+                if asked is not None:
+                    control.stop = "finish" if asked == "finish" else "keep"
+
+            control.report = report
+            tell("start", job, {})
+            results[job["id"]] = execute(job, self._folder, control)
+            tell("end", job, results[job["id"]])
+        return results
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def make_pool(run_folder: Path, workers: int, *, engine: Engine = "local") -> WorkerPool | InlinePool:
+    """Return a pool of ``workers`` processes; 0 runs everything in this process.
+
+    Args:
+        run_folder: Folder of the run.
+        workers: Number of workers; with the engine ``"ray"``, 0 is as many as the cluster has cores.
+        engine: ``"local"``: processes on this machine; ``"ray"``: actors of the Ray cluster that ``RAY_ADDRESS`` names, or of one that
+            is started here.
+
+    Raises:
+        MissingDependencyError: If the engine is ``"ray"`` and Ray is not installed.
+    """
+    if engine == "ray":
+        from graftwork.workflows.runs.ray_worker import ray_pool_parts
+
+        size, start_worker, on_close = ray_pool_parts(workers)
+        return WorkerPool(run_folder, size, start_worker=start_worker, on_close=on_close)
+    return WorkerPool(run_folder, workers) if workers > 0 else InlinePool(run_folder)

@@ -1,0 +1,136 @@
+"""What ``fit`` and ``compare`` do before anything trains: open the data, choose plans and backbone, and set up the maker of jobs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import graftwork
+from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.records import Modality, Plan
+from graftwork.data.suite import Suite
+from graftwork.workflows.runs.plan_jobs import JobMaker
+from graftwork.workflows.runs.run_folder import RunFolder, default_cache_folder
+from graftwork.workflows.runs.schedule import Schedule
+from graftwork.workflows.runs.settings import FitSettings, available_cores
+from graftwork.workflows.portfolio import portfolio
+
+__all__ = ["choose_backbone", "choose_plans", "machine_facts", "make_maker", "open_run_suite"]
+
+
+def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> Suite:
+    """Return the run's stored suite; at the first call, open the data and store it.
+
+    Args:
+        run: The run folder, locked.
+        settings: What the user asked for.
+        data: What the caller handed in; None reads ``settings.source``.
+
+    Raises:
+        DataError: If the data cannot be used, or was handed in and is gone.
+        ConfigError: If a task names a metric that cannot judge it.
+    """
+    from graftwork.data.store import is_stored_suite, load_suite, save_suite
+
+    if is_stored_suite(run.suite):
+        suite = load_suite(run.suite)
+    else:
+        from graftwork.data.reading.ingest import open_suite
+        from graftwork.evaluation.metrics import check_metrics
+
+        if data is None and settings.source == "<data>":
+            raise DataError(f"The run in {run.path} was stopped before its data was stored. Call it with the data again.")
+        suite = open_suite(
+            data if data is not None else settings.source,
+            targets=list(settings.targets) if settings.targets else None,
+            labels=settings.labels,
+            text=settings.text,
+            group=settings.group,
+            categories=settings.categories,
+            histories=dict(settings.histories) or None,
+            task_kinds=dict(settings.task_kinds) or None,
+            image_size=settings.image_size,
+            seed=settings.seed,
+        )
+        check_metrics(suite.tasks)
+        save_suite(suite, run.suite)
+        run.save(state="suite")
+    run.emit(
+        "suite",
+        name=suite.name,
+        modality=suite.modality,
+        rows=len(suite),
+        splits={name: len(rows) for name, rows in suite.splits.items()},
+        tasks=[task.to_json() for task in suite.tasks],
+        notes=list(suite.notes),
+    )
+    return suite
+
+
+def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Plan]:
+    """Return the plans that the settings name and those that the caller handed in, separate models first.
+
+    Raises:
+        ConfigError: If a name is unknown or taken, or a plan does not fit the suite.
+    """
+    plans = portfolio(suite.modality, len(suite.tasks), settings.plans)
+    extra = [Plan.from_json(value) for value in run.state.get("extra_plans", ())]
+    if any(plan.family == "separate" for plan in extra):  # the user's own reference takes the place of ours
+        plans = [plan for plan in plans if plan.family != "separate"]
+    known = {plan.name for plan in plans}
+    clash = [plan.name for plan in extra if plan.name in known]
+    if clash:
+        raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
+    return sorted([*plans, *extra], key=lambda plan: plan.family != "separate")
+
+
+def choose_backbone(settings: FitSettings, modality: Modality) -> tuple[str, str]:
+    """Return the pretrained backbone, or an empty name and the reason why there is none."""
+    from graftwork.nn.backbones.catalog import default_backbone, list_backbones
+
+    asked = settings.backbone
+    if asked == "none":
+        return "", "left out with --backbone none"
+    if asked:
+        return asked, ""
+    found = default_backbone(modality)
+    if found:
+        return found, ""
+    commands = [info.install for info in list_backbones(modality) if info.pretrained and info.install]
+    return (
+        "",
+        f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
+    )
+
+
+def make_maker(run: RunFolder, settings: FitSettings, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
+    """Return the maker of the run's jobs; the backbone is the one in the run's state."""
+    return JobMaker(
+        plans=plans,
+        schedule=schedule,
+        cache=str(default_cache_folder()),
+        backbone=run.state.get("backbone", ""),
+        root_seed=settings.seed,
+        overrides=settings.overrides,
+        checkpoint_seconds=settings.checkpoint_seconds,
+    )
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return what the numbers were measured on."""
+    from importlib import metadata
+
+    versions = {}
+    for package in ("torch", "numpy", "lightgbm", "onnxruntime"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "cores": available_cores(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "graftwork": graftwork.__version__,
+        **versions,
+    }

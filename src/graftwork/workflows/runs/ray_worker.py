@@ -1,0 +1,239 @@
+"""Workers on a Ray cluster: the same jobs, the same JSON, on other machines.
+
+An actor works in the run folder itself if it sees it (this machine, or a shared disk). Elsewhere it gets a copy of the stored suite once and
+the folders that a job reads, works in a scratch folder, and sends the job's folder back; the result file is written last, as ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import uuid
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from graftwork.core.errors import StorageError
+from graftwork.core.files import write_bytes, write_text
+from graftwork.core.optional import require
+from graftwork.workflows.runs.control import JobControl
+from graftwork.workflows.runs.jobs import Job, execute
+from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, StartWorker
+from graftwork.workflows.runs.run_folder import RunFolder, default_cache_folder
+
+__all__ = ["RayWorker", "RemoteExecutor", "pack_folders", "ray_pool_parts", "unpack_folders"]
+
+_TOKEN = "engine-token"
+POLL_SECONDS = 0.25
+
+
+def _ray() -> Any:
+    return require("ray", extra="ray", purpose="The engine ray")
+
+
+def pack_folders(root: Path, names: Iterable[str]) -> bytes:
+    """Return some folders below ``root`` as an uncompressed zip; folders that are not there are left out."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name in names:
+            for file in sorted((root / name).rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(root).as_posix())
+    return target.getvalue()
+
+
+def unpack_folders(archive: bytes, root: Path) -> None:
+    """Write :func:`pack_folders`' files below ``root``, each whole or not at all, results last.
+
+    Raises:
+        StorageError: If a file cannot be written, or a name leads out of ``root``.
+    """
+    with zipfile.ZipFile(io.BytesIO(archive)) as packed:
+        for name in sorted(packed.namelist(), key=lambda item: item.endswith("/result.json")):
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise StorageError(f"A worker sent a file called {name!r}, which lies outside of {root}. Nothing was written.")
+            write_bytes(root / path, packed.read(name))
+
+
+def _inputs_of(job: Mapping[str, Any]) -> list[str]:
+    """Return the folders of the run that a job reads besides the suite."""
+    named = [job["id"], job.get("continues"), job.get("source")]
+    return [f"jobs/{name}" for name in named if name]
+
+
+def _outputs_of(job: Mapping[str, Any]) -> list[str]:
+    return [f"jobs/{job['id']}", *([str(job["folder"])] if job.get("folder") else [])]
+
+
+class RemoteExecutor:
+    """Runs jobs inside an actor; texts of JSON in and out.
+
+    Args:
+        hello: ``run_folder``, ``token`` (what the file in its ``logs`` must say if the folder is seen from here) and ``path`` (of imports).
+    """
+
+    def __init__(self, hello: str) -> None:
+        settings = json.loads(hello)
+        sys.path += [part for part in settings["path"] if part not in sys.path and os.path.isdir(part)]
+        folder = Path(settings["run_folder"])
+        token = folder / "logs" / _TOKEN
+        self._sees_folder = token.is_file() and token.read_text(encoding="utf-8") == settings["token"]
+        self._folder = folder if self._sees_folder else Path(tempfile.mkdtemp(prefix="graftwork-"))
+        self._controls: dict[str, JobControl] = {}
+        self._messages: list[str] = []
+        self._stops: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def sees_folder(self) -> bool:
+        """Return whether jobs run in the run folder itself."""
+        return self._sees_folder
+
+    def receive(self, archive: bytes) -> None:
+        """Take files that jobs read."""
+        unpack_folders(archive, self._folder)
+
+    def poll(self) -> list[str]:
+        """Return and forget the messages since the last call."""
+        with self._lock:
+            messages, self._messages = self._messages, []
+        return messages
+
+    def stop(self, job_id: str, mode: str) -> None:
+        """Stop a job, also one that is about to start."""
+        with self._lock:
+            self._stops[job_id] = mode
+            control = self._controls.get(job_id)
+        if control is not None:
+            control.stop = mode  # type: ignore[assignment]
+
+    def execute(self, text: str) -> tuple[str, bytes]:
+        """Run a job; return its answer and, where the run folder is not seen, the files that it wrote."""
+        job: Job = json.loads(text)
+        control = JobControl(report=self._report)
+        with self._lock:
+            self._controls[job["id"]] = control
+            if job["id"] in self._stops:
+                control.stop = self._stops.pop(job["id"])  # type: ignore[assignment]
+        local = job if self._sees_folder else {**job, "cache": str(default_cache_folder())}
+        try:
+            answer = {"type": "done", "id": job["id"], "result": execute(local, self._folder, control)}
+        except StorageError as error:
+            answer = {"type": "storage", "id": job["id"], "message": str(error)}
+        files = b"" if self._sees_folder else pack_folders(self._folder, _outputs_of(job))
+        with self._lock:
+            self._controls.pop(job["id"], None)
+            self._stops.pop(job["id"], None)
+        return json.dumps(answer), files
+
+    def _report(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            self._messages.append(json.dumps(message))
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        if not self._sees_folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class RayWorker(PoolWorker):
+    """One actor and the threads that follow its jobs.
+
+    Args:
+        number: Number of the worker.
+        run_folder: The run folder on this machine.
+        threads: Cores that the actor takes.
+        answers: Where answers go.
+    """
+
+    def __init__(self, number: int, run_folder: Path, threads: int, answers: Answers) -> None:
+        self._ray, self._run, self._answers = _ray(), RunFolder(run_folder), answers
+        token = run_folder / "logs" / _TOKEN
+        if not token.exists():
+            write_text(token, uuid.uuid4().hex)
+        hello = {"run_folder": str(run_folder.resolve()), "token": token.read_text(encoding="utf-8"), "path": sys.path}
+        # One thread for the job, the others for stops and polls while it runs.
+        actor = self._ray.remote(num_cpus=threads, max_concurrency=4, max_restarts=0)(RemoteExecutor)
+        self._actor = actor.remote(json.dumps(hello))
+        self._sees_folder: bool | None = None
+        self._reason = ""
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Pass a job or a stop on to the actor."""
+        if message["type"] == "job":
+            threading.Thread(target=self._follow, args=(message["job"],), daemon=True).start()
+        elif message["type"] == "stop":
+            self._actor.stop.remote(message["id"], message["mode"])
+        else:
+            with contextlib.suppress(Exception):
+                self._ray.get(self._actor.close.remote(), timeout=1.0)
+
+    def _follow(self, job: Job) -> None:
+        """Start a job and pass on what the actor says until it ends; runs in a thread of its own."""
+        ray = self._ray
+        try:
+            if self._sees_folder is None:
+                self._sees_folder = ray.get(self._actor.sees_folder.remote())
+                if not self._sees_folder:
+                    ray.get(self._actor.receive.remote(pack_folders(self._run.path, ["suite"])))
+            if not self._sees_folder:
+                ray.get(self._actor.receive.remote(pack_folders(self._run.path, _inputs_of(job))))
+            reference = self._actor.execute.remote(json.dumps(job))
+            ready: list[Any] = []
+            while not ready:
+                ready, _ = ray.wait([reference], timeout=POLL_SECONDS)
+                for line in ray.get(self._actor.poll.remote()):
+                    self._answers.put((self, json.loads(line)))
+            text, files = ray.get(reference)
+            if files:
+                unpack_folders(files, self._run.path)
+            self._answers.put((self, json.loads(text)))
+        except StorageError as error:
+            self._answers.put((self, {"type": "storage", "id": job["id"], "message": str(error)}))
+        except Exception as error:  # whatever Ray raises, the job must not hang: its worker counts as gone
+            self._reason = (str(error).strip().splitlines() or [""])[0]
+            self._answers.put((self, None))
+
+    def kill(self) -> None:
+        """End the actor."""
+        with contextlib.suppress(Exception):
+            self._ray.kill(self._actor)
+
+    def wait(self, seconds: float) -> None:
+        """Nothing to wait for: :meth:`kill` ends an idle actor at once."""
+
+    @property
+    def ending(self) -> str:
+        """Say what Ray said."""
+        return f"on the Ray cluster ({self._reason})"
+
+
+def ray_pool_parts(workers: int) -> tuple[int, StartWorker, Callable[[], None]]:
+    """Connect to Ray; return the number of workers, what starts one, and what disconnects.
+
+    Args:
+        workers: Number of workers; 0 takes one for each core of the cluster.
+
+    Raises:
+        MissingDependencyError: If Ray is not installed.
+    """
+    ray = _ray()
+    owned = not ray.is_initialized()
+    if owned:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        quiet = {"log_to_driver": False, "configure_logging": False}
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(**quiet)
+        else:
+            from graftwork.workflows.runs.settings import available_cores
+
+            ray.init(num_cpus=workers or available_cores(), include_dashboard=False, **quiet)
+    size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return size, RayWorker, (ray.shutdown if owned else lambda: None)

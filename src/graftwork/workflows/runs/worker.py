@@ -1,0 +1,82 @@
+"""A worker process: reads jobs as JSON lines on its standard input, answers as JSON lines on its standard output.
+
+Nothing is pickled, the caller's main module is not imported again, and a worker never outlives its parent: the input's end, and on
+Linux the parent's death signal, end it at once, so that a killed run leaves nobody behind who writes into its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from typing import IO, Any
+
+__all__ = ["main"]
+
+_KILL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_KILL_WHEN_PARENT_DIES, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+
+def _listen(source: IO[str], jobs: queue.Queue[dict[str, Any]], current: dict[str, Any]) -> None:
+    """Read commands for ever; runs in a thread of its own, so that a stop arrives while a job trains."""
+    for line in source:
+        message = json.loads(line)
+        if message["type"] == "stop":
+            if current.get("id") == message["id"]:
+                current["control"].stop = message["mode"]
+        else:
+            jobs.put(message)
+    os._exit(1)
+
+
+def main() -> None:
+    """Serve jobs until told to exit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever libraries print goes to the worker's log, not into the answers
+    hello = json.loads(sys.stdin.readline())
+    _die_with_parent(hello["parent"])
+    sys.path[:] = hello["path"]
+    lock = threading.Lock()
+
+    def send(message: dict[str, Any]) -> None:
+        with lock:
+            answers.write(json.dumps(message) + "\n")
+            answers.flush()
+
+    jobs: queue.Queue[dict[str, Any]] = queue.Queue()
+    current: dict[str, Any] = {}
+    threading.Thread(target=_listen, args=(sys.stdin, jobs, current), daemon=True).start()
+
+    from graftwork.core.errors import StorageError
+    from graftwork.workflows.runs.control import JobControl
+    from graftwork.workflows.runs.jobs import execute
+
+    while True:
+        message = jobs.get()
+        if message["type"] == "exit":
+            answers.flush()
+            os._exit(0)
+        job = message["job"]
+        control = JobControl(report=send)
+        current.update(id=job["id"], control=control)
+        try:
+            send({"type": "done", "id": job["id"], "result": execute(job, hello["run_folder"], control)})
+        except StorageError as error:
+            send({"type": "storage", "id": job["id"], "message": str(error)})
+        current.clear()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftwork.claims.evidence import mark_stale
+from graftwork.claims.reproduction import Reproduction, choose_seeds, reproduce, reproduce_card
+from graftwork.claims.reproduction_job import load_recipe
+from graftwork.core.cards import Card
+from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError
+
+RECIPE = """
+import os, time
+from pathlib import Path
+from graftwork.claims.experiment import Access, Arm, EqualBudget, Inequality, Recipe
+
+PAUSE = float(os.environ.get("TOY_PAUSE", "0"))
+
+def run_arm(arm, seed, context):
+    folder = context.once("trunk", lambda folder: (folder / "value").write_text(str(context.seeds.integer("trunk") % 7)))
+    context.count("steps", arm.settings.get("steps", 10))
+    for part in arm.settings.get("asks", ()):
+        context.require_access(part)
+    if arm.settings.get("fails"):
+        raise ZeroDivisionError("no luck")
+    with open(Path(os.environ["TOY_LOG"]), "a") as log:
+        log.write(f"{arm.name}-{seed}\\n")
+    time.sleep(PAUSE)
+    context.progress(0.5, "half")
+    noise = context.seeds.numpy("noise").normal()
+    return {"score": int((folder / "value").read_text()) + noise + GAIN * (arm.name == "mine"), "sizes": {"rows": 3}}
+
+GAIN = 2.0
+RECIPE = Recipe(
+    slug="toy",
+    arms=(Arm("base", "baseline"), Arm("mine", "method", Access(), MINE)),
+    seeds=(0, 1, 2),
+    smoke_seeds=(0,),
+    run_arm=run_arm,
+    inequalities=(Inequality("beats it", "mine.score", "base.score", margin=0.5, min_sign_seeds=3),),
+    equal_budget=(EqualBudget(("steps",)),),
+)
+"""
+
+
+@pytest.fixture
+def card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "cache"))
+    return make_card(tmp_path, monkeypatch)
+
+
+def make_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str = "{}", gain: str = "2.0") -> Card:
+    name = f"toy_recipe_{abs(hash((tmp_path, settings, gain)))}"
+    text = RECIPE.replace("MINE)", f"{settings})").replace("GAIN = 2.0", f"GAIN = {gain}")
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Card(slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe=name)
+
+
+def run(card: Card, tmp_path: Path, **options: Any) -> Reproduction:
+    return reproduce_card(card, **{"work": tmp_path / "work", "out": tmp_path / "toy.json", "workers": 0, **options})
+
+
+def log_of(tmp_path: Path) -> list[str]:
+    return (tmp_path / "log").read_text(encoding="utf-8").split()
+
+
+def test_full_run_judges_and_writes_evidence(card: Card, tmp_path: Path) -> None:
+    events: list[Any] = []
+    done = run(card, tmp_path, on_event=events.append)
+    assert done.verdict.word == "holds"
+    # all arms draw the same streams, so that only the method differs
+    assert done.verdict.findings[0].differences == pytest.approx((2.0, 2.0, 2.0))
+    stored = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
+    assert stored["verdict"] == "holds"
+    assert stored["budgets"]["mine"] == {
+        "0": {"steps": 10, "labels": 0},
+        "1": {"steps": 10, "labels": 0},
+        "2": {"steps": 10, "labels": 0},
+    }
+    assert stored["measurements"]["base"]["0"]["sizes.rows"] == 3
+    assert [event["kind"] for event in events].count("job") == 6
+    assert log_of(tmp_path)[:6] == ["base-0", "mine-0", "base-1", "mine-1", "base-2", "mine-2"]
+    assert log_of(tmp_path)[6:] == ["base-0", "mine-0"], "then the smoke seed, whose numbers the evidence keeps"
+    assert set(stored["smoke"]["numbers"]["0"]) == {"base", "mine"}
+
+
+def test_failing_claim_is_evidence_too(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(make_card(tmp_path, monkeypatch, gain="-1.0"), tmp_path)
+    assert done.verdict.word == "does not hold"
+    assert json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))["verdict"] == "does not hold"
+
+
+def test_smoke_and_few_seeds_leave_no_evidence(card: Card, tmp_path: Path) -> None:
+    assert "not that the claim holds" in run(card, tmp_path, smoke=True).notes[0]
+    assert "2 of 3 seeds" in run(card, tmp_path, seeds=2).notes[0]
+    assert not (tmp_path / "toy.json").exists()
+
+
+def test_resume_repeats_nothing_and_changes_nothing(card: Card, tmp_path: Path) -> None:
+    whole = run(card, tmp_path).results
+    (tmp_path / "work" / "done" / "mine-1.json").unlink()
+    (tmp_path / "log").unlink()
+    assert run(card, tmp_path, resume=True).results == whole
+    assert log_of(tmp_path) == ["mine-1"]
+    run(card, tmp_path)
+    assert len(log_of(tmp_path)) == 1 + 6 + 2
+
+
+def test_a_smoke_run_says_what_no_longer_comes_out(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(card, tmp_path)
+    stored = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(Card, "evidence_file", tmp_path / "toy.json")
+    fresh = make_card(tmp_path, monkeypatch)
+    assert fresh.status == "holds"
+    assert run(fresh, tmp_path, smoke=True, work=tmp_path / "again").changed == ()
+    # shared code changed: the system's own files are as they were, its numbers are not
+    stored["smoke"]["numbers"]["0"]["mine"]["score"] += 1.0
+    (tmp_path / "toy.json").write_text(json.dumps(stored), encoding="utf-8")
+    fresh = make_card(tmp_path, monkeypatch)
+    done = run(fresh, tmp_path, smoke=True, work=tmp_path / "third")
+    assert [line.split(":")[0] for line in done.changed] == ["seed 0, mine, score"]
+    mark_stale(fresh, done.changed)
+    marked = make_card(tmp_path, monkeypatch)
+    assert marked.status == "stale"
+    assert run(marked, tmp_path, smoke=True, work=tmp_path / "fourth").changed == (), "what is stale is not compared again"
+
+
+def test_worker_processes_give_the_same_numbers(card: Card, tmp_path: Path) -> None:
+    assert run(card, tmp_path, workers=2).results == run(card, tmp_path, work=tmp_path / "other").results
+
+
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_numbers(card: Card, tmp_path: Path) -> None:
+    whole = run(card, tmp_path, work=tmp_path / "undisturbed").results
+    (tmp_path / "toy.json").unlink()
+    code = (
+        "from graftwork.core.cards import Card; from graftwork.claims.reproduction import reproduce_card;"
+        f"card = Card(slug='toy', title='', year=0, room='merging', kind='method', summary='', claim='c', recipe={card.recipe!r});"
+        f"reproduce_card(card, work={str(tmp_path / 'work')!r}, out={str(tmp_path / 'toy.json')!r}, workers=2)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TOY_PAUSE": "1.5"}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "work").glob("done/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "toy.json").exists()
+    finished = len(list((tmp_path / "work").glob("done/*.json")))
+    assert 0 < finished < 6
+    time.sleep(3)  # workers of the killed parent end after their job at the latest
+    assert run(card, tmp_path, resume=True).results == whole
+
+
+def test_other_code_does_not_resume(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(card, tmp_path)
+    with pytest.raises(CheckpointError, match=r"another recipe, module or claim .* without --resume"):
+        run(make_card(tmp_path, monkeypatch, gain="3.0"), tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_undeclared_access_stops_the_run(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    with pytest.raises(AccessError, match="asked for target labels but declares access to nothing"):
+        run(make_card(tmp_path, monkeypatch, settings="{'asks': ['target_labels']}"), tmp_path, workers=workers)
+
+
+def test_unequal_budgets_give_no_verdict(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BudgetError, match="steps, seed 0: base 10, mine 20"):
+        run(make_card(tmp_path, monkeypatch, settings="{'steps': 20}"), tmp_path)
+    assert not (tmp_path / "toy.json").exists()
+
+
+def test_failing_arm_is_named(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GraftworkError, match=r"Arm 'mine', seed 0 failed with ZeroDivisionError: no luck"):
+        run(make_card(tmp_path, monkeypatch, settings="{'fails': True}"), tmp_path, workers=1)
+    assert [path.name for path in (tmp_path / "work" / "done").iterdir()] == ["base-0.json"]
+
+
+def test_two_runs_do_not_share_a_folder(card: Card, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "work").mkdir()
+    with open(tmp_path / "work" / "lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(GraftworkError, match=r"Another reproduction is running in .*work"):
+            run(card, tmp_path)
+
+
+def test_seeds_are_chosen_predictably(card: Card) -> None:
+    recipe = load_recipe(card.recipe, "toy")
+    assert choose_seeds(recipe, smoke=False, number=None) == (0, 1, 2)
+    assert choose_seeds(recipe, smoke=False, number=2) == (0, 1)
+    assert choose_seeds(recipe, smoke=False, number=5) == (0, 1, 2, 3, 4)
+    assert choose_seeds(recipe, smoke=True, number=None) == (0,)
+    with pytest.raises(ConfigError, match="at least 1; got 0"):
+        choose_seeds(recipe, smoke=False, number=0)
+
+
+def test_unknown_and_planned_systems_are_explained() -> None:
+    with pytest.raises(ConfigError, match=r"no system 'rep-mlt'. Nearest: rep-mtl"):
+        reproduce("rep-mlt")
+    with pytest.raises(GraftworkError, match=r"'gpipe' is planned"):
+        reproduce_card(Card(slug="gpipe", title="", year=0, room="scaling", kind="method", summary="", claim=""))
+
+
+def test_recipes_belong_to_their_card(card: Card) -> None:
+    with pytest.raises(ConfigError, match=r"is that of 'toy', but the card is 'other'"):
+        load_recipe(card.recipe, "other")
+    with pytest.raises(ConfigError, match=r"'json' has no constant RECIPE"):
+        load_recipe("json", "toy")

@@ -1,0 +1,67 @@
+"""The verdict's parts: what counts as a lead on validation, and numbers in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graftwork.core.records import Interval, Plan, TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.evaluation.choice import sentences as text
+from graftwork.evaluation.choice.selection import ValidationTable
+from graftwork.evaluation.choice.verdict import FinalRun
+
+PLANS = {
+    name: Plan(name=name, title=name, family=family, modalities=("table",))
+    for name, family in (("separate", "separate"), ("shared", "sharing"))
+}
+
+
+def test_a_lead_on_validation_counts_if_it_is_large_or_steady() -> None:
+    suite = Suite.of_arrays(
+        name="labels",
+        modality="table",
+        tasks=[TaskSpec(name="topic", kind="multiclass", size=4)],
+        inputs={"numeric": np.zeros((900, 1), np.float32), "categorical": np.zeros((900, 0), np.int64)},
+        targets={"topic": np.arange(900) % 4},
+        splits={"train": np.arange(400), "val": np.arange(400, 600), "test": np.arange(600, 900)},
+    )
+
+    def leads(differences: list[float]) -> bool:
+        finals = {
+            name: [
+                FinalRun(plan_name=name, seed=seed, predictions={}, validation={"topic": {"accuracy": 0.5 * (1 + shift / 100)}})
+                for seed, shift in enumerate(shifts)
+            ]
+            for name, shifts in (("separate", [0.0] * len(differences)), ("shared", differences))
+        }
+        return ValidationTable(suite, finals, PLANS).is_beyond_noise("shared", "separate")
+
+    assert leads([2.0, 3.0, 2.5])
+    assert not leads([9.0, -6.0, 4.0])
+    assert not leads([0.3, 0.4, 0.35])  # sure, but too small to matter
+    assert leads([3.0])
+    assert not leads([-3.0, -3.0])
+
+
+@pytest.mark.parametrize(
+    ("cost", "reference", "phrase"),
+    [
+        (1.0, 3.0, "a third of the parameters"),
+        (1.0, 2.1, "half the parameters"),
+        (1.02, 1.0, "about the same parameters"),
+        (0.7, 1.0, "70 % of the parameters"),
+        (2.4, 1.0, "2.4 times the parameters"),
+        (150.0, 1.0, "150 times the parameters"),
+        (float("nan"), 1.0, ""),
+    ],
+)
+def test_ratios_in_words(cost: float, reference: float, phrase: str) -> None:
+    assert text.ratio_phrase(cost, reference, "parameters_stored") == phrase
+
+
+def test_numbers_in_words() -> None:
+    assert text.format_interval(Interval(12.34, 8.06, 16.0)) == "+12.3 % (95 % interval 8.1 to 16.0)"
+    assert text.format_interval(Interval(-120.4, -150.2, -90.0)) == "-120 % (95 % interval -150 to -90)"
+    assert text.format_interval(Interval(2.0, float("nan"), float("nan"))) == "+2.0 %"
+    assert text.join_words(["a"]) == "a"

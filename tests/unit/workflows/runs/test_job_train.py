@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from graftwork.core.files import hash_file
+from graftwork.core.records import Component, Plan
+from graftwork.data.store import load_suite, save_suite
+from graftwork.data.suites.generated import conflicting_tasks
+from graftwork.workflows.runs.control import JobControl
+from graftwork.workflows.runs.job_data import read_predictions, write_predictions
+from graftwork.workflows.runs.job_train import _train
+from graftwork.workflows.runs.jobs import execute, make_job
+from graftwork.workflows.runs.run_folder import RunFolder
+
+
+class StoppedLearner:
+    """All steps are made, but the stop came before the validation that belongs to the last one."""
+
+    step = 10
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def train(self, until: int, *, on_progress: Any = None) -> None:
+        self.asked.append(until)
+
+
+def test_a_learner_with_no_step_left_still_gets_its_pending_validation(tmp_path: Path) -> None:
+    learner = StoppedLearner()
+    assert _train(learner, 10, tmp_path, JobControl()) is False  # type: ignore[arg-type]
+    assert learner.asked == [10]
+
+
+def test_a_stop_that_came_first_is_no_end(tmp_path: Path) -> None:
+    learner = StoppedLearner()
+    assert _train(learner, 10, tmp_path, JobControl(stop="keep")) is True  # type: ignore[arg-type]
+    assert learner.asked == []
+
+
+def plan(name: str, sharing: str) -> Plan:
+    return Plan(name=name, title=name, family="sharing", modalities=("table",), sharing=Component(sharing))
+
+
+PLANS = [
+    plan("shared", "graftwork.methods.sharing.shared_trunk:SharedTrunk"),
+    plan("separate", "graftwork.methods.sharing.separate:Separate"),
+    Plan(
+        name="trees",
+        title="trees",
+        family="trees",
+        modalities=("table",),
+        learner=Component("graftwork.domains.tabular.lightgbm:LightGBMLearner"),
+    ),
+]
+
+
+def run_final(folder: Path, plan: Plan, *, checkpoint_seconds: float, steps: int = 12) -> dict[str, Any]:
+    """Train, judge and export a plan; return the judgement, the stored predictions and the hash of every deployed file."""
+    run = RunFolder(folder)
+    save_suite(conflicting_tasks(rows=150, seed=3), run.suite)
+    common = {"plan": plan.to_json(), "seed": 1, "max_steps": steps, "cache": str(folder / "cache")}
+    job = make_job("train", "final", **common, until=steps, predict=["val", "test"], checkpoint_seconds=checkpoint_seconds)
+    result = execute(job, folder)
+    assert result["status"] == "ok", result["message"]
+    done = execute(make_job("export", "export", **common, source="final", folder="model"), folder)
+    assert done["status"] == "ok", done["message"]
+    deployed = {
+        file.name: hash_file(file)
+        for file in sorted((folder / "model").iterdir())
+        if file.suffix in (".safetensors", ".onnx", ".txt")
+    }
+    suite = load_suite(run.suite)
+    predictions = read_predictions(folder / "jobs" / "final" / "predictions.safetensors", suite)
+    return {"validation": result["validation"], "predictions": predictions, "deployed": deployed}
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
+def test_checkpoints_after_every_step_change_no_bit_of_what_is_judged_and_deployed(plan: Plan, tmp_path: Path) -> None:
+    undisturbed = run_final(tmp_path / "a", plan, checkpoint_seconds=1e9)
+    disturbed = run_final(tmp_path / "b", plan, checkpoint_seconds=0.0)
+    assert disturbed["validation"] == undisturbed["validation"]
+    assert disturbed["deployed"] == undisturbed["deployed"]
+    assert disturbed["deployed"]
+    for split, by_task in undisturbed["predictions"].items():
+        for task, values in by_task.items():
+            np.testing.assert_array_equal(disturbed["predictions"][split][task], values)
+
+
+def test_a_checkpoint_that_is_not_the_judged_model_is_not_exported(tmp_path: Path) -> None:
+    run_final(tmp_path, PLANS[0], checkpoint_seconds=1e9)
+    file = tmp_path / "jobs" / "final" / "predictions.safetensors"
+    suite = load_suite(tmp_path / "suite")
+    other = {
+        split: {task: values + 0.5 for task, values in tasks.items()} for split, tasks in read_predictions(file, suite).items()
+    }
+    write_predictions(file, other, suite)
+    job = {"plan": PLANS[0].to_json(), "seed": 1, "max_steps": 12, "cache": str(tmp_path / "cache"), "source": "final"}
+    refused = execute(make_job("export", "again", **job, folder="other"), tmp_path)
+    assert refused["status"] == "failed"
+    assert "differently from what was judged" in refused["message"]
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_last_checkpoint_holds_the_validation_that_came_after_a_timed_one(tmp_path: Path) -> None:
+    run_final(tmp_path, PLANS[0], checkpoint_seconds=0.0)
+    pointer = json.loads((tmp_path / "jobs" / "final" / "checkpoint.json").read_text())
+    folder = tmp_path / "jobs" / "final" / pointer["folder"]
+    state = json.loads((folder / "checkpoint.json").read_text())["state"]
+    assert state["validated"] == state["trainer"]["step"] == 12
+    assert [item.name for item in folder.parent.glob("checkpoint-*")] == [pointer["folder"]], "older ones are removed"

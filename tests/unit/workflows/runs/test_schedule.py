@@ -1,0 +1,109 @@
+"""The schedule: fits into the time, equal steps where it must be equal, reasons for whoever is left out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graftwork.core.records import Plan
+from graftwork.workflows.runs.schedule import MAX_EPOCHS, Estimate, Schedule, _total_seconds, make_schedule
+
+
+def plan(name: str, family: str, source: str = "scratch", **training: object) -> Plan:
+    return Plan(name=name, title=name, family=family, modalities=("table",), source=source, training=training)
+
+
+PLANS = [
+    plan("separate", "separate"),
+    plan("shared", "sharing"),
+    plan("moe", "sharing"),
+    plan("weights", "balancing"),
+    plan("trees", "trees", max_steps=400),
+    plan("frozen", "frozen", "pretrained"),
+    plan("full", "tuning", "pretrained"),
+]
+SECONDS = {"separate": 0.04, "shared": 0.012, "moe": 0.02, "weights": 0.013, "trees": 0.005, "frozen": 0.003, "full": 0.8}
+
+
+def estimates(factor: float = 1.0, epoch: float = 30.0, **changes: float) -> dict[str, Estimate]:
+    return {
+        name: Estimate(plan=name, seconds_per_step=factor * seconds, setup_seconds=0.1, eval_seconds=0.05, steps_per_epoch=epoch)
+        for name, seconds in {**SECONDS, **changes}.items()
+    }
+
+
+def schedule(seconds: float | None, steps: int | None = None, **changes: float) -> Schedule:
+    return make_schedule(PLANS, estimates(**changes), seeds=[0, 1, 2], steps=steps, seconds=seconds, workers=2, control_tasks=4)
+
+
+def test_given_steps_are_taken_as_they_are_and_nothing_measured_counts() -> None:
+    first, second = schedule(None, 100), schedule(None, 100, factor=50.0)
+    assert first.horizons == second.horizons
+    assert first.horizons["separate"] == first.horizons["full"] == 100
+    assert first.horizons["trees"] == 400
+    assert first.control_seeds == 3
+    assert [first.rung_steps("separate", rung) for rung in (0, 1)] == [25, 50]
+
+
+def test_the_schedule_fits_and_uses_the_time() -> None:
+    found = schedule(240.0)
+    assert found.seconds <= 240.0
+    assert found.seconds > 150.0
+    assert found.left_out == {}
+    scratch = {found.horizons[name] for name in ("separate", "shared", "moe", "weights")}
+    assert len(scratch) == 1
+    assert 0 < found.horizons["full"] < found.horizons["separate"]
+    assert found.horizons["frozen"] >= found.horizons["separate"]
+
+
+def test_much_time_stops_at_sixty_epochs_and_controls_get_all_seeds() -> None:
+    found = schedule(1e7)
+    assert found.horizons["separate"] == MAX_EPOCHS * 30
+    assert found.control_seeds == 3
+    assert schedule(60.0).control_seeds == 1
+
+
+def test_a_plan_that_cannot_see_every_row_is_left_out_with_the_reason() -> None:
+    found = schedule(240.0, full=30.0)
+    assert "full" not in found.horizons
+    assert "too dear: 30 s a step" in found.left_out["full"]
+
+
+def test_too_little_time_keeps_the_reference_and_says_so() -> None:
+    found = schedule(1.0)
+    assert "separate" in found.horizons
+    assert len(found.horizons) >= 2
+    assert any("--time-limit" in note for note in found.notes)
+
+
+def test_json_round_trip() -> None:
+    import json
+
+    found = schedule(100.0, full=30.0)
+    assert Schedule.from_json(json.loads(json.dumps(found.to_json()))) == found
+    estimate = estimates()["full"]
+    assert Estimate.from_json(estimate.to_json()) == estimate
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(20, 5000),
+    st.lists(st.floats(1e-4, 1.0), min_size=7, max_size=7),
+    st.floats(1, 500),
+    st.integers(1, 8),
+)
+def test_it_never_plans_more_than_the_time_unless_nothing_can_be_dropped(
+    seconds: float, costs: list[float], epoch: float, workers: int
+) -> None:
+    known = estimates(epoch=epoch, **dict(zip(SECONDS, costs, strict=True)))
+    found = make_schedule(PLANS, known, seeds=[0, 1, 2], steps=None, seconds=seconds, workers=workers, control_tasks=3)
+    racing = [item for item in PLANS if item.name in found.horizons]
+    assert racing[0].name == "separate"
+    assert set(found.horizons) | set(found.left_out) == set(SECONDS)
+    assert all(steps >= 1 for steps in found.horizons.values())
+    expected = _total_seconds(
+        racing, known, found.horizons, seeds=3, control_tasks=3, control_seeds=found.control_seeds, workers=workers
+    )
+    assert expected == pytest.approx(found.seconds)
+    assert found.seconds <= seconds * 1.001 or found.notes or len(racing) <= 2
