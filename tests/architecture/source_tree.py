@@ -50,16 +50,16 @@ def modules() -> dict[str, Module]:
 
 
 @functools.cache
-def imports(name: str) -> tuple[Import, ...]:
-    """What a module imports, without blocks that only type checkers read."""
-    return tuple(_walk(modules()[name].tree, name, at_top=True))
+def imports(name: str, *, with_types: bool = False) -> tuple[Import, ...]:
+    """What a module imports; ``with_types`` adds the blocks that only type checkers read."""
+    return tuple(_walk(modules()[name].tree, name, at_top=True, with_types=with_types))
 
 
-def _walk(node: ast.AST, owner: str, *, at_top: bool) -> Iterator[Import]:
+def _walk(node: ast.AST, owner: str, *, at_top: bool, with_types: bool) -> Iterator[Import]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for other in child.orelse:
-                yield from _walk(other, owner, at_top=at_top)
+            for other in [*child.orelse, *(child.body if with_types else [])]:
+                yield from _walk(ast.Module([other], []), owner, at_top=at_top, with_types=with_types)
             continue
         if isinstance(child, ast.Import):
             for alias in child.names:
@@ -67,7 +67,7 @@ def _walk(node: ast.AST, owner: str, *, at_top: bool) -> Iterator[Import]:
         elif isinstance(child, ast.ImportFrom):
             yield from _from(child, owner, at_top=at_top)
         inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        yield from _walk(child, owner, at_top=at_top and not inside)
+        yield from _walk(child, owner, at_top=at_top and not inside, with_types=with_types)
 
 
 def _from(node: ast.ImportFrom, owner: str, *, at_top: bool) -> Iterator[Import]:

@@ -84,9 +84,12 @@ def test_the_library_imports_no_recipe_by_name() -> None:
 
 
 def test_no_circles() -> None:
+    """Type-only imports count: two modules that need each other's types are one idea in two files."""
     graph = {
-        name: {item.module for item in imports(name) if item.module in modules() and item.module != name} for name in modules()
+        name: {item.module for item in imports(name, with_types=True) if item.module in modules() and item.module != name}
+        for name in modules()
     }
+    graph["graftwork.training.callbacks"].discard("graftwork.training.loop")  # the loop hands itself to its callbacks
     try:
         order = list(TopologicalSorter(graph).static_order())
     except CycleError as error:

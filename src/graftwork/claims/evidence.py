@@ -10,13 +10,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from graftwork import __version__
 from graftwork.claims.experiment import Recipe
 from graftwork.claims.judgement import Verdict
 from graftwork.core.cards import Card
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.core.source_hash import PACKAGE_FOLDER
+from graftwork.core.version import __version__
 
 __all__ = ["FORMAT", "build_evidence", "code_state", "mark_stale", "package_versions", "write_evidence"]
 

@@ -9,22 +9,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import AccessError, BudgetError, ConfigError
+from graftwork.core.errors import AccessError, ConfigError
 from graftwork.core.records import Scores
 
 if TYPE_CHECKING:
-    from graftwork.claims.arm_context import ArmContext
-    from graftwork.claims.experiment import Recipe
     from graftwork.data.suite import Suite
 
-__all__ = ["DEFAULT_ROLES", "GuardedSplits", "GuardedSuite", "check_budgets", "guard_suite"]
+__all__ = ["DEFAULT_ROLES", "GuardedArm", "GuardedSplits", "GuardedSuite", "guard_suite"]
 
 Array = NDArray[Any]
 
@@ -32,6 +30,22 @@ DEFAULT_ROLES: Mapping[str, str] = {"train": "source", "val": "source", "target"
 """What each split is to a reproduction, unless the recipe says otherwise."""
 
 _ROLES = ("source", "target", "test")
+
+
+class GuardedArm(Protocol):
+    """What the guard needs of an arm (see :class:`graftwork.claims.arm_context.ArmContext`)."""
+
+    slug: str
+    arm: str
+    access: frozenset[str]
+    used: set[str]
+    reports: dict[str, Any]
+
+    def require_access(self, part: str, what: str = "") -> None:
+        """Raise an AccessError unless the arm declared ``part``."""
+
+    def hand_out(self, fingerprint: str, num_labels: int) -> None:
+        """Charge the arm with a suite's labels, once for each suite."""
 
 
 class GuardedSplits(dict[str, NDArray[np.int64]]):
@@ -50,7 +64,7 @@ class GuardedSplits(dict[str, NDArray[np.int64]]):
 class GuardedSuite:
     """A suite as one arm may see it. Build it with :meth:`graftwork.claims.arm_context.ArmContext.guard`."""
 
-    def __init__(self, context: ArmContext, suite: Suite, roles: Mapping[str, str]) -> None:
+    def __init__(self, context: GuardedArm, suite: Suite, roles: Mapping[str, str]) -> None:
         self._context = context
         self._suite = suite
         self._roles = roles
@@ -141,7 +155,7 @@ def _parts(role: str, sees_labels: bool) -> list[str]:
     return ["test_batches"]
 
 
-def guard_suite(context: ArmContext, suite: Suite, roles: Mapping[str, str] | None = None) -> GuardedSuite:
+def guard_suite(context: GuardedArm, suite: Suite, roles: Mapping[str, str] | None = None) -> GuardedSuite:
     """Build the guarded view of ``suite`` for an arm.
 
     Raises:
@@ -185,34 +199,3 @@ def _num_labels(suite: Suite) -> int:
     from graftwork.data.suite import labelled_rows
 
     return int(sum(int(labelled_rows(target).sum()) for target in suite.targets.values()))
-
-
-def check_budgets(recipe: Recipe, counts: Mapping[int, Mapping[str, Mapping[str, int]]]) -> None:
-    """Hold what the recipe declares equal.
-
-    Args:
-        recipe: The recipe.
-        counts: ``{seed: {arm: {counter: value}}}``.
-
-    Raises:
-        BudgetError: If arms differ, or a declared counter was never counted; all mismatches at once.
-    """
-    problems: list[str] = []
-    for budget in recipe.equal_budget:
-        arms: Sequence[str] = budget.arms or tuple(arm.name for arm in recipe.arms)
-        for counter in budget.counters:
-            for seed, by_arm in counts.items():
-                values = {arm: by_arm[arm].get(counter, 0) for arm in arms if arm in by_arm}
-                shown = ", ".join(f"{arm} {value}" for arm, value in values.items())
-                largest = max(values.values(), default=0)
-                if largest == 0:
-                    problems.append(
-                        f"{counter}, seed {seed}: declared equal, but nothing was counted; use the guard and budget_callback()"
-                    )
-                elif largest - min(values.values()) > budget.tolerance * largest:
-                    problems.append(f"{counter}, seed {seed}: {shown}")
-    if problems:
-        raise BudgetError(
-            f"The arms of {recipe.slug!r} did not spend what the recipe declares equal; no verdict is given:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-        )

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graftwork.claims.budgets import check_budgets
 from graftwork.claims.evidence import build_evidence, write_evidence
 from graftwork.claims.experiment import Recipe
-from graftwork.claims.guards import check_budgets
 from graftwork.claims.judgement import Verdict, derive_measurements, judge
 from graftwork.claims.reproduction_job import Job, JobResult, load_recipe, read_result
 from graftwork.claims.reproduction_pool import run_jobs

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from graftwork import __version__
 from graftwork.core.files import write_bytes, write_json
+from graftwork.core.version import __version__
 from graftwork.data.loader import inputs_to_torch
 from graftwork.data.suite import Suite
 from graftwork.export.configurations import export_configurations

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from graftwork import __version__
+from graftwork.core.version import __version__
 from graftwork.data.names import short_list
 from graftwork.serving.asking import Ask, parse_json, read_options
 from graftwork.serving.describing import answer_schema, describe, error_schema, request_bodies

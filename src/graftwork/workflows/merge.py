@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graftwork import __version__
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import hash_file
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
+from graftwork.core.version import __version__
 from graftwork.data.names import did_you_mean
 from graftwork.interfaces.merger import Merger
 from graftwork.methods.merging.averaging import AveragingMerger

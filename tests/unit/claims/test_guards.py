@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from graftwork.claims.arm_context import ArmContext
+from graftwork.claims.budgets import check_budgets
 from graftwork.claims.experiment import Access, Arm, EqualBudget, Inequality, Recipe
-from graftwork.claims.guards import check_budgets
 from graftwork.core.errors import AccessError, BudgetError, ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite

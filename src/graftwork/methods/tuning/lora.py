@@ -178,7 +178,8 @@ class LoRA(Tuner):
         from graftwork.methods.tuning.peft_folder import save_adapter
 
         self._attached()
-        save_adapter(self, folder, base_model=base_model)
+        settings = {name: getattr(self, name) for name in ("r", "lora_alpha", "lora_dropout", "use_rslora")}
+        save_adapter(self.layers, settings, folder, base_model=base_model)
 
     @classmethod
     def from_pretrained(cls, model: nn.Module, folder: str | Path) -> Self:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from torch import Tensor
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import atomic_path, read_json, write_json
 from graftwork.core.tensor_files import TensorFile
-
-if TYPE_CHECKING:
-    from graftwork.methods.tuning.lora import LoRA
+from graftwork.nn.lora import LowRankLayer
 
 __all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "load_adapter", "save_adapter"]
 
@@ -39,11 +37,14 @@ _UNDERSTOOD: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def save_adapter(tuner: LoRA, folder: str | Path, *, base_model: str = "") -> None:
+def save_adapter(
+    layers: Mapping[str, LowRankLayer], settings: Mapping[str, Any], folder: str | Path, *, base_model: str = ""
+) -> None:
     """Write an attached LoRA so that peft's ``PeftModel.from_pretrained`` reads it.
 
     Args:
-        tuner: The adapter.
+        layers: The low-rank layers by the name of the layer that they adapt.
+        settings: ``r``, ``lora_alpha``, ``lora_dropout`` and ``use_rslora`` of the adapter.
         folder: Folder to write into; created if needed, files are replaced atomically.
         base_model: Name or folder of the base model, for the reader's information.
 
@@ -52,26 +53,26 @@ def save_adapter(tuner: LoRA, folder: str | Path, *, base_model: str = "") -> No
     """
     folder = Path(folder)
     tensors = {}
-    for name, layer in tuner.layers.items():
+    for name, layer in layers.items():
         for part, module in (("A", layer.down), ("B", layer.up)):
             weight: Any = module.weight
             tensors[f"base_model.model.{name}.lora_{part}.weight"] = weight.detach().cpu().contiguous()
-    ranks = {name: layer.rank for name, layer in tuner.layers.items()}
+    ranks = {name: layer.rank for name, layer in layers.items()}
     config = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": base_model or None,
         "inference_mode": True,
-        "r": tuner.r,
-        "lora_alpha": tuner.lora_alpha,
-        "lora_dropout": tuner.lora_dropout,
-        "use_rslora": tuner.use_rslora,
+        "r": settings["r"],
+        "lora_alpha": settings["lora_alpha"],
+        "lora_dropout": settings["lora_dropout"],
+        "use_rslora": settings["use_rslora"],
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
         # Full names as one expression: in a list "fc" would also match "block.fc".
         "target_modules": "|".join(re.escape(name) for name in ranks),
-        "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != tuner.r},
+        "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != settings["r"]},
         "alpha_pattern": {},
         "modules_to_save": None,
     }

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import graftwork
 from graftwork.core.errors import GraftworkError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.records import Lineage
+from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.plan_jobs import JobMaker
@@ -67,7 +67,7 @@ def deploy_model(
     }
     write_json(fresh / "config.json", config)
     lineage = Lineage(
-        made_by=f"graftwork fit {graftwork.__version__}",
+        made_by=f"graftwork fit {__version__}",
         command=run.state["command"],
         plan=plan,
         seed=seed,

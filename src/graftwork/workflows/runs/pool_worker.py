@@ -15,14 +15,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import graftwork
+from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.workflows.runs.jobs import Job
 
 __all__ = ["Answers", "PoolWorker", "ProcessWorker", "StartWorker", "StopRequest"]
 
 StopRequest = Literal["keep", "finish", "kill"]
 
-_PACKAGE = Path(graftwork.__file__).parents[1]
+_PACKAGE = PACKAGE_FOLDER.parent
 """Folder from which this process imported graftwork: workers import the same."""
 
 

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-import graftwork
+from graftwork.core.version import __version__
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import Modality, Plan
 from graftwork.data.suite import Suite
@@ -131,6 +131,6 @@ def machine_facts() -> dict[str, Any]:
         "cores": available_cores(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "graftwork": graftwork.__version__,
+        "graftwork": __version__,
         **versions,
     }

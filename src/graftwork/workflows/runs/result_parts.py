@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import graftwork
+from graftwork.core.version import __version__
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.core.records import Ledger
@@ -52,7 +52,7 @@ def result_head(run: RunFolder, settings: FitSettings, suite: Suite, result_form
     """Return what every ``result.json`` begins with: format, version, command, suite, settings and machine."""
     return {
         "format": result_format,
-        "version": graftwork.__version__,
+        "version": __version__,
         "created": utc_now(),
         "command": run.state["command"],
         "suite": _suite_facts(suite),

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import graftwork
+from graftwork.core.version import __version__
 from graftwork.core.errors import ConfigError, FileFormatError, StorageError
 from graftwork.core.files import append_jsonl, check_writable_folder, read_json, write_json
 
@@ -93,7 +93,7 @@ class RunFolder:
         self.acquire()
         self.state = {
             "format": RUN_FORMAT,
-            "version": graftwork.__version__,
+            "version": __version__,
             "created": utc_now(),
             "command": command,
             "settings": dict(settings),
