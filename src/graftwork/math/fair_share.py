@@ -15,9 +15,7 @@ from graftwork.math.unit_gramian import Floats, UnitGramian
 __all__ = ["fair_weights"]
 
 
-def fair_weights(
-    gramian: Floats, alpha: float, *, ridge: float = 1e-7, tolerance: float = 1e-9, max_steps: int = 100
-) -> Floats:
+def fair_weights(gramian: Floats, alpha: float, *, ridge: float = 1e-7, tolerance: float = 1e-9, max_steps: int = 100) -> Floats:
     """Return the weights of the alpha-fair direction.
 
     With rows ``c`` times as long the direction is ``c^((1 - alpha) / (1 + alpha))`` times as long, exactly.

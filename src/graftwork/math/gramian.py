@@ -41,15 +41,16 @@ def gramian(matrix: Tensor) -> Tensor:
         return total
     summed = total.numpy()
     buffer = torch.empty(num_rows, min(CHUNK, width), dtype=torch.float64)
-    for start in range(0, width, CHUNK):
-        part = matrix.detach()[:, start : start + CHUNK]
-        chunk = buffer[:, : part.shape[1]].copy_(part).numpy()
-        if num_rows <= FEW:
-            for row in range(num_rows):
-                for column in range(row + 1):
-                    summed[row, column] += chunk[row] @ chunk[column]
-        else:
-            summed += chunk @ chunk.T
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are for the caller to notice
+        for start in range(0, width, CHUNK):
+            part = matrix.detach()[:, start : start + CHUNK]
+            chunk = buffer[:, : part.shape[1]].copy_(part).numpy()
+            if num_rows <= FEW:
+                for row in range(num_rows):
+                    for column in range(row + 1):
+                        summed[row, column] += chunk[row] @ chunk[column]
+            else:
+                summed += chunk @ chunk.T
     if num_rows <= FEW:
         summed += np.tril(summed, -1).T
     return total

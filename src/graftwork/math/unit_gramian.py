@@ -68,8 +68,8 @@ def equal_projection_weights(gramian: Floats, resolution: float = 2.0**-52) -> F
     """Return the weights, summing to 1, of the combination whose projections onto all rows are equal (IMTL-G).
 
     With ``G = L C L`` of lengths ``L`` and cosines ``C`` they are ``L^-1 C^+ 1`` over their sum. For independent rows this is the only solution;
-    for dependent ones it is the limit of nearly dependent ones, where that exists. Rows that are zero get 0; so do all where the
-    weights of a unit direction add up to 0 (opposite rows).
+    for dependent ones it is the limit of nearly dependent ones, where that exists. Rows that are zero get 0; so do all where no
+    direction has equal projections (opposite rows), or the weights add up to 0.
 
     Args:
         gramian: ``J @ J.T``, ``[T, T]``.
@@ -84,9 +84,12 @@ def equal_projection_weights(gramian: Floats, resolution: float = 2.0**-52) -> F
     """
     unit = UnitGramian.of(gramian)
     values, vectors = unit.eigen(resolution)
-    shares = (vectors / values) @ vectors.sum(axis=0) / unit.lengths
-    total, size = shares.sum(), np.abs(shares).sum()
-    return unit.spread(shares / total if abs(total) > 1e-12 * size else np.zeros_like(shares))
+    units = (vectors / values) @ vectors.sum(axis=0)
+    shares = units / unit.lengths
+    total = float(shares.sum())
+    if _is_rounding(units, np.ones_like(units), resolution) or abs(total) <= resolution * np.abs(shares).sum():
+        return np.zeros(len(unit.kept))
+    return unit.spread(shares / total)
 
 
 def equal_angle_weights(gramian: Floats, preference: Floats | None = None, resolution: float = 2.0**-52) -> Floats:
@@ -113,10 +116,14 @@ def equal_angle_weights(gramian: Floats, preference: Floats | None = None, resol
     units = (vectors / values) @ (vectors.T @ wanted)
     progress = unit.cosines @ units
     square = float(units @ progress)
-    # The best direction of opposite rows is none: what is left of it are rounding errors.
-    if square <= (1e-12 * np.abs(units).sum()) ** 2:
+    if _is_rounding(units, wanted, resolution) or square <= 0:
         return np.zeros(len(unit.kept))
     return unit.spread(float(unit.lengths @ progress) / square * units / unit.lengths)
+
+
+def _is_rounding(units: Floats, wanted: Floats, resolution: float) -> bool:
+    """Whether weights of unit rows are all but zero: no direction has the wanted projections (opposite rows), and the rest is rounding errors."""
+    return bool(np.linalg.norm(units) <= 10.0 * resolution * np.linalg.norm(wanted))
 
 
 def aligned_weights(

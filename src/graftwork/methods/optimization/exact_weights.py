@@ -33,7 +33,7 @@ class _ExactWeights(WeightedAggregator):
     def __init__(self, pref_vector: Sequence[float] | Tensor | None = None) -> None:
         self._preference: Floats | None = None
         if pref_vector is not None:
-            self._preference = torch.as_tensor(pref_vector).detach().cpu().double().numpy()
+            self._preference = torch.as_tensor(pref_vector, dtype=torch.float64).detach().cpu().numpy()
             if self._preference.ndim != 1 or not np.isfinite(self._preference).all():
                 raise ConfigError(f"`pref_vector` must hold one finite number per task; got {pref_vector!r}.")
             self.skips_absent = False
