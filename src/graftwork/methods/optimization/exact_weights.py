@@ -20,7 +20,7 @@ from graftwork.math.fair_share import fair_weights
 from graftwork.math.unit_gramian import Floats, ScaleMode, aligned_weights, equal_angle_weights, equal_projection_weights
 from graftwork.methods.optimization.aggregator import WeightedAggregator
 
-__all__ = ["AlignedMTL", "ConFIG", "FairGrad", "IMTLG"]
+__all__ = ["IMTLG", "AlignedMTL", "ConFIG", "FairGrad"]
 
 
 class _ExactWeights(WeightedAggregator):
