@@ -24,7 +24,7 @@ from graftwork.evaluation.paired import paired_interval
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.tasks.losses import task_loss
 
-__all__ = ["cosines_of_products", "gradient_cosines", "layer_products", "measure_affinity", "summarise_affinity"]
+__all__ = ["cosines_of_products", "layer_products", "measure_affinity", "summarise_affinity"]
 
 _METHOD = (
     "Lookahead (TAG, arXiv 2109.04617): loss that one step on the row's task takes off the column's task on other held-back rows"
@@ -220,22 +220,3 @@ def cosines_of_products(products: Tensor) -> Tensor:
     """
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     return (products / (norms.unsqueeze(-1) * norms.unsqueeze(-2))).clamp(-1.0, 1.0)
-
-
-def gradient_cosines(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) -> dict[str, Tensor]:
-    """Return the cosines between the tasks' gradients of the shared parameters, layer by layer.
-
-    Args:
-        model: The shared model; unchanged afterwards, ``.grad`` included.
-        tasks: The tasks, in the order of rows and columns.
-        batch: Labelled rows.
-
-    Returns:
-        ``{layer: float64 [T, T]}`` for each module that owns trained shared parameters, and ``"all"`` over all of them; NaN where a task
-        has no label in the batch or no gradient in the layer. Empty if no shared parameter is trained.
-    """
-    products = layer_products(model, tasks, batch)
-    if not products:
-        return {}
-    whole = torch.stack(list(products.values())).sum(dim=0)
-    return {layer: cosines_of_products(table) for layer, table in {**products, "all": whole}.items()}

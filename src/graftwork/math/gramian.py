@@ -8,47 +8,52 @@ from torch import Tensor
 
 __all__ = ["combine_rows_", "gramian", "square_root"]
 
-CHUNK = 65536
-"""Columns per partial product: rows of a chunk stay in the second-level cache, and rounding errors do not pile up over millions of columns."""
+CHUNK = 16384
+"""Columns per partial product: some rows of a chunk, in float64, stay in the second-level cache."""
 
 FEW = 4
 """Up to so many rows one inner product after another is faster than a matrix product, which is built for more."""
 
 
 def gramian(matrix: Tensor) -> Tensor:
-    """Return ``matrix @ matrix.T``, summed over chunks of columns in float64.
+    """Return ``matrix @ matrix.T`` in float64, computed in float64.
 
-    A plain product of two rows with millions of entries loses four digits in float32, and general matrix products do twice the work
-    of a symmetric one; NumPy's product of a matrix with its own transpose is the symmetric kind, so it is used on the CPU.
+    Inner products of a small row and a large one decide what many methods do with the small row; in float32 the rounding errors of the large
+    row hide it. General matrix products do twice the work of a symmetric one; NumPy's product of a matrix with its own transpose is the
+    symmetric kind, so it is used on the CPU, chunk by chunk, so that no second copy of the matrix is needed.
 
     Args:
-        matrix: ``[T, P]``, float32 or float64, detached from any graph.
+        matrix: ``[T, P]``, of any floating dtype, detached from any graph.
 
     Returns:
-        ``[T, T]``, symmetric, in the dtype and on the device of ``matrix``.
+        ``[T, T]``, float64, symmetric, on the device of ``matrix``.
 
     Example:
-        >>> gramian(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
-        tensor([[25.,  3.],
-                [ 3.,  1.]])
+        >>> gramian(torch.tensor([[3.0, 4.0], [1.0, 0.0]])).tolist()
+        [[25.0, 3.0], [3.0, 1.0]]
     """
-    total = torch.zeros(len(matrix), len(matrix), dtype=torch.float64, device=matrix.device)
-    if matrix.device.type == "cpu" and matrix.dtype in (torch.float32, torch.float64):
-        values, partial = matrix.detach().numpy(), total.numpy()
-        for start in range(0, values.shape[1], CHUNK):
-            chunk = values[:, start : start + CHUNK]
-            if len(chunk) <= FEW:
-                for row in range(len(chunk)):
+    num_rows, width = matrix.shape
+    total = torch.zeros(num_rows, num_rows, dtype=torch.float64, device=matrix.device)
+    if matrix.device.type != "cpu":
+        for part in matrix.detach().split(CHUNK, dim=1):
+            wide = part.double()
+            total += wide @ wide.T
+        return total
+    summed = total.numpy()
+    buffer = torch.empty(num_rows, min(CHUNK, width), dtype=torch.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are for the caller to notice
+        for start in range(0, width, CHUNK):
+            part = matrix.detach()[:, start : start + CHUNK]
+            chunk = buffer[:, : part.shape[1]].copy_(part).numpy()
+            if num_rows <= FEW:
+                for row in range(num_rows):
                     for column in range(row + 1):
-                        partial[row, column] += chunk[row] @ chunk[column]
+                        summed[row, column] += chunk[row] @ chunk[column]
             else:
-                partial += chunk @ chunk.T
-        if len(matrix) <= FEW:
-            partial += np.tril(partial, -1).T
-    else:
-        for chunk in matrix.detach().split(CHUNK, dim=1):
-            total += chunk @ chunk.T
-    return total.to(matrix.dtype)
+                summed += chunk @ chunk.T
+    if num_rows <= FEW:
+        summed += np.tril(summed, -1).T
+    return total
 
 
 def combine_rows_(matrix: Tensor, weights: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from graftwork.core.batch import Batch
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.affinity import gradient_cosines, measure_affinity, summarise_affinity
+from graftwork.evaluation.affinity import cosines_of_products, layer_products, measure_affinity, summarise_affinity
 from graftwork.interfaces.shared_model import SharedModel
 
 NAMES = ("one", "same", "against")
@@ -99,7 +99,7 @@ def test_model_and_random_numbers_are_exactly_what_they_were() -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
     measure_affinity(model, TASKS, batches, learning_rate=0.3)
-    gradient_cosines(model, TASKS, batches[0])
+    layer_products(model, TASKS, batches[0])
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(model.trunk.weight.grad, torch.ones(1, 2))
@@ -139,7 +139,7 @@ def test_models_that_share_nothing_trained_have_no_affinity() -> None:
     model.trunk.requires_grad_(False)
     example = batch({"one": 1.0, "same": 1.0, "against": -1.0})
     assert measure_affinity(model, TASKS, [example], learning_rate=0.1).tolist() == [[0.0] * 3] * 3
-    assert gradient_cosines(model, TASKS, example) == {}
+    assert layer_products(model, TASKS, example) == {}
 
 
 def test_arguments_out_of_range_are_named() -> None:
@@ -153,12 +153,13 @@ def test_arguments_out_of_range_are_named() -> None:
 
 def test_cosines_by_layer() -> None:
     example = batch({"one": 1.0, "same": 3.0, "against": -1.0})
-    found = gradient_cosines(model_with([0.0, 0.0]), TASKS, example)
-    assert set(found) == {"trunk", "all"}
-    assert found["trunk"].tolist() == [[1, 1, -1], [1, 1, -1], [-1, -1, 1]]
-    unknown = gradient_cosines(model_with([0.0, 0.0]), TASKS, batch({"one": 1.0, "same": float("nan"), "against": -1.0}))
-    assert torch.isnan(unknown["all"][1]).all()
-    assert unknown["all"][0, 2] == -1
+    found = layer_products(model_with([0.0, 0.0]), TASKS, example)
+    assert set(found) == {"trunk"}
+    assert cosines_of_products(found["trunk"]).tolist() == [[1, 1, -1], [1, 1, -1], [-1, -1, 1]]
+    unknown = layer_products(model_with([0.0, 0.0]), TASKS, batch({"one": 1.0, "same": float("nan"), "against": -1.0}))
+    cosines = cosines_of_products(unknown["trunk"])
+    assert torch.isnan(cosines[1]).all()
+    assert cosines[0, 2] == -1
 
 
 def test_summary_is_relative_to_the_own_step_with_intervals() -> None:

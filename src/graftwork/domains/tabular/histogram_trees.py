@@ -1,8 +1,10 @@
 """Regression trees on binned columns, several outputs per leaf, grown for one or many tasks from one pass over the rows.
 
 A tree fits targets ``g`` (negative gradients): it splits where the squared error falls most, summed over the outputs, and a leaf holds the mean of its rows'
-targets, as scikit-learn's ``DecisionTreeRegressor`` does, best leaf first. Columns are cut once into at most ``max_bins`` intervals; with as many bins as a
-column has values the trees are exact. One pass gives the histograms of every task at once: their sum is the root of a pooled tree, any weighting of tasks is
+targets, as scikit-learn's ``DecisionTreeRegressor`` does, best leaf first. The trees are binned: columns are cut once, into at most ``max_bins`` intervals, and
+every threshold is one of these cuts. With as many bins as a column has values, the rows that a tree was grown from are split exactly as there, and a first
+split is exact for new rows too. A deeper node holds some of the values only; of the cuts between two neighbours of its own it takes the middle one by
+rank, where exact trees take the midpoint by distance. New rows between these two values may go to the other side. One pass gives the histograms of every task at once: their sum is the root of a pooled tree, any weighting of tasks is
 a weighted sum, and each by itself is the root of a task's own tree.
 """
 

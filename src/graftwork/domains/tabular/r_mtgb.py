@@ -12,7 +12,8 @@ from trees fitted to negative gradients ``g`` of half the squared error or of cr
 3. ``n3`` iterations, a tree per task on its own rows: ``F_r^spec += nu * tree(g)``.
 
 ``F`` starts at 0, ``theta`` at ``0.1 * N(0, 1)``; leaves hold mean gradients. The sum in step 2 is no mean: with many rows ``s_r`` saturates in a few
-iterations. Released form and default: two leaves a tree. Here columns are cut into at most 255 bins, and row subsampling draws afresh in each iteration
+iterations. Released form and default: two leaves a tree. Here trees are binned, at most 255 bins a
+column (thresholds are cuts of the whole table, see :mod:`graftwork.domains.tabular.histogram_trees`), and row subsampling draws afresh in each iteration
 (the released code multiplies its masks). Two classes have opposite gradients, so one column stands for both: the same trees at half the cost.
 """
 

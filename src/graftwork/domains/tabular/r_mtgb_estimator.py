@@ -152,7 +152,7 @@ class RMTGBRegressor(RegressorMixin, _RobustMultiTask):
         max_leaf_nodes: Most leaves of a tree, at least 2, or None. The released code always has 2.
         max_depth: Most splits on the way to a leaf, at least 1, or None.
         min_samples_leaf: Fewest rows in a leaf.
-        max_bins: Most intervals of a column, from 2 to 65535.
+        max_bins: Most intervals of a column, from 2 to 65535. Thresholds are cuts between these intervals, never midpoints of a node's own values.
         subsample: Share of the rows that a tree sees, in (0, 1].
         task_column: Column of ``X`` with the task: a number, or a name if ``X`` is a data frame. None: ids come as an argument, or there is one task.
         random_state: Seed or generator; draws the initial weights and the samples of rows.

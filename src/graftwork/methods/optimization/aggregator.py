@@ -15,7 +15,15 @@ from torch import Tensor
 
 from graftwork.math.gramian import combine_rows_, gramian
 
-__all__ = ["Aggregator", "PlainAggregator", "WeightedAggregator", "as_aggregator", "present_tasks"]
+__all__ = ["Aggregator", "PlainAggregator", "WeightedAggregator", "all_finite", "as_aggregator", "present_tasks"]
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Return whether no number of a tensor is NaN or infinite, without a copy of it."""
+    if not tensor.numel():
+        return True
+    lowest, highest = torch.aminmax(tensor)  # both are NaN if any number is
+    return bool(torch.isfinite(lowest) & torch.isfinite(highest))
 
 
 def present_tasks(losses: Tensor, gradients: Tensor) -> Tensor:
@@ -65,7 +73,9 @@ class PlainAggregator(Aggregator):
         self.function = function
 
     def combine_(self, matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the function's result; there are no weights."""
+        """Return the function's result, or NaN for gradients that are not finite; there are no weights."""
+        if not all_finite(matrix):
+            return torch.full_like(matrix[0], torch.nan), None
         return self.function(matrix), None
 
 
@@ -74,6 +84,9 @@ class WeightedAggregator(Aggregator):
 
     statistic: Literal["gramian", "matrix"] = "gramian"
     """What the weights are computed from: the ``[T, T]`` inner products, or the whole ``[T, P]`` matrix."""
+    precision: torch.dtype = torch.float64
+    """The dtype in which the gradients were computed; whoever asks for weights sets it before. Inner products come in float64, but rows that
+    differ by rounding errors of this dtype only are no different directions: methods that invert the inner products tell them apart by it."""
     skips_absent: bool = True
     """Whether weights are computed among the tasks with labels only. Otherwise the method sees zero rows, which stop some (a zero row makes the
     shortest convex combination zero), but methods with memory per task need all rows."""
@@ -83,7 +96,16 @@ class WeightedAggregator(Aggregator):
         """Return the weights ``[T]`` from the statistic that :attr:`statistic` names; its values must not be changed."""
 
     def weigh(self, statistic: Tensor, present: Tensor) -> Tensor:
-        """Return the weights ``[T]``; a task without labels has weight 0 if :attr:`skips_absent`."""
+        """Return the weights ``[T]``; a task without labels has weight 0 if :attr:`skips_absent`.
+
+        Gradients that are not finite give weights of NaN: solvers would fail on them with errors of their own, and whoever trains notices
+        the divergence and knows which task it came from.
+        """
+        if not all_finite(statistic):
+            return torch.full((len(statistic),), torch.nan, dtype=statistic.dtype, device=statistic.device)
+        return self._weigh_present(statistic, present)
+
+    def _weigh_present(self, statistic: Tensor, present: Tensor) -> Tensor:
         if not self.skips_absent or bool(present.all()):
             return self.weights(statistic)
         weights = torch.zeros(len(statistic), dtype=statistic.dtype, device=statistic.device)
@@ -94,6 +116,7 @@ class WeightedAggregator(Aggregator):
 
     def combine_(self, matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
         """Compute the weights, then sum in place."""
+        self.precision = matrix.dtype
         weights = self.weigh(gramian(matrix) if self.statistic == "gramian" else matrix, present).to(matrix.dtype)
         return combine_rows_(matrix, weights), weights
 

@@ -132,8 +132,8 @@ class JacobianBalancer(_AggregatingBalancer):
                 products += gramian(rows.matrix)
             for layer, output in zip(layers, outputs, strict=True):
                 products += layer.inner_products(output)
-            statistic = products.to(losses.dtype)
-            weights = aggregator.weigh(statistic, present_tasks(losses, statistic)).to(losses.dtype)
+            aggregator.precision = losses.dtype
+            weights = aggregator.weigh(products, present_tasks(losses, products)).to(losses.dtype)
             for layer, output in zip(layers, outputs, strict=True):
                 for parameter, gradient in layer.weighted_sum(output, weights):
                     _accumulate(parameter, gradient)
@@ -217,6 +217,7 @@ class RepresentationBalancer(_AggregatingBalancer):
         assert context.average is not None
         # The batch's gradient of a row is a process' own one over the number of processes; rows of all processes lie side by side.
         products = context.average(gramian(matrix)) / context.processes
+        self.aggregator.precision = matrix.dtype
         return self.aggregator.weigh(products, products.diagonal() != 0).to(matrix.dtype)
 
     def _matrix(self, num_tasks: int, representation: Tensor) -> Tensor:

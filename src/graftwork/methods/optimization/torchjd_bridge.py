@@ -1,21 +1,31 @@
 """Every aggregator of torchjd as a balancer, by the names that users of torchjd and LibMTL know.
 
-torchjd (https://torchjd.org) computes the weights; gradients are computed and summed here (see
-:mod:`graftwork.methods.optimization.jacobian`), which saves its second copy of the matrix. Three things differ from torchjd's own use:
+torchjd (https://torchjd.org) computes the weights of most; gradients are computed and summed here (see
+:mod:`graftwork.methods.optimization.jacobian`), which saves its second copy of the matrix. What differs from torchjd's own use:
 
-- Inner products are divided by their trace before the methods whose answer does not depend on the gradients' scale see them. torchjd treats
-  a squared norm below 1e-4 as zero, which is wrong for gradients of a representation: those are that small by nature.
+- Inner products are computed and taken apart in float64, whatever the gradients are in.
+- Inner products are divided by their trace before the methods whose answer does not depend on the gradients' scale see them, and constants that
+  torchjd adds to squared lengths are left out or made small: CAGrad ``norm_eps=1e-8``, GradVac ``eps=1e-14``, PCD ``eps=0``. torchjd treats a squared
+  norm below 1e-4 as zero, which is wrong for gradients of a representation, which are that small by nature, and for a task that is nearly learned.
+- AlignedMTL, IMTLG, ConFIG, FairGrad and NashMTL are solved here (:mod:`graftwork.methods.optimization.exact_weights`, ``nash``): the same methods, right for
+  gradients of any size. ``solver="torchjd"`` gives torchjd's own FairGrad and NashMTL, which follow the published codes and stop before the
+  solution where gradients are short or of very different length.
+- CAGrad goes on where a task's gradient is zero; torchjd stands still. All directions that the paper's problem then allows are equally good for
+  that task, and the one that is best for the others is taken.
 - The quadratic programs of UPGrad and DualProj are solved by non-negative least squares (SciPy) in place of quadprog, on the same
-  regularised problem.
-- A task without labels in a batch is left out, except where a method remembers every task; NashMTL then keeps its last weights.
-- NashMTL has a second solver, ``solver="newton"``, that finds the bargaining solution where torchjd's stops before it (see
-  :mod:`graftwork.methods.optimization.nash`). The plan ``nashmtl`` uses it.
+  regularised problem. ``reg_eps=0`` gives the exact projection.
+- A task without labels in a batch is left out, except where a method remembers every task; torchjd's NashMTL then keeps its last weights.
+- Gradients that are not finite give a direction of NaN, which the training loop reports with the task that it came from.
+
+Where the published forms differ: CAGrad is not rescaled afterwards (the official code's mode 0), MGDA is the paper's Frank-Wolfe method with torchjd's 100
+steps, PCGrad and Sum add up where LibMTL's do likewise, AlignedMTL, UPGrad and DualProj average.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +37,7 @@ from graftwork.core.optional import require
 from graftwork.interfaces.balancer import Balancer
 from graftwork.math.dual_cone import dual_cone_weights
 from graftwork.methods.optimization.aggregator import Aggregator
+from graftwork.methods.optimization.exact_weights import IMTLG, AlignedMTL, ConFIG, FairGrad
 from graftwork.methods.optimization.jacobian import JacobianBalancer, RepresentationBalancer
 from graftwork.methods.optimization.nash import ExactNashMTL
 from graftwork.methods.optimization.torchjd_weights import TorchJDFunction, TorchJDWeights
@@ -58,9 +69,25 @@ AGGREGATORS: dict[str, str] = {
 """Names that :func:`jacobian_balancer` knows, with a few words each."""
 
 ALIASES = {"imtl": "IMTLG", "moo": "MGDA", "rlw": "Random", "ew": "Sum", "equalweights": "Sum"}
-SCALE_FREE = {"AlignedMTL", "CAGrad", "DualProj", "IMTLG", "Krum", "MGDA", "PCGrad", "UPGrad"}
+SCALE_FREE = {"CAGrad", "DualProj", "GradVac", "Krum", "MGDA", "PCGrad", "UPGrad"}
 NEEDS_ALL_TASKS = {"Constant", "ExcessMTL", "GradVac", "Krum", "NashMTL", "PCD"}
-DEFAULTS: dict[str, dict[str, Any]] = {"CAGrad": {"c": 0.5}, "FairGrad": {"alpha": 2.0}, "NashMTL": {"n_tasks": 1}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "CAGrad": {"c": 0.5, "norm_eps": 1e-8},
+    "FairGrad": {"alpha": 2.0},
+    "GradVac": {"eps": 1e-14},
+    "NashMTL": {"n_tasks": 1},
+    "PCD": {"eps": 0.0},
+}
+SOLVED_HERE: dict[str, Callable[..., Aggregator]] = {
+    "AlignedMTL": AlignedMTL,
+    "ConFIG": ConFIG,
+    "FairGrad": FairGrad,
+    "IMTLG": IMTLG,
+    "NashMTL": ExactNashMTL,
+}
+TWO_SOLVERS = ("FairGrad", "NashMTL")
+LEAST_LENGTH = {"CAGrad": 1e-7}
+"""Rows below this share of the longest count as zero; of CAGrad, above what its ``norm_eps`` takes for zero."""
 
 
 def find_aggregator(name: str) -> str:
@@ -97,9 +124,10 @@ def jacobian_balancer(
             hardly cost more than a plain step.
         factored: See :class:`~graftwork.methods.optimization.jacobian.JacobianBalancer`.
         settings: What the aggregator's constructor takes, with lists in place of tensors. Defaults where torchjd has none: CAGrad ``c=0.5``,
-            FairGrad ``alpha=2.0``; NashMTL's ``n_tasks`` follows from the losses. UPGrad and DualProj take ``norm_eps`` and ``reg_eps``.
-            NashMTL takes ``solver``, ``"torchjd"`` or ``"newton"``; the latter has the settings of
-            :class:`~graftwork.methods.optimization.nash.ExactNashMTL`.
+            FairGrad ``alpha=2.0``; NashMTL's ``n_tasks`` follows from the losses and need not be given. UPGrad and DualProj take ``norm_eps`` and
+            ``reg_eps``. FairGrad and NashMTL take ``solver``: ``"newton"``, the default, with the settings of
+            :class:`~graftwork.methods.optimization.exact_weights.FairGrad` and :class:`~graftwork.methods.optimization.nash.ExactNashMTL`, or
+            ``"torchjd"`` with torchjd's.
 
     Raises:
         ConfigError: If the name, the mode or a setting is wrong.
@@ -113,29 +141,41 @@ def jacobian_balancer(
 
 
 def _build(name: str, settings: dict[str, Any]) -> Aggregator:
-    if name == "NashMTL" and settings.get("solver", "torchjd") != "torchjd":
-        return _build_exact_nash(settings)
-    settings = {key: value for key, value in settings.items() if name != "NashMTL" or key != "solver"}
+    settings = dict(settings)
+    solver = settings.pop("solver", "newton") if name in TWO_SOLVERS else "newton"
+    if solver not in ("newton", "torchjd"):
+        raise ConfigError(f"`solver` of {name} must be 'newton' or 'torchjd'; got {solver!r}.")
+    if name in SOLVED_HERE and solver == "newton":
+        if name == "NashMTL":
+            settings.pop("n_tasks", None)  # torchjd's users have to give it
+        built = SOLVED_HERE[name]
+        _check_names(name, built, settings)
+        try:
+            return built(**settings)
+        except TypeError as error:
+            raise ConfigError(f"{name} cannot be built with {settings}: {error}") from error
     torchjd = require("torchjd.aggregation", extra="balancing", purpose=f"The aggregator {name}")
     chosen = {**DEFAULTS.get(name, {}), **settings}
     if name in ("UPGrad", "DualProj"):
         chosen["projector"] = least_squares_projector(chosen.pop("norm_eps", 1e-4), chosen.pop("reg_eps", 1e-4))
-    built = getattr(torchjd, name)
-    allowed = [parameter for parameter in inspect.signature(built).parameters if parameter not in ("projector", "f")]
-    unknown = sorted(set(chosen) - set(allowed) - {"projector"})
-    if unknown:
-        raise ConfigError(f"{name} has no setting {unknown[0]!r}; its settings are {', '.join(allowed) or 'none'}.")
+    _check_names(name, getattr(torchjd, name), {key: value for key, value in chosen.items() if key != "projector"})
     tensors = {
         key: torch.tensor(value, dtype=torch.float32) if isinstance(value, (list, tuple)) else value
         for key, value in chosen.items()
     }
     try:
-        aggregator = built(**tensors)
+        aggregator = getattr(torchjd, name)(**tensors)
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"{name} cannot be built with {settings or 'no settings'}: {error}") from error
     skips_absent = name not in NEEDS_ALL_TASKS and "pref_vector" not in settings
     if isinstance(aggregator, torchjd.GramianWeightedAggregator):
-        return TorchJDWeights(aggregator, "gramian", scale_free=name in SCALE_FREE, skips_absent=skips_absent)
+        return TorchJDWeights(
+            aggregator,
+            "gramian",
+            scale_free=name in SCALE_FREE,
+            skips_absent=skips_absent,
+            least_length=LEAST_LENGTH.get(name, 0.0),
+        )
     if name == "NashMTL":
         return TorchJDWeights(aggregator, "root", skips_absent=False, keeps_weights=True)
     if isinstance(aggregator, torchjd.WeightedAggregator):
@@ -143,17 +183,14 @@ def _build(name: str, settings: dict[str, Any]) -> Aggregator:
     return TorchJDFunction(aggregator)
 
 
-def _build_exact_nash(settings: dict[str, Any]) -> Aggregator:
-    if settings["solver"] != "newton":
-        raise ConfigError(f"`solver` of NashMTL must be 'torchjd' or 'newton'; got {settings['solver']!r}.")
-    chosen = {key: value for key, value in settings.items() if key != "solver"}
-    allowed = list(inspect.signature(ExactNashMTL).parameters)
-    unknown = sorted(set(chosen) - set(allowed))
+def _check_names(name: str, built: Callable[..., Any], settings: dict[str, Any]) -> None:
+    allowed = [parameter for parameter in inspect.signature(built).parameters if parameter not in ("projector", "f")]
+    unknown = sorted(set(settings) - set(allowed))
     if unknown:
-        raise ConfigError(
-            f"NashMTL with the solver 'newton' has no setting {unknown[0]!r}; its settings are {', '.join(allowed)}."
-        )
-    return ExactNashMTL(**chosen)
+        hint = ""
+        if name in TWO_SOLVERS:
+            hint = ", and `solver`: 'newton' or 'torchjd', whose other settings differ"
+        raise ConfigError(f"{name} has no setting {unknown[0]!r}; its settings are {', '.join(allowed) or 'none'}{hint}.")
 
 
 def least_squares_projector(norm_eps: float, reg_eps: float) -> Any:

@@ -23,6 +23,8 @@ class TorchJDWeights(WeightedAggregator):
             same ones); or ``matrix``, the gradients themselves.
         scale_free: Whether weights do not depend on the scale of the gradients, so that the inner products may be divided by their trace.
         skips_absent: See :class:`~graftwork.methods.optimization.aggregator.WeightedAggregator`.
+        least_length: Rows shorter than this share of the longest count as zero, and the weights of the others are computed without them, as
+            shares of all rows.
         keeps_weights: Whether a step in which a task has no labels reuses the last weights, because the method has no answer for a zero row.
     """
 
@@ -33,6 +35,7 @@ class TorchJDWeights(WeightedAggregator):
         *,
         scale_free: bool = False,
         skips_absent: bool = True,
+        least_length: float = 0.0,
         keeps_weights: bool = False,
     ) -> None:
         self.aggregator = aggregator
@@ -40,7 +43,7 @@ class TorchJDWeights(WeightedAggregator):
         self.skips_absent = skips_absent
         self._weighting = getattr(aggregator, "gramian_weighting", aggregator.weighting)
         self._shown = shown
-        self._scale_free = scale_free
+        self._scale_free, self._least_length = scale_free, least_length
         self._keeps_weights = keeps_weights
         self._last: Tensor | None = None
 
@@ -63,6 +66,16 @@ class TorchJDWeights(WeightedAggregator):
             with warnings.catch_warnings():  # cvxpy warns at every solve that the problem is compiled anew
                 warnings.simplefilter("ignore", UserWarning)
                 return torch.as_tensor(self._weighting(square_root(statistic)))
+        if not self._least_length:
+            return self._ask(statistic)
+        squares = statistic.diagonal()
+        kept = squares > self._least_length**2 * squares.max()
+        weights = torch.zeros_like(squares)
+        if bool(kept.any()):
+            weights[kept] = self._ask(statistic[kept][:, kept]) * (kept.sum() / num_tasks)
+        return weights
+
+    def _ask(self, statistic: Tensor) -> Tensor:
         if self._scale_free:
             trace = statistic.diagonal().sum()
             statistic = statistic / torch.where(trace > 0, trace, torch.ones_like(trace))
@@ -86,7 +99,7 @@ class TorchJDWeights(WeightedAggregator):
 
 
 class TorchJDFunction(PlainAggregator):
-    """A torchjd aggregator that is no weighted sum of rows (GradDrop, ConFIG, TrimmedMean)."""
+    """A torchjd aggregator that is no weighted sum of rows (GradDrop, TrimmedMean)."""
 
     def reset(self) -> None:
         """Forget what past steps left."""

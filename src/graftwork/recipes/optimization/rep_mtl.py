@@ -100,7 +100,9 @@ def _build_model(arm: Arm, world: Suite) -> SharedModel:
 def _build_optimization(arm: Arm) -> tuple[Balancer, Sequence[Objective]]:
     balancer: Balancer = EqualWeights()
     if "aggregator" in arm.settings:
-        balancer = jacobian_balancer(arm.settings["aggregator"])
+        balancer = jacobian_balancer(
+            arm.settings["aggregator"], solver="torchjd"
+        )  # the published code's solver, whose cost is compared
     return balancer, [RepMTL(**arm.settings["rep_mtl"])] if "rep_mtl" in arm.settings else []
 
 

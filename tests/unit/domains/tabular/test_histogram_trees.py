@@ -52,6 +52,21 @@ def test_trees_are_those_of_scikit_learn(limits: dict[str, int | None], outputs:
     assert tree.depth == peer.get_depth()
 
 
+def test_binned_thresholds_differ_from_exact_ones_below_the_first_split() -> None:
+    """Rows 0, 1, 2, 10, 100: the first split sends 0, 2, 100 to one side by the other column. Among these the cuts between 2 and 100 lie at 6 and
+    55; the lower one is taken, where an exact tree takes 51. Rows of the table fall as there, new ones between 6 and 51 do not."""
+    x = np.array([[0, 0], [1, 9], [2, 0], [10, 9], [100, 0]], np.float32)
+    targets = np.array([0.0, 50.0, 0.0, 50.0, 1.0])
+    tree, output = grown(x, targets[None], max_leaf_nodes=3)
+    peer = DecisionTreeRegressor(max_leaf_nodes=3, random_state=0).fit(x, targets)
+    assert output[0].tolist() == peer.predict(x).tolist() == targets.tolist()
+    assert tree.threshold[1] == 6.0
+    assert peer.tree_.threshold[1] == 51.0
+    new = np.array([[5.0, 0.0], [30.0, 0.0], [60.0, 0.0]])
+    assert tree.predict(new).tolist() == [[0.0, 1.0, 1.0]]
+    assert peer.predict(new).tolist() == [0.0, 0.0, 1.0]
+
+
 @given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 20))
 @settings(max_examples=40, deadline=None)
 def test_leaves_hold_means_and_keep_their_size(seed: int, leaves: int, smallest: int) -> None:

@@ -5,4 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "contracts"))
+_TESTS = Path(__file__).resolve().parents[3]
+sys.path[:0] = [str(_TESTS / "contracts"), str(_TESTS / "unit" / "training")]

@@ -42,8 +42,12 @@ def test_the_direction_is_shortened() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"solver": "ecos"}, "must be 'torchjd' or 'newton'; got 'ecos'"),
-        ({"solver": "newton", "optim_niter": 3}, "no setting 'optim_niter'; its settings are max_norm, update_weights_every"),
+        ({"solver": "ecos"}, "must be 'newton' or 'torchjd'; got 'ecos'"),
+        (
+            {"optim_niter": 3},
+            "no setting 'optim_niter'; its settings are max_norm, update_weights_every, and `solver`: 'newton' or",
+        ),
+        ({"solver": "newton", "optim_niter": 3}, "no setting 'optim_niter'"),
         ({"solver": "newton", "max_norm": -1.0}, "at least 0; got -1.0"),
         ({"solver": "newton", "update_weights_every": 0}, "at least 1; got 0"),
     ],
@@ -51,3 +55,8 @@ def test_the_direction_is_shortened() -> None:
 def test_wrong_settings(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         jacobian_balancer("NashMTL", **settings)
+
+
+def test_newton_is_the_default_and_the_number_of_tasks_need_not_be_given() -> None:
+    for settings in ({}, {"n_tasks": 3}, {"solver": "newton"}):
+        assert isinstance(jacobian_balancer("NashMTL", **settings).aggregator, ExactNashMTL)  # type: ignore[attr-defined]
