@@ -16,6 +16,7 @@ import numpy as np
 from graftwork import __version__
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import hash_file
+from graftwork.core.folders import check_output_file
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
 from graftwork.data.names import did_you_mean
 from graftwork.interfaces.merger import Merger
@@ -112,17 +113,13 @@ def merge(
 
     Raises:
         DataError: If models do not fit the base, or one was tuned from another base (its metadata says so).
-        ConfigError: If an option is wrong.
+        ConfigError: If an option is wrong, or ``out`` is a folder or a file of a model that is read, its configuration included.
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started = time.monotonic()
     merger = build_merger(method, density=density, scaling=scaling, weights=weights) if isinstance(method, str) else method
     sources = [open_tensors(path) for path in (base, *models)]
-    out = Path(out)
-    if any(out.resolve() == file.resolve() for source in sources for file in source.files()):
-        raise DataError(f"{out} is one of the models to merge. Choose another file with --out.")
-    if out.is_dir():
-        raise DataError(f"{out} is a folder. Name the file to write, for example {out / 'model.safetensors'}.")
+    out = check_output_file(out, _files_of(sources, (base, *models)))
     digests = _Hashes(sources) if hashes else None
     _check_bases(sources, models)
     layout = {name: (sources[0].dtype_name(name), sources[0].shape(name)) for name in sources[0]}
@@ -164,6 +161,14 @@ def merge(
         not_finite=tuple(not_finite),
         seconds=time.monotonic() - started,
     )
+
+
+def _files_of(sources: Sequence[TensorSource], paths: Sequence[str | Path]) -> Iterator[Path]:
+    """Yield all files of the models: tensors, and what lies beside them in a model folder (configuration, tokenizer, index)."""
+    for source, path in zip(sources, paths):
+        yield from source.files()
+        if Path(path).is_dir():
+            yield from (file for file in Path(path).iterdir() if file.suffix != ".safetensors")
 
 
 def _check_bases(sources: Sequence[TensorSource], models: Sequence[str | Path]) -> None:
