@@ -113,13 +113,13 @@ def merge(
 
     Raises:
         DataError: If models do not fit the base, or one was tuned from another base (its metadata says so).
-        ConfigError: If an option is wrong, or ``out`` is a folder or a file of a model that is read, its configuration included.
+        ConfigError: If an option is wrong, or ``out`` is a folder, or lies among the files of a model that is read.
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started = time.monotonic()
     merger = build_merger(method, density=density, scaling=scaling, weights=weights) if isinstance(method, str) else method
     sources = [open_tensors(path) for path in (base, *models)]
-    out = check_output_file(out, _files_of(sources, (base, *models)))
+    out = _check_out(out, sources, (base, *models))
     digests = _Hashes(sources) if hashes else None
     _check_bases(sources, models)
     layout = {name: (sources[0].dtype_name(name), sources[0].shape(name)) for name in sources[0]}
@@ -163,12 +163,19 @@ def merge(
     )
 
 
-def _files_of(sources: Sequence[TensorSource], paths: Sequence[str | Path]) -> Iterator[Path]:
-    """Yield all files of the models: tensors, and what lies beside them in a model folder (configuration, tokenizer, index)."""
-    for source, path in zip(sources, paths):
-        yield from source.files()
-        if Path(path).is_dir():
-            yield from (file for file in Path(path).iterdir() if file.suffix != ".safetensors")
+def _check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[str | Path]) -> Path:
+    """Refuse to write over a model that is read, or into its folder: every tensor file there is taken for a part of it.
+
+    Raises:
+        ConfigError: If that would happen.
+    """
+    out = check_output_file(out, [file for source in sources for file in source.files()])
+    for path in paths:
+        if Path(path).is_dir() and out.parent.resolve() == Path(path).resolve():
+            raise ConfigError(
+                f"{out} lies in the folder of {path}, one of the models to merge. Choose a file elsewhere with --out."
+            )
+    return out
 
 
 def _check_bases(sources: Sequence[TensorSource], models: Sequence[str | Path]) -> None:

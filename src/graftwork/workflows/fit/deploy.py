@@ -56,11 +56,8 @@ def deploy_model(
         return
     _check_replaceable(final)
     if not (fresh / "exported.json").exists():  # an earlier export was cut
-        for name in (f"jobs/{job['id']}", fresh.name):
-            if not remove_own(run.path, name):
-                raise StorageError(
-                    f"Cannot remove {run.path / name}, which a stopped export left. Move it away and use --resume."
-                )
+        _clear(run, f"jobs/{job['id']}")
+        _clear(run, fresh.name)
     answer = pool.run([job], listener=listen, stop=only_user).get(job["id"], {"status": "stopped", "message": "stopped"})
     if answer["status"] != "ok":
         raise GraftworkError(str(answer["message"]))
@@ -91,11 +88,21 @@ def deploy_model(
         os.replace(fresh / "model.onnx", run.path / "model.onnx")
     (fresh / "exported.json").unlink(missing_ok=True)
     _check_replaceable(final)
-    remove_own(run.path, _REPLACED)
+    _clear(run, _REPLACED)
     if final.exists():
         os.replace(final, run.path / _REPLACED)
     os.replace(fresh, final)
     remove_own(run.path, _REPLACED)
+
+
+def _clear(run: RunFolder, name: str) -> None:
+    """Remove what a stopped export left.
+
+    Raises:
+        StorageError: If it stays.
+    """
+    if not remove_own(run.path, name):
+        raise StorageError(f"Cannot remove {run.path / name}, which a stopped export left. Move it away and go on with --resume.")
 
 
 def _check_replaceable(final: Path) -> None:
@@ -105,13 +112,8 @@ def _check_replaceable(final: Path) -> None:
         StorageError: If it is a link or a file, or has no lineage of a fit in it.
     """
     lineage = final / "lineage.json"
-    if final.is_symlink():
-        is_ours = False
-    elif final.exists():
-        is_ours = lineage.is_file() and not lineage.is_symlink() and _made_by(lineage).startswith(_MADE_BY)
-    else:
-        is_ours = True
-    if not is_ours:
+    is_ours = lineage.is_file() and not lineage.is_symlink() and _made_by(lineage).startswith(_MADE_BY)
+    if final.is_symlink() or (final.exists() and not is_ours):
         raise StorageError(
             f"{final} is not a model that {_MADE_BY} wrote, so it is not replaced. Move it out of the run folder, then go on with: "
             f"{_MADE_BY} --resume {final.parent}"

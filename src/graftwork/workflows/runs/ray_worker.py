@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from typing import Any
 
 from graftwork.core.errors import StorageError
 from graftwork.core.files import cache_folder, write_bytes, write_text
+from graftwork.core.folders import remove_own
 from graftwork.core.optional import require
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.jobs import Job, execute
@@ -140,7 +140,7 @@ class RemoteExecutor:
     def close(self) -> None:
         """Remove the scratch folder."""
         if not self._sees_folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_own(self._folder.parent, self._folder.name)
 
 
 class RayWorker(PoolWorker):
