@@ -11,7 +11,6 @@ import argparse
 import ast
 import html
 import re
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,10 +22,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from plots import evidence_plot
 
 from graftwork.core.cards import ROOMS, STATUSES, Card, load_cards
-from graftwork.core.files import write_text
+from graftwork.core.files import write_json, write_text
+from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
 
 __all__ = ["generate", "main"]
+
+_KIND = FolderKind(marker=".generated.json", format="graftwork-docs-1", noun="a folder of generated pages")
 
 
 def escape(text: str) -> str:
@@ -35,14 +37,21 @@ def escape(text: str) -> str:
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the gallery and one page per system below ``out``, and return their paths, the gallery first."""
-    shutil.rmtree(out, ignore_errors=True)
+    """Write the gallery and one page per system below ``out``, and return their paths, the gallery first.
+
+    Pages of systems that are gone are removed; a folder that is neither empty nor of generated pages is refused.
+    """
+    claim_folder(out, _KIND).release()
+    write_json(out / _KIND.marker, {"format": _KIND.format})
     cards = list(load_cards().values())
     pages = {out / "gallery.md": gallery_page(cards)}
     for card in cards:
         pages[out / "systems" / f"{card.slug}.md"] = system_page(card, cards)
     for path, text in pages.items():
         write_text(path, text)
+    for old in (out / "systems").glob("*.md"):
+        if old not in pages:
+            remove_own(out, f"systems/{old.name}")
     return list(pages)
 
 

@@ -287,11 +287,41 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
     [({"plans": ["mmeo"]}, "did you mean 'mmoe'"), ({"plans": "none", "targets": "frist"}, "frist")],
 )
 def test_wrong_settings_leave_nothing_behind(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mine.txt").write_text("stays")
     with pytest.raises(GraftworkError, match=message):
         fit(linear_suite(), out=tmp_path / "run", steps=8, workers=0, backbone="none", **settings)
-    assert [file.name for file in (tmp_path / "run").iterdir()] == ["mine.txt"]
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(GraftworkError, match=message):
+        fit(linear_suite(), out=tmp_path / "empty", steps=8, workers=0, backbone="none", **settings)
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_model_of_the_user_is_not_replaced(tmp_path: Path) -> None:
+    race(tmp_path / "run")
+    (tmp_path / "run" / "model.onnx").unlink()
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "weights.bin").write_text("mine")
+    for place in (lambda path: path.symlink_to(tmp_path / "mine"), lambda path: shutil.copytree(tmp_path / "mine", path)):
+        place(tmp_path / "run" / "model")
+        with pytest.raises(StorageError, match=r"model is not a model that graftwork fit wrote.*--resume"):
+            fit(out=tmp_path / "run", resume=True)
+        assert (tmp_path / "run" / "model" / "weights.bin").read_text() == "mine"
+        if (tmp_path / "run" / "model").is_symlink():
+            (tmp_path / "run" / "model").unlink()
+    shutil.rmtree(tmp_path / "run" / "model")
+    assert fit(out=tmp_path / "run", resume=True).choice == "fast"
+    assert (tmp_path / "run" / "model" / "lineage.json").exists()
+
+
+def test_a_run_without_its_run_json_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    race(tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=r"is not a run of graftwork \(it has no run\.json.*it holds "):
+            race(tmp_path / "run", resume=resume)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
 
 
 def test_an_unwritable_folder_is_said_before_anything_runs(tmp_path: Path) -> None:

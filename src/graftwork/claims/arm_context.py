@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from graftwork.claims.guards import GuardedSuite, guard_suite
 from graftwork.core.errors import AccessError, ConfigError
 from graftwork.core.files import read_json, write_json
+from graftwork.core.folders import remove_own
 from graftwork.core.optional import has
 from graftwork.core.seeds import Seeds
 
@@ -230,12 +230,12 @@ def _only_one(lock: Path) -> Iterator[None]:
 def _fill_folder(folder: Path, build: Callable[[Path], None], note: Callable[[], Mapping[str, Any]]) -> None:
     # built beside its place, the note last, then renamed: whole or absent
     building = folder.with_name(f".{folder.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
+    remove_own(building.parent, building.name)
     building.mkdir(parents=True)
     try:
         build(building)
         write_json(building / "guard.json", note())
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_own(folder.parent, folder.name)
         building.rename(folder)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        remove_own(building.parent, building.name)

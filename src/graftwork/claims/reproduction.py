@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graftwork.claims.budgets import check_budgets
-from graftwork.claims.evidence import build_evidence, write_evidence
+from graftwork.claims.evidence import FORMAT, build_evidence, write_evidence
 from graftwork.claims.experiment import Recipe
 from graftwork.claims.judgement import Verdict, derive_measurements, judge
 from graftwork.claims.reproduction_job import Job, JobResult, load_recipe, read_result
 from graftwork.claims.reproduction_pool import run_jobs
 from graftwork.claims.smoke_numbers import changed_numbers, smoke_record
 from graftwork.core.cards import Card, load_cards, nearest_cards
-from graftwork.core.errors import CheckpointError, ConfigError, GraftworkError
+from graftwork.core.errors import CheckpointError, ConfigError, FileFormatError, GraftworkError, StorageError
 from graftwork.core.files import cache_folder, check_writable_folder, read_json, write_json
+from graftwork.core.folders import FolderKind, check_folder, check_output_file, claim_folder, remove_own
 
 __all__ = ["Reproduction", "reproduce", "reproduce_card", "stale_cards"]
 
 OnEvent = Callable[[Mapping[str, Any]], None]
+
+WORK_KIND = FolderKind(
+    marker="state.json",
+    format="graftwork-reproduction-1",
+    noun="the work folder of a reproduction",
+    flag="--work",
+    lock="lock",
+    earlier_keys=frozenset({"evidence_hash", "smoke"}),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +81,13 @@ def reproduce(
         smoke: Smallest sizes on the smoke seeds, in seconds; no evidence is written.
         seeds: Number of seeds in place of the recipe's; fewer than the recipe's give no evidence in the package, more add seeds to it.
         resume: Take up what a stopped run of the same code left.
-        out: File for the evidence; by default the package's ``results/<room>/<slug>.json``.
-        work: Folder for finished jobs; by default in the user's cache.
+        out: File for the evidence; by default the package's ``results/<room>/<slug>.json``. Evidence there is replaced, another file not.
+        work: Folder for finished jobs, absent, empty or of an earlier reproduction; by default in the user's cache.
         workers: Processes; by default one per core, one if the recipe measures time, and none (this process) for smoke runs.
         on_event: Told about progress: mappings with ``kind`` ``start``, ``progress`` or ``job``.
 
     Raises:
-        ConfigError: If there is no such system, or its recipe is not consistent.
+        ConfigError: If there is no such system, its recipe is not consistent, or ``out`` or ``work`` holds files of the user.
         GraftworkError: If it is only planned, or an arm fails.
         AccessError: If an arm saw what it had not declared.
         BudgetError: If arms did not spend what is declared equal.
@@ -112,10 +121,12 @@ def reproduce_card(
     recipe = load_recipe(card.recipe, card.slug)
     chosen = choose_seeds(recipe, smoke=smoke, number=seeds)
     is_full = not smoke and len(chosen) >= len(recipe.seeds)
-    target = Path(out) if out is not None else card.evidence_file
-    if is_full:
-        check_writable_folder(target.parent)
+    target = _evidence_target(out) if out is not None else card.evidence_file
     folder = Path(work) if work is not None else cache_folder("reproduce", card.slug, "smoke" if smoke else "full")
+    check_folder(folder, WORK_KIND)
+    if is_full:
+        check_folder(folder / "smoke", WORK_KIND)
+        check_writable_folder(target.parent)
     listener = on_event or (lambda event: None)
     run = _measure(card, recipe, chosen, folder, smoke=smoke, resume=resume, workers=workers, on_event=listener)
     verdict = judge(recipe, run.results)
@@ -266,38 +277,51 @@ def _table(jobs: list[Job], finished: Mapping[str, JobResult], pick: Callable[[J
     return table
 
 
+def _evidence_target(out: str | Path) -> Path:
+    """Return where evidence goes.
+
+    Raises:
+        ConfigError: If a file lies there that is not evidence.
+    """
+    target = check_output_file(out, ())
+    if os.path.lexists(target):
+        try:
+            found = read_json(target)
+        except (FileFormatError, OSError):
+            found = None
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ConfigError(f"{target} is not evidence of graftwork, so it is not replaced. Name another file with --out.")
+    return target
+
+
 @contextlib.contextmanager
 def _work_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-    check_writable_folder(folder)
-    with _locked(folder):
-        state = folder / "state.json"
-        if resume and state.exists():
-            if read_json(state) != identity:
+    """Hold the folder for finished jobs; what an earlier reproduction left in it goes away unless it is taken up again.
+
+    Raises:
+        ConfigError: If the folder belongs to the user, or another reproduction works in it.
+        CheckpointError: If ``resume`` finds a run of other code.
+        StorageError: If older results cannot be removed.
+    """
+    claim = claim_folder(folder, WORK_KIND)
+    try:
+        state = folder / WORK_KIND.marker
+        if resume and not claim.is_new:
+            if {key: value for key, value in read_json(state).items() if key != "format"} != identity:
                 raise CheckpointError(
                     f"The run in {folder} was made with another recipe, module or claim than today's, so its jobs cannot be used. "
                     "Run again without --resume."
                 )
         else:
             for name in ("done", "jobs", "shared"):
-                shutil.rmtree(folder / name, ignore_errors=True)
-            write_json(state, identity)
+                if not remove_own(folder, name):  # what stays would be taken for results of this run
+                    raise StorageError(
+                        f"Cannot remove {folder / name}, which holds older results. Choose another folder with --work."
+                    )
+            write_json(state, {"format": WORK_KIND.format, **identity})
         yield
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with open(folder / "lock", "w") as handle:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:
-            pass
-        except OSError:
-            raise GraftworkError(
-                f"Another reproduction is running in {folder}. Wait for it, or choose another folder with --work."
-            ) from None
-        yield
+    finally:
+        claim.release()
 
 
 def _num_workers(recipe: Recipe, smoke: bool, workers: int | None) -> int:

@@ -32,11 +32,13 @@ def run(args: argparse.Namespace) -> int:
 
     from graftwork.core.errors import ConfigError
     from graftwork.core.files import atomic_path
-    from graftwork.serving.predict import Predictor
+    from graftwork.serving.predict import Predictor, check_predictions_file
 
     suffix = Path(args.out).suffix.lower() if args.out else ".csv"
     if suffix not in (".csv", ".parquet", ".jsonl"):
         raise ConfigError(f"--out takes a .csv, .parquet or .jsonl file; got {args.out!r}.")
+    if args.out:
+        check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
     frame = Predictor(args.run, threads=args.threads).predict(args.source, tasks, probabilities=args.probabilities)
     if not args.out:

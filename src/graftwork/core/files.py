@@ -145,7 +145,7 @@ def check_writable_folder(folder: str | Path) -> Path:
         StorageError: If it cannot; nothing else has run by then.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise StorageError(f"{folder} is a file, not a folder. Choose another folder with --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +158,11 @@ def check_writable_folder(folder: str | Path) -> Path:
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder of the user's cache, ``$GRAFTWORK_CACHE`` or ``~/.cache/graftwork``, not created yet."""
-    root = os.environ.get("GRAFTWORK_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "graftwork"
-    )
-    return Path(root, *parts)
+    """Return a folder for things that runs share, not created yet.
+
+    Args:
+        parts: Names below the cache: ``$GRAFTWORK_CACHE``, or ``graftwork`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
+    named = os.environ.get("GRAFTWORK_CACHE")
+    root = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graftwork"
+    return root.joinpath(*parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import FileFormatError, StorageError
+from graftwork.core.errors import ConfigError, FileFormatError, StorageError
 from graftwork.core.files import check_writable_folder, read_json, write_json
+from graftwork.core.folders import FolderKind, check_folder, remove_own
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 
 __all__ = ["FORMAT", "is_stored_suite", "load_suite", "save_suite"]
 
 FORMAT = "graftwork-suite-1"
+_KIND = FolderKind(marker="suite.json", format=FORMAT, noun="a stored suite", flag="`folder`")
 _ARRAY_KEY = "__array__"
+_OWN_FILE = re.compile(r"suite\.json|\d{3,}\.npy")
 _JSON_FIELDS = ("name", "modality", "domains", "encoder", "input_sizes", "notes", "credits", "sources")
 
 
@@ -45,8 +48,7 @@ def save_suite(suite: Suite, folder: str | Path) -> Path:
         TypeError: If ``raw`` holds something that is neither an array nor JSON.
     """
     folder = Path(folder)
-    if folder.exists() and not is_stored_suite(folder) and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise StorageError(f"{folder} exists and is not a stored suite, so it is not overwritten. Choose another folder.")
+    _check_replaceable(folder)
     check_writable_folder(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
@@ -58,14 +60,29 @@ def save_suite(suite: Suite, folder: str | Path) -> Path:
             os.replace(folder, old)
         os.replace(temporary, folder)
         if old is not None:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_own(old.parent, old.name)
     except OSError as error:
         raise StorageError(
             f"Cannot write the suite into {folder}: {error.strerror or error}. Free space, or choose another folder."
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_own(temporary.parent, temporary.name)
     return folder
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a folder that is neither absent, empty nor a stored suite and nothing else: it is replaced as a whole.
+
+    Raises:
+        StorageError: If something in it is not ours.
+    """
+    try:
+        is_suite = check_folder(folder, _KIND)
+    except ConfigError as error:
+        raise StorageError(str(error)) from error
+    more = sorted(name for name in os.listdir(folder) if not _OWN_FILE.fullmatch(name)) if is_suite else []
+    if more:
+        raise StorageError(f"{folder} holds {more[0]!r} beside a stored suite, so it is not replaced. Choose another folder.")
 
 
 def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:

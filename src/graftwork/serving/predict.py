@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import read_json
+from graftwork.core.folders import check_output_file
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder, encoder_from_state
@@ -22,12 +23,31 @@ from graftwork.serving.sources import open_source
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "check_predictions_file"]
 
 Array = NDArray[Any]
 
 _BATCH_ROWS = {"table": 4096, "text": 256, "image": 64}
 """Rows per batch: large enough that the cost per call does not count, small enough that activations stay in memory."""
+
+
+_PARTS_OF_A_RUN = ("model", "suite", "jobs", "logs", "log.jsonl")
+"""What a run keeps under names that predictions could have."""
+
+
+def check_predictions_file(out: str | Path, run_folder: str | Path, source: str | Path) -> None:
+    """Refuse to write predictions over their input or over files of the run; predictions of before may be replaced.
+
+    Raises:
+        ConfigError: If ``out`` is a folder, the file ``source`` (however spelled or linked), or lies among the run's own files.
+    """
+    out = check_output_file(out, [source])
+    run = Path(run_folder).resolve()
+    for path in (out.resolve(), out.parent.resolve() / out.name):  # where a link leads, and the link itself
+        if path.is_relative_to(run) and path.relative_to(run).parts[:1] in [(part,) for part in _PARTS_OF_A_RUN]:
+            raise ConfigError(
+                f"{out} lies among the files of the run itself. Name a file elsewhere, for example {run_folder}/predictions{out.suffix}."
+            )
 
 
 class Predictor:

@@ -6,6 +6,7 @@ in between leaves the older checkpoint valid.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from torch import Tensor
 
 from graftwork.core.errors import CheckpointError, FileFormatError
 from graftwork.core.files import hash_bytes, hash_file, read_json, write_bytes, write_json
+from graftwork.core.folders import remove_own
 
 __all__ = ["FORMAT", "has_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "graftwork-checkpoint-1"
 INDEX = "checkpoint.json"
 _MARK = "__tensor__"
+_OWN_NAME = re.compile(r"tensors-[0-9a-f]{16}\.safetensors")
 
 
 def has_checkpoint(folder: str | Path) -> bool:
@@ -49,9 +52,9 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any]) -> None:
     name = f"tensors-{digest[:16]}.safetensors"
     write_bytes(folder / name, content)
     write_json(folder / INDEX, {"format": FORMAT, "tensors": name, "sha256": digest, "state": skeleton})
-    for old in folder.glob("tensors*.safetensors"):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+    for old in folder.glob("tensors-*.safetensors"):
+        if old.name != name and _OWN_NAME.fullmatch(old.name):  # other files in the folder are not ours
+            remove_own(folder, old.name)
 
 
 def load_checkpoint(folder: str | Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import hash_file
+from graftwork.core.folders import check_output_file
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
 from graftwork.core.version import __version__
 from graftwork.data.names import did_you_mean
@@ -112,17 +113,13 @@ def merge(
 
     Raises:
         DataError: If models do not fit the base, or one was tuned from another base (its metadata says so).
-        ConfigError: If an option is wrong.
+        ConfigError: If an option is wrong, or ``out`` is a folder, or lies among the files of a model that is read.
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started = time.monotonic()
     merger = build_merger(method, density=density, scaling=scaling, weights=weights) if isinstance(method, str) else method
     sources = [open_tensors(path) for path in (base, *models)]
-    out = Path(out)
-    if any(out.resolve() == file.resolve() for source in sources for file in source.files()):
-        raise DataError(f"{out} is one of the models to merge. Choose another file with --out.")
-    if out.is_dir():
-        raise DataError(f"{out} is a folder. Name the file to write, for example {out / 'model.safetensors'}.")
+    out = _check_out(out, sources, (base, *models))
     digests = _Hashes(sources) if hashes else None
     _check_bases(sources, models)
     layout = {name: (sources[0].dtype_name(name), sources[0].shape(name)) for name in sources[0]}
@@ -164,6 +161,21 @@ def merge(
         not_finite=tuple(not_finite),
         seconds=time.monotonic() - started,
     )
+
+
+def _check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[str | Path]) -> Path:
+    """Refuse to write over a model that is read, or into its folder: every tensor file there is taken for a part of it.
+
+    Raises:
+        ConfigError: If that would happen.
+    """
+    out = check_output_file(out, [file for source in sources for file in source.files()])
+    for path in paths:
+        if Path(path).is_dir() and out.parent.resolve() == Path(path).resolve():
+            raise ConfigError(
+                f"{out} lies in the folder of {path}, one of the models to merge. Choose a file elsewhere with --out."
+            )
+    return out
 
 
 def _check_bases(sources: Sequence[TensorSource], models: Sequence[str | Path]) -> None:

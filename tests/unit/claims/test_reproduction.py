@@ -15,7 +15,7 @@ from graftwork.claims.evidence import mark_stale
 from graftwork.claims.reproduction import Reproduction, choose_seeds, reproduce, reproduce_card
 from graftwork.claims.reproduction_job import load_recipe
 from graftwork.core.cards import Card
-from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError
+from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError, StorageError
 
 RECIPE = """
 import os, time
@@ -148,7 +148,8 @@ def test_killed_run_resumes_to_the_same_numbers(card: Card, tmp_path: Path) -> N
         f"card = Card(slug='toy', title='', year=0, room='merging', kind='method', summary='', claim='c', recipe={card.recipe!r});"
         f"reproduce_card(card, work={str(tmp_path / 'work')!r}, out={str(tmp_path / 'toy.json')!r}, workers=2)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TOY_PAUSE": "1.5"}
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOY_PAUSE": "1.5"}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "work").glob("done/*.json")) and time.monotonic() < deadline:
@@ -192,8 +193,62 @@ def test_two_runs_do_not_share_a_folder(card: Card, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     with open(tmp_path / "work" / "lock", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(GraftworkError, match=r"Another reproduction is running in .*work"):
+        with pytest.raises(GraftworkError, match=r"Another process is working in .*work\. .*--work"):
             run(card, tmp_path)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Content and time of change of everything below a folder."""
+    paths = [folder, *folder.rglob("*")]
+    return {str(path): (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in paths}
+
+
+def test_a_work_folder_of_the_user_is_refused(card: Card, tmp_path: Path) -> None:
+    work = tmp_path / "project"
+    for name in ("shared", "jobs", "done"):
+        (work / name).mkdir(parents=True)
+        (work / name / "mine.txt").write_text("mine")
+    (work / "state.json").write_text('{"window": [1, 2]}')
+    before = snapshot(work)
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=r"project is not empty.*it holds done/, jobs/, shared/, state\.json.*--work"):
+            run(card, tmp_path, work=work, resume=resume)
+    assert snapshot(work) == before
+    assert not (tmp_path / "log").exists()
+    assert not (tmp_path / "toy.json").exists()
+
+
+def test_results_that_cannot_be_removed_are_not_taken_for_new_ones(card: Card, tmp_path: Path) -> None:
+    run(card, tmp_path)
+    work = tmp_path / "work"
+    (work / "done").rename(tmp_path / "elsewhere")
+    (work / "done").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match=r"Cannot remove .*done, which holds older results"):
+        run(card, tmp_path)
+    assert len(list((tmp_path / "elsewhere").iterdir())) == 6
+
+
+def test_a_work_folder_from_before_it_named_its_format_goes_on(card: Card, tmp_path: Path) -> None:
+    whole = run(card, tmp_path).results
+    state = tmp_path / "work" / "state.json"
+    stored = json.loads(state.read_text(encoding="utf-8"))
+    assert stored.pop("format") == "graftwork-reproduction-1"
+    state.write_text(json.dumps(stored), encoding="utf-8")
+    (tmp_path / "log").unlink()
+    assert run(card, tmp_path, resume=True).results == whole
+    assert "mine-0" not in (log_of(tmp_path) if (tmp_path / "log").exists() else [])
+
+
+@pytest.mark.parametrize("content", ["a paper", '{"format": "other"}', "[]"])
+def test_a_file_that_is_not_evidence_is_not_replaced(card: Card, tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine\.json is not evidence.*--out"):
+        run(card, tmp_path, out=tmp_path / "mine.json")
+    assert (tmp_path / "mine.json").read_text(encoding="utf-8") == content
+    with pytest.raises(ConfigError, match=r"is a folder\. Name the file to write with --out"):
+        run(card, tmp_path, out=tmp_path)
+    assert not (tmp_path / "log").exists()
+    assert not (tmp_path / "work").exists()
 
 
 def test_seeds_are_chosen_predictably(card: Card) -> None:

@@ -82,14 +82,30 @@ def test_an_older_suite_survives_a_failed_write(tmp_path: Path, monkeypatch: pyt
 
 def test_other_folders_are_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("x")
-    with pytest.raises(StorageError, match="not a stored suite, so it is not overwritten"):
+    with pytest.raises(StorageError, match=r"is not empty and is not a stored suite.*it holds thesis\.txt.*folder that is empty"):
         save_suite(suite_of(), tmp_path)
-    with pytest.raises(StorageError, match="not overwritten"):
+    with pytest.raises(StorageError, match="is a file, not a folder"):
         save_suite(suite_of(), tmp_path / "thesis.txt")
     assert (tmp_path / "thesis.txt").read_text() == "x"
     (tmp_path / "empty").mkdir()
     save_suite(suite_of(), tmp_path / "empty")
     assert is_stored_suite(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "data.npy", "more"])
+def test_a_suite_is_not_replaced_together_with_other_files(tmp_path: Path, name: str) -> None:
+    save_suite(suite_of(), tmp_path / "s")
+    (tmp_path / "s" / name).mkdir()
+    with pytest.raises(StorageError, match=f"holds '{name}' beside a stored suite, so it is not replaced"):
+        save_suite(suite_of(name="new"), tmp_path / "s")
+    assert (tmp_path / "s" / name).exists()
+
+
+def test_a_folder_with_some_other_suite_json_is_not_a_suite(tmp_path: Path) -> None:
+    (tmp_path / "suite.json").write_text('{"tests": []}')
+    with pytest.raises(StorageError, match=r"it holds suite\.json"):
+        save_suite(suite_of(), tmp_path)
+    assert (tmp_path / "suite.json").read_text() == '{"tests": []}'
 
 
 def test_damaged_suites(tmp_path: Path) -> None:

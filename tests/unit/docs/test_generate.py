@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from graftwork.core.cards import Card, load_cards
+from graftwork.core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,21 @@ def pages(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> li
 def test_every_system_has_a_page(pages: list[Path]) -> None:
     assert {page.stem for page in pages[1:]} == set(load_cards())
     assert len(pages) == 143
+
+
+def test_only_generated_pages_are_removed(generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator, "load_cards", lambda: dict(list(load_cards().items())[:2]))
+    (tmp_path / "guide.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"is not a folder of generated pages.*it holds guide\.md.*--out"):
+        generator.generate(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["guide.md"]
+    out = tmp_path / "new"
+    first = generator.generate(out)
+    (out / "systems" / "gone.md").write_text("a page of a system that is gone")
+    (out / "mine.md").write_text("mine")
+    assert generator.generate(out) == first
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*.md")}
+    assert found == {page.relative_to(out).as_posix() for page in first} | {"mine.md"}
 
 
 def test_links_of_pages_lead_somewhere(pages: list[Path], repository: Path) -> None:

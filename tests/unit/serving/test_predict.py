@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from graftwork.cli.main import main
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.serving.predict import Predictor
 from graftwork.tasks.decode import decode_output
@@ -132,6 +133,51 @@ def test_sources_that_do_not_fit(predictor, tmp_path) -> None:
         predictor.predict(pd.DataFrame({"age": [], "income": [], "city": []}))
     with pytest.raises(ConfigError, match="batch_size"):
         Predictor(tmp_path, batch_size=0)
+
+
+def _ways_to(path: Path, tmp_path: Path) -> dict[str, Path]:
+    (tmp_path / "symbolic.csv").symlink_to(path)
+    (tmp_path / "hard.csv").hardlink_to(path)
+    (tmp_path / "folder").symlink_to(path.parent)
+    return {
+        "same": path,
+        "relative": Path(path.name),
+        "detour": path.parent / ".." / path.parent.name / path.name,
+        "symbolic link": tmp_path / "symbolic.csv",
+        "hard link": tmp_path / "hard.csv",
+        "link to the folder": tmp_path / "folder" / path.name,
+    }
+
+
+def test_predictions_never_replace_their_input(run_folder, frame, tmp_path, monkeypatch, capsys) -> None:
+    source = tmp_path / "data" / "t.csv"
+    source.parent.mkdir()
+    frame.to_csv(source, index=False)
+    content = source.read_bytes()
+    monkeypatch.chdir(source.parent)
+    for name, out in _ways_to(source, tmp_path).items():
+        # the run does not exist: nothing else was looked at before
+        assert main(["predict", "no-run", str(source), "--out", str(out)]) == 2, name
+        assert "is also an input" in capsys.readouterr().err
+        assert source.read_bytes() == content
+    assert (tmp_path / "symbolic.csv").is_symlink()
+    for _ in range(2):  # predictions of before are replaced
+        assert main(["predict", str(run_folder), str(source), "--out", "p.csv"]) == 0
+    assert len(pd.read_csv("p.csv")) == len(frame)
+
+
+@pytest.mark.parametrize("place", ["model/p.csv", "suite/p.csv", "jobs/a/p.csv", "log.jsonl"])
+def test_predictions_do_not_go_among_the_files_of_the_run(run_folder, frame, tmp_path, capsys, place) -> None:
+    folder = _copy(run_folder, tmp_path)
+    (folder / "log.jsonl").write_text("{}")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder / place, tmp_path / "link" / place):
+        assert main(["predict", str(folder), str(tmp_path / "t.csv"), "--out", str(out)]) == 2
+        assert "lies among the files of the run" in capsys.readouterr().err
+    assert not (folder / place).exists() or place == "log.jsonl"
+    assert (folder / "log.jsonl").read_text() == "{}"
+    assert main(["predict", str(folder), str(tmp_path / "t.csv"), "--out", str(folder / "predictions.csv")]) == 0
 
 
 def test_arrays_that_do_not_fit(predictor) -> None:

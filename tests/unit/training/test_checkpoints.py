@@ -57,6 +57,17 @@ def test_any_json_goes_through(tmp_path_factory: pytest.TempPathFactory, value: 
     assert load_checkpoint(folder) == {"value": value}
 
 
+def test_only_older_tensors_of_ours_are_removed(tmp_path: Path) -> None:
+    mine = ["tensors.safetensors", "tensors-of-mine.safetensors"]
+    for name in mine:
+        (tmp_path / name).write_text("mine")
+    save_checkpoint(tmp_path, STATE)
+    save_checkpoint(tmp_path, {**STATE, "nested": {"weights": torch.zeros(2)}})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert set(mine) < names
+    assert len(names) == len(mine) + 2
+
+
 def test_tensors_that_share_memory_are_both_kept(tmp_path: Path) -> None:
     base = torch.arange(4.0)
     save_checkpoint(tmp_path, {"whole": base, "part": base[1:], "transposed": base.view(2, 2).t()})

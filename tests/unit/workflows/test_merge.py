@@ -118,10 +118,44 @@ def test_nan_is_traced_to_its_model(family: tuple[Path, list[Path]], tmp_path: P
     assert "c.safetensors" in report.not_finite[0]
 
 
-def test_inputs_are_never_overwritten(family: tuple[Path, list[Path]]) -> None:
+@pytest.mark.parametrize("link", ["same", "relative", "symbolic", "hard", "base"])
+def test_inputs_are_never_overwritten(
+    family: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
+) -> None:
     base, models = family
-    with pytest.raises(DataError, match="is one of the models to merge"):
-        merge(base, models, models[0])
+    monkeypatch.chdir(base.parent)
+    out = {"same": models[0], "relative": Path(f"../{base.parent.name}/{models[0].name}"), "base": base}.get(
+        link, tmp_path / "link"
+    )
+    if link == "symbolic":
+        out.symlink_to(models[0])
+    elif link == "hard":
+        out.hardlink_to(models[0])
+    before = [path.read_bytes() for path in (base, *models)]
+    with pytest.raises(ConfigError, match=r"is also an input .* would be overwritten.*--out"):
+        merge(base, models, out)
+    assert [path.read_bytes() for path in (base, *models)] == before
+    assert out.is_symlink() == (link == "symbolic")
+
+
+def test_nothing_is_written_into_a_model_folder_that_is_read(family: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    base, models = family
+    folder = tmp_path / "base"
+    folder.mkdir()
+    base.rename(folder / "model.safetensors")
+    (folder / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder / "config.json", folder / "merged.safetensors", tmp_path / "link" / "config.json"):
+        with pytest.raises(ConfigError, match=r"lies in the folder of .*base, one of the models to merge.*--out"):
+            merge(folder, models, out)
+    with pytest.raises(ConfigError, match=r"model\.safetensors is also an input"):
+        merge(folder, models, folder / "model.safetensors")
+    with pytest.raises(ConfigError, match=r"is a folder\. Name the file"):
+        merge(folder, models, folder)
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "config.json"}
+    assert (folder / "config.json").read_text() == "{}"
+    for _ in range(2):  # an earlier result may be replaced
+        merge(folder, models, tmp_path / "merged.safetensors")
 
 
 @pytest.mark.parametrize(

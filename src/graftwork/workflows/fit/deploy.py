@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.errors import GraftworkError
+from graftwork.core.errors import FileFormatError, GraftworkError, StorageError
 from graftwork.core.files import read_json, write_json
+from graftwork.core.folders import remove_own
 from graftwork.core.records import Lineage
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
@@ -19,6 +19,10 @@ from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
 from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
 __all__ = ["deploy_model", "write_card"]
+
+_MADE_BY = "graftwork fit"
+_REPLACED = ".model.replaced"
+"""Where an older model goes until the new one is in its place: a kill leaves one of the two whole."""
 
 
 def deploy_model(
@@ -36,6 +40,7 @@ def deploy_model(
 
     Raises:
         GraftworkError: If the export failed.
+        StorageError: If ``model/`` holds something else than a model of a run; it is not replaced.
     """
     job = maker.export(plan, seed, "model.new")
 
@@ -49,9 +54,10 @@ def deploy_model(
     fresh, final = run.path / "model.new", run.path / "model"
     if (run.path / "model.onnx").exists() and not fresh.exists() and _plan_of(final) == plan:
         return
+    _check_replaceable(final)
     if not (fresh / "exported.json").exists():  # an earlier export was cut
-        shutil.rmtree(run.job(job["id"]), ignore_errors=True)
-        shutil.rmtree(fresh, ignore_errors=True)
+        _clear(run, f"jobs/{job['id']}")
+        _clear(run, fresh.name)
     answer = pool.run([job], listener=listen, stop=only_user).get(job["id"], {"status": "stopped", "message": "stopped"})
     if answer["status"] != "ok":
         raise GraftworkError(str(answer["message"]))
@@ -67,7 +73,7 @@ def deploy_model(
     }
     write_json(fresh / "config.json", config)
     lineage = Lineage(
-        made_by=f"graftwork fit {__version__}",
+        made_by=f"{_MADE_BY} {__version__}",
         command=run.state["command"],
         plan=plan,
         seed=seed,
@@ -81,9 +87,45 @@ def deploy_model(
     if (fresh / "model.onnx").exists():
         os.replace(fresh / "model.onnx", run.path / "model.onnx")
     (fresh / "exported.json").unlink(missing_ok=True)
+    _check_replaceable(final)
+    _clear(run, _REPLACED)
     if final.exists():
-        shutil.rmtree(final)
+        os.replace(final, run.path / _REPLACED)
     os.replace(fresh, final)
+    remove_own(run.path, _REPLACED)
+
+
+def _clear(run: RunFolder, name: str) -> None:
+    """Remove what a stopped export left.
+
+    Raises:
+        StorageError: If it stays.
+    """
+    if not remove_own(run.path, name):
+        raise StorageError(f"Cannot remove {run.path / name}, which a stopped export left. Move it away and go on with --resume.")
+
+
+def _check_replaceable(final: Path) -> None:
+    """Refuse to replace a folder that no run wrote.
+
+    Raises:
+        StorageError: If it is a link or a file, or has no lineage of a fit in it.
+    """
+    lineage = final / "lineage.json"
+    is_ours = lineage.is_file() and not lineage.is_symlink() and _made_by(lineage).startswith(_MADE_BY)
+    if final.is_symlink() or (final.exists() and not is_ours):
+        raise StorageError(
+            f"{final} is not a model that {_MADE_BY} wrote, so it is not replaced. Move it out of the run folder, then go on with: "
+            f"{_MADE_BY} --resume {final.parent}"
+        )
+
+
+def _made_by(lineage: Path) -> str:
+    try:
+        content = read_json(lineage)
+    except FileFormatError:
+        return ""
+    return str(content.get("made_by", "")) if isinstance(content, Mapping) else ""
 
 
 def _plan_of(folder: Path) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
+from graftwork.core.folders import check_folder
 from graftwork.core.records import Plan
-from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.run_folder import RUN_KIND, RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["begun_run", "default_out_folder", "is_finished", "repeat_command", "resumed_settings", "source_name", "split_plans"]
@@ -43,14 +44,14 @@ def begun_run(
         extra: Plans that were handed in as records.
 
     Raises:
-        ConfigError: If the folder holds a run that is not to go on, or that of another verb, or ``resumed`` refuses.
+        ConfigError: If the folder holds files of the user, a run that is not to go on, or that of another verb, or ``resumed`` refuses.
     """
-    is_new = not run.exists()
+    is_new = not (resume and run.exists())
+    if is_new and check_folder(run.path, RUN_KIND):
+        raise ConfigError(
+            f"{run.path} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
+        )
     if not is_new:
-        if not resume:
-            raise ConfigError(
-                f"{run.path} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
-            )
         _check_verb(run, verb)
         run.open()
         settings = resumed(run)

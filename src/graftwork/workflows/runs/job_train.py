@@ -7,13 +7,13 @@ writes leaves the older one.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import CheckpointError, FileFormatError
 from graftwork.core.files import read_json, write_json
+from graftwork.core.folders import remove_own
 from graftwork.workflows.runs.control import JobControl, PauseTraining
 from graftwork.workflows.runs.job_data import build_learner, job_suite, score_rows, write_predictions
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -35,13 +35,13 @@ def _save(learner: Learner, folder: Path) -> None:
     name = f"checkpoint-{learner.step}"
     if name == current:
         name += "-again"
-    shutil.rmtree(folder / name, ignore_errors=True)
+    remove_own(folder, name)
     (folder / name).mkdir(parents=True, exist_ok=True)
     learner.save(folder / name)
     write_json(pointer, {"folder": name, "step": learner.step})
     for old in folder.glob("checkpoint-*"):
         if old.name != name:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_own(folder, old.name)
 
 
 def load_job_checkpoint(learner: Learner, folder: Path) -> bool:

@@ -6,15 +6,16 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from graftwork.core.version import __version__
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.files import cache_folder
 from graftwork.core.records import Modality, Plan
+from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
+from graftwork.workflows.portfolio import portfolio
 from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.run_folder import RunFolder, default_cache_folder
+from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.settings import FitSettings, available_cores
-from graftwork.workflows.portfolio import portfolio
 
 __all__ = ["choose_backbone", "choose_plans", "machine_facts", "make_maker", "open_run_suite"]
 
@@ -109,7 +110,7 @@ def make_maker(run: RunFolder, settings: FitSettings, plans: Mapping[str, Plan],
     return JobMaker(
         plans=plans,
         schedule=schedule,
-        cache=str(default_cache_folder()),
+        cache=str(cache_folder()),
         backbone=run.state.get("backbone", ""),
         root_seed=settings.seed,
         overrides=settings.overrides,

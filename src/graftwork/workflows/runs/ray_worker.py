@@ -10,7 +10,6 @@ import contextlib
 import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -21,12 +20,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from graftwork.core.errors import StorageError
-from graftwork.core.files import write_bytes, write_text
+from graftwork.core.files import cache_folder, write_bytes, write_text
+from graftwork.core.folders import remove_own
 from graftwork.core.optional import require
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.jobs import Job, execute
 from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, StartWorker
-from graftwork.workflows.runs.run_folder import RunFolder, default_cache_folder
+from graftwork.workflows.runs.run_folder import RunFolder
 
 __all__ = ["RayWorker", "RemoteExecutor", "pack_folders", "ray_pool_parts", "unpack_folders"]
 
@@ -122,7 +122,7 @@ class RemoteExecutor:
             self._controls[job["id"]] = control
             if job["id"] in self._stops:
                 control.stop = self._stops.pop(job["id"])  # type: ignore[assignment]
-        local = job if self._sees_folder else {**job, "cache": str(default_cache_folder())}
+        local = job if self._sees_folder else {**job, "cache": str(cache_folder())}
         try:
             answer = {"type": "done", "id": job["id"], "result": execute(local, self._folder, control)}
         except StorageError as error:
@@ -140,7 +140,7 @@ class RemoteExecutor:
     def close(self) -> None:
         """Remove the scratch folder."""
         if not self._sees_folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_own(self._folder.parent, self._folder.name)
 
 
 class RayWorker(PoolWorker):

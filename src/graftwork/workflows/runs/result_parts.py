@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graftwork.core.version import __version__
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.core.records import Ledger
+from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.job_data import StoredPredictions
 from graftwork.workflows.runs.jobs import Job

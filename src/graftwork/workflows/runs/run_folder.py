@@ -6,35 +6,28 @@ finished or it is not; a lock keeps two processes from working in one folder.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.files import append_jsonl, read_json, write_json
+from graftwork.core.folders import Claim, FolderKind, claim_folder, remove_own
 from graftwork.core.version import __version__
-from graftwork.core.errors import ConfigError, FileFormatError, StorageError
-from graftwork.core.files import append_jsonl, check_writable_folder, read_json, write_json
 
-__all__ = ["RUN_FORMAT", "RunFolder", "clean_json", "default_cache_folder", "utc_now"]
+__all__ = ["RUN_FORMAT", "RUN_KIND", "RunFolder", "clean_json", "utc_now"]
 
 RUN_FORMAT = "graftwork-run-1"
+RUN_KIND = FolderKind(marker="run.json", format=RUN_FORMAT, noun="a run of graftwork", lock=".lock")
+_BEFORE_TRAINING = ("suite", "jobs", "logs", "run.json", "log.jsonl", "clock.json", ".lock")
+"""All that a run writes before it has a schedule."""
 
 
 def utc_now() -> str:
     """Return date and time as ISO 8601, UTC, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def default_cache_folder() -> Path:
-    """Return the folder for things that runs share: ``$GRAFTWORK_CACHE``, or ``graftwork`` in the user's cache folder."""
-    named = os.environ.get("GRAFTWORK_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graftwork"
 
 
 def clean_json(value: Any) -> Any:
@@ -65,7 +58,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.state: dict[str, Any] = {}
-        self._lock: Any = None
+        self._claim: Claim | None = None
         self._started = time.monotonic()
         self._listener: Callable[[dict[str, Any]], None] | None = None
 
@@ -88,9 +81,16 @@ class RunFolder:
         return (self.path / "run.json").exists()
 
     def create(self, settings: Mapping[str, Any], command: str, **more: Any) -> None:
-        """Begin a new run: prove that the folder can be written, lock it, write ``run.json``."""
-        check_writable_folder(self.path)
-        self.acquire()
+        """Begin a new run: claim the folder and write ``run.json``, the marker, before anything else.
+
+        Raises:
+            ConfigError: If the folder is not empty, or another process works in it.
+            StorageError: If it cannot be written.
+        """
+        self._claim = claim_folder(self.path, RUN_KIND)
+        if not self._claim.is_new:  # begun by another process since the caller looked
+            self.release()
+            raise ConfigError(f"{self.path} already holds a run. Choose another folder with --out.")
         self.state = {
             "format": RUN_FORMAT,
             "version": __version__,
@@ -101,18 +101,23 @@ class RunFolder:
             **more,
             "seconds_used": 0.0,
         }
-        self.save()
+        try:
+            self.save()
+        except BaseException:
+            self.discard()
+            self.release()
+            raise
 
     def open(self) -> None:
         """Lock an existing run and read its state.
 
         Raises:
             FileFormatError: If ``run.json`` is of another format.
+            ConfigError: If another process works in this folder.
         """
-        state = self.read_state()
-        check_writable_folder(self.path)
-        self.acquire()
-        self.state = state
+        self.read_state()
+        self._claim = claim_folder(self.path, RUN_KIND)
+        self.state = self.read_state()  # as the holder of the lock left it
 
     def read_state(self) -> dict[str, Any]:
         """Read ``run.json`` without locking."""
@@ -129,35 +134,10 @@ class RunFolder:
         self.state |= changes
         write_json(self.path / "run.json", self.state)
 
-    def acquire(self) -> None:
-        """Take the lock; it goes away with the process, however that ends.
-
-        Raises:
-            ConfigError: If another process works in this folder.
-        """
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system: no lock
-            return
-        try:
-            handle = open(self.path / ".lock", "a")  # noqa: SIM115  (held for as long as the run lasts)
-        except OSError as error:
-            raise StorageError(f"Cannot write into {self.path}: {error.strerror}. Choose another folder with --out.") from error
-        for attempt in range(20):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._lock = handle
-                return
-            except OSError:
-                time.sleep(0.1 if attempt else 0.02)
-        handle.close()
-        raise ConfigError(f"Another process is working in {self.path}. Wait for it to end, or choose another folder with --out.")
-
     def release(self) -> None:
-        """Give the lock back."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Give the lock back; it also goes away with the process, however that ends."""
+        if self._claim is not None:
+            self._claim.release()
 
     def listen(self, listener: Callable[[dict[str, Any]], None] | None) -> None:
         """Send every event to ``listener`` as well as to the log."""
@@ -182,19 +162,14 @@ class RunFolder:
     def drop_checkpoint(self, job_id: str) -> None:
         """Remove the checkpoints of a job whose successor is finished."""
         folder = self.job(job_id)
-        with contextlib.suppress(OSError):
-            (folder / "checkpoint.json").unlink(missing_ok=True)
-            for checkpoint in folder.glob("checkpoint-*"):
-                shutil.rmtree(checkpoint, ignore_errors=True)
+        remove_own(self.path, f"jobs/{job_id}/checkpoint.json")
+        for checkpoint in folder.glob("checkpoint-*"):
+            remove_own(self.path, f"jobs/{job_id}/{checkpoint.name}")
 
     def discard(self) -> None:
-        """Remove what a run that never began to train has written; other files in the folder stay."""
-        for name in ("suite", "jobs", "logs"):
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for name in ("run.json", "log.jsonl", "clock.json", ".lock"):
-                (self.path / name).unlink(missing_ok=True)
-            self.path.rmdir()  # fails if anything else is in it
+        """Remove what this process wrote of a run that never began to train; all that was in the folder before stays, and so do links."""
+        if self._claim is not None:
+            self._claim.discard(_BEFORE_TRAINING)
 
     def seconds_used(self) -> float:
         """Return the seconds used by this run so far, over all its resumes."""

@@ -1,0 +1,266 @@
+"""Folders that graftwork may write to: known by a marker file, locked while in use, and never taken from the user.
+
+A folder of ours holds a JSON file that names its format, written before anything else. A folder that is neither empty nor marked belongs
+to the user: nothing is written into it, and nothing in it is deleted. What is deleted is deleted by name, and links are not followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import ConfigError, StorageError
+from graftwork.core.files import check_writable_folder
+
+__all__ = ["Claim", "FolderKind", "check_folder", "check_output_file", "claim_folder", "is_own", "remove_own"]
+
+_NUM_NAMED = 5
+"""Entries of a refused folder that the error names."""
+_MAX_MARKER_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKind:
+    """How folders of one kind are known."""
+
+    marker: str
+    """Name of the JSON file; its key ``format`` is :attr:`format`."""
+    format: str
+    noun: str
+    """As in errors: ``"a run of graftwork"``."""
+    flag: str = "--out"
+    """What names the folder on the command line."""
+    lock: str = ""
+    """Name of the lock file; empty if such folders are not locked."""
+    earlier_keys: frozenset[str] = frozenset()
+    """All keys of markers that were written before they named their format; empty if there are none."""
+
+
+class Claim:
+    """A folder that this process may write to; locked until :meth:`release`.
+
+    Made by :func:`claim_folder`.
+    """
+
+    def __init__(self, path: Path, kind: FolderKind, *, is_new: bool, is_made: bool, before: Iterable[str], lock: Any) -> None:
+        self.path, self.kind = path, kind
+        self.is_new = is_new
+        """Whether the folder held no marker yet: what came into it since then, this process made."""
+        self._is_made, self._before, self._lock = is_made, frozenset(before), lock
+        self._identity = _identity(path)
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove these entries if this process made them, and the folder if this process made it and nothing else is in it.
+
+        Nothing is removed from a folder that carried its marker before, or that is not the one that was claimed.
+        """
+        if not self.is_new or _identity(self.path) != self._identity:
+            return
+        for name in names:
+            if name not in self._before:
+                remove_own(self.path, name)
+        if self._is_made:
+            with contextlib.suppress(OSError):  # somebody else put something into it
+                self.path.rmdir()
+
+    def release(self) -> None:
+        """Give the lock back; a second call does nothing."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def is_own(folder: str | Path, kind: FolderKind) -> bool:
+    """Return whether the folder carries the marker of its kind. A marker that is a link or cannot be read does not count."""
+    marker = Path(folder) / kind.marker
+    try:
+        facts = os.lstat(marker)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_MARKER_BYTES:
+            return False
+        content = json.loads(marker.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    if not isinstance(content, dict):
+        return False
+    return content.get("format") == kind.format or (bool(kind.earlier_keys) and set(content) == kind.earlier_keys)
+
+
+def check_folder(folder: str | Path, kind: FolderKind) -> bool:
+    """Refuse a folder that belongs to the user; nothing is read but names and the marker, and nothing is written.
+
+    Returns:
+        Whether the folder carries the marker; False if it is empty or absent. A lock file and half-written markers of a process that
+        was killed before it wrote the marker count as nothing.
+
+    Raises:
+        ConfigError: If it holds anything else.
+        StorageError: If it is a file, or cannot be listed.
+    """
+    folder = Path(folder)
+    if not os.path.lexists(folder):
+        return False
+    if not os.path.isdir(folder):
+        what = "is a file, not a folder" if os.path.exists(folder) else "is a link that leads nowhere"
+        raise StorageError(f"{folder} {what}. Choose another folder with {kind.flag}.")
+    if is_own(folder, kind):
+        return True
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entry.name + "/" * entry.is_dir() for entry in entries if not _is_litter(entry, kind))
+    except OSError as error:
+        raise StorageError(
+            f"Cannot list {folder}: {error.strerror or error}. Choose another folder with {kind.flag}, or change its permissions."
+        ) from error
+    if found:
+        shown = ", ".join(name if name.isprintable() else repr(name) for name in found[:_NUM_NAMED])
+        more = f" and {len(found) - _NUM_NAMED} more" if len(found) > _NUM_NAMED else ""
+        raise ConfigError(
+            f"{folder} is not empty and is not {kind.noun} (it has no {kind.marker} of the format {kind.format}): it holds {shown}{more}. "
+            f"Nothing in it was changed. Give {kind.flag} a folder that is empty or does not exist yet, for example {_free(folder)}."
+        )
+    return False
+
+
+def claim_folder(folder: str | Path, kind: FolderKind) -> Claim:
+    """Take a folder that is absent, empty or of this kind: check it, make it, prove that it can be written, and lock it.
+
+    The caller writes the marker next, before anything else.
+
+    Raises:
+        ConfigError: If the folder belongs to the user, or another process works in it.
+        StorageError: If it cannot be written.
+    """
+    folder = Path(folder)
+    check_folder(folder, kind)
+    is_made = not os.path.exists(folder)
+    check_writable_folder(folder)
+    before = os.listdir(folder)
+    lock = _locked(folder, kind) if kind.lock else None
+    try:
+        is_new = not check_folder(folder, kind)  # again, now that nobody else can begin here
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    return Claim(folder, kind, is_new=is_new, is_made=is_made, before=before, lock=lock)
+
+
+def remove_own(folder: str | Path, name: str) -> bool:
+    """Remove ``folder/name``, a file or a whole folder that graftwork wrote.
+
+    Links are neither followed nor removed: a link at ``name``, or on the way to it below ``folder``, leaves everything as it is.
+
+    Args:
+        folder: A folder of ours.
+        name: Relative path below it, with ``/``.
+
+    Returns:
+        Whether nothing is there any more, or never was; False if a link or the system (no permission) kept something.
+
+    Raises:
+        ValueError: If ``name`` is not the name of something below ``folder``.
+    """
+    path = Path(folder)
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"`name` must lead to something below {folder}; got {name!r}.")
+    for part in parts:
+        path = path / part
+        if path.is_symlink():
+            return False
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)  # links inside go, what they lead to stays
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    return not os.path.lexists(path)
+
+
+def check_output_file(out: str | Path, inputs: Iterable[str | Path], *, flag: str = "--out") -> Path:
+    """Refuse to write over a file that is read, however it is spelled: relative, through a link, or as a hard link.
+
+    Args:
+        out: The file to write.
+        inputs: Files that are read; what is not there is left out.
+        flag: What names ``out`` on the command line.
+
+    Returns:
+        ``out`` as a path.
+
+    Raises:
+        ConfigError: If ``out`` is a folder or one of ``inputs``.
+    """
+    out = Path(out)
+    if os.path.isdir(out):
+        raise ConfigError(f"{out} is a folder. Name the file to write with {flag}.")
+    for path in inputs:
+        if _is_same(out, Path(path)):
+            raise ConfigError(f"{out} is also an input ({path}), which would be overwritten. Name another file with {flag}.")
+    return out
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second)
+    except (OSError, ValueError):  # one of them is not there
+        return False
+
+
+def _is_litter(entry: os.DirEntry[str], kind: FolderKind) -> bool:
+    """Return whether a process that was killed while it claimed the folder left this."""
+    if not entry.is_file(follow_symlinks=False):
+        return False
+    if entry.name.startswith(f".{kind.marker}.") and entry.name.endswith(".tmp"):
+        return True
+    is_empty = entry.stat(follow_symlinks=False).st_size == 0
+    return is_empty and (entry.name == kind.lock or entry.name.startswith(".write-test-"))
+
+
+def _free(folder: Path) -> Path:
+    """Return a path below ``folder`` where nothing is."""
+    names: Iterator[str] = (f"run-{number}" for number in range(1, 1000))
+    return folder / next((name for name in names if not os.path.lexists(folder / name)), "another")
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        facts = os.stat(folder)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _locked(folder: Path, kind: FolderKind) -> Any:
+    """Return the open lock file; the lock goes away with the process, however that ends. None where the system has no such locks.
+
+    Raises:
+        ConfigError: If another process holds the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return None
+    path = folder / kind.lock
+    for attempt in range(20):
+        try:
+            handle = open(path, "a", encoding="utf-8")  # noqa: SIM115  (held for as long as the claim lasts)
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write into {folder}: {error.strerror or error}. Choose another folder with {kind.flag}."
+            ) from error
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The holder before may have removed the file together with a run that never began: then this lock keeps nobody away.
+            if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+                return handle
+        handle.close()
+        time.sleep(0.1 if attempt else 0.02)
+    raise ConfigError(f"Another process is working in {folder}. Wait for it to end, or choose another folder with {kind.flag}.")
