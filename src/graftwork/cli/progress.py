@@ -41,7 +41,8 @@ class Progress:
         splits = ", ".join(f"{name} {count}" for name, count in event["splits"].items())
         lines = [f"data: {event['name']} ({event['modality']}), {event['rows']} rows ({splits})"]
         for task in event["tasks"]:
-            size = f", {task['size']} {'values' if task['kind'] == 'regression' else 'classes'}" if task["size"] > 1 else ""
+            unit = "classes" if task.get("classes") else "values" if task.get("center") else ""
+            size = f", {task['size']} {unit}" if unit and task["size"] > 1 else ""
             lines.append(f"  task {task['name']}: {task['kind']}{size}")
         return [*lines, *(f"  note: {note}" for note in event["notes"])]
 

@@ -6,9 +6,10 @@ import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.task_spec import TaskSpec
 
 __all__ = [
     "Component",
@@ -19,90 +20,10 @@ __all__ = [
     "Plan",
     "RunResult",
     "Scores",
-    "TaskKind",
     "TaskSpec",
 ]
 
-TaskKind = Literal[
-    "binary",
-    "multiclass",
-    "multilabel",
-    "ordinal",
-    "regression",
-    "dense_binary",
-    "dense_multiclass",
-    "dense_regression",
-    "dense_normals",
-    "dense_offsets",
-]
 Modality = Literal["table", "image", "text"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskSpec:
-    """What to predict: output space, loss and metric follow from it.
-
-    Targets are arrays (the same layout in NumPy and torch), ``N`` rows:
-
-    =================  ==========================  ================  ===========================
-    kind               shape and dtype             missing           outputs of the head
-    =================  ==========================  ================  ===========================
-    binary             ``[N]`` int64, 0 or 1       -1                1 logit
-    multiclass         ``[N]`` int64, class index  -1                ``size`` logits
-    ordinal            ``[N]`` int64, class index  -1                ``size - 1`` cumulative logits
-    multilabel         ``[N, size]`` float32 0/1   NaN               ``size`` logits
-    regression         ``[N, size]`` float32       NaN               ``size`` standardised values
-    dense_binary       ``[N, H, W]`` int64, 0/1    -1                1 logit per pixel
-    dense_multiclass   ``[N, H, W]`` int64         -1                ``size`` logits per pixel
-    dense_regression   ``[N, size, H, W]`` f32     NaN               ``size`` values per pixel
-    dense_normals      ``[N, 3, H, W]`` float32    NaN               3 values per pixel
-    dense_offsets      ``[N, 2, H, W]`` float32    NaN               2 values per pixel
-    =================  ==========================  ================  ===========================
-
-    Normals are right, up and towards the viewer; offsets are right and down (from a pixel to the centre of its body, say, or to where
-    it moves).
-    """
-
-    name: str
-    kind: TaskKind
-    size: int
-    """Number of classes, labels or values; 1 for a binary task, of pixels too."""
-    classes: tuple[str, ...] = ()
-    """Names of classes or labels in index order; empty for regression."""
-    columns: tuple[str, ...] = ()
-    """Columns of the user's table that hold the target."""
-    center: tuple[float, ...] = ()
-    """Mean of each regression value over the training rows; empty otherwise."""
-    scale: tuple[float, ...] = ()
-    """Standard deviation of each regression value over the training rows, above 0; empty otherwise."""
-    metric: str = ""
-    """Primary metric; empty takes the default of the kind (see ``evaluation.metrics``)."""
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(TaskKind):
-            raise ConfigError(f"Task {self.name!r}: kind must be one of {', '.join(get_args(TaskKind))}; got {self.kind!r}.")
-        if self.size < 1:
-            raise ConfigError(f"Task {self.name!r}: size must be at least 1; got {self.size}.")
-
-    @property
-    def num_outputs(self) -> int:
-        """Width of the head that this task needs."""
-        return self.size - 1 if self.kind == "ordinal" else self.size
-
-    @property
-    def is_dense(self) -> bool:
-        """Whether the task asks for one prediction per pixel."""
-        return self.kind.startswith("dense_")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that :meth:`from_json` reads back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read :meth:`to_json`'s object."""
-        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
-        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True)

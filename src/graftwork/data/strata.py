@@ -9,33 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
+from graftwork.interfaces.task_kind import LabelColumn, task_kind
 
 __all__ = ["assign_groups", "assign_rows", "label_matrix", "repair_rare_labels"]
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
-_MAX_DENSE_CLASSES = 1024
 
 
 def label_matrix(tasks: Sequence[TaskSpec], targets: Mapping[str, Array], domain: Index | None) -> Index:
     """Return the labels of each row as numbers, int64 ``[N, K]``; -1 where there is none.
 
-    Every column is one source of labels: the domain, a class column, one column per label of a multi-label task, quarters of each
-    regression value, the commonest class of dense tasks. Numbers are unique over columns, so that one count serves all.
+    Every column is one source of labels: the domain, and what each task's kind names (a class column, one column per label of a multi-label
+    task, quarters of each regression value, the commonest class of a map). Numbers are unique over columns, so that one count serves all.
     """
     columns: list[Index] = [] if domain is None else [np.asarray(domain, dtype=np.int64)]
     for task in tasks:
-        target = np.asarray(targets[task.name])
-        if task.kind in ("binary", "multiclass", "ordinal"):
-            columns.append(target.astype(np.int64))
-        elif task.kind == "multilabel":
-            columns += [np.where(target[:, index] == 1, 0, -1).astype(np.int64) for index in range(target.shape[1])]
-        elif task.kind == "regression":
-            columns += [_quarters(target[:, index]) for index in range(target.shape[1])]
-        elif task.kind == "dense_multiclass":
-            flat = target.reshape(len(target), -1)
-            counts = np.stack([(flat == index).sum(axis=1) for index in range(min(task.size, _MAX_DENSE_CLASSES))], axis=1)
-            columns.append(np.where(counts.any(axis=1), counts.argmax(axis=1), -1).astype(np.int64))
+        columns += [_numbered(column) for column in task_kind(task).strata(task, np.asarray(targets[task.name]))]
     offset = 0
     numbered = []
     for column in columns:
@@ -43,6 +33,13 @@ def label_matrix(tasks: Sequence[TaskSpec], targets: Mapping[str, Array], domain
         offset += int(column.max(initial=-1)) + 1
     num_rows = len(next(iter(targets.values())))
     return np.stack(numbered, axis=1) if numbered else np.full((num_rows, 1), -1, dtype=np.int64)
+
+
+def _numbered(column: LabelColumn) -> Index:
+    """Return one source of labels as numbers: classes as they are, rows to which a flag applies, quarters of numbers."""
+    if column.form == "classes":
+        return column.values.astype(np.int64)
+    return np.where(column.values == 1, 0, -1).astype(np.int64) if column.form == "flag" else _quarters(column.values)
 
 
 def _quarters(values: Array) -> Index:

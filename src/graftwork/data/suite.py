@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
+from graftwork.core.kinds import old_name
 from graftwork.core.records import Modality, TaskSpec
+from graftwork.interfaces.task_kind import task_kind
 
 __all__ = ["Suite", "labelled_rows"]
 
@@ -114,7 +116,7 @@ class Suite:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over tasks, inputs, targets and splits: equal data gives equal fingerprints."""
-        digest = hashlib.sha256(repr((self.name, self.modality, [task.to_json() for task in self.tasks])).encode())
+        digest = hashlib.sha256(repr((self.name, self.modality, [_hashed(task) for task in self.tasks])).encode())
         for part in (self.inputs, self.targets, self.splits):
             for key in sorted(part):
                 array = np.ascontiguousarray(part[key])
@@ -124,14 +126,19 @@ class Suite:
 
     @classmethod
     def of_arrays(cls, **fields: Any) -> Self:
-        """Build a suite from arrays; a task of values (regression, dense or not, and offsets) without ``center`` and ``scale`` gets those of its training rows."""
-        tasks = []
-        for task in fields.pop("tasks"):
-            if task.kind in ("regression", "dense_regression", "dense_offsets") and not task.center:
-                known = np.asarray(fields["targets"][task.name], dtype=np.float64)[fields["splits"]["train"]]
-                axes = tuple(axis for axis in range(known.ndim) if axis != 1)
-                center, scale = np.nanmean(known, axis=axes), np.nanstd(known, axis=axes)
-                scale = np.where(scale > 1e-12, scale, 1.0)
-                task = replace(task, center=tuple(map(float, center)), scale=tuple(map(float, scale)))
-            tasks.append(task)
+        """Build a suite from arrays; tasks get what their kind takes from the training rows (center and scale of values, say)."""
+        tasks = [
+            task_kind(task).fit_spec(task, np.asarray(fields["targets"][task.name])[fields["splits"]["train"]])
+            for task in fields.pop("tasks")
+        ]
         return cls(tasks=tuple(tasks), **fields)
+
+
+def _hashed(task: TaskSpec) -> dict[str, Any]:
+    """Return a task for the fingerprint, kinds over positions by the one word that they had, so that older runs still find their data."""
+    value = task.to_json()
+    name = old_name(task.kind, task.positions)
+    if name != task.kind:
+        value["kind"] = name
+        del value["positions"]
+    return value

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import Interval, TaskSpec
-from graftwork.evaluation.metric_types import Array, Evaluator, Floats, SumsEvaluator
 from graftwork.evaluation.metrics import default_metric, find_metric, prepare_metric
+from graftwork.interfaces.metric import Array, Evaluator, Floats
+from graftwork.math.weighted_sums import SumsEvaluator
 
 __all__ = ["Resampler", "bootstrap_metric", "bootstrap_statistic", "percentile_interval", "resample"]
 

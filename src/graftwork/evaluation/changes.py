@@ -15,7 +15,8 @@ import numpy as np
 from graftwork.core.records import Interval, TaskSpec
 from graftwork.evaluation.bootstrap import percentile_interval
 from graftwork.evaluation.delta_m import relative_changes
-from graftwork.evaluation.metric_types import Floats, Metric, mean_of_columns
+from graftwork.interfaces.metric import Floats, Metric
+from graftwork.math.weighted_sums import mean_of_columns
 
 __all__ = ["Change", "SeedScores", "change", "mean_change"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.metric_types import Floats, Metric
 from graftwork.evaluation.metrics import default_metric, find_metric
+from graftwork.interfaces.metric import Floats, Metric
 
 __all__ = ["SMALLEST_SCORE", "delta_m", "relative_change", "relative_changes"]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from graftwork.core.optional import require
 from graftwork.core.records import Interval
-from graftwork.evaluation.metric_types import Array, Floats
+from graftwork.interfaces.metric import Array, Floats
 
 __all__ = ["PairedTest", "corrected_resampled_ttest", "holm", "paired_interval", "sign_test"]
 

@@ -14,7 +14,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import FeatureShape
 from graftwork.nn.mlp import mlp
 
-__all__ = ["DenseHead", "GlobalHead", "build_head", "output_size"]
+__all__ = ["DenseHead", "GlobalHead", "PositionHead", "build_head", "output_size"]
 
 
 class GlobalHead(nn.Module):
@@ -69,6 +69,27 @@ class DenseHead(nn.Module):
         return self.output(F.gelu(self.after(state)))
 
 
+class PositionHead(nn.Module):
+    """One prediction for each token, for tasks over points, steps or nodes: normalise, a small MLP, the same for all tokens.
+
+    Args:
+        width: Width of the features.
+        num_outputs: Numbers that each token gets.
+        hidden: Width of the hidden layer; 0 gives a linear head.
+        dropout: Probability of dropping a hidden unit.
+    """
+
+    def __init__(self, width: int, num_outputs: int, *, hidden: int = 64, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layers = mlp([width, hidden, num_outputs] if hidden else [width, num_outputs], dropout=dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return raw outputs, ``[B, num_outputs, T]``, from features ``[B, T, width]``."""
+        outputs: Tensor = self.layers(self.norm(features))
+        return outputs.movedim(-1, 1)
+
+
 def output_size(input_sizes: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return height and width of dense targets: ``input_sizes["target_size"]``, or else the pictures' own size; None without either."""
     size = input_sizes.get("target_size", input_sizes.get("image_size"))
@@ -95,10 +116,18 @@ def build_head(
         size: Height and width of a dense target (see :func:`output_size`).
 
     Raises:
-        ConfigError: If a dense task meets features that are no map, or ``size`` is missing.
+        ConfigError: If a task over pixels meets features that are no map, or ``size`` is missing; if a task over other positions meets features
+            that are no tokens.
     """
     if not task.is_dense:
         return GlobalHead(feature_shape, task.num_outputs, hidden=64 if hidden is None else hidden, dropout=dropout)
+    if task.positions != "pixels":
+        if feature_shape.layout != "tokens":
+            raise ConfigError(
+                f"Task {task.name!r} asks for one prediction for each of its {task.positions}, but the backbone gives {feature_shape.layout!r} "
+                "features. Choose a backbone that gives 'tokens', one for each of them."
+            )
+        return PositionHead(feature_shape.width, task.num_outputs, hidden=64 if hidden is None else hidden, dropout=dropout)
     if feature_shape.layout != "map":
         raise ConfigError(
             f"Task {task.name!r} asks for one prediction per pixel, but the backbone gives {feature_shape.layout!r} features. "

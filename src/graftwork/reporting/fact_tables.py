@@ -96,7 +96,7 @@ def tasks_table(view: ResultView) -> Table | None:
         rows=[
             [
                 task.name,
-                Cell(task.kind, note=kind_words(task.kind), numeric=False),
+                Cell(task.kind_words, note=kind_words(task.kind, task.positions), numeric=False),
                 Cell(what(task.classes, task.size), numeric=False),
                 Cell(", ".join(task.columns) or MISSING, numeric=False),
             ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+from graftwork.core.kinds import find_kind
 from graftwork.evaluation.metrics import METRICS
+from graftwork.interfaces.task_kind import TaskKind
 
 __all__ = ["STRENGTHS", "Mark", "comparison_mark", "control_mark", "cost_words", "kind_words", "metric_words"]
 
@@ -42,20 +45,6 @@ STRENGTHS = {
 }
 """Badge and explanation of each strength of a verdict."""
 
-_KINDS = {
-    "binary": "yes or no",
-    "multiclass": "one of several classes",
-    "multilabel": "several labels at once",
-    "ordinal": "ordered classes",
-    "regression": "number",
-    "dense_binary": "yes or no for each pixel",
-    "dense_multiclass": "class of each pixel",
-    "dense_regression": "number for each pixel",
-    "dense_normals": "surface direction of each pixel",
-    "dense_offsets": "way across the picture for each pixel",
-}
-
-
 _COSTS = {
     "parameters_total": "parameters",
     "parameters_trained": "trained parameters",
@@ -90,14 +79,15 @@ def control_mark(label: str | None) -> Mark:
     return _CONTROLS.get(label or "", _CONTROLS["unclear"])
 
 
-def kind_words(kind: str) -> str:
+def kind_words(kind: str, positions: str = "") -> str:
     """Return a task kind in words, beside its name.
 
     Example:
-        >>> kind_words("ordinal")
-        'ordered classes'
+        >>> kind_words("ordinal"), kind_words("multiclass", "pixels")
+        ('ordered classes', 'class of each pixel')
     """
-    return _KINDS.get(kind, kind)
+    words = cast(TaskKind, find_kind(kind, positions)).words
+    return words.replace("position", positions.removesuffix("s")) if positions else words
 
 
 def metric_words(metric: str) -> str:

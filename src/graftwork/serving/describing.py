@@ -29,6 +29,7 @@ def describe(engine: Engine) -> dict[str, Any]:
             {
                 "name": spec.name,
                 "kind": spec.kind,
+                "positions": spec.positions,
                 "size": spec.size,
                 "classes": list(spec.classes),
                 "columns": list(spec.columns),

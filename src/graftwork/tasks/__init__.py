@@ -1,0 +1,1 @@
+"""What tasks of every kind need: losses, answers, divergences, metrics. The kinds themselves: :mod:`graftwork.tasks.kinds`."""

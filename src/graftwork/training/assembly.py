@@ -93,7 +93,7 @@ def assemble(
         ConfigError: If the plan needs a backbone and none is named, or the source is unknown.
     """
     name = _backbone_name(plan, backbone)
-    sizes = {**input_sizes, "feature_map": True} if any(task.is_dense for task in tasks) else dict(input_sizes)
+    sizes = {**input_sizes, "feature_map": True} if any(task.positions == "pixels" for task in tasks) else dict(input_sizes)
 
     def make() -> Backbone:
         trunk = build_backbone(name, modality, sizes)

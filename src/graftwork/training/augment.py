@@ -10,6 +10,7 @@ import torch
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.training.config import Augmentation
 
 __all__ = ["augment_batch", "check_augmentation"]
@@ -53,10 +54,7 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
         for task in tasks:
             if task.is_dense:
                 target = targets[task.name]
-                mirrored = target.flip(-1)
-                if task.kind in ("dense_normals", "dense_offsets"):
-                    signs = mirrored.new_tensor([-1.0, *[1.0] * (task.size - 1)])
-                    mirrored = mirrored * signs.view(1, -1, 1, 1)
+                mirrored = task_kind(task).mirror(task, target)
                 targets[task.name] = torch.where(flipped.view(-1, *[1] * (target.ndim - 1)), mirrored, target)
     rows = torch.arange(size).expand(count, size)
     if "shift" in augment:

@@ -133,7 +133,7 @@ class MultiTaskEstimator(BaseEstimator):
             if levels is None:
                 columns.append(raw[task.name][:, 0].astype(np.float64))
             else:
-                columns.append(levels[_class_index(task, raw[task.name])])
+                columns.append(levels[_class_index(raw[task.name])])
         if self._is_single:
             return columns[0]
         kinds = {column.dtype.kind for column in columns}
@@ -144,10 +144,10 @@ class MultiTaskEstimator(BaseEstimator):
         raw = self._outputs(X)
         tables: list[Array | None] = []
         for task in self.tasks_:
-            if task.kind == "binary":
+            if raw[task.name].ndim == 1:
                 tables.append(np.column_stack([1.0 - raw[task.name], raw[task.name]]))
             else:
-                tables.append(raw[task.name] if task.kind == "multiclass" else None)
+                tables.append(raw[task.name] if task.name in self._levels else None)
         return tables[0] if self._is_single else tables
 
     def score(self, X: Any, y: Any) -> float:
@@ -157,7 +157,7 @@ class MultiTaskEstimator(BaseEstimator):
         predicted = predicted[:, None] if self._is_single else predicted
         scores = [
             r2_score(targets[:, index].astype(float), predicted[:, index].astype(float))
-            if task.kind == "regression"
+            if task.name not in self._levels
             else accuracy_score(targets[:, index].astype(str), predicted[:, index].astype(str))
             for index, task in enumerate(self.tasks_)
         ]
@@ -237,5 +237,5 @@ def _has_fractions(column: Array) -> bool:
     return column.dtype.kind == "f" and bool((column != np.floor(column)).any())
 
 
-def _class_index(task: TaskSpec, output: Array) -> Array:
-    return (output > 0.5).astype(np.int64) if task.kind == "binary" else np.asarray(output.argmax(axis=1))
+def _class_index(output: Array) -> Array:
+    return (output > 0.5).astype(np.int64) if output.ndim == 1 else np.asarray(output.argmax(axis=1))

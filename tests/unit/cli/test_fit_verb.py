@@ -98,7 +98,7 @@ def test_which_run_resume_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 EVENTS: list[dict[str, Any]] = [
     {"event": "suite", "name": "s", "modality": "table", "rows": 9, "splits": {"train": 9}, "notes": ["few rows"]}
-    | {"tasks": [{"name": "y", "kind": "multiclass", "size": 3}]},
+    | {"tasks": [{"name": "y", "kind": "multiclass", "size": 3, "classes": ["a", "b", "c"]}]},
     {"event": "phase", "phase": "estimate", "jobs": 2, "plans": ["a", "b"]},
     {
         "event": "estimate",

@@ -27,10 +27,10 @@ ALL_TASKS = (BINARY, MULTICLASS, ORDINAL, MULTILABEL, REGRESSION, EDGES, DENSE_C
 
 def make(spec: TaskSpec, rng: np.random.Generator, rows: int = 80) -> tuple[np.ndarray, np.ndarray]:
     """Return a target with missing labels and a prediction that is better than chance and has ties."""
-    if spec.kind == "binary":
+    if spec.kind == "binary" and not spec.positions:
         target = rng.integers(-1, 2, rows)
         return target, np.clip(np.round(0.3 * target + 0.7 * rng.random(rows), 1), 0.01, 0.99)
-    if spec.kind in ("multiclass", "ordinal"):
+    if spec.kind in ("multiclass", "ordinal") and not spec.positions:
         target = rng.integers(-1, spec.size, rows)
         scores = rng.random((rows, spec.size)) + 0.1
         scores[np.arange(rows), target] += 0.3
@@ -40,15 +40,15 @@ def make(spec: TaskSpec, rng: np.random.Generator, rows: int = 80) -> tuple[np.n
         prediction = np.round(0.4 * target + 0.59 * rng.random((rows, spec.size)), 2)
         target[rng.random(target.shape) < 0.2] = np.nan
         return target, prediction
-    if spec.kind == "regression":
+    if spec.kind == "regression" and not spec.positions:
         target = rng.normal(2000, 3, (rows, spec.size)).astype(np.float32)
         prediction = target + rng.normal(0, 2, target.shape)
         target[rng.random(target.shape) < 0.2] = np.nan
         return target, prediction
-    if spec.kind == "dense_binary":
+    if spec.kind == "binary":
         target = rng.integers(-1, 2, (rows, 4, 5))
         return target, np.round(0.3 * (target == 1) + 0.7 * rng.random(target.shape), 2)[:, None]
-    if spec.kind == "dense_multiclass":
+    if spec.kind == "multiclass":
         return rng.integers(-1, spec.size, (rows, 4, 5)), rng.random((rows, spec.size, 4, 5))
     target = rng.normal(size=(rows, spec.size, 4, 5)).astype(np.float32)
     prediction = target + rng.normal(size=target.shape)

@@ -54,3 +54,18 @@ def test_the_size_of_dense_targets() -> None:
     assert output_size({"image_size": 32}) == (32, 32)
     assert output_size({"image_size": 32, "target_size": (8, 16)}) == (8, 16)
     assert output_size({"num_numeric": 3}) is None
+
+
+@pytest.mark.parametrize("positions", ["points", "steps", "nodes"])
+def test_other_positions_get_one_answer_a_token_and_tokens_do_not_mix(positions: str) -> None:
+    task = TaskSpec(name="load", kind="regression", size=2, positions=positions)
+    head = build_head(FeatureShape("tokens", 6, (5,)), task)
+    features = torch.randn(3, 5, 6)
+    changed = features.clone()
+    changed[:, 1] = torch.randn(3, 6)
+    first, second = head(features), head(changed)
+    assert first.shape == (3, 2, 5)
+    torch.testing.assert_close(first[:, :, [0, 2, 3, 4]], second[:, :, [0, 2, 3, 4]])
+    assert not torch.allclose(first[:, :, 1], second[:, :, 1])
+    with pytest.raises(ConfigError, match="one prediction for each of its"):
+        build_head(FeatureShape("vector", 6), task)

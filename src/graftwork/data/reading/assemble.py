@@ -23,6 +23,7 @@ from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.splits import split_rows
 from graftwork.data.suite import Suite
+from graftwork.interfaces.task_kind import task_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,10 +150,7 @@ def _with_levels(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 def _reason(task: InferredTask) -> str:
     spec = task.spec
-    size = {"regression": f" of {spec.size} values" if spec.size > 1 else ""}.get(
-        spec.kind, f" with {max(len(spec.classes), 2)} classes"
-    )
-    return f"Target {spec.name!r} is read as {spec.kind}{size}: {task.reason}."
+    return f"Target {spec.name!r} is read as {spec.kind}{task_kind(spec).size_words(spec)}: {task.reason}."
 
 
 def _groups(frame: pd.DataFrame, group: str | None) -> tuple[NDArray[np.int64] | None, list[str]]:

@@ -17,6 +17,7 @@ from graftwork.data.names import short_list
 from graftwork.data.reading.infer import InferredTask
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.suite import labelled_rows
+from graftwork.interfaces.task_kind import task_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,7 +145,8 @@ def _leak_notes(frame: pd.DataFrame, features: Sequence[str], tasks: Sequence[In
         for task in tasks:
             score = single_feature_score(feature, task.spec, task.target, seed=seed)
             if score is not None and score > LEAK_SCORE:
-                measure = "R2" if task.spec.kind == "regression" else "accuracy"
+                forms = {column.form for column in task_kind(task.spec).label_columns(task.spec, task.target)}
+                measure = "R2" if "number" in forms else "accuracy"
                 notes.append(
                     f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} {score:.4f}). If it is only known once the target is, remove it from the table."
                 )
@@ -255,12 +257,12 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
 
 
 def _rare_notes(spec: TaskSpec, target: NDArray[np.generic]) -> list[str]:
-    if spec.kind in ("binary", "multiclass", "ordinal"):
-        known = np.asarray(target, dtype=np.int64)
-        counts = np.bincount(known[known >= 0], minlength=len(spec.classes))
-    elif spec.kind == "multilabel":
-        counts = np.nansum(np.asarray(target, dtype=np.float64), axis=0).astype(np.int64)
-    else:
-        return []
-    rare = [f"{spec.classes[index]} ({counts[index]})" for index in np.flatnonzero(counts < _RARE_CLASS)]
+    counts: list[int] = []
+    for column in task_kind(spec).label_columns(spec, target):
+        if column.form == "classes":
+            known = np.asarray(column.values, dtype=np.int64)
+            counts += np.bincount(known[known >= 0], minlength=len(spec.classes)).tolist()
+        elif column.form == "flag":
+            counts.append(int(np.nansum(np.asarray(column.values, dtype=np.float64))))
+    rare = [f"{spec.classes[index]} ({counts[index]})" for index in np.flatnonzero(np.array(counts) < _RARE_CLASS)]
     return [f"Target {spec.name!r} has rare classes with fewer than {_RARE_CLASS} rows: {short_list(rare, 6)}."] if rare else []

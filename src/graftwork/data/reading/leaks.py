@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.encoders.columns import parse_dates, text_codes, to_numbers
+from graftwork.interfaces.task_kind import LabelColumn, task_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +61,18 @@ def single_feature_score(feature: FeatureKeys, spec: TaskSpec, target: Array, *,
         Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are fewer than
         50 usable rows, or one class holds more than 98 % of them.
     """
-    if spec.kind in ("binary", "multiclass", "ordinal"):
-        return _class_score(feature, target, feature.known & (target >= 0), seed)
-    if spec.kind not in ("regression", "multilabel"):
-        return None
-    scores = []
-    for index in range(target.shape[1]):
-        usable = feature.known & ~np.isnan(target[:, index])
-        if spec.kind == "multilabel":
-            scores.append(_class_score(feature, np.where(usable, target[:, index], 0).astype(np.int64), usable, seed))
-        else:
-            scores.append(_value_score(feature, target[:, index].astype(np.float64), usable, seed))
-    return None if any(score is None for score in scores) else min(score for score in scores if score is not None)
+    scores = [_column_score(feature, column, seed) for column in task_kind(spec).label_columns(spec, target)]
+    known = [score for score in scores if score is not None]
+    return min(known) if known and len(known) == len(scores) else None
+
+
+def _column_score(feature: FeatureKeys, column: LabelColumn, seed: int) -> float | None:
+    if column.form == "classes":
+        return _class_score(feature, column.values, feature.known & (column.values >= 0), seed)
+    usable = feature.known & ~np.isnan(column.values)
+    if column.form == "flag":
+        return _class_score(feature, np.where(usable, column.values, 0).astype(np.int64), usable, seed)
+    return _value_score(feature, column.values.astype(np.float64), usable, seed)
 
 
 def _halves(usable: NDArray[np.bool_], seed: int) -> tuple[Array, Array] | None:

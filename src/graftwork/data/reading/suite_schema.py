@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from graftwork.core.errors import FileFormatError
+from graftwork.core.kinds import row_modules
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.header import read_header
 from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
@@ -20,7 +21,6 @@ __all__ = ["Problem", "check_document", "load_nodes"]
 Lines = dict[tuple[Any, ...], int]
 """Line of each key or list item, by its path from the root."""
 
-KINDS = ("binary", "multiclass", "multilabel", "ordinal", "regression")
 MIXINGS = ("proportional", "uniform", "balanced", "round-robin", "temperature")
 MODALITIES = ("table", "image", "text")
 _TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
@@ -241,15 +241,24 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
             check.add((*place, "targets"), "must name at least one target; got nothing.")
 
 
+def _check_kind(check: _Checker, value: Any, place: tuple[Any, ...]) -> None:
+    """Check the name of a task kind. Kinds need NumPy, so they are imported only to say what is allowed, or for names without a module."""
+    if value in row_modules():
+        return
+    from graftwork.interfaces.task_kind import column_kinds
+
+    check.choice(value, place, column_kinds())
+
+
 def _check_target(check: _Checker, name: str, settings: Any, columns: list[str] | None, place: tuple[Any, ...]) -> None:
     if isinstance(settings, str):
-        check.choice(settings, place, KINDS)
+        _check_kind(check, settings, place)
         settings = None
     if settings is not None and not check.keys(settings, place, _TARGET):
         return
     settings = settings or {}
     if "kind" in settings:
-        check.choice(settings["kind"], (*place, "kind"), KINDS)
+        _check_kind(check, settings["kind"], (*place, "kind"))
     for key in ("classes", "metric", "columns"):
         if key in settings:
             check.texts(settings[key], (*place, key))

@@ -11,13 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders.columns import as_text
+from graftwork.data.encoders.columns import as_text, to_numbers
 from graftwork.data.names import short_list
+from graftwork.data.reading.target_cells import TargetCells, TargetRequest
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["class_target", "label_sets", "multilabel_target", "number_target", "set_vocabulary"]
+__all__ = [
+    "check_finite",
+    "class_target",
+    "label_sets",
+    "multilabel_target",
+    "number_target",
+    "numeric_columns",
+    "set_vocabulary",
+]
 
 _HARD = re.compile(r"\s*[;|]\s*")
 _SOFT = re.compile(r"\s*,\s*")
@@ -49,6 +58,45 @@ def number_target(name: str, numbers: NDArray[np.float64]) -> NDArray[np.float32
             f"Target {name!r} has values beyond 3.4e38, the largest being {np.nanmax(np.abs(numbers)):g}. Use another unit or a logarithm."
         )
     return result
+
+
+def check_finite(name: str, cells: TargetCells) -> None:
+    """Refuse a column of numbers some of which are infinite.
+
+    Raises:
+        DataError: With their number and the first row.
+    """
+    infinite = np.isinf(cells.numbers)
+    if infinite.any() and not cells.words:
+        raise DataError(
+            f"Target {name!r} has {int(infinite.sum())} infinite values, the first in row {int(np.argmax(infinite)) + 1}. "
+            "Numbers must be finite. Replace them by a number, or leave the cells empty."
+        )
+
+
+def numeric_columns(request: TargetRequest, frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Return several columns as numbers, ``[N, size]``, NaN where missing.
+
+    Raises:
+        DataError: If a cell is no number or infinite, or all are missing.
+    """
+    name, columns = request.name, request.columns
+    parts = [to_numbers(frame[column]) for column in columns]
+    words = [f"{column}: {short_list(bad, 2)}" for column, (_, bad) in zip(columns, parts) if bad]
+    if words:
+        raise DataError(
+            f"Target {name!r} of several columns needs numbers in all of them; got words in {short_list(words)}. Use only numeric columns."
+        )
+    numbers = np.stack([values for values, _ in parts], axis=1)
+    if np.isnan(numbers).all():
+        raise DataError(
+            f"Target {name!r}: all labels of its columns {short_list(columns)} are missing. Fill in labels, or leave it out."
+        )
+    if np.isinf(numbers).any():
+        raise DataError(
+            f"Target {name!r} has infinite values in {short_list(c for c, v in zip(columns, numbers.T) if np.isinf(v).any())}. Numbers must be finite."
+        )
+    return numbers
 
 
 def label_sets(levels: Sequence[str], counts: Sequence[int]) -> str | None:

@@ -18,9 +18,10 @@ from graftwork.core.files import hash_bytes, read_json, write_json, write_text
 from graftwork.core.records import Ledger, TaskSpec
 from graftwork.data.suite import labelled_rows
 from graftwork.domains.tabular.boosting import Booster, BoosterData
-from graftwork.domains.tabular.trees_onnx import export_trees, output_names
+from graftwork.domains.tabular.trees_onnx import arrange_columns, export_trees, output_names
 from graftwork.evaluation.memory import current_rss_bytes
 from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.interfaces.task_kind import task_kind
 
 __all__ = ["LightGBMLearner", "design_matrix"]
 
@@ -46,7 +47,7 @@ class LightGBMLearner(Learner):
 
     Raises:
         MissingDependencyError: If LightGBM is not installed.
-        DataError: If the suite is no table, or a task is dense or has no training label.
+        DataError: If the suite is no table, or a task is not made of classes or numbers, or has no training label.
     """
 
     def __init__(
@@ -75,14 +76,17 @@ class LightGBMLearner(Learner):
 
     def _make(self, task: TaskSpec) -> list[Booster]:
         suite = self.context.suite
-        target = np.asarray(suite.targets[task.name])
-        if task.is_dense:
-            raise DataError(f"LightGBM cannot learn the dense task {task.name!r}.")
-        if task.kind in ("binary", "multiclass", "ordinal"):
-            many = task.size if task.kind != "binary" else 1
-            return [self._one(task, target, "multiclass" if many > 2 else "binary", many if many > 2 else 1)]
-        objective = "regression" if task.kind == "regression" else "binary"
-        return [self._one(task, target[:, column], objective, 1) for column in range(target.shape[1])]
+        columns = task_kind(task).label_columns(task, np.asarray(suite.targets[task.name]))
+        if not columns:
+            raise DataError(
+                f"LightGBM cannot learn the task {task.name!r} ({task.kind_words}): it is not made of classes or numbers."
+            )
+        boosters = []
+        for column in columns:
+            many = column.num_classes if column.form == "classes" and column.num_classes > 2 else 1
+            objective = "regression" if column.form == "number" else "multiclass" if many > 1 else "binary"
+            boosters.append(self._one(task, column.values, objective, many))
+        return boosters
 
     def _one(self, task: TaskSpec, target: Array, objective: str, num_classes: int) -> Booster:
         suite = self.context.suite
@@ -220,8 +224,4 @@ class LightGBMLearner(Learner):
 def _arrange(task: TaskSpec, parts: list[NDArray[np.float64]]) -> Array:
     """Return booster outputs as ``Learner.predict`` lays them out."""
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    if task.kind == "binary":
-        return values[:, 0].astype(np.float32)
-    if task.kind in ("multiclass", "ordinal") and task.size == 2:
-        return np.concatenate([1.0 - values, values], axis=1).astype(np.float32)
-    return values.astype(np.float32)
+    return arrange_columns(task, values).astype(np.float32)

@@ -35,7 +35,7 @@ class Member:
     @property
     def units(self) -> tuple[float, float]:
         """Center and scale of a regression value; 0 and 1 otherwise."""
-        return (self.task.center[self.column], self.task.scale[self.column]) if self.task.kind == "regression" else (0.0, 1.0)
+        return (self.task.center[self.column], self.task.scale[self.column]) if self.task.center else (0.0, 1.0)
 
 
 @dataclass

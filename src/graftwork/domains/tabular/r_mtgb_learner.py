@@ -25,9 +25,10 @@ from graftwork.domains.tabular.r_mtgb_forest import Blocks
 from graftwork.domains.tabular.r_mtgb_group import Member, TaskGroup
 from graftwork.domains.tabular.regression_tree import TreeShape
 from graftwork.domains.tabular.tree_tables import IndicatorTable
-from graftwork.domains.tabular.trees_onnx import export_trees, output_names
+from graftwork.domains.tabular.trees_onnx import arrange_columns, export_trees, output_names
 from graftwork.evaluation.memory import current_rss_bytes
 from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.interfaces.task_kind import task_kind
 
 __all__ = ["RMTGBLearner"]
 
@@ -49,7 +50,7 @@ class RMTGBLearner(Learner):
         patience: Steps without gain on the validation rows after which a group stops, in the last block.
 
     Raises:
-        DataError: If the suite is no table, or a task is dense or has no training label.
+        DataError: If the suite is no table, or a task is not made of classes or numbers, or has no training label.
         ConfigError: If a setting is out of range.
     """
 
@@ -239,23 +240,21 @@ class RMTGBLearner(Learner):
 
 def _members(task: TaskSpec, target: Array) -> list[Member]:
     """Return the parts of a task that are boosted, one per value of a vector target and per label."""
-    if task.is_dense:
-        raise DataError(f"R-MTGB cannot learn the dense task {task.name!r}.")
-    if task.kind in ("regression", "multilabel"):
-        kind = "squared_error" if task.kind == "regression" else "binary"
-        return [Member(task, target[:, column], (kind,), column) for column in range(target.shape[1])]
-    known = labelled_rows(target)
-    values = np.where(known, target, np.nan).astype(np.float64)
-    if task.kind == "binary" or task.size == 2:
-        return [Member(task, values, ("binary",))]
-    return [Member(task, values, ("softmax", str(task.size), *(task.classes or (task.name,))))]
+    columns = task_kind(task).label_columns(task, target)
+    if not columns:
+        raise DataError(f"R-MTGB cannot learn the task {task.name!r} ({task.kind_words}): it is not made of classes or numbers.")
+    members = []
+    for index, column in enumerate(columns):
+        values = column.values
+        key: tuple[str, ...] = ("squared_error",) if column.form == "number" else ("binary",)
+        if column.form == "classes":
+            values = np.where(labelled_rows(values), values, np.nan).astype(np.float64)
+            if column.num_classes > 2:
+                key = ("softmax", str(task.size), *(task.classes or (task.name,)))
+        members.append(Member(task, values, key, index))
+    return members
 
 
 def _arrange(task: TaskSpec, parts: list[Array]) -> Array:
     """Return a task's parts ``[N, 1]`` or ``[N, C]`` as ``Learner.predict`` lays them out."""
-    values = np.concatenate(parts, axis=1)
-    if task.kind == "binary":
-        return values[:, 0].astype(np.float32)
-    if task.kind in ("multiclass", "ordinal") and task.size == 2:
-        values = np.concatenate([1.0 - values, values], axis=1)
-    return values.astype(np.float32)
+    return arrange_columns(task, np.concatenate(parts, axis=1)).astype(np.float32)

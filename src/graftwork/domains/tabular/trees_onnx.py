@@ -19,8 +19,9 @@ from graftwork.core.files import write_bytes
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
+from graftwork.interfaces.task_kind import task_kind
 
-__all__ = ["TOLERANCE", "TreeGroup", "export_trees", "flatten_trees", "output_names"]
+__all__ = ["TOLERANCE", "TreeGroup", "arrange_columns", "export_trees", "flatten_trees", "output_names"]
 
 Array = NDArray[Any]
 TOLERANCE = 1e-4
@@ -139,17 +140,31 @@ def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[TreeGroup
     if len(raws) > 1:
         raw = f"raw_{index}"
         nodes.append(make("Concat", raws, [raw], axis=1))
-    if task.kind == "regression":
+    if group[0].objective == "regression":
         return [*nodes, make("Identity", [raw], [output])]
     if group[0].objective == "multiclass":
         return [*nodes, make("Softmax", [raw], [output], axis=1)]
-    if task.kind == "multilabel":
+    shape = _answer_shape(task)
+    if shape == (len(group),):  # one yes or no for each column of the answer
         return [*nodes, make("Sigmoid", [raw], [output])]
     one = f"probability_{index}"
     nodes.append(make("Sigmoid", [raw], [one]))
-    if task.kind == "binary":
+    if not shape:
         return [*nodes, make("Squeeze", [one, "axis_1"], [output])]
     return [*nodes, make("Sub", ["one", one], [f"other_{index}"]), make("Concat", [f"other_{index}", one], [output], axis=1)]
+
+
+def _answer_shape(task: TaskSpec) -> tuple[int, ...]:
+    """Return the shape of one row's answer."""
+    return task_kind(task).answer_shape(task, (1,))[1:]
+
+
+def arrange_columns(task: TaskSpec, values: Array) -> Array:
+    """Return the outputs of a task's label columns, ``[N, K]``, as ``Learner.predict`` lays them out; of two classes only one is learned."""
+    shape = _answer_shape(task)
+    if not shape:
+        return values[:, 0]
+    return values if shape == values.shape[1:] else np.concatenate([1.0 - values, values], axis=1)
 
 
 def export_trees(
@@ -188,7 +203,7 @@ def export_trees(
     outputs = []
     for index, task in enumerate(suite.tasks):
         nodes += _task_nodes(onnx, task, index, boosters[task.name], names[task.name])
-        outputs.append(value(names[task.name], kinds.FLOAT, ["batch"] if task.kind == "binary" else ["batch", task.size]))
+        outputs.append(value(names[task.name], kinds.FLOAT, ["batch", *_answer_shape(task)]))
     constants = [
         onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), "axis_1"),
         onnx.numpy_helper.from_array(np.array(1.0, dtype=np.float32), "one"),
@@ -236,9 +251,7 @@ def _difference(
     for task in suite.tasks:
         found = session.run([names[task.name]], feed)[0]
         gap = np.abs(found.astype(np.float64) - expected[task.name])
-        if task.kind == "regression":
-            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / np.asarray(
-                task.scale or (1.0,)
-            )
+        if task.scale:
+            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / np.asarray(task.scale)
         worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
     return worst

@@ -14,8 +14,8 @@ from graftwork.core.records import Interval, Scores
 from graftwork.data.suite import Suite, labelled_rows
 from graftwork.evaluation.bootstrap import Resampler, resample
 from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
-from graftwork.evaluation.metric_types import Evaluator
 from graftwork.evaluation.metrics import default_metric, find_metric, metrics_of, prepare_metric
+from graftwork.interfaces.metric import Evaluator
 
 __all__ = ["FinalRun", "ScoreBank"]
 

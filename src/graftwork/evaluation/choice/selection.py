@@ -16,9 +16,9 @@ from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.delta_m import relative_changes
-from graftwork.evaluation.metric_types import Floats
 from graftwork.evaluation.metrics import default_metric
 from graftwork.evaluation.paired import corrected_resampled_ttest
+from graftwork.interfaces.metric import Floats
 
 __all__ = [
     "CLEARLY_CHEAPER",

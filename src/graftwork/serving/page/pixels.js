@@ -55,8 +55,8 @@ function drawPrediction(task, prediction) {
     });
     return make("div", {}, drawMap(prediction.map, paletteColour, `${task.name} by pixel`), make("ul", { className: "legend" }, ...legend));
   }
-  if (prediction.map) return drawNumbers(prediction.map, task.name, ...(task.kind === "dense_binary" ? [0, 1] : []));
-  if (task.kind === "dense_normals") {
+  if (prediction.map) return drawNumbers(prediction.map, task.name, ...(task.kind === "binary" ? [0, 1] : []));
+  if (task.kind === "normals") {
     const [right, up, near] = prediction.maps;
     const mixed = right.map((row, y) => row.map((_, x) => [right[y][x], up[y][x], near[y][x]]));
     return drawMap(mixed, (vector) => vector.map((part) => 127.5 * (1 + (part || 0))), `${task.name}: directions as colours`);

@@ -181,7 +181,7 @@ function bars(shares, chosen) {
 
 function card(task, prediction) {
   const head = make("h2", {}, task.name);
-  if (task.kind.startsWith("dense_")) return make("article", { className: "dense" }, head, drawPrediction(task, prediction));
+  if (task.positions) return make("article", { className: "dense" }, head, drawPrediction(task, prediction));
   if (prediction.values) {
     const rows = Object.entries(prediction.values).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, tidy(value))));
     return make("article", {}, head, make("dl", { className: "values" }, ...rows));

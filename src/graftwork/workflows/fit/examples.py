@@ -14,6 +14,7 @@ from graftwork.core.optional import has
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite, labelled_rows
+from graftwork.interfaces.task_kind import task_kind
 
 __all__ = ["describe_value", "sample_predictions"]
 
@@ -23,54 +24,15 @@ PICTURE_SIDE = 96
 TEXT_LENGTH = 300
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _class_index(task: TaskSpec, prediction: Array) -> int:
-    if task.kind == "binary":
-        return int(float(np.ravel(prediction)[0]) >= 0.5)
-    if task.kind == "ordinal":  # the median class: what a scale with an order asks for
-        return int(np.searchsorted(np.cumsum(prediction), 0.5 - 1e-9).clip(0, task.size - 1))
-    return int(np.argmax(prediction))
-
-
-def _class_name(task: TaskSpec, index: int) -> str:
-    return task.classes[index] if 0 <= index < len(task.classes) else str(index)
-
-
 def describe_value(task: TaskSpec, value: Array, *, is_prediction: bool) -> str:
-    """Return one target or prediction in words; empty for dense tasks and missing labels.
+    """Return one target or prediction in words; empty for answers over positions and missing labels.
 
     Example:
         >>> task = TaskSpec(name="late", kind="binary", size=1, classes=("no", "yes"))
         >>> describe_value(task, np.array(0.8), is_prediction=True)
         'yes (80 %)'
     """
-    if task.is_dense:
-        return ""
-    if task.kind == "regression":
-        numbers = np.ravel(value)
-        return "" if np.isnan(numbers).all() else ", ".join(_number(float(item)) for item in numbers)
-    if task.kind == "multilabel":
-        if np.isnan(value).all():
-            return ""
-        names = [_class_name(task, int(index)) for index in np.flatnonzero(np.nan_to_num(value) >= 0.5)]
-        return ", ".join(names) or "none"
-    if not is_prediction:
-        return _class_name(task, int(value)) if int(value) >= 0 else ""
-    index = _class_index(task, value)
-    share = float(np.ravel(value)[0]) if task.kind == "binary" else float(value[index])
-    share = 1 - share if task.kind == "binary" and index == 0 else share
-    return f"{_class_name(task, index)} ({100 * share:.0f} %)"
-
-
-def _is_correct(task: TaskSpec, truth: Array, prediction: Array) -> bool | None:
-    if task.kind in ("binary", "multiclass", "ordinal") and int(truth) >= 0:
-        return _class_index(task, prediction) == int(truth)
-    if task.kind == "multilabel" and not np.isnan(truth).any():
-        return bool(((prediction >= 0.5) == (truth >= 0.5)).all())
-    return None
+    return task_kind(task).describe(task, value, is_prediction=is_prediction)
 
 
 def _picture(suite: Suite, row: int) -> str | None:
@@ -120,7 +82,9 @@ def sample_predictions(
                     if task.name in guess
                 },
                 "correct": {
-                    task.name: _is_correct(task, truth[task.name], guess[task.name]) for task in suite.tasks if task.name in guess
+                    task.name: task_kind(task).is_right(task, truth[task.name], guess[task.name])
+                    for task in suite.tasks
+                    if task.name in guess
                 },
             }
         )

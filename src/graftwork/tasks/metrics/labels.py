@@ -1,24 +1,26 @@
-"""Metrics of class decisions: accuracy, balanced accuracy, F1, quadratic kappa, class distance, log loss."""
+"""Metrics of class decisions: accuracy, balanced accuracy, F1, quadratic kappa, class distance, log loss.
+
+Targets are classes ``[N]`` or labels ``[N, size]`` that apply (1) or not (0); predictions are one probability for each entry of the
+target, or ``[N, size]`` probabilities of the classes.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.metric_types import Array, Evaluator, Floats, divide, from_sums, mean_of_columns
+from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
+from graftwork.math.weighted_sums import divide, from_sums, mean_of_columns
 
-__all__ = ["accuracy", "balanced_accuracy", "class_distance", "decided_classes", "f1_macro", "log_loss", "quadratic_kappa"]
+__all__ = ["ACCURACY", "BALANCED_ACCURACY", "CLASS_DISTANCE", "F1_MACRO", "LOG_LOSS", "QUADRATIC_KAPPA"]
 
 SMALLEST_PROBABILITY = 1e-7
 """Log loss clips here, about the resolution of float32 near one: a single sure and wrong row costs 16.1, not infinity."""
 
 
-def decided_classes(spec: TaskSpec, prediction: Array) -> Array:
-    """Return the predicted class of each row, int64 ``[N]``: probability above one half, or the largest.
-
-    For a multi-label task: 0 or 1 for each label, ``[N, size]``.
-    """
-    if spec.kind in ("binary", "multilabel"):
+def _decided(target: Array, prediction: Array) -> Array:
+    """Return the predicted class of each entry of the target: probability above one half, or the largest."""
+    if prediction.ndim == target.ndim:
         return (prediction > 0.5).astype(np.int64)
     return prediction.argmax(axis=1)
 
@@ -28,32 +30,32 @@ def _one_hot(classes: Array, num_classes: int, known: Array) -> Floats:
 
 
 def _num_classes(spec: TaskSpec) -> int:
-    return 2 if spec.kind == "binary" else spec.size
+    return max(spec.size, 2)
 
 
-def accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Share of rows whose class is right."""
     known = target >= 0
-    right = (decided_classes(spec, prediction) == target) & known
+    right = (_decided(target, prediction) == target) & known
     return from_sums(np.stack([right, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
 
 
-def balanced_accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _balanced_accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean recall over the classes that occur in the target."""
     num_classes = _num_classes(spec)
     known = target >= 0
     truth = _one_hot(target, num_classes, known)
-    right = truth & (decided_classes(spec, prediction) == target)[:, None]
+    right = truth & (_decided(target, prediction) == target)[:, None]
     return from_sums(
         np.concatenate([right, truth], axis=1),
         lambda sums: mean_of_columns(divide(sums[:, :num_classes], sums[:, num_classes:])),
     )
 
 
-def f1_macro(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _f1_macro(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean F1 over the classes (or labels) that occur in the target or the prediction."""
-    decided = decided_classes(spec, prediction)
-    if spec.kind == "multilabel":
+    decided = _decided(target, prediction)
+    if target.ndim == 2:
         known = ~np.isnan(target)
         truth, guess = (target == 1) & known, (decided == 1) & known
         num_classes = spec.size
@@ -69,11 +71,11 @@ def f1_macro(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     return from_sums(np.concatenate([truth & guess, truth.astype(np.int64) + guess], axis=1), combine)
 
 
-def quadratic_kappa(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _quadratic_kappa(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Agreement beyond chance with squared class distance; the marginals enter through their first two moments only."""
     known = (target >= 0).astype(np.float64)
     truth = np.where(target >= 0, target, 0).astype(np.float64)
-    guess = decided_classes(spec, prediction) * known
+    guess = _decided(target, prediction) * known
     columns = np.stack([known, truth, guess, truth**2, guess**2, (truth - guess) ** 2], axis=1)
 
     def combine(sums: Floats) -> Floats:
@@ -85,17 +87,17 @@ def quadratic_kappa(spec: TaskSpec, target: Array, prediction: Array) -> Evaluat
     return from_sums(columns, combine)
 
 
-def class_distance(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _class_distance(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean distance, in classes, between predicted and true class of an ordinal task."""
     known = target >= 0
-    distance = np.abs(decided_classes(spec, prediction) - target) * known
+    distance = np.abs(_decided(target, prediction) - target) * known
     return from_sums(np.stack([distance, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
 
 
-def log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean negative log probability of the truth, in nats; over all known labels for a multi-label task."""
     probability = np.clip(prediction.astype(np.float64), SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-    if spec.kind in ("binary", "multilabel"):
+    if prediction.ndim == target.ndim:
         known = target >= 0  # False for NaN as well
         loss = -np.where(target == 1, np.log(probability), np.log1p(-probability)) * known
         loss, known = loss.reshape(len(loss), -1).sum(axis=1), known.reshape(len(loss), -1).sum(axis=1)
@@ -104,3 +106,11 @@ def log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
         chosen = np.take_along_axis(probability, np.where(known, target, 0)[:, None], axis=1)[:, 0]
         loss = -np.log(chosen) * known
     return from_sums(np.stack([loss, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
+
+
+ACCURACY = Metric("accuracy", "accuracy", True, 0.0, 1.0, _accuracy)
+BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy", True, 0.0, 1.0, _balanced_accuracy)
+F1_MACRO = Metric("f1_macro", "macro F1", True, 0.0, 1.0, _f1_macro)
+QUADRATIC_KAPPA = Metric("quadratic_kappa", "quadratic kappa", True, -1.0, 1.0, _quadratic_kappa)
+CLASS_DISTANCE = Metric("class_distance", "mean class distance", False, 0.0, float("inf"), _class_distance)
+LOG_LOSS = Metric("log_loss", "log loss", False, 0.0, float("inf"), _log_loss)

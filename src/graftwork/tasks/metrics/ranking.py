@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.metric_types import Array, Evaluator, Floats, divide, mean_of_columns
+from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
+from graftwork.math.weighted_sums import divide, mean_of_columns
 
-__all__ = ["average_precision", "mean_average_precision", "roc_auc"]
+__all__ = ["AVERAGE_PRECISION", "MEAN_AVERAGE_PRECISION", "ROC_AUC"]
 
 
 class _Ranking:
@@ -50,19 +51,24 @@ def _precision(ranking: _Ranking, weights: Floats) -> Floats:
     return divide((positive * precision).sum(axis=1), positive.sum(axis=1))
 
 
-def roc_auc(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _roc_auc(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Chance that a positive row is ranked above a negative one; NaN unless both occur."""
     ranking = _Ranking(target, prediction)
     return lambda weights: _area(ranking, weights)
 
 
-def average_precision(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _average_precision(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Precision averaged over the recall steps of a binary task; NaN without a positive."""
     ranking = _Ranking(target, prediction)
     return lambda weights: _precision(ranking, weights)
 
 
-def mean_average_precision(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _mean_average_precision(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Average precision, mean over the labels that have a positive row."""
     rankings = [_Ranking(target[:, label], prediction[:, label]) for label in range(spec.size)]
     return lambda weights: mean_of_columns(np.stack([_precision(ranking, weights) for ranking in rankings], axis=1))
+
+
+ROC_AUC = Metric("roc_auc", "ROC AUC", True, 0.0, 1.0, _roc_auc)
+AVERAGE_PRECISION = Metric("average_precision", "average precision", True, 0.0, 1.0, _average_precision)
+MEAN_AVERAGE_PRECISION = Metric("mean_average_precision", "mean average precision", True, 0.0, 1.0, _mean_average_precision)

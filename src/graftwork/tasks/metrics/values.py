@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.metric_types import Array, Evaluator, Floats, divide, from_sums, mean_of_columns
+from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
+from graftwork.math.weighted_sums import divide, from_sums, mean_of_columns
 
-__all__ = ["mae", "r2", "rmse"]
+__all__ = ["MAE", "R2", "RMSE"]
 
 
 def _known_errors(target: Array, prediction: Array) -> tuple[Floats, Floats, Floats]:
-    """Return per row and value: sum of known targets' errors squared, of absolute errors, and counts; pixels are summed away."""
+    """Return per row and value: sum of known targets' errors squared, of absolute errors, and counts; positions are summed away."""
     known = ~np.isnan(target)
     error = np.where(known, prediction.astype(np.float64) - np.where(known, target, 0.0), 0.0)
     rows, size = target.shape[:2]
@@ -23,7 +24,7 @@ def _known_errors(target: Array, prediction: Array) -> tuple[Floats, Floats, Flo
     )
 
 
-def rmse(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _rmse(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Root mean squared error in the user's units."""
     squared, _, known = _known_errors(target, prediction)
     size = squared.shape[1]
@@ -33,7 +34,7 @@ def rmse(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     )
 
 
-def mae(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _mae(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean absolute error in the user's units."""
     _, absolute, known = _known_errors(target, prediction)
     size = absolute.shape[1]
@@ -43,7 +44,7 @@ def mae(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     )
 
 
-def r2(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
+def _r2(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Share of the target's variance that the prediction explains; NaN where the target does not vary."""
     squared, _, known = _known_errors(target, prediction)
     size = squared.shape[1]
@@ -58,3 +59,8 @@ def r2(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
         return mean_of_columns(1.0 - divide(residual, np.where(spread > 1e-12 * np.maximum(second, 1e-300), spread, 0.0)))
 
     return from_sums(np.concatenate([squared, known, truth, truth**2], axis=1), combine)
+
+
+RMSE = Metric("rmse", "RMSE", False, 0.0, float("inf"), _rmse)
+MAE = Metric("mae", "MAE", False, 0.0, float("inf"), _mae)
+R2 = Metric("r2", "R²", True, -float("inf"), 1.0, _r2)

@@ -1,44 +1,17 @@
-"""What a metric is: prepared once for a target and a prediction, then evaluated under any number of row weightings.
-
-Weights of one give the plain value; the counts of a bootstrap resample give the value on that resample. So one implementation of
-each metric serves the score and its interval, and a thousand resamples cost one matrix product instead of a thousand calls.
-"""
+"""Sums over rows under many row weightings at once, and the quotients that metrics make of them. NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.records import TaskKind, TaskSpec
-
-__all__ = ["Array", "Evaluator", "Floats", "Metric", "SumsEvaluator", "divide", "from_sums", "mean_of_columns"]
+__all__ = ["SumsEvaluator", "divide", "from_sums", "mean_of_columns"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-
-Evaluator = Callable[[Floats], Floats]
-"""Row weights ``[B, N]`` (non-negative) in, values ``[B]`` out; NaN where a weighting leaves the metric undefined."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric and what is known of it."""
-
-    name: str
-    title: str
-    """How a report names it."""
-    higher_is_better: bool
-    kinds: tuple[TaskKind, ...]
-    """Task kinds it can judge."""
-    low: float
-    high: float
-    """Range of possible values; infinite where there is no bound."""
-    prepare: Callable[[TaskSpec, Array, Array], Evaluator]
-    """``(spec, target, prediction) -> evaluator`` for arrays of ``N`` rows."""
 
 
 def divide(numerator: Array, denominator: Array) -> Floats:
@@ -81,6 +54,6 @@ class SumsEvaluator:
         return SumsEvaluator(np.add.reduceat(self._table[order], starts, axis=0), self._combine)
 
 
-def from_sums(contributions: Array, combine: Callable[[Floats], Floats]) -> Evaluator:
+def from_sums(contributions: Array, combine: Callable[[Floats], Floats]) -> SumsEvaluator:
     """Return a :class:`SumsEvaluator`."""
     return SumsEvaluator(contributions, combine)

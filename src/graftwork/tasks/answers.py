@@ -1,0 +1,46 @@
+"""Answers of tasks as JSON and words, as several kinds write them. NumPy only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from graftwork.core.records import TaskSpec
+from graftwork.interfaces.metric import Array
+
+__all__ = ["class_names", "listed", "map_answers", "named", "value_names"]
+
+
+def class_names(spec: TaskSpec, size: int) -> list[str]:
+    """Return the names of ``size`` classes or labels: those of the task, or numbers."""
+    return list(spec.classes) if len(spec.classes) == size else [str(index) for index in range(size)]
+
+
+def value_names(spec: TaskSpec, size: int) -> list[str]:
+    """Return the names of ``size`` values: the task's columns, or numbers."""
+    return list(spec.columns) if len(spec.columns) == size else [str(index) for index in range(size)]
+
+
+def named(spec: TaskSpec, index: int) -> str:
+    """Return the name of one class."""
+    return spec.classes[index] if 0 <= index < len(spec.classes) else str(index)
+
+
+def listed(column: Array) -> list[Any]:
+    """Return a column as JSON values; numbers that are not finite become None."""
+    if column.dtype.kind != "f":
+        return column.tolist()
+    return [value if math.isfinite(value) else None for value in column.tolist()]
+
+
+def map_answers(values: Array) -> list[dict[str, Any]]:
+    """Return ``map`` (or one of ``maps`` for each channel) per row of ``[N, C, *positions]``, rounded to 4 digits."""
+    answers: list[dict[str, Any]] = []
+    for row in values:
+        rounded = np.round(row.astype(np.float64), 4).astype(object)
+        rounded[~np.isfinite(row)] = None
+        channels: list[Any] = rounded.tolist()
+        answers.append({"map": channels[0]} if len(channels) == 1 else {"maps": channels})
+    return answers
