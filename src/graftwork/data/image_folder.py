@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
 from graftwork.core.files import hash_file
 from graftwork.core.optional import require
-from graftwork.data.encoders.columns import as_text
-from graftwork.data.encoders.image import list_images
-from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.encoders.picture_files import list_images, unread_note
 from graftwork.data.reading.infer import parse_targets
+from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.picture_column import PictureColumn, choose_picture_column
+from graftwork.data.picture_names import PictureNames
 from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.suite import Suite
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["hash_pictures", "label_pictures", "open_image_folder"]
+__all__ = ["LabelledPictures", "hash_pictures", "label_pictures", "open_image_folder"]
 
 _LABEL_FILES = ("labels.csv", "labels.tsv", "labels.parquet", "labels.jsonl", "metadata.csv", "metadata.jsonl")
 _TOLERATED = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPictures:
+    """Pictures of a folder and what is known about them."""
+
+    frame: pd.DataFrame
+    """One row per picture; missing values where there is no label."""
+    images: list[Path]
+    sources: dict[str, str]
+    """Hashes of pictures and label file, by name."""
+    notes: list[str]
+    columns: tuple[str, ...]
+    """The column of ``frame`` that names the pictures, and others that name the same ones: no labels, unless the user says so."""
 
 
 def open_image_folder(
@@ -37,16 +56,18 @@ def open_image_folder(
     image_size: int | None,
     seed: int,
     name: str,
+    image_column: str | None = None,
 ) -> Suite:
     """Open a folder of pictures; see :func:`graftwork.data.reading.ingest.open_suite` for the arguments.
 
     Raises:
         DataError: If there are no pictures, no labels, or the labels name other files.
     """
-    frame, images, sources, notes, file_column = label_pictures(folder, labels)
-    columns = [column for column in frame.columns if column != file_column]
+    found = label_pictures(folder, labels, image_column)
+    frame, images = found.frame, found.images
+    columns = [column for column in frame.columns if column != found.columns[0]]
     if targets is None:
-        targets = [column for column in columns if column != group]
+        targets = [column for column in columns if column not in (group, *found.columns)]
     requests = parse_targets(targets, columns)
     return assemble_suite(
         RawSuite(
@@ -60,30 +81,37 @@ def open_image_folder(
             features=[column for column in columns if column not in {part for request in requests for part in request.columns}],
             group=group,
             labels=[image.relative_to(folder).as_posix() for image in images],
-            sources=sources,
-            notes=notes,
+            sources=found.sources,
+            notes=found.notes,
             seed=seed,
         )
     )
 
 
-def label_pictures(
-    folder: Path, labels: str | Path | pd.DataFrame | None
-) -> tuple[pd.DataFrame, list[Path], dict[str, str], list[str], str]:
+def label_pictures(folder: Path, labels: str | Path | pd.DataFrame | None, image_column: str | None = None) -> LabelledPictures:
     """Match pictures and labels.
 
-    Returns:
-        The labels of each picture (missing where there are none), the picture files, hashes of all sources, notes, and the name of
-        the column that names the files.
+    Args:
+        folder: Folder of the pictures.
+        labels: Table with one row per picture; None takes a file of the usual names inside the folder, or the names of sub-folders.
+        image_column: Column that names the pictures; None chooses.
+
+    Raises:
+        DataError: If there are no pictures or no labels, if it is not certain which picture a row means, or if many of the files named
+            are missing.
     """
     pandas = require("pandas", extra="data", purpose="Reading labels")
     images = list_images(folder)
     sources = {f"{folder.name} ({len(images)} pictures)": hash_pictures(folder, images)}
-    notes: list[str] = []
+    notes = unread_note(folder)
     if labels is None:
-        labels = next((folder / file for file in _LABEL_FILES if (folder / file).is_file()), None)
+        labels = _labels_inside(folder)
         if labels is None:
-            return _labels_from_folders(folder, images), images, sources, notes, "file"
+            if image_column is not None:
+                raise DataError(
+                    f"--image-column names a column of a label table, but {folder} has none. Add --labels labels.csv."
+                )
+            return LabelledPictures(_labels_from_folders(folder, images), images, sources, notes, ("file",))
         notes.append(f"Labels are read from {Path(labels).name} inside the folder.")
     if isinstance(labels, (str, Path)):
         sources[Path(labels).name] = hash_file(labels) if Path(labels).is_file() else ""
@@ -91,33 +119,50 @@ def label_pictures(
     else:
         check_columns(labels.columns, "labels")
         table, where = labels.reset_index(drop=True), "labels"
-    keys = _picture_keys(folder, images)
-    column = _file_column(table, keys, where)
-    texts = [(as_text(value) or "").replace("\\", "/").removeprefix("./") for value in table[column].tolist()]
-    doubled = sorted({text for text in texts if text and texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
-    if doubled:
+        table.columns = [str(name) for name in table.columns]
+    names = PictureNames(folder.resolve().name, [image.relative_to(folder).as_posix() for image in images])
+    column = choose_picture_column(table, names, where, image_column)
+    pictures = column.pictures
+    notes += [column.note(names.relative), *_gap_notes(column, pictures, names, folder, where)]
+    rows = np.full(len(images), -1, dtype=np.int64)
+    rows[pictures[pictures >= 0]] = np.flatnonzero(pictures >= 0)
+    frame = table.reindex(pandas.Index(rows)).reset_index(drop=True)
+    if (rows >= 0).all():  # a whole column of integers or booleans stays one if no label is missing
+        frame = frame.astype(table.dtypes.to_dict())
+    return LabelledPictures(frame, images, sources, notes, (column.name, *column.same))
+
+
+def _labels_inside(folder: Path) -> Path | None:
+    found = next((folder / file for file in _LABEL_FILES if (folder / file).is_file()), None)
+    if found is not None and not found.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"{found} is a link to a file outside of the folder ({found.resolve()}). Name that file with --labels.")
+    return found
+
+
+def _gap_notes(column: PictureColumn, pictures: NDArray[np.int64], names: PictureNames, folder: Path, where: str) -> list[str]:
+    """Return notes about rows without a picture and pictures without a row.
+
+    Raises:
+        DataError: If more than one row in twenty names a file that is not there.
+    """
+    total = len(names.relative)
+    empty = int((column.codes < 0).sum())
+    absent = [column.cells[code] for code in column.codes[(pictures < 0) & (column.codes >= 0)].tolist()]
+    if len(absent) > max(1.0, _TOLERATED * len(column.codes)):
         raise DataError(
-            f"{where}: column {column!r} names pictures more than once: {short_list(doubled, 5)}. Keep one row per picture."
+            f"{where}: {len(absent)} of {len(column.codes)} files named in column {column.name!r} are not in {folder}: {short_list(absent, 5)}."
+            f"{did_you_mean(absent[0], names.relative)} Add the pictures, or remove these rows."
         )
-    place = {keys[text]: row for row, text in enumerate(texts) if text in keys}
-    absent = [text for text in texts if text not in keys]
-    if len(absent) > max(1.0, _TOLERATED * len(texts)):
-        raise DataError(
-            f"{where}: {len(absent)} of {len(texts)} files named in column {column!r} are not in {folder}: {short_list(absent, 5)}."
-            f"{did_you_mean(absent[0], keys)} Add the pictures, or remove these rows."
-        )
+    notes = []
     if absent:
         notes.append(f"Labels of {len(absent)} pictures that are not in the folder are left out: {short_list(absent, 5)}.")
-    if len(place) < len(images):
-        notes.append(
-            f"{len(images) - len(place)} of {len(images)} pictures have no row in the labels; they are kept as unlabelled."
-        )
-    rows = [place.get(index, -1) for index in range(len(images))]
-    frame = table.reindex(pandas.Index(rows)).reset_index(drop=True)
-    for name in table.columns:  # a whole column of integers or booleans stays one if no label is missing
-        if -1 not in rows:
-            frame[name] = frame[name].astype(table[name].dtype)
-    return frame, images, sources, notes, column
+    if empty:
+        notes.append(f"{empty} rows of {where} name no picture (column {column.name!r} is empty there) and are left out.")
+    bare = np.setdiff1d(np.arange(total), pictures)
+    if len(bare):
+        shown = short_list([names.relative[index] for index in bare.tolist()], 5)
+        notes.append(f"{len(bare)} of {total} pictures have no row in the labels and stay without labels: {shown}.")
+    return notes
 
 
 def hash_pictures(folder: Path, images: Sequence[Path]) -> str:
@@ -126,44 +171,6 @@ def hash_pictures(folder: Path, images: Sequence[Path]) -> str:
     for image in images:
         digest.update(f"{image.relative_to(folder).as_posix()}\0{hash_file(image)}\n".encode())
     return digest.hexdigest()
-
-
-def _picture_keys(folder: Path, images: Sequence[Path]) -> dict[str, int]:
-    """Return every name by which labels may call a picture: relative path, path with the folder, file name, stem (if unambiguous)."""
-    keys: dict[str, int] = {}
-    unclear: set[str] = set()
-    for index, image in enumerate(images):
-        relative = image.relative_to(folder).as_posix()
-        for key in {image.name, image.stem, relative.rsplit(".", 1)[0]}:
-            if keys.setdefault(key, index) != index:
-                unclear.add(key)
-    for key in unclear:
-        del keys[key]
-    for index, image in enumerate(images):
-        relative = image.relative_to(folder).as_posix()
-        keys |= {relative: index, f"{folder.name}/{relative}": index, image.as_posix(): index}
-    return keys
-
-
-def _file_column(table: pd.DataFrame, keys: Mapping[str, int], where: str) -> str:
-    """Return the column whose cells match most picture names.
-
-    Raises:
-        DataError: If none matches.
-    """
-    best, best_share = "", 0.0
-    for name in map(str, table.columns):
-        texts = [as_text(value) for value in table[name].tolist()[:2000]]
-        known = [text.replace("\\", "/").removeprefix("./") for text in texts if text is not None]
-        share = sum(text in keys for text in known) / max(len(known), 1)
-        if share > best_share:
-            best, best_share = name, share
-    if best_share == 0.0:
-        raise DataError(
-            f"{where}: no column names the pictures. Cells must be file names such as {next(iter(keys))!r}; the columns are {short_list(table.columns)}. "
-            "Add a column with the file names."
-        )
-    return best
 
 
 def _labels_from_folders(folder: Path, images: Sequence[Path]) -> pd.DataFrame:

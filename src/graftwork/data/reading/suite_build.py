@@ -113,8 +113,8 @@ def build_suite(file: SuiteFile) -> Suite:
 def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, list[Path], dict[str, str], list[str]]:
     try:
         if file.modality == "image":
-            frame, pictures, hashes, notes, _ = label_pictures(entry.source, entry.labels)
-            return frame, pictures, hashes, notes
+            found = label_pictures(entry.source, entry.labels, entry.image_column)
+            return found.frame, found.images, found.sources, found.notes
         return read_table(entry.source), [], {entry.source.name: hash_file(entry.source)}, []
     except DataError as error:
         raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
@@ -188,6 +188,8 @@ def _check_modality(file: SuiteFile) -> None:
             problems.append(f"data set {entry.name!r}: the key 'text' is missing")
         if file.modality != "text" and entry.text:
             problems.append(f"data set {entry.name!r}: the key 'text' belongs to modality text")
+        if file.modality != "image" and entry.image_column is not None:
+            problems.append(f"data set {entry.name!r}: the key 'image_column' belongs to modality image")
         problems += [
             f"data set {entry.name!r}: the key {key!r} belongs to modality table"
             for key, value in (("categories", entry.categories), ("histories", entry.histories))
