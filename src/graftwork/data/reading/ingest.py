@@ -102,7 +102,7 @@ def open_suite(
     if path.is_dir():
         if is_stored_suite(path):
             return open_suite(load_suite(path), targets=targets)
-        from graftwork.data.image_folder import open_image_folder
+        from graftwork.data.reading.image_folder import open_image_folder
 
         _refuse(f"{path}, a folder of pictures,", categories=categories, histories=past)
 

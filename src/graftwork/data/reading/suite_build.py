@@ -12,10 +12,10 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import hash_file
 from graftwork.core.optional import require
 from graftwork.core.records import Modality
-from graftwork.data.image_folder import label_pictures
 from graftwork.data.names import check_names, short_list
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.histories import check_histories
+from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.core.files import hash_file
 from graftwork.core.optional import require
-from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.encoders.picture_files import list_images, unread_note
-from graftwork.data.reading.infer import parse_targets
 from graftwork.data.names import did_you_mean, short_list
-from graftwork.data.picture_column import PictureColumn, choose_picture_column
-from graftwork.data.picture_names import PictureNames
+from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.infer import parse_targets
+from graftwork.data.reading.picture_column import PictureColumn, choose_picture_column
+from graftwork.data.reading.picture_names import PictureNames
 from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.suite import Suite
 
