@@ -123,7 +123,7 @@ def to_bytes(values: NDArray[Any], kind: str, scales: Scales) -> NDArray[np.uint
         raise DataError(f"{_NAMES[kind]}, which no picture of the training data has; save it with 8 bits a value")
     low, high = scales.get(kind, (0.0, 65535.0))
     exact = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
-    return np.rint(np.clip((exact - low) * (255.0 / (high - low)), 0, 255)).astype(np.uint8)
+    return np.rint(np.clip((exact - low) / (high - low) * 255.0, 0, 255)).astype(np.uint8)
 
 
 def strips(height: int, width: int, step: int = 1) -> Iterable[tuple[int, int]]:
@@ -140,7 +140,7 @@ def _measure(paths: Sequence[Path]) -> tuple[_Ranges, list[str]]:
         try:
             with open_picture(path) as picture:
                 for top, bottom in strips(picture.height, picture.width):
-                    values = np.asarray(picture.crop((0, top, picture.width, bottom)))
+                    values = np.asarray(picture.crop((0, top, picture.width, bottom))).astype(np.float64)
                     finite = values[np.isfinite(values)]
                     whole &= finite.size == values.size
                     low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))

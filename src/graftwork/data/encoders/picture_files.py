@@ -33,8 +33,8 @@ PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """The formats that Pillow may try. The list is fixed because some of the others start programs (EPS starts Ghostscript)."""
 MAX_PIXELS = 50_000_000
 """Most pixels of one picture; a decoded pixel takes up to 4 bytes."""
-_JPEG_SHARE = 3
-"""A baseline JPEG may have this many times as many pixels, since it is shrunk while it is decoded."""
+_SHARES = {"JPEG": 3.0, "MPO": 3.0, "WEBP": 0.5}
+"""Share of the limit by format: a JPEG is shrunk while it is decoded (if it is not progressive), WebP's decoder keeps three copies."""
 _UNREAD_ENDINGS = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".eps", ".psd", ".tga", ".ico"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".exr", ".hdr", ".dcm"),
@@ -70,7 +70,7 @@ def list_images(folder: str | Path) -> list[Path]:
     found = [path for path in _walk(folder, outside) if path.suffix.lower() in IMAGE_ENDINGS]
     if outside:
         raise DataError(
-            f"{folder}: {len(outside)} links lead out of the folder: {short_list(outside, 5)}. Only files inside the folder are read. "
+            f"{folder}: {len(outside)} links lead out of the folder: {short_list(sorted(outside), 5)}. Only files inside the folder are read. "
             "Copy what they point to into it (cp -rL makes such a copy of a whole folder), or remove the links."
         )
     if not found:
@@ -121,7 +121,8 @@ def open_picture(item: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Iter
 
     Args:
         item: Path or content of a file.
-        max_pixels: Most pixels of the picture; three times as many for a baseline JPEG, which can be shrunk while it is decoded.
+        max_pixels: Most pixels of the picture; three times as many for a baseline JPEG, which can be shrunk while it is decoded, and
+            half as many for WebP, whose decoder needs more memory.
 
     Yields:
         Pillow's picture, of one of :data:`PICTURE_FORMATS`. Whatever a decoder raises inside the ``with`` block becomes a
@@ -136,8 +137,8 @@ def open_picture(item: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Iter
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit is stricter than Pillow's warning; damaged metadata does not matter
             with images.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=PICTURE_FORMATS) as picture:
-                shrinks = picture.format in ("JPEG", "MPO") and not picture.info.get("progressive")
-                check_pixels(name, picture.size, max_pixels * (_JPEG_SHARE if shrinks else 1))
+                share = 1.0 if picture.info.get("progressive") else _SHARES.get(picture.format, 1.0)
+                check_pixels(name, picture.size, int(max_pixels * share))
                 yield picture
     except DataError:
         raise

@@ -130,7 +130,4 @@ def _rgb(strip: Any, background: tuple[int, int, int], scales: Scales) -> Any:
         canvas = images.new("RGBA", strip.size, (*background, 255))
         canvas.alpha_composite(strip.convert("RGBA"))
         return canvas.convert("RGB")
-    try:
-        return strip if strip.mode == "RGB" else strip.convert("RGB")
-    except ValueError as error:
-        raise DataError(f"colours of the kind {strip.mode}, which are not read; save it as RGB") from error
+    return strip if strip.mode == "RGB" else strip.convert("RGB")

@@ -137,7 +137,7 @@ class PictureNames:
             parts = _parts(text)
             if not parts:
                 continue
-            first = 0 if looks_like_picture_name(text) else NUM_WITH_ENDING
+            first = 0 if looks_like_picture_name(text.strip()) else NUM_WITH_ENDING
             for form in range(first, first + NUM_WITH_ENDING):
                 spelt = _SPELLINGS[form % NUM_WITH_ENDING](parts)
                 found, prefix = self._index(form).find(spelt) if spelt else ([], ())
