@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-rows", metavar="ROWS", type=int, help="rows of one request (default: 1000)")
     limits.add_argument("--max-body-bytes", metavar="BYTES", type=int, help="size of one request (default: 16777216)")
     limits.add_argument("--max-pixels", metavar="N", type=int, help="pixels of one request's pictures (default: 64000000)")
+    limits.add_argument("--max-picture-pixels", metavar="N", type=int, help="pixels of one picture (default: 25000000)")
     limits.add_argument("--max-queue", metavar="N", type=int, help="requests in work at once (default: 1024)")
     limits.add_argument("--max-lanes", metavar="N", type=int, help="sets of tasks whose sessions stay open (default: 32)")
     limits.add_argument("--timeout", metavar="SECONDS", type=float, help="time for one request (default: 30)")

@@ -235,5 +235,5 @@ def _reader(predictor: Predictor, limits: ServeLimits) -> RowReader:
     encoder = predictor.encoder
     if encoder.kind == "image":
         require("PIL.Image", extra="serve", purpose="Serving a picture model")
-        return PictureReader(encoder, limits.max_rows, limits.max_pixels)
+        return PictureReader(encoder, limits.max_rows, limits.max_pixels, limits.max_picture_pixels)
     return TableReader(encoder, limits.max_rows) if encoder.kind == "table" else TextReader(encoder, limits.max_rows)

@@ -15,6 +15,7 @@ _RANGES = {
     "max_rows": (1, 1_000_000),
     "max_body_bytes": (1_000, 1 << 31),
     "max_pixels": (64, 1 << 31),
+    "max_picture_pixels": (64, 150_000_000),
     "max_queue": (1, 1_000_000),
     "max_lanes": (1, 1_000),
     "timeout": (0.001, 3_600),
@@ -40,6 +41,8 @@ class ServeLimits:
     """Bytes of one request; 413 beyond."""
     max_pixels: int = 64_000_000
     """Pixels of all pictures of one request together, before they are resized; 413 beyond."""
+    max_picture_pixels: int = 25_000_000
+    """Pixels of one picture, three times as many for a JPEG that is not progressive; 413 beyond. A decoded pixel takes up to 4 bytes."""
     max_queue: int = 1_024
     """Requests that are in work at once; 503 beyond."""
     max_lanes: int = 32

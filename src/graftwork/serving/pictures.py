@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from graftwork.core.errors import DataError
-from graftwork.core.optional import require
+from graftwork.data.encoders.picture_files import PictureError, open_picture
 from graftwork.serving.problems import Problem, RequestError
 from graftwork.serving.reading import RowReader
 
@@ -27,13 +25,15 @@ class PictureReader(RowReader):
         encoder: The run's picture encoder.
         max_rows: Most pictures of one request.
         max_pixels: Most pixels of all pictures of one request together, before they are resized.
+        max_picture_pixels: Most pixels of one picture, three times as many for a JPEG that can be shrunk while it is decoded.
     """
 
     keys = ("images",)
 
-    def __init__(self, encoder: Any, max_rows: int, max_pixels: int) -> None:
+    def __init__(self, encoder: Any, max_rows: int, max_pixels: int, max_picture_pixels: int) -> None:
         super().__init__(encoder, max_rows)
         self.max_pixels = max_pixels
+        self.max_picture_pixels = max_picture_pixels
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
         """Return the bytes of a picture."""
@@ -57,7 +57,7 @@ class PictureReader(RowReader):
         """
         pixels = 0
         for index, content in enumerate(rows):
-            pixels += _pixels(content)
+            pixels += self._pixels(index, content)
             if pixels > self.max_pixels:
                 raise RequestError(
                     413,
@@ -68,14 +68,30 @@ class PictureReader(RowReader):
         decoded: list[Any] = []
         for index, content in enumerate(rows):
             try:
-                decoded.append(self.encoder.encode_one(content))  # type: ignore[attr-defined]
-            except DataError as error:
+                decoded.append(self.encoder.encode_one(content, max_pixels=self.max_picture_pixels))  # type: ignore[attr-defined]
+            except PictureError as error:
+                if error.too_large:  # a JPEG that stays large while it is shrunk
+                    raise self._too_large(index, error) from error
                 problems.append(Problem(f"images[{index}]", f"{len(content)} bytes: {error}", _FORMATS))
-            except Exception as error:  # decoders of rare formats fail in ways of their own
-                problems.append(Problem(f"images[{index}]", f"{len(content)} bytes: {type(error).__name__}", _FORMATS))
         if problems:
             raise RequestError(422, f"{len(problems)} of {len(rows)} pictures cannot be decoded.", *problems[:20])
         return decoded
+
+    def _pixels(self, index: int, content: bytes) -> int:
+        """Return the pixels that the header of a picture promises; 0 if it is no picture, which decoding then says."""
+        try:
+            with open_picture(content, self.max_picture_pixels) as picture:
+                return int(picture.width * picture.height)
+        except PictureError as error:
+            if error.too_large:
+                raise self._too_large(index, error) from error
+            return 0
+
+    @staticmethod
+    def _too_large(index: int, error: PictureError) -> RequestError:
+        return RequestError(
+            413, "A picture is too large. Send it smaller.", Problem(f"images[{index}]", error.reason, "a smaller picture")
+        )
 
     def blank(self) -> list[Any]:
         """Return a black picture."""
@@ -93,15 +109,3 @@ class PictureReader(RowReader):
     def inputs(self) -> list[dict[str, Any]]:
         """Return one entry: the picture."""
         return [{"name": "image", "type": "image", "size": self.encoder.input_sizes()["image_size"]}]
-
-
-def _pixels(content: bytes) -> int:
-    """Return the pixels that the head of a file promises; 0 if it is no picture, which decoding then says."""
-    images = require("PIL.Image", extra="serve", purpose="Reading pictures")
-    try:
-        with images.open(io.BytesIO(content)) as picture:
-            return int(picture.width * picture.height)
-    except images.DecompressionBombError:
-        return 1 << 40
-    except Exception:  # any fault of a decoder; decoding names it
-        return 0

@@ -163,8 +163,8 @@ class Predictor:
 
     def _batches(self, batches: Iterator[Any], specs: Sequence[TaskSpec]) -> Iterator[dict[str, Array]]:
         names = [spec.name for spec in specs]
-        for batch in batches:
-            yield self.model.run(self.encoder.transform(batch), names)
+        for inputs in self.encoder.transform_batches(batches):
+            yield self.model.run(inputs, names)
 
     def _specs(self, tasks: Sequence[str] | None) -> tuple[TaskSpec, ...]:
         if tasks is None:

@@ -75,7 +75,7 @@ def _table(path: Path, kind: str, pandas: Any) -> RowSource:
 
 
 def _pictures(source: Any, pandas: Any) -> RowSource:
-    from graftwork.data.encoders.image import IMAGE_ENDINGS, list_images
+    from graftwork.data.encoders.picture_files import IMAGE_ENDINGS, list_images
 
     if isinstance(source, pandas.DataFrame):
         raise DataError("This run was trained on pictures: give a folder of pictures, or a list of picture files, not a table.")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import run_builder
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from graftwork.serving.app import create_app
 from graftwork.serving.engine import Engine
@@ -155,6 +155,20 @@ def test_pictures_that_are_none_or_too_large(serve: Serve) -> None:
     large = check_error(client.predict({"images": [in_base64(picture((0, 0, 0)))] * 3}), 413)
     assert large["problems"][0]["field"] == "images[2]"
     check_error(client.ask("POST", "/predict", files={"images": ("a.png", b"")}), 422)
+    client = serve("picture", max_picture_pixels=399)
+    large = check_error(client.predict({"images": [in_base64(picture((0, 0, 0), 8)), in_base64(picture((0, 0, 0)))]}), 413)
+    assert large["problems"] == [
+        {"field": "images[1]", "value": "20 x 20 pixels, the limit is 399", "allowed": "a smaller picture"}
+    ]
+
+
+def test_postscript_is_no_picture(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    Image.init()
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    bad = check_error(serve("picture").predict({"images": [in_base64(file.getvalue())]}), 422)
+    assert "a PostScript file, which is not read" in bad["problems"][0]["value"]
 
 
 def test_every_fault_is_listed_with_field_value_and_what_is_allowed(serve: Serve) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 
 from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
+from graftwork.data.reading.ingest import open_suite
+from graftwork.serving.pictures import PictureReader
 from graftwork.serving.predict import Predictor
 
 
@@ -69,3 +72,52 @@ def test_sources_that_are_no_pictures(picture_run: Path, pictures: Path) -> None
     (pictures / "bad.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="bad.png"):
         predictor.predict(pictures)
+
+
+def test_training_prediction_and_serving_see_the_same_pixels(picture_run: Path, tmp_path: Path) -> None:
+    """Floating-point and 16-bit pictures, every orientation, EXIF that cannot be written: alone and in a set, from file and from bytes."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for index in range(24):
+        ramp = np.linspace(0, 1, 200).reshape(10, 20) * draw.uniform(0.5, 1)
+        if index % 3 == 0:
+            Image.fromarray(ramp.astype(np.float32)).save(folder / f"{index:02d}.tif")
+        elif index % 3 == 1:
+            Image.fromarray((ramp * 4095).astype(np.uint16)).save(folder / f"{index:02d}.png")
+        else:
+            entry = struct.pack("<HHIHH", 0x0112, 3, 1, index // 3 + 1, 0) + struct.pack("<HHII", 0x011A, 10, 1, 38)
+            exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entry + struct.pack("<I", 0) + struct.pack("<ii", -1, 0)
+            Image.fromarray((ramp * 255).astype(np.uint8)).save(folder / f"{index:02d}.jpg", exif=exif)
+    (folder / "labels.csv").write_text(
+        "file,y\n" + "".join(f"{path.name},{float(path.stem)}\n" for path in folder.glob("[0-9]*"))
+    )
+    suite = open_suite(folder, image_size=8)
+    assert set(suite.encoder["scales"]) == {"integer", "float"}
+    config = json.loads((picture_run / "model" / "config.json").read_text())
+    (picture_run / "model" / "config.json").write_text(json.dumps(config | {"encoder": dict(suite.encoder)}))
+    predictor = Predictor(picture_run, threads=1)
+    names, expected = suite.raw["labels"], suite.inputs["image"].mean(axis=(1, 2), dtype=np.float64)
+    table = predictor.predict(folder)
+    np.testing.assert_allclose(table.loc[names].to_numpy(), expected, rtol=1e-5)
+    reader = PictureReader(predictor.encoder, 100, 10**6, 10**6)
+    for row, name in enumerate(names):
+        np.testing.assert_allclose(predictor.predict(folder / name).to_numpy()[0], expected[row], rtol=1e-5)
+        (served,) = reader.finish([(folder / name).read_bytes()])
+        np.testing.assert_array_equal(served, suite.inputs["image"][row])
+
+
+def test_all_unreadable_pictures_of_a_folder_are_named(picture_run: Path, pictures: Path) -> None:
+    for index in range(8):
+        Image.new("RGB", (8, 8)).save(pictures / f"good{index}.png")
+    (pictures / "a.png").write_bytes(b"")
+    (pictures / "z.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(DataError) as caught:
+        Predictor(picture_run, threads=1, batch_size=2).predict(pictures)
+    for part in (
+        "2 of 12 pictures cannot be decoded",
+        "a.png (zero bytes)",
+        "z.png (truncated or damaged)",
+        "Replace these files",
+    ):
+        assert part in str(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -26,6 +26,15 @@ class Encoder(ABC):
         Raises:
             DataError: If columns are missing or values cannot be read; the message names all of them.
         """
+
+    def transform_batches(self, batches: Iterable[Any]) -> Iterator[dict[str, Array]]:
+        """Yield :meth:`transform` of each batch. Encoders that can name the faults of all batches at once do so.
+
+        Raises:
+            DataError: As :meth:`transform` does.
+        """
+        for batch in batches:
+            yield self.transform(batch)
 
     @abstractmethod
     def state(self) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,153 +10,133 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
+from graftwork.data.encoders.deep_pixels import Scales
+from graftwork.data.encoders.picture_files import MAX_PIXELS, PictureError, open_picture, picture_name
+from graftwork.data.encoders.picture_pixels import FITS, square_pixels
 from graftwork.data.names import short_list
-from graftwork.data.reading.sniff import describe_content
 
-__all__ = ["IMAGE_ENDINGS", "ImageEncoder", "list_images"]
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before they are decoded (decompression bombs)."""
-_FITS = ("pad", "stretch", "crop")
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """Return all picture files below ``folder``, sorted by path.
-
-    Raises:
-        DataError: If there are none.
-    """
-    folder = Path(folder)
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS and path.is_file() and not path.name.startswith(".")
-    )
-    if not found:
-        raise DataError(
-            f"{folder} holds no pictures. Endings read: {', '.join(IMAGE_ENDINGS)}. Give the folder that holds the picture files."
-        )
-    return found
+__all__ = ["ImageEncoder"]
 
 
 class ImageEncoder(Encoder):
     """Pictures become ``image`` uint8 ``[N, S, S, 3]``: upright by their EXIF tag, transparency over a background, made square, resized.
 
+    Of pictures with several frames the first is taken. Values of more than 8 bits become 0 to 255 by one scale for all pictures.
+
     Args:
         size: Side ``S`` in pixels, from 8 to 1024.
         fit: ``pad`` keeps the whole picture with background at the sides, ``crop`` cuts the centre square, ``stretch`` distorts.
         background: RGB behind transparent pixels and at padded sides, 0 to 255 each.
+        scales: ``{"integer": (low, high), "float": (low, high)}``, the values that become 0 and 255 in pictures with more than 8 bits a
+            value, as :func:`~graftwork.data.encoders.deep_pixels.survey_pictures` finds them. Without one, integers are 16-bit, and
+            floating-point values are refused.
+
+    Raises:
+        DataError: If a setting is out of range.
     """
 
     kind: ClassVar[str] = "image"
 
-    def __init__(self, size: int, *, fit: str = "pad", background: Sequence[int] = (255, 255, 255)) -> None:
+    def __init__(
+        self, size: int, *, fit: str = "pad", background: Sequence[int] = (255, 255, 255), scales: Scales | None = None
+    ) -> None:
         if not 8 <= size <= 1024:
             raise DataError(f"The image size must be from 8 to 1024 pixels; got {size}. Typical sizes are 32, 64, 128 and 224.")
-        if fit not in _FITS:
-            raise DataError(f"The picture fit must be one of {', '.join(_FITS)}; got {fit!r}.")
+        if fit not in FITS:
+            raise DataError(f"The picture fit must be one of {', '.join(FITS)}; got {fit!r}.")
         self.size = int(size)
         self.fit = fit
         self.background = (int(background[0]), int(background[1]), int(background[2]))
+        self.scales = {kind: (float(low), float(high)) for kind, (low, high) in (scales or {}).items()}
+        wrong = [
+            kind
+            for kind, (low, high) in self.scales.items()
+            if kind not in ("integer", "float") or not -np.inf < low < high < np.inf
+        ]
+        if wrong:
+            raise DataError(
+                f"A scale of pictures is for integer or float and goes from a lower to a higher number; got {self.scales}."
+            )
 
     def transform(self, source: Iterable[str | Path | bytes]) -> dict[str, NDArray[Any]]:
         """Encode picture files (paths) or their contents (bytes).
 
         Raises:
-            DataError: Naming every picture that is missing, truncated, not a picture, or has more than 100 megapixels.
+            DataError: Naming every picture that is missing, truncated, not a picture, or has too many pixels.
         """
-        items = list(source)
+        pictures, problems = self._encode(list(source))
+        if problems:
+            raise self._refusal(problems, len(pictures))
+        return {"image": pictures}
+
+    def transform_batches(self, batches: Iterable[Sequence[str | Path | bytes]]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Encode batch after batch. After a picture that cannot be decoded, the rest is only checked, so that one error names all."""
+        problems: list[PictureError] = []
+        count = 0
+        for batch in batches:
+            pictures, found = self._encode(list(batch))
+            problems += found
+            count += len(pictures)
+            if not problems:
+                yield {"image": pictures}
+        if problems:
+            raise self._refusal(problems, count)
+
+    def encode_one(self, item: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+        """Return one picture, uint8 ``[S, S, 3]``. Training, prediction and serving all decode with this method.
+
+        Args:
+            item: Path or content of a file.
+            max_pixels: Most pixels to decode.
+
+        Raises:
+            PictureError: In a few words: file name and reason.
+        """
+        with open_picture(item, max_pixels) as picture:
+            return square_pixels(
+                picture,
+                picture_name(item),
+                size=self.size,
+                fit=self.fit,
+                background=self.background,
+                scales=self.scales,
+                max_pixels=max_pixels,
+            )
+
+    def _encode(self, items: Sequence[str | Path | bytes]) -> tuple[NDArray[np.uint8], list[PictureError]]:
         pictures = np.zeros((len(items), self.size, self.size, 3), dtype=np.uint8)
-        problems: list[str] = []
+        problems: list[PictureError] = []
         for index, item in enumerate(items):
             try:
                 pictures[index] = self.encode_one(item)
-            except DataError as error:
-                problems.append(str(error))
-        if problems:
-            raise DataError(
-                f"{len(problems)} of {len(items)} pictures cannot be decoded: {short_list(problems, 20)}. "
-                "Allowed are whole PNG, JPEG, WebP, GIF, BMP or TIFF files. Replace these files, or remove them and their labels."
-            )
-        return {"image": pictures}
+            except PictureError as error:
+                problems.append(error)
+        return pictures, problems
 
-    def encode_one(self, item: str | Path | bytes) -> NDArray[np.uint8]:
-        """Return one picture, uint8 ``[S, S, 3]``.
-
-        Raises:
-            DataError: In a few words: file name and reason.
-        """
-        images = require("PIL.Image", extra="vision", purpose="Reading pictures")
-        operations = require("PIL.ImageOps", extra="vision", purpose="Reading pictures")
-        name = "picture" if isinstance(item, bytes) else Path(item).name
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the limit below is stricter than Pillow's warning
-                picture = images.open(io.BytesIO(item) if isinstance(item, bytes) else item)
-                if picture.width * picture.height > _MAX_PIXELS:
-                    raise DataError(f"{name} ({picture.width} x {picture.height} pixels, the limit is {_MAX_PIXELS:,})")
-                picture = operations.exif_transpose(picture)
-                return self._squared(picture, images)
-        except DataError:
-            raise
-        except FileNotFoundError as error:
-            raise DataError(f"{name} (no such file)") from error
-        except images.DecompressionBombError as error:
-            raise DataError(f"{name} (more than {_MAX_PIXELS:,} pixels)") from error
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            raise DataError(f"{name} ({_reason(item, error)})") from error
-
-    def _squared(self, picture: Any, images: Any) -> NDArray[np.uint8]:
-        if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-            layer = picture.convert("RGBA")
-            canvas = images.new("RGBA", layer.size, (*self.background, 255))
-            canvas.alpha_composite(layer)
-            picture = canvas.convert("RGB")
-        elif picture.mode in ("I;16", "I;16B", "I", "F"):
-            values = np.asarray(picture, dtype=np.float64)
-            top = 65535.0 if values.max(initial=0.0) > 255.0 else 255.0
-            picture = images.fromarray(np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)).convert("RGB")
-        else:
-            picture = picture.convert("RGB")
-        width, height = picture.size
-        if self.fit == "crop" and width != height:
-            side = min(width, height)
-            left, top_edge = (width - side) // 2, (height - side) // 2
-            picture = picture.crop((left, top_edge, left + side, top_edge + side))
-        if self.fit == "pad" and width != height:
-            scale = self.size / max(width, height)
-            inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-            canvas = images.new("RGB", (self.size, self.size), self.background)
-            canvas.paste(self._resized(picture, inner, images), ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2))
-            return np.asarray(canvas, dtype=np.uint8)
-        return np.asarray(self._resized(picture, (self.size, self.size), images), dtype=np.uint8)
-
-    @staticmethod
-    def _resized(picture: Any, size: tuple[int, int], images: Any) -> Any:
-        return picture if picture.size == size else picture.resize(size, images.Resampling.BILINEAR, reducing_gap=3.0)
+    def _refusal(self, problems: Sequence[PictureError], count: int) -> DataError:
+        remedy = (
+            "Allowed are whole PNG, JPEG, WebP, GIF, BMP or TIFF files. Replace these files, or remove them and their labels."
+        )
+        if any(problem.too_large for problem in problems):
+            remedy += f" Make too large ones smaller: the model sees {self.size} x {self.size} pixels of each."
+        return DataError(f"{len(problems)} of {count} pictures cannot be decoded: {short_list(problems, 20)}. {remedy}")
 
     def input_sizes(self) -> dict[str, Any]:
         """Return what backbones need to size themselves."""
         return {"image_size": self.size}
 
     def state(self) -> dict[str, Any]:
-        """Return the JSON state."""
-        return {"kind": self.kind, "version": 1, "size": self.size, "fit": self.fit, "background": list(self.background)}
+        """Return the JSON state; ``scales`` is in it only if there are any."""
+        state = {"kind": self.kind, "version": 1, "size": self.size, "fit": self.fit, "background": list(self.background)}
+        return state | ({"scales": {kind: list(pair) for kind, pair in self.scales.items()}} if self.scales else {})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> ImageEncoder:
         """Restore from :meth:`state`."""
-        return cls(int(state["size"]), fit=state.get("fit", "pad"), background=state.get("background", (255, 255, 255)))
-
-
-def _reason(item: str | Path | bytes, error: Exception) -> str:
-    """Return in a few words why a picture cannot be decoded."""
-    if not isinstance(item, bytes) and Path(item).is_file():
-        if Path(item).stat().st_size == 0:
-            return "zero bytes"
-        if "picture" in (describe_content(Path(item)) or ""):
-            return "truncated or damaged"
-    return "truncated or damaged" if "truncated" in str(error).lower() else "not a readable picture"
+        return cls(
+            int(state["size"]),
+            fit=state.get("fit", "pad"),
+            background=state.get("background", (255, 255, 255)),
+            scales=state.get("scales"),
+        )

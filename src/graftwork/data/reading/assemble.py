@@ -14,7 +14,9 @@ from graftwork.core.errors import DataError
 from graftwork.core.records import Modality
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.columns import as_text, text_codes
+from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
+from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
 from graftwork.data.names import check_names
@@ -116,7 +118,9 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     else:
         size = default_image_size(raw_suite.images) if raw_suite.image_size is None else raw_suite.image_size
         notes += group_notes(frame, candidates, raw_suite.group)
-        encoder = ImageEncoder(size)
+        survey = survey_pictures(raw_suite.images, splits["train"])
+        notes += survey.notes
+        encoder = ImageEncoder(size, scales=survey.scales)
         inputs = encoder.transform(raw_suite.images)
         notes += _same_picture_note(inputs["image"])
     return Suite.of_arrays(
@@ -199,15 +203,12 @@ def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
 
 def default_image_size(images: Sequence[Path]) -> int:
     """Return 32, 64, 96 or 128: what the shorter sides of up to 64 pictures reach, as long as all pictures fit into 1.5 GB."""
-    from graftwork.core.optional import require
-
-    library = require("PIL.Image", extra="vision", purpose="Reading pictures")
     sides = []
     for path in images[:: max(1, len(images) // 64)][:64]:
         try:
-            with library.open(path) as picture:
+            with open_picture(path) as picture:
                 sides.append(min(picture.size))
-        except (OSError, ValueError, SyntaxError, library.DecompressionBombError):
+        except DataError:
             continue  # named by the encoder, together with all other faulty files
     middle = float(np.median(sides)) if sides else 64.0
     fitting = [

@@ -38,6 +38,7 @@ def open_suite(
     image_size: int | None = None,
     seed: int = 0,
     name: str | None = None,
+    image_column: str | None = None,
 ) -> Suite:
     """Open data as a suite.
 
@@ -57,6 +58,8 @@ def open_suite(
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
         name: Name of the suite; from the source by default.
+        image_column: Column of the labels that names the pictures; by default the one that matches them, with file endings before names
+            without.
 
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
@@ -65,13 +68,17 @@ def open_suite(
     named = tuple(part.strip() for part in categories.split(",")) if isinstance(categories, str) else tuple(categories or ())
     past = dict(histories or {})
     described: dict[str, Any] = {"labels": labels, "text": text, "group": group, "categories": categories, "histories": past}
-    described |= {"task_kinds": kinds, "image_size": image_size}
+    described |= {"task_kinds": kinds, "image_size": image_size, "image_column": image_column}
     if isinstance(source, Suite):
         _refuse(source.name, **described)
         return (
             source
             if targets is None
             else source.with_tasks(tuple(request.name for request in parse_targets(targets, source.task_names)))
+        )
+    if image_column is not None and not (isinstance(source, (str, Path)) and not Path(source).is_file()):
+        raise DataError(
+            "--image-column names a column of the labels of a picture folder, but the source is a table. Leave it out."
         )
     if not isinstance(source, (str, Path)):
         return _open_frame(source, targets, text, group, named, past, kinds, seed, name or "table")
@@ -95,7 +102,7 @@ def open_suite(
     if path.is_dir():
         if is_stored_suite(path):
             return open_suite(load_suite(path), targets=targets)
-        from graftwork.data.image_folder import open_image_folder
+        from graftwork.data.reading.image_folder import open_image_folder
 
         _refuse(f"{path}, a folder of pictures,", categories=categories, histories=past)
 
@@ -108,6 +115,7 @@ def open_suite(
             image_size=image_size,
             seed=seed,
             name=name or path.resolve().name,
+            image_column=image_column,
         )
     if labels is not None:
         raise DataError(

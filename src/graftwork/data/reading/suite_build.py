@@ -12,10 +12,10 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import hash_file
 from graftwork.core.optional import require
 from graftwork.core.records import Modality
-from graftwork.data.image_folder import label_pictures
 from graftwork.data.names import check_names, short_list
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.histories import check_histories
+from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
@@ -113,8 +113,8 @@ def build_suite(file: SuiteFile) -> Suite:
 def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, list[Path], dict[str, str], list[str]]:
     try:
         if file.modality == "image":
-            frame, pictures, hashes, notes, _ = label_pictures(entry.source, entry.labels)
-            return frame, pictures, hashes, notes
+            found = label_pictures(entry.source, entry.labels, entry.image_column)
+            return found.frame, found.images, found.sources, found.notes
         return read_table(entry.source), [], {entry.source.name: hash_file(entry.source)}, []
     except DataError as error:
         raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
@@ -188,6 +188,8 @@ def _check_modality(file: SuiteFile) -> None:
             problems.append(f"data set {entry.name!r}: the key 'text' is missing")
         if file.modality != "text" and entry.text:
             problems.append(f"data set {entry.name!r}: the key 'text' belongs to modality text")
+        if file.modality != "image" and entry.image_column is not None:
+            problems.append(f"data set {entry.name!r}: the key 'image_column' belongs to modality image")
         problems += [
             f"data set {entry.name!r}: the key {key!r} belongs to modality table"
             for key, value in (("categories", entry.categories), ("histories", entry.histories))

@@ -25,7 +25,7 @@ MIXINGS = ("proportional", "uniform", "balanced", "round-robin", "temperature")
 MODALITIES = ("table", "image", "text")
 _TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
 _DATASET = (
-    *("name", "source", "labels", "text", "group", "domain"),
+    *("name", "source", "labels", "image_column", "text", "group", "domain"),
     *("features", "categories", "histories", "ignore", "targets", "credit"),
 )
 _TARGET = ("kind", "metric", "classes", "columns")
@@ -225,8 +225,9 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
             _check_columns(check, check.texts(entry[key], (*place, key)), columns, (*place, key))
     if entry.get("histories") is not None:
         _check_histories(check, entry["histories"], columns, (*place, "histories"))
-    if entry.get("group") is not None:
-        _check_columns(check, check.texts(entry["group"], (*place, "group"))[:1], columns, (*place, "group"))
+    for key in ("group", "image_column"):
+        if entry.get(key) is not None:
+            _check_columns(check, check.texts(entry[key], (*place, key))[:1], columns, (*place, key))
     for key in ("name", "domain", "credit"):
         if key in entry:
             check.texts(entry[key], (*place, key))

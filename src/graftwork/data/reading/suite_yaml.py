@@ -51,6 +51,8 @@ class DatasetEntry:
     source: Path
     targets: tuple[TargetEntry, ...]
     labels: Path | None = None
+    image_column: str | None = None
+    """Column of the labels that names the pictures."""
     text: tuple[str, ...] = ()
     group: str | None = None
     domain: str = ""
@@ -139,6 +141,7 @@ def _dataset(entry: Mapping[str, Any], folder: Path, number: int) -> DatasetEntr
         source=source,
         targets=tuple(_target(key, settings) for key, settings in _target_items(entry["targets"])),
         labels=folder / str(entry["labels"]) if entry.get("labels") is not None else None,
+        image_column=None if entry.get("image_column") is None else str(entry["image_column"]),
         text=_texts(entry.get("text")),
         group=None if entry.get("group") is None else str(entry["group"]),
         domain=str(entry.get("domain", name)),

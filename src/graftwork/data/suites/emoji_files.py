@@ -108,7 +108,7 @@ def read_pictures(emoji: Sequence[Emoji]) -> Iterator[Any]:
     """Yield the Twemoji pictures, RGBA, 72 x 72 pixels."""
     images = require("PIL.Image", extra="vision", purpose="The emoji suite")
     for item in emoji:
-        with images.open(item.picture) as picture:
+        with images.open(item.picture, formats=("PNG",)) as picture:
             yield picture.convert("RGBA")
 
 
