@@ -13,9 +13,9 @@ from typing import Any
 from graftwork.core.components import Component
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
+from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.run_folder import RunFolder
 
 __all__ = ["GROUPING_STEPS", "MAX_GROUPS", "needs_grouping", "resolve_groupings", "suggest_grouping"]

@@ -8,13 +8,13 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
+from graftwork.workflows.quantities import format_bytes, format_count
+from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Estimate
 from graftwork.workflows.runs.settings import FitSettings
-from graftwork.workflows.quantities import format_bytes, format_count
 
 __all__ = ["broken_limit", "estimate_plans"]
 

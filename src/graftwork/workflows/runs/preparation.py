@@ -11,11 +11,11 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import Modality, Plan
 from graftwork.data.suite import Suite
 from graftwork.workflows.plan_check import refuse_foreign_components
+from graftwork.workflows.portfolio import portfolio
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.run_folder import RunFolder, default_cache_folder
 from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.settings import FitSettings, available_cores
-from graftwork.workflows.portfolio import portfolio
 
 __all__ = ["choose_backbone", "choose_plans", "machine_facts", "make_maker", "open_run_suite"]
 
