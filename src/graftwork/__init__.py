@@ -17,7 +17,8 @@ from graftwork.core.version import __version__
 if TYPE_CHECKING:
     from graftwork.claims.reproduction import reproduce
     from graftwork.core.cards import Card, find_cards, load_cards
-    from graftwork.core.records import Component, Plan, TaskSpec
+    from graftwork.core.components import Component, allow_components
+    from graftwork.core.records import Plan, TaskSpec
     from graftwork.data.reading.ingest import open_suite
     from graftwork.data.suite import Suite
     from graftwork.serving.predict import Predictor
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "Card": "core.cards",
     "CompareRun": "workflows.compare",
-    "Component": "core.records",
+    "Component": "core.components",
     "FitRun": "workflows.fit",
     "MultiTaskEstimator": "workflows.estimator",
     "Plan": "core.records",
     "Predictor": "serving.predict",
     "Suite": "data.suite",
     "TaskSpec": "core.records",
+    "allow_components": "core.components",
     "compare": "workflows.compare",
     "find_cards": "core.cards",
     "fit": "workflows.fit",
@@ -58,6 +60,7 @@ __all__ = [
     "Suite",
     "TaskSpec",
     "__version__",
+    "allow_components",
     "compare",
     "find_cards",
     "fit",

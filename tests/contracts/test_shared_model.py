@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,8 @@ def _operators() -> dict[str, Component]:
         paths = [Component.from_json(plan["sharing"]).path for plan in document.get("plans", []) if "sharing" in plan]
         paths += [path for path in document.get("components", []) if ".methods.sharing." in path]
         for path in paths:
-            name = path.rpartition(":")[2]
-            cls = Component(path).resolve()
+            module, _, name = path.partition(":")
+            cls = getattr(importlib.import_module(module), name)
             if isinstance(cls, type) and issubclass(cls, SharedModel):
                 found[name] = Component(path, small.get(name, {}))
     return found

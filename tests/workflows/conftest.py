@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.components import Component, components_allowed
+from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
 
 
@@ -43,6 +45,8 @@ def linear_plan(name: str, family: str, **settings: object) -> Plan:
 
 
 @pytest.fixture
-def fake_learners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make ``fake_learners`` importable, here and in worker processes."""
+def fake_learners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make ``fake_learners`` importable and allow its components, here and in worker processes."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    with components_allowed("fake_learners"):
+        yield

@@ -93,7 +93,7 @@ def test_a_worker_that_does_not_see_the_folder_gets_and_returns_files(tmp_path: 
 
     home = tmp_path / "home"
     save_suite(linear_suite(), home / "suite")
-    hello = {"run_folder": str(home), "token": "of another machine", "path": sys.path}
+    hello = {"run_folder": str(home), "token": "of another machine", "path": sys.path, "allowed": []}
     executor = RemoteExecutor(json.dumps(hello))
     assert not executor.sees_folder()
     executor.receive(pack_folders(home, ["suite"]))
@@ -117,7 +117,7 @@ def test_a_stop_that_comes_before_its_job_is_not_lost(tmp_path: Path) -> None:
     save_suite(linear_suite(), tmp_path / "suite")
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "engine-token").write_text("same")
-    executor = RemoteExecutor(json.dumps({"run_folder": str(tmp_path), "token": "same", "path": []}))
+    executor = RemoteExecutor(json.dumps({"run_folder": str(tmp_path), "token": "same", "path": [], "allowed": []}))
     assert executor.sees_folder()
     executor.stop("fast", "keep")
     fields = {"plan": linear_plan("fast", "sharing").to_json(), "seed": 0, "until": 4, "max_steps": 4}

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["VerbParser", "did_you_mean", "parse_assignments", "parse_value"]
+__all__ = ["VerbParser", "add_component_argument", "did_you_mean", "parse_assignments", "parse_value"]
 
 
 def did_you_mean(word: str, options: Sequence[str]) -> str:
@@ -41,6 +41,17 @@ class VerbParser(argparse.ArgumentParser):
             message = " ".join(hints) or f"too many arguments: {unknown.group(1)}."
         print(f"{self.prog}: {message}\nSee: {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
+
+
+def add_component_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add ``--allow-components`` to a verb that reads plans or run folders; :func:`graftwork.cli.main.main` applies it."""
+    parser.add_argument(
+        "--allow-components",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="package besides graftwork whose classes plans and models may name, and whose code may run; may repeat",
+    )
 
 
 def parse_value(text: str) -> Any:

@@ -114,10 +114,11 @@ def _quiet_pipe() -> Iterator[None]:
 
 
 def _run(module: ModuleType, debug: bool, args: object) -> int:
+    from graftwork.core.components import components_allowed
     from graftwork.core.errors import GraftworkError
 
     try:
-        with _quiet_pipe():
+        with _quiet_pipe(), components_allowed(getattr(args, "allow_components", ())):
             return int(module.run(args) or 0)
         return 0
     except GraftworkError as error:

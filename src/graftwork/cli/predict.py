@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from graftwork.cli.common import add_component_argument
+
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "predict"
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="FILE", help="csv, parquet or jsonl file to write (default: print as csv)")
     parser.add_argument("--probabilities", action="store_true", help="add a column for the probability of every class")
     parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime (default: all cores)")
+    add_component_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graftwork.cli.common import parse_assignments
+from graftwork.cli.common import add_component_argument, parse_assignments
 
 if TYPE_CHECKING:
     from graftwork.workflows.compare import CompareRun
@@ -65,6 +65,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse.
         const="",
         help="go on with a run: its folder, or the one of --out, or the latest in runs/",
     )
+    add_component_argument(output)
     add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
     return output
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from graftwork.cli.common import add_component_argument
+
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "serve"
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token", help="what clients must send as Authorization: Bearer TOKEN (default: $GRAFTWORK_TOKEN, or no token)"
     )
     parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime for each session (default: all cores)")
+    add_component_argument(parser)
     limits = parser.add_argument_group("batches and limits")
     limits.add_argument("--max-batch", metavar="ROWS", type=int, help="rows that run together (default: 64)")
     limits.add_argument("--max-wait-ms", metavar="MS", type=float, help="how long a request waits for others (default: 2)")

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from graftwork.cli.common import add_component_argument
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
     parser.add_argument("files", nargs="+", metavar="FILE", help="suite.yaml, or TOML file with [[plans]] or a card")
+    add_component_argument(parser)
 
 
 def _problems(file: str) -> list[str]:
@@ -44,6 +47,8 @@ def _problems(file: str) -> list[str]:
         )
     import tomllib
 
+    from graftwork.workflows.plan_check import refuse_foreign_components
+
     try:
         is_card = "slug" in tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -52,11 +57,12 @@ def _problems(file: str) -> list[str]:
         if is_card:
             from graftwork.core.cards import read_card
 
-            read_card(path)
+            plans = read_card(path).parse_plans()
         else:
             from graftwork.workflows.portfolio import read_plan_file
 
-            read_plan_file(path)
+            plans = [entry.plan for entry in read_plan_file(path)]
+        refuse_foreign_components(plans, file)
     except ConfigError as error:
         return [str(error)]
     return []

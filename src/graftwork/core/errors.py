@@ -8,6 +8,7 @@ __all__ = [
     "AccessError",
     "BudgetError",
     "CheckpointError",
+    "ComponentError",
     "ConfigError",
     "DataError",
     "FileFormatError",
@@ -43,6 +44,10 @@ class ConfigError(GraftworkError, ValueError):
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join([message, *(f"  - {problem}" for problem in self.problems)]))
+
+
+class ComponentError(ConfigError):
+    """A dotted path names nothing that may be imported, or nothing that can stand where it is asked for."""
 
 
 class CheckpointError(GraftworkError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
+from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
 from graftwork.core.task_spec import TaskSpec
 
@@ -25,51 +25,9 @@ __all__ = [
 
 Modality = Literal["table", "image", "text"]
 
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """A class and the settings to build it with, as plain data: plans and cards hold these, never classes.
-
-    Example:
-        >>> Component("collections:OrderedDict").resolve().__name__
-        'OrderedDict'
-    """
-
-    path: str
-    """Dotted path ``package.module:Name``."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments, JSON values only."""
-
-    def resolve(self) -> Any:
-        """Import and return the named object.
-
-        Raises:
-            ConfigError: If the path is malformed or nothing is there.
-        """
-        module, separator, name = self.path.partition(":")
-        if not separator:
-            raise ConfigError(f"A component path looks like 'package.module:Name'; got {self.path!r}.")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ModuleNotFoundError, AttributeError) as error:
-            if isinstance(error, ModuleNotFoundError) and error.name and not module.startswith(error.name):
-                raise
-            raise ConfigError(f"There is no {name!r} in {module!r} (component path {self.path!r}).") from error
-
-    def build(self, *args: Any, **runtime: Any) -> Any:
-        """Build the object from its settings and the runtime objects handed in."""
-        return self.resolve()(*args, **{**dict(self.settings), **runtime})
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object."""
-        return {"path": self.path, "settings": dict(self.settings)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any] | str) -> Self:
-        """Read :meth:`to_json`'s object, or a bare path."""
-        if isinstance(value, str):
-            return cls(value)
-        return cls(value["path"], dict(value.get("settings", {})))
+_LEARNER = Component("graftwork.training.learner:NeuralLearner")
+_SHARING = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
+_OPTIMIZATION = Component("graftwork.methods.optimization.equal_weights:EqualWeights")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,14 +41,14 @@ class Plan:
     family: str
     """What the report groups by: ``separate``, ``sharing``, ``balancing``, ``frozen``, ``tuning`` or ``trees``."""
     modalities: tuple[Modality, ...]
-    learner: Component = Component("graftwork.training.learner:NeuralLearner")
+    learner: Component = _LEARNER
     """The :class:`~graftwork.interfaces.learner.Learner` that trains it."""
     source: str = "scratch"
     """``"scratch"``, or ``"pretrained"`` for the backbone chosen for the run."""
-    sharing: Component = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
+    sharing: Component = _SHARING
     tuning: Component | None = None
     """A Tuner for pretrained sources (frozen, LoRA, full); None trains everything."""
-    optimization: Component = Component("graftwork.methods.optimization.equal_weights:EqualWeights")
+    optimization: Component = _OPTIMIZATION
     objectives: tuple[Component, ...] = ()
     """Extra losses (the Objective seam)."""
     transforms: tuple[Component, ...] = ()
@@ -104,6 +62,14 @@ class Plan:
     purchase without a click) cannot."""
     system: str = ""
     """Slug of the published system that this plan comes from, if any."""
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """Yield every component with the name of its place, as in ``("sharing", Component(...))``."""
+        for place in ("learner", "sharing", "tuning", "optimization", "objectives", "transforms"):
+            held = getattr(self, place)
+            for component in held if isinstance(held, tuple) else (held,):
+                if component is not None:
+                    yield place, component
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that :meth:`from_json` reads back."""

@@ -106,7 +106,7 @@ def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:
         raise FileFormatError(
             f"{folder / 'suite.json'} has the format {found!r}; this version reads {FORMAT!r}. Make the suite again."
         )
-    arrays = {name: _load_array(folder / file, memory_map) for name, file in state["arrays"].items()}
+    arrays = {name: _load_array(folder, file, memory_map) for name, file in state["arrays"].items()}
     fields: dict[str, Any] = {key: state[key] for key in _JSON_FIELDS}
     fields |= {key: tuple(fields[key]) for key in ("domains", "notes")}
     for part in ("inputs", "targets", "splits"):
@@ -135,7 +135,12 @@ def _write(suite: Suite, folder: Path) -> None:
     write_json(folder / "suite.json", state)
 
 
-def _load_array(path: Path, memory_map: bool) -> NDArray[Any]:
+def _load_array(folder: Path, name: Any, memory_map: bool) -> NDArray[Any]:
+    path = folder / str(name)
+    if path.resolve().parent != folder.resolve():  # a received folder must not lead to files or devices elsewhere
+        raise FileFormatError(
+            f"{folder / 'suite.json'} names the array file {name!r}, which is not in {folder}. Make the suite again."
+        )
     try:
         return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
     except ValueError as error:

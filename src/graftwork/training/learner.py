@@ -21,8 +21,11 @@ from graftwork.core.records import Ledger
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, inputs_to_torch
 from graftwork.export.model_folder import write_model
+from graftwork.interfaces.balancer import Balancer
 from graftwork.interfaces.learner import Array, Learner, LearnerContext
+from graftwork.interfaces.objective import Objective
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.interfaces.transform import GradientTransform
 from graftwork.tasks.decode import decode_output
 from graftwork.tasks.losses import prior_loss, task_loss
 from graftwork.training.assembly import assemble, default_settings, prepare_inputs
@@ -70,9 +73,9 @@ class NeuralLearner(Learner):
                 store_features=asked.get("augment", "none") == "none",
             )
             self.model = self._assembly.model
-            balancer = plan.optimization.build()
-            objectives = [objective.build() for objective in plan.objectives]
-            transforms = [transform.build() for transform in plan.transforms]
+            balancer = plan.optimization.build(seam=Balancer)
+            objectives = [objective.build(seam=Objective) for objective in plan.objectives]
+            transforms = [transform.build(seam=GradientTransform) for transform in plan.transforms]
             self.config = self._make_config(asked)
             learned = self.suite
             if self._assembly.backbone is not None:

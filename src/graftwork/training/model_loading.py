@@ -25,6 +25,7 @@ def load_model(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...], d
 
     Raises:
         FileFormatError: If the description or the weights are damaged or of another format.
+        ComponentError: If the plan names a component of a package that is not allowed (see :mod:`graftwork.core.components`).
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
@@ -33,6 +34,8 @@ def load_model(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...], d
         raise FileFormatError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}. Export the model again.")
     tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
     plan = Plan.from_json(config["plan"])
+    for _, component in plan.components():
+        component.check()
     built = assemble(
         plan,
         tasks,

@@ -23,7 +23,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
-from graftwork.interfaces.learner import LearnerContext
+from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.tasks.decode import decode_output
 from graftwork.workflows.portfolio import portfolio
 
@@ -118,7 +118,8 @@ class MultiTaskEstimator(BaseEstimator):
                     cache=Path(cache),
                     threads=torch.get_num_threads(),
                     overrides=dict(self.training or {}),
-                )
+                ),
+                seam=Learner,
             )
             learner.train(self.max_steps)
         self.model_ = learner.best_model

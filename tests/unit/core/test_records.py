@@ -54,14 +54,6 @@ def test_unknown_kind_lists_the_allowed_ones() -> None:
         TaskSpec(name="t", kind="clas", size=2)  # type: ignore[arg-type]
 
 
-def test_component_errors_name_what_is_missing() -> None:
-    with pytest.raises(ConfigError, match="no 'Nothing' in 'graftwork.core.records'"):
-        Component("graftwork.core.records:Nothing").resolve()
-    with pytest.raises(ConfigError, match=r"looks like 'package\.module:Name'"):
-        Component("graftwork.core.records").resolve()
-    assert Component("graftwork.core.records:Ledger", {"steps": 3}).build(samples=2) == Ledger(steps=3, samples=2)
-
-
 def test_missing_package_says_what_to_type() -> None:
     with pytest.raises(
         MissingDependencyError, match=r'The moon plan needs the package "no_such_package".*pip install "graftwork\[moon\]"'

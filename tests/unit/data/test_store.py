@@ -140,3 +140,19 @@ def test_suite_record() -> None:
     with pytest.raises(DataError, match="same number of rows"):
         suite_of(inputs={"numeric": np.zeros((3, 1), np.float32)})
     assert labelled_rows(np.array([[np.nan, 1.0], [np.nan, np.nan]])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("kind", ["parent", "absolute", "link"])
+def test_arrays_outside_of_the_folder_are_not_read(tmp_path: Path, kind: str) -> None:
+    folder = save_suite(suite_of(), tmp_path / "s")
+    state = json.loads((folder / "suite.json").read_text())
+    name = next(iter(state["arrays"]))
+    outside = tmp_path / "outside.npy"
+    os.replace(folder / state["arrays"][name], outside)
+    if kind == "link":
+        (folder / state["arrays"][name]).symlink_to(outside)
+    else:
+        state["arrays"][name] = "../outside.npy" if kind == "parent" else str(outside)
+    (folder / "suite.json").write_text(json.dumps(state))
+    with pytest.raises(FileFormatError, match=r"names the array file '.*', which is not in .*Make the suite again"):
+        load_suite(folder)

@@ -21,6 +21,8 @@ from graftwork.interfaces.shared_model import SharedModel
 if str(Path(__file__).parent) not in sys.path:  # for run_builder
     sys.path.insert(0, str(Path(__file__).parent))
 
+from app_client import folders, serve  # noqa: F401  (fixtures)
+
 
 class TwoLayer(SharedModel):
     """Numbers and levels of a table, one hidden layer, one head per task."""

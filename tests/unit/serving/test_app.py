@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,59 +12,11 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-import run_builder
+from app_client import ROW, Serve
 from PIL import EpsImagePlugin, Image
 
-from graftwork.serving.app import create_app
 from graftwork.serving.engine import Engine
-from graftwork.serving.limits import ServeLimits
 from graftwork.serving.predict import Predictor
-
-ROW = {"age": 33.0, "city": "Rome", "since": "2021-01-01", "id": 3}
-Serve = Callable[..., "Client"]
-
-
-class Client:
-    """A client that calls the application directly."""
-
-    def __init__(self, engine: Engine, token: str | None = None) -> None:
-        self.engine = engine
-        self.app = create_app(engine, token=token)
-
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self.ask_all([(method, path, options)])[0]
-
-    def ask_all(self, calls: list[tuple[str, str, dict[str, Any]]]) -> list[httpx.Response]:
-        async def run() -> list[httpx.Response]:
-            transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-                return await asyncio.gather(*(client.request(method, path, **options) for method, path, options in calls))
-
-        return asyncio.run(run())
-
-    def predict(self, body: Any, **options: Any) -> httpx.Response:
-        return self.ask("POST", "/predict", json=body, **options)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("runs")
-    names = ("table", "text", "picture", "controllable")
-    return {name: getattr(run_builder, f"write_{name}_run")(root / name) for name in names}
-
-
-@pytest.fixture
-def serve(folders: dict[str, Path]) -> Iterator[Serve]:
-    engines: list[Engine] = []
-
-    def start(name: str, *, token: str | None = None, **limits: Any) -> Client:
-        engine = Engine(folders[name], limits=ServeLimits(**limits), threads=1)
-        engines.append(engine)
-        return Client(engine, token)
-
-    yield start
-    for engine in engines:
-        engine.close()
 
 
 def picture(colour: tuple[int, int, int], size: int = 20) -> bytes:
@@ -362,42 +312,3 @@ def test_metrics_can_be_read_by_prometheus(serve: Serve) -> None:
     assert counted == {("/predict", "200"): 1.0, ("/predict", "422"): 1.0, ("other", "404"): 1.0}
     assert families["graftwork_requests_in_work"].samples[0].value == 0.0
     assert {s.value for s in families["graftwork_batch_rows"].samples if s.name.endswith("_count")} == {1.0}
-
-
-def test_many_clients_get_their_own_answers(serve: Serve) -> None:
-    """64 clients at once, each with several requests of several rows and varying tasks: every answer belongs to its question."""
-    client = serve("table", max_batch=16, max_wait_ms=1)
-    encoder = client.engine.reader.encoder
-    draw = np.random.default_rng(0)
-    levels = list(encoder.columns[1].levels)  # type: ignore[attr-defined]
-
-    async def one_client(number: int, calls: httpx.AsyncClient) -> int:
-        seen = 0
-        for turn in range(4):
-            size = int(draw.integers(1, 6))
-            rows = [
-                {"age": 40 + (24 * number + 6 * turn + row) / 20, "city": levels[(number + row) % 3], "since": None, "id": 0}
-                for row in range(size)
-            ]
-            tasks = [["number"], ["number", "city class"], ["city class", "number", "third"]][turn % 3]
-            answer = (await calls.post("/predict", json={"rows": rows, "tasks": tasks})).json()
-            expected = encoder.transform(pd.DataFrame(rows).assign(since=None, age=[float(row["age"]) for row in rows]))[
-                "numeric"
-            ][:, 0]
-            assert [row["number"]["value"] for row in answer["predictions"]] == pytest.approx(expected.tolist(), abs=1e-6)
-            if "city class" in tasks:
-                assert [row["city class"]["value"] for row in answer["predictions"]] == [row["city"] for row in rows]
-            assert set(answer["tasks"]) == set(tasks)
-            seen += len(answer["predictions"])
-        return seen
-
-    async def run() -> list[int]:
-        transport = httpx.ASGITransport(client.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server", timeout=60) as calls:
-            return await asyncio.gather(*(one_client(number, calls) for number in range(64)))
-
-    seen = asyncio.run(run())
-    metrics = client.ask("GET", "/metrics").text
-    assert f"graftwork_rows_total {float(sum(seen))}" in metrics
-    batches = float(next(line for line in metrics.splitlines() if line.startswith("graftwork_batch_rows_count")).split()[1])
-    assert batches < 64 * 4, "requests did run together"

@@ -8,6 +8,7 @@ import pytest
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import Modality
+from graftwork.workflows.plan_check import seam_of
 from graftwork.workflows.portfolio import load_catalogue, portfolio, read_plan_file
 
 PLAN = """
@@ -42,9 +43,8 @@ def test_every_component_of_the_catalogue_exists() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("torchjd")
     for entry in load_catalogue().values():
-        plan = entry.plan
-        for component in (plan.learner, plan.sharing, plan.tuning, plan.optimization, *plan.objectives):
-            assert component is None or callable(component.resolve()), plan.name
+        for place, component in entry.plan.components():
+            assert callable(component.resolve(seam_of(place))), (entry.plan.name, place)
 
 
 def test_one_task_leaves_sharing_out() -> None:

@@ -22,7 +22,7 @@ def encoder_from_state(state: Mapping[str, Any]) -> Encoder:
     import importlib
 
     kind = state.get("kind")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise FileFormatError(
             f"The encoder state has the kind {kind!r}; allowed are {', '.join(_KINDS)}. Export the model again."
         )

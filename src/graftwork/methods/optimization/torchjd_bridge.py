@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graftwork.core.components import component_of
 from graftwork.core.errors import ConfigError
 from graftwork.core.optional import require
 from graftwork.interfaces.balancer import Balancer
@@ -109,6 +110,7 @@ def find_aggregator(name: str) -> str:
     raise ConfigError(f"There is no gradient aggregator {name!r}.{hint} Known: {', '.join(AGGREGATORS)}.")
 
 
+@component_of(Balancer)
 def jacobian_balancer(
     aggregator: str = "UPGrad",
     mode: Literal["parameters", "representation"] = "parameters",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.errors import CheckpointError
 from graftwork.math.gramian import square_root
 from graftwork.methods.optimization.aggregator import PlainAggregator, WeightedAggregator
 
@@ -175,5 +176,10 @@ def _decode(value: Any) -> Any:
         return tuple(_decode(item) for item in value)
     if isinstance(value, str):
         kind, _, name = value.partition(":")
-        return getattr(torch, name) if kind == "dtype" else torch.device(name)
+        if kind == "device":
+            return torch.device(name)
+        dtype = getattr(torch, name, None) if kind == "dtype" else None
+        if not isinstance(dtype, torch.dtype):  # a damaged checkpoint must not name anything else of torch
+            raise CheckpointError(f"The checkpoint of the aggregator holds {value!r} in place of a tensor, a type or a device.")
+        return dtype
     return value

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
-from graftwork.core.records import Component
 from graftwork.interfaces.balancer import BackwardContext, Balancer, Recompute, WeightBalancer
 from graftwork.math.perturbation import shifted
 from graftwork.methods.optimization.equal_weights import EqualWeights
@@ -50,7 +50,7 @@ class AscentBalancer(Balancer):
     def __init__(self, balancer: Balancer | Mapping[str, Any] | str | None = None) -> None:
         built = EqualWeights() if balancer is None else balancer
         if isinstance(built, Mapping | str):
-            built = Component.from_json(built).build()
+            built = Component.from_json(built).build(seam=Balancer)
         if not isinstance(built, Balancer):
             raise ConfigError(f"`balancer` must be a Balancer or name one as a component; got {balancer!r}.")
         self.inner: Balancer = built

@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
-from graftwork.core.records import Component
+from graftwork.core.components import Component
 from graftwork.data.loader import BatchStream
 from graftwork.data.suites.behaviours import BEHAVIOURS, behaviours
 from graftwork.methods.optimization.equal_weights import EqualWeights

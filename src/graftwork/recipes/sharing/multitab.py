@@ -22,7 +22,7 @@ import numpy as np
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
-from graftwork.core.records import Component
+from graftwork.core.components import Component
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from graftwork.core.components import components_allowed
 from graftwork.core.records import Plan
 from graftwork.workflows.compare.compare_run import CompareRun, load_comparison
 from graftwork.workflows.compare.session import CompareSession
@@ -49,6 +50,7 @@ def compare(
     on_event: Listener | None = None,
     command: str | None = None,
     checkpoint_seconds: float = 20.0,
+    allow_components: str | Sequence[str] | None = None,
 ) -> CompareRun:
     """Train several plans on one suite with one budget and compare them on its test rows.
 
@@ -78,6 +80,8 @@ def compare(
         on_event: Called with every event of the run, a JSON object.
         command: The command that the report shows; made from the arguments by default.
         checkpoint_seconds: Longest work in seconds that a kill may undo.
+        allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It holds for
+            this call alone: a resumed run needs it again.
 
     Returns:
         The finished comparison.
@@ -118,7 +122,10 @@ def compare(
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "compare-"))
     run.listen(on_event)
-    with begun_run(run, given, resumed, verb="compare", resume=resume, command=command, extra=extra) as settings:
+    with (
+        components_allowed(allow_components),
+        begun_run(run, given, resumed, verb="compare", resume=resume, command=command, extra=extra) as settings,
+    ):
         if is_finished(run, "result.json", "report.html"):
             return load_comparison(run.path)
         result = CompareSession(run, settings, None if is_path else source).go()

@@ -12,6 +12,7 @@ from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import MAX_CONTROL_TASKS, Race
+from graftwork.workflows.plan_check import refuse_foreign_components
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.estimation import estimate_plans
@@ -68,6 +69,7 @@ class FitSession:
                     self._pause_point()
                 schedule = Schedule.from_json(self.run.state["schedule"])
                 plans = {value["name"]: Plan.from_json(value) for value in self.run.state["plans"]}
+                refuse_foreign_components(plans.values(), f"The run in {self.run.path}")
                 self.run.emit("schedule", **self.run.state["schedule"], workers=max(1, self.settings.num_workers))
                 if dry_run:
                     return None

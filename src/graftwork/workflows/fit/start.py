@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from graftwork.core.components import components_allowed
 from graftwork.core.records import Plan
 from graftwork.workflows.fit.fit_run import FitRun, load_run
 from graftwork.workflows.fit.session import FitSession
@@ -51,6 +52,7 @@ def fit(
     dry_run: bool = False,
     command: str | None = None,
     checkpoint_seconds: float = 20.0,
+    allow_components: str | Sequence[str] | None = None,
 ) -> FitRun:
     """Find out which way of learning the tasks is best, and train that.
 
@@ -83,6 +85,8 @@ def fit(
         dry_run: Stop after checks, estimates and schedule.
         command: The command that the report shows; made from the arguments by default.
         checkpoint_seconds: Longest work in seconds that a kill may undo.
+        allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It holds for
+            this call alone: a resumed run needs it again.
 
     Returns:
         The finished run; after a dry run its ``result`` is empty, and ``run.json`` in its folder holds estimates and schedule.
@@ -124,7 +128,10 @@ def fit(
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source))
     run.listen(on_event)
-    with begun_run(run, given, resumed, verb="fit", resume=resume, command=command, extra=extra) as settings:
+    with (
+        components_allowed(allow_components),
+        begun_run(run, given, resumed, verb="fit", resume=resume, command=command, extra=extra) as settings,
+    ):
         if is_finished(run, "result.json", "report.html", "model.onnx"):
             return load_run(run.path)
         result = FitSession(run, settings, None if is_path else source).go(dry_run=dry_run)

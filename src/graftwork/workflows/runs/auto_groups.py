@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from graftwork.core.records import Component, Plan
+from graftwork.core.components import Component
+from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.plan_jobs import JobMaker

@@ -57,7 +57,7 @@ def job_suite(folder: Path, job: Mapping[str, Any]) -> Suite:
 
 def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
     """Build the learner of a job's plan."""
-    from graftwork.interfaces.learner import LearnerContext
+    from graftwork.interfaces.learner import Learner, LearnerContext
 
     plan = Plan.from_json(job["plan"])
     mixing = (
@@ -73,7 +73,8 @@ def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
         threads=job.get("threads", 1),
         overrides={**mixing, **job.get("overrides", {})},
     )
-    return plan.learner.build(context)
+    learner: Learner = plan.learner.build(context, seam=Learner)
+    return learner
 
 
 def score_rows(learner: Learner, suite: Suite, rows: NDArray[np.int64]) -> tuple[Scores, dict[str, Array]]:

@@ -6,6 +6,7 @@ and the like come out as errors, because every other job would meet them too.
 
 from __future__ import annotations
 
+import importlib
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -67,11 +68,11 @@ def execute(job: Job, run_folder: str | Path, control: JobControl | None = None)
 
 
 def _function(kind: str) -> Callable[[Job, RunFolder, JobControl], Mapping[str, Any]]:
-    from graftwork.core.records import Component
-
     if kind not in JOB_KINDS:
         raise ConfigError(f"There is no job of kind {kind!r}; known kinds: {', '.join(JOB_KINDS)}.")
-    return Component(JOB_KINDS[kind]).resolve()
+    module, _, name = JOB_KINDS[kind].partition(":")
+    function: Callable[[Job, RunFolder, JobControl], Mapping[str, Any]] = getattr(importlib.import_module(module), name)
+    return function
 
 
 def _failure(error: Exception, folder: RunFolder, job: Job) -> dict[str, Any]:

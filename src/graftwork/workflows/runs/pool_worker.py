@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from graftwork.core.components import allowed_packages
 from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.workflows.runs.jobs import Job
 
@@ -72,7 +73,8 @@ class ProcessWorker(PoolWorker):
         log_folder.mkdir(parents=True, exist_ok=True)
         with open(log_folder / f"worker-{number}.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "graftwork.workflows.runs.worker"],
+                # -P: nothing is imported from the working folder
+                [sys.executable, "-P", "-m", "graftwork.workflows.runs.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -81,7 +83,8 @@ class ProcessWorker(PoolWorker):
                 text=True,
                 encoding="utf-8",
             )
-        self.send({"parent": os.getpid(), "path": sys.path, "run_folder": str(run_folder)})
+        hello = {"parent": os.getpid(), "path": sys.path, "run_folder": str(run_folder), "allowed": allowed_packages()}
+        self.send(hello)
         threading.Thread(target=self._read, args=(answers,), daemon=True).start()
 
     def _read(self, answers: Answers) -> None:

@@ -11,6 +11,7 @@ from graftwork.core.files import cache_folder
 from graftwork.core.records import Modality, Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
+from graftwork.workflows.plan_check import refuse_foreign_components
 from graftwork.workflows.portfolio import portfolio
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -77,6 +78,7 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     """
     plans = portfolio(suite.modality, len(suite.tasks), settings.plans)
     extra = [Plan.from_json(value) for value in run.state.get("extra_plans", ())]
+    refuse_foreign_components([*plans, *extra], f"The run in {run.path}")
     if any(plan.family == "separate" for plan in extra):  # the user's own reference takes the place of ours
         plans = [plan for plan in plans if plan.family != "separate"]
     known = {plan.name for plan in plans}

@@ -19,10 +19,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from graftwork.core.components import allow_components, allowed_packages
 from graftwork.core.errors import StorageError
 from graftwork.core.files import cache_folder, write_bytes, write_text
 from graftwork.core.folders import remove_own
 from graftwork.core.optional import require
+from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.jobs import Job, execute
 from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, StartWorker
@@ -77,12 +79,14 @@ class RemoteExecutor:
     """Runs jobs inside an actor; texts of JSON in and out.
 
     Args:
-        hello: ``run_folder``, ``token`` (what the file in its ``logs`` must say if the folder is seen from here) and ``path`` (of imports).
+        hello: ``run_folder``, ``token`` (what the file in its ``logs`` must say if the folder is seen from here), ``path`` (of
+            imports) and ``allowed`` (packages whose components may be imported).
     """
 
     def __init__(self, hello: str) -> None:
         settings = json.loads(hello)
         sys.path += [part for part in settings["path"] if part not in sys.path and os.path.isdir(part)]
+        allow_components(*settings["allowed"])
         folder = Path(settings["run_folder"])
         token = folder / "logs" / _TOKEN
         self._sees_folder = token.is_file() and token.read_text(encoding="utf-8") == settings["token"]
@@ -158,7 +162,12 @@ class RayWorker(PoolWorker):
         token = run_folder / "logs" / _TOKEN
         if not token.exists():
             write_text(token, uuid.uuid4().hex)
-        hello = {"run_folder": str(run_folder.resolve()), "token": token.read_text(encoding="utf-8"), "path": sys.path}
+        hello = {
+            "run_folder": str(run_folder.resolve()),
+            "token": token.read_text(encoding="utf-8"),
+            "path": sys.path,
+            "allowed": allowed_packages(),
+        }
         # One thread for the job, the others for stops and polls while it runs.
         actor = self._ray.remote(num_cpus=threads, max_concurrency=4, max_restarts=0)(RemoteExecutor)
         self._actor = actor.remote(json.dumps(hello))
@@ -228,12 +237,13 @@ def ray_pool_parts(workers: int) -> tuple[int, StartWorker, Callable[[], None]]:
     owned = not ray.is_initialized()
     if owned:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        quiet = {"log_to_driver": False, "configure_logging": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(**quiet)
-        else:
+        settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if not os.environ.get("RAY_ADDRESS"):
             from graftwork.workflows.runs.settings import available_cores
 
-            ray.init(num_cpus=workers or available_cores(), include_dashboard=False, **quiet)
+            settings |= {"num_cpus": workers or available_cores(), "include_dashboard": False}
+        # Ray puts the folder in which it is started first on the import path of its workers, and that may be a folder from somebody else.
+        with contextlib.chdir(PACKAGE_FOLDER.parent):
+            ray.init(**settings)
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     return size, RayWorker, (ray.shutdown if owned else lambda: None)

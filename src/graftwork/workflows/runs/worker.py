@@ -59,10 +59,12 @@ def main() -> None:
     current: dict[str, Any] = {}
     threading.Thread(target=_listen, args=(sys.stdin, jobs, current), daemon=True).start()
 
+    from graftwork.core.components import allow_components
     from graftwork.core.errors import StorageError
     from graftwork.workflows.runs.control import JobControl
     from graftwork.workflows.runs.jobs import execute
 
+    allow_components(*hello["allowed"])
     while True:
         message = jobs.get()
         if message["type"] == "exit":
