@@ -8,8 +8,9 @@ from torch import Tensor
 
 __all__ = ["combine_rows_", "gramian", "square_root"]
 
-CHUNK = 16384
-"""Columns per partial product: some rows of a chunk, in float64, stay in the second-level cache."""
+CHUNK = 8192
+"""Columns per partial product: some rows of a chunk, in float64, stay in the second-level cache, and OpenBLAS starts threads for inner products in
+float64 from 10,000 numbers on, which costs more than it gives beside other work."""
 
 FEW = 4
 """Up to so many rows one inner product after another is faster than a matrix product, which is built for more."""
