@@ -85,4 +85,6 @@ def test_errors() -> None:
     with pytest.raises(ConfigError, match="`eta` must be at least 0; got -0.1"):
         ASAM(eta=-0.1)
     with pytest.raises(ConfigError, match="`balancer` must be a Balancer or name one as a component"):
-        SAM(balancer="collections:OrderedDict")
+        SAM(balancer=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="Ledger' is no component of the seam Balancer"):
+        SAM(balancer="graftwork.core.records:Ledger")
