@@ -19,6 +19,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from graftwork.math.fingerprint import state_fingerprint
+
 __all__ = ["Backbone", "FeatureShape"]
 
 
@@ -51,10 +53,4 @@ class Backbone(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over names, shapes and values of all parameters and buffers."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(-1).numpy().tobytes())
-        return digest.hexdigest()
+        return state_fingerprint(self.state_dict())

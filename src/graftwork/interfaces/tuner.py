@@ -1,13 +1,13 @@
 """Tuner: which parts of a backbone learn, and what is added to it.
 
+A tuner stays with the model after training: :meth:`Tuner.delta` takes what was learned out as a :class:`~graftwork.interfaces.delta.Delta`.
+
 How the hardest systems fit:
 
-- UniPT and SHERL train a side network on detached hidden states: ``attach`` sets taps and adds the side network, the trunk runs without a
-  gradient, and ``fold`` states that a side network cannot be folded (it raises ``ConfigError``).
-- MHR mixes an inventory of low-rank skills per task: the task of each row is state set by the sharing operator before the call
-  (``set_active_tasks``), and folding is per task, so ``fold`` folds the mixture of the task that is active.
-- X-Cross couples several adapted streams layer by layer: each source is a ``Delta``, and the coupling is a backbone that holds the streams,
-  not a tuner that grows a second input.
+- Side networks (UniPT, SHERL) run on detached hidden states and cannot be folded into the trunk: ``fold`` raises ``ConfigError``, and their delta
+  holds the weights of the side network, without dense tensors.
+- Skills that are mixed per task (MHR) keep which task is active as state of the attached layers; ``fold`` and ``delta`` take the mixture of
+  the task that is active.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from torch import nn
+
+from graftwork.interfaces.delta import Delta
 
 __all__ = ["Tuner"]
 
@@ -30,6 +32,17 @@ class Tuner(ABC):
     @abstractmethod
     def trainable(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that learn."""
+
+    @abstractmethod
+    def delta(self, model: nn.Module | None = None) -> Delta:
+        """Return what was learned, as copies: the difference to the model that the tuner was attached to.
+
+        Args:
+            model: A copy of the attached model, with other weights (the averaged ones, say); None takes the attached model itself.
+
+        Raises:
+            ConfigError: If the tuner is attached to no model, or was folded.
+        """
 
     @abstractmethod
     def fold(self) -> None:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from graftwork.core.errors import ConfigError
 from graftwork.interfaces.tuner import Tuner
+from graftwork.math.fingerprint import state_fingerprint
 from graftwork.nn.freeze import fix_mode, release_mode
+from graftwork.nn.weight_delta import WeightDelta
 
 __all__ = ["Frozen"]
 
@@ -31,6 +34,13 @@ class Frozen(Tuner):
     def trainable(self) -> Iterator[nn.Parameter]:
         """Yield nothing."""
         return iter(())
+
+    def delta(self, model: nn.Module | None = None) -> WeightDelta:
+        """Return an empty delta: nothing was learned."""
+        if self._model is None:
+            raise ConfigError("This Frozen is attached to no model yet; call attach(model) first.")
+        fingerprint = state_fingerprint((model or self._model).state_dict())
+        return WeightDelta({}, {}, base_fingerprint=fingerprint, lineage={"tuner": "Frozen"})
 
     def fold(self) -> None:
         """Release the mode; the weights never changed."""

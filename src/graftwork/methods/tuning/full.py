@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from torch import nn
 
-from graftwork.interfaces.tuner import Tuner
+from graftwork.methods.tuning.selected import SelectedTuning
 from graftwork.nn.backbones.resizable import set_working_size
-from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
+from graftwork.nn.freeze import fix_mode, is_batch_norm
 
 __all__ = ["FullTuning"]
 
 
-class FullTuning(Tuner):
+class FullTuning(SelectedTuning):
     """All parameters learn, as in plain fine-tuning.
 
     Args:
@@ -23,24 +23,14 @@ class FullTuning(Tuner):
     """
 
     def __init__(self, *, freeze_batch_norm: bool = False, working_size: int | None = None) -> None:
+        super().__init__()
         self.freeze_batch_norm, self.working_size = freeze_batch_norm, working_size
-        self._model: nn.Module | None = None
 
-    def attach(self, model: nn.Module) -> None:
-        """Let every parameter require a gradient; fix the statistics of BatchNorm and set the working size if asked to."""
+    def choose(self, model: nn.Module) -> Sequence[str]:
+        """Return all names; sets the working size and fixes the statistics of BatchNorm if asked to."""
         set_working_size(model, self.working_size)
-        model.requires_grad_(True)
-        self._model = model
         if self.freeze_batch_norm:
             for module in model.modules():
                 if is_batch_norm(module):
                     fix_mode(module)
-
-    def trainable(self) -> Iterator[nn.Parameter]:
-        """Yield all parameters."""
-        return iter(()) if self._model is None else self._model.parameters()
-
-    def fold(self) -> None:
-        """Release the BatchNorm layers; what was learned is in plain weights already."""
-        for module in [] if self._model is None else list(self._model.modules()):
-            release_mode(module)
+        return [name for name, _ in model.named_parameters()]

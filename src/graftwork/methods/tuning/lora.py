@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.tuner import Tuner
+from graftwork.math.fingerprint import state_fingerprint
 from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.lora import LowRankLayer, can_wrap, wrap_layer
+from graftwork.nn.weight_delta import LowRank, Part, WeightDelta
 
 __all__ = ["LoRA", "select_layers"]
 
@@ -148,6 +150,29 @@ class LoRA(Tuner):
         for layer in self.layers.values():
             yield from layer.down.parameters()
             yield from layer.up.parameters()
+
+    def delta(self, model: nn.Module | None = None) -> WeightDelta:
+        """Return the updates as low-rank differences of the layers' weights; see :class:`.Tuner`."""
+        attached = self._attached()
+        if self._base_weights:
+            raise ConfigError("This LoRA is folded, so its base is gone; call unfold() first.")
+        source = attached if model is None else model
+        parts: dict[str, Part] = {}
+        base = dict(source.state_dict())
+        for name in self.layers:
+            layer = source.get_submodule(name)
+            assert isinstance(layer, LowRankLayer), "a copy of the attached model has its layers"
+            down, up = (base.pop(f"{name}.{part}.weight").detach().clone() for part in ("down", "up"))
+            parts[f"{name}.weight"] = LowRank(down, up, layer.scaling)
+            for key in [key for key in base if key.startswith(f"{name}.base.")]:
+                base[f"{name}.{key.removeprefix(f'{name}.base.')}"] = base.pop(key)
+        settings = {"r": self.r, "lora_alpha": self.lora_alpha, "use_rslora": self.use_rslora}
+        return WeightDelta(
+            parts,
+            {name: base[name].shape for name in parts},
+            base_fingerprint=state_fingerprint(base),
+            lineage={"tuner": "LoRA", **settings},
+        )
 
     def fold(self) -> None:
         """Add the updates to the base weights and put the plain layers back; :meth:`unfold` undoes it bit for bit."""
