@@ -46,7 +46,9 @@ class SelectedTuning(Tuner):
         names = self.choose(model)
         parameters = dict(model.named_parameters())
         model.requires_grad_(False)
-        self._chosen = {name: parameters[name].requires_grad_(True) for name in names}
+        self._chosen = {name: parameters[name] for name in names}
+        for parameter in self._chosen.values():
+            parameter.requires_grad_(True)
         moving: dict[str, Tensor] = {**self._chosen, **dict(model.named_buffers())}
         self._before = {name: tensor.detach().clone() for name, tensor in moving.items()}
         self._model = model
