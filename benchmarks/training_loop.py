@@ -24,7 +24,7 @@ from graftwork.data.suite import Suite
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.catalog import build_backbone
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["rows"]
 

@@ -104,7 +104,7 @@ class ArmContext:
         self._handed_out[fingerprint] = max(num_labels, self._handed_out.get(fingerprint, 0))
 
     def budget_callback(self) -> BudgetCallback:
-        """Return a callback for :class:`graftwork.training.loop.Trainer` that counts real steps and samples. Use it in every training."""
+        """Return a callback for :class:`graftwork.training.trainer.Trainer` that counts real steps and samples. Use it in every training."""
         from graftwork.claims.budget_callback import BudgetCallback
 
         return BudgetCallback(self.count, self.add_loss)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-from graftwork.core.batch import Batch
-from graftwork.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    from graftwork.training.loop import Trainer
+from graftwork.training.callbacks import Callback, LoopView
 
 __all__ = ["BudgetCallback"]
 
@@ -30,14 +26,14 @@ class BudgetCallback(Callback):
         self._loss_steps = 0
         self._spent = {"steps": 0, "samples": 0}
 
-    def on_step(self, trainer: Trainer, batch: Batch, losses: Tensor) -> None:
+    def on_step(self, loop: LoopView, batch: Any, losses: Tensor) -> None:
         """Count one step and the rows of its batch; the loss is summed without waiting for its value."""
         self._losses = losses.mean() if self._losses is None else self._losses + losses.mean()
         self._loss_steps += 1
         self._add("steps", 1)
         self._add("samples", len(batch))
 
-    def on_end(self, trainer: Trainer) -> None:
+    def on_end(self, loop: LoopView) -> None:
         """Hand over what the slice added to the training loss."""
         if self._add_loss is not None and self._losses is not None:
             self._add_loss(float(self._losses), self._loss_steps)

@@ -54,7 +54,7 @@ class Plan:
     transforms: tuple[Component, ...] = ()
     """What changes the gradients before the optimiser sees them, in this order (the GradientTransform seam)."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """Overrides of :class:`graftwork.training.loop.TrainConfig`."""
+    """Overrides of :class:`graftwork.training.config.TrainConfig`."""
     min_tasks: int = 1
     """The race leaves the plan out of suites with fewer tasks."""
     shuffled_control: bool = True

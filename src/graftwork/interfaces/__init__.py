@@ -6,6 +6,8 @@
 ``ControllableModel``  a shared model whose size and lean can be set after training
 ``Balancer``           per-task losses in, gradients out
 ``Objective``          an extra loss
+``GradientTransform``  changes gradients before the optimiser reads them
+``TrainStep``          what one step of a training computes, and where its batches come from
 ``Tuner``              which parts learn, what is added to a backbone
 ``Delta``              anything that tuning adds to a base
 ``Merger``             several tuned models become one, tensor by tensor

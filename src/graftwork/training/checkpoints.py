@@ -22,7 +22,7 @@ from graftwork.core.folders import remove_own
 
 __all__ = ["FORMAT", "has_checkpoint", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = "graftwork-checkpoint-1"
+FORMAT = "graftwork-checkpoint-2"
 INDEX = "checkpoint.json"
 _MARK = "__tensor__"
 _OWN_NAME = re.compile(r"tensors-[0-9a-f]{16}\.safetensors")

@@ -8,19 +8,18 @@ a training, so both are kept apart. Gradients are taken in evaluation mode on th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graftwork.core.batch import Batch
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import TaskSpec
 from graftwork.evaluation.affinity import cosines_of_products, layer_products
 from graftwork.evaluation.paired import paired_interval
-from graftwork.training.callbacks import Callback
-
-if TYPE_CHECKING:
-    from graftwork.training.loop import Trainer
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.training.callbacks import Callback, LoopView
 
 __all__ = ["GradientWatch", "stage_names", "summarise_gradients"]
 
@@ -64,27 +63,36 @@ class GradientWatch(Callback):
     """Samples the inner products of the tasks' gradients every ``every`` steps; the model and its random numbers stay untouched.
 
     Args:
+        tasks: The tasks, in the order of the model's.
         every: Steps between samples, at least 1. A sample costs one forward and one backward pass a task.
 
     Raises:
         ValueError: If ``every`` is below 1.
     """
 
-    def __init__(self, every: int = 10) -> None:
+    def __init__(self, tasks: Sequence[TaskSpec], every: int = 10) -> None:
         if every < 1:
             raise ValueError(f"`every` must be at least 1; got {every}.")
-        self.every = every
+        self.tasks, self.every = tuple(tasks), every
         self.steps: list[int] = []
         """Steps at which samples were taken."""
         self.samples: list[dict[str, Tensor]] = []
         """``{layer: inner products [T, T]}``, one a step in :attr:`steps`."""
 
-    def on_step(self, trainer: Trainer, batch: Batch, losses: Tensor) -> None:
-        """Take a sample if it is time."""
-        if trainer.step % self.every == 0:
-            found = layer_products(trainer.model, trainer.tasks, batch)
+    def on_step(self, loop: LoopView, batch: Any, losses: Tensor) -> None:
+        """Take a sample if it is time.
+
+        Raises:
+            ConfigError: If the loop trains no shared model.
+        """
+        if not isinstance(loop.model, SharedModel):
+            raise ConfigError(
+                f"GradientWatch compares the gradients of a SharedModel's tasks; this loop trains a {type(loop.model).__name__}."
+            )
+        if loop.step % self.every == 0:
+            found = layer_products(loop.model, self.tasks, batch)
             if found:
-                self.steps.append(trainer.step)
+                self.steps.append(loop.step)
                 self.samples.append(found)
 
     def state_dict(self) -> dict[str, Any]:

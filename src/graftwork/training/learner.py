@@ -33,8 +33,8 @@ from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.config import TrainConfig
 from graftwork.training.costs import CostMeter, held_for_backward, inference_costs
 from graftwork.training.feature_store import cached_features
-from graftwork.training.loop import Trainer
 from graftwork.training.selection import BestWeights
+from graftwork.training.trainer import Trainer
 
 __all__ = ["NeuralLearner"]
 

@@ -10,23 +10,32 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import CheckpointError, ConfigError
 from graftwork.interfaces.backbone import Backbone
-from graftwork.training.config import TrainConfig
+from graftwork.training.config import LoopConfig
 
 __all__ = ["build_optimizer", "load_optimizer_state", "optimizer_state"]
 
 
-def build_optimizer(model: nn.Module, extra: Sequence[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, extra: Sequence[nn.Parameter], config: LoopConfig, modules: Sequence[nn.Module] = ()
+) -> torch.optim.Optimizer:
     """Return the optimiser over what learns.
 
     Groups: inside or outside of backbones (``backbone_lr_scale``), matrices and kernels or the rest (``weight_decay``), and ``extra``
     parameters of balancers and objectives, which never decay. Each group's ``base_lr`` is what schedules scale.
 
+    Args:
+        model: The model.
+        extra: Parameters outside of modules; none of them may lie in the model.
+        config: Settings.
+        modules: Modules beside the model (an objective's discriminator, say), grouped like the model's parts. What they share with it counts once.
+
     Raises:
         ConfigError: If nothing learns.
     """
-    inside = {id(parameter) for module in model.modules() if isinstance(module, Backbone) for parameter in module.parameters()}
+    whole = nn.ModuleList([model, *modules])
+    inside = {id(parameter) for module in whole.modules() if isinstance(module, Backbone) for parameter in module.parameters()}
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}  # few groups: each one costs a call per step
-    for parameter in model.parameters():
+    for parameter in whole.parameters():
         if parameter.requires_grad:
             scale = config.backbone_lr_scale if id(parameter) in inside else 1.0
             groups.setdefault((config.learning_rate * scale, parameter.ndim > 1), []).append(parameter)

@@ -1,7 +1,7 @@
 """One training over several processes, each with its share of every batch: the same numbers as one process with the whole batch.
 
 Launch the processes with ``torchrun``, initialise ``torch.distributed`` (``gloo`` on CPUs, ``nccl`` on GPUs) and hand ``DataParallel()`` to
-:class:`~graftwork.training.loop.Trainer`. Gradients are averaged by hand after the balancer, in one message, and not by hooks during the
+:class:`~graftwork.training.trainer.Trainer`. Gradients are averaged by hand after the balancer, in one message, and not by hooks during the
 backward pass: balancers make several passes a step, and aggregators need averaged rows, not averaged sums.
 
 Build the trainer with equal seeds in all processes: batches and the noise of gradient transforms are drawn from them, and must be the same.

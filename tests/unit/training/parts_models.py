@@ -20,8 +20,8 @@ from graftwork.methods.optimization.uncertainty import UncertaintyWeighting
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.methods.tuning.lora import LoRA
 from graftwork.nn.backbones.mlp import TableBackbone
-from graftwork.training.loop import TrainConfig, Trainer
 from graftwork.training.parallel import DataParallel
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["BALANCERS", "PARALLEL", "build", "parts_of", "suite_with_holes", "weights_after"]
 

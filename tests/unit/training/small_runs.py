@@ -16,7 +16,7 @@ from graftwork.interfaces.learner import LearnerContext
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.training.learner import NeuralLearner
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 SHARING = {
     "shared": "graftwork.methods.sharing.shared_trunk:SharedTrunk",

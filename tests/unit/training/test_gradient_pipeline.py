@@ -17,7 +17,7 @@ from graftwork.data.loader import BatchStream
 from graftwork.interfaces.balancer import BackwardContext, Balancer
 from graftwork.interfaces.transform import GradientContext, GradientTransform
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 SUITE = small_suite()
 ROOM = "graftwork.methods.optimization"

@@ -12,10 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graftwork.core.errors import ConfigError
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import LearnerContext
+from graftwork.interfaces.shared_model import SharedModel
 from graftwork.training.gradient_watch import GradientWatch, stage_names, summarise_gradients
 from graftwork.training.learner import NeuralLearner
 
@@ -46,7 +48,7 @@ def products(*vectors: list[float]) -> torch.Tensor:
 
 
 def watched(*samples: dict[str, torch.Tensor]) -> GradientWatch:
-    watch = GradientWatch(every=5)
+    watch = GradientWatch((), every=5)
     watch.steps = [5 * (index + 1) for index in range(len(samples))]
     watch.samples = list(samples)
     return watch
@@ -87,7 +89,7 @@ def test_a_task_without_gradient_is_unknown() -> None:
     assert found is not None
     assert found["value"] == [[None]]
     assert found["conflict"] == [[None]]
-    assert summarise_gradients(GradientWatch(), ["x", "y"]) is None
+    assert summarise_gradients(GradientWatch(()), ["x", "y"]) is None
     assert summarise_gradients(watched({"layer": products([1.0])}), ["x"]) is None
 
 
@@ -115,7 +117,7 @@ def learner(tmp_path: Any) -> NeuralLearner:
 
 def test_a_training_is_not_disturbed_and_is_sampled_every_n_steps(tmp_path: Any) -> None:
     plain, watched_one = learner(tmp_path), learner(tmp_path)
-    watch = GradientWatch(every=4)
+    watch = GradientWatch(plain.suite.tasks, every=4)
     watched_one.trainer.callbacks = (watch,)
     plain.train(12)
     watched_one.train(12)
@@ -130,19 +132,38 @@ def test_a_training_is_not_disturbed_and_is_sampled_every_n_steps(tmp_path: Any)
 
 def test_the_state_goes_through_a_checkpoint() -> None:
     watch = watched({"a": products([1.0], [2.0])}, {"a": products([1.0], [-2.0])})
-    other = GradientWatch(every=5)
+    other = GradientWatch((), every=5)
     other.load_state_dict(watch.state_dict())
     assert summarise_gradients(other, ["x", "y"]) == summarise_gradients(watch, ["x", "y"])
-    empty = GradientWatch()
-    empty.load_state_dict(GradientWatch().state_dict())
+    empty = GradientWatch(())
+    empty.load_state_dict(GradientWatch(()).state_dict())
     assert empty.samples == []
     with pytest.raises(ValueError, match="`every` must be at least 1; got 0"):
-        GradientWatch(0)
+        GradientWatch((), 0)
+
+
+class Nothing(SharedModel):
+    """A model without any parameter."""
+
+    task_names = ()
+
+    def encode(self, inputs: Any, tasks: Any = None) -> Any:
+        return ()
+
+    def decode(self, representation: Any, tasks: Any = None) -> dict[str, torch.Tensor]:
+        return {}
+
+    def task_parameters(self, task: str) -> Any:
+        return iter(())
 
 
 def test_a_model_that_shares_nothing_gives_no_samples() -> None:
-    watch = GradientWatch(every=1)
-    model = torch.nn.Module()
-    model.shared_parameters = lambda: iter(())  # type: ignore[assignment]
-    watch.on_step(SimpleNamespace(step=1, model=model, tasks=()), None, torch.zeros(0))  # type: ignore[arg-type]
+    watch = GradientWatch((), every=1)
+    watch.on_step(SimpleNamespace(step=1, model=Nothing()), None, torch.zeros(0))
     assert watch.samples == []
+
+
+def test_a_model_without_tasks_is_refused() -> None:
+    loop = SimpleNamespace(step=1, model=torch.nn.Linear(1, 1))
+    with pytest.raises(ConfigError, match="compares the gradients of a SharedModel's tasks; this loop trains a Linear"):
+        GradientWatch((), every=5).on_step(loop, None, torch.zeros(0))

@@ -35,7 +35,7 @@ from graftwork.methods.merging.ties import TiesConfig, TiesMerger
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.mlp import TableBackbone
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

@@ -45,7 +45,7 @@ from graftwork.methods.optimization.sam import SAM
 from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer
 from graftwork.methods.sharing.separate import Separate
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

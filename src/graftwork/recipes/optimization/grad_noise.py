@@ -34,7 +34,7 @@ from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.transform import GradientTransform
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.optimization.grad_noise import GradientNoise
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

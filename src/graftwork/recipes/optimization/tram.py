@@ -43,7 +43,7 @@ from graftwork.methods.optimization.tram import TRAM, noised_inputs
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.tasks.divergence import output_divergence
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

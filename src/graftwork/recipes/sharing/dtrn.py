@@ -24,7 +24,7 @@ from graftwork.data.loader import BatchStream
 from graftwork.data.suites.behaviours import BEHAVIOURS, behaviours
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["ARMS", "RECIPE", "derive", "run_arm"]
 

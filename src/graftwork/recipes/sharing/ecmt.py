@@ -45,7 +45,7 @@ from graftwork.interfaces.controllable import Configuration
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.ecmt import ECMT
 from graftwork.methods.sharing.ecmt_training import ConfigurationTraining
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

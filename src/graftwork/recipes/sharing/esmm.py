@@ -34,7 +34,7 @@ from graftwork.data.suites.click_log import click_log
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.esmm import ESMM
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["ARMS", "RECIPE", "Reweighted", "run_arm"]
 

@@ -49,7 +49,7 @@ from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.nn.moe import recording, routed_layers
 from graftwork.nn.moe_losses import expert_usage
 from graftwork.nn.moe_queue import expert_bytes, expert_queues, loads_in_token_order
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

@@ -57,7 +57,7 @@ from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.nn.moe import recording, routed_layers
 from graftwork.nn.moe_losses import expert_usage
 from graftwork.tasks.decode import decode_output
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

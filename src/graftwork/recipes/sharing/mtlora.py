@@ -44,7 +44,7 @@ from graftwork.interfaces.shared_model import SharedModel
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.sharing.mtlora import MTLoRA
 from graftwork.nn.backbones.swin import SwinBackbone
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["METRICS", "RECIPE", "SideBySide", "build_model"]
 

@@ -31,7 +31,7 @@ from graftwork.data.suites.multitab_bench import multitab_bench
 from graftwork.evaluation.metrics import default_metric, higher_is_better
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.nn.backbones.scratch import scratch_backbone
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["RECIPE"]
 

@@ -47,7 +47,7 @@ from graftwork.nn.backbones.vit import ViTBackbone, scratch_vit
 from graftwork.nn.decoders import MultiScaleDecoder
 from graftwork.nn.heads import output_size
 from graftwork.nn.memorial_experts import ConvExperts
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 __all__ = ["METRICS", "RECIPE", "StaticDecoders", "gate_statistics", "matched_width"]
 

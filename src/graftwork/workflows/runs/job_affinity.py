@@ -65,7 +65,7 @@ def run_affinity(job: Mapping[str, Any], run: RunFolder, control: JobControl) ->
     learned = trainer.stream.source.suite
     rows = learned.splits["val"][: BATCHES * ROWS]
     batches = list(iter_rows(learned, rows, ROWS))
-    watch = GradientWatch(max(1, job["until"] // GRADIENT_SAMPLES))
+    watch = GradientWatch(suite.tasks, max(1, job["until"] // GRADIENT_SAMPLES))
     trainer.callbacks = (*trainer.callbacks, watch)
     found = []
     for number in range(1, MEASUREMENTS + 1):

@@ -22,7 +22,7 @@ from graftwork.nn.moe import MoEAttention, MoELayer, recording, routed_layers
 from graftwork.nn.moe_losses import expert_usage, mutual_information_loss
 from graftwork.nn.moe_router import Router
 from graftwork.tasks.losses import task_loss
-from graftwork.training.loop import TrainConfig, Trainer
+from graftwork.training.trainer import TrainConfig, Trainer
 
 TASKS = (
     TaskSpec(name="kind", kind="multiclass", size=3),
