@@ -67,15 +67,16 @@ def run(args: argparse.Namespace) -> int:
         hashes=not args.no_hashes,
         on_progress=show,
     )
-    if args.quiet:
-        print(report.path)
-        return 0
-    print(f"{report.path}: {report.num_models} models, {report.num_parameters:,} parameters merged in {report.seconds:.1f} s")
-    if report.sign_conflict_share is not None:
-        print(f"sign conflicts: {report.sign_conflict_share:.1%} of the entries that several models change")
+    for note in report.notes:
+        print(f"note: {note}", file=sys.stderr)
     if report.not_finite:
         print(
             f"warning: NaN or infinity in {len(report.not_finite)} tensors: {', '.join(report.not_finite[:5])}", file=sys.stderr
         )
-        return 1
-    return 0
+    if args.quiet:
+        print(report.path)
+        return 1 if report.not_finite else 0
+    print(f"{report.path}: {report.num_models} models, {report.num_parameters:,} parameters merged in {report.seconds:.1f} s")
+    if report.sign_conflict_share is not None:
+        print(f"sign conflicts: {report.sign_conflict_share:.1%} of the entries that several models change")
+    return 1 if report.not_finite else 0

@@ -7,12 +7,19 @@ import errno
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import FileFormatError, StorageError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "append_jsonl",
@@ -23,10 +30,14 @@ __all__ = [
     "hash_file",
     "read_json",
     "read_jsonl",
+    "remove_leftovers",
     "write_bytes",
     "write_json",
     "write_text",
 ]
+
+_MARK = ".graftwork-"
+_LEFTOVER = re.compile(rf"\..*{re.escape(_MARK)}[a-z0-9_]{{8}}\.tmp")
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
@@ -44,16 +55,18 @@ def _storage_error(path: Path, error: OSError) -> StorageError:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is synced and renamed over ``path``, on failure removed.
 
+    The temporary file is locked as long as this process works on it: what a kill leaves behind is free, and
+    :func:`remove_leftovers` finds it.
+
     Raises:
         StorageError: If the folder cannot be written or the disk is full; an older file at ``path`` stays whole.
     """
     path = Path(path)
     temporary: Path | None = None
+    handle: int | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        handle, temporary = _locked_temporary(path)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
@@ -67,6 +80,44 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked_temporary(path: Path) -> tuple[int | None, Path]:
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:200]}{_MARK}", suffix=".tmp", dir=path.parent)
+        if fcntl is None:
+            os.close(handle)  # Windows renames no open file
+            return None, Path(name)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process swept between the two steps
+
+
+def remove_leftovers(folder: str | Path) -> list[tuple[Path, int]]:
+    """Remove temporary files that killed processes left in ``folder``; those of running processes are locked and stay.
+
+    Returns:
+        Path and size in bytes of each file that was removed.
+    """
+    removed = []
+    for path in sorted(Path(folder).glob(f".*{_MARK}*.tmp")):
+        if fcntl is None or not _LEFTOVER.fullmatch(path.name):
+            continue
+        with contextlib.suppress(OSError):  # locked, of another user, or gone by now
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found = os.fstat(handle)
+                if stat.S_ISREG(found.st_mode):
+                    path.unlink()
+                    removed.append((path, found.st_size))
+            finally:
+                os.close(handle)
+    return removed
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -94,9 +145,10 @@ def read_json(path: str | Path) -> Any:
     path = Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # besides wrong syntax: numbers of thousands of digits, thousands of brackets
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise FileFormatError(
-            f"{path} is not valid JSON: {error}. Restore it from a copy, or remove it and run again."
+            f"{path} is not valid JSON: {reason}. Restore it from a copy, or remove it and run again."
         ) from error
 
 

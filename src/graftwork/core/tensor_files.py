@@ -6,7 +6,7 @@ memory needs both. This module reads and writes the published format (8 bytes of
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,23 +16,41 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.bfloat16 import BLOCK, WidenedTensor, narrow_to_bfloat16, widen_bfloat16
 from graftwork.core.errors import DataError, FileFormatError
-from graftwork.core.files import atomic_path, read_json
+from graftwork.core.files import atomic_path
+from graftwork.core.model_folder import model_files
+from graftwork.core.tensor_header import BITS, encode_header, read_header
 
-__all__ = ["TensorFile", "TensorFolder", "TensorSource", "open_tensors", "write_tensors"]
+__all__ = [
+    "FLOATS",
+    "TensorFile",
+    "TensorFolder",
+    "TensorSource",
+    "narrow_to_bfloat16",
+    "open_tensors",
+    "widen_bfloat16",
+    "write_tensors",
+]
 
 Array = NDArray[Any]
 
+# Types that NumPy does not know keep their bytes: they are compared and copied, never computed with.
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1",
-    "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "|b1",
+    "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "|b1", "C64": "<c8", "F8_E5M2": "|u1", "F8_E4M3": "|u1", "F8_E8M0": "|u1",
+    "F8_E4M3FNUZ": "|u1", "F8_E5M2FNUZ": "|u1",
 }  # fmt: skip
-_FLOATS = ("F64", "F32", "F16", "BF16")
-_LARGEST_HEADER = 100_000_000
+_PACKED = ("F4", "F6_E2M3", "F6_E3M2")  # less than a byte an entry: given and written as flat bytes
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""Stored types whose values can be computed with."""
 
 
 class TensorSource(Mapping[str, Array]):
-    """Named tensors; ``source[name]`` gives NumPy values, bfloat16 widened to float32, without loading the others."""
+    """Named tensors; ``source[name]`` gives NumPy values, bfloat16 widened to float32, without loading the others.
+
+    Types of 8 bits and less that NumPy does not know (``F8_E4M3``, ``F4`` ...) are given as their bytes.
+    """
 
     metadata: Mapping[str, str]
 
@@ -45,12 +63,16 @@ class TensorSource(Mapping[str, Array]):
         """Return the shape without reading the values."""
 
     @abstractmethod
+    def lazy(self, name: str) -> Array | WidenedTensor:
+        """Return values like ``source[name]``, but bfloat16 is widened only slice by slice; see :class:`.WidenedTensor`."""
+
+    @abstractmethod
     def files(self) -> tuple[Path, ...]:
         """Return the files behind this source."""
 
     def is_float(self, name: str) -> bool:
         """Return whether the tensor holds floating-point numbers."""
-        return self.dtype_name(name) in _FLOATS
+        return self.dtype_name(name) in FLOATS
 
 
 class TensorFile(TensorSource):
@@ -65,19 +87,33 @@ class TensorFile(TensorSource):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header, self._start = _read_header(self.path)
-        self.metadata = header.pop("__metadata__", {})
-        self._entries: dict[str, dict[str, Any]] = dict(sorted(header.items()))
-        self._bytes: Array = np.memmap(self.path, dtype=np.uint8, mode="r") if self.path.stat().st_size else np.empty(0, np.uint8)
-        size = len(self._bytes) - self._start
+        header = read_header(self.path)
+        self.metadata = header.metadata
+        self._entries = header.entries
+        self._start = header.start
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        self._bytes: Array = mapped.view(np.ndarray)  # a plain view: slices of memmaps are slow
         for name, entry in self._entries.items():
-            _check_entry(self.path, name, entry, size)
+            try:
+                self._stored(name)
+            except ValueError as error:  # more dimensions, or larger ones beside a 0, than NumPy can hold
+                raise FileFormatError(
+                    f"{self.path}: {name!r} has a shape that cannot be used, {entry.shape}: {error}."
+                ) from error
 
     def __getitem__(self, name: str) -> Array:
+        stored = self._stored(name)
+        return widen_bfloat16(stored) if self._entries[name].dtype == "BF16" else stored
+
+    def lazy(self, name: str) -> Array | WidenedTensor:
+        """Return values, bfloat16 widened slice by slice."""
+        stored = self._stored(name)
+        return WidenedTensor(stored) if self._entries[name].dtype == "BF16" else stored
+
+    def _stored(self, name: str) -> Array:
         entry = self._entries[name]
-        begin, end = entry["data_offsets"]
-        stored = self._bytes[self._start + begin : self._start + end].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        return widen_bfloat16(stored) if entry["dtype"] == "BF16" else stored
+        raw = self._bytes[self._start + entry.begin : self._start + entry.end]
+        return raw if entry.dtype in _PACKED else raw.view(_DTYPES[entry.dtype]).reshape(entry.shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -87,11 +123,11 @@ class TensorFile(TensorSource):
 
     def dtype_name(self, name: str) -> str:
         """Return the stored type, for example ``"BF16"``."""
-        return str(self._entries[name]["dtype"])
+        return self._entries[name].dtype
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape without reading the values."""
-        return tuple(self._entries[name]["shape"])
+        return self._entries[name].shape
 
     def files(self) -> tuple[Path, ...]:
         """Return the one file."""
@@ -99,31 +135,40 @@ class TensorFile(TensorSource):
 
 
 class TensorFolder(TensorSource):
-    """A model folder: ``model.safetensors``, or shards with ``model.safetensors.index.json``.
+    """A model folder: ``model.safetensors``, or shards with ``model.safetensors.index.json``; see :func:`.model_files`.
 
     Raises:
-        FileFormatError: If a shard is missing or broken.
+        FileFormatError: If the index or a shard is missing or broken, or it is not clear which file is the model.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        folder = Path(folder)
-        index = folder / "model.safetensors.index.json"
-        if index.exists():
-            names = sorted(set(read_json(index)["weight_map"].values()))
-        else:
-            names = sorted(path.name for path in folder.glob("*.safetensors"))
-        missing = [name for name in names if not (folder / name).exists()]
-        if missing or not names:
+        files, listed = model_files(Path(folder))
+        self._shards = [TensorFile(path) for path in files]
+        by_name = {shard.path.name: shard for shard in self._shards}
+        self._where: dict[str, TensorFile] = {}
+        for shard in self._shards:
+            for name in shard:
+                if name in self._where and name not in listed:
+                    raise FileFormatError(
+                        f"{folder}: the tensor {name!r} is in {self._where[name].path.name} and in {shard.path.name}. "
+                        "Leave one of them out, or save the model again."
+                    )
+                self._where[name] = shard
+        lost = [name for name, shard in listed.items() if name not in by_name[shard]]
+        if lost:
             raise FileFormatError(
-                f"{folder} holds no complete safetensors model: {'missing ' + ', '.join(missing) if missing else 'no *.safetensors file'}. "
-                "Give a .safetensors file, or a folder with model.safetensors or all shards of its index."
+                f"{folder}: the index says that {len(lost)} tensors are in a shard that does not hold them: "
+                f"{', '.join(f'{name!r} in {listed[name]}' for name in lost[:3])}. Download or save the model again."
             )
-        self._shards = [TensorFile(folder / name) for name in names]
-        self._where = {name: shard for shard in self._shards for name in shard}
+        self._where |= {name: by_name[shard] for name, shard in listed.items()}
         self.metadata = {key: value for shard in self._shards for key, value in shard.metadata.items()}
 
     def __getitem__(self, name: str) -> Array:
         return self._where[name][name]
+
+    def lazy(self, name: str) -> Array | WidenedTensor:
+        """Return values, bfloat16 widened slice by slice."""
+        return self._where[name].lazy(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._where))
@@ -154,13 +199,15 @@ def open_tensors(path: str | Path) -> TensorSource:
     path = Path(path)
     if not path.exists():
         raise DataError(f"There is no model at {path}. Give a .safetensors file or a folder that holds one.")
+    if not path.is_dir() and not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder. Give a .safetensors file or a folder that holds one.")
     return TensorFolder(path) if path.is_dir() else TensorFile(path)
 
 
 def write_tensors(
     path: str | Path,
     layout: Mapping[str, tuple[str, tuple[int, ...]]],
-    tensors: Iterable[tuple[str, Array]],
+    tensors: Iterable[tuple[str, Array | WidenedTensor]],
     metadata: Mapping[str, str] | None = None,
     corrections: Iterable[tuple[str, Array, Array]] = (),
     final_metadata: Callable[[], Mapping[str, str]] | None = None,
@@ -181,12 +228,12 @@ def write_tensors(
     offsets: dict[str, int] = {}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
-    for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-np.dtype(_DTYPES[item[1][0]]).itemsize, item[0])):
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(_DTYPES[dtype]).itemsize
+    for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-BITS[item[1][0]], item[0])):
+        size = math.prod(shape) * BITS[dtype] // 8
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
         offsets[name] = position
         position += size
-    text = _encode_header(header)
+    text = encode_header(header)
     start = 8 + len(text)
     with atomic_path(path) as temporary, open(temporary, "r+b") as out:
         out.write(len(text).to_bytes(8, "little") + text)
@@ -196,86 +243,38 @@ def write_tensors(
             )
         written = set()
         for name, values in tensors:
-            _write_at(out, start + offsets[name], _to_stored(values, layout[name][0]))
+            _write_at(out, start + offsets[name], values, layout[name][0])
             written.add(name)
         missing = sorted(set(layout) - written)
         if missing:
             raise DataError(f"Cannot write {path}: no values came for {', '.join(missing[:5])}.")
+        out.flush()
         for name, indices, values in corrections:
             stored = _to_stored(values, layout[name][0])
-            for index, value in zip(indices.tolist(), stored):
-                _write_at(out, start + offsets[name] + index * stored.itemsize, np.asarray(value))
+            mapped = np.memmap(temporary, stored.dtype, "r+", offset=start + offsets[name], shape=(math.prod(layout[name][1]),))
+            mapped[indices] = stored
+            mapped.flush()
         if final_metadata is not None:
-            final = _encode_header({**header, "__metadata__": dict(final_metadata())})
+            final = encode_header({**header, "__metadata__": dict(final_metadata())})
             assert len(final) == len(text), "final metadata must be as long as the first"
             out.seek(8)
             out.write(final)
         out.flush()
 
 
-def widen_bfloat16(bits: Array) -> NDArray[np.float32]:
-    """Turn bfloat16 bits (uint16) into float32 values."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-def narrow_to_bfloat16(values: Array) -> NDArray[np.uint16]:
-    """Round float32 values to bfloat16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
-    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
-
-
-def _encode_header(header: Mapping[str, Any]) -> bytes:
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return text + b" " * (-len(text) % 8)
-
-
 def _to_stored(values: Array, dtype: str) -> Array:
     if dtype == "BF16":
         return narrow_to_bfloat16(values)
-    return np.ascontiguousarray(values, dtype=_DTYPES[dtype])
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes infinite; the caller looks for that
+        return np.ascontiguousarray(values, dtype="|u1" if dtype in _PACKED else _DTYPES[dtype])
 
 
-def _write_at(out: BinaryIO, position: int, values: Array) -> None:
+def _write_at(out: BinaryIO, position: int, values: Array | WidenedTensor, dtype: str) -> None:
+    """Convert and write block by block, so that no second copy of a tensor is held."""
     out.seek(position)
-    out.write(values.reshape(-1).view(np.uint8).data)
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    size = path.stat().st_size
-    remedy = "Download or save the file again; graftwork reads safetensors only and never unpickles."
-    if size == 0:
-        raise FileFormatError(f"{path} is empty (0 bytes). {remedy}")
-    with open(path, "rb") as source:
-        start = source.read(8)
-        if start[:1] == b"\x80" or start[:4] == b"PK\x03\x04":
-            kind = "a pickle" if start[:1] == b"\x80" else "a zip archive, probably a PyTorch pickle"
-            raise FileFormatError(
-                f"{path} is {kind}, whatever its name says; it was not opened. Convert it to safetensors where you trust it."
-            )
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-            raise FileFormatError(f"{path} is not a safetensors file, or it is truncated ({size} bytes). {remedy}")
-        try:
-            header = json.loads(source.read(length))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise FileFormatError(f"{path} is not a safetensors file: its header is not JSON ({error}). {remedy}") from error
-    if not isinstance(header, dict):
-        raise FileFormatError(f"{path} is not a safetensors file: its header is no JSON object. {remedy}")
-    return header, 8 + length
-
-
-def _check_entry(path: Path, name: str, entry: Any, size: int) -> None:
-    try:
-        begin, end = entry["data_offsets"]
-        expected = int(np.prod(entry["shape"], dtype=np.int64)) * np.dtype(_DTYPES[entry["dtype"]]).itemsize
-    except (TypeError, KeyError, ValueError) as error:
-        raise FileFormatError(
-            f"{path}: the header's entry for {name!r} cannot be read ({error!r}). Save the file again."
-        ) from error
-    if not 0 <= begin <= end or end - begin != expected:
-        raise FileFormatError(f"{path}: the header's entry for {name!r} contradicts itself: {entry}. Save the file again.")
-    if end > size:
-        raise FileFormatError(
-            f"{path} is truncated: {name!r} ends at byte {end}, the data has {size}. Download or save it again."
-        )
+    if isinstance(values, WidenedTensor) and dtype == "BF16":
+        out.write(np.ascontiguousarray(values.bits).reshape(-1).view(np.uint8).data)
+        return
+    flat = values.reshape(-1)
+    for begin in range(0, flat.size, BLOCK):
+        out.write(_to_stored(flat[begin : begin + BLOCK], dtype).view(np.uint8).data)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,16 +13,18 @@ from typing import Any, Literal
 import numpy as np
 
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.core.files import hash_file
+from graftwork.core.files import hash_file, remove_leftovers
 from graftwork.core.folders import check_output_file
-from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
-from graftwork.core.version import __version__
+from graftwork.core.tensor_files import FLOATS, TensorSource, open_tensors, write_tensors
 from graftwork.data.names import did_you_mean
 from graftwork.interfaces.merger import Merger
 from graftwork.methods.merging.averaging import AveragingMerger
-from graftwork.methods.merging.driver import iterate_merged, mergeable_names
+from graftwork.methods.merging.driver import check_settings, iterate_merged
+from graftwork.methods.merging.sources import largest_magnitude, num_not_finite
 from graftwork.methods.merging.task_arithmetic import TaskArithmeticMerger
+from graftwork.methods.merging.tensor_roles import assign_roles
 from graftwork.methods.merging.ties import TiesConfig, TiesMerger
+from graftwork.workflows.merge_lineage import Lineage
 
 __all__ = ["MERGE_METHODS", "MergeReport", "build_merger", "merge"]
 
@@ -43,7 +44,9 @@ class MergeReport:
     sign_conflict_share: float | None
     """Among entries that at least two models still change after trimming: the share with opposite signs (TIES only)."""
     not_finite: tuple[str, ...]
-    """Names of merged tensors that hold NaN or infinity, with the first model that brought it in."""
+    """Names of written tensors that hold NaN or infinity, with the first model that brought it in."""
+    notes: tuple[str, ...]
+    """What was left out and may surprise: tensors without a counterpart in the base, patterns that fit nothing, files swept up."""
     seconds: float
 
 
@@ -96,7 +99,7 @@ def merge(
 ) -> MergeReport:
     """Merge checkpoints that were tuned from one base.
 
-    Memory stays near that of the largest tensor; files are mapped. The result has the base's names, shapes and stored types.
+    Memory stays near that of the largest tensor in float32; files are mapped. The result has the base's names, shapes and stored types.
 
     Args:
         base: Safetensors file or model folder of the pretrained model.
@@ -112,53 +115,50 @@ def merge(
         on_progress: Called with (tensors done, tensors in all).
 
     Raises:
-        DataError: If models do not fit the base, or one was tuned from another base (its metadata says so).
+        DataError: If models do not fit the base, hold integer weights that differ, or one was tuned from another base (its metadata
+            says so).
+        FileFormatError: If a file is damaged, or it is not clear which file of a folder is the model.
         ConfigError: If an option is wrong, or ``out`` is a folder, or lies among the files of a model that is read.
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started = time.monotonic()
     merger = build_merger(method, density=density, scaling=scaling, weights=weights) if isinstance(method, str) else method
-    sources = [open_tensors(path) for path in (base, *models)]
-    out = _check_out(out, sources, (base, *models))
-    digests = _Hashes(sources) if hashes else None
-    _check_bases(sources, models)
+    paths = [Path(path) for path in (base, *models)]
+    sources = [open_tensors(path) for path in paths]
+    out = _check_out(out, sources, paths)
+    _check_bases(sources, paths)
+    check_settings(merger, len(models))
+    roles = assign_roles(sources[0], sources[1:], exclude=exclude, buffers=buffers)
+    swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
+    lineage = Lineage(paths, sources, hashes=hashes)
     layout = {name: (sources[0].dtype_name(name), sources[0].shape(name)) for name in sources[0]}
     not_finite: list[str] = []
 
     def merged() -> Iterator[tuple[str, Any]]:
-        stream = iterate_merged(sources[0], sources[1:], merger, exclude=exclude, buffers=buffers)
-        for done, (name, values) in enumerate(stream, start=1):
-            if values.dtype.kind == "f" and not np.isfinite(np.sum(values, dtype=np.float64)) and not np.isfinite(values).all():
-                culprits = [str(path) for path, source in zip((base, *models), sources) if not np.isfinite(source[name]).all()]
-                not_finite.append(f"{name} (from {culprits[0]})" if culprits else name)
+        for done, (name, values) in enumerate(iterate_merged(sources[0], sources[1:], merger, roles=roles), start=1):
+            if layout[name][0] in FLOATS:
+                found = _not_finite(name, values, layout[name][0], sources, paths)
+                not_finite.extend([found] if found else [])
             yield name, values
             if on_progress:
                 on_progress(done, len(layout))
 
-    lineage = {
-        "made_by": f"graftwork merge {__version__}",
-        "method": json.dumps({key: value for key, value in merger.settings().items() if key != "thresholds"}),
-        "base": str(Path(base).name),
-        "models": json.dumps([Path(path).name for path in models]),
-    }
+    def metadata(final: bool) -> dict[str, str]:
+        settings = {key: value for key, value in start.items() if key != "thresholds"}
+        return {"format": "pt", **lineage.metadata(settings, final=final)}
 
+    start = merger.settings()
     # the hashes are ready only after the merge, but their length is known: the header is written with zeros first
-    def metadata(digests_so_far: Mapping[str, str]) -> dict[str, str]:
-        return {"format": "pt", **lineage, "inputs_sha256": json.dumps(dict(digests_so_far))}
-
-    zeros = {path.name: "0" * 64 for source in sources for path in source.files()} if digests else {}
-    final = (lambda: metadata(digests.result())) if digests else None
-    write_tensors(out, layout, merged(), metadata(zeros), merger.corrections(), final)
+    write_tensors(out, layout, merged(), metadata(False), merger.corrections(), (lambda: metadata(True)) if hashes else None)
     kept = getattr(merger, "kept_anywhere", 0)
     return MergeReport(
         path=out,
         method=merger.settings(),
         num_models=len(models),
-        num_parameters=sum(
-            int(np.prod(layout[name][1], dtype=np.int64)) for name in mergeable_names(sources[0], exclude=exclude)
-        ),
+        num_parameters=sum(math.prod(layout[name][1]) for name in roles.merged),
         sign_conflict_share=merger.conflicts / kept if isinstance(merger, TiesMerger) and kept else None,
         not_finite=tuple(not_finite),
+        notes=(*roles.notes, *swept),
         seconds=time.monotonic() - started,
     )
 
@@ -178,33 +178,27 @@ def _check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence
     return out
 
 
-def _check_bases(sources: Sequence[TensorSource], models: Sequence[str | Path]) -> None:
+def _not_finite(name: str, values: Any, dtype: str, sources: Sequence[TensorSource], paths: Sequence[Path]) -> str:
+    """Return the tensor's name and where its NaN or infinity comes from; empty if all values fit the stored type."""
+    limit = {"F16": 65504.0, "F64": np.inf}.get(dtype, float(np.finfo(np.float32).max))
+    largest = largest_magnitude(values)
+    if largest <= limit and np.isfinite(largest):
+        return ""
+    culprits = [path for path, source in zip(paths, sources, strict=True) if name in source and num_not_finite(source.lazy(name))]
+    if culprits:
+        return f"{name} (from {culprits[0]})"
+    return f"{name} (values up to {largest:.3g} do not fit {dtype})"
+
+
+def _check_bases(sources: Sequence[TensorSource], paths: Sequence[Path]) -> None:
     """Refuse models whose metadata names another base than the one given."""
     if not any("base_fingerprint" in source.metadata for source in sources[1:]):
         return
     known = {hash_file(file) for file in sources[0].files()} | {sources[0].metadata.get("fingerprint", "")}
-    for path, source in zip(models, sources[1:]):
+    for path, source in zip(paths[1:], sources[1:], strict=True):
         wanted = source.metadata.get("base_fingerprint", "")
         if wanted and wanted not in known:
             raise DataError(
                 f"{path} was tuned from another base (fingerprint {wanted[:12]}..., not that of the base given). "
                 "Give its own base with --base, or leave the model out."
             )
-
-
-class _Hashes:
-    """SHA-256 of all input files, in a thread beside the merge (hashing releases the interpreter's lock)."""
-
-    def __init__(self, sources: Sequence[TensorSource]) -> None:
-        self._files = [file for source in sources for file in source.files()]
-        self._digests: dict[str, str] = {}
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        for file in self._files:
-            self._digests[file.name] = hash_file(file)
-
-    def result(self) -> dict[str, str]:
-        self._thread.join()
-        return {file.name: self._digests[file.name] for file in self._files}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from graftwork.core.files import (
     hash_file,
     read_json,
     read_jsonl,
+    remove_leftovers,
     write_json,
     write_text,
 )
@@ -75,3 +78,43 @@ def test_writable_folder_check_names_the_remedy(tmp_path: Path) -> None:
 def test_hash_of_a_file_is_sha256(tmp_path: Path) -> None:
     write_text(tmp_path / "x", "abc")
     assert hash_file(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, '"\\'])
+def test_json_that_python_gives_up_on_is_named_too(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"x\.json is not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+KILLED = """
+import os, sys
+from graftwork.core.files import atomic_path
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_bytes(b"x" * 1000)
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path: Path) -> None:
+    own = [".notes.graftwork-abc.tmp", ".out.abcdefgh.tmp", "out.graftwork-abcdefgh.tmp"]
+    for name in own:
+        (tmp_path / name).write_text("the user's")
+    (tmp_path / ".out.graftwork-abcdefgh.tmp").symlink_to(tmp_path / own[0])
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "out")], **pipes) as process:  # type: ignore[call-overload]
+        temporary = Path(process.stdout.readline().strip())
+        assert temporary.stat().st_size == 1000
+        assert remove_leftovers(tmp_path) == []
+        assert temporary.exists()
+        process.kill()
+    assert temporary.exists()
+    assert remove_leftovers(tmp_path) == [(temporary, 1000)]
+    assert sorted(os.listdir(tmp_path)) == sorted([*own, ".out.graftwork-abcdefgh.tmp"])
+    assert remove_leftovers(tmp_path) == []
+
+
+def test_a_file_with_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("n" * 250), "x")
+    assert (tmp_path / ("n" * 250)).read_text() == "x"

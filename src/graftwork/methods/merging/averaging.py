@@ -13,33 +13,36 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.merger import Merger
-from graftwork.methods.merging.task_arithmetic import TaskArithmeticMerger
+from graftwork.methods.merging.task_arithmetic import add_changes, check_weights
 
 __all__ = ["AveragingMerger"]
 
 
 class AveragingMerger(Merger):
-    """Mean of the experts; the base only gives shapes.
+    """Mean of the experts; the base only gives shapes. The mean of equal models is that model, bit for bit.
 
     Args:
-        weights: Weight of each model, normalised to sum 1; None weighs all equally.
+        weights: Weight of each model, at least 0, normalised to sum 1; None weighs all equally.
+
+    Raises:
+        ConfigError: If a weight is negative or not finite, or all are 0.
     """
 
     def __init__(self, *, weights: Sequence[float] | None = None) -> None:
+        check_weights(weights)
         if weights is not None and (any(weight < 0 for weight in weights) or sum(weights) <= 0):
             raise ConfigError(f"`weights` must be at least 0 and not all 0; got {tuple(weights)!r}.")
         self.weights = None if weights is None else tuple(weight / sum(weights) for weight in weights)
 
     def merge_tensor(self, name: str, base: NDArray[Any], experts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """Return the mean in float32 or wider."""
+        """Return the mean in the widest type of the experts, float32 at least."""
+        check_weights(self.weights, len(experts))
         weights = self.weights or (1.0 / len(experts),) * len(experts)
-        first = TaskArithmeticMerger(scaling=1.0, weights=weights[1:])
-        # written as first + sum_i w_i (x_i - first): exact when all models are equal, and one code path with task arithmetic
-        return (
-            np.asarray(first.merge_tensor(name, experts[0], experts[1:]))
-            if len(experts) > 1
-            else np.array(experts[0], np.float32)
-        )
+        dtype = np.result_type(np.float32, *(expert.dtype for expert in experts))
+        # written as first + sum_i w_i (x_i - first): exact when all models are equal, or only one has a weight
+        first = max(range(len(experts)), key=lambda index: weights[index])
+        others = [index for index, weight in enumerate(weights) if index != first and weight > 0.0]
+        return add_changes(experts[first], [experts[index] for index in others], [weights[index] for index in others], dtype)
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings."""

@@ -1,63 +1,38 @@
-"""Runs a merger over named tensors: checks names and shapes, leaves out heads and buffers, makes the passes the merger asks for."""
+"""Runs a merger over named tensors: the passes that it asks for, then tensor after tensor."""
 
 from __future__ import annotations
 
-import fnmatch
+import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import DataError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.interfaces.merger import Merger
+from graftwork.methods.merging.sources import are_equal, lazy, num_not_finite
+from graftwork.methods.merging.tensor_roles import Buffers, TensorRoles, assign_roles
 
-__all__ = ["check_experts", "iterate_merged", "merge_arrays", "mergeable_names"]
+__all__ = ["check_settings", "iterate_merged", "merge_arrays"]
 
 Array = NDArray[Any]
-_STATISTICS = ("running_mean", "running_var")
 
 
-def mergeable_names(base: Mapping[str, Array], *, exclude: Sequence[str] = ()) -> list[str]:
-    """Return the sorted names of floating-point parameters that are merged.
-
-    Args:
-        base: Tensors of the base.
-        exclude: Shell patterns of names to leave out (task heads, ``"head.*"``).
-    """
-
-    def is_parameter(name: str) -> bool:
-        kind = getattr(base, "is_float", None)
-        floating = kind(name) if kind else np.issubdtype(base[name].dtype, np.floating)
-        return (
-            bool(floating) and not name.endswith(_STATISTICS) and not any(fnmatch.fnmatch(name, pattern) for pattern in exclude)
-        )
-
-    return sorted(name for name in base if is_parameter(name))
-
-
-def check_experts(base: Mapping[str, Array], experts: Sequence[Mapping[str, Array]], names: Sequence[str]) -> None:
-    """Check that every expert has every merged tensor in the base's shape.
+def check_settings(merger: Merger, num_models: int) -> None:
+    """Check the settings that every merger may have: numbers are finite, and ``weights`` has one for each model.
 
     Raises:
-        DataError: Listing the first mismatches by model and tensor.
+        ConfigError: Naming the setting and its value.
     """
-    if not experts:
-        raise DataError("There are no models to merge. Give at least one with --models.")
-    problems = []
-    for number, expert in enumerate(experts, start=1):
-        for name in names:
-            if name not in expert:
-                problems.append(f"model {number} has no tensor {name!r}")
-            elif _shape(expert, name) != _shape(base, name):
-                problems.append(
-                    f"model {number}: {name!r} is {list(_shape(expert, name))}, the base has {list(_shape(base, name))}"
-                )
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise DataError(
-            f"The models do not fit their base: {shown}. Merge models tuned from one base, or leave tensors out with --exclude."
-        )
+    for key, value in merger.settings().items():
+        for number in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"`{key}` must be finite; got {value!r}.")
+    weights = merger.settings().get("weights")
+    if weights is not None and len(weights) != num_models:
+        raise ConfigError(f"`weights` has {len(weights)} numbers for {num_models} models; give one per model.")
 
 
 def iterate_merged(
@@ -66,7 +41,8 @@ def iterate_merged(
     merger: Merger,
     *,
     exclude: Sequence[str] = (),
-    buffers: Literal["base", "mean"] = "mean",
+    buffers: Buffers = "mean",
+    roles: TensorRoles | None = None,
 ) -> Iterator[tuple[str, Array]]:
     """Yield ``(name, values)`` of every tensor of the base, merged or kept.
 
@@ -75,22 +51,30 @@ def iterate_merged(
         experts: Tuned tensors.
         merger: What to merge with.
         exclude: Patterns of names that keep the base's values.
-        buffers: What becomes of running means and variances: the base's, or the experts' mean. Integer buffers are the base's.
+        buffers: What becomes of running means and variances: the base's, or the experts' mean. Counters are the base's.
+        roles: What :func:`.assign_roles` found for these models, if it was called before; then the two options above do not count.
+
+    Raises:
+        ConfigError: If a setting of the merger does not fit the models.
+        DataError: If the models do not fit their base, or hold so much NaN that the merger's statistics are undefined.
     """
-    names = mergeable_names(base, exclude=exclude)
-    check_experts(base, experts, names)
+    roles = assign_roles(base, experts, exclude=exclude, buffers=buffers) if roles is None else roles
+    check_settings(merger, len(experts))
     while merger.needs_pass():
-        for name in names:
-            merger.observe(name, base[name], [expert[name] for expert in experts])
-        merger.finish_pass()
-    chosen = set(names)
+        try:
+            for name in roles.merged:
+                merger.observe(name, lazy(base, name), [lazy(expert, name) for expert in experts])
+            merger.finish_pass()
+        except DataError as error:
+            raise DataError(f"{error}{_where_not_finite(base, experts, roles.merged)}") from error
+    merged, averaged = set(roles.merged), set(roles.averaged)
     for name in sorted(base):
-        if name in chosen:
-            yield name, merger.merge_tensor(name, base[name], [expert[name] for expert in experts])
-        elif buffers == "mean" and name.endswith(_STATISTICS) and all(name in expert for expert in experts):
-            yield name, np.asarray(np.mean([expert[name] for expert in experts], axis=0, dtype=np.float64))
+        if name in merged:
+            yield name, merger.merge_tensor(name, lazy(base, name), [lazy(expert, name) for expert in experts])
+        elif name in averaged:
+            yield name, _mean([expert[name] for expert in experts])
         else:
-            yield name, base[name]
+            yield name, lazy(base, name)
 
 
 def merge_arrays(
@@ -99,15 +83,30 @@ def merge_arrays(
     merger: Merger,
     *,
     exclude: Sequence[str] = (),
-    buffers: Literal["base", "mean"] = "mean",
+    buffers: Buffers = "mean",
 ) -> dict[str, Array]:
-    """Merge models that fit in memory; see :func:`iterate_merged`."""
-    merged = {name: np.array(values) for name, values in iterate_merged(base, experts, merger, exclude=exclude, buffers=buffers)}
+    """Merge models that fit in memory; see :func:`iterate_merged`. What is left out and may surprise is said as a warning."""
+    roles = assign_roles(base, experts, exclude=exclude, buffers=buffers)
+    for note in roles.notes:
+        warnings.warn(note, stacklevel=2)
+    merged = {name: np.array(values) for name, values in iterate_merged(base, experts, merger, roles=roles)}
     for name, indices, values in merger.corrections():
         merged[name].reshape(-1)[indices] = values
     return merged
 
 
-def _shape(source: Mapping[str, Array], name: str) -> tuple[int, ...]:
-    shape = getattr(source, "shape", None)
-    return tuple(shape(name)) if shape else tuple(source[name].shape)
+def _mean(arrays: Sequence[Array]) -> Array:
+    if all(are_equal(arrays[0], array) for array in arrays[1:]):  # a mean of equal numbers need not be that number
+        return np.array(arrays[0])
+    return np.asarray(np.mean(arrays, axis=0, dtype=np.float64))
+
+
+def _where_not_finite(base: Mapping[str, Array], experts: Sequence[Mapping[str, Array]], names: Sequence[str]) -> str:
+    """Return a sentence that names the model and tensor with the most NaN and infinity; empty if there is none."""
+    worst, place = 0, ""
+    for model, source in (("the base", base), *((f"model {number}", expert) for number, expert in enumerate(experts, start=1))):
+        for name in names:
+            values = lazy(source, name)
+            if (count := num_not_finite(values)) > worst:
+                worst, place = count, f"{name!r} of {model}, where {count:,} of {values.size:,} entries are NaN or infinite"
+    return f" Look at {place}." if place else ""

@@ -1,26 +1,35 @@
 """The exact k-th largest magnitude of a difference of two models, found by streaming over their tensors.
 
 First pass: a systematic sample (every entry as long as it fits, then every second, fourth ...). If nothing was skipped the answer is
-exact at once; otherwise the sample brackets it, and a second pass counts what lies above the bracket and collects what lies inside.
+exact at once; otherwise two values of the sample bracket it, and a second pass counts what lies above the bracket or on one of its ends
+and collects what lies strictly inside. Entries on the ends are only counted: where most changes are zero, or take a few values, nothing
+of them is kept. Where the inside does not fit (many billions of entries, or a misleading sample) it is sampled in turn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
 
 __all__ = ["KthMagnitude"]
 
 Array = NDArray[Any]
 _CHUNK = 1 << 18
 _LARGEST_SAMPLE = 1 << 19
+_LARGEST_INSIDE = 16  # times the sample: enough for the bracket of a billion entries
 _DEVIATIONS = 8.0  # half width of the bracket in standard deviations of a sample quantile
 
 
 class KthMagnitude:
-    """Search for one model; see the module's docstring.
+    """Search for one model; see the module's docstring. NaN sorts above everything, as in NumPy.
+
+    Args:
+        largest_sample: Magnitudes kept in the first pass; later passes keep up to 16 times as many.
 
     Example:
         >>> search = KthMagnitude()
@@ -37,67 +46,56 @@ class KthMagnitude:
         """The magnitude, in the precision of the tensors (float32 at least)."""
         self.is_done = False
         self._largest = largest_sample
-        self._stride = 1
-        self._sample: list[Array] = []
-        self._sampled = 0
         self._bracket: tuple[Any, Any] | None = None
-        self._above = 0
-        self._seen = 0
+        self._sample = _Sample(largest_sample)
+        self._above = self._on_high = self._on_low = self._inside = 0
 
     def observe(self, tuned: Array, base: Array) -> None:
         """See one tensor, both flat and of equal length."""
         if self.is_done:
             return
         if self._bracket is None:
-            self._take_sample(tuned, base)
+            self._sample.take(base.size, lambda window: _magnitude(tuned[window], base[window]))
             self.total += base.size
         else:
             self._collect(tuned, base)
-        self._seen += base.size
 
     def finish_pass(self, *, rank_from_top: int) -> None:
         """Settle or bracket the magnitude at a rank.
 
         Args:
             rank_from_top: 1 is the largest magnitude; at least 1, at most :attr:`total`.
+
+        Raises:
+            DataError: If the entry at this rank is NaN.
         """
         if self.is_done:
             return
-        values = np.concatenate(self._sample) if self._sample else np.zeros(0, np.float32)
+        values, is_whole = self._sample.values(), self._sample.stride == 1
         if self._bracket is None:
             if self.total == 0:
                 self.threshold, self.is_done = np.float32(0.0), True
-            elif self._stride == 1:
-                self._settle(values, rank_from_top)
             else:
-                self._set_bracket(values, rank_from_top)
-        elif self._above < rank_from_top <= self._above + values.size:
-            self._settle(values, rank_from_top - self._above)
-        else:  # the sample was misleading (periodic weights, say): widen to everything on the side that was missed
+                self._within(values, rank_from_top, self.total, is_whole)
+        else:
             low, high = self._bracket
-            self._bracket = (np.float32(0.0), low) if rank_from_top > self._above else (high, np.float32(np.inf))
-        self._sample, self._sampled, self._seen, self._above = [], 0, 0, 0
-
-    def _take_sample(self, tuned: Array, base: Array) -> None:
-        offset = -self._seen % self._stride
-        for start in range(offset, base.size, _CHUNK * self._stride):
-            window = slice(start, start + _CHUNK * self._stride, self._stride)
-            self._sample.append(_magnitude(tuned[window], base[window]))
-            self._sampled += self._sample[-1].size
-        while self._sampled > self._largest:
-            joined = np.concatenate(self._sample)[::2].copy()
-            self._sample, self._sampled = [joined], joined.size
-            self._stride *= 2
-
-    def _set_bracket(self, values: Array, rank_from_top: int) -> None:
-        share = rank_from_top / self.total
-        spread = _DEVIATIONS * np.sqrt(share * (1.0 - share) / values.size) + 1.0 / values.size
-        ordered = np.sort(values)[::-1]
-        first = int(np.floor((share - spread) * values.size))
-        last = int(np.ceil((share + spread) * values.size))
-        high = np.float32(np.inf) if first < 0 else ordered[first]
-        low = np.float32(0.0) if last >= values.size else ordered[last]
-        self._bracket = (low, high)
+            on_high, on_low = self._above + self._on_high, self._above + self._on_high + self._inside
+            if (
+                rank_from_top <= self._above
+            ):  # the sample was misleading (periodic weights, say): look at the side that was missed
+                if np.isinf(high):
+                    self._settle(np.nan)
+                self._bracket = (high, np.inf)
+            elif rank_from_top <= on_high:
+                self._settle(high)
+            elif rank_from_top <= on_low:
+                self._within(values, rank_from_top - on_high, self._inside, is_whole)
+            elif rank_from_top <= on_low + self._on_low:
+                self._settle(low)
+            else:
+                self._bracket = (0.0, low)
+        self._sample = _Sample(self._largest * _LARGEST_INSIDE)
+        self._above = self._on_high = self._on_low = self._inside = 0
 
     def _collect(self, tuned: Array, base: Array) -> None:
         assert self._bracket is not None
@@ -105,15 +103,65 @@ class KthMagnitude:
         for start in range(0, base.size, _CHUNK):
             window = slice(start, start + _CHUNK)
             magnitude = _magnitude(tuned[window], base[window])
-            above = magnitude > high
-            self._above += int(np.count_nonzero(above))
-            inside = (magnitude >= low) & ~above
-            self._sample.append(magnitude[inside])
+            below = magnitude < high
+            on_high = int(np.count_nonzero(magnitude == high))
+            self._on_high += on_high
+            self._above += magnitude.size - int(np.count_nonzero(below)) - on_high
+            if low < high:
+                self._on_low += int(np.count_nonzero(magnitude == low))
+            inside = magnitude[below & (magnitude > low)]
+            self._inside += inside.size
+            self._sample.take(inside.size, inside.__getitem__)
 
-    def _settle(self, values: Array, rank_from_top: int) -> None:
-        position = values.size - rank_from_top
-        self.threshold = np.partition(values, position)[position]
-        self.is_done = True
+    def _within(self, values: Array, rank: int, total: int, is_whole: bool) -> None:
+        """Settle the rank among the values inside the bracket, or bracket it closer where they are a sample."""
+        if is_whole:
+            self._settle(np.partition(values, values.size - rank)[values.size - rank])
+            return
+        share = rank / total
+        spread = _DEVIATIONS * np.sqrt(share * (1.0 - share) / values.size) + 1.0 / values.size
+        ordered = np.sort(values)[::-1]
+        first = int(np.floor((share - spread) * values.size))
+        last = int(np.ceil((share + spread) * values.size))
+        low, high = self._bracket or (0.0, np.inf)
+        high = high if first < 0 or np.isnan(ordered[first]) else ordered[first]
+        low = low if last >= values.size or np.isnan(ordered[last]) else ordered[last]
+        self._bracket = (low, high)
+
+    def _settle(self, value: Any) -> None:
+        if np.isnan(value):
+            raise DataError("So many changes of a model are NaN that no share of the largest ones can be kept.")
+        self.threshold, self.is_done = value, True
+
+
+class _Sample:
+    """Every ``stride``-th of the values that pass by; the stride doubles whenever there are too many."""
+
+    def __init__(self, largest: int) -> None:
+        self.stride = 1
+        self._largest = largest
+        self._seen = 0
+        self._parts: list[Array] = []
+        self._size = 0
+
+    def take(self, size: int, values: Callable[[slice], Array]) -> None:
+        """Sample the next ``size`` values, which ``values`` gives slice by slice."""
+        position = -self._seen % self.stride
+        while position < size:
+            part = values(slice(position, position + _CHUNK * self.stride, self.stride))
+            self._parts.append(part)
+            self._size += part.size
+            position += part.size * self.stride
+            while self._size > self._largest:
+                self._parts = [np.concatenate(self._parts)[::2].copy()]
+                self._size = self._parts[0].size
+                self.stride *= 2
+            position += -(self._seen + position) % self.stride
+        self._seen += size
+
+    def values(self) -> Array:
+        """Return what was kept."""
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.float32)
 
 
 def _magnitude(tuned: Array, base: Array) -> Array:

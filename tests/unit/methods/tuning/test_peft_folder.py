@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError, FileFormatError
@@ -135,3 +136,112 @@ def test_damaged_and_foreign_folders_are_refused(base: nn.Module, tmp_path: Path
         (folder / WEIGHTS_NAME).write_bytes(broken)
         with pytest.raises(FileFormatError, match=r"adapter_model\.safetensors"):
             LoRA.from_pretrained(base, folder)
+
+
+@pytest.mark.parametrize(
+    "init", ["pissa", "pissa_niter_4", "olora", "PiSSA", "corda", "loftq", "lora_ga", "mica", "something-new", 1]
+)
+def test_initialisations_that_change_the_base_are_refused_by_name(base: nn.Module, tmp_path: Path, init: object) -> None:
+    folder = saved(copy.deepcopy(base), tmp_path)
+    config = json.loads((folder / CONFIG_NAME).read_text())
+    (folder / CONFIG_NAME).write_text(json.dumps({**config, "init_lora_weights": init}))
+    with pytest.raises(ConfigError, match=r"init_lora_weights is .*changes the base weights too"):
+        LoRA.from_pretrained(base, folder)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_that_peft_started_from_the_base_is_refused(base: nn.Module, tmp_path: Path, init: str) -> None:
+    peft = pytest.importorskip("peft")
+    settings = {"r": 2, "lora_alpha": 4, "target_modules": ["fc"], "init_lora_weights": init}
+    peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(**settings)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=rf"init_lora_weights is '{init}'"):
+        LoRA.from_pretrained(base, tmp_path)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal"])
+def test_initialisations_that_leave_the_base_alone_are_read(base: nn.Module, tmp_path: Path, init: object) -> None:
+    peft = pytest.importorskip("peft")
+    settings = {"r": 2, "lora_alpha": 4, "target_modules": ["fc"], "init_lora_weights": init}
+    reference = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(**settings)).eval()
+    for name, parameter in reference.named_parameters():
+        if "lora_" in name:
+            nn.init.normal_(parameter, std=0.3)
+    reference.save_pretrained(tmp_path)
+    LoRA.from_pretrained(base, tmp_path)
+    torch.testing.assert_close(base(INPUTS), reference(INPUTS), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("lora_scaling_of_tomorrow", 3),
+        ("a_new_variant", True),
+        ("a_new_config", {"x": 1}),
+        ("use_qalora", True),
+        ("use_bdlora", {"nblocks": 2}),
+        ("kasa_config", {"beta": 1e-4}),
+        ("monteclora_config", {"samples": 2}),
+        ("velora_config", {"groups": 2}),
+        ("arrow_config", {"top_k": 2}),
+        ("alora_invocation_tokens", [1, 2]),
+        ("layer_replication", [[0, 2]]),
+        ("target_parameters", ["experts.weight"]),
+        ("ensure_weight_tying", True),
+        ("megatron_config", {"tensor_model_parallel_size": 2}),
+        ("zero", 0),
+    ],
+)
+def test_settings_that_are_not_known_are_refused_by_name(base: nn.Module, tmp_path: Path, key: str, value: object) -> None:
+    folder = saved(copy.deepcopy(base), tmp_path)
+    config = json.loads((folder / CONFIG_NAME).read_text())
+    for off in (None, False, {}, []):
+        if key not in ("megatron_config", "layer_replication", "target_parameters") or off is None:
+            (folder / CONFIG_NAME).write_text(json.dumps({**config, key: off}))
+            LoRA.from_pretrained(copy.deepcopy(base), folder)  # switched off, as newer versions of peft write it
+    (folder / CONFIG_NAME).write_text(json.dumps({**config, key: value}))
+    with pytest.raises(ConfigError, match=rf"{key} is "):
+        LoRA.from_pretrained(base, folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"r": 0}, "r is 0; it must be an integer"),
+        ({"r": "2"}, "r is '2'"),
+        ({"r": True}, "r is True"),
+        ({"r": 2.5}, "r is 2.5"),
+        ({"r": None}, "r is None"),
+        ({"r": 4}, r"'fc' has rank 2, but adapter_config\.json says r = 4"),
+        ({"r": 4, "rank_pattern": {"fc": [2]}}, "has rank 2"),
+        ({"lora_alpha": "16"}, "lora_alpha is '16'"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"lora_dropout": 1.5}, "lora_dropout is 1.5"),
+        ({"use_rslora": "yes"}, "use_rslora is 'yes'"),
+    ],
+)
+def test_wrong_values_are_named(base: nn.Module, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = saved(copy.deepcopy(base), tmp_path)
+    config = json.loads((folder / CONFIG_NAME).read_text())
+    (folder / CONFIG_NAME).write_text(json.dumps({**config, **changes}))
+    with pytest.raises((ConfigError, FileFormatError), match=message):
+        LoRA.from_pretrained(base, folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"LORA"', "[" * 99_999, '{"r": ' + "9" * 5000 + "}"])
+def test_a_configuration_that_is_no_object_is_named(base: nn.Module, tmp_path: Path, text: str) -> None:
+    folder = saved(copy.deepcopy(base), tmp_path)
+    (folder / CONFIG_NAME).write_text(text)
+    with pytest.raises(FileFormatError, match=r"adapter_config\.json"):
+        LoRA.from_pretrained(base, folder)
+
+
+def test_pairs_that_do_not_multiply_are_named(base: nn.Module, tmp_path: Path) -> None:
+    folder = saved(copy.deepcopy(base), tmp_path)
+    for up in (torch.zeros(4, 3), torch.zeros(4), torch.zeros(4, 2, dtype=torch.int8)):
+        save_file({"fc.lora_A.weight": torch.zeros(2, 5), "fc.lora_B.weight": up}, folder / WEIGHTS_NAME)
+        with pytest.raises(FileFormatError, match="no low-rank pair"):
+            LoRA.from_pretrained(base, folder)
+    pair = {"fc.lora_A.weight": torch.zeros(2, 5), "fc.lora_B.weight": torch.zeros(4, 2)}
+    save_file({**pair, "base_model.model.fc.lora_A.weight": torch.ones(2, 5)}, folder / WEIGHTS_NAME)
+    with pytest.raises(FileFormatError, match="holds A of 'fc' twice"):
+        LoRA.from_pretrained(base, folder)

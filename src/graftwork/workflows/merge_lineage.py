@@ -1,0 +1,86 @@
+"""What a merged file says about where it came from: method, settings, and every input file with its hash."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import DataError
+from graftwork.core.files import hash_file
+from graftwork.core.tensor_files import TensorSource
+from graftwork.core.version import __version__
+
+__all__ = ["Lineage", "short_names"]
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Return the last parts of each path, as many as it takes to tell different paths apart.
+
+    Example:
+        >>> short_names([Path("/a/x/model"), Path("/a/y/model")]), short_names([Path("base"), Path("b.safetensors")])
+        (['x/model', 'y/model'], ['base', 'b.safetensors'])
+    """
+    whole = [path.absolute() for path in paths]
+    for count in range(1, max(len(path.parts) for path in whole) + 1):
+        names = ["/".join(path.parts[-count:]) for path in whole]
+        if len({*names}) == len({*whole}):
+            return names
+    return [str(path) for path in whole]
+
+
+class Lineage:
+    """Collects the lineage of a merge. Hashes are computed in a thread beside it: hashing releases the interpreter's lock.
+
+    Args:
+        paths: What the user gave: the base, then the models; files or folders.
+        sources: The opened ones.
+        hashes: Whether to hash the files.
+    """
+
+    def __init__(self, paths: Sequence[Path], sources: Sequence[TensorSource], *, hashes: bool = True) -> None:
+        # resolved only where the path itself has no name: links keep the name that the user knows
+        self._names = short_names([path if path.absolute().name not in ("", "..") else path.resolve() for path in paths])
+        self._files: dict[str, Path] = {}
+        for path, name, source in zip(paths, self._names, sources, strict=True):
+            self._files |= {f"{name}/{file.name}" if path.is_dir() else name: file for file in source.files()}
+        self._digests = dict.fromkeys(self._files if hashes else (), "0" * 64)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._failure: DataError | None = None
+        if hashes:
+            self._thread.start()
+
+    def metadata(self, settings: Mapping[str, Any], *, final: bool) -> dict[str, str]:
+        """Return the lineage as texts for a safetensors header.
+
+        Args:
+            settings: The merger's.
+            final: Whether to wait for the hashes; before that they are zeros of the same length.
+
+        Raises:
+            DataError: If an input could not be read for its hash.
+        """
+        if final:
+            self._thread.join()
+            if self._failure is not None:
+                raise self._failure
+        digests = self._digests if final else dict.fromkeys(self._digests, "0" * 64)
+        return {
+            "made_by": f"graftwork merge {__version__}",
+            "method": json.dumps(dict(settings)),
+            "base": self._names[0],
+            "models": json.dumps(self._names[1:]),
+            "inputs_sha256": json.dumps(digests),
+        }
+
+    def _run(self) -> None:
+        for name, file in self._files.items():
+            try:
+                self._digests[name] = hash_file(file)
+            except OSError as error:
+                self._failure = DataError(
+                    f"{file} could not be read for its hash: {error.strerror or error}. Run the merge again."
+                )
+                return
