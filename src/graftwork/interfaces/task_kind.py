@@ -75,6 +75,12 @@ class TaskKind(ABC):
     one_value_suffices: ClassVar[bool] = False
     """Whether a column of equal cells can be learned from."""
 
+    answer_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """JSON schemas of what :meth:`answers` returns besides ``value``, ``probability``, ``probabilities``, ``values``, ``map``, ``maps`` and
+    ``classes``."""
+    compares_rows: ClassVar[bool] = False
+    """Whether its loss compares rows of a batch with each other, so that it is no mean over rows."""
+
     # --- layout ---
 
     def num_outputs(self, spec: TaskSpec) -> int:
@@ -172,6 +178,11 @@ class TaskKind(ABC):
     def label_columns(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return the target as columns of simple labels; empty if it is none, and trees cannot learn it."""
         return []
+
+    def row_groups(self, spec: TaskSpec, target: Array) -> Array | None:
+        """Return which rows belong together, int64 ``[N]``, -1 for rows that stand alone: splits keep them on one side unless the user
+        names a group. None if rows are independent."""
+        return None
 
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return what splits deal out evenly."""

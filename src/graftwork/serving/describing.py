@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.serving.asking import least_shown
 from graftwork.serving.engine import Engine
 
@@ -119,7 +120,7 @@ def answer_schema(engine: Engine) -> Schema:
     number, name = {"type": ["number", "null"]}, {"type": "string"}
     numbers = {"type": "object", "additionalProperties": number}
     pixels = {"type": "array", "items": {"type": "array", "items": number}}
-    prediction = {
+    prediction: Schema = {
         "type": "object",
         "properties": {
             "value": {"type": ["string", "number", "array", "null"], "description": "Class, number, or labels from 0.5 on."},
@@ -132,7 +133,14 @@ def answer_schema(engine: Engine) -> Schema:
         },
         "additionalProperties": False,
     }
-    row = {"type": "object", "properties": dict.fromkeys(engine.tasks, prediction), "additionalProperties": False}
+    row = {
+        "type": "object",
+        "properties": {
+            name: {**prediction, "properties": {**prediction["properties"], **task_kind(spec).answer_fields}}
+            for name, spec in engine.specs.items()
+        },
+        "additionalProperties": False,
+    }
     cost = {"flops": number, "full_flops": number, "saved": number}
     times = {"total": {"type": "number"}, "queue": {"type": "number"}, "model": {"type": "number"}}
     widths = {"encoder": {"type": "number"}, "decoders": {"type": "object", "additionalProperties": {"type": "number"}}}

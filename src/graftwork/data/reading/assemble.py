@@ -23,6 +23,7 @@ from graftwork.data.names import check_names
 from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
+from graftwork.data.reading.row_groups import task_groups
 from graftwork.data.splits import split_rows
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
@@ -82,7 +83,7 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         check_names([raw_suite.group], frame.columns, what="--group", where="the table")
     tasks = infer_tasks(frame, raw_suite.requests, raw_suite.task_kinds)
     targets = {task.spec.name: task.target for task in tasks}
-    groups, notes = _groups(frame, raw_suite.group)
+    groups, notes = task_groups(tasks) if raw_suite.group is None else _groups(frame, raw_suite.group)
     used = {column for task in tasks for column in task.spec.columns} | {raw_suite.group, *raw_suite.histories}
     candidates = [name for name in (frame.columns if raw_suite.features is None else raw_suite.features) if name not in used]
     notes = [*(_reason(task) for task in tasks), *raw_suite.notes, *notes, *label_notes(tasks, len(frame))]
@@ -157,10 +158,8 @@ def _reason(task: InferredTask) -> str:
     return f"Target {spec.name!r} is read as {spec.kind}{task_kind(spec).size_words(spec)}: {task.reason}."
 
 
-def _groups(frame: pd.DataFrame, group: str | None) -> tuple[NDArray[np.int64] | None, list[str]]:
+def _groups(frame: pd.DataFrame, group: str) -> tuple[NDArray[np.int64], list[str]]:
     """Return group numbers; rows without a group are groups of their own."""
-    if group is None:
-        return None, []
     codes, levels = text_codes(frame[group])
     missing = int((codes < 0).sum())
     groups = codes.copy()

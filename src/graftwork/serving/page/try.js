@@ -186,6 +186,7 @@ function card(task, prediction) {
     const rows = Object.entries(prediction.values).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, tidy(value))));
     return make("article", {}, head, make("dl", { className: "values" }, ...rows));
   }
+  if (prediction.vector) return make("article", {}, head, make("p", { className: "value" }, `${prediction.vector.slice(0, 4).map(tidy).join(", ")} … (${prediction.vector.length} values)`));
   const value = Array.isArray(prediction.value) ? prediction.value.join(", ") || "none" : typeof prediction.value === "number" ? tidy(prediction.value) : prediction.value ?? "none";
   const chosen = [].concat(prediction.value);
   return make("article", {}, head, make("p", { className: "value" }, String(value)), prediction.probabilities ? bars(prediction.probabilities, chosen) : null);
