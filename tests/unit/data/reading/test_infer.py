@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.data.encoders.columns import as_text
+from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_task, infer_tasks, parse_kind, parse_targets
 from graftwork.data.reading.scales import looks_like_scale_name, positive_word, word_order
 
@@ -92,7 +92,7 @@ def test_several_columns() -> None:
         infer_task(frame, TargetRequest("q", ("r", "w")))
     with pytest.raises(DataError, match="columns may hold 0 and 1 only"):
         infer_task(frame, TargetRequest("q", ("r", "g"), "multilabel"))
-    with pytest.raises(DataError, match="multilabel or regression; got 'ordinal'"):
+    with pytest.raises(DataError, match="multilabel, ranking, regression or survival; got 'ordinal'"):
         infer_task(frame, TargetRequest("q", ("r", "g"), "ordinal"))
 
 

@@ -147,7 +147,7 @@ datasets:
         "line 3, temperature: is used only with mixing: temperature",
         "line 4, image_size: must be a whole number from 8 to 1024; got 'big'.",
         "line 7, datasets[0].source: 'webb.csv' does not exist beside suite.yaml. Did you mean 'web.csv'?",
-        "line 8, datasets[0].targets.stars.kind: must be one of binary, multiclass, multilabel, ordinal, regression; got 'ordnal'. Did you mean 'ordinal'?",
+        "line 8, datasets[0].targets.stars.kind: must be one of binary, embedding, multiclass, multilabel, ordinal, ranking, regression, sequence, survival; got 'ordnal'. Did you mean 'ordinal'?",
         "line 9, datasets[1].name: two data sets are called 'web'",
         "line 11, datasets[1].group: the data set has no column 'usr'. Did you mean 'user'? Its columns are user, age",
         "line 12, datasets[1].targts: unknown key 'targts'. Did you mean 'targets'?",
