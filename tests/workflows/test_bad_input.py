@@ -144,16 +144,22 @@ def digest(folder: Path) -> dict[str, str]:
 def test_bad_input(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     case.make(tmp_path)
-    out = tmp_path / "earlier"
-    (out / "model").mkdir(parents=True)
-    (out / "result.json").write_text('{"format": "graftwork-fit-1"}')
-    (out / "model" / "model.safetensors").write_bytes(b"weights")
-    before = digest(out)
-    with pytest.raises(GraftworkError, match="(?s)" + ".*".join(case.says)):
-        graftwork.fit(case.source, out=out, workers=0, steps=8, seeds=1, **case.options)
-    assert before.items() <= digest(out).items(), "what was written before is whole"
+    earlier, empty = tmp_path / "earlier", tmp_path / "empty"
+    (earlier / "model").mkdir(parents=True)
+    (earlier / "result.json").write_text('{"format": "graftwork-fit-1"}')
+    (earlier / "model" / "model.safetensors").write_bytes(b"weights")
+    empty.mkdir()
+    before = digest(tmp_path)
+    fixed = {"workers": 0, "steps": 8, "seeds": 1, **case.options}
+    for out in (empty, tmp_path / "new"):
+        with pytest.raises(GraftworkError, match="(?s)" + ".*".join(case.says)):
+            graftwork.fit(case.source, out=out, **fixed)
+    with pytest.raises(GraftworkError, match="earlier is not empty and is not a run of graftwork"):
+        graftwork.fit(case.source, out=earlier, **fixed)
+    assert digest(tmp_path) == before, "what was there before is whole, and nothing was added"
+    assert list(empty.iterdir()) == []
+    assert not (tmp_path / "new").exists()
     assert not (tmp_path / "unpickled").exists(), "nothing of the file was run"
-    assert not (out / "suite").exists(), "no half-made suite is left"
 
 
 def test_the_same_data_without_faults_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, StorageError
+from graftwork.core.files import atomic_path
 from graftwork.core.folders import FolderKind, check_folder, check_output_file, claim_folder, is_own, remove_own
 
 KIND = FolderKind(marker="run.json", format="toy-1", noun="a toy run", lock=".lock")
@@ -75,7 +76,11 @@ def test_earlier_markers_are_known_by_all_their_keys(tmp_path: Path) -> None:
 
 
 def test_what_a_kill_left_before_the_marker_counts_as_nothing(tmp_path: Path) -> None:
-    for name in (".lock", ".write-test-abc", ".run.json.abc.tmp"):
+    with atomic_path(tmp_path / "run.json") as half_written:
+        names = (".lock", ".write-test-abc", half_written.name)
+        half_written.touch()
+    (tmp_path / "run.json").unlink()
+    for name in names:
         (tmp_path / name).touch()
     claim = claim_folder(tmp_path, KIND)
     claim.release()
