@@ -42,7 +42,7 @@ class ServeLimits:
     max_pixels: int = 64_000_000
     """Pixels of all pictures of one request together, before they are resized; 413 beyond."""
     max_picture_pixels: int = 25_000_000
-    """Pixels of one picture, three times as many for a JPEG that is not progressive; 413 beyond. A decoded pixel takes up to 4 bytes."""
+    """Pixels of one picture, three times as many for a JPEG that is not progressive, half as many for WebP; 413 beyond."""
     max_queue: int = 1_024
     """Requests that are in work at once; 503 beyond."""
     max_lanes: int = 32

@@ -49,7 +49,7 @@ class _Ranges:
 
 
 def value_kind(mode: str) -> str:
-    """Return ``integer`` or ``float`` for a mode of Pillow with one deep value a pixel, and an empty text for 8 bits and fewer."""
+    """Return ``integer`` or ``float`` for a mode of Pillow with one deep value a pixel, an empty text for 8 bits and fewer."""
     return "float" if mode == "F" else "integer" if mode.startswith("I") else ""
 
 
@@ -155,8 +155,8 @@ def _measure(paths: Sequence[Path]) -> tuple[_Ranges, list[str]]:
 def _scale_note(kind: str, count: int, total: int, scale: tuple[float, float], ranges: _Ranges, holes: Sequence[str]) -> str:
     low, high = scale
     note = (
-        f"{count} of {total} pictures hold {_NAMES[kind]}, from {ranges.low:g} to {ranges.high:g} in the training rows: {low:g} becomes 0 and "
-        f"{high:g} becomes 255, in all of them and in later pictures alike."
+        f"{count} of {total} pictures hold {_NAMES[kind]}, from {ranges.low:g} to {ranges.high:g} in the training rows: "
+        f"{low:g} becomes 0 and {high:g} becomes 255, in all of them and in later pictures alike."
     )
     if np.median(ranges.spans) < _FLAT * (high - low):
         note += (

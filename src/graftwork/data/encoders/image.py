@@ -20,7 +20,7 @@ __all__ = ["ImageEncoder"]
 
 
 class ImageEncoder(Encoder):
-    """Pictures become ``image`` uint8 ``[N, S, S, 3]``: upright by their EXIF tag, transparency over a background, made square, resized.
+    """Pictures become ``image`` uint8 ``[N, S, S, 3]``: upright by EXIF, transparency over a background, made square, resized.
 
     Of pictures with several frames the first is taken. Values of more than 8 bits become 0 to 255 by one scale for all pictures.
 
@@ -28,9 +28,9 @@ class ImageEncoder(Encoder):
         size: Side ``S`` in pixels, from 8 to 1024.
         fit: ``pad`` keeps the whole picture with background at the sides, ``crop`` cuts the centre square, ``stretch`` distorts.
         background: RGB behind transparent pixels and at padded sides, 0 to 255 each.
-        scales: ``{"integer": (low, high), "float": (low, high)}``, the values that become 0 and 255 in pictures with more than 8 bits a
-            value, as :func:`~graftwork.data.encoders.deep_pixels.survey_pictures` finds them. Without one, integers are 16-bit, and
-            floating-point values are refused.
+        scales: ``{"integer": (low, high), "float": (low, high)}``, the values that become 0 and 255 in pictures with more than 8
+            bits a value, as :func:`~graftwork.data.encoders.deep_pixels.survey_pictures` finds them. Without one, integers are
+            16-bit, and floating-point values are refused.
 
     Raises:
         DataError: If a setting is out of range.
@@ -71,7 +71,11 @@ class ImageEncoder(Encoder):
         return {"image": pictures}
 
     def transform_batches(self, batches: Iterable[Sequence[str | Path | bytes]]) -> Iterator[dict[str, NDArray[Any]]]:
-        """Encode batch after batch. After a picture that cannot be decoded, the rest is only checked, so that one error names all."""
+        """Encode batch after batch; from a picture that cannot be decoded on, only check, so that one error names all of them.
+
+        Raises:
+            DataError: At the end, as :meth:`transform` does.
+        """
         problems: list[PictureError] = []
         count = 0
         for batch in batches:

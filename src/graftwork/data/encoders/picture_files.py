@@ -34,7 +34,7 @@ PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 MAX_PIXELS = 50_000_000
 """Most pixels of one picture; a decoded pixel takes up to 4 bytes."""
 _SHARES = {"JPEG": 3.0, "MPO": 3.0, "WEBP": 0.5}
-"""Share of the limit by format: a JPEG is shrunk while it is decoded (if it is not progressive), WebP's decoder keeps three copies."""
+"""Share of the limit by format: a JPEG that is not progressive is shrunk while it is decoded, WebP's decoder keeps copies."""
 _UNREAD_ENDINGS = (
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".j2k", ".svg", ".eps", ".psd", ".tga", ".ico"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".exr", ".hdr", ".dcm"),
@@ -59,8 +59,8 @@ class PictureError(DataError):
 def list_images(folder: str | Path) -> list[Path]:
     """Return all picture files below ``folder``, sorted by path.
 
-    Hidden files and folders are left out. Links to files inside the folder are followed; a link to nowhere is listed, so that reading
-    it names it.
+    Hidden files and folders are left out. Links to files inside the folder are followed; a link to nowhere is listed, so that
+    reading it names it.
 
     Raises:
         DataError: If there are none, or some are links that lead out of the folder.
@@ -70,8 +70,9 @@ def list_images(folder: str | Path) -> list[Path]:
     found = [path for path in _walk(folder, outside) if path.suffix.lower() in IMAGE_ENDINGS]
     if outside:
         raise DataError(
-            f"{folder}: {len(outside)} links lead out of the folder: {short_list(sorted(outside), 5)}. Only files inside the folder are read. "
-            "Copy what they point to into it (cp -rL makes such a copy of a whole folder), or remove the links."
+            f"{folder}: {len(outside)} links lead out of the folder: {short_list(sorted(outside), 5)}. "
+            "Only files inside the folder are read. Copy what they point to into it (cp -rL copies a whole folder so), "
+            "or remove the links."
         )
     if not found:
         raise DataError(
@@ -121,8 +122,8 @@ def open_picture(item: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Iter
 
     Args:
         item: Path or content of a file.
-        max_pixels: Most pixels of the picture; three times as many for a baseline JPEG, which can be shrunk while it is decoded, and
-            half as many for WebP, whose decoder needs more memory.
+        max_pixels: Most pixels of the picture; three times as many for a baseline JPEG, which can be shrunk while it is decoded,
+            and half as many for WebP, whose decoder needs more memory.
 
     Yields:
         Pillow's picture, of one of :data:`PICTURE_FORMATS`. Whatever a decoder raises inside the ``with`` block becomes a

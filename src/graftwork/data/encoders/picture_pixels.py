@@ -102,8 +102,8 @@ def _resized(
 ) -> Any:
     """Return the pixels in ``box`` as an RGB picture of ``size``.
 
-    The same values as converting all to RGB and ``resize(size, BILINEAR, reducing_gap=3)``, but strip by strip: no second picture of full
-    size is made.
+    The same values as converting all to RGB and ``resize(size, BILINEAR, reducing_gap=3)``, but strip by strip: no second picture
+    of full size is made.
     """
     images = require("PIL.Image", extra="vision", purpose="Reading pictures")
     left, top, right, bottom = box

@@ -88,12 +88,13 @@ def label_pictures(folder: Path, labels: str | Path | pd.DataFrame | None, image
 
     Args:
         folder: Folder of the pictures.
-        labels: Table with one row per picture; None takes a file of the usual names inside the folder, or the names of sub-folders.
+        labels: Table with one row per picture; None takes a file of the usual names inside the folder, or the names of
+            sub-folders.
         image_column: Column that names the pictures; None chooses.
 
     Raises:
-        DataError: If there are no pictures or no labels, if it is not certain which picture a row means, or if many of the files named
-            are missing.
+        DataError: If there are no pictures or no labels, if it is not certain which picture a row means, or if many of the files
+            named are missing.
     """
     pandas = require("pandas", extra="data", purpose="Reading labels")
     images = list_images(folder)
@@ -145,8 +146,8 @@ def _gap_notes(column: PictureColumn, pictures: NDArray[np.int64], names: Pictur
     absent = [column.cells[code] for code in column.codes[(pictures < 0) & (column.codes >= 0)].tolist()]
     if len(absent) > max(1.0, _TOLERATED * len(column.codes)):
         raise DataError(
-            f"{where}: {len(absent)} of {len(column.codes)} files named in column {column.name!r} are not in {folder}: {short_list(absent, 5)}."
-            f"{did_you_mean(absent[0], names.relative)} Add the pictures, or remove these rows."
+            f"{where}: {len(absent)} of {len(column.codes)} files named in column {column.name!r} are not in {folder}: "
+            f"{short_list(absent, 5)}.{did_you_mean(absent[0], names.relative)} Add the pictures, or remove these rows."
         )
     notes = []
     if absent:
@@ -173,7 +174,7 @@ def _labels_from_folders(folder: Path, images: Sequence[Path]) -> pd.DataFrame:
     parents = [image.parent.relative_to(folder).as_posix() for image in images]
     if len(set(parents)) < 2 or "." in parents:
         raise DataError(
-            f"{folder} holds {len(images)} pictures but no labels. Give a table with one row per picture (--labels labels.csv), or put the pictures of "
-            "each class into a sub-folder named after it."
+            f"{folder} holds {len(images)} pictures but no labels. Give a table with one row per picture (--labels "
+            "labels.csv), or put the pictures of each class into a sub-folder named after it."
         )
     return pandas.DataFrame({"file": [image.relative_to(folder).as_posix() for image in images], "category": parents})

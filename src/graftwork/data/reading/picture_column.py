@@ -70,8 +70,8 @@ class PictureColumn:
 def choose_picture_column(table: pd.DataFrame, names: PictureNames, where: str, asked: str | None = None) -> PictureColumn:
     """Return the column whose cells name the pictures.
 
-    Columns with file endings win over columns that match names without ending (row numbers do so by chance). Among equals the one wins
-    that names clearly more pictures; columns that name the same pictures are no rivals.
+    Columns with file endings win over columns that match names without ending (row numbers do so by chance). Among equals the one
+    wins that names clearly more pictures; columns that name the same pictures are no rivals.
 
     Args:
         table: The labels.
@@ -80,7 +80,8 @@ def choose_picture_column(table: pd.DataFrame, names: PictureNames, where: str, 
         asked: The column that the user named; None chooses.
 
     Raises:
-        DataError: If no column names pictures, if several columns do so equally well and differ, or if cells can mean several pictures.
+        DataError: If no column names pictures, if several columns do so equally well and differ, or if cells can mean several
+            pictures.
     """
     if asked is not None:
         check_names([asked], map(str, table.columns), what="--image-column", where=where)
@@ -88,7 +89,8 @@ def choose_picture_column(table: pd.DataFrame, names: PictureNames, where: str, 
         if best.count(with_ending=False) == 0:
             raise DataError(
                 f"{where}: column {asked!r} names none of the pictures. Its cells are {_examples(best.cells)}, the pictures are "
-                f"{_examples(names.relative)}. Name another column with --image-column (image_column=... in Python), or mend its cells."
+                f"{_examples(names.relative)}. Name another column with --image-column (image_column=... in Python), or mend "
+                "its cells."
             )
         return _clear(best, names, where)
     columns = [_matched(table, name, names, whole=False) for name in map(str, table.columns)]
@@ -105,9 +107,9 @@ def choose_picture_column(table: pd.DataFrame, names: PictureNames, where: str, 
     if not files and strangers:
         best = max(matching, key=lambda column: column.count(with_ending=False))
         raise DataError(
-            f"{where}: column {strangers[0].name!r} holds names of picture files ({_examples(strangers[0].cells)}), none of which is in the "
-            f"folder; column {best.name!r} matches {best.count(with_ending=False)} of {len(names.relative)} pictures, perhaps by chance "
-            f"({_examples(best.cells)}). {_choice(best.name)}"
+            f"{where}: column {strangers[0].name!r} holds names of picture files ({_examples(strangers[0].cells)}), none "
+            f"of which is in the folder; column {best.name!r} matches {best.count(with_ending=False)} of {len(names.relative)} "
+            f"pictures, perhaps by chance ({_examples(best.cells)}). {_choice(best.name)}"
         )
     return _clear(_winner(files or matching, names, where, with_ending=bool(files)), names, where)
 
@@ -125,9 +127,9 @@ def _winner(columns: list[PictureColumn], names: PictureNames, where: str, *, wi
         elif number >= _RIVAL * most:
             row = int(apart[0])
             raise DataError(
-                f"{where}: columns {best.name!r} and {rival.name!r} both name pictures ({most} and {number} of {len(names.relative)}), but not "
-                f"the same ones: row {row + 1} is {names.relative[pictures[row]]} by {best.name!r} and {names.relative[others[row]]} by "
-                f"{rival.name!r}. {_choice(best.name)}"
+                f"{where}: columns {best.name!r} and {rival.name!r} both name pictures ({most} and {number} of "
+                f"{len(names.relative)}), but not the same ones: row {row + 1} is {names.relative[pictures[row]]} by "
+                f"{best.name!r} and {names.relative[others[row]]} by {rival.name!r}. {_choice(best.name)}"
             )
     return PictureColumn(best.name, best.codes, best.cells, best.matches, tuple(same))
 
@@ -141,8 +143,8 @@ def _clear(column: PictureColumn, names: PictureNames, where: str) -> PictureCol
         ]
         remedy = "the path below the folder" if column.matches.only(with_ending=True).unclear else "names with their ending"
         raise DataError(
-            f"{where}: {len(texts)} cells of column {column.name!r} can mean several pictures: {short_list(texts, 3)}. Write {remedy}, or "
-            "remove the pictures that are not meant."
+            f"{where}: {len(texts)} cells of column {column.name!r} can mean several pictures: {short_list(texts, 3)}. "
+            f"Write {remedy}, or remove the pictures that are not meant."
         )
     pictures = column.pictures
     named, counts = np.unique(pictures[pictures >= 0], return_counts=True)

@@ -128,8 +128,8 @@ class PictureNames:
     def match(self, texts: Iterable[str]) -> NameMatches:
         """Return which picture each of some different cells means.
 
-        The surest form decides for each cell. Where some cells name this folder before the picture (``train/1.png``), cells that name
-        another one there (``test/1.png``) mean none.
+        The surest form decides for each cell. Where some cells name this folder before the picture (``train/1.png``), cells that
+        name another one there (``test/1.png``) mean none.
         """
         matches = NameMatches()
         before: dict[str, str] = {}
