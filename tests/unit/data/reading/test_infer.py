@@ -92,7 +92,7 @@ def test_several_columns() -> None:
         infer_task(frame, TargetRequest("q", ("r", "w")))
     with pytest.raises(DataError, match="columns may hold 0 and 1 only"):
         infer_task(frame, TargetRequest("q", ("r", "g"), "multilabel"))
-    with pytest.raises(DataError, match="multilabel, ranking, regression or survival; got 'ordinal'"):
+    with pytest.raises(DataError, match="it can be multilabel, ranking, regression or survival; got 'ordinal'"):
         infer_task(frame, TargetRequest("q", ("r", "g"), "ordinal"))
 
 
