@@ -7,19 +7,37 @@ from typing import Any
 
 import torch
 
+from graftwork.core.batch import Batch
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.binding import Binding, SuiteFacts
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.mlp import TableBackbone
 
-__all__ = ["TASKS", "binding"]
+__all__ = ["TASKS", "binding", "example_batch"]
 
 TASKS = (
     TaskSpec(name="sign", kind="binary", size=1),
     TaskSpec(name="level", kind="multiclass", size=3),
     TaskSpec(name="amount", kind="regression", size=2, center=(0.0, 1.0), scale=(1.0, 2.0)),
 )
+
+
+def example_batch(rows: int = 8) -> Batch:
+    """Return a batch of a table: half of the rows labelled and of the first domain, half unlabelled and of the second."""
+    random = torch.Generator().manual_seed(1)
+    known, number = torch.arange(rows) < rows // 2, torch.arange(rows)
+    targets = {
+        "sign": torch.where(known, number % 2, -1),
+        "level": torch.where(known, number % 3, -1),
+        "amount": torch.randn(rows, 2, generator=random).masked_fill(~known.unsqueeze(1), torch.nan),
+    }
+    inputs = {
+        "numeric": torch.randn(rows, 4, generator=random),
+        "categorical": torch.zeros(rows, 0, dtype=torch.int64),
+        "image": torch.randint(0, 256, (rows, 16, 16, 3), generator=random, dtype=torch.uint8),
+    }
+    return Batch(inputs, targets, dict.fromkeys(targets, known), number, (~known).long())
 
 
 def binding(
@@ -43,4 +61,4 @@ def binding(
     if model is None:
         torch.manual_seed(0)
         model = SharedTrunk(tasks, lambda: TableBackbone(4, width=8, num_blocks=1), input_sizes={})
-    return Binding(model.to(device), tuple(tasks), SuiteFacts(**known), torch.device(device), seed)
+    return Binding(model.to(device), tuple(tasks), SuiteFacts(**known), example_batch().to(device), torch.device(device), seed)

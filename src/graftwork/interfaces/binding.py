@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from graftwork.core.batch import Batch
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.shared_model import SharedModel
 
@@ -43,6 +44,8 @@ class Binding:
     tasks: Sequence[TaskSpec]
     """The tasks, in the order of the losses."""
     facts: SuiteFacts
+    example: Batch
+    """The batch of the first step, for shapes (:func:`graftwork.nn.representation.representation_of` gives that of the features)."""
     device: torch.device
     """Where batches and losses live."""
     seed: int

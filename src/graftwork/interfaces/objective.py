@@ -5,8 +5,8 @@ How the hardest systems fit:
 - Rep-MTL differentiates the task losses with respect to the representation and then differentiates that: losses and representation are
   handed over as parts of one graph, and the loop calls the objective before anything frees it.
 - Domain-adversarial training needs target rows without labels: the plan's training settings ask for them (``quotas``), and they come in the batch with
-  ``role`` :data:`~graftwork.core.batch.UNLABELLED` and their ``domain``. The discriminator is :attr:`Objective.module`, made in ``bind``, where the width of
-  the representation can be found by a forward pass; how far training has come is ``step`` over the horizon of the bound facts.
+  ``role`` :data:`~graftwork.core.batch.UNLABELLED` and their ``domain``. The discriminator is :attr:`Objective.module`, made in ``bind``, where ``example`` is
+  a batch to find the width of the representation with; how far training has come is ``step`` over the horizon of the bound facts.
 - Feature distillation needs a frozen teacher on the same inputs: it is a plain attribute (a constructor argument), its forward pass runs inside
   ``loss`` without a gradient, and projections belong to :attr:`Objective.module`.
 """

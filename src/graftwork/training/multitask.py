@@ -85,7 +85,7 @@ class MultiTaskStep(TrainStep[Batch]):
         """Take the device, and bind balancer, objectives and transforms."""
         self._device = device
         self._epoch_sum, self._epoch_count = self._epoch_sum.to(device), self._epoch_count.to(device)
-        facts = suite_facts(self.stream, self.config.max_steps)
+        facts, example = suite_facts(self.stream, self.config.max_steps), self.stream.batch(0)
         parts: dict[str, Balancer | Objective | GradientTransform] = {"balancer": self.balancer}
         parts |= {f"objective/{index}": objective for index, objective in enumerate(self.objectives)}
         parts |= {f"transform/{index}": transform for index, transform in enumerate(self.transforms)}
@@ -94,7 +94,7 @@ class MultiTaskStep(TrainStep[Batch]):
             # Modules made in `bind` draw their first weights from the global generator: seeded for them, and as before for everybody else.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
-                part.bind(Binding(self.model, self.tasks, facts, device, seed))
+                part.bind(Binding(self.model, self.tasks, facts, example, device, seed))
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the objectives' modules."""

@@ -26,6 +26,7 @@ from graftwork.interfaces.transform import GradientContext, GradientTransform
 from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.optimization.sam import SAM
 from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer
+from graftwork.nn.representation import representation_of
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.multitask import suite_facts
 from graftwork.training.trainer import TrainConfig, Trainer
@@ -76,8 +77,13 @@ class DomainLoss(Objective):
         if not sum(binding.facts.unlabelled):
             raise ConfigError("DomainLoss needs unlabelled rows; ask for them with `quotas`.")
         self.bound.append(binding)
+        features = representation_of(binding.model, binding.example)
+        assert features is not None
         self.module = nn.Sequential(
-            nn.Linear(16, self.width), nn.ReLU(), nn.Dropout(0.1), nn.Linear(self.width, len(binding.facts.domains))
+            nn.Linear(features.shape[1], self.width),
+            nn.ReLU(),
+            nn.Dropout(0.1),
+            nn.Linear(self.width, len(binding.facts.domains)),
         )
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
