@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from bindings import binding
 from torch import Tensor
 from two_pass_models import RepeatableModel
 
@@ -85,7 +86,7 @@ def test_gradients_are_finite_and_weights_come_back_bit_for_bit(build: Callable[
 
 def test_saved_state_continues_with_the_same_bits_under_noise(build: Callable[[], Balancer]) -> None:
     balancer, model, noise = build(), RepeatableModel(3), GradientNoise(eta=0.1)
-    noise.start(5)
+    noise.bind(binding(5))
     trace(balancer, model, 3, noise)
     state, noise_state = balancer.state_dict(), noise.state_dict()
     weights = {name: value.clone() for name, value in model.state_dict().items()}

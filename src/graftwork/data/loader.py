@@ -1,29 +1,27 @@
 """Batches as a pure function of seed and step: a run resumes from its step number alone.
 
-Every row of a data set is dealt once before any is dealt again. With several data sets (:attr:`Suite.domain`) a mixing policy sets how
-often each is met: ``proportional`` to its rows, ``uniform``, or a temperature ``T`` with shares ``n^(1/T)`` (as in mT5,
-Xue et al. 2021, https://arxiv.org/abs/2010.11934): 1 is proportional, large is uniform. ``balanced`` is uniform within every batch, and
-``round-robin`` takes each batch from one data set, all in turn.
+A step is made of labelled rows, in the order of one :class:`~graftwork.data.dealing.Dealer`. Quotas make it of several parts, each with a dealer of
+its own: labelled and unlabelled rows, of all data sets together or of single ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graftwork.core.batch import Batch
+from graftwork.core.batch import LABELLED, SEVERAL_TASKS, UNLABELLED, Batch
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.data.mixing import mixing_probabilities, parse_mixing
+from graftwork.data.dealing import Dealer, Mixing
+from graftwork.data.names import did_you_mean
+from graftwork.data.quotas import Quota, parse_quotas
 from graftwork.data.suite import Suite, labelled_rows
 
 __all__ = ["BatchStream", "Mixing", "RowSource", "inputs_to_torch", "iter_rows"]
-
-Mixing = Literal["proportional", "uniform", "balanced", "round-robin"] | float
 
 
 class BatchStream:
@@ -31,15 +29,17 @@ class BatchStream:
 
     Args:
         suite: The data.
-        rows: Rows to draw from; those without any label of any task are left out.
-        batch_size: Rows a batch; at most the number of rows is used.
+        rows: Rows to draw from; those without any label of any task are left out, unless quotas ask for them.
+        batch_size: Rows a batch; at most the number of rows is used. With quotas, their sum counts in its place.
         seed: Seed of the order.
-        mixing: How often each data set is met (see the module).
+        mixing: How often each data set is met (see :mod:`graftwork.data.dealing`).
+        quotas: What a step is made of, as :func:`~graftwork.data.quotas.parse_quotas` reads it; empty takes labelled rows only. A batch holds its
+            quotas one after the other.
         device: Where the tensors go.
 
     Raises:
-        DataError: If no row has a label.
-        ConfigError: If ``batch_size`` or ``mixing`` is out of range.
+        DataError: If no row has a label, or there are no rows for a quota.
+        ConfigError: If ``batch_size``, ``mixing`` or ``quotas`` cannot be used, or a quota names an unknown domain.
     """
 
     def __init__(
@@ -50,35 +50,66 @@ class BatchStream:
         seed: int,
         *,
         mixing: Mixing = "proportional",
+        quotas: Sequence[Quota | Mapping[str, Any]] = (),
         device: torch.device | str = "cpu",
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1; got {batch_size!r}.")
         rows = np.asarray(rows, dtype=np.int64)
         self._source = RowSource(suite, device)
-        kept = rows[self._source.known[:, rows].any(axis=0)]
-        if len(kept) == 0:
+        has_label = self._source.role[rows] == LABELLED
+        if not has_label.any():
             raise DataError(
                 f"Suite {suite.name!r}: none of the {len(rows)} training rows has a label of any task ({', '.join(suite.task_names)}). "
                 "Check the names of the target columns and how missing labels are written."
             )
-        self.rows: NDArray[np.int64] = kept
-        self.batch_size = min(batch_size, len(kept))
-        self.steps_per_epoch = -(-len(kept) // self.batch_size)
-        self.complete = bool(self._source.known[:, kept].all())
-        """Whether every row has a label of every task."""
-        self.fully_labelled = frozenset(name for name in suite.task_names if _has_all_labels(suite.targets[name], kept))
-        """Tasks of which no entry of any row is missing: their losses need no mask."""
-        self._seed = seed
-        self._mixing = parse_mixing(mixing)
-        domain = self._source.domain[kept]
-        pools = [kept[domain == index] for index in np.unique(domain)]
-        self._pools: list[NDArray[np.int64]] = pools
-        self._quota = _whole_shares(
-            self.steps_per_epoch * self.batch_size, mixing_probabilities([len(pool) for pool in pools], mixing)
+        self.quotas = parse_quotas(quotas)
+        if self.quotas:
+            # Each part has a seed of its own, so that two data sets of equal length are not shuffled alike.
+            parts = [np.random.SeedSequence([seed, number]).generate_state(2) for number in range(len(self.quotas))]
+            self._dealers = [
+                self._dealer(rows, quota, int(part[0]) << 32 | int(part[1]), mixing)
+                for quota, part in zip(self.quotas, parts, strict=True)
+            ]
+        else:
+            kept = rows[has_label]
+            self._dealers = [Dealer(kept, self._source.domain[kept], batch_size, seed, mixing)]
+        self._find_pools()
+
+    def _dealer(self, rows: NDArray[np.int64], quota: Quota, seed: int, mixing: Mixing) -> Dealer:
+        pool = rows[self._source.role[rows] == (LABELLED if quota.role == "labelled" else UNLABELLED)]
+        if quota.domain:
+            names = self._source.domain_names
+            if quota.domain not in names:
+                raise ConfigError(
+                    f"A quota asks for {quota}, but the domains are {', '.join(names)}.{did_you_mean(quota.domain, names)}"
+                )
+            pool = pool[self._source.domain[pool] == names.index(quota.domain)]
+        if len(pool) == 0:
+            raise DataError(
+                f"A quota asks for {quota} a step, but none of the {len(rows)} training rows of suite {self._source.suite.name!r} is one. "
+                "Add such rows, or choose a plan that needs none."
+            )
+        return Dealer(pool, self._source.domain[pool], quota.rows, seed, mixing)
+
+    def _find_pools(self) -> None:
+        suite, source = self._source.suite, self._source
+        everything = np.concatenate([dealer.rows for dealer in self._dealers])
+        is_labelled = source.role[everything] == LABELLED
+        labelled = [dealer for dealer in self._dealers if source.role[dealer.rows[0]] == LABELLED]
+        self.rows: NDArray[np.int64] = everything[is_labelled]
+        """Labelled rows that are drawn from, int64 ``[N]``."""
+        self.unlabelled: NDArray[np.int64] = everything[~is_labelled]
+        """Unlabelled rows that are drawn from, int64 ``[U]``; none without quotas for them."""
+        self.batch_size = sum(dealer.size for dealer in self._dealers)
+        self.steps_per_epoch = max(dealer.steps_per_epoch for dealer in labelled)
+        """Steps in which every labelled row was drawn once (as often as ``mixing`` says, with several data sets)."""
+        self.complete = bool(source.known[:, self.rows].all())
+        """Whether every labelled row has a label of every task."""
+        self.fully_labelled = frozenset(
+            name for name in suite.task_names if not len(self.unlabelled) and _has_all_labels(suite.targets[name], self.rows)
         )
-        self._epoch = -1
-        self._order: NDArray[np.int64] = kept[:0]
+        """Tasks of which no entry of any row is missing: their losses need no mask."""
 
     @property
     def source(self) -> RowSource:
@@ -87,35 +118,13 @@ class BatchStream:
 
     def rows_of(self, step: int) -> NDArray[np.int64]:
         """Return the suite's row numbers that make up the batch of ``step``, int64 ``[B]``."""
-        if self._mixing == "round-robin":
-            turn, index = divmod(step, len(self._pools))
-            size = min(self.batch_size, len(self._pools[index]))
-            return self._dealt(index, turn * size, (turn + 1) * size)
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order, self._epoch = self._deal(epoch), epoch
-        return self._order[index * self.batch_size : (index + 1) * self.batch_size]
+        if len(self._dealers) == 1:
+            return self._dealers[0].rows_of(step)
+        return np.concatenate([dealer.rows_of(step) for dealer in self._dealers])
 
     def batch(self, step: int) -> Batch:
         """Return the batch of ``step``; it depends on nothing that was drawn before."""
         return self._source.batch(self.rows_of(step))
-
-    def _deal(self, epoch: int) -> NDArray[np.int64]:
-        parts = [self._dealt(index, epoch * quota, (epoch + 1) * quota) for index, quota in enumerate(self._quota)]
-        if len(parts) == 1:
-            return parts[0]
-        if self._mixing == "balanced":  # each data set at even distances, so that any run of rows holds its share of all
-            places = np.concatenate([(np.arange(len(part)) + 0.5) / max(len(part), 1) for part in parts])
-            return np.concatenate(parts)[np.argsort(places, kind="stable")]
-        return np.random.default_rng([self._seed, len(parts), epoch]).permutation(np.concatenate(parts))
-
-    def _dealt(self, index: int, first: int, last: int) -> NDArray[np.int64]:
-        """Return draws ``first`` to ``last`` of one data set, which is shuffled anew whenever all its rows were dealt."""
-        pool = self._pools[index]
-        rounds = range(first // len(pool), -(-last // len(pool)))
-        dealt = [pool[np.random.default_rng([self._seed, index, number]).permutation(len(pool))] for number in rounds]
-        offset = first - rounds.start * len(pool)
-        return np.concatenate(dealt)[offset : offset + last - first] if dealt else pool[:0]
 
 
 class RowSource:
@@ -125,8 +134,17 @@ class RowSource:
         self.suite, self.device = suite, torch.device(device)
         self.known = np.stack([labelled_rows(suite.targets[name]) for name in suite.task_names])
         self.domain = np.zeros(len(suite), dtype=np.int64) if suite.domain is None else np.asarray(suite.domain, dtype=np.int64)
+        number = max(len(suite.domains), int(self.domain.max(initial=0)) + 1)
+        self.domain_names = tuple(suite.domains[index] if index < len(suite.domains) else str(index) for index in range(number))
+        """Names of the domains, in index order; their numbers where the suite names none."""
+        count = self.known.sum(axis=0)
+        self.role: NDArray[np.int64] = np.where(count > 0, LABELLED, UNLABELLED)
+        """Role of each row, int64 ``[N]`` (see :class:`~graftwork.core.batch.Batch`)."""
+        self.task_ids: NDArray[np.int64] = np.where(count == 1, self.known.argmax(axis=0), SEVERAL_TASKS)
+        """Task of each row, int64 ``[N]``, likewise."""
         self._names = suite.task_names
         self._known = torch.from_numpy(self.known)
+        self._kinds = torch.from_numpy(np.stack([self.role, self.task_ids]))
         self._domain = torch.from_numpy(self.domain) if suite.domain is not None else None
         whole = [name for name in self._names if suite.targets[name].ndim == 1]
         column = [name for name in self._names if suite.targets[name].ndim == 2 and suite.targets[name].shape[1] == 1]
@@ -150,9 +168,9 @@ class RowSource:
             targets[name] = torch.from_numpy(np.asarray(self.suite.targets[name][rows]))
         mask = dict(zip(self._names, self._known.index_select(1, index).unbind(0), strict=True))
         domain = torch.zeros_like(index) if self._domain is None else self._domain.index_select(0, index)
-        batch = Batch(
-            inputs_to_torch(self.suite.inputs, rows), {name: targets[name] for name in self._names}, mask, index, domain
-        )
+        role, task_ids = self._kinds.index_select(1, index).unbind(0)
+        inputs = inputs_to_torch(self.suite.inputs, rows)
+        batch = Batch(inputs, {name: targets[name] for name in self._names}, mask, index, domain, role, task_ids)
         return batch if self.device.type == "cpu" else batch.to(self.device)
 
 
@@ -172,16 +190,3 @@ def iter_rows(suite: Suite, rows: NDArray[np.int64], batch_size: int, *, device:
 def _has_all_labels(target: NDArray[Any], rows: NDArray[np.int64]) -> bool:
     chosen = target[rows]
     return bool((chosen >= 0).all() if np.issubdtype(chosen.dtype, np.integer) else ~np.isnan(chosen).any())
-
-
-def _whole_shares(total: int, shares: NDArray[np.float64]) -> list[int]:
-    """Split ``total`` by largest remainders; every data set with a share is met at least once where ``total`` allows."""
-    exact = shares * total
-    counts = np.floor(exact).astype(np.int64)
-    for index in np.argsort(counts - exact, kind="stable")[: total - int(counts.sum())]:
-        counts[index] += 1
-    for index in np.flatnonzero((counts == 0) & (shares > 0)):
-        if counts.max() > 1:
-            counts[counts.argmax()] -= 1
-            counts[index] += 1
-    return [int(count) for count in counts]

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor, nn
 
 from graftwork.core.records import TaskSpec
+from graftwork.interfaces.binding import Binding
 
 __all__ = ["BackwardContext", "Balancer", "ForwardPass", "Recompute", "WeightBalancer"]
 
@@ -94,6 +95,13 @@ class Balancer(ABC):
     parallel: bool = False
     """Whether it works where each of several processes sees its share of the batch. The loop averages ``.grad`` over the processes afterwards."""
 
+    def bind(self, binding: Binding) -> None:
+        """Take model, tasks, facts about the data, device and seed; called once, before the first step. A balancer around another one passes it on.
+
+        Raises:
+            ConfigError: If the balancer cannot work with them.
+        """
+
     @property
     def needs_recompute(self) -> bool:
         """Whether :meth:`backward` calls ``context.recompute``; the loop then remembers the random state before each forward pass."""
@@ -112,11 +120,11 @@ class Balancer(ABC):
         """
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return learned parameters of the balancer itself (uncertainty weights, say); the loop optimises them along."""
+        """Return learned parameters of the balancer itself (uncertainty weights, say), on the bound device; the loop optimises them along."""
         return []
 
     def end_epoch(self, mean_losses: Tensor) -> None:
-        """Be told the mean training loss per task of the past epoch, shape ``[T]``; methods with memory over epochs override it."""
+        """Called after each epoch with its mean training loss per task, shape ``[T]``; methods with memory over epochs override it."""
 
     def reset(self) -> None:
         """Return to the state before the first step."""

@@ -8,8 +8,8 @@ How the hardest systems fit:
   its balance losses leave through ``pop_auxiliary_loss``. TaskExpert's memory lives within one ``decode`` call, never in a buffer.
 - ESMM's second output is a product of two heads: ``decode`` computes both towers whenever the product is asked, which is allowed: what
   is not *needed* is not computed. R-MTGB is no ``nn.Module`` at all: it enters the race as a ``Learner``, one floor up.
-- Modular vision models train on batches of several data sets, each task on the rows that have its labels: ``begin_batch`` shows the
-  whole training batch before it is encoded. What is asked without it is computed for every row.
+- Modular vision models train on batches of several data sets, each task on the rows that have its labels: ``encode_batch`` gets the whole training
+  batch. What is asked with ``encode`` is computed for every row.
 """
 
 from __future__ import annotations
@@ -39,12 +39,17 @@ class SharedModel(nn.Module, ABC):
     task_names: tuple[str, ...]
     """Set by the constructor."""
 
-    def begin_batch(self, batch: Batch) -> None:
-        """Be shown a training batch before its inputs are encoded; models that run each task on its own rows override this."""
-
     @abstractmethod
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
         """Return the shared representation; ``tasks`` lets models that share nothing compute only what is asked."""
+
+    def encode_batch(self, batch: Batch, tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
+        """Return the representation of a training batch; models that use labels, domains or roles of the rows override it.
+
+        The training loop encodes by this method, everything else by :meth:`encode`. ``decode`` of the result must give outputs for all rows of the batch;
+        those that a task's loss does not count may be anything finite.
+        """
+        return self.encode(batch.inputs, tasks)
 
     @abstractmethod
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:

@@ -5,8 +5,8 @@ tasks' losses and works after every balancer; several run in the order of the pl
 
 How the hardest systems fit:
 
-- Annealed gradient noise needs random numbers and a counter of its own that survive a restart: the loop hands out a seed from the run's root
-  seed (``start``), and ``state_dict`` keeps generator and counter. Noise must not be clipped away: ``after_clipping`` is a property of the
+- Annealed gradient noise needs random numbers and a counter of its own that survive a restart: ``bind`` brings a seed from the run's root
+  seed, and ``state_dict`` keeps generator and counter. Noise must not be clipped away: ``after_clipping`` is a property of the
   transform, so the order is decided where the method is written, not in the loop.
 - Noise on the trunk but not on heads, or the other way round: :class:`GradientContext` says which parameters are shared and whose the others are.
 - Masked or sparse tuning multiplies gradients by a mask that is chosen after some steps; slow-gradient filters keep a moving average per
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from graftwork.interfaces.binding import Binding
 
 __all__ = ["GradientContext", "GradientTransform"]
 
@@ -55,8 +57,12 @@ class GradientTransform(ABC):
             context: The parameters.
         """
 
-    def start(self, seed: int) -> None:
-        """Be given the seed of the transform's own random numbers, in ``[0, 2**63)``; called once, before the first step."""
+    def bind(self, binding: Binding) -> None:
+        """Take model, tasks, facts about the data, device and the seed of the transform's own random numbers; called once, before the first step.
+
+        Raises:
+            ConfigError: If the transform cannot work with them.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and JSON values that :meth:`load_state_dict` restores, for checkpoints."""

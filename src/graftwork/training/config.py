@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from graftwork.core.errors import ConfigError
+from graftwork.data.quotas import parse_quotas
 
 __all__ = ["Augmentation", "Autocast", "LoopConfig", "OptimizerName", "ScheduleName", "TrainConfig"]
 
@@ -51,11 +52,12 @@ class LoopConfig:
     """Decay of the averaged weights that evaluation uses, below 1; 0 evaluates the plain weights."""
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} must be {wanted}; got {getattr(self, name)!r}." for name, wanted, holds in self._demands() if not holds
-        ]
+        problems = self._problems()
         if problems:
             raise ConfigError("The training settings cannot be used.", problems)
+
+    def _problems(self) -> list[str]:
+        return [f"{name} must be {wanted}; got {getattr(self, name)!r}." for name, wanted, holds in self._demands() if not holds]
 
     def _demands(self) -> list[Demand]:
         """Return for each setting what it must be and whether it is."""
@@ -103,7 +105,10 @@ class TrainConfig(LoopConfig):
     """
 
     batch_size: int = 64
-    """Rows a step."""
+    """Rows a step; with ``quotas``, their sum counts in its place."""
+    quotas: Sequence[Mapping[str, Any]] = ()
+    """What a step is made of: ``[{"role": "labelled", "rows": 64}, {"role": "unlabelled", "rows": 64, "domain": "night"}]``; ``domain`` is the name of
+    one data set, without it all count. Empty takes ``batch_size`` labelled rows. Rows without labels reach objectives, no task's loss."""
     mixing: str | float = "proportional"
     """How often each data set is met: ``proportional``, ``uniform``, ``balanced``, ``round-robin`` or a temperature of at least 1."""
     augment: Augmentation = "none"
@@ -116,6 +121,14 @@ class TrainConfig(LoopConfig):
     """Precision of forward passes; losses, gradients and weights stay in float32."""
     evaluations: int = 8
     """At most so many validations over the horizon; fewer if they would cost too much. 0 keeps the last weights."""
+
+    def _problems(self) -> list[str]:
+        problems = LoopConfig._problems(self)
+        try:
+            parse_quotas(self.quotas)
+        except ConfigError as error:
+            problems += error.problems or [str(error)]
+        return problems
 
     def _demands(self) -> list[Demand]:
         # Named, not `super()`: slots make a new class, and the bare form would look for the old one.

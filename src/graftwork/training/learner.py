@@ -87,6 +87,7 @@ class NeuralLearner(Learner):
             self.config.batch_size,
             seeds.integer("batches"),
             mixing=self.config.mixing,  # type: ignore[arg-type]
+            quotas=self.config.quotas,
         )
         self._best = BestWeights(self.model)
         self.trainer = Trainer(

@@ -7,10 +7,13 @@ balancer then sees each part with its share of the batch's losses.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graftwork.core.batch import Batch
@@ -18,6 +21,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.interfaces.balancer import BackwardContext, Balancer, ForwardPass, Recompute, WeightBalancer
+from graftwork.interfaces.binding import Binding, SuiteFacts
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.train_step import TrainStep
@@ -28,7 +32,7 @@ from graftwork.training.parallel import DataParallel
 from graftwork.training.parts import check_shares, loss_shares, split_batch
 from graftwork.training.replay import get_random_state, replaying, tracking_layers
 
-__all__ = ["MultiTaskStep"]
+__all__ = ["MultiTaskStep", "suite_facts"]
 
 
 class MultiTaskStep(TrainStep[Batch]):
@@ -78,14 +82,27 @@ class MultiTaskStep(TrainStep[Batch]):
         self._epoch_count = torch.zeros(len(self.tasks))
 
     def prepare(self, seeds: Seeds, device: torch.device) -> None:
-        """Take the device, and hand each transform its seed."""
+        """Take the device, and bind balancer, objectives and transforms."""
         self._device = device
         self._epoch_sum, self._epoch_count = self._epoch_sum.to(device), self._epoch_count.to(device)
-        for index, transform in enumerate(self.transforms):
-            transform.start(seeds.integer(f"transform/{index}"))
+        facts, example = suite_facts(self.stream, self.config.max_steps), self.stream.batch(0)
+        parts: dict[str, Balancer | Objective | GradientTransform] = {"balancer": self.balancer}
+        parts |= {f"objective/{index}": objective for index, objective in enumerate(self.objectives)}
+        parts |= {f"transform/{index}": transform for index, transform in enumerate(self.transforms)}
+        for name, part in parts.items():
+            seed = seeds.integer(name)
+            # Modules made in `bind` draw their first weights from the global generator: seeded for them, and as before for everybody else.
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                part.bind(Binding(self.model, self.tasks, facts, example, device, seed))
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the objectives' modules."""
+        found = {f"objective/{index}": objective.module for index, objective in enumerate(self.objectives)}
+        return {name: module for name, module in found.items() if module is not None}
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return what the balancer and the objectives learn themselves."""
+        """Return what the balancer and the objectives learn themselves, outside of modules."""
         return [
             *self.balancer.parameters(),
             *(parameter for objective in self.objectives for parameter in objective.parameters()),
@@ -114,7 +131,7 @@ class MultiTaskStep(TrainStep[Batch]):
         self._present = None
         if self.config.accumulate == 1 and self.processes is None:
             return self._backward_part(batch, step)
-        parts = split_batch(batch, self.config.accumulate)
+        parts = split_batch(batch, self.config.accumulate, interleaved=len(self.stream.quotas) > 1)
         shares, self._present = loss_shares(parts, self.tasks, self.processes)
         losses = torch.zeros(len(self.tasks), device=self._device)
         for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
@@ -123,10 +140,9 @@ class MultiTaskStep(TrainStep[Batch]):
 
     def _backward_part(self, batch: Batch, step: int, share: Tensor | None = None, part: int = 0, parts: int = 1) -> Tensor:
         """Add the gradients of one part of the batch; ``share [T]`` is the part's share in the losses."""
-        self.model.begin_batch(batch)
         # The random state has to be remembered before the first pass, so it is asked for here and not when the balancer wants the second one.
         recompute = self._make_recompute(batch) if self.balancer.needs_recompute else None
-        outputs, losses, representation = self._forward(batch, batch.inputs)
+        outputs, losses, representation = self._forward(batch)
         if share is not None and self._present is not None:
             # A loss of exactly 0 tells balancers that a task has no labels in the batch. A task without labels in this part but with some in
             # another one must not look so: it gets the smallest number above 0, which no gradient notices.
@@ -168,10 +184,10 @@ class MultiTaskStep(TrainStep[Batch]):
         self.balancer.backward(losses, context)
         return losses.detach()
 
-    def _forward(self, batch: Batch, inputs: Mapping[str, Tensor]) -> ForwardPass:
+    def _forward(self, batch: Batch) -> ForwardPass:
         half = self.config.autocast != "none"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
-            representation = self.model.encode(inputs)
+            representation = self.model.encode_batch(batch)
             outputs = self.model.decode(representation)
         if half:
             outputs = {name: output.float() for name, output in outputs.items()}
@@ -183,7 +199,7 @@ class MultiTaskStep(TrainStep[Batch]):
 
         def recompute(inputs: Mapping[str, Tensor] | None = None) -> ForwardPass:
             with replaying(self._device, states, self._tracking):
-                again = self._forward(batch, batch.inputs if inputs is None else inputs)
+                again = self._forward(batch if inputs is None else dataclasses.replace(batch, inputs=inputs))
             self.model.pop_auxiliary_loss()  # counted in the first pass
             return again
 
@@ -245,3 +261,13 @@ class MultiTaskStep(TrainStep[Batch]):
             transform.load_state_dict(values)
         self._epoch_sum.copy_(state["epoch_sum"])
         self._epoch_count.copy_(state["epoch_count"])
+
+
+def suite_facts(stream: BatchStream, horizon: int) -> SuiteFacts:
+    """Return what the parts of a plan may know of the rows that a stream draws from."""
+    domain, names = stream.source.domain, stream.source.domain_names
+
+    def count(rows: NDArray[np.int64]) -> tuple[int, ...]:
+        return tuple(int(number) for number in np.bincount(domain[rows], minlength=len(names)))
+
+    return SuiteFacts(names, count(stream.rows), count(stream.unlabelled), stream.batch_size, stream.steps_per_epoch, horizon)

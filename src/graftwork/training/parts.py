@@ -22,22 +22,21 @@ from graftwork.training.parallel import DataParallel
 __all__ = ["check_shares", "loss_shares", "split_batch"]
 
 
-def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """Return ``parts`` batches of nearly equal size (fewer, if there are fewer rows), in order."""
+def split_batch(batch: Batch, parts: int, *, interleaved: bool = False) -> list[Batch]:
+    """Return ``parts`` batches of nearly equal size (fewer, if there are fewer rows).
+
+    Args:
+        batch: What to split.
+        parts: Number of parts.
+        interleaved: Take every ``parts``-th row in place of a run of rows, so that each part holds its share of every quota.
+    """
     if parts == 1:
         return [batch]
+    if interleaved:
+        number = torch.arange(len(batch), device=batch.rows.device)
+        return [batch.take(number[first::parts]) for first in range(min(parts, len(batch)))]
     bounds = [round(len(batch) * index / parts) for index in range(parts + 1)]
-    return [
-        Batch(
-            {name: tensor[first:last] for name, tensor in batch.inputs.items()},
-            {name: tensor[first:last] for name, tensor in batch.targets.items()},
-            {name: tensor[first:last] for name, tensor in batch.mask.items()},
-            batch.rows[first:last],
-            batch.domain[first:last],
-        )
-        for first, last in itertools.pairwise(bounds)
-        if last > first
-    ]
+    return [batch.take(slice(first, last)) for first, last in itertools.pairwise(bounds) if last > first]
 
 
 def loss_shares(parts: Sequence[Batch], tasks: Sequence[TaskSpec], processes: DataParallel | None) -> tuple[list[Tensor], Tensor]:

@@ -282,7 +282,9 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
         notes += _rare_notes(task.spec, task.target)
     unlabelled = num_rows - int(any_label.sum())
     if unlabelled:
-        notes.append(f"{unlabelled} rows have no label of any target; they are kept as unlabelled training rows.")
+        notes.append(
+            f"{unlabelled} rows have no label of any target; plans that learn from unlabelled rows use them for training, others do not."
+        )
     return notes
 
 

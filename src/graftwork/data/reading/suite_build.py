@@ -221,7 +221,7 @@ def _as_modality(text: str) -> Modality:
 
 def _size_notes(file: SuiteFile, frames: list[pd.DataFrame]) -> list[str]:
     sizes = [
-        f"{entry.name} ({len(frame)} rows: {short_list(target.name for target in entry.targets)})"
+        f"{entry.name} ({len(frame)} rows: {short_list(target.name for target in entry.targets) or 'no targets'})"
         for entry, frame in zip(file.datasets, frames, strict=True)
     ]
     policy = file.mixing if isinstance(file.mixing, str) else f"temperature {file.mixing:g}"

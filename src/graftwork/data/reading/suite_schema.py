@@ -209,6 +209,8 @@ def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
                 _check_dataset(check, entry, ("datasets", index))
             _check_names(check, datasets)
             _check_shared_targets(check, datasets)
+            if datasets and all(isinstance(entry, Mapping) and entry.get("targets") == {} for entry in datasets):
+                check.add(("datasets", 0, "targets"), "must name at least one target in one of the data sets; got nothing.")
     return sorted(check.problems, key=lambda problem: problem.line)
 
 
@@ -238,8 +240,6 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
     elif "targets" in entry:
         for name in check.texts(targets, (*place, "targets")) if not isinstance(targets, Mapping) else []:
             _check_target(check, name, None, columns, (*place, "targets"))
-        if isinstance(targets, Mapping):
-            check.add((*place, "targets"), "must name at least one target; got nothing.")
 
 
 def _check_kind(check: _Checker, value: Any, place: tuple[Any, ...]) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from graftwork.core.errors import ConfigError
 from graftwork.interfaces.balancer import WeightBalancer
+from graftwork.interfaces.binding import Binding
 
 __all__ = ["EqualWeights"]
 
@@ -30,6 +32,18 @@ class EqualWeights(WeightBalancer):
             raise ValueError(f"`weights` must be at least 0; got {list(weights)}.")
         self._fixed = None if weights is None else tuple(weights)
         self._weights: Tensor | None = None
+
+    def bind(self, binding: Binding) -> None:
+        """Check the number of weights.
+
+        Raises:
+            ConfigError: If it is not that of the tasks.
+        """
+        if self._fixed is not None and len(self._fixed) != len(binding.tasks):
+            raise ConfigError(
+                f"`weights` has {len(self._fixed)} entries for {len(binding.tasks)} tasks ({', '.join(task.name for task in binding.tasks)}); "
+                "give one weight per task."
+            )
 
     def scalarize(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weighted sum and the weights ``[T]``."""

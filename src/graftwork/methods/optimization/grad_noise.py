@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.interfaces.binding import Binding
 from graftwork.interfaces.transform import GradientContext, GradientTransform
 
 __all__ = ["GradientNoise"]
@@ -56,9 +57,9 @@ class GradientNoise(GradientTransform):
         self._generator: torch.Generator | None = None
         self._state: Tensor | None = None
 
-    def start(self, seed: int) -> None:
-        """Set the seed of the noise and count from 0."""
-        self._seed, self._count, self._generator, self._state = seed, 0, None, None
+    def bind(self, binding: Binding) -> None:
+        """Take the seed of the noise and count from 0."""
+        self._seed, self._count, self._generator, self._state = binding.seed, 0, None, None
 
     @property
     def sigma(self) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.balancer import BackwardContext, Balancer, Recompute, WeightBalancer
+from graftwork.interfaces.binding import Binding
 from graftwork.math.perturbation import shifted
 from graftwork.methods.optimization.equal_weights import EqualWeights
 
@@ -54,6 +55,10 @@ class AscentBalancer(Balancer):
         if not isinstance(built, Balancer):
             raise ConfigError(f"`balancer` must be a Balancer or name one as a component; got {balancer!r}.")
         self.inner: Balancer = built
+
+    def bind(self, binding: Binding) -> None:
+        """Bind the inner balancer."""
+        self.inner.bind(binding)
 
     @property
     def needs_recompute(self) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.balancer import WeightBalancer
+from graftwork.interfaces.binding import Binding
 
 __all__ = ["UncertaintyWeighting"]
 
@@ -52,14 +53,25 @@ class UncertaintyWeighting(WeightBalancer):
         self.log_variance = nn.Parameter(torch.full((max_tasks,), self._initial))
         """:math:`s` of each task, ``[max_tasks]``."""
 
-    def scalarize(self, losses: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum of the weighted losses and the log-variances' terms, and the weights ``[T]``."""
-        num_tasks = len(losses)
+    def bind(self, binding: Binding) -> None:
+        """Move the log-variances to the losses' device.
+
+        Raises:
+            ConfigError: If ``forms`` or ``max_tasks`` do not fit the tasks.
+        """
+        self._check(len(binding.tasks))
+        self.log_variance.data = self.log_variance.data.to(binding.device)
+
+    def _check(self, num_tasks: int) -> None:
         if self._factors is not None and len(self._factors) != num_tasks:
             raise ConfigError(f"`forms` has {len(self._factors)} entries for {num_tasks} tasks; give one per task.")
         if num_tasks > len(self.log_variance):
             raise ConfigError(f"`max_tasks` is {len(self.log_variance)}, but there are {num_tasks} tasks; raise it.")
-        log_variance = self.log_variance[:num_tasks]
+
+    def scalarize(self, losses: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum of the weighted losses and the log-variances' terms, and the weights ``[T]``."""
+        self._check(len(losses))
+        log_variance = self.log_variance[: len(losses)]
         weights = torch.exp(-log_variance)
         if self._factors is not None:
             weights = weights * self._factors.to(weights)

@@ -151,8 +151,8 @@ class ModMoE(SharedModel):
         self.embeddings = nn.ParameterList(nn.Parameter(0.02 * torch.randn(model_width)) for _ in tasks)
         self._size, self._head_hidden = output_size(input_sizes), head_hidden
         self.heads = nn.ModuleList(self._head(task) for task in tasks)
-        self._batch: Batch | None = None
         self._rows: dict[str, Tensor] = {}
+        self._num_rows = 0
 
     def _head(self, task: TaskSpec) -> nn.Module:
         return build_head(self.backbone.feature_shape, task, hidden=self._head_hidden, size=self._size)
@@ -161,17 +161,26 @@ class ModMoE(SharedModel):
         """Return attention and feed-forward mixtures in order of depth."""
         return list(routed_layers(self.backbone).values())
 
-    def begin_batch(self, batch: Batch) -> None:
-        """Remember which rows have labels of which task: in training each task runs on its own rows only."""
-        self._batch = batch
-
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> tuple[Tensor, ...]:
-        """Return one representation per asked task, of all rows; for the inputs of a training batch, of the task's labelled rows."""
+        """Return one representation per asked task, of all rows."""
+        return self._encode(inputs, tasks, {}, 0)
+
+    def encode_batch(self, batch: Batch, tasks: Sequence[str] | None = None) -> tuple[Tensor, ...]:
+        """Return one representation per asked task: of the task's labelled rows in training, of all rows otherwise."""
+        asked = self.task_names if tasks is None else tasks
+        masks = {name: batch.mask[name] for name in asked if name in batch.mask} if self.training else {}
+        rows = {name: mask.nonzero().squeeze(1) for name, mask in masks.items() if not bool(mask.all())}
+        return self._encode(batch.inputs, tasks, rows, len(batch))
+
+    def _encode(
+        self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None, rows: dict[str, Tensor], num_rows: int
+    ) -> tuple[Tensor, ...]:
+        """Run each task on its ``rows`` of the ``num_rows`` rows, or on all where none are given."""
         layers = self.routed_layers()
         for layer in layers:
             layer.journal.pop()
         asked = self.task_names if tasks is None else tuple(tasks)
-        self._rows = self._own_rows(asked) if self._batch is not None and self._batch.inputs is inputs else {}
+        self._rows, self._num_rows = rows, num_rows
         tokens = self.backbone.embed(inputs)
         found = []
         for name in asked:
@@ -184,21 +193,13 @@ class ModMoE(SharedModel):
             found.append(self.backbone.finish(state))
         return tuple(found)
 
-    def _own_rows(self, asked: Sequence[str]) -> dict[str, Tensor]:
-        assert self._batch is not None
-        if not self.training:
-            return {}
-        masks = {name: self._batch.mask[name] for name in asked if name in self._batch.mask}
-        return {name: mask.nonzero().squeeze(1) for name, mask in masks.items() if not bool(mask.all())}
-
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the outputs of the asked heads for all rows; zero for rows of a training batch that have no label of the task."""
         outputs = {}
         for name, features in zip(self.task_names if tasks is None else tasks, representation, strict=True):
             output = self.heads[self.task_names.index(name)](features)
             if name in self._rows:
-                assert self._batch is not None
-                output = output.new_zeros(len(self._batch), *output.shape[1:]).index_copy(0, self._rows[name], output)
+                output = output.new_zeros(self._num_rows, *output.shape[1:]).index_copy(0, self._rows[name], output)
             outputs[name] = output
         return outputs
 
@@ -228,7 +229,7 @@ class ModMoE(SharedModel):
             task: Name of the task.
             keep: ``{layer: experts}`` with the names of :func:`graftwork.nn.moe.routed_layers` of this model; layers not named keep all.
         """
-        self._batch, self._rows = None, {}
+        self._rows = {}
         index, model = self.task_names.index(task), copy.deepcopy(self)
         for name, layer in routed_layers(model).items():
             layer.router.keep_task(index)

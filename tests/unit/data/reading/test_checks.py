@@ -143,4 +143,6 @@ def test_labels() -> None:
     assert "Target 'a': 1 of 6 labels are missing" in text
     assert "Few labels: target 'b' has 4" in text
     assert "rare classes with fewer than 5 rows: x (3), y (1)" in text
-    assert "1 rows have no label of any target; they are kept as unlabelled training rows." in text
+    assert (
+        "1 rows have no label of any target; plans that learn from unlabelled rows use them for training, others do not." in text
+    )

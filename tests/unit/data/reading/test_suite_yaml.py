@@ -174,7 +174,11 @@ SYNTAX = [
     ("scalar", "hello\n", "line 1, (document): must be a mapping"),
     ("no data sets", "name: a\n", "line 1, (document): the key 'datasets' is missing"),
     ("empty list", "datasets: []\n", "line 1, datasets: must be a list with at least one data set; got []"),
-    ("no targets", "datasets:\n- {source: web.csv, targets: {}}\n", "line 2, datasets[0].targets: must name at least one target"),
+    (
+        "no targets",
+        "datasets:\n- {source: web.csv, targets: {}}\n",
+        "line 2, datasets[0].targets: must name at least one target in one of the data sets; got nothing",
+    ),
     ("missing keys", "datasets:\n- {name: a}\n", "line 2, datasets[0]: the key 'source' is missing"),
     ("itself", "datasets: &a\n- *a\n", "refers to itself"),
     (

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from bindings import binding
 from torch import nn
 
 from graftwork.core.errors import ConfigError
@@ -72,7 +73,7 @@ def test_seeds_decide_and_the_global_generator_is_left_alone() -> None:
     found = []
     for seed in (1, 1, 2):
         learned, noise = parameters(5), GradientNoise()
-        noise.start(seed)
+        noise.bind(binding(seed))
         torch.manual_seed(0)
         before = torch.get_rng_state()
         noise.apply(context(learned))
@@ -85,12 +86,12 @@ def test_seeds_decide_and_the_global_generator_is_left_alone() -> None:
 
 def test_saved_state_continues_with_the_same_noise() -> None:
     noise, learned = GradientNoise(eta=0.5), parameters(6)
-    noise.start(3)
+    noise.bind(binding(3))
     for _ in range(4):
         noise.apply(context(learned))
     state = noise.state_dict()
     resumed = GradientNoise(eta=0.5)
-    resumed.start(99)
+    resumed.bind(binding(99))
     resumed.load_state_dict(state)
     assert resumed.state_dict()["count"] == 4
     assert torch.equal(resumed.state_dict()["random"], state["random"])

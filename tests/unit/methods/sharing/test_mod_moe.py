@@ -17,6 +17,7 @@ from graftwork.data.loader import BatchStream
 from graftwork.data.suites.scene_sets import scene_sets
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.optimization.equal_weights import EqualWeights
+from graftwork.methods.optimization.tram import TRAM
 from graftwork.methods.sharing.mod_moe import ModMoE, kept_experts
 from graftwork.nn.moe import MoEAttention, MoELayer, recording, routed_layers
 from graftwork.nn.moe_losses import expert_usage, mutual_information_loss
@@ -63,8 +64,8 @@ def quiet(model: ModMoE) -> ModMoE:
     return model
 
 
-def losses(model: ModMoE, of: Batch) -> Tensor:
-    outputs = model(of.inputs)
+def losses(model: ModMoE, of: Batch, *, batchwise: bool = False) -> Tensor:
+    outputs = model.decode(model.encode_batch(of)) if batchwise else model(of.inputs)
     return torch.stack([task_loss(task, outputs[task.name], of.targets[task.name]) for task in TASKS])
 
 
@@ -89,8 +90,7 @@ def test_in_training_a_task_runs_on_its_own_rows_with_equal_losses_and_gradients
     wanted = torch.autograd.grad(everything.sum(), list(model.backbone.parameters()), allow_unused=True)
     seen: list[int] = []
     model.backbone.blocks[0].register_forward_hook(lambda module, arguments, output: seen.append(len(output)))
-    model.begin_batch(mixed)
-    parted = losses(model, mixed)
+    parted = losses(model, mixed, batchwise=True)
     found = torch.autograd.grad(parted.sum(), list(model.backbone.parameters()), allow_unused=True)
     assert seen == [3, 3]
     torch.testing.assert_close(parted, everything)
@@ -100,12 +100,25 @@ def test_in_training_a_task_runs_on_its_own_rows_with_equal_losses_and_gradients
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
-def test_other_inputs_and_evaluation_are_computed_for_all_rows() -> None:
+def test_what_is_no_training_batch_is_computed_for_all_rows() -> None:
     model, mixed = quiet(build()).train(), batch([0])
-    model.begin_batch(mixed)
-    assert bool(model(mixed.inputs)["kind"][1:].any()) is False
-    assert bool(model(dict(mixed.inputs))["kind"][1:].any())
-    assert bool(model.eval()(mixed.inputs)["kind"][1:].any())
+    assert not bool(model.decode(model.encode_batch(mixed))["kind"][1:].any())
+    assert bool(model(mixed.inputs)["kind"][1:].any())
+    model.eval()
+    assert bool(model.decode(model.encode_batch(mixed))["kind"][1:].any())
+
+
+def test_a_repeated_pass_with_other_inputs_runs_the_same_rows() -> None:
+    """TRAM compares the outputs of a batch with those of noised inputs: rows that a task leaves out must be alike in both."""
+    suite = scene_sets(num_train=4, num_test=1, size=16)
+    torch.manual_seed(0)
+    model = ModMoE(suite.tasks, None, input_sizes=suite.input_sizes, width=16, depth=1)
+    seen: list[int] = []
+    model.backbone.blocks[0].register_forward_hook(lambda module, arguments, output: seen.append(len(output)))
+    stream = BatchStream(suite, suite.splits["train"], 6, 0)
+    trainer = Trainer(model, suite.tasks, stream, balancer=TRAM(reference="x"), config=TrainConfig(max_steps=2), seeds=Seeds(0))
+    trainer.train(1)
+    assert seen[3:6] == seen[:3]
 
 
 def test_the_loop_shows_batches_so_that_each_row_runs_once() -> None:
@@ -123,8 +136,7 @@ def test_the_loop_shows_batches_so_that_each_row_runs_once() -> None:
 
 def test_a_step_without_rows_of_a_task() -> None:
     model, mixed = build().train(), batch([])
-    model.begin_batch(mixed)
-    found = losses(model, mixed)
+    found = losses(model, mixed, batchwise=True)
     assert found[0].item() == 0.0
     extra = model.pop_auxiliary_loss()
     (found.sum() if extra is None else found.sum() + extra).backward()
