@@ -13,5 +13,7 @@
 ``Merger``             several tuned models become one, tensor by tensor
 ``Scorer``             how promising is a source, judged without training
 ``Learner``            anything that can enter the race of ``graftwork fit``
+``TaskKind``           all that depends on what a task predicts: layout, loss, answers, words
+``Metric``             target and prediction in, a value under any weighting of the rows out
 =====================  =====================================================================
 """
