@@ -42,6 +42,10 @@ class ClassKind(TaskKind):
 
     # --- data ---
 
+    def spec_size(self, order: Sequence[str]) -> int:
+        """Return ``size`` of a task with these classes."""
+        return len(order)
+
     def class_order(self, cells: TargetCells) -> list[str]:
         """Return the order that classes get when the user gives none."""
         return sorted(cells.distinct, key=float) if cells.are_numbers else cells.distinct
@@ -70,9 +74,13 @@ class ClassKind(TaskKind):
 
     def build(self, request: TargetRequest, cells: TargetCells, order: Sequence[str], reason: str) -> InferredTask:
         """Return the task with its classes in ``order``."""
-        size = len(order) if self.name != "binary" else 1
         spec = TaskSpec(
-            name=request.name, kind=self.name, size=size, classes=tuple(order), columns=request.columns, metric=request.metric
+            name=request.name,
+            kind=self.name,
+            size=self.spec_size(order),
+            classes=tuple(order),
+            columns=request.columns,
+            metric=request.metric,
         )
         return InferredTask(spec, reason, class_target(cells.codes, cells.levels, order))
 

@@ -43,6 +43,10 @@ class Binary(ClassKind):
         """Return ``[N]``."""
         return (target_shape[0],)
 
+    def spec_size(self, order: Sequence[str]) -> int:
+        """Return 1: one probability says both."""
+        return 1
+
     # --- learning ---
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
