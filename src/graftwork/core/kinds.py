@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import threading
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, Protocol
@@ -61,6 +62,9 @@ class KindFacts(Protocol):
 _found: dict[tuple[str, bool], KindFacts] = {}
 _modules: set[str] = set()
 """Modules of :data:`PACKAGE` that have been read; those that were added later are found when a name is not."""
+_lock = threading.RLock()
+"""Held while modules are read: a second thread waits for all of them."""
+_is_read = threading.Event()
 
 
 def register_kind(kind: KindFacts) -> None:
@@ -69,6 +73,11 @@ def register_kind(kind: KindFacts) -> None:
     Raises:
         ConfigError: If another kind has its name or one of its aliases.
     """
+    all_kinds()  # the package's own first, so that the new one is refused here and not they later
+    _add(kind)
+
+
+def _add(kind: KindFacts) -> None:
     key = (kind.name, kind.over_positions)
     known = _found.get(key)
     if known is not None and type(known) is not type(kind):
@@ -82,7 +91,7 @@ def register_kind(kind: KindFacts) -> None:
 
 def all_kinds() -> tuple[KindFacts, ...]:
     """Return all kinds that are known."""
-    if not _modules:
+    if not _is_read.is_set():
         _read_package()
     return tuple(_found.values())
 
@@ -100,14 +109,18 @@ def _module_names(package: ModuleType) -> list[str]:
 def _read_package() -> None:
     """Import the modules of the package that have not been read yet."""
     package = importlib.import_module(PACKAGE)
-    for name in _module_names(package):
-        if name not in _modules:
-            kind: KindFacts = importlib.import_module(f"{PACKAGE}.{name}").KIND
-            expected = kind.name + (_OVER_POSITIONS if kind.over_positions else "")
-            if name != expected:
-                raise ImportError(f"The module {PACKAGE}.{name} holds the task kind {kind.name!r}; it must be called {expected}.")
-            register_kind(kind)
-            _modules.add(name)
+    with _lock:
+        for name in _module_names(package):
+            if name not in _modules:
+                kind: KindFacts = importlib.import_module(f"{PACKAGE}.{name}").KIND
+                expected = kind.name + (_OVER_POSITIONS if kind.over_positions else "")
+                if name != expected:
+                    raise ImportError(
+                        f"The module {PACKAGE}.{name} holds the task kind {kind.name!r}; it must be called {expected}."
+                    )
+                _add(kind)
+                _modules.add(name)
+        _is_read.set()
 
 
 def kind_names(*, over_positions: bool | None = None) -> tuple[str, ...]:

@@ -194,6 +194,24 @@ def test_a_kind_from_elsewhere_is_registered(registry: None) -> None:
         register_kind(Shadow())
 
 
+def test_threads_that_ask_first_all_get_all_kinds() -> None:
+    code = textwrap.dedent("""
+        from concurrent.futures import ThreadPoolExecutor
+        from graftwork.core.kinds import all_kinds
+        with ThreadPoolExecutor(8) as pool:
+            print(len({len(found) for found in pool.map(lambda _: all_kinds(), range(8))}))
+    """)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_a_module_must_be_called_like_its_kind(tmp_path: Path, registry: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "throw_away_other.py").write_text(THROW_AWAY)
+    package = importlib.import_module(kinds.PACKAGE)
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    with pytest.raises(ImportError, match="must be called throw_away_counts"):
+        resolve_kind("throw_away_counts")
+
+
 def test_kinds_are_asked_without_torch() -> None:
     code = textwrap.dedent("""
         import sys
