@@ -80,4 +80,7 @@ def _parse(item: Any, number: int, problems: list[str]) -> Quota | None:
         problems.append(f"{where}: role must be one of {', '.join(get_args(Role))}; got {role!r}.")
     if not isinstance(domain, str):
         problems.append(f"{where}: domain must be the name of a data set; got {domain!r}.")
-    return None if len(problems) > count else Quota(rows, role, domain)
+    if len(problems) > count:
+        return None
+    assert isinstance(rows, int)
+    return Quota(rows, role, domain)
