@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from graftwork.claims.budget_callback import BudgetCallback
+    from graftwork.core.records import Plan
     from graftwork.data.suite import Suite
+    from graftwork.interfaces.learner import Learner
 
 __all__ = ["ArmContext", "Measurements"]
 
@@ -119,6 +121,27 @@ class ArmContext:
         """Mean loss of all training steps that a budget callback saw; None if there were none, or it is not finite."""
         mean = self._loss_sum / self._loss_steps if self._loss_steps else math.nan
         return mean if math.isfinite(mean) else None
+
+    def train(
+        self,
+        plan: Plan,
+        data: GuardedSuite,
+        *,
+        steps: int,
+        seed: int | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        backbone: str = "",
+    ) -> Learner:
+        """Train a plan as ``graftwork fit`` does, on what the arm may see; see :func:`graftwork.claims.plan_arms.train_plan`."""
+        from graftwork.claims.plan_arms import train_plan
+
+        return train_plan(self, plan, data, steps=steps, seed=seed, overrides=overrides, backbone=backbone)
+
+    def predict(self, learner: Learner, data: GuardedSuite, split: str = "test") -> dict[str, NDArray[np.generic]]:
+        """Return a trained plan's predictions for a split; see :func:`graftwork.claims.plan_arms.predict_split`."""
+        from graftwork.claims.plan_arms import predict_split
+
+        return predict_split(learner, data, split)
 
     def require_access(self, part: str, what: str = "") -> None:
         """Stand before data that is no suite: pass if the arm declared ``part``, fail otherwise.

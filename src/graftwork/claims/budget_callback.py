@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from graftwork.training.callbacks import Callback, LoopView
+from graftwork.interfaces.callback import Callback, LoopView
 
 __all__ = ["BudgetCallback"]
 

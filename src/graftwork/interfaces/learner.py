@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
+from graftwork.interfaces.callback import Callback
 
 __all__ = ["Learner", "LearnerContext"]
 
@@ -44,6 +45,8 @@ class LearnerContext:
     threads: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training settings of the user, stronger than the plan's."""
+    callbacks: Sequence[Callback] = ()
+    """Called after every step of learners that train by the loop; others leave them alone."""
 
 
 class Learner(ABC):

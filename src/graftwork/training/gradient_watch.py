@@ -18,8 +18,8 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.affinity import cosines_of_products, layer_products
 from graftwork.evaluation.paired import paired_interval
+from graftwork.interfaces.callback import Callback, LoopView
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.training.callbacks import Callback, LoopView
 
 __all__ = ["GradientWatch", "stage_names", "summarise_gradients"]
 

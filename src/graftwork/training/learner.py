@@ -99,6 +99,7 @@ class NeuralLearner(Learner):
             transforms=transforms,
             config=self.config,
             seeds=seeds,
+            callbacks=context.callbacks,
         )
         self._validation_rows = _validation_rows(self.suite.splits["val"], seeds)
         self._points = _validation_points(self.config, self._stream.batch_size, len(self._validation_rows))

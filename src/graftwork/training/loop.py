@@ -20,9 +20,9 @@ from torch import nn
 
 from graftwork.core.errors import CheckpointError
 from graftwork.core.seeds import Seeds
+from graftwork.interfaces.callback import Callback
 from graftwork.interfaces.train_step import BatchSource, TrainStep
 from graftwork.training.averaging import WeightAverage
-from graftwork.training.callbacks import Callback
 from graftwork.training.config import LoopConfig
 from graftwork.training.learned import copy_into, learned_state
 from graftwork.training.optimizers import build_optimizer, load_optimizer_state, optimizer_state

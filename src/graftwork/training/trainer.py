@@ -16,11 +16,11 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.interfaces.balancer import Balancer
+from graftwork.interfaces.callback import Callback
 from graftwork.interfaces.objective import Objective
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.transform import GradientTransform
 from graftwork.training.augment import augment_batch, check_augmentation
-from graftwork.training.callbacks import Callback
 from graftwork.training.config import TrainConfig
 from graftwork.training.loop import Loop
 from graftwork.training.multitask import MultiTaskStep

@@ -18,8 +18,8 @@ import graftwork.interfaces.train_step
 import graftwork.training.loop
 from graftwork.core.errors import CheckpointError, ConfigError, TrainingDivergedError
 from graftwork.core.seeds import Seeds
+from graftwork.interfaces.callback import Callback, LoopView
 from graftwork.interfaces.train_step import TrainStep
-from graftwork.training.callbacks import Callback, LoopView
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.config import LoopConfig
 from graftwork.training.loop import Loop

@@ -15,10 +15,10 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.interfaces.balancer import BackwardContext, Balancer, WeightBalancer
+from graftwork.interfaces.callback import Callback, LoopView
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.tasks.decode import decode_output
 from graftwork.tasks.losses import task_loss
-from graftwork.training.callbacks import Callback, LoopView
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.trainer import TrainConfig, Trainer
 

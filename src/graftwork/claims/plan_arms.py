@@ -1,0 +1,122 @@
+"""Arms that are plans of the race: trained by the same learners as ``graftwork fit`` trains them, on what the arm may see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from graftwork.claims.budget_callback import BudgetCallback
+    from graftwork.claims.guards import GuardedSuite
+    from graftwork.core.seeds import Seeds
+    from graftwork.interfaces.learner import Learner
+
+__all__ = ["TrainingArm", "card_plan", "predict_split", "train_plan"]
+
+
+class TrainingArm(Protocol):
+    """What training needs of an arm (see :class:`graftwork.claims.arm_context.ArmContext`)."""
+
+    seeds: Seeds
+    work: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the arm spent so far."""
+
+    def count(self, counter: str, amount: int = 1) -> None:
+        """Charge the arm."""
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Tell how far the arm is."""
+
+    def budget_callback(self) -> BudgetCallback:
+        """Return what counts steps and samples."""
+
+
+def card_plan(slug: str, name: str = "") -> Plan:
+    """Return a plan that a card offers.
+
+    Args:
+        slug: The system.
+        name: Name of the plan; empty takes the first.
+
+    Raises:
+        ConfigError: If there is no such card or plan.
+    """
+    from graftwork.core.cards import load_cards
+
+    cards = load_cards()
+    if slug not in cards:
+        raise ConfigError(f"There is no system {slug!r}; see `graftwork systems`.")
+    plans = {str(plan["name"]): plan for plan in cards[slug].plans}
+    if not plans or (name and name not in plans):
+        raise ConfigError(f"The card {slug!r} has no plan {name!r}; its plans are {', '.join(plans) or 'none'}.")
+    values = dict(plans[name] if name else next(iter(plans.values())))
+    values.pop("default", None)  # in which modalities the race takes it without being asked
+    return Plan.from_json({"system": slug, **values})
+
+
+def train_plan(
+    context: TrainingArm,
+    plan: Plan,
+    data: GuardedSuite,
+    *,
+    steps: int,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    backbone: str = "",
+) -> Learner:
+    """Train a plan on the visible part of a guarded suite, and charge the arm with its steps and samples.
+
+    Args:
+        context: The arm.
+        plan: What to train; :func:`card_plan` gives those of cards.
+        data: Guarded data; its ``train`` rows are learned from, its ``val`` rows choose the best weights.
+        steps: Optimiser steps (boosting rounds, as the learner counts them).
+        seed: Seed of weights and batches; None takes the stream ``plan`` of the job's seed, equal for all arms.
+        overrides: Training settings that are stronger than the plan's.
+        backbone: Name of the pretrained backbone, where the plan starts from one.
+
+    Raises:
+        ConfigError: If a setting cannot be used.
+        TrainingDivergedError: If a loss became NaN or infinite.
+    """
+    from graftwork.interfaces.learner import Learner, LearnerContext
+
+    learner: Learner = plan.learner.build(
+        LearnerContext(
+            suite=data.visible,
+            plan=plan,
+            seed=context.seeds.integer("plan") if seed is None else seed,
+            max_steps=steps,
+            cache=context.work / "cache",
+            backbone=backbone,
+            overrides=dict(overrides or {}),
+            callbacks=(context.budget_callback(),),
+        ),
+        seam=Learner,
+    )
+    before = context.counts.get("steps", 0)
+    learner.train(steps, on_progress=lambda step: context.progress(step / steps, f"{plan.name}, step {step}"))
+    if context.counts.get("steps", 0) == before:  # learners without a training loop (trees) count by themselves
+        ledger = learner.ledger()
+        context.count("steps", learner.step)
+        context.count("samples", ledger.samples)
+    return learner
+
+
+def predict_split(learner: Learner, data: GuardedSuite, split: str = "test") -> dict[str, NDArray[np.generic]]:
+    """Return predictions for all rows of a split from its inputs alone, in the user's units, for :meth:`.GuardedSuite.score`."""
+    from graftwork.training.assembly import prepare_inputs
+
+    asked = data.questions(split)
+    inputs = prepare_inputs(asked, learner.context.plan, learner.context.backbone).inputs
+    return learner.predict(asked.splits[split], inputs=inputs)
