@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
     frame = Predictor(args.run, threads=args.threads).predict(args.source, tasks, probabilities=args.probabilities)
+    for note in frame.attrs.get("notes", []):
+        print(f"note: {note}", file=sys.stderr)
     if not args.out:
         frame.to_csv(sys.stdout)
         return 0

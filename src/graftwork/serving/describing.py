@@ -155,6 +155,7 @@ def answer_schema(engine: Engine) -> Schema:
         "configuration": {"type": ["object", "null"], "properties": widths, "description": "Widths of the sub-network."},
         "milliseconds": {"type": "object", "properties": times},
         "batch_rows": {"type": "integer", "description": "Rows that ran together with this request's."},
+        "notes": {"type": "array", "items": name, "description": "Cells that are not empty but count as missing, by column."},
     }
     return {"type": "object", "required": list(properties), "properties": properties}
 

@@ -170,11 +170,18 @@ class Engine:
         except GraftworkError as error:
             raise RequestError(503, str(error), retry_after=5) from error
         size = sum(value.size for part in parts for value in part.values.values())
-        work = functools.partial(self._render, ask, configuration, self._lane_costs.get(lane, _Cost(None, None)), parts, started)
+        cost, notes = self._lane_costs.get(lane, _Cost(None, None)), self.reader.notes(rows)
+        work = functools.partial(self._render, ask, configuration, cost, parts, notes, started)
         return await self._in_pool(work) if size > _MUCH else work()
 
     def _render(
-        self, ask: Ask, configuration: Configuration | None, cost: _Cost, parts: Sequence[Answer], started: float
+        self,
+        ask: Ask,
+        configuration: Configuration | None,
+        cost: _Cost,
+        parts: Sequence[Answer],
+        notes: Sequence[str],
+        started: float,
     ) -> bytes:
         values = {task: np.concatenate([part.values[task] for part in parts]) for task in ask.tasks}
         rows = len(values[ask.tasks[0]])
@@ -190,6 +197,7 @@ class Engine:
                 "model": round(1e3 * max(part.model_seconds for part in parts), 3),
             },
             "batch_rows": max(part.batch_rows for part in parts),
+            "notes": list(notes),
         }
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 

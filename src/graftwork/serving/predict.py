@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,10 @@ from graftwork.core.folders import check_output_file
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder, encoder_from_state
+from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.names import did_you_mean
+from graftwork.data.reading.cells import missing_notes
+from graftwork.data.reading.table import as_table
 from graftwork.serving.columns import prediction_columns
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
@@ -119,7 +123,8 @@ class Predictor:
             probabilities: Whether to add a column ``task[class]`` for every class.
 
         Returns:
-            Columns as :func:`~graftwork.serving.columns.prediction_columns` says; the index names the row or file.
+            Columns as :func:`~graftwork.serving.columns.prediction_columns` says; the index names the row or file. ``attrs["notes"]`` lists
+            the columns of the source with cells that are not empty but count as missing.
 
         Raises:
             DataError: If rows cannot be read, or columns are missing (all are named).
@@ -129,11 +134,16 @@ class Predictor:
         specs = self._specs(tasks)
         rows = open_source(source, self.encoder.kind)
         parts: dict[str, list[Array]] = {}
-        for values in self._batches(rows.batches(self.batch_size), specs):
+        unread: dict[str, Counter[str]] = {}
+        for values in self._batches(rows.batches(self.batch_size), specs, unread):
             for spec in specs:
                 for name, column in prediction_columns(spec, values[spec.name], probabilities=probabilities).items():
                     parts.setdefault(name, []).append(column)
-        return pandas.DataFrame({name: np.concatenate(columns) for name, columns in parts.items()}, index=rows.index)
+        frame: pd.DataFrame = pandas.DataFrame(
+            {name: np.concatenate(columns) for name, columns in parts.items()}, index=rows.index
+        )
+        frame.attrs["notes"] = missing_notes(unread)
+        return frame
 
     def predict_arrays(self, source: Any, tasks: Sequence[str] | None = None) -> dict[str, Array]:
         """Return ``{task: array}`` for raw rows, laid out as ``Learner.predict`` says; also for tasks that predict per pixel."""
@@ -161,10 +171,26 @@ class Predictor:
         ]
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
-    def _batches(self, batches: Iterator[Any], specs: Sequence[TaskSpec]) -> Iterator[dict[str, Array]]:
+    def _batches(
+        self, batches: Iterator[Any], specs: Sequence[TaskSpec], unread: dict[str, Counter[str]] | None = None
+    ) -> Iterator[dict[str, Array]]:
+        """Yield predictions batch by batch; cells that count as missing are counted in ``unread``."""
         names = [spec.name for spec in specs]
-        for inputs in self.encoder.transform_batches(batches):
+        for inputs in self.encoder.transform_batches(self._counted(batches, unread)):
             yield self.model.run(inputs, names)
+
+    def _counted(self, batches: Iterator[Any], unread: dict[str, Counter[str]] | None) -> Iterator[Any]:
+        """Yield the batches, tables as columns that are read once; after each, count in ``unread`` what was read as missing."""
+        encoder = self.encoder
+        if not isinstance(encoder, TableEncoder):
+            yield from batches
+            return
+        for batch in batches:
+            table = as_table(batch)
+            yield table
+            if unread is not None:
+                for name, words in encoder.cells_read_as_missing(table).items():
+                    unread.setdefault(name, Counter()).update(words)
 
     def _specs(self, tasks: Sequence[str] | None) -> tuple[TaskSpec, ...]:
         if tasks is None:

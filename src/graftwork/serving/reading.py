@@ -1,7 +1,7 @@
 """The rows of a request: checked cell by cell, ready for the run's encoder, and described for the schema and the page. No torch.
 
-A reader brings every cell into one form (a number, a text or a date), so that what a row is encoded to never depends on the rows of other
-requests in its batch.
+A reader brings every cell into one form (a number, a text or a date) by the rule that the encoder keeps of training, so that a row gets the
+numbers that ``predict`` gives it, whatever other rows are in its batch.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import datetime
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
-from graftwork.data.encoders.columns import as_text
 from graftwork.data.encoders.history import HISTORY_FORM, history_ids
 from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.reading.cells import as_text, missing_notes
 from graftwork.serving.asking import is_number, is_text
 from graftwork.serving.problems import Problem
 
@@ -76,6 +77,10 @@ class RowReader(ABC):
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
         """Return one row; ``place`` names it in messages."""
 
+    def notes(self, rows: Sequence[Any]) -> list[str]:
+        """Return what there is to say about how checked rows were read."""
+        return []
+
     def finish(self, rows: list[Any]) -> list[Any]:
         """Do what is slow to checked rows, in another thread than the one that answers."""
         return rows
@@ -105,6 +110,7 @@ class TableReader(RowReader):
     def __init__(self, encoder: Any, max_rows: int) -> None:
         super().__init__(encoder, max_rows)
         self._columns = [(column.name, str(column.state()["type"])) for column in encoder.columns]
+        self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(encoder.columns, self._columns)]
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
         """Return a tuple of cells in the order of the columns."""
@@ -112,11 +118,11 @@ class TableReader(RowReader):
             problems.append(Problem(place, item, f"an object with the columns {short_list([name for name, _ in self._columns])}"))
             return None
         cells = []
-        for name, kind in self._columns:
+        for (name, _), read_cell in zip(self._columns, self._read):
             if name not in item:
                 problems.append(Problem(f"{place}.{name}", None, f"a value or null.{did_you_mean(name, set(item) - {name})}"))
                 continue
-            fault, cell = _READ[kind](item[name])
+            fault, cell = read_cell(item[name])
             if fault:
                 problems.append(Problem(f"{place}.{name}", item[name], fault))
             cells.append(cell)
@@ -124,14 +130,23 @@ class TableReader(RowReader):
 
     def blank(self) -> list[Any]:
         """Return a row without any value."""
-        return [tuple(_READ[kind](None)[1] for _, kind in self._columns)]
+        return [tuple(read_cell(None)[1] for read_cell in self._read)]
+
+    def notes(self, rows: Sequence[Any]) -> list[str]:
+        """Return one sentence per column whose cells count as missing although they are not empty."""
+        found = {}
+        for (name, _), cells in zip(self._columns, zip(*rows)):
+            words = Counter(cell.text for cell in cells if type(cell) is _ReadAsMissing)
+            if words:
+                found[name] = words
+        return missing_notes(found)
 
     def encode(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Return ``numeric`` and ``categorical``."""
         pandas = require("pandas", extra="serve", purpose="Serving a table model")
         frame = pandas.DataFrame(index=range(len(rows)))
         columns = {
-            name: pandas.Series(np.array(cells, dtype=_DTYPES[kind])) if kind in _DTYPES else _objects(pandas, cells)
+            name: _objects(pandas, cells) if kind not in ("numeric", "date") else pandas.Series(_numbers(cells, kind))
             for (name, kind), cells in zip(self._columns, zip(*rows))
         }
         return self.encoder.transform(pandas.DataFrame(columns) if columns else frame)
@@ -218,12 +233,54 @@ def _objects(pandas: Any, cells: Sequence[Any]) -> Any:
     return pandas.Series(list(cells), dtype=object)
 
 
-def _read_number(value: Any) -> tuple[str, float]:
-    if value is None:
-        return "", math.nan
-    if isinstance(value, bool) or is_number(value):
-        return "", float(value)
-    return "a number from -1e300 to 1e300, true, false or null", math.nan
+class _ReadAsMissing(float):
+    """NaN for a text that is no number or date but was accepted: its column had such cells in training, or it is a word for a missing cell."""
+
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        cell = super().__new__(cls, math.nan)
+        cell.text = text
+        return cell
+
+
+def _numbers(cells: Sequence[float], kind: str) -> Any:
+    """Return cells as numbers, or, for dates, their seconds since 1970 as dates."""
+    numbers = np.array(cells, dtype=np.float64)
+    if kind == "numeric":
+        return numbers
+    dates = np.full(len(numbers), np.datetime64("NaT", "ms"))
+    known = ~np.isnan(numbers)
+    dates[known] = np.round(numbers[known] * 1000.0).astype(np.int64).astype("datetime64[ms]")
+    return dates
+
+
+def _cell_reader(column: Any, kind: str) -> Callable[[Any], tuple[str, Any]]:
+    """Return the function that reads one cell of a column: what is wrong with it (or nothing), and the cell."""
+    if kind in ("categorical", "history"):
+        return _read_level if kind == "categorical" else _read_history
+    rule = column.rule
+    written = f" {rule.in_words()}" if kind == "numeric" and not rule.is_plain else ""
+    allowed = f"a number from -1e300 to 1e300, a text that holds one{written}, true, false or null"
+    allowed = allowed if kind == "numeric" else "a date such as 2026-01-31 or 2026-01-31T12:00:00, or null"
+
+    def read_cell(value: Any) -> tuple[str, float]:
+        if value is None:
+            return "", math.nan
+        if kind == "numeric" and (isinstance(value, bool) or is_number(value)):
+            return "", float(value)
+        if not is_text(value) or len(value) > MAX_TEXT:
+            return allowed, math.nan
+        text = value.strip()
+        if not text:
+            return "", math.nan
+        values, unread = rule.read([text])
+        if unread[0] and not rule.tolerant:
+            return allowed, math.nan
+        number = float(values[0])
+        return "", _ReadAsMissing(text) if math.isnan(number) else number
+
+    return read_cell
 
 
 def _read_level(value: Any) -> tuple[str, str | None]:
@@ -239,22 +296,6 @@ def _read_history(value: Any) -> tuple[str, tuple[str, ...]]:
     return ("", history_ids(value)) if fine else (f"{HISTORY_FORM} (at most {_MOST_IDS}), or null", ())
 
 
-def _read_date(value: Any) -> tuple[str, Any]:
-    """Read ISO 8601 as the encoder does: without a zone it is taken as it stands, with one it becomes UTC."""
-    missing = np.datetime64("NaT", "ms")
-    if value is None:
-        return "", missing
-    try:
-        date = datetime.datetime.fromisoformat(value)
-        if date.tzinfo is not None:
-            date = date.astimezone(datetime.UTC).replace(tzinfo=None)
-        return "", np.datetime64((date - _EPOCH) // datetime.timedelta(milliseconds=1), "ms")
-    except (TypeError, ValueError, OverflowError):
-        return "a date such as 2026-01-31 or 2026-01-31T12:00:00, or null", missing
-
-
-_READ: dict[str, Any] = {"numeric": _read_number, "categorical": _read_level, "date": _read_date, "history": _read_history}
-_DTYPES: dict[str, Any] = {"numeric": np.float64, "date": "datetime64[ms]"}
 _LEVEL: dict[str, Any] = {
     "type": ["string", "number", "boolean", "null"],
     "maxLength": MAX_TEXT,
@@ -262,7 +303,17 @@ _LEVEL: dict[str, Any] = {
     "maximum": 1e300,
 }
 _SCHEMAS: dict[str, dict[str, Any]] = {
-    "numeric": {"type": ["number", "boolean", "null"], "minimum": -1e300, "maximum": 1e300},
+    "numeric": {
+        "anyOf": [
+            {"type": ["number", "boolean", "null"], "minimum": -1e300, "maximum": 1e300},
+            {
+                "type": "string",
+                "maxLength": MAX_TEXT,
+                "format": "number",
+                "description": "A number, written as in the training data.",
+            },
+        ]
+    },
     "categorical": _LEVEL,
     "history": {
         **_LEVEL,

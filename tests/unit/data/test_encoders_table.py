@@ -156,7 +156,7 @@ def test_fingerprints_of_suites_with_few_levels_never_change(monkeypatch: pytest
 
     now, now_wide = fingerprint(frame), fingerprint(wide)
     monkeypatch.setattr(
-        CategoricalColumn, "fit", classmethod(lambda cls, name, cells: cls(name, levels_with_a_fixed_limit(cells)))
+        CategoricalColumn, "fit", classmethod(lambda cls, name, column: cls(name, levels_with_a_fixed_limit(column.cells)))
     )
     assert fingerprint(frame) == now
     assert fingerprint(wide) == now_wide, "420 users in 1200 rows: none beyond the 256th has four"

@@ -39,6 +39,7 @@ def picture_bytes(draw: Any) -> bytes:
 
 schemathesis.openapi.format("picture-base64", picture_bytes().map(lambda content: base64.b64encode(content).decode()))
 schemathesis.openapi.format("binary", picture_bytes())
+schemathesis.openapi.format("number", st.floats(-1e300, 1e300).map(str) | st.sampled_from(["", "?", "-", "n/a", " 7 "]))
 schemathesis.openapi.format("importance-json", st.sampled_from(["{}", '{"colour": 0.5}', '{"grey": 0, "colour": 0}']))
 
 

@@ -1,8 +1,10 @@
-"""How single columns of a table become numbers: numeric, categorical and date columns, each with a JSON state."""
+"""How single columns of a table become numbers: numeric, categorical and date columns, each with a JSON state.
+
+The state holds how cells are read (decided at training), so that the same cell is the same number in every file and every request.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -12,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.core.optional import require
-from graftwork.data.names import short_list
+from graftwork.data.reading.cells import shown_cells
+from graftwork.data.reading.column import Column, Naming, Parsed, as_column, level_name
+from graftwork.data.reading.date_rule import DateRule
+from graftwork.data.reading.number_rule import NumberRule, plain_floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CategoricalColumn", "DateColumn", "NumericColumn", "as_text", "parse_dates", "text_codes", "to_numbers"]
+__all__ = ["CategoricalColumn", "DateColumn", "NumericColumn"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -31,70 +35,6 @@ _ALWAYS_KEPT = 256
 """So many levels are kept however seldom they are; the codes of tables with no more never depend on what follows."""
 _ENOUGH_ROWS = 4
 """Training rows of a level beyond those: fewer say next to nothing about it."""
-
-
-def as_text(value: Any) -> str | None:
-    """Return a table cell as the text that names its class or level, or None if it is missing.
-
-    Whole floats lose their ``.0``, so that ``3`` and ``3.0`` (a column with missing cells) are one class.
-    """
-    if type(value) is str:
-        return value.strip() or None
-    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
-        return None
-    if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(float(value)) < 2**53:
-        return str(int(value))
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' own missing values, named here to need no pandas
-        return None
-    return str(value).strip() or None
-
-
-def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
-    """Return a column as level numbers ``[N]``, -1 where missing, and the levels in order of appearance, named by :func:`as_text`."""
-    pandas = require("pandas", extra="data", purpose="Reading tables")
-    try:
-        codes, cells = pandas.factorize(values)
-    except TypeError:  # lists cannot be hashed
-        cells = values.tolist()
-        codes = np.arange(len(cells))
-    levels: dict[str, int] = {}
-    numbers = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last one serves code -1
-    for index, cell in enumerate(cells.tolist() if hasattr(cells, "tolist") else cells):
-        text = as_text(cell)
-        if text is not None:
-            numbers[index] = levels.setdefault(text, len(levels))
-    return numbers[np.asarray(codes, dtype=np.int64)], list(levels)
-
-
-def to_numbers(values: pd.Series) -> tuple[Floats, list[str]]:
-    """Return a column as float64 with NaN for missing cells, and examples of present cells that are no numbers."""
-    pandas = require("pandas", extra="data", purpose="Reading tables")
-    if values.dtype.kind in "biuf":
-        return np.asarray(values.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)), []
-    codes, levels = text_codes(values)
-    numbers = np.append(
-        pandas.to_numeric(pandas.Series(levels, dtype=object), errors="coerce").to_numpy(dtype=np.float64), np.nan
-    )
-    boolean = {"True": 1.0, "False": 0.0}
-    if levels and set(levels) <= set(boolean):
-        numbers[:-1] = [boolean[level] for level in levels]
-    bad = [repr(level) for level, number in zip(levels, numbers, strict=False) if np.isnan(number) and level.lower() != "nan"]
-    return numbers[codes], bad[:5]
-
-
-def parse_dates(values: pd.Series) -> tuple[Floats, int]:
-    """Return seconds since 1970 with NaN where there is no date, and how many present cells are no ISO 8601 date."""
-    pandas = require("pandas", extra="data", purpose="Reading tables")
-    if values.dtype.kind == "M" or isinstance(values.dtype, pandas.DatetimeTZDtype):
-        dates = values
-    else:
-        dates = pandas.to_datetime(values.astype("string"), format="ISO8601", errors="coerce", utc=True)
-    if getattr(dates.dt, "tz", None) is not None:
-        dates = dates.dt.tz_convert("UTC").dt.tz_localize(None)
-    known = dates.notna().to_numpy()
-    seconds = np.full(len(values), np.nan)
-    seconds[known] = dates[known].to_numpy().astype("datetime64[ms]").astype(np.int64) / 1000.0
-    return seconds, int((values.notna().to_numpy() & ~known).sum())
 
 
 def _standardise(values: Floats, mean: float, std: float) -> Floats:
@@ -121,11 +61,15 @@ class NumericColumn:
     """Whether an indicator column is added (1 where the cell is missing)."""
     knots: tuple[float, ...] = ()
     """Training quantiles for heavy-tailed columns, else empty."""
+    rule: NumberRule = field(default_factory=NumberRule)
+    """How cells are read."""
 
     @classmethod
-    def fit(cls, name: str, values: pd.Series) -> Self:
+    def fit(cls, name: str, values: pd.Series | Column) -> Self:
         """Fit on the training rows."""
-        numbers, _ = to_numbers(values)
+        column = as_column(values, name)
+        rule = column.number_rule or NumberRule()
+        numbers = column.numbers(rule).values
         known = numbers[np.isfinite(numbers)]
         mean, std = _moments(numbers)
         knots: tuple[float, ...] = ()
@@ -134,15 +78,17 @@ class NumericColumn:
             spread = max(high - low, 1e-12 * max(1.0, abs(float(middle))))
             if len(np.unique(known)) > 20 and max(known.max() - middle, middle - known.min()) / spread > _HEAVY_TAIL_RATIO:
                 knots = tuple(float(item) for item in np.unique(np.quantile(known, np.linspace(0, 1, _NUM_KNOTS))))
-        return cls(name, mean, std, bool((~np.isfinite(numbers)).any()), knots if len(knots) > 2 else ())
+        return cls(name, mean, std, bool((~np.isfinite(numbers)).any()), knots if len(knots) > 2 else (), rule)
 
-    def encode(self, values: pd.Series) -> list[Floats]:
-        """Return one or two columns ``[N]``: the value and, if training rows had gaps, the indicator."""
-        numbers, bad = to_numbers(values)
-        if bad:
-            raise DataError(
-                f"Column {self.name!r} held numbers in training but now has {short_list(bad)}. Give numbers, or leave these cells empty."
-            )
+    def encode(self, values: pd.Series | Column) -> list[Floats]:
+        """Return one or two columns ``[N]``: the value and, if training rows had gaps, the indicator.
+
+        Raises:
+            DataError: If cells are no numbers, and training had no such cells.
+        """
+        parsed = as_column(values, self.name).numbers(self.rule)
+        _refuse_unread(self.name, "numbers", parsed, self.rule.tolerant, self.rule.in_words())
+        numbers = parsed.values
         missing = ~np.isfinite(numbers)
         numbers = np.where(missing, np.nan, numbers)
         if self.knots:
@@ -160,12 +106,26 @@ class NumericColumn:
             "std": self.std,
             "has_missing": self.has_missing,
             "knots": list(self.knots),
+            "rule": self.rule.state(),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`."""
-        return cls(state["name"], state["mean"], state["std"], state["has_missing"], tuple(state["knots"]))
+        rule = NumberRule.from_state(state.get("rule", {}))
+        return cls(state["name"], state["mean"], state["std"], state["has_missing"], tuple(state["knots"]), rule)
+
+
+def _refuse_unread(name: str, what: str, parsed: Parsed, tolerant: bool, written: str) -> None:
+    """Raise if cells cannot be read and the model has not been trained with such cells."""
+    if not parsed.unread or tolerant:
+        return
+    count = sum(parsed.unread.values())
+    cells = f"{shown_cells(list(parsed.unread), 5)}" + (f" ({count} cells in all)" if count > 1 else "")
+    raise DataError(
+        f"Column {name!r} held {what} in training but now has {cells}, which cannot be read as {what}{written and f' {written}'}. "
+        "Write them as in the training data, or leave these cells empty."
+    )
 
 
 def _normal_scores(number: int) -> list[float]:
@@ -179,6 +139,7 @@ class CategoricalColumn:
 
     name: str
     levels: tuple[str, ...]
+    naming: Naming = "words"
     _numbers: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -186,7 +147,7 @@ class CategoricalColumn:
         object.__setattr__(self, "_numbers", {level: number for number, level in enumerate(self.levels, 1)})
 
     @classmethod
-    def fit(cls, name: str, values: pd.Series, *, max_levels: int = 50_000) -> Self:
+    def fit(cls, name: str, values: pd.Series | Column, *, max_levels: int = 50_000) -> Self:
         """Fit on the training rows.
 
         With 200 rows or more a level needs two of them. The 256 most frequent ones are kept; further ones, as logs have for their users and
@@ -197,41 +158,52 @@ class CategoricalColumn:
             values: Its cells in the training rows.
             max_levels: Most levels, at least 1; they bound the embeddings of networks and the encoder's state.
         """
-        codes, levels = text_codes(values)
+        column = as_column(values, name)
+        codes, levels = column.named(column.naming)
         known = codes[codes >= 0]
         counts = dict(zip(levels, np.bincount(known, minlength=len(levels)).tolist(), strict=True))
-        return cls.of_counts(name, counts, len(known), max_levels=max_levels)
+        return cls.of_counts(name, counts, len(known), max_levels=max_levels, naming=column.naming)
 
     @classmethod
-    def of_counts(cls, name: str, counts: Mapping[str, int], num_rows: int, *, max_levels: int = 50_000) -> Self:
+    def of_counts(
+        cls, name: str, counts: Mapping[str, int], num_rows: int, *, max_levels: int = 50_000, naming: Naming = "words"
+    ) -> Self:
         """Choose levels by the training rows ``counts`` that each is in, of ``num_rows`` that have one; see :meth:`fit`."""
         least = 2 if num_rows >= 200 else 1
         ordered = sorted((text for text, count in counts.items() if count >= least), key=lambda text: (-counts[text], text))
         further = [text for text in ordered[_ALWAYS_KEPT:] if counts[text] >= _ENOUGH_ROWS]
-        return cls(name, tuple([*ordered[:_ALWAYS_KEPT], *further][:max_levels]))
+        return cls(name, tuple([*ordered[:_ALWAYS_KEPT], *further][:max_levels]), naming)
 
     @property
     def cardinality(self) -> int:
         """Number of codes, with code 0."""
         return len(self.levels) + 1
 
-    def encode(self, values: pd.Series) -> NDArray[np.int64]:
+    def encode(self, values: pd.Series | Column) -> NDArray[np.int64]:
         """Return codes ``[N]``."""
-        codes, levels = text_codes(values)
-        return self.codes_of(levels)[codes]
+        column = as_column(values, self.name)
+        return self.codes_of(column.levels)[column.codes]
 
     def codes_of(self, levels: Sequence[str]) -> NDArray[np.int64]:
-        """Return the code of each level, and 0 for what is missing at the end, where number -1 finds it."""
-        return np.array([*(self._numbers.get(level, 0) for level in levels), 0], dtype=np.int64)
+        """Return the code of each level as it stands in the cells, and 0 for what is missing at the end, where number -1 finds it."""
+        return np.array([*(self._numbers.get(level_name(level, self.naming), 0) for level in levels), 0], dtype=np.int64)
 
     def state(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"type": "categorical", "name": self.name, "levels": list(self.levels)}
+        return {"type": "categorical", "name": self.name, "levels": list(self.levels), "naming": self.naming}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Restore from :meth:`state`."""
-        return cls(state["name"], tuple(state["levels"]))
+        """Restore from :meth:`state`; states without ``naming`` are older, and their levels say how they were named."""
+        levels = tuple(state["levels"])
+        return cls(state["name"], levels, state.get("naming") or _old_naming(levels))
+
+
+def _old_naming(levels: Sequence[str]) -> Naming:
+    """Return how an encoder named its levels that did not say so: by value if all of them are numbers as programs write them."""
+    numbers = plain_floats(levels)
+    by_value = not np.isnan(numbers).any() and all(level_name(level, "numbers") == level for level in levels)
+    return "numbers" if levels and by_value else "words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,40 +214,45 @@ class DateColumn:
     parts: tuple[tuple[str, float, float], ...]
     """``(part, mean, std)`` of each part kept."""
     has_missing: bool
+    rule: DateRule = field(default_factory=DateRule)
+    """How cells are read."""
 
     @classmethod
-    def fit(cls, name: str, values: pd.Series) -> Self:
+    def fit(cls, name: str, values: pd.Series | Column) -> Self:
         """Fit on the training rows."""
-        seconds, _ = parse_dates(values)
+        column = as_column(values, name)
+        rule = column.date_rule or DateRule()
+        seconds = column.dates(rule).values
         parts = []
         for part, numbers in _date_parts(seconds).items():
             known = numbers[~np.isnan(numbers)]
             if len(known) and known.min() < known.max():
                 parts.append((part, *_moments(numbers)))
-        return cls(name, tuple(parts), bool(np.isnan(seconds).any()))
+        return cls(name, tuple(parts), bool(np.isnan(seconds).any()), rule)
 
-    def encode(self, values: pd.Series) -> list[Floats]:
-        """Return one column ``[N]`` per part, and the indicator if training rows had gaps."""
-        seconds, bad = parse_dates(values)
-        if bad and bad > 0.5 * values.notna().sum():
-            example = next(
-                repr(item) for item, second in zip(values, seconds, strict=True) if np.isnan(second) and item is not None
-            )
-            raise DataError(
-                f"Column {self.name!r} held dates in training but now has {example}. Write dates as 2026-01-31 or 2026-01-31T12:00:00."
-            )
+    def encode(self, values: pd.Series | Column) -> list[Floats]:
+        """Return one column ``[N]`` per part, and the indicator if training rows had gaps.
+
+        Raises:
+            DataError: If cells are no dates, and training had no such cells.
+        """
+        parsed = as_column(values, self.name).dates(self.rule)
+        _refuse_unread(self.name, "dates", parsed, self.rule.tolerant, "such as 2026-01-31 or 2026-01-31T12:00:00")
+        seconds = parsed.values
         numbers = _date_parts(seconds)
         encoded = [_standardise(numbers[part], mean, std) for part, mean, std in self.parts]
         return [*encoded, np.isnan(seconds).astype(np.float64)] if self.has_missing else encoded
 
     def state(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"type": "date", "name": self.name, "parts": [list(part) for part in self.parts], "has_missing": self.has_missing}
+        parts = [list(part) for part in self.parts]
+        return {"type": "date", "name": self.name, "parts": parts, "has_missing": self.has_missing, "rule": self.rule.state()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Restore from :meth:`state`."""
-        return cls(state["name"], tuple((part[0], part[1], part[2]) for part in state["parts"]), state["has_missing"])
+        """Restore from :meth:`state`; states without ``rule`` are older, and their dates could be unreadable in part."""
+        parts = tuple((part[0], part[1], part[2]) for part in state["parts"])
+        return cls(state["name"], parts, state["has_missing"], DateRule.from_state(state.get("rule", {"tolerant": True})))
 
 
 def _date_parts(seconds: Floats) -> dict[str, Floats]:

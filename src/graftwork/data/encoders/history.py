@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
 from graftwork.core.optional import require
-from graftwork.data.encoders.columns import CategoricalColumn, as_text, text_codes
+from graftwork.data.encoders.columns import CategoricalColumn
+from graftwork.data.reading.cells import as_text, text_codes
+from graftwork.data.reading.column import Column, as_column, level_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +30,7 @@ _SEPARATORS = re.compile(r"[\s,;|]+")
 
 
 def history_ids(cell: Any) -> tuple[str, ...]:
-    """Return the ids in a cell, in its order, named by :func:`~graftwork.data.encoders.columns.as_text`; missing ones are left out.
+    """Return the ids in a cell, in its order, named by :func:`~graftwork.data.reading.cells.as_text`; missing ones are left out.
 
     Texts of lists are read as well (``"[17, 23]"``, ``"['a', 'b']"``): that is how lists end up in CSV files.
 
@@ -54,7 +56,7 @@ def _is_nested(items: Iterable[Any]) -> bool:
     return any(hasattr(kind, "__len__") and not issubclass(kind, str) for kind in set(map(type, items)))
 
 
-def history_codes(name: str, values: pd.Series, length: int = HISTORY_LENGTH) -> tuple[NDArray[np.int64], list[str]]:
+def history_codes(name: str, values: pd.Series | Column, length: int = HISTORY_LENGTH) -> tuple[NDArray[np.int64], list[str]]:
     """Return a column's histories as numbers of ids, and the ids.
 
     Args:
@@ -69,7 +71,7 @@ def history_codes(name: str, values: pd.Series, length: int = HISTORY_LENGTH) ->
         DataError: If a cell holds something else.
     """
     pandas = require("pandas", extra="data", purpose="Reading tables")
-    cells = values.to_numpy(dtype=object)
+    cells = as_column(values, name).cells.to_numpy(dtype=object)
     try:
         rows, cells = pandas.factorize(cells)  # each different text is parsed once
     except TypeError:  # lists cannot be hashed
@@ -91,7 +93,7 @@ def history_codes(name: str, values: pd.Series, length: int = HISTORY_LENGTH) ->
     return table[rows], ids
 
 
-def fit_items(item: pd.Series, histories: Mapping[str, pd.Series]) -> CategoricalColumn:
+def fit_items(item: pd.Series | Column, histories: Mapping[str, pd.Series | Column]) -> CategoricalColumn:
     """Fit the levels of an item column that histories share; an id that only histories hold is a level as well.
 
     A level counts in every training row that holds it, once, shown or in any history.
@@ -103,16 +105,19 @@ def fit_items(item: pd.Series, histories: Mapping[str, pd.Series]) -> Categorica
     Raises:
         DataError: If a cell is no history.
     """
-    codes, levels = text_codes(item)
-    parts = [(codes[:, None], levels), *(history_codes(name, values) for name, values in histories.items())]
+    column = as_column(item)
+    parts = [(column.codes[:, None], column.levels), *(history_codes(name, values) for name, values in histories.items())]
     numbers: dict[str, int] = {}
-    shared = [np.array([*(numbers.setdefault(text, len(numbers)) for text in texts), -1])[codes] for codes, texts in parts]
+    shared = [
+        np.array([*(numbers.setdefault(level_name(text, column.naming), len(numbers)) for text in texts), -1])[codes]
+        for codes, texts in parts
+    ]
     found = np.sort(np.concatenate(shared, axis=1), axis=1)
     counted = found >= 0
     num_rows = int(counted.any(axis=1).sum())
     counted[:, 1:] &= found[:, 1:] != found[:, :-1]  # once per row
     counts = np.bincount(found[counted], minlength=len(numbers)).tolist()
-    return CategoricalColumn.of_counts(str(item.name), dict(zip(numbers, counts, strict=True)), num_rows)
+    return CategoricalColumn.of_counts(column.name, dict(zip(numbers, counts, strict=True)), num_rows, naming=column.naming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ class HistoryColumn:
     """The column whose levels it shares."""
     length: int = HISTORY_LENGTH
 
-    def encode(self, values: pd.Series) -> NDArray[np.int64]:
+    def encode(self, values: pd.Series | Column) -> NDArray[np.int64]:
         """Return codes ``[N, length]``.
 
         Raises:

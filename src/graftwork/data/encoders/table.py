@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,39 +11,24 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
 from graftwork.data.encoders.base import Encoder
-from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn, parse_dates, text_codes, to_numbers
+from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn
 from graftwork.data.encoders.history import HistoryColumn, fit_items
 from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.reading.column import Column, ColumnKind, as_column
+from graftwork.data.reading.table import Table, as_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["TableEncoder", "column_type"]
 
-_DATE = re.compile(r"\d{4}-?\d{2}-?\d{2}([T ].*)?$")
-Column = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn
+Encoding = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn
 _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}
 
 
-def column_type(values: pd.Series) -> str:
-    """Return how a feature column is read: ``numeric``, ``date``, ``categorical``, or ``text`` for long, nearly all distinct strings."""
-    kind = values.dtype.kind
-    if kind in "biuf" or not len(values):
-        return "numeric"
-    if kind == "M" or str(values.dtype).startswith("datetime64"):
-        return "date"
-    if str(values.dtype) == "category":
-        return "categorical"
-    codes, levels = text_codes(values)
-    if not levels or not to_numbers(values)[1]:
-        return "numeric"
-    shaped = [_DATE.match(level) is not None for level in levels[:200]]
-    if sum(shaped) > 0.95 * len(shaped) and parse_dates(values)[1] <= 0.05 * int((codes >= 0).sum()):
-        return "date"
-    num_known = int((codes >= 0).sum())
-    if len(levels) > 20 and len(levels) > 0.5 * num_known and sum(map(len, levels)) > 30 * len(levels):
-        return "text"
-    return "categorical"
+def column_type(values: pd.Series | Column) -> ColumnKind:
+    """Return how a feature column is read: ``numeric``, ``date``, ``categorical``, ``text`` for long, nearly all distinct strings, ``list`` or ``binary``."""
+    return as_column(values).kind
 
 
 class TableEncoder(Encoder):
@@ -55,13 +40,13 @@ class TableEncoder(Encoder):
 
     kind: ClassVar[str] = "table"
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Encoding]) -> None:
         self.columns = tuple(sorted(columns, key=lambda column: isinstance(column, HistoryColumn)))
 
     @classmethod
     def fit(
         cls,
-        frame: pd.DataFrame,
+        frame: pd.DataFrame | Table,
         names: Sequence[str],
         *,
         rows: NDArray[np.int64] | None = None,
@@ -71,22 +56,21 @@ class TableEncoder(Encoder):
 
         Args:
             frame: The raw table.
-            names: Feature columns; their types are decided on all rows, their statistics on ``rows``.
+            names: Feature columns; how they are read is decided on all rows, their statistics come from ``rows``.
             rows: Training rows; all by default.
             histories: Further columns, ``{history: item}``; the item is one of ``names``, the same for all.
         """
-        columns: list[Column] = []
-        train = frame if rows is None else frame.iloc[rows]
+        columns: list[Encoding] = []
         past = dict(histories or {})
+        table = as_table(frame)
+        train = table.take(np.arange(len(table)) if rows is None else rows, list(dict.fromkeys([*names, *past])))
         items: dict[str, CategoricalColumn] = {}
         for name in names:
             if name in past.values():
                 items[name] = fit_items(train[name], {history: train[history] for history in past})
                 columns.append(items[name])
             else:
-                columns.append(
-                    _TYPES[{"text": "categorical"}.get(found := column_type(frame[name]), found)].fit(name, train[name])
-                )
+                columns.append(_TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name]))
         return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
 
     @property
@@ -94,13 +78,16 @@ class TableEncoder(Encoder):
         """Columns that :meth:`transform` needs."""
         return tuple(column.name for column in self.columns)
 
-    def transform(self, source: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    def transform(self, source: pd.DataFrame | Table) -> dict[str, NDArray[Any]]:
         """Encode a table; columns that are not features are ignored.
 
+        Cells are read as in training, so that the codes of a row do not depend on the other rows.
+
         Raises:
-            DataError: If feature columns are missing (all are named), or cells of a numeric column are not numbers.
+            DataError: If feature columns are missing (all are named), or cells of a column of numbers or dates are none.
         """
-        missing = [name for name in self.names if name not in source.columns]
+        source = as_table(source)
+        missing = [name for name in self.names if name not in source]
         if missing:
             hints = [f"{name!r}{did_you_mean(name, map(str, source.columns))}" for name in missing]
             raise DataError(
@@ -118,6 +105,17 @@ class TableEncoder(Encoder):
             "numeric": np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((len(source), 0), dtype=np.float32),
             "categorical": np.column_stack(categorical) if categorical else np.zeros((len(source), 0), dtype=np.int64),
         }
+
+    def cells_read_as_missing(self, source: Table) -> dict[str, Counter[str]]:
+        """Return cells of number and date columns that are not empty but count as missing, with the rows of each, by column."""
+        found = {}
+        for column in self.columns:
+            if isinstance(column, NumericColumn | DateColumn):
+                cells = source[column.name]
+                parsed = cells.numbers(column.rule) if isinstance(column, NumericColumn) else cells.dates(column.rule)
+                if parsed.blanks or parsed.unread:
+                    found[column.name] = Counter({**parsed.blanks, **parsed.unread})
+        return found
 
     def numeric_names(self) -> list[str]:
         """Return the name of each numeric input column, in order, for plots and tables."""
@@ -139,12 +137,12 @@ class TableEncoder(Encoder):
 
     def state(self) -> dict[str, Any]:
         """Return the JSON state."""
-        return {"kind": self.kind, "version": 1, "columns": [column.state() for column in self.columns]}
+        return {"kind": self.kind, "version": 2, "columns": [column.state() for column in self.columns]}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> TableEncoder:
         """Restore from :meth:`state`."""
-        columns: list[Column] = [
+        columns: list[Encoding] = [
             _TYPES[column["type"]].from_state(column) for column in state["columns"] if column["type"] != "history"
         ]
         items = {column.name: column for column in columns if isinstance(column, CategoricalColumn)}

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
-from graftwork.data.encoders.columns import as_text
 from graftwork.data.names import check_names
+from graftwork.data.reading.cells import as_text
 
 __all__ = ["TextEncoder", "join_texts"]
 

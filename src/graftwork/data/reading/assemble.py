@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.core.records import Modality
 from graftwork.data.encoders.base import Encoder
-from graftwork.data.encoders.columns import as_text, text_codes
 from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
 from graftwork.data.names import check_names
+from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.reading.column import Column
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.row_groups import task_groups
+from graftwork.data.reading.table import Table, as_table
 from graftwork.data.splits import split_rows
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
@@ -77,22 +79,23 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     """
     frame = raw_suite.frame
     items = tuple(set(raw_suite.histories.values()))
-    if raw_suite.categories or items:
-        frame = _with_levels(frame, [*raw_suite.categories, *items])
+    table = as_table(frame, {*raw_suite.categories, *items})
+    _check_categories(table, [*raw_suite.categories, *items])
     if raw_suite.group is not None:
         check_names([raw_suite.group], frame.columns, what="--group", where="the table")
-    tasks = infer_tasks(frame, raw_suite.requests, raw_suite.task_kinds)
+    tasks = infer_tasks(table, raw_suite.requests, raw_suite.task_kinds)
     targets = {task.spec.name: task.target for task in tasks}
-    groups, notes = task_groups(tasks) if raw_suite.group is None else _groups(frame, raw_suite.group)
+    groups, group_words = task_groups(tasks) if raw_suite.group is None else _groups(table, raw_suite.group)
     used = {column for task in tasks for column in task.spec.columns} | {raw_suite.group, *raw_suite.histories}
-    candidates = [name for name in (frame.columns if raw_suite.features is None else raw_suite.features) if name not in used]
-    notes = [*(_reason(task) for task in tasks), *raw_suite.notes, *notes, *label_notes(tasks, len(frame))]
+    candidates = [name for name in (table.columns if raw_suite.features is None else raw_suite.features) if name not in used]
+    notes = [note for task in tasks for note in (_reason(task), *task.notes)]
+    notes += [*raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
     splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
     labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
     raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **raw_suite.raw}
     encoder: Encoder
     if raw_suite.modality == "table":
-        report = check_features(frame, candidates, tasks, keep=items, seed=raw_suite.seed)
+        report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
         if not set(items) <= set(report.features):
             raise DataError(
                 f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the histories out, or that target."
@@ -103,22 +106,22 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
                 + " ".join(report.notes)
                 + " Add columns to learn from."
             )
-        notes += [*duplicate_note(frame), *report.notes, *group_notes(frame, report.features, raw_suite.group)]
-        notes += history_notes(frame, raw_suite.histories)
-        encoder = TableEncoder.fit(frame, report.features, rows=splits["train"], histories=raw_suite.histories)
-        inputs = encoder.transform(frame)
+        notes += [*duplicate_note(table), *report.notes, *group_notes(table, report.features, raw_suite.group)]
+        notes += history_notes(table, raw_suite.histories)
+        encoder = TableEncoder.fit(table, report.features, rows=splits["train"], histories=raw_suite.histories)
+        inputs = encoder.transform(table)
         if frame.shape[0] * frame.shape[1] <= _MAX_RAW_CELLS:
-            raw["frame"] = {name: _raw_column(frame[name]) for name in frame.columns}
+            raw["frame"] = {name: _raw_column(table[name]) for name in frame.columns}
     elif raw_suite.modality == "text":
         check_names(raw_suite.text, frame.columns, what="--text", where="the table")
         texts = join_texts(frame, raw_suite.text)
-        notes += [*_text_notes(texts), *duplicate_note(frame), *group_notes(frame, candidates, raw_suite.group)]
+        notes += [*_text_notes(texts), *duplicate_note(table), *group_notes(table, candidates, raw_suite.group)]
         encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
         inputs = encoder.transform(texts)
         raw["text"] = texts
     else:
         size = default_image_size(raw_suite.images) if raw_suite.image_size is None else raw_suite.image_size
-        notes += group_notes(frame, candidates, raw_suite.group)
+        notes += group_notes(table, candidates, raw_suite.group)
         survey = survey_pictures(raw_suite.images, splits["train"])
         notes += survey.notes
         encoder = ImageEncoder(size, scales=survey.scales)
@@ -142,15 +145,17 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     )
 
 
-def _with_levels(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    for name in dict.fromkeys(names):
-        try:
-            frame = frame.astype({name: "category"})
-        except TypeError:
+def _check_categories(table: Table, names: Sequence[str]) -> None:
+    """Refuse columns of lists.
+
+    Raises:
+        DataError: If a column that is to be read as a category holds lists.
+    """
+    for name in names:
+        if table[name].is_nested:
             raise DataError(
                 f"Column {name!r} is to be read as a category, but some of its cells hold lists. Name a column with one value a row."
-            ) from None
-    return frame
+            )
 
 
 def _reason(task: InferredTask) -> str:
@@ -158,9 +163,9 @@ def _reason(task: InferredTask) -> str:
     return f"Target {spec.name!r} is read as {spec.kind}{task_kind(spec).size_words(spec)}: {task.reason}."
 
 
-def _groups(frame: pd.DataFrame, group: str) -> tuple[NDArray[np.int64], list[str]]:
+def _groups(table: Table, group: str) -> tuple[NDArray[np.int64], list[str]]:
     """Return group numbers; rows without a group are groups of their own."""
-    codes, levels = text_codes(frame[group])
+    codes, levels = table[group].named(table[group].naming)
     missing = int((codes < 0).sum())
     groups = codes.copy()
     groups[codes < 0] = np.arange(len(levels), len(levels) + missing)
@@ -172,15 +177,15 @@ def _groups(frame: pd.DataFrame, group: str) -> tuple[NDArray[np.int64], list[st
     return groups, notes
 
 
-def _raw_column(values: pd.Series) -> Any:
-    if values.dtype.kind in "biuf":
-        return values.to_numpy()
-    if values.dtype == object and any(isinstance(value, (list, tuple, dict, np.ndarray)) for value in values.tolist()):
-        cells = [list(map(as_text, value)) if isinstance(value, np.ndarray) else value for value in values.tolist()]
+def _raw_column(column: Column) -> Any:
+    """Return a column's cells for the stored suite: numbers as an array, everything else as texts and lists of texts."""
+    if column.is_nested:
+        cells = [list(map(as_text, cell)) if isinstance(cell, np.ndarray) else cell for cell in column.cells.tolist()]
         return [cell if isinstance(cell, list) else as_text(cell) for cell in cells]
-    codes, levels = text_codes(values)
-    names = [*levels, None]
-    return [names[code] for code in codes.tolist()]
+    if column.kind == "numeric":
+        return column.numbers().values
+    names = [*column.levels, None]
+    return [names[code] for code in column.codes.tolist()]
 
 
 def _text_notes(texts: Sequence[str]) -> list[str]:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
-from graftwork.data.encoders.columns import as_text, text_codes, to_numbers
-from graftwork.data.encoders.table import column_type
 from graftwork.data.names import short_list
+from graftwork.data.reading.column import Column
 from graftwork.data.reading.infer import InferredTask
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
+from graftwork.data.reading.table import Table, as_table
 from graftwork.data.suite import labelled_rows
 from graftwork.interfaces.task_kind import task_kind
 
@@ -49,7 +50,7 @@ def _snake(name: str) -> str:
 
 
 def check_features(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | Table,
     candidates: Sequence[str],
     tasks: Sequence[InferredTask],
     *,
@@ -69,14 +70,15 @@ def check_features(
         seed: Picks the sample on which leaks are looked for.
     """
     notes: list[str] = []
-    dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": []}
+    table = as_table(frame)
+    dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": [], "list": [], "binary": []}
     kept: list[str] = []
     for name in candidates:
-        fate = "" if name in keep else _fate(name, frame[name])
+        fate = "" if name in keep else _fate(table[name])
         copied = [
             task.spec.name
             for task in tasks
-            if not fate and any(_same(frame[name], frame[column]) for column in task.spec.columns)
+            if not fate and any(_same(table[name], table[column]) for column in task.spec.columns)
         ]
         if copied:
             notes.append(
@@ -94,27 +96,38 @@ def check_features(
         notes.append(
             f"Dropped free-text columns: {short_list(dropped['text'])}. To learn from a text, name its column with --text."
         )
-    infinite = [name for name in kept if frame[name].dtype.kind == "f" and np.isinf(frame[name].to_numpy()).any()]
+    if dropped["list"]:
+        notes.append(
+            f"Dropped columns that hold lists which are no vectors of one length: {short_list(dropped['list'])}. A column with the ids of earlier "
+            "items can be named with --history."
+        )
+    if dropped["binary"]:
+        notes.append(f"Dropped columns that hold bytes which are no UTF-8 text: {short_list(dropped['binary'])}.")
+    for name in kept:
+        notes += table[name].notes()
+    infinite = [name for name in kept if table[name].kind == "numeric" and np.isinf(table[name].numbers().values).any()]
     if infinite:
         notes.append(f"Infinite values count as missing in the feature columns {short_list(infinite)}.")
-    notes += _leak_notes(frame, kept, tasks, seed)
+    notes += _leak_notes(table, kept, tasks, seed)
     return FeatureReport(tuple(kept), tuple(notes), tuple(dropped["identifier"]))
 
 
-def _fate(name: str, values: pd.Series) -> str:
-    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, or an empty string if it is kept."""
-    kind = column_type(values)
+def _fate(column: Column) -> str:
+    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``, or an empty string if it is kept."""
+    kind, name = column.kind, column.name
+    if kind == "list":
+        return "list"
     if kind == "numeric":
-        numbers, _ = to_numbers(values)
+        numbers = column.numbers().values
         known: NDArray[Any] = numbers[~np.isnan(numbers)]
         distinct = len(np.unique(known))
     else:
-        codes, levels = text_codes(values)
+        codes, levels = column.named(column.naming)
         known, distinct = codes[codes >= 0], len(levels)
     if distinct <= 1:
         return "constant"
-    if kind == "text":
-        return "text"
+    if kind in ("text", "binary"):
+        return kind
     if kind == "categorical" and len(known) >= 20 and distinct > 0.95 * len(known):
         return "identifier"
     if kind == "numeric" and len(known) >= 20 and distinct == len(known):
@@ -124,24 +137,27 @@ def _fate(name: str, values: pd.Series) -> str:
     return ""
 
 
-def _same(feature: pd.Series, target: pd.Series) -> bool:
+def _same(feature: Column, target: Column) -> bool:
     """Return whether a feature repeats a target's cells wherever the target is known."""
-    known = target.notna().to_numpy()
-    if feature.dtype.kind in "biuf" and target.dtype.kind in "biuf":
-        return bool(known.any() and np.array_equal(feature.to_numpy()[known], target.to_numpy()[known]))
-    if not known.any() or _texts(feature[known].head(100)) != _texts(target[known].head(100)):
+    if feature.is_nested or target.is_nested:
         return False
-    return _texts(feature[known]) == _texts(target[known])
+    if feature.machine_kind in "biuf" and target.machine_kind in "biuf":
+        known = ~np.isnan(target.numbers().values)
+        return bool(known.any() and np.array_equal(feature.numbers().values[known], target.numbers().values[known]))
+    codes, levels = target.named(target.naming)
+    known = codes >= 0
+    others, other_levels = feature.named(target.naming)
+    if not known.any() or (others[known] < 0).any():
+        return False
+    index = {level: number for number, level in enumerate(levels)}
+    translated = np.array([index.get(level, -1) for level in other_levels], dtype=np.int64)
+    return bool(np.array_equal(translated[others[known]], codes[known]))
 
 
-def _texts(values: pd.Series) -> list[str | None]:
-    return [as_text(value) for value in values.tolist()]
-
-
-def _leak_notes(frame: pd.DataFrame, features: Sequence[str], tasks: Sequence[InferredTask], seed: int) -> list[str]:
+def _leak_notes(table: Table, features: Sequence[str], tasks: Sequence[InferredTask], seed: int) -> list[str]:
     notes = []
     for name in features:
-        feature = FeatureKeys.of(frame[name], column_type(frame[name]))
+        feature = FeatureKeys.of(table[name])
         for task in tasks:
             score = single_feature_score(feature, task.spec, task.target, seed=seed)
             if score is not None and score > LEAK_SCORE:
@@ -153,19 +169,25 @@ def _leak_notes(frame: pd.DataFrame, features: Sequence[str], tasks: Sequence[In
     return notes
 
 
-def duplicate_note(frame: pd.DataFrame) -> list[str]:
+def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
     """Return a note if rows are exact copies of others."""
-    texts = frame.astype(str) if any(frame[name].dtype == object for name in frame.columns) else frame
-    copies = int(texts.duplicated().sum())
+    table = as_table(frame)
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    columns = [table[name] for name in table.columns]
+    keys = {
+        number: column.numbers().values if column.machine_kind in "biuf" else column.codes
+        for number, column in enumerate(columns)
+    }
+    copies = int(pandas.DataFrame(keys).duplicated().sum())
     if not copies:
         return []
     return [
-        f"{copies} of {len(frame)} rows are exact copies of others; copies on both sides of a split flatter the scores. "
+        f"{copies} of {len(table)} rows are exact copies of others; copies on both sides of a split flatter the scores. "
         "Remove them, or keep them together with --group."
     ]
 
 
-def group_notes(frame: pd.DataFrame, candidates: Sequence[str], group: str | None) -> list[str]:
+def group_notes(frame: pd.DataFrame | Table, candidates: Sequence[str], group: str | None) -> list[str]:
     """Point out columns that look like groups (patient, user, site) which the user did not name.
 
     A column counts if its name says so, or if it is made of words or whole numbers and rows of equal value are much alike in the other
@@ -174,12 +196,13 @@ def group_notes(frame: pd.DataFrame, candidates: Sequence[str], group: str | Non
     if group is not None:
         return []
     notes = []
-    numbers = _standard_numbers(frame, candidates)
+    table = as_table(frame)
+    numbers = _standard_numbers(table, candidates)
     for name in candidates:
-        values = frame[name]
-        if values.dtype.kind == "f" or column_type(values) in ("date", "text"):
+        column = table[name]
+        if column.kind not in ("numeric", "categorical") or (column.kind == "numeric" and not _is_whole(column)):
             continue
-        codes, levels = text_codes(values)
+        codes, levels = column.named(column.naming)
         known, distinct = int((codes >= 0).sum()), len(levels)
         if not 2 <= distinct <= known // 2:
             continue
@@ -203,15 +226,22 @@ def group_notes(frame: pd.DataFrame, candidates: Sequence[str], group: str | Non
     return notes
 
 
-def _standard_numbers(frame: pd.DataFrame, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    columns = [name for name in candidates if frame[name].dtype.kind in "iuf"][:20]
+def _is_whole(column: Column) -> bool:
+    """Return whether a column of numbers could be one of ids: whole numbers or flags, as they stand in the cells."""
+    values = column.numbers().values
+    known = values[~np.isnan(values)]
+    return bool(np.isfinite(known).all() and (known == np.round(known)).all())
+
+
+def _standard_numbers(table: Table, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    columns = [table[name] for name in candidates if table[name].kind == "numeric" and table[name].machine_kind != "b"][:20]
     numbers = {}
-    for name in columns:
-        values = frame[name].to_numpy(dtype=np.float64)
+    for column in columns:
+        values = column.numbers().values
         finite = np.isfinite(values)
         if finite.sum() > 1 and values[finite].std() > 0:
             middle = np.median(values[finite])
-            numbers[name] = np.where(finite, values, middle)
+            numbers[column.name] = np.where(finite, values, middle)
     return numbers
 
 

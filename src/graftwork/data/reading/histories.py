@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders.columns import text_codes
 from graftwork.data.encoders.history import HISTORY_FORM, HISTORY_LENGTH, history_codes
 from graftwork.data.names import check_names, short_list
+from graftwork.data.reading.column import level_name
+from graftwork.data.reading.table import Table, as_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,7 @@ def check_histories(
     return dict(pairs)
 
 
-def history_notes(frame: pd.DataFrame, histories: Mapping[str, str]) -> list[str]:
+def history_notes(frame: pd.DataFrame | Table, histories: Mapping[str, str]) -> list[str]:
     """Return what each history column holds.
 
     Args:
@@ -74,15 +75,17 @@ def history_notes(frame: pd.DataFrame, histories: Mapping[str, str]) -> list[str
         DataError: If a cell is no history, or a column holds none in any row.
     """
     notes = []
+    table = as_table(frame)
     for name, item in histories.items():
-        codes, texts = history_codes(name, frame[name])
-        ids = [texts[number] for number in np.unique(codes[codes >= 0])]
+        codes, texts = history_codes(name, table[name])
+        naming = table[item].naming
+        ids = [level_name(texts[number], naming) for number in np.unique(codes[codes >= 0])]
         if not ids:
             raise DataError(f"The history column {name!r} is empty in all rows. Give {HISTORY_FORM}; or name it as no history.")
-        shown = set(text_codes(frame[item])[1])
+        shown = set(table[item].named(naming)[1])
         share = sum(text in shown for text in ids) / len(ids)
         notes.append(
-            f"Column {name!r} is a history of {item!r}: {int((codes[:, 0] >= 0).sum())} of {len(frame)} rows have one, the last {HISTORY_LENGTH} "
+            f"Column {name!r} is a history of {item!r}: {int((codes[:, 0] >= 0).sum())} of {len(table)} rows have one, the last {HISTORY_LENGTH} "
             f"ids of a row count, and {share:.0%} of the {len(ids)} different ids occur in {item!r}."
             + ("" if share else " Check that both columns name items in the same way.")
         )

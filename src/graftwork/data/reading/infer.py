@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import find_kind
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.reading.scales import looks_like_scale_name, word_order
+from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_arrays import check_finite, label_sets, numeric_columns
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.task_kind import TaskKind, column_kinds
@@ -40,7 +42,9 @@ def parse_targets(
     if isinstance(targets, Mapping):
         items = [(name, (value,) if isinstance(value, str) else tuple(value)) for name, value in targets.items()]
     else:
-        texts = ([targets] if targets in columns else targets.split(",")) if isinstance(targets, str) else list(targets)
+        listed = targets.split(",") if isinstance(targets, str) else list(targets)
+        whole = ",".join(map(str, listed))
+        texts = [whole] if whole in columns else listed  # a column may be called "a,b"
         items = []
         for text in filter(None, (str(text).strip() for text in texts)):
             name, separator, rest = text.partition("=")
@@ -77,7 +81,7 @@ def parse_kind(name: str, text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def infer_tasks(
-    frame: pd.DataFrame, requests: Sequence[TargetRequest], task_kinds: Mapping[str, str] | None = None
+    frame: pd.DataFrame | Table, requests: Sequence[TargetRequest], task_kinds: Mapping[str, str] | None = None
 ) -> list[InferredTask]:
     """Infer all tasks; overrides are ``{name: kind}``.
 
@@ -93,12 +97,13 @@ def infer_tasks(
                 f"--task-kind names {name!r}, which is no target.{did_you_mean(name, names)} The targets are: {short_list(names)}."
             )
     tasks, problems = [], []
+    table = as_table(frame)
     for request in requests:
         if request.name in overrides:
             kind, classes = parse_kind(request.name, overrides[request.name])
             request = TargetRequest(request.name, request.columns, kind, classes or request.classes, request.metric)
         try:
-            tasks.append(infer_task(frame, request))
+            tasks.append(infer_task(table, request))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -110,42 +115,47 @@ def infer_tasks(
     return tasks
 
 
-def infer_task(frame: pd.DataFrame, request: TargetRequest) -> InferredTask:
+def infer_task(frame: pd.DataFrame | Table, request: TargetRequest) -> InferredTask:
     """Infer one task from its column(s).
 
     Raises:
         DataError: If all labels are missing, there is only one class, a number is infinite, numbers and words are mixed, nearly all strings
             differ, or the values do not fit a kind that the user asked for.
     """
+    table = as_table(frame)
     if len(request.columns) > 1:
-        return _several_columns(frame, request)
+        return _several_columns(table, request)
     name = request.name
-    values = frame[request.columns[0]]
-    if values.dtype == object and any(isinstance(value, (list, tuple, np.ndarray)) for value in values.tolist()):
+    column = table[request.columns[0]]
+    if column.is_nested:
         kind = _kind(request.kind or "multilabel")
         if not kind.reads_lists:
             raise DataError(
                 f"Target {name!r} is to be {kind.name}, but its cells are lists. Choose multilabel, or one value a cell."
             )
-        return kind.read_column(request, TargetCells.of_lists(values), "its cells are lists")
-    cells = TargetCells.of(values)
-    levels = cells.levels
-    if not levels:
-        raise DataError(f"Target {name!r}: all {len(values)} labels are missing. Fill in labels, or leave this target out.")
-    if values.dtype.kind in "mM" or str(values.dtype).startswith("datetime64"):
+        return kind.read_column(request, TargetCells.of_lists(column.cells), "its cells are lists")
+    if not column.levels:
+        raise DataError(f"Target {name!r}: all {len(column)} labels are missing. Fill in labels, or leave this target out.")
+    if column.machine_kind == "M":
         raise DataError(
-            f"Target {name!r} holds dates ({levels[0]}); a target must be a number or a class. Turn it into a number, for example days since a start."
+            f"Target {name!r} holds dates ({column.levels[0]}); a target must be a number or a class. Turn it into a number, for example days since a start."
         )
+    cells = TargetCells.of(column)
+    levels = cells.levels
     if len(levels) == 1 and not (request.kind and _kind(request.kind).one_value_suffices):
         raise DataError(
             f"Target {name!r} has only one class or value: {levels[0]!r} in all {cells.num_known} labelled rows. "
             "There is nothing to learn; at least two are needed. Leave it out, or add rows with other values."
         )
     if request.kind:
-        return _kind(request.kind).read_column(request, cells, "as asked")
+        return _with_notes(_kind(request.kind).read_column(request, cells, "as asked"), cells)
     check_finite(name, cells)
     found, reason = _kind_of_words(name, cells) if cells.words else _kind_of_numbers(name, cells.numbers)
-    return _kind(found).read_column(request, cells, reason)
+    return _with_notes(_kind(found).read_column(request, cells, reason), cells)
+
+
+def _with_notes(task: InferredTask, cells: TargetCells) -> InferredTask:
+    return replace(task, notes=(*task.notes, *cells.notes))
 
 
 def _kind(name: str) -> TaskKind:
@@ -201,9 +211,9 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
     return "multiclass", f"{len(distinct)} different words"
 
 
-def _several_columns(frame: pd.DataFrame, request: TargetRequest) -> InferredTask:
+def _several_columns(table: Table, request: TargetRequest) -> InferredTask:
     if request.kind:
-        return _kind(request.kind).read_columns(request, frame)
-    numbers = numeric_columns(request, frame)
+        return _kind(request.kind).read_columns(request, table)
+    numbers = numeric_columns(request, table)
     flags = set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}
-    return _kind("multilabel" if flags else "regression").read_columns(request, frame)
+    return _kind("multilabel" if flags else "regression").read_columns(request, table)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
-from graftwork.data.encoders.columns import parse_dates, text_codes, to_numbers
+from graftwork.data.reading.column import Column, as_column
 from graftwork.interfaces.task_kind import LabelColumn, task_kind
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ class FeatureKeys:
     is_ordered: bool
 
     @classmethod
-    def of(cls, values: pd.Series, kind: str) -> Self:
-        """Read a column; ``kind`` is that of :func:`graftwork.data.encoders.table.column_type`."""
+    def of(cls, values: pd.Series | Column, kind: str = "") -> Self:
+        """Read a column, as what it is or as ``kind``."""
+        column = as_column(values)
+        kind = kind or column.kind
         if kind in ("numeric", "date"):
-            numbers = to_numbers(values)[0] if kind == "numeric" else parse_dates(values)[0]
+            numbers = (column.numbers() if kind == "numeric" else column.dates()).values
             return cls(numbers, np.isfinite(numbers), True)
-        codes, _ = text_codes(values)
+        codes, _ = column.named(column.naming)
         return cls(codes, codes >= 0, False)
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders.columns import text_codes
 from graftwork.data.names import check_names, short_list
+from graftwork.data.reading.cells import text_codes
 from graftwork.data.reading.picture_names import FORMS, NameMatches, PictureNames, looks_like_picture_name
 
 if TYPE_CHECKING:

@@ -1,17 +1,23 @@
-"""Tables from files: CSV, TSV, Parquet, JSON Lines and JSON, read by pandas and pyarrow after checks that name the fault."""
+"""Tables from files: CSV, TSV, Parquet, JSON Lines and JSON, read by pandas and pyarrow after checks that name the fault.
+
+Nothing is guessed here: the cells of text files are texts as they stand. What they mean is decided by
+:mod:`graftwork.data.reading.column` at training, and kept with the encoder.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.optional import require
 from graftwork.data.names import short_list
+from graftwork.data.reading.cells import arrow_to_pandas
 from graftwork.data.reading.header import guess_delimiter
 from graftwork.data.reading.sniff import check_encoding, check_table_file
 
@@ -31,7 +37,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
             is found in its header (comma, semicolon, tab or bar). JSON files hold a list of objects; nested lists stay lists.
 
     Returns:
-        A frame with a plain row index and string column names.
+        A frame with a plain row index and string column names. Cells of text files are texts, empty ones ``""``; those of the other
+        formats have the types of the file. ``attrs["decimal"]`` is the decimal sign that is likelier in this file.
 
     Raises:
         FileFormatError: If the file is missing, empty, truncated, not UTF-8, ragged, has duplicated column names, no rows, or is something
@@ -78,13 +85,21 @@ def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
     header = _check_rows(path, delimiter)
     try:
         frame = pandas.read_csv(
-            path, sep=delimiter, encoding="utf-8-sig", low_memory=False, index_col=False, skip_blank_lines=True
+            path,
+            sep=delimiter,
+            encoding="utf-8-sig",
+            dtype=object,
+            keep_default_na=False,
+            na_filter=False,
+            index_col=False,
+            skip_blank_lines=True,
         )
     except (pandas.errors.ParserError, pandas.errors.EmptyDataError, ValueError) as error:
         raise FileFormatError(
             f"{path} cannot be read as {kind}: {error}. Repair the line named, or export the table again."
         ) from error
     frame.columns = header
+    frame.attrs["decimal"] = "," if delimiter == ";" else "."  # semicolons separate where the comma is taken
     return frame
 
 
@@ -126,7 +141,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         file = parquet.ParquetFile(path)
         check_columns(file.schema_arrow.names, str(path))
-        frame = file.read().to_pandas()
+        frame = arrow_to_pandas(file.read())
     except (arrow.ArrowException, OSError) as error:
         raise FileFormatError(
             f"{path} is not a whole Parquet file (probably truncated): {error}. Write it again, or restore it from a copy."
@@ -183,7 +198,36 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
                 "Write it as such a list, or as JSON Lines (.jsonl)."
             )
         records = value
-    frame = pandas.DataFrame.from_records(records)
-    frame.columns = [str(name).strip() for name in frame.columns]
-    check_columns(frame.columns, str(path))
+    return _frame_of(records, str(path), pandas)
+
+
+def _frame_of(records: Sequence[Mapping[str, Any]], where: str, pandas: Any) -> pd.DataFrame:
+    """Return records as a frame whose columns keep their values: integers stay integers where others are missing."""
+    names = list(dict.fromkeys(chain.from_iterable(records)))
+    columns = [pandas.Series([record.get(name) for record in records], dtype=object) for name in names]
+    frame = (
+        pandas.concat([_narrowed(column) for column in columns], axis=1)
+        if columns
+        else pandas.DataFrame(index=range(len(records)))
+    )
+    frame.columns = [str(name).strip() for name in names]
+    check_columns(frame.columns, where)
     return frame
+
+
+def _narrowed(column: pd.Series) -> pd.Series:
+    """Return cells of one type (integers, numbers, booleans) in that type, missing ones included; others as they are."""
+    types = set(map(type, column.tolist())) - {type(None)}
+    if types == {bool}:
+        return column.astype("boolean")
+    if types == {int}:
+        try:
+            return column.astype("Int64")
+        except (OverflowError, TypeError):
+            return column
+    return column.astype("float64") if types in ({float}, {int, float}) and not _too_large(column) else column
+
+
+def _too_large(column: pd.Series) -> bool:
+    """Return whether a column holds integers that are no exact floating-point numbers."""
+    return any(isinstance(cell, int) and abs(cell) > 2**53 for cell in column.tolist())

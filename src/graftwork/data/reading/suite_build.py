@@ -14,6 +14,7 @@ from graftwork.core.optional import require
 from graftwork.core.records import Modality
 from graftwork.data.names import check_names, short_list
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
@@ -146,10 +147,7 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set
             for key, column in zip(_target_columns(target.name, len(target.columns)), target.columns, strict=True)
         }
     if entry.group is not None:
-        columns[_GROUP] = [
-            None if missing else f"{entry.name}/{value}"
-            for value, missing in zip(frame[entry.group], frame[entry.group].isna(), strict=True)
-        ]
+        columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[entry.group].tolist())]
     if modality == "text":
         from graftwork.data.encoders.text import join_texts
 

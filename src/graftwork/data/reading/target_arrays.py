@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders.columns import as_text, to_numbers
 from graftwork.data.names import short_list
+from graftwork.data.reading.cells import as_text
+from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_cells import TargetCells, TargetRequest
 
 if TYPE_CHECKING:
@@ -74,20 +75,21 @@ def check_finite(name: str, cells: TargetCells) -> None:
         )
 
 
-def numeric_columns(request: TargetRequest, frame: pd.DataFrame) -> NDArray[np.float64]:
+def numeric_columns(request: TargetRequest, frame: pd.DataFrame | Table) -> NDArray[np.float64]:
     """Return several columns as numbers, ``[N, size]``, NaN where missing.
 
     Raises:
         DataError: If a cell is no number or infinite, or all are missing.
     """
     name, columns = request.name, request.columns
-    parts = [to_numbers(frame[column]) for column in columns]
-    words = [f"{column}: {short_list(bad, 2)}" for column, (_, bad) in zip(columns, parts) if bad]
+    table = as_table(frame)
+    parts = [table[column].numbers() for column in columns]
+    words = [f"{column}: {short_list(map(repr, part.unread), 2)}" for column, part in zip(columns, parts) if part.unread]
     if words:
         raise DataError(
             f"Target {name!r} of several columns needs numbers in all of them; got words in {short_list(words)}. Use only numeric columns."
         )
-    numbers = np.stack([values for values, _ in parts], axis=1)
+    numbers = np.stack([part.values for part in parts], axis=1)
     if np.isnan(numbers).all():
         raise DataError(
             f"Target {name!r}: all labels of its columns {short_list(columns)} are missing. Fill in labels, or leave it out."

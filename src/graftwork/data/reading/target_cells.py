@@ -10,12 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
-from graftwork.data.encoders.columns import as_text, text_codes, to_numbers
+from graftwork.data.names import short_list
+from graftwork.data.reading.cells import as_text
+from graftwork.data.reading.column import Column, Parsed, level_name
+from graftwork.data.reading.number_rule import NumberRule
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["InferredTask", "TargetCells", "TargetRequest"]
+
+_MAX_CLASSES = 20
+"""So many numbers may be names of classes; with more, how they are written does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ class InferredTask:
     reason: str
     target: NDArray[Any]
     """Laid out as :class:`~graftwork.core.records.TaskSpec` says."""
+    notes: tuple[str, ...] = ()
+    """How the cells were read, where that is not obvious."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +57,29 @@ class TargetCells:
     codes: NDArray[np.int64]
     """Level of each row, ``[N]``, -1 where the cell is missing."""
     levels: Sequence[str]
-    """Different cells as text, in order of appearance."""
+    """Names of the classes that cells can be: different numbers by their value, however written, and words as they stand."""
     order: Sequence[str] | None
     """Order of a categorical column; None for other columns."""
     numbers: NDArray[np.float64]
     """The cells as numbers, ``[N]``, NaN where missing or no number; empty if the column is categorical or true and false."""
     words: Sequence[str]
     """Examples of cells that are no numbers; empty if all are."""
+    notes: tuple[str, ...] = ()
+    """How numbers are written, and which classes are one number written differently."""
 
     @classmethod
-    def of(cls, values: pd.Series) -> TargetCells:
+    def of(cls, column: Column) -> TargetCells:
         """Read a column whose cells are no lists."""
-        order = _category_order(values)
-        codes, levels = text_codes(values)
-        is_flag = set(levels) <= {"True", "False"}
-        numbers, words = to_numbers(values) if order is None and not is_flag else (np.zeros(0), ["x"])
-        return cls(values, codes, levels, order, numbers, words)
+        order, rule = _category_order(column), column.number_rule
+        if order is None and {level.lower() for level in column.levels} <= {"true", "false"}:
+            return cls(column.cells, *_flag_levels(column), None, np.zeros(0), ["x"])
+        if order is not None or rule is None or rule.tolerant:
+            parsed = column.numbers(NumberRule()) if order is None else Parsed(np.zeros(0), {}, {})
+            words = [repr(word) for word in [*parsed.unread, *parsed.blanks]][:5] or ["x"]
+            return cls(column.cells, column.codes, column.levels, order, parsed.values, words)
+        parsed = column.numbers(rule)
+        codes, levels = _number_levels(column, rule, parsed)
+        return cls(column.cells, codes, levels, None, parsed.values, (), tuple(_number_notes(column, codes, levels)))
 
     @classmethod
     def of_lists(cls, values: pd.Series) -> TargetCells:
@@ -92,9 +107,48 @@ class TargetCells:
         return not self.words and bool(len(self.numbers))
 
 
-def _category_order(values: pd.Series) -> list[str] | None:
+def _category_order(column: Column) -> list[str] | None:
     """Return the levels of a categorical column that occur, in its order; None for other columns."""
+    values = column.cells
     if str(values.dtype) != "category":
         return None
     present = {as_text(value) for value in values.tolist()}
     return [text for text in map(as_text, values.cat.categories.tolist()) if text is not None and text in present]
+
+
+def _flag_levels(column: Column) -> tuple[NDArray[np.int64], list[str]]:
+    """Return true and false, in any case, as ``True`` and ``False``."""
+    names: dict[str, int] = {}
+    numbers = np.array([*(names.setdefault(level.capitalize(), len(names)) for level in column.levels), -1], dtype=np.int64)
+    return numbers[column.codes], list(names)
+
+
+def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the levels of a column of numbers, each value one level however it is written; words for a missing cell are none."""
+    known = column.codes >= 0
+    values = np.full(len(column.levels), np.nan)
+    values[column.codes[known]] = parsed.values[known]
+    names: dict[str, int] = {}
+    numbers = np.full(len(values) + 1, -1, dtype=np.int64)
+    for place, (text, value) in enumerate(zip(column.levels, values.tolist(), strict=True)):
+        name = level_name(text, "numbers") if rule.is_plain else as_text(value)
+        if name is not None and not np.isnan(value):
+            numbers[place] = names.setdefault(name, len(names))
+    return numbers[column.codes], list(names)
+
+
+def _number_notes(column: Column, codes: NDArray[np.int64], levels: Sequence[str]) -> list[str]:
+    if column.machine_kind != "O":
+        return []
+    notes = column.notes()
+    if len(levels) > _MAX_CLASSES:
+        return notes
+    written: dict[int, dict[str, None]] = {}
+    for place, number in dict(zip(column.codes.tolist(), codes.tolist(), strict=True)).items():
+        if number >= 0:
+            written.setdefault(number, {})[column.levels[place]] = None
+    return notes + [
+        f"In column {column.name!r} the cells {short_list(map(repr, texts), 5)} are one number, so they are one class, {levels[number]!r}."
+        for number, texts in written.items()
+        if len(texts) > 1
+    ]

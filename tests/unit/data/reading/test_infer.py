@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.data.encoders.columns import as_text
+from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_task, infer_tasks, parse_kind, parse_targets
 from graftwork.data.reading.scales import looks_like_scale_name, positive_word, word_order
 

@@ -47,7 +47,7 @@ def test_a_row_number_never_wins_over_file_names(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "labels.csv", index=False)
     found = label_pictures(folder, tmp_path / "labels.csv")
     assert found.columns == ("file",)
-    assert found.frame["shade"].tolist() == shades(found)
+    assert found.frame["shade"].astype(float).tolist() == shades(found)
     assert note_of(found) == "Column 'file' names the pictures: 60 of 60 rows match one."
     suite = open_suite(folder, labels=tmp_path / "labels.csv", targets="shade")
     np.testing.assert_allclose(suite.inputs["image"][:, 4, 4, 0], suite.targets["shade"][:, 0])
@@ -79,7 +79,7 @@ def test_columns_that_match_equally_well_and_differ(tmp_path: Path) -> None:
     for part in ("'row' and 'id' both name pictures (60 and 60 of 60)", "--image-column row", "image_column='row'"):
         assert part in str(caught.value)
     found = label_pictures(folder, table, "id")
-    assert found.frame["shade"].tolist() == shades(found)
+    assert found.frame["shade"].astype(float).tolist() == shades(found)
     assert "60 without ending ('" in note_of(found)
     suite = open_suite(folder, labels=table, targets="shade", image_column="id")
     np.testing.assert_allclose(suite.inputs["image"][:, 4, 4, 0], suite.targets["shade"][:, 0])
@@ -109,7 +109,7 @@ def test_a_class_number_is_no_rival_of_ids(tmp_path: Path) -> None:
     table["kind"] = table.pop("row") % 10
     found = label_pictures(folder, table)
     assert found.columns == ("id",)
-    assert found.frame["shade"].tolist() == shades(found)
+    assert found.frame["shade"].astype(float).tolist() == shades(found)
 
 
 def test_file_names_of_other_pictures_beside_a_row_number(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_zero_padded_ids_from_a_file(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, [f"{index}.png" for index in range(12)])
     (tmp_path / "l.csv").write_text("id,y\n" + "".join(f"{index:05d},{index}\n" for index in reversed(range(12))))
     found = label_pictures(folder, tmp_path / "l.csv", "id")
-    assert [float(path.stem) for path in found.images] == found.frame["y"].tolist()
+    assert [path.stem for path in found.images] == found.frame["y"].tolist()
 
 
 def test_a_label_that_could_mean_two_pictures(tmp_path: Path) -> None:

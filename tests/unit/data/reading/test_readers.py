@@ -13,6 +13,7 @@ from graftwork.data.names import check_names, nearest_name, short_list
 from graftwork.data.reading.header import guess_delimiter, read_header
 from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.reading.sniff import describe_content
+from graftwork.data.reading.table import as_table
 
 FRAME = pd.DataFrame({"a": [1, 2, 3], "b": ["x", None, "zé"], "c": [0.5, float("nan"), -1.0]})
 
@@ -28,10 +29,12 @@ def test_all_formats_read_the_same_table(tmp_path: Path, ending: str) -> None:
         FRAME.to_json(path, orient="records", lines=ending != "json", force_ascii=False)
     frame = read_table(path)
     assert list(frame.columns) == ["a", "b", "c"]
-    assert frame["a"].tolist() == [1, 2, 3]
-    assert frame["b"].isna().tolist() == [False, True, False]
-    assert frame["b"].iloc[2] == "zé"
-    assert frame["c"].iloc[0] == 0.5
+    table = as_table(frame)
+    assert table["a"].numbers().values.tolist() == [1, 2, 3]
+    assert table["b"].known.tolist() == [True, False, True]
+    assert table["b"].levels[-1] == "zé"
+    assert table["c"].numbers().values[0] == 0.5
+    assert [table[name].kind for name in frame] == ["numeric", "categorical", "numeric"]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -43,7 +46,7 @@ def test_delimiter_and_byte_order_mark(tmp_path: Path, delimiter: str) -> None:
     frame = read_table(path)
     assert list(frame.columns) == ["a", "b, c", "d"]
     assert read_header(path) == ["a", "b, c", "d"]
-    assert frame.iloc[0].tolist() == [1, 2, 3]
+    assert frame.iloc[0].tolist() == ["1", "2", "3"], "cells are texts as they stand"
 
 
 def test_lists_survive_json_lines(tmp_path: Path) -> None:

@@ -1,0 +1,178 @@
+"""Cells as they stand: what a cell is called, which cells are missing, and columns of all dtypes brought to a few."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.optional import require
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "BLANK_WORDS",
+    "arrow_to_pandas",
+    "as_text",
+    "is_blank",
+    "is_nested",
+    "missing_notes",
+    "plain_cells",
+    "shown_cells",
+    "text_codes",
+]
+
+BLANK_WORDS = frozenset(
+    [
+        "na",
+        "n/a",
+        "#n/a",
+        "#na",
+        "n.a.",
+        "<na>",
+        "nan",
+        "-nan",
+        "nat",
+        "null",
+        "(null)",
+        "none",
+        "nil",
+        "?",
+        "??",
+        "-",
+        "--",
+        "---",
+        ".",
+        "..",
+        "...",
+        "*",
+        "–",
+        "—",
+        "unknown",
+        "unk",
+        "missing",
+        "undefined",
+        "#null!",
+        "#value!",
+        "#div/0!",
+        "-1.#ind",
+        "1.#ind",
+        "-1.#qnan",
+        "1.#qnan",
+    ]
+) | {"not available", "not applicable", "not known", "#n/a n/a"}
+"""Words, in lower case, that stand for a missing cell among numbers and dates. Among words they are values: there, only the empty cell is missing."""
+_MISSING_TYPES = ("NAType", "NaTType")
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text stands for a missing cell in a column of numbers or dates."""
+    return text.lower() in BLANK_WORDS
+
+
+def is_nested(value: Any) -> bool:
+    """Return whether a cell holds several values: a list, tuple, set, array or mapping."""
+    return isinstance(value, (list, tuple, dict, set, frozenset)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
+def as_text(value: Any) -> str | None:
+    """Return a table cell as the text that names its class or level, or None if it is missing.
+
+    Whole floats lose their ``.0``, so that ``3`` and ``3.0`` (a column with missing cells) are one class. Bytes are read as UTF-8.
+    """
+    if type(value) is str:
+        return value.strip() or None
+    if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
+        return None
+    if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(float(value)) < 2**53:
+        return str(int(value))
+    if type(value).__name__ in _MISSING_TYPES:  # pandas' own missing values, named here to need no pandas
+        return None
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", errors="replace").strip() or None
+    return str(value).strip() or None
+
+
+def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
+    """Return a column as level numbers ``[N]``, -1 where missing, and the levels in order of appearance, named by :func:`as_text`."""
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    values = plain_cells(values)
+    codes: Any
+    cells: Any
+    try:
+        codes, cells = pandas.factorize(values)
+    except TypeError:  # lists cannot be hashed
+        cells = values.tolist()
+        codes = np.arange(len(cells))
+    levels: dict[str, int] = {}
+    numbers = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last one serves code -1
+    for index, cell in enumerate(cells.tolist() if hasattr(cells, "tolist") else cells):
+        text = as_text(cell)
+        if text is not None:
+            numbers[index] = levels.setdefault(text, len(levels))
+    return numbers[np.asarray(codes, dtype=np.int64)], list(levels)
+
+
+def plain_cells(values: pd.Series) -> pd.Series:
+    """Return the same cells in a dtype that the readers know.
+
+    Arrow columns become NumPy's or pandas' nullable ones with their integers kept, half-precision floats double ones, periods their
+    beginning, sparse columns dense ones. Everything else stays as it is.
+    """
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    dtype = values.dtype
+    name = type(dtype).__name__
+    if name == "ArrowDtype":
+        return _from_arrow(values)
+    if name == "SparseDtype":
+        return plain_cells(pandas.Series(np.asarray(values), index=values.index, name=values.name))
+    if name == "PeriodDtype":
+        return values.dt.to_timestamp()
+    if name == "Float16Dtype" or dtype == np.float16:
+        return values.astype(np.float64)
+    return values
+
+
+def _from_arrow(values: pd.Series) -> pd.Series:
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
+    array = arrow.chunked_array([values.array.__arrow_array__()]) if len(values) else arrow.chunked_array([[]])
+    if arrow.types.is_float16(array.type):
+        array = array.cast(arrow.float32())
+    cells = arrow_to_pandas(array)
+    return pandas.Series(cells.array, index=values.index, name=values.name)
+
+
+def arrow_to_pandas(data: Any) -> Any:
+    """Return an Arrow table or chunked array as a DataFrame or Series, with integers, booleans and dates kept where cells are missing."""
+    pandas = require("pandas", extra="data", purpose="Reading Arrow columns")
+    arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
+    sizes = (8, 16, 32, 64)
+    kept = {getattr(arrow, f"int{size}")(): getattr(pandas, f"Int{size}Dtype")() for size in sizes}
+    kept |= {getattr(arrow, f"uint{size}")(): getattr(pandas, f"UInt{size}Dtype")() for size in sizes}
+    kept[arrow.bool_()] = pandas.BooleanDtype()
+    return data.to_pandas(types_mapper=kept.get, date_as_object=False)
+
+
+def shown_cells(texts: Sequence[str], most: int = 3) -> str:
+    """Return examples of cells for a message: quoted, cut after 40 characters each."""
+    parts = [repr(text if len(text) <= 40 else f"{text[:37]}...") for text in texts[:most]]
+    return ", ".join(parts)
+
+
+def missing_notes(found: Mapping[str, Counter[str]]) -> list[str]:
+    """Return one sentence per column whose cells count as missing although they are not empty.
+
+    Args:
+        found: Those cells with the rows of each, by column.
+    """
+    return [
+        f"Column {name!r}: {words.total()} cell{'s' if words.total() > 1 else ''} such as "
+        f"{shown_cells([word for word, _ in words.most_common(3)])} cannot be read and count{'' if words.total() > 1 else 's'} as missing."
+        for name, words in found.items()
+    ]

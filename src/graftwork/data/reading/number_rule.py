@@ -1,0 +1,255 @@
+"""How the numbers of a column are written: decimal and thousands signs, currency, percent, durations, and words for a missing cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.data.reading.cells import is_blank, shown_cells
+
+__all__ = ["NumberRule", "guess_number_rule", "number_notes", "plain_floats"]
+
+Floats = NDArray[np.float64]
+
+_UNIT = r"[A-Z]{0,2}[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20ab\u20b4\u20aa\u20a6\u20b1\u0e3f\u00a2\u20a1\u20b2\u20b5\u20b8\u20bc\u20be]" \
+    r"|USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|BRL|ZAR|MXN|TRY|kr\.?|z\u0142|K\u010d|Fr\.?|%|\u2030"  # fmt: skip
+_WRITTEN = re.compile(
+    rf"(?P<open>\()?\s*(?P<sign>[-+\u2212])?\s*(?P<front>{_UNIT})?\s*(?P<inner>[-+\u2212])?"
+    r"(?P<body>[.,]?\d(?:[\d.,'\u2019\u00a0\u202f\u2009 ]*\d)?\.?)(?P<exponent>[eE][-+]?\d+)?"
+    rf"\s*(?P<back>{_UNIT})?\s*(?P<close>\))?"
+)
+"""One number written for people: ``-$1,234.50``, ``22.4 %``, ``(1 234,5)``."""
+_CLOCK = re.compile(
+    r"(?P<sign>[-+])?(?:(?P<days>\d+) days?,? ?)?(?P<inner>[-+])?(?:(?P<h>\d+):(?P<m>[0-5]\d):(?P<s>[0-5]?\d(?:\.\d+)?))?"
+)
+"""A duration: ``02:13:05``, ``1 days 02:00:00``."""
+_SPACES = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2019"): "'"}
+_GROUPED = {
+    ",": r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3}",  # the second form is the Indian one
+    ".": r"[1-9]\d{0,2}(?:\.\d{3})+",
+    " ": r"[1-9]\d{0,2}(?: \d{3})+",
+    "'": r"[1-9]\d{0,2}(?:'\d{3})+",
+}
+_PAIRS = ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"), (",", ""))
+_PAIRS_OF_COMMA_FILES = ((",", "."), (",", ""), (",", " "), (",", "'"), (".", ","), (".", " "), (".", "'"))
+"""Where decimal commas are likelier (files whose fields are separated by semicolons), they are tried first."""
+_FLAGS = {"true": 1.0, "false": 0.0}
+_FEW_WORDS, _FEW_ROWS = 5, 0.02
+_FEWEST_NUMBERS = 10
+
+
+def plain_floats(texts: Sequence[str]) -> Floats:
+    """Return texts as numbers, NaN for what Python does not read as one (underscores between digits are refused as well)."""
+    numbers = np.full(len(texts), np.nan)
+    for index, text in enumerate(texts):
+        try:
+            numbers[index] = float(text)
+        except ValueError:
+            continue
+        if "_" in text:
+            numbers[index] = np.nan
+    return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class NumberRule:
+    """How the cells of one column are read as numbers. Decided once, at training; prediction and serving read with it."""
+
+    decimal: str = "."
+    thousands: str = ""
+    """Sign between groups of digits; empty if there are none."""
+    unit: str = ""
+    """Currency or percent sign that cells may have in front or behind; it is dropped (``22 %`` is 22)."""
+    is_duration: bool = False
+    """Whether cells such as ``1 days 02:00:00`` are read as seconds."""
+    tolerant: bool = False
+    """Whether training rows held other words, which count as missing."""
+
+    def read(self, texts: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return numbers (NaN where there is none), and which texts cannot be read: neither numbers nor words for a missing cell."""
+        is_plain = self.decimal == "." and not self.thousands
+        numbers = plain_floats(texts) if is_plain else np.full(len(texts), np.nan)
+        unread = np.isnan(numbers)
+        for index in np.flatnonzero(unread).tolist():
+            text = texts[index]
+            if is_blank(text):
+                unread[index] = False
+                continue
+            number = _FLAGS.get(text.lower())
+            if number is None:
+                number = self._read_written(text)
+            if number is not None:
+                numbers[index], unread[index] = number, False
+        return numbers, unread
+
+    def _read_written(self, text: str) -> float | None:
+        if self.is_duration:
+            return _seconds(text)
+        found = _WRITTEN.fullmatch(text)
+        if found is None or not _fits(found, self.unit):
+            return float(text) if text.lower().strip("+-") in ("inf", "infinity") else None
+        body = found["body"].translate(_SPACES)
+        if not _body_pattern(self.decimal, self.thousands).fullmatch(body):
+            return None
+        digits = body.replace(self.thousands, "") if self.thousands else body
+        number = float(digits.replace(self.decimal, ".") + (found["exponent"] or ""))
+        signs = [found["sign"], found["inner"], "-" if found["open"] else None]
+        return -number if sum(sign in ("-", "\u2212") for sign in signs) % 2 else number
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether numbers are written as programs write them."""
+        return self.decimal == "." and not self.thousands and not self.unit and not self.is_duration
+
+    def in_words(self) -> str:
+        """Return how numbers are written, for notes; empty if :attr:`is_plain`."""
+        if self.is_duration:
+            return "as durations, in seconds"
+        names = {",": "comma", ".": "point", " ": "space", "'": "apostrophe"}
+        parts = [f"with {self.unit}"] if self.unit else []
+        parts += [f"with {names[self.thousands]}s between thousands"] if self.thousands else []
+        parts += [f"with a decimal {names[self.decimal]}"] if self.decimal != "." else []
+        return " and ".join(parts)
+
+    def state(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "decimal": self.decimal,
+            "thousands": self.thousands,
+            "unit": self.unit,
+            "is_duration": self.is_duration,
+            "tolerant": self.tolerant,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Restore from :meth:`state`."""
+        return cls(**state)
+
+
+def _fits(found: re.Match[str], unit: str) -> bool:
+    """Return whether brackets close and a unit, if there is one, is the column's."""
+    units = [part for part in (found["front"], found["back"]) if part]
+    signs = [part for part in (found["sign"], found["inner"]) if part]
+    return (
+        bool(found["open"]) == bool(found["close"])
+        and len(units) <= 1
+        and len(signs) <= 1
+        and all(part == unit for part in units)
+    )
+
+
+@lru_cache
+def _body_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
+    groups = f"{_GROUPED[thousands]}|" if thousands else ""
+    point = re.escape(decimal)
+    return re.compile(rf"(?:(?:{groups}\d+)(?:{point}\d*)?|{point}\d+)")
+
+
+def _seconds(text: str) -> float | None:
+    found = _CLOCK.fullmatch(text)
+    if found is None or (found["days"] is None and found["h"] is None):
+        return None
+    clock = 0.0 if found["h"] is None else int(found["h"]) * 3600 + int(found["m"]) * 60 + float(found["s"])
+    clock = -clock if found["inner"] == "-" else clock
+    seconds = int(found["days"] or 0) * 86_400 * (-1 if found["sign"] == "-" and found["days"] else 1) + clock
+    return -seconds if found["sign"] == "-" and not found["days"] else seconds
+
+
+def guess_number_rule(levels: Sequence[str], counts: NDArray[np.int64], *, decimal: str = ".") -> NumberRule | None:
+    """Return the rule by which a column's cells are numbers, or None if it is a column of words.
+
+    A column is one of numbers if all of its cells are, but for words such as ``?`` and ``unknown`` in at most half of them, and for up to
+    five other words without a digit in at most 2 % of them, if there are ten different numbers or more.
+
+    Args:
+        levels: The different cells, without missing ones.
+        counts: Rows of each.
+        decimal: The decimal sign that is likelier where both readings are possible (``1,250``).
+    """
+    if not levels:
+        return None
+    if all(level.lower() in _FLAGS for level in levels):
+        return NumberRule()
+    unread_levels = None
+    for rule in _candidates(levels, decimal):
+        numbers, unread = rule.read(levels)
+        if unread_levels is None or unread.sum() < unread_levels:
+            best, unread_levels, known = rule, int(unread.sum()), ~np.isnan(numbers)
+            lost = unread
+        if not unread_levels:
+            break
+    flags = np.array([level.lower() in _FLAGS for level in levels])
+    if not known.any() or (flags & known).any():
+        return None
+    blank = ~known & ~lost
+    if (
+        blank.any()
+        and counts[known].sum() < counts[blank].sum()
+        and any(_is_word(level) for level, is_one in zip(levels, blank.tolist(), strict=True) if is_one)
+    ):
+        return None
+    if not lost.any():
+        return best
+    words = [levels[index] for index in np.flatnonzero(lost).tolist()]
+    few = len(words) <= _FEW_WORDS and counts[lost].sum() <= _FEW_ROWS * counts.sum() and known.sum() >= _FEWEST_NUMBERS
+    if not few or any(letter.isdigit() for word in words for letter in word):
+        return None
+    return replace(best, tolerant=True)
+
+
+def _is_word(text: str) -> bool:
+    """Return whether a blank word could well be a value: what pandas itself writes for missing cells could not."""
+    return text not in ("", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
+
+
+def _candidates(levels: Sequence[str], decimal: str) -> list[NumberRule]:
+    """Return the rules worth trying, the plain one first, by what the first 500 cells look like."""
+    sample = [level for level in levels[:500] if not is_blank(level)]
+    found = [match for match in map(_WRITTEN.fullmatch, sample) if match is not None]
+    clocks = sum(_seconds(text) is not None for text in sample)
+    rules = [NumberRule()]
+    if clocks > 0.5 * len(sample):
+        return [NumberRule(is_duration=True)]
+    if len(found) < 0.5 * len(sample):
+        return rules
+    units = {part for match in found for part in (match["front"], match["back"]) if part}
+    if len(units) > 1:
+        return rules
+    unit = next(iter(units), "")
+    rules.append(NumberRule(unit=unit))
+    pairs = _PAIRS_OF_COMMA_FILES if decimal == "," else _PAIRS
+    return rules + [NumberRule(point, group, unit) for point, group in pairs]
+
+
+def number_notes(
+    name: str, rule: NumberRule, example: str, blanks: Sequence[str], num_blank: int, words: Sequence[str], num_words: int
+) -> list[str]:
+    """Return what there is to say about a column of numbers: how they are written, and the words among them.
+
+    Args:
+        name: The column.
+        rule: How it is read.
+        example: A cell that is not written as programs write numbers.
+        blanks: Words that usually stand for a missing cell.
+        num_blank: Rows that hold one.
+        words: Other words.
+        num_words: Rows that hold one.
+    """
+    notes = []
+    if not rule.is_plain:
+        notes.append(
+            f"Column {name!r} holds numbers written {rule.in_words()} (for example {shown_cells([example])}); they are read as numbers."
+        )
+    if num_blank or num_words:
+        both = [*words, *blanks]
+        notes.append(
+            f"Column {name!r} holds numbers and words: {num_blank + num_words} cells such as {shown_cells(both)} count as missing."
+        )
+    return notes

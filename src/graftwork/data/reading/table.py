@@ -1,0 +1,65 @@
+"""A table as named columns, read lazily: a DataFrame's columns, and what is nested in them (``place.lat``, ``vector[3]``)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.data.reading.column import Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Table", "as_table"]
+
+
+class Table:
+    """``N`` rows of named columns. Columns are made on first use and kept, so that each is read once.
+
+    Args:
+        columns: Columns that exist already.
+        frame: Where further columns come from.
+        categories: Columns whose cells are names.
+    """
+
+    def __init__(
+        self, columns: dict[str, Column], frame: pd.DataFrame | None, num_rows: int, categories: Collection[str] = ()
+    ) -> None:
+        self._made = dict(columns)
+        self._frame = frame
+        self._num_rows = num_rows
+        self._categories = frozenset(categories)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in order."""
+        return list(self._made) if self._frame is None else [str(name) for name in self._frame.columns]
+
+    def __len__(self) -> int:
+        return self._num_rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._made or (self._frame is not None and name in self._frame.columns)
+
+    def __getitem__(self, name: str) -> Column:
+        if name not in self._made:
+            if self._frame is None:
+                raise KeyError(name)
+            decimal = str(self._frame.attrs.get("decimal", "."))
+            self._made[name] = Column(name, self._frame[name], decimal=decimal, is_category=name in self._categories)
+        return self._made[name]
+
+    def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> Self:
+        """Return some rows of some columns; what has been read is not read again."""
+        return type(self)({name: self[name].take(rows) for name in names}, None, len(rows))
+
+
+def as_table(source: Any, categories: Collection[str] = ()) -> Table:
+    """Return ``source`` if it is a table already, else a DataFrame as one."""
+    return source if isinstance(source, Table) else Table({}, source, len(source), categories)
