@@ -23,6 +23,7 @@ _SHARED = (
     "group",
     "categories",
     "image_size",
+    "image_column",
     "time_limit",
     "steps",
     "seeds",
@@ -51,6 +52,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="column with the ids of earlier items, most recent last, and the column of the item shown; as in clicked=item",
     )
     add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
+    add(
+        "--image-column",
+        metavar="COLUMN",
+        help="column of the labels that names the pictures (default: the one that matches them)",
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:

@@ -19,6 +19,7 @@ from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
 from graftwork.data.names import check_names
+from graftwork.data.options import DataOptions
 from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
 from graftwork.data.reading.column import Column
@@ -48,19 +49,12 @@ class RawSuite:
     frame: pd.DataFrame
     requests: Sequence[TargetRequest]
     modality: Modality = "table"
-    task_kinds: Mapping[str, str] = field(default_factory=dict)
-    text: Sequence[str] = ()
-    """Text columns, for modality ``text``."""
+    options: DataOptions = field(default_factory=DataOptions)
+    """Group, categories, histories and so on; targets are in ``requests``, and the columns named exist."""
     images: Sequence[Path] = ()
     """Picture file of each row, for modality ``image``."""
-    image_size: int | None = None
     features: Sequence[str] | None = None
     """Feature columns of a table; None takes all that are neither targets nor the group."""
-    group: str | None = None
-    categories: Sequence[str] = ()
-    """Feature columns of a table whose numbers are names; the others are read by what they hold."""
-    histories: Mapping[str, str] = field(default_factory=dict)
-    """Feature columns of a table that hold ids of another one, ``{history: item}``; one item for all, a category by that."""
     domain: NDArray[np.int64] | None = None
     domains: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -77,16 +71,16 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     Raises:
         DataError: If targets, features, groups or pictures cannot be used; see the modules that do each step.
     """
-    frame = raw_suite.frame
-    items = tuple(set(raw_suite.histories.values()))
-    table = as_table(frame, {*raw_suite.categories, *items})
-    _check_categories(table, [*raw_suite.categories, *items])
-    if raw_suite.group is not None:
-        check_names([raw_suite.group], frame.columns, what="--group", where="the table")
-    tasks = infer_tasks(table, raw_suite.requests, raw_suite.task_kinds)
+    frame, options = raw_suite.frame, raw_suite.options
+    items = tuple(set(options.histories.values()))
+    table = as_table(frame, {*(options.categories or ()), *items})
+    _check_categories(table, [*(options.categories or ()), *items])
+    if options.group is not None:
+        check_names([options.group], frame.columns, what="--group", where="the table")
+    tasks = infer_tasks(table, raw_suite.requests, options.task_kinds)
     targets = {task.spec.name: task.target for task in tasks}
-    groups, group_words = task_groups(tasks) if raw_suite.group is None else _groups(table, raw_suite.group)
-    used = {column for task in tasks for column in task.spec.columns} | {raw_suite.group, *raw_suite.histories}
+    groups, group_words = task_groups(tasks) if options.group is None else _groups(table, options.group)
+    used = {column for task in tasks for column in task.spec.columns} | {options.group, *options.histories}
     candidates = [name for name in (table.columns if raw_suite.features is None else raw_suite.features) if name not in used]
     notes = [note for task in tasks for note in (_reason(task), *task.notes)]
     notes += [*raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
@@ -106,22 +100,23 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
                 + " ".join(report.notes)
                 + " Add columns to learn from."
             )
-        notes += [*duplicate_note(table), *report.notes, *group_notes(table, report.features, raw_suite.group)]
-        notes += history_notes(table, raw_suite.histories)
-        encoder = TableEncoder.fit(table, report.features, rows=splits["train"], histories=raw_suite.histories)
+        notes += [*duplicate_note(table), *report.notes, *group_notes(table, report.features, options.group)]
+        notes += history_notes(table, options.histories)
+        encoder = TableEncoder.fit(table, report.features, rows=splits["train"], histories=options.histories)
         inputs = encoder.transform(table)
         if frame.shape[0] * frame.shape[1] <= _MAX_RAW_CELLS:
             raw["frame"] = {name: _raw_column(table[name]) for name in frame.columns}
     elif raw_suite.modality == "text":
-        check_names(raw_suite.text, frame.columns, what="--text", where="the table")
-        texts = join_texts(frame, raw_suite.text)
-        notes += [*_text_notes(texts), *duplicate_note(table), *group_notes(table, candidates, raw_suite.group)]
-        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
+        text_columns = options.text_columns(frame.columns)
+        check_names(text_columns, frame.columns, what="--text", where="the table")
+        texts = join_texts(frame, text_columns)
+        notes += [*_text_notes(texts), *duplicate_note(table), *group_notes(table, candidates, options.group)]
+        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=text_columns)
         inputs = encoder.transform(texts)
         raw["text"] = texts
     else:
-        size = default_image_size(raw_suite.images) if raw_suite.image_size is None else raw_suite.image_size
-        notes += group_notes(table, candidates, raw_suite.group)
+        size = default_image_size(raw_suite.images) if options.image_size is None else options.image_size
+        notes += group_notes(table, candidates, options.group)
         survey = survey_pictures(raw_suite.images, splits["train"])
         notes += survey.notes
         encoder = ImageEncoder(size, scales=survey.scales)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from graftwork.core.files import hash_file
 from graftwork.core.optional import require
 from graftwork.data.encoders.picture_files import list_images, unread_note
 from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.options import DataOptions
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.infer import parse_targets
 from graftwork.data.reading.picture_column import PictureColumn, choose_picture_column
@@ -48,26 +49,22 @@ class LabelledPictures:
 
 def open_image_folder(
     folder: Path,
+    options: DataOptions,
     *,
-    targets: str | Sequence[str] | Mapping[str, str | Sequence[str]] | None,
-    labels: str | Path | pd.DataFrame | None,
-    group: str | None,
-    task_kinds: Mapping[str, str],
-    image_size: int | None,
     seed: int,
     name: str,
-    image_column: str | None = None,
 ) -> Suite:
-    """Open a folder of pictures; see :func:`graftwork.data.reading.ingest.open_suite` for the arguments.
+    """Open a folder of pictures; see :func:`graftwork.data.reading.ingest.open_suite` for the options.
 
     Raises:
         DataError: If there are no pictures, no labels, or the labels name other files.
     """
-    found = label_pictures(folder, labels, image_column)
+    found = label_pictures(folder, options.labels, options.image_column)
     frame, images = found.frame, found.images
     columns = [column for column in frame.columns if column != found.columns[0]]
+    targets = options.targets
     if targets is None:
-        targets = [column for column in columns if column not in (group, *found.columns)]
+        targets = tuple(column for column in columns if column not in (options.group, *found.columns))
     requests = parse_targets(targets, columns)
     return assemble_suite(
         RawSuite(
@@ -75,11 +72,9 @@ def open_image_folder(
             frame=frame,
             requests=requests,
             modality="image",
-            task_kinds=task_kinds,
+            options=options,
             images=images,
-            image_size=image_size,
             features=[column for column in columns if column not in {part for request in requests for part in request.columns}],
-            group=group,
             labels=[image.relative_to(folder).as_posix() for image in images],
             sources=found.sources,
             notes=found.notes,

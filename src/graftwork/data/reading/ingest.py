@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import DataError, FileFormatError
 from graftwork.core.files import hash_bytes, hash_file
 from graftwork.data.names import check_names, did_you_mean, short_list
+from graftwork.data.options import DataOptions, Targets
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.histories import check_histories
-from graftwork.data.reading.infer import parse_targets
+from graftwork.data.reading.infer import TargetRequest, parse_targets
 from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.reading.sniff import TABLE_FORMATS
 from graftwork.data.store import is_stored_suite, load_suite
@@ -20,9 +22,7 @@ from graftwork.data.suite import Suite
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["open_suite"]
-
-Targets = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+__all__ = ["open_data", "open_suite"]
 
 
 def open_suite(
@@ -64,31 +64,44 @@ def open_suite(
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
     """
-    kinds = dict(task_kinds or {})
-    named = tuple(part.strip() for part in categories.split(",")) if isinstance(categories, str) else tuple(categories or ())
-    past = dict(histories or {})
-    described: dict[str, Any] = {"labels": labels, "text": text, "group": group, "categories": categories, "histories": past}
-    described |= {"task_kinds": kinds, "image_size": image_size, "image_column": image_column}
+    options = DataOptions.of_user(
+        targets=targets,
+        labels=labels,
+        text=text,
+        group=group,
+        categories=categories,
+        histories=histories,
+        task_kinds=task_kinds,
+        image_size=image_size,
+        image_column=image_column,
+    )
+    return open_data(source, options, seed=seed, name=name)
+
+
+def open_data(
+    source: str | Path | pd.DataFrame | Suite, options: DataOptions, *, seed: int = 0, name: str | None = None
+) -> Suite:
+    """Open data as a suite; :func:`open_suite` with its options in one record.
+
+    Raises:
+        DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
+    """
     if isinstance(source, Suite):
-        _refuse(source.name, **described)
-        return (
-            source
-            if targets is None
-            else source.with_tasks(tuple(request.name for request in parse_targets(targets, source.task_names)))
-        )
-    if image_column is not None and not (isinstance(source, (str, Path)) and not Path(source).is_file()):
+        _refuse(source.name, options.given(besides=("targets",)))
+        return _with_targets(source, options)
+    if options.image_column is not None and not (isinstance(source, (str, Path)) and not Path(source).is_file()):
         raise DataError(
             "--image-column names a column of the labels of a picture folder, but the source is a table. Leave it out."
         )
     if not isinstance(source, (str, Path)):
-        return _open_frame(source, targets, text, group, named, past, kinds, seed, name or "table")
+        return _open_frame(source, options, seed, name or "table")
     path = Path(source)
     if not path.exists():
         from graftwork.data.suites import EMBEDDED, load_embedded
 
         if str(source) in EMBEDDED:
-            _refuse(str(source), **described)
-            return open_suite(load_embedded(str(source)), targets=targets)
+            _refuse(str(source), options.given(besides=("targets",)))
+            return _with_targets(load_embedded(str(source)), options)
         neighbours = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileFormatError(
             f"{source} does not exist.{did_you_mean(path.name, [*neighbours, *EMBEDDED])} Give a table ({', '.join(TABLE_FORMATS)}), a folder of pictures, "
@@ -97,54 +110,43 @@ def open_suite(
     if path.suffix.lower() in (".yaml", ".yml"):
         from graftwork.data.reading.suite_build import open_suite_yaml
 
-        _refuse(path.name, targets=targets, **described)
+        _refuse(path.name, options.given())
         return open_suite_yaml(path, seed=seed, name=name)
     if path.is_dir():
-        if is_stored_suite(path):
-            return open_suite(load_suite(path), targets=targets)
-        from graftwork.data.reading.image_folder import open_image_folder
-
-        _refuse(f"{path}, a folder of pictures,", categories=categories, histories=past)
-
-        return open_image_folder(
-            path,
-            targets=targets,
-            labels=labels,
-            group=group,
-            task_kinds=kinds,
-            image_size=image_size,
-            seed=seed,
-            name=name or path.resolve().name,
-            image_column=image_column,
-        )
-    if labels is not None:
+        return _open_folder(path, options, seed, name)
+    if options.labels is not None:
         raise DataError(
             f"--labels belongs to a folder of pictures, but {path} is a file. Leave --labels out; a table holds its own targets."
         )
-    sources = {path.name: hash_file(path)}
-    return _open_frame(read_table(path), targets, text, group, named, past, kinds, seed, name or path.stem, sources)
+    return _open_frame(read_table(path), options, seed, name or path.stem, {path.name: hash_file(path)})
 
 
-def _refuse(what: str, **given: Any) -> None:
+def _open_folder(path: Path, options: DataOptions, seed: int, name: str | None) -> Suite:
+    if is_stored_suite(path):
+        return _with_targets(load_suite(path), options)
+    from graftwork.data.reading.image_folder import open_image_folder
+
+    given = options.given()
+    _refuse(f"{path}, a folder of pictures,", {key: given[key] for key in ("categories", "histories") if key in given})
+    return open_image_folder(path, options, seed=seed, name=name or path.resolve().name)
+
+
+def _with_targets(suite: Suite, options: DataOptions) -> Suite:
+    if options.targets is None:
+        return suite
+    return suite.with_tasks(tuple(request.name for request in parse_targets(options.targets, suite.task_names)))
+
+
+def _refuse(what: str, given: Mapping[str, Any]) -> None:
     """Raise if options are given that the source decides itself."""
-    named = [key for key, value in given.items() if value is not None and value != {}]
-    if named:
+    if given:
         raise DataError(
-            f"{what} describes its own data, so {short_list(named)} cannot be set beside it. Leave it out, or change the data's description."
+            f"{what} describes its own data, so {short_list(given)} cannot be set beside it. Leave it out, or change the data's description."
         )
 
 
 def _open_frame(
-    frame: pd.DataFrame,
-    targets: Targets | None,
-    text: str | Sequence[str] | None,
-    group: str | None,
-    categories: Sequence[str],
-    histories: Mapping[str, str],
-    kinds: Mapping[str, str],
-    seed: int,
-    name: str,
-    sources: Mapping[str, str] | None = None,
+    frame: pd.DataFrame, options: DataOptions, seed: int, name: str, sources: Mapping[str, str] | None = None
 ) -> Suite:
     if not hasattr(frame, "columns"):
         raise DataError(f"A suite is opened from a path, a DataFrame, a Suite or a name; got {type(frame).__name__}.")
@@ -153,50 +155,56 @@ def _open_frame(
     frame.columns = [str(column) for column in frame.columns]
     if len(frame) == 0:
         raise DataError(f"The table has columns ({short_list(frame.columns)}) but no rows. Add rows.")
-    if targets is None:
+    if options.targets is None:
         raise DataError(
             f"Say which columns to predict: --targets a,b (targets=... in Python). The columns of {name} are: {short_list(frame.columns, 40)}."
         )
-    texts = tuple(
-        text.split("+")
-        if isinstance(text, str) and text not in frame.columns
-        else [text]
-        if isinstance(text, str)
-        else text or ()
+    texts, requests = options.text_columns(frame.columns), parse_targets(options.targets, list(frame.columns))
+    _check_roles(frame, options, texts, requests)
+    roles = {column: "a target" for request in requests for column in request.columns}
+    roles |= {options.group: "the group"} if options.group else {}
+    past = check_histories(
+        tuple(options.histories.items()),
+        frame.columns,
+        roles,
+        categories=options.categories or (),
+        what="--history",
+        where="the table",
     )
-    check_names(texts, frame.columns, what="--text", where="the table")
-    if texts and categories:
-        raise DataError(
-            f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them out."
-        )
-    if texts and histories:
-        raise DataError(
-            f"--history {short_list(histories)} is for tables; with --text only the text is learned from. Leave one of them out."
-        )
-    if group in categories:
-        raise DataError(f"Column {group!r} is the group, which no model sees, so it cannot be a category. Name it once.")
-    requests = parse_targets(targets, list(frame.columns))
-    check_names(categories, frame.columns, what="--categories", where="the table")
-    overlap = sorted({column for request in requests for column in request.columns} & {*texts, group, *categories})
-    if overlap:
-        raise DataError(
-            f"{short_list(map(repr, overlap))} is named both as a target and as text, group or category. Name it once."
-        )
-    roles = {column: "a target" for request in requests for column in request.columns} | ({group: "the group"} if group else {})
     return assemble_suite(
         RawSuite(
             name=name,
             frame=frame,
             requests=requests,
             modality="text" if texts else "table",
-            task_kinds=kinds,
-            text=texts,
-            group=group,
-            categories=categories,
-            histories=check_histories(
-                tuple(histories.items()), frame.columns, roles, categories=categories, what="--history", where="the table"
-            ),
+            options=replace(options, text=texts or None, histories=past),
             sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8"))},
             seed=seed,
         )
     )
+
+
+def _check_roles(frame: pd.DataFrame, options: DataOptions, texts: Sequence[str], requests: Sequence[TargetRequest]) -> None:
+    """Check that named columns exist, and that none serves twice.
+
+    Raises:
+        DataError: If a column does not exist, or is named for two things that exclude each other.
+    """
+    categories, group = options.categories or (), options.group
+    check_names(texts, frame.columns, what="--text", where="the table")
+    if texts and categories:
+        raise DataError(
+            f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them out."
+        )
+    if texts and options.histories:
+        raise DataError(
+            f"--history {short_list(options.histories)} is for tables; with --text only the text is learned from. Leave one of them out."
+        )
+    if group in categories:
+        raise DataError(f"Column {group!r} is the group, which no model sees, so it cannot be a category. Name it once.")
+    check_names(categories, frame.columns, what="--categories", where="the table")
+    overlap = sorted({column for request in requests for column in request.columns} & {*texts, group, *categories})
+    if overlap:
+        raise DataError(
+            f"{short_list(map(repr, overlap))} is named both as a target and as text, group or category. Name it once."
+        )

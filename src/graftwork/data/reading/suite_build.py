@@ -13,6 +13,7 @@ from graftwork.core.files import hash_file
 from graftwork.core.optional import require
 from graftwork.core.records import Modality
 from graftwork.data.names import check_names, short_list
+from graftwork.data.options import DataOptions
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.histories import check_histories
@@ -91,13 +92,15 @@ def build_suite(file: SuiteFile) -> Suite:
             frame=table,
             requests=requests,
             modality=_as_modality(file.modality),
-            text=("(text)",) if file.modality == "text" else (),
+            options=DataOptions(
+                text=("(text)",) if file.modality == "text" else None,
+                image_size=file.image_size,
+                group=_GROUP if grouped else None,
+                categories=tuple(name for name in table.columns if any(name in entry.categories for entry in file.datasets)),
+                histories=_histories(file, features, taken),
+            ),
             images=images,
-            image_size=file.image_size,
             features=features,
-            group=_GROUP if grouped else None,
-            categories=[name for name in table.columns if any(name in entry.categories for entry in file.datasets)],
-            histories=_histories(file, features, taken),
             domain=np.concatenate(domain),
             domains=domains,
             labels=labels,

@@ -8,6 +8,7 @@ from typing import Any
 
 from graftwork.core.components import components_allowed
 from graftwork.core.records import Plan
+from graftwork.data.options import DataOptions
 from graftwork.workflows.compare.compare_run import CompareRun, load_comparison
 from graftwork.workflows.compare.session import CompareSession
 from graftwork.workflows.compare.settings import DEFAULT_STEPS, CompareSettings
@@ -39,6 +40,7 @@ def compare(
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
+    image_column: str | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     engine: Engine = "local",
@@ -61,7 +63,7 @@ def compare(
         seeds: Seeds of every plan, at least 1; three or more are needed to assert anything.
         steps: Steps of each training; 500 if no ``time_limit`` is given either. With steps the comparison repeats exactly.
         time_limit: ``"30s"`` or seconds for each training, in place of ``steps``.
-        targets: Columns to predict; see :func:`graftwork.fit` for this and the next seven.
+        targets: Columns to predict; see :func:`graftwork.fit` for this and the next eight.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.
@@ -69,6 +71,7 @@ def compare(
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds.
         image_size: Side of the encoded pictures.
+        image_column: Column of the labels that names the pictures.
         out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
         resume: Go on with the run in ``out`` (begin it if there is none); finished trainings are not made again.
         engine: ``"local"``: processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this machine.
@@ -95,14 +98,17 @@ def compare(
     unset = steps is None and time_limit is None
     given = CompareSettings.of_user(
         source_name(source),
-        targets=targets,
-        labels=str(labels) if labels is not None else None,
-        text=text,
-        group=group,
-        categories=categories,
-        histories=histories,
-        task_kinds=task_kinds,
-        image_size=image_size,
+        data=DataOptions.of_user(
+            targets=targets,
+            labels=str(labels) if labels is not None else None,
+            text=text,
+            group=group,
+            categories=categories,
+            histories=histories,
+            task_kinds=task_kinds,
+            image_size=image_size,
+            image_column=image_column,
+        ),
         time_limit=time_limit,
         steps=DEFAULT_STEPS if unset else steps,
         seeds=seeds,

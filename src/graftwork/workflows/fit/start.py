@@ -9,6 +9,7 @@ from typing import Any
 
 from graftwork.core.components import components_allowed
 from graftwork.core.records import Plan
+from graftwork.data.options import DataOptions
 from graftwork.workflows.fit.fit_run import FitRun, load_run
 from graftwork.workflows.fit.session import FitSession
 from graftwork.workflows.quantities import parse_seconds
@@ -35,6 +36,7 @@ def fit(
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
+    image_column: str | None = None,
     out: str | Path | None = None,
     time_limit: float | str | None = None,
     steps: int | None = None,
@@ -59,7 +61,7 @@ def fit(
     Args:
         source: A table (path or DataFrame), a folder of pictures, a ``suite.yaml``, a :class:`~graftwork.data.suite.Suite`, or the
             name of an embedded suite; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
-        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.reading.ingest.open_suite` for this and the next seven.
+        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.reading.ingest.open_suite` for this and the next eight.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.
@@ -67,6 +69,7 @@ def fit(
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
         image_size: Side of the encoded pictures.
+        image_column: Column of the labels that names the pictures.
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
         time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with ``steps``.
         steps: Steps of a full training; None takes as many as fit into the time limit. With ``steps`` the run repeats exactly.
@@ -99,14 +102,17 @@ def fit(
     is_path = source is None or isinstance(source, str | Path)
     given = FitSettings.of_user(
         source_name(source),
-        targets=targets,
-        labels=str(labels) if labels is not None else None,
-        text=text,
-        group=group,
-        categories=categories,
-        histories=histories,
-        task_kinds=task_kinds,
-        image_size=image_size,
+        data=DataOptions.of_user(
+            targets=targets,
+            labels=str(labels) if labels is not None else None,
+            text=text,
+            group=group,
+            categories=categories,
+            histories=histories,
+            task_kinds=task_kinds,
+            image_size=image_size,
+            image_column=image_column,
+        ),
         time_limit=time_limit,
         steps=steps,
         seeds=seeds,

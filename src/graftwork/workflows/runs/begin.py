@@ -152,7 +152,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     """Return the command line that repeats a run with these settings.
 
     Example:
-        >>> repeat_command(FitSettings(source="table.csv", targets=("a", "b"), steps=200, seeds=2))
+        >>> repeat_command(FitSettings.of_user("table.csv", targets="a,b", steps=200, seeds=2))
         'graftwork fit table.csv --targets a,b --steps 200 --seeds 2'
     """
     if settings.source == "<data>":
@@ -167,7 +167,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
         unit = {"time_limit": "s", "max_latency": "ms"}.get(key, "")
         text = ",".join(value) if isinstance(value, list) else f"{value:g}{unit}" if unit else str(value)
         words += [f"--{key.replace('_', '-')}", text]
-    words += [word for name, kind in settings.task_kinds.items() for word in ("--task-kind", f"{name}={kind}")]
-    words += [word for name, item in settings.histories.items() for word in ("--history", f"{name}={item}")]
+    words += [word for name, kind in settings.data.task_kinds.items() for word in ("--task-kind", f"{name}={kind}")]
+    words += [word for name, item in settings.data.histories.items() for word in ("--history", f"{name}={item}")]
     words += [word for name, value in settings.overrides.items() for word in ("--set", f"{name}={value}")]
     return shlex.join(words)

@@ -38,23 +38,12 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
     if is_stored_suite(run.suite):
         suite = load_suite(run.suite)
     else:
-        from graftwork.data.reading.ingest import open_suite
+        from graftwork.data.reading.ingest import open_data
         from graftwork.evaluation.metrics import check_metrics
 
         if data is None and settings.source == "<data>":
             raise DataError(f"The run in {run.path} was stopped before its data was stored. Call it with the data again.")
-        suite = open_suite(
-            data if data is not None else settings.source,
-            targets=list(settings.targets) if settings.targets else None,
-            labels=settings.labels,
-            text=settings.text,
-            group=settings.group,
-            categories=settings.categories,
-            histories=dict(settings.histories) or None,
-            task_kinds=dict(settings.task_kinds) or None,
-            image_size=settings.image_size,
-            seed=settings.seed,
-        )
+        suite = open_data(data if data is not None else settings.source, settings.data, seed=settings.seed)
         check_metrics(suite.tasks)
         save_suite(suite, run.suite)
         run.save(state="suite")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from graftwork.core.errors import ConfigError
+from graftwork.data.options import DataOptions
 from graftwork.workflows.quantities import parse_bytes, parse_count, parse_milliseconds, parse_seconds
 
 __all__ = ["DEFAULT_TIME_LIMIT", "FitSettings", "available_cores"]
@@ -30,15 +31,8 @@ class FitSettings:
 
     source: str = "emoji"
     """Path or name of an embedded suite; ``"<data>"`` if the caller handed in an object."""
-    targets: tuple[str, ...] | None = None
-    labels: str | None = None
-    text: str | None = None
-    group: str | None = None
-    categories: tuple[str, ...] | None = None
-    histories: Mapping[str, str] = field(default_factory=dict)
-    """``{history column: item column}``."""
-    task_kinds: Mapping[str, str] = field(default_factory=dict)
-    image_size: int | None = None
+    data: DataOptions = field(default_factory=DataOptions)
+    """How the data is read."""
     time_limit: float | None = None
     """Seconds for everything up to the verdict; None: no limit."""
     steps: int | None = None
@@ -84,10 +78,6 @@ class FitSettings:
         cls,
         source: str,
         *,
-        targets: str | Sequence[str] | None = None,
-        categories: str | Sequence[str] | None = None,
-        histories: Mapping[str, str] | None = None,
-        task_kinds: Mapping[str, str] | None = None,
         time_limit: float | str | None = None,
         steps: int | None = None,
         plans: str | Sequence[str] | None = None,
@@ -97,18 +87,16 @@ class FitSettings:
         overrides: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> Self:
-        """Build settings from what people write: ``"6m"``, ``"5M"``, ``"a,b,c"``.
+        """Build settings from what people write: ``"6m"``, ``"5M"``, ``"a,b,c"``; ``others`` are fields, those of ``data`` included.
 
         Raises:
             ConfigError: If a value cannot be read.
         """
         limit = parse_seconds(time_limit) if time_limit is not None else (None if steps is not None else DEFAULT_TIME_LIMIT)
+        about_data = {name: others.pop(name) for name in DataOptions.names() if name in others}
         return cls(
             source=source,
-            targets=_names(targets),
-            categories=_names(categories),
-            histories=dict(histories or {}),
-            task_kinds=dict(task_kinds or {}),
+            data=others.pop("data", None) or DataOptions.of_user(**about_data),
             time_limit=limit,
             steps=steps,
             plans=_names(plans),
@@ -120,14 +108,19 @@ class FitSettings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object that :meth:`from_json` reads back."""
-        return {key: list(item) if isinstance(item, tuple) else item for key, item in dataclasses.asdict(self).items()}
+        """Return a flat JSON object that :meth:`from_json` reads back; the options of ``data`` are keys like all others."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+        own = {
+            key: list(item) if isinstance(item, tuple) else item for key, item in values.items() if key not in ("source", "data")
+        }
+        return {"source": self.source, **self.data.to_json(), **own}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read :meth:`to_json`'s object."""
-        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
-        return cls(**fields)
+        own = {key: item for key, item in value.items() if key not in DataOptions.names()}
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in own.items()}
+        return cls(data=DataOptions.from_json(value), **fields)
 
 
 def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:

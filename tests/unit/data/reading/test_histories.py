@@ -313,7 +313,7 @@ def test_the_command_repeats_them(kind: type[FitSettings]) -> None:
     assert [words[at + 1] for at, word in enumerate(words) if word == "--history"] == ["clicked=item", "bought=item"]
     stored = settings.to_json()
     del stored["histories"]
-    assert kind.from_json(stored).histories == {}, "runs from before go on"
+    assert kind.from_json(stored).data.histories == {}, "runs from before go on"
 
 
 def test_models_read_them(log: pd.DataFrame) -> None:

@@ -57,7 +57,12 @@ def test_the_default_limit_holds_unless_steps_are_given() -> None:
     assert FitSettings.of_user("t.csv", steps=50).time_limit is None
     assert FitSettings.of_user("t.csv", steps=50, time_limit="1m").time_limit == 60
     given = FitSettings.of_user("t.csv", targets="a, b", plans=["all"], max_params="5M", max_latency="20ms", max_memory="2GB")
-    assert (given.targets, given.plans, given.max_params, given.max_memory) == (("a", "b"), ("all",), 5_000_000, 2_000_000_000)
+    assert (given.data.targets, given.plans, given.max_params, given.max_memory) == (
+        ("a", "b"),
+        ("all",),
+        5_000_000,
+        2_000_000_000,
+    )
     assert FitSettings.from_json(json.loads(json.dumps(given.to_json()))) == given
 
 

@@ -1,0 +1,105 @@
+"""How a user's data is to be read, as one frozen record: it travels as a whole from the command line to the readers. No pandas here."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+__all__ = ["DataOptions", "Targets"]
+
+Targets = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataOptions:
+    """What the user says about data; nothing of it is needed for data that describes itself."""
+
+    targets: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None
+    """Columns to predict: names, ``name=a+b`` for a task of several columns, or ``{task: columns}``."""
+    labels: Any = None
+    """Table with the labels of pictures: a path, or a DataFrame."""
+    text: str | tuple[str, ...] | None = None
+    """Column(s) with the text to learn from."""
+    group: str | None = None
+    """Column whose equal values stay on one side of every split."""
+    categories: tuple[str, ...] | None = None
+    """Columns whose numbers are names (ids, codes)."""
+    histories: Mapping[str, str] = field(default_factory=dict)
+    """``{history column: item column}``."""
+    task_kinds: Mapping[str, str] = field(default_factory=dict)
+    """Overrides of the inferred kinds, ``{"size": "ordinal: s < m < l"}``."""
+    image_size: int | None = None
+    """Side of the encoded pictures in pixels."""
+    image_column: str | None = None
+    """Column of the labels that names the pictures."""
+
+    @classmethod
+    def of_user(
+        cls,
+        *,
+        targets: Targets | None = None,
+        labels: Any = None,
+        text: str | Sequence[str] | None = None,
+        group: str | None = None,
+        categories: str | Sequence[str] | None = None,
+        histories: Mapping[str, str] | None = None,
+        task_kinds: Mapping[str, str] | None = None,
+        image_size: int | None = None,
+        image_column: str | None = None,
+    ) -> Self:
+        """Build options from what people write, such as ``"a,b"`` for names."""
+        if isinstance(targets, Mapping):
+            wanted: Any = {name: (part,) if isinstance(part, str) else tuple(part) for name, part in targets.items()}
+        else:
+            wanted = _names(targets)
+        return cls(
+            targets=wanted,
+            labels=labels,
+            text=text if text is None or isinstance(text, str) else tuple(text),
+            group=group,
+            categories=_names(categories),
+            histories=dict(histories or {}),
+            task_kinds=dict(task_kinds or {}),
+            image_size=image_size,
+            image_column=image_column,
+        )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names of the options."""
+        return tuple(one.name for one in dataclasses.fields(cls))
+
+    def text_columns(self, columns: Collection[object]) -> tuple[str, ...]:
+        """Return the text columns; ``"title+body"`` are two unless a column is called so."""
+        if isinstance(self.text, str):
+            return (self.text,) if self.text in columns else tuple(self.text.split("+"))
+        return self.text or ()
+
+    def given(self, *, besides: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the options that are set, without those named in ``besides``."""
+        values = {name: getattr(self, name) for name in self.names() if name not in besides}
+        return {
+            name: value for name, value in values.items() if value is not None and not (isinstance(value, Mapping) and not value)
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a flat JSON object that :meth:`from_json` reads back."""
+        values = {name: getattr(self, name) for name in self.names()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read :meth:`to_json`'s object; other keys are left alone."""
+        found: dict[str, Any] = {name: value[name] for name in cls.names() if name in value}
+        fields: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in found.items()}
+        return cls(**fields)
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    """Return comma-separated names as a tuple."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else [str(part) for part in value]
+    return tuple(part.strip() for part in parts if part.strip())

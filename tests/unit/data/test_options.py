@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from graftwork.core.errors import DataError
+from graftwork.data.options import DataOptions
+from graftwork.data.reading.ingest import open_data, open_suite
+from graftwork.workflows.compare.settings import CompareSettings
+from graftwork.workflows.runs.settings import FitSettings
+
+OPTIONS = DataOptions.of_user(
+    targets="price, tags", text="title+body", group="user", categories=["a", "b"], histories={"seen": "a"},
+    task_kinds={"tags": "multilabel"}, image_size=32, labels="labels.csv",
+)  # fmt: skip
+
+
+def test_what_people_write() -> None:
+    assert OPTIONS.targets == ("price", "tags")
+    assert OPTIONS.categories == ("a", "b")
+    assert DataOptions.of_user(targets={"colour": ["r", "g"], "y": "y"}).targets == {"colour": ("r", "g"), "y": ("y",)}
+    assert OPTIONS.text_columns(["title", "body"]) == ("title", "body")
+    assert OPTIONS.text_columns(["title+body"]) == ("title+body",)
+    assert DataOptions().given() == {}
+    assert list(OPTIONS.given(besides=("targets", "labels"))) == [
+        "text",
+        "group",
+        "categories",
+        "histories",
+        "task_kinds",
+        "image_size",
+    ]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        OPTIONS.group = "site"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", [FitSettings, CompareSettings])
+def test_settings_hold_them_and_older_run_files_load(kind: type[FitSettings]) -> None:
+    settings = kind(source="t.csv", data=OPTIONS, seeds=2)
+    stored = json.loads(json.dumps(settings.to_json()))
+    assert kind.from_json(stored) == settings
+    assert stored["targets"] == ["price", "tags"], "the keys of run.json stay what they were"
+    assert "data" not in stored
+    assert DataOptions.from_json(stored) == OPTIONS
+    older = {
+        "source": "t.csv",
+        "targets": ["y"],
+        "labels": None,
+        "text": None,
+        "group": "user",
+        "categories": None,
+        "task_kinds": {},
+    }
+    assert kind.from_json(older).data == DataOptions(targets=("y",), group="user")
+    assert kind.of_user("t.csv", targets="y", group="user", steps=10).data == DataOptions(targets=("y",), group="user")
+
+
+def test_a_record_and_arguments_open_the_same_suite(tmp_path: Path) -> None:
+    rows = 60
+    frame = pd.DataFrame(
+        {"y": range(rows), "x": [index * 7 % 11 for index in range(rows)], "who": [index // 3 for index in range(rows)]}
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    options = DataOptions.of_user(targets="y", group="who")
+    suites = [open_data(tmp_path / "t.csv", options, seed=3), open_suite(tmp_path / "t.csv", targets="y", group="who", seed=3)]
+    assert suites[0].fingerprint() == suites[1].fingerprint()
+    with pytest.raises(DataError, match="conflicting describes its own data, so group cannot be set"):
+        open_data("conflicting", DataOptions(group="who"))
+
+
+def test_a_column_may_be_called_a_comma_b() -> None:
+    frame = pd.DataFrame({"a,b": [float(index) for index in range(40)], "x": [index % 7 for index in range(40)]})
+    assert open_suite(frame, targets="a,b").task_names == ("a,b",)
