@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from graftwork.core.errors import DataError
 from graftwork.core.kinds import all_kinds, find_kind
 from graftwork.core.records import TaskSpec
+from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array, Metric
 
@@ -164,7 +165,7 @@ class TaskKind(ABC):
         wanted = f"reads {self.reads_columns} columns" if self.reads_columns else "cannot be read from a table"
         raise DataError(f"Target {request.name!r}: a {self.name} task {wanted}. Choose another kind, or other columns.")
 
-    def read_columns(self, request: TargetRequest, frame: pd.DataFrame) -> InferredTask:
+    def read_columns(self, request: TargetRequest, frame: pd.DataFrame | Table) -> InferredTask:
         """Return the task that several columns of a table become.
 
         Raises:

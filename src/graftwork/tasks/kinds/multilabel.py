@@ -8,6 +8,7 @@ import numpy as np
 
 from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
+from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_arrays import multilabel_target, numeric_columns, set_vocabulary
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
@@ -89,7 +90,7 @@ class Multilabel(TaskKind):
         target = multilabel_target(request.name, cells.values, found)
         return InferredTask(self._spec(request, tuple(found)), f"{reason}; {len(found)} labels", target)
 
-    def read_columns(self, request: TargetRequest, frame: pd.DataFrame) -> InferredTask:
+    def read_columns(self, request: TargetRequest, frame: pd.DataFrame | Table) -> InferredTask:
         """Return the task of several columns of 0 and 1, one a label.
 
         Raises:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
+from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_arrays import check_finite, number_target, numeric_columns
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
@@ -80,7 +81,7 @@ class Regression(ValueKind):
         check_finite(request.name, cells)
         return self._build(request, cells.numbers[:, None], reason)
 
-    def read_columns(self, request: TargetRequest, frame: pd.DataFrame) -> InferredTask:
+    def read_columns(self, request: TargetRequest, frame: pd.DataFrame | Table) -> InferredTask:
         """Return the task of several columns of numbers, read as one vector."""
         numbers = numeric_columns(request, frame)
         return self._build(request, numbers, f"{len(request.columns)} numeric columns read as one vector")
