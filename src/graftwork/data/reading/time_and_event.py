@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders.columns import to_numbers
 from graftwork.data.names import short_list
 from graftwork.data.reading.scales import positive_word
+from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_cells import TargetCells, TargetRequest
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["survival_target"]
 
 
-def survival_target(request: TargetRequest, frame: pd.DataFrame) -> tuple[NDArray[np.float32], str]:
+def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tuple[NDArray[np.float32], str]:
     """Return time and event as float32 ``[N, 2]``, NaN rows where one of them is missing, and a reason in words.
 
     Raises:
@@ -33,16 +33,19 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame) -> tuple[NDArra
             f"{short_list(request.columns)}. Name them in this order: --targets '{name}=time+event'."
         )
     time_name, event_name = request.columns
-    time, words = to_numbers(frame[time_name])
-    if words:
-        raise DataError(f"Target {name!r}: times must be numbers, but column {time_name!r} holds {short_list(words, 3)}.")
+    table = as_table(frame)
+    parsed = table[time_name].numbers()
+    time = parsed.values
+    if parsed.unread:
+        words = short_list(map(repr, parsed.unread), 3)
+        raise DataError(f"Target {name!r}: times must be numbers, but column {time_name!r} holds {words}.")
     for fault, where in (("negative", time < 0), ("infinite", np.isinf(time))):
         if where.any():
             raise DataError(
                 f"Target {name!r}: column {time_name!r} has {int(where.sum())} {fault} times, the first in row {int(where.argmax()) + 1}. "
                 "A time is the length from a start to the event or to the end of observation."
             )
-    event, seen = _events(name, event_name, TargetCells.of(frame[event_name]))
+    event, seen = _events(name, event_name, TargetCells.of(table[event_name]))
     missing = np.isnan(time) | np.isnan(event)
     target = np.stack([time, event], axis=1)
     target[missing] = np.nan

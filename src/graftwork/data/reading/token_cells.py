@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders.columns import as_text
 from graftwork.data.names import short_list
+from graftwork.data.reading.cells import as_text
 
 if TYPE_CHECKING:
     import pandas as pd

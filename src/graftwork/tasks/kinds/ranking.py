@@ -16,8 +16,8 @@ import numpy as np
 
 from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
-from graftwork.data.encoders.columns import text_codes, to_numbers
 from graftwork.data.names import short_list
+from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_arrays import check_finite
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
@@ -116,7 +116,7 @@ class Ranking(TaskKind):
         check_finite(request.name, cells)
         return self._build(request, cells.numbers, np.zeros(len(cells.numbers)), "one query")
 
-    def read_columns(self, request: TargetRequest, frame: pd.DataFrame) -> InferredTask:
+    def read_columns(self, request: TargetRequest, frame: pd.DataFrame | Table) -> InferredTask:
         """Return the task of a relevance column and a query column, in this order.
 
         Raises:
@@ -128,13 +128,15 @@ class Ranking(TaskKind):
                 f"Target {name!r} is to be ranking, which reads a relevance and a query; got {short_list(request.columns)}. "
                 f"Name them in this order: --targets '{name}=relevance+query'."
             )
-        relevance, words = to_numbers(frame[request.columns[0]])
+        table = as_table(frame)
+        parsed, query = table[request.columns[0]].numbers(), table[request.columns[1]]
+        relevance, words = parsed.values, list(map(repr, parsed.unread))
         if words or np.isinf(relevance).any():
             raise DataError(
                 f"Target {name!r}: relevance must be finite numbers, but column {request.columns[0]!r} holds {short_list(words or ['inf'], 3)}. "
                 "Is it the first column of the target?"
             )
-        codes, levels = text_codes(frame[request.columns[1]])
+        codes, levels = query.named(query.naming)
         if len(levels) > _MAX_QUERIES:
             raise DataError(
                 f"Target {name!r}: column {request.columns[1]!r} has {len(levels)} queries; at most {_MAX_QUERIES} are allowed."

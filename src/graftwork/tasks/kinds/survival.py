@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graftwork.core.records import TaskSpec
+from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_cells import InferredTask, TargetRequest
 from graftwork.data.reading.time_and_event import survival_target
 from graftwork.interfaces.metric import Array, Floats
@@ -130,7 +131,7 @@ class Survival(TaskKind):
 
     # --- data ---
 
-    def read_columns(self, request: TargetRequest, frame: pd.DataFrame) -> InferredTask:
+    def read_columns(self, request: TargetRequest, frame: pd.DataFrame | Table) -> InferredTask:
         """Return the task of a time column and an event column, in this order.
 
         Raises:
