@@ -35,9 +35,10 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tupl
     time_name, event_name = request.columns
     table = as_table(frame)
     parsed = table[time_name].numbers()
-    time, words = parsed.values, list(parsed.unread)
-    if words:
-        raise DataError(f"Target {name!r}: times must be numbers, but column {time_name!r} holds {short_list(words, 3)}.")
+    time = parsed.values
+    if parsed.unread:
+        words = short_list(map(repr, parsed.unread), 3)
+        raise DataError(f"Target {name!r}: times must be numbers, but column {time_name!r} holds {words}.")
     for fault, where in (("negative", time < 0), ("infinite", np.isinf(time))):
         if where.any():
             raise DataError(

@@ -129,15 +129,14 @@ class Ranking(TaskKind):
                 f"Name them in this order: --targets '{name}=relevance+query'."
             )
         table = as_table(frame)
-        parsed = table[request.columns[0]].numbers()
-        relevance, words = parsed.values, list(parsed.unread)
+        parsed, query = table[request.columns[0]].numbers(), table[request.columns[1]]
+        relevance, words = parsed.values, list(map(repr, parsed.unread))
         if words or np.isinf(relevance).any():
             raise DataError(
                 f"Target {name!r}: relevance must be finite numbers, but column {request.columns[0]!r} holds {short_list(words or ['inf'], 3)}. "
                 "Is it the first column of the target?"
             )
-        query = table[request.columns[1]]
-        codes, levels = query.codes, query.levels
+        codes, levels = query.named(query.naming)
         if len(levels) > _MAX_QUERIES:
             raise DataError(
                 f"Target {name!r}: column {request.columns[1]!r} has {len(levels)} queries; at most {_MAX_QUERIES} are allowed."
