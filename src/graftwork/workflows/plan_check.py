@@ -18,7 +18,7 @@ from graftwork.core.plan import Plan
 from graftwork.core.stage import Place
 from graftwork.core.stages.train import TrainStage
 
-__all__ = ["check_plans", "plan_problems", "training_problems"]
+__all__ = ["check_plans", "part_problems", "plan_problems", "training_problems"]
 
 
 def check_plans(plans: Iterable[Plan], origin: str) -> None:
@@ -34,6 +34,7 @@ def check_plans(plans: Iterable[Plan], origin: str) -> None:
     """
     problems, foreign = [], False
     for plan in plans:
+        problems += [f"plan {plan.name!r}, {problem}" for problem in _value_problems(plan)]
         for problem, is_foreign in _problems(plan):
             problems.append(f"plan {plan.name!r}, {problem}")
             foreign |= is_foreign
@@ -42,8 +43,18 @@ def check_plans(plans: Iterable[Plan], origin: str) -> None:
 
 
 def plan_problems(plan: Plan) -> list[str]:
-    """Return everything that is wrong with the components, settings and training keys of a plan; empty if it can run."""
+    """Return everything that is wrong with a plan: its values, its components, their settings, training settings; empty if it can run."""
+    return [*_value_problems(plan), *part_problems(plan)]
+
+
+def part_problems(plan: Plan) -> list[str]:
+    """Return what is wrong with the components, their settings and the training settings of a plan whose values were checked by its reader."""
     return [problem for problem, _ in _problems(plan)]
+
+
+def _value_problems(plan: Plan) -> list[str]:
+    """Hold a record that was made in Python against the rules for files."""
+    return Plan.read(plan.to_json())[1]
 
 
 def _problems(plan: Plan) -> Iterator[tuple[str, bool]]:

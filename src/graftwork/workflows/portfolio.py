@@ -15,7 +15,7 @@ from typing import Any
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import nearest_name
 from graftwork.core.plan import Modality, Plan
-from graftwork.workflows.plan_check import check_plans, plan_problems, training_problems
+from graftwork.workflows.plan_check import check_plans, part_problems, plan_problems, training_problems
 
 __all__ = [
     "CatalogueEntry",
@@ -68,7 +68,7 @@ def plan_table_problems(tables: Iterable[Any]) -> list[str]:
     problems = []
     for table in tables:
         entry, found = _entry(table, "")
-        problems += [*found, *(f"plan {entry.plan.name!r}: {problem}" for problem in plan_problems(entry.plan))]
+        problems += [*found, *(f"plan {entry.plan.name!r}: {problem}" for problem in part_problems(entry.plan))]
     return problems
 
 

@@ -109,6 +109,13 @@ def test_all_problems_of_all_plans_come_at_once() -> None:
     assert not isinstance(caught_settings.value, ComponentError)
 
 
+def test_a_record_made_in_python_is_held_against_the_same_rules() -> None:
+    wrong = Plan(name="x", title="t", role="jiont", modalities=("table",), source="moon", min_tasks=0)  # type: ignore[arg-type]
+    problems = plan_problems(wrong)
+    assert len(problems) == 3
+    assert any("Did you mean 'joint'?" in problem for problem in problems)
+
+
 def test_no_model_is_built_to_check_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **settings: Any) -> None:
         raise AssertionError("a model was built")
