@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from graftwork.core.components import Component, components_allowed
-from graftwork.core.records import Plan, TaskSpec
+from graftwork.core.records import Plan, Role, TaskSpec
+from graftwork.core.stages.train import TrainStage
 from graftwork.data.suite import Suite
 
 
@@ -33,14 +34,14 @@ def linear_suite(rows: int = 120, seed: int = 0) -> Suite:
     )
 
 
-def linear_plan(name: str, family: str, **settings: object) -> Plan:
+def linear_plan(name: str, role: Role, **settings: object) -> Plan:
     """A plan that the learner of ``fake_learners`` trains."""
     return Plan(
         name=name,
         title=name,
-        family=family,
+        role=role,
         modalities=("table",),
-        learner=Component("fake_learners:LinearLearner", settings),
+        stages=(TrainStage(learner=Component("fake_learners:LinearLearner", settings)),),
     )
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("fake_learners")
 
 
 def plans(*more: Plan) -> list[str | Plan]:
-    return ["none", linear_plan("alone", "separate", rate=0.03), linear_plan("fast", "sharing", rate=0.3), *more]
+    return ["none", linear_plan("alone", "reference", rate=0.03), linear_plan("fast", "joint", rate=0.3), *more]
 
 
 def run(out: Path, *more: Plan, **settings: Any) -> CompareRun:
@@ -40,7 +40,7 @@ def numbers(found: CompareRun) -> Any:
 
 def test_a_comparison_from_data_to_leaderboard(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
-    found = run(tmp_path / "run", linear_plan("slow", "balancing", rate=0.001), on_event=events.append)
+    found = run(tmp_path / "run", linear_plan("slow", "joint", rate=0.001), on_event=events.append)
     assert [row["plan"] for row in found.leaderboard] == ["fast", "alone", "slow"]
     assert [row["rank"] for row in found.leaderboard] == [1, 2, 3]
     assert [row["label"] for row in found.leaderboard] == ["better", None, "worse"]
@@ -59,8 +59,8 @@ def test_a_comparison_from_data_to_leaderboard(tmp_path: Path) -> None:
 
 
 def test_p_values_are_corrected_for_plans_and_tasks(tmp_path: Path) -> None:
-    others = {rate: linear_plan(f"rate{rate}", "sharing", rate=rate) for rate in (0.3, 0.05, 0.031)}
-    base = ["none", linear_plan("alone", "separate", rate=0.03)]
+    others = {rate: linear_plan(f"rate{rate}", "joint", rate=rate) for rate in (0.3, 0.05, 0.031)}
+    base = ["none", linear_plan("alone", "reference", rate=0.03)]
 
     def judged(name: str, *more: Plan) -> CompareRun:
         fields = {"steps": 16, "seeds": 3, "workers": 0, "backbone": "none"}
@@ -79,7 +79,7 @@ def test_p_values_are_corrected_for_plans_and_tasks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fail", "status"), [("nan", "diverged"), ("crash", "failed")])
 def test_a_plan_that_fails_is_a_row_with_the_reason(tmp_path: Path, fail: str, status: str) -> None:
-    found = run(tmp_path / "run", linear_plan("bad", "balancing", fail=fail, fail_at=7))
+    found = run(tmp_path / "run", linear_plan("bad", "joint", fail=fail, fail_at=7))
     last = found.leaderboard[-1]
     assert (last["plan"], last["rank"], last["status"]) == ("bad", None, status)
     assert ("NaN" if fail == "nan" else "RuntimeError: boom") in last["message"]
@@ -89,7 +89,7 @@ def test_a_plan_that_fails_is_a_row_with_the_reason(tmp_path: Path, fail: str, s
 
 
 def test_separate_models_that_fail_leave_no_common_scale_but_scores(tmp_path: Path) -> None:
-    broken = ["none", linear_plan("alone", "separate", fail="crash", fail_at=1), linear_plan("fast", "sharing", rate=0.3)]
+    broken = ["none", linear_plan("alone", "reference", fail="crash", fail_at=1), linear_plan("fast", "joint", rate=0.3)]
     found = compare(linear_suite(), plans=broken, out=tmp_path / "run", steps=8, seeds=2, workers=0, backbone="none")
     assert found.sentences[0].startswith("The separate models did not finish")
     assert found.result["plans"]["fast"]["test"]["first"]
@@ -98,7 +98,7 @@ def test_separate_models_that_fail_leave_no_common_scale_but_scores(tmp_path: Pa
 
 
 def test_nothing_that_ends_well_is_an_error_that_says_why(tmp_path: Path) -> None:
-    broken = ["none", linear_plan("alone", "separate", fail="crash", fail_at=1)]
+    broken = ["none", linear_plan("alone", "reference", fail="crash", fail_at=1)]
     with pytest.raises(GraftworkError, match=r"No training ended well(.|\n)*alone, seed 0: RuntimeError: boom"):
         compare(linear_suite(), plans=broken, out=tmp_path / "run", steps=8, seeds=1, workers=0, backbone="none")
 
@@ -108,7 +108,7 @@ def test_processes_give_the_same_numbers_as_one_process(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_costs_only_its_plan(tmp_path: Path) -> None:
-    found = run(tmp_path / "run", linear_plan("deadly", "sharing", fail="die", fail_at=7), workers=2, seeds=1)
+    found = run(tmp_path / "run", linear_plan("deadly", "joint", fail="die", fail_at=7), workers=2, seeds=1)
     assert found.leaderboard[-1]["plan"] == "deadly"
     assert "Its process ended with exit code 9, 2 times" in found.leaderboard[-1]["message"]
 
@@ -159,13 +159,13 @@ def test_a_finished_comparison_is_not_run_again(tmp_path: Path) -> None:
 
 
 def test_the_same_seconds_for_every_training(tmp_path: Path) -> None:
-    dear = linear_plan("dear", "sharing", rate=0.3, delay=0.02)
+    dear = linear_plan("dear", "joint", rate=0.3, delay=0.02)
     found = run(tmp_path / "run", dear, steps=None, time_limit=0.5, seeds=1)
     steps = {row["plan"]: row["steps"] for row in found.leaderboard}
     assert 8 <= steps["dear"] <= 25
     assert steps["fast"] > 10 * steps["dear"]
     assert "0.5 s for each training" in found.result["budget"]["sentence"]
-    hopeless = linear_plan("hopeless", "sharing", delay=0.2)
+    hopeless = linear_plan("hopeless", "joint", delay=0.2)
     other = run(tmp_path / "other", hopeless, steps=None, time_limit=0.5, seeds=1)
     last = other.leaderboard[-1]
     assert (last["plan"], last["status"]) == ("hopeless", "left out")
@@ -185,7 +185,7 @@ def test_wrong_settings_leave_no_folder_behind(tmp_path: Path) -> None:
 
 
 def test_the_report_has_its_sections(tmp_path: Path) -> None:
-    found = run(tmp_path / "run", linear_plan("bad", "balancing", fail="nan"))
+    found = run(tmp_path / "run", linear_plan("bad", "joint", fail="nan"))
     sections = {section.key: section for section in compare_sections(CompareView(found.result))}
     assert list(sections) == ["leaderboard", "gain", "costs", "data"]
     assert sections["leaderboard"].notes == ("`bad`: The loss became NaN at step 3.",)

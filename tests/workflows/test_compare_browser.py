@@ -21,9 +21,9 @@ def test_the_page_fits_a_phone_and_draws_its_plots(tmp_path: Path) -> None:
     sync_api = pytest.importorskip("playwright.sync_api")
     plans = [
         "none",
-        linear_plan("alone", "separate", rate=0.03),
-        linear_plan("fast", "sharing"),
-        linear_plan("bad", "sharing", fail="nan"),
+        linear_plan("alone", "reference", rate=0.03),
+        linear_plan("fast", "joint"),
+        linear_plan("bad", "joint", fail="nan"),
     ]
     found = compare(linear_suite(), plans=plans, steps=8, seeds=2, workers=0, backbone="none", out=tmp_path / "run")
     with sync_api.sync_playwright() as playwright:

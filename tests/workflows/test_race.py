@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("fake_learners")
 
 
 def plans(*more: Plan) -> list[str | Plan]:
-    return ["none", linear_plan("alone", "separate"), linear_plan("fast", "sharing", rate=0.3), *more]
+    return ["none", linear_plan("alone", "reference"), linear_plan("fast", "joint", rate=0.3), *more]
 
 
 def race(out: Path, *more: Plan, **settings: Any) -> FitRun:
@@ -50,8 +50,8 @@ def test_a_run_from_data_to_result(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     run = race(
         tmp_path / "run",
-        linear_plan("slow", "sharing", rate=0.01),
-        linear_plan("slower", "balancing", rate=0.001),
+        linear_plan("slow", "joint", rate=0.01),
+        linear_plan("slower", "joint", rate=0.001),
         on_event=events.append,
     )
     assert run.choice == "fast"
@@ -73,7 +73,7 @@ def test_a_run_from_data_to_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fail", ["nan", "crash"])
 def test_a_plan_that_fails_leaves_and_the_race_goes_on(tmp_path: Path, fail: str) -> None:
-    run = race(tmp_path / "run", linear_plan("bad", "balancing", rate=0.2, fail=fail, fail_at=7))
+    run = race(tmp_path / "run", linear_plan("bad", "joint", rate=0.2, fail=fail, fail_at=7))
     assert run.choice in ("fast", "alone")
     last = rows(run, 1)["bad"]
     assert last["status"] == ("diverged" if fail == "nan" else "failed")
@@ -84,13 +84,13 @@ def test_a_plan_that_fails_leaves_and_the_race_goes_on(tmp_path: Path, fail: str
 
 
 def test_a_plan_that_cannot_even_be_tried_is_left_out_with_the_reason(tmp_path: Path) -> None:
-    run = race(tmp_path / "run", linear_plan("bad", "balancing", fail="nan", fail_at=2))
+    run = race(tmp_path / "run", linear_plan("bad", "joint", fail="nan", fail_at=2))
     assert rows(run, 0)["bad"]["status"] == "excluded"
     assert "NaN" in rows(run, 0)["bad"]["message"]
 
 
 def test_the_reference_must_be_trainable(tmp_path: Path) -> None:
-    broken = ["none", linear_plan("alone", "separate", fail="crash", fail_at=1)]
+    broken = ["none", linear_plan("alone", "reference", fail="crash", fail_at=1)]
     with pytest.raises(
         GraftworkError, match=r"'alone', the reference of every comparison, cannot be trained: RuntimeError: boom"
     ):
@@ -103,7 +103,7 @@ def test_worker_processes_give_the_same_numbers_as_one_process(tmp_path: Path) -
 
 
 def test_a_worker_that_dies_costs_only_its_plan(tmp_path: Path) -> None:
-    run = race(tmp_path / "run", linear_plan("deadly", "sharing", rate=0.2, fail="die", fail_at=7), workers=2)
+    run = race(tmp_path / "run", linear_plan("deadly", "joint", rate=0.2, fail="die", fail_at=7), workers=2)
     last = rows(run, 1)["deadly"]
     assert last["status"] == "failed"
     assert "Its process ended with exit code 9, 2 times" in last["message"]
@@ -113,12 +113,12 @@ def test_a_worker_that_dies_costs_only_its_plan(tmp_path: Path) -> None:
 def test_a_plan_from_a_toml_file_races_without_touching_code(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
-        '[[plans]]\nname = "mine"\ntitle = "Mine"\nfamily = "sharing"\nmodalities = ["table"]\n'
+        '[[plans]]\nname = "mine"\ntitle = "Mine"\nrole = "joint"\nmodalities = ["table"]\n'
         'learner = { path = "fake_learners:LinearLearner", settings = { rate = 0.4 } }\n'
     )
     run = fit(
         linear_suite(),
-        plans=[str(file), "mine", linear_plan("alone", "separate")],
+        plans=[str(file), "mine", linear_plan("alone", "reference")],
         out=tmp_path / "run",
         steps=16,
         seeds=2,
@@ -182,7 +182,7 @@ def test_stopping_anywhere_and_resuming_gives_the_same_numbers(
 
 
 def test_a_half_trained_job_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = linear_plan("slow-but-good", "sharing", rate=0.31, delay=0.05)
+    slow = linear_plan("slow-but-good", "joint", rate=0.31, delay=0.05)
     stops: list[FitSession] = []
     original = FitSession.go
 
@@ -204,7 +204,7 @@ def test_a_half_trained_job_goes_on_from_its_checkpoint(tmp_path: Path, monkeypa
 
 
 def test_the_deadline_cuts_what_is_left_and_still_gives_a_verdict(tmp_path: Path) -> None:
-    crawling = ["none", linear_plan("alone", "separate", delay=0.02), linear_plan("fast", "sharing", rate=0.3, delay=0.02)]
+    crawling = ["none", linear_plan("alone", "reference", delay=0.02), linear_plan("fast", "joint", rate=0.3, delay=0.02)]
     run = fit(linear_suite(), plans=crawling, out=tmp_path / "run", steps=200, time_limit=4, workers=2, seeds=3, backbone="none")
     assert "alone" in run.result["plans"]
     assert any("The time limit came before the end" in warning for warning in run.warnings)

@@ -35,7 +35,7 @@ def cluster() -> Iterator[Any]:
 
 
 def run(out: Path, *more: Any, **settings: Any) -> CompareRun:
-    plans = ["none", linear_plan("alone", "separate", rate=0.03), linear_plan("fast", "sharing", rate=0.3), *more]
+    plans = ["none", linear_plan("alone", "reference", rate=0.03), linear_plan("fast", "joint", rate=0.3), *more]
     return compare(linear_suite(), plans=plans, out=out, **{"steps": 16, "seeds": 2, "backbone": "none", **settings})
 
 
@@ -56,7 +56,7 @@ def test_a_cluster_gives_the_numbers_of_one_process(cluster: Any, tmp_path: Path
 @needs_ray
 @pytest.mark.slow
 def test_a_worker_that_dies_costs_only_its_plan(cluster: Any, tmp_path: Path) -> None:
-    deadly = linear_plan("deadly", "balancing", fail="die", fail_at=7)
+    deadly = linear_plan("deadly", "joint", fail="die", fail_at=7)
     found = run(tmp_path / "run", deadly, engine="ray", workers=2, seeds=1)
     last = found.leaderboard[-1]
     assert (last["plan"], last["status"]) == ("deadly", "failed")
@@ -70,7 +70,7 @@ def test_a_running_job_is_told_to_stop_and_keeps_its_checkpoint(cluster: Any, tm
     from graftwork.data.store import save_suite
 
     save_suite(linear_suite(), tmp_path / "suite")
-    fields = {"plan": linear_plan("crawl", "sharing", delay=0.05).to_json(), "seed": 0, "until": 2000, "max_steps": 2000}
+    fields = {"plan": linear_plan("crawl", "joint", delay=0.05).to_json(), "seed": 0, "until": 2000, "max_steps": 2000}
     job = make_job("train", "crawl", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
     pool = make_pool(tmp_path, 1, engine="ray")
     seen: list[str] = []
@@ -97,7 +97,7 @@ def test_a_worker_that_does_not_see_the_folder_gets_and_returns_files(tmp_path: 
     executor = RemoteExecutor(json.dumps(hello))
     assert not executor.sees_folder()
     executor.receive(pack_folders(home, ["suite"]))
-    fields = {"plan": linear_plan("fast", "sharing").to_json(), "seed": 0, "until": 4, "max_steps": 4, "predict": ["test"]}
+    fields = {"plan": linear_plan("fast", "joint").to_json(), "seed": 0, "until": 4, "max_steps": 4, "predict": ["test"]}
     job = make_job("train", "fast", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
     text, files = executor.execute(json.dumps(job))
     answer = json.loads(text)
@@ -120,7 +120,7 @@ def test_a_stop_that_comes_before_its_job_is_not_lost(tmp_path: Path) -> None:
     executor = RemoteExecutor(json.dumps({"run_folder": str(tmp_path), "token": "same", "path": [], "allowed": []}))
     assert executor.sees_folder()
     executor.stop("fast", "keep")
-    fields = {"plan": linear_plan("fast", "sharing").to_json(), "seed": 0, "until": 4, "max_steps": 4}
+    fields = {"plan": linear_plan("fast", "joint").to_json(), "seed": 0, "until": 4, "max_steps": 4}
     job = make_job("train", "fast", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
     text, files = executor.execute(json.dumps(job))
     assert json.loads(text)["result"]["status"] == "stopped"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.common import add_component_argument
 
@@ -14,17 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "validate"
-HELP = "check a suite.yaml, or a TOML file with plans or a card: every problem with its line"
+HELP = "check a suite.yaml, a TOML file with plans or a card, or a run folder: every problem at once"
 EXAMPLES = """examples:
   graftwork validate suite.yaml
   graftwork validate my_plans.toml
+  graftwork validate runs/received          the plans of a run that somebody else made
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument("files", nargs="+", metavar="FILE", help="suite.yaml, or TOML file with [[plans]] or a card")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="suite.yaml, TOML file with [[plans]] or a card, or run folder")
     add_component_argument(parser)
 
 
@@ -34,8 +36,11 @@ def _problems(file: str) -> list[str]:
     from graftwork.core.errors import ConfigError, FileFormatError
 
     path = Path(file)
+    if (path / "run.json").is_file():
+        return _run_problems(path)
     if not path.is_file():
-        raise FileFormatError(f"{file} {'is a folder' if path.is_dir() else 'does not exist'}. Give a suite.yaml or a TOML file.")
+        what = "is a folder without run.json" if path.is_dir() else "does not exist"
+        raise FileFormatError(f"{file} {what}. Give a suite.yaml, a TOML file or the folder of a run.")
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         from graftwork.data.reading.suite_yaml import validate_suite_yaml
@@ -47,8 +52,6 @@ def _problems(file: str) -> list[str]:
         )
     import tomllib
 
-    from graftwork.workflows.plan_check import refuse_foreign_components
-
     try:
         is_card = "slug" in tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -57,15 +60,38 @@ def _problems(file: str) -> list[str]:
         if is_card:
             from graftwork.core.cards import read_card
 
-            plans = read_card(path).parse_plans()
+            tables: Sequence[Any] = read_card(path).plans
         else:
-            from graftwork.workflows.portfolio import read_plan_file
+            from graftwork.workflows.portfolio import read_plan_tables
 
-            plans = [entry.plan for entry in read_plan_file(path)]
-        refuse_foreign_components(plans, file)
+            tables = read_plan_tables(path)
     except ConfigError as error:
         return [str(error)]
-    return []
+    return _plan_problems(file, tables)
+
+
+def _plan_problems(file: str, tables: Sequence[Any]) -> list[str]:
+    from graftwork.workflows.portfolio import plan_table_problems
+
+    return [f"{file}: {problem}" for problem in plan_table_problems(tables)]
+
+
+def _run_problems(folder: Path) -> list[str]:
+    """Return what is wrong with the plans that a run folder and its model name; nothing of it is run."""
+    from graftwork.core.files import read_json
+
+    problems: list[str] = []
+    for file, keys in (("run.json", ("plans", "extra_plans")), ("model/config.json", ("plan",))):
+        if not (folder / file).is_file():
+            continue
+        state = read_json(folder / file)
+        if not isinstance(state, dict):
+            problems.append(f"{folder / file}: it must hold an object; got {type(state).__name__}")
+            continue
+        held = [state[key] for key in keys if key in state]
+        tables = [table for item in held for table in (item if isinstance(item, list) else [item])]
+        problems += _plan_problems(str(folder / file), tables)
+    return problems
 
 
 def _metric_problems(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
 
 if TYPE_CHECKING:
-    from graftwork.core.records import Plan
+    pass
 
 __all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
 
@@ -141,18 +141,6 @@ class Card:
     def bytes_hash(self) -> str:
         """Return the hash over the same parts byte by byte; it spares the parsing as long as nothing was touched."""
         return bytes_hash([self.claim], self.source_files())
-
-    def parse_plans(self) -> list[Plan]:
-        """Return the plans of the card as records.
-
-        Raises:
-            ConfigError: If one cannot be read.
-        """
-        from graftwork.core.records import Plan
-
-        # ``default`` says in which modalities the race takes the plan without being asked: the catalogue's business, not the plan's
-        fields = [{key: value for key, value in plan.items() if key != "default"} for plan in self.plans]
-        return [Plan.from_json({"system": self.slug, **plan}) for plan in fields]
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as a JSON object, with its status."""

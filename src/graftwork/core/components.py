@@ -17,12 +17,15 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from graftwork.core.errors import ComponentError, ConfigError
+from graftwork.core.nearest import did_you_mean
 
 __all__ = ["GROUP", "Component", "allow_components", "allowed_packages", "component_of", "components_allowed"]
 
@@ -169,11 +172,16 @@ class Component:
         self.check()
         module, _, name = self.path.partition(":")
         try:
-            found = getattr(importlib.import_module(module), name)
-        except (ModuleNotFoundError, AttributeError) as error:
-            if isinstance(error, ModuleNotFoundError) and error.name and not _is_within(module, (error.name,)):
-                raise
-            raise ComponentError(f"There is no {name!r} in {module!r} (component path {self.path!r}).") from error
+            loaded = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not _is_within(module, (error.name,)):
+                raise  # the module is there, and something that it imports is missing
+            raise ComponentError(f"{_no_module(error.name)} Component path: {self.path!r}.") from error
+        try:
+            found = getattr(loaded, name)
+        except AttributeError as error:
+            hint = did_you_mean(name, [item for item in vars(loaded) if not item.startswith("_")])
+            raise ComponentError(f"There is no {name!r} in {module!r}.{hint} Component path: {self.path!r}.") from error
         _check_seam(self.path, found, seam)
         return found
 
@@ -214,6 +222,14 @@ class Component:
         if not isinstance(settings, Mapping):
             raise ConfigError(f"The settings of the component {value['path']!r} must be an object; got {settings!r:.200}.")
         return cls(value["path"], dict(settings))
+
+
+def _no_module(missing: str) -> str:
+    """Say that a module is missing, and which one beside it has nearly the same name; nothing more is imported."""
+    parent = missing.rpartition(".")[0]
+    folders = getattr(sys.modules.get(parent), "__path__", ())
+    beside = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(folders)]
+    return f"There is no module {missing!r}.{did_you_mean(missing, beside)}"
 
 
 def _check_seam(path: str, found: Any, seam: type | None) -> None:

@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from graftwork.core.errors import DataError
+from graftwork.core.nearest import did_you_mean, nearest_name
 
 __all__ = ["check_names", "did_you_mean", "nearest_name", "short_list"]
-
-
-def nearest_name(name: str, options: Iterable[str]) -> str | None:
-    """Return the option that looks most like ``name``, or None if none is close.
-
-    Example:
-        >>> nearest_name("pirce", ["price", "colour"])
-        'price'
-    """
-    by_lower = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"``, or an empty string if nothing is close."""
-    nearest = nearest_name(name, options)
-    return f" Did you mean {nearest!r}?" if nearest is not None else ""
 
 
 def short_list(items: Iterable[object], limit: int = 12) -> str:

@@ -25,7 +25,8 @@ def _probability(value: Any) -> str:
 
 def _plan_cell(view: CompareView, row: Mapping[str, Any]) -> Cell:
     name = str(row["plan"])
-    notes = [*(["reference"] if name == view.reference else []), *(["chosen on validation"] if name == view.choice else [])]
+    notes = ["reference"] if name == view.reference else [view.group(name)] if view.group(name) else []
+    notes += ["chosen on validation"] if name == view.choice else []
     notes += [_STATES[row["status"]]] if row.get("status") in _STATES else []
     place = f"{row['rank']}.\u00a0" if row.get("rank") else ""
     return Cell(f"{place}{name}", note=", ".join(notes), strong=name == view.choice, numeric=False)

@@ -38,6 +38,7 @@ def ledger_table(view: ResultView) -> Table | None:
         rows.append(
             [
                 Cell(name, note=view.title(name) if view.title(name) != name else "", strong=name == view.choice, numeric=False),
+                Cell(view.group(name) or MISSING, numeric=False),
                 Cell(count(ledger.get("parameters_total"))),
                 Cell(count(ledger.get("parameters_trained"))),
                 Cell(count(ledger.get("parameters_stored"))),
@@ -52,7 +53,16 @@ def ledger_table(view: ResultView) -> Table | None:
         )
     if not rows:
         return None
-    headers = ["Plan", "Parameters", "Trained", "Stored", "FLOPs a row", "Latency, 1 row", "Latency, 32 rows"]
+    headers: list[str | Cell] = [
+        "Plan",
+        Cell("Group", numeric=False),
+        "Parameters",
+        "Trained",
+        "Stored",
+        "FLOPs a row",
+        "Latency, 1 row",
+        "Latency, 32 rows",
+    ]
     headers += ["Peak memory", "Activations", "Steps", "Training time", "CPU time"]
     return Table(caption="Measured costs; n/a where the probe did not run", headers=headers, rows=rows)
 

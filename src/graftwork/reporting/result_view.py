@@ -82,6 +82,11 @@ class ResultView:
         """Return the plan's one-line title, or its name."""
         return str((self.plans.get(plan, {}).get("plan") or {}).get("title") or plan)
 
+    def group(self, plan: str) -> str:
+        """Return the words by which the plan is grouped; its role if it names none (results of older versions: its family)."""
+        record = self.plans.get(plan, {}).get("plan") or {}
+        return str(record.get("group") or record.get("family") or record.get("role") or "")
+
     def metric(self, task: TaskSpec) -> str:
         """Return the task's primary metric, or the first one that the race wrote if it wrote another."""
         names = [metric for plan in self.plans.values() for metric in (plan.get("test") or {}).get(task.name) or {}]

@@ -97,11 +97,11 @@ def assemble(
 
     def make() -> Backbone:
         trunk = build_backbone(name, modality, sizes)
-        if plan.tuning is not None:
-            plan.tuning.build(seam=Tuner).attach(trunk)
+        if plan.train.tuning is not None:
+            plan.train.tuning.build(seam=Tuner).attach(trunk)
         return trunk
 
-    tuner: Tuner | None = None if plan.tuning is None else plan.tuning.build(seam=Tuner)
+    tuner: Tuner | None = None if plan.train.tuning is None else plan.train.tuning.build(seam=Tuner)
     front: Backbone | None = None
     make_backbone: Callable[[], Backbone] = make
     if store_features and tuner is not None and tuner.keeps_features_fixed():
@@ -110,7 +110,7 @@ def assemble(
         if trunk.feature_shape.layout == "vector":
             front, width = trunk.eval(), trunk.feature_shape.width
             make_backbone = lambda: FeatureInput(width)  # noqa: E731
-    model = plan.sharing.build(tasks, make_backbone, seam=SharedModel, input_sizes=sizes)
+    model = plan.train.sharing.build(tasks, make_backbone, seam=SharedModel, input_sizes=sizes)
     return Assembly(model, front)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graftwork.core.errors import CheckpointError, ConfigError
-from graftwork.core.records import Ledger
+from graftwork.core.records import Ledger, Plan
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, inputs_to_torch
 from graftwork.export.model_folder import write_model
@@ -63,7 +63,7 @@ class NeuralLearner(Learner):
         with self._costs.running(), torch.random.fork_rng(devices=[]):
             self.suite = prepare_inputs(context.suite, plan, context.backbone)
             torch.manual_seed(seeds.integer("init"))
-            asked = {**plan.training, **context.overrides}
+            asked = {**plan.train.training, **context.overrides}
             self._assembly = assemble(
                 plan,
                 self.suite.tasks,
@@ -73,9 +73,9 @@ class NeuralLearner(Learner):
                 store_features=asked.get("augment", "none") == "none",
             )
             self.model = self._assembly.model
-            balancer = plan.optimization.build(seam=Balancer)
-            objectives = [objective.build(seam=Objective) for objective in plan.objectives]
-            transforms = [transform.build(seam=GradientTransform) for transform in plan.transforms]
+            balancer = plan.train.optimization.build(seam=Balancer)
+            objectives = [objective.build(seam=Objective) for objective in plan.train.objectives]
+            transforms = [transform.build(seam=GradientTransform) for transform in plan.train.transforms]
             self.config = self._make_config(asked)
             learned = self.suite
             if self._assembly.backbone is not None:
@@ -238,7 +238,8 @@ class NeuralLearner(Learner):
             CheckpointError: If it is damaged, or belongs to another plan, seed, suite, horizon, backbone or other overrides.
         """
         state = load_checkpoint(folder)
-        mine, saved = self._identity(), state["identity"]
+        mine, saved = self._identity(), dict(state["identity"])
+        saved["plan"] = Plan.from_json(saved["plan"]).to_json()  # an older version wrote it in another form
         for key, value in mine.items():
             if saved.get(key) != value:
                 shown = "" if key in ("plan", "suite") else f" ({saved.get(key)!r}, not {value!r})"

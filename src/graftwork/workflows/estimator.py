@@ -106,12 +106,12 @@ class MultiTaskEstimator(BaseEstimator):
         self.classes_ = classes[0] if self._is_single else classes
         # a single target is fine here: sharing and balancing of one task is plain training
         plan = next(plan for plan in portfolio("table", max(2, len(suite.tasks)), names=[self.plan]) if plan.name == self.plan)
-        if not plan.learner.path.endswith(":NeuralLearner"):
+        if not plan.train.learner.path.endswith(":NeuralLearner"):
             raise ConfigError(
                 f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees."
             )
         with tempfile.TemporaryDirectory(prefix="graftwork-") as cache:
-            learner = plan.learner.build(
+            learner = plan.train.learner.build(
                 LearnerContext(
                     suite=suite,
                     plan=plan,

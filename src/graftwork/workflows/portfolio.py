@@ -6,17 +6,27 @@ user names. A plan may say ``default``: true, false, or a list of modalities in 
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.records import Modality, Plan
+from graftwork.core.nearest import nearest_name
+from graftwork.core.plan import Modality, Plan
+from graftwork.workflows.plan_check import check_plans, part_problems, plan_problems, training_problems
 
-__all__ = ["CatalogueEntry", "load_catalogue", "portfolio", "read_plan_file"]
+__all__ = [
+    "CatalogueEntry",
+    "check_asked",
+    "check_stored",
+    "load_catalogue",
+    "plan_table_problems",
+    "portfolio",
+    "read_plan_file",
+    "read_plan_tables",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +40,43 @@ class CatalogueEntry:
     """File that it comes from."""
 
 
-def _entry(value: dict[str, Any], origin: str) -> CatalogueEntry:
-    fields = dict(value)
-    default = fields.pop("default", False)
-    try:
-        plan = Plan.from_json(fields)
-    except ConfigError as error:
-        raise ConfigError(f"{origin}: {error}") from error
+def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
+    """Return a plan as far as it can be read, and all problems."""
+    fields = dict(value) if isinstance(value, Mapping) else value
+    default = fields.pop("default", False) if isinstance(fields, dict) else False
+    plan, problems = Plan.read(fields)
     if default is True:
         default = plan.modalities
     elif default is False:
         default = ()
-    elif not isinstance(default, list | tuple) or not set(default) <= set(plan.modalities):
-        raise ConfigError(
-            f"{origin}: plan {plan.name!r}: `default` must be true, false or a list of its modalities {list(plan.modalities)}; "
-            f"got {default!r}."
-        )
-    return CatalogueEntry(plan, tuple(default), origin)
+    elif not isinstance(default, list | tuple) or not set(map(str, default)) <= set(plan.modalities):
+        problems.append(f"`default` must be true, false or a list of its modalities {list(plan.modalities)}; got {default!r}")
+        default = ()
+    return CatalogueEntry(plan, tuple(default), origin), [f"plan {plan.name!r}: {problem}" for problem in problems]
 
 
-def read_plan_file(path: str | Path) -> list[CatalogueEntry]:
-    """Read the ``[[plans]]`` tables of a TOML file.
+def _entries(tables: Iterable[Any], origin: str) -> list[CatalogueEntry]:
+    read = [_entry(table, origin) for table in tables]
+    problems = [problem for _, found in read for problem in found]
+    if problems:
+        raise ConfigError(f"{origin}: the plans cannot be used.", problems)
+    return [entry for entry, _ in read]
+
+
+def plan_table_problems(tables: Iterable[Any]) -> list[str]:
+    """Return everything that is wrong with ``[[plans]]`` tables: keys, values, components, their settings, training settings."""
+    problems = []
+    for table in tables:
+        entry, found = _entry(table, "")
+        problems += [*found, *(f"plan {entry.plan.name!r}: {problem}" for problem in part_problems(entry.plan))]
+    return problems
+
+
+def read_plan_tables(path: str | Path) -> list[Any]:
+    """Return the ``[[plans]]`` tables of a TOML file as they stand there.
 
     Raises:
-        ConfigError: If the file is not TOML, holds no plans, or a plan has unknown or missing keys.
+        ConfigError: If the file is not TOML or holds no plans.
     """
     path = Path(path)
     try:
@@ -63,7 +86,16 @@ def read_plan_file(path: str | Path) -> list[CatalogueEntry]:
     tables = content.get("plans")
     if not isinstance(tables, list) or not tables:
         raise ConfigError(f"{path} holds no [[plans]] tables; see the file portfolio.toml of graftwork for examples.")
-    return [_entry(table, path.name) for table in tables]
+    return tables
+
+
+def read_plan_file(path: str | Path) -> list[CatalogueEntry]:
+    """Read the ``[[plans]]`` tables of a TOML file. Components are not looked at.
+
+    Raises:
+        ConfigError: If the file is not TOML, holds no plans, or keys or values of plans are wrong; all problems at once.
+    """
+    return _entries(read_plan_tables(path), Path(path).name)
 
 
 def _card_entries() -> list[CatalogueEntry]:
@@ -71,7 +103,7 @@ def _card_entries() -> list[CatalogueEntry]:
 
     entries = []
     for slug, card in load_cards().items():
-        entries += [_entry({"system": slug, **plan}, f"card {slug}") for plan in card.plans]
+        entries += _entries([{"system": slug, **plan} for plan in card.plans], f"card {slug}")
     return entries
 
 
@@ -94,8 +126,47 @@ def load_catalogue(extra_files: Iterable[str | Path] = ()) -> dict[str, Catalogu
     return catalogue
 
 
+def check_asked(names: Sequence[str] | None, extra: Sequence[Plan], overrides: Mapping[str, Any]) -> None:
+    """Check what a run was asked for, before it has a folder: names of plans, plan files, plans handed in, training settings for all.
+
+    Args:
+        names: As :func:`portfolio` takes them.
+        extra: Plans that were handed in as records.
+        overrides: Training settings stronger than those of all plans.
+
+    Raises:
+        ConfigError: With all problems at once.
+    """
+    asked = list(names or ())
+    problems = [
+        f"{Path(file).name}: {problem}" for file in _files(asked) for problem in plan_table_problems(read_plan_tables(file))
+    ]
+    problems += [f"plan {plan.name!r}: {problem}" for plan in extra for problem in plan_problems(plan)]
+    problems += [f"training settings: {problem}" for problem in training_problems(overrides)]
+    if not problems:
+        catalogue = load_catalogue(_files(asked))
+        plain = {name.removeprefix("+") for name in asked if not name.endswith(".toml")} - {"all", "none"}
+        problems = [_unknown(name, catalogue) for name in sorted(plain - set(catalogue))]
+    if problems:
+        raise ConfigError("The run was not begun.", problems)
+
+
+def check_stored(plans: Iterable[Plan], origin: str) -> None:
+    """Check plans of a stored run; those that graftwork itself brings are known to be fine, and nothing is imported for them.
+
+    Args:
+        plans: The plans.
+        origin: Where they come from, for messages.
+
+    Raises:
+        ConfigError: With all problems at once; a :class:`~graftwork.core.errors.ComponentError` if components are refused.
+    """
+    known = [entry.plan for entry in load_catalogue().values()]
+    check_plans([plan for plan in plans if plan not in known], origin)
+
+
 def portfolio(modality: Modality, num_tasks: int, names: Sequence[str] | None = None) -> list[Plan]:
-    """Return the plans that enter the race, the reference family ``separate`` first.
+    """Return the plans that enter the race, the reference (separate models) first.
 
     Args:
         modality: Modality of the suite.
@@ -107,7 +178,7 @@ def portfolio(modality: Modality, num_tasks: int, names: Sequence[str] | None = 
         ConfigError: If a name is unknown, or the plan does not fit this modality or number of tasks.
     """
     asked = list(names or ())
-    files = [name.removeprefix("+") for name in asked if name.endswith(".toml")]
+    files = _files(asked)
     catalogue = load_catalogue(files)
     fitting = {
         name: entry
@@ -128,9 +199,13 @@ def portfolio(modality: Modality, num_tasks: int, names: Sequence[str] | None = 
     problems = [_problem(name, catalogue, modality, num_tasks) for name in sorted(chosen - set(fitting))]
     if problems:
         raise ConfigError("Some plans cannot enter the race.", problems)
-    chosen |= {name for name, entry in fitting.items() if entry.plan.family == "separate" and modality in entry.default}
+    chosen |= {name for name, entry in fitting.items() if entry.plan.role == "reference" and modality in entry.default}
     plans = [entry.plan for name, entry in fitting.items() if name in chosen]
-    return sorted(plans, key=lambda plan: plan.family != "separate")
+    return sorted(plans, key=lambda plan: plan.role != "reference")
+
+
+def _files(names: Iterable[str]) -> list[str]:
+    return [name.removeprefix("+") for name in names if name.endswith(".toml")]
 
 
 def _problem(name: str, catalogue: dict[str, CatalogueEntry], modality: str, num_tasks: int) -> str:
@@ -139,6 +214,10 @@ def _problem(name: str, catalogue: dict[str, CatalogueEntry], modality: str, num
         if modality not in plan.modalities:
             return f"{name!r} is for {', '.join(plan.modalities)}, and this suite is of modality {modality}"
         return f"{name!r} needs at least {plan.min_tasks} tasks, and this suite has {num_tasks}"
-    near = difflib.get_close_matches(name, catalogue, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known plans: {', '.join(catalogue)}"
+    return _unknown(name, catalogue)
+
+
+def _unknown(name: str, catalogue: Mapping[str, CatalogueEntry]) -> str:
+    near = nearest_name(name, catalogue)
+    hint = f"; did you mean {near!r}?" if near else f"; known plans: {', '.join(catalogue)}"
     return f"there is no plan {name!r}{hint}"

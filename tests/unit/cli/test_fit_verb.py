@@ -168,7 +168,7 @@ def test_validate_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main(["validate", str(bad)]) == 2
     text = capsys.readouterr().err
     assert "unknown key 'colour'" in text
-    assert "missing key 'family'" in text
+    assert "missing key 'role'" in text
     assert cli.main(["validate", str(tmp_path / "none.yaml")]) == 2
     assert "does not exist" in capsys.readouterr().err
     (tmp_path / "t.csv").write_text("a\n1\n")

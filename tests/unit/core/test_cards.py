@@ -67,13 +67,6 @@ def test_refuses_two_cards_of_one_paper(tmp_path: Path) -> None:
         load_cards(tmp_path)
 
 
-def test_plans_of_a_card_name_their_system(tmp_path: Path) -> None:
-    card = read_card(
-        write_card(tmp_path, GOOD + '[[plans]]\nname = "good"\ntitle = "Good"\nfamily = "sharing"\nmodalities = ["table"]\n')
-    )
-    assert [(plan.name, plan.system, plan.modalities) for plan in card.parse_plans()] == [("good", "good", ("table",))]
-
-
 @pytest.mark.parametrize(
     "words",
     [

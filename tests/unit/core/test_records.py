@@ -8,38 +8,12 @@ from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, MissingDependencyError
 from graftwork.core.optional import require
-from graftwork.core.records import Component, Ledger, Plan, RunResult, TaskSpec
+from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
-
-PLAN = Plan(
-    name="p",
-    title="t",
-    family="sharing",
-    modalities=("table",),
-    tuning=Component("a:B", {"r": 4}),
-    objectives=(Component("c:D"),),
-    training={"batch_size": 8},
-)
 
 
 def through_json(value: object) -> object:
     return json.loads(json.dumps(value))
-
-
-def test_plan_and_result_survive_json() -> None:
-    assert Plan.from_json(through_json(PLAN.to_json())) == PLAN  # type: ignore[arg-type]
-    result = RunResult(
-        plan=PLAN, seed=3, steps=10, suite_fingerprint="f", validation={"a": {"accuracy": 0.5}}, ledger=Ledger(steps=10)
-    )
-    assert RunResult.from_json(through_json(result.to_json())) == result  # type: ignore[arg-type]
-
-
-def test_plan_lists_all_problems_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
-        Plan.from_json({"name": "x", "titel": "y"})
-    assert "unknown key 'titel'" in str(caught.value)
-    assert "missing key 'family'" in str(caught.value)
-    assert len(caught.value.problems) == 4
 
 
 @given(st.sampled_from(["binary", "multiclass", "ordinal", "multilabel", "regression"]), st.integers(2, 9))

@@ -8,7 +8,6 @@ import onnxruntime
 import pytest
 import torch
 
-from graftwork.core.cards import load_cards
 from graftwork.core.records import TaskSpec
 from graftwork.data.suites.scenes import scenes
 from graftwork.export.configurations import BUDGETS, export_configurations, standard_grid
@@ -18,6 +17,7 @@ from graftwork.serving.controls import find_controls
 from graftwork.tasks.decode import decode_output
 from graftwork.training.learner import NeuralLearner
 from graftwork.training.model_loading import load_model
+from graftwork.workflows.portfolio import load_catalogue
 
 TASKS = (TaskSpec(name="edges", kind="dense_binary", size=1), TaskSpec(name="kind", kind="multiclass", size=3))
 
@@ -79,7 +79,7 @@ def test_the_full_graph_is_not_written_twice_and_serving_reads_the_index(model: 
 
 def learner_of(cache: Path) -> NeuralLearner:
     suite = scenes(num_train=24, num_val=8, num_test=4, size=16, tasks=("depth", "main_body"))
-    plan = next(plan for plan in load_cards()["ecmt"].parse_plans() if plan.name == "ecmt")
+    plan = load_catalogue()["ecmt"].plan
     return NeuralLearner(LearnerContext(suite=suite, plan=plan, cache=cache, seed=0, max_steps=6, overrides={"batch_size": 8}))
 
 

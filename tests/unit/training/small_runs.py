@@ -10,6 +10,7 @@ import torch
 
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.seeds import Seeds
+from graftwork.core.stages.train import TrainStage
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import LearnerContext
@@ -73,14 +74,15 @@ def small_trainer(suite: Suite, sharing: str = "shared", *, seed: int = 0, **opt
 
 
 def small_plan(sharing: str = "shared", **fields: Any) -> Plan:
+    stage = {"sharing": Component(SHARING[sharing]), "training": {"batch_size": 16}}
+    stage |= {key: fields.pop(key) for key in TrainStage.keys() if key in fields}  # noqa: SIM118  (not a mapping)
     return Plan(
         **{
             "name": sharing,
             "title": sharing,
-            "family": "separate" if sharing == "separate" else "sharing",
+            "role": "reference" if sharing == "separate" else "joint",
             "modalities": ("table",),
-            "sharing": Component(SHARING[sharing]),
-            "training": {"batch_size": 16},
+            "stages": (TrainStage(**stage),),
             **fields,
         }
     )

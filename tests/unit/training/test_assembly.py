@@ -20,7 +20,7 @@ def test_a_composed_model_asks_the_backbone_once_for_all_tasks() -> None:
             return super().forward(inputs)
 
     plan = small_plan("separate")
-    inner = plan.sharing.build(SUITE.tasks, lambda: FeatureInput(128), input_sizes={})
+    inner = plan.train.sharing.build(SUITE.tasks, lambda: FeatureInput(128), input_sizes={})
     model = ComposedModel(Counting(4, [3]), inner)
     batch = {name: torch.from_numpy(array[:5]) for name, array in SUITE.inputs.items()}
     assert set(model(batch)) == set(SUITE.task_names)

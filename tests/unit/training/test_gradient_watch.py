@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.records import Plan, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import LearnerContext
@@ -105,13 +105,7 @@ def learner(tmp_path: Any) -> NeuralLearner:
         splits={"train": np.arange(50), "val": np.arange(50, 65), "test": np.arange(65, 80)},
         input_sizes={"num_numeric": 4, "cardinalities": []},
     )
-    plan = Plan(
-        name="shared",
-        title="",
-        family="sharing",
-        modalities=("table",),
-        sharing=Component("graftwork.methods.sharing.shared_trunk:SharedTrunk"),
-    )
+    plan = Plan(name="shared", title="", role="joint", modalities=("table",))
     return NeuralLearner(LearnerContext(suite=suite, plan=plan, seed=Seeds(3).integer("x"), max_steps=12, cache=tmp_path))
 
 

@@ -160,12 +160,12 @@ def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list
 def source_rows(
     bank: ScoreBank, table: ValidationTable, plans: Mapping[str, Plan], finals: Mapping[str, Sequence[FinalRun]]
 ) -> list[dict[str, Any]]:
-    """Compare, task by task, the best plan on frozen pretrained features with the best plan from scratch (best on validation).
+    """Compare, task by task, the best plan on fixed pretrained features with the best plan from scratch (best on validation).
 
     Without a frozen plan, any pretrained one counts. Empty if one side is missing.
     """
     pretrained = [name for name in finals if plans[name].source == "pretrained"]
-    pretrained = [name for name in pretrained if plans[name].family == "frozen"] or pretrained
+    pretrained = [name for name in pretrained if plans[name].role == "independent"] or pretrained
     scratch = [name for name in finals if plans[name].source == "scratch"]
     pairs: dict[str, tuple[str, str]] = {}
     for task in bank.suite.task_names:

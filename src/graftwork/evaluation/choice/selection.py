@@ -70,7 +70,7 @@ class ValidationTable:
         separate = [
             name
             for name in finals
-            if plans[name].family == "separate" and self._raw[name].size and np.isfinite(self._raw[name]).all()
+            if plans[name].role == "reference" and self._raw[name].size and np.isfinite(self._raw[name]).all()
         ]
         # Any plan can be the 100 % of an order of plans; deltas of the report are against the reference, or there are none.
         self._base = next(iter(separate or finals))

@@ -40,7 +40,6 @@ from graftwork.evaluation.pareto import pareto_front
 
 __all__ = ["FinalRun", "build_verdict", "pareto_rows"]
 
-_JOINT_FAMILIES = ("sharing", "balancing")
 _NO_CHANGE = {"value": 0.0, "low": 0.0, "high": 0.0, "level": 0.95}
 
 
@@ -133,9 +132,14 @@ class _Judge:
 
     def separate_for(self, plan: str) -> str | None:
         """Return the separate models to compare a shared plan with: of the same source if such ran."""
-        separate = [name for name in self.finals if self.plans[name].family == "separate"]
+        separate = [name for name in self.finals if self.plans[name].role == "reference"]
         same = [name for name in separate if plan in self.plans and self.plans[name].source == self.plans[plan].source]
         return self.table.best(same) or self.reference
+
+    def _differs_by_sharing(self, plan: str) -> bool:
+        """Whether separate models of the same source ran; with others, the source would be blamed on the sharing."""
+        separate = self.separate_for(plan)
+        return separate is not None and self.plans[separate].source == self.plans[plan].source
 
     def comparisons(self, *, over_plans: bool = False) -> list[dict[str, Any]]:
         """Compare every plan with the reference, task by task."""
@@ -213,7 +217,7 @@ class _Judge:
         others = [name for name in self.finals if name != choice]
         rival = None
         if choice == reference:
-            rival = self.table.best([name for name in others if self.plans[name].family != "separate"]) or self.table.best(others)
+            rival = self.table.best([name for name in others if self.plans[name].role != "reference"]) or self.table.best(others)
         change, label, interval = None, "no difference", None
         if reference is not None:
             change = self.bank.delta_m(rival or choice, reference) if choice != reference or rival else None
@@ -243,19 +247,19 @@ class _Judge:
         self, comparisons: Sequence[Mapping[str, Any]], affinity: Mapping[str, Any] | None, *, advise: bool
     ) -> str | None:
         """Say what training together does: of the chosen plan if it does that, else of the best plan that does."""
-        joint = [name for name in self.finals if self.plans[name].family in _JOINT_FAMILIES]
+        joint = [name for name in self.finals if self.plans[name].role == "joint" and self._differs_by_sharing(name)]
         plan = self.choice.plan if self.choice.plan in joint else self.table.best(joint)
         if plan is None or len(self.suite.tasks) < 2:
             return None
         separate = self.separate_for(plan)
-        if separate is None or self.plans[separate].source != self.plans[plan].source:
-            return None  # the source would be blamed on the sharing
+        if separate is None:
+            return None
         if separate == self.reference:
             rows: Sequence[Mapping[str, Any]] = [row for row in comparisons if row["plan"] == plan]
         else:
             rows = compare_tasks(self.bank, dict.fromkeys(self.suite.task_names, (plan, separate)))
         hurt = [row["task"] for row in rows if row["label"] in ("worse", "leans worse")]
-        advise = advise and self.plans[self.choice.plan].family != "separate"
+        advise = advise and self.plans[self.choice.plan].role != "reference"
         return text.together_sentence(plan, rows, text.affinity_phrases(affinity, hurt), advise=advise)
 
     def _warn_of_weak_evidence(self, warnings: list[str]) -> None:

@@ -12,7 +12,7 @@ __all__ = ["budget_sentence", "make_budget"]
 
 
 def _own_horizon(plan: Plan) -> int | None:
-    own = plan.training.get("max_steps")
+    own = plan.train.training.get("max_steps")
     return int(own) if own is not None else None
 
 
@@ -55,7 +55,7 @@ def make_budget(
         assert seconds is not None
         cost = (estimates or {})[plan.name]
         fitting = _steps_within(seconds, cost)
-        if fitting < MIN_STEPS and plan.family != "separate":
+        if fitting < MIN_STEPS and plan.role != "reference":
             left_out[plan.name] = (
                 f"only {max(0, fitting)} steps fit into {format_seconds(seconds)}, fewer than {MIN_STEPS}; "
                 "give more with --time-limit"

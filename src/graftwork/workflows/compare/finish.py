@@ -184,7 +184,7 @@ def _pareto(entries: Mapping[str, Any], ledgers: Mapping[str, Ledger], reference
 
 def _grouping_notes(run: RunFolder, plans: Mapping[str, Plan]) -> list[str]:
     measured = run.state.get("grouping")
-    grouped = [name for name, plan in plans.items() if isinstance(plan.sharing.settings.get("groups"), list)]
+    grouped = [name for name, plan in plans.items() if isinstance(plan.train.sharing.settings.get("groups"), list)]
     if measured is None or not grouped:
         return []
     shown = "; ".join(", ".join(group) for group in measured["grouping"]["groups"])

@@ -12,7 +12,7 @@ from graftwork.workflows.compare.budget import make_budget
 from graftwork.workflows.compare.finish import finish_comparison
 from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.compare.trainings import run_trainings
-from graftwork.workflows.plan_check import refuse_foreign_components
+from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.interrupts import StopSwitch
@@ -69,10 +69,11 @@ class CompareSession:
     def _train_and_judge(self, suite: Suite, pool: WorkerPool | InlinePool) -> dict[str, Any]:
         if "schedule" not in self.run.state:
             self._fix_budget(suite, pool)
+        else:
+            check_stored(map(Plan.from_json, self.run.state["plans"]), f"The run in {self.run.path}")
         state = self.run.state
         schedule = Schedule.from_json(state["schedule"])
         plans = {value["name"]: Plan.from_json(value) for value in state["plans"]}
-        refuse_foreign_components(plans.values(), f"The run in {self.run.path}")
         self.run.emit("budget", **state["schedule"], workers=max(1, self.settings.num_workers), engine=self.settings.engine)
         maker = make_maker(self.run, self.settings, plans, schedule)
         measured = state.get("grouping")

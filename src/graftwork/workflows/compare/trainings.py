@@ -13,7 +13,7 @@ from graftwork.workflows.runs.jobs import Job
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.schedule import SHARED_FAMILIES, Schedule
+from graftwork.workflows.runs.schedule import Schedule, shared_plans
 
 __all__ = ["Trainings", "run_trainings"]
 
@@ -60,7 +60,7 @@ def run_trainings(
     # One seed of everything comes before the next, so that a comparison that is stopped has something of every plan.
     jobs = [(name, seed, maker.final(name, seed)) for seed in schedule.seeds for name in names]
     queue = [job for _, _, job in jobs]
-    probed = next((name for name in names if plans[name].family in SHARED_FAMILIES), None)
+    probed = next((plan.name for plan in shared_plans(plans[name] for name in names)), None)
     probe = maker.affinity(probed, suite.task_names) if with_affinity and probed and len(suite.tasks) > 1 else None
     if probe is not None:
         queue.insert(len(names), probe)

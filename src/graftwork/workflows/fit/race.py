@@ -19,7 +19,7 @@ from graftwork.workflows.runs.jobs import Job
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.schedule import RUNGS, SHARED_FAMILIES, Schedule
+from graftwork.workflows.runs.schedule import RUNGS, Schedule, shared_plans
 
 __all__ = ["MAX_CONTROL_TASKS", "Race", "RaceOutcome"]
 
@@ -164,9 +164,8 @@ class Race:
     def _control_plan_and_tasks(
         self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]
     ) -> list[str]:
-        reference = next((name for name in names if self._plans[name].family == "separate"), None)
-        plans = {name: self._plans[name] for name in names}
-        plan = best_of(SHARED_FAMILIES, plans, scores)
+        reference = next((name for name in names if self._plans[name].role == "reference"), None)
+        plan = best_of(shared_plans(self._plans[name] for name in names), scores)
         if plan is None or reference is None or len(self._suite.tasks) < 2:
             return []
         self.outcome.control_plan = plan

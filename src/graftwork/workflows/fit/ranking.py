@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftwork.core.records import Plan
@@ -11,7 +11,7 @@ from graftwork.data.suite import Suite
 from graftwork.evaluation.delta_m import relative_change
 from graftwork.evaluation.metrics import default_metric
 from graftwork.workflows.runs.job_data import primary_scores
-from graftwork.workflows.runs.schedule import REFERENCE_FAMILIES, SHARED_FAMILIES
+from graftwork.workflows.runs.schedule import kept_groups, shared_plans
 
 __all__ = ["best_of", "control_tasks", "finalists_of", "rung_scores", "survivors_of", "task_changes"]
 
@@ -35,7 +35,7 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
         takes their place.
     """
     fine = {name: result for name, result in results.items() if result["status"] == "ok"}
-    reference = next((name for name in fine if plans[name].family == "separate"), next(iter(fine), None))
+    reference = next((name for name in fine if plans[name].role == "reference"), next(iter(fine), None))
     scores = {}
     for name, result in fine.items():
         changes = task_changes(suite, result["validation"], fine[reference]["validation"]) if reference else {}
@@ -45,15 +45,15 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
     return scores
 
 
-def best_of(families: Sequence[str], plans: Mapping[str, Plan], scores: Mapping[str, float]) -> str | None:
-    """Return the plan of some families with the best score; the earlier one in a tie; None if there is none."""
-    names = [name for name in plans if plans[name].family in families and name in scores]
+def best_of(plans: Iterable[Plan], scores: Mapping[str, float]) -> str | None:
+    """Return the name of the plan with the best score; the earlier one in a tie; None if none has one."""
+    names = [plan.name for plan in plans if plan.name in scores]
     return max(names, key=lambda name: scores[name]) if names else None
 
 
 def _references(plans: Mapping[str, Plan], scores: Mapping[str, float]) -> list[str]:
-    families = [(family,) for family in REFERENCE_FAMILIES] + [SHARED_FAMILIES]
-    found = [best_of(family, plans, scores) for family in families]
+    groups = [*kept_groups(plans.values()), shared_plans(plans.values())]
+    found = [best_of(group, scores) for group in groups]
     return [name for name in found if name is not None]
 
 

@@ -12,7 +12,7 @@ from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import MAX_CONTROL_TASKS, Race
-from graftwork.workflows.plan_check import refuse_foreign_components
+from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.estimation import estimate_plans
@@ -21,7 +21,7 @@ from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.pool import InlinePool, WorkerPool, make_pool
 from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.schedule import SHARED_FAMILIES, Estimate, Schedule, make_schedule
+from graftwork.workflows.runs.schedule import Estimate, Schedule, make_schedule, shared_plans
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["FitSession"]
@@ -67,9 +67,10 @@ class FitSession:
                 if "schedule" not in self.run.state:
                     self._plan_race(suite, pool)
                     self._pause_point()
+                else:
+                    check_stored(map(Plan.from_json, self.run.state["plans"]), f"The run in {self.run.path}")
                 schedule = Schedule.from_json(self.run.state["schedule"])
                 plans = {value["name"]: Plan.from_json(value) for value in self.run.state["plans"]}
-                refuse_foreign_components(plans.values(), f"The run in {self.run.path}")
                 self.run.emit("schedule", **self.run.state["schedule"], workers=max(1, self.settings.num_workers))
                 if dry_run:
                     return None
@@ -139,7 +140,7 @@ class FitSession:
         self._pause_point()
         kept = [plan for plan in racing if estimates[plan.name].kept]
         limit = self.settings.time_limit
-        controls = min(len(suite.tasks), MAX_CONTROL_TASKS) if any(plan.family in SHARED_FAMILIES for plan in kept) else 0
+        controls = min(len(suite.tasks), MAX_CONTROL_TASKS) if shared_plans(kept) else 0
         schedule = make_schedule(
             kept,
             estimates,

@@ -7,7 +7,6 @@ training rows, affinities read on the last fifth. No validation and no test row 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from graftwork.core.components import Component
@@ -54,7 +53,7 @@ def suggest_grouping(
 
 def needs_grouping(plan: Plan) -> bool:
     """Return whether a plan leaves its groups to the workflow."""
-    return plan.sharing.settings.get("groups") == "auto"
+    return plan.train.sharing.settings.get("groups") == "auto"
 
 
 def resolve_groupings(
@@ -85,7 +84,7 @@ def resolve_groupings(
     if not waiting:
         return list(plans), {}, None
     until = GROUPING_STEPS if steps is None else max(4, round(0.3 * steps))
-    jobs = {plan.name: maker.grouping(replace(plan, sharing=_TRUNK), suite.task_names, until) for plan in waiting}
+    jobs = {plan.name: maker.grouping(plan.with_train(sharing=_TRUNK), suite.task_names, until) for plan in waiting}
     run.emit("phase", phase="grouping", jobs=len(jobs), plans=list(jobs))
     answers = pool.run(list(jobs.values()), listener=lambda *told: announce(run, *told), stop=stop)
     groups, reasons, measured = {}, {}, None
@@ -94,12 +93,10 @@ def resolve_groupings(
         if answer["status"] != "ok":
             reasons[plan.name] = f"its groups could not be measured: {answer['message']}"
             continue
-        settings = dict(plan.sharing.settings)
+        settings = dict(plan.train.sharing.settings)
         found = suggest_grouping(answer["affinity"], int(settings.pop("max_groups", None) or MAX_GROUPS))
-        groups[plan.name] = replace(
-            plan,
-            sharing=Component(plan.sharing.path, {**settings, "groups": found["groups"] if found else [list(suite.task_names)]}),
-        )
+        settings["groups"] = found["groups"] if found else [list(suite.task_names)]
+        groups[plan.name] = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
         measured = {
             "affinity": answer["affinity"],
             "gradients": answer.get("gradients"),

@@ -63,7 +63,7 @@ def estimate_plans(
         if answer is None or answer["status"] == "stopped":
             estimates[plan.name] = Estimate(plan=plan.name, kept=False, reason="there was no time to try it")
         elif answer["status"] != "ok":
-            if plan.family == "separate":
+            if plan.role == "reference":
                 raise GraftworkError(
                     f"The plan {plan.name!r}, the reference of every comparison, cannot be trained: {answer['message']} "
                     f"Details: {run.job(jobs[plan.name]['id'])}."
@@ -72,7 +72,7 @@ def estimate_plans(
         else:
             estimate = Estimate.from_json(answer["estimate"])
             broken = broken_limit(estimate, settings)
-            if broken and plan.family == "separate":
+            if broken and plan.role == "reference":
                 estimate = replace(estimate, reason=f"kept as the reference only: {broken}")
             elif broken:
                 estimate = replace(estimate, kept=False, reason=broken)

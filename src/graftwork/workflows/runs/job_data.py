@@ -73,7 +73,7 @@ def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
         threads=job.get("threads", 1),
         overrides={**mixing, **job.get("overrides", {})},
     )
-    learner: Learner = plan.learner.build(context, seam=Learner)
+    learner: Learner = plan.train.learner.build(context, seam=Learner)
     return learner
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.records import Plan
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.job_data import build_learner, job_suite
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -31,7 +32,7 @@ SAMPLE_ROWS = 256
 def run_estimate(job: Mapping[str, Any], run: RunFolder, control: JobControl) -> dict[str, Any]:
     """Build the plan's learner twice (the second time with warm caches), train a few steps, predict some rows."""
     suite = job_suite(run.suite, {**job, "seed": 0})
-    own = job["plan"].get("training", {}).get("max_steps")
+    own = Plan.from_json(job["plan"]).train.training.get("max_steps")
     fields = {**job, "seed": 0, "max_steps": int(own) if own is not None else LONG_HORIZON}
     control.report({"type": "progress", "step": 0})
     started = time.perf_counter()

@@ -11,8 +11,7 @@ from graftwork.core.files import cache_folder
 from graftwork.core.records import Modality, Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
-from graftwork.workflows.plan_check import refuse_foreign_components
-from graftwork.workflows.portfolio import portfolio
+from graftwork.workflows.portfolio import check_stored, portfolio
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Schedule
@@ -67,14 +66,14 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     """
     plans = portfolio(suite.modality, len(suite.tasks), settings.plans)
     extra = [Plan.from_json(value) for value in run.state.get("extra_plans", ())]
-    refuse_foreign_components([*plans, *extra], f"The run in {run.path}")
-    if any(plan.family == "separate" for plan in extra):  # the user's own reference takes the place of ours
-        plans = [plan for plan in plans if plan.family != "separate"]
+    check_stored([*plans, *extra], f"The run in {run.path}")
+    if any(plan.role == "reference" for plan in extra):  # the user's own reference takes the place of ours
+        plans = [plan for plan in plans if plan.role != "reference"]
     known = {plan.name for plan in plans}
     clash = [plan.name for plan in extra if plan.name in known]
     if clash:
         raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
-    return sorted([*plans, *extra], key=lambda plan: plan.family != "separate")
+    return sorted([*plans, *extra], key=lambda plan: plan.role != "reference")
 
 
 def choose_backbone(settings: FitSettings, modality: Modality) -> tuple[str, str]:

@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
 from graftwork.core.records import Plan
 
-__all__ = ["REFERENCE_FAMILIES", "RUNGS", "SHARED_FAMILIES", "Estimate", "Schedule", "make_schedule"]
+__all__ = ["RUNGS", "Estimate", "Schedule", "kept_groups", "make_schedule", "shared_plans"]
 
 RUNGS = (0.25, 0.5)
 """Shares of the horizon after which plans are compared and the worse half leaves."""
-REFERENCE_FAMILIES = ("separate", "trees", "frozen")
-"""The best plan of each of these families is never left behind: the verdict needs them."""
-SHARED_FAMILIES = ("sharing", "balancing")
-"""Families of which the best plan gets the control with shuffled companions."""
 FINALISTS = 3
 MAX_EPOCHS = 60
 MIN_STEPS = 8
@@ -98,14 +94,33 @@ class Schedule:
         return max(1, round(self.horizons[plan] * RUNGS[rung]))
 
 
+def shared_plans(plans: Iterable[Plan]) -> list[Plan]:
+    """Return the joint plans that start from the source of the reference, so that a difference to it is due to what tasks share.
+
+    The best of them gets the control with shuffled companions, and affinities are measured with one.
+    """
+    plans = list(plans)
+    source = next((plan.source for plan in plans if plan.role == "reference"), "scratch")
+    return [plan for plan in plans if plan.role == "joint" and plan.source == source]
+
+
+def kept_groups(plans: Iterable[Plan]) -> list[list[Plan]]:
+    """Return groups of which the verdict needs the best plan: the references, and the independent plans by source (trees, fixed features)."""
+    plans = list(plans)
+    groups = [[plan for plan in plans if plan.role == "reference"]]
+    for source in ("scratch", "pretrained"):
+        groups.append([plan for plan in plans if plan.role == "independent" and plan.source == source])
+    return [group for group in groups if group]
+
+
 def _fixed_horizon(plan: Plan) -> int | None:
     """Return the horizon that a plan sets for itself (boosting rounds, say)."""
-    own = plan.training.get("max_steps")
+    own = plan.train.training.get("max_steps")
     return int(own) if own is not None else None
 
 
 def _horizons(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: float) -> dict[str, int]:
-    reference = max((costs[plan.name].seconds_per_step for plan in plans if plan.family == "separate"), default=0.0)
+    reference = max((costs[plan.name].seconds_per_step for plan in plans if plan.role == "reference"), default=0.0)
     whole = common * reference if reference > 0 else math.inf
     horizons = {}
     for plan in plans:
@@ -138,8 +153,7 @@ def _total_seconds(
     def share(plan: Plan, part: float) -> float:
         return costs[plan.name].seconds(horizons[plan.name], part)
 
-    families = {plan.family for plan in plans}
-    references = [next(plan for plan in plans if plan.family == family) for family in REFERENCE_FAMILIES if family in families]
+    references = [group[0] for group in kept_groups(plans)]
     others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
     total = sum(share(plan, RUNGS[0]) for plan in plans)
     second = references + others[: math.ceil(len(plans) / 2)]
@@ -150,7 +164,7 @@ def _total_seconds(
     mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
     finals = sum(whole[plan.name] for plan in references) + (dear + mean) / 2
     total += finals * (seeds - RUNGS[1])
-    shared = [plan for plan in plans if plan.family in SHARED_FAMILIES]
+    shared = shared_plans(plans)
     if shared:
         cost = sum(whole[plan.name] for plan in shared) / len(shared)
         total += cost * (control_tasks * control_seeds + 0.4)
@@ -200,7 +214,7 @@ def make_schedule(
 
     shortest, longest = max(2 * epoch, MIN_STEPS), max(MAX_EPOCHS * epoch, MIN_STEPS)
     while not fits(1, shortest):
-        droppable = [plan for plan in plans if plan.family != "separate"]
+        droppable = [plan for plan in plans if plan.role != "reference"]
         if len(droppable) <= 1:
             break
         dearest = max(droppable, key=lambda plan: estimates[plan.name].seconds(shortest))
@@ -249,7 +263,7 @@ def _first_that_cannot_see_all(
     """Return the first plan whose horizon is shorter than an epoch while that of the separate models is not."""
     reference = horizons[plans[0].name]
     for plan in plans:
-        own = plan.family != "separate" and _fixed_horizon(plan) is None
+        own = plan.role != "reference" and _fixed_horizon(plan) is None
         if own and horizons[plan.name] < min(estimates[plan.name].steps_per_epoch, reference):
             return plan
     return None

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from graftwork.core.errors import CheckpointError, DataError
-from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.infer import TargetRequest
 from graftwork.data.suite import Suite
@@ -21,7 +21,7 @@ from graftwork.interfaces.learner import LearnerContext
 
 pytest.importorskip("lightgbm")
 
-PLAN = Plan(name="lightgbm", title="t", family="trees", modalities=("table",), learner=Component("x:y"))
+PLAN = Plan(name="lightgbm", title="t", role="independent", modalities=("table",))
 
 
 def mixed_suite(rows: int = 400, seed: int = 0, cardinality: int = 60) -> Suite:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import CheckpointError, ConfigError, DataError
-from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.data.suites.outlier_tasks import outlier_tasks
 from graftwork.domains.tabular.r_mtgb_estimator import minority_side
@@ -16,7 +16,7 @@ from graftwork.domains.tabular.r_mtgb_learner import RMTGBLearner
 from graftwork.domains.tabular.tree_tables import IndicatorTable
 from graftwork.interfaces.learner import LearnerContext
 
-PLAN = Plan(name="r-mtgb", title="t", family="sharing", modalities=("table",), learner=Component("x:y"))
+PLAN = Plan(name="r-mtgb", title="t", role="joint", modalities=("table",))
 
 
 def mixed_suite(rows: int = 400, seed: int = 0, cardinality: int = 60) -> Suite:

@@ -15,10 +15,10 @@ from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.selection import ValidationTable, limit_problems
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
 
-SEPARATE = Plan(name="separate", title="Separate models", family="separate", modalities=("image",))
-SHARED = Plan(name="shared", title="Shared trunk", family="sharing", modalities=("image",))
-EXPERTS = Plan(name="experts", title="Experts", family="sharing", modalities=("image",))
-FROZEN = Plan(name="frozen", title="Frozen features", family="frozen", modalities=("image",), source="pretrained")
+SEPARATE = Plan(name="separate", title="Separate models", role="reference", modalities=("image",))
+SHARED = Plan(name="shared", title="Shared trunk", role="joint", modalities=("image",))
+EXPERTS = Plan(name="experts", title="Experts", role="joint", modalities=("image",))
+FROZEN = Plan(name="frozen", title="Frozen features", role="independent", modalities=("image",), source="pretrained")
 PLANS = {plan.name: plan for plan in (SEPARATE, SHARED, EXPERTS, FROZEN)}
 COSTS = {"separate": 3_000_000, "shared": 1_000_000, "experts": 2_000_000, "frozen": 5_000_000}
 LEDGERS = {name: Ledger(parameters_stored=cost, latency_ms_batch1=cost / 1e6) for name, cost in COSTS.items()}
@@ -390,5 +390,5 @@ def test_what_cannot_be_judged_is_named() -> None:
 def test_reference_is_the_best_of_several_separate_plans_on_validation() -> None:
     suite = make_suite(TWO)
     finals = finals_of(suite, {"separate": {"topic": 0.6, "price": 0.6}, "shared": {"topic": 0.7, "price": 0.5}})
-    plans = {"separate": SEPARATE, "shared": Plan(name="shared", title="t", family="separate", modalities=("image",))}
+    plans = {"separate": SEPARATE, "shared": Plan(name="shared", title="t", role="reference", modalities=("image",))}
     assert ValidationTable(suite, finals, plans).reference == "shared"

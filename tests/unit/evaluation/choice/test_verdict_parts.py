@@ -12,8 +12,8 @@ from graftwork.evaluation.choice.selection import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun
 
 PLANS = {
-    name: Plan(name=name, title=name, family=family, modalities=("table",))
-    for name, family in (("separate", "separate"), ("shared", "sharing"))
+    name: Plan(name=name, title=name, role=role, modalities=("table",))
+    for name, role in (("separate", "reference"), ("shared", "joint"))
 }
 
 

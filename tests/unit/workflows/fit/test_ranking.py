@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftwork.core.records import Plan, TaskSpec
+from graftwork.core.records import Plan, Role, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
 
 
-def plan(name: str, family: str) -> Plan:
-    return Plan(name=name, title=name, family=family, modalities=("table",))
+def plan(name: str, role: Role, source: Literal["scratch", "pretrained"] = "scratch") -> Plan:
+    return Plan(name=name, title=name, role=role, modalities=("table",), source=source)
 
 
 PLANS = {
-    name: plan(name, family)
-    for name, family in {
-        "separate": "separate",
-        "trunk": "sharing",
-        "moe": "sharing",
-        "weights": "balancing",
-        "trees": "trees",
-        "frozen": "frozen",
-        "full": "tuning",
-    }.items()
+    item.name: item
+    for item in (
+        plan("separate", "reference"),
+        plan("trunk", "joint"),
+        plan("moe", "joint"),
+        plan("weights", "joint"),
+        plan("trees", "independent"),
+        plan("frozen", "independent", "pretrained"),
+        plan("full", "joint", "pretrained"),
+    )
 }
 SUITE = Suite(
     name="s",
@@ -86,8 +88,8 @@ def test_the_best_always_stay(scores: dict[str, float], number: int) -> None:
 
 
 def test_best_of_takes_the_first_of_equals() -> None:
-    assert best_of(("sharing",), PLANS, {"trunk": 1.0, "moe": 1.0}) == "trunk"
-    assert best_of(("trees",), PLANS, {"trunk": 1.0}) is None
+    assert best_of(PLANS.values(), {"trunk": 1.0, "moe": 1.0}) == "trunk"
+    assert best_of([PLANS["trees"]], {"trunk": 1.0}) is None
 
 
 def test_controls_are_for_the_largest_gains_and_losses() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.stages.train import TrainStage
 from graftwork.data.store import save_suite
 from graftwork.data.suite import Suite
 from graftwork.workflows.compare import compare
@@ -21,9 +22,9 @@ from graftwork.workflows.runs.run_folder import RunFolder
 AUTO = Plan(
     name="grouped",
     title="",
-    family="sharing",
+    role="joint",
     modalities=("table",),
-    sharing=Component("graftwork.methods.sharing.grouped:Grouped", {"groups": "auto", "max_groups": 2}),
+    stages=(TrainStage(sharing=Component("graftwork.methods.sharing.grouped:Grouped", {"groups": "auto", "max_groups": 2})),),
     min_tasks=3,
 )
 
@@ -64,7 +65,7 @@ def test_measuring_sees_training_rows_only(groups: bool) -> None:
 
 def measured(folder: Path, suite: Suite) -> dict[str, Any]:
     save_suite(suite, folder / "suite")
-    plan = Plan(name="shared", title="", family="sharing", modalities=("table",))
+    plan = Plan(name="shared", title="", role="joint", modalities=("table",))
     fields = {"plan": plan.to_json(), "seed": 0, "until": 12, "max_steps": 12, "cache": str(folder / "cache"), "root_seed": 0}
     job = make_job("affinity", "grouping", training_rows_only=True, tasks=list(suite.task_names), **fields)
     return run_affinity(job, RunFolder(folder), JobControl())
@@ -96,13 +97,13 @@ def test_a_suggestion_needs_affinities() -> None:
     assert doubted["advice"][0].startswith("Whole trainings were in favour of separate models")
     assert suggest_grouping({"tasks": ["a"], "value": [[1.0]], "low": [[None]], "high": [[None]]}) is None
     assert needs_grouping(AUTO)
-    assert not needs_grouping(Plan(name="x", title="", family="sharing", modalities=("table",)))
+    assert not needs_grouping(Plan(name="x", title="", role="joint", modalities=("table",)))
 
 
 def test_a_comparison_fills_the_groups_in_and_says_so(tmp_path: Path) -> None:
     found = compare(table(), plans=["none", AUTO.__class__.from_json({**AUTO.to_json(), "name": "mine"})], steps=8, seeds=1, workers=0,
                     backbone="none", out=tmp_path / "run")  # fmt: skip
-    settings = found.result["plans"]["mine"]["plan"]["sharing"]["settings"]
+    settings = found.result["plans"]["mine"]["plan"]["stages"][0]["sharing"]["settings"]
     assert sorted(task for group in settings["groups"] for task in group) == ["also_up", "noise", "up"]
     assert len(settings["groups"]) <= 2
     assert found.result["grouping"]["tasks"] == ["up", "also_up", "noise"]

@@ -9,6 +9,7 @@ import pytest
 
 from graftwork.core.files import hash_file
 from graftwork.core.records import Component, Plan
+from graftwork.core.stages.train import TrainStage
 from graftwork.data.store import load_suite, save_suite
 from graftwork.data.suites.generated import conflicting_tasks
 from graftwork.workflows.runs.control import JobControl
@@ -43,7 +44,7 @@ def test_a_stop_that_came_first_is_no_end(tmp_path: Path) -> None:
 
 
 def plan(name: str, sharing: str) -> Plan:
-    return Plan(name=name, title=name, family="sharing", modalities=("table",), sharing=Component(sharing))
+    return Plan(name=name, title=name, role="joint", modalities=("table",), stages=(TrainStage(sharing=Component(sharing)),))
 
 
 PLANS = [
@@ -52,9 +53,9 @@ PLANS = [
     Plan(
         name="trees",
         title="trees",
-        family="trees",
+        role="independent",
         modalities=("table",),
-        learner=Component("graftwork.domains.tabular.lightgbm:LightGBMLearner"),
+        stages=(TrainStage(learner=Component("graftwork.domains.tabular.lightgbm:LightGBMLearner")),),
     ),
 ]
 

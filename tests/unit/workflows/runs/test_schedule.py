@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftwork.core.records import Plan
+from graftwork.core.records import Plan, Role
+from graftwork.core.stages.train import TrainStage
 from graftwork.workflows.runs.schedule import MAX_EPOCHS, Estimate, Schedule, _total_seconds, make_schedule
 
 
-def plan(name: str, family: str, source: str = "scratch", **training: object) -> Plan:
-    return Plan(name=name, title=name, family=family, modalities=("table",), source=source, training=training)
+def plan(name: str, role: Role, source: Literal["scratch", "pretrained"] = "scratch", **training: object) -> Plan:
+    return Plan(name=name, title=name, role=role, modalities=("table",), source=source, stages=(TrainStage(training=training),))
 
 
 PLANS = [
-    plan("separate", "separate"),
-    plan("shared", "sharing"),
-    plan("moe", "sharing"),
-    plan("weights", "balancing"),
-    plan("trees", "trees", max_steps=400),
-    plan("frozen", "frozen", "pretrained"),
-    plan("full", "tuning", "pretrained"),
+    plan("separate", "reference"),
+    plan("shared", "joint"),
+    plan("moe", "joint"),
+    plan("weights", "joint"),
+    plan("trees", "independent", max_steps=400),
+    plan("frozen", "independent", "pretrained"),
+    plan("full", "joint", "pretrained"),
 ]
 SECONDS = {"separate": 0.04, "shared": 0.012, "moe": 0.02, "weights": 0.013, "trees": 0.005, "frozen": 0.003, "full": 0.8}
 
