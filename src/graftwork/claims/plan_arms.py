@@ -91,7 +91,7 @@ def train_plan(
     """
     from graftwork.interfaces.learner import Learner, LearnerContext
 
-    learner: Learner = plan.learner.build(
+    learner: Learner = plan.train.learner.build(
         LearnerContext(
             suite=data.visible,
             plan=plan,

@@ -9,21 +9,21 @@ from graftwork.claims.arm_context import ArmContext
 from graftwork.claims.plan_arms import card_plan
 from graftwork.core.errors import AccessError, ConfigError
 from graftwork.core.records import Component, Plan
+from graftwork.core.stages.train import TrainStage
 from graftwork.data.suites.generated import conflicting_tasks
 
 SHARED = Plan(
     name="shared-trunk",
     title="shared trunk",
-    family="sharing",
+    role="joint",
     modalities=("table",),
-    sharing=Component("graftwork.methods.sharing.shared_trunk:SharedTrunk"),
 )
 TREES = Plan(
     name="trees",
     title="trees",
-    family="trees",
+    role="independent",
     modalities=("table",),
-    learner=Component("graftwork.domains.tabular.lightgbm:LightGBMLearner"),
+    stages=(TrainStage(learner=Component("graftwork.domains.tabular.lightgbm:LightGBMLearner")),),
 )
 
 
