@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
+
+from graftwork.cli.common import add_component_argument, parse_assignments
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -13,41 +16,76 @@ EXAMPLES = """examples:
   graftwork merge --base base.safetensors --models a.safetensors b.safetensors --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ c/ --method ties --density 0.3 --lambda 1.2 --exclude 'classifier.*' --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ --method task-arithmetic --lambda 0.4 --weights 1,0.5 --out merged.safetensors
+  graftwork merge --base base/ --models a/ b/ --method ties --set trim=per-tensor --set zero_sign=positive --out merged.safetensors
 """
+
+
+def _methods() -> str:
+    """Return the methods that cards and the built-in table describe, one paragraph each; nothing of them is imported."""
+    from graftwork.workflows.merge_methods import merge_methods
+
+    lines = []
+    for method in merge_methods().values():
+        names = method.name + (f" (also {', '.join(method.aliases)})" if method.aliases else "")
+        lines.append(f"  {names}")
+        lines += textwrap.wrap(method.summary, 110, initial_indent="      ", subsequent_indent="      ")
+    return "methods (--method; --set KEY=VALUE sets any keyword of their class):\n" + "\n".join(lines) + "\n"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
-    parser.epilog = EXAMPLES
+    parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--base", required=True, help="pretrained model: .safetensors file or model folder")
+    parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
     parser.add_argument("--models", required=True, nargs="+", help="models tuned from it")
     parser.add_argument("--out", required=True, help="safetensors file to write")
-    parser.add_argument("--method", default="ties", help="ties (default), task-arithmetic or averaging")
-    parser.add_argument("--density", type=float, help="TIES: share of changes kept, above 0 and at most 1 (default 0.2)")
+    parser.add_argument("--method", default="ties", help="a method of the list below (default ties), or package.module:Name")
+    parser.add_argument("--density", type=float, help="share of changes kept, above 0 and at most 1 (ties: default 0.2)")
     parser.add_argument(
         "--lambda", dest="scaling", type=float, help="factor on the merged change (default 1 for ties, 0.4 for task-arithmetic)"
     )
     parser.add_argument("--weights", help="one weight per model, separated by commas")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method; may repeat")
     parser.add_argument(
         "--exclude", action="append", default=[], help="pattern of tensors that keep the base's values; may repeat"
     )
     parser.add_argument(
         "--buffers", choices=("mean", "base"), default="mean", help="running statistics of the models (default mean)"
     )
+    parser.add_argument(
+        "--suite", metavar="FILE", help="data for methods that need rows: suite.yaml or a saved suite; no test rows are used"
+    )
+    parser.add_argument(
+        "--statistics",
+        action="append",
+        default=[],
+        metavar="KIND=FILE,FILE",
+        help="files beside the models for methods that need them, one for each model; may repeat",
+    )
+    parser.add_argument("--device", default="cpu", help="where methods that need networks work (default cpu)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of methods that draw numbers (default 0)")
     parser.add_argument("--no-hashes", action="store_true", help="leave hashes of the inputs out of the lineage")
     parser.add_argument("--quiet", action="store_true", help="print the written path only")
+    add_component_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from graftwork.core.errors import ConfigError
-    from graftwork.workflows.merge import merge
+    from graftwork.workflows.merge import build_merger, merge
 
     try:
         weights = [float(item) for item in args.weights.split(",")] if args.weights else None
     except ValueError as error:
         raise ConfigError(f"--weights takes numbers separated by commas, such as 1,0.5; got {args.weights!r}.") from error
+    settings = parse_assignments(args.set, flag="--set", plain=True)
+    merger = build_merger(
+        args.method, density=args.density, scaling=args.scaling, weights=weights, settings=settings, from_text=True
+    )
+    statistics = {
+        kind: [file.strip() for file in files.split(",")]
+        for kind, files in parse_assignments(args.statistics, flag="--statistics", plain=True).items()
+    }
     live = sys.stderr.isatty() and not args.quiet
 
     def show(done: int, total: int) -> None:
@@ -58,12 +96,13 @@ def run(args: argparse.Namespace) -> int:
         args.base,
         args.models,
         args.out,
-        method=args.method,
-        density=args.density,
-        scaling=args.scaling,
-        weights=weights,
+        method=merger,
         exclude=args.exclude,
         buffers=args.buffers,
+        suite=args.suite,
+        statistics=statistics,
+        device=args.device,
+        seed=args.seed,
         hashes=not args.no_hashes,
         on_progress=show,
     )

@@ -76,6 +76,8 @@ class Card:
     """Dotted paths ``"graftwork.module:Name"``; empty while the system is planned."""
     recipe: str = ""
     """Dotted module of the recipe."""
+    aliases: tuple[str, ...] = ()
+    """Shorter names that commands take besides the slug."""
     seams: tuple[str, ...] = ()
     """Names in ``graftwork.interfaces`` that the components implement."""
     extras: tuple[str, ...] = ()
@@ -159,7 +161,7 @@ class Card:
 
 _REQUIRED = ("slug", "title", "year", "room", "kind", "summary", "claim")
 _KNOWN = tuple(item.name for item in fields(Card))
-_LISTS = ("essentials", "tags", "components", "seams", "extras", "departures", "analysis")
+_LISTS = ("essentials", "tags", "components", "aliases", "seams", "extras", "departures", "analysis")
 
 
 def read_card(path: Path) -> Card:

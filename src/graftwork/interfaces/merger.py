@@ -4,10 +4,12 @@ How the hardest systems fit:
 
 - TIES trims over the whole flat vector: a first pass samples magnitudes, a second one finds the exact threshold of each model, then tensors
   are merged; its rule for exactly tied signs needs a vote over all parameters, so tied entries are corrected at the end.
-- Fisher merging needs a second file per model with the diagonal Fisher information: its constructor takes readers of those files and looks the
-  tensor up by ``name``; experts and statistics stream together.
-- OT fusion and concrete masks need activations or training and see the whole model: they are not this seam. They implement
-  ``merge_models`` in their own module and hand back a model; what they share with this seam is the lineage of the written file.
+- Fisher merging needs a second file for each model with the diagonal of its Fisher information: its constructor takes readers of those
+  files and looks the tensor up by ``name``; experts and statistics stream together.
+- OT fusion and concrete masks need activations or training, and see whole models: they are
+  :class:`graftwork.interfaces.model_merger.ModelMerger`.
+
+``graftwork merge --method NAME`` finds a merger through its card; the keywords of its constructor are the settings (``--set key=value``).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from graftwork.core.tensor_files import TensorSource
+
 __all__ = ["Merger"]
 
 Array = NDArray[Any]
@@ -25,6 +29,9 @@ Array = NDArray[Any]
 
 class Merger(ABC):
     """Works on NumPy views of mapped files, so that merging starts at once and checkpoints larger than memory stream.
+
+    bfloat16, which NumPy lacks, comes as an array-like in float32 that is widened where it is sliced
+    (:class:`graftwork.core.bfloat16.WidenedTensor`): rules that go over slices of ``reshape(-1)`` need little memory, others work too.
 
     Methods that need a statistic over the whole model (a global threshold, a norm) ask for passes: while :meth:`needs_pass` is true, the
     driver shows every tensor to :meth:`observe` and then calls :meth:`finish_pass`; merging comes last.
@@ -55,5 +62,12 @@ class Merger(ABC):
         return iter(())
 
     def settings(self) -> Mapping[str, Any]:
-        """Return the settings for the lineage of the merged file."""
+        """Return the settings for the lineage of the merged file: plain values, and ``method``, the name of the rule.
+
+        The driver looks at them before it starts: numbers must be finite, and ``weights`` must have one for each model.
+        """
         return {}
+
+    def inputs(self) -> Sequence[TensorSource]:
+        """Return what this reads beside the models (statistics, say): the lineage names these files and their hashes."""
+        return ()

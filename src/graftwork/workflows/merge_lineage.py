@@ -37,14 +37,28 @@ class Lineage:
     Args:
         paths: What the user gave: the base, then the models; files or folders.
         sources: The opened ones.
+        others: What is read beside them.
+        has_base: Whether the first is a base.
         hashes: Whether to hash the files.
     """
 
-    def __init__(self, paths: Sequence[Path], sources: Sequence[TensorSource], *, hashes: bool = True) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        sources: Sequence[TensorSource],
+        others: Sequence[TensorSource] = (),
+        *,
+        has_base: bool = True,
+        hashes: bool = True,
+    ) -> None:
         # resolved only where the path itself has no name: links keep the name that the user knows
-        self._names = short_names([path if path.absolute().name not in ("", "..") else path.resolve() for path in paths])
-        self._files: dict[str, Path] = {}
-        for path, name, source in zip(paths, self._names, sources, strict=True):
+        roots = [path if path.absolute().name not in ("", "..") else path.resolve() for path in paths]
+        beside = [file for source in others for file in source.files()]
+        names = short_names([*roots, *beside])
+        self._models = names[: len(paths)]
+        self._base = self._models.pop(0) if has_base else ""
+        self._files: dict[str, Path] = dict(zip(names[len(paths) :], beside, strict=True))
+        for path, name, source in zip(paths, names, sources, strict=False):
             self._files |= {f"{name}/{file.name}" if path.is_dir() else name: file for file in source.files()}
         self._digests = dict.fromkeys(self._files if hashes else (), "0" * 64)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -70,8 +84,8 @@ class Lineage:
         return {
             "made_by": f"graftwork merge {__version__}",
             "method": json.dumps(dict(settings)),
-            "base": self._names[0],
-            "models": json.dumps(self._names[1:]),
+            "base": self._base,
+            "models": json.dumps(self._models),
             "inputs_sha256": json.dumps(digests),
         }
 

@@ -19,6 +19,7 @@ SEAMS = {
     "GradientTransform": "transform",
     "Learner": "learner",
     "Merger": "merger",
+    "ModelMerger": "model_merger",
     "Objective": "objective",
     "Scorer": "scorer",
     "SharedModel": "shared_model",
