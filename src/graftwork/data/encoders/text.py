@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -14,16 +15,30 @@ from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.names import check_names
 from graftwork.data.reading.cells import as_text
+from graftwork.data.reading.surrogates import valid_text
 
 __all__ = ["TextEncoder", "join_texts"]
 
 _SHORTEST, _LONGEST = 64, 128
+_LONGEST_WORD = 1000
+_ENDLESS_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
 
 
 def join_texts(frame: Any, columns: Sequence[str]) -> list[str]:
     """Return one text per row: the columns' texts joined by a line break, missing cells as nothing."""
     parts = [[as_text(value) or "" for value in frame[name].tolist()] for name in columns]
     return ["\n".join(filter(None, row)) for row in zip(*parts, strict=True)]
+
+
+def _with_short_words(text: str) -> str:
+    """Return a text whose words have 1000 letters at most, and without lone surrogates.
+
+    Byte-pair encoding takes a time that grows with the square of a word's length.
+    """
+    text = valid_text(text)
+    if len(text) <= _LONGEST_WORD:
+        return text
+    return _ENDLESS_WORD.sub(lambda found: f"{found[0]} ", text)
 
 
 class TextEncoder(Encoder):
@@ -77,7 +92,7 @@ class TextEncoder(Encoder):
             DataError: If all texts are empty.
         """
         library = require("tokenizers", extra="text", purpose="Reading texts")
-        known = [text for text in texts if text.strip()]
+        known = [_with_short_words(text) for text in texts if text.strip()]
         if not known:
             raise DataError(
                 f"All texts of column {' + '.join(columns) or '?'} are empty in the training rows. Name the right column with --text."
@@ -104,7 +119,7 @@ class TextEncoder(Encoder):
         Raises:
             DataError: If the table lacks a text column, or something else than texts is given.
         """
-        encodings = self._tokenizer.encode_batch(self._texts(source))
+        encodings = self._tokenizer.encode_batch([_with_short_words(text) for text in self._texts(source)])
         ids = np.full((len(encodings), self.max_length), self.pad_id, dtype=np.int64)
         mask = np.zeros((len(encodings), self.max_length), dtype=np.int64)
         for row, encoding in enumerate(encodings):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.optional import require
+from graftwork.data.reading.surrogates import valid_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +116,18 @@ def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
         text = as_text(cell)
         if text is not None:
             numbers[index] = levels.setdefault(text, len(levels))
-    return numbers[np.asarray(codes, dtype=np.int64)], list(levels)
+    return _with_valid_texts(numbers[np.asarray(codes, dtype=np.int64)], list(levels))
+
+
+def _with_valid_texts(codes: NDArray[np.int64], levels: list[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Return levels without lone surrogates; those that are equal then become one."""
+    try:
+        "".join(levels).encode("utf-8")
+    except UnicodeEncodeError:
+        merged: dict[str, int] = {}
+        numbers = np.array([*(merged.setdefault(valid_text(level), len(merged)) for level in levels), -1], dtype=np.int64)
+        return numbers[codes], list(merged)
+    return codes, levels
 
 
 def plain_cells(values: pd.Series) -> pd.Series:

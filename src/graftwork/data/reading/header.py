@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["guess_delimiter", "read_header"]
+__all__ = ["guess_delimiter", "long_fields", "read_header"]
 
 
 def guess_delimiter(header: str) -> str:
@@ -25,4 +27,15 @@ def read_header(path: str | Path) -> list[str]:
     with open(path, encoding="utf-8-sig", newline="") as source:
         first = source.readline()
     delimiter = "\t" if path.suffix.lower() == ".tsv" else guess_delimiter(first)
-    return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    with long_fields():
+        return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+
+
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """Let fields of any length through Python's CSV reader, which stops at 131,072 characters by default."""
+    before = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

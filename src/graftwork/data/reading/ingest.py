@@ -178,7 +178,8 @@ def _open_frame(
             requests=requests,
             modality="text" if texts else "table",
             options=replace(options, text=texts or None, histories=past),
-            sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8"))},
+            notes=frame.attrs.get("notes", []),
+            sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8", "surrogatepass"))},
             seed=seed,
         )
     )

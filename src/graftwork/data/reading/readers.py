@@ -18,8 +18,9 @@ from graftwork.core.errors import FileFormatError
 from graftwork.core.optional import require
 from graftwork.data.names import short_list
 from graftwork.data.reading.cells import arrow_to_pandas
-from graftwork.data.reading.header import guess_delimiter
+from graftwork.data.reading.header import guess_delimiter, long_fields
 from graftwork.data.reading.sniff import check_encoding, check_table_file
+from graftwork.data.reading.surrogates import surrogate_note, without_lone_surrogates
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
     Returns:
         A frame with a plain row index and string column names. Cells of text files are texts, empty ones ``""``; those of the other
-        formats have the types of the file. ``attrs["decimal"]`` is the decimal sign that is likelier in this file.
+        formats have the types of the file. ``attrs["decimal"]`` is the decimal sign that is likelier in this file, ``attrs["notes"]`` what
+        was left out or replaced.
 
     Raises:
         FileFormatError: If the file is missing, empty, truncated, not UTF-8, ragged, has duplicated column names, no rows, or is something
@@ -82,7 +84,8 @@ def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
     pandas = require("pandas", extra=_EXTRA, purpose=_PURPOSE)
     with open(path, encoding="utf-8-sig", newline="") as source:
         delimiter = "\t" if kind == "tsv" else guess_delimiter(source.readline())
-    header = _check_rows(path, delimiter)
+    with long_fields():
+        header = _check_rows(path, delimiter)
     try:
         frame = pandas.read_csv(
             path,
@@ -98,8 +101,15 @@ def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
         raise FileFormatError(
             f"{path} cannot be read as {kind}: {error}. Repair the line named, or export the table again."
         ) from error
+    notes = []
+    if not header[0]:
+        header, frame = header[1:], frame.iloc[:, 1:]
+        notes.append(
+            f"The first column of {path.name} has no name, like the row numbers that DataFrame.to_csv writes: it is dropped."
+        )
     frame.columns = header
     frame.attrs["decimal"] = "," if delimiter == ";" else "."  # semicolons separate where the comma is taken
+    frame.attrs["notes"] = notes
     return frame
 
 
@@ -115,7 +125,7 @@ def _check_rows(path: Path, delimiter: str) -> list[str]:
                 raise FileFormatError(
                     f"{path} has no header: its lines are blank. The first line must name the columns. Export it again."
                 )
-            check_columns(header, str(path))
+            check_columns(header if header[0].strip() else header[1:] or header, str(path))
             width = len(header)
             for row in reader:
                 if len(row) != width and row:
@@ -150,6 +160,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         frame = frame.reset_index()
     frame = frame.reset_index(drop=True)
     frame.columns = [str(name).strip() for name in frame.columns]
+    frame.attrs = {"notes": []}
     return frame
 
 
@@ -198,7 +209,13 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
                 "Write it as such a list, or as JSON Lines (.jsonl)."
             )
         records = value
-    return _frame_of(records, str(path), pandas)
+    replaced = 0
+    if "\\ud" in text or "\\uD" in text:
+        counted = [without_lone_surrogates(record) for record in records]
+        records, replaced = [record for record, _ in counted], sum(count for _, count in counted)
+    frame = _frame_of(records, str(path), pandas)
+    frame.attrs["notes"] = [surrogate_note(replaced)] if replaced else []
+    return frame
 
 
 def _frame_of(records: Sequence[Mapping[str, Any]], where: str, pandas: Any) -> pd.DataFrame:

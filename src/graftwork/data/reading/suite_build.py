@@ -119,7 +119,8 @@ def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, lis
         if file.modality == "image":
             found = label_pictures(entry.source, entry.labels, entry.image_column)
             return found.frame, found.images, found.sources, found.notes
-        return read_table(entry.source), [], {entry.source.name: hash_file(entry.source)}, []
+        frame = read_table(entry.source)
+        return frame, [], {entry.source.name: hash_file(entry.source)}, list(frame.attrs["notes"])
     except DataError as error:
         raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
 
