@@ -18,11 +18,13 @@ from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder, encoder_from_state
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.names import did_you_mean
+from graftwork.data.output_columns import output_name, row_name
 from graftwork.data.reading.cells import missing_notes
 from graftwork.data.reading.table import as_table
 from graftwork.serving.columns import prediction_columns
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
+from graftwork.tasks.values import with_origin
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,8 +125,8 @@ class Predictor:
             probabilities: Whether to add a column ``task[class]`` for every class.
 
         Returns:
-            Columns as :func:`~graftwork.serving.columns.prediction_columns` says; the index names the row or file. ``attrs["notes"]`` lists
-            the columns of the source with cells that are not empty but count as missing.
+            Columns as :func:`~graftwork.serving.columns.prediction_columns` says, with a number behind a name that is another task's; the index
+            names the row or file. ``attrs["notes"]`` lists the columns of the source with cells that are not empty but count as missing.
 
         Raises:
             DataError: If rows cannot be read, or columns are missing (all are named).
@@ -138,9 +140,10 @@ class Predictor:
         for values in self._batches(rows.batches(self.batch_size), specs, unread):
             for spec in specs:
                 for name, column in prediction_columns(spec, values[spec.name], probabilities=probabilities).items():
-                    parts.setdefault(name, []).append(column)
+                    parts.setdefault(output_name(name, spec.name, self._names), []).append(column)
         frame: pd.DataFrame = pandas.DataFrame(
-            {name: np.concatenate(columns) for name, columns in parts.items()}, index=rows.index
+            {name: np.concatenate(columns) for name, columns in parts.items()},
+            index=rows.index.rename(row_name(rows.index.name, self._names)),
         )
         frame.attrs["notes"] = missing_notes(unread)
         return frame
@@ -150,7 +153,10 @@ class Predictor:
         specs = self._specs(tasks)
         rows = open_source(source, self.encoder.kind)
         parts = list(self._batches(rows.batches(self.batch_size), specs))
-        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in specs}
+        found = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in specs}
+        return {
+            spec.name: with_origin(spec, found[spec.name]) if spec.details.get("origin") else found[spec.name] for spec in specs
+        }
 
     def run_arrays(self, inputs: Mapping[str, Array], tasks: Sequence[str] | None = None) -> dict[str, Array]:
         """Return ``{task: array}`` for inputs that are encoded already, in batches of :attr:`batch_size` rows.

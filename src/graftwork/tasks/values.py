@@ -16,7 +16,7 @@ from graftwork.tasks.answers import listed, value_names
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ValueKind"]
+__all__ = ["ValueKind", "with_origin"]
 
 
 class ValueKind(TaskKind):
@@ -86,14 +86,14 @@ class ValueKind(TaskKind):
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
         """Return ``task``, or ``task[column]`` for each of several values."""
-        values = values.reshape(len(values), -1)
+        values = with_origin(spec, values.reshape(len(values), -1))
         if values.shape[1] == 1:
             return {spec.name: values[:, 0]}
         return {f"{spec.name}[{name}]": values[:, index] for index, name in enumerate(value_names(spec, values.shape[1]))}
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
         """Return ``value``, or ``values`` by column if there are several."""
-        values = values.reshape(len(values), -1)
+        values = with_origin(spec, values.reshape(len(values), -1))
         columns = [listed(values[:, index]) for index in range(values.shape[1])]
         if len(columns) == 1:
             return [{"value": value} for value in columns[0]]
@@ -102,5 +102,19 @@ class ValueKind(TaskKind):
 
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return the numbers with four digits."""
-        numbers = np.ravel(value)
-        return "" if np.isnan(numbers).all() else ", ".join(f"{float(item):.4g}" for item in numbers)
+        numbers = np.ravel(with_origin(spec, np.reshape(value, (1, -1)) if spec.details.get("origin") else value))
+        if np.isnan(numbers).all():
+            return ""
+        digits = _decimals(spec) if spec.details.get("origin") else 0
+        return ", ".join(f"{float(item):.{digits}f}" if digits else f"{float(item):.4g}" for item in numbers)
+
+
+def with_origin(spec: TaskSpec, values: Array) -> Array:
+    """Return values ``[N, size]`` in the user's units: float64 with the task's origin added, if it has one (see ``origin_of``)."""
+    origin = spec.details.get("origin")
+    return values.astype(np.float64) + np.asarray(origin, dtype=np.float64) if origin else values
+
+
+def _decimals(spec: TaskSpec) -> int:
+    """Return how many decimals show a hundredth of a task's spread, at least 1."""
+    return max(1, 2 - int(np.floor(np.log10(min(spec.scale or (1.0,))))))

@@ -20,9 +20,11 @@ from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
 from graftwork.data.names import check_names
 from graftwork.data.options import DataOptions
+from graftwork.data.output_columns import column_notes
 from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.enough_labels import judged_tasks
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.row_groups import task_groups
@@ -77,14 +79,17 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     _check_categories(table, [*(options.categories or ()), *items])
     if options.group is not None:
         check_names([options.group], frame.columns, what="--group", where="the table")
-    tasks = infer_tasks(table, raw_suite.requests, options.task_kinds)
-    targets = {task.spec.name: task.target for task in tasks}
+    asked = infer_tasks(table, raw_suite.requests, options.task_kinds)
+    tasks, rare_words = judged_tasks(asked)
     groups, group_words = task_groups(tasks) if options.group is None else _groups(table, options.group)
-    used = {column for task in tasks for column in task.spec.columns} | {options.group, *options.histories}
+    tasks, splits, more_words = _split(tasks, groups, raw_suite)
+    rare_words += more_words
+    targets = {task.spec.name: task.target for task in tasks}
+    used = {column for task in asked for column in task.spec.columns} | {options.group, *options.histories}
     candidates = [name for name in (table.columns if raw_suite.features is None else raw_suite.features) if name not in used]
     notes = [note for task in tasks for note in (_reason(task), *task.notes)]
-    notes += [*raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
-    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
+    notes += [*rare_words, *raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
+    notes += column_notes([task.spec for task in tasks], targets, images=raw_suite.modality == "image")
     labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
     raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **raw_suite.raw}
     encoder: Encoder
@@ -138,6 +143,16 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         notes=tuple(notes),
         sources=dict(raw_suite.sources),
     )
+
+
+def _split(
+    tasks: list[InferredTask], groups: NDArray[np.int64] | None, raw_suite: RawSuite
+) -> tuple[list[InferredTask], dict[str, NDArray[np.int64]], list[str]]:
+    """Return the tasks that can be judged on the splits, these splits, and notes about the other tasks."""
+    targets = {task.spec.name: task.target for task in tasks}
+    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
+    kept, notes = judged_tasks(tasks, splits)
+    return (kept, splits, notes) if len(kept) == len(tasks) else (kept, _split(kept, groups, raw_suite)[1], notes)
 
 
 def _check_categories(table: Table, names: Sequence[str]) -> None:

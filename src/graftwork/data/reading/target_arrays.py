@@ -26,12 +26,15 @@ __all__ = [
     "multilabel_target",
     "number_target",
     "numeric_columns",
+    "origin_of",
     "set_vocabulary",
 ]
 
 _HARD = re.compile(r"\s*[;|]\s*")
 _SOFT = re.compile(r"\s*,\s*")
 _MAX_LABELS = 500
+_LOST = 1e-3
+"""Rounding error, in standard deviations of a target, that is too much."""
 
 
 def class_target(codes: NDArray[np.int64], levels: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -44,6 +47,25 @@ def class_target(codes: NDArray[np.int64], levels: Sequence[str], classes: Seque
     """
     index = {name: number for number, name in enumerate(classes)}
     return np.array([*(index[level] for level in levels), -1], dtype=np.int64)[codes]
+
+
+def origin_of(numbers: NDArray[np.float64]) -> tuple[float, ...]:
+    """Return the whole number to subtract from each column so that float32 keeps its values apart; empty if it does as they are.
+
+    Values far from zero with a small spread (5,000,000 m +- 15, seconds since 1970) would become few different ones: float32 has 7 digits.
+
+    Args:
+        numbers: ``[N, size]``, NaN where missing.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        lost = np.abs(numbers.astype(np.float32) - numbers)
+    origins = []
+    for column, error in zip(numbers.T, lost.T, strict=True):
+        known = column[np.isfinite(column)]
+        spread = float(known.std()) if len(known) else 0.0
+        is_lost = spread > 0 and float(np.nanmax(error)) > _LOST * spread and np.isfinite(np.nanmax(error))
+        origins.append(float(np.round(known.mean())) if is_lost else 0.0)
+    return tuple(origins) if any(origins) else ()
 
 
 def number_target(name: str, numbers: NDArray[np.float64]) -> NDArray[np.float32]:

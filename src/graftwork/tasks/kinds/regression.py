@@ -12,7 +12,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.table import Table
-from graftwork.data.reading.target_arrays import check_finite, number_target, numeric_columns
+from graftwork.data.reading.target_arrays import check_finite, number_target, numeric_columns, origin_of
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn
@@ -87,8 +87,24 @@ class Regression(ValueKind):
         return self._build(request, numbers, f"{len(request.columns)} numeric columns read as one vector")
 
     def _build(self, request: TargetRequest, numbers: NDArray[np.float64], reason: str) -> InferredTask:
-        spec = TaskSpec(name=request.name, kind=self.name, size=numbers.shape[1], columns=request.columns, metric=request.metric)
-        return InferredTask(spec, reason, number_target(request.name, numbers))
+        origin = origin_of(numbers)
+        spec = TaskSpec(
+            name=request.name,
+            kind=self.name,
+            size=numbers.shape[1],
+            columns=request.columns,
+            metric=request.metric,
+            details={"origin": list(origin)} if origin else {},
+        )
+        notes = ()
+        if origin:
+            shown = " and ".join(f"{value:.15g}" for value in origin)
+            notes = (
+                f"Target {request.name!r} varies little beside its mean, so it is learned as its difference from {shown} (model.onnx gives "
+                "that difference; predict and serve add it).",
+            )
+            numbers = numbers - np.asarray(origin)
+        return InferredTask(spec, reason, number_target(request.name, numbers), notes)
 
     def label_columns(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return the values."""
