@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,9 @@ def output_name(name: str, task: str, tasks: Collection[str]) -> str:
     return name if name == task else _free(name, tasks)
 
 
-def row_name(name: str | None, tasks: Collection[str]) -> str | None:
+def row_name(name: Hashable, tasks: Collection[str]) -> Hashable:
     """Return what the column that names the rows is called, None if it has no name."""
-    return None if name is None else _free(name, tasks)
+    return _free(name, tasks) if isinstance(name, str) else name
 
 
 def _free(name: str, taken: Collection[str]) -> str:

@@ -6,7 +6,7 @@ The whole race is ``graftwork.fit``; this trains a single plan of the portfolio 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,15 +16,17 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
+from graftwork.data.reading.target_arrays import origin_of
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.tasks.decode import decode_output
+from graftwork.tasks.values import with_origin
+from graftwork.workflows.estimator_targets import has_fractions, label_keys, target_columns
 from graftwork.workflows.portfolio import portfolio
 
 __all__ = ["MultiTaskEstimator"]
@@ -93,7 +95,7 @@ class MultiTaskEstimator(BaseEstimator):
             ValueError: If shapes do not fit, values are missing or infinite, or the plan does not exist.
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        targets, self._is_single = self._check_y(y, len(X))
+        targets, self._is_single = target_columns(y, len(X))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._center = X.mean(axis=0)
         scale = X.std(axis=0)
@@ -132,7 +134,7 @@ class MultiTaskEstimator(BaseEstimator):
         for task in self.tasks_:
             levels = self._levels.get(task.name)
             if levels is None:
-                columns.append(raw[task.name][:, 0].astype(np.float64))
+                columns.append(with_origin(task, raw[task.name])[:, 0].astype(np.float64))
             else:
                 columns.append(levels[_class_index(raw[task.name])])
         if self._is_single:
@@ -152,14 +154,14 @@ class MultiTaskEstimator(BaseEstimator):
         return tables[0] if self._is_single else tables
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean over columns of R squared (regressions) and accuracy (classes)."""
-        targets, _ = self._check_y(y, None, fitting=False)
+        """Return the mean over columns of R squared (regressions) and accuracy (classes); 1, 1.0 and True are one label."""
+        targets, _ = target_columns(y, None, fitting=False)
         predicted = self.predict(X)
         predicted = predicted[:, None] if self._is_single else predicted
         scores = [
-            r2_score(targets[:, index].astype(float), predicted[:, index].astype(float))
+            r2_score(targets[index].astype(float), predicted[:, index].astype(float))
             if task.name not in self._levels
-            else accuracy_score(targets[:, index].astype(str), predicted[:, index].astype(str))
+            else accuracy_score(label_keys(targets[index]), label_keys(predicted[:, index]))
             for index, task in enumerate(self.tasks_)
         ]
         return float(np.mean(scores))
@@ -177,43 +179,24 @@ class MultiTaskEstimator(BaseEstimator):
                     parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
         return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
-    def _check_y(self, y: Any, rows: int | None, *, fitting: bool = True) -> tuple[Array, bool]:
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None")
-        y = np.asarray(y.to_numpy() if hasattr(y, "to_numpy") else y)
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        if y.ndim not in (1, 2):
-            raise ValueError(f"`y` must have shape [N] or [N, T]; got {list(y.shape)}.")
-        if rows is not None and len(y) != rows:
-            raise ValueError(f"Found input variables with inconsistent numbers of samples: {[rows, len(y)]}")
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise ValueError(
-                "Input y contains NaN or infinity. Drop these rows, or use graftwork.fit, which masks missing labels."
-            )
-        if y.dtype.kind == "c":
-            raise ValueError("Complex data not supported: give the real and imaginary parts as two columns.")
-        if fitting and y.ndim == 1:
-            kind = type_of_target(y)
-            if kind == "unknown":
-                raise ValueError(f"Unknown label type: {kind}. `y` must hold numbers, strings or booleans.")
-        return (y[:, None], True) if y.ndim == 1 else (y, False)
-
-    def _suite(self, X: Array, targets: Array, seed: int) -> Suite:
-        kinds = self.kinds if not isinstance(self.kinds, str) else [self.kinds] * targets.shape[1]
-        if len(kinds) != targets.shape[1] or any(kind not in ("auto", "regression", "classes") for kind in kinds):
+    def _suite(self, X: Array, targets: Sequence[Array], seed: int) -> Suite:
+        kinds = self.kinds if not isinstance(self.kinds, str) else [self.kinds] * len(targets)
+        if len(kinds) != len(targets) or any(kind not in ("auto", "regression", "classes") for kind in kinds):
             raise ConfigError(
-                f"`kinds` is 'auto', or one of 'regression' and 'classes' per column ({targets.shape[1]}); got {self.kinds!r}."
+                f"`kinds` is 'auto', or one of 'regression' and 'classes' per column ({len(targets)}); got {self.kinds!r}."
             )
         self._levels: dict[str, Array] = {}
         tasks, arrays = [], {}
         for index, kind in enumerate(kinds):
-            column, name = targets[:, index], f"y{index}"
-            if kind == "regression" or (kind == "auto" and _has_fractions(column)):
-                tasks.append(TaskSpec(name=name, kind="regression", size=1))
-                arrays[name] = column.astype(np.float32)[:, None]
+            column, name = targets[index], f"y{index}"
+            if kind == "regression" or (kind == "auto" and has_fractions(column)):
+                values = column.astype(np.float64)[:, None]
+                origin = origin_of(values)
+                details = {"origin": list(origin)} if origin else {}
+                tasks.append(TaskSpec(name=name, kind="regression", size=1, details=details))
+                arrays[name] = (values - np.asarray(origin or 0.0)).astype(np.float32)
                 continue
-            levels, codes = np.unique(column, return_inverse=True)
+            levels, codes = _classes(column)
             self._levels[name] = levels
             binary = len(levels) <= 2
             tasks.append(TaskSpec(name=name, kind="binary" if binary else "multiclass", size=1 if binary else len(levels)))
@@ -234,8 +217,16 @@ class MultiTaskEstimator(BaseEstimator):
         )
 
 
-def _has_fractions(column: Array) -> bool:
-    return column.dtype.kind == "f" and bool((column != np.floor(column)).any())
+def _classes(column: Array) -> tuple[Array, Array]:
+    """Return the classes of a column, sorted, and the class of each row.
+
+    Raises:
+        ValueError: If labels cannot be put in order, such as numbers and strings.
+    """
+    try:
+        return np.unique(column, return_inverse=True)
+    except TypeError:
+        raise ValueError("A column of `y` mixes numbers and strings. Write its labels in one type.") from None
 
 
 def _class_index(output: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -77,3 +78,55 @@ def test_other_plans_and_wrong_names() -> None:
         MultiTaskEstimator(kinds=["regression"], max_steps=10).fit(X, targets)
     with pytest.raises(ConfigError, match="neural plan"):
         MultiTaskEstimator(plan="lightgbm", max_steps=10).fit(X, targets)
+
+
+def test_columns_of_a_frame_keep_their_own_types() -> None:
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(160, 4))
+    y = pd.DataFrame({"price": X[:, 0] * 3 + 0.5, "colour": np.where(X[:, 1] > 0, "red", "blue")})
+    estimator = MultiTaskEstimator(max_steps=150, random_state=0).fit(X, y)
+    assert [task.kind for task in estimator.tasks_] == ["regression", "binary"]
+    assert estimator.classes_[0] is None
+    predicted = estimator.predict(X)
+    assert {type(value) for value in predicted[:, 0]} == {float}
+    assert set(predicted[:, 1]) <= {"red", "blue"}
+    assert estimator.score(X, y) > 0.8
+    same = MultiTaskEstimator(max_steps=150, random_state=0).fit(X, y.to_numpy())
+    assert [task.kind for task in same.tasks_] == ["regression", "binary"], "an array of objects is read column by column as well"
+    nullable = y.assign(price=y["price"].astype("Float64"), colour=y["colour"].astype("string"))
+    assert [task.kind for task in MultiTaskEstimator(max_steps=4, random_state=0).fit(X, nullable).tasks_] == [
+        "regression",
+        "binary",
+    ]
+
+
+def test_labels_are_compared_by_value() -> None:
+    X = np.random.default_rng(0).normal(size=(160, 3))
+    labels = (X[:, 0] > 0).astype(int)
+    estimator = MultiTaskEstimator(max_steps=150, random_state=0).fit(X, labels)
+    expected = estimator.score(X, labels)
+    assert expected > 0.9
+    for other in (labels.astype(float), labels.astype(bool), labels.astype(str), pd.Series(labels).astype("Int64")):
+        assert estimator.score(X, other) == expected
+    flags = MultiTaskEstimator(max_steps=150, random_state=0).fit(X, labels.astype(bool))
+    assert flags.score(X, labels) == flags.score(X, labels.astype(float)) > 0.9
+
+
+def test_targets_far_from_zero_keep_their_differences() -> None:
+    X = np.random.default_rng(0).normal(size=(400, 3))
+    y = 5_000_000.0 + 15 * X[:, 0]
+    estimator = MultiTaskEstimator(max_steps=300, random_state=0).fit(X, y)
+    assert estimator.predict(X).dtype == np.float64
+    assert estimator.score(X, y) > 0.9
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_missing_labels_of_any_type_are_refused(missing: Any) -> None:
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    y = pd.DataFrame({"a": range(30), "b": pd.Series(["x", missing] + ["y"] * 28, dtype=object)})
+    with pytest.raises(ValueError, match="contains NaN"):
+        MultiTaskEstimator(max_steps=4).fit(X, y)
+    with pytest.raises(ValueError, match="mixes numbers and strings"):
+        MultiTaskEstimator(max_steps=4).fit(
+            X, pd.DataFrame({"a": range(30), "b": pd.Series(["x", 1] + ["y"] * 28, dtype=object)})
+        )

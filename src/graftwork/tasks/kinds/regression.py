@@ -96,7 +96,7 @@ class Regression(ValueKind):
             metric=request.metric,
             details={"origin": list(origin)} if origin else {},
         )
-        notes = ()
+        notes: tuple[str, ...] = ()
         if origin:
             shown = " and ".join(f"{value:.15g}" for value in origin)
             notes = (
