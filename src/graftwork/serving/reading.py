@@ -20,6 +20,7 @@ from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.history import HISTORY_FORM, history_ids
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.cells import as_text, missing_notes
+from graftwork.data.reading.nested import find_cell, split_entry
 from graftwork.serving.asking import is_number, is_text
 from graftwork.serving.problems import Problem
 
@@ -33,6 +34,7 @@ _MOST_LEVELS = 256
 """Levels of a column that a description lists; a log has tens of thousands of users, and a page cannot show them."""
 _MOST_IDS = 10_000
 """Ids in one history; only the last ones count, and no more than these are read."""
+_ABSENT = object()
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
@@ -103,13 +105,18 @@ class RowReader(ABC):
 
 
 class TableReader(RowReader):
-    """Rows of a table: objects with a value, or null, for every column; other keys are ignored."""
+    """Rows of a table: objects with a value, or null, for every column; other keys are ignored.
+
+    What was nested in training may be nested here: ``{"place": {"lat": 1}}`` holds the column ``place.lat``, a list the columns ``v[0]``, ``v[1]`` ...
+    """
 
     keys = ("rows",)
 
     def __init__(self, encoder: Any, max_rows: int) -> None:
         super().__init__(encoder, max_rows)
         self._columns = [(column.name, str(column.state()["type"])) for column in encoder.columns]
+        entries = [entry[0] for name, _ in self._columns if (entry := split_entry(name)) is not None]
+        self._vectors = {name: size for name, size in Counter(entries).items() if size > 1}
         self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(encoder.columns, self._columns)]
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
@@ -117,14 +124,21 @@ class TableReader(RowReader):
         if not isinstance(item, dict):
             problems.append(Problem(place, item, f"an object with the columns {short_list([name for name, _ in self._columns])}"))
             return None
+        for name, size in self._vectors.items():
+            vector = find_cell(item, name)[1]
+            if isinstance(vector, list) and len(vector) != size:
+                problems.append(Problem(f"{place}.{name}", vector, f"a list of {size} numbers, or null"))
         cells = []
         for (name, _), read_cell in zip(self._columns, self._read):
-            if name not in item:
-                problems.append(Problem(f"{place}.{name}", None, f"a value or null.{did_you_mean(name, set(item) - {name})}"))
-                continue
-            fault, cell = read_cell(item[name])
+            value = item.get(name, _ABSENT)
+            if value is _ABSENT:
+                found, value = find_cell(item, name)
+                if not found:
+                    problems.append(Problem(f"{place}.{name}", None, f"a value or null.{did_you_mean(name, set(item) - {name})}"))
+                    continue
+            fault, cell = read_cell(value)
             if fault:
-                problems.append(Problem(f"{place}.{name}", item[name], fault))
+                problems.append(Problem(f"{place}.{name}", value, fault))
             cells.append(cell)
         return tuple(cells)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import DataError
 from graftwork.core.optional import require
+from graftwork.data.reading.nested import flatten_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,8 @@ def open_source(source: Any, kind: str) -> RowSource:
     if kind == "image":
         found = _pictures(source, pandas)
     elif isinstance(source, pandas.DataFrame):
-        found = RowSource(source, source.index)
+        frame = flatten_records(source)
+        found = RowSource(frame, frame.index)
     elif isinstance(source, str | Path):
         found = _table(Path(source), kind, pandas)
     elif kind == "text" and isinstance(source, Sequence):

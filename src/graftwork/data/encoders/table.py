@@ -15,6 +15,7 @@ from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, Numer
 from graftwork.data.encoders.history import HistoryColumn, fit_items
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.column import Column, ColumnKind, as_column
+from graftwork.data.reading.nested import split_entry
 from graftwork.data.reading.table import Table, as_table
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class TableEncoder(Encoder):
             DataError: If feature columns are missing (all are named), or cells of a column of numbers or dates are none.
         """
         source = as_table(source)
+        self._check_vectors(source)
         missing = [name for name in self.names if name not in source]
         if missing:
             hints = [f"{name!r}{did_you_mean(name, map(str, source.columns))}" for name in missing]
@@ -105,6 +107,22 @@ class TableEncoder(Encoder):
             "numeric": np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((len(source), 0), dtype=np.float32),
             "categorical": np.column_stack(categorical) if categorical else np.zeros((len(source), 0), dtype=np.int64),
         }
+
+    def _check_vectors(self, source: Table) -> None:
+        """Refuse vectors that are longer or shorter than those of training.
+
+        Raises:
+            DataError: If the lists of a column have another length, or several.
+        """
+        sizes = Counter(
+            entry[0] for name in self.names if (entry := split_entry(name)) is not None and name not in source.columns
+        )
+        for name, size in sizes.items():
+            if name in source and source[name].num_entries != size and source[name].known.any():
+                raise DataError(
+                    f"Column {name!r} held lists of {size} numbers in training; now its lists are of other lengths, or hold something else. Give "
+                    f"{size} numbers a row, or leave the cell empty."
+                )
 
     def cells_read_as_missing(self, source: Table) -> dict[str, Counter[str]]:
         """Return cells of number and date columns that are not empty but count as missing, with the rows of each, by column."""

@@ -27,6 +27,7 @@ from graftwork.data.reading.column import Column
 from graftwork.data.reading.enough_labels import judged_tasks
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
+from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.row_groups import task_groups
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.splits import split_rows
@@ -94,6 +95,8 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **raw_suite.raw}
     encoder: Encoder
     if raw_suite.modality == "table":
+        candidates, vector_words = _with_entries(table, candidates)
+        notes += vector_words
         report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
         if not set(items) <= set(report.features):
             raise DataError(
@@ -153,6 +156,19 @@ def _split(
     splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
     kept, notes = judged_tasks(tasks, splits)
     return (kept, splits, notes) if len(kept) == len(tasks) else (kept, _split(kept, groups, raw_suite)[1], notes)
+
+
+def _with_entries(table: Table, candidates: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the candidates with vector columns replaced by their entries, and notes about that."""
+    found, notes = [], []
+    for name in candidates:
+        size = table[name].num_entries
+        found += [entry_name(name, index) for index in range(size)] if size else [name]
+        if size:
+            notes.append(
+                f"Column {name!r} holds vectors of {size} numbers; each entry is a column of its own, {entry_name(name, 0)!r} and so on."
+            )
+    return found, notes
 
 
 def _check_categories(table: Table, names: Sequence[str]) -> None:

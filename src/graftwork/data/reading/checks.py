@@ -98,8 +98,8 @@ def check_features(
         )
     if dropped["list"]:
         notes.append(
-            f"Dropped columns that hold lists which are no vectors of one length: {short_list(dropped['list'])}. A column with the ids of earlier "
-            "items can be named with --history."
+            f"Dropped columns that hold lists or records of no one form: {short_list(dropped['list'])}. Lists of equally many numbers are read as "
+            "vectors; a column with the ids of earlier items can be named with --history."
         )
     if dropped["binary"]:
         notes.append(f"Dropped columns that hold bytes which are no UTF-8 text: {short_list(dropped['binary'])}.")
@@ -115,8 +115,8 @@ def check_features(
 def _fate(column: Column) -> str:
     """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``, or an empty string if it is kept."""
     kind, name = column.kind, column.name
-    if kind == "list":
-        return "list"
+    if kind in ("list", "binary"):
+        return kind
     if kind == "numeric":
         numbers = column.numbers().values
         known: NDArray[Any] = numbers[~np.isnan(numbers)]
@@ -126,8 +126,8 @@ def _fate(column: Column) -> str:
         known, distinct = codes[codes >= 0], len(levels)
     if distinct <= 1:
         return "constant"
-    if kind in ("text", "binary"):
-        return kind
+    if kind == "text":
+        return "text"
     if kind == "categorical" and len(known) >= 20 and distinct > 0.95 * len(known):
         return "identifier"
     if kind == "numeric" and len(known) >= 20 and distinct == len(known):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graftwork.data.reading.cells import as_text, is_nested, plain_cells, text_codes
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
+from graftwork.data.reading.nested import vectors_of
 from graftwork.data.reading.number_rule import NumberRule, guess_number_rule, number_notes
 
 if TYPE_CHECKING:
@@ -123,6 +124,19 @@ class Column:
         if self._nested is None:
             self._nested = self.cells.dtype == object and any(map(is_nested, self.cells.tolist()))
         return self._nested
+
+    @property
+    def vectors(self) -> Floats | None:
+        """The cells as vectors ``[N, L]``, NaN rows where missing; None if they are no lists of equally many numbers."""
+        if "vectors" not in self._guessed:
+            self._guessed["vectors"] = vectors_of(self.cells.tolist()) if self.is_nested else None
+        found: Floats | None = self._guessed["vectors"]
+        return found
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of each vector, 0 if the cells are none."""
+        return 0 if self.vectors is None else self.vectors.shape[1]
 
     @property
     def kind(self) -> ColumnKind:

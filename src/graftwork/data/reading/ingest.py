@@ -14,6 +14,7 @@ from graftwork.data.options import DataOptions, Targets
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.infer import TargetRequest, parse_targets
+from graftwork.data.reading.nested import flatten_records
 from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.reading.sniff import TABLE_FORMATS
 from graftwork.data.store import is_stored_suite, load_suite
@@ -153,6 +154,7 @@ def _open_frame(
     check_columns(frame.columns, "the table")
     frame = frame.reset_index(drop=True)
     frame.columns = [str(column) for column in frame.columns]
+    frame = flatten_records(frame)
     if len(frame) == 0:
         raise DataError(f"The table has columns ({short_list(frame.columns)}) but no rows. Add rows.")
     if options.targets is None:

@@ -19,6 +19,7 @@ from graftwork.core.optional import require
 from graftwork.data.names import short_list
 from graftwork.data.reading.cells import arrow_to_pandas
 from graftwork.data.reading.header import guess_delimiter, long_fields
+from graftwork.data.reading.nested import flatten_records
 from graftwork.data.reading.sniff import check_encoding, check_table_file
 from graftwork.data.reading.surrogates import surrogate_note, without_lone_surrogates
 
@@ -38,7 +39,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
             is found in its header (comma, semicolon, tab or bar). JSON files hold a list of objects; nested lists stay lists.
 
     Returns:
-        A frame with a plain row index and string column names. Cells of text files are texts, empty ones ``""``; those of the other
+        A frame with a plain row index and string column names; records in cells have become one column a field. Cells of text files are texts, empty ones ``""``; those of the other
         formats have the types of the file. ``attrs["decimal"]`` is the decimal sign that is likelier in this file, ``attrs["notes"]`` what
         was left out or replaced.
 
@@ -49,10 +50,12 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     kind = check_table_file(path)
     if kind == "parquet":
-        frame = _read_parquet(path)
+        frame = flatten_records(_read_parquet(path))
     else:
         check_encoding(path)
-        frame = _read_delimited(path, kind) if kind in ("csv", "tsv") else _read_json(path, lines=kind == "jsonl")
+        frame = (
+            _read_delimited(path, kind) if kind in ("csv", "tsv") else flatten_records(_read_json(path, lines=kind == "jsonl"))
+        )
     if len(frame) == 0:
         raise FileFormatError(f"{path} has a header ({short_list(frame.columns)}) but no rows. Add rows, or give another file.")
     return frame

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.optional import require
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.nested import split_entry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,15 +47,32 @@ class Table:
         return iter(self.columns)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._made or (self._frame is not None and name in self._frame.columns)
+        if name in self._made or (self._frame is not None and name in self._frame.columns):
+            return True
+        entry = split_entry(name) if isinstance(name, str) else None
+        return entry is not None and entry[0] in self and entry[1] < self[entry[0]].num_entries
 
     def __getitem__(self, name: str) -> Column:
         if name not in self._made:
-            if self._frame is None:
-                raise KeyError(name)
+            if self._frame is None or name not in self._frame.columns:
+                self._made[name] = self._entry(name)
+                return self._made[name]
             decimal = str(self._frame.attrs.get("decimal", "."))
             self._made[name] = Column(name, self._frame[name], decimal=decimal, is_category=name in self._categories)
         return self._made[name]
+
+    def _entry(self, name: str) -> Column:
+        """Return one entry of the vectors in a column.
+
+        Raises:
+            KeyError: If there is no such column.
+        """
+        entry = split_entry(name)
+        vectors = self[entry[0]].vectors if entry is not None and entry[0] in self else None
+        if entry is None or vectors is None:
+            raise KeyError(name)
+        pandas = require("pandas", extra="data", purpose="Reading tables")
+        return Column(name, pandas.Series(vectors[:, entry[1]], index=self[entry[0]].cells.index))
 
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> Self:
         """Return some rows of some columns; what has been read is not read again."""
