@@ -1,4 +1,5 @@
-"""How a user's data is to be read, as one frozen record: it travels as a whole from the command line to the readers. No pandas here."""
+"""How a user's data is to be read, as one frozen record: it travels as a whole from the command line to the readers. No pandas
+here."""
 
 from __future__ import annotations
 

@@ -69,6 +69,7 @@ def column_notes(specs: Sequence[TaskSpec], targets: Mapping[str, NDArray[Any]],
             found = output_name(name, spec.name, tasks)
             if found != name:
                 notes.append(
-                    f"Predictions of {spec.name!r} have a column {name!r}, and so do those of another target: it is called {found!r}."
+                    f"Predictions of {spec.name!r} have a column {name!r}, and so do those of another target: it is called "
+                    f"{found!r}."
                 )
     return notes

@@ -52,7 +52,8 @@ def check_predictions_file(out: str | Path, run_folder: str | Path, source: str 
     for path in (out.resolve(), out.parent.resolve() / out.name):  # where a link leads, and the link itself
         if path.is_relative_to(run) and path.relative_to(run).parts[:1] in [(part,) for part in _PARTS_OF_A_RUN]:
             raise ConfigError(
-                f"{out} lies among the files of the run itself. Name a file elsewhere, for example {run_folder}/predictions{out.suffix}."
+                f"{out} lies among the files of the run itself. Name a file elsewhere, for example "
+                f"{run_folder}/predictions{out.suffix}."
             )
 
 
@@ -125,8 +126,9 @@ class Predictor:
             probabilities: Whether to add a column ``task[class]`` for every class.
 
         Returns:
-            Columns as :func:`~graftwork.serving.columns.prediction_columns` says, with a number behind a name that is another task's; the index
-            names the row or file. ``attrs["notes"]`` lists the columns of the source with cells that are not empty but count as missing.
+            Columns as :func:`~graftwork.serving.columns.prediction_columns` says, with a number behind a name that is another
+            task's; the index names the row or file. ``attrs["notes"]`` lists the columns of the source with cells that are not
+            empty but count as missing.
 
         Raises:
             DataError: If rows cannot be read, or columns are missing (all are named).
@@ -229,6 +231,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
         raise FileFormatError(f"{folder} {reason}. {step}")
     if model is None:
         raise FileFormatError(
-            f"{folder} has no model.onnx, which prediction needs. Run the same graftwork fit command with --resume to export it again."
+            f"{folder} has no model.onnx, which prediction needs. Run the same graftwork fit command with --resume to export it "
+            f"again."
         )
     return config, model

@@ -1,7 +1,7 @@
 """The rows of a request: checked cell by cell, ready for the run's encoder, and described for the schema and the page. No torch.
 
-A reader brings every cell into one form (a number, a text or a date) by the rule that the encoder keeps of training, so that a row gets the
-numbers that ``predict`` gives it, whatever other rows are in its batch.
+A reader brings every cell into one form (a number, a text or a date) by the rule that the encoder keeps of training, so that a
+row gets the numbers that ``predict`` gives it, whatever other rows are in its batch.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class RowReader(ABC):
 class TableReader(RowReader):
     """Rows of a table: objects with a value, or null, for every column; other keys are ignored.
 
-    What was nested in training may be nested here: ``{"place": {"lat": 1}}`` holds the column ``place.lat``, a list the columns ``v[0]``, ``v[1]`` ...
+    What was nested in training may be nested here: ``{"place": {"lat": 1}}`` holds the column ``place.lat``, a list the columns
+    ``v[0]``, ``v[1]`` ...
     """
 
     keys = ("rows",)
@@ -248,7 +249,8 @@ def _objects(pandas: Any, cells: Sequence[Any]) -> Any:
 
 
 class _ReadAsMissing(float):
-    """NaN for a text that is no number or date but was accepted: its column had such cells in training, or it is a word for a missing cell."""
+    """NaN for a text that is no number or date but was accepted: its column had such cells in training, or it is a word for a
+    missing cell."""
 
     text: str
 

@@ -110,7 +110,8 @@ class ValueKind(TaskKind):
 
 
 def with_origin(spec: TaskSpec, values: Array) -> Array:
-    """Return values ``[N, size]`` in the user's units: float64 with the task's origin added, if it has one (see ``origin_of``)."""
+    """Return values ``[N, size]`` in the user's units: float64 with the task's origin added, if it has one (see
+    ``origin_of``)."""
     origin = spec.details.get("origin")
     return values.astype(np.float64) + np.asarray(origin, dtype=np.float64) if origin else values
 

@@ -1,6 +1,7 @@
 """One plan as a scikit-learn estimator: several targets in one ``y``, numbers and classes mixed.
 
-The whole race is ``graftwork.fit``; this trains a single plan of the portfolio on arrays, for pipelines, searches and cross-validation.
+The whole race is ``graftwork.fit``; this trains a single plan of the portfolio on arrays, for pipelines, searches and
+cross-validation.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ class MultiTaskEstimator(BaseEstimator):
     """Learns all columns of ``y`` together.
 
     Args:
-        plan: Name of a neural plan for tables (``graftwork fit --help`` lists them), such as ``"shared-trunk"``, ``"separate"`` or ``"mmoe"``.
+        plan: Name of a neural plan for tables (``graftwork fit --help`` lists them), such as ``"shared-trunk"``, ``"separate"``
+            or ``"mmoe"``.
         max_steps: Optimiser steps.
-        kinds: ``"auto"`` (columns of floats with fractions are regressions, everything else classes), or one of ``"regression"`` and
-            ``"classes"`` per column.
+        kinds: ``"auto"`` (columns of floats with fractions are regressions, everything else classes), or one of ``"regression"``
+            and ``"classes"`` per column.
         validation_fraction: Share of the rows that chooses the best weights, in [0, 1); 0 keeps the last.
         training: Settings of :class:`graftwork.training.config.TrainConfig`, such as ``{"learning_rate": 1e-3}``.
         random_state: Seed; an integer repeats bit for bit.
@@ -143,7 +145,8 @@ class MultiTaskEstimator(BaseEstimator):
         return np.column_stack(columns) if len(kinds) == 1 or kinds <= set("bif") else np.array(columns, dtype=object).T
 
     def predict_proba(self, X: Any) -> Any:
-        """Return class probabilities ``[N, C]`` per classification column (None for regressions); of the only column if ``y`` had one dimension."""
+        """Return class probabilities ``[N, C]`` per classification column (None for regressions); of the only column if ``y``
+        had one dimension."""
         raw = self._outputs(X)
         tables: list[Array | None] = []
         for task in self.tasks_:

@@ -1,4 +1,5 @@
-"""What the estimator takes as ``y``: columns in their own types, and labels compared by what they are, not by how they are written."""
+"""What the estimator takes as ``y``: columns in their own types, and labels compared by what they are, not by how they are
+written."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Array = NDArray[Any]
 
 
 def target_columns(y: Any, rows: int | None, *, fitting: bool = True) -> tuple[list[Array], bool]:
-    """Return the columns of ``y`` as arrays ``[N]``, each in the narrowest type of its own, and whether ``y`` has one column only.
+    """Return the columns of ``y`` as arrays ``[N]``, each in the narrowest type of its own, and whether ``y`` has one column
+    only.
 
     Args:
         y: Array, list or pandas object, ``[N]`` or ``[N, T]``; the columns of a DataFrame may be of different types.

@@ -1,6 +1,7 @@
 """How single columns of a table become numbers: numeric, categorical and date columns, each with a JSON state.
 
-The state holds how cells are read (decided at training), so that the same cell is the same number in every file and every request.
+The state holds how cells are read (decided at training), so that the same cell is the same number in every file and every
+request.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ def _moments(values: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class NumericColumn:
-    """Standardised on training rows; heavy tails go through quantiles of the normal distribution; missing and infinite cells are 0."""
+    """Standardised on training rows; heavy tails go through quantiles of the normal distribution; missing and infinite cells are
+    0."""
 
     name: str
     mean: float
@@ -123,7 +125,8 @@ def _refuse_unread(name: str, what: str, parsed: Parsed, tolerant: bool, written
     count = sum(parsed.unread.values())
     cells = f"{shown_cells(list(parsed.unread), 5)}" + (f" ({count} cells in all)" if count > 1 else "")
     raise DataError(
-        f"Column {name!r} held {what} in training but now has {cells}, which cannot be read as {what}{written and f' {written}'}. "
+        f"Column {name!r} held {what} in training but now has {cells}, which cannot be read as "
+        f"{what}{written and f' {written}'}. "
         "Write them as in the training data, or leave these cells empty."
     )
 
@@ -150,8 +153,8 @@ class CategoricalColumn:
     def fit(cls, name: str, values: pd.Series | Column, *, max_levels: int = 50_000) -> Self:
         """Fit on the training rows.
 
-        With 200 rows or more a level needs two of them. The 256 most frequent ones are kept; further ones, as logs have for their users and
-        items, need four rows each, so that there are never more levels than a quarter of the rows.
+        With 200 rows or more a level needs two of them. The 256 most frequent ones are kept; further ones, as logs have for
+        their users and items, need four rows each, so that there are never more levels than a quarter of the rows.
 
         Args:
             name: The column.
@@ -185,7 +188,8 @@ class CategoricalColumn:
         return self.codes_of(column.levels)[column.codes]
 
     def codes_of(self, levels: Sequence[str]) -> NDArray[np.int64]:
-        """Return the code of each level as it stands in the cells, and 0 for what is missing at the end, where number -1 finds it."""
+        """Return the code of each level as it stands in the cells, and 0 for what is missing at the end, where number -1 finds
+        it."""
         return np.array([*(self._numbers.get(level_name(level, self.naming), 0) for level in levels), 0], dtype=np.int64)
 
     def state(self) -> dict[str, Any]:

@@ -28,15 +28,16 @@ _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": Categor
 
 
 def column_type(values: pd.Series | Column) -> ColumnKind:
-    """Return how a feature column is read: ``numeric``, ``date``, ``categorical``, ``text`` for long, nearly all distinct strings, ``list`` or ``binary``."""
+    """Return how a feature column is read: ``numeric``, ``date``, ``categorical``, ``text`` for long, nearly all distinct
+    strings, ``list`` or ``binary``."""
     return as_column(values).kind
 
 
 class TableEncoder(Encoder):
     """Numbers standardised, dates taken apart, levels numbered; fitted on training rows only.
 
-    The inputs are ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, as :class:`~graftwork.data.suite.Suite` says.
-    Histories follow all other columns, with as many categorical columns each as they have positions.
+    The inputs are ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, as :class:`~graftwork.data.suite.Suite`
+    says. Histories follow all other columns, with as many categorical columns each as they have positions.
     """
 
     kind: ClassVar[str] = "table"
@@ -93,7 +94,8 @@ class TableEncoder(Encoder):
         if missing:
             hints = [f"{name!r}{did_you_mean(name, map(str, source.columns))}" for name in missing]
             raise DataError(
-                f"The table lacks {len(missing)} of the {len(self.names)} columns that the model was trained on: {short_list(hints)}. "
+                f"The table lacks {len(missing)} of the {len(self.names)} columns that the model was trained on: "
+                f"{short_list(hints)}. "
                 "Add them (cells may be empty)."
             )
         numeric: list[NDArray[np.float64]] = []
@@ -120,7 +122,8 @@ class TableEncoder(Encoder):
         for name, size in sizes.items():
             if name in source and source[name].num_entries != size and source[name].known.any():
                 raise DataError(
-                    f"Column {name!r} held lists of {size} numbers in training; now its lists are of other lengths, or hold something else. Give "
+                    f"Column {name!r} held lists of {size} numbers in training; now its lists are of other lengths, or hold "
+                    f"something else. Give "
                     f"{size} numbers a row, or leave the cell empty."
                 )
 
@@ -148,7 +151,8 @@ class TableEncoder(Encoder):
         return names
 
     def input_sizes(self) -> dict[str, Any]:
-        """Return what backbones need to size themselves; with histories also their layout, as :mod:`graftwork.nn.fields` reads it."""
+        """Return what backbones need to size themselves; with histories also their layout, as :mod:`graftwork.nn.fields` reads
+        it."""
         plain = [column for column in self.columns if isinstance(column, CategoricalColumn)]
         sizes = {"num_numeric": len(self.numeric_names()), "cardinalities": [column.cardinality for column in plain]}
         return sizes | _layout(plain, [column for column in self.columns if isinstance(column, HistoryColumn)])

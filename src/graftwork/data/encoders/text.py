@@ -95,7 +95,8 @@ class TextEncoder(Encoder):
         known = [_with_short_words(text) for text in texts if text.strip()]
         if not known:
             raise DataError(
-                f"All texts of column {' + '.join(columns) or '?'} are empty in the training rows. Name the right column with --text."
+                f"All texts of column {' + '.join(columns) or '?'} are empty in the training rows. Name the right column with "
+                f"--text."
             )
         tokenizer = library.Tokenizer(library.models.BPE(unk_token="[UNK]"))
         tokenizer.normalizer = library.normalizers.Sequence([library.normalizers.NFKC(), library.normalizers.Lowercase()])

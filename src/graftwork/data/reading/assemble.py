@@ -100,7 +100,8 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
         if not set(items) <= set(report.features):
             raise DataError(
-                f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the histories out, or that target."
+                f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the "
+                f"histories out, or that target."
             )
         if not report.features:
             raise DataError(
@@ -166,7 +167,8 @@ def _with_entries(table: Table, candidates: Sequence[str]) -> tuple[list[str], l
         found += [entry_name(name, index) for index in range(size)] if size else [name]
         if size:
             notes.append(
-                f"Column {name!r} holds vectors of {size} numbers; each entry is a column of its own, {entry_name(name, 0)!r} and so on."
+                f"Column {name!r} holds vectors of {size} numbers; each entry is a column of its own, {entry_name(name, 0)!r} "
+                f"and so on."
             )
     return found, notes
 
@@ -180,7 +182,8 @@ def _check_categories(table: Table, names: Sequence[str]) -> None:
     for name in names:
         if table[name].is_nested:
             raise DataError(
-                f"Column {name!r} is to be read as a category, but some of its cells hold lists. Name a column with one value a row."
+                f"Column {name!r} is to be read as a category, but some of its cells hold lists. Name a column with one value a "
+                f"row."
             )
 
 
@@ -196,7 +199,8 @@ def _groups(table: Table, group: str) -> tuple[NDArray[np.int64], list[str]]:
     groups = codes.copy()
     groups[codes < 0] = np.arange(len(levels), len(levels) + missing)
     notes = [
-        f"Rows are grouped by {group!r} ({len(levels)} groups): all rows of a group are on one side of every split; it is no feature."
+        f"Rows are grouped by {group!r} ({len(levels)} groups): all rows of a group are on one side of every split; it is no "
+        f"feature."
     ]
     if missing:
         notes.append(f"{missing} rows have no value in the group column {group!r}; each counts as a group of its own.")
@@ -224,7 +228,8 @@ def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
     copies = len(pictures) - len(seen)
     return (
         [
-            f"{copies} of {len(pictures)} pictures look exactly like another one; copies on both sides of a split flatter the scores."
+            f"{copies} of {len(pictures)} pictures look exactly like another one; copies on both sides of a split flatter the "
+            f"scores."
         ]
         if copies
         else []

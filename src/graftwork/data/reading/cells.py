@@ -67,7 +67,8 @@ BLANK_WORDS = frozenset(
         "1.#qnan",
     ]
 ) | {"not available", "not applicable", "not known", "#n/a n/a"}
-"""Words, in lower case, that stand for a missing cell among numbers and dates. Among words they are values: there, only the empty cell is missing."""
+"""Words, in lower case, that stand for a missing cell among numbers and dates. Among words they are values: there, only the
+empty cell is missing."""
 _MISSING_TYPES = ("NAType", "NaTType")
 
 
@@ -84,7 +85,8 @@ def is_nested(value: Any) -> bool:
 def as_text(value: Any) -> str | None:
     """Return a table cell as the text that names its class or level, or None if it is missing.
 
-    Whole floats lose their ``.0``, so that ``3`` and ``3.0`` (a column with missing cells) are one class. Bytes are read as UTF-8.
+    Whole floats lose their ``.0``, so that ``3`` and ``3.0`` (a column with missing cells) are one class. Bytes are read as
+    UTF-8.
     """
     if type(value) is str:
         return value.strip() or None
@@ -100,7 +102,8 @@ def as_text(value: Any) -> str | None:
 
 
 def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
-    """Return a column as level numbers ``[N]``, -1 where missing, and the levels in order of appearance, named by :func:`as_text`."""
+    """Return a column as level numbers ``[N]``, -1 where missing, and the levels in order of appearance, named by
+    :func:`as_text`."""
     pandas = require("pandas", extra="data", purpose="Reading tables")
     values = plain_cells(values)
     codes: Any
@@ -133,8 +136,8 @@ def _with_valid_texts(codes: NDArray[np.int64], levels: list[str]) -> tuple[NDAr
 def plain_cells(values: pd.Series) -> pd.Series:
     """Return the same cells in a dtype that the readers know.
 
-    Arrow columns become NumPy's or pandas' nullable ones with their integers kept, half-precision floats double ones, periods their
-    beginning, sparse columns dense ones. Everything else stays as it is.
+    Arrow columns become NumPy's or pandas' nullable ones with their integers kept, half-precision floats double ones, periods
+    their beginning, sparse columns dense ones. Everything else stays as it is.
     """
     pandas = require("pandas", extra="data", purpose="Reading tables")
     dtype = values.dtype
@@ -161,7 +164,8 @@ def _from_arrow(values: pd.Series) -> pd.Series:
 
 
 def arrow_to_pandas(data: Any) -> Any:
-    """Return an Arrow table or chunked array as a DataFrame or Series, with integers, booleans and dates kept where cells are missing."""
+    """Return an Arrow table or chunked array as a DataFrame or Series, with integers, booleans and dates kept where cells are
+    missing."""
     pandas = require("pandas", extra="data", purpose="Reading Arrow columns")
     arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
     sizes = (8, 16, 32, 64)
@@ -185,6 +189,7 @@ def missing_notes(found: Mapping[str, Counter[str]]) -> list[str]:
     """
     return [
         f"Column {name!r}: {words.total()} cell{'s' if words.total() > 1 else ''} such as "
-        f"{shown_cells([word for word, _ in words.most_common(3)])} cannot be read and count{'' if words.total() > 1 else 's'} as missing."
+        f"{shown_cells([word for word, _ in words.most_common(3)])} cannot be read and count{'' if words.total() > 1 else 's'} "
+        f"as missing."
         for name, words in found.items()
     ]

@@ -1,4 +1,5 @@
-"""Findings about a table before anything is trained: constant, identifier and leaking columns, copies, likely groups, rare classes."""
+"""Findings about a table before anything is trained: constant, identifier and leaking columns, copies, likely groups, rare
+classes."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def check_features(
         ]
         if copied:
             notes.append(
-                f"Column {name!r} is identical to target {copied[0]!r}: it would give the answer away, so it is dropped from the features."
+                f"Column {name!r} is identical to target {copied[0]!r}: it would give the answer away, so it is dropped from "
+                f"the features."
             )
         elif fate:
             dropped[fate].append(name)
@@ -98,7 +100,8 @@ def check_features(
         )
     if dropped["list"]:
         notes.append(
-            f"Dropped columns that hold lists or records of no one form: {short_list(dropped['list'])}. Lists of equally many numbers are read as "
+            f"Dropped columns that hold lists or records of no one form: {short_list(dropped['list'])}. Lists of equally many "
+            f"numbers are read as "
             "vectors; a column with the ids of earlier items can be named with --history."
         )
     if dropped["binary"]:
@@ -113,7 +116,8 @@ def check_features(
 
 
 def _fate(column: Column) -> str:
-    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``, or an empty string if it is kept."""
+    """Return why a column is dropped: ``constant``, ``identifier``, ``text``, ``list``, ``binary``, or an empty string if it is
+    kept."""
     kind, name = column.kind, column.name
     if kind in ("list", "binary"):
         return kind
@@ -164,7 +168,8 @@ def _leak_notes(table: Table, features: Sequence[str], tasks: Sequence[InferredT
                 forms = {column.form for column in task_kind(task.spec).label_columns(task.spec, task.target)}
                 measure = "R2" if "number" in forms else "accuracy"
                 notes.append(
-                    f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} {score:.4f}). If it is only known once the target is, remove it from the table."
+                    f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} "
+                    f"{score:.4f}). If it is only known once the target is, remove it from the table."
                 )
     return notes
 
@@ -190,8 +195,8 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
 def group_notes(frame: pd.DataFrame | Table, candidates: Sequence[str], group: str | None) -> list[str]:
     """Point out columns that look like groups (patient, user, site) which the user did not name.
 
-    A column counts if its name says so, or if it is made of words or whole numbers and rows of equal value are much alike in the other
-    columns; in both cases with values that repeat.
+    A column counts if its name says so, or if it is made of words or whole numbers and rows of equal value are much alike in the
+    other columns; in both cases with values that repeat.
     """
     if group is not None:
         return []
@@ -283,7 +288,8 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
     unlabelled = num_rows - int(any_label.sum())
     if unlabelled:
         notes.append(
-            f"{unlabelled} rows have no label of any target; plans that learn from unlabelled rows use them for training, others do not."
+            f"{unlabelled} rows have no label of any target; plans that learn from unlabelled rows use them for training, "
+            f"others do not."
         )
     return notes
 

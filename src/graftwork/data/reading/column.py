@@ -25,7 +25,8 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 ColumnKind = Literal["numeric", "categorical", "date", "text", "list", "binary"]
 Naming = Literal["words", "numbers"]
-"""How levels are named: by their text as it stands, or, where all are numbers, by their value (``3``, ``3.0`` and ``03`` are one level)."""
+"""How levels are named: by their text as it stands, or, where all are numbers, by their value (``3``, ``3.0`` and ``03`` are one
+level)."""
 
 _NUMBER = re.compile(r"([+-]?)0*(\d+)(?:\.(\d*?)0*)?")
 _ZERO_LED = re.compile(r"[+-]?0\d")
@@ -90,7 +91,8 @@ class Column:
 
     @property
     def machine_kind(self) -> str:
-        """NumPy's letter for the cells: ``b``, ``i``, ``u``, ``f`` for numbers, ``M`` and ``m`` for dates and durations, ``O`` for the rest."""
+        """NumPy's letter for the cells: ``b``, ``i``, ``u``, ``f`` for numbers, ``M`` and ``m`` for dates and durations, ``O``
+        for the rest."""
         if type(self.cells.dtype).__name__ == "CategoricalDtype":
             return "O"
         return "M" if type(self.cells.dtype).__name__ == "DatetimeTZDtype" else str(self.cells.dtype.kind)
@@ -195,7 +197,8 @@ class Column:
 
     @property
     def naming(self) -> Naming:
-        """How the levels of this column are named: by value if all are plain numbers without zeros in front, else as they stand."""
+        """How the levels of this column are named: by value if all are plain numbers without zeros in front, else as they
+        stand."""
         if self._naming is None:
             plain = self.machine_kind in "biuf" or all(
                 _NUMBER.fullmatch(text) and not _ZERO_LED.match(text) for text in self.levels
@@ -247,7 +250,8 @@ class Column:
         skipped = plain | set(parsed.blanks) | set(parsed.unread)
         example = next((level for level in self.levels if level not in skipped), "")
         blanks, unread = Counter(parsed.blanks), Counter(parsed.unread)
-        return words(self.name, read, example, _commonest(blanks), blanks.total(), _commonest(unread), unread.total())  # type: ignore[arg-type]
+        counts = (_commonest(blanks), blanks.total(), _commonest(unread), unread.total())
+        return words(self.name, read, example, *counts)  # type: ignore[arg-type]
 
     def take(self, rows: NDArray[np.int64]) -> Column:
         """Return the column's rows ``rows``: they are read as, and together with, the whole column."""

@@ -24,10 +24,17 @@ _STRICT_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{3}|\.\d
 _FEW = 8
 _ISO = re.compile(r"\d{4}-?\d{2}-?\d{2}([T ].*)?")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
-_TIME = r"(?:(?:[T ]|, )\s*(?P<h>\d{1,2}):(?P<min>\d{2})(?::(?P<s>\d{2}(?:\.\d{1,9})?))?\s*(?P<half>[ap]\.?m\.?)?)?\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?"
+    r"|dec(?:ember)?)\.?"
+)
+_TIME = (
+    r"(?:(?:[T ]|, )\s*(?P<h>\d{1,2}):(?P<min>\d{2})(?::(?P<s>\d{2}(?:\.\d{1,9})?))?\s*(?P<half>[ap]\.?m\.?)?)?"
+    r"\s*(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?"
+)
 _WRITTEN = re.compile(
-    rf"(?:(?P<a>\d{{1,4}})(?P<sep>[-./])(?P<b>\d{{1,2}})(?P=sep)(?P<c>\d{{4}}|\d{{1,2}})|(?P<day>\d{{1,2}})[ -](?P<month>{_MONTH})[ -](?P<year>\d{{4}})"
+    r"(?:(?P<a>\d{1,4})(?P<sep>[-./])(?P<b>\d{1,2})(?P=sep)(?P<c>\d{4}|\d{1,2})"
+    rf"|(?P<day>\d{{1,2}})[ -](?P<month>{_MONTH})[ -](?P<year>\d{{4}})"
     rf"|(?P<month2>{_MONTH}) (?P<day2>\d{{1,2}}),? (?P<year2>\d{{4}})){_TIME}",
     re.IGNORECASE,
 )
@@ -135,7 +142,8 @@ def _moment(found: re.Match[str], order: Order) -> float | None:
 def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64]) -> DateRule | None:
     """Return the rule by which a column's cells are dates, or None if it is no column of dates.
 
-    At least three quarters of the rows must be dates; words for a missing cell and what cannot be read (``0000-00-00``) are the rest.
+    At least three quarters of the rows must be dates; words for a missing cell and what cannot be read (``0000-00-00``) are the
+    rest.
 
     Args:
         levels: The different cells, without missing ones.
@@ -153,7 +161,8 @@ def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64]) -> DateRul
 
 
 def _order_rule(levels: Sequence[str]) -> DateRule:
-    """Return the order of day and month that fits most cells; where both fit, month first with slashes and day first elsewhere."""
+    """Return the order of day and month that fits most cells; where both fit, month first with slashes and day first
+    elsewhere."""
     matches = [
         found for level in levels if (found := _WRITTEN.fullmatch(level)) is not None and found["a"] and len(found["a"]) < 3
     ]
@@ -169,7 +178,8 @@ def _order_rule(levels: Sequence[str]) -> DateRule:
 def date_notes(
     name: str, rule: DateRule, example: str, blanks: Sequence[str], num_blank: int, words: Sequence[str], num_words: int
 ) -> list[str]:
-    """Return what there is to say about a column of dates: their order if it is not year, month, day, and cells that are no dates.
+    """Return what there is to say about a column of dates: their order if it is not year, month, day, and cells that are no
+    dates.
 
     The arguments are those of :func:`graftwork.data.reading.number_rule.number_notes`.
     """
@@ -180,6 +190,7 @@ def date_notes(
         notes.append(f"Column {name!r} holds dates in the order {order} (for example {shown_cells([example])}){doubt}.")
     if num_blank or num_words:
         notes.append(
-            f"Column {name!r} holds dates and {num_blank + num_words} cells that are none, such as {shown_cells([*words, *blanks])}; they count as missing."
+            f"Column {name!r} holds dates and {num_blank + num_words} cells that are none, such as "
+            f"{shown_cells([*words, *blanks])}; they count as missing."
         )
     return notes

@@ -1,4 +1,5 @@
-"""The first line of a delimited text file: its delimiter and column names. Standard library only, for checks before anything loads."""
+"""The first line of a delimited text file: its delimiter and column names. Standard library only, for checks before anything
+loads."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ def infer_tasks(
     for name in overrides:
         if name not in names:
             raise ConfigError(
-                f"--task-kind names {name!r}, which is no target.{did_you_mean(name, names)} The targets are: {short_list(names)}."
+                f"--task-kind names {name!r}, which is no target.{did_you_mean(name, names)} The targets are: "
+                f"{short_list(names)}."
             )
     tasks, problems = [], []
     table = as_table(frame)
@@ -119,8 +120,8 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest) -> InferredT
     """Infer one task from its column(s).
 
     Raises:
-        DataError: If all labels are missing, there is only one class, a number is infinite, numbers and words are mixed, nearly all strings
-            differ, or the values do not fit a kind that the user asked for.
+        DataError: If all labels are missing, there is only one class, a number is infinite, numbers and words are mixed, nearly
+            all strings differ, or the values do not fit a kind that the user asked for.
     """
     table = as_table(frame)
     if len(request.columns) > 1:
@@ -138,7 +139,8 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest) -> InferredT
         raise DataError(f"Target {name!r}: all {len(column)} labels are missing. Fill in labels, or leave this target out.")
     if column.machine_kind == "M":
         raise DataError(
-            f"Target {name!r} holds dates ({column.levels[0]}); a target must be a number or a class. Turn it into a number, for example days since a start."
+            f"Target {name!r} holds dates ({column.levels[0]}); a target must be a number or a class. Turn it into a number, "
+            f"for example days since a start."
         )
     cells = TargetCells.of(column)
     levels = cells.levels
@@ -194,8 +196,10 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
         if len(numeric) >= 0.5 * len(distinct):
             words = [text for text in distinct if text not in set(numeric)]
             raise DataError(
-                f"Target {name!r} mixes numbers ({short_list(map(repr, numeric), 3)}) and words ({short_list(map(repr, words), 3)}). "
-                f"Make it all numbers (empty cells for unknown), or say --task-kind {name}=multiclass if all are names of classes."
+                f"Target {name!r} mixes numbers ({short_list(map(repr, numeric), 3)}) and words "
+                f"({short_list(map(repr, words), 3)}). "
+                f"Make it all numbers (empty cells for unknown), or say --task-kind {name}=multiclass if all are names of "
+                f"classes."
             )
     order = word_order(distinct)
     if order is not None:
@@ -205,8 +209,10 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
         return "multilabel", f"several labels in one cell, separated by {split}"
     if len(distinct) > 0.5 * cells.num_known and cells.num_known >= 20:
         raise DataError(
-            f"Target {name!r} has {len(distinct)} different strings in {cells.num_known} labelled rows (for example {short_list(map(repr, distinct), 3)}): "
-            "it looks like an identifier or free text, not like classes. A class needs several rows. Choose another column, or group the values."
+            f"Target {name!r} has {len(distinct)} different strings in {cells.num_known} labelled rows (for example "
+            f"{short_list(map(repr, distinct), 3)}): "
+            "it looks like an identifier or free text, not like classes. A class needs several rows. Choose another column, or "
+            "group the values."
         )
     return "multiclass", f"{len(distinct)} different words"
 

@@ -44,23 +44,24 @@ def open_suite(
     """Open data as a suite.
 
     Args:
-        source: A table file (.csv, .tsv, .parquet, .jsonl, .json), a folder of pictures, a ``suite.yaml``, a DataFrame, a ready Suite, a
-            folder written by ``save_suite``, or the name of an embedded suite such as ``"emoji"``.
-        targets: Columns to predict: ``"a,b"``, a list, or a mapping; ``"colour=r+g+b"`` makes one task of several columns. Needed for tables
-            and texts; for pictures all columns of the labels file by default.
-        labels: Table with one row per picture, for picture folders; a file ``labels.csv`` inside the folder is found by itself, and without
-            any the sub-folders name the classes.
+        source: A table file (.csv, .tsv, .parquet, .jsonl, .json), a folder of pictures, a ``suite.yaml``, a DataFrame, a ready
+            Suite, a folder written by ``save_suite``, or the name of an embedded suite such as ``"emoji"``.
+        targets: Columns to predict: ``"a,b"``, a list, or a mapping; ``"colour=r+g+b"`` makes one task of several columns.
+            Needed for tables and texts; for pictures all columns of the labels file by default.
+        labels: Table with one row per picture, for picture folders; a file ``labels.csv`` inside the folder is found by itself,
+            and without any the sub-folders name the classes.
         text: Column(s) that hold the text to learn from; ``"title+body"`` joins two.
         group: Column whose equal values (patient, user, site) stay on one side of every split.
-        categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a scale.
-        histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as a category:
-            ``{"clicked": "item"}``. One item column for all; the last 20 ids of a cell count.
+        categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a
+            scale.
+        histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as
+            a category: ``{"clicked": "item"}``. One item column for all; the last 20 ids of a cell count.
         task_kinds: Overrides of the inferred kinds, ``{"stars": "regression"}`` or ``{"size": "ordinal: s < m < l"}``.
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
         name: Name of the suite; from the source by default.
-        image_column: Column of the labels that names the pictures; by default the one that matches them, with file endings before names
-            without.
+        image_column: Column of the labels that names the pictures; by default the one that matches them, with file endings
+            before names without.
 
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
@@ -105,7 +106,8 @@ def open_data(
             return _with_targets(load_embedded(str(source)), options)
         neighbours = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
         raise FileFormatError(
-            f"{source} does not exist.{did_you_mean(path.name, [*neighbours, *EMBEDDED])} Give a table ({', '.join(TABLE_FORMATS)}), a folder of pictures, "
+            f"{source} does not exist.{did_you_mean(path.name, [*neighbours, *EMBEDDED])} Give a table "
+            f"({', '.join(TABLE_FORMATS)}), a folder of pictures, "
             f"a suite.yaml, or one of the embedded suites: {', '.join(EMBEDDED)}."
         )
     if path.suffix.lower() in (".yaml", ".yml"):
@@ -142,7 +144,8 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
     """Raise if options are given that the source decides itself."""
     if given:
         raise DataError(
-            f"{what} describes its own data, so {short_list(given)} cannot be set beside it. Leave it out, or change the data's description."
+            f"{what} describes its own data, so {short_list(given)} cannot be set beside it. Leave it out, or change the data's "
+            f"description."
         )
 
 
@@ -159,7 +162,8 @@ def _open_frame(
         raise DataError(f"The table has columns ({short_list(frame.columns)}) but no rows. Add rows.")
     if options.targets is None:
         raise DataError(
-            f"Say which columns to predict: --targets a,b (targets=... in Python). The columns of {name} are: {short_list(frame.columns, 40)}."
+            f"Say which columns to predict: --targets a,b (targets=... in Python). The columns of {name} are: "
+            f"{short_list(frame.columns, 40)}."
         )
     texts, requests = options.text_columns(frame.columns), parse_targets(options.targets, list(frame.columns))
     _check_roles(frame, options, texts, requests)
@@ -197,11 +201,13 @@ def _check_roles(frame: pd.DataFrame, options: DataOptions, texts: Sequence[str]
     check_names(texts, frame.columns, what="--text", where="the table")
     if texts and categories:
         raise DataError(
-            f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them out."
+            f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them "
+            f"out."
         )
     if texts and options.histories:
         raise DataError(
-            f"--history {short_list(options.histories)} is for tables; with --text only the text is learned from. Leave one of them out."
+            f"--history {short_list(options.histories)} is for tables; with --text only the text is learned from. Leave one of "
+            f"them out."
         )
     if group in categories:
         raise DataError(f"Column {group!r} is the group, which no model sees, so it cannot be a category. Name it once.")

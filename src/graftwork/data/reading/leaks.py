@@ -50,8 +50,9 @@ class FeatureKeys:
 def single_feature_score(feature: FeatureKeys, spec: TaskSpec, target: Array, *, seed: int = 0) -> float | None:
     """Return how well one column predicts a target on a sample of at most 4000 labelled rows.
 
-    Classes by numbers or dates: the share of rows that fit if every class is one interval of the values. Everything else: half of the rows
-    serves as a look-up table for the other half, which gets the commonest label (mean) of its level, or the interpolated value.
+    Classes by numbers or dates: the share of rows that fit if every class is one interval of the values. Everything else: half
+    of the rows serves as a look-up table for the other half, which gets the commonest label (mean) of its level, or the
+    interpolated value.
 
     Args:
         feature: The column.
@@ -60,8 +61,8 @@ def single_feature_score(feature: FeatureKeys, spec: TaskSpec, target: Array, *,
         seed: Picks the sample.
 
     Returns:
-        Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are fewer than
-        50 usable rows, or one class holds more than 98 % of them.
+        Accuracy for classes, R2 of values or ranks for regression (the worst of several values or labels); None if there are
+        fewer than 50 usable rows, or one class holds more than 98 % of them.
     """
     scores = [_column_score(feature, column, seed) for column in task_kind(spec).label_columns(spec, target)]
     known = [score for score in scores if score is not None]

@@ -1,4 +1,5 @@
-"""Records and vectors in the cells of a table: fields become columns (``place.lat``), entries of vectors too (``embedding[3]``)."""
+"""Records and vectors in the cells of a table: fields become columns (``place.lat``), entries of vectors too
+(``embedding[3]``)."""
 
 from __future__ import annotations
 
@@ -113,7 +114,8 @@ def _leaves(name: str, record: Mapping[Any, Any], depth: int) -> list[tuple[str,
 
 
 def vectors_of(cells: Sequence[Any]) -> NDArray[np.float64] | None:
-    """Return a column's cells as ``[N, L]``, NaN rows where missing; None if they are no lists of equally many numbers, two or more."""
+    """Return a column's cells as ``[N, L]``, NaN rows where missing; None if they are no lists of equally many numbers, two or
+    more."""
     known = [index for index, cell in enumerate(cells) if not _is_missing(cell)]
     lengths = {len(cells[index]) if isinstance(cells[index], (list, tuple, np.ndarray)) else 0 for index in known}
     if len(lengths) != 1 or not 2 <= next(iter(lengths)) <= MAX_ENTRIES:
@@ -128,7 +130,8 @@ def vectors_of(cells: Sequence[Any]) -> NDArray[np.float64] | None:
 
 
 def find_cell(item: Mapping[str, Any], name: str) -> tuple[bool, Any]:
-    """Return whether a row given as an object has a column, and its cell; fields and entries are looked up in their records and vectors.
+    """Return whether a row given as an object has a column, and its cell; fields and entries are looked up in their records and
+    vectors.
 
     Example:
         >>> find_cell({"place": {"lat": 1.5}, "v": [7, 8]}, "place.lat"), find_cell({"v": [7, 8]}, "v[1]"), find_cell({}, "x")

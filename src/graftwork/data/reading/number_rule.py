@@ -1,4 +1,5 @@
-"""How the numbers of a column are written: decimal and thousands signs, currency, percent, durations, and words for a missing cell."""
+"""How the numbers of a column are written: decimal and thousands signs, currency, percent, durations, and words for a missing
+cell."""
 
 from __future__ import annotations
 
@@ -17,8 +18,11 @@ __all__ = ["NumberRule", "guess_number_rule", "number_notes", "plain_floats"]
 
 Floats = NDArray[np.float64]
 
-_UNIT = r"[A-Z]{0,2}[$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20ab\u20b4\u20aa\u20a6\u20b1\u0e3f\u00a2\u20a1\u20b2\u20b5\u20b8\u20bc\u20be]" \
-    r"|USD|EUR|GBP|JPY|CHF|CAD|AUD|NZD|CNY|INR|SEK|NOK|DKK|PLN|CZK|HUF|BRL|ZAR|MXN|TRY|kr\.?|z\u0142|K\u010d|Fr\.?|%|\u2030"  # fmt: skip
+_SYMBOLS = (
+    "$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20ab\u20b4\u20aa\u20a6\u20b1\u0e3f\u00a2\u20a1\u20b2\u20b5\u20b8\u20bc\u20be"
+)
+_CODES = ["USD", "EUR", "GBP", "JPY", "CHF", "CAD", "AUD", "NZD", "CNY", "INR", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "BRL", "ZAR", "MXN", "TRY", "zł", "Kč", "%", "‰"]
+_UNIT = rf"[A-Z]{{0,2}}[{re.escape(_SYMBOLS)}]|kr\.?|Fr\.?|{'|'.join(_CODES)}"
 _WRITTEN = re.compile(
     rf"(?P<open>\()?\s*(?P<sign>[-+\u2212])?\s*(?P<front>{_UNIT})?\s*(?P<inner>[-+\u2212])?"
     r"(?P<body>[.,]?\d(?:[\d.,'\u2019\u00a0\u202f\u2009 ]*\d)?\.?)(?P<exponent>[eE][-+]?\d+)?"
@@ -72,7 +76,8 @@ class NumberRule:
     """Whether training rows held other words, which count as missing."""
 
     def read(self, texts: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return numbers (NaN where there is none), and which texts cannot be read: neither numbers nor words for a missing cell."""
+        """Return numbers (NaN where there is none), and which texts cannot be read: neither numbers nor words for a missing
+        cell."""
         is_plain = self.decimal == "." and not self.thousands
         numbers = plain_floats(texts) if is_plain else np.full(len(texts), np.nan)
         unread = np.isnan(numbers)
@@ -165,8 +170,8 @@ def _seconds(text: str) -> float | None:
 def guess_number_rule(levels: Sequence[str], counts: NDArray[np.int64], *, decimal: str = ".") -> NumberRule | None:
     """Return the rule by which a column's cells are numbers, or None if it is a column of words.
 
-    A column is one of numbers if all of its cells are, but for words such as ``?`` and ``unknown`` in at most half of them, and for up to
-    five other words without a digit in at most 2 % of them, if there are ten different numbers or more.
+    A column is one of numbers if all of its cells are, but for words such as ``?`` and ``unknown`` in at most half of them, and
+    for up to five other words without a digit in at most 2 % of them, if there are ten different numbers or more.
 
     Args:
         levels: The different cells, without missing ones.
@@ -245,11 +250,13 @@ def number_notes(
     notes = []
     if not rule.is_plain:
         notes.append(
-            f"Column {name!r} holds numbers written {rule.in_words()} (for example {shown_cells([example])}); they are read as numbers."
+            f"Column {name!r} holds numbers written {rule.in_words()} (for example {shown_cells([example])}); they are read as "
+            f"numbers."
         )
     if num_blank or num_words:
         both = [*words, *blanks]
         notes.append(
-            f"Column {name!r} holds numbers and words: {num_blank + num_words} cells such as {shown_cells(both)} count as missing."
+            f"Column {name!r} holds numbers and words: {num_blank + num_words} cells such as {shown_cells(both)} count as "
+            f"missing."
         )
     return notes

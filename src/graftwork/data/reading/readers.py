@@ -35,17 +35,18 @@ def read_table(path: str | Path) -> pd.DataFrame:
     """Read a table.
 
     Args:
-        path: File ending in .csv, .tsv, .parquet, .pq, .jsonl, .ndjson or .json. Text files are UTF-8; the delimiter of a .csv file
-            is found in its header (comma, semicolon, tab or bar). JSON files hold a list of objects; nested lists stay lists.
+        path: File ending in .csv, .tsv, .parquet, .pq, .jsonl, .ndjson or .json. Text files are UTF-8; the delimiter of a .csv
+            file is found in its header (comma, semicolon, tab or bar). JSON files hold a list of objects; nested lists stay
+            lists.
 
     Returns:
-        A frame with a plain row index and string column names; records in cells have become one column a field. Cells of text files are texts, empty ones ``""``; those of the other
-        formats have the types of the file. ``attrs["decimal"]`` is the decimal sign that is likelier in this file, ``attrs["notes"]`` what
-        was left out or replaced.
+        A frame with a plain row index and string column names; records in cells have become one column a field. Cells of text
+        files are texts, empty ones ``""``; those of the other formats have the types of the file. ``attrs["decimal"]`` is the
+        decimal sign that is likelier in this file, ``attrs["notes"]`` what was left out or replaced.
 
     Raises:
-        FileFormatError: If the file is missing, empty, truncated, not UTF-8, ragged, has duplicated column names, no rows, or is something
-            else than its name says. Pickles and archives are recognised by their first bytes and never opened.
+        FileFormatError: If the file is missing, empty, truncated, not UTF-8, ragged, has duplicated column names, no rows, or is
+            something else than its name says. Pickles and archives are recognised by their first bytes and never opened.
     """
     path = Path(path)
     kind = check_table_file(path)
@@ -142,7 +143,8 @@ def _check_rows(path: Path, delimiter: str) -> list[str]:
             ) from error
     if num_ragged:
         raise FileFormatError(
-            f"{path}: {num_ragged} rows do not have {len(header)} fields like the header: {', '.join(ragged)}. Every row needs the same number "
+            f"{path}: {num_ragged} rows do not have {len(header)} fields like the header: {', '.join(ragged)}. Every row needs "
+            f"the same number "
             f"of fields (delimiter {delimiter!r}). Quote fields that hold the delimiter, or repair these lines."
         )
     return [name.strip() for name in header]
@@ -193,7 +195,8 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
                 ) from error
             if not isinstance(record, dict):
                 raise FileFormatError(
-                    f'{path}, line {number}: each line must be a JSON object like {{"a": 1}}; got {line.strip()[:40]!r}. Repair it.'
+                    f'{path}, line {number}: each line must be a JSON object like {{"a": 1}}; got {line.strip()[:40]!r}. '
+                    "Repair it."
                 )
             records.append(record)
     else:

@@ -1,4 +1,5 @@
-"""From a checked ``suite.yaml`` to one suite: data sets below each other, shared heads where target names agree, missing labels elsewhere."""
+"""From a checked ``suite.yaml`` to one suite: data sets below each other, shared heads where target names agree, missing labels
+elsewhere."""
 
 from __future__ import annotations
 
@@ -50,9 +51,9 @@ def open_suite_yaml(path: str | Path, *, seed: int = 0, name: str | None = None)
 def build_suite(file: SuiteFile) -> Suite:
     """Build the suite that a checked file describes.
 
-    Rows of all data sets stand below each other. A target name that several data sets have is one task; where a data set lacks a task, its
-    labels are missing. Feature columns are the union over data sets, missing where one lacks them; target columns of any data set are
-    features of none. ``raw["mixing"]`` holds the mixing policy, ``domain`` the domain of each row.
+    Rows of all data sets stand below each other. A target name that several data sets have is one task; where a data set lacks a
+    task, its labels are missing. Feature columns are the union over data sets, missing where one lacks them; target columns of
+    any data set are features of none. ``raw["mixing"]`` holds the mixing policy, ``domain`` the domain of each row.
 
     Raises:
         DataError: If the data cannot be used.
@@ -126,7 +127,8 @@ def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, lis
 
 
 def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set[str]) -> pd.DataFrame:
-    """Return the columns that the suite uses: features under their own names, targets as ``task:part``, group and text in fixed columns."""
+    """Return the columns that the suite uses: features under their own names, targets as ``task:part``, group and text in fixed
+    columns."""
     where = f"data set {entry.name!r}"
     wanted = [
         *(column for target in entry.targets for column in target.columns),
@@ -172,7 +174,8 @@ def _requests(file: SuiteFile) -> list[TargetRequest]:
             old = requests.get(target.name, TargetRequest(target.name, columns))
             if old.columns != columns:
                 raise ConfigError(
-                    f"{file.path.name}: target {target.name!r} has {len(columns)} columns in data set {entry.name!r} but {len(old.columns)} elsewhere; "
+                    f"{file.path.name}: target {target.name!r} has {len(columns)} columns in data set {entry.name!r} but "
+                    f"{len(old.columns)} elsewhere; "
                     "a target of one name is one head. Rename one of them."
                 )
             requests[target.name] = TargetRequest(
@@ -199,7 +202,8 @@ def _check_modality(file: SuiteFile) -> None:
         ]
     if problems:
         raise ConfigError(
-            f"{file.path}: the suite is of modality {file.modality}, and all data sets must be. Change modality, or the data sets.",
+            f"{file.path}: the suite is of modality {file.modality}, and all data sets must be. Change modality, or the data "
+            f"sets.",
             problems,
         )
 

@@ -1,4 +1,5 @@
-"""Halves of characters (lone surrogates): JSON can hold them, UTF-8 cannot. They become the replacement character. Standard library only."""
+"""Halves of characters (lone surrogates): JSON can hold them, UTF-8 cannot. They become the replacement character. Standard
+library only."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ def class_target(codes: NDArray[np.int64], levels: Sequence[str], classes: Seque
 def origin_of(numbers: NDArray[np.float64]) -> tuple[float, ...]:
     """Return the whole number to subtract from each column so that float32 keeps its values apart; empty if it does as they are.
 
-    Values far from zero with a small spread (5,000,000 m +- 15, seconds since 1970) would become few different ones: float32 has 7 digits.
+    Values far from zero with a small spread (5,000,000 m +- 15, seconds since 1970) would become few different ones: float32 has
+    7 digits.
 
     Args:
         numbers: ``[N, size]``, NaN where missing.
@@ -78,7 +79,8 @@ def number_target(name: str, numbers: NDArray[np.float64]) -> NDArray[np.float32
         result = numbers.astype(np.float32)
     if np.isinf(result).any():
         raise DataError(
-            f"Target {name!r} has values beyond 3.4e38, the largest being {np.nanmax(np.abs(numbers)):g}. Use another unit or a logarithm."
+            f"Target {name!r} has values beyond 3.4e38, the largest being {np.nanmax(np.abs(numbers)):g}. Use another unit or a "
+            f"logarithm."
         )
     return result
 
@@ -109,7 +111,8 @@ def numeric_columns(request: TargetRequest, frame: pd.DataFrame | Table) -> NDAr
     words = [f"{column}: {short_list(map(repr, part.unread), 2)}" for column, part in zip(columns, parts) if part.unread]
     if words:
         raise DataError(
-            f"Target {name!r} of several columns needs numbers in all of them; got words in {short_list(words)}. Use only numeric columns."
+            f"Target {name!r} of several columns needs numbers in all of them; got words in {short_list(words)}. Use only "
+            f"numeric columns."
         )
     numbers = np.stack([part.values for part in parts], axis=1)
     if np.isnan(numbers).all():
@@ -118,7 +121,8 @@ def numeric_columns(request: TargetRequest, frame: pd.DataFrame | Table) -> NDAr
         )
     if np.isinf(numbers).any():
         raise DataError(
-            f"Target {name!r} has infinite values in {short_list(c for c, v in zip(columns, numbers.T) if np.isinf(v).any())}. Numbers must be finite."
+            f"Target {name!r} has infinite values in {short_list(c for c, v in zip(columns, numbers.T) if np.isinf(v).any())}. "
+            f"Numbers must be finite."
         )
     return numbers
 
@@ -126,8 +130,8 @@ def numeric_columns(request: TargetRequest, frame: pd.DataFrame | Table) -> NDAr
 def label_sets(levels: Sequence[str], counts: Sequence[int]) -> str | None:
     """Return the separator (in words) if cells hold several labels each, or None.
 
-    Cells count as label sets if at least a tenth holds a semicolon or bar (or comma), and the labels repeat: there are fewer of them
-    than different cells, and each has three rows on average.
+    Cells count as label sets if at least a tenth holds a semicolon or bar (or comma), and the labels repeat: there are fewer of
+    them than different cells, and each has three rows on average.
 
     Args:
         levels: Different cells.
@@ -178,11 +182,13 @@ def set_vocabulary(name: str, values: pd.Series) -> tuple[str, ...]:
         raise DataError(f"Target {name!r}: all labels are missing. Fill in label lists such as 'a;b', or leave this target out.")
     if len(labels) == 1 and all(cell is None or cell for cell in cells):
         raise DataError(
-            f"Target {name!r} has only one class, the label {labels[0]!r}, and every labelled row has it. Leave it out, or add rows without it."
+            f"Target {name!r} has only one class, the label {labels[0]!r}, and every labelled row has it. Leave it out, or add "
+            f"rows without it."
         )
     if len(labels) > _MAX_LABELS:
         raise DataError(
-            f"Target {name!r} has {len(labels)} different labels (for example {short_list(labels, 4)}); at most {_MAX_LABELS} are allowed. Keep the frequent ones."
+            f"Target {name!r} has {len(labels)} different labels (for example {short_list(labels, 4)}); at most {_MAX_LABELS} "
+            f"are allowed. Keep the frequent ones."
         )
     return tuple(labels)
 
@@ -198,7 +204,8 @@ def multilabel_target(name: str, values: pd.Series, labels: Sequence[str]) -> ND
     unknown = sorted({label for cell in cells if cell is not None for label in cell} - set(index))
     if unknown:
         raise DataError(
-            f"Target {name!r} holds labels {short_list(map(repr, unknown))} that are not among those given: {short_list(labels)}. Add them."
+            f"Target {name!r} holds labels {short_list(map(repr, unknown))} that are not among those given: "
+            f"{short_list(labels)}. Add them."
         )
     target = np.full((len(cells), len(labels)), np.nan, dtype=np.float32)
     for row, cell in enumerate(cells):

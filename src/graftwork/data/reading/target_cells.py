@@ -148,7 +148,8 @@ def _number_notes(column: Column, codes: NDArray[np.int64], levels: Sequence[str
         if number >= 0:
             written.setdefault(number, {})[column.levels[place]] = None
     return notes + [
-        f"In column {column.name!r} the cells {short_list(map(repr, texts), 5)} are one number, so they are one class, {levels[number]!r}."
+        f"In column {column.name!r} the cells {short_list(map(repr, texts), 5)} are one number, so they are one class, "
+        f"{levels[number]!r}."
         for number, texts in written.items()
         if len(texts) > 1
     ]

@@ -1,5 +1,5 @@
-"""Numbers, one or several a row. Loss: squared error of standardised values; ``robust`` takes smooth L1 with its knee at one standard
-deviation."""
+"""Numbers, one or several a row. Loss: squared error of standardised values; ``robust`` takes smooth L1 with its knee at one
+standard deviation."""
 
 from __future__ import annotations
 
@@ -100,7 +100,8 @@ class Regression(ValueKind):
         if origin:
             shown = " and ".join(f"{value:.15g}" for value in origin)
             notes = (
-                f"Target {request.name!r} varies little beside its mean, so it is learned as its difference from {shown} (model.onnx gives "
+                f"Target {request.name!r} varies little beside its mean, so it is learned as its difference from {shown} "
+                f"(model.onnx gives "
                 "that difference; predict and serve add it).",
             )
             numbers = numbers - np.asarray(origin)

@@ -1,4 +1,5 @@
-"""Tables as people and other tools write them: each input with the tasks, types and values that it should give, from every format."""
+"""Tables as people and other tools write them: each input with the tasks, types and values that it should give, from every
+format."""
 
 from __future__ import annotations
 
@@ -11,14 +12,10 @@ import pandas as pd
 import pytest
 
 from graftwork.core.errors import DataError
-from graftwork.data.encoders import encoder_from_state
-from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.reading.column import Column
-from graftwork.data.reading.date_rule import DateRule
 from graftwork.data.reading.ingest import open_suite
 from graftwork.data.reading.number_rule import NumberRule, guess_number_rule
 from graftwork.data.suite import Suite
-from graftwork.serving.reading import TableReader
 
 ROWS = 200
 
@@ -312,75 +309,3 @@ def test_output_columns_that_collide_are_said() -> None:
     assert "it is called 'spam_probability_2'" in notes
     assert "it is called 'tags[red]_2'" in notes
     assert "predictions name their rows in the column 'row_2'" in notes
-
-
-# --- dates ---
-
-
-DATES = [
-    ("American", ["05/31/2023 14:05", "1/2/2023", "12/31/2022 2:05 PM"], ["2023-05-31 14:05", "2023-01-02", "2022-12-31 14:05"]),
-    ("UTC behind", ["2023-05-31 14:05:00 UTC", "2023-01-02 00:00:00 UTC"], ["2023-05-31 14:05", "2023-01-02"]),
-    ("German", ["31.05.2023", "01.02.2023 10:30", "31.05.23"], ["2023-05-31", "2023-02-01 10:30", "2023-05-31"]),
-    ("slashes", ["2023/05/31", "2023/1/2"], ["2023-05-31", "2023-01-02"]),
-    ("month names", ["31 May 2023", "May 1, 2023", "3-Feb-2021"], ["2023-05-31", "2023-05-01", "2021-02-03"]),
-    ("zones", ["2023-05-31T14:05:00+02:00", "2023-05-31T14:05:00Z"], ["2023-05-31 12:05", "2023-05-31 14:05"]),
-    ("ambiguous with points", ["03.04.2023", "05.06.2023"], ["2023-04-03", "2023-06-05"]),
-    ("ambiguous with slashes", ["03/04/2023", "05/06/2023"], ["2023-03-04", "2023-05-06"]),
-]
-
-
-@pytest.mark.parametrize(("cells", "moments"), [row[1:] for row in DATES], ids=[row[0] for row in DATES])
-def test_dates_written_for_people(cells: list[str], moments: list[str]) -> None:
-    read = column(cells)
-    assert read.kind == "date"
-    assert read.dates().values.tolist() == [pd.Timestamp(moment).timestamp() for moment in moments]
-    assert read.date_rule == DateRule.from_state(json.loads(json.dumps(read.date_rule.state())))  # type: ignore[union-attr]
-
-
-def test_an_order_that_is_guessed_is_said() -> None:
-    assert "no cell has a day above 12" in column(["03/04/2023", "05/06/2023"]).notes()[0]
-    assert "in the order day, month, year (for example '31.05.2023')." in column(["31.05.2023", "01.02.2023"]).notes()[0]
-
-
-def test_what_is_no_date() -> None:
-    for cells in (["31.02.2023", "30.02.2023"], ["1.2.3", "4.5.6"], ["13/13/2023"], ["soon", "later"], ["25:61:00"]):
-        assert column(cells).kind != "date", cells
-
-
-def test_dates_that_cannot_be_read_are_missing_and_said(tmp_path: Path) -> None:
-    days = pd.date_range("2020-01-01", periods=ROWS).strftime("%Y-%m-%d").to_numpy(dtype=object, copy=True)
-    days[::12] = "0000-00-00"
-    suite = open_suite(csv_of(tmp_path, {"day": days, "y": draw().normal(size=ROWS)}), targets="y")
-    assert types(suite) == {"day": "date"}
-    assert suite.inputs["numeric"][:, -1].sum() == len(days[::12])
-    assert "holds dates and 17 cells that are none, such as '0000-00-00'" in notes_about(suite, "day")
-
-
-def encoder_of(cells: list[str]) -> TableEncoder:
-    frame = pd.DataFrame({"day": cells})
-    other = encoder_from_state(json.loads(json.dumps(TableEncoder.fit(frame, ["day"]).state())))
-    assert isinstance(other, TableEncoder)
-    return other
-
-
-@pytest.mark.parametrize("has_unread", [True, False])
-def test_prediction_and_server_have_one_rule_for_dates_that_cannot_be_read(has_unread: bool) -> None:
-    """What training had (and noted) is missing in both; what it never had is refused in both, with count and examples."""
-    days = [f"2023-{1 + index % 12:02d}-{1 + index % 28:02d}" for index in range(100)]
-    encoder = encoder_of([*days, *(["0000-00-00"] * 5 if has_unread else [])])
-    reader = TableReader(encoder, 100)
-    cells = [day if index % 3 else "31 of May" for index, day in enumerate(days[:30])]
-    problems: list[Any] = []
-    rows = reader.read({"rows": [{"day": cell} for cell in cells]}, problems)
-    if has_unread:
-        predicted = encoder.transform(pd.DataFrame({"day": cells}))
-        np.testing.assert_array_equal(predicted["numeric"], reader.encode(rows)["numeric"])
-        assert not problems
-        assert reader.notes(rows) == ["Column 'day': 10 cells such as '31 of May' cannot be read and count as missing."]
-    else:
-        assert len(problems) == 10
-        with pytest.raises(DataError, match=r"'day' held dates in training but now has '31 of May' \(10 cells in all\)"):
-            encoder.transform(pd.DataFrame({"day": cells}))
-
-
-# --- types of pandas, Arrow and Parquet ---

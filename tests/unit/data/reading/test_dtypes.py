@@ -1,4 +1,4 @@
-"""Columns of unusual types: nullable, Arrow, bytes, durations, half precision."""
+"""Columns of nullable, Arrow, NumPy and Python types, from frames and from Parquet."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ def column(cells: Any, **more: Any) -> Column:
 
 def types(suite: Suite) -> dict[str, str]:
     return {column["name"]: column["type"] for column in suite.encoder["columns"]}
-
-
-def notes_about(suite: Suite, name: str) -> str:
-    return "\n".join(note for note in suite.notes if repr(name) in note)
 
 
 def odd_frame() -> pd.DataFrame:
