@@ -24,6 +24,7 @@ __all__ = ["Claim", "FolderKind", "check_folder", "check_output_file", "claim_fo
 
 _NUM_NAMED = 5
 """Entries of a refused folder that the error names."""
+_NUM_TRIES = 20
 _MAX_MARKER_BYTES = 64 * 2**20
 
 
@@ -139,13 +140,25 @@ def claim_folder(folder: str | Path, kind: FolderKind) -> Claim:
         StorageError: If it cannot be written.
     """
     folder = Path(folder)
+    for _ in range(_NUM_TRIES):
+        try:
+            return _claimed(folder, kind)
+        except OSError as error:  # a StorageError is one as well
+            if not isinstance(error.__cause__ or error, FileNotFoundError):
+                raise
+            # A process that discarded its run removed the folder under our feet: make it again.
+    return _claimed(folder, kind)
+
+
+def _claimed(folder: Path, kind: FolderKind) -> Claim:
     check_folder(folder, kind)
     is_made = not os.path.exists(folder)
     check_writable_folder(folder)
-    before = os.listdir(folder)
-    lock = _locked(folder, kind) if kind.lock else None
+    lock, is_lock_made = _locked(folder, kind) if kind.lock else (None, False)
     try:
-        is_new = not check_folder(folder, kind)  # again, now that nobody else can begin here
+        # Again, now that nobody else can begin here.
+        is_new = not check_folder(folder, kind)
+        before = set(os.listdir(folder)) - ({kind.lock} if is_lock_made else set())
     except BaseException:
         if lock is not None:
             lock.close()
@@ -238,8 +251,10 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def _locked(folder: Path, kind: FolderKind) -> Any:
-    """Return the open lock file; the lock goes away with the process, however that ends. None where the system has no such locks.
+def _locked(folder: Path, kind: FolderKind) -> tuple[Any, bool]:
+    """Return the open lock file, and whether this call made it; the lock goes away with the process, however that ends.
+
+    The file is None where the system has no such locks.
 
     Raises:
         ConfigError: If another process holds the lock.
@@ -247,11 +262,16 @@ def _locked(folder: Path, kind: FolderKind) -> Any:
     try:
         import fcntl
     except ImportError:  # not a POSIX system
-        return None
+        return None, False
     path = folder / kind.lock
+    is_made = False
     for attempt in range(20):
         try:
-            handle = open(path, "a", encoding="utf-8")  # noqa: SIM115  (held for as long as the claim lasts)
+            try:
+                handle = open(path, "x", encoding="utf-8")  # noqa: SIM115  (held for as long as the claim lasts)
+                is_made = True
+            except FileExistsError:
+                handle = open(path, "a", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise StorageError(
                 f"Cannot write into {folder}: {error.strerror or error}. Choose another folder with {kind.flag}."
@@ -260,7 +280,7 @@ def _locked(folder: Path, kind: FolderKind) -> Any:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The holder before may have removed the file together with a run that never began: then this lock keeps nobody away.
             if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
-                return handle
+                return handle, is_made
         handle.close()
         time.sleep(0.1 if attempt else 0.02)
     raise ConfigError(f"Another process is working in {folder}. Wait for it to end, or choose another folder with {kind.flag}.")
