@@ -11,6 +11,7 @@ How the hardest systems fit:
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.errors import CheckpointError
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.interfaces.callback import Callback
@@ -47,6 +49,38 @@ class LearnerContext:
     """Training settings of the user, stronger than the plan's."""
     callbacks: Sequence[Callback] = ()
     """Called after every step of learners that train by the loop; others leave them alone."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree in, as JSON values: plan, seed, suite, horizon, backbone, overrides."""
+        return {
+            "plan": self.plan.to_json(),
+            "seed": self.seed,
+            "suite": self.suite.fingerprint(),
+            "max_steps": self.max_steps,
+            "backbone": self.backbone,
+            "overrides": dict(self.overrides),
+        }
+
+    def check_identity(self, saved: Mapping[str, Any], folder: Path) -> None:
+        """Refuse a checkpoint that was written with another :meth:`identity`.
+
+        Raises:
+            CheckpointError: If one differs; the message names it.
+        """
+        found = dict(saved)
+        if isinstance(found.get("plan"), Mapping):
+            found["plan"] = Plan.from_json(found["plan"]).to_json()  # an older version wrote it in another form
+        for key, value in _as_json(self.identity()).items():
+            if _as_json(found.get(key)) != value:
+                shown = "" if key in ("plan", "suite") else f" ({found.get(key)!r}, not {value!r})"
+                raise CheckpointError(
+                    f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, or into another folder."
+                )
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as it comes back from a file: tuples are lists there."""
+    return json.loads(json.dumps(value))
 
 
 class Learner(ABC):
@@ -95,7 +129,7 @@ class Learner(ABC):
         """Restore :meth:`save`'s checkpoint.
 
         Raises:
-            CheckpointError: If it belongs to another plan, seed or suite.
+            CheckpointError: If it is damaged, or belongs to another :meth:`LearnerContext.identity`.
         """
 
     @abstractmethod
