@@ -2,9 +2,8 @@
 
 How the hardest systems fit:
 
-- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: ``step`` counts rounds, and the horizon is scaled by the learner.
-- Merging plans train experts first and merge then: ``train`` spends its steps on the experts in turn, and ``predict`` merges what is
-  there; the merged model is what ``export`` writes.
+- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: a step is a round of LightGBM and several of R-MTGB, and training may end before the horizon
+  where more rounds do not help. Overrides of the training loop do not apply to them.
 - Frozen backbones with a feature store never run the trunk again: the learner swaps the suite's inputs for cached features and
   puts the trunk back for ``export``, so that deployment takes the suite's inputs like every other plan.
 """
@@ -96,7 +95,7 @@ class Learner(ABC):
     @property
     @abstractmethod
     def step(self) -> int:
-        """Number of finished steps (boosting rounds, for trees)."""
+        """Number of finished steps; what a step of trees is, the learner says."""
 
     @abstractmethod
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
