@@ -33,7 +33,7 @@ def found(seam: type) -> dict[str, Component]:
     """Return the classes of a seam by name, with the small settings that their card gives for contract tests (or those of a plan)."""
     components = {}
     for plan in plans():
-        for _, component in plan.components():
+        for _, _, component in plan.components():
             components.setdefault(component.path, component)
     small: dict[str, dict[str, Any]] = {}
     for document in documents():
@@ -51,7 +51,7 @@ def found(seam: type) -> dict[str, Component]:
 
 def plan_of(path: str) -> Plan | None:
     """Return the first plan that names a component, if any does."""
-    return next((plan for plan in plans() if path in {component.path for _, component in plan.components()}), None)
+    return next((plan for plan in plans() if path in {component.path for _, _, component in plan.components()}), None)
 
 
 def named(path: str) -> Any:

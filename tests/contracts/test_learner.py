@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ class Case:
         self.component, self.folder = LEARNERS[name], folder
         plan = plan_of(self.component.path)
         assert plan is not None
-        self.plan: Plan = replace(plan, training={**plan.training, "batch_size": 16}) if "Neural" in name else plan
+        self.plan: Plan = plan.with_train(training={**plan.train.training, "batch_size": 16}) if "Neural" in name else plan
 
     def build(self, suite: Suite = SUITE, **fields: Any) -> Learner:
         context = LearnerContext(

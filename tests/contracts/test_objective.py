@@ -65,8 +65,8 @@ class Case:
         self.component = OBJECTIVES[name]
         plan = plan_of(self.component.path)
         self.modality: Modality = plan.modalities[0] if plan is not None else "table"
-        sharing = plan.sharing if plan is not None else Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
-        asks = plan is not None and any(quota.get("role") == "unlabelled" for quota in plan.training.get("quotas", ()))
+        sharing = plan.train.sharing if plan is not None else Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
+        asks = plan is not None and any(quota.get("role") == "unlabelled" for quota in plan.train.training.get("quotas", ()))
         self.quotas: list[Mapping[str, Any]] = [{"rows": 6}, {"rows": 6, "role": "unlabelled"}] if asks else []
         # As its card builds the operator for tests, or as its plan does for a chain of events; the objective says which one it cannot work with.
         for self.sharing, self.tasks in ((OPERATORS[sharing.path.rpartition(":")[2]], TASKS), (sharing, CHAIN)):

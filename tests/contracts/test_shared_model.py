@@ -28,7 +28,7 @@ def _modalities() -> dict[str, Modality]:
     """Return what each operator of a plan reads: tables if any of its plans does, else what the first one names."""
     known: dict[str, list[Modality]] = {}
     for plan in plans():
-        known.setdefault(plan.sharing.path.rpartition(":")[2], []).extend(plan.modalities)
+        known.setdefault(plan.train.sharing.path.rpartition(":")[2], []).extend(plan.modalities)
     return {name: "table" if "table" in modalities else modalities[0] for name, modalities in known.items()}
 
 
