@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-import tomllib
 from collections.abc import Mapping, Sequence
-from importlib import resources
-from typing import Any
 
 import pytest
 import torch
+from discovery import found, plans
 from torch import Tensor
 
-from graftwork.core.records import Component, Modality, TaskSpec
+from graftwork.core.records import Modality, TaskSpec
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.scratch import scratch_backbone
 from graftwork.tasks.losses import task_loss
@@ -27,35 +24,15 @@ SIZES = {"num_numeric": 4, "cardinalities": [3, 2], "image_size": 16}
 ROWS = 6
 
 
-def _documents() -> list[dict[str, Any]]:
-    files = [resources.files("graftwork.workflows") / "portfolio.toml"]
-    files += [item for item in resources.files("graftwork.cards").iterdir() if item.name.endswith(".toml")]
-    return [tomllib.loads(item.read_text(encoding="utf-8")) for item in files]
-
-
-def _operators() -> dict[str, Component]:
-    found: dict[str, Component] = {"SharedTrunk": Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")}
-    for document in _documents():
-        small = document.get("contract", {})
-        paths = [Component.from_json(plan["sharing"]).path for plan in document.get("plans", []) if "sharing" in plan]
-        paths += [path for path in document.get("components", []) if ".methods.sharing." in path]
-        for path in paths:
-            module, _, name = path.partition(":")
-            cls = getattr(importlib.import_module(module), name)
-            if isinstance(cls, type) and issubclass(cls, SharedModel):
-                found[name] = Component(path, small.get(name, {}))
-    return found
-
-
 def _modalities() -> dict[str, Modality]:
     """Return what each operator of a plan reads: tables if any of its plans does, else what the first one names."""
-    found: dict[str, list[Modality]] = {}
-    for plan in (plan for document in _documents() for plan in document.get("plans", []) if "sharing" in plan):
-        found.setdefault(Component.from_json(plan["sharing"]).path.rpartition(":")[2], []).extend(plan["modalities"])
-    return {name: "table" if "table" in modalities else modalities[0] for name, modalities in found.items()}
+    known: dict[str, list[Modality]] = {}
+    for plan in plans():
+        known.setdefault(plan.train.sharing.path.rpartition(":")[2], []).extend(plan.modalities)
+    return {name: "table" if "table" in modalities else modalities[0] for name, modalities in known.items()}
 
 
-OPERATORS, MODALITIES = _operators(), _modalities()
+OPERATORS, MODALITIES = found(SharedModel), _modalities()
 
 
 def build(name: str) -> SharedModel:

@@ -3,7 +3,7 @@
 =====================  =====================================================================
 ``Backbone``           inputs in, shared features out
 ``SharedModel``        encoder, sharing operator, heads
-``ControllableModel``  a shared model whose size and lean can be set after training
+``ControllableModel``  a shared model whose size and preference for tasks can be set after training
 ``Balancer``           per-task losses in, gradients out
 ``Objective``          an extra loss
 ``GradientTransform``  changes gradients before the optimiser reads them
@@ -12,6 +12,7 @@
 ``Delta``              anything that tuning adds to a base
 ``Merger``             several tuned models become one, tensor by tensor
 ``Scorer``             how promising is a source, judged without training
+``Binding``            what objectives, balancers and transforms are handed before the first step
 ``Learner``            anything that can enter the race of ``graftwork fit``
 ``TaskKind``           all that depends on what a task predicts: layout, loss, answers, words
 ``Metric``             target and prediction in, a value under any weighting of the rows out

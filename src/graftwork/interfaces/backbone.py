@@ -2,12 +2,10 @@
 
 How the hardest systems fit:
 
-- M3ViT and Mod-Squad style experts replace layers *inside* the trunk: the backbone keeps its contract, and the task that is routed for
-  reaches its layers through the sharing operator, which owns the routed blocks and calls the trunk stage by stage.
-- TaskExpert and MTLoRA read several depths: a backbone that can be tapped offers ``stages()``, an ordered list of sub-modules, and taps
-  are forward hooks set in one place (``nn.taps``); the contract of ``forward`` does not grow.
-- ECMT's slimmable trunk changes width per call: width is state of the module (``set_active_width``), not an argument, and
-  ``feature_shape`` states the full width.
+- M3ViT and Mod-Squad style experts replace layers *inside* the blocks of the own vision transformer, whose forward pass is
+  ``finish(blocks(embed(inputs)))``: the operator tells its routed layers the task and walks through the blocks itself.
+- TaskExpert and MTLoRA read several depths: they walk through the blocks of the own vision transformer and the stages of the own Swin (or timm's, converted).
+- ECMT's trunk is no backbone: its slimmable layers change width by state (``set_active_width``), and the operator builds them itself.
 """
 
 from __future__ import annotations

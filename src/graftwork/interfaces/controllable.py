@@ -1,9 +1,8 @@
-"""ControllableModel: a trained model that can be made smaller, or lean towards some tasks, without another checkpoint.
+"""ControllableModel: a trained model that can be made smaller, or prefer some tasks, without another checkpoint.
 
 How the hardest systems fit:
 
 - ECMT slims encoder and decoders to nested widths: a configuration is one ratio for the encoder and one for each task's decoder.
-- Elastic depth or kernel sizes (once-for-all networks) are further kinds of parts whose ratio means a share of layers: the record stays.
 - What is served is a few ordinary networks (``slice``), not the elastic one: runtimes need no support for it.
 """
 
@@ -53,7 +52,7 @@ class ControllableModel(SharedModel):
             importance: Weight of each task, at least 0; tasks that are not named weigh 1. None weighs all alike.
 
         Raises:
-            ConfigError: If nothing is so small, or a weight cannot be used.
+            ConfigError: If no configuration fits the budget, or a weight cannot be used.
         """
 
     @abstractmethod

@@ -2,15 +2,15 @@
 
 How the hardest systems fit:
 
-- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: ``step`` counts rounds, and the horizon is scaled by the learner.
-- Merging plans train experts first and merge then: ``train`` spends its steps on the experts in turn, and ``predict`` merges what is
-  there; the merged model is what ``export`` writes.
+- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: a step is a round of LightGBM and several of R-MTGB, and training may end before the horizon
+  where more rounds do not help. Overrides of the training loop do not apply to them.
 - Frozen backbones with a feature store never run the trunk again: the learner swaps the suite's inputs for cached features and
   puts the trunk back for ``export``, so that deployment takes the suite's inputs like every other plan.
 """
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.errors import CheckpointError
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.interfaces.callback import Callback
@@ -48,6 +49,38 @@ class LearnerContext:
     callbacks: Sequence[Callback] = ()
     """Called after every step of learners that train by the loop; others leave them alone."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return what a checkpoint must agree in, as JSON values: plan, seed, suite, horizon, backbone, overrides."""
+        return {
+            "plan": self.plan.to_json(),
+            "seed": self.seed,
+            "suite": self.suite.fingerprint(),
+            "max_steps": self.max_steps,
+            "backbone": self.backbone,
+            "overrides": dict(self.overrides),
+        }
+
+    def check_identity(self, saved: Mapping[str, Any], folder: Path) -> None:
+        """Refuse a checkpoint that was written with another :meth:`identity`.
+
+        Raises:
+            CheckpointError: If one differs; the message names it.
+        """
+        found = dict(saved)
+        if isinstance(found.get("plan"), Mapping):
+            found["plan"] = Plan.from_json(found["plan"]).to_json()  # an older version wrote it in another form
+        for key, value in _as_json(self.identity()).items():
+            if _as_json(found.get(key)) != value:
+                shown = "" if key in ("plan", "suite") else f" ({found.get(key)!r}, not {value!r})"
+                raise CheckpointError(
+                    f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, or into another folder."
+                )
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as it comes back from a file: tuples are lists there."""
+    return json.loads(json.dumps(value))
+
 
 class Learner(ABC):
     """Trains in slices, can stop and go on at any step, and predicts.
@@ -62,7 +95,7 @@ class Learner(ABC):
     @property
     @abstractmethod
     def step(self) -> int:
-        """Number of finished steps (boosting rounds, for trees)."""
+        """Number of finished steps; what a step of trees is, the learner says."""
 
     @abstractmethod
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
@@ -95,7 +128,7 @@ class Learner(ABC):
         """Restore :meth:`save`'s checkpoint.
 
         Raises:
-            CheckpointError: If it belongs to another plan, seed or suite.
+            CheckpointError: If it is damaged, or belongs to another :meth:`LearnerContext.identity`.
         """
 
     @abstractmethod

@@ -1,13 +1,7 @@
 """Scorer: how promising is a source for a target, judged without training on it.
 
-How the hardest systems fit:
-
-- PED moves features before any scorer sees them and needs the source's statistics on generic data: it is a transform with its own
-  constructor arguments, wrapped around a scorer, so that the signature stays.
-- OSBORN scores sets of sources by submodular terms: it is a selector one floor up that calls pairwise terms; a ``Scorer`` scores one
-  source. LEEP-like scores need source-class probabilities: these are features to them, ``[N, num_source_classes]``.
-- Streaming over rows larger than memory: scorers that can, accumulate moments in ``update`` and answer in ``finish``; ``score`` is the two
-  in one call.
+A scorer sees one source by its features of the target's rows. Scores that need class probabilities of the source take these as features,
+``[N, num_source_classes]``. There is no scorer yet; sets of sources and rows that do not fit into memory are not covered.
 """
 
 from __future__ import annotations

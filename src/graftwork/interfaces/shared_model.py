@@ -2,9 +2,9 @@
 
 How the hardest systems fit:
 
-- MTLoRA forks one stream into a shared and ``T`` task streams at the end of each stage: ``encode`` returns the tuple of task streams,
-  the shared stream's last fork is what representation-level methods see; unasked streams are not computed.
-- M3ViT runs the trunk once per task with that task's router: ``encode(inputs, tasks)`` loops over the asked tasks and returns a tuple;
+- MTLoRA forks one stream into a shared and ``T`` task streams at the end of each stage: ``encode`` returns the tuple of task streams; there is no shared
+  representation for representation-level methods, and unasked streams are not computed unless the shared stream is made of all.
+- M3ViT runs the routed blocks of the trunk once per task with that task's router: ``encode(inputs, tasks)`` loops over the asked tasks and returns a tuple;
   its balance losses leave through ``pop_auxiliary_loss``. TaskExpert's memory lives within one ``decode`` call, never in a buffer.
 - ESMM's second output is a product of two heads: ``decode`` computes both towers whenever the product is asked, which is allowed: what
   is not *needed* is not computed. R-MTGB is no ``nn.Module`` at all: it enters the race as a ``Learner``, one floor up.

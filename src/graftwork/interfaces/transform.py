@@ -9,9 +9,9 @@ How the hardest systems fit:
   seed, and ``state_dict`` keeps generator and counter. Noise must not be clipped away: ``after_clipping`` is a property of the
   transform, so the order is decided where the method is written, not in the loop.
 - Noise on the trunk but not on heads, or the other way round: :class:`GradientContext` says which parameters are shared and whose the others are.
-- Masked or sparse tuning multiplies gradients by a mask that is chosen after some steps; slow-gradient filters keep a moving average per
-  parameter: both are memory in ``state_dict``, by position in ``context.learned``, whose order is that of the optimiser and never changes.
-- Several machines: every replica holds the same averaged gradient, seed and counter, so that all draw the same noise and stay equal.
+- Memory per parameter (a mask, a moving average) belongs in ``state_dict``, by position in ``context.learned``, whose order is that of the optimiser and
+  never changes.
+- Several processes: each holds the same averaged gradient, seed and counter, so that all draw the same noise and stay equal.
 - Differentially private training clips the gradient of each *sample*, which is lost once they are summed: only its noise is a transform.
 """
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graftwork.core.errors import CheckpointError, ConfigError
-from graftwork.core.records import Ledger, Plan
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import Ledger
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, inputs_to_torch
 from graftwork.export.model_folder import write_model
@@ -207,21 +207,10 @@ class NeuralLearner(Learner):
                     parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
         return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
-    def _identity(self) -> dict[str, Any]:
-        context = self.context
-        return {
-            "plan": context.plan.to_json(),
-            "seed": context.seed,
-            "suite": context.suite.fingerprint(),
-            "max_steps": context.max_steps,
-            "backbone": context.backbone,
-            "overrides": dict(context.overrides),
-        }
-
     def save(self, folder: Path) -> None:
         """Write a checkpoint with all state, atomically."""
         state = {
-            "identity": self._identity(),
+            "identity": self.context.identity(),
             "trainer": self.trainer.state_dict(),
             "best": self._best.state_dict(),
             "costs": self._costs.state_dict(),
@@ -238,14 +227,7 @@ class NeuralLearner(Learner):
             CheckpointError: If it is damaged, or belongs to another plan, seed, suite, horizon, backbone or other overrides.
         """
         state = load_checkpoint(folder)
-        mine, saved = self._identity(), dict(state["identity"])
-        saved["plan"] = Plan.from_json(saved["plan"]).to_json()  # an older version wrote it in another form
-        for key, value in mine.items():
-            if saved.get(key) != value:
-                shown = "" if key in ("plan", "suite") else f" ({saved.get(key)!r}, not {value!r})"
-                raise CheckpointError(
-                    f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, or into another folder."
-                )
+        self.context.check_identity(state["identity"], folder)
         self.trainer.load_state_dict(state["trainer"])
         self._best.load_state_dict(state["best"])
         self._costs.load_state_dict(state["costs"])

@@ -144,29 +144,25 @@ class LightGBMLearner(Learner):
             for name, text in zip(names, texts, strict=True):
                 write_text(folder / name, text)
             state[task] = [{"file": name, **booster.state()} for name, booster in zip(names, group, strict=True)]
-        owner = self._owner()
         write_json(
-            folder / "boosters.json", {"format": FORMAT, "owner": owner, "boosters": state, "wall": self._wall, "cpu": self._cpu}
+            folder / "boosters.json",
+            {"format": FORMAT, "identity": self.context.identity(), "boosters": state, "wall": self._wall, "cpu": self._cpu},
         )
 
-    def _owner(self) -> dict[str, Any]:
-        context = self.context
-        return {
-            "plan": context.plan.name,
-            "seed": context.seed,
-            "tasks": list(context.suite.task_names),
-            "rows": len(context.suite),
-        }
-
     def load(self, folder: Path) -> None:
-        """Restore :meth:`save`'s checkpoint."""
+        """Restore :meth:`save`'s checkpoint.
+
+        Raises:
+            CheckpointError: If it is damaged, of another version, or belongs to another run.
+        """
         folder = Path(folder)
         try:
             stored = read_json(folder / "boosters.json")
-            if stored["format"] != FORMAT or stored["owner"] != self._owner():
+            if stored["format"] != FORMAT:
                 raise CheckpointError(
-                    f"The checkpoint in {folder} belongs to {stored.get('owner')}, not to {self._owner()}. Remove it."
+                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads {FORMAT!r}. Remove it and run again."
                 )
+            self.context.check_identity(stored.get("identity", {}), folder)
             for task, group in self._boosters.items():
                 for entry, booster in zip(stored["boosters"][task], group, strict=True):
                     text = (folder / Path(entry["file"]).name).read_text(encoding="utf-8")

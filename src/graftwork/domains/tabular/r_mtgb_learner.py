@@ -157,25 +157,25 @@ class RMTGBLearner(Learner):
         write_bytes(folder / name, content)
         state = [group.state() for group in self._groups]
         values = {"step": self._step, "groups": state, "wall": self._wall, "cpu": self._cpu}
-        write_json(folder / "boosting.json", {"format": FORMAT, "owner": self._owner(), "file": name, **values})
-
-    def _owner(self) -> dict[str, Any]:
-        context = self.context
-        owner = {"plan": context.plan.name, "seed": context.seed, "tasks": list(context.suite.task_names)}
-        return {**owner, "rows": len(context.suite), "max_steps": context.max_steps}
+        write_json(folder / "boosting.json", {"format": FORMAT, "identity": self.context.identity(), "file": name, **values})
 
     def load(self, folder: Path) -> None:
-        """Restore :meth:`save`'s checkpoint."""
+        """Restore :meth:`save`'s checkpoint.
+
+        Raises:
+            CheckpointError: If it is damaged, of another version, or belongs to another run.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         folder = Path(folder)
         try:
             stored = read_json(folder / "boosting.json")
-            if stored["format"] != FORMAT or stored["owner"] != self._owner():
+            if stored["format"] != FORMAT:
                 raise CheckpointError(
-                    f"The checkpoint in {folder} belongs to {stored.get('owner')}, not to {self._owner()}. Remove it."
+                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads {FORMAT!r}. Remove it and run again."
                 )
+            self.context.check_identity(stored.get("identity", {}), folder)
             file = folder / Path(stored["file"]).name
             content = file.read_bytes()
             if not file.stem.endswith(hash_bytes(content)[:20]):

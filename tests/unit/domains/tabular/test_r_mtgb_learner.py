@@ -180,7 +180,7 @@ def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path, chan
         file.write_bytes(file.read_bytes()[:-1] + b"#")
     else:
         (tmp_path / "c" / "boosting.json").unlink()
-    with pytest.raises(CheckpointError, match="belongs to|damaged|no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="written for another seed|damaged|no whole checkpoint"):
         other.load(tmp_path / "c")
 
 

@@ -1,0 +1,185 @@
+"""What every backbone must do: the Backbone seam. Backbones are found in their folder and through cards; each has to be built here in small."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from discovery import found
+from torch import Tensor, nn
+
+import graftwork.nn.backbones
+from graftwork.core.optional import has
+from graftwork.interfaces.backbone import Backbone
+from graftwork.nn.backbones.behaviour import BehaviourBackbone
+from graftwork.nn.backbones.cnn import ConvBackbone
+from graftwork.nn.backbones.mlp import TableBackbone
+from graftwork.nn.backbones.swin import SwinBackbone
+from graftwork.nn.backbones.text import TextBackbone
+from graftwork.nn.backbones.timm_bridge import TimmBackbone
+from graftwork.nn.backbones.transformers_bridge import TransformersBackbone
+from graftwork.nn.backbones.vit import ViTBackbone
+
+ROWS = 5
+SWIN: dict[str, Any] = {"widths": (8, 16), "depths": (2, 2), "num_heads": (2, 2), "window": 2}
+SEQUENCES = {"num_numeric": 4, "cardinalities": [6, 6, 6], "sequences": {"clicked": [1, 2]}, "query": 0}
+
+
+def timm(layout: str) -> Backbone:
+    if not has("timm"):
+        pytest.skip("needs timm")
+    import timm as library
+
+    return TimmBackbone(library.create_model("resnet10t", num_classes=0), size=32, layout=layout)  # type: ignore[arg-type]
+
+
+def bert() -> Backbone:
+    if not has("transformers"):
+        pytest.skip("needs transformers")
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}
+    return TransformersBackbone(BertModel(BertConfig(**sizes), add_pooling_layer=False))
+
+
+CASES: dict[str, Callable[[], Backbone]] = {
+    "TableBackbone": lambda: TableBackbone(4, [6, 6, 6], width=8, num_blocks=1),
+    "ConvBackbone, vector": lambda: ConvBackbone(16),
+    "ConvBackbone, map": lambda: ConvBackbone(16, feature_map=True),
+    "TextBackbone": lambda: TextBackbone(30),
+    "ViTBackbone, tokens": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2),
+    "ViTBackbone, map": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2, feature_map=True),
+    "SwinBackbone, vector": lambda: SwinBackbone(16, **SWIN),
+    "SwinBackbone, map": lambda: SwinBackbone(16, feature_map=True, **SWIN),
+    "TimmBackbone, vector": lambda: timm("vector"),
+    "TimmBackbone, map": lambda: timm("map"),
+    "TransformersBackbone": bert,
+    "BehaviourBackbone": lambda: BehaviourBackbone(SEQUENCES, width=8, hidden=12),
+}
+
+
+def inputs_of(rows: int = ROWS) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    words = torch.randint(1, 30, (rows, 7), generator=random)
+    return {
+        "numeric": torch.randn(rows, 4, generator=random),
+        "categorical": torch.randint(1, 6, (rows, 3), generator=random),
+        "image": torch.randint(0, 256, (rows, 16, 16, 3), generator=random, dtype=torch.uint8),
+        "tokens": words,
+        "token_ids": words,
+        "attention_mask": torch.ones_like(words),
+    }
+
+
+@pytest.fixture(params=CASES)
+def build(request: pytest.FixtureRequest) -> Callable[[], Backbone]:
+    def built() -> Backbone:
+        torch.manual_seed(0)
+        return CASES[request.param]()
+
+    return built
+
+
+def test_every_backbone_has_a_case() -> None:
+    modules = [
+        importlib.import_module(item.name)
+        for item in pkgutil.iter_modules(graftwork.nn.backbones.__path__, "graftwork.nn.backbones.")
+    ]
+    classes = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Backbone)
+        and value is not Backbone
+        and value.__module__ == module.__name__
+    }
+    assert {"TableBackbone", "ConvBackbone", "TextBackbone"} <= classes
+    assert classes | set(found(Backbone)) == {name.partition(",")[0] for name in CASES}
+
+
+def test_features_are_laid_out_as_declared(build: Callable[[], Backbone]) -> None:
+    backbone = build().eval()
+    shape = backbone.feature_shape
+    for rows in (1, ROWS):
+        features = backbone(inputs_of(rows))
+        assert features.dtype == torch.float32
+        assert bool(features.isfinite().all())
+        if shape.layout == "tokens":
+            assert features.shape == (rows, *(shape.extent or features.shape[1:2]), shape.width)
+        else:
+            extent = features.shape[2:] if shape.layout == "map" and not shape.extent else shape.extent
+            assert features.shape == (rows, shape.width, *extent)
+            assert len(extent) == {"vector": 0, "map": 2}[shape.layout]
+
+
+def test_equal_seeds_give_equal_weights_and_features(build: Callable[[], Backbone]) -> None:
+    first, second = build().eval(), build().eval()
+    assert first.fingerprint() == second.fingerprint()
+    assert torch.equal(first(inputs_of()), second(inputs_of()))
+    assert torch.equal(first(inputs_of()), first(inputs_of())), "evaluation draws nothing and remembers nothing"
+
+
+def test_inputs_are_left_alone(build: Callable[[], Backbone]) -> None:
+    inputs = inputs_of()
+    before = {name: tensor.clone() for name, tensor in inputs.items()}
+    backbone = build()
+    backbone(inputs)
+    backbone.eval()(inputs)
+    assert list(inputs) == list(before)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in inputs.items())
+
+
+def test_rows_do_not_see_each_other_in_evaluation(build: Callable[[], Backbone]) -> None:
+    backbone, inputs = build().eval(), inputs_of()
+    alone = torch.cat([backbone({name: tensor[row : row + 1] for name, tensor in inputs.items()}) for row in range(ROWS)])
+    torch.testing.assert_close(backbone(inputs), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_state_goes_through_tensors(build: Callable[[], Backbone]) -> None:
+    backbone, other = build().eval(), build().eval()
+    for parameter in other.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    assert other.fingerprint() != backbone.fingerprint()
+    other.load_state_dict({name: tensor.clone() for name, tensor in backbone.state_dict().items()})
+    assert other.fingerprint() == backbone.fingerprint()
+    assert torch.equal(other(inputs_of()), backbone(inputs_of()))
+    twin = copy.deepcopy(backbone)
+    assert torch.equal(twin(inputs_of()), backbone(inputs_of()))
+
+
+def test_every_parameter_is_reached(build: Callable[[], Backbone]) -> None:
+    backbone = build()
+    for parameter in backbone.parameters():  # layers that start at zero would hide those before them
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.2)
+    features = backbone(inputs_of())
+    (features * torch.randn(features.shape, generator=torch.Generator().manual_seed(3))).sum().backward()
+    idle = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert not idle
+
+
+def test_all_tensors_move_along(build: Callable[[], Backbone]) -> None:
+    """A constant that is neither parameter nor buffer stays on the CPU and meets tensors of the meta device."""
+    backbone = build().eval()
+    shape = backbone(inputs_of()).shape
+    try:
+        moved = backbone.to("meta")({name: tensor.to("meta") for name, tensor in inputs_of().items()})
+    except RuntimeError as error:
+        if "item() cannot be called on meta tensors" in str(error):
+            pytest.skip("the library looks at values")
+        raise
+    assert moved.device.type == "meta"
+    assert moved.shape == shape
+
+
+def test_double_precision_goes_through(build: Callable[[], Backbone]) -> None:
+    backbone = build().eval()
+    single = backbone(inputs_of())
+    inputs = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs_of().items()}
+    torch.testing.assert_close(backbone.double()(inputs).float(), single, rtol=1e-3, atol=1e-4)

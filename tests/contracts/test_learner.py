@@ -1,0 +1,275 @@
+"""What every learner must do: the Learner seam. Learners are found through the plans; each runs on the first suite here that it does not refuse."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from discovery import found, plan_of
+
+from graftwork.core.errors import CheckpointError, ConfigError, DataError
+from graftwork.core.optional import has
+from graftwork.core.records import Plan, TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.interfaces.learner import Learner, LearnerContext
+
+LEARNERS = found(Learner)
+STEPS = 8
+
+
+def suite_of(seed: int = 0, rows: int = 120) -> Suite:
+    """A table with gaps, and tasks of four kinds that depend on its columns."""
+    draw = np.random.default_rng(seed)
+    numeric = draw.normal(size=(rows, 4)).astype(np.float32)
+    hidden = numeric @ draw.normal(size=(4, 4))
+    targets: dict[str, Any] = {
+        "sign": (hidden[:, 0] > 0).astype(np.int64),
+        "level": np.digitize(hidden[:, 1], [-1.0, 1.0]).astype(np.int64),
+        "marks": (hidden[:, 2:4] > 0).astype(np.float32),
+        "amount": (10.0 * hidden[:, :2] + 5.0).astype(np.float32),
+    }
+    targets["sign"][::9] = -1
+    targets["amount"][4::11] = np.nan
+    order = draw.permutation(rows)
+    tasks = [
+        TaskSpec(name="sign", kind="binary", size=1, classes=("no", "yes")),
+        TaskSpec(name="level", kind="multiclass", size=3, classes=("a", "b", "c")),
+        TaskSpec(name="marks", kind="multilabel", size=2, classes=("x", "y")),
+        TaskSpec(name="amount", kind="regression", size=2),
+    ]
+    return Suite.of_arrays(
+        name="contract",
+        modality="table",
+        tasks=tasks,
+        inputs={"numeric": numeric, "categorical": draw.integers(0, 3, size=(rows, 1))},
+        targets=targets,
+        splits={"train": order[:70], "val": order[70:95], "test": order[95:]},
+        input_sizes={"num_numeric": 4, "cardinalities": [3]},
+    )
+
+
+SUITE = suite_of()
+
+
+class Case:
+    """A learner as a plan names it; neural plans with the portfolio's shared trunk."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.component, self.folder = LEARNERS[name], folder
+        plan = plan_of(self.component.path)
+        assert plan is not None
+        self.plan: Plan = plan.with_train(training={**plan.train.training, "batch_size": 16}) if "Neural" in name else plan
+
+    def build(self, suite: Suite = SUITE, **fields: Any) -> Learner:
+        context = LearnerContext(
+            suite=suite, plan=self.plan, cache=self.folder / "cache", **{"seed": 0, "max_steps": STEPS, **fields}
+        )
+        learner = self.component.build(context)
+        assert isinstance(learner, Learner)
+        return learner
+
+
+@pytest.fixture(params=sorted(LEARNERS))
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    if "LightGBM" in request.param and not has("lightgbm"):
+        pytest.skip("needs lightgbm")
+    return Case(request.param, tmp_path)
+
+
+def answers(learner: Learner, rows: Any = None) -> dict[str, Any]:
+    return learner.predict(SUITE.splits["test"] if rows is None else rows)
+
+
+def assert_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert list(first) == list(second)
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+
+
+def test_the_known_learners_are_found() -> None:
+    assert {"NeuralLearner", "LightGBMLearner"} <= set(LEARNERS)
+
+
+def test_predictions_are_in_the_users_units(case: Case) -> None:
+    learner = case.build()
+    learner.train(STEPS)
+    rows = SUITE.splits["test"]
+    found = answers(learner)
+    assert {name: values.shape for name, values in found.items()} == {
+        "sign": (len(rows),),
+        "level": (len(rows), 3),
+        "marks": (len(rows), 2),
+        "amount": (len(rows), 2),
+    }
+    assert all(bool(np.isfinite(values).all()) for values in found.values())
+    np.testing.assert_allclose(found["level"].sum(axis=1), 1.0, atol=1e-5)
+    for name in ("sign", "level", "marks"):
+        assert found[name].min() >= 0
+        assert found[name].max() <= 1
+
+
+def test_asked_tasks_and_rows_give_what_all_give(case: Case) -> None:
+    learner = case.build()
+    learner.train(STEPS)
+    rows, whole = SUITE.splits["test"], answers(learner)
+    some = learner.predict(rows[::-1], ["amount", "sign"])
+    assert set(some) == {"amount", "sign"}
+    for name, values in some.items():
+        np.testing.assert_allclose(values, whole[name][::-1], rtol=1e-5, atol=1e-5)
+    none = learner.predict(rows[:0])
+    assert {name: len(values) for name, values in none.items()} == dict.fromkeys(SUITE.task_names, 0)
+
+
+def test_inputs_of_other_rows_take_the_place_of_the_suites(case: Case) -> None:
+    learner = case.build()
+    learner.train(STEPS)
+    rows = SUITE.splits["test"]
+    copied = {name: np.array(array[rows]) for name, array in SUITE.inputs.items()}
+    found = learner.predict(np.arange(len(rows)), inputs=copied)
+    for name, values in answers(learner).items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
+
+
+def test_equal_contexts_give_equal_bits_whatever_else_draws(case: Case) -> None:
+    first, second = case.build(), case.build()
+    first.train(STEPS)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    random.seed(5)
+    second.train(STEPS)
+    assert_equal(answers(first), answers(second))
+
+
+def test_global_generators_are_left_alone(case: Case) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index, union-attr]
+    learner = case.build()
+    learner.train(STEPS)
+    answers(learner)
+    after = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # type: ignore[index]
+    assert torch.equal(before[0], after[0])
+    assert (before[1] == after[1]).all()
+    assert before[2] == after[2]
+
+
+def test_slices_with_a_file_between_them_change_nothing(case: Case, tmp_path: Path) -> None:
+    whole, first, second = case.build(), case.build(), case.build()
+    whole.train(STEPS)
+    first.train(3)
+    answers(first)  # a look in between is no step
+    first.save(tmp_path / "checkpoint")
+    second.load(tmp_path / "checkpoint")
+    assert second.step == first.step
+    assert_equal(answers(first), answers(second))
+    second.train(5)
+    second.train(STEPS)
+    assert second.step == whole.step
+    assert_equal(answers(whole), answers(second))
+
+
+def test_steps_are_counted_and_told(case: Case) -> None:
+    learner, seen = case.build(), []
+    assert learner.step == 0
+    learner.train(4, on_progress=seen.append)
+    assert 0 < learner.step <= 4
+    assert seen == sorted(seen)
+    assert seen[-1] == learner.step
+    learner.train(2, on_progress=lambda step: pytest.fail("it is further already"))
+    learner.train(STEPS)
+    assert learner.step <= STEPS
+
+
+def test_a_stop_from_outside_leaves_the_learner_whole(case: Case) -> None:
+    class StopError(Exception):
+        pass
+
+    def stop(step: int) -> None:
+        if step >= 3:
+            raise StopError
+
+    whole, stopped = case.build(), case.build()
+    whole.train(STEPS)
+    with pytest.raises(StopError):
+        stopped.train(STEPS, on_progress=stop)
+    assert stopped.step == 3
+    stopped.train(STEPS)
+    assert_equal(answers(whole), answers(stopped))
+
+
+def test_data_are_read_and_never_written(case: Case) -> None:
+    suite = suite_of()
+    for arrays in (suite.inputs, suite.targets, suite.splits):
+        for array in arrays.values():
+            array.setflags(write=False)
+    before = suite.fingerprint()
+    learner = case.build(suite)
+    learner.train(STEPS)
+    learner.predict(suite.splits["test"])
+    assert suite.fingerprint() == before
+
+
+def test_test_labels_are_never_looked_at(case: Case) -> None:
+    hidden = suite_of()
+    for name, target in hidden.targets.items():
+        target[hidden.splits["test"]] = -1 if np.issubdtype(target.dtype, np.integer) else np.nan
+        assert name in hidden.task_names
+    seen, blind = case.build(), case.build(hidden)
+    seen.train(STEPS)
+    blind.train(STEPS)
+    assert_equal(answers(seen), answers(blind))
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"suite": suite_of(seed=1)}, {"max_steps": STEPS + 1}])
+def test_a_checkpoint_of_another_run_is_refused(case: Case, tmp_path: Path, changed: dict[str, Any]) -> None:
+    learner = case.build()
+    learner.train(2)
+    learner.save(tmp_path / "checkpoint")
+    (name,) = changed
+    with pytest.raises(CheckpointError, match=f"written for another {name}"):
+        case.build(**changed).load(tmp_path / "checkpoint")
+
+
+def test_the_ledger_counts(case: Case) -> None:
+    learner = case.build()
+    learner.train(STEPS)
+    ledger = learner.ledger()
+    assert ledger.steps == learner.step
+    assert ledger.samples > 0
+    assert ledger.parameters_total >= ledger.parameters_trained > 0
+    assert ledger.parameters_stored > 0
+    assert ledger.wall_seconds > 0
+
+
+def test_the_exported_graph_gives_the_predictions(case: Case, tmp_path: Path) -> None:
+    session_of = pytest.importorskip("onnxruntime").InferenceSession
+    pytest.importorskip("onnx")
+    learner = case.build()
+    learner.train(STEPS)
+    learner.export(tmp_path / "model")
+    session = session_of(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
+    rows = SUITE.splits["test"]
+    feed = {item.name: np.asarray(SUITE.inputs[item.name][rows]) for item in session.get_inputs()}
+    assert {item.name for item in session.get_outputs()} >= set(SUITE.task_names)
+    for name, values in answers(learner).items():
+        (graph,) = session.run([name], feed)
+        np.testing.assert_allclose(np.asarray(graph).reshape(values.shape), values, rtol=1e-3, atol=1e-4)
+
+
+def test_wrong_data_are_refused_by_name(case: Case) -> None:
+    dense = TaskSpec(name="map", kind="multiclass", size=3, positions="pixels")
+    rows = len(SUITE)
+    suite = Suite(
+        name="maps",
+        modality="table",
+        tasks=(dense,),
+        inputs=SUITE.inputs,
+        targets={"map": np.zeros((rows, 4, 4), dtype=np.int64)},
+        splits=SUITE.splits,
+        input_sizes=SUITE.input_sizes,
+    )
+    with pytest.raises((ConfigError, DataError), match=r"map|position|vector|picture"):
+        case.build(suite).train(1)
