@@ -35,7 +35,12 @@ def is_one_of(module: str, heavy: tuple[str, ...]) -> bool:
 
 def torch_free() -> list[str]:
     wanted = [name for name, module in modules().items() if module.room in ("core", "data") and name not in MAY_IMPORT_TORCH]
-    kinds = ("graftwork.tasks.kinds", "graftwork.tasks.metrics", "graftwork.interfaces.task_kind")  # readers and servers ask them
+    kinds = (
+        "graftwork.tasks.kinds",
+        "graftwork.tasks.metrics",
+        "graftwork.interfaces.task_kind",
+        "graftwork.interfaces.learner",
+    )  # readers, servers and pools ask them
     return wanted + [name for name in modules() if name.startswith(("graftwork.serving.", "graftwork.workflows.merge", *kinds))]
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
@@ -12,6 +11,7 @@ from graftwork.claims.guards import GuardedSuite, guard_suite
 from graftwork.core.errors import AccessError, ConfigError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.folders import remove_own
+from graftwork.core.locks import exclusive
 from graftwork.core.optional import has
 from graftwork.core.seeds import Seeds
 
@@ -201,7 +201,7 @@ class ArmContext:
             raise ConfigError(f"once() names a folder, without slashes or leading dot; got {name!r}.")
         folder = self.shared / name
         note = folder / "guard.json"
-        with _only_one(self.shared / f".{name}.lock"):
+        with exclusive(self.shared / f".{name}.lock"):
             if not note.exists():
                 self.seed_globals(f"once/{name}")
                 self._build_once(folder, build)
@@ -234,20 +234,6 @@ class ArmContext:
             _fill_folder(folder, build, note)
         finally:
             self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps = before
-
-
-@contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    # jobs of one seed may run in several processes; the second one waits for what the first one builds
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "w") as handle:
-        try:
-            import fcntl
-        except ImportError:  # Windows: the rename at the end still keeps folders whole
-            yield
-            return
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _fill_folder(folder: Path, build: Callable[[Path], None], note: Callable[[], Mapping[str, Any]]) -> None:

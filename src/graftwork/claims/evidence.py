@@ -15,6 +15,7 @@ from graftwork.claims.judgement import Verdict
 from graftwork.core.cards import Card
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
+from graftwork.core.machine import available_cores
 from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.core.version import __version__
 
@@ -89,7 +90,7 @@ def build_evidence(
         "smoke": dict(smoke),
         "notes": list(recipe.notes),
         "versions": package_versions(),
-        "machine": {"cores": _num_cores(), "platform": platform.system(), "processor": platform.machine()},
+        "machine": {"cores": available_cores(), "platform": platform.system(), "processor": platform.machine()},
         "commit": commit,
         "dirty": dirty,
         "evidence_hash": card.evidence_hash(),
@@ -136,9 +137,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _num_cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,6 +24,7 @@ from graftwork.core.cards import Card, load_cards, nearest_cards
 from graftwork.core.errors import CheckpointError, ConfigError, FileFormatError, GraftworkError, StorageError
 from graftwork.core.files import cache_folder, check_writable_folder, read_json, write_json
 from graftwork.core.folders import FolderKind, check_folder, check_output_file, claim_folder, remove_own
+from graftwork.core.machine import available_cores
 
 __all__ = ["Reproduction", "reproduce", "reproduce_card", "stale_cards"]
 
@@ -192,7 +193,7 @@ def _measure(
 ) -> _Measured:
     """Run all arms with some seeds and hold the budgets; see :func:`reproduce` for what may go wrong."""
     processes = _num_workers(recipe, smoke, workers)
-    threads = 1 if processes != 1 else _num_cores()
+    threads = 1 if processes != 1 else available_cores()
     jobs = [
         Job(recipe=card.recipe, slug=card.slug, arm=arm.name, seed=seed, smoke=smoke, work=str(folder), threads=threads)
         for seed in seeds
@@ -331,8 +332,4 @@ def _num_workers(recipe: Recipe, smoke: bool, workers: int | None) -> int:
         return min(workers, 1) if recipe.measures_time else workers
     if smoke:
         return 0
-    return 1 if recipe.measures_time else _num_cores()
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if recipe.measures_time else available_cores()

@@ -119,11 +119,6 @@ class Card:
             return "no evidence"
         return self.evidence["verdict"] if self._is_fresh(self.evidence) else "stale"
 
-    @property
-    def verdict(self) -> Status:
-        """Same as :attr:`status`, under the name that tables use."""
-        return self.status
-
     def source_files(self) -> list[Path]:
         """Return the files whose syntax the evidence depends on: the modules of the components, then the recipe."""
         modules = dict.fromkeys(path.partition(":")[0] for path in self.components)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import FileFormatError, StorageError
 from graftwork.core.files import atomic_path, hash_file, read_json, write_json
+from graftwork.core.locks import exclusive
 
 __all__ = ["cached_arrays"]
 
@@ -96,23 +97,13 @@ def _write(entry: Path, arrays: Mapping[str, Array]) -> None:
 
 @contextlib.contextmanager
 def _locked(entry: Path) -> Iterator[None]:
-    """Hold the entry's lock; the system frees it when a process dies. Where there is no flock, both processes compute."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: the writes are atomic all the same
-        yield
-        return
-    try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(entry.parent / f".{entry.name}.lock", "wb")  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write into the cache {entry.parent}: {error.strerror or error}. "
-            "Set GRAFTWORK_CACHE to a folder that you may write to."
-        ) from error
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    """Hold the entry's lock."""
+    with contextlib.ExitStack() as held:
         try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
+            held.enter_context(exclusive(entry.parent / f".{entry.name}.lock"))
+        except OSError as error:
+            raise StorageError(
+                f"Cannot write into the cache {entry.parent}: {error.strerror or error}. "
+                "Set GRAFTWORK_CACHE to a folder that you may write to."
+            ) from error
+        yield

@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
 from graftwork.data.names import did_you_mean
+from graftwork.data.policies import POLICIES
 
-__all__ = ["POLICIES", "mixing_probabilities", "parse_mixing"]
+__all__ = ["mixing_probabilities", "parse_mixing"]
 
-POLICIES = ("proportional", "uniform", "balanced", "round-robin", "temperature")
-"""Names of the policies; ``temperature`` comes with a number (default 2). Three share alike: ``uniform`` over many batches,
-``balanced`` in every batch, ``round-robin`` by one data set a batch, in turn."""
 _DEFAULT_TEMPERATURE = 2.0
 
 

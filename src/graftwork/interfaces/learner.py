@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from graftwork.core.errors import CheckpointError
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
-from graftwork.interfaces.callback import Callback
+
+if TYPE_CHECKING:  # callbacks see tensors; what only builds learners starts without torch
+    from graftwork.interfaces.callback import Callback
 
 __all__ = ["Learner", "LearnerContext"]
 

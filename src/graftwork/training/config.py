@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from graftwork.core.errors import ConfigError
+from graftwork.data.policies import POLICIES
 from graftwork.data.quotas import parse_quotas
 
 __all__ = ["Augmentation", "Autocast", "LoopConfig", "OptimizerName", "ScheduleName", "TrainConfig"]
@@ -20,7 +21,7 @@ Autocast = Literal["none", "bfloat16"]
 Augmentation = Literal["none", "flip", "shift", "flip+shift"]
 Demand = tuple[str, str, bool]
 """A setting, what it must be, and whether it is."""
-_MIXING = ("proportional", "uniform", "balanced", "round-robin")
+_MIXING = tuple(name for name in POLICIES if name != "temperature")  # a temperature is given as a number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

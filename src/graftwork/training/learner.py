@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +75,7 @@ class NeuralLearner(Learner):
             balancer = plan.train.optimization.build(seam=Balancer)
             objectives = [objective.build(seam=Objective) for objective in plan.train.objectives]
             transforms = [transform.build(seam=GradientTransform) for transform in plan.train.transforms]
-            self.config = self._make_config(asked)
+            self.config = self._make_config()
             learned = self.suite
             if self._assembly.backbone is not None:
                 features = cached_features(self._assembly.backbone, self.suite, context.cache / "features", batch_size=32)
@@ -110,18 +109,22 @@ class NeuralLearner(Learner):
         self.validation: list[tuple[int, dict[str, float]]] = []
         """``(step, relative loss per task)`` of every validation so far."""
 
-    def _make_config(self, asked: Mapping[str, Any]) -> TrainConfig:
+    def _make_config(self) -> TrainConfig:
+        """Return the settings: defaults for the model, then the plan's, then what a suite.yaml asks for, then the user's."""
+        context = self.context
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         total = sum(count for count, _ in counts)
         defaults = default_settings(
             self.suite.modality,
-            pretrained=self.context.plan.source == "pretrained",
+            pretrained=context.plan.source == "pretrained",
             stored=self._assembly.backbone is not None,
             trained_share=sum(count for count, learns in counts if learns) / max(total, 1),
         )
-        mixing = {"mixing": self.suite.raw["mixing"]} if "mixing" in self.suite.raw else {}  # what a suite.yaml asks for
+        mixing = {"mixing": self.suite.raw["mixing"]} if "mixing" in self.suite.raw else {}
         # The horizon is the workflow's decision; it reads a plan's own `max_steps` before it makes one.
-        return TrainConfig.from_settings(defaults, mixing, asked, {"max_steps": self.context.max_steps})
+        return TrainConfig.from_settings(
+            defaults, context.plan.train.training, mixing, context.overrides, {"max_steps": context.max_steps}
+        )
 
     @property
     def step(self) -> int:

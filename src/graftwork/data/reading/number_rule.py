@@ -21,7 +21,32 @@ Floats = NDArray[np.float64]
 _SYMBOLS = (
     "$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20ab\u20b4\u20aa\u20a6\u20b1\u0e3f\u00a2\u20a1\u20b2\u20b5\u20b8\u20bc\u20be"
 )
-_CODES = ["USD", "EUR", "GBP", "JPY", "CHF", "CAD", "AUD", "NZD", "CNY", "INR", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "BRL", "ZAR", "MXN", "TRY", "zł", "Kč", "%", "‰"]
+_CODES = [
+    "USD",
+    "EUR",
+    "GBP",
+    "JPY",
+    "CHF",
+    "CAD",
+    "AUD",
+    "NZD",
+    "CNY",
+    "INR",
+    "SEK",
+    "NOK",
+    "DKK",
+    "PLN",
+    "CZK",
+    "HUF",
+    "BRL",
+    "ZAR",
+    "MXN",
+    "TRY",
+    "zł",
+    "Kč",
+    "%",
+    "‰",
+]
 _UNIT = rf"[A-Z]{{0,2}}[{re.escape(_SYMBOLS)}]|kr\.?|Fr\.?|{'|'.join(_CODES)}"
 _WRITTEN = re.compile(
     rf"(?P<open>\()?\s*(?P<sign>[-+\u2212])?\s*(?P<front>{_UNIT})?\s*(?P<inner>[-+\u2212])?"

@@ -13,6 +13,7 @@ import yaml
 from graftwork.core.errors import FileFormatError
 from graftwork.core.kinds import row_modules
 from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.policies import POLICIES
 from graftwork.data.reading.header import read_header
 from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
 
@@ -21,7 +22,6 @@ __all__ = ["Problem", "check_document", "load_nodes"]
 Lines = dict[tuple[Any, ...], int]
 """Line of each key or list item, by its path from the root."""
 
-MIXINGS = ("proportional", "uniform", "balanced", "round-robin", "temperature")
 MODALITIES = ("table", "image", "text")
 _TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
 _DATASET = (
@@ -186,7 +186,7 @@ def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
     if isinstance(mixing, (int, float)) and not isinstance(mixing, bool):
         check.number(mixing, ("mixing",), 1, 1000)
     else:
-        check.choice(mixing, ("mixing",), MIXINGS)
+        check.choice(mixing, ("mixing",), POLICIES)
     rules: dict[str, Callable[[Any, tuple[Any, ...]], object]] = {
         "temperature": lambda item, place: check.number(item, place, 1, 1000),
         "image_size": lambda item, place: check.number(item, place, 8, 1024, whole=True),

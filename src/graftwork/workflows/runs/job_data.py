@@ -60,9 +60,6 @@ def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
     from graftwork.interfaces.learner import Learner, LearnerContext
 
     plan = Plan.from_json(job["plan"])
-    mixing = (
-        {"mixing": suite.raw["mixing"]} if "mixing" in suite.raw else {}
-    )  # what a suite.yaml says; the user's --set is stronger
     context = LearnerContext(
         suite=suite,
         plan=plan,
@@ -71,7 +68,7 @@ def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
         cache=Path(job["cache"]),
         backbone=job.get("backbone") or "",
         threads=job.get("threads", 1),
-        overrides={**mixing, **job.get("overrides", {})},
+        overrides=job.get("overrides", {}),
     )
     learner: Learner = plan.train.learner.build(context, seam=Learner)
     return learner

@@ -8,6 +8,7 @@ from typing import Any
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import cache_folder
+from graftwork.core.machine import available_cores
 from graftwork.core.records import Modality, Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
@@ -15,7 +16,7 @@ from graftwork.workflows.portfolio import check_stored, portfolio
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Schedule
-from graftwork.workflows.runs.settings import FitSettings, available_cores
+from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["choose_backbone", "choose_plans", "machine_facts", "make_maker", "open_run_suite"]
 

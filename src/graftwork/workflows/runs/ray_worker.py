@@ -239,7 +239,7 @@ def ray_pool_parts(workers: int) -> tuple[int, StartWorker, Callable[[], None]]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
         if not os.environ.get("RAY_ADDRESS"):
-            from graftwork.workflows.runs.settings import available_cores
+            from graftwork.core.machine import available_cores
 
             settings |= {"num_cpus": workers or available_cores(), "include_dashboard": False}
         # Ray puts the folder in which it is started first on the import path of its workers, and that may be a folder from somebody else.

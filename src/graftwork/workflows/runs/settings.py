@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.machine import available_cores
 from graftwork.data.options import DataOptions
 from graftwork.workflows.quantities import parse_bytes, parse_count, parse_milliseconds, parse_seconds
 
-__all__ = ["DEFAULT_TIME_LIMIT", "FitSettings", "available_cores"]
+__all__ = ["DEFAULT_TIME_LIMIT", "FitSettings"]
 
 DEFAULT_TIME_LIMIT = 300.0
 """Seconds that ``fit`` may take if neither a time limit nor a number of steps is given."""
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
