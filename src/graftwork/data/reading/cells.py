@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLANK_WORDS",
+    "NESTED_TYPES",
     "arrow_to_pandas",
     "as_text",
     "is_blank",
-    "is_nested",
     "missing_notes",
     "plain_cells",
     "shown_cells",
@@ -77,9 +77,8 @@ def is_blank(text: str) -> bool:
     return text.lower() in BLANK_WORDS
 
 
-def is_nested(value: Any) -> bool:
-    """Return whether a cell holds several values: a list, tuple, set, array or mapping."""
-    return isinstance(value, (list, tuple, dict, set, frozenset)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+NESTED_TYPES = (list, tuple, dict, set, frozenset, np.ndarray)
+"""Types of cells that hold several values."""
 
 
 def as_text(value: Any) -> str | None:
@@ -113,9 +112,15 @@ def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
     except TypeError:  # lists cannot be hashed
         cells = values.tolist()
         codes = np.arange(len(cells))
+    if hasattr(cells, "tolist"):
+        cells = cells.tolist()
+    if set(map(type, cells)) == {str}:
+        trimmed = list(map(str.strip, cells))
+        if len(set(trimmed)) == len(trimmed) and "" not in trimmed:
+            return _with_valid_texts(np.asarray(codes, dtype=np.int64), trimmed)
     levels: dict[str, int] = {}
     numbers = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last one serves code -1
-    for index, cell in enumerate(cells.tolist() if hasattr(cells, "tolist") else cells):
+    for index, cell in enumerate(cells):
         text = as_text(cell)
         if text is not None:
             numbers[index] = levels.setdefault(text, len(levels))

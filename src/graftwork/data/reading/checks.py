@@ -145,7 +145,9 @@ def _same(feature: Column, target: Column) -> bool:
     """Return whether a feature repeats a target's cells wherever the target is known."""
     if feature.is_nested or target.is_nested:
         return False
-    if feature.machine_kind in "biuf" and target.machine_kind in "biuf":
+    if "numeric" in (feature.kind, target.kind) and not (feature.is_category or target.is_category):
+        if feature.kind != target.kind:
+            return False
         known = ~np.isnan(target.numbers().values)
         return bool(known.any() and np.array_equal(feature.numbers().values[known], target.numbers().values[known]))
     codes, levels = target.named(target.naming)

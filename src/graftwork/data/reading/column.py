@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.data.reading.cells import as_text, is_nested, plain_cells, text_codes
+from graftwork.data.reading.cells import NESTED_TYPES, as_text, plain_cells, text_codes
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
 from graftwork.data.reading.nested import vectors_of
 from graftwork.data.reading.number_rule import NumberRule, guess_number_rule, number_notes
@@ -84,6 +84,7 @@ class Column:
         self._naming: Naming | None = None
         self._guessed: dict[str, Any] = {}
         self._parsed: dict[NumberRule | DateRule, Parsed] = {}
+        self._level_reads: dict[NumberRule | DateRule, tuple[Floats, NDArray[np.bool_]]] = {}
         self._nested: bool | None = None
 
     def __len__(self) -> int:
@@ -124,7 +125,8 @@ class Column:
     def is_nested(self) -> bool:
         """Whether cells hold lists or mappings."""
         if self._nested is None:
-            self._nested = self.cells.dtype == object and any(map(is_nested, self.cells.tolist()))
+            kinds = set(map(type, self.cells.tolist())) if self.cells.dtype == object else set()
+            self._nested = any(issubclass(kind, NESTED_TYPES) for kind in kinds)
         return self._nested
 
     @property
@@ -156,7 +158,9 @@ class Column:
             elif self.machine_kind == "M" or self.is_nested:
                 self._guessed["numbers"] = None
             else:
-                self._guessed["numbers"] = guess_number_rule(self.levels, self.counts, decimal=self.decimal)
+                self._guessed["numbers"] = guess_number_rule(
+                    self.levels, self.counts, decimal=self.decimal, read=self._read_levels
+                )
         found: NumberRule | None = self._guessed["numbers"]
         return found
 
@@ -168,7 +172,7 @@ class Column:
                 self._guessed["dates"] = DateRule()
             else:
                 is_text = self.machine_kind == "O" and not self.is_nested
-                self._guessed["dates"] = guess_date_rule(self.levels, self.counts) if is_text else None
+                self._guessed["dates"] = guess_date_rule(self.levels, self.counts, read=self._read_levels) if is_text else None
         found: DateRule | None = self._guessed["dates"]
         return found
 
@@ -231,24 +235,36 @@ class Column:
             self._parsed[rule] = self._by_level(rule) if values is None else Parsed(values, {}, {})
         return self._parsed[rule]
 
+    def _read_levels(self, rule: NumberRule | DateRule) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the levels read by a rule, each rule once; whether it is tolerant makes no difference."""
+        rule = replace(rule, tolerant=False)
+        if rule not in self._level_reads:
+            self._level_reads[rule] = rule.read(self.levels)
+        return self._level_reads[rule]
+
     def _by_level(self, rule: NumberRule | DateRule) -> Parsed:
-        values, unread = rule.read(self.levels)
-        rows = self.counts.tolist()
-        lost = {level: rows[index] for index, level in enumerate(self.levels) if unread[index]}
-        blanks = {level: rows[index] for index, level in enumerate(self.levels) if np.isnan(values[index]) and not unread[index]}
+        values, unread = self._read_levels(rule)
+        rows = self.counts
+        lost = {self.levels[index]: int(rows[index]) for index in np.flatnonzero(unread).tolist()}
+        blanks = {self.levels[index]: int(rows[index]) for index in np.flatnonzero(np.isnan(values) & ~unread).tolist()}
         return Parsed(np.append(values, np.nan)[self.codes], blanks, lost)
 
     def notes(self) -> list[str]:
         """Return what there is to say about how a column of numbers or dates is read."""
         if self.kind == "numeric" and self.machine_kind == "O" and self.number_rule is not None:
             parsed, words, read = self.numbers(), number_notes, self.number_rule
-            plain = {level for level, value in zip(self.levels, NumberRule().read(self.levels)[0]) if not np.isnan(value)}
         elif self.kind == "date" and self.machine_kind == "O" and self.date_rule is not None:
-            parsed, words, read, plain = self.dates(), date_notes, self.date_rule, set()  # type: ignore[assignment]
+            parsed, words, read = self.dates(), date_notes, self.date_rule  # type: ignore[assignment]
         else:
             return []
-        skipped = plain | set(parsed.blanks) | set(parsed.unread)
-        example = next((level for level in self.levels if level not in skipped), "")
+        skipped = {*parsed.blanks, *parsed.unread}
+        plain = NumberRule()
+        is_example = (level not in skipped and np.isnan(plain.read([level])[0][0]) for level in self.levels)
+        example = (
+            ""
+            if read == replace(plain, tolerant=read.tolerant)
+            else self.levels[next((index for index, found in enumerate(is_example) if found), 0)]
+        )
         blanks, unread = Counter(parsed.blanks), Counter(parsed.unread)
         counts = (_commonest(blanks), blanks.total(), _commonest(unread), unread.total())
         return words(self.name, read, example, *counts)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.optional import require
 from graftwork.data.reading.cells import is_blank, shown_cells
+from graftwork.data.reading.number_rule import Reader
 
 __all__ = ["DateRule", "date_notes", "guess_date_rule"]
 
@@ -139,7 +140,7 @@ def _moment(found: re.Match[str], order: Order) -> float | None:
     return float(seconds + np.floor(second * 1000.0) / 1000.0)
 
 
-def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64]) -> DateRule | None:
+def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64], *, read: Reader | None = None) -> DateRule | None:
     """Return the rule by which a column's cells are dates, or None if it is no column of dates.
 
     At least three quarters of the rows must be dates; words for a missing cell and what cannot be read (``0000-00-00``) are the
@@ -148,13 +149,14 @@ def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64]) -> DateRul
     Args:
         levels: The different cells, without missing ones.
         counts: Rows of each.
+        read: Reads the levels by a rule, and may remember what it read; :meth:`DateRule.read` by default.
     """
     sample = [level for level in levels[:200] if not is_blank(level)]
     shaped = [_ISO.fullmatch(level) is not None or _WRITTEN.fullmatch(level) is not None for level in sample]
     if not sample or sum(shaped) < _LEAST * len(shaped):
         return None
     rule = _order_rule(levels)
-    seconds, unread = rule.read(levels)
+    seconds, unread = read(rule) if read is not None else rule.read(levels)
     if counts[~np.isnan(seconds)].sum() < _LEAST * counts.sum():
         return None
     return replace(rule, tolerant=True) if unread.any() else rule

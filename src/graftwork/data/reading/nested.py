@@ -49,11 +49,7 @@ def flatten_records(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: If a field would be called like another column.
     """
-    names = [
-        name
-        for name in frame.columns
-        if frame[name].dtype == object and any(isinstance(cell, dict) for cell in frame[name].tolist())
-    ]
+    names = [name for name in frame.columns if frame[name].dtype == object and dict in set(map(type, frame[name].tolist()))]
     if not names:
         return frame
     pandas = require("pandas", extra="data", purpose="Reading tables")

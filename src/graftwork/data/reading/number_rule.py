@@ -3,8 +3,9 @@ cell."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 
 from graftwork.data.reading.cells import is_blank, shown_cells
 
-__all__ = ["NumberRule", "guess_number_rule", "number_notes", "plain_floats"]
+__all__ = ["NumberRule", "Reader", "guess_number_rule", "number_notes", "plain_floats"]
 
 Floats = NDArray[np.float64]
 
+Reader = Callable[[Any], tuple[Floats, NDArray[np.bool_]]]
 _SYMBOLS = (
     "$\u20ac\u00a3\u00a5\u20b9\u20bd\u20a9\u20ba\u20ab\u20b4\u20aa\u20a6\u20b1\u0e3f\u00a2\u20a1\u20b2\u20b5\u20b8\u20bc\u20be"
 )
@@ -75,15 +77,20 @@ _FEWEST_NUMBERS = 10
 
 def plain_floats(texts: Sequence[str]) -> Floats:
     """Return texts as numbers, NaN for what Python does not read as one (underscores between digits are refused as well)."""
-    numbers = np.full(len(texts), np.nan)
-    for index, text in enumerate(texts):
-        try:
-            numbers[index] = float(text)
-        except ValueError:
-            continue
-        if "_" in text:
-            numbers[index] = np.nan
+    try:
+        numbers = np.array(list(map(float, texts)), dtype=np.float64)
+    except ValueError:
+        numbers = np.array(list(map(_float, texts)), dtype=np.float64)
+    if "_" in "".join(texts):
+        numbers[["_" in text for text in texts]] = np.nan
     return numbers
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +199,9 @@ def _seconds(text: str) -> float | None:
     return -seconds if found["sign"] == "-" and not found["days"] else seconds
 
 
-def guess_number_rule(levels: Sequence[str], counts: NDArray[np.int64], *, decimal: str = ".") -> NumberRule | None:
+def guess_number_rule(
+    levels: Sequence[str], counts: NDArray[np.int64], *, decimal: str = ".", read: Reader | None = None
+) -> NumberRule | None:
     """Return the rule by which a column's cells are numbers, or None if it is a column of words.
 
     A column is one of numbers if all of its cells are, but for words such as ``?`` and ``unknown`` in at most half of them, and
@@ -202,6 +211,7 @@ def guess_number_rule(levels: Sequence[str], counts: NDArray[np.int64], *, decim
         levels: The different cells, without missing ones.
         counts: Rows of each.
         decimal: The decimal sign that is likelier where both readings are possible (``1,250``).
+        read: Reads the levels by a rule, and may remember what it read; :meth:`NumberRule.read` by default.
     """
     if not levels:
         return None
@@ -209,13 +219,13 @@ def guess_number_rule(levels: Sequence[str], counts: NDArray[np.int64], *, decim
         return NumberRule()
     unread_levels = None
     for rule in _candidates(levels, decimal):
-        numbers, unread = rule.read(levels)
+        numbers, unread = read(rule) if read is not None else rule.read(levels)
         if unread_levels is None or unread.sum() < unread_levels:
             best, unread_levels, known = rule, int(unread.sum()), ~np.isnan(numbers)
             lost = unread
         if not unread_levels:
             break
-    flags = np.array([level.lower() in _FLAGS for level in levels])
+    flags = np.array([level[0] in "tTfF" and level.lower() in _FLAGS for level in levels])
     if not known.any() or (flags & known).any():
         return None
     blank = ~known & ~lost
