@@ -146,3 +146,14 @@ def test_labels() -> None:
     assert (
         "1 rows have no label of any target; plans that learn from unlabelled rows use them for training, others do not." in text
     )
+
+
+def test_a_copy_of_a_target_is_found_however_its_numbers_are_written() -> None:
+    value = np.random.default_rng(0).uniform(1000, 9000, 60).round(2)
+    frame = pd.DataFrame(
+        {"y": value, "copy": [f"${number:,.2f}" for number in value], "x": np.random.default_rng(1).normal(size=60)}
+    )
+    tasks = infer_tasks(frame, parse_targets("y", list(frame.columns)))
+    report = check_features(frame, ["copy", "x"], tasks)
+    assert report.features == ("x",)
+    assert "'copy' is identical to target 'y'" in "".join(report.notes)

@@ -159,7 +159,7 @@ def test_a_target_with_question_marks_and_one_in_percent(tmp_path: Path) -> None
 
 def test_a_semicolon_file_with_a_decimal_comma_is_a_regression(tmp_path: Path) -> None:
     value = draw().uniform(90, 130, ROWS).round(2)
-    cells = {"x": value, "y": [f"{number:.2f}".replace(".", ",") for number in value]}
+    cells = {"x": value + draw().normal(size=ROWS), "y": [f"{number:.2f}".replace(".", ",") for number in value]}
     suite = open_suite(csv_of(tmp_path, cells, sep=";"), targets="y")
     assert [task.kind for task in suite.tasks] == ["regression"]
     np.testing.assert_allclose(suite.targets["y"][:, 0], value.astype(np.float32))
