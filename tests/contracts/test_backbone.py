@@ -14,16 +14,19 @@ from discovery import found
 from torch import Tensor, nn
 
 import graftwork.nn.backbones
+from graftwork.core.errors import ConfigError
 from graftwork.core.optional import has
-from graftwork.interfaces.backbone import Backbone
+from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.swin import SwinBackbone
 from graftwork.nn.backbones.text import TextBackbone
+from graftwork.nn.backbones.timm_blocks import block_class
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
-from graftwork.nn.backbones.transformers_bridge import TransformersBackbone
+from graftwork.nn.backbones.transformers_bridge import BertBlocks, TransformersBackbone
 from graftwork.nn.backbones.vit import ViTBackbone
+from graftwork.nn.taps import blocks_of, tapped
 
 ROWS = 5
 SWIN: dict[str, Any] = {"widths": (8, 16), "depths": (2, 2), "num_heads": (2, 2), "window": 2}
@@ -38,13 +41,30 @@ def timm(layout: str) -> Backbone:
     return TimmBackbone(library.create_model("resnet10t", num_classes=0), size=32, layout=layout)  # type: ignore[arg-type]
 
 
-def bert() -> Backbone:
+def timm_blocks(name: str, layout: str) -> Backbone:
+    if not has("timm"):
+        pytest.skip("needs timm")
+    from timm.models.swin_transformer import SwinTransformer
+    from timm.models.vision_transformer import VisionTransformer
+
+    model: nn.Module
+    if name == "vit":
+        model = VisionTransformer(img_size=32, patch_size=8, embed_dim=8, depth=3, num_heads=2, num_classes=0)
+    else:
+        sizes: dict[str, Any] = {"embed_dim": 8, "depths": (1, 2), "num_heads": (2, 2), "window_size": 4}
+        model = SwinTransformer(img_size=32, patch_size=4, num_classes=0, drop_path_rate=0.0, **sizes)
+    kind = block_class(model)
+    assert kind is not None
+    return kind(model, size=32, layout=layout)  # type: ignore[arg-type]
+
+
+def bert(kind: type[TransformersBackbone] = TransformersBackbone) -> Backbone:
     if not has("transformers"):
         pytest.skip("needs transformers")
     from transformers import BertConfig, BertModel
 
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}
-    return TransformersBackbone(BertModel(BertConfig(**sizes), add_pooling_layer=False))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12, "vocab_size": 30}
+    return kind(BertModel(BertConfig(**sizes), add_pooling_layer=False))
 
 
 CASES: dict[str, Callable[[], Backbone]] = {
@@ -58,7 +78,12 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "SwinBackbone, map": lambda: SwinBackbone(16, feature_map=True, **SWIN),
     "TimmBackbone, vector": lambda: timm("vector"),
     "TimmBackbone, map": lambda: timm("map"),
+    "TimmViT, vector": lambda: timm_blocks("vit", "vector"),
+    "TimmViT, map": lambda: timm_blocks("vit", "map"),
+    "TimmSwin, vector": lambda: timm_blocks("swin", "vector"),
+    "TimmSwin, map": lambda: timm_blocks("swin", "map"),
     "TransformersBackbone": bert,
+    "BertBlocks": lambda: bert(BertBlocks),
     "BehaviourBackbone": lambda: BehaviourBackbone(SEQUENCES, width=8, hidden=12),
 }
 
@@ -96,7 +121,7 @@ def test_every_backbone_has_a_case() -> None:
         for name, value in vars(module).items()
         if isinstance(value, type)
         and issubclass(value, Backbone)
-        and value is not Backbone
+        and not name.startswith("_")
         and value.__module__ == module.__name__
     }
     assert {"TableBackbone", "ConvBackbone", "TextBackbone"} <= classes
@@ -183,3 +208,60 @@ def test_double_precision_goes_through(build: Callable[[], Backbone]) -> None:
     single = backbone(inputs_of())
     inputs = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs_of().items()}
     torch.testing.assert_close(backbone.double()(inputs).float(), single, rtol=1e-3, atol=1e-4)
+
+
+def chain_of(build: Callable[[], Backbone]) -> BlockBackbone:
+    backbone = build().eval()
+    if not isinstance(backbone, BlockBackbone):
+        with pytest.raises(
+            ConfigError, match=f"side tuning works on the blocks of a trunk, and {type(backbone).__name__} has none"
+        ):
+            blocks_of(backbone, "side tuning")
+        pytest.skip("has no blocks, and says so")
+    assert blocks_of(backbone, "side tuning") is backbone
+    return backbone
+
+
+def test_the_forward_pass_is_its_blocks(build: Callable[[], Backbone]) -> None:
+    backbone, inputs = chain_of(build), inputs_of()
+    inputs["attention_mask"][1, 4:] = 0
+    states = backbone.embed(inputs)
+    for number in range(len(backbone.block_list())):
+        states = backbone.run_block(number, states, inputs)
+    torch.testing.assert_close(backbone.finish(states, inputs), backbone(inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_taps_read_every_depth_as_declared(build: Callable[[], Backbone]) -> None:
+    backbone, inputs = chain_of(build), inputs_of()
+    plain, shapes = backbone(inputs), backbone.block_shapes()
+    assert len(shapes) == len(backbone.block_list())
+    with tapped(backbone, range(len(shapes))) as found:
+        assert torch.equal(backbone(inputs), plain), "a tap changes nothing"
+    for number, shape in enumerate(shapes):
+        features = found[number]
+        if shape.layout == "tokens":
+            assert features.shape == (ROWS, *(shape.extent or features.shape[1:2]), shape.width)
+        else:
+            assert features.shape == (ROWS, shape.width, *shape.extent)
+    assert not any(block._forward_hooks for block in backbone.block_list()), "no hooks stay"
+    backbone.zero_grad(set_to_none=True)
+    found[0].square().mean().backward()
+    reached = [parameter for parameter in backbone.block_list()[0].parameters() if parameter.grad is not None]
+    assert reached
+    assert all(parameter.grad is None for parameter in backbone.block_list()[-1].parameters())
+
+
+def test_taps_count_from_the_end_and_refuse_what_is_not_there(build: Callable[[], Backbone]) -> None:
+    backbone, inputs = chain_of(build), inputs_of()
+    last = len(backbone.block_list()) - 1
+    with tapped(backbone, [-1, last]) as found:
+        backbone(inputs)
+    assert torch.equal(found[-1], found[last])
+    with (
+        pytest.raises(ConfigError, match=f"There is no block {last + 1}; this trunk has {last + 1}, from 0 to {last}"),
+        tapped(backbone, [last + 1]),
+    ):
+        pass
+    with pytest.raises(RuntimeError, match="stop"), tapped(backbone, [0]):
+        raise RuntimeError("stop")
+    assert not any(block._forward_hooks for block in backbone.block_list())

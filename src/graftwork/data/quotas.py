@@ -41,7 +41,7 @@ def parse_quotas(value: Any) -> tuple[Quota, ...]:
 
     Example:
         >>> [str(quota) for quota in parse_quotas([{"rows": 8}, {"rows": 4, "role": "unlabelled", "domain": "night"}])]
-        ["8 labelled rows", "4 unlabelled rows of 'night'"]
+        ['8 labelled rows', "4 unlabelled rows of 'night'"]
     """
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ConfigError(f"quotas must be a list such as [{{'role': 'unlabelled', 'rows': 64}}]; got {value!r}.")

@@ -2,6 +2,7 @@
 
 =====================  =====================================================================
 ``Backbone``           inputs in, shared features out
+``BlockBackbone``      a backbone whose blocks can be walked through and tapped
 ``SharedModel``        encoder, sharing operator, heads
 ``ControllableModel``  a shared model whose size and preference for tasks can be set after training
 ``Balancer``           per-task losses in, gradients out

@@ -1,4 +1,4 @@
-"""Backbone: inputs in, shared features out, with declared shapes.
+"""Backbone: inputs in, shared features out, with declared shapes. BlockBackbone: one whose blocks can be walked through and tapped.
 
 How the hardest systems fit:
 
@@ -11,7 +11,7 @@ How the hardest systems fit:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from graftwork.math.fingerprint import state_fingerprint
 
-__all__ = ["Backbone", "FeatureShape"]
+__all__ = ["Backbone", "BlockBackbone", "FeatureShape"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +52,42 @@ class Backbone(nn.Module, ABC):
     def fingerprint(self) -> str:
         """Return a SHA-256 over names, shapes and values of all parameters and buffers."""
         return state_fingerprint(self.state_dict())
+
+
+class BlockBackbone(Backbone):
+    """A trunk that is a chain of blocks: ``forward`` is :meth:`embed`, :meth:`run_block` for each block, :meth:`finish`.
+
+    What passes from block to block are *states*, in whatever layout the blocks use; :meth:`read_states` gives them as features. Methods that put layers
+    into blocks, run blocks of their own or read several depths are written against this (:mod:`graftwork.nn.taps` reads depths during a forward pass).
+    """
+
+    @abstractmethod
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the states before the first block, first dimension ``B``."""
+
+    @abstractmethod
+    def block_list(self) -> Sequence[nn.Module]:
+        """Return the blocks in order; modules that change widths or places between blocks (mergings) are blocks too."""
+
+    def run_block(self, number: int, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the states after block ``number`` (0 is the first); trunks whose blocks need a mask take it from the inputs."""
+        return self.block_list()[number](states)
+
+    @abstractmethod
+    def finish(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the features from the states after the last block, laid out as :attr:`feature_shape` says."""
+
+    @abstractmethod
+    def block_shapes(self) -> list[FeatureShape]:
+        """Return the layout of :meth:`read_states` after each block."""
+
+    def read_states(self, number: int, states: Tensor) -> Tensor:
+        """Return the states after block ``number`` as features, laid out as :meth:`block_shapes` says."""
+        return states
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the features, laid out as :attr:`feature_shape` says."""
+        states = self.embed(inputs)
+        for number in range(len(self.block_list())):
+            states = self.run_block(number, states, inputs)
+        return self.finish(states, inputs)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
@@ -90,13 +91,17 @@ def assemble(
         store_features: Whether a backbone whose features stay fixed is put in front, so that its features can be stored.
 
     Raises:
-        ConfigError: If the plan needs a backbone and none is named, or the source is unknown.
+        ConfigError: If the plan needs a backbone and none is named, the source is unknown, or the sharing operator does not use the pretrained
+            backbone that it is handed.
     """
     name = _backbone_name(plan, backbone)
     sizes = {**input_sizes, "feature_map": True} if any(task.positions == "pixels" for task in tasks) else dict(input_sizes)
 
+    made: list[Backbone] = []
+
     def make() -> Backbone:
         trunk = build_backbone(name, modality, sizes)
+        made.append(trunk)
         if plan.train.tuning is not None:
             plan.train.tuning.build(seam=Tuner).attach(trunk)
         return trunk
@@ -111,7 +116,24 @@ def assemble(
             front, width = trunk.eval(), trunk.feature_shape.width
             make_backbone = lambda: FeatureInput(width)  # noqa: E731
     model = plan.train.sharing.build(tasks, make_backbone, seam=SharedModel, input_sizes=sizes)
+    if plan.source == "pretrained" and front is None and not any(_is_used(trunk, model) for trunk in made):
+        raise ConfigError(
+            f"Plan {plan.name!r}: {type(model).__name__} builds a trunk of its own and would leave the backbone {name!r} unused. "
+            'Choose a backbone that it can take, or let the plan start from scratch (source = "scratch").'
+        )
     return Assembly(model, front)
+
+
+def _is_used(trunk: Backbone, model: SharedModel) -> bool:
+    """Whether a model holds the trunk's parameters, or copies of its largest one (a trunk may be converted)."""
+    mine, theirs = list(model.parameters()), list(trunk.parameters())
+    held = {id(parameter) for parameter in mine}
+    if any(id(parameter) in held for parameter in theirs):
+        return True
+    largest = max(theirs, key=lambda parameter: parameter.numel(), default=None)
+    return largest is not None and any(
+        parameter.shape == largest.shape and bool(torch.equal(parameter, largest)) for parameter in mine
+    )
 
 
 def default_settings(modality: Modality, *, pretrained: bool, stored: bool, trained_share: float) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
-from graftwork.nn.backbones.timm_bridge import TimmBackbone, load_timm
+from graftwork.nn.backbones.timm_bridge import TimmBackbone
+from graftwork.nn.backbones.timm_loading import load_timm
 
 pytest.importorskip("timm")
 PICTURES = torch.randint(0, 256, (2, 50, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -36,7 +37,16 @@ def test_position_embeddings_forbid_another_size_afterwards() -> None:
 
 def test_tokens_are_no_map() -> None:
     with pytest.raises(ConfigError, match="no feature map"):
-        load_timm("vit_tiny_patch16_224", size=64, pretrained=False, layout="map")
+        load_timm("mixer_s32_224", pretrained=False, layout="map")
+
+
+def test_a_vision_transformer_has_a_map_of_its_patches() -> None:
+    backbone = load_timm("vit_tiny_patch16_224", size=64, pretrained=False, layout="map").eval()
+    features = backbone({"image": PICTURES})
+    assert features.shape == (2, 192, 4, 4)
+    assert backbone.feature_shape.extent == (4, 4)
+    tokens = backbone.model.forward_features(backbone.prepare({"image": PICTURES}))
+    torch.testing.assert_close(features[:, :, 1, 2], tokens[:, 1 + 6])  # the class token comes first
 
 
 def test_memory_layout_changes_speed_only() -> None:

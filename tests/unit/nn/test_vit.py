@@ -31,7 +31,7 @@ def test_map_and_tokens_hold_the_same_values(pictures: dict[str, torch.Tensor]) 
 def test_forward_is_its_parts(pictures: dict[str, torch.Tensor]) -> None:
     model = ViTBackbone(16, width=8, depth=3, num_heads=2)
     state = model.embed(pictures)
-    for block in model.stages():
+    for block in model.block_list():
         state = block(state)
     assert torch.equal(model.finish(state), model(pictures))
 

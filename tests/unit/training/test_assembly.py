@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from small_runs import small_model, small_plan, small_suite
 
-from graftwork.core.records import Component, TaskSpec
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.stages.train import TrainStage
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.training.assembly import ComposedModel, FeatureInput, assemble, default_settings
 from graftwork.training.config import TrainConfig
@@ -63,3 +70,34 @@ def test_a_model_without_front_is_its_own_deployment() -> None:
     built = assemble(small_plan(), SUITE.tasks, "table", SUITE.input_sizes)
     other = small_model(SUITE)
     assert built.deployable(other) is other
+
+
+class Chosen(ConvBackbone):
+    """A trunk that somebody chose."""
+
+
+def test_a_chosen_backbone_is_never_replaced_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ECMT builds its own slimmable trunk; M3ViT needs the blocks of a transformer; both say that they cannot take another one."""
+    tasks, sizes = (
+        (TaskSpec(name="colour", kind="multiclass", size=3), TaskSpec(name="size", kind="binary", size=1)),
+        {"image_size": 16},
+    )
+    monkeypatch.setattr("graftwork.training.assembly.build_backbone", lambda name, modality, sizes: Chosen(16))
+
+    def build(path: str, source: Any = "pretrained", **settings: Any) -> Any:
+        stage = TrainStage(sharing=Component(path, settings))
+        plan = Plan(name="shared", title="", role="joint", modalities=("image",), source=source, stages=(stage,))
+        return assemble(plan, tasks, "image", sizes, backbone="chosen")
+
+    assert isinstance(build("graftwork.methods.sharing.shared_trunk:SharedTrunk").model, SharedModel)
+    with pytest.raises(
+        ConfigError, match="Plan 'shared': ECMT builds a trunk of its own and would leave the backbone 'chosen' unused"
+    ):
+        build("graftwork.methods.sharing.ecmt:ECMT")
+    with pytest.raises(ConfigError, match="TaskExpert builds a trunk of its own and would leave the backbone 'chosen' unused"):
+        build("graftwork.methods.sharing.taskexpert:TaskExpert")
+    for operator in ("m3vit:M3ViT", "mod_moe:ModMoE"):
+        with pytest.raises(
+            ConfigError, match=r"puts layers of its own into the blocks of a ViTBackbone and cannot take a Chosen"
+        ):
+            build(f"graftwork.methods.sharing.{operator}")

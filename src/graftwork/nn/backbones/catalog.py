@@ -158,7 +158,7 @@ def build_backbone(
 
         return build_lite0(size=size or DEFAULT_SIZE, layout=layout)
     if base.startswith("timm:"):
-        from graftwork.nn.backbones.timm_bridge import load_timm
+        from graftwork.nn.backbones.timm_loading import load_timm
 
         return load_timm(base.removeprefix("timm:"), size=size, layout=layout)
     from graftwork.nn.backbones.transformers_bridge import load_transformers, minilm_folder

