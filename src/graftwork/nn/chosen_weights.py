@@ -44,7 +44,11 @@ class ChosenWeights(FoldableLayer):
     def __init__(self, base: nn.Conv2d | nn.Linear, places: Tensor) -> None:
         super().__init__()
         filters, size = base.weight.shape[0], base.weight[0].numel()
-        if places.ndim != 2 or len(places) != filters or (places.numel() and not 0 <= int(places.min()) <= int(places.max()) < size):
+        if (
+            places.ndim != 2
+            or len(places) != filters
+            or (places.numel() and not 0 <= int(places.min()) <= int(places.max()) < size)
+        ):
             raise ConfigError(
                 f"`places` must be [{filters}, k] with values below {size}; got shape {list(places.shape)}, largest {int(places.max())}."
             )

@@ -61,7 +61,9 @@ def glyphs(
     counts = {"num_train": (num_train, 1), "num_val": (num_val, 0), "num_test": (num_test, 1), "clutter": (clutter, 0)}
     counts |= {"num_classes": (num_classes, 2), "size": (size, 8)}
     problems = [f"{name} must be at least {least}; got {value!r}" for name, (value, least) in counts.items() if value < least]
-    problems += [f"{name} must be at least 0; got {value!r}" for name, value in (("jitter", jitter), ("noise", noise)) if value < 0]
+    problems += [
+        f"{name} must be at least 0; got {value!r}" for name, value in (("jitter", jitter), ("noise", noise)) if value < 0
+    ]
     if problems:
         raise ConfigError("The glyphs cannot be drawn as asked.", problems)
     seeds = Seeds(seed).child("glyphs")
