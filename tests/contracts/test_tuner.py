@@ -15,7 +15,7 @@ from graftwork.core.optional import has
 from graftwork.core.records import Component
 from graftwork.interfaces.tuner import Tuner
 from graftwork.math.fingerprint import state_fingerprint
-from graftwork.nn.lora import fold_layers
+from graftwork.nn.foldable import fold_layers
 from graftwork.nn.weight_delta import WeightDelta
 
 TUNERS = {
@@ -23,6 +23,7 @@ TUNERS = {
     "full": Component("graftwork.methods.tuning.full:FullTuning"),
     "full, fixed statistics": Component("graftwork.methods.tuning.full:FullTuning", {"freeze_batch_norm": True}),
     "batch norm only": Component("graftwork.methods.tuning.bn_only:BatchNormOnly"),
+    "random weights": Component("graftwork.methods.tuning.random_weights:RandomWeights", {"per_filter": 2, "seed": 0}),
     "lora": Component("graftwork.methods.tuning.lora:LoRA", {"r": 2}),
     "lora, late layers": Component("graftwork.methods.tuning.lora:LoRA", {"r": 2, "depth_share": 0.5}),
 }

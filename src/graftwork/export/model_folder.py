@@ -18,7 +18,7 @@ from graftwork.export.configurations import export_configurations
 from graftwork.export.onnx_model import export_onnx, output_names
 from graftwork.interfaces.controllable import ControllableModel
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.nn.lora import fold_layers
+from graftwork.nn.foldable import fold_layers
 
 __all__ = ["FORMAT", "write_model"]
 

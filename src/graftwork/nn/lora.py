@@ -7,16 +7,18 @@ Convolutions follow the form that peft uses: a convolution to ``r`` channels wit
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graftwork.nn.foldable import FoldableLayer, fold_layers
+
 __all__ = ["LowRankConv2d", "LowRankLayer", "LowRankLinear", "LowRankUpdate", "can_wrap", "fold_layers", "wrap_layer"]
 
 
-class LowRankLayer(nn.Module, ABC):
+class LowRankLayer(FoldableLayer):
     """A base layer ``W`` and an update ``scaling * B A``: ``y = base(x) + scaling * B(A(dropout(x)))``.
 
     ``B`` starts at zero, so that a new layer computes exactly what its base does.
@@ -173,16 +175,3 @@ def wrap_layer(layer: nn.Module, rank: int, scaling: float, dropout: float = 0.0
     if isinstance(layer, nn.Conv2d):
         return LowRankConv2d(layer, rank, scaling, dropout)
     raise ValueError(f"A low-rank update exists for Linear and Conv2d layers; got {type(layer).__name__}.")
-
-
-def fold_layers(model: nn.Module) -> int:
-    """Replace every low-rank layer inside ``model`` by its base layer with the update added, in place, and return how many there were.
-
-    For copies that are deployed: they compute the same with the original structure and speed. Needs no tuner; to go back and forth use
-    the tuner's ``fold`` and ``unfold``.
-    """
-    found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LowRankLayer)]
-    for name, layer in found:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.folded())
-    return len(found)

@@ -13,11 +13,12 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import Modality, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.interfaces.delta import Delta
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.tuner import Tuner
 from graftwork.nn.backbones.catalog import build_backbone
 
-__all__ = ["Assembly", "ComposedModel", "FeatureInput", "assemble", "default_settings", "prepare_inputs"]
+__all__ = ["Assembly", "ComposedModel", "FeatureInput", "TunedBackbone", "assemble", "default_settings", "prepare_inputs"]
 
 
 class FeatureInput(Backbone):
@@ -60,11 +61,26 @@ class ComposedModel(SharedModel):
 
 
 @dataclass(frozen=True, slots=True)
+class TunedBackbone:
+    """A backbone inside a model, and the tuner that stays attached to it."""
+
+    prefix: str
+    """Where the backbone is: its name among the model's modules."""
+    tuner: Tuner
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """A model, and the backbone in front of it if the model reads stored features."""
 
     model: SharedModel
     backbone: Backbone | None
+    tuned: tuple[TunedBackbone, ...] = ()
+    """The tuned backbones inside :attr:`model`. A backbone that the sharing operator took apart is not among them: what it learned is the operator's."""
+
+    def deltas(self, model: SharedModel) -> dict[str, Delta]:
+        """Return what tuning added to each backbone of ``model`` (:attr:`model` or a copy with other weights), by the backbone's name in it."""
+        return {item.prefix: item.tuner.delta(model=model.get_submodule(item.prefix)) for item in self.tuned}
 
     def deployable(self, model: SharedModel) -> SharedModel:
         """Return ``model`` (``self.model`` or a copy with other weights) so that it takes the suite's inputs."""
@@ -98,12 +114,15 @@ def assemble(
     sizes = {**input_sizes, "feature_map": True} if any(task.positions == "pixels" for task in tasks) else dict(input_sizes)
 
     made: list[Backbone] = []
+    attached: list[tuple[Backbone, Tuner, list[str]]] = []
 
     def make() -> Backbone:
         trunk = build_backbone(name, modality, sizes)
         made.append(trunk)
         if plan.train.tuning is not None:
-            plan.train.tuning.build(seam=Tuner).attach(trunk)
+            own: Tuner = plan.train.tuning.build(seam=Tuner)
+            own.attach(trunk)
+            attached.append((trunk, own, list(trunk.state_dict())))
         return trunk
 
     tuner: Tuner | None = None if plan.train.tuning is None else plan.train.tuning.build(seam=Tuner)
@@ -121,7 +140,15 @@ def assemble(
             f"Plan {plan.name!r}: {type(model).__name__} builds a trunk of its own and would leave the backbone {name!r} unused. "
             'Choose a backbone that it can take, or let the plan start from scratch (source = "scratch").'
         )
-    return Assembly(model, front)
+    return Assembly(model, front, tuple(_tuned(model, attached)))
+
+
+def _tuned(model: SharedModel, attached: Sequence[tuple[Backbone, Tuner, list[str]]]) -> Iterator[TunedBackbone]:
+    """Yield the backbones that the model holds as they were attached to."""
+    places = {id(module): prefix for prefix, module in model.named_modules()}
+    for trunk, tuner, names in attached:
+        if id(trunk) in places and list(trunk.state_dict()) == names:
+            yield TunedBackbone(places[id(trunk)], tuner)
 
 
 def _is_used(trunk: Backbone, model: SharedModel) -> bool:

@@ -19,8 +19,10 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import Ledger
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, inputs_to_torch
+from graftwork.export.delta_files import write_deltas
 from graftwork.export.model_folder import write_model
 from graftwork.interfaces.balancer import Balancer
+from graftwork.interfaces.delta import Delta
 from graftwork.interfaces.learner import Array, Learner, LearnerContext
 from graftwork.interfaces.objective import Objective
 from graftwork.interfaces.shared_model import SharedModel
@@ -259,13 +261,36 @@ class NeuralLearner(Learner):
             **self._inference,  # type: ignore[arg-type]
         )
 
+    def deltas(self) -> dict[str, Delta]:
+        """Return what tuning added to each backbone inside the model, with the best weights so far, by the backbone's name in the model.
+
+        Plans without a tuner have none, and neither have those that learn from stored features.
+        """
+        context, found = self.context, self._assembly.deltas(self.best_model)
+        for delta in found.values():
+            delta.lineage = {
+                **delta.lineage,
+                "plan": context.plan.to_json(),
+                "seed": context.seed,
+                "step": self.step,
+                "suite": self.suite.name,
+                "backbone": context.backbone if context.plan.source == "pretrained" else context.plan.source,
+                "base_fingerprint": delta.base_fingerprint,
+            }
+        return found
+
     def export(self, folder: Path) -> None:
-        """Write ``model.safetensors``, ``config.json`` and ``model.onnx`` of the best weights so far."""
+        """Write ``model.safetensors``, ``config.json`` and ``model.onnx`` of the best weights so far.
+
+        Where a pretrained backbone was tuned, what was added to it is written beside them; see :func:`graftwork.export.delta_files.write_deltas`.
+        """
         context = self.context
         described = {"plan": context.plan.to_json(), "seed": context.seed, "step": self.step, "backbone": context.backbone}
         write_model(
             self._assembly.deployable(self.best_model), self.suite, folder, described, stored=self._assembly.backbone is not None
         )
+        if context.plan.source == "pretrained":
+            write_deltas(self.deltas(), self.best_model, folder)
 
 
 def _validation_rows(rows: NDArray[np.int64], seeds: Seeds) -> NDArray[np.int64]:

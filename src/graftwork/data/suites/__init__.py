@@ -16,6 +16,7 @@ EMBEDDED: dict[str, str] = {
     "conflicting": "graftwork.data.suites.generated:conflicting_tasks",
     "related": "graftwork.data.suites.generated:related_tasks",
     "multidigits": "graftwork.data.suites.multidigits:multidigits",
+    "glyphs": "graftwork.data.suites.glyphs:glyphs",
     "multitab-bench": "graftwork.data.suites.multitab_bench:multitab_bench",
     "digits": "graftwork.data.suites.digit_family:digit_family",
     "flights": "graftwork.data.suites.flights:flights",

@@ -14,20 +14,29 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.methods.tuning.selected import SelectedTuning
+from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.freeze import is_batch_norm
 
-__all__ = ["BatchNormOnly", "draw_scales_", "small_scale_share"]
+__all__ = ["BatchNormOnly", "draw_scales_", "small_scale_share", "zero_small_scales_"]
 
 
 class BatchNormOnly(SelectedTuning):
     """``gamma`` and ``beta`` of every BatchNorm layer learn; running statistics follow the data in training mode, as they always do.
 
+    Args:
+        working_size: Working resolution in pixels of an image backbone that resizes; None leaves it. Others ignore it.
+
     Raises:
         ConfigError: On :meth:`attach`, if the model has no BatchNorm layer with a scale and a shift.
     """
 
+    def __init__(self, *, working_size: int | None = None) -> None:
+        super().__init__()
+        self.working_size = working_size
+
     def choose(self, model: nn.Module) -> Sequence[str]:
-        """Return ``<layer>.weight`` and ``<layer>.bias`` of all BatchNorm layers, in the model's order."""
+        """Return ``<layer>.weight`` and ``<layer>.bias`` of all BatchNorm layers, in the model's order; sets the working size."""
+        set_working_size(model, self.working_size)
         names = [
             f"{layer}.{part}" if layer else part
             for layer, module in model.named_modules()
@@ -66,3 +75,12 @@ def small_scale_share(model: nn.Module, threshold: float = 0.01) -> float:
         raise ConfigError(f"{type(model).__name__} has no BatchNorm layer with a scale.")
     values: Tensor = torch.cat([scale.detach().flatten() for scale in scales])  # type: ignore[union-attr, operator]
     return float((values.abs() < threshold).float().mean())
+
+
+@torch.no_grad()
+def zero_small_scales_(model: nn.Module, threshold: float = 0.01) -> None:
+    """Set every ``gamma`` whose magnitude is below ``threshold`` to 0, in place: the channel passes on its ``beta`` alone."""
+    for module in model.modules():
+        if is_batch_norm(module) and module.weight is not None:
+            weight: Tensor = module.weight  # type: ignore[assignment]
+            weight.masked_fill_(weight.abs() < threshold, 0.0)

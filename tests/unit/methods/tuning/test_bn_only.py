@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.methods.tuning.bn_only import BatchNormOnly, draw_scales_, small_scale_share
+from graftwork.methods.tuning.bn_only import BatchNormOnly, draw_scales_, small_scale_share, zero_small_scales_
 
 
 def network() -> nn.Sequential:
@@ -59,3 +59,12 @@ def test_the_paper_draws_scales_from_zero_to_one() -> None:
     assert small_scale_share(model) > 0.25
     with pytest.raises(ConfigError, match="no BatchNorm layer"):
         small_scale_share(nn.Linear(2, 2))
+
+
+def test_small_scales_are_set_to_zero_and_no_others() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(2, affine=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([0.009, -0.009, 0.011, -1.0]))
+    zero_small_scales_(model, 0.01)
+    assert model[0].weight.tolist() == pytest.approx([0.0, 0.0, 0.011, -1.0])
+    assert model[0].bias.tolist() == [0.0] * 4
