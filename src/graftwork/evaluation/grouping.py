@@ -2,7 +2,7 @@
 
 The value of a partition is the sum over tasks of the mean affinity that the other members of its group have onto it, as in task affinity
 groupings (TAG, Fifty et al. 2021, https://arxiv.org/abs/2109.04617): effects of more than two tasks are taken to be means of effects of
-pairs. A task alone gains nothing and loses nothing, so "train it separately" is a legal answer.
+pairs. A task alone gains nothing and loses nothing, so "train it separately" is a valid answer.
 
 Departure from the paper: groups do not overlap, since a task that is learned twice costs its parameters twice.
 """

@@ -134,7 +134,7 @@ def headline(
             return (
                 "no difference",
                 f"No difference was found between {baseline} and {other}: {changes}{mean}; "
-                + (f"{cheap}: {chosen}." if saves_from or is_cheapest else f"validation is for {chosen}."),
+                + (f"{cheap}: {chosen}." if saves_from or is_cheapest else f"validation favours {chosen}."),
             )
         return (
             "no difference",
@@ -147,9 +147,9 @@ def headline(
     if label == "better":
         return "asserts", f"Use {chosen}: {gain}{instead}"
     if label == "leans better":
-        return "leans", f"Lean towards {chosen}: {gain}{instead}"
+        return "leans", f"{chosen} is probably better: {gain}{instead}"
     if label == "no difference":
-        advice = f"{cheap}: {chosen}{where}" if saves_from or is_cheapest else f"validation is for {chosen}{where}"
+        advice = f"{cheap}: {chosen}{where}" if saves_from or is_cheapest else f"validation favours {chosen}{where}"
         return (
             "no difference",
             f"No difference was found between {chosen} and {baseline}: {format_interval(interval)}{mean}; {advice}.",
@@ -187,7 +187,7 @@ def per_task_sentence(rows: Sequence[Mapping[str, Any]], choice: str) -> str | N
         choice: The chosen plan.
     """
     parts = []
-    for label, advice in (("better", "use"), ("leans better", "rather use")):
+    for label, advice in (("better", "use"), ("leans better", "consider")):
         plans: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
             if row["label"] == label:

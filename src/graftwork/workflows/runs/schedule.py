@@ -76,7 +76,7 @@ class Schedule:
     seconds: float = 0.0
     """Expected seconds until the verdict."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Plans that were too dear, with the reason."""
+    """Plans that were too slow, with the reason."""
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -217,22 +217,22 @@ def make_schedule(
         droppable = [plan for plan in plans if plan.role != "reference"]
         if len(droppable) <= 1:
             break
-        dearest = max(droppable, key=lambda plan: estimates[plan.name].seconds(shortest))
-        cost = estimates[dearest.name].seconds_per_step
-        left_out[dearest.name] = f"too dear: {cost:.2g} s a step do not fit into the time limit"
-        plans.remove(dearest)
+        slowest = max(droppable, key=lambda plan: estimates[plan.name].seconds(shortest))
+        cost = estimates[slowest.name].seconds_per_step
+        left_out[slowest.name] = f"too slow: {cost:.2g} s per step do not fit into the time limit"
+        plans.remove(slowest)
     while True:
         control_seeds = len(seeds) if fits(len(seeds), longest) else 1
         common = _largest(partial(fits, control_seeds), float(MIN_STEPS), longest)
         horizons = _horizons(plans, estimates, common)
-        blind = _first_that_cannot_see_all(plans, estimates, horizons)
-        if blind is None:
+        unfinished = _first_that_cannot_see_all(plans, estimates, horizons)
+        if unfinished is None:
             break
-        left_out[blind.name] = (
-            f"too dear: {estimates[blind.name].seconds_per_step:.2g} s a step allow only {horizons[blind.name]} steps, fewer than the "
-            f"{math.ceil(estimates[blind.name].steps_per_epoch)} that show every row once"
+        left_out[unfinished.name] = (
+            f"too slow: {estimates[unfinished.name].seconds_per_step:.2g} s per step allow only {horizons[unfinished.name]} steps, fewer than the "
+            f"{math.ceil(estimates[unfinished.name].steps_per_epoch)} that show every row once"
         )
-        plans.remove(blind)
+        plans.remove(unfinished)
     if common < 2 * epoch:
         notes.append(
             "The time limit is short for this suite: the models see every row less than twice. Give more with --time-limit."

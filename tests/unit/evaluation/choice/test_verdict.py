@@ -183,7 +183,7 @@ def test_few_rows_groups_or_seeds_lean_and_never_assert(options: dict[str, int],
     result = judge(make_suite(TWO, **options), qualities, seeds=seeds)
     assert result["verdict"]["choice"] == "shared"
     assert result["verdict"]["strength"] == "leans"
-    assert result["verdict"]["sentences"][0].startswith("Lean towards `shared`: +")
+    assert result["verdict"]["sentences"][0].startswith("`shared` is probably better: +")
     assert set(labels(result, "shared").values()) == {"leans better"}
     assert "probably helps `topic`" in result["verdict"]["sentences"][1]
     assert any(warning.startswith(reason) for warning in result["verdict"]["warnings"])

@@ -70,7 +70,7 @@ def test_much_time_stops_at_sixty_epochs_and_controls_get_all_seeds() -> None:
 def test_a_plan_that_cannot_see_every_row_is_left_out_with_the_reason() -> None:
     found = schedule(240.0, full=30.0)
     assert "full" not in found.horizons
-    assert "too dear: 30 s a step" in found.left_out["full"]
+    assert "too slow: 30 s per step" in found.left_out["full"]
 
 
 def test_too_little_time_keeps_the_reference_and_says_so() -> None:
