@@ -1,7 +1,7 @@
 """``python -m benchmarks [--quick] [--only a,b] [--json FILE]``: all benchmarks, each in a fresh process, one table.
 
-Targets hold on two idle cores. Every number is taken in this run, ours and what stands beside it in turns, so ratios are fair; absolute
-numbers belong to the machine that the JSON file describes.
+Targets hold on two idle cores. Every number is taken in this run, ours and what stands beside it in turns, so ratios are fair;
+absolute numbers belong to the machine that the JSON file describes.
 """
 
 from __future__ import annotations

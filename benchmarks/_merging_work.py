@@ -1,7 +1,7 @@
 """One merge in a fresh process: ``python -m benchmarks._merging_work KIND FOLDER OUT [--memory]`` prints what it cost as JSON.
 
-Time counts from after the imports to the end of the written file; imports are given beside. With ``--memory`` a thread samples the
-anonymous memory of the process (mapped files do not count) and times mean nothing.
+Time counts from after the imports to the end of the written file; imports are given beside. With ``--memory`` a thread samples
+the anonymous memory of the process (mapped files do not count) and times mean nothing.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def take_turns(
 
 
 def peak_over_idle(prepare: Callable[[], Callable[[], object]], *, repeats: int = 2) -> int | None:
-    """Return the peak resident memory of some work above the memory before it, in bytes; None where the system cannot tell (needs Linux).
+    """Return the peak resident memory of some work above the memory before it, in bytes; None where the system cannot tell
+    (needs Linux).
 
     A forked process measures: what it frees is not there for the next measurement to reuse.
 

@@ -1,8 +1,9 @@
 """Gradient balancing beside its floors and torchjd's own engine: time and memory of one training step without the optimiser.
 
-All contenders of one network and number of tasks take turns in one process with one thread, CPU seconds. ``passes`` is the floor of exact
-methods: one backward pass per task, nothing combined. Aims: exact methods at most 1.05 of it, with ``K x P`` floats and 10 % more;
-gradients of the representation at most 1.5 of a plain step at 32 tasks; loss weighting at most 1.05 of a plain step.
+All contenders of one network and number of tasks take turns in one process with one thread, CPU seconds. ``passes`` is the floor
+of exact
+methods: one backward pass per task, nothing combined. Aims: exact methods at most 1.05 of it, with ``K x P`` floats and 10 %
+more; gradients of the representation at most 1.5 of a plain step at 32 tasks; loss weighting at most 1.05 of a plain step.
 
 Run: ``python -m benchmarks.gradient_balancing [--quick] [--json FILE]``
 """
@@ -168,7 +169,8 @@ def make_row(
     row["peak_mib"] = row["x_matrix"] = None
     if peak is not None and least is not None:
         row["peak_mib"] = peak / 2**20
-        # The floor's peak without its gradients is activations and workspace, which the method needs as well (several passes keep the graph); 1 is
+        # The floor's peak without its gradients is activations and workspace, which the method needs as well (several passes
+        # keep the graph); 1 is
         # exactly the matrix of gradients.
         row["x_matrix"] = (peak - (least - num_shared * 4)) / (num_tasks * num_shared * 4)
     if name in AIMS:

@@ -1,7 +1,8 @@
 """MultiTab-Net's masked attention beside the same computation by hand on ``scaled_dot_product_attention`` with a dense mask.
 
-Both use the same weights, inputs and mask (``TxT``: no task token reads another one) and their outputs are compared. The reference takes
-the mask as booleans, as users write it, and as an additive matrix; the faster one counts. One thread, CPU seconds, in turns.
+Both use the same weights, inputs and mask (``TxT``: no task token reads another one) and their outputs are compared. The
+reference takes the mask as booleans, as users write it, and as an additive matrix; the faster one counts. One thread, CPU
+seconds, in turns.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Merging four tuned models with their base: beside the copy floor, and TIES beside peft's on the same tensors.
 
-The copy floor reads every byte of all five files and writes one file. Linear merges may cost 1.3 of it, TIES 8; CPU seconds of a fresh
-process each, from after its imports to the synced file, in turns. peft has TIES for adapters only: here its function gets whole tensors,
-loaded, merged and saved with ``safetensors.torch``. Rows ``+ hashes`` add the SHA-256 of all inputs that ``graftwork merge`` writes into
-the lineage (in a thread beside the merge). Memory is anonymous memory above the idle process; mapped files do not count.
+The copy floor reads every byte of all five files and writes one file. Linear merges may cost 1.3 of it, TIES 8; CPU seconds of a
+fresh
+process each, from after its imports to the synced file, in turns. peft has TIES for adapters only: here its function gets whole
+tensors, loaded, merged and saved with ``safetensors.torch``. Rows ``+ hashes`` add the SHA-256 of all inputs that ``graftwork
+merge`` writes into the lineage (in a thread beside the merge). Memory is anonymous memory above the idle process; mapped files
+do not count.
 """
 
 from __future__ import annotations

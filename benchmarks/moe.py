@@ -1,8 +1,11 @@
-"""The sparse expert layer, two of sixteen experts a token, beside all experts at once and beside plain Python over tokens and experts.
+"""The sparse expert layer, two of sixteen experts a token, beside all experts at once and beside plain Python over tokens and
+experts.
 
-``all experts`` multiplies every token with every expert in two batched products and mixes them with the same gates, masked; ``per expert`` runs all sixteen
-experts one after another on all tokens, which is quicker on some machines: the faster of both counts. ``per token`` is the definition written
-out, token by token and expert by expert, as small examples show it. All have the same weights and outputs. One thread, CPU seconds, in turns.
+``all experts`` multiplies every token with every expert in two batched products and mixes them with the same gates, masked;
+``per expert`` runs all sixteen
+experts one after another on all tokens, which is quicker on some machines: the faster of both counts. ``per token`` is the
+definition written out, token by token and expert by expert, as small examples show it. All have the same weights and outputs.
+One thread, CPU seconds, in turns.
 """
 
 from __future__ import annotations

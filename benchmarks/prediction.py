@@ -1,8 +1,9 @@
 """Prediction through graftwork beside a bare ONNX Runtime session: same file, same batches, same number of threads.
 
-Contenders take turns in one process, one thread, CPU seconds. ``arrays`` starts from encoded inputs, ``one row`` is the cost of a single
-call, ``source`` starts from what a user has (a table, picture files) and gives the bare session the same encoder. ``one task`` asks for one
-of the tasks; the bare session fetches that output alone, and still computes all. Aim: at most 1.1 of the bare session.
+Contenders take turns in one process, one thread, CPU seconds. ``arrays`` starts from encoded inputs, ``one row`` is the cost of
+a single call, ``source`` starts from what a user has (a table, picture files) and gives the bare session the same encoder. ``one
+task`` asks for one of the tasks; the bare session fetches that output alone, and still computes all. Aim: at most 1.1 of the
+bare session.
 
 Run: ``python -m benchmarks.prediction [--quick] [--json FILE]``
 """

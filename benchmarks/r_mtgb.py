@@ -1,10 +1,13 @@
-"""R-MTGB's trees beside LightGBM's: as many trees of the same size on the same rows and columns, in turns, one thread, CPU seconds.
+"""R-MTGB's trees beside LightGBM's: as many trees of the same size on the same rows and columns, in turns, one thread, CPU
+seconds.
 
-A round runs all three blocks equally long: trees over all rows, pairs of trees over all rows, and a tree for each task on its own rows. LightGBM grows as many
-trees on as many rows, one booster for all rows and one for each task. Binning is done before, by both. Columns have few enough values that both see the same
-bins, so that pooled boosting must give the same numbers (``details.largest_difference``).
+A round runs all three blocks equally long: trees over all rows, pairs of trees over all rows, and a tree for each task on its
+own rows. LightGBM grows as many trees on as many rows, one booster for all rows and one for each task. Binning is done before,
+by both. Columns have few enough values that both see the same bins, so that pooled boosting must give the same numbers
+(``details.largest_difference``).
 
-Two leaves are R-MTGB's released form: its histograms come from one sparse product for all tasks, which also serves both trees of a pair. Deeper trees need
+Two leaves are R-MTGB's released form: its histograms come from one sparse product for all tasks, which also serves both trees of
+a pair. Deeper trees need
 histograms of parts of the rows, which NumPy gathers and counts in two passes where LightGBM fuses them: they have no target.
 """
 

@@ -1,9 +1,12 @@
-"""The HTTP server beside a bare ONNX Runtime session: 1, 8 and 64 clients at once, latency and throughput, and whether every answer is right.
+"""The HTTP server beside a bare ONNX Runtime session: 1, 8 and 64 clients at once, latency and throughput, and whether every
+answer is right.
 
-The server runs in a process of its own with one thread for the model; clients are one process with plain asyncio connections that are kept
-open, so that nothing but the server is measured as far as possible. Every request is one row, its answer is compared with what the bare
-session says for this row: a lost or mixed-up answer fails the run. Beside it stands a loop in one process that encodes a row and calls the bare
-session. ``one task`` asks a model whose tasks have trunks of their own for one task of four, and shows what that saves.
+The server runs in a process of its own with one thread for the model; clients are one process with plain asyncio connections
+that are kept open, so that nothing but the server is measured as far as possible. Every request is one row, its answer is
+compared with what the bare
+session says for this row: a lost or mixed-up answer fails the run. Beside it stands a loop in one process that encodes a row and
+calls the bare session. ``one task`` asks a model whose tasks have trunks of their own for one task of four, and shows what that
+saves.
 
 Times are wall times: look at the load of the machine. There is no target: HTTP has a price, and this says which.
 

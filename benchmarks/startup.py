@@ -1,7 +1,7 @@
 """Start-up: whole-process wall seconds of the commands that must answer at once, beside importing the peers.
 
-``--help``, ``systems``, ``show`` and ``validate`` may take 0.3 s each: no torch is imported. The peers' figure is what their users wait
-before anything happens at all.
+``--help``, ``systems``, ``show`` and ``validate`` may take 0.3 s each: no torch is imported. The peers' figure is what their
+users wait before anything happens at all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Our training loop beside a bare PyTorch loop: same model, batches, losses, clipping and optimiser, in turns with one thread.
 
-The bare loop is what one writes by hand: targets prepared beforehand, rows by one indexing call, losses without masks (no label is
-missing), a fixed learning rate. Ours does the same through ``Trainer`` with plain-sum balancing: masked losses, schedule, divergence watch
-and per-epoch losses are in its time. That both end with the same weights is checked before timing.
+The bare loop is what one writes by hand: targets prepared beforehand, rows by one indexing call, losses without masks (no label
+is missing), a fixed learning rate. Ours does the same through ``Trainer`` with plain-sum balancing: masked losses, schedule,
+divergence watch and per-epoch losses are in its time. That both end with the same weights is checked before timing.
 """
 
 from __future__ import annotations

@@ -113,7 +113,8 @@ def system_page(card: Card, cards: list[Card]) -> str:
     paper = f"[{'arXiv:' + card.arxiv if card.arxiv else 'paper or code'}]({card.link})" if card.link else ""
     parts = [
         f"---\ntitle: {card.slug}\n---\n# {escape(card.title)}",
-        f"`{card.slug}` · [{card.room}](../gallery.md) · {card.kind} · {card.year}{' · ' + paper if paper else ''} · {_badge(card.status)}",
+        f"`{card.slug}` · [{card.room}](../gallery.md) · {card.kind} · "
+        f"{card.year}{' · ' + paper if paper else ''} · {_badge(card.status)}",
         escape(card.summary),
         f"## Claim\n\n{escape(card.claim)}",
     ]
@@ -126,7 +127,8 @@ def system_page(card: Card, cards: list[Card]) -> str:
         parts.append(_bullets("What was tried", card.analysis))
     elif not card.is_built:
         parts.append(
-            f"!!! note\n\n    Planned: no code yet. `graftwork new method {card.room} {card.slug}` starts it, see [adding a system](../../adding-a-system.md)."
+            f"!!! note\n\n    Planned: no code yet. `graftwork new method {card.room} {card.slug}` starts it, "
+            f"see [adding a system](../../adding-a-system.md)."
         )
     parts += [_bullets("Essential points", card.essentials), _bullets("Departures from the paper", card.departures)]
     if card.components or card.recipe:
@@ -156,7 +158,8 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     for item in findings:
         interval = item["difference"]
         lines.append(
-            f"| {'holds' if item['holds'] else '**does not hold**'} | {escape(item['name'])}{'' if item['primary'] else ' (secondary)'}<br>"
+            f"| {'holds' if item['holds'] else '**does not hold**'} | "
+            f"{escape(item['name'])}{'' if item['primary'] else ' (secondary)'}<br>"
             f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}</small> "
             f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
             f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"

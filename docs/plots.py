@@ -53,7 +53,8 @@ def _strip(finding: Mapping[str, Any], top: float) -> str:
         'stroke-opacity="0.55" stroke-linecap="round"/>'
     )
     parts += [
-        f'<circle cx="{x(value)}" cy="{y}" r="3.5" fill="none" stroke="currentColor"><title>{value:+.4g}{html.escape(unit)}</title></circle>'
+        f'<circle cx="{x(value)}" cy="{y}" r="3.5" fill="none" '
+        f'stroke="currentColor"><title>{value:+.4g}{html.escape(unit)}</title></circle>'
         for value in differences
     ]
     parts.append(f'<circle cx="{x(interval["value"])}" cy="{y}" r="5.5" fill="{colour}"/>')

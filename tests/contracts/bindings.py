@@ -48,7 +48,8 @@ def binding(
     device: str = "cpu",
     **facts: Any,
 ) -> Binding:
-    """Return a binding to a small model of a table; ``facts`` replace those of a suite of 40 labelled and 20 unlabelled rows in two domains."""
+    """Return a binding to a small model of a table; ``facts`` replace those of a suite of 40 labelled and 20 unlabelled rows in
+    two domains."""
     known: dict[str, Any] = {
         "domains": ("day", "night"),
         "labelled": (40, 0),

@@ -1,4 +1,5 @@
-"""What implements a seam, found through the cards and the catalogue of plans and never listed; and what its constructor must refuse."""
+"""What implements a seam, found through the cards and the catalogue of plans and never listed; and what its constructor must
+refuse."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def plans() -> list[Plan]:
 
 
 def found(seam: type) -> dict[str, Component]:
-    """Return the classes of a seam by name, with the small settings that their card gives for contract tests (or those of a plan)."""
+    """Return the classes of a seam by name, with the small settings that their card gives for contract tests (or those of a
+    plan)."""
     components = {}
     for plan in plans():
         for _, _, component in plan.components():
@@ -61,7 +63,8 @@ def named(path: str) -> Any:
 
 
 def wrong_settings(component: Component) -> Iterator[dict[str, Any]]:
-    """Yield settings that a constructor must refuse: one that it does not have, no number for a number, an unknown word for one of several."""
+    """Yield settings that a constructor must refuse: one that it does not have, no number for a number, an unknown word for one
+    of several."""
     cls = named(component.path)
     yield {"no_such_setting": 1}
     hints = typing.get_type_hints(cls.__init__)

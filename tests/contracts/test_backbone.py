@@ -1,4 +1,5 @@
-"""What every backbone must do: the Backbone seam. Backbones are found in their folder and through cards; each has to be built here in small."""
+"""What every backbone must do: the Backbone seam. Backbones are found in their folder and through cards; each has to be built
+here in small."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What every learner must do: the Learner seam. Learners are found through the plans; each runs on the first suite here that it does not refuse."""
+"""What every learner must do: the Learner seam. Learners are found through the plans; each runs on the first suite here that it
+does not refuse."""
 
 from __future__ import annotations
 

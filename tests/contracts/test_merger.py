@@ -46,7 +46,8 @@ def found_mergers() -> dict[str, Build]:
 
 
 def build_found(cls: type[Merger], contract: Mapping[str, Any], experts: Sequence[Model]) -> Merger:
-    """Build with the settings of the card; where a setting asks for readers, one for each model holds positive numbers made from it."""
+    """Build with the settings of the card; where a setting asks for readers, one for each model holds positive numbers made from
+    it."""
     readers = [{name: np.abs(value) + np.asarray(0.1, value.dtype) for name, value in model.items()} for model in experts]
     asked = {name: readers for name, setting in settings_of(cls).items() if "TensorSource" in str(setting.annotation)}
     return cls(**{**contract, **asked})

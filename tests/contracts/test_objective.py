@@ -1,4 +1,5 @@
-"""What every objective must do: the Objective seam. Objectives are found through plans and cards, with the sharing operator of a plan that names them."""
+"""What every objective must do: the Objective seam. Objectives are found through plans and cards, with the sharing operator of a
+plan that names them."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class Case:
         sharing = plan.train.sharing if plan is not None else Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
         asks = plan is not None and any(quota.get("role") == "unlabelled" for quota in plan.train.training.get("quotas", ()))
         self.quotas: list[Mapping[str, Any]] = [{"rows": 6}, {"rows": 6, "role": "unlabelled"}] if asks else []
-        # As its card builds the operator for tests, or as its plan does for a chain of events; the objective says which one it cannot work with.
+        # As its card builds the operator for tests, or as its plan does for a chain of events; the objective says which one it
+        # cannot work with.
         for self.sharing, self.tasks in ((OPERATORS[sharing.path.rpartition(":")[2]], TASKS), (sharing, CHAIN)):
             self.suite = suite_of(self.modality, self.tasks)
             with contextlib.suppress(ConfigError):
@@ -215,7 +217,8 @@ def test_what_it_learns_itself_is_optimised_and_is_no_part_of_the_model(case: Ca
 
 
 def test_nothing_is_left_on_another_device(case: Case) -> None:
-    """On the meta device every tensor that is made on the CPU beside the batch is an error; what must look at values cannot run there."""
+    """On the meta device every tensor that is made on the CPU beside the batch is an error; what must look at values cannot run
+    there."""
     model = case.model()
     objective = case.bound(model, case.objective())
     inputs = case.inputs(model)

@@ -1,4 +1,5 @@
-"""What every sharing operator must do: the SharedModel seam. Operators are found through the plans and cards, never listed here."""
+"""What every sharing operator must do: the SharedModel seam. Operators are found through the plans and cards, never listed
+here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Two mergers that exist in a temporary folder only, a card and a module each: nothing of the package is edited to make them usable."""
+"""Two mergers that exist in a temporary folder only, a card and a module each: nothing of the package is edited to make them
+usable."""
 
 from __future__ import annotations
 

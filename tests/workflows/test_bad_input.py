@@ -1,4 +1,5 @@
-"""Bad data, one row a case: the message says what is wrong, which value, what is allowed and what to do, and nothing written is lost."""
+"""Bad data, one row a case: the message says what is wrong, which value, what is allowed and what to do, and nothing written is
+lost."""
 
 from __future__ import annotations
 
@@ -91,8 +92,10 @@ class Case:
 
 PRICE = {"targets": "price"}
 CASES = [
-    Case("YAML metric that does not exist", lambda f: yaml(f, "datasets:\n- source: table.csv\n  targets: {stars: {metric: acuracy}}\n"), ("Task 'stars'", "no metric 'acuracy'", "Did you mean 'accuracy'"), "suite.yaml", {}),
-    Case("YAML metric of another kind", lambda f: yaml(f, "datasets:\n- source: table.csv\n  targets: {price: {metric: accuracy}}\n"), ("'accuracy' cannot judge a regression", "Choose one of: rmse"), "suite.yaml", {}),
+    Case("YAML metric that does not exist", lambda f: yaml(f, "datasets:\n- source: table.csv\n  targets: "
+    "{stars: {metric: acuracy}}\n"), ("Task 'stars'", "no metric 'acuracy'", "Did you mean 'accuracy'"), "suite.yaml", {}),
+    Case("YAML metric of another kind", lambda f: yaml(f, "datasets:\n- source: table.csv\n  targets: {price: "
+    "{metric: accuracy}}\n"), ("'accuracy' cannot judge a regression", "Choose one of: rmse"), "suite.yaml", {}),
     Case("missing file", lambda f: raw(f, "a\n1\n", "tabel.csv"), ("table.csv does not exist", "Did you mean 'tabel.csv'", r"\.csv, \.tsv")),
     Case("zero bytes", lambda f: raw(f, b""), ("is empty", "zero bytes", "needs a header and rows", "Export it again")),
     Case("header only", lambda f: raw(f, "age,stars\n"), (r"header \(age, stars\) but no rows", "Add rows")),
@@ -122,7 +125,8 @@ CASES = [
     Case("too few groups", csv, ("There are 3 groups", "at least 10", "leave --group out"), options={"targets": "stars", "group": "city"}),
     Case("target as group", csv, ("'stars' is named both as a target and", "Name it once"), options={"targets": "stars", "group": "stars"}),
     Case("broken pictures", lambda f: images(f, broken=True), ("3 of 12 pictures cannot be decoded", r"p1.png \(truncated", r"p2.png \(zero bytes\)", r"p3.png \(not a", "Replace these"), "pics", {"labels": "labels.csv"}),
-    Case("labels of other pictures", lambda f: images(f, labels="picture,kind\nq1.png,a\nq2.png,b\n"), ("2 of 14 files named in column 'picture' are not in", "q1.png", "Add the pictures"), "pics", {"labels": "labels.csv"}),
+    Case("labels of other pictures", lambda f: images(f, labels="picture,kind\nq1.png,a\nq2.png,b\n"), ("2 of "
+    "14 files named in column 'picture' are not in", "q1.png", "Add the pictures"), "pics", {"labels": "labels.csv"}),
     Case("no labels", images, ("12 pictures but no labels", "--labels labels.csv"), "pics", {}),
     Case("no pictures", lambda f: (f / "pics").mkdir(), ("holds no pictures", r"\.png", "Give the folder"), "pics", {}),
     Case("labels for a table", csv, ("--labels belongs to a folder of pictures", "Leave --labels out"), options={"targets": "stars", "labels": "labels.csv"}),

@@ -1,4 +1,5 @@
-"""The page of ``graftwork serve`` in a real browser: it opens without a network, predicts, its sliders act, and it fits a phone."""
+"""The page of ``graftwork serve`` in a real browser: it opens without a network, predicts, its sliders act, and it fits a
+phone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Run folders, models, plans and suites from somebody else: nothing that they name is run, and the error says what was refused."""
+"""Run folders, models, plans and suites from somebody else: nothing that they name is run, and the error says what was
+refused."""
 
 from __future__ import annotations
 

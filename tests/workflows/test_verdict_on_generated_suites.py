@@ -1,4 +1,5 @@
-"""Real runs on suites whose answer is known: separate models win where tasks conflict, sharing wins where few labels are related."""
+"""Real runs on suites whose answer is known: separate models win where tasks conflict, sharing wins where few labels are
+related."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ class ArmContext:
         self.access = access
         self.seed = seed
         self.seeds = Seeds(seed)
-        """Named streams of randomness below this job's seed: equal for all arms, so that they see the same data and initial weights."""
+        """Named streams of randomness below this job's seed: equal for all arms, so that they see the same data and initial
+        weights."""
         self.smoke = smoke
         self.work = work
         self.shared = shared
@@ -106,7 +107,8 @@ class ArmContext:
         self._handed_out[fingerprint] = max(num_labels, self._handed_out.get(fingerprint, 0))
 
     def budget_callback(self) -> BudgetCallback:
-        """Return a callback for :class:`graftwork.training.trainer.Trainer` that counts real steps and samples. Use it in every training."""
+        """Return a callback for :class:`graftwork.training.trainer.Trainer` that counts real steps and samples. Use it in every
+        training."""
         from graftwork.claims.budget_callback import BudgetCallback
 
         return BudgetCallback(self.count, self.add_loss)
@@ -156,7 +158,8 @@ class ArmContext:
         if part not in self.access:
             declared = ", ".join(sorted(self.access)) or "nothing"
             raise AccessError(
-                f"Arm {self.arm!r} of {self.slug!r} asked for {what or part.replace('_', ' ')} but declares access to {declared}. "
+                f"Arm {self.arm!r} of {self.slug!r} asked for {what or part.replace('_', ' ')} but declares "
+                f"access to {declared}. "
                 f"If the method may see it, add {part}=True to the arm's Access; if not, the recipe leaks."
             )
         self.used.add(part)
@@ -166,8 +169,8 @@ class ArmContext:
 
         Args:
             suite: The whole world.
-            roles: What each split is: ``source``, ``target`` or ``test``. Default: train and val are source, target is target, test and
-                transfer are test.
+            roles: What each split is: ``source``, ``target`` or ``test``. Default: train and val are source, target is target,
+                test and transfer are test.
 
         Raises:
             ConfigError: If a split has no role.
@@ -177,7 +180,8 @@ class ArmContext:
     def independence(
         self, factors: Mapping[str, NDArray[np.generic]], labels: Mapping[str, NDArray[np.generic]] | None = None
     ) -> None:
-        """Hand in hidden factors and labels of a generated world ``{name: [N]}``; the evidence stores how much each tells about the others.
+        """Hand in hidden factors and labels of a generated world ``{name: [N]}``; the evidence stores how much each tells about
+        the others.
 
         See :func:`graftwork.data.independence.independence_report`.
         """

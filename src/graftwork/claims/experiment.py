@@ -28,7 +28,8 @@ A recipe is one module with a constant ``RECIPE``; nothing else of it is looked 
         minutes=12,
     )
 
-The harness (``workflows.reproduce``) runs every arm with every seed in one run, in any order and possibly in several processes, holds the
+The harness (``workflows.reproduce``) runs every arm with every seed in one run, in any order and possibly in several processes,
+holds the
 guards, and computes differences, intervals and the verdict. A recipe never computes a verdict by itself: it names measurements.
 """
 
@@ -63,7 +64,8 @@ SeedMeasurements: TypeAlias = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
-    """What an arm may see. The guard hands out nothing else, and asking for more is an :class:`~graftwork.core.errors.AccessError`."""
+    """What an arm may see. The guard hands out nothing else, and asking for more is an
+    :class:`~graftwork.core.errors.AccessError`."""
 
     source_labels: bool = False
     """Labels of the training data (splits ``train`` and ``val``)."""
@@ -102,10 +104,11 @@ class Inequality:
 
     For a metric where lower is better swap the sides: the left one is claimed to be the larger.
 
-    - ``better``: the mean difference is at least ``margin``, the lower end of its paired interval is above 0, and the difference is above 0
-      in at least ``min_sign_seeds`` seeds.
+    - ``better``: the mean difference is at least ``margin``, the lower end of its paired interval is above 0, and the difference
+      is above 0 in at least ``min_sign_seeds`` seeds.
     - ``not worse``: the mean difference is at least ``-margin`` and the upper end of its paired interval is not below 0.
-    - ``at least``: the mean difference is at least ``margin`` (costs, counts and other things without much noise), and the signs hold.
+    - ``at least``: the mean difference is at least ``margin`` (costs, counts and other things without much noise), and the signs
+      hold.
     """
 
     name: str
@@ -132,7 +135,8 @@ class Inequality:
                 raise ConfigError(f"Inequality {self.name!r}: a side is 'arm.metric'; got {side!r}.")
         if self.margin < 0:
             raise ConfigError(
-                f"Inequality {self.name!r}: margin must be at least 0; got {self.margin}. Swap the sides, or use demand 'not worse'."
+                f"Inequality {self.name!r}: margin must be at least 0; got {self.margin}. Swap the sides, or "
+                f"use demand 'not worse'."
             )
 
 
@@ -153,7 +157,8 @@ class Recipe:
     """The reproduction of one system.
 
     Raises:
-        ConfigError: If names clash, an inequality or budget names an unknown arm, or there are fewer than two seeds; all problems at once.
+        ConfigError: If names clash, an inequality or budget names an unknown arm, or there are fewer than two seeds; all
+            problems at once.
     """
 
     slug: str
@@ -163,7 +168,8 @@ class Recipe:
     smoke_seeds: tuple[int, ...]
     """Seeds of ``--smoke``, which proves within seconds that everything runs, not that the claim holds."""
     run_arm: Callable[[Arm, int, ArmContext], Measurements]
-    """Train and measure one arm with one seed. Called in any order, possibly in another process; all data comes through the context's guard."""
+    """Train and measure one arm with one seed. Called in any order, possibly in another process; all data comes through the
+    context's guard."""
     inequalities: tuple[Inequality, ...]
     equal_budget: tuple[EqualBudget, ...] = ()
     derive: Callable[[SeedMeasurements], Mapping[str, Measurements]] | None = None

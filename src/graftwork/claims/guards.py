@@ -1,7 +1,8 @@
 """The three guards of a reproduction: access, budget, independence. No recipe can cheat by accident.
 
-- **Access**: an arm sees a suite only through :class:`GuardedSuite`. What it did not declare is blanked out in the arrays (inputs zero,
-  targets missing) and raises when asked for by name; test labels never leave the guard, predictions are scored inside.
+- **Access**: an arm sees a suite only through :class:`GuardedSuite`. What it did not declare is blanked out in the arrays
+  (inputs zero, targets missing) and raises when asked for by name; test labels never leave the guard, predictions are scored
+  inside.
 - **Budget**: real steps, samples and labels are counted; what the recipe declares equal must be equal, seed by seed.
 - **Independence**: for generated worlds the evidence stores how much hidden factors and labels tell about each other
   (:meth:`graftwork.claims.arm_context.ArmContext.independence`).
@@ -93,7 +94,8 @@ class GuardedSuite:
 
         Args:
             split: Any split.
-            predictions: ``{task: array}`` as :meth:`graftwork.interfaces.learner.Learner.predict` returns them; a part of the tasks is fine.
+            predictions: ``{task: array}`` as :meth:`graftwork.interfaces.learner.Learner.predict` returns them; a part of the
+                tasks is fine.
 
         Returns:
             ``{task: {metric: value}}``.
@@ -142,8 +144,10 @@ class GuardedSuite:
 
     def _refusal(self, split: str, why: str) -> str:
         return (
-            f"Arm {self._context.arm!r} of {self._context.slug!r} asked for split {split!r} of suite {self._suite.name!r}, which it may not see: "
-            f"{why}. Predict on questions({split!r}) and score through the guard, or declare the access that the method really needs."
+            f"Arm {self._context.arm!r} of {self._context.slug!r} asked for split {split!r} of suite "
+            f"{self._suite.name!r}, which it may not see: "
+            f"{why}. Predict on questions({split!r}) and score through the guard, or declare the access that "
+            f"the method really needs."
         )
 
 

@@ -1,4 +1,5 @@
-"""From measurements to a verdict: paired differences over seeds, their intervals and signs, the same arithmetic for every system."""
+"""From measurements to a verdict: paired differences over seeds, their intervals and signs, the same arithmetic for every
+system."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def flatten_measurements(measurements: Measurements, *, where: str = "") -> dict
             raise GraftworkError(f"{where or 'The arm'} measured {name} = {value!r}; measurements are finite numbers.") from None
         if not math.isfinite(number):
             raise GraftworkError(
-                f"{where or 'The arm'} measured {name} = {number}; a measurement must be finite. If the training diverged, measure what a user "
+                f"{where or 'The arm'} measured {name} = {number}; a measurement must be finite. If the "
+                f"training diverged, measure what a user "
                 "would get then (chance level), and say so in the recipe's notes."
             )
         flat[name] = number

@@ -1,7 +1,7 @@
 """The verb ``reproduce``: run a system's recipe, hold the guards, judge the claim, leave evidence.
 
-All arms and seeds belong to one run: evidence is never patched together from runs of different code. A killed run is taken up again with
-``resume``; finished jobs are read, not repeated, and give the same numbers.
+All arms and seeds belong to one run: evidence is never patched together from runs of different code. A killed run is taken up
+again with ``resume``; finished jobs are read, not repeated, and give the same numbers.
 """
 
 from __future__ import annotations
@@ -80,9 +80,11 @@ def reproduce(
     Args:
         slug: The system.
         smoke: Smallest sizes on the smoke seeds, in seconds; no evidence is written.
-        seeds: Number of seeds in place of the recipe's; fewer than the recipe's give no evidence in the package, more add seeds to it.
+        seeds: Number of seeds in place of the recipe's; fewer than the recipe's give no evidence in the package, more add seeds
+            to it.
         resume: Take up what a stopped run of the same code left.
-        out: File for the evidence; by default the package's ``results/<room>/<slug>.json``. Evidence there is replaced, another file not.
+        out: File for the evidence; by default the package's ``results/<room>/<slug>.json``. Evidence there is replaced, another
+            file not.
         work: Folder for finished jobs, absent, empty or of an earlier reproduction; by default in the user's cache.
         workers: Processes; by default one per core, one if the recipe measures time, and none (this process) for smoke runs.
         on_event: Told about progress: mappings with ``kind`` ``start``, ``progress`` or ``job``.
@@ -117,7 +119,8 @@ def reproduce_card(
     """Run the recipe that a card names; see :func:`reproduce`."""
     if not card.recipe:
         raise GraftworkError(
-            f"{card.slug!r} is planned: there is a card but no recipe yet. `graftwork systems` shows which systems can be reproduced."
+            f"{card.slug!r} is planned: there is a card but no recipe yet. `graftwork systems` shows which "
+            f"systems can be reproduced."
         )
     recipe = load_recipe(card.recipe, card.slug)
     chosen = choose_seeds(recipe, smoke=smoke, number=seeds)
@@ -218,7 +221,8 @@ def _measure(
 
 
 def _changed_since(card: Card, record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which smoke numbers of the card's evidence no longer come out; nothing if it has none, or is of other code anyway."""
+    """Return which smoke numbers of the card's evidence no longer come out; nothing if it has none, or is of other code
+    anyway."""
     stored = (card.evidence or {}).get("smoke", {})
     if "numbers" not in stored or card.status in ("stale", "no evidence"):
         return ()
@@ -310,7 +314,8 @@ def _work_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> 
         if resume and not claim.is_new:
             if {key: value for key, value in read_json(state).items() if key != "format"} != identity:
                 raise CheckpointError(
-                    f"The run in {folder} was made with another recipe, module or claim than today's, so its jobs cannot be used. "
+                    f"The run in {folder} was made with another recipe, module or claim than today's, so its "
+                    f"jobs cannot be used. "
                     "Run again without --resume."
                 )
         else:

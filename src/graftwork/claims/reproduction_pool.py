@@ -1,4 +1,5 @@
-"""Worker processes for reproductions: each takes one job after the other, and ends when its parent is gone, however that happened."""
+"""Worker processes for reproductions: each takes one job after the other, and ends when its parent is gone, however that
+happened."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def _rebuild(job: Job, module: str, name: str, message: str) -> Exception:
 
 @contextmanager
 def _worker() -> Iterator[Connection]:
-    # spawn: a forked torch may hang, and a spawned process holds no copy of the other end of its pipe, so that it hears a killed parent
+    # spawn: a forked torch may hang, and a spawned process holds no copy of the other end of its pipe, so that it hears a killed
+    # parent
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     process = spawn.Process(target=_serve, args=(theirs,), daemon=True)

@@ -1,8 +1,10 @@
-"""The numbers of a smoke run, kept beside a verdict: they tell later whether shared code still computes what the verdict stands on.
+"""The numbers of a smoke run, kept beside a verdict: they tell later whether shared code still computes what the verdict stands
+on.
 
-A hash over a system's own modules does not see a loss, a metric or a layer that many systems share. Its smoke run does: it runs every line
-of the recipe on the smallest sizes. What a full run leaves behind therefore includes the measurements of the smoke seeds and, of every arm,
-the mean training loss, which reacts to the smallest change. Where they no longer come out the evidence is stale.
+A hash over a system's own modules does not see a loss, a metric or a layer that many systems share. Its smoke run does: it runs
+every line of the recipe on the smallest sizes. What a full run leaves behind therefore includes the measurements of the smoke
+seeds and, of every arm, the mean training loss, which reacts to the smallest change. Where they no longer come out the evidence
+is stale.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from graftwork.core.optional import has
 __all__ = ["TOLERANCE", "TRAINING_LOSS", "changed_numbers", "processor_kind", "repeatable", "smoke_record"]
 
 TOLERANCE = 0.02
-"""Largest relative difference of a number that still counts as equal. Processors round differently, and one changed answer among some
-hundred test rows moves a percentage; a changed definition moves many numbers by far more, or the training loss, which is held tighter."""
+"""Largest relative difference of a number that still counts as equal. Processors round differently, and one changed answer among
+some hundred test rows moves a percentage; a changed definition moves many numbers by far more, or the training loss, which is
+held tighter."""
 LOSS_TOLERANCE = 1e-3
 """The same for the training loss, a mean over many smooth terms."""
 CHANGED_SHARE = 0.1
-"""Measurements (not losses) may be out of tolerance in this share at most: single answers of tiny networks do flip between processors."""
+"""Measurements (not losses) may be out of tolerance in this share at most: single answers of tiny networks do flip between
+processors."""
 TRAINING_LOSS = "training_loss"
 """Name of the mean training loss among an arm's numbers."""
 
@@ -46,8 +50,8 @@ def changed_numbers(stored: Numbers, found: Numbers) -> list[str]:
         found: Numbers of a smoke run of today.
 
     Returns:
-        One line for every difference that counts, such as ``"seed 0, mtlora, score: 41.2, was 38.0"``; empty if the numbers came out. A
-        number that is missing on one side counts.
+        One line for every difference that counts, such as ``"seed 0, mtlora, score: 41.2, was 38.0"``; empty if the numbers came
+        out. A number that is missing on one side counts.
     """
     lines: list[str] = []
     measurements: list[str] = []
@@ -86,7 +90,8 @@ def smoke_record(
         losses: ``{seed: {arm: mean training loss}}``; None where an arm trains by other means.
 
     Returns:
-        ``numbers`` (see :data:`Numbers`), the ``tolerance`` of measurements and of the loss, and the ``processor``'s instructions that they
+        ``numbers`` (see :data:`Numbers`), the ``tolerance`` of measurements and of the loss, and the ``processor``'s
+        instructions that they
         were made with: chaotic trainings end elsewhere on other ones.
     """
     numbers: dict[str, dict[str, dict[str, float]]] = {}

@@ -1,6 +1,7 @@
 """The command ``graftwork``: finds the verb's module, parses, runs, and turns errors into messages and exit codes.
 
-A verb is a module beside this one with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``. Only the verb that is
+A verb is a module beside this one with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``. Only the verb
+that is
 asked for is imported, and verbs import their work inside ``run``: ``--help`` never waits for anything heavy.
 """
 

@@ -70,7 +70,8 @@ class Progress:
         memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
         note = f" ({event['reason']})" if event["reason"] else ""
         return [
-            f"  {event['plan']}: {format_count(event['parameters'])} parameters{memory}, {1000 * event['seconds_per_step']:.3g} ms a step, "
+            f"  {event['plan']}: {format_count(event['parameters'])} parameters{memory}, "
+            f"{1000 * event['seconds_per_step']:.3g} ms a step, "
             f"{event.get('horizon', 0)} steps, about {_seconds(event.get('seconds', 0.0))}{note}"
         ]
 

@@ -124,7 +124,8 @@ def print_reproduction(done: Reproduction) -> None:
         print(f"No verdict: {'; '.join(done.notes)}.")
         if done.changed:
             print(
-                "The evidence is stale, since smoke numbers no longer come out: shared code computes something else than it did then."
+                "The evidence is stale, since smoke numbers no longer come out: shared code computes "
+                "something else than it did then."
             )
             for line in done.changed[:10]:
                 print(f"  {line}")

@@ -1,4 +1,5 @@
-"""What the verbs that train have in common: flags about data and run folder, what they mean, and the last lines. Standard library only."""
+"""What the verbs that train have in common: flags about data and run folder, what they mean, and the last lines. Standard
+library only."""
 
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:
-    """Add the flags about the run folder, which is ``folder`` by default; return their group, for the flags about what is printed."""
+    """Add the flags about the run folder, which is ``folder`` by default; return their group, for the flags about what is
+    printed."""
     output = parser.add_argument_group("output")
     add = output.add_argument
     add("--out", metavar="FOLDER", help=f"run folder (default: {folder})")
@@ -122,7 +124,8 @@ def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str 
 
 
 def print_end(result: FitRun | CompareRun, args: argparse.Namespace, shown: Callable[[], Mapping[str, Any]]) -> None:
-    """Print a finished run: with ``--json`` the folder and what ``shown`` returns, else sentences or tables, and where the report is."""
+    """Print a finished run: with ``--json`` the folder and what ``shown`` returns, else sentences or tables, and where the
+    report is."""
     if args.json:
         print(json.dumps({"folder": str(result.folder), **shown()}, ensure_ascii=False, indent=2))
         return

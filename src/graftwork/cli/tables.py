@@ -1,4 +1,5 @@
-"""Plain-text tables and paragraphs that fit the terminal. Standard library only, because ``systems`` and ``show`` must answer at once."""
+"""Plain-text tables and paragraphs that fit the terminal. Standard library only, because ``systems`` and ``show`` must answer at
+once."""
 
 from __future__ import annotations
 

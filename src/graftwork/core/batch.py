@@ -20,8 +20,8 @@ SEVERAL_TASKS = -1
 class Batch:
     """Inputs and targets of ``B`` rows.
 
-    Missing labels are coded in the targets (``-1`` for integer targets, NaN for floating ones); ``mask`` says the same as booleans.
-    ``role`` and ``task_ids`` follow from the mask where they are not given.
+    Missing labels are coded in the targets (``-1`` for integer targets, NaN for floating ones); ``mask`` says the same as
+    booleans. ``role`` and ``task_ids`` follow from the mask where they are not given.
     """
 
     inputs: Mapping[str, Tensor]
@@ -37,7 +37,8 @@ class Batch:
     role: Tensor = None  # type: ignore[assignment]
     """:data:`LABELLED` or :data:`UNLABELLED` (no label of any task), int64 ``[B]``."""
     task_ids: Tensor = None  # type: ignore[assignment]
-    """Index of the only task that the row has labels of; :data:`SEVERAL_TASKS` where there are none or more than one. int64 ``[B]``."""
+    """Index of the only task that the row has labels of; :data:`SEVERAL_TASKS` where there are none or more than one. int64
+    ``[B]``."""
 
     def __post_init__(self) -> None:
         if self.role is None or self.task_ids is None:

@@ -29,7 +29,8 @@ def narrow_to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
 class WidenedTensor(np.lib.mixins.NDArrayOperatorsMixin):
     """Stored bfloat16 that looks like a read-only float32 array; only the slices that are asked for are widened.
 
-    ``reshape`` gives another such view, indexing gives a real array. Operators, NumPy's functions and ``np.asarray`` work too, and widen
+    ``reshape`` gives another such view, indexing gives a real array. Operators, NumPy's functions and ``np.asarray`` work too,
+    and widen
     everything: code that walks over slices of ``reshape(-1)`` stays small, other code stays right.
 
     Args:

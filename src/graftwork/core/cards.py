@@ -1,7 +1,8 @@
 """Cards: one small TOML file per published system; what is in the box, and whether it holds. Standard library only.
 
-A card says what a system claims and, once built, where its parts are. Nothing about success is written in a card: the status comes from the
-evidence in ``results/<room>/<slug>.json``, and evidence counts only while its hash fits the claim, the module and the recipe of today.
+A card says what a system claims and, once built, where its parts are. Nothing about success is written in a card: the status
+comes from the evidence in ``results/<room>/<slug>.json``, and evidence counts only while its hash fits the claim, the module and
+the recipe of today.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Components: classes named by dotted path in plans, run folders and model descriptions, and the rule which of them may be imported.
+"""Components: classes named by dotted path in plans, run folders and model descriptions, and the rule which of them may be
+imported.
 
-Files come from anywhere, and importing a module runs it. So a path is looked at before anything is imported: modules of ``graftwork`` are
-resolved, and modules of packages that the user allows by name. What is found must implement the seam that was asked for. Nothing that a
-file says can widen the rule:
+Files come from anywhere, and importing a module runs it. So a path is looked at before anything is imported: modules of
+``graftwork`` are resolved, and modules of packages that the user allows by name. What is found must implement the seam that was
+asked for. Nothing that a file says can widen the rule:
 
 - on the command line: ``--allow-components PACKAGE``;
-- in Python: :func:`allow_components` for the rest of the process, :func:`components_allowed` for a ``with`` block, or the argument
-  ``allow_components`` of :func:`graftwork.fit` and :func:`graftwork.compare`;
+- in Python: :func:`allow_components` for the rest of the process, :func:`components_allowed` for a ``with`` block, or the
+  argument ``allow_components`` of :func:`graftwork.fit` and :func:`graftwork.compare`;
 - for installed packages: an entry point of the group ``graftwork.components`` whose value is a package or module.
 
 The allowed names are those of the process. Worker processes get them from their parent, never from a run folder.
@@ -98,7 +99,8 @@ def _checked(packages: Iterable[str]) -> list[str]:
     for name in names:
         if not isinstance(name, str) or not _is_dotted(name):
             raise ConfigError(
-                f"Components are allowed by the name of an importable package, as in my_methods or my_methods.sharing; got {name!r}."
+                f"Components are allowed by the name of an importable package, as in my_methods or "
+                f"my_methods.sharing; got {name!r}."
             )
     return names
 
@@ -155,7 +157,8 @@ class Component:
             raise ComponentError(f"{_FORM}; got {self.path!r}. Nothing was imported.")
         package = module.partition(".")[0]
         raise ComponentError(
-            f"The component {self.path!r} is not part of graftwork, and its package is not allowed, so it was not imported: importing "
+            f"The component {self.path!r} is not part of graftwork, and its package is not allowed, so it was "
+            f"not imported: importing "
             f"runs code. If you know who wrote {package!r}, allow it by name: --allow-components {package} on the command line, "
             f'allow_components=["{package}"] in Python, or an entry point of the group {GROUP!r} in the package.'
         )
@@ -164,10 +167,12 @@ class Component:
         """Import and return the named class or function.
 
         Args:
-            seam: Abstract class that what is built must implement; None takes a component of any seam of :mod:`graftwork.interfaces`.
+            seam: Abstract class that what is built must implement; None takes a component of any seam of
+                :mod:`graftwork.interfaces`.
 
         Raises:
-            ComponentError: If the path may not be imported (nothing is, then), nothing is there, or it is no component of the seam.
+            ComponentError: If the path may not be imported (nothing is, then), nothing is there, or it is no component of the
+                seam.
         """
         self.check()
         module, _, name = self.path.partition(":")

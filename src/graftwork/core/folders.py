@@ -1,7 +1,9 @@
 """Folders that graftwork may write to: known by a marker file, locked while in use, and never taken from the user.
 
-A folder of ours holds a JSON file that names its format, written before anything else. A folder that is neither empty nor marked belongs
-to the user: nothing is written into it, and nothing in it is deleted. What is deleted is deleted by name, and links are not followed.
+A folder of ours holds a JSON file that names its format, written before anything else. A folder that is neither empty nor marked
+belongs
+to the user: nothing is written into it, and nothing in it is deleted. What is deleted is deleted by name, and links are not
+followed.
 """
 
 from __future__ import annotations
@@ -98,8 +100,8 @@ def check_folder(folder: str | Path, kind: FolderKind) -> bool:
     """Refuse a folder that belongs to the user; nothing is read but names and the marker, and nothing is written.
 
     Returns:
-        Whether the folder carries the marker; False if it is empty or absent. A lock file and half-written markers of a process that
-        was killed before it wrote the marker count as nothing.
+        Whether the folder carries the marker; False if it is empty or absent. A lock file and half-written markers of a process
+        that was killed before it wrote the marker count as nothing.
 
     Raises:
         ConfigError: If it holds anything else.
@@ -124,8 +126,10 @@ def check_folder(folder: str | Path, kind: FolderKind) -> bool:
         shown = ", ".join(name if name.isprintable() else repr(name) for name in found[:_NUM_NAMED])
         more = f" and {len(found) - _NUM_NAMED} more" if len(found) > _NUM_NAMED else ""
         raise ConfigError(
-            f"{folder} is not empty and is not {kind.noun} (it has no {kind.marker} of the format {kind.format}): it holds {shown}{more}. "
-            f"Nothing in it was changed. Give {kind.flag} a folder that is empty or does not exist yet, for example {_free(folder)}."
+            f"{folder} is not empty and is not {kind.noun} (it has no {kind.marker} of the format "
+            f"{kind.format}): it holds {shown}{more}. "
+            f"Nothing in it was changed. Give {kind.flag} a folder that is empty or does not exist yet, for "
+            f"example {_free(folder)}."
         )
     return False
 

@@ -1,8 +1,9 @@
 """Which task kinds exist: found by name, one module a kind, none of them imported here by name.
 
-``TaskSpec`` checks its kind wherever it is made, and core stands on the lowest floor. So this registry knows the package that holds the
-kinds as a dotted path only (as plans know their components), imports it when the first task is made, and keeps what each module calls
-``KIND``. What a kind must offer is :class:`graftwork.interfaces.task_kind.TaskKind`; core itself asks for little of it.
+``TaskSpec`` checks its kind wherever it is made, and core stands on the lowest floor. So this registry knows the package that
+holds the kinds as a dotted path only (as plans know their components), imports it when the first task is made, and keeps what
+each module calls ``KIND``. What a kind must offer is :class:`graftwork.interfaces.task_kind.TaskKind`; core itself asks for
+little of it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ __all__ = [
 ]
 
 PACKAGE = "graftwork.tasks.kinds"
-"""Every module in it is a kind of its name, bar those whose names begin with an underscore; kinds over positions add ``_positions``."""
+"""Every module in it is a kind of its name, bar those whose names begin with an underscore; kinds over positions add
+``_positions``."""
 _OVER_POSITIONS = "_positions"
 POSITIONS = ("pixels", "points", "steps", "nodes")
 """What a task may ask one answer each for, in place of one a row."""
@@ -97,7 +99,8 @@ def all_kinds() -> tuple[KindFacts, ...]:
 
 
 def row_modules() -> tuple[str, ...]:
-    """Return the names of the package's kinds that give one answer a row, read from its file names: nothing but the standard library."""
+    """Return the names of the package's kinds that give one answer a row, read from its file names: nothing but the standard
+    library."""
     package = importlib.import_module(PACKAGE)
     return tuple(name for name in _module_names(package) if not name.endswith(_OVER_POSITIONS))
 

@@ -11,9 +11,11 @@ __all__ = ["exclusive"]
 
 @contextlib.contextmanager
 def exclusive(path: str | Path) -> Iterator[None]:
-    """Hold the lock file ``path``; wait while another process holds it. The system frees it when a process ends, however that happens.
+    """Hold the lock file ``path``; wait while another process holds it. The system frees it when a process ends, however that
+    happens.
 
-    Where the system has no such locks (Windows) nobody waits: what is built under the lock must be written atomically all the same.
+    Where the system has no such locks (Windows) nobody waits: what is built under the lock must be written atomically all the
+    same.
 
     Raises:
         OSError: If the lock file cannot be made.

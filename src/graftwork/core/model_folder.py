@@ -21,14 +21,16 @@ _REMEDY = "Give a .safetensors file, or a folder with model.safetensors or all s
 def model_files(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     """Return the files of the model in a folder, and in which of them each tensor is if an index says so.
 
-    As in transformers, ``model.safetensors`` counts before an index. Without either, the folder must hold one ``.safetensors`` file, or one
-    whole set of shards ``NAME-00001-of-00003.safetensors``; optimizer states and other models beside it would be taken for weights.
+    As in transformers, ``model.safetensors`` counts before an index. Without either, the folder must hold one ``.safetensors``
+    file, or one whole set of shards ``NAME-00001-of-00003.safetensors``; optimizer states and other models beside it would be
+    taken for weights.
 
     Args:
         folder: An existing folder.
 
     Raises:
-        FileFormatError: If the index is damaged or names files outside of the folder, shards are missing, or the choice is not clear.
+        FileFormatError: If the index is damaged or names files outside of the folder, shards are missing, or the choice is not
+            clear.
     """
     if (folder / MODEL_NAME).is_file():
         return [folder / MODEL_NAME], {}
@@ -69,7 +71,8 @@ def _read_index(path: Path) -> dict[str, str]:
     for name, shard in listed.items():
         if not isinstance(shard, str) or shard != Path(shard).name or "\\" in shard or not shard.endswith(".safetensors"):
             raise FileFormatError(
-                f"{path} cannot be used: it says that {name!r} is in {_short(shard)}, which is no .safetensors file beside the index. "
+                f"{path} cannot be used: it says that {name!r} is in {_short(shard)}, which is no "
+                f".safetensors file beside the index. "
                 "Files outside of the folder are not read."
             )
     return listed

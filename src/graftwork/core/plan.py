@@ -33,8 +33,9 @@ _ROLES_OF_FAMILIES: dict[str, Role] = {
 class Plan:
     """How the tasks are to be learned, as plain data: from which source, in which stages.
 
-    Files may write a plan of one training stage in short: the keys of :class:`~graftwork.core.stages.train.TrainStage` (``sharing``,
-    ``tuning``, ``optimization`` ...) stand beside ``name`` and ``role`` then. The key ``family`` is still read in place of ``role`` and ``group``.
+    Files may write a plan of one training stage in short: the keys of :class:`~graftwork.core.stages.train.TrainStage`
+    (``sharing``, ``tuning``, ``optimization`` ...) stand beside ``name`` and ``role`` then. The key ``family`` is still read in
+    place of ``role`` and ``group``.
     """
 
     name: str
@@ -42,9 +43,10 @@ class Plan:
     title: str
     """One line for people."""
     role: Role
-    """``reference``: every task has a model of its own, and everything is measured against it. ``joint``: what is trained serves several
-    tasks, so that they can help or hurt each other. ``independent``: tasks do not influence each other either, but it is not the reference
-    (trees, heads on fixed features)."""
+    """``reference``: every task has a model of its own, and everything is measured against it. ``joint``: what is trained serves
+    several
+    tasks, so that they can help or hurt each other. ``independent``: tasks do not influence each other either, but it is not the
+    reference (trees, heads on fixed features)."""
     modalities: tuple[Modality, ...]
     stages: tuple[Stage, ...] = (TrainStage(),)
     """What is done, in this order."""
@@ -55,8 +57,8 @@ class Plan:
     min_tasks: int = 1
     """The race leaves the plan out of suites with fewer tasks."""
     shuffled_control: bool = True
-    """Whether it can be trained with its companions' labels shuffled. A plan that builds on how labels of its tasks depend on each other (no
-    purchase without a click) cannot."""
+    """Whether it can be trained with its companions' labels shuffled. A plan that builds on how labels of its tasks depend on
+    each other (no purchase without a click) cannot."""
     system: str = ""
     """Slug of the published system that this plan comes from, if any."""
 
@@ -78,7 +80,8 @@ class Plan:
         return dataclasses.replace(self, stages=tuple(changed if stage is self.train else stage for stage in self.stages))
 
     def components(self) -> Iterator[tuple[str, Place, Component]]:
-        """Yield every component with the name of its place (``"sharing"``; ``"stage 2 (merge), merger"``) and what must stand there."""
+        """Yield every component with the name of its place (``"sharing"``; ``"stage 2 (merge), merger"``) and what must stand
+        there."""
         for number, stage in enumerate(self.stages, 1):
             prefix = f"stage {number} ({stage.kind}), " if len(self.stages) > 1 else ""
             for name, place, component in stage.components():

@@ -1,7 +1,8 @@
 """Settings of a class from its signature: which there are, which values they take, and an object built from checked ones.
 
-Each keyword of the constructor is a setting; its annotation says which values are allowed. A keyword whose annotation is a dataclass stands
-for the fields of that class, so that ``TiesMerger(config: TiesConfig | None)`` has the settings ``density``, ``trim`` ...
+Each keyword of the constructor is a setting; its annotation says which values are allowed. A keyword whose annotation is a
+dataclass stands for the fields of that class, so that ``TiesMerger(config: TiesConfig | None)`` has the settings ``density``,
+``trim`` ...
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Hashes of source code that see meaning only: comments, docstrings and formatting do not count, and neither does the Python version."""
+"""Hashes of source code that see meaning only: comments, docstrings and formatting do not count, and neither does the Python
+version."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
 
 
 def module_file(module: str) -> Path:
-    """Return the file of a module without importing it; it may not exist. Modules of other packages are looked up on the search path.
+    """Return the file of a module without importing it; it may not exist. Modules of other packages are looked up on the search
+    path.
 
     Example:
         >>> module_file("graftwork.core.errors:DataError").name
@@ -52,10 +54,12 @@ def bytes_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
 
 
 def syntax_hash(texts: Iterable[str], files: Iterable[Path]) -> str:
-    """Return the SHA-256 over texts (white space collapsed) and the syntax trees of Python files, without docstrings and module paths.
+    """Return the SHA-256 over texts (white space collapsed) and the syntax trees of Python files, without docstrings and module
+    paths.
 
     Where a module of this package stands says nothing about what it does: names imported from the package count, the modules that
-    they come from do not, and neither do the order of imports and the names of the files. Of a component path only the name counts.
+    they come from do not, and neither do the order of imports and the names of the files. Of a component path only the name
+    counts.
 
     Raises:
         SyntaxError: If a file is not Python.
@@ -95,7 +99,8 @@ def _is_own(module: str) -> bool:
 
 
 def _canonical(node: ast.AST) -> Iterator[str]:
-    # ``ast.dump`` differs between Python versions (new empty fields, dropped empty lists); this form leaves out whatever is empty.
+    # ``ast.dump`` differs between Python versions (new empty fields, dropped empty lists); this form leaves out whatever is
+    # empty.
     import ast
 
     yield f"({type(node).__name__}"

@@ -1,8 +1,8 @@
 """A stage: one step of a plan (training, say), with the components that it is made of in typed places.
 
 A kind of stage is a frozen dataclass in a module of its own in :mod:`graftwork.core.stages`. A field whose metadata come
-from :func:`place` holds components; everything else is plain settings. Which seam a component must implement, and what the workflow hands to
-its constructor, is written beside the field, so that a plan can be checked before anything runs.
+from :func:`place` holds components; everything else is plain settings. Which seam a component must implement, and what the
+workflow hands to its constructor, is written beside the field, so that a plan can be checked before anything runs.
 """
 
 from __future__ import annotations

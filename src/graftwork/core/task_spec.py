@@ -32,7 +32,8 @@ class TaskSpec:
     regression   ``[N, size]`` float32    ``size`` standardised values
     ===========  =======================  ======================================
 
-    With ``positions`` there is one answer for each pixel, point, step or node of a row. ``P`` stands for their axes, ``H, W`` for pixels:
+    With ``positions`` there is one answer for each pixel, point, step or node of a row. ``P`` stands for their axes, ``H, W``
+    for pixels:
 
     ===========  ===========================  ======================================
     kind         shape and dtype              outputs of the head, each ``[N, ., P]``
@@ -44,8 +45,8 @@ class TaskSpec:
     offsets      ``[N, 2, P]`` float32        2 values
     ===========  ===========================  ======================================
 
-    Normals are right, up and towards the viewer; offsets are right and down (from a pixel to the centre of its body, say, or to where
-    it moves). Other kinds are described in their modules, see :mod:`graftwork.tasks.kinds`.
+    Normals are right, up and towards the viewer; offsets are right and down (from a pixel to the centre of its body, say, or to
+    where it moves). Other kinds are described in their modules, see :mod:`graftwork.tasks.kinds`.
 
     Raises:
         ConfigError: If there is no such kind, or the fields do not fit it.

@@ -1,7 +1,8 @@
 """Safetensors files read and written tensor by tensor, without torch and without holding a model in memory.
 
-The ``safetensors`` package reads lazily, but it writes whole models at once and its NumPy side knows no bfloat16; merging files larger than
-memory needs both. This module reads and writes the published format (8 bytes of header length, a JSON header, raw tensors) and nothing else.
+The ``safetensors`` package reads lazily, but it writes whole models at once and its NumPy side knows no bfloat16; merging files
+larger than memory needs both. This module reads and writes the published format (8 bytes of header length, a JSON header, raw
+tensors) and nothing else.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class TensorFile(TensorSource):
         path: The file.
 
     Raises:
-        FileFormatError: If the file is empty, truncated, or not safetensors (a renamed pickle or archive, say). It is then not read further.
+        FileFormatError: If the file is empty, truncated, or not safetensors (a renamed pickle or archive, say). It is then not
+            read further.
     """
 
     def __init__(self, path: str | Path) -> None:

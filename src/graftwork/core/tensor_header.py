@@ -1,8 +1,8 @@
 """Headers of safetensors files: read, checked by the rules of the ``safetensors`` library, and written.
 
-The library's verdict counts: a header that it refuses is refused here too, with an error that names file, tensor and value. Its parser is
-stricter than Python's (no NaN, no ``-0`` as an integer, no lone surrogates, no deep nesting), and tensors must fill the data without
-overlap, hole or rest.
+The library's verdict counts: a header that it refuses is refused here too, with an error that names file, tensor and value. Its
+parser is stricter than Python's (no NaN, no ``-0`` as an integer, no lone surrogates, no deep nesting), and tensors must fill
+the data without overlap, hole or rest.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def read_header(path: Path) -> Header:
     """Read and check the header of a file.
 
     Raises:
-        FileFormatError: If the file is empty, truncated, damaged, or not safetensors (a renamed pickle or archive, say). It is then not
-            read further.
+        FileFormatError: If the file is empty, truncated, damaged, or not safetensors (a renamed pickle or archive, say). It is
+            then not read further.
     """
     try:
         size = path.stat().st_size

@@ -1,4 +1,5 @@
-"""Arrays that are computed once and kept in the user's cache: addressed by content, checked on every read, safe between processes.
+"""Arrays that are computed once and kept in the user's cache: addressed by content, checked on every read, safe between
+processes.
 
 An entry is a folder named after its key. It holds one ``.npy`` file an array, named after the hash of its content, and a
 ``manifest.json`` that is written last and says which files belong to it. A reader therefore sees a whole entry or none, also

@@ -1,8 +1,10 @@
-"""The order in which rows are dealt into steps: a pure function of seed and step. Every row is dealt once before any is dealt again.
+"""The order in which rows are dealt into steps: a pure function of seed and step. Every row is dealt once before any is dealt
+again.
 
-With several data sets a mixing policy sets how often each is met: ``proportional`` to its rows, ``uniform``, or a temperature ``T`` with shares
-``n^(1/T)`` (as in mT5, Xue et al. 2021, https://arxiv.org/abs/2010.11934): 1 is proportional, large is uniform. ``balanced`` is uniform within
-every step, and ``round-robin`` takes each step from one data set, all in turn. Pure NumPy.
+With several data sets a mixing policy sets how often each is met: ``proportional`` to its rows, ``uniform``, or a temperature
+``T`` with shares ``n^(1/T)`` (as in mT5, Xue et al. 2021, https://arxiv.org/abs/2010.11934): 1 is proportional, large is
+uniform. ``balanced`` is uniform within every step, and ``round-robin`` takes each step from one data set, all in turn. Pure
+NumPy.
 """
 
 from __future__ import annotations

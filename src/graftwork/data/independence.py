@@ -1,8 +1,8 @@
 """Independence report of a generated world: can one hidden factor or label be read off another by construction?
 
 Mutual information between all pairs of columns, in nats, on equal-frequency bins, less its Miller-Madow bias
-(Miller, "Note on the bias of information estimates", 1955). P-values come from the largest share over all pairs when every column is
-shuffled by itself (Westfall and Young, "Resampling-based multiple testing", 1993), so they hold for all pairs together.
+(Miller, "Note on the bias of information estimates", 1955). P-values come from the largest share over all pairs when every
+column is shuffled by itself (Westfall and Young, "Resampling-based multiple testing", 1993), so they hold for all pairs together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _MAX_ROWS = 10_000
 
 
 def discretise(values: Array, bins: int = 8) -> NDArray[np.int64]:
-    """Return bin numbers ``[N]``, -1 for missing values: classes and columns of few values as they are, others in bins of equal frequency.
+    """Return bin numbers ``[N]``, -1 for missing values: classes and columns of few values as they are, others in bins of equal
+    frequency.
 
     Args:
         values: One column; whole numbers below 0 and NaN are missing.
@@ -44,7 +45,8 @@ def discretise(values: Array, bins: int = 8) -> NDArray[np.int64]:
 
 
 def mutual_information(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Return the mutual information of two columns of bin numbers in nats, less its bias; about 0 on average if they are independent.
+    """Return the mutual information of two columns of bin numbers in nats, less its bias; about 0 on average if they are
+    independent.
 
     Rows where one is missing (-1) are left out.
     """
@@ -95,8 +97,8 @@ def independence_report(
         seed: Seed of sub-sample (10,000 rows) and shuffling.
 
     Returns:
-        ``{"factors": part, "labels": part, "settings": {...}}`` with, for each part, ``pairs`` (names, ``nats``, ``share`` of the smaller entropy,
-        ``p_value``, ``dependent``), ``worst`` pair and ``independent``.
+        ``{"factors": part, "labels": part, "settings": {...}}`` with, for each part, ``pairs`` (names, ``nats``, ``share`` of
+        the smaller entropy, ``p_value``, ``dependent``), ``worst`` pair and ``independent``.
 
     Raises:
         DataError: If columns are of different length.

@@ -1,6 +1,7 @@
 """Batches as a pure function of seed and step: a run resumes from its step number alone.
 
-A step is made of labelled rows, in the order of one :class:`~graftwork.data.dealing.Dealer`. Quotas make it of several parts, each with a dealer of
+A step is made of labelled rows, in the order of one :class:`~graftwork.data.dealing.Dealer`. Quotas make it of several parts,
+each with a dealer of
 its own: labelled and unlabelled rows, of all data sets together or of single ones.
 """
 
@@ -33,8 +34,8 @@ class BatchStream:
         batch_size: Rows a batch; at most the number of rows is used. With quotas, their sum counts in its place.
         seed: Seed of the order.
         mixing: How often each data set is met (see :mod:`graftwork.data.dealing`).
-        quotas: What a step is made of, as :func:`~graftwork.data.quotas.parse_quotas` reads it; empty takes labelled rows only. A batch holds its
-            quotas one after the other.
+        quotas: What a step is made of, as :func:`~graftwork.data.quotas.parse_quotas` reads it; empty takes labelled rows only.
+            A batch holds its quotas one after the other.
         device: Where the tensors go.
 
     Raises:
@@ -60,7 +61,8 @@ class BatchStream:
         has_label = self._source.role[rows] == LABELLED
         if not has_label.any():
             raise DataError(
-                f"Suite {suite.name!r}: none of the {len(rows)} training rows has a label of any task ({', '.join(suite.task_names)}). "
+                f"Suite {suite.name!r}: none of the {len(rows)} training rows has a label of any task "
+                f"({', '.join(suite.task_names)}). "
                 "Check the names of the target columns and how missing labels are written."
             )
         self.quotas = parse_quotas(quotas)
@@ -87,7 +89,8 @@ class BatchStream:
             pool = pool[self._source.domain[pool] == names.index(quota.domain)]
         if len(pool) == 0:
             raise DataError(
-                f"A quota asks for {quota} a step, but none of the {len(rows)} training rows of suite {self._source.suite.name!r} is one. "
+                f"A quota asks for {quota} a step, but none of the {len(rows)} training rows of suite "
+                f"{self._source.suite.name!r} is one. "
                 "Add such rows, or choose a plan that needs none."
             )
         return Dealer(pool, self._source.domain[pool], quota.rows, seed, mixing)
@@ -128,7 +131,8 @@ class BatchStream:
 
 
 class RowSource:
-    """Gathers rows into batches. One-column targets lie in two blocks ``[T, N]``, so that many tasks cost one lookup, not many."""
+    """Gathers rows into batches. One-column targets lie in two blocks ``[T, N]``, so that many tasks cost one lookup, not
+    many."""
 
     def __init__(self, suite: Suite, device: torch.device | str = "cpu") -> None:
         self.suite, self.device = suite, torch.device(device)

@@ -25,20 +25,23 @@ def parse_mixing(mixing: str | float, temperature: float | None = None) -> str |
     if isinstance(mixing, str):
         if mixing not in POLICIES:
             raise ConfigError(
-                f"mixing must be one of {', '.join(POLICIES)}, or a temperature of at least 1; got {mixing!r}.{did_you_mean(mixing, POLICIES)}"
+                f"mixing must be one of {', '.join(POLICIES)}, or a temperature of at least 1; got "
+                f"{mixing!r}.{did_you_mean(mixing, POLICIES)}"
             )
         if mixing != "temperature":
             return mixing
         mixing = _DEFAULT_TEMPERATURE if temperature is None else temperature
     if isinstance(mixing, bool) or not np.isfinite(mixing) or mixing < 1:
         raise ConfigError(
-            f"The mixing temperature must be a number of at least 1 (1 is proportional, large is uniform); got {mixing!r}. 2 is usual."
+            f"The mixing temperature must be a number of at least 1 (1 is proportional, large is uniform); "
+            f"got {mixing!r}. 2 is usual."
         )
     return float(mixing)
 
 
 def mixing_probabilities(counts: Sequence[int] | NDArray[np.int64], mixing: str | float = "proportional") -> NDArray[np.float64]:
-    """Return the probability of each data set, ``[D]``: proportional to ``n ** (1 / T)``; T = 1 is proportional, T -> infinity uniform.
+    """Return the probability of each data set, ``[D]``: proportional to ``n ** (1 / T)``; T = 1 is proportional, T -> infinity
+    uniform.
 
     Args:
         counts: Rows of each data set, at least one above 0; empty ones get 0.

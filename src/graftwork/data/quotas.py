@@ -22,7 +22,8 @@ class Quota:
     rows: int
     """At least 1; where the data have fewer, all of them are in every step."""
     role: Role = "labelled"
-    """``labelled`` rows have a label of some task, ``unlabelled`` ones of none: losses of tasks leave them out, objectives see them."""
+    """``labelled`` rows have a label of some task, ``unlabelled`` ones of none: losses of tasks leave them out, objectives see
+    them."""
     domain: str = ""
     """Name of the data set or domain that they come from; empty means all of them, mixed as ``mixing`` says."""
 
@@ -31,13 +32,16 @@ class Quota:
 
 
 def parse_quotas(value: Any) -> tuple[Quota, ...]:
-    """Read quotas from plain data, as plans and files hold them: ``[{"role": "labelled", "rows": 64}, {"role": "unlabelled", "rows": 64}]``.
+    """Read quotas from plain data, as plans and files hold them: ``[{"role": "labelled", "rows": 64}, {"role": "unlabelled",
+    "rows": 64}]``.
 
     Args:
-        value: A list of mappings with ``rows`` and, if need be, ``role`` and ``domain``, or of :class:`Quota`; empty asks for nothing.
+        value: A list of mappings with ``rows`` and, if need be, ``role`` and ``domain``, or of :class:`Quota`; empty asks for
+            nothing.
 
     Raises:
-        ConfigError: If an entry cannot be read, no labelled rows are asked for, or two entries ask for the same rows; all problems at once.
+        ConfigError: If an entry cannot be read, no labelled rows are asked for, or two entries ask for the same rows; all
+            problems at once.
 
     Example:
         >>> [str(quota) for quota in parse_quotas([{"rows": 8}, {"rows": 4, "role": "unlabelled", "domain": "night"}])]

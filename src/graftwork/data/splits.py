@@ -35,8 +35,9 @@ def split_rows(
 ) -> dict[str, Rows]:
     """Split rows into parts.
 
-    Rows are stratified by domain and by the rarest of their labels over all tasks (classes, labels, quarters of regression values). A
-    class that exists has at least one row in ``train``. Rows without any label go to ``train`` (or where their group goes).
+    Rows are stratified by domain and by the rarest of their labels over all tasks (classes, labels, quarters of regression
+    values). A class that exists has at least one row in ``train``. Rows without any label go to ``train`` (or where their group
+    goes).
 
     Args:
         tasks: The tasks.
@@ -79,8 +80,8 @@ def split_rows(
 def resplit(suite: Suite, seed: int) -> Suite:
     """Return the suite with another division of its development rows (``train`` and ``val``); all other splits are untouched.
 
-    Encoder state and the tasks' ``center`` and ``scale`` stay those of the first split: they are fixed constants, so that the models of
-    all seeds have one interface. Shares of ``train`` and ``val`` stay what they were.
+    Encoder state and the tasks' ``center`` and ``scale`` stay those of the first split: they are fixed constants, so that the
+    models of all seeds have one interface. Shares of ``train`` and ``val`` stay what they were.
 
     Args:
         suite: A suite with splits.

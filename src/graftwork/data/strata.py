@@ -20,8 +20,9 @@ Index = NDArray[np.int64]
 def label_matrix(tasks: Sequence[TaskSpec], targets: Mapping[str, Array], domain: Index | None) -> Index:
     """Return the labels of each row as numbers, int64 ``[N, K]``; -1 where there is none.
 
-    Every column is one source of labels: the domain, and what each task's kind names (a class column, one column per label of a multi-label
-    task, quarters of each regression value, the commonest class of a map). Numbers are unique over columns, so that one count serves all.
+    Every column is one source of labels: the domain, and what each task's kind names (a class column, one column per label of a
+    multi-label task, quarters of each regression value, the commonest class of a map). Numbers are unique over columns, so that
+    one count serves all.
     """
     columns: list[Index] = [] if domain is None else [np.asarray(domain, dtype=np.int64)]
     for task in tasks:
@@ -59,8 +60,9 @@ def _counts(labels: Index) -> Index:
 def assign_rows(labels: Index, shares: NDArray[np.float64], generator: np.random.Generator) -> Index:
     """Deal rows out, int64 ``[N]`` of part numbers.
 
-    Rows are sorted by their rarest label, then by the next rarest, and so on, with ties in random order; going down that list each row
-    goes to the part that lags behind most. Any run of equal labels is thereby spread in proportion (systematic sampling).
+    Rows are sorted by their rarest label, then by the next rarest, and so on, with ties in random order; going down that list
+    each row goes to the part that lags behind most. Any run of equal labels is thereby spread in proportion (systematic
+    sampling).
     """
     counts = _counts(labels)
     order_of = np.empty(len(counts) + 1, dtype=np.int64)

@@ -50,7 +50,8 @@ class Suite:
     targets: Mapping[str, Array]
     """``{task: target}`` as :class:`~graftwork.core.records.TaskSpec` lays out; regression targets in the user's units."""
     splits: Mapping[str, NDArray[np.int64]]
-    """Row numbers of ``train``, ``val`` and ``test``; ``test`` is never used for selection. Extra splits (``transfer``) may exist."""
+    """Row numbers of ``train``, ``val`` and ``test``; ``test`` is never used for selection. Extra splits (``transfer``) may
+    exist."""
     groups: NDArray[np.int64] | None = None
     """Group of each row (patient, user, site); rows of one group are on one side of every split."""
     domain: NDArray[np.int64] | None = None
@@ -62,7 +63,8 @@ class Suite:
     input_sizes: Mapping[str, Any] = field(default_factory=dict)
     """What backbones need to size themselves: ``num_numeric``, ``cardinalities``, ``image_size``, ``vocabulary_size``."""
     raw: Mapping[str, Any] = field(default_factory=dict)
-    """Things to show or re-encode: ``text`` list of str, ``preview`` uint8 pictures, ``frame`` raw table columns, ``labels`` row names."""
+    """Things to show or re-encode: ``text`` list of str, ``preview`` uint8 pictures, ``frame`` raw table columns, ``labels`` row
+    names."""
     notes: tuple[str, ...] = ()
     """Findings of the checks (duplicates, likely groups, leaks), one sentence each, shown to the user."""
     credits: Mapping[str, str] = field(default_factory=dict)
@@ -135,7 +137,8 @@ class Suite:
 
 
 def _hashed(task: TaskSpec) -> dict[str, Any]:
-    """Return a task for the fingerprint, kinds over positions by the one word that they had, so that older runs still find their data."""
+    """Return a task for the fingerprint, kinds over positions by the one word that they had, so that older runs still find their
+    data."""
     value = task.to_json()
     name = old_name(task.kind, task.positions)
     if name != task.kind:

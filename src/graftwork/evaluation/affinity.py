@@ -1,11 +1,12 @@
-"""Who helps whom: inter-task affinity by lookahead (TAG, Fifty et al. 2021, https://arxiv.org/abs/2109.04617), and gradient cosines.
+"""Who helps whom: inter-task affinity by lookahead (TAG, Fifty et al. 2021, https://arxiv.org/abs/2109.04617), and gradient
+cosines.
 
-``Z[i, j] = 1 - L_j(theta_s after a step on task i) / L_j(theta_s)``: the share of task j's loss that one gradient step on task i's loss
-takes away when it moves the shared parameters ``theta_s`` only. Positive helps, negative hurts.
+``Z[i, j] = 1 - L_j(theta_s after a step on task i) / L_j(theta_s)``: the share of task j's loss that one gradient step on task
+i's loss takes away when it moves the shared parameters ``theta_s`` only. Positive helps, negative hurts.
 
-Departure from the paper: the step is taken on one held-back batch and the losses are read on the next one, so that the diagonal is
-progress that generalises and not a batch's fit to itself; and the model runs in evaluation mode, so that dropout and batch statistics
-do not drown a difference of a fraction of a percent.
+Departure from the paper: the step is taken on one held-back batch and the losses are read on the next one, so that the diagonal
+is progress that generalises and not a batch's fit to itself; and the model runs in evaluation mode, so that dropout and batch
+statistics do not drown a difference of a fraction of a percent.
 """
 
 from __future__ import annotations
@@ -79,12 +80,14 @@ def measure_affinity(model: SharedModel, tasks: Sequence[TaskSpec], batches: Seq
     Args:
         model: The shared model, at some step of its training.
         tasks: The tasks, in the order of rows and columns.
-        batches: Held-back batches. Steps are taken on each, losses read on the next (the last one's next is the first); with a single
-            batch both happen on it, as in the paper.
-        learning_rate: Length of the gradient step, above 0: that of training. Affinities are proportional to it while it is small.
+        batches: Held-back batches. Steps are taken on each, losses read on the next (the last one's next is the first); with a
+            single batch both happen on it, as in the paper.
+        learning_rate: Length of the gradient step, above 0: that of training. Affinities are proportional to it while it is
+            small.
 
     Returns:
-        float64 ``[T, T]``, mean over batches: row = the task that takes the step, column = the task whose loss is read. NaN where no
+        float64 ``[T, T]``, mean over batches: row = the task that takes the step, column = the task whose loss is read. NaN
+        where no
         batch had labels of both. Zero if no shared parameter is trained: then tasks cannot touch each other.
 
     Raises:
@@ -130,12 +133,14 @@ def summarise_affinity(
         measurements: Results of :func:`measure_affinity`, each ``[T, T]``; at least one.
         tasks: Names; None numbers them.
         level: Confidence of the intervals.
-        relative: Divide each column by the mean of its diagonal, so that 1 is what the task's own step does for it and 0.3 means that the
-            other's step does 30 % of that. A column whose own step does not help is divided by its largest entry instead.
+        relative: Divide each column by the mean of its diagonal, so that 1 is what the task's own step does for it and 0.3 means
+            that the other's step does 30 % of that. A column whose own step does not help is divided by its largest entry
+            instead.
 
     Returns:
-        ``{"tasks", "value", "low", "high", "own", "measurements", "method"}``: matrices as lists of rows (row = who is trained, column = whom it helps
-        or hurts), None where unknown; ``own`` is the mean diagonal in percent of the loss, the unit of the columns; ``measurements`` is their number.
+        ``{"tasks", "value", "low", "high", "own", "measurements", "method"}``: matrices as lists of rows (row = who is trained,
+        column = whom it helps or hurts), None where unknown; ``own`` is the mean diagonal in percent of the loss, the unit of
+        the columns; ``measurements`` is their number.
 
     Raises:
         ValueError: If there is no measurement.
@@ -180,8 +185,8 @@ def layer_products(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) 
         batch: Labelled rows.
 
     Returns:
-        ``{layer: float64 [T, T]}`` for each module that owns trained shared parameters, in the model's order; the rows of a task without a
-        label in the batch, or without a gradient in the layer, are zero. Empty if no shared parameter is trained.
+        ``{layer: float64 [T, T]}`` for each module that owns trained shared parameters, in the model's order; the rows of a task
+        without a label in the batch, or without a gradient in the layer, are zero. Empty if no shared parameter is trained.
     """
     shared = {id(parameter) for parameter in _shared(model)}
     layers: dict[str, list[int]] = {}

@@ -22,7 +22,8 @@ __all__ = ["Resampler", "bootstrap_metric", "bootstrap_statistic", "percentile_i
 _BLOCK_ENTRIES = 1 << 20
 """Counts held at a time: 8 MB."""
 _MAX_UNITS = 2000
-"""More rows than this are dealt at random into so many bundles that are drawn whole: same expected variance, a fraction of the work."""
+"""More rows than this are dealt at random into so many bundles that are drawn whole: same expected variance, a fraction of the
+work."""
 
 
 class Resampler:

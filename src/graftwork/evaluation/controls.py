@@ -1,8 +1,8 @@
 """The shuffled-companion control: is a gain of learning together transfer, or only regularisation?
 
-A task that gains from being trained with others may gain because they teach it something, or because any extra loss keeps the model
-from overfitting. So the shared plan is trained once more with the companions' training targets shuffled: same losses, same label
-statistics, nothing to learn from. Only what beats this control is transfer.
+A task that gains from being trained with others may gain because they teach it something, or because any extra loss keeps the
+model from overfitting. So the shared plan is trained once more with the companions' training targets shuffled: same losses, same
+label statistics, nothing to learn from. Only what beats this control is transfer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def shuffled_companions(suite: Suite, keep: str, seed: int) -> Suite:
     """Return the suite with the training targets of all tasks but ``keep`` shuffled.
 
     Whole targets move among the training rows that have a label of the task, each task by its own permutation: missing rows stay
-    missing, label frequencies stay the same, validation, test and all other rows are untouched. Resplit before, not after, this call.
+    missing, label frequencies stay the same, validation, test and all other rows are untouched. Resplit before, not after, this
+    call.
 
     Args:
         suite: The suite.
@@ -63,7 +64,8 @@ def classify_control(gain: Interval, over_control: Interval, *, minimal_effect: 
     Returns:
         - ``harm``: worse than separate.
         - ``transfer``: better than separate and better than the control.
-        - ``regularisation``: better than separate, but the control is, too, or nothing suggests that the companions' labels matter.
+        - ``regularisation``: better than separate, but the control is, too, or nothing suggests that the companions' labels
+          matter.
         - ``no gain``: not better than separate, and a gain of more than 2 % is ruled out.
         - ``unclear``: the intervals are too wide to tell.
     """
@@ -77,7 +79,8 @@ def classify_control(gain: Interval, over_control: Interval, *, minimal_effect: 
         return "unclear"
     if over_control.low > 0 and over_control.value >= minimal_effect:
         return "transfer"
-    # The control took part of the gain for sure (its own lead over separate excludes zero), or there is no sign of more than that.
+    # The control took part of the gain for sure (its own lead over separate excludes zero), or there is no sign of more than
+    # that.
     if over_control.high < gain.value or over_control.value < minimal_effect:
         return "regularisation"
     return "unclear"

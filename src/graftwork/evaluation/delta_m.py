@@ -1,7 +1,7 @@
 """Relative change of a metric and its mean over tasks, delta-m (Maninis et al. 2019, https://arxiv.org/abs/1904.08918).
 
-``delta_m = 100 / T * sum_t (-1)^(l_t) (M_t - B_t) / B_t`` with ``l_t = 1`` where lower is better: percent, positive is better than
-the reference ``B`` (the single-task models).
+``delta_m = 100 / T * sum_t (-1)^(l_t) (M_t - B_t) / B_t`` with ``l_t = 1`` where lower is better: percent, positive is better
+than the reference ``B`` (the single-task models).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from graftwork.interfaces.metric import Floats, Metric
 __all__ = ["SMALLEST_SCORE", "delta_m", "relative_change", "relative_changes"]
 
 SMALLEST_SCORE = 0.05
-"""References of a bounded score (kappa, R squared, IoU ...) closer to zero than this count as this: a division by almost nothing would
-let one task decide the mean over all."""
+"""References of a bounded score (kappa, R squared, IoU ...) closer to zero than this count as this: a division by almost nothing
+would let one task decide the mean over all."""
 
 
 def _metric(spec_or_metric: TaskSpec | str) -> Metric:

@@ -1,8 +1,8 @@
 """Which tasks to train together: the best partition of tasks into a few groups, from their affinities.
 
-The value of a partition is the sum over tasks of the mean affinity that the other members of its group have onto it, as in task affinity
-groupings (TAG, Fifty et al. 2021, https://arxiv.org/abs/2109.04617): effects of more than two tasks are taken to be means of effects of
-pairs. A task alone gains nothing and loses nothing, so "train it separately" is a valid answer.
+The value of a partition is the sum over tasks of the mean affinity that the other members of its group have onto it, as in task
+affinity groupings (TAG, Fifty et al. 2021, https://arxiv.org/abs/2109.04617): effects of more than two tasks are taken to be
+means of effects of pairs. A task alone gains nothing and loses nothing, so "train it separately" is a valid answer.
 
 Departure from the paper: groups do not overlap, since a task that is learned twice costs its parameters twice.
 """
@@ -64,7 +64,8 @@ def grouping_value(affinity: ArrayLike, groups: Sequence[Sequence[int]]) -> floa
     """Return the value of a partition.
 
     Args:
-        affinity: ``[T, T]``, row = who is trained along, column = whom it helps (positive) or hurts; the diagonal does not count, NaN counts 0.
+        affinity: ``[T, T]``, row = who is trained along, column = whom it helps (positive) or hurts; the diagonal does not
+            count, NaN counts 0.
         groups: A partition of ``0 .. T - 1``.
 
     Raises:
@@ -83,8 +84,8 @@ def grouping_value(affinity: ArrayLike, groups: Sequence[Sequence[int]]) -> floa
 def best_grouping(affinity: ArrayLike, max_groups: int, *, exact_limit: int = EXACT_LIMIT) -> Grouping:
     """Return the partition of highest value into at most ``max_groups`` groups; of equal values, the one with the fewest groups.
 
-    Exact by dynamic programming over subsets (``O(G * 3^T)``) for up to ``exact_limit`` tasks, beyond that by merging groups and then
-    moving single tasks while that helps.
+    Exact by dynamic programming over subsets (``O(G * 3^T)``) for up to ``exact_limit`` tasks, beyond that by merging groups and
+    then moving single tasks while that helps.
 
     Args:
         affinity: ``[T, T]``; see :func:`grouping_value`.
@@ -112,7 +113,8 @@ def _exact(gains: Floats, max_groups: int) -> list[list[int]]:
     full = (1 << size) - 1
     members = [[task for task in range(size) if mask >> task & 1] for mask in range(full + 1)]
     value = [_group_value(gains, tasks) for tasks in members]
-    # best[mask]: value of the best partition of `mask` into exactly the current number of groups, and its group of the lowest task.
+    # best[mask]: value of the best partition of `mask` into exactly the current number of groups, and its group of the lowest
+    # task.
     best = list(value)
     choices = [list(range(full + 1))]
     totals = [best[full]]
@@ -195,9 +197,9 @@ def group_tasks(
         seed: Seed of the draws.
 
     Returns:
-        ``{"tasks", "groups" (names), "value", "together", "is_exact", "confidence", "max_groups"}``; ``together`` is the value of one group
-        for all, ``confidence`` for each task the share of draws in which no other place for it alone is better; None with fewer than two
-        measurements.
+        ``{"tasks", "groups" (names), "value", "together", "is_exact", "confidence", "max_groups"}``; ``together`` is the value
+        of one group for all, ``confidence`` for each task the share of draws in which no other place for it alone is better;
+        None with fewer than two measurements.
     """
     names = list(affinity["tasks"])
     table = np.array([[np.nan if cell is None else cell for cell in row] for row in affinity["value"]], dtype=np.float64)
@@ -274,7 +276,8 @@ def advise_grouping(grouping: Mapping[str, Any]) -> list[str]:
         else:
             doubtful = [name for name in group if (shares[name] or 0.0) < LEANING]
             sentences.append(
-                f"The best guess is to {what}, but the measurements do not settle the place of {_listed(doubtful)} (confidence {_percent(share)})."
+                f"The best guess is to {what}, but the measurements do not settle the place of "
+                f"{_listed(doubtful)} (confidence {_percent(share)})."
             )
     return sentences
 

@@ -1,7 +1,7 @@
 """Hypervolume: how much of the space of scores a set of points dominates; one number for a whole set of trade-offs.
 
-Zitzler and Thiele, "Multiobjective Evolutionary Algorithms: A Comparative Case Study and the Strength Pareto Approach", IEEE TEC 1999. Two sets
-compare only with one reference point for both.
+Zitzler and Thiele, "Multiobjective Evolutionary Algorithms: A Comparative Case Study and the Strength Pareto Approach", IEEE TEC
+1999. Two sets compare only with one reference point for both.
 """
 
 from __future__ import annotations

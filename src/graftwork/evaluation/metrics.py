@@ -1,7 +1,7 @@
 """Metrics of all task kinds, in NumPy: which exist, which is the default, which direction is good, and how a prediction scores.
 
-Predictions are in the user's units as :meth:`graftwork.interfaces.learner.Learner.predict` returns them. Rows or entries without a
-label do not count. A metric that the data leave undefined (one class only for the ROC area, say) is NaN, never an error.
+Predictions are in the user's units as :meth:`graftwork.interfaces.learner.Learner.predict` returns them. Rows or entries without
+a label do not count. A metric that the data leave undefined (one class only for the ROC area, say) is NaN, never an error.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def default_metric(spec: TaskSpec) -> str:
 
 
 def metric_problem(task: str, metric: str, kind: str = "", positions: str = "") -> str:
-    """Return what is wrong with the metric that a user named for a task, empty if nothing; without ``kind`` only the name is checked."""
+    """Return what is wrong with the metric that a user named for a task, empty if nothing; without ``kind`` only the name is
+    checked."""
     try:
         found = find_metric(metric)
     except ConfigError as error:
@@ -130,8 +131,8 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
     Args:
         spec: The task.
         target: Truth, laid out as :class:`~graftwork.core.records.TaskSpec` says, ``N`` rows.
-        prediction: In the user's units, ``N`` rows; classes over positions as probabilities ``[N, size, P]`` or decided ``[N, P]``;
-            binary tasks over positions as probabilities of class 1, ``[N, 1, P]`` or ``[N, P]``.
+        prediction: In the user's units, ``N`` rows; classes over positions as probabilities ``[N, size, P]`` or decided ``[N,
+            P]``; binary tasks over positions as probabilities of class 1, ``[N, 1, P]`` or ``[N, P]``.
         metric: Name; empty takes the task's primary metric.
 
     Raises:

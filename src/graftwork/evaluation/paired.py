@@ -54,8 +54,9 @@ def corrected_resampled_ttest(
     Args:
         differences: One difference a seed (split); NaN entries are left out.
         num_train: Training rows of one split, at least 1.
-        num_test: Rows that the splits exchange with the training rows. For splits that redraw the test rows these are the test rows; where
-            the test rows are fixed and seeds redraw validation from the same rows as training, the validation rows. 0 gives the plain t-test.
+        num_test: Rows that the splits exchange with the training rows. For splits that redraw the test rows these are the test
+            rows; where the test rows are fixed and seeds redraw validation from the same rows as training, the validation rows.
+            0 gives the plain t-test.
         level: Confidence of the interval, in (0, 1).
 
     Raises:

@@ -57,7 +57,8 @@ def flops_per_sample(model: nn.Module, inputs: Mapping[str, Tensor], tasks: Sequ
     Element-wise operations do not count; matrix products, convolutions and attention do.
 
     Args:
-        model: Called as ``model(inputs)``, or ``model(inputs, tasks)`` if tasks are given, in evaluation mode; its modes are restored.
+        model: Called as ``model(inputs)``, or ``model(inputs, tasks)`` if tasks are given, in evaluation mode; its modes are
+            restored.
         inputs: A batch; the first dimension counts rows.
         tasks: Tasks to compute; None computes all.
 

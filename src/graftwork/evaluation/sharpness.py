@@ -1,7 +1,7 @@
 """Sharpness meter: how high each task's loss gets within a ball around the weights, by random directions and by climbing.
 
-The quantity that sharpness-aware training bounds (Foret et al., https://arxiv.org/abs/2010.01412, equation 1), measured from below: the largest
-loss that was found. Random directions show what the bulk of the ball is like, climbing what its worst part is.
+The quantity that sharpness-aware training bounds (Foret et al., https://arxiv.org/abs/2010.01412, equation 1), measured from
+below: the largest loss that was found. Random directions show what the bulk of the ball is like, climbing what its worst part is.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ def worst_case_losses(
     climbs: int = 4,
     seed: int = 0,
 ) -> BallLosses:
-    """Look for the largest loss of each task within Euclidean distance ``rho`` of the weights, which are the same afterwards, bit for bit.
+    """Look for the largest loss of each task within Euclidean distance ``rho`` of the weights, which are the same afterwards,
+    bit for bit.
 
     Args:
-        losses: Returns the losses ``[T]`` at the present weights, on the same data every time and without randomness (evaluation mode).
+        losses: Returns the losses ``[T]`` at the present weights, on the same data every time and without randomness (evaluation
+            mode).
         parameters: What moves, all together.
         rho: Radius, above 0; compare models of one architecture only.
         num_random: Number of random directions, the same for equal seeds and shapes.
@@ -64,7 +66,8 @@ def worst_case_losses(
     """
     if not rho > 0 or num_random < 0 or climbs < 0:
         raise ConfigError(
-            f"`rho` must be above 0, `num_random` and `climbs` at least 0; got rho={rho!r}, num_random={num_random}, climbs={climbs}."
+            f"`rho` must be above 0, `num_random` and `climbs` at least 0; got rho={rho!r}, "
+            f"num_random={num_random}, climbs={climbs}."
         )
     moved = [parameter for parameter in parameters if parameter.requires_grad]
     with torch.no_grad():

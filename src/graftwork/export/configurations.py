@@ -1,9 +1,9 @@
 """Sub-networks of a controllable model as files: one ONNX graph each, and an index that says what each costs.
 
-``controls.json`` lies beside ``model.onnx``; ``graftwork serve`` reads it and picks a file for a budget and the importance of the tasks:
-``{"format": ..., "configurations": [{"encoder": 0.5, "decoders": {"depth": 1.0}, "flops": 2.1e6, "parameters": 9000, "file": "..."}]}``.
-FLOPs are per sample, files are relative to the index. The full network is the first one listed; its file is ``model.onnx`` itself if
-that is there.
+``controls.json`` lies beside ``model.onnx``; ``graftwork serve`` reads it and picks a file for a budget and the importance of
+the tasks: ``{"format": ..., "configurations": [{"encoder": 0.5, "decoders": {"depth": 1.0}, "flops": 2.1e6, "parameters": 9000,
+"file": "..."}]}``. FLOPs are per sample, files are relative to the index. The full network is the first one listed; its file is
+``model.onnx`` itself if that is there.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ __all__ = ["write_deltas"]
 
 
 def write_deltas(deltas: Mapping[str, Delta], model: SharedModel, folder: str | Path) -> list[Path]:
-    """Write ``delta.safetensors``, or ``delta-<task>.safetensors`` for each task's backbone if there are several; empty deltas are left out.
+    """Write ``delta.safetensors``, or ``delta-<task>.safetensors`` for each task's backbone if there are several; empty deltas
+    are left out.
 
-    Characters of a task's name that are no letters, digits, dots, dashes or underscores become dashes in the file's name. A backbone that no single
-    task owns goes by its name in the model.
+    Characters of a task's name that are no letters, digits, dots, dashes or underscores become dashes in the file's name. A
+    backbone that no single task owns goes by its name in the model.
 
     Args:
         deltas: By the backbone's name in ``model``.

@@ -27,7 +27,8 @@ EXAMPLE_ROWS = 16
 
 
 def write_model(model: SharedModel, suite: Suite, folder: str | Path, described: Mapping[str, Any], *, stored: bool) -> float:
-    """Write ``model.safetensors``, ``config.json`` and ``model.onnx``; of a controllable model also graphs of its smaller configurations.
+    """Write ``model.safetensors``, ``config.json`` and ``model.onnx``; of a controllable model also graphs of its smaller
+    configurations.
 
     Args:
         model: Takes the suite's inputs.

@@ -1,4 +1,5 @@
-"""Surgery on ONNX graphs, without torch: keep only what some outputs need, fold what does not depend on the batch, rename outputs.
+"""Surgery on ONNX graphs, without torch: keep only what some outputs need, fold what does not depend on the batch, rename
+outputs.
 
 Models are ``onnx.ModelProto`` objects; every function changes the one it is given, in place.
 """
@@ -146,8 +147,8 @@ def fold_batch_free_shapes(model: Any, feeds: Iterable[Mapping[str, Array]]) -> 
     """Replace values that come from shapes and constants alone, and that no batch size changes, by constants.
 
     A traced graph computes paddings and reshapes from the input's size again and again although pictures have one size; with
-    constant paddings ONNX Runtime can fuse them into the convolutions. What depends on the batch size differs between the ``feeds``
-    and stays.
+    constant paddings ONNX Runtime can fuse them into the convolutions. What depends on the batch size differs between the
+    ``feeds`` and stays.
 
     Args:
         model: The graph, with all weights inside.

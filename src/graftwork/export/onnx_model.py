@@ -1,8 +1,8 @@
 """Export of a trained model to ONNX: inputs of the suite in, predictions in the user's units out, checked against PyTorch.
 
-The traced exporter of PyTorch comes first and the newer graph capture second: on a small MLP, a small CNN and EfficientNet-Lite0 the
-first took 0.05, 0.02 and 0.7 s and the second 2.9, 1.4 and 11 s. The traced graph recomputes paddings from shapes, which costs
-EfficientNet-Lite0 a quarter more time per picture; after ``fold_batch_free_shapes`` both are equally fast.
+The traced exporter of PyTorch comes first and the newer graph capture second: on a small MLP, a small CNN and EfficientNet-Lite0
+the first took 0.05, 0.02 and 0.7 s and the second 2.9, 1.4 and 11 s. The traced graph recomputes paddings from shapes, which
+costs EfficientNet-Lite0 a quarter more time per picture; after ``fold_batch_free_shapes`` both are equally fast.
 """
 
 from __future__ import annotations
@@ -82,12 +82,13 @@ def export_onnx(
         tasks: Tasks to export, in the order of the outputs.
         example_inputs: At least one row of real inputs; their rows are what the check runs on.
         path: File to write; an older one stays whole if anything fails.
-        tolerance: Largest allowed difference to PyTorch: of probabilities (and unit normals) as such, of regression values in standard
-            deviations of the target (``TaskSpec.scale``), with the rounding of float32 itself not counted.
+        tolerance: Largest allowed difference to PyTorch: of probabilities (and unit normals) as such, of regression values in
+            standard deviations of the target (``TaskSpec.scale``), with the rounding of float32 itself not counted.
 
     Returns:
-        The largest difference found on batches of 1 and 7 rows, in these units. The first dimension of every input and output is free.
-        Inputs are called as in the suite, outputs as the tasks (see :func:`output_names`; the mapping is also in the file's metadata).
+        The largest difference found on batches of 1 and 7 rows, in these units. The first dimension of every input and output is
+        free. Inputs are called as in the suite, outputs as the tasks (see :func:`output_names`; the mapping is also in the
+        file's metadata).
 
     Raises:
         GraftworkError: If the model has an operation without ONNX form, predicts NaN, or ONNX Runtime disagrees.
@@ -138,7 +139,8 @@ def _first_that_agrees(
             return content, difference
         problems.append(f"{name}: task {worst!r} differs by {difference:.2g}")
     raise GraftworkError(
-        f"The model could not be exported to ONNX within the tolerance {tolerance:g}; no file was written ({'; '.join(problems)}). "
+        f"The model could not be exported to ONNX within the tolerance {tolerance:g}; no file was written "
+        f"({'; '.join(problems)}). "
         "Raise the tolerance if the difference is harmless, or use the PyTorch weights in the model folder."
     )
 

@@ -1,11 +1,14 @@
-"""Backbone: inputs in, shared features out, with declared shapes. BlockBackbone: one whose blocks can be walked through and tapped.
+"""Backbone: inputs in, shared features out, with declared shapes. BlockBackbone: one whose blocks can be walked through and
+tapped.
 
 How the hardest systems fit:
 
 - M3ViT and Mod-Squad style experts replace layers *inside* the blocks of the own vision transformer, whose forward pass is
   ``finish(blocks(embed(inputs)))``: the operator tells its routed layers the task and walks through the blocks itself.
-- TaskExpert and MTLoRA read several depths: they walk through the blocks of the own vision transformer and the stages of the own Swin (or timm's, converted).
-- ECMT's trunk is no backbone: its slimmable layers change width by state (``set_active_width``), and the operator builds them itself.
+- TaskExpert and MTLoRA read several depths: they walk through the blocks of the own vision transformer and the stages of the own
+  Swin (or timm's, converted).
+- ECMT's trunk is no backbone: its slimmable layers change width by state (``set_active_width``), and the operator builds them
+  itself.
 """
 
 from __future__ import annotations
@@ -57,8 +60,9 @@ class Backbone(nn.Module, ABC):
 class BlockBackbone(Backbone):
     """A trunk that is a chain of blocks: ``forward`` is :meth:`embed`, :meth:`run_block` for each block, :meth:`finish`.
 
-    What passes from block to block are *states*, in whatever layout the blocks use; :meth:`read_states` gives them as features. Methods that put layers
-    into blocks, run blocks of their own or read several depths are written against this (:mod:`graftwork.nn.taps` reads depths during a forward pass).
+    What passes from block to block are *states*, in whatever layout the blocks use; :meth:`read_states` gives them as features.
+    Methods that put layers into blocks, run blocks of their own or read several depths are written against this
+    (:mod:`graftwork.nn.taps` reads depths during a forward pass).
     """
 
     @abstractmethod

@@ -1,20 +1,23 @@
 """Balancer: per-task losses in, ``.grad`` out. Three small families, so that no method carries what it does not need.
 
 - :class:`WeightBalancer` turns ``T`` losses into one scalar (uncertainty weighting, DWA, plain sum).
-- :class:`JacobianBalancer` (``methods.optimization.jacobian``) hands the ``T x P`` matrix of exact per-task gradients to an aggregator.
-- :class:`RepresentationBalancer` (same module) hands over gradients of the shared representation instead: one backward pass through the
-  trunk.
+- :class:`JacobianBalancer` (``methods.optimization.jacobian``) hands the ``T x P`` matrix of exact per-task gradients to an
+  aggregator.
+- :class:`RepresentationBalancer` (same module) hands over gradients of the shared representation instead: one backward pass
+  through the trunk.
 
 How the hardest systems fit:
 
-- F-MTL perturbs the weights per task and needs the losses again at the moved weights, on the same batch with the same dropout: that is
-  ``BackwardContext.recompute``. It aggregates two Jacobians with any aggregator, so aggregators stay plain functions of a matrix.
-- TRAM's ascent radius is a divergence between two predictions of the same batch: ``recompute`` returns outputs beside losses and takes noised
-  inputs, ``tasks`` say what the outputs mean, and the copy of the weights before the last step is state of the balancer, saved by ``state_dict``.
-- Sharpness-aware steps around any other balancer: ``recompute`` returns the representation as well, so that the inner balancer gets a whole
-  context of the moved weights.
-- Annealed gradient noise acts after any balancer and before the optimiser: it is a :class:`~graftwork.interfaces.transform.GradientTransform`,
-  not a balancer, so that it combines with all of them.
+- F-MTL perturbs the weights per task and needs the losses again at the moved weights, on the same batch with the same dropout:
+  that is ``BackwardContext.recompute``. It aggregates two Jacobians with any aggregator, so aggregators stay plain functions of
+  a matrix.
+- TRAM's ascent radius is a divergence between two predictions of the same batch: ``recompute`` returns outputs beside losses and
+  takes noised inputs, ``tasks`` say what the outputs mean, and the copy of the weights before the last step is state of the
+  balancer, saved by ``state_dict``.
+- Sharpness-aware steps around any other balancer: ``recompute`` returns the representation as well, so that the inner balancer
+  gets a whole context of the moved weights.
+- Annealed gradient noise acts after any balancer and before the optimiser: it is a
+  :class:`~graftwork.interfaces.transform.GradientTransform`, not a balancer, so that it combines with all of them.
 """
 
 from __future__ import annotations
@@ -49,8 +52,8 @@ class Recompute(Protocol):
     def __call__(self, inputs: Mapping[str, Tensor] | None = None) -> ForwardPass:
         """Run the model on the same batch again, at the parameters' present values and with the same random draws (dropout).
 
-        Running statistics of normalisation layers are left alone. Auxiliary losses of the model and objectives of the plan are not part of it.
-        The random state afterwards is the one before the call.
+        Running statistics of normalisation layers are left alone. Auxiliary losses of the model and objectives of the plan are
+        not part of it. The random state afterwards is the one before the call.
 
         Args:
             inputs: Other inputs of the same rows, of equal names and shapes; None takes those of the batch.
@@ -70,7 +73,8 @@ class BackwardContext:
     step: int
     """Number of finished optimiser steps."""
     recompute: Recompute | None = None
-    """Repeats the forward pass; None where the caller cannot, and where the balancer did not ask for it (:attr:`Balancer.needs_recompute`)."""
+    """Repeats the forward pass; None where the caller cannot, and where the balancer did not ask for it
+    (:attr:`Balancer.needs_recompute`)."""
     outputs: Mapping[str, Tensor] | None = None
     """``{task: raw output}`` of the forward pass behind the losses; None where the caller does not hand them over."""
     inputs: Mapping[str, Tensor] | None = None
@@ -78,13 +82,15 @@ class BackwardContext:
     tasks: Sequence[TaskSpec] = ()
     """The tasks, in the order of the losses, likewise."""
     part: int = 0
-    """Which part of the batch this is, if it goes through the model in several (gradient accumulation). The parts' losses add up to the batch's."""
+    """Which part of the batch this is, if it goes through the model in several (gradient accumulation). The parts' losses add up
+    to the batch's."""
     parts: int = 1
     """Number of parts; gradients of several passes belong together, and what follows from all of them is due at the last part."""
     processes: int = 1
     """Number of processes of a data-parallel run; the mean of their losses is the batch's."""
     average: Callable[[Tensor], Tensor] | None = None
-    """Averages a tensor over the processes, in place, and returns it; None for one process. Called by all processes or by none."""
+    """Averages a tensor over the processes, in place, and returns it; None for one process. Called by all processes or by
+    none."""
 
 
 class Balancer(ABC):
@@ -93,10 +99,12 @@ class Balancer(ABC):
     accumulates: bool = False
     """Whether :meth:`backward` can be called part by part."""
     parallel: bool = False
-    """Whether it works where each of several processes sees its share of the batch. The loop averages ``.grad`` over the processes afterwards."""
+    """Whether it works where each of several processes sees its share of the batch. The loop averages ``.grad`` over the
+    processes afterwards."""
 
     def bind(self, binding: Binding) -> None:
-        """Take model, tasks, facts about the data, device and seed; called once, before the first step. A balancer around another one passes it on.
+        """Take model, tasks, facts about the data, device and seed; called once, before the first step. A balancer around
+        another one passes it on.
 
         Raises:
             ConfigError: If the balancer cannot work with them.
@@ -104,7 +112,8 @@ class Balancer(ABC):
 
     @property
     def needs_recompute(self) -> bool:
-        """Whether :meth:`backward` calls ``context.recompute``; the loop then remembers the random state before each forward pass."""
+        """Whether :meth:`backward` calls ``context.recompute``; the loop then remembers the random state before each forward
+        pass."""
         return False
 
     @abstractmethod
@@ -112,7 +121,8 @@ class Balancer(ABC):
         """Add gradients to ``.grad`` of all parameters.
 
         Args:
-            losses: One differentiable loss per task, shape ``[T]``; a task without labels in the batch has loss 0 without gradient.
+            losses: One differentiable loss per task, shape ``[T]``; a task without labels in the batch has loss 0 without
+                gradient.
             context: Parameters and representation.
 
         Returns:
@@ -120,11 +130,13 @@ class Balancer(ABC):
         """
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return learned parameters of the balancer itself (uncertainty weights, say), on the bound device; the loop optimises them along."""
+        """Return learned parameters of the balancer itself (uncertainty weights, say), on the bound device; the loop optimises
+        them along."""
         return []
 
     def end_epoch(self, mean_losses: Tensor) -> None:
-        """Called after each epoch with its mean training loss per task, shape ``[T]``; methods with memory over epochs override it."""
+        """Called after each epoch with its mean training loss per task, shape ``[T]``; methods with memory over epochs override
+        it."""
 
     def reset(self) -> None:
         """Return to the state before the first step."""

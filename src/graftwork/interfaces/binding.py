@@ -1,6 +1,7 @@
 """Binding: what objectives, balancers and gradient transforms are handed once, before the first step.
 
-A plan is plain data, and its parts are built before anything is known of model and data: constructors take settings, :class:`Binding` brings the rest.
+A plan is plain data, and its parts are built before anything is known of model and data: constructors take settings,
+:class:`Binding` brings the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class SuiteFacts:
     """What is known of the training rows before training."""
 
     domains: tuple[str, ...]
-    """Names of the data sets or domains, in the order of :attr:`~graftwork.core.batch.Batch.domain`; one if the suite has no domains."""
+    """Names of the data sets or domains, in the order of :attr:`~graftwork.core.batch.Batch.domain`; one if the suite has no
+    domains."""
     labelled: tuple[int, ...]
     """Labelled rows that the training draws from, per domain."""
     unlabelled: tuple[int, ...]
@@ -45,9 +47,10 @@ class Binding:
     """The tasks, in the order of the losses."""
     facts: SuiteFacts
     example: Batch
-    """The batch of the first step, for shapes (:func:`graftwork.nn.representation.representation_of` gives that of the features)."""
+    """The batch of the first step, for shapes (:func:`graftwork.nn.representation.representation_of` gives that of the
+    features)."""
     device: torch.device
     """Where batches and losses live."""
     seed: int
-    """Seed of the part's own random numbers, in ``[0, 2**63)``: another one for each part. During ``bind`` torch's global generator is seeded with it, so
-    that modules made there start alike in every run."""
+    """Seed of the part's own random numbers, in ``[0, 2**63)``: another one for each part. During ``bind`` torch's global
+    generator is seeded with it, so that modules made there start alike in every run."""

@@ -32,7 +32,8 @@ class Callback:
 
         Args:
             loop: The loop; ``loop.step`` counts this step already.
-            batch: What was learned from: a :class:`~graftwork.core.batch.Batch` where tasks are trained, otherwise whatever the source gives.
+            batch: What was learned from: a :class:`~graftwork.core.batch.Batch` where tasks are trained, otherwise whatever the
+                source gives.
             losses: Detached losses before the step, shape ``[L]`` (one a task where tasks are trained); reading a value with
                 ``.item()`` costs time.
         """

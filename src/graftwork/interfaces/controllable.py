@@ -65,4 +65,5 @@ class ControllableModel(SharedModel):
 
     @abstractmethod
     def slice(self, configuration: Configuration | None = None) -> SharedModel:
-        """Return an ordinary network with a copy of the weights of a configuration (None: the present one), equal in its outputs."""
+        """Return an ordinary network with a copy of the weights of a configuration (None: the present one), equal in its
+        outputs."""

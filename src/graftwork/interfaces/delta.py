@@ -1,15 +1,16 @@
 """Delta: anything that tuning adds to a base model.
 
-A delta is kept apart from its base and says which one it belongs to. :class:`WeightDelta` (``nn.weight_delta``) is a difference of weights, in
+A delta is kept apart from its base and says which one it belongs to. :class:`WeightDelta` (``nn.weight_delta``) is a difference
+of weights, in
 one of three forms for each tensor: dense, low rank, or sparse.
 
 How the hardest systems fit:
 
-- aTLAS and concrete masks learn coefficients over whole deltas: they need ``names``, ``tensor`` and a functional call with substituted
-  weights; the delta never learns about coefficients.
+- aTLAS and concrete masks learn coefficients over whole deltas: they need ``names``, ``tensor`` and a functional call with
+  substituted weights; the delta never learns about coefficients.
 - CP-LoRA's factors are one tensor for several layers: a subclass expands the slice of one layer in ``tensor``.
-- Adapters, prompts and side networks are no difference of weights: they save, load, count and attach, but have no dense ``tensor``. Their
-  ``names`` are empty, so that mergers, which work on weights, can refuse them.
+- Adapters, prompts and side networks are no difference of weights: they save, load, count and attach, but have no dense
+  ``tensor``. Their ``names`` are empty, so that mergers, which work on weights, can refuse them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Delta(ABC):
             check: Whether to compare its fingerprint with :attr:`base_fingerprint`, where that is known.
 
         Raises:
-            ConfigError: If the model is another base, lacks a tensor or has it in another shape, or this delta is attached already.
+            ConfigError: If the model is another base, lacks a tensor or has it in another shape, or this delta is attached
+                already.
         """
 
     @abstractmethod

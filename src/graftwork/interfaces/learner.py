@@ -2,8 +2,8 @@
 
 How the hardest systems fit:
 
-- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: a step is a round of LightGBM and several of R-MTGB, and training may end before the horizon
-  where more rounds do not help. Overrides of the training loop do not apply to them.
+- Tree ensembles (LightGBM, R-MTGB) have rounds where networks have steps: a step is a round of LightGBM and several of R-MTGB,
+  and training may end before the horizon where more rounds do not help. Overrides of the training loop do not apply to them.
 - Frozen backbones with a feature store never run the trunk again: the learner swaps the suite's inputs for cached features and
   puts the trunk back for ``export``, so that deployment takes the suite's inputs like every other plan.
 """
@@ -75,7 +75,8 @@ class LearnerContext:
             if _as_json(found.get(key)) != value:
                 shown = "" if key in ("plan", "suite") else f" ({found.get(key)!r}, not {value!r})"
                 raise CheckpointError(
-                    f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, or into another folder."
+                    f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, "
+                    f"or into another folder."
                 )
 
 

@@ -2,14 +2,16 @@
 
 How the hardest systems fit:
 
-- TIES trims over the whole flat vector: a first pass samples magnitudes, a second one finds the exact threshold of each model, then tensors
-  are merged; its rule for exactly tied signs needs a vote over all parameters, so tied entries are corrected at the end.
-- Fisher merging needs a second file for each model with the diagonal of its Fisher information: its constructor takes readers of those
-  files and looks the tensor up by ``name``; experts and statistics stream together.
+- TIES trims over the whole flat vector: a first pass samples magnitudes, a second one finds the exact threshold of each model,
+  then tensors are merged; its rule for exactly tied signs needs a vote over all parameters, so tied entries are corrected at the
+  end.
+- Fisher merging needs a second file for each model with the diagonal of its Fisher information: its constructor takes readers of
+  those files and looks the tensor up by ``name``; experts and statistics stream together.
 - OT fusion and concrete masks need activations or training, and see whole models: they are
   :class:`graftwork.interfaces.model_merger.ModelMerger`.
 
-``graftwork merge --method NAME`` finds a merger through its card; the keywords of its constructor are the settings (``--set key=value``).
+``graftwork merge --method NAME`` finds a merger through its card; the keywords of its constructor are the settings (``--set
+key=value``).
 """
 
 from __future__ import annotations
@@ -31,10 +33,11 @@ class Merger(ABC):
     """Works on NumPy views of mapped files, so that merging starts at once and checkpoints larger than memory stream.
 
     bfloat16, which NumPy lacks, comes as an array-like in float32 that is widened where it is sliced
-    (:class:`graftwork.core.bfloat16.WidenedTensor`): rules that go over slices of ``reshape(-1)`` need little memory, others work too.
+    (:class:`graftwork.core.bfloat16.WidenedTensor`): rules that go over slices of ``reshape(-1)`` need little memory, others
+    work too.
 
-    Methods that need a statistic over the whole model (a global threshold, a norm) ask for passes: while :meth:`needs_pass` is true, the
-    driver shows every tensor to :meth:`observe` and then calls :meth:`finish_pass`; merging comes last.
+    Methods that need a statistic over the whole model (a global threshold, a norm) ask for passes: while :meth:`needs_pass` is
+    true, the driver shows every tensor to :meth:`observe` and then calls :meth:`finish_pass`; merging comes last.
     """
 
     def needs_pass(self) -> bool:

@@ -3,7 +3,8 @@
 Weights of one give the plain value; the counts of a bootstrap resample give the value on that resample. So one implementation of
 each metric serves the score and its interval, and a thousand resamples cost one matrix product instead of a thousand calls.
 
-A metric belongs to the task kinds that list it (:class:`graftwork.interfaces.task_kind.TaskKind`). Most depend on sums over rows only:
+A metric belongs to the task kinds that list it (:class:`graftwork.interfaces.task_kind.TaskKind`). Most depend on sums over rows
+only:
 :func:`graftwork.math.weighted_sums.from_sums` makes their evaluator.
 """
 

@@ -1,12 +1,14 @@
 """ModelMerger: whole models become one, with what it takes beside their weights: data, activations, statistics, other shapes.
 
-The seam beside :class:`graftwork.interfaces.merger.Merger` for rules that cannot look at one tensor at a time. How the hardest systems fit:
+The seam beside :class:`graftwork.interfaces.merger.Merger` for rules that cannot look at one tensor at a time. How the hardest
+systems fit:
 
 - OT fusion aligns the neurons of models by their activations: it takes networks (:meth:`MergeModel.build`) and rows
   (:meth:`MergeContext.batches`), may do without a base, and may return other shapes than any of its models has.
-- Concrete masks and AdaMerging learn coefficients on unlabelled rows: they substitute weights with ``torch.func.functional_call`` in one
-  built network, with the seed and device of the context, and count their steps.
-- Fisher merging goes tensor by tensor and only needs a second file for each model: it is a ``Merger`` whose constructor takes readers.
+- Concrete masks and AdaMerging learn coefficients on unlabelled rows: they substitute weights with
+  ``torch.func.functional_call`` in one built network, with the seed and device of the context, and count their steps.
+- Fisher merging goes tensor by tensor and only needs a second file for each model: it is a ``Merger`` whose constructor takes
+  readers.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ class MergeContext:
     tasks: Sequence[TaskSpec] = ()
     """Tasks of the rows; empty without data."""
     rows: Mapping[str, Callable[[int], Iterator[Batch]]] = field(default_factory=dict)
-    """Loaders by role (``"train"``, ``"val"``): given a batch size, one pass over the rows in their order. Test rows are never among them."""
+    """Loaders by role (``"train"``, ``"val"``): given a batch size, one pass over the rows in their order. Test rows are never
+    among them."""
     statistics: Mapping[str, Sequence[Mapping[str, Array]]] = field(default_factory=dict)
     """Readers of files beside the models, by what they hold: one for each model, in the order of the models."""
     device: str = "cpu"
@@ -106,7 +109,8 @@ class MergeContext:
 
 
 class ModelMerger(ABC):
-    """Merges whole models. Weights that do not fit into memory together are the implementation's business: it reads them by name."""
+    """Merges whole models. Weights that do not fit into memory together are the implementation's business: it reads them by
+    name."""
 
     @abstractmethod
     def merge(self, base: MergeModel | None, experts: Sequence[MergeModel], context: MergeContext) -> Mapping[str, Array]:
@@ -118,8 +122,8 @@ class ModelMerger(ABC):
             context: Rows, statistics, device, seed, and where costs are counted.
 
         Returns:
-            NumPy arrays. Names and shapes may differ from those of the models; where a name is one of the base's (or the first model's),
-            values are stored in the type that it has there.
+            NumPy arrays. Names and shapes may differ from those of the models; where a name is one of the base's (or the first
+            model's), values are stored in the type that it has there.
 
         Raises:
             ConfigError: If the context lacks something that the method needs.

@@ -2,13 +2,14 @@
 
 How the hardest systems fit:
 
-- Rep-MTL differentiates the task losses with respect to the representation and then differentiates that: losses and representation are
-  handed over as parts of one graph, and the loop calls the objective before anything frees it.
-- Domain-adversarial training needs target rows without labels: the plan's training settings ask for them (``quotas``), and they come in the batch with
-  ``role`` :data:`~graftwork.core.batch.UNLABELLED` and their ``domain``. The discriminator is :attr:`Objective.module`, made in ``bind``, where ``example`` is
-  a batch to find the width of the representation with; how far training has come is ``step`` over the horizon of the bound facts.
-- Feature distillation needs a frozen teacher on the same inputs: it is a plain attribute (a constructor argument), its forward pass runs inside
-  ``loss`` without a gradient, and projections belong to :attr:`Objective.module`.
+- Rep-MTL differentiates the task losses with respect to the representation and then differentiates that: losses and
+  representation are handed over as parts of one graph, and the loop calls the objective before anything frees it.
+- Domain-adversarial training needs target rows without labels: the plan's training settings ask for them (``quotas``), and they
+  come in the batch with ``role`` :data:`~graftwork.core.batch.UNLABELLED` and their ``domain``. The discriminator is
+  :attr:`Objective.module`, made in ``bind``, where ``example`` is a batch to find the width of the representation with; how far
+  training has come is ``step`` over the horizon of the bound facts.
+- Feature distillation needs a frozen teacher on the same inputs: it is a plain attribute (a constructor argument), its forward
+  pass runs inside ``loss`` without a gradient, and projections belong to :attr:`Objective.module`.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ class ObjectiveInputs:
 
 
 class Objective(ABC):
-    """A term that is added to what the balancer makes of the task losses. Second-order terms are fine: the loop keeps the graph."""
+    """A term that is added to what the balancer makes of the task losses. Second-order terms are fine: the loop keeps the
+    graph."""
 
     module: nn.Module | None = None
-    """What the objective learns itself (a discriminator, projections); made in the constructor or in :meth:`bind`, never later. The loop moves it to the device,
-    sets it to training mode, optimises and clips it along, and saves it whole. It must not hold the model."""
+    """What the objective learns itself (a discriminator, projections); made in the constructor or in :meth:`bind`, never later.
+    The loop moves it to the device, sets it to training mode, optimises and clips it along, and saves it whole. It must not hold
+    the model."""
 
     def bind(self, binding: Binding) -> None:
         """Take model, tasks, facts about the data, device and seed; called once, before the first step.
@@ -61,7 +64,8 @@ class Objective(ABC):
         """Return a scalar. The loop calls ``backward`` on it before the balancer's."""
 
     def parameters(self) -> list[nn.Parameter]:
-        """Return learned parameters of the objective itself that lie outside of :attr:`module`, on the bound device; they never decay."""
+        """Return learned parameters of the objective itself that lie outside of :attr:`module`, on the bound device; they never
+        decay."""
         return []
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Scorer: how promising is a source for a target, judged without training on it.
 
-A scorer sees one source by its features of the target's rows. Scores that need class probabilities of the source take these as features,
-``[N, num_source_classes]``. There is no scorer yet; sets of sources and rows that do not fit into memory are not covered.
+A scorer sees one source by its features of the target's rows. Scores that need class probabilities of the source take these as
+features, ``[N, num_source_classes]``. There is no scorer yet; sets of sources and rows that do not fit into memory are not
+covered.
 """
 
 from __future__ import annotations

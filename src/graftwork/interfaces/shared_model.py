@@ -2,14 +2,17 @@
 
 How the hardest systems fit:
 
-- MTLoRA forks one stream into a shared and ``T`` task streams at the end of each stage: ``encode`` returns the tuple of task streams; there is no shared
-  representation for representation-level methods, and unasked streams are not computed unless the shared stream is made of all.
-- M3ViT runs the routed blocks of the trunk once per task with that task's router: ``encode(inputs, tasks)`` loops over the asked tasks and returns a tuple;
-  its balance losses leave through ``pop_auxiliary_loss``. TaskExpert's memory lives within one ``decode`` call, never in a buffer.
-- ESMM's second output is a product of two heads: ``decode`` computes both towers whenever the product is asked, which is allowed: what
-  is not *needed* is not computed. R-MTGB is no ``nn.Module`` at all: it enters the race as a ``Learner``, one floor up.
-- Modular vision models train on batches of several data sets, each task on the rows that have its labels: ``encode_batch`` gets the whole training
-  batch. What is asked with ``encode`` is computed for every row.
+- MTLoRA forks one stream into a shared and ``T`` task streams at the end of each stage: ``encode`` returns the tuple of task
+  streams; there is no shared representation for representation-level methods, and unasked streams are not computed unless the
+  shared stream is made of all.
+- M3ViT runs the routed blocks of the trunk once per task with that task's router: ``encode(inputs, tasks)`` loops over the asked
+  tasks and returns a tuple; its balance losses leave through ``pop_auxiliary_loss``. TaskExpert's memory lives within one
+  ``decode`` call, never in a buffer.
+- ESMM's second output is a product of two heads: ``decode`` computes both towers whenever the product is asked, which is
+  allowed: what is not *needed* is not computed. R-MTGB is no ``nn.Module`` at all: it enters the race as a ``Learner``, one
+  floor up.
+- Modular vision models train on batches of several data sets, each task on the rows that have its labels: ``encode_batch`` gets
+  the whole training batch. What is asked with ``encode`` is computed for every row.
 """
 
 from __future__ import annotations
@@ -31,8 +34,8 @@ class SharedModel(nn.Module, ABC):
     the task losses with respect to its result are what representation-level methods (Rep-MTL, MGDA-UB) work on. Models that
     share nothing return one representation per task from ``encode`` (a tuple) and set ``has_shared_representation`` to False.
 
-    Sharing operators are built as ``Operator(tasks, make_backbone, *, input_sizes, **settings)``: ``make_backbone()`` gives a fresh
-    backbone with the plan's tuner attached, ``input_sizes`` is :attr:`graftwork.data.suite.Suite.input_sizes`.
+    Sharing operators are built as ``Operator(tasks, make_backbone, *, input_sizes, **settings)``: ``make_backbone()`` gives a
+    fresh backbone with the plan's tuner attached, ``input_sizes`` is :attr:`graftwork.data.suite.Suite.input_sizes`.
     """
 
     has_shared_representation: bool = True
@@ -46,14 +49,15 @@ class SharedModel(nn.Module, ABC):
     def encode_batch(self, batch: Batch, tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
         """Return the representation of a training batch; models that use labels, domains or roles of the rows override it.
 
-        The training loop encodes by this method, everything else by :meth:`encode`. ``decode`` of the result must give outputs for all rows of the batch;
-        those that a task's loss does not count may be anything finite.
+        The training loop encodes by this method, everything else by :meth:`encode`. ``decode`` of the result must give outputs
+        for all rows of the batch; those that a task's loss does not count may be anything finite.
         """
         return self.encode(batch.inputs, tasks)
 
     @abstractmethod
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return ``{task: output}``, each as wide as :attr:`TaskSpec.num_outputs`, from ``encode``'s result for the same tasks."""
+        """Return ``{task: output}``, each as wide as :attr:`TaskSpec.num_outputs`, from ``encode``'s result for the same
+        tasks."""
 
     def forward(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return ``{task: output}`` for the asked tasks (all by default); what is not asked is not computed."""
@@ -73,7 +77,8 @@ class SharedModel(nn.Module, ABC):
         return (parameter for parameter in self.parameters() if id(parameter) not in owned)
 
     def separate_parts(self) -> list[list[nn.Parameter]]:
-        """Return the parameters of models inside this one that have nothing in common, so that the size of one's gradient says nothing about another.
+        """Return the parameters of models inside this one that have nothing in common, so that the size of one's gradient says
+        nothing about another.
 
         One part for each task if nothing that learns is shared; a single part otherwise, unless the operator knows better.
         """

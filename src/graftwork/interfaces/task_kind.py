@@ -1,19 +1,20 @@
 """TaskKind: everything that depends on what a task predicts, one module a kind, found by name.
 
-A kind decides how targets are laid out, how wide the head is, what the loss is, how raw outputs become answers in the user's units, how
-answers are scored, how columns of a table become a target, and in which words and JSON an answer is shown. No other module asks which
-kind a task has. To add one, add a module to :mod:`graftwork.tasks.kinds` that sets ``KIND``; nothing else is edited. A kind outside the
-package is made known with :func:`graftwork.core.kinds.register_kind`.
+A kind decides how targets are laid out, how wide the head is, what the loss is, how raw outputs become answers in the user's
+units, how answers are scored, how columns of a table become a target, and in which words and JSON an answer is shown. No other
+module asks which kind a task has. To add one, add a module to :mod:`graftwork.tasks.kinds` that sets ``KIND``; nothing else is
+edited. A kind outside the package is made known with :func:`graftwork.core.kinds.register_kind`.
 
-A module holds both halves of its kind. Readers, prediction and servers run without torch, so a kind imports torch inside the methods
+A module holds both halves of its kind. Readers, prediction and servers run without torch, so a kind imports torch inside the
+methods
 that get tensors, never at the top: one place to read what a kind is, and no second module to keep in step.
 
 How the hardest kinds fit:
 
-- An answer for every pixel (or point, step, node) is a kind ``over_positions`` of its own, under the same name: what is a good loss for
-  one answer a row may be a poor one for thousands of them.
-- Survival reads two columns, a time and an event, and needs to know where its time intervals end: ``fit_spec`` computes that from the
-  training rows and keeps it in ``TaskSpec.details``.
+- An answer for every pixel (or point, step, node) is a kind ``over_positions`` of its own, under the same name: what is a good
+  loss for one answer a row may be a poor one for thousands of them.
+- Survival reads two columns, a time and an event, and needs to know where its time intervals end: ``fit_spec`` computes that
+  from the training rows and keeps it in ``TaskSpec.details``.
 - Ranking and embeddings compare rows with each other: loss and metrics see whole batches, and the target says which rows belong
   together. Their metrics are evaluators of row weights like all others.
 - Missing labels are -1 in integer targets and NaN in float targets, for every kind, so that loaders and guards need not ask.
@@ -77,8 +78,8 @@ class TaskKind(ABC):
     """Whether a column of equal cells can be learned from."""
 
     answer_fields: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """JSON schemas of what :meth:`answers` returns besides ``value``, ``probability``, ``probabilities``, ``values``, ``map``, ``maps`` and
-    ``classes``."""
+    """JSON schemas of what :meth:`answers` returns besides ``value``, ``probability``, ``probabilities``, ``values``, ``map``,
+    ``maps`` and ``classes``."""
     compares_rows: ClassVar[bool] = False
     """Whether its loss compares rows of a batch with each other, so that it is no mean over rows."""
 
@@ -104,7 +105,8 @@ class TaskKind(ABC):
 
     @abstractmethod
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
-        """Return the mean loss over the labelled entries, a scalar near 1 at the start; 0 with zero gradients if nothing is labelled.
+        """Return the mean loss over the labelled entries, a scalar near 1 at the start; 0 with zero gradients if nothing is
+        labelled.
 
         Shapes in the graph must not depend on the values of ``target``.
 
@@ -150,7 +152,8 @@ class TaskKind(ABC):
         expected = self.answer_shape(spec, target.shape)
         if prediction.shape != expected:
             raise DataError(
-                f"Task {spec.name!r} ({spec.kind_words}): the prediction must have shape {list(expected)}; got {list(prediction.shape)}."
+                f"Task {spec.name!r} ({spec.kind_words}): the prediction must have shape {list(expected)}; "
+                f"got {list(prediction.shape)}."
             )
         return target, prediction
 
@@ -181,8 +184,8 @@ class TaskKind(ABC):
         return []
 
     def row_groups(self, spec: TaskSpec, target: Array) -> Array | None:
-        """Return which rows belong together, int64 ``[N]``, -1 for rows that stand alone: splits keep them on one side unless the user
-        names a group. None if rows are independent."""
+        """Return which rows belong together, int64 ``[N]``, -1 for rows that stand alone: splits keep them on one side unless
+        the user names a group. None if rows are independent."""
         return None
 
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:

@@ -1,18 +1,22 @@
 """GradientTransform: changes the gradients after the balancer wrote them and before the optimiser reads them.
 
-The pipeline of a step is: per-task gradients, aggregator (both inside the balancer), transforms, optimiser. A transform knows nothing of
-tasks' losses and works after every balancer; several run in the order of the plan. Once per optimiser step, however many passes made the gradient.
+The pipeline of a step is: per-task gradients, aggregator (both inside the balancer), transforms, optimiser. A transform knows
+nothing of tasks' losses and works after every balancer; several run in the order of the plan. Once per optimiser step, however
+many passes made the gradient.
 
 How the hardest systems fit:
 
-- Annealed gradient noise needs random numbers and a counter of its own that survive a restart: ``bind`` brings a seed from the run's root
+- Annealed gradient noise needs random numbers and a counter of its own that survive a restart: ``bind`` brings a seed from the
+  run's root
   seed, and ``state_dict`` keeps generator and counter. Noise must not be clipped away: ``after_clipping`` is a property of the
   transform, so the order is decided where the method is written, not in the loop.
-- Noise on the trunk but not on heads, or the other way round: :class:`GradientContext` says which parameters are shared and whose the others are.
-- Memory per parameter (a mask, a moving average) belongs in ``state_dict``, by position in ``context.learned``, whose order is that of the optimiser and
-  never changes.
+- Noise on the trunk but not on heads, or the other way round: :class:`GradientContext` says which parameters are shared and
+  whose the others are.
+- Memory per parameter (a mask, a moving average) belongs in ``state_dict``, by position in ``context.learned``, whose order is
+  that of the optimiser and never changes.
 - Several processes: each holds the same averaged gradient, seed and counter, so that all draw the same noise and stay equal.
-- Differentially private training clips the gradient of each *sample*, which is lost once they are summed: only its noise is a transform.
+- Differentially private training clips the gradient of each *sample*, which is lost once they are summed: only its noise is a
+  transform.
 """
 
 from __future__ import annotations
@@ -58,7 +62,8 @@ class GradientTransform(ABC):
         """
 
     def bind(self, binding: Binding) -> None:
-        """Take model, tasks, facts about the data, device and the seed of the transform's own random numbers; called once, before the first step.
+        """Take model, tasks, facts about the data, device and the seed of the transform's own random numbers; called once,
+        before the first step.
 
         Raises:
             ConfigError: If the transform cannot work with them.

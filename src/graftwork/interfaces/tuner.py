@@ -1,13 +1,14 @@
 """Tuner: which parts of a backbone learn, and what is added to it.
 
-A tuner stays with the model after training: :meth:`Tuner.delta` takes what was learned out as a :class:`~graftwork.interfaces.delta.Delta`.
+A tuner stays with the model after training: :meth:`Tuner.delta` takes what was learned out as a
+:class:`~graftwork.interfaces.delta.Delta`.
 
 How the hardest systems fit:
 
-- Side networks (UniPT, SHERL) run on detached hidden states and cannot be folded into the trunk: ``fold`` raises ``ConfigError``, and their delta
-  holds the weights of the side network, without dense tensors.
-- Skills that are mixed per task (MHR) keep which task is active as state of the attached layers; ``fold`` and ``delta`` take the mixture of
-  the task that is active.
+- Side networks (UniPT, SHERL) run on detached hidden states and cannot be folded into the trunk: ``fold`` raises
+  ``ConfigError``, and their delta holds the weights of the side network, without dense tensors.
+- Skills that are mixed per task (MHR) keep which task is active as state of the attached layers; ``fold`` and ``delta`` take the
+  mixture of the task that is active.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Tuner(ABC):
         """Return what was learned, as copies: the difference to the model that the tuner was attached to.
 
         Args:
-            model: A copy of the attached model, with other weights (the averaged ones, say); None takes the attached model itself.
+            model: A copy of the attached model, with other weights (the averaged ones, say); None takes the attached model
+                itself.
 
         Raises:
             ConfigError: If the tuner is attached to no model, or was folded.

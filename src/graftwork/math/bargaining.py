@@ -1,9 +1,9 @@
 """The Nash bargaining solution among gradients, by Newton's method.
 
-Navon et al., "Multi-Task Learning as a Bargaining Game", https://arxiv.org/abs/2202.01017 (claim 3.1): the agreed direction is ``a @ J`` with
-``G a = 1 / a`` elementwise, ``a > 0`` and ``G = J J^T``. These are the stationary points of ``a G a / 2 - sum(log a)``, which is strictly
-convex and self-concordant: the damped Newton method (Boyd and Vandenberghe, "Convex Optimization", section 9.6.4) reaches its only minimum
-from any start without a line search.
+Navon et al., "Multi-Task Learning as a Bargaining Game", https://arxiv.org/abs/2202.01017 (claim 3.1): the agreed direction is
+``a @ J`` with ``G a = 1 / a`` elementwise, ``a > 0`` and ``G = J J^T``. These are the stationary points of ``a G a / 2 - sum(log
+a)``, which is strictly convex and self-concordant: the damped Newton method (Boyd and Vandenberghe, "Convex Optimization",
+section 9.6.4) reaches its only minimum from any start without a line search.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def bargaining_weights(
     """Return the weights of the Nash bargaining solution.
 
     Args:
-        gramian: ``J @ J.T``, ``[T, T]``, finite and positive semi-definite. Rows of any size: they are brought to length 1 first, which the
-            solution follows exactly.
-        ridge: Added to the squared lengths of 1. Opposite gradients have no solution (their weights grow without end); with it they get one
-            whose direction is almost zero.
+        gramian: ``J @ J.T``, ``[T, T]``, finite and positive semi-definite. Rows of any size: they are brought to length 1
+            first, which the solution follows exactly.
+        ridge: Added to the squared lengths of 1. Opposite gradients have no solution (their weights grow without end); with it
+            they get one whose direction is almost zero.
         tolerance: The Newton decrement at which to stop.
         max_steps: The most Newton steps.
 

@@ -1,9 +1,9 @@
 """Projection onto the dual cone of some gradients, by non-negative least squares.
 
-The dual cone of rows ``J`` holds the directions that lower no loss's progress: ``J d >= 0``. Quinton and Rey, "Jacobian Descent for
-Multi-Objective Optimization", https://arxiv.org/abs/2406.16232 (proposition 1) show that the projection of ``J^T u`` is ``J^T w`` where
-``w`` minimises ``w^T G w`` over ``w >= u`` with ``G = J J^T``. With ``w = u + z`` and ``G = R^T R`` this reads: minimise
-``|R z + R u|`` over ``z >= 0``, which SciPy solves exactly in finitely many steps.
+The dual cone of rows ``J`` holds the directions that lower no loss's progress: ``J d >= 0``. Quinton and Rey, "Jacobian Descent
+for Multi-Objective Optimization", https://arxiv.org/abs/2406.16232 (proposition 1) show that the projection of ``J^T u`` is
+``J^T w`` where ``w`` minimises ``w^T G w`` over ``w >= u`` with ``G = J J^T``. With ``w = u + z`` and ``G = R^T R`` this reads:
+minimise ``|R z + R u|`` over ``z >= 0``, which SciPy solves exactly in finitely many steps.
 """
 
 from __future__ import annotations

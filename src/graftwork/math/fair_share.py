@@ -1,9 +1,9 @@
 """Alpha-fair progress among gradients, by Newton's method.
 
-Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", https://arxiv.org/abs/2402.15638, equation 4: the direction is ``w @ J`` with
-``G w = w^(-1/alpha)`` elementwise, ``w > 0`` and ``G = J J^T``. These are the stationary points of ``w G w / 2 - sum(w^(1 - 1/alpha)) / (1 - 1/alpha)``
-(a logarithm for ``alpha = 1``, where this is the Nash bargaining solution), which is strictly convex: Newton's method with a step that is halved
-until the function falls reaches its only minimum.
+Ban and Ji, "Fair Resource Allocation in Multi-Task Learning", https://arxiv.org/abs/2402.15638, equation 4: the direction is ``w
+@ J`` with ``G w = w^(-1/alpha)`` elementwise, ``w > 0`` and ``G = J J^T``. These are the stationary points of ``w G w / 2 -
+sum(w^(1 - 1/alpha)) / (1 - 1/alpha)`` (a logarithm for ``alpha = 1``, where this is the Nash bargaining solution), which is
+strictly convex: Newton's method with a step that is halved until the function falls reaches its only minimum.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def fair_weights(gramian: Floats, alpha: float, *, ridge: float = 1e-7, toleranc
     Args:
         gramian: ``J @ J.T``, ``[T, T]``, finite and positive semi-definite. Rows of any size.
         alpha: Above 0; 1 is proportional fairness, larger ones favour the task with the least progress.
-        ridge: Added to the squared cosines of 1. Opposite gradients have no solution (their weights grow without end); with it they get one
-            whose direction is almost zero. About the rounding error of gradients in float32.
+        ridge: Added to the squared cosines of 1. Opposite gradients have no solution (their weights grow without end); with it
+            they get one whose direction is almost zero. About the rounding error of gradients in float32.
         tolerance: Relative error of the equation, of each task, at which to stop.
         max_steps: The most Newton steps.
 
@@ -45,7 +45,8 @@ def fair_weights(gramian: Floats, alpha: float, *, ridge: float = 1e-7, toleranc
         return np.zeros(len(unit.kept))
     cosines = unit.cosines.copy()
     cosines[np.diag_indices_from(cosines)] = 1.0 + ridge
-    # In units of the lengths, v = L w, the equation reads C v = b v^(-1/alpha); a common factor of the lengths is taken out first.
+    # In units of the lengths, v = L w, the equation reads C v = b v^(-1/alpha); a common factor of the lengths is taken out
+    # first.
     common = float(np.exp(np.log(unit.lengths).mean()))
     lengths = unit.lengths / common
     factors = lengths ** (1.0 / alpha - 1.0)
@@ -62,7 +63,8 @@ def fair_weights(gramian: Floats, alpha: float, *, ridge: float = 1e-7, toleranc
 
 
 def _walk(found: Floats, step: Floats, decrement: float, cosines: Floats, factors: Floats, alpha: float) -> Floats:
-    """Return ``found * (1 + t step)`` for the first ``t`` that stays positive and lowers the function as much as its slope promises."""
+    """Return ``found * (1 + t step)`` for the first ``t`` that stays positive and lowers the function as much as its slope
+    promises."""
     power = 1.0 - 1.0 / alpha
 
     def value(point: Floats) -> float:

@@ -9,8 +9,8 @@ from torch import Tensor
 __all__ = ["combine_rows_", "gramian", "square_root"]
 
 CHUNK = 8192
-"""Columns per partial product: some rows of a chunk, in float64, stay in the second-level cache, and OpenBLAS starts threads for inner products in
-float64 from 10,000 numbers on, which costs more than it gives beside other work."""
+"""Columns per partial product: some rows of a chunk, in float64, stay in the second-level cache, and OpenBLAS starts threads for
+inner products in float64 from 10,000 numbers on, which costs more than it gives beside other work."""
 
 FEW = 4
 """Up to so many rows one inner product after another is faster than a matrix product, which is built for more."""
@@ -19,9 +19,9 @@ FEW = 4
 def gramian(matrix: Tensor) -> Tensor:
     """Return ``matrix @ matrix.T`` in float64, computed in float64.
 
-    Inner products of a small row and a large one decide what many methods do with the small row; in float32 the rounding errors of the large
-    row hide it. General matrix products do twice the work of a symmetric one; NumPy's product of a matrix with its own transpose is the
-    symmetric kind, so it is used on the CPU, chunk by chunk, so that no second copy of the matrix is needed.
+    Inner products of a small row and a large one decide what many methods do with the small row; in float32 the rounding errors
+    of the large row hide it. General matrix products do twice the work of a symmetric one; NumPy's product of a matrix with its
+    own transpose is the symmetric kind, so it is used on the CPU, chunk by chunk, so that no second copy of the matrix is needed.
 
     Args:
         matrix: ``[T, P]``, of any floating dtype, detached from any graph.
@@ -75,6 +75,7 @@ def combine_rows_(matrix: Tensor, weights: Tensor) -> Tensor:
 
 
 def square_root(symmetric: Tensor) -> Tensor:
-    """Return ``R`` with ``R @ R.T == symmetric`` for a positive semi-definite matrix ``[T, T]``; tiny negative eigenvalues count as 0."""
+    """Return ``R`` with ``R @ R.T == symmetric`` for a positive semi-definite matrix ``[T, T]``; tiny negative eigenvalues count
+    as 0."""
     values, vectors = torch.linalg.eigh(symmetric.double())
     return (vectors * values.clamp(min=0.0).sqrt()).to(symmetric.dtype)

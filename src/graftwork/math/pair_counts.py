@@ -1,7 +1,8 @@
 """Weighted counts of ordered pairs of rows, under many row weightings at once. NumPy.
 
-For each pair (i, j) of one group with ``level[i] < level[j]`` and ``counts[i]``: is ``score[i]`` below ``score[j]``? Pairs number N squared.
-But each pair of different levels parts at exactly one bit of the level numbers, so a cumulative sum per bit over rows sorted by
+For each pair (i, j) of one group with ``level[i] < level[j]`` and ``counts[i]``: is ``score[i]`` below ``score[j]``? Pairs
+number N squared. But each pair of different levels parts at exactly one bit of the level numbers, so a cumulative sum per bit
+over rows sorted by
 score answers for all of them: N log N, with index arrays that do not depend on the weights.
 """
 

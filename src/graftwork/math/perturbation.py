@@ -1,7 +1,7 @@
 """Moving weights uphill and back: what all sharpness-aware methods and the sharpness meter are made of.
 
-Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", https://arxiv.org/abs/2010.01412, equation 2, and
-Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization", https://arxiv.org/abs/2102.11600, equation 8.
+Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", https://arxiv.org/abs/2010.01412, equation
+2, and Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization", https://arxiv.org/abs/2102.11600, equation 8.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Inner products of gradients taken apart into lengths and cosines, and what aggregators compute from the two.
 
-Everything here works on ``G = J J^T`` in float64. Lengths and cosines are kept apart, since rows may be of very different length: whether rows are
-dependent is a question to their cosines, and a short row is none the less a direction of its own.
+Everything here works on ``G = J J^T`` in float64. Lengths and cosines are kept apart, since rows may be of very different
+length: whether rows are dependent is a question to their cosines, and a short row is none the less a direction of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class UnitGramian:
         """Return eigenvalues ``[R]`` and vectors ``[K, R]`` of the cosines that are no rounding errors.
 
         Args:
-            resolution: Relative rounding error of the gradients, ``torch.finfo(dtype).eps``. Eigenvalues below ``K`` times it, relative to the
+            resolution: Relative rounding error of the gradients, ``torch.finfo(dtype).eps``. Eigenvalues below ``K`` times it,
+                relative to the
                 largest, are dropped: two rows then count as one direction at an angle below about ``sqrt(resolution)``.
         """
         values, vectors = np.linalg.eigh(self.cosines)
@@ -67,9 +68,9 @@ class UnitGramian:
 def equal_projection_weights(gramian: Floats, resolution: float = 2.0**-52) -> Floats:
     """Return the weights, summing to 1, of the combination whose projections onto all rows are equal (IMTL-G).
 
-    With ``G = L C L`` of lengths ``L`` and cosines ``C`` they are ``L^-1 C^+ 1`` over their sum. For independent rows this is the only solution;
-    for dependent ones it is the limit of nearly dependent ones, where that exists. Rows that are zero get 0; so do all where no
-    direction has equal projections (opposite rows), or the weights add up to 0.
+    With ``G = L C L`` of lengths ``L`` and cosines ``C`` they are ``L^-1 C^+ 1`` over their sum. For independent rows this is
+    the only solution; for dependent ones it is the limit of nearly dependent ones, where that exists. Rows that are zero get 0;
+    so do all where no direction has equal projections (opposite rows), or the weights add up to 0.
 
     Args:
         gramian: ``J @ J.T``, ``[T, T]``.
@@ -93,10 +94,11 @@ def equal_projection_weights(gramian: Floats, resolution: float = 2.0**-52) -> F
 
 
 def equal_angle_weights(gramian: Floats, preference: Floats | None = None, resolution: float = 2.0**-52) -> Floats:
-    """Return the weights of the direction at equal angles to all rows, as long as the sum of the rows' projections onto it (ConFIG).
+    """Return the weights of the direction at equal angles to all rows, as long as the sum of the rows' projections onto it
+    (ConFIG).
 
-    The direction is ``U^+ p`` of the unit rows ``U`` (Liu, Chu and Thuerey, https://arxiv.org/abs/2408.11104, equation 4), computed as
-    ``U^T (U U^T)^+ p`` from the cosines.
+    The direction is ``U^+ p`` of the unit rows ``U`` (Liu, Chu and Thuerey, https://arxiv.org/abs/2408.11104, equation 4),
+    computed as ``U^T (U U^T)^+ p`` from the cosines.
 
     Args:
         gramian: ``J @ J.T``, ``[T, T]``.
@@ -122,24 +124,26 @@ def equal_angle_weights(gramian: Floats, preference: Floats | None = None, resol
 
 
 def _is_rounding(units: Floats, wanted: Floats, resolution: float) -> bool:
-    """Whether weights of unit rows are all but zero: no direction has the wanted projections (opposite rows), and the rest is rounding errors."""
+    """Whether weights of unit rows are all but zero: no direction has the wanted projections (opposite rows), and the rest is
+    rounding errors."""
     return bool(np.linalg.norm(units) <= 10.0 * resolution * np.linalg.norm(wanted))
 
 
 def aligned_weights(
     gramian: Floats, preference: Floats | None = None, scale_mode: ScaleMode = "min", resolution: float = 2.0**-52
 ) -> Floats:
-    """Return the weights of Aligned-MTL: all principal components of the rows are brought to one size, then the rows are added up.
+    """Return the weights of Aligned-MTL: all principal components of the rows are brought to one size, then the rows are added
+    up.
 
-    Senushkin et al., "Independent Component Alignment for Multi-Task Learning", https://arxiv.org/abs/2305.19000, algorithm 1: ``B p`` with
-    ``B = s V S^-1 V^T`` from ``G = V S^2 V^T``, where ``s`` is the smallest singular value that is not zero. How many are not zero is decided by
-    the cosines, so that a short row is not taken for a rounding error of a long one.
+    Senushkin et al., "Independent Component Alignment for Multi-Task Learning", https://arxiv.org/abs/2305.19000, algorithm 1:
+    ``B p`` with ``B = s V S^-1 V^T`` from ``G = V S^2 V^T``, where ``s`` is the smallest singular value that is not zero. How
+    many are not zero is decided by the cosines, so that a short row is not taken for a rounding error of a long one.
 
     Args:
         gramian: ``J @ J.T``, ``[T, T]``.
         preference: ``p``, weights of the aligned rows ``[T]``; None for their mean (LibMTL takes the sum: ones).
-        scale_mode: Size ``s`` of the components: the smallest singular value (``min``, the paper's), the root of the median eigenvalue or of their
-            mean (``rmse``).
+        scale_mode: Size ``s`` of the components: the smallest singular value (``min``, the paper's), the root of the median
+            eigenvalue or of their mean (``rmse``).
         resolution: See :meth:`UnitGramian.eigen`.
 
     Raises:

@@ -32,7 +32,8 @@ def mean_of_columns(values: Floats) -> Floats:
 
 
 class SumsEvaluator:
-    """Evaluator of a metric that depends on weighted sums over rows only, so that rows which always move together can be added up.
+    """Evaluator of a metric that depends on weighted sums over rows only, so that rows which always move together can be added
+    up.
 
     Args:
         contributions: What each row adds to each sum, ``[N, K]``; zeros for rows without a label.

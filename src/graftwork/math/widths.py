@@ -1,7 +1,7 @@
 """From how much each task matters to how wide its decoder is. Standard library only.
 
-Rule of "Efficient Controllable Multi-Task Architectures" (Aich et al., ICCV 2023, https://arxiv.org/abs/2308.11744): what matters more gets a
-decoder at least as wide, and the decoders that matter least shrink first where the budget is short.
+Rule of "Efficient Controllable Multi-Task Architectures" (Aich et al., ICCV 2023, https://arxiv.org/abs/2308.11744): what
+matters more gets a decoder at least as wide, and the decoders that matter least shrink first where the budget is short.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ __all__ = ["narrowing_widths"]
 def narrowing_widths(levels: Mapping[str, Sequence[float]], weights: Mapping[str, float]) -> Iterator[dict[str, float]]:
     """Yield widths by name: first those that the weights ask for, then narrower and narrower ones.
 
-    The first asks of each name the level nearest to ``weight / largest weight`` (of two equally near the narrower one). Then the names of
-    the smallest weight shrink, level by level and the widest of them first, down to their narrowest; then those of the next weight. A name
-    of a larger weight is never narrower than one of a smaller weight if all have equal levels.
+    The first asks of each name the level nearest to ``weight / largest weight`` (of two equally near the narrower one). Then the
+    names of the smallest weight shrink, level by level and the widest of them first, down to their narrowest; then those of the
+    next weight. A name of a larger weight is never narrower than one of a smaller weight if all have equal levels.
 
     Args:
         levels: Possible widths of each name, in rising order.

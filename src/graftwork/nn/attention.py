@@ -34,7 +34,8 @@ class SelfAttention(nn.Module):
     Args:
         width: Model width, divisible by ``num_heads``.
         num_heads: Number of heads.
-        blocked: Bool ``[L, L]``, True where a query (row) may not read a key (column); None blocks nothing. The diagonal must be free.
+        blocked: Bool ``[L, L]``, True where a query (row) may not read a key (column); None blocks nothing. The diagonal must be
+            free.
         rotary: Whether positions are rotated into queries and keys.
         dropout: Probability of dropping an attention weight.
 

@@ -5,8 +5,8 @@ One set of weights serves every sequence. A condition (a task and a behaviour ty
 - ``film``: scale and shift of every layer norm (Perez et al., "FiLM", AAAI 2018, https://arxiv.org/abs/1709.07871);
 - ``lowrank``: ``W = W0 + U diag(h) V`` in every linear layer, ``h`` from the condition.
 
-Both start at zero change, so that a conditioned encoder starts as the plain one. Padded positions are kept from the softmax and from pooling;
-a sequence without any item gives the zero vector.
+Both start at zero change, so that a conditioned encoder starts as the plain one. Padded positions are kept from the softmax and
+from pooling; a sequence without any item gives the zero vector.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ __all__ = ["Condition", "Conditioner", "QueryAttention", "SequenceEncoder"]
 
 Conditioning = Literal["none", "film", "lowrank"]
 Condition = Mapping[str, Tensor]
-"""What changes in each layer, by its name: ``[K, S, 2 d]`` or ``[K, S, rank]`` for ``K`` conditions on each of ``S`` sequences."""
+"""What changes in each layer, by its name: ``[K, S, 2 d]`` or ``[K, S, rank]`` for ``K`` conditions on each of ``S``
+sequences."""
 
 
 class SequenceEncoder(nn.Module):

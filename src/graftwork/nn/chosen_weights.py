@@ -28,8 +28,8 @@ def draw_places(layer: nn.Conv2d | nn.Linear, per_filter: int, generator: torch.
 class ChosenWeights(FoldableLayer):
     """A frozen layer in which the weights at some places are parameters of their own.
 
-    The other weights are no part of what an optimiser sees: neither weight decay nor momentum nor a moment of Adam can move them, as they could
-    under a mask on gradients.
+    The other weights are no part of what an optimiser sees: neither weight decay nor momentum nor a moment of Adam can move
+    them, as they could under a mask on gradients.
 
     Args:
         base: A Conv2d or Linear layer; its parameters stop requiring gradients.
@@ -50,7 +50,8 @@ class ChosenWeights(FoldableLayer):
             or (places.numel() and not 0 <= int(places.min()) <= int(places.max()) < size)
         ):
             raise ConfigError(
-                f"`places` must be [{filters}, k] with values below {size}; got shape {list(places.shape)}, largest {int(places.max())}."
+                f"`places` must be [{filters}, k] with values below {size}; got shape {list(places.shape)}, "
+                f"largest {int(places.max())}."
             )
         self.base = base.requires_grad_(False)
         self.register_buffer("places", places)

@@ -1,7 +1,7 @@
 """Multi-scale decoders: several maps of one stream are brought to one size, put side by side and mixed, then a head predicts.
 
-The form is that of the high-resolution head of HRNet (Sun et al., "High-Resolution Representations for Labeling Pixels and Regions", 2019,
-https://arxiv.org/abs/1904.04514, section 3): upsample, concatenate, 1x1 convolution.
+The form is that of the high-resolution head of HRNet (Sun et al., "High-Resolution Representations for Labeling Pixels and
+Regions", 2019, https://arxiv.org/abs/1904.04514, section 3): upsample, concatenate, 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ __all__ = ["MultiScaleDecoder"]
 class MultiScaleDecoder(nn.Module):
     """One task's decoder over maps of several scales.
 
-    :meth:`fuse` reduces every map by a 1x1 convolution, brings all to the size of the first (finest) one and puts them side by side;
-    :meth:`predict` mixes the channels by a 1x1 convolution, norm and GELU, and applies the task's head. Group norm stands for HRNet's batch
-    norm, so that averaged weights and resumed runs need no special care.
+    :meth:`fuse` reduces every map by a 1x1 convolution, brings all to the size of the first (finest) one and puts them side by
+    side;
+    :meth:`predict` mixes the channels by a 1x1 convolution, norm and GELU, and applies the task's head. Group norm stands for
+    HRNet's batch norm, so that averaged weights and resumed runs need no special care.
 
     Args:
         task: The task; one prediction a pixel or a row.
@@ -51,7 +52,8 @@ class MultiScaleDecoder(nn.Module):
         reduced = [channels] * len(widths) if isinstance(channels, int) else list(channels)
         if not widths or len(reduced) != len(widths) or min(reduced) < 1:
             raise ConfigError(
-                f"A multi-scale decoder needs maps and a number of channels for each; got widths {list(widths)}, channels {reduced}."
+                f"A multi-scale decoder needs maps and a number of channels for each; got widths "
+                f"{list(widths)}, channels {reduced}."
             )
         total = sum(reduced)
         self.reduce = nn.ModuleList(nn.Conv2d(wide, narrow, 1, bias=False) for wide, narrow in zip(widths, reduced, strict=True))
@@ -59,14 +61,16 @@ class MultiScaleDecoder(nn.Module):
         self.head = build_head(FeatureShape("map", total), task, hidden=head_hidden, size=size)
 
     def fuse(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return all maps side by side, ``[B, sum(channels), h, w]`` with the first one's ``h`` and ``w``, from ``[B, widths[i], h_i, w_i]``."""
+        """Return all maps side by side, ``[B, sum(channels), h, w]`` with the first one's ``h`` and ``w``, from ``[B, widths[i],
+        h_i, w_i]``."""
         size = maps[0].shape[-2:]
         reduced = [layer(features) for layer, features in zip(self.reduce, maps, strict=True)]
         # A 1x1 convolution and a resize commute; reducing first is cheaper.
         return torch.cat([item if item.shape[-2:] == size else _resize(item, size) for item in reduced], dim=1)
 
     def predict(self, fused: Tensor) -> Tensor:
-        """Return raw outputs from :meth:`fuse`'s result: ``[B, num_outputs]``, or ``[B, num_outputs, height, width]`` for dense tasks."""
+        """Return raw outputs from :meth:`fuse`'s result: ``[B, num_outputs]``, or ``[B, num_outputs, height, width]`` for dense
+        tasks."""
         return self.head(self.mix(fused))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:

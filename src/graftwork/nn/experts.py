@@ -1,7 +1,7 @@
 """Banks of experts computed all at once, and gates that mix them, for features of any layout.
 
-Features are brought into the form ``[B, P, D]`` with ``P`` positions (1 for a vector, the tokens, the cells of a map): experts see every
-position alike, gates see the mean over positions and choose once a row.
+Features are brought into the form ``[B, P, D]`` with ``P`` positions (1 for a vector, the tokens, the cells of a map): experts
+see every position alike, gates see the mean over positions and choose once a row.
 """
 
 from __future__ import annotations

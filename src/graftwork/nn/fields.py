@@ -1,11 +1,13 @@
 """Fields of a table as vectors, with shared vocabularies and padded behaviour sequences: what recommenders read.
 
 A table suite with sequences keeps them as categorical columns, one column a position, and declares the layout in
-:attr:`graftwork.data.suite.Suite.input_sizes`. All keys are optional, and models that do not know them read the same columns as they are:
+:attr:`graftwork.data.suite.Suite.input_sizes`. All keys are optional, and models that do not know them read the same columns as
+they are:
 
-- ``vocabularies``: number of the vocabulary of each categorical column, ``C`` numbers. Columns of one vocabulary (the item shown, the
-  items of a history) share the rows of one embedding table.
-- ``sequences``: ``{name: [start, stop]}``, the categorical columns that hold the sequence. Code 0 is padding, as it is "missing" elsewhere.
+- ``vocabularies``: number of the vocabulary of each categorical column, ``C`` numbers. Columns of one vocabulary (the item
+  shown, the items of a history) share the rows of one embedding table.
+- ``sequences``: ``{name: [start, stop]}``, the categorical columns that hold the sequence. Code 0 is padding, as it is "missing"
+  elsewhere.
 - ``query``: the categorical column that attention over the sequences asks with (the item shown).
 """
 
@@ -113,7 +115,8 @@ class Fields(nn.Module):
         self.register_buffer("plain", torch.tensor(positions, dtype=torch.int64), persistent=False)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return plain fields ``[B, F, d]``, sequences ``[B, S, L, d]`` and which of their positions are filled, bool ``[B, S, L]``.
+        """Return plain fields ``[B, F, d]``, sequences ``[B, S, L, d]`` and which of their positions are filled, bool ``[B, S,
+        L]``.
 
         The latter two are None for tables without sequences.
         """

@@ -22,8 +22,8 @@ class FoldableLayer(nn.Module, ABC):
 def fold_layers(model: nn.Module) -> int:
     """Replace every foldable layer inside ``model`` by its plain layer, in place, and return how many there were.
 
-    For copies that are deployed: they compute the same with the original structure and speed. Needs no tuner; to go back and forth use
-    the tuner's ``fold`` and ``unfold``.
+    For copies that are deployed: they compute the same with the original structure and speed. Needs no tuner; to go back and
+    forth use the tuner's ``fold`` and ``unfold``.
     """
     found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, FoldableLayer)]
     for name, layer in found:

@@ -46,7 +46,8 @@ class GlobalHead(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """One prediction per pixel: convolution, bilinear upsampling to the target's size, two convolutions; GELU, so smooth throughout.
+    """One prediction per pixel: convolution, bilinear upsampling to the target's size, two convolutions; GELU, so smooth
+    throughout.
 
     Args:
         width: Channels of the feature map.
@@ -91,7 +92,8 @@ class PositionHead(nn.Module):
 
 
 def output_size(input_sizes: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return height and width of dense targets: ``input_sizes["target_size"]``, or else the pictures' own size; None without either."""
+    """Return height and width of dense targets: ``input_sizes["target_size"]``, or else the pictures' own size; None without
+    either."""
     size = input_sizes.get("target_size", input_sizes.get("image_size"))
     if size is None:
         return None
@@ -116,15 +118,16 @@ def build_head(
         size: Height and width of a dense target (see :func:`output_size`).
 
     Raises:
-        ConfigError: If a task over pixels meets features that are no map, or ``size`` is missing; if a task over other positions meets features
-            that are no tokens.
+        ConfigError: If a task over pixels meets features that are no map, or ``size`` is missing; if a task over other positions
+            meets features that are no tokens.
     """
     if not task.is_dense:
         return GlobalHead(feature_shape, task.num_outputs, hidden=64 if hidden is None else hidden, dropout=dropout)
     if task.positions != "pixels":
         if feature_shape.layout != "tokens":
             raise ConfigError(
-                f"Task {task.name!r} asks for one prediction for each of its {task.positions}, but the backbone gives {feature_shape.layout!r} "
+                f"Task {task.name!r} asks for one prediction for each of its {task.positions}, but the "
+                f"backbone gives {feature_shape.layout!r} "
                 "features. Choose a backbone that gives 'tokens', one for each of them."
             )
         return PositionHead(feature_shape.width, task.num_outputs, hidden=64 if hidden is None else hidden, dropout=dropout)

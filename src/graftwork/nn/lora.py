@@ -54,7 +54,8 @@ class LowRankLayer(FoldableLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The base weight with the update, for code that reads a layer's weight in place of calling it (PyTorch's attention does)."""
+        """The base weight with the update, for code that reads a layer's weight in place of calling it (PyTorch's attention
+        does)."""
         weight: Any = self.base.weight
         return weight + self.weight_delta()
 
@@ -130,7 +131,8 @@ class LowRankConv2d(LowRankLayer):
         super().__init__(base, rank, scaling, dropout)
         if base.groups != 1:
             raise ValueError(f"A low-rank update needs a convolution without groups; this one has {base.groups}.")
-        # The class of the base: layers such as timm's Conv2dSame pad in their own forward, and the update must see the same padding.
+        # The class of the base: layers such as timm's Conv2dSame pad in their own forward, and the update must see the same
+        # padding.
         layer: Any = type(base)
         self.down = layer(
             base.in_channels, rank, base.kernel_size, stride=base.stride, padding=base.padding, dilation=base.dilation, bias=False

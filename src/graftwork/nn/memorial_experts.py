@@ -1,4 +1,5 @@
-"""Memorial mixture of experts: convolutional experts that all tasks share, and a task's gate that mixes them with the task's memory.
+"""Memorial mixture of experts: convolutional experts that all tasks share, and a task's gate that mixes them with the task's
+memory.
 
 Paper: Ye and Xu, "TaskExpert: Dynamically Assembling Multi-Task Representations with Memorial Mixture-of-Experts", ICCV 2023,
 https://arxiv.org/abs/2307.15324.
@@ -50,9 +51,9 @@ class ConvExperts(nn.Module):
 class MemorialMixture(nn.Module):
     """One task at one layer: a gate over the shared experts and the task's memory, a light convolution, and the new memory.
 
-    The gate's scores are those of a small network on its context plus a learned vector of the task; both start at zero, so that all
-    experts count alike at first. The context is the mean of the layer's features beside the mean of the memory (the two maps themselves for
-    spatial gates).
+    The gate's scores are those of a small network on its context plus a learned vector of the task; both start at zero, so that
+    all experts count alike at first. The context is the mean of the layer's features beside the mean of the memory (the two maps
+    themselves for spatial gates).
 
     Args:
         width_in: Channels ``C`` of the layer's features.
@@ -94,7 +95,8 @@ class MemorialMixture(nn.Module):
         self.refine = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(1, width), nn.GELU())
 
     def weights(self, features: Tensor, memory: Tensor | None) -> Tensor:
-        """Return the mixing weights, ``[B, N (+ 1), 1, 1]`` or with ``h`` and ``w``; they sum to one over the experts, the memory's comes last."""
+        """Return the mixing weights, ``[B, N (+ 1), 1, 1]`` or with ``h`` and ``w``; they sum to one over the experts, the
+        memory's comes last."""
         scores = self.preference
         if self.context is None:
             return torch.softmax(scores, dim=0).view(1, -1, 1, 1).expand(features.shape[0], -1, 1, 1)

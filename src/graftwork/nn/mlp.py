@@ -11,7 +11,8 @@ __all__ = ["ResidualMLP", "mlp"]
 
 
 def mlp(widths: Sequence[int], *, dropout: float = 0.0, activation: Callable[[], nn.Module] = nn.GELU) -> nn.Sequential:
-    """Return linear layers with GELU or another activation (and dropout) between them; ``widths`` runs from the input's width to the output's.
+    """Return linear layers with GELU or another activation (and dropout) between them; ``widths`` runs from the input's width to
+    the output's.
 
     Example:
         >>> [type(layer).__name__ for layer in mlp([4, 8, 2])]

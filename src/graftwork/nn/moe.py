@@ -1,13 +1,14 @@
 """The sparse mixture of experts: feed-forward experts and attention experts behind one router, for tokens of any layout.
 
-A layer computes ``y = sum over the k chosen experts of p_e * expert_e(x)`` (see :mod:`graftwork.nn.moe_router` for ``p``). The task that is routed
-for is state of the layer, set by whoever owns it before the call (:func:`set_task`); in training, or while :func:`recording`, every call is
-written into the layer's journal, from which losses and usage are computed.
+A layer computes ``y = sum over the k chosen experts of p_e * expert_e(x)`` (see :mod:`graftwork.nn.moe_router` for ``p``). The
+task that is routed for is state of the layer, set by whoever owns it before the call (:func:`set_task`); in training, or while
+:func:`recording`, every call is written into the layer's journal, from which losses and usage are computed.
 
-Exported graphs are sparse as well: a traced graph gathers each expert's tokens, computes the expert for them alone and brings the results back, for
-any number of tokens (:class:`graftwork.nn.moe_dispatch.TracedDispatch`). That takes a few small operations per expert. Where too little is saved to
-pay for them (:attr:`RoutedLayer.exports_sparse`), and in the newer graph capture, all experts are computed and those not chosen are
-multiplied by zero. Numbers are equal up to rounding; where two experts of a token are equal up to rounding, either may be chosen.
+Exported graphs are sparse as well: a traced graph gathers each expert's tokens, computes the expert for them alone and brings
+the results back, for any number of tokens (:class:`graftwork.nn.moe_dispatch.TracedDispatch`). That takes a few small operations
+per expert. Where too little is saved to pay for them (:attr:`RoutedLayer.exports_sparse`), and in the newer graph capture, all
+experts are computed and those not chosen are multiplied by zero. Numbers are equal up to rounding; where two experts of a token
+are equal up to rounding, either may be chosen.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from graftwork.nn.moe_router import Router, Routing
 __all__ = ["MoEAttention", "MoELayer", "RoutedLayer", "recording", "routed_layers", "set_task"]
 
 _WORTH_GATHERING = 4096
-"""Multiplications that a token must save per expert for a sparse graph. Measured in ONNX Runtime 1.31 on one thread with 2 to 16 experts, 1 to 6 a
-token, widths 16 to 192: for one picture of 64 tokens, gathering is slower below about this value and faster above it; for 32 pictures that point
-lies between 1000 and 2000."""
+"""Multiplications that a token must save per expert for a sparse graph. Measured in ONNX Runtime 1.31 on one thread with 2 to 16
+experts, 1 to 6 a
+token, widths 16 to 192: for one picture of 64 tokens, gathering is slower below about this value and faster above it; for 32
+pictures that point lies between 1000 and 2000."""
 
 
 class RoutedLayer(nn.Module):
@@ -65,7 +67,8 @@ class RoutedLayer(nn.Module):
     def exports_sparse(self) -> bool:
         """Whether a traced graph computes chosen experts only: if ``(1 - k / E)`` times the weights of an expert is large enough.
 
-        This is how many multiplications a token saves per expert; what gathering costs in time grows with the number of experts, too.
+        This is how many multiplications a token saves per expert; what gathering costs in time grows with the number of experts,
+        too.
         """
         weights = sum(bank.width_in * bank.width_out for bank in self.banks())
         return (1.0 - min(self.top_k, self.num_experts) / self.num_experts) * weights >= _WORTH_GATHERING
@@ -163,8 +166,8 @@ class MoELayer(RoutedLayer):
 class MoEAttention(RoutedLayer):
     """Self-attention whose heads are experts: each has its own query and output projection, keys and values are shared by all.
 
-    A token attends with the ``k`` heads that it is routed to; every head can be read by every token. Zhang et al., "Mixture of Attention
-    Heads", https://arxiv.org/abs/2210.05144.
+    A token attends with the ``k`` heads that it is routed to; every head can be read by every token. Zhang et al., "Mixture of
+    Attention Heads", https://arxiv.org/abs/2210.05144.
 
     Args:
         width: Model width ``d``.

@@ -1,6 +1,8 @@
-"""Tokens to experts and back: sorted by expert, multiplied group by group; no loop over tokens, and only chosen experts are computed.
+"""Tokens to experts and back: sorted by expert, multiplied group by group; no loop over tokens, and only chosen experts are
+computed.
 
-:class:`Dispatch` is for PyTorch, :class:`TracedDispatch` says the same in operations that a traced graph keeps free of the number of tokens.
+:class:`Dispatch` is for PyTorch, :class:`TracedDispatch` says the same in operations that a traced graph keeps free of the
+number of tokens.
 """
 
 from __future__ import annotations
@@ -85,10 +87,11 @@ class Dispatch:
 
 @dataclass(frozen=True, slots=True)
 class TracedDispatch:
-    """A :class:`Dispatch` for exported graphs: lists with one entry per expert, whose row counts are known only when the graph runs.
+    """A :class:`Dispatch` for exported graphs: lists with one entry per expert, whose row counts are known only when the graph
+    runs.
 
-    No shape is read from anything whose length depends on the routing: the exporter folds shapes that are equal for all example rows
-    (:func:`graftwork.export.onnx_graph.fold_batch_free_shapes`), as that of an expert that none of them chooses would be.
+    No shape is read from anything whose length depends on the routing: the exporter folds shapes that are equal for all example
+    rows (:func:`graftwork.export.onnx_graph.fold_batch_free_shapes`), as that of an expert that none of them chooses would be.
     """
 
     places: list[Tensor]
@@ -136,8 +139,8 @@ def _pairs(places: Tensor, top_k: int) -> Tensor:
 class GroupedLinear(nn.Module):
     """``E`` linear layers, one for each group of rows.
 
-    The weights lie in banks ``[E_i, in, out]`` with ``sum(E_i) == E``: experts that are added later make a bank of their own, so that older
-    ones can be frozen.
+    The weights lie in banks ``[E_i, in, out]`` with ``sum(E_i) == E``: experts that are added later make a bank of their own, so
+    that older ones can be frozen.
 
     Args:
         num_experts: Number of layers ``E`` of the first bank.
@@ -198,12 +201,14 @@ class GroupedLinear(nn.Module):
         return torch.cat(results) if results else rows.new_zeros(0, self.width_out)
 
     def each(self, groups: Sequence[Tensor]) -> list[Tensor]:
-        """Return one result per group of rows, for the first experts; empty groups are multiplied too, as traced graphs need it."""
+        """Return one result per group of rows, for the first experts; empty groups are multiplied too, as traced graphs need
+        it."""
         weight, bias = self.stacked()
         return [torch.addmm(bias[expert], group, weight[expert]) for expert, group in enumerate(groups)]
 
     def all_experts(self, rows: Tensor) -> Tensor:
-        """Return the results of all experts for all rows, ``[R, E, out]``: the dense path of exported graphs and of references."""
+        """Return the results of all experts for all rows, ``[R, E, out]``: the dense path of exported graphs and of
+        references."""
         weight, bias = self.stacked()
         flat = rows @ weight.transpose(0, 1).reshape(self.width_in, -1)
         return flat.unflatten(1, (-1, self.width_out)) + bias

@@ -80,9 +80,11 @@ def balance_loss(records: Sequence[RoutingRecord]) -> Tensor:
 
 
 def mutual_information_loss(records: Sequence[RoutingRecord]) -> Tensor:
-    """Return minus the mutual information of task and expert, in nats: at least ``-log(min(T, E))``, and 0 if all tasks route alike.
+    """Return minus the mutual information of task and expert, in nats: at least ``-log(min(T, E))``, and 0 if all tasks route
+    alike.
 
-    ``P(t, e)`` is the sum of the routers' probabilities over the tokens of task ``t``, over all tokens. Minimising the loss asks for many
+    ``P(t, e)`` is the sum of the routers' probabilities over the tokens of task ``t``, over all tokens. Minimising the loss asks
+    for many
     experts over all tasks and few experts for each. One task alone has nothing to tell: its loss is 0.
 
     Paper: Chen et al., "Mod-Squad", https://arxiv.org/abs/2212.08066.

@@ -1,11 +1,12 @@
 """Expert by expert: only the weights of the expert at work and of the next one are in memory; the result is that of the layer.
 
-All gates are known first, so every expert has a queue of tokens. The experts are visited once: its weights are fetched, its whole queue is
-computed, its weights are given back; while one computes, the next one is fetched (double buffer). Token by token, by contrast, a memory of two experts
-would fetch weights again and again, and keeping all of them resident is what the schedule avoids.
+All gates are known first, so every expert has a queue of tokens. The experts are visited once: its weights are fetched, its
+whole queue is computed, its weights are given back; while one computes, the next one is fetched (double buffer). Token by token,
+by contrast, a memory of two experts would fetch weights again and again, and keeping all of them resident is what the schedule
+avoids.
 
-Paper: Liang et al., "M3ViT", https://arxiv.org/abs/2210.14793, where the slow store is the memory outside of an FPGA. Here it is a
-safetensors file, mapped and read expert by expert.
+Paper: Liang et al., "M3ViT", https://arxiv.org/abs/2210.14793, where the slow store is the memory outside of an FPGA. Here it is
+a safetensors file, mapped and read expert by expert.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ def expert_queues(layers: Sequence[MoELayer], folder: str | Path) -> Iterator[Ex
 def loads_in_token_order(experts: Tensor, *, resident: int = 2) -> int:
     """Return how often experts would be fetched if tokens were computed one after another with room for ``resident`` experts.
 
-    The expert that was not used for the longest time makes room. For comparison with :attr:`ExpertMeter.loads`; never part of a forward pass.
+    The expert that was not used for the longest time makes room. For comparison with :attr:`ExpertMeter.loads`; never part of a
+    forward pass.
 
     Args:
         experts: Chosen experts, int64 ``[N, k]``.

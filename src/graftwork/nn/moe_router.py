@@ -1,7 +1,8 @@
 """Routers of sparse mixtures of experts: which ``k`` of ``E`` experts see a token, and how much each counts.
 
-The softmax is over all experts and comes before the choice; the ``k`` kept values are used as they are, so that the router also learns how much
-the experts together should add (Riquelme et al., "Scaling Vision with Sparse Mixture of Experts", https://arxiv.org/abs/2106.05974).
+The softmax is over all experts and comes before the choice; the ``k`` kept values are used as they are, so that the router also
+learns how much the experts together should add (Riquelme et al., "Scaling Vision with Sparse Mixture of Experts",
+https://arxiv.org/abs/2106.05974).
 
 Who is routed for is said by a task index: one weight matrix a task (``per_task``), one matrix over token and task embedding
 (``conditioned``), or one matrix for all (``shared``). Noise is drawn in training only.
@@ -54,9 +55,10 @@ class Router(nn.Module):
         num_experts: Number of experts ``E``.
         num_tasks: Number of tasks.
         kind: How the task enters (see the module).
-        embedding: Width of the task embedding of ``conditioned``, a two-layer perceptron of the one-hot task with a layer norm behind it.
-        noise: Standard deviation of the noise on the logits, divided by ``E``; ``"learned"`` has a second matrix per router that gives it
-            token by token. 0 is no noise.
+        embedding: Width of the task embedding of ``conditioned``, a two-layer perceptron of the one-hot task with a layer norm
+            behind it.
+        noise: Standard deviation of the noise on the logits, divided by ``E``; ``"learned"`` has a second matrix per router that
+            gives it token by token. 0 is no noise.
         floor: Added to every probability.
         renormalise: Whether the kept gates are divided by their sum.
         zero_start: Start at equal probabilities in place of small uniform weights. Ties are then broken by noise alone.
@@ -182,8 +184,8 @@ def _task_embedding(num_tasks: int, width: int) -> nn.Sequential:
 def _expected_load(clean: Tensor, noisy: Tensor, deviation: Tensor, top_k: int) -> Tensor:
     """Return how many tokens each expert would get on average if its own noise alone were drawn again, ``[E]``.
 
-    An expert is in if its noisy logit is above the ``k``-th largest of the others, which is the ``k + 1``-th of all where it is in now and the
-    ``k``-th where it is not (Shazeer et al.).
+    An expert is in if its noisy logit is above the ``k``-th largest of the others, which is the ``k + 1``-th of all where it is
+    in now and the ``k``-th where it is not (Shazeer et al.).
     """
     highest = noisy.topk(top_k + 1, dim=1).values
     if_in, if_out = highest[:, top_k : top_k + 1], highest[:, top_k - 1 : top_k]

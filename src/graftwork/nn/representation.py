@@ -13,7 +13,8 @@ __all__ = ["representation_of"]
 
 @torch.no_grad()
 def representation_of(model: SharedModel, batch: Batch) -> Tensor | None:
-    """Return what all tasks share of a batch: ``[B, C]``, ``[B, N, C]`` or ``[B, C, H, W]``; None if the model shares no representation.
+    """Return what all tasks share of a batch: ``[B, C]``, ``[B, N, C]`` or ``[B, C, H, W]``; None if the model shares no
+    representation.
 
     Computed in evaluation mode without gradients; modes and statistics of normalisation layers are as before.
 

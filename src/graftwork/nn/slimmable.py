@@ -1,10 +1,11 @@
 """Layers whose width can be changed after training: a narrow layer is the leading part of the wide one.
 
 Paper: Yu et al., "Slimmable Neural Networks", ICLR 2019, https://arxiv.org/abs/1812.08928. A layer at ratio ``r`` uses its first
-``floor(r * C)`` channels, so that all widths share their weights; norms are *switchable*: every width has an affine pair (and running
-statistics) of its own, because the statistics of features differ between widths.
+``floor(r * C)`` channels, so that all widths share their weights; norms are *switchable*: every width has an affine pair (and
+running statistics) of its own, because the statistics of features differ between widths.
 
-Width is state of a module (``set_active_width``), never an argument of ``forward``. ``materialise`` copies the parts in use into ordinary
+Width is state of a module (``set_active_width``), never an argument of ``forward``. ``materialise`` copies the parts in use into
+ordinary
 PyTorch layers: the network to deploy and to count operations of.
 """
 
@@ -163,8 +164,8 @@ class SwitchableNorm(Slimmable):
     Args:
         channels: Full number of channels.
         ratios: Widths that there are.
-        kind: ``group`` norms groups of ``group_size`` channels of ``[B, C, ...]``, ``layer`` the last dimension, ``batch`` each channel of
-            ``[B, C, H, W]`` over the batch, with running statistics.
+        kind: ``group`` norms groups of ``group_size`` channels of ``[B, C, ...]``, ``layer`` the last dimension, ``batch`` each
+            channel of ``[B, C, H, W]`` over the batch, with running statistics.
         group_size: Channels in a group; divides the channels at every width.
 
     Raises:
@@ -198,7 +199,8 @@ class SwitchableNorm(Slimmable):
 def materialise(module: ModuleT) -> ModuleT:
     """Return a copy of a module whose slimmable layers are ordinary ones of the width in use, with equal outputs.
 
-    What only other widths need is not in the copy. Modules around slimmable layers keep their class; their ``forward`` must not ask for widths.
+    What only other widths need is not in the copy. Modules around slimmable layers keep their class; their ``forward`` must not
+    ask for widths.
 
     Args:
         module: Any module; a slimmable layer itself becomes its slice.
@@ -214,7 +216,8 @@ def _norm(channels: int, kind: NormKind, group_size: int) -> nn.Module:
     if kind == "group":
         if channels % group_size:
             raise ConfigError(
-                f"{channels} channels are no whole groups of {group_size}: choose `group_size` so that it divides the channels at every width."
+                f"{channels} channels are no whole groups of {group_size}: choose `group_size` so that it "
+                f"divides the channels at every width."
             )
         return nn.GroupNorm(channels // group_size, channels)
     if kind == "layer":

@@ -1,4 +1,5 @@
-"""Slimmable encoders and decoders: whole sub-networks with one width each, made of the layers of :mod:`graftwork.nn.slimmable`."""
+"""Slimmable encoders and decoders: whole sub-networks with one width each, made of the layers of
+:mod:`graftwork.nn.slimmable`."""
 
 from __future__ import annotations
 
@@ -147,10 +148,12 @@ class GlobalDecoder(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """A feature map to one prediction a pixel: two convolutions with an upsampling between them, and outputs for four pixels at a time.
+    """A feature map to one prediction a pixel: two convolutions with an upsampling between them, and outputs for four pixels at
+    a time.
 
-    The last convolution works at half the target's size and predicts squares of two by two pixels (Shi et al., "Real-Time Single Image and
-    Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016): a quarter of the operations.
+    The last convolution works at half the target's size and predicts squares of two by two pixels (Shi et al., "Real-Time Single
+    Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016): a quarter of the
+    operations.
 
     Args:
         width_in: Full channels of the features.
@@ -201,7 +204,8 @@ def build_encoder(input_sizes: Mapping[str, Any], ratios: Sequence[float], **set
     """Return the encoder for a suite's inputs.
 
     Args:
-        input_sizes: The suite's :attr:`~graftwork.data.suite.Suite.input_sizes`: with ``image_size``, or ``num_numeric`` and ``cardinalities``.
+        input_sizes: The suite's :attr:`~graftwork.data.suite.Suite.input_sizes`: with ``image_size``, or ``num_numeric`` and
+            ``cardinalities``.
         ratios: Widths that there are.
         settings: Further arguments of the encoder.
 

@@ -26,7 +26,8 @@ def blocks_of(backbone: Backbone, method: str) -> BlockBackbone:
     """
     if not isinstance(backbone, BlockBackbone):
         raise ConfigError(
-            f"{method} works on the blocks of a trunk, and {type(backbone).__name__} has none. Choose a transformer: a ViTBackbone, or a "
+            f"{method} works on the blocks of a trunk, and {type(backbone).__name__} has none. Choose a "
+            f"transformer: a ViTBackbone, or a "
             "vision transformer or Swin of timm (timm:NAME), or a text encoder of the BERT family (minilm, hf:NAME)."
         )
     return backbone
@@ -41,7 +42,8 @@ def tapped(backbone: BlockBackbone, depths: Sequence[int]) -> Iterator[dict[int,
         depths: Numbers of blocks, 0 is the first; negative ones count from the end.
 
     Yields:
-        ``{depth: features}`` with the numbers as given, laid out as :meth:`BlockBackbone.block_shapes` says; filled by each forward pass, the last one counts.
+        ``{depth: features}`` with the numbers as given, laid out as :meth:`BlockBackbone.block_shapes` says; filled by each
+        forward pass, the last one counts.
 
     Raises:
         ConfigError: If there is no such block.

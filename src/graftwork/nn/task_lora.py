@@ -34,8 +34,8 @@ class TaskLowRankLinear(nn.Module):
     ``addition``   ``y0 + LayerNorm(sum_t y_t)``  ``y_t = y0 + U_t(x_t)``
     =============  =============================  =====================================
 
-    As released: the frozen map always reads the shared stream, a task stream passes through its update alone; dropout acts on the shared
-    stream (one mask for all updates that read it), not on task streams.
+    As released: the frozen map always reads the shared stream, a task stream passes through its update alone; dropout acts on
+    the shared stream (one mask for all updates that read it), not on task streams.
 
     Args:
         base: The layer that is kept; its parameters stop requiring gradients.
@@ -44,7 +44,8 @@ class TaskLowRankLinear(nn.Module):
         scaling: Factor on every update (the released configurations take 4, whatever the rank).
         dropout: Probability of dropping an input of the updates, in ``[0, 1)``.
         mode: See above.
-        ends_shared: The shared output is read by nobody: what only serves it is left out, and it is ``y0`` (``matrix`` and ``addition``).
+        ends_shared: The shared output is read by nobody: what only serves it is left out, and it is ``y0`` (``matrix`` and
+            ``addition``).
 
     Raises:
         ConfigError: If the mode is unknown, there is no task, or the dropout is out of range.

@@ -1,6 +1,7 @@
 """Feature tokenizer: every cell of a table becomes one token.
 
-Paper: Gorishniy et al., "Revisiting Deep Learning Models for Tabular Data", NeurIPS 2021, https://arxiv.org/abs/2106.11959 (section 3.3).
+Paper: Gorishniy et al., "Revisiting Deep Learning Models for Tabular Data", NeurIPS 2021, https://arxiv.org/abs/2106.11959
+(section 3.3).
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class FeatureTokenizer(nn.Module):
         cardinalities: Number of codes of each categorical column, ``C`` numbers, code 0 (missing or unseen) included.
         width: Token width ``d``.
         std: Standard deviation of the initial weights; biases start at 0.
-        vocabularies: Number of the vocabulary of each categorical column; columns of one vocabulary read the same rows of the embedding
-            table. None gives every column rows of its own.
+        vocabularies: Number of the vocabulary of each categorical column; columns of one vocabulary read the same rows of the
+            embedding table. None gives every column rows of its own.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Differences of weights: dense, low rank or sparse, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
 
-A difference of two models' weights is also called a task vector (Ilharco et al., "Editing Models with Task Arithmetic", ICLR 2023,
-https://arxiv.org/abs/2212.04089); a low-rank one is what LoRA learns (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685).
+A difference of two models' weights is also called a task vector (Ilharco et al., "Editing Models with Task Arithmetic", ICLR
+2023, https://arxiv.org/abs/2212.04089); a low-rank one is what LoRA learns (Hu et al., ICLR 2022,
+https://arxiv.org/abs/2106.09685).
 """
 
 from __future__ import annotations
@@ -180,7 +181,8 @@ class WeightDelta(Delta):
         """
         if self.base_fingerprint and other.base_fingerprint and self.base_fingerprint != other.base_fingerprint:
             raise ConfigError(
-                f"These deltas belong to different bases ({self.base_fingerprint[:12]}... and {other.base_fingerprint[:12]}...), so they cannot be "
+                f"These deltas belong to different bases ({self.base_fingerprint[:12]}... and "
+                f"{other.base_fingerprint[:12]}...), so they cannot be "
                 "added. Tune both from one base."
             )
         shapes = {**other.shapes, **self.shapes}
@@ -245,7 +247,8 @@ class WeightDelta(Delta):
         self._model, self._before = None, {}
 
     def substituted(self, base: Mapping[str, Tensor], factor: float | Tensor = 1.0) -> dict[str, Tensor]:
-        """Return ``base + factor * delta`` for the tensors that differ, for ``torch.func.functional_call``; differentiable in ``factor``."""
+        """Return ``base + factor * delta`` for the tensors that differ, for ``torch.func.functional_call``; differentiable in
+        ``factor``."""
         return {name: base[name] + factor * self.tensor(name).to(base[name]) for name in self.parts}
 
     def save(self, path: str | Path) -> None:
@@ -275,7 +278,8 @@ class WeightDelta(Delta):
                 facts = file.metadata() or {}
                 if facts.get("format") != FORMAT:
                     raise FileFormatError(
-                        f"{path} is not a delta (format {facts.get('format')!r}, expected {FORMAT!r}). Give a file that a delta was saved to."
+                        f"{path} is not a delta (format {facts.get('format')!r}, expected {FORMAT!r}). Give a "
+                        f"file that a delta was saved to."
                     )
                 described = json.loads(facts["parts"])
                 parts = {name: _read_part(file, name, facts_of) for name, facts_of in described.items()}
@@ -293,13 +297,15 @@ class WeightDelta(Delta):
                 raise ConfigError(f"The delta was made for another model: this one has no tensor {name!r}.")
             if state[name].shape != shape:
                 raise ConfigError(
-                    f"The delta was made for another model: {name!r} is {list(state[name].shape)} here, {list(shape)} in the delta."
+                    f"The delta was made for another model: {name!r} is {list(state[name].shape)} here, "
+                    f"{list(shape)} in the delta."
                 )
         if check and self.base_fingerprint:
             found = state_fingerprint(state)
             if found != self.base_fingerprint:
                 raise ConfigError(
-                    f"The delta was made for a base with fingerprint {self.base_fingerprint[:12]}..., but this model has {found[:12]}.... Load the base "
+                    f"The delta was made for a base with fingerprint {self.base_fingerprint[:12]}..., but "
+                    f"this model has {found[:12]}.... Load the base "
                     "that it was tuned from, or pass check=False to add it all the same."
                 )
 

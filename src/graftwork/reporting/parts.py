@@ -39,8 +39,8 @@ class Table:
 class Figure:
     """An interactive plot as plain data, with its text alternative.
 
-    Colours inside ``data`` and ``layout`` are written ``var(--name)``: the page resolves them against its style sheet, and again when
-    the reader switches between light and dark.
+    Colours inside ``data`` and ``layout`` are written ``var(--name)``: the page resolves them against its style sheet, and again
+    when the reader switches between light and dark.
     """
 
     name: str

@@ -15,7 +15,8 @@ __all__ = ["controls_table", "other_metrics_table", "scores_table", "source_tabl
 
 
 def scores_table(view: ResultView, plans: Sequence[str] | None = None) -> Table | None:
-    """Return the primary metric of every task under some plans (all finalists) with its judgement, or None before any test score."""
+    """Return the primary metric of every task under some plans (all finalists) with its judgement, or None before any test
+    score."""
     plans = [plan for plan in view.finalists if plans is None or plan in plans]
     notes = {view.reference: "reference", view.choice: "chosen"}
     if not plans or not any(view.score(plan, task) for plan in plans for task in view.tasks):
@@ -112,7 +113,8 @@ def source_table(view: ResultView) -> Table | None:
     if not effects:
         return None
     return Table(
-        caption="Best plan on the pretrained backbone against the best plan from scratch, in percent, plus is better for pretrained",
+        caption="Best plan on the pretrained backbone against the best plan from scratch, in percent, plus is "
+        "better for pretrained",
         headers=["Task", "Pretrained against scratch", Cell("Verdict", numeric=False), Cell("Compared plans", numeric=False)],
         rows=[
             [

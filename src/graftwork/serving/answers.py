@@ -23,9 +23,12 @@ def prediction_rows(
         probabilities: Whether to add the probability of every class.
 
     Returns:
-        Per task: ``value`` (class name, number, or names of the labels from 0.5 on), ``probability`` of that class, ``probabilities`` by
-        class or label (labels always), ``values`` by column for regressions with several. Tasks that predict per position have ``map``,
-        rows of pixels: class numbers, probabilities or numbers; with several numbers per pixel one map for each, under ``maps``. What is
+        Per task: ``value`` (class name, number, or names of the labels from 0.5 on), ``probability`` of that class,
+            ``probabilities`` by
+        class or label (labels always), ``values`` by column for regressions with several. Tasks that predict per position have
+        ``map``,
+        rows of pixels: class numbers, probabilities or numbers; with several numbers per pixel one map for each, under ``maps``.
+            What is
         not finite is null.
     """
     by_task = [task_kind(spec).answers(spec, values[spec.name], probabilities=probabilities) for spec in specs]

@@ -1,4 +1,5 @@
-"""The HTTP side of a server: ``/predict``, ``/model``, ``/health``, ``/metrics``, a page to try the model, and the schema. No torch."""
+"""The HTTP side of a server: ``/predict``, ``/model``, ``/health``, ``/metrics``, a page to try the model, and the schema. No
+torch."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def create_app(engine: Engine, *, token: str | None = None) -> Any:
 
     Args:
         engine: The model; close it when the server has stopped.
-        token: What clients must send as ``Authorization: Bearer``; None lets everybody in. The empty page and ``/health`` stay open.
+        token: What clients must send as ``Authorization: Bearer``; None lets everybody in. The empty page and ``/health`` stay
+            open.
     """
 
     app = FastAPI(

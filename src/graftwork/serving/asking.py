@@ -1,4 +1,5 @@
-"""What a client asks beside its rows: tasks, budget, importance, probabilities; and reading JSON without surprises. Standard library only."""
+"""What a client asks beside its rows: tasks, budget, importance, probabilities; and reading JSON without surprises. Standard
+library only."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Dynamic batching: requests that arrive together run together, and every answer goes back to its question. No torch.
 
-Requests wait in lanes. A lane serves one set of tasks of one sub-network: it has one ONNX Runtime session, one worker thread and one queue.
+Requests wait in lanes. A lane serves one set of tasks of one sub-network: it has one ONNX Runtime session, one worker thread and
+one queue.
 """
 
 from __future__ import annotations

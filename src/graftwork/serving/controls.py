@@ -1,8 +1,8 @@
 """Models that can be made smaller after training: which sub-network fits a budget and the importance of the tasks. No torch.
 
-A controllable run has ``controls.json`` beside ``model.onnx``: ``{"configurations": [{"encoder": 0.5, "decoders": {"depth": 1.0, ...},
-"flops": 2.1e6, "file": "configurations/12.onnx"}, ...]}``. Ratios are widths relative to the full model, FLOPs are per sample, and files
-are relative to ``controls.json``. The rule is that of Efficient Controllable Multi-Task Architectures
+A controllable run has ``controls.json`` beside ``model.onnx``: ``{"configurations": [{"encoder": 0.5, "decoders": {"depth": 1.0,
+...}, "flops": 2.1e6, "file": "configurations/12.onnx"}, ...]}``. Ratios are widths relative to the full model, FLOPs are per
+sample, and files are relative to ``controls.json``. The rule is that of Efficient Controllable Multi-Task Architectures
 (https://arxiv.org/abs/2308.11744): importance sets the decoders' widths, the budget sets the encoder's.
 """
 
@@ -75,7 +75,8 @@ class Controls:
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(
-                f"{path} is damaged ({type(error).__name__}: {error}). It takes a list `configurations` of objects with encoder, decoders, "
+                f"{path} is damaged ({type(error).__name__}: {error}). It takes a list `configurations` of "
+                f"objects with encoder, decoders, "
                 "flops and file. Export the model again."
             ) from error
 
@@ -88,14 +89,15 @@ class Controls:
     ) -> Configuration:
         """Return the sub-network for a budget and the importance of the tasks.
 
-        The most important task gets the widest decoder and every other one the width nearest to its share of that importance, so that
-        more importance never means a narrower decoder. Then the widest encoder is taken that keeps within the budget. If none does, the
-        decoders shrink, the least important first (tasks of equal importance together), until one fits. Where the list has no
-        configuration with the decoders that the importances ask for, the nearest one in the right order is taken.
+        The most important task gets the widest decoder and every other one the width nearest to its share of that importance, so
+        that more importance never means a narrower decoder. Then the widest encoder is taken that keeps within the budget. If
+        none does, the decoders shrink, the least important first (tasks of equal importance together), until one fits. Where the
+        list has no configuration with the decoders that the importances ask for, the nearest one in the right order is taken.
 
         Args:
             budget: Largest share of the full model's FLOPs, above 0 and at most 1.
-            importance: Weight of each task, at least 0; tasks that are not named weigh 1. None weighs all alike, and so do zeros alone.
+            importance: Weight of each task, at least 0; tasks that are not named weigh 1. None weighs all alike, and so do zeros
+                alone.
             asked: Tasks whose predictions are wanted; the others weigh nothing. None wants all.
 
         Raises:

@@ -1,11 +1,12 @@
 """What the tasks of an ONNX model cost: floating-point operations by task, counted on the graph itself. No torch.
 
 Matrix products, convolutions and ``Einsum`` count, a multiplication and an addition as two, as torch's counter does; element-wise
-operations do not. Shapes are those that one run on a single row shows, so nothing has to be inferred. Nodes inside of conditions and loops
-do not count.
+operations do not. Shapes are those that one run on a single row shows, so nothing has to be inferred. Nodes inside of conditions
+and loops do not count.
 
-Sparse mixtures of experts (:mod:`graftwork.nn.moe`) need no rule of their own: which expert computes how many tokens depends on the row, but every token goes
-to exactly ``k`` of ``E`` experts of one size, so the experts of a layer together cost ``k / E`` of what all would, on any row.
+Sparse mixtures of experts (:mod:`graftwork.nn.moe`) need no rule of their own: which expert computes how many tokens depends on
+the row, but every token goes to exactly ``k`` of ``E`` experts of one size, so the experts of a layer together cost ``k / E`` of
+what all would, on any row.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class GraphCosts:
     """FLOPs of one row, and which parts of them each task needs."""
 
     by_node: Mapping[str, float]
-    """FLOPs by the name of a node's first output; of a single expert those of the row of zeros, which only add up to the same on all rows."""
+    """FLOPs by the name of a node's first output; of a single expert those of the row of zeros, which only add up to the same on
+    all rows."""
     needed: Mapping[str, frozenset[str]]
     """``{task: nodes}``."""
 
@@ -103,7 +105,8 @@ def _shapes(model: Any, counted: Sequence[Any]) -> dict[str, tuple[int, ...]] | 
 
 
 def zeros_like_input(item: Any, rows: int = 1) -> Any:
-    """Return zeros that fit an input of an ONNX Runtime session; dimensions that are free have ``rows`` entries, or 1 behind the first."""
+    """Return zeros that fit an input of an ONNX Runtime session; dimensions that are free have ``rows`` entries, or 1 behind the
+    first."""
     kinds = {"float": np.float32, "double": np.float64, "float16": np.float16, "bool": np.bool_}
     name = item.type.removeprefix("tensor(").removesuffix(")")
     shape = [size if isinstance(size, int) and place else rows if not place else 1 for place, size in enumerate(item.shape)]

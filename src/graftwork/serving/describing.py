@@ -1,4 +1,5 @@
-"""What a server says about its model: the description that the page builds its form from, and the schema of requests and answers."""
+"""What a server says about its model: the description that the page builds its form from, and the schema of requests and
+answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The model behind a server: which session answers, what it costs, and how rows become answers. Knows nothing of HTTP. No torch."""
+"""The model behind a server: which session answers, what it costs, and how rows become answers. Knows nothing of HTTP. No
+torch."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ class Engine:
         self.controls: Controls | None = find_controls(self._main)
         if self.controls and set(self.controls.tasks) != set(self.specs):
             raise DataError(
-                f"controls.json speaks of the tasks {list(self.controls.tasks)}, the model of {list(self.specs)}. Export the model again."
+                f"controls.json speaks of the tasks {list(self.controls.tasks)}, the model of "
+                f"{list(self.specs)}. Export the model again."
             )
         self.costs: GraphCosts | None = graph_costs(self.predictor.model.path, self.predictor.model.outputs)
         self.requests_in_work = 0
@@ -153,7 +155,8 @@ class Engine:
             started: ``time.perf_counter()`` at the beginning of the request; now by default.
 
         Raises:
-            RequestError: 422 if no configuration fits or the rows cannot be encoded, 503 if the server is stopping or a model file is damaged.
+            RequestError: 422 if no configuration fits or the rows cannot be encoded, 503 if the server is stopping or a model
+                file is damaged.
         """
         started = time.perf_counter() if started is None else started
         configuration = self._configuration(ask)

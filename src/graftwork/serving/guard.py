@@ -1,4 +1,5 @@
-"""What every request passes before and after its answer: token, size of the body, headers, counts. An ASGI middleware; no torch."""
+"""What every request passes before and after its answer: token, size of the body, headers, counts. An ASGI middleware; no
+torch."""
 
 from __future__ import annotations
 

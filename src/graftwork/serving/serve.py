@@ -39,7 +39,8 @@ def serve(
         run_folder: Folder that ``graftwork fit`` wrote.
         host: Address to listen on; others than this machine reach only what is not 127.0.0.1.
         port: Port, or 0 for a free one.
-        token: What clients must send as ``Authorization: Bearer TOKEN``; None takes ``$GRAFTWORK_TOKEN``, and without that anybody may ask.
+        token: What clients must send as ``Authorization: Bearer TOKEN``; None takes ``$GRAFTWORK_TOKEN``, and without that
+            anybody may ask.
         threads: Threads of ONNX Runtime for each session; None takes all cores.
         on_ready: Called with the server's address once it listens.
         limits: Fields of :class:`graftwork.serving.limits.ServeLimits`.
@@ -77,7 +78,8 @@ def _listen(host: str, port: int) -> socket.socket:
     """Return a listening socket, before the model is loaded: a port that is taken is the commonest fault."""
     if not 0 <= port <= 65_535:
         raise ConfigError(f"The port must be from 0 (a free one) to 65535; got {port}.")
-    # With the protocol left open asyncio does not switch Nagle's algorithm off, and every answer waits 40 ms for an acknowledgement.
+    # With the protocol left open asyncio does not switch Nagle's algorithm off, and every answer waits 40 ms for an
+    # acknowledgement.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -22,8 +22,9 @@ Array = NDArray[Any]
 class OnnxModel:
     """Runs ``model.onnx`` and computes only what is asked.
 
-    ONNX Runtime computes every node of a graph, whatever outputs are fetched (its run option ``only_execute_path_to_fetches`` changes
-    nothing in version 1.31, where this was measured). So for a subset of the tasks the graph is cut down once and kept as a session of its own.
+    ONNX Runtime computes every node of a graph, whatever outputs are fetched (its run option ``only_execute_path_to_fetches``
+    changes nothing in version 1.31, where this was measured). So for a subset of the tasks the graph is cut down once and kept
+    as a session of its own.
 
     Args:
         path: The ONNX file.
@@ -78,7 +79,8 @@ class OnnxModel:
         except Exception as error:  # ONNX Runtime's error classes have no common base of their own
             raise FileFormatError(
                 f"{self.path} is not a whole ONNX model that ONNX Runtime {runtime.__version__} can read: "
-                f"{str(error).strip().splitlines()[0][:300]}. Restore the file from a copy, or run graftwork fit again with --resume."
+                f"{str(error).strip().splitlines()[0][:300]}. Restore the file from a copy, or run graftwork "
+                f"fit again with --resume."
             ) from error
 
     def session(self, tasks: Sequence[str]) -> Any:

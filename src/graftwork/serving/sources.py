@@ -41,7 +41,8 @@ def open_source(source: Any, kind: str) -> RowSource:
     """Return the rows behind ``source``.
 
     Args:
-        source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, picture paths or picture bytes.
+        source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, picture paths or picture
+            bytes.
         kind: What the run's encoder reads: ``table``, ``image`` or ``text``.
 
     Raises:
@@ -89,7 +90,8 @@ def _pictures(source: Any, pandas: Any) -> RowSource:
         if path.suffix.lower() not in IMAGE_ENDINGS:
             state = "is not a picture" if path.exists() else "does not exist"
             raise DataError(
-                f"{path} {state}. This run was trained on pictures: give a folder of pictures or a file ending in {', '.join(IMAGE_ENDINGS)}."
+                f"{path} {state}. This run was trained on pictures: give a folder of pictures or a file "
+                f"ending in {', '.join(IMAGE_ENDINGS)}."
             )
         source = [path]
     items = list(source)

@@ -18,9 +18,11 @@ def decode_output(spec: TaskSpec, output: Tensor) -> Tensor:
         output: Raw outputs, ``[N, num_outputs]`` or ``[N, num_outputs, *positions]``.
 
     Returns:
-        binary: probability of class 1, ``[N]``; multiclass and ordinal: ``[N, size]``, rows sum to one; multilabel: ``[N, size]``;
-        regression: ``[N, size]`` in the user's units; over positions: ``[N, size, *positions]`` (normals have unit length; binary tasks
-        are the probability of class 1, ``[N, 1, *positions]``; of a network trained with the balanced loss it is the probability among
-        positions half of which are of class 1). Other kinds: see their modules.
+        binary: probability of class 1, ``[N]``; multiclass and ordinal: ``[N, size]``, rows sum to one; multilabel: ``[N,
+            size]``;
+        regression: ``[N, size]`` in the user's units; over positions: ``[N, size, *positions]`` (normals have unit length;
+            binary tasks
+        are the probability of class 1, ``[N, 1, *positions]``; of a network trained with the balanced loss it is the probability
+        among positions half of which are of class 1). Other kinds: see their modules.
     """
     return task_kind(spec).decode(spec, output)

@@ -1,4 +1,5 @@
-"""How far two predictions of the same rows are apart: the Kullback-Leibler divergence of what raw outputs stand for, for every task kind.
+"""How far two predictions of the same rows are apart: the Kullback-Leibler divergence of what raw outputs stand for, for every
+task kind.
 
 Reduced as the task's loss is (see :mod:`graftwork.tasks.losses`), so that divergences of different tasks have comparable sizes:
 

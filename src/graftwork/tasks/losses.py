@@ -1,7 +1,7 @@
 """Losses: one scalar per task, the mean over the entries that have a label. Each kind's module says which loss it has.
 
-Missing labels (``-1`` or NaN) are masked inside the graph, so shapes never depend on the data and a batch without any label of a task
-gives loss 0 with zero gradients. All losses start near 1, so that a plain sum is a fair default.
+Missing labels (``-1`` or NaN) are masked inside the graph, so shapes never depend on the data and a batch without any label of a
+task gives loss 0 with zero gradients. All losses start near 1, so that a plain sum is a fair default.
 """
 
 from __future__ import annotations

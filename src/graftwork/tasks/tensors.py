@@ -1,4 +1,5 @@
-"""What losses, priors and divergences of several kinds share. Imported by kinds inside their methods: nothing else here needs torch."""
+"""What losses, priors and divergences of several kinds share. Imported by kinds inside their methods: nothing else here needs
+torch."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def unstandardise(spec: TaskSpec, output: Tensor) -> Tensor:
 
 
 def threshold_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Return the binary cross-entropy of ``P(class > k)`` for each logit ``k`` of ``[B, K]``, mean over labelled rows and thresholds."""
+    """Return the binary cross-entropy of ``P(class > k)`` for each logit ``k`` of ``[B, K]``, mean over labelled rows and
+    thresholds."""
     known = (target >= 0).unsqueeze(1)
     thresholds = torch.arange(output.shape[1], device=output.device)
     reached = (target.unsqueeze(1) > thresholds).to(output.dtype)

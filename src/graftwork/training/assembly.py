@@ -76,10 +76,12 @@ class Assembly:
     model: SharedModel
     backbone: Backbone | None
     tuned: tuple[TunedBackbone, ...] = ()
-    """The tuned backbones inside :attr:`model`. A backbone that the sharing operator took apart is not among them: what it learned is the operator's."""
+    """The tuned backbones inside :attr:`model`. A backbone that the sharing operator took apart is not among them: what it
+    learned is the operator's."""
 
     def deltas(self, model: SharedModel) -> dict[str, Delta]:
-        """Return what tuning added to each backbone of ``model`` (:attr:`model` or a copy with other weights), by the backbone's name in it."""
+        """Return what tuning added to each backbone of ``model`` (:attr:`model` or a copy with other weights), by the backbone's
+        name in it."""
         return {item.prefix: item.tuner.delta(model=model.get_submodule(item.prefix)) for item in self.tuned}
 
     def deployable(self, model: SharedModel) -> SharedModel:
@@ -107,8 +109,8 @@ def assemble(
         store_features: Whether a backbone whose features stay fixed is put in front, so that its features can be stored.
 
     Raises:
-        ConfigError: If the plan needs a backbone and none is named, the source is unknown, or the sharing operator does not use the pretrained
-            backbone that it is handed.
+        ConfigError: If the plan needs a backbone and none is named, the source is unknown, or the sharing operator does not use
+            the pretrained backbone that it is handed.
     """
     name = _backbone_name(plan, backbone)
     sizes = {**input_sizes, "feature_map": True} if any(task.positions == "pixels" for task in tasks) else dict(input_sizes)
@@ -170,8 +172,8 @@ def default_settings(modality: Modality, *, pretrained: bool, stored: bool, trai
         modality: Modality of the suite.
         pretrained: Whether the backbone is.
         stored: Whether the model reads stored features, so that only heads learn.
-        trained_share: Share of all parameters that learn. Where nearly all of a pretrained backbone learns, small steps keep what it
-            knows; a few added parameters start at zero and need larger ones.
+        trained_share: Share of all parameters that learn. Where nearly all of a pretrained backbone learns, small steps keep
+            what it knows; a few added parameters start at zero and need larger ones.
     """
     if stored:
         return {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05, "ema_decay": 0.99}

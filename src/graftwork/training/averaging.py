@@ -53,7 +53,8 @@ class WeightAverage:
         torch._foreach_lerp_(self._averages, self._live, 1.0 - min(self.decay, (1 + step) / (10 + step)))
 
     def view_of(self, model: ModelT) -> ModelT:
-        """Return a copy of ``model`` whose learned parameters are the averages and whose other tensors are the model's own (no copies)."""
+        """Return a copy of ``model`` whose learned parameters are the averages and whose other tensors are the model's own (no
+        copies)."""
         replaced = {id(parameter): average for parameter, average in zip(self._live, self._averages, strict=True)}
         return copy_sharing(model, replaced)
 

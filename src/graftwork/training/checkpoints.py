@@ -1,7 +1,7 @@
 """Checkpoints: a folder with one safetensors file and one JSON file that names it, whole at every moment.
 
-The tensors are written first under a name that holds their hash; the JSON file is replaced last and is what counts. A process killed
-in between leaves the older checkpoint valid.
+The tensors are written first under a name that holds their hash; the JSON file is replaced last and is what counts. A process
+killed in between leaves the older checkpoint valid.
 """
 
 from __future__ import annotations

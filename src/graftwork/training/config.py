@@ -108,10 +108,12 @@ class TrainConfig(LoopConfig):
     batch_size: int = 64
     """Rows a step; with ``quotas``, their sum counts in its place."""
     quotas: Sequence[Mapping[str, Any]] = ()
-    """What a step is made of: ``[{"role": "labelled", "rows": 64}, {"role": "unlabelled", "rows": 64, "domain": "night"}]``; ``domain`` is the name of
-    one data set, without it all count. Empty takes ``batch_size`` labelled rows. Rows without labels reach objectives, no task's loss."""
+    """What a step is made of: ``[{"role": "labelled", "rows": 64}, {"role": "unlabelled", "rows": 64, "domain": "night"}]``;
+    ``domain`` is the name of one data set, without it all count. Empty takes ``batch_size`` labelled rows. Rows without labels
+    reach objectives, no task's loss."""
     mixing: str | float = "proportional"
-    """How often each data set is met: ``proportional``, ``uniform``, ``balanced``, ``round-robin`` or a temperature of at least 1."""
+    """How often each data set is met: ``proportional``, ``uniform``, ``balanced``, ``round-robin`` or a temperature of at least
+    1."""
     augment: Augmentation = "none"
     """Random changes of pictures; other modalities take ``none`` only."""
     robust_regression: bool = False

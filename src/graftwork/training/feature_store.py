@@ -22,7 +22,8 @@ _VERSION = 1
 
 
 def feature_key(backbone: Backbone, suite: Suite) -> str:
-    """Return the name under which the features are kept: a SHA-256 over the backbone's fingerprint and all inputs of the suite."""
+    """Return the name under which the features are kept: a SHA-256 over the backbone's fingerprint and all inputs of the
+    suite."""
     digest = hashlib.sha256(f"{_VERSION} {type(backbone).__name__} {backbone.fingerprint()}".encode())
     for name in sorted(suite.inputs):
         array = np.ascontiguousarray(suite.inputs[name])
@@ -40,8 +41,8 @@ def cached_features(
 ) -> NDArray[np.float32]:
     """Return the features of all rows of a suite, from the store or computed now and kept.
 
-    Safe when several processes ask at once: one computes, the others wait for it and read. A damaged file is computed again, with a
-    warning. The backbone computes in evaluation mode and is left in the mode that it was in.
+    Safe when several processes ask at once: one computes, the others wait for it and read. A damaged file is computed again,
+    with a warning. The backbone computes in evaluation mode and is left in the mode that it was in.
 
     Args:
         backbone: The backbone, its weights as they are.
@@ -89,6 +90,7 @@ def _compute(backbone: Backbone, suite: Suite, batch_size: int, on_progress: Cal
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features.reshape(len(features), -1))).any(axis=1).sum())
         raise FloatingPointError(
-            f"{type(backbone).__name__} gives features that are not finite for {bad} of {len(features)} rows. Check the weights and inputs."
+            f"{type(backbone).__name__} gives features that are not finite for {bad} of {len(features)} rows. "
+            f"Check the weights and inputs."
         )
     return features

@@ -1,8 +1,8 @@
 """Where in the trunk do tasks pull apart? Cosines of the tasks' gradients, stage by stage, sampled while a model trains.
 
 A negative cosine between two tasks' gradients of the same parameters is a conflict (Yu et al. 2020, PCGrad,
-https://arxiv.org/abs/2001.06782): a step for one undoes some of the other. Layers differ in it, and so do the early and the late part of
-a training, so both are kept apart. Gradients are taken in evaluation mode on the batch that the step learned from.
+https://arxiv.org/abs/2001.06782): a step for one undoes some of the other. Layers differ in it, and so do the early and the late
+part of a training, so both are kept apart. Gradients are taken in evaluation mode on the batch that the step learned from.
 """
 
 from __future__ import annotations
@@ -122,11 +122,11 @@ def summarise_gradients(
         level: Confidence of the intervals: Student's t over the samples.
 
     Returns:
-        ``{"tasks", "pairs", "stages", "layers", "value", "low", "high", "conflict", "conflict_share", "steps", "periods", "over_time",
-        "all_over_time", "method"}``. Tables have a row a stage and a column a pair: ``value`` is the mean cosine, ``conflict`` the share of
-        samples in which it is negative. ``conflict_share`` is that share over all pairs, one a stage, and ``layers`` the same for every
-        layer. ``over_time`` is the mean cosine over pairs by stage (row) and part of the training (column), ``all_over_time`` that of the
-        whole trunk by part (row) and pair (column). None where nothing is known.
+        ``{"tasks", "pairs", "stages", "layers", "value", "low", "high", "conflict", "conflict_share", "steps", "periods",
+        "over_time", "all_over_time", "method"}``. Tables have a row a stage and a column a pair: ``value`` is the mean cosine,
+        ``conflict`` the share of samples in which it is negative. ``conflict_share`` is that share over all pairs, one a stage,
+        and ``layers`` the same for every layer. ``over_time`` is the mean cosine over pairs by stage (row) and part of the
+        training (column), ``all_over_time`` that of the whole trunk by part (row) and pair (column). None where nothing is known.
     """
     if not watch.samples or len(tasks) < 2:
         return None

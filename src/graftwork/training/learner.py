@@ -1,8 +1,8 @@
 """The learner of all neural plans: assembles the model that the plan describes and trains it with the one loop.
 
-Validation happens at a few points that depend on the horizon alone. Its score is the mean over tasks of the validation loss divided by
-the loss of the best constant prediction on the same rows; the weights with the lowest score are kept (of models that share nothing:
-each task's own best) and predict. Before the first validation the current (averaged) weights predict.
+Validation happens at a few points that depend on the horizon alone. Its score is the mean over tasks of the validation loss
+divided by the loss of the best constant prediction on the same rows; the weights with the lowest score are kept (of models that
+share nothing: each task's own best) and predict. Before the first validation the current (averaged) weights predict.
 """
 
 from __future__ import annotations
@@ -262,7 +262,8 @@ class NeuralLearner(Learner):
         )
 
     def deltas(self) -> dict[str, Delta]:
-        """Return what tuning added to each backbone inside the model, with the best weights so far, by the backbone's name in the model.
+        """Return what tuning added to each backbone inside the model, with the best weights so far, by the backbone's name in
+        the model.
 
         Plans without a tuner have none, and neither have those that learn from stored features.
         """
@@ -282,7 +283,8 @@ class NeuralLearner(Learner):
     def export(self, folder: Path) -> None:
         """Write ``model.safetensors``, ``config.json`` and ``model.onnx`` of the best weights so far.
 
-        Where a pretrained backbone was tuned, what was added to it is written beside them; see :func:`graftwork.export.delta_files.write_deltas`.
+        Where a pretrained backbone was tuned, what was added to it is written beside them; see
+        :func:`graftwork.export.delta_files.write_deltas`.
         """
         context = self.context
         described = {"plan": context.plan.to_json(), "seed": context.seed, "step": self.step, "backbone": context.backbone}
@@ -301,7 +303,8 @@ def _validation_rows(rows: NDArray[np.int64], seeds: Seeds) -> NDArray[np.int64]
 
 
 def _validation_points(config: TrainConfig, batch_size: int, num_rows: int) -> list[int]:
-    """Return the steps after which to validate: quarters of the horizon at least (the race stops there), eighths if they are cheap."""
+    """Return the steps after which to validate: quarters of the horizon at least (the race stops there), eighths if they are
+    cheap."""
     if config.evaluations == 0 or num_rows == 0:
         return []
     affordable = int(VALIDATION_SHARE * 3 * config.max_steps * batch_size / num_rows)

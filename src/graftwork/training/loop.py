@@ -1,12 +1,12 @@
 """The one training loop: a step and a source of batches in; trained in slices, the same numbers however it is sliced.
 
-The loop owns what every training needs: optimiser, schedule, clipping, averaged weights, the watch for divergence, callbacks, state for checkpoints.
-What is computed in a step is a :class:`~graftwork.interfaces.train_step.TrainStep`; tasks, balancers and objectives are one of them
-(:class:`~graftwork.training.trainer.Trainer`), denoising, contrast or a policy are others.
+The loop owns what every training needs: optimiser, schedule, clipping, averaged weights, the watch for divergence, callbacks,
+state for checkpoints. What is computed in a step is a :class:`~graftwork.interfaces.train_step.TrainStep`; tasks, balancers and
+objectives are one of them (:class:`~graftwork.training.trainer.Trainer`), denoising, contrast or a policy are others.
 
 Nothing in a step waits for a value (no ``.item()``); divergence is noticed by running sums that are looked at every now and then.
-Dropout, noise and all other draws in a step come from torch's global generator, which the loop swaps for its own stream during a slice. On one
-machine with equal thread counts two loops with equal arguments end with equal bits.
+Dropout, noise and all other draws in a step come from torch's global generator, which the loop swaps for its own stream during a
+slice. On one machine with equal thread counts two loops with equal arguments end with equal bits.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Loop(Generic[BatchT]):
         train_step: What is computed in a step; its model is trained in place.
         source: Where batches come from.
         config: Settings of the loop.
-        seeds: Root of the random streams: ``dropout`` is the loop's own (all that a step draws from torch's global generator); the step takes others.
+        seeds: Root of the random streams: ``dropout`` is the loop's own (all that a step draws from torch's global generator);
+            the step takes others.
         callbacks: Called after every step.
         device: Where the model lives.
         processes: The processes that share every step; None trains in this one alone.
@@ -124,7 +125,8 @@ class Loop(Generic[BatchT]):
         self.optimizer.zero_grad(set_to_none=True)
         losses = self.train_step.backward(batch, self._step)
         if self.processes is not None:
-            # By hand, in one message, and not by hooks: a step may make several backward passes, each of which would send its part.
+            # By hand, in one message, and not by hooks: a step may make several backward passes, each of which would send its
+            # part.
             self.processes.average_gradients(self._learned)
             losses = self.processes.average(losses)
         self.train_step.before_clipping(self._learned, self._step)
@@ -167,11 +169,13 @@ class Loop(Generic[BatchT]):
             torch.set_rng_state(outside)
 
     def eval_model(self) -> nn.Module:
-        """Return the model to predict with, in evaluation mode: averaged weights if there are any, else the trained model itself."""
+        """Return the model to predict with, in evaluation mode: averaged weights if there are any, else the trained model
+        itself."""
         return self._eval_view.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all state as nested tensors and JSON values (see ``training.checkpoints``); frozen parameters of the model are left out.
+        """Return all state as nested tensors and JSON values (see ``training.checkpoints``); frozen parameters of the model are
+        left out.
 
         The tensors are the live ones: write them to a file, or copy them, before training goes on.
         """

@@ -1,8 +1,9 @@
-"""The multi-task step: forward pass, task losses, balancer, objectives, gradient transforms, one clipping norm per separate model.
+"""The multi-task step: forward pass, task losses, balancer, objectives, gradient transforms, one clipping norm per separate
+model.
 
-The pipeline of a step: per-task gradients and their aggregation (both inside the balancer), with the objectives' gradients on top; transforms before the
-clipping, clipping, transforms after it (the loop's order). A batch may go through the model in parts, and be shared by processes: the
-balancer then sees each part with its share of the batch's losses.
+The pipeline of a step: per-task gradients and their aggregation (both inside the balancer), with the objectives' gradients on
+top; transforms before the clipping, clipping, transforms after it (the loop's order). A batch may go through the model in parts,
+and be shared by processes: the balancer then sees each part with its share of the batch's losses.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ class MultiTaskStep(TrainStep[Batch]):
         parts |= {f"transform/{index}": transform for index, transform in enumerate(self.transforms)}
         for name, part in parts.items():
             seed = seeds.integer(name)
-            # Modules made in `bind` draw their first weights from the global generator: seeded for them, and as before for everybody else.
+            # Modules made in `bind` draw their first weights from the global generator: seeded for them, and as before for
+            # everybody else.
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(seed)
                 part.bind(Binding(self.model, self.tasks, facts, example, device, seed))
@@ -140,21 +142,26 @@ class MultiTaskStep(TrainStep[Batch]):
 
     def _backward_part(self, batch: Batch, step: int, share: Tensor | None = None, part: int = 0, parts: int = 1) -> Tensor:
         """Add the gradients of one part of the batch; ``share [T]`` is the part's share in the losses."""
-        # The random state has to be remembered before the first pass, so it is asked for here and not when the balancer wants the second one.
+        # The random state has to be remembered before the first pass, so it is asked for here and not when the balancer wants
+        # the second one.
         recompute = self._make_recompute(batch) if self.balancer.needs_recompute else None
         outputs, losses, representation = self._forward(batch)
         if share is not None and self._present is not None:
-            # A loss of exactly 0 tells balancers that a task has no labels in the batch. A task without labels in this part but with some in
+            # A loss of exactly 0 tells balancers that a task has no labels in the batch. A task without labels in this part but
+            # with some in
             # another one must not look so: it gets the smallest number above 0, which no gradient notices.
             losses = losses * share + self._present * torch.finfo(losses.dtype).tiny
         extra = self._extra_loss(batch, step, outputs, losses, representation)
         if extra is not None and parts > 1:
-            # Objectives are means over the rows that they see: the mean over parts is their value for the batch. Task losses were weighted by
+            # Objectives are means over the rows that they see: the mean over parts is their value for the batch. Task losses
+            # were weighted by
             # their shares above.
             extra = extra / parts
         if self._one_pass and isinstance(self.balancer, WeightBalancer):
-            # Everything is one scalar: a single backward pass, half the cost of two. The balancer's own `backward` would be the same pass without
-            # the objectives. Terms that are no multiple of a loss (the log-variances of uncertainty weighting) must count once a batch and not
+            # Everything is one scalar: a single backward pass, half the cost of two. The balancer's own `backward` would be the
+            # same pass without
+            # the objectives. Terms that are no multiple of a loss (the log-variances of uncertainty weighting) must count once a
+            # batch and not
             # once a part: losses are scaled up to a batch's size, and the sum down again.
             total = self.balancer.scalarize(losses)[0] if parts == 1 else self.balancer.scalarize(losses * parts)[0] / parts
             total = total if extra is None else total + extra
@@ -163,7 +170,8 @@ class MultiTaskStep(TrainStep[Batch]):
                 total.backward()
             return losses.detach()
         if extra is not None and extra.requires_grad:
-            # Before the balancer, which frees the graph. Its aggregation is about task gradients alone: objectives are added, never balanced.
+            # Before the balancer, which frees the graph. Its aggregation is about task gradients alone: objectives are added,
+            # never balanced.
             extra.backward(retain_graph=True)
         processes = self.processes
         context = BackwardContext(
@@ -178,7 +186,8 @@ class MultiTaskStep(TrainStep[Batch]):
             part=part,
             parts=parts,
             processes=1 if processes is None else processes.size,
-            # Aggregators need the rows of the whole batch, averaged over processes; averaging their result afterwards is not the same.
+            # Aggregators need the rows of the whole batch, averaged over processes; averaging their result afterwards is not the
+            # same.
             average=None if processes is None else processes.average,
         )
         self.balancer.backward(losses, context)

@@ -20,14 +20,15 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimiser over what learns.
 
-    Groups: inside or outside of backbones (``backbone_lr_scale``), matrices and kernels or the rest (``weight_decay``), and ``extra``
-    parameters of balancers and objectives, which never decay. Each group's ``base_lr`` is what schedules scale.
+    Groups: inside or outside of backbones (``backbone_lr_scale``), matrices and kernels or the rest (``weight_decay``), and
+    ``extra`` parameters of balancers and objectives, which never decay. Each group's ``base_lr`` is what schedules scale.
 
     Args:
         model: The model.
         extra: Parameters outside of modules; none of them may lie in the model.
         config: Settings.
-        modules: Modules beside the model (an objective's discriminator, say), grouped like the model's parts. What they share with it counts once.
+        modules: Modules beside the model (an objective's discriminator, say), grouped like the model's parts. What they share
+            with it counts once.
 
     Raises:
         ConfigError: If nothing learns.

@@ -1,10 +1,13 @@
 """One training over several processes, each with its share of every batch: the same numbers as one process with the whole batch.
 
-Launch the processes with ``torchrun``, initialise ``torch.distributed`` (``gloo`` on CPUs, ``nccl`` on GPUs) and hand ``DataParallel()`` to
-:class:`~graftwork.training.trainer.Trainer`. Gradients are averaged by hand after the balancer, in one message, and not by hooks during the
+Launch the processes with ``torchrun``, initialise ``torch.distributed`` (``gloo`` on CPUs, ``nccl`` on GPUs) and hand
+``DataParallel()`` to
+:class:`~graftwork.training.trainer.Trainer`. Gradients are averaged by hand after the balancer, in one message, and not by hooks
+during the
 backward pass: balancers make several passes a step, and aggregators need averaged rows, not averaged sums.
 
-Build the trainer with equal seeds in all processes: batches and the noise of gradient transforms are drawn from them, and must be the same.
+Build the trainer with equal seeds in all processes: batches and the noise of gradient transforms are drawn from them, and must
+be the same.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class DataParallel:
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise ConfigError(
-                "Training over several processes needs torch.distributed: start the script with `torchrun --nproc-per-node 2 script.py` "
+                "Training over several processes needs torch.distributed: start the script with `torchrun "
+                "--nproc-per-node 2 script.py` "
                 "and call torch.distributed.init_process_group('gloo') (or 'nccl') first."
             )
         self.group = group

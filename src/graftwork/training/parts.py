@@ -1,7 +1,8 @@
 """A batch in several parts: gradient accumulation, and shares of processes, with the losses of the whole batch.
 
-The loss of a task is the mean over its labelled entries, and parts need not hold equally many. A part's loss is therefore multiplied by
-its share of the batch's labels; sums over parts (and means over processes) are then the batch's loss, whatever is missing where.
+The loss of a task is the mean over its labelled entries, and parts need not hold equally many. A part's loss is therefore
+multiplied by its share of the batch's labels; sums over parts (and means over processes) are then the batch's loss, whatever is
+missing where.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def split_batch(batch: Batch, parts: int, *, interleaved: bool = False) -> list[
 
 
 def loss_shares(parts: Sequence[Batch], tasks: Sequence[TaskSpec], processes: DataParallel | None) -> tuple[list[Tensor], Tensor]:
-    """Return what each part's losses are multiplied by, ``[T]`` a part, and which tasks have labels in the whole batch, bool ``[T]``.
+    """Return what each part's losses are multiplied by, ``[T]`` a part, and which tasks have labels in the whole batch, bool
+    ``[T]``.
 
     Multiplied losses, summed over parts and averaged over processes, are the losses of the whole batch.
     """
@@ -60,7 +62,8 @@ def check_shares(balancer: Balancer, parts: int, processes: DataParallel | None)
     name = type(balancer).__name__
     if parts > 1 and not balancer.accumulates:
         raise ConfigError(
-            f"{name} needs the whole batch at once and cannot accumulate gradients over {parts} parts. Set accumulate=1 and a smaller "
+            f"{name} needs the whole batch at once and cannot accumulate gradients over {parts} parts. Set "
+            f"accumulate=1 and a smaller "
             "batch_size, or balance in mode 'parameters'."
         )
     if processes is not None and processes.size > 1 and not balancer.parallel:

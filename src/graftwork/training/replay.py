@@ -53,7 +53,8 @@ def frozen_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replaying(device: torch.device, states: Sequence[Tensor], layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Draw the random numbers that followed ``states`` once more, with frozen statistics; the random state afterwards is the one before.
+    """Draw the random numbers that followed ``states`` once more, with frozen statistics; the random state afterwards is the one
+    before.
 
     Args:
         device: Where the model lives.

@@ -20,8 +20,8 @@ class BestWeights:
     """A second set of the weights that learn, in a copy of the model that shares everything else with it.
 
     Args:
-        model: The model, before its first forward pass. If tasks share nothing that learns, every task's tensors are kept from the
-            moment that was best for this task; otherwise all are kept from the moment with the lowest mean.
+        model: The model, before its first forward pass. If tasks share nothing that learns, every task's tensors are kept from
+            the moment that was best for this task; otherwise all are kept from the moment with the lowest mean.
     """
 
     def __init__(self, model: SharedModel) -> None:

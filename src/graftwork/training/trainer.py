@@ -31,7 +31,8 @@ __all__ = ["TaskBatches", "TrainConfig", "Trainer"]
 
 
 class TaskBatches:
-    """The rows of a stream, this process' share of them, pictures changed at random: a source of batches, and a pure function of the step.
+    """The rows of a stream, this process' share of them, pictures changed at random: a source of batches, and a pure function of
+    the step.
 
     Args:
         stream: Which rows make up a step.
@@ -80,7 +81,8 @@ class Trainer(Loop[Batch]):
         processes: The processes that share every batch; None trains in this one alone.
 
     Raises:
-        ConfigError: If nothing learns, the augmentation does not fit the data, or the balancer cannot take a batch in parts or shares.
+        ConfigError: If nothing learns, the augmentation does not fit the data, or the balancer cannot take a batch in parts or
+            shares.
     """
 
     config: TrainConfig
@@ -141,7 +143,8 @@ class Trainer(Loop[Batch]):
         return self.train_step.losses(outputs, batch)
 
     def eval_model(self) -> SharedModel:
-        """Return the model to predict with, in evaluation mode: averaged weights if there are any, else the trained model itself."""
+        """Return the model to predict with, in evaluation mode: averaged weights if there are any, else the trained model
+        itself."""
         return cast(SharedModel, super().eval_model())
 
     @torch.inference_mode()

@@ -1,4 +1,5 @@
-"""``graftwork merge``: checkpoints in, one checkpoint out, with lineage. Imports no torch, unless the method needs networks or data."""
+"""``graftwork merge``: checkpoints in, one checkpoint out, with lineage. Imports no torch, unless the method needs networks or
+data."""
 
 from __future__ import annotations
 
@@ -39,11 +40,13 @@ class MergeReport:
     num_parameters: int
     """Numbers that were merged; buffers and excluded tensors are not counted."""
     sign_conflict_share: float | None
-    """Among entries that at least two models still change after trimming: the share with opposite signs (for methods that count them)."""
+    """Among entries that at least two models still change after trimming: the share with opposite signs (for methods that count
+    them)."""
     not_finite: tuple[str, ...]
     """Names of written tensors that hold NaN or infinity, with the first model that brought it in."""
     notes: tuple[str, ...]
-    """What was left out and may surprise: tensors without a counterpart in the base, patterns that fit nothing, files swept up."""
+    """What was left out and may surprise: tensors without a counterpart in the base, patterns that fit nothing, files swept
+    up."""
     seconds: float
     ledger: Ledger = field(default_factory=Ledger)
     """What it cost: time, and steps and samples of methods that use data."""
@@ -71,8 +74,9 @@ def merge(
 ) -> MergeReport:
     """Merge checkpoints.
 
-    Methods that go tensor by tensor (``Merger``) take models tuned from one base; memory stays near that of the largest tensor in float32,
-    and the result has the base's names, shapes and stored types. Methods that see whole models (``ModelMerger``) may use data and networks.
+    Methods that go tensor by tensor (``Merger``) take models tuned from one base; memory stays near that of the largest tensor
+    in float32, and the result has the base's names, shapes and stored types. Methods that see whole models (``ModelMerger``) may
+    use data and networks.
 
     Args:
         base: Safetensors file or model folder of the pretrained model; None for methods that need none.
@@ -87,16 +91,16 @@ def merge(
         buffers: Running statistics: the models' mean, or the base's.
         suite: Data for a ``ModelMerger``; it never sees the test rows.
         statistics: Files beside the models for a ``ModelMerger``: kind, and one file for each model.
-        network: For a ``ModelMerger``: what builds the network whose weights the files hold, one for all or one for each model, the base
-            first; not needed for model folders that graftwork wrote.
+        network: For a ``ModelMerger``: what builds the network whose weights the files hold, one for all or one for each model,
+            the base first; not needed for model folders that graftwork wrote.
         device: Where a ``ModelMerger`` works.
         seed: Seed of a ``ModelMerger``.
         hashes: Whether SHA-256 of all inputs go into the lineage (computed beside the merge).
         on_progress: Called with (tensors done, tensors in all).
 
     Raises:
-        DataError: If models do not fit the base, hold integer weights that differ, or one was tuned from another base (its metadata
-            says so).
+        DataError: If models do not fit the base, hold integer weights that differ, or one was tuned from another base (its
+            metadata says so).
         FileFormatError: If a file is damaged, or it is not clear which file of a folder is the model.
         ConfigError: If an option is wrong, or ``out`` is a folder, or lies among the files of a model that is read.
         StorageError: If ``out`` cannot be written; an older file there stays whole.

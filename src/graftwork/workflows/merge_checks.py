@@ -1,4 +1,5 @@
-"""What ``graftwork merge`` looks at before and while it writes: the output, the bases of the models, and values that are not finite."""
+"""What ``graftwork merge`` looks at before and while it writes: the output, the bases of the models, and values that are not
+finite."""
 
 from __future__ import annotations
 

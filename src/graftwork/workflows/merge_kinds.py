@@ -99,7 +99,8 @@ def merge_whole_models(
         merger: The method.
         models: Path and tensors of each, the base first if there is one.
         context: See :func:`merge_context`.
-        network: What builds a network without weights: one function for all models, or one for each; None for model folders of graftwork.
+        network: What builds a network without weights: one function for all models, or one for each; None for model folders of
+            graftwork.
         has_base: Whether the first model is the base.
 
     Raises:

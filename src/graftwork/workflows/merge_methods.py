@@ -1,7 +1,9 @@
-"""Which methods ``graftwork merge`` has, found by their descriptions: cards of the room ``merging``, and ``mergers.toml`` beside this module.
+"""Which methods ``graftwork merge`` has, found by their descriptions: cards of the room ``merging``, and ``mergers.toml`` beside
+this module.
 
-A new merger edits no existing file: its card names the class among its ``components`` and the seam (``Merger`` or ``ModelMerger``) among
-its ``seams``; slug and ``aliases`` are what ``--method`` takes, and the keywords of the class are its settings.
+A new merger edits no existing file: its card names the class among its ``components`` and the seam (``Merger`` or
+``ModelMerger``) among its ``seams``; slug and ``aliases`` are what ``--method`` takes, and the keywords of the class are its
+settings.
 """
 
 from __future__ import annotations
@@ -126,7 +128,8 @@ def build_merger(
         cards: See :func:`merge_methods`.
 
     Raises:
-        ConfigError: If the method is unknown, or settings are unknown, missing, given twice or of another type; all problems at once.
+        ConfigError: If the method is unknown, or settings are unknown, missing, given twice or of another type; all problems at
+            once.
     """
     found = find_merge_method(method, cards)
     cls = found.resolve()

@@ -1,4 +1,5 @@
-"""The verb ``new method``: start the five files of a system in a source checkout, so that it is found everywhere without an edit elsewhere."""
+"""The verb ``new method``: start the five files of a system in a source checkout, so that it is found everywhere without an edit
+elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """Plans are checked before anything of them runs: components, settings and training keys, every problem at once.
 
-A stored run, a plan file and a plan handed in may all come from somebody else, so a component is looked at before it is imported (see
-:mod:`graftwork.core.components`). No model is built: settings are held against the signature of the constructor. Only what is built from its
-settings alone (balancers, tuners, objectives, gradient transforms) is built once, which is cheap and checks the values as well.
+A stored run, a plan file and a plan handed in may all come from somebody else, so a component is looked at before it is imported
+(see
+:mod:`graftwork.core.components`). No model is built: settings are held against the signature of the constructor. Only what is
+built from its settings alone (balancers, tuners, objectives, gradient transforms) is built once, which is cheap and checks the
+values as well.
 """
 
 from __future__ import annotations
@@ -43,12 +45,14 @@ def check_plans(plans: Iterable[Plan], origin: str) -> None:
 
 
 def plan_problems(plan: Plan) -> list[str]:
-    """Return everything that is wrong with a plan: its values, its components, their settings, training settings; empty if it can run."""
+    """Return everything that is wrong with a plan: its values, its components, their settings, training settings; empty if it
+    can run."""
     return [*_value_problems(plan), *part_problems(plan)]
 
 
 def part_problems(plan: Plan) -> list[str]:
-    """Return what is wrong with the components, their settings and the training settings of a plan whose values were checked by its reader."""
+    """Return what is wrong with the components, their settings and the training settings of a plan whose values were checked by
+    its reader."""
     return [problem for problem, _ in _problems(plan)]
 
 
@@ -89,7 +93,8 @@ def training_problems(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _binding_problems(component: Component, factory: Callable[..., Any], place: Place) -> list[str]:
-    """Return what does not fit the signature: unknown settings with the nearest known one, missing ones, those that are handed in."""
+    """Return what does not fit the signature: unknown settings with the nearest known one, missing ones, those that are handed
+    in."""
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):

@@ -120,14 +120,16 @@ def load_catalogue(extra_files: Iterable[str | Path] = ()) -> dict[str, Catalogu
     for entry in entries:
         if entry.plan.name in catalogue:
             raise ConfigError(
-                f"Two plans are called {entry.plan.name!r}: in {catalogue[entry.plan.name].origin} and in {entry.origin}. Rename one."
+                f"Two plans are called {entry.plan.name!r}: in {catalogue[entry.plan.name].origin} and in "
+                f"{entry.origin}. Rename one."
             )
         catalogue[entry.plan.name] = entry
     return catalogue
 
 
 def check_asked(names: Sequence[str] | None, extra: Sequence[Plan], overrides: Mapping[str, Any]) -> None:
-    """Check what a run was asked for, before it has a folder: names of plans, plan files, plans handed in, training settings for all.
+    """Check what a run was asked for, before it has a folder: names of plans, plan files, plans handed in, training settings for
+    all.
 
     Args:
         names: As :func:`portfolio` takes them.
@@ -172,7 +174,8 @@ def portfolio(modality: Modality, num_tasks: int, names: Sequence[str] | None = 
         modality: Modality of the suite.
         num_tasks: Number of its tasks; plans with a higher ``min_tasks`` stay out.
         names: None for the defaults; or any of plan names, ``"all"``, ``"+name"`` (besides the defaults), and paths of TOML files
-            whose plans join the defaults; or only ``"none"``. Separate single-task models are always in: they are what everything is measured against.
+            whose plans join the defaults; or only ``"none"``. Separate single-task models are always in: they are what
+            everything is measured against.
 
     Raises:
         ConfigError: If a name is unknown, or the plan does not fit this modality or number of tasks.

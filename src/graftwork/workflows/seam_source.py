@@ -1,4 +1,5 @@
-"""Source code of a class that implements a seam: the abstract methods of the interface with their signatures, read from its syntax tree."""
+"""Source code of a class that implements a seam: the abstract methods of the interface with their signatures, read from its
+syntax tree."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _LINE = 130
 
 
 def seam_source(seam: str) -> tuple[str, str, str]:
-    """Return imports, base class and methods of an implementation of ``seam``, as source code; empty ``seam`` gives a plain class.
+    """Return imports, base class and methods of an implementation of ``seam``, as source code; empty ``seam`` gives a plain
+    class.
 
     Raises:
         ConfigError: If there is no such seam.

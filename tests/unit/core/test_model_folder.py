@@ -80,7 +80,8 @@ def test_an_empty_folder_is_named(tmp_path: Path) -> None:
         ({"weight_map": {"w": "config.json"}}, "no .safetensors file beside the index"),
         ({"weight_map": {"w": "\0.safetensors"}}, "missing"),
         ({"weight_map": {"w": "gone.safetensors"}}, r"missing gone\.safetensors"),
-        ({"weight_map": {"w": "part.safetensors", "v": "part.safetensors"}}, r"1 tensors .* does not hold them: 'v' in part\.safetensors"),
+        ({"weight_map": {"w": "part.safetensors", "v": "part.safetensors"}}, r"1 tensors .* does not hold "
+        r"them: 'v' in part\.safetensors"),
     ],
 )  # fmt: skip
 def test_a_damaged_index_is_named(tmp_path: Path, index: Any, message: str) -> None:

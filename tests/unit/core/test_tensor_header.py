@@ -152,7 +152,8 @@ def test_shapes_that_numpy_cannot_hold_are_named(tmp_path: Path) -> None:
 
 
 def test_a_header_of_any_length_is_no_pickle(tmp_path: Path) -> None:
-    """The first byte of a file is the lowest of the header's length; that of a header of 128 bytes is also the first of a pickle."""
+    """The first byte of a file is the lowest of the header's length; that of a header of 128 bytes is also the first of a
+    pickle."""
     for length in (128, 384, 640):
         text = json.dumps(one()).encode().ljust(length)
         path = written(tmp_path / "m.safetensors", text)

@@ -54,7 +54,8 @@ def test_related_labels_are_scarce_and_share_factors() -> None:
 
 
 def test_sharing_statistical_strength_is_possible_by_construction() -> None:
-    """A regression that knows the directions from all tasks beats one that sees a task's own labels only: the effect is in the data."""
+    """A regression that knows the directions from all tasks beats one that sees a task's own labels only: the effect is in the
+    data."""
     suite = related_tasks(seed=0)
     x, test = suite.inputs["numeric"].astype(float), suite.splits["test"]
     development = np.concatenate([suite.splits["train"], suite.splits["val"]])

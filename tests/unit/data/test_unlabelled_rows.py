@@ -46,7 +46,8 @@ def test_unlabelled_rows_are_in_the_training_split_and_reach_a_step(tmp_path: Pa
         assert set(drawn) == set(bare)
     (note,) = [note for note in suite.notes if "have no label of any target" in note]
     assert note == (
-        f"{len(bare)} rows have no label of any target; plans that learn from unlabelled rows use them for training, others do not."
+        f"{len(bare)} rows have no label of any target; plans that learn from unlabelled rows use them for "
+        f"training, others do not."
     )
 
 

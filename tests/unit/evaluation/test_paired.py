@@ -35,7 +35,8 @@ def test_correction_worked_out_by_hand() -> None:
 
 
 def test_correction_holds_its_level_where_the_plain_test_does_not() -> None:
-    """Seeds that share four fifths of their rows: differences correlate by about n_test / (n_test + n_train) though nothing differs."""
+    """Seeds that share four fifths of their rows: differences correlate by about n_test / (n_test + n_train) though nothing
+    differs."""
     rng = np.random.default_rng(0)
     common, own = np.sqrt(0.2), np.sqrt(0.8)
     alarms = np.zeros(2)

@@ -12,7 +12,8 @@ from graftwork.math.dual_cone import dual_cone_weights
 
 
 def best_by_trying_all(gramian: NDArray[np.float64], start: NDArray[np.float64]) -> float:
-    """Smallest value of the quadratic form over weights that are at least ``start``: every set of fixed entries, solved exactly."""
+    """Smallest value of the quadratic form over weights that are at least ``start``: every set of fixed entries, solved
+    exactly."""
     size, best = len(start), np.inf
     for fixed in itertools.product([False, True], repeat=size):
         held = np.array(fixed)

@@ -40,7 +40,8 @@ def test_long_float32_rows_keep_their_digits(rows: int) -> None:
 
 @pytest.mark.parametrize("rows", [2, 6])
 def test_a_small_row_is_not_hidden_by_the_rounding_errors_of_a_large_one(rows: int) -> None:
-    """At right angles up to rounding, lengths 1e4 and 1e-4: in float32 the inner product would be off by a hundred times the small square."""
+    """At right angles up to rounding, lengths 1e4 and 1e-4: in float32 the inner product would be off by a hundred times the
+    small square."""
     matrix = torch.zeros(rows, 4000)
     matrix[0] = 1e4 * torch.sin(torch.arange(4000.0))
     matrix[1:] = 1e-4 * torch.cos(torch.arange(4000.0))

@@ -25,7 +25,8 @@ def layer(num_experts: int = 5, top_k: int = 2, seed: int = 0, **router: object)
 
 
 def token_by_token(module: MoELayer, tokens: Tensor, task: int = 0) -> Tensor:
-    """The definition, written out: softmax over all experts, keep the k largest, weigh each chosen expert's output by its value."""
+    """The definition, written out: softmax over all experts, keep the k largest, weigh each chosen expert's output by its
+    value."""
     (weight_in, bias_in), (weight_out, bias_out) = module.expand.stacked(), module.contract.stacked()
     results = []
     for token in tokens.reshape(-1, tokens.shape[-1]):

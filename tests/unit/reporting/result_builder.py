@@ -105,7 +105,8 @@ def build_result(modality: str = "image", *, seed: int = 0) -> dict[str, Any]:
             "splits": {"train": 948, "val": 316, "test": 316, **({"transfer": 300} if modality == "image" else {})},
             "tasks": tasks,
             "notes": [
-                "Column 'postcode' looks like a group: 83 values, each in several rows. Name it with --group if rows of one value belong together.",
+                "Column 'postcode' looks like a group: 83 values, each in several rows. Name it with --group "
+                "if rows of one value belong together.",
                 "12 rows are exact duplicates of others; each set of duplicates is on one side of every split.",
             ],
             "credits": {"Twemoji": "Graphics: Twemoji by Twitter and contributors, CC-BY 4.0"} if modality == "image" else {},

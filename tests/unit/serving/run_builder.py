@@ -153,7 +153,8 @@ def write_picture_run(folder: Path) -> Path:
 
 
 def write_controllable_run(folder: Path) -> Path:
-    """Like the picture run, with every width of an encoder and two decoders; the mean colour is multiplied by the encoder's width."""
+    """Like the picture run, with every width of an encoder and two decoders; the mean colour is multiplied by the encoder's
+    width."""
     write_picture_run(folder)
     configurations = []
     for encoder in (0.25, 0.5, 1.0):

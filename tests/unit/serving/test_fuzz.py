@@ -1,4 +1,5 @@
-"""Requests made from the schema, valid and invalid: valid ones are answered, invalid ones refused as the schema says, and nothing is a 500."""
+"""Requests made from the schema, valid and invalid: valid ones are answered, invalid ones refused as the schema says, and
+nothing is a 500."""
 
 from __future__ import annotations
 

@@ -75,7 +75,8 @@ def test_sources_that_are_no_pictures(picture_run: Path, pictures: Path) -> None
 
 
 def test_training_prediction_and_serving_see_the_same_pixels(picture_run: Path, tmp_path: Path) -> None:
-    """Floating-point and 16-bit pictures, every orientation, EXIF that cannot be written: alone and in a set, from file and from bytes."""
+    """Floating-point and 16-bit pictures, every orientation, EXIF that cannot be written: alone and in a set, from file and from
+    bytes."""
     folder = tmp_path / "mixed"
     folder.mkdir()
     draw = np.random.default_rng(0)

@@ -1,4 +1,5 @@
-"""The server as a process: it starts without torch, listens on this machine alone, and finishes accepted requests when it is stopped."""
+"""The server as a process: it starts without torch, listens on this machine alone, and finishes accepted requests when it is
+stopped."""
 
 from __future__ import annotations
 

@@ -77,7 +77,8 @@ class Chosen(ConvBackbone):
 
 
 def test_a_chosen_backbone_is_never_replaced_silently(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ECMT builds its own slimmable trunk; M3ViT needs the blocks of a transformer; both say that they cannot take another one."""
+    """ECMT builds its own slimmable trunk; M3ViT needs the blocks of a transformer; both say that they cannot take another
+    one."""
     tasks, sizes = (
         (TaskSpec(name="colour", kind="multiclass", size=3), TaskSpec(name="size", kind="binary", size=1)),
         {"image_size": 16},

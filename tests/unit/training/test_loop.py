@@ -55,7 +55,8 @@ class Denoising(TrainStep[Tensor]):
 
 
 class Contrast(TrainStep[Tensor]):
-    """Two views of a point, one seen by a momentum teacher; a predictor and a temperature learn beside the model. Two losses, a queue as state."""
+    """Two views of a point, one seen by a momentum teacher; a predictor and a temperature learn beside the model. Two losses, a
+    queue as state."""
 
     loss_names = ("contrast", "spread")
 

@@ -14,7 +14,8 @@ Array = NDArray[Any]
 
 
 class Encoder(ABC):
-    """Turns tables, pictures or texts into arrays exactly as for training. ``encoder_from_state`` restores one from :meth:`state`."""
+    """Turns tables, pictures or texts into arrays exactly as for training. ``encoder_from_state`` restores one from
+    :meth:`state`."""
 
     kind: ClassVar[str]
     """``table``, ``image`` or ``text``; the key ``kind`` of the state."""

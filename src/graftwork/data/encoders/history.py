@@ -1,4 +1,5 @@
-"""Behaviour histories: cells that hold the ids of what somebody clicked or bought before, as positions of one item column's codes."""
+"""Behaviour histories: cells that hold the ids of what somebody clicked or bought before, as positions of one item column's
+codes."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def history_codes(name: str, values: pd.Series | Column, length: int = HISTORY_L
         length: Positions ``L``, at least 1.
 
     Returns:
-        Numbers ``[N, L]``, the newest id first, -1 behind the last; and the ids that they number, older ones than the last ``L`` too.
+        Numbers ``[N, L]``, the newest id first, -1 behind the last; and the ids that they number, older ones than the last ``L``
+        too.
 
     Raises:
         DataError: If a cell holds something else.
@@ -122,7 +124,8 @@ def fit_items(item: pd.Series | Column, histories: Mapping[str, pd.Series | Colu
 
 @dataclass(frozen=True, slots=True)
 class HistoryColumn:
-    """The last ids of each cell as codes of an item column, newest first; positions behind the last, rare and unseen ids are 0."""
+    """The last ids of each cell as codes of an item column, newest first; positions behind the last, rare and unseen ids are
+    0."""
 
     name: str
     item: CategoricalColumn

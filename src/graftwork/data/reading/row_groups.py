@@ -18,7 +18,8 @@ _FEWEST = 30
 
 
 def task_groups(tasks: Sequence[InferredTask]) -> tuple[NDArray[np.int64] | None, list[str]]:
-    """Return the group of each row, int64 ``[N]``, that the first task asks for that asks for any, and notes; None if no task does.
+    """Return the group of each row, int64 ``[N]``, that the first task asks for that asks for any, and notes; None if no task
+    does.
 
     Rows that the task leaves alone are groups of their own.
     """
@@ -33,7 +34,8 @@ def task_groups(tasks: Sequence[InferredTask]) -> tuple[NDArray[np.int64] | None
     number = len(np.unique(found[found >= 0]))
     if number < _FEWEST:
         return None, [
-            f"Target {name!r} compares rows of {number} groups, too few to keep each on one side of the splits: its scores are those of new rows "
+            f"Target {name!r} compares rows of {number} groups, too few to keep each on one side of the "
+            f"splits: its scores are those of new rows "
             "of known groups."
         ]
     groups = np.asarray(found, dtype=np.int64).copy()
@@ -44,6 +46,7 @@ def task_groups(tasks: Sequence[InferredTask]) -> tuple[NDArray[np.int64] | None
     ]
     if len(wanted) > 1:
         notes.append(
-            f"Rows that {short_list(repr(other) for other, _ in wanted[1:])} compares may be on both sides; --group decides otherwise."
+            f"Rows that {short_list(repr(other) for other, _ in wanted[1:])} compares may be on both sides; "
+            f"--group decides otherwise."
         )
     return groups, notes

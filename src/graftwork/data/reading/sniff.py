@@ -92,7 +92,8 @@ def check_table_file(path: str | Path) -> str:
     if (kind == "parquet") != (content == "a Parquet file"):
         really = content or "text, or something unknown"
         raise FileFormatError(
-            f"{path} is called {path.suffix} but its content is {really}. Rename it to what it is, or save it again as one of {allowed}."
+            f"{path} is called {path.suffix} but its content is {really}. Rename it to what it is, or save it "
+            f"again as one of {allowed}."
         )
     if kind != "parquet" and content is not None:
         raise FileFormatError(
@@ -137,7 +138,8 @@ def check_encoding(path: str | Path) -> None:
                 byte = error.object[error.start]
                 guess = _suggest_encoding(path)
                 raise FileFormatError(
-                    f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {position} (line {line}) does not fit. It looks like {guess}. "
+                    f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {position} (line {line}) does not "
+                    f"fit. It looks like {guess}. "
                     f"Convert it: iconv -f {guess} -t UTF-8 {os.fspath(path.name)} > converted{path.suffix}"
                 ) from error
             if not chunk:

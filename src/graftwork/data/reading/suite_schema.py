@@ -98,7 +98,8 @@ def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
 def _walk(
     node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[Problem], file: str, seen_nodes: dict[int, bool]
 ) -> None:
-    """Note the line of every key; ``seen_nodes`` says of each node whether it is still open (an alias inside it would be a circle)."""
+    """Note the line of every key; ``seen_nodes`` says of each node whether it is still open (an alias inside it would be a
+    circle)."""
     lines.setdefault(path, node.start_mark.line + 1)
     if id(node) in seen_nodes:  # an alias; walking it again could take exponentially long
         if seen_nodes[id(node)]:
@@ -243,7 +244,8 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
 
 
 def _check_kind(check: _Checker, value: Any, place: tuple[Any, ...]) -> None:
-    """Check the name of a task kind. Kinds need NumPy, so they are imported only to say what is allowed, or for names without a module."""
+    """Check the name of a task kind. Kinds need NumPy, so they are imported only to say what is allowed, or for names without a
+    module."""
     if value in row_modules():
         return
     from graftwork.interfaces.task_kind import column_kinds
@@ -347,5 +349,6 @@ def _check_shared_targets(check: _Checker, datasets: list[Any]) -> None:
                 if other[1] != settings[key]:
                     check.add(
                         ("datasets", index, "targets", str(name), key),
-                        f"is {_shown(settings[key])} here but {_shown(other[1])} in datasets[{other[0]}]; a target of one name is one head. Make them equal, or rename one.",
+                        f"is {_shown(settings[key])} here but {_shown(other[1])} in datasets[{other[0]}]; a "
+                        f"target of one name is one head. Make them equal, or rename one.",
                     )

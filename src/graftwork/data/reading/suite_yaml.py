@@ -1,4 +1,5 @@
-"""``suite.yaml``: several data sets with their own targets, checked as a whole before anything runs. No torch, pandas or NumPy here.
+"""``suite.yaml``: several data sets with their own targets, checked as a whole before anything runs. No torch, pandas or NumPy
+here.
 
 Example::
 
@@ -79,7 +80,8 @@ class SuiteFile:
 
 
 def validate_suite_yaml(path: str | Path) -> list[Problem]:
-    """Return every problem of a suite file: unknown and misspelt keys, wrong values, missing files and columns, with line numbers.
+    """Return every problem of a suite file: unknown and misspelt keys, wrong values, missing files and columns, with line
+    numbers.
 
     Args:
         path: The YAML file.

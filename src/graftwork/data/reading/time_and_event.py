@@ -23,8 +23,8 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tupl
     """Return time and event as float32 ``[N, 2]``, NaN rows where one of them is missing, and a reason in words.
 
     Raises:
-        DataError: If there are not two columns, a time is no number, negative or infinite, no event is seen, or the event column does not
-            hold 0 and 1, true and false, or two words one of which is known to mean yes.
+        DataError: If there are not two columns, a time is no number, negative or infinite, no event is seen, or the event column
+            does not hold 0 and 1, true and false, or two words one of which is known to mean yes.
     """
     name = request.name
     if len(request.columns) != 2:
@@ -42,7 +42,8 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tupl
     for fault, where in (("negative", time < 0), ("infinite", np.isinf(time))):
         if where.any():
             raise DataError(
-                f"Target {name!r}: column {time_name!r} has {int(where.sum())} {fault} times, the first in row {int(where.argmax()) + 1}. "
+                f"Target {name!r}: column {time_name!r} has {int(where.sum())} {fault} times, the first in "
+                f"row {int(where.argmax()) + 1}. "
                 "A time is the length from a start to the event or to the end of observation."
             )
     event, seen = _events(name, event_name, TargetCells.of(table[event_name]))
@@ -51,7 +52,8 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tupl
     target[missing] = np.nan
     if not (target[:, 1] == 1).any():
         raise DataError(
-            f"Target {name!r}: no row has both a time and an event ({seen} in column {event_name!r}). There is nothing to learn from "
+            f"Target {name!r}: no row has both a time and an event ({seen} in column {event_name!r}). There "
+            f"is nothing to learn from "
             "censored rows alone. Correct the column, or leave this target out."
         )
     censored = int((target[:, 1] == 0).sum())
@@ -70,7 +72,8 @@ def _events(name: str, column: str, cells: TargetCells) -> tuple[NDArray[np.floa
         positive = positive_word(levels) or ""
     if not positive:
         raise DataError(
-            f"Target {name!r}: the event column {column!r} must hold 1 (the event came) and 0 (censored), or words such as yes and no; got "
+            f"Target {name!r}: the event column {column!r} must hold 1 (the event came) and 0 (censored), or "
+            f"words such as yes and no; got "
             f"{short_list(map(repr, levels), 4)}. Is it the second column of the target?"
         )
     is_event = np.array([*(float(level == positive) for level in cells.levels), np.nan])

@@ -59,7 +59,8 @@ def token_target(name: str, values: pd.Series, given: tuple[str, ...] = ()) -> t
     length = max(len(row) for row in rows if row is not None) + 1
     if len(names) * length > _MAX_OUTPUTS:
         raise DataError(
-            f"Target {name!r} has {len(found)} different tokens (for example {short_list(map(repr, found), 4)}) and up to {length - 1} in a row; "
+            f"Target {name!r} has {len(found)} different tokens (for example "
+            f"{short_list(map(repr, found), 4)}) and up to {length - 1} in a row; "
             f"their product may be at most {_MAX_OUTPUTS}. Shorten the sequences, or replace rare tokens."
         )
     index = {token: number for number, token in enumerate(names)}

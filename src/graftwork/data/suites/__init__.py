@@ -53,7 +53,8 @@ def load_embedded(name: str, **options: Any) -> Suite:
     for option in options:
         if option not in allowed:
             raise ConfigError(
-                f"The suite {name!r} has no option {option!r}.{did_you_mean(option, allowed)} Its options are: {', '.join(allowed)}."
+                f"The suite {name!r} has no option {option!r}.{did_you_mean(option, allowed)} Its options "
+                f"are: {', '.join(allowed)}."
             )
     suite: Suite = build(**options)
     return suite

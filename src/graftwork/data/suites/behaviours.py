@@ -1,12 +1,16 @@
-"""A simulated shop with behaviour histories: what a user clicked, put into the cart and bought, and what of an item shown they do next.
+"""A simulated shop with behaviour histories: what a user clicked, put into the cart and bought, and what of an item shown they
+do next.
 
-A user has one latent interest; what they click follows it, what they put into the cart follows it turned by ``conflict_angle``, what they buy turned
-by twice that angle (in fixed planes of the latent space, the same for everybody). Items of each history are drawn by the interest of that
-behaviour, so every history tells about every task to whom turns it right: at 0 degrees all tasks read it alike, at 60 degrees clicks and
-purchases pull apart. Columns of user, item and context matter to all tasks, with weights of either sign and noise of different strength.
+A user has one latent interest; what they click follows it, what they put into the cart follows it turned by ``conflict_angle``,
+what they buy turned by twice that angle (in fixed planes of the latent space, the same for everybody). Items of each history are
+drawn by the interest of that
+behaviour, so every history tells about every task to whom turns it right: at 0 degrees all tasks read it alike, at 60 degrees
+clicks and purchases pull apart. Columns of user, item and context matter to all tasks, with weights of either sign and noise of
+different strength.
 
-Histories are categorical columns, one a position, newest first, 0 where the history is shorter; ``input_sizes`` declares the layout
-(see :mod:`graftwork.nn.fields`). The items of histories and the item shown share one vocabulary. No column names the user, and no user is on
+Histories are categorical columns, one a position, newest first, 0 where the history is shorter; ``input_sizes`` declares the
+layout (see :mod:`graftwork.nn.fields`). The items of histories and the item shown share one vocabulary. No column names the
+user, and no user is on
 both sides of a split: a model has to read the histories.
 """
 

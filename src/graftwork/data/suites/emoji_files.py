@@ -1,4 +1,5 @@
-"""What the pip packages of the emoji suite hold: labels, pictures and a line font. Their files are read, none of their code runs."""
+"""What the pip packages of the emoji suite hold: labels, pictures and a line font. Their files are read, none of their code
+runs."""
 
 from __future__ import annotations
 
@@ -137,8 +138,9 @@ def measure(pictures: Iterator[Any], encoder: ImageEncoder) -> PictureArrays:
         encoder: Encodes them exactly as it will encode a user's files.
 
     Returns:
-        ``image`` uint8 ``[N, S, S, 3]``; ``ink`` float32 ``[N, 1]``, the share of the square that is covered, opacity counted, 0 to 1;
-        ``mean_colour`` float32 ``[N, 3]``, the mean red, green and blue of the covered part alone, weighted by opacity, 0 to 1.
+        ``image`` uint8 ``[N, S, S, 3]``; ``ink`` float32 ``[N, 1]``, the share of the square that is covered, opacity counted, 0
+        to 1; ``mean_colour`` float32 ``[N, 3]``, the mean red, green and blue of the covered part alone, weighted by opacity, 0
+        to 1.
     """
     images, colours, inks = [], [], []
     for picture in pictures:

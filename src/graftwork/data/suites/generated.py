@@ -1,12 +1,14 @@
 """Two generated tables with known answers: tasks that hurt each other when trained together, and tasks that need each other.
 
-Both are drawn afresh from a seed. Measured with the project's own table trunk (width 128, three residual blocks), heads of width 64,
-AdamW at 2e-3 with a cosine schedule, equal steps for every model, the best of eight checkpoints by mean validation loss. The change of
-the test RMSE when all tasks share one trunk instead of having their own, mean over tasks, positive is better, for seeds 0, 1, 2:
+Both are drawn afresh from a seed. Measured with the project's own table trunk (width 128, three residual blocks), heads of width
+64, AdamW at 2e-3 with a cosine schedule, equal steps for every model, the best of eight checkpoints by mean validation loss. The
+change of the test RMSE when all tasks share one trunk instead of having their own, mean over tasks, positive is better, for
+seeds 0, 1, 2:
 
 - ``conflicting_tasks()``, 600 steps of 128 rows: -38 %, -45 %, -35 %; every single task gets worse (-26 to -55 %).
-  It is no matter of short training, width or learning rate: on 3000 such rows (seed 0) the three tasks changed by -28, -48, -37 % with
-  4500 steps, by -29, -49, -33 % with width 384, by -49, -65, -51 % at 5e-3 and by -23, -52, -27 % at 7e-4 (1500 steps each).
+  It is no matter of short training, width or learning rate: on 3000 such rows (seed 0) the three tasks changed by -28, -48, -37
+  % with 4500 steps, by -29, -49, -33 % with width 384, by -49, -65, -51 % at 5e-3 and by -23, -52, -27 % at 7e-4 (1500 steps
+  each).
 - ``related_tasks()``, 400 steps of 64 rows: +21 %, +14 %, +15 %; 23 of the 24 tasks get better (-2 to +32 %).
 """
 
@@ -36,9 +38,9 @@ def conflicting_tasks(
 ) -> Suite:
     """Draw tasks that are best trained separately.
 
-    Every task is a sum of ``num_waves`` sine waves, each along its own random direction of all features and about one and a half periods
-    long over the data. No wave helps another task, so a shared trunk must hold all of them, and each task's gradient bends features that
-    the others rely on.
+    Every task is a sum of ``num_waves`` sine waves, each along its own random direction of all features and about one and a half
+    periods long over the data. No wave helps another task, so a shared trunk must hold all of them, and each task's gradient
+    bends features that the others rely on.
 
     Args:
         rows: All rows; 60, 20 and 20 % go to ``train``, ``val`` and ``test``.
@@ -79,9 +81,9 @@ def related_tasks(
 ) -> Suite:
     """Draw tasks with few labels that are best learned together.
 
-    All tasks are mixtures of the same few hidden factors, each a smooth step along a hidden direction. Every development row is labelled
-    for one task only, so alone a task sees ``labels_per_task`` rows, together ``num_tasks`` times as many show where the directions lie.
-    Test rows are labelled for all tasks.
+    All tasks are mixtures of the same few hidden factors, each a smooth step along a hidden direction. Every development row is
+    labelled for one task only, so alone a task sees ``labels_per_task`` rows, together ``num_tasks`` times as many show where
+    the directions lie. Test rows are labelled for all tasks.
 
     Args:
         num_tasks: From 2 to 32.

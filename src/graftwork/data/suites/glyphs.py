@@ -1,7 +1,8 @@
-"""Procedural glyphs: an invented alphabet, drawn by unsteady hands on noisy paper. One task, hard enough that small networks differ.
+"""Procedural glyphs: an invented alphabet, drawn by unsteady hands on noisy paper. One task, hard enough that small networks
+differ.
 
-Letters come in families of four that share two of their three strokes, so that the third one decides. Every picture bends the strokes, turns,
-scales and shifts the letter, adds a stroke that means nothing, and is noisy. Each seed is an alphabet of its own.
+Letters come in families of four that share two of their three strokes, so that the third one decides. Every picture bends the
+strokes, turns, scales and shifts the letter, adds a stroke that means nothing, and is noisy. Each seed is an alphabet of its own.
 """
 
 from __future__ import annotations
@@ -123,7 +124,8 @@ def _draw(strokes: Array, random: np.random.Generator, size: int, jitter: float,
 
 
 def _distances(points: Array, size: int) -> Array:
-    """Return how far each pixel is from the nearest stroke, in pixels, ``[N, size * size]``, for strokes ``[N, strokes, points, 2]``."""
+    """Return how far each pixel is from the nearest stroke, in pixels, ``[N, size * size]``, for strokes ``[N, strokes, points,
+    2]``."""
     at = np.linspace(0.0, 1.0, SEGMENTS + 1, dtype=np.float32)
     weights = np.stack([(1 - at) ** 2, 2 * at * (1 - at), at**2], axis=1)
     curve = (np.einsum("tp,nspd->nstd", weights, points) + 1.0) * (size / 2.0)

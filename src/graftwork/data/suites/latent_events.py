@@ -1,4 +1,5 @@
-"""What the simulated recommendation logs share: popularity, grouped latent vectors, event rates, and the suite around the columns."""
+"""What the simulated recommendation logs share: popularity, grouped latent vectors, event rates, and the suite around the
+columns."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ def popularity(number: int, exponent: float, generator: np.random.Generator) -> 
 def grouped_vectors(
     group: NDArray[np.int64], num_groups: int, width: int, generator: np.random.Generator, *, group_share: float = 0.6
 ) -> Floats:
-    """Return vectors ``[N, width]`` of unit variance, of which ``group_share`` comes from the group and the rest is each one's own."""
+    """Return vectors ``[N, width]`` of unit variance, of which ``group_share`` comes from the group and the rest is each one's
+    own."""
     centres = generator.normal(size=(num_groups, width))
     own = generator.normal(size=(len(group), width))
     return np.asarray(np.sqrt(group_share) * centres[group] + np.sqrt(1.0 - group_share) * own)

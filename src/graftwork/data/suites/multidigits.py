@@ -1,9 +1,9 @@
 """Two handwritten digits on one canvas, one task for each place: a small stand-in for Multi-MNIST.
 
-After Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", https://arxiv.org/abs/1810.04650, section 5.1, who overlay MNIST digits.
-Here digits of scikit-learn (8x8 pixels) are enlarged to 16x16 and drawn onto 24x24 pixels, one top left, one bottom right, where they overlap the
-brighter pixel counts. Splits draw from different original digits, so no digit of the test split was seen in training in any pair. Both
-classes are drawn independently.
+After Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", https://arxiv.org/abs/1810.04650, section 5.1, who
+overlay MNIST digits. Here digits of scikit-learn (8x8 pixels) are enlarged to 16x16 and drawn onto 24x24 pixels, one top left,
+one bottom right, where they overlap the brighter pixel counts. Splits draw from different original digits, so no digit of the
+test split was seen in training in any pair. Both classes are drawn independently.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ def multidigits(
         num_train: Pictures of the training split; likewise ``num_val`` and ``num_test``.
         num_val: See ``num_train``.
         num_test: See ``num_train``.
-        label_noise: Share of labels of ``noisy_task`` that are replaced by another class, in the training and validation splits, in [0, 1).
+        label_noise: Share of labels of ``noisy_task`` that are replaced by another class, in the training and validation splits,
+            in [0, 1).
         noisy_task: Name of the task with wrong labels.
         seed: Draws splits of the digits, pairs and noise.
 
     Returns:
-        A suite with input ``image`` (grey as RGB) and two tasks of 10 classes. ``raw`` keeps ``preview`` (the pictures), ``sources`` (int64
-        ``[N, 2]``, numbers of the original digits) and ``factors`` (the true classes).
+        A suite with input ``image`` (grey as RGB) and two tasks of 10 classes. ``raw`` keeps ``preview`` (the pictures),
+        ``sources`` (int64 ``[N, 2]``, numbers of the original digits) and ``factors`` (the true classes).
 
     Raises:
         ConfigError: If an argument is out of range; all problems at once.

@@ -1,10 +1,12 @@
 """MultiTab-Bench: synthetic tables with dials for the number of tasks, their correlation and their difficulty.
 
-Paper: "MultiTab: A Scalable Foundation for Multitask Learning on Tabular Data", 2025 (generator of the released code, from its formulas).
+Paper: "MultiTab: A Scalable Foundation for Multitask Learning on Tabular Data", 2025 (generator of the released code, from its
+formulas).
 
-``T`` orthonormal directions ``u_i`` in ``R^D`` are mixed to task weights ``w_i`` of unit length whose pairwise cosine is ``rho``. With
-``x ~ N(0, I)`` and ``a_i = w_i . x`` the label is ``y_i = sum_{k=1..degree_i} a_i^k + sigma * noise``: ``rho`` relates the linear part alone, the powers make
-tasks hard and heavy-tailed. Labels are standardised over all rows, since powers would let one task rule a summed loss.
+``T`` orthonormal directions ``u_i`` in ``R^D`` are mixed to task weights ``w_i`` of unit length whose pairwise cosine is
+``rho``. With ``x ~ N(0, I)`` and ``a_i = w_i . x`` the label is ``y_i = sum_{k=1..degree_i} a_i^k + sigma * noise``: ``rho``
+relates the linear part alone, the powers make tasks hard and heavy-tailed. Labels are standardised over all rows, since powers
+would let one task rule a summed loss.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """Outlier tasks: many regression tasks that are nearly one function, and a few that are nearly another.
 
-Scenario 4 of the generator of R-MTGB (https://github.com/GAA-UAM/R-MTGB), from its formulas. A random function is a sum of 500 waves,
+Scenario 4 of the generator of R-MTGB (https://github.com/GAA-UAM/R-MTGB), from its formulas. A random function is a sum of 500
+waves,
 
     ``f(x) = sum_j a_j sqrt(2 / 500) cos(w_j . x / l + b_j)``,  ``a_j, w_j ~ N(0, 1)``,  ``b_j ~ U(0, 2 pi)``,  ``l = 0.25 D``.
 
-Regular tasks are ``0.9 common + 0.1 own``; outlier tasks share another common function in the same way, so they are coherent and not noise. ``x`` is uniform
-in ``[-1, 1]^D``, drawn afresh for each task, and labels have no noise. With ``labels="classes"`` the sign is the label, and functions are drawn again until both
-classes have a tenth of each task's rows. The last tasks are the outliers.
+Regular tasks are ``0.9 common + 0.1 own``; outlier tasks share another common function in the same way, so they are coherent and
+not noise. ``x`` is uniform in ``[-1, 1]^D``, drawn afresh for each task, and labels have no noise. With ``labels="classes"`` the
+sign is the label, and functions are drawn again until both classes have a tenth of each task's rows. The last tasks are the
+outliers.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def outlier_tasks(
     labels: Literal["values", "classes"] = "values",
     seed: int = 0,
 ) -> Suite:
-    """Draw a suite whose rows have the label of one task each; ``raw["task"]`` tells which, ``raw["outliers"]`` which tasks are odd.
+    """Draw a suite whose rows have the label of one task each; ``raw["task"]`` tells which, ``raw["outliers"]`` which tasks are
+    odd.
 
     Args:
         num_tasks: Tasks ``y0, y1, ...``.
@@ -70,7 +73,8 @@ def outlier_tasks(
         problems.append(f"num_outliers must be at least 0 and fewer than half of the {num_tasks} tasks; got {num_outliers}")
     if not 0 <= val_rows < train_rows or test_rows < 1 or num_features < 1:
         problems.append(
-            f"rows and features: 0 <= val_rows < train_rows, test_rows and num_features at least 1; got {val_rows}, {train_rows}, {test_rows}, {num_features}"
+            f"rows and features: 0 <= val_rows < train_rows, test_rows and num_features at least 1; got "
+            f"{val_rows}, {train_rows}, {test_rows}, {num_features}"
         )
     if labels not in ("values", "classes"):
         problems.append(f"labels must be 'values' or 'classes'; got {labels!r}")

@@ -1,4 +1,5 @@
-"""What suites of public tables share: how many rows there are, the sample, the split, and the suite around the encoded columns."""
+"""What suites of public tables share: how many rows there are, the sample, the split, and the suite around the encoded
+columns."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where rays meet spheres, boxes, cylinders and cones that stand on a floor. NumPy, any number of rays and bodies at once.
 
-Every function works in the body's own frame: the origin is the middle of its footprint, ``y`` points up. Arrays broadcast over leading
-dimensions; the last one holds ``x, y, z``. Distances are multiples of the given direction, infinite where a ray misses.
+Every function works in the body's own frame: the origin is the middle of its footprint, ``y`` points up. Arrays broadcast over
+leading dimensions; the last one holds ``x, y, z``. Distances are multiples of the given direction, infinite where a ray misses.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ EPSILON = 1e-4
 
 
 def rotate_y(vectors: Array, angle: Array) -> Array:
-    """Return vectors ``[..., 3]`` turned about the vertical axis by ``angle`` (radians, broadcast over all but the last dimension)."""
+    """Return vectors ``[..., 3]`` turned about the vertical axis by ``angle`` (radians, broadcast over all but the last
+    dimension)."""
     cosine, sine = np.cos(angle), np.sin(angle)
     x, y, z = vectors[..., 0], vectors[..., 1], vectors[..., 2]
     return np.stack(np.broadcast_arrays(cosine * x + sine * z, y, cosine * z - sine * x), axis=-1)
 
 
 def hit_sphere(origin: Array, direction: Array, half_width: Array, height: Array) -> tuple[Array, Array]:
-    """Return distances and outward normals for a ball of radius ``half_width`` that rests on the floor; ``height`` is not used."""
+    """Return distances and outward normals for a ball of radius ``half_width`` that rests on the floor; ``height`` is not
+    used."""
     center = np.zeros((*np.shape(half_width), 3), dtype=origin.dtype)
     center[..., 1] = half_width
     offset = origin - center
@@ -108,7 +110,8 @@ BODIES: dict[str, Callable[[Array, Array, Array, Array], tuple[Array, Array]]] =
 
 
 def _nearest_root(squared: Array, middle: Array, rest: Array) -> tuple[Array, Array]:
-    """Return both solutions of ``squared t^2 + 2 middle t + rest = 0`` that lie ahead, infinite otherwise; the smaller one first."""
+    """Return both solutions of ``squared t^2 + 2 middle t + rest = 0`` that lie ahead, infinite otherwise; the smaller one
+    first."""
     inside = middle**2 - squared * rest
     square_root = np.sqrt(np.maximum(inside, 0.0))
     safe = np.where(np.abs(squared) < 1e-9, np.float32(1e-9), squared)

@@ -1,4 +1,5 @@
-"""Labels of scenes that follow from which body each pixel sees: edges, ways to the centres of bodies, and labels of whole pictures."""
+"""Labels of scenes that follow from which body each pixel sees: edges, ways to the centres of bodies, and labels of whole
+pictures."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ FAR = 1000.0
 def occlusion_edges(instance: Array, depth: Array) -> Array:
     """Return which pixels lie on the outline of what they see, int64 0 or 1, ``[N, H, W]``.
 
-    An edge parts two instances (bodies are convex, so that depth jumps nowhere else) and is one pixel wide. As an outline belongs to the thing
-    in front, it belongs to the nearer of two bodies, to a body where that meets floor or wall, and to the floor where that meets the wall.
+    An edge parts two instances (bodies are convex, so that depth jumps nowhere else) and is one pixel wide. As an outline
+    belongs to the thing in front, it belongs to the nearer of two bodies, to a body where that meets floor or wall, and to the
+    floor where that meets the wall.
 
     Args:
         instance: What each pixel sees, int64 ``[N, H, W]``.
@@ -39,10 +41,11 @@ def occlusion_edges(instance: Array, depth: Array) -> Array:
 
 
 def centre_offsets(instance: Array) -> Array:
-    """Return the way from each pixel to the centre of what is seen of its body, float32 ``[N, 2, H, W]``: right and down, in picture sides.
+    """Return the way from each pixel to the centre of what is seen of its body, float32 ``[N, 2, H, W]``: right and down, in
+    picture sides.
 
-    Pixels whose offsets point to one place are one body: this is how a network that looks at single pixels can tell bodies apart. Floor and
-    wall have no centre; their pixels are NaN, missing. (Cheng et al., "Panoptic-DeepLab", CVPR 2020)
+    Pixels whose offsets point to one place are one body: this is how a network that looks at single pixels can tell bodies
+    apart. Floor and wall have no centre; their pixels are NaN, missing. (Cheng et al., "Panoptic-DeepLab", CVPR 2020)
 
     Args:
         instance: What each pixel sees, int64 ``[N, H, W]``.

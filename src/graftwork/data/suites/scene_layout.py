@@ -73,7 +73,8 @@ class SceneLayout:
 
 
 def draw_layouts(count: int, generator: np.random.Generator, max_bodies: int = MAX_BODIES) -> SceneLayout:
-    """Draw ``count`` scenes of one to ``max_bodies`` bodies, in different floor cells, so that they never meet. Slot 0 is always filled."""
+    """Draw ``count`` scenes of one to ``max_bodies`` bodies, in different floor cells, so that they never meet. Slot 0 is always
+    filled."""
     uniform = lambda low, high, *shape: generator.uniform(low, high, size=(count, *shape)).astype(np.float32)  # noqa: E731
     num_bodies = generator.integers(1, max_bodies + 1, size=count)
     filled = np.arange(MAX_BODIES) < num_bodies[:, None]

@@ -62,7 +62,8 @@ class Surfaces:
 
 
 def _camera(layout: SceneLayout, size: int) -> tuple[Array, Array, Array]:
-    """Return the camera's place ``[n, 1, 3]``, ray directions ``[n, P, 3]`` with 1 along its axis, and its axes ``[n, 3, 3]`` as rows."""
+    """Return the camera's place ``[n, 1, 3]``, ray directions ``[n, P, 3]`` with 1 along its axis, and its axes ``[n, 3, 3]`` as
+    rows."""
     cosine, sine = np.cos(layout.pitch), np.sin(layout.pitch)
     zero, one = np.zeros_like(cosine), np.ones_like(cosine)
     axes = np.stack(
@@ -172,8 +173,9 @@ def render(layout: SceneLayout, styles: Array, size: int, generator: np.random.G
         generator: Draws the sensor's noise.
 
     Returns:
-        ``image`` uint8 ``[N, size, size, 3]``, ``semantic`` int64 and ``instance`` int64 ``[N, size, size]``, ``depth`` float32 ``[N, 1, size, size]``
-        (world units along the camera's axis) and ``normals`` float32 ``[N, 3, size, size]`` (camera frame: right, up, towards the viewer).
+        ``image`` uint8 ``[N, size, size, 3]``, ``semantic`` int64 and ``instance`` int64 ``[N, size, size]``, ``depth`` float32
+        ``[N, 1, size, size]`` (world units along the camera's axis) and ``normals`` float32 ``[N, 3, size, size]`` (camera
+        frame: right, up, towards the viewer).
     """
     parts: dict[str, list[Array]] = {name: [] for name in ("image", "semantic", "instance", "depth", "normals")}
     for start in range(0, len(layout), CHUNK):

@@ -1,7 +1,8 @@
 """Three data sets of scenes without a common label: each has pictures of its own, its own style, and one task of its own.
 
-For training on differently labelled data at once. Sets: the kind of the largest body, the centres of bodies (which pixels lie next to one: detection without
-boxes), and the semantic class of each pixel. Whether pictures tell the task apart by their looks is a choice (``alike``).
+For training on differently labelled data at once. Sets: the kind of the largest body, the centres of bodies (which pixels lie
+next to one: detection without boxes), and the semantic class of each pixel. Whether pictures tell the task apart by their looks
+is a choice (``alike``).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Scenes: ray-cast rooms with bodies on the floor, generated in seconds; every hidden factor is known.
 
-A camera of random height and pitch looks at a floor, a back wall and one to four spheres, boxes, cylinders and cones. Pixel labels: semantic
-class, depth, surface normals, edges, and the way to the centre of the body, which tells bodies apart. Colours are drawn independently of
-classes, so no task is a look-up of colours. Styles (textures, lights) change only the looks and can serve as domains. Labels of whole
+A camera of random height and pitch looks at a floor, a back wall and one to four spheres, boxes, cylinders and cones. Pixel
+labels: semantic class, depth, surface normals, edges, and the way to the centre of the body, which tells bodies apart. Colours
+are drawn independently of classes, so no task is a look-up of colours. Styles (textures, lights) change only the looks and can
+serve as domains. Labels of whole
 pictures: the kind of the body that covers most pixels, and the number of bodies in view.
 """
 
@@ -66,8 +67,8 @@ def scenes(
         seed: Root of the random streams.
 
     Returns:
-        A suite with input ``image``. ``raw`` keeps ``instance`` (int64 ``[N, size, size]``: 0 floor, 1 wall, 2 and up bodies) and ``factors``, one
-        array ``[N]`` for each hidden factor.
+        A suite with input ``image``. ``raw`` keeps ``instance`` (int64 ``[N, size, size]``: 0 floor, 1 wall, 2 and up bodies)
+        and ``factors``, one array ``[N]`` for each hidden factor.
 
     Raises:
         ConfigError: If a task or style is unknown or a size is out of range; all problems at once.

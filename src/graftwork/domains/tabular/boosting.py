@@ -1,6 +1,7 @@
 """One gradient-boosted target: trained round by round, stopped early on validation rows, stored as LightGBM's own text.
 
-Nothing random takes part (no bagging, no feature sampling), so that training in slices, with a save and load between them, gives the
+Nothing random takes part (no bagging, no feature sampling), so that training in slices, with a save and load between them, gives
+the
 same trees bit for bit as training in one go: LightGBM's text format keeps every digit.
 """
 

@@ -1,11 +1,13 @@
 """Regression trees on binned columns, several outputs per leaf, grown for one or many tasks from one pass over the rows.
 
-A tree fits targets ``g`` (negative gradients): it splits where the squared error falls most, summed over the outputs, and a leaf holds the mean of its rows'
-targets, as scikit-learn's ``DecisionTreeRegressor`` does, best leaf first. The trees are binned: columns are cut once, into at most ``max_bins`` intervals, and
-every threshold is one of these cuts. With as many bins as a column has values, the rows that a tree was grown from are split exactly as there, and a first
-split is exact for new rows too. A deeper node holds some of the values only; of the cuts between two neighbours of its own it takes the middle one by
-rank, where exact trees take the midpoint by distance. New rows between these two values may go to the other side. One pass gives the histograms of every task at once: their sum is the root of a pooled tree, any weighting of tasks is
-a weighted sum, and each by itself is the root of a task's own tree.
+A tree fits targets ``g`` (negative gradients): it splits where the squared error falls most, summed over the outputs, and a leaf
+holds the mean of its rows' targets, as scikit-learn's ``DecisionTreeRegressor`` does, best leaf first. The trees are binned:
+columns are cut once, into at most ``max_bins`` intervals, and every threshold is one of these cuts. With as many bins as a
+column has values, the rows that a tree was grown from are split exactly as there, and a first split is exact for new rows too. A
+deeper node holds some of the values only; of the cuts between two neighbours of its own it takes the middle one by
+rank, where exact trees take the midpoint by distance. New rows between these two values may go to the other side. One pass gives
+the histograms of every task at once: their sum is the root of a pooled tree, any weighting of tasks is a weighted sum, and each
+by itself is the root of a task's own tree.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Roots:
     """Numbers of rows ``[G, F, B]``."""
 
     def combined(self, weights: Floats | None = None) -> Roots:
-        """Return the root of one tree over all rows, whose targets are multiplied by a weight ``[G]`` of their group (None: 1)."""
+        """Return the root of one tree over all rows, whose targets are multiplied by a weight ``[G]`` of their group (None:
+        1)."""
         sums = self.sums.sum(axis=0) if weights is None else np.tensordot(weights, self.sums, axes=1)
         return Roots(sums[None], self.counts.sum(axis=0, keepdims=True))
 
@@ -56,7 +59,8 @@ class _Leaf:
 
 
 def column_cuts(column: Array, max_bins: int) -> Floats:
-    """Return the sorted cut points of a column, fewer than ``max_bins``: midway between neighbouring values, at equal shares of rows if there are many."""
+    """Return the sorted cut points of a column, fewer than ``max_bins``: midway between neighbouring values, at equal shares of
+    rows if there are many."""
     ordered = np.sort(np.asarray(column, dtype=np.float64))
     values = np.unique(ordered)
     if len(values) <= max_bins:
@@ -121,7 +125,8 @@ class TreeGrower:
         self._counts = self._pass(np.ones(len(x)))
 
     def _incidence(self, task: NDArray[np.int64]) -> Any:
-        """Return the sparse matrix ``[F * T * B, N]`` of which row lies in which bin of which task: its product with targets is all histograms at once."""
+        """Return the sparse matrix ``[F * T * B, N]`` of which row lies in which bin of which task: its product with targets is
+        all histograms at once."""
         from scipy.sparse import csr_array
 
         keys = task * self.num_bins + self.codes

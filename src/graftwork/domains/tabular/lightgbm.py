@@ -160,7 +160,8 @@ class LightGBMLearner(Learner):
             stored = read_json(folder / "boosters.json")
             if stored["format"] != FORMAT:
                 raise CheckpointError(
-                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads {FORMAT!r}. Remove it and run again."
+                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads "
+                    f"{FORMAT!r}. Remove it and run again."
                 )
             self.context.check_identity(stored.get("identity", {}), folder)
             for task, group in self._boosters.items():

@@ -4,17 +4,21 @@
 
     ``F_r(x) = F_meta(x) + (1 - s_r) F_in(x) + s_r F_out(x) + F_r^spec(x)``,  ``s_r = sigmoid(theta_r)``,
 
-from trees fitted to negative gradients ``g`` of half the squared error or of cross-entropy, in three blocks one after the other (learning rate ``nu``):
+from trees fitted to negative gradients ``g`` of half the squared error or of cross-entropy, in three blocks one after the other
+(learning rate ``nu``):
 
 1. ``n1`` iterations, a tree over all tasks: ``F_meta += nu * tree(g)``.
-2. ``n2`` iterations, two competing functions, both fitted at the same ``F``: ``F_out += nu * tree(s_r g)``, ``F_in += nu * tree((1 - s_r) g)``; then
-   ``theta_r += nu * s_r (1 - s_r) * sum over the rows of r of g (F_out - F_in)``, with ``g`` and both functions from before the iteration.
+2. ``n2`` iterations, two competing functions, both fitted at the same ``F``: ``F_out += nu * tree(s_r g)``, ``F_in += nu *
+   tree((1 - s_r) g)``; then ``theta_r += nu * s_r (1 - s_r) * sum over the rows of r of g (F_out - F_in)``, with ``g`` and both
+   functions from before the iteration.
 3. ``n3`` iterations, a tree per task on its own rows: ``F_r^spec += nu * tree(g)``.
 
-``F`` starts at 0, ``theta`` at ``0.1 * N(0, 1)``; leaves hold mean gradients. The sum in step 2 is no mean: with many rows ``s_r`` saturates in a few
+``F`` starts at 0, ``theta`` at ``0.1 * N(0, 1)``; leaves hold mean gradients. The sum in step 2 is no mean: with many rows
+``s_r`` saturates in a few
 iterations. Released form and default: two leaves a tree. Here trees are binned, at most 255 bins a
-column (thresholds are cuts of the whole table, see :mod:`graftwork.domains.tabular.histogram_trees`), and row subsampling draws afresh in each iteration
-(the released code multiplies its masks). Two classes have opposite gradients, so one column stands for both: the same trees at half the cost.
+column (thresholds are cuts of the whole table, see :mod:`graftwork.domains.tabular.histogram_trees`), and row subsampling draws
+afresh in each iteration (the released code multiplies its masks). Two classes have opposite gradients, so one column stands for
+both: the same trees at half the cost.
 """
 
 from __future__ import annotations

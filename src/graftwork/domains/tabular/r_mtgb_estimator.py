@@ -1,4 +1,5 @@
-"""R-MTGB as scikit-learn estimators: ``fit(X, y, task_ids)``, or the task as a column of ``X``. The method: :mod:`graftwork.domains.tabular.r_mtgb`."""
+"""R-MTGB as scikit-learn estimators: ``fit(X, y, task_ids)``, or the task as a column of ``X``. The method:
+:mod:`graftwork.domains.tabular.r_mtgb`."""
 
 from __future__ import annotations
 
@@ -152,9 +153,11 @@ class RMTGBRegressor(RegressorMixin, _RobustMultiTask):
         max_leaf_nodes: Most leaves of a tree, at least 2, or None. The released code always has 2.
         max_depth: Most splits on the way to a leaf, at least 1, or None.
         min_samples_leaf: Fewest rows in a leaf.
-        max_bins: Most intervals of a column, from 2 to 65535. Thresholds are cuts between these intervals, never midpoints of a node's own values.
+        max_bins: Most intervals of a column, from 2 to 65535. Thresholds are cuts between these intervals, never midpoints of a
+            node's own values.
         subsample: Share of the rows that a tree sees, in (0, 1].
-        task_column: Column of ``X`` with the task: a number, or a name if ``X`` is a data frame. None: ids come as an argument, or there is one task.
+        task_column: Column of ``X`` with the task: a number, or a name if ``X`` is a data frame. None: ids come as an argument,
+            or there is one task.
         random_state: Seed or generator; draws the initial weights and the samples of rows.
     """
 

@@ -1,4 +1,5 @@
-"""The trees of R-MTGB: three kinds of functions, the tasks' weights, what they predict, and all of it as arrays. How they grow: :mod:`graftwork.domains.tabular.r_mtgb`."""
+"""The trees of R-MTGB: three kinds of functions, the tasks' weights, what they predict, and all of it as arrays. How they grow:
+:mod:`graftwork.domains.tabular.r_mtgb`."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def sigmoid(values: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Iterations of the three blocks; ``Blocks(n, 0, 0)`` is pooled boosting, ``Blocks(0, 0, n)`` single-task, ``n2 = 0`` is MTGB."""
+    """Iterations of the three blocks; ``Blocks(n, 0, 0)`` is pooled boosting, ``Blocks(0, 0, n)`` single-task, ``n2 = 0`` is
+    MTGB."""
 
     shared: int
     robust: int

@@ -1,4 +1,5 @@
-"""One ensemble of R-MTGB over several targets of a suite: stacked rows, validation after every iteration, state, trees for export."""
+"""One ensemble of R-MTGB over several targets of a suite: stacked rows, validation after every iteration, state, trees for
+export."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""R-MTGB in the race of ``graftwork fit``: targets of one kind are the tasks of one ensemble. The method: :mod:`graftwork.domains.tabular.r_mtgb`.
+"""R-MTGB in the race of ``graftwork fit``: targets of one kind are the tasks of one ensemble. The method:
+:mod:`graftwork.domains.tabular.r_mtgb`.
 
-Rows are stacked target by target, each with the rows where it is labelled, so that a suite may have all targets on every row or one on each. Values of
-regression targets are standardised and share trees; binary targets, labels and targets of two classes share trees; targets of more classes share trees
-with those of the same classes. A group of one target is plain boosting. In the first fifth of the steps both common blocks are run, so that the race
-compares models that already have trees of their own. The iteration with the best validation loss counts.
+Rows are stacked target by target, each with the rows where it is labelled, so that a suite may have all targets on every row or
+one on each. Values of regression targets are standardised and share trees; binary targets, labels and targets of two classes
+share trees; targets of more classes share trees with those of the same classes. A group of one target is plain boosting. In the
+first fifth of the steps both common blocks are run, so that the race compares models that already have trees of their own. The
+iteration with the best validation loss counts.
 """
 
 from __future__ import annotations
@@ -173,7 +175,8 @@ class RMTGBLearner(Learner):
             stored = read_json(folder / "boosting.json")
             if stored["format"] != FORMAT:
                 raise CheckpointError(
-                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads {FORMAT!r}. Remove it and run again."
+                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads "
+                    f"{FORMAT!r}. Remove it and run again."
                 )
             self.context.check_identity(stored.get("identity", {}), folder)
             file = folder / Path(stored["file"]).name

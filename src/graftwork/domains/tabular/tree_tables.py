@@ -1,4 +1,5 @@
-"""What boosted trees without category sets see of a suite's table, and how their trees go back to the suite's columns for export."""
+"""What boosted trees without category sets see of a suite's table, and how their trees go back to the suite's columns for
+export."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class IndicatorTable:
         codes = suite.inputs["categorical"].shape[1] if "categorical" in suite.inputs else 0
         sizes = list(suite.input_sizes["cardinalities"])[:codes]
         self.columns: list[tuple[int, int | None]] = [(column, None) for column in range(numeric)]
-        """For each column that the trees see: column of the design matrix, and the level it indicates (None: the value itself)."""
+        """For each column that the trees see: column of the design matrix, and the level it indicates (None: the value
+        itself)."""
         for number, size in enumerate(sizes):
             column = numeric + number
             self.columns += [(column, level) for level in range(size)] if size <= _MOST_LEVELS else [(column, None)]

@@ -48,7 +48,8 @@ def _round_down(threshold: float) -> float:
 
 
 def flatten_trees(trees: Sequence[Mapping[str, Any]], num_outputs: int) -> dict[str, list[Any]]:
-    """Return the attributes of one ``TreeEnsemble`` for trees as LightGBM dumps them; tree ``i`` adds to output ``i % num_outputs``."""
+    """Return the attributes of one ``TreeEnsemble`` for trees as LightGBM dumps them; tree ``i`` adds to output ``i %
+    num_outputs``."""
     keys = (
         "features",
         "modes",
@@ -160,7 +161,8 @@ def _answer_shape(task: TaskSpec) -> tuple[int, ...]:
 
 
 def arrange_columns(task: TaskSpec, values: Array) -> Array:
-    """Return the outputs of a task's label columns, ``[N, K]``, as ``Learner.predict`` lays them out; of two classes only one is learned."""
+    """Return the outputs of a task's label columns, ``[N, K]``, as ``Learner.predict`` lays them out; of two classes only one is
+    learned."""
     shape = _answer_shape(task)
     if not shape:
         return values[:, 0]
@@ -218,7 +220,8 @@ def export_trees(
     difference = _difference(content, suite, names, expected, rows)
     if not difference <= TOLERANCE:
         raise GraftworkError(
-            f"The ONNX form of the trees differs from the trees by {difference:.2g}, more than {TOLERANCE:g}; no file was written."
+            f"The ONNX form of the trees differs from the trees by {difference:.2g}, more than {TOLERANCE:g}; "
+            f"no file was written."
         )
     write_bytes(path, content)
     return difference

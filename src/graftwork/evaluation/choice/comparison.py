@@ -1,7 +1,7 @@
 """Comparisons on the test rows, and the words for them.
 
-``better`` and ``worse`` need two witnesses: the paired interval over rows and seeds, and the corrected resampled t-test over seeds (Holm
-over tasks). One of them, or a probability of 0.8, gives ``leans``. Few rows or seeds never give more than ``leans``.
+``better`` and ``worse`` need two witnesses: the paired interval over rows and seeds, and the corrected resampled t-test over
+seeds (Holm over tasks). One of them, or a probability of 0.8, gives ``leans``. Few rows or seeds never give more than ``leans``.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def label_change(change: Change, p_value: float, *, may_assert: bool, leaning: f
 def seed_p_value(suite: Suite, change: Change, task: str | None = None) -> float:
     """Return the corrected resampled t-test's p-value for a change over seeds.
 
-    The test rows are the same for all seeds; what seeds exchange are training and validation rows, so those set the correction. How far
-    other test rows would move the change is the bootstrap's part.
+    The test rows are the same for all seeds; what seeds exchange are training and validation rows, so those set the correction.
+    How far other test rows would move the change is the bootstrap's part.
     """
     counts = []
     for split in ("train", "val"):

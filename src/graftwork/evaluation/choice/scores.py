@@ -20,7 +20,8 @@ from graftwork.interfaces.metric import Evaluator
 __all__ = ["FinalRun", "ScoreBank"]
 
 _MOST_WORK = 10_000_000
-"""Rows times resamples; above it there are fewer resamples (at least 200): with that many rows the noise of the bootstrap is small."""
+"""Rows times resamples; above it there are fewer resamples (at least 200): with that many rows the noise of the bootstrap is
+small."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,8 @@
 """Which plan to take, decided on validation scores alone: test rows measure, they never select.
 
 Rule: among the plans that meet the limits, the best mean relative change on validation; and in its place the cheapest plan whose
-distance to it is within noise. "Within noise" is the corrected resampled t-test over seeds, which exchange validation and training rows.
+distance to it is within noise. "Within noise" is the corrected resampled t-test over seeds, which exchange validation and
+training rows.
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ def limit_problems(ledger: Ledger | None, limits: Mapping[str, Any]) -> list[str
 
     Args:
         ledger: Costs of the plan.
-        limits: ``max_params`` (stored numbers), ``max_latency`` (ms at batch size 1), ``max_memory`` (bytes of peak RSS); None is no limit.
+        limits: ``max_params`` (stored numbers), ``max_latency`` (ms at batch size 1), ``max_memory`` (bytes of peak RSS); None
+            is no limit.
     """
     problems = []
     for key, (names, unit) in _LIMITS.items():

@@ -103,7 +103,8 @@ def headline(
         choice: The chosen plan.
         reference: The separate models' plan, if any ran.
         rival: The other plan of the comparison when the reference itself is chosen.
-        interval: Mean change over tasks on the test rows: of the choice against the reference, or of the rival if the reference is chosen.
+        interval: Mean change over tasks on the test rows: of the choice against the reference, or of the rival if the reference
+            is chosen.
         label: Word for that change.
         cost: Phrase of :func:`ratio_phrase` for choice against reference; empty if unknown.
         num_tasks: Number of tasks.
@@ -128,7 +129,8 @@ def headline(
         if label == "leans worse":
             return (
                 "leans",
-                f"{advice}, as far as these data can tell. The best other plan by validation, {other}, changes the result by {changes}{mean}.",
+                f"{advice}, as far as these data can tell. The best other plan by validation, {other}, "
+                f"changes the result by {changes}{mean}.",
             )
         if label == "no difference":
             return (

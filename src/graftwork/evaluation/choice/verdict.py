@@ -1,7 +1,7 @@
 """The verdict: from the finalists' predictions to what to use and why. A pure function, no files and no training.
 
-Validation scores select (``verdict_choice``), test rows only measure (``verdict_scores``, ``verdict_compare``), and sentences say no
-more than the comparisons carry (``verdict_text``).
+Validation scores select (``verdict_choice``), test rows only measure (``verdict_scores``, ``verdict_compare``), and sentences
+say no more than the comparisons carry (``verdict_text``).
 """
 
 from __future__ import annotations
@@ -68,13 +68,14 @@ def build_verdict(
         limits: ``max_params`` (stored numbers), ``max_latency`` (ms), ``max_memory`` (bytes); missing or None is no limit.
         num_resamples: Bootstrap resamples of the test rows.
         seed: Seed of the resamples.
-        over_plans: Adjust p-values for the number of plans as well as of tasks, for readers who compare plans with one another; and add
-            ``overall``, the comparison of every plan's delta-m, adjusted for the number of plans.
+        over_plans: Adjust p-values for the number of plans as well as of tasks, for readers who compare plans with one another;
+            and add ``overall``, the comparison of every plan's delta-m, adjusted for the number of plans.
 
     Returns:
-        JSON: ``plans`` (``test``, ``per_seed``, ``delta_m``, ``relative``, ``transfer`` for each), ``comparisons``, ``source_effect``,
-        ``controls``, ``pareto``, ``verdict``. Undefined numbers are None. The verdict also has ``per_task_best`` (the plan to take for each
-        task, by validation), ``best_on_validation`` and ``cost_name``.
+        JSON: ``plans`` (``test``, ``per_seed``, ``delta_m``, ``relative``, ``transfer`` for each), ``comparisons``,
+            ``source_effect``,
+        ``controls``, ``pareto``, ``verdict``. Undefined numbers are None. The verdict also has ``per_task_best`` (the plan to
+        take for each task, by validation), ``best_on_validation`` and ``cost_name``.
 
     Raises:
         DataError: If there is no finished run, a plan has no record, or predictions do not fit the rows.

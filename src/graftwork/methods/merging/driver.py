@@ -52,7 +52,8 @@ def iterate_merged(
         merger: What to merge with.
         exclude: Patterns of names that keep the base's values.
         buffers: What becomes of running means and variances: the base's, or the experts' mean. Counters are the base's.
-        roles: What :func:`.assign_roles` found for these models, if it was called before; then the two options above do not count.
+        roles: What :func:`.assign_roles` found for these models, if it was called before; then the two options above do not
+            count.
 
     Raises:
         ConfigError: If a setting of the merger does not fit the models.

@@ -1,4 +1,5 @@
-"""Facts about named tensors, the same for dictionaries of arrays and for mapped files, without widening or copying a whole tensor."""
+"""Facts about named tensors, the same for dictionaries of arrays and for mapped files, without widening or copying a whole
+tensor."""
 
 from __future__ import annotations
 

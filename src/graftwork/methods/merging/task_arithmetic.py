@@ -36,7 +36,8 @@ def check_weights(weights: Sequence[float] | None, num_models: int | None = None
 
 
 def add_changes(start: Array, models: Sequence[Array], weights: Sequence[float], dtype: np.dtype[Any]) -> Array:
-    """Return ``start + sum_i weights_i * (models_i - start)`` in ``dtype``; entries that no model changes stay as they are, bit for bit."""
+    """Return ``start + sum_i weights_i * (models_i - start)`` in ``dtype``; entries that no model changes stay as they are, bit
+    for bit."""
     flat, flats = start.reshape(-1), [model.reshape(-1) for model in models]
     merged = np.empty(flat.size, dtype)
     scratch = np.empty(min(_CHUNK, max(flat.size, 1)), dtype)

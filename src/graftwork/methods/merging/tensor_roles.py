@@ -1,7 +1,9 @@
 """What becomes of each tensor of a merge: merged, averaged as a statistic, or kept from the base; and what does not fit.
 
-Merged are floating-point parameters. Everything else is kept from the base, which is right for counters and for what all models share,
-and wrong for quantised weights: integers that differ are refused. Tensors of the models that the base does not have are named in notes.
+Merged are floating-point parameters. Everything else is kept from the base, which is right for counters and for what all models
+share,
+and wrong for quantised weights: integers that differ are refused. Tensors of the models that the base does not have are named in
+notes.
 """
 
 from __future__ import annotations
@@ -51,8 +53,8 @@ def assign_roles(
         buffers: Whether running means and variances are averaged, or the base's.
 
     Raises:
-        DataError: If tensors are missing or of another shape or type, integer weights differ, or nothing is left to merge; the first
-            problems are listed by model and tensor.
+        DataError: If tensors are missing or of another shape or type, integer weights differ, or nothing is left to merge; the
+            first problems are listed by model and tensor.
     """
     if not experts:
         raise DataError("There are no models to merge. Give at least one with --models.")
@@ -109,7 +111,8 @@ def _different_integers(base: Tensors, experts: Sequence[Tensors], names: Sequen
             is_counter = math.prod(shape(base, name)) <= 1  # batches seen by a normalisation layer, say: the base's is as good
             if name in expert and not is_counter and not are_equal(lazy(base, name), lazy(expert, name)):
                 problems.append(
-                    f"model {number}: {name!r} holds {dtype_name(expert, name)} that differ from the base's, and only floating-point "
+                    f"model {number}: {name!r} holds {dtype_name(expert, name)} that differ from the base's, "
+                    f"and only floating-point "
                     "numbers can be merged (save quantised models unquantised first)"
                 )
     return problems

@@ -1,9 +1,10 @@
 """The exact k-th largest magnitude of a difference of two models, found by streaming over their tensors.
 
-First pass: a systematic sample (every entry as long as it fits, then every second, fourth ...). If nothing was skipped the answer is
-exact at once; otherwise two values of the sample bracket it, and a second pass counts what lies above the bracket or on one of its ends
-and collects what lies strictly inside. Entries on the ends are only counted: where most changes are zero, or take a few values, nothing
-of them is kept. Where the inside does not fit (many billions of entries, or a misleading sample) it is sampled in turn.
+First pass: a systematic sample (every entry as long as it fits, then every second, fourth ...). If nothing was skipped the
+answer is exact at once; otherwise two values of the sample bracket it, and a second pass counts what lies above the bracket or
+on one of its ends
+and collects what lies strictly inside. Entries on the ends are only counted: where most changes are zero, or take a few values,
+nothing of them is kept. Where the inside does not fit (many billions of entries, or a misleading sample) it is sampled in turn.
 """
 
 from __future__ import annotations

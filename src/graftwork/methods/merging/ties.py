@@ -2,17 +2,19 @@
 
 Paper: Yadav et al., "TIES-Merging: Resolving Interference When Merging Models", NeurIPS 2023, https://arxiv.org/abs/2306.01708
 
-Trimming is global: over all merged entries of one model at once, not per tensor. The exact threshold is found in two streaming passes: a
-systematic sample brackets it, then entries inside the bracket are collected. Memory is one tensor plus a few million sampled magnitudes.
+Trimming is global: over all merged entries of one model at once, not per tensor. The exact threshold is found in two streaming
+passes: a systematic sample brackets it, then entries inside the bracket are collected. Memory is one tensor plus a few million
+sampled magnitudes.
 
 Departures and options (the defaults follow the paper and its released code):
 
-- The released code keeps entries whose magnitude is at least that of the ``int(density * D)``-th largest of ``D``, counted so that one more
-  survives; equal magnitudes all survive. ``trim="per-tensor"`` keeps exactly ``int(density * n)`` entries of each tensor, as peft does.
-- Where trimmed changes cancel exactly, the released code takes the majority sign of the whole model; ``zero_sign="positive"`` is peft's and
-  mergekit's rule.
-- ``weights`` scale the models' changes. By default signs are elected on unweighted changes and sums are divided by the number of agreeing
-  models (peft); ``elect="weighted"`` with ``divide_by="weights"`` is mergekit's form.
+- The released code keeps entries whose magnitude is at least that of the ``int(density * D)``-th largest of ``D``, counted so
+  that one more survives; equal magnitudes all survive. ``trim="per-tensor"`` keeps exactly ``int(density * n)`` entries of each
+  tensor, as peft does.
+- Where trimmed changes cancel exactly, the released code takes the majority sign of the whole model; ``zero_sign="positive"`` is
+  peft's and mergekit's rule.
+- ``weights`` scale the models' changes. By default signs are elected on unweighted changes and sums are divided by the number of
+  agreeing models (peft); ``elect="weighted"`` with ``divide_by="weights"`` is mergekit's form.
 """
 
 from __future__ import annotations

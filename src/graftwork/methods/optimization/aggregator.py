@@ -1,7 +1,7 @@
 """Aggregators: what turns the gradients of ``T`` tasks into one direction.
 
-Any function from ``[T, P]`` to ``[P]`` is an aggregator. Most published ones are a weighted sum of the rows whose weights depend only on
-the rows' inner products; a :class:`WeightedAggregator` says so, and then the sum needs no memory of its own.
+Any function from ``[T, P]`` to ``[P]`` is an aggregator. Most published ones are a weighted sum of the rows whose weights depend
+only on the rows' inner products; a :class:`WeightedAggregator` says so, and then the sum needs no memory of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def all_finite(tensor: Tensor) -> bool:
 
 
 def present_tasks(losses: Tensor, gradients: Tensor) -> Tensor:
-    """Return which tasks have labels in the batch, bool ``[T]``: the loss of a task without labels is exactly 0 and so is its gradient.
+    """Return which tasks have labels in the batch, bool ``[T]``: the loss of a task without labels is exactly 0 and so is its
+    gradient.
 
     Args:
         losses: ``[T]``.
@@ -85,11 +86,13 @@ class WeightedAggregator(Aggregator):
     statistic: Literal["gramian", "matrix"] = "gramian"
     """What the weights are computed from: the ``[T, T]`` inner products, or the whole ``[T, P]`` matrix."""
     precision: torch.dtype = torch.float64
-    """The dtype in which the gradients were computed; whoever asks for weights sets it before. Inner products come in float64, but rows that
-    differ by rounding errors of this dtype only are no different directions: methods that invert the inner products tell them apart by it."""
+    """The dtype in which the gradients were computed; whoever asks for weights sets it before. Inner products come in float64,
+    but rows that
+    differ by rounding errors of this dtype only are no different directions: methods that invert the inner products tell them
+    apart by it."""
     skips_absent: bool = True
-    """Whether weights are computed among the tasks with labels only. Otherwise the method sees zero rows, which stop some (a zero row makes the
-    shortest convex combination zero), but methods with memory per task need all rows."""
+    """Whether weights are computed among the tasks with labels only. Otherwise the method sees zero rows, which stop some (a
+    zero row makes the shortest convex combination zero), but methods with memory per task need all rows."""
 
     @abstractmethod
     def weights(self, statistic: Tensor) -> Tensor:
@@ -98,7 +101,8 @@ class WeightedAggregator(Aggregator):
     def weigh(self, statistic: Tensor, present: Tensor) -> Tensor:
         """Return the weights ``[T]``; a task without labels has weight 0 if :attr:`skips_absent`.
 
-        Gradients that are not finite give weights of NaN: solvers would fail on them with errors of their own, and whoever trains notices
+        Gradients that are not finite give weights of NaN: solvers would fail on them with errors of their own, and whoever
+            trains notices
         the divergence and knows which task it came from.
         """
         if not all_finite(statistic):

@@ -1,6 +1,7 @@
 r"""Dynamic weight average: tasks whose loss falls slowly get more weight.
 
-Paper: Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, https://arxiv.org/abs/1803.10704, equation 7:
+Paper: Liu, Johns and Davison, "End-to-End Multi-Task Learning with Attention", CVPR 2019, https://arxiv.org/abs/1803.10704,
+equation 7:
 
 .. math:: w_k(t) = \frac{L_k(t-1)}{L_k(t-2)}, \qquad \lambda_k(t) = \frac{K \exp(w_k(t) / T)}{\sum_i \exp(w_i(t) / T)}
 

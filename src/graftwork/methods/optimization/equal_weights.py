@@ -41,7 +41,8 @@ class EqualWeights(WeightBalancer):
         """
         if self._fixed is not None and len(self._fixed) != len(binding.tasks):
             raise ConfigError(
-                f"`weights` has {len(self._fixed)} entries for {len(binding.tasks)} tasks ({', '.join(task.name for task in binding.tasks)}); "
+                f"`weights` has {len(self._fixed)} entries for {len(binding.tasks)} tasks "
+                f"({', '.join(task.name for task in binding.tasks)}); "
                 "give one weight per task."
             )
 

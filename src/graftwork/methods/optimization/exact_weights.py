@@ -1,8 +1,10 @@
-"""Aggregators whose weights are computed here, in float64, from inner products: right for gradients of any size and of very different size.
+"""Aggregators whose weights are computed here, in float64, from inner products: right for gradients of any size and of very
+different size.
 
-torchjd decides in the dtype of the gradients whether a component is zero (Aligned-MTL, IMTL-G), which in float32 drops rows shorter than about 1/2000
-of the longest; takes a pseudo-inverse of the gradients themselves in float32 (ConFIG), which gives zero from about eight million parameters on;
-and stops before the solution where gradients are short (FairGrad). What is computed: :mod:`graftwork.math.unit_gramian` and :mod:`graftwork.math.fair_share`.
+torchjd decides in the dtype of the gradients whether a component is zero (Aligned-MTL, IMTL-G), which in float32 drops rows
+shorter than about 1/2000 of the longest; takes a pseudo-inverse of the gradients themselves in float32 (ConFIG), which gives
+zero from about eight million parameters on; and stops before the solution where gradients are short (FairGrad). What is
+computed: :mod:`graftwork.math.unit_gramian` and :mod:`graftwork.math.fair_share`.
 """
 
 from __future__ import annotations
@@ -62,8 +64,8 @@ class _ExactWeights(WeightedAggregator):
 class AlignedMTL(_ExactWeights):
     """Brings the principal components of the gradients to one size (Senushkin et al., 2023).
 
-    The aligned gradients are averaged, as in torchjd and the paper's algorithm with equal preferences; LibMTL adds them up, which is
-    ``pref_vector=[1, 1, ...]``.
+    The aligned gradients are averaged, as in torchjd and the paper's algorithm with equal preferences; LibMTL adds them up,
+    which is ``pref_vector=[1, 1, ...]``.
 
     Args:
         pref_vector: Weights of the aligned gradients, one per task; None for their mean.
@@ -87,8 +89,8 @@ class AlignedMTL(_ExactWeights):
 class IMTLG(_ExactWeights):
     """Equal projections onto all unit gradients, weights summing to 1 (Liu et al., 2021, the closed form).
 
-    Where gradients are linearly dependent the paper's form is not defined. Here the limit of nearly dependent ones is taken; torchjd takes the
-    pseudo-inverse of the inner products, which is another answer for parallel gradients of different length.
+    Where gradients are linearly dependent the paper's form is not defined. Here the limit of nearly dependent ones is taken;
+    torchjd takes the pseudo-inverse of the inner products, which is another answer for parallel gradients of different length.
     """
 
     def __init__(self) -> None:
@@ -118,8 +120,8 @@ class FairGrad(_ExactWeights):
     """Alpha-fair progress of the tasks, solved to the end (Ban and Ji, 2024).
 
     Args:
-        alpha: At least 0: 0 is the mean of the gradients, 1 proportional fairness (Nash-MTL without its greatest length), large ones are
-            near the best worst progress. The paper's code takes 2 for most data sets, and so does the default.
+        alpha: At least 0: 0 is the mean of the gradients, 1 proportional fairness (Nash-MTL without its greatest length), large
+            ones are near the best worst progress. The paper's code takes 2 for most data sets, and so does the default.
 
     Raises:
         ConfigError: If ``alpha`` is negative or not finite.

@@ -1,20 +1,23 @@
 r"""F-MTL: every task climbs to its own worst point, and its gradient there is split into a loss part and a flatness part.
 
-Paper: Phan et al., "Improving Multi-task Learning via Seeking Task-based Flat Regions" (ICCV 2025 as "Beyond Losses Reweighting: Empowering
-Multi-Task Learning via the Generalization Perspective"), https://arxiv.org/abs/2211.13723, section 3 and algorithm 1. For each task :math:`i` with
-gradient :math:`g_i` of the shared and :math:`h_i` of its own parameters, on one batch:
+Paper: Phan et al., "Improving Multi-task Learning via Seeking Task-based Flat Regions" (ICCV 2025 as "Beyond Losses Reweighting:
+Empowering Multi-Task Learning via the Generalization Perspective"), https://arxiv.org/abs/2211.13723, section 3 and algorithm 1.
+For each task :math:`i` with gradient :math:`g_i` of the shared and :math:`h_i` of its own parameters, on one batch:
 
-1. move to :math:`\theta + \rho_{sh}\, g_i / \lVert g_i \rVert` and :math:`\theta_i + \rho_{ns}\, h_i / \lVert h_i \rVert`, two separate norms;
+1. move to :math:`\theta + \rho_{sh}\, g_i / \lVert g_i \rVert` and :math:`\theta_i + \rho_{ns}\, h_i / \lVert h_i \rVert`, two
+   separate norms;
 2. the gradients there are :math:`g_i^{SAM}` and :math:`h_i^{SAM}`; the flat part is :math:`g_i^{flat} = g_i^{SAM} - g_i`;
-3. the shared parameters get :math:`AGG(g_1, \ldots, g_m) + AGG(g_1^{flat}, \ldots, g_m^{flat})`, the task's own get :math:`h_i^{SAM}`.
+3. the shared parameters get :math:`AGG(g_1, \ldots, g_m) + AGG(g_1^{flat}, \ldots, g_m^{flat})`, the task's own get
+   :math:`h_i^{SAM}`.
 
-``AGG`` is any aggregator of gradients. ``2m`` backward and ``m + 1`` forward passes a step. Variants of step 3, from the paper's ablation:
-``direct`` aggregates :math:`g_i^{SAM}`; ``each`` first aggregates :math:`\{g_i, g_i^{flat}\}` of each task, then over tasks; ``second``
-aggregates the two directions of step 3 in place of adding them.
+``AGG`` is any aggregator of gradients. ``2m`` backward and ``m + 1`` forward passes a step. Variants of step 3, from the paper's
+ablation: ``direct`` aggregates :math:`g_i^{SAM}`; ``each`` first aggregates :math:`\{g_i, g_i^{flat}\}` of each task, then over
+tasks; ``second`` aggregates the two directions of step 3 in place of adding them.
 
-What the paper leaves open, and what is done here: each place where something is aggregated has an aggregator of its own, so that those with memory
-do not mix losses with flatness; tasks without labels in the batch are left out and cost no second pass; a flat part of zero (a gradient of
-zero) is left out likewise, which keeps solvers off it. The radii are 0.05: the paper's values were not found.
+What the paper leaves open, and what is done here: each place where something is aggregated has an aggregator of its own, so that
+those with memory do not mix losses with flatness; tasks without labels in the batch are left out and cost no second pass; a flat
+part of zero (a gradient of zero) is left out likewise, which keeps solvers off it. The radii are 0.05: the paper's values were
+not found.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ class FlatMTL(Balancer):
     """Per-task sharpness-aware gradients, aggregated in a loss part and a flatness part.
 
     Args:
-        aggregator: A name that :func:`~graftwork.methods.optimization.torchjd_bridge.jacobian_balancer` knows, or a function that makes a new
-            aggregator each time it is called.
+        aggregator: A name that :func:`~graftwork.methods.optimization.torchjd_bridge.jacobian_balancer` knows, or a function
+            that makes a new aggregator each time it is called.
         variant: ``decomposed`` is the paper's method; see the module for the others.
         rho_shared: Length of the ascent in the shared parameters, at least 0.
         rho_own: Length of the ascent in a task's own parameters, at least 0.

@@ -1,12 +1,15 @@
 r"""Annealed gradient noise: a Gaussian of shrinking variance added to every gradient.
 
-Paper: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", https://arxiv.org/abs/1511.06807. At step
-:math:`t` (from 0) every gradient gets noise :math:`N(0, \sigma_t^2 I)` with :math:`\sigma_t^2 = \eta / (1 + t)^\gamma` and :math:`\gamma = 0.55`; the
-*variance* decays so, not the standard deviation. The paper chooses :math:`\eta` among 0.01, 0.3 and 1.0; for plain SGD at a learning rate of 0.1
-the useful range lies near the low end, since the noise of many steps adds up to a random walk of the weights.
+Paper: Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks", https://arxiv.org/abs/1511.06807. At
+step
+:math:`t` (from 0) every gradient gets noise :math:`N(0, \sigma_t^2 I)` with :math:`\sigma_t^2 = \eta / (1 + t)^\gamma` and
+:math:`\gamma = 0.55`; the *variance* decays so, not the standard deviation. The paper chooses :math:`\eta` among 0.01, 0.3 and
+1.0; for plain SGD at a learning rate of 0.1 the useful range lies near the low end, since the noise of many steps adds up to a
+random walk of the weights.
 
-What the paper leaves open, and what is done here: noise comes after clipping, so that it is never clipped away (``after_clipping = False`` gives
-the other order); parameters that have no gradient in a step (``None``, not zero) get no noise. With Adam the noise enters the second moment
+What the paper leaves open, and what is done here: noise comes after clipping, so that it is never clipped away (``after_clipping
+= False`` gives the other order); parameters that have no gradient in a step (``None``, not zero) get no noise. With Adam the
+noise enters the second moment
 too and shrinks the steps: scale :math:`\eta` with the typical gradient. All noise of a step is one vector drawn at once.
 """
 

@@ -1,6 +1,7 @@
 """One preallocated ``[T, P]`` buffer whose rows are filled by ``T`` backward passes.
 
-Gradients are copied into their row as soon as a parameter's is complete and freed at once, so the peak is the buffer plus the largest
+Gradients are copied into their row as soon as a parameter's is complete and freed at once, so the peak is the buffer plus the
+largest
 single parameter. The buffer lives on between steps: no new pages, no page faults.
 """
 
@@ -59,7 +60,8 @@ class GradientRows:
     def recording(self, *, add: bool = False) -> Iterator[Callable[[int], contextlib.AbstractContextManager[None]]]:
         """Divert gradients of the parameters into the rows.
 
-        Yields a function: within ``with into_row(t):`` a backward pass fills row ``t``. Gradients that the parameters had before are put
+        Yields a function: within ``with into_row(t):`` a backward pass fills row ``t``. Gradients that the parameters had before
+            are put
         back afterwards, unchanged.
 
         Args:
@@ -102,7 +104,8 @@ class GradientRows:
                 parameter.grad = gradient
 
     def add_to_gradients(self, direction: Tensor) -> None:
-        """Add a ``[P]`` vector to the parameters' ``.grad``; where there is none, the vector's memory becomes the gradient, without a copy."""
+        """Add a ``[P]`` vector to the parameters' ``.grad``; where there is none, the vector's memory becomes the gradient,
+        without a copy."""
         for parameter, part in zip(self.parameters, self.split(direction), strict=True):
             if parameter.grad is None:
                 parameter.grad = part.to(parameter.dtype)

@@ -1,10 +1,10 @@
 """Balancers that hand per-task gradients to an aggregator: exact ones, or those of the shared representation.
 
-Exact: one backward pass per task, its gradient with respect to all shared parameters in one row of a ``[T, P]`` matrix; layers whose
-gradients are larger than their factors are kept as factors where inner products are all that the aggregator asks for. Representation:
-gradients with respect to the last tensor that all tasks share, which only cost the heads, then a single pass through the trunk
-(Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", https://arxiv.org/abs/1810.04650, section 3.3, call it an upper
-bound; any aggregator can be used on it).
+Exact: one backward pass per task, its gradient with respect to all shared parameters in one row of a ``[T, P]`` matrix; layers
+whose gradients are larger than their factors are kept as factors where inner products are all that the aggregator asks for.
+Representation: gradients with respect to the last tensor that all tasks share, which only cost the heads, then a single pass
+through the trunk (Sener and Koltun, "Multi-Task Learning as Multi-Objective Optimization", https://arxiv.org/abs/1810.04650,
+section 3.3, call it an upper bound; any aggregator can be used on it).
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class _AggregatingBalancer(Balancer):
 class JacobianBalancer(_AggregatingBalancer):
     """Aggregates exact per-task gradients of the shared parameters.
 
-    ``T`` backward passes a step and at most ``T * P`` floats of memory that are kept for the next step (``P`` shared parameters). For aggregators
-    that only look at inner products, large layers are kept as factors (see :mod:`~graftwork.methods.optimization.layer_factors`):
-    a pass then costs about half, and memory follows the batch in place of the weights. Parameters of one task get their task's gradient
-    in the same pass. With a single task the gradient is plain.
+    ``T`` backward passes a step and at most ``T * P`` floats of memory that are kept for the next step (``P`` shared
+    parameters). For aggregators that only look at inner products, large layers are kept as factors (see
+    :mod:`~graftwork.methods.optimization.layer_factors`): a pass then costs about half, and memory follows the batch in place of
+    the weights. Parameters of one task get their task's gradient in the same pass. With a single task the gradient is plain.
 
     Args:
         aggregator: From ``[T, P]`` to ``[P]`` (see :mod:`graftwork.methods.optimization.aggregator`).
@@ -161,9 +161,9 @@ class JacobianBalancer(_AggregatingBalancer):
 class RepresentationBalancer(_AggregatingBalancer):
     """Aggregates gradients of the shared representation, then runs one backward pass through the trunk.
 
-    The cost hardly grows with the number of tasks. Shared parameters above the representation (a decoder of several tasks, say) get the
-    plain sum of their tasks' gradients. Over several processes, inner products are added up, so that aggregators that look at nothing else
-    get those of the whole batch; others cannot be used there.
+    The cost hardly grows with the number of tasks. Shared parameters above the representation (a decoder of several tasks, say)
+    get the plain sum of their tasks' gradients. Over several processes, inner products are added up, so that aggregators that
+    look at nothing else get those of the whole batch; others cannot be used there.
 
     Args:
         aggregator: From ``[T, B * D]`` to ``[B * D]``, where ``B * D`` is the size of the representation of a batch.
@@ -179,8 +179,8 @@ class RepresentationBalancer(_AggregatingBalancer):
         """Add gradients to ``.grad`` of all parameters; returns the weights ``[T]`` if the aggregator has such.
 
         Raises:
-            ConfigError: If the model has no representation that all tasks share, or several processes meet an aggregator that needs more than
-                inner products.
+            ConfigError: If the model has no representation that all tasks share, or several processes meet an aggregator that
+                needs more than inner products.
         """
         representation = context.representation
         if representation is None:
@@ -212,10 +212,12 @@ class RepresentationBalancer(_AggregatingBalancer):
     def _weigh_over_processes(self, matrix: Tensor, context: BackwardContext) -> Tensor:
         if not (isinstance(self.aggregator, WeightedAggregator) and self.aggregator.statistic == "gramian"):
             raise ConfigError(
-                "This aggregator looks at more than inner products of gradients; over several processes take mode 'parameters' for it."
+                "This aggregator looks at more than inner products of gradients; over several processes take "
+                "mode 'parameters' for it."
             )
         assert context.average is not None
-        # The batch's gradient of a row is a process' own one over the number of processes; rows of all processes lie side by side.
+        # The batch's gradient of a row is a process' own one over the number of processes; rows of all processes lie side by
+        # side.
         products = context.average(gramian(matrix)) / context.processes
         self.aggregator.precision = matrix.dtype
         return self.aggregator.weigh(products, products.diagonal() != 0).to(matrix.dtype)

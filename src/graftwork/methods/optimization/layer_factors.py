@@ -1,14 +1,15 @@
 """Per-task weight gradients of linear maps and convolutions, kept as factors.
 
-The weight gradient of a layer with inputs ``X [N, I]`` and output gradients ``D [N, O]`` is ``D.T @ X``. With ``N < I`` rows its factors are smaller
-than itself, and what balancing needs follows from them without ever forming it, because ``X`` is the same for all tasks:
+The weight gradient of a layer with inputs ``X [N, I]`` and output gradients ``D [N, O]`` is ``D.T @ X``. With ``N < I`` rows its
+factors are smaller than itself, and what balancing needs follows from them without ever forming it, because ``X`` is the same
+for all tasks:
 
 - inner products of tasks ``i`` and ``j``: ``<D_i.T X, D_j.T X> = <D_i, (X X.T) D_j>``; a bias adds 1 to ``X X.T``;
 - a weighted sum: ``sum_t w_t D_t.T X = (sum_t w_t D_t).T X``, one product for all tasks.
 
-A convolution is the same with the patches of its input as rows. A pass per task then only has to send gradients through the activations,
-which is half of a backward pass. The inner products of gradients through factors are also how torchjd's autogram and influence functions
-save memory; results differ from those of the dense matrix by rounding only.
+A convolution is the same with the patches of its input as rows. A pass per task then only has to send gradients through the
+activations, which is half of a backward pass. The inner products of gradients through factors are also how torchjd's autogram
+and influence functions save memory; results differ from those of the dense matrix by rounding only.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ CHUNK = 65536
 
 
 def find_layers(roots: Sequence[Root | None], shared: Sequence[nn.Parameter]) -> list[FactoredLayer]:
-    """Return the layers that are worth keeping as factors: their weight is one of ``shared``, used once, and larger than its factors.
+    """Return the layers that are worth keeping as factors: their weight is one of ``shared``, used once, and larger than its
+    factors.
 
     Layers are recognised in the autograd graph, so that any model will do; what is not recognised is simply not returned.
     """

@@ -1,8 +1,9 @@
 """Nash-MTL with its bargaining problem solved to the end.
 
-Navon et al., "Multi-Task Learning as a Bargaining Game", https://arxiv.org/abs/2202.01017. The published code, and torchjd after it, approach the
-solution by a few rounds of convex programs that start at the last weights; where their sum makes a task worse they may find no step and keep it.
-Here Newton's method finds the solution itself (see :mod:`graftwork.math.bargaining`), more than a hundred times faster.
+Navon et al., "Multi-Task Learning as a Bargaining Game", https://arxiv.org/abs/2202.01017. The published code, and torchjd after
+it, approach the solution by a few rounds of convex programs that start at the last weights; where their sum makes a task worse
+they may find no step and keep it. Here Newton's method finds the solution itself (see :mod:`graftwork.math.bargaining`), more
+than a hundred times faster.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class ExactNashMTL(WeightedAggregator):
     """The bargaining solution, shortened to a greatest length.
 
     Args:
-        max_norm: Greatest length of the direction; longer ones are shortened to it. 0 leaves them as they are: ``sqrt(T)`` for any gradients.
+        max_norm: Greatest length of the direction; longer ones are shortened to it. 0 leaves them as they are: ``sqrt(T)`` for
+            any gradients.
         update_weights_every: Steps for which weights are kept, at least 1.
 
     Raises:

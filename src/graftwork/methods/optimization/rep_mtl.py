@@ -4,19 +4,24 @@ Paper: Wang, Li and Xu, "Rep-MTL: Unleashing the Power of Representation-level T
 https://arxiv.org/abs/2507.21049. With the shared features :math:`Z`, ``[B, C, H, W]``, the saliency of task :math:`t` is
 :math:`S_t = \partial L_t / \partial Z` (equation 3), kept in the graph so that the terms below can be differentiated.
 
-- **TSR**, task-specific saliency regulation (equations 4 to 6): the mean of :math:`S_t` over channels, its absolute value normalised over the tasks
-  at each location, and the entropy of that distribution, mean over batch and locations. Minimised: one task dominates each location.
-- **CSA**, cross-task saliency alignment (equations 7 to 9): the affinity :math:`M_t = S_t S_t^\top` of each sample and task, ``[C, C]``, and the anchor
-  :math:`A_b A_b^\top` of each sample, where :math:`A_b`, ``[C, T]``, holds the spatial means of the saliencies. By cosine, anchors are drawn
-  to the affinities of their own sample (positives, mean over tasks) and pushed from the anchors of the other samples (negatives):
+- **TSR**, task-specific saliency regulation (equations 4 to 6): the mean of :math:`S_t` over channels, its absolute value
+  normalised over the tasks
+  at each location, and the entropy of that distribution, mean over batch and locations. Minimised: one task dominates each
+  location.
+- **CSA**, cross-task saliency alignment (equations 7 to 9): the affinity :math:`M_t = S_t S_t^\top` of each sample and task,
+  ``[C, C]``, and the anchor
+  :math:`A_b A_b^\top` of each sample, where :math:`A_b`, ``[C, T]``, holds the spatial means of the saliencies. By cosine,
+  anchors are drawn to the affinities of their own sample (positives, mean over tasks) and pushed from the anchors of the other
+  samples (negatives):
   :math:`-\log \exp(\cos(z^a_b, z^t_b)/\tau) / \sum_{k \neq b} \exp(\cos(z^a_b, z^a_k)/\tau)`.
 
 The total is :math:`\sum_t L_t + \lambda_{tsr} L_{tsr} + \lambda_{csa} L_{csa}` (equation 10), both factors 1.
 
-What the paper leaves open, and what is done here: the temperature is not given (0.5); that the anchor keeps the tasks as columns is read from
-figure 2; the paper's experiments have every label of every sample, here a task without labels for a sample has no positive for it and a
-sample without any is no negative; a batch of one sample has no negatives and its CSA is 0. Cosines of ``[C, C]`` affinities are computed
-from inner products, :math:`\langle X X^\top, Y Y^\top \rangle = \lVert X^\top Y \rVert^2`, so that no such matrix is built for wide vectors.
+What the paper leaves open, and what is done here: the temperature is not given (0.5); that the anchor keeps the tasks as columns
+is read from figure 2; the paper's experiments have every label of every sample, here a task without labels for a sample has no
+positive for it and a sample without any is no negative; a batch of one sample has no negatives and its CSA is 0. Cosines of
+``[C, C]`` affinities are computed from inner products, :math:`\langle X X^\top, Y Y^\top \rangle = \lVert X^\top Y \rVert^2`, so
+that no such matrix is built for wide vectors.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """SAM and ASAM: gradients taken at the worst point of a ball around the weights.
 
-Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR 2021, https://arxiv.org/abs/2010.01412; Kwon et
-al., "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural Networks", ICML 2021,
-https://arxiv.org/abs/2102.11600. Baselines of F-MTL and TRAM, and plan components of their own. With several tasks the ascent follows the scalar
-that the inner balancer minimises. Weight decay is no part of the ascent, and ASAM scales biases and norms as all other weights.
+Foret et al., "Sharpness-Aware Minimization for Efficiently Improving Generalization", ICLR 2021,
+https://arxiv.org/abs/2010.01412; Kwon et al., "ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep
+Neural Networks", ICML 2021, https://arxiv.org/abs/2102.11600. Baselines of F-MTL and TRAM, and plan components of their own.
+With several tasks the ascent follows the scalar that the inner balancer minimises. Weight decay is no part of the ascent, and
+ASAM scales biases and norms as all other weights.
 """
 
 from __future__ import annotations

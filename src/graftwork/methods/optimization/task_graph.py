@@ -1,7 +1,7 @@
 """The autograd graph behind a vector of losses: where each task's own part begins, and what the shared part reaches.
 
-``losses[t].backward()`` of stacked losses sends zeros through the heads of all other tasks as well: ``T`` passes then cost ``T`` times all
-heads. Starting at the edge that leads into the stack keeps each pass to its own task.
+``losses[t].backward()`` of stacked losses sends zeros through the heads of all other tasks as well: ``T`` passes then cost ``T``
+times all heads. Starting at the edge that leads into the stack keeps each pass to its own task.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def backward_from(root: Root, like: Tensor, *, retain_graph: bool) -> None:
 def gradients_from(
     root: Root, inputs: Sequence[Root], like: Tensor, *, retain_graph: bool = True, create_graph: bool = False
 ) -> tuple[Tensor | None, ...]:
-    """Return the gradients of one loss with respect to ``inputs``, tensors or places in the graph; None where it does not depend on one."""
+    """Return the gradients of one loss with respect to ``inputs``, tensors or places in the graph; None where it does not depend
+    on one."""
     gradients: tuple[Tensor | None, ...] = torch.autograd.grad(
         [root],  # type: ignore[arg-type, unused-ignore]
         list(inputs),  # type: ignore[arg-type, unused-ignore]
@@ -92,7 +93,8 @@ def task_entries(roots: Sequence[Root | None], representation: Tensor) -> list[l
     What a backward pass of the summed losses computes for these inputs are the per-task gradients, before they are added up.
 
     Returns:
-        None if tasks share operations above the representation, or the losses are not stacked: then each task needs a pass of its own.
+        None if tasks share operations above the representation, or the losses are not stacked: then each task needs a pass of
+            its own.
     """
     target, output = representation.grad_fn, representation.output_nr
     if target is None:

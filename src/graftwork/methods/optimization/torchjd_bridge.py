@@ -4,21 +4,24 @@ torchjd (https://torchjd.org) computes the weights of most; gradients are comput
 :mod:`graftwork.methods.optimization.jacobian`), which saves its second copy of the matrix. What differs from torchjd's own use:
 
 - Inner products are computed and taken apart in float64, whatever the gradients are in.
-- Inner products are divided by their trace before the methods whose answer does not depend on the gradients' scale see them, and constants that
-  torchjd adds to squared lengths are left out or made small: CAGrad ``norm_eps=1e-8``, GradVac ``eps=1e-14``, PCD ``eps=0``. torchjd treats a squared
-  norm below 1e-4 as zero, which is wrong for gradients of a representation, which are that small by nature, and for a task that is nearly learned.
-- AlignedMTL, IMTLG, ConFIG, FairGrad and NashMTL are solved here (:mod:`graftwork.methods.optimization.exact_weights`, ``nash``): the same methods, right for
-  gradients of any size. ``solver="torchjd"`` gives torchjd's own FairGrad and NashMTL, which follow the published codes and stop before the
-  solution where gradients are short or of very different length.
-- CAGrad goes on where a task's gradient is zero; torchjd stands still. All directions that the paper's problem then allows are equally good for
-  that task, and the one that is best for the others is taken.
+- Inner products are divided by their trace before the methods whose answer does not depend on the gradients' scale see them, and
+  constants that
+  torchjd adds to squared lengths are left out or made small: CAGrad ``norm_eps=1e-8``, GradVac ``eps=1e-14``, PCD ``eps=0``.
+  torchjd treats a squared norm below 1e-4 as zero, which is wrong for gradients of a representation, which are that small by
+  nature, and for a task that is nearly learned.
+- AlignedMTL, IMTLG, ConFIG, FairGrad and NashMTL are solved here (:mod:`graftwork.methods.optimization.exact_weights`,
+  ``nash``): the same methods, right for gradients of any size. ``solver="torchjd"`` gives torchjd's own FairGrad and NashMTL,
+  which follow the published codes and stop before the solution where gradients are short or of very different length.
+- CAGrad goes on where a task's gradient is zero; torchjd stands still. All directions that the paper's problem then allows are
+  equally good for that task, and the one that is best for the others is taken.
 - The quadratic programs of UPGrad and DualProj are solved by non-negative least squares (SciPy) in place of quadprog, on the same
   regularised problem. ``reg_eps=0`` gives the exact projection.
-- A task without labels in a batch is left out, except where a method remembers every task; torchjd's NashMTL then keeps its last weights.
+- A task without labels in a batch is left out, except where a method remembers every task; torchjd's NashMTL then keeps its last
+  weights.
 - Gradients that are not finite give a direction of NaN, which the training loop reports with the task that it came from.
 
-Where the published forms differ: CAGrad is not rescaled afterwards (the official code's mode 0), MGDA is the paper's Frank-Wolfe method with torchjd's 100
-steps, PCGrad and Sum add up where LibMTL's do likewise, AlignedMTL, UPGrad and DualProj average.
+Where the published forms differ: CAGrad is not rescaled afterwards (the official code's mode 0), MGDA is the paper's Frank-Wolfe
+method with torchjd's 100 steps, PCGrad and Sum add up where LibMTL's do likewise, AlignedMTL, UPGrad and DualProj average.
 """
 
 from __future__ import annotations
@@ -122,14 +125,15 @@ def jacobian_balancer(
 
     Args:
         aggregator: A name of :data:`AGGREGATORS`, in torchjd's or LibMTL's spelling.
-        mode: ``"parameters"`` for exact gradients of all shared parameters, ``"representation"`` for those of the shared representation, which
-            hardly cost more than a plain step.
+        mode: ``"parameters"`` for exact gradients of all shared parameters, ``"representation"`` for those of the shared
+            representation, which hardly cost more than a plain step.
         factored: See :class:`~graftwork.methods.optimization.jacobian.JacobianBalancer`.
-        settings: What the aggregator's constructor takes, with lists in place of tensors. Defaults where torchjd has none: CAGrad ``c=0.5``,
-            FairGrad ``alpha=2.0``; NashMTL's ``n_tasks`` follows from the losses and need not be given. UPGrad and DualProj take ``norm_eps`` and
-            ``reg_eps``. FairGrad and NashMTL take ``solver``: ``"newton"``, the default, with the settings of
-            :class:`~graftwork.methods.optimization.exact_weights.FairGrad` and :class:`~graftwork.methods.optimization.nash.ExactNashMTL`, or
-            ``"torchjd"`` with torchjd's.
+        settings: What the aggregator's constructor takes, with lists in place of tensors. Defaults where torchjd has none:
+            CAGrad ``c=0.5``, FairGrad ``alpha=2.0``; NashMTL's ``n_tasks`` follows from the losses and need not be given. UPGrad
+            and DualProj take ``norm_eps`` and ``reg_eps``. FairGrad and NashMTL take ``solver``: ``"newton"``, the default, with
+                the settings of
+            :class:`~graftwork.methods.optimization.exact_weights.FairGrad` and
+            :class:`~graftwork.methods.optimization.nash.ExactNashMTL`, or ``"torchjd"`` with torchjd's.
 
     Raises:
         ConfigError: If the name, the mode or a setting is wrong.
@@ -199,7 +203,8 @@ def least_squares_projector(norm_eps: float, reg_eps: float) -> Any:
     """Return a ``torchjd.linalg.DualConeProjector`` that needs SciPy only.
 
     Args:
-        norm_eps: Traces below this count as zero, as in torchjd's own projector; irrelevant for inner products divided by their trace.
+        norm_eps: Traces below this count as zero, as in torchjd's own projector; irrelevant for inner products divided by their
+            trace.
         reg_eps: Added to the diagonal of the normalised inner products; 0 gives the exact projection.
     """
     linalg = require("torchjd.linalg", extra="balancing", purpose="UPGrad")

@@ -20,13 +20,15 @@ class TorchJDWeights(WeightedAggregator):
 
     Args:
         aggregator: The torchjd object.
-        shown: ``gramian``; ``root``, for weightings that take a matrix but look only at its inner products (they get a ``[T, T]`` matrix with the
-            same ones); or ``matrix``, the gradients themselves.
-        scale_free: Whether weights do not depend on the scale of the gradients, so that the inner products may be divided by their trace.
+        shown: ``gramian``; ``root``, for weightings that take a matrix but look only at its inner products (they get a ``[T,
+            T]`` matrix with the same ones); or ``matrix``, the gradients themselves.
+        scale_free: Whether weights do not depend on the scale of the gradients, so that the inner products may be divided by
+            their trace.
         skips_absent: See :class:`~graftwork.methods.optimization.aggregator.WeightedAggregator`.
-        least_length: Rows shorter than this share of the longest count as zero, and the weights of the others are computed without them, as
-            shares of all rows.
-        keeps_weights: Whether a step in which a task has no labels reuses the last weights, because the method has no answer for a zero row.
+        least_length: Rows shorter than this share of the longest count as zero, and the weights of the others are computed
+            without them, as shares of all rows.
+        keeps_weights: Whether a step in which a task has no labels reuses the last weights, because the method has no answer for
+            a zero row.
     """
 
     def __init__(
@@ -145,7 +147,8 @@ def load_memory(aggregator: Any, memory: dict[str, Any]) -> None:
         for name in module._buffers:
             saved = memory.get(f"{path}{name}")
             setattr(module, name, None if saved is None else saved.clone())
-        # NashMTL: its solver's problem is built from the number of tasks, then goes on from the last weights; with one it was never called.
+        # NashMTL: its solver's problem is built from the number of tasks, then goes on from the last weights; with one it was
+        # never called.
         if len(memory.get(f"{path}prvs_alpha", ())) > 1:
             module.prvs_alpha = memory[f"{path}prvs_alpha"].numpy().copy()
             module.n_tasks = len(module.prvs_alpha)

@@ -1,8 +1,8 @@
 r"""TRAM: a sharpness-aware step whose radius is how far the model's outputs have moved from a trusted reference.
 
 Paper: Sherborne, Saphra, Dasigi and Peng, "TRAM: Bridging Trust Regions and Sharpness Aware Minimization", ICLR 2024,
-https://arxiv.org/abs/2310.03646; code: https://github.com/tomsherborne/tram_optimizer. With weights :math:`\theta`, gradient :math:`g` of the batch's
-loss and a divergence :math:`d` of outputs, taken without a gradient,
+https://arxiv.org/abs/2310.03646; code: https://github.com/tomsherborne/tram_optimizer. With weights :math:`\theta`, gradient
+:math:`g` of the batch's loss and a divergence :math:`d` of outputs, taken without a gradient,
 
 .. math:: \epsilon = d \cdot \theta^2 g \, / \, \lVert\, |\theta|\, g \,\rVert_2,
 
@@ -13,12 +13,15 @@ elementwise squares and one norm over all parameters (the geometry of ASAM). The
 - ``theta_0``: the model before the first step (around the pretrained model; its heads must fit the tasks);
 - ``x``: the present model on inputs with Gaussian noise.
 
-With the first two :math:`d` is 0 in the first step, which is then a plain one. Three forward and two backward passes a step, no radius to tune.
+With the first two :math:`d` is 0 in the first step, which is then a plain one. Three forward and two backward passes a step, no
+radius to tune.
 
-What the paper leaves open, and what is done here: reference and model see the same dropout masks, so that equal weights are at distance 0; the divergences of
-several tasks are summed (the outputs are predicted independently); kinds of tasks other than classification are covered by
+What the paper leaves open, and what is done here: reference and model see the same dropout masks, so that equal weights are at
+distance 0; the divergences of several tasks are summed (the outputs are predicted independently); kinds of tasks other than
+classification are covered by
 :mod:`graftwork.tasks.divergence`. The released code leaves :math:`g` out of the numerator and divides the divergence by the
-number of outputs and once more by the batch: ``released = True`` does the same. TRAM-Fisher, the paper's variant in another geometry, is not here.
+number of outputs and once more by the batch: ``released = True`` does the same. TRAM-Fisher, the paper's variant in another
+geometry, is not here.
 """
 
 from __future__ import annotations
@@ -45,7 +48,8 @@ class TRAM(AscentBalancer):
 
     Args:
         reference: What outputs are compared with; see the module.
-        sigma: Standard deviation of the noise for ``x``, above 0: in standard deviations of standardised columns, in full ranges of pictures.
+        sigma: Standard deviation of the noise for ``x``, above 0: in standard deviations of standardised columns, in full ranges
+            of pictures.
         scale: Factor on the divergence, above 0; the official code has it for language models.
         released: Whether to do what the released code does, not what the paper says.
         balancer: See :class:`~graftwork.methods.optimization.two_pass.AscentBalancer`.
@@ -149,7 +153,8 @@ class TRAM(AscentBalancer):
 
 
 def noised_inputs(inputs: Mapping[str, Tensor], sigma: float) -> dict[str, Tensor]:
-    """Return inputs with Gaussian noise on what is continuous: floating-point inputs, and pictures (uint8, ``sigma`` of the full range).
+    """Return inputs with Gaussian noise on what is continuous: floating-point inputs, and pictures (uint8, ``sigma`` of the full
+    range).
 
     Codes and tokens (other integers) stay. Draws from torch's global generator.
 
@@ -164,7 +169,8 @@ def noised_inputs(inputs: Mapping[str, Tensor], sigma: float) -> dict[str, Tenso
             noised[name] = values + sigma * torch.randn_like(values)
     if all(noised[name] is inputs[name] for name in inputs):
         raise ConfigError(
-            f"There is nothing to add noise to: none of the inputs {', '.join(inputs)} is continuous. Take the reference 'theta_prev' or 'theta_0'."
+            f"There is nothing to add noise to: none of the inputs {', '.join(inputs)} is continuous. Take "
+            f"the reference 'theta_prev' or 'theta_0'."
         )
     return noised
 

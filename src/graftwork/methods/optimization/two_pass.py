@@ -1,7 +1,7 @@
 """What balancers with an ascent step have in common: climb, look at the losses there, step from where one was.
 
-The second pass is handed to another balancer, so that a sharpness-aware step goes with equal weights, learned weights or any aggregator of
-gradients, exact or of the representation.
+The second pass is handed to another balancer, so that a sharpness-aware step goes with equal weights, learned weights or any
+aggregator of gradients, exact or of the representation.
 """
 
 from __future__ import annotations
@@ -32,14 +32,16 @@ def ask_recompute(context: BackwardContext, who: str) -> Recompute:
     """
     if context.recompute is None:
         raise ConfigError(
-            f"{who} looks at the losses of a batch twice, but this caller hands over no `recompute`. Train with graftwork's loop, or give "
+            f"{who} looks at the losses of a batch twice, but this caller hands over no `recompute`. Train "
+            f"with graftwork's loop, or give "
             "BackwardContext a function that repeats the forward pass."
         )
     return context.recompute
 
 
 class AscentBalancer(Balancer):
-    """Moves all parameters by :meth:`ascend`, lets another balancer write the gradients of the losses there, and puts the parameters back.
+    """Moves all parameters by :meth:`ascend`, lets another balancer write the gradients of the losses there, and puts the
+    parameters back.
 
     Objectives of the plan and auxiliary losses of the model keep their gradients at the unmoved weights.
 
@@ -92,7 +94,8 @@ class AscentBalancer(Balancer):
             return self.inner.backward(again.losses, there)
 
     def gradients(self, losses: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        """Return the gradient of what the inner balancer minimises (the plain sum if that is no scalar); zeros where there is none."""
+        """Return the gradient of what the inner balancer minimises (the plain sum if that is no scalar); zeros where there is
+        none."""
         total = self.inner.scalarize(losses)[0] if isinstance(self.inner, WeightBalancer) else losses.sum()
         found = torch.autograd.grad(total, list(parameters), allow_unused=True)
         return [

@@ -1,13 +1,13 @@
 r"""Uncertainty weighting: every task's loss is divided by a learned variance.
 
-Paper: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR 2018,
-https://arxiv.org/abs/1705.07115. With :math:`s = \log \sigma^2` learned for each task (the paper's stable form):
+Paper: Kendall, Gal and Cipolla, "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics", CVPR
+2018, https://arxiv.org/abs/1705.07115. With :math:`s = \log \sigma^2` learned for each task (the paper's stable form):
 
 - regression, equation 7: :math:`\tfrac12 e^{-s} L + \tfrac12 s`;
 - classification, equation 10 with its approximation: :math:`e^{-s} L + \tfrac12 s`.
 
-The second is the first with :math:`s` moved by :math:`\log 2`, up to a constant: the kind of a task decides where its weight starts (a half, or
-one), not what is learned.
+The second is the first with :math:`s` moved by :math:`\log 2`, up to a constant: the kind of a task decides where its weight
+starts (a half, or one), not what is learned.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class UncertaintyWeighting(WeightBalancer):
     A task without labels in a batch (loss exactly 0) is left out, or its variance would shrink with nothing to hold it.
 
     Args:
-        forms: ``regression`` or ``classification`` for each task; None takes the classification form for all, so that training starts from the
-            plain sum.
+        forms: ``regression`` or ``classification`` for each task; None takes the classification form for all, so that training
+            starts from the plain sum.
         initial_log_variance: :math:`s` before the first step.
         max_tasks: Room for so many tasks, because a plan is built before its data are known; entries without a task never change.
 

@@ -1,19 +1,22 @@
 """DTRN: a bottom representation of its own for every task, cheaply, under a multi-task head.
 
-Paper: "Deep Task-specific Bottom Representation Network for Multi-Task Recommendation", CIKM 2023, https://arxiv.org/abs/2308.05996.
+Paper: "Deep Task-specific Bottom Representation Network for Multi-Task Recommendation", CIKM 2023,
+https://arxiv.org/abs/2308.05996.
 
-- **Task-specific interest module** (``tim``): for task ``k`` and behaviour ``s`` a hypernetwork reads ``[t_k ; b_s]`` (two learned vectors) and specialises
-  one shared sequence encoder; attention from the item shown then gives the interest vector ``u_{k,s}``.
-- **Task-specific representation refinement** (``trm``): for task ``k`` every field vector ``f_i`` (columns and interests) is weighted by
-  ``w_k = 2 sigmoid(W2_k relu(W1_k z))``, with ``z`` the means of the field vectors.
-- The fields side by side are task ``k``'s bottom ``r_k``. It feeds task ``k``'s gate and the experts, whose weights tasks share while their inputs
-  differ (``head="mmoe"``), or shared and own experts (``"ple"``), or a tower alone (``"tower"``).
+- **Task-specific interest module** (``tim``): for task ``k`` and behaviour ``s`` a hypernetwork reads ``[t_k ; b_s]`` (two
+  learned vectors) and specialises one shared sequence encoder; attention from the item shown then gives the interest vector
+  ``u_{k,s}``.
+- **Task-specific representation refinement** (``trm``): for task ``k`` every field vector ``f_i`` (columns and interests) is
+  weighted by ``w_k = 2 sigmoid(W2_k relu(W1_k z))``, with ``z`` the means of the field vectors.
+- The fields side by side are task ``k``'s bottom ``r_k``. It feeds task ``k``'s gate and the experts, whose weights tasks share
+  while their inputs differ (``head="mmoe"``), or shared and own experts (``"ple"``), or a tower alone (``"tower"``).
 
 Both modules start neutral: the hypernetwork changes nothing, all ``w`` are 1. The model then equals MMoE on
 :class:`graftwork.nn.backbones.behaviour.BehaviourBackbone` with the same weights.
 
-Departures and choices: the paper's text on what the hypernetwork generates was not at hand; ``film`` (scale and shift of layer norms) is the default
-and ``lowrank`` (changes of the encoder's matrices) the option. Without a declared sequence (any table of a user) there is nothing for the
+Departures and choices: the paper's text on what the hypernetwork generates was not at hand; ``film`` (scale and shift of layer
+norms) is the default and ``lowrank`` (changes of the encoder's matrices) the option. Without a declared sequence (any table of a
+user) there is nothing for the
 interest module to read: it is absent, and the refinement module alone makes the bottoms task-specific.
 """
 

@@ -1,19 +1,24 @@
 r"""ECMT: one multi-task network whose compute budget and task priorities are set after training.
 
-Paper: Aich et al., "Efficient Controllable Multi-Task Architectures", ICCV 2023, https://arxiv.org/abs/2308.11744 (no code was published).
+Paper: Aich et al., "Efficient Controllable Multi-Task Architectures", ICCV 2023, https://arxiv.org/abs/2308.11744 (no code was
+published).
 
-Encoder and every task's decoder are slimmable: a configuration :math:`c = (a_e, a_1, \dots, a_T)` gives each of them a width ratio, narrow
-widths being the leading channels of wide ones, with norms of their own. Training (:mod:`graftwork.methods.sharing.ecmt_training`) runs the full
-network, the *parent*, and a few sampled configurations in every step. After it, no weight changes any more: **importance** :math:`p` gives
-decoder :math:`t` the ratio nearest to :math:`p_t / \max p`, **budget** takes the widest encoder that fits, and where none does, decoders
-shrink, those of the least important tasks first. What is deployed are ordinary small networks (:meth:`ECMT.slice`).
+Encoder and every task's decoder are slimmable: a configuration :math:`c = (a_e, a_1, \dots, a_T)` gives each of them a width
+ratio, narrow widths being the leading channels of wide ones, with norms of their own. Training
+(:mod:`graftwork.methods.sharing.ecmt_training`) runs the full
+network, the *parent*, and a few sampled configurations in every step. After it, no weight changes any more: **importance**
+:math:`p` gives decoder :math:`t` the ratio nearest to :math:`p_t / \max p`, **budget** takes the widest encoder that fits, and
+where none does, decoders shrink, those of the least important tasks first. What is deployed are ordinary small networks
+(:meth:`ECMT.slice`).
 
 Departures and choices:
 
-- The widest feasible encoder is taken; the paper searches the encoder for the best multi-task score. Widths are nested and trained together, so that
-  the wider one is the better one up to noise, and no validation data is needed when the user changes a budget.
-- Group norm with an affine pair for each width in place of batch statistics for each width: the statistics of a decoder's features depend
-  on the encoder's width as well as on its own. ``norm="batch"`` keeps running statistics for each width (of a decoder: its own).
+- The widest feasible encoder is taken; the paper searches the encoder for the best multi-task score. Widths are nested and
+  trained together, so that the wider one is the better one up to noise, and no validation data is needed when the user changes a
+  budget.
+- Group norm with an affine pair for each width in place of batch statistics for each width: the statistics of a decoder's
+  features depend on the encoder's width as well as on its own. ``norm="batch"`` keeps running statistics for each width (of a
+  decoder: its own).
 - Small convolutional encoder and decoders, four ratios; tables get linear layers.
 - FLOPs are measured on the sliced network by torch's counter, not computed from ratios.
 """
@@ -83,7 +88,8 @@ class ECMT(EncoderDecoders, ControllableModel):
         channels: Full channels of the encoder's stages (tables: of its layers, default three of 128).
         decoder_width: Full channels of a decoder's hidden layers; None takes 32 for predictions per pixel and 64 otherwise.
         norm: Kind of norm for pictures.
-        projection: Whether to hold the projections of slim features to the full width that distillation uses and deployment drops.
+        projection: Whether to hold the projections of slim features to the full width that distillation uses and deployment
+            drops.
 
     Raises:
         ConfigError: If the ratios cannot be used, the inputs are neither pictures nor tables, or a table has a task per pixel.
@@ -151,7 +157,8 @@ class ECMT(EncoderDecoders, ControllableModel):
         wrong = sorted({configuration.encoder, *configuration.decoders.values()} - set(self.ratios))
         if wrong or set(configuration.decoders) != set(self.task_names):
             raise ConfigError(
-                f"A configuration has a ratio of {list(self.ratios)} for the encoder and for each of the tasks {list(self.task_names)}; "
+                f"A configuration has a ratio of {list(self.ratios)} for the encoder and for each of the "
+                f"tasks {list(self.task_names)}; "
                 f"got {configuration.to_json()}."
             )
         set_width(self.encoder, configuration.encoder)
@@ -205,7 +212,8 @@ class ECMT(EncoderDecoders, ControllableModel):
         weights = {name: float(importance.get(name, 1.0)) for name in self.task_names}
         if wrong or not max(weights.values()) > 0:
             raise ConfigError(
-                f"`importance` gives tasks of {list(self.task_names)} a weight of at least 0, not 0 to all of them; got {dict(importance)}."
+                f"`importance` gives tasks of {list(self.task_names)} a weight of at least 0, not 0 to all of "
+                f"them; got {dict(importance)}."
             )
         return weights
 

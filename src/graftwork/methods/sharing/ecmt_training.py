@@ -1,15 +1,17 @@
 r"""Training of ECMT: sampled configurations beside the full network, and distillation that makes their features alike.
 
-Paper: Aich et al., "Efficient Controllable Multi-Task Architectures", ICCV 2023, https://arxiv.org/abs/2308.11744. In each step the loop runs the
-full network and its task losses; this objective adds, for ``num_random`` random configurations :math:`c` and the smallest one,
+Paper: Aich et al., "Efficient Controllable Multi-Task Architectures", ICCV 2023, https://arxiv.org/abs/2308.11744. In each step
+the loop runs the full network and its task losses; this objective adds, for ``num_random`` random configurations :math:`c` and
+the smallest one,
 :math:`\sum_t L_t(c) + \lambda \, \lVert \mathrm{norm}(F_c) - \mathrm{sg}(\mathrm{norm}(F_*)) \rVert^2`: the task losses and
-configuration-invariant distillation (CI-KD). It acts on the *encoder's* features, not on predictions, so that any decoder fits any encoder.
-The parent's features :math:`F_*` are detached: it teaches and never follows.
+configuration-invariant distillation (CI-KD). It acts on the *encoder's* features, not on predictions, so that any decoder fits
+any encoder. The parent's features :math:`F_*` are detached: it teaches and never follows.
 
-What the paper leaves open to us (its body was not read): the slim features have fewer channels than the parent's. By default a learned projection
-for each width, dropped after training, takes them to the full width; ``distill="leading"`` compares the leading channels. Features are
-normed over the channels at each place. Configurations are drawn evenly, two in a step, and the smallest one is always among them, as for
-slimmable networks (Yu and Huang, "Universally Slimmable Networks and Improved Training Techniques", ICCV 2019).
+What the paper leaves open to us (its body was not read): the slim features have fewer channels than the parent's. By default a
+learned projection for each width, dropped after training, takes them to the full width; ``distill="leading"`` compares the
+leading channels. Features are normed over the channels at each place. Configurations are drawn evenly, two in a step, and the
+smallest one is always among them, as for slimmable networks (Yu and Huang, "Universally Slimmable Networks and Improved Training
+Techniques", ICCV 2019).
 """
 
 from __future__ import annotations

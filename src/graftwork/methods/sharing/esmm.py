@@ -3,16 +3,17 @@
 Paper: Ma et al., "Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate", SIGIR 2018,
 https://arxiv.org/abs/1804.07931.
 
-With ``y`` a click and ``z`` a conversion (``z = 1`` only where ``y = 1``), two towers read the same embedded fields ``x`` and give the logits
-``a`` of ``pCTR = P(y = 1 | x)`` and ``b`` of ``pCVR = P(z = 1 | y = 1, x)``. The losses are cross-entropies of ``y`` under ``pCTR`` and of ``y and z`` under
-``pCTCVR = pCTR * pCVR``, both over all impressions; none is put on ``pCVR``.
+With ``y`` a click and ``z`` a conversion (``z = 1`` only where ``y = 1``), two towers read the same embedded fields ``x`` and
+give the logits ``a`` of ``pCTR = P(y = 1 | x)`` and ``b`` of ``pCVR = P(z = 1 | y = 1, x)``. The losses are cross-entropies of
+``y`` under ``pCTR`` and of ``y and z`` under ``pCTCVR = pCTR * pCVR``, both over all impressions; none is put on ``pCVR``.
 
-How it fits: the task called ``purchase`` here holds ``y and z``. Its output is the logit of the product, so that the ordinary loss of binary tasks
-is the paper's. With ``p = sigmoid(a) sigmoid(b)`` the odds are ``p / (1 - p) = 1 / (e^-a + e^-b + e^-(a+b))``, so the logit is minus a log-sum-exp:
-no probability is formed and nothing needs clamping.
+How it fits: the task called ``purchase`` here holds ``y and z``. Its output is the logit of the product, so that the ordinary
+loss of binary tasks is the paper's. With ``p = sigmoid(a) sigmoid(b)`` the odds are ``p / (1 - p) = 1 / (e^-a + e^-b +
+e^-(a+b))``, so the logit is minus a log-sum-exp: no probability is formed and nothing needs clamping.
 
-Departures: losses are means over a batch, not sums; GELU in place of ReLU where ``activation`` says so; numeric columns are fields too (value times a
-vector plus a vector); fields that are sequences are pooled by their mean; further tasks get a tower of their own.
+Departures: losses are means over a batch, not sums; GELU in place of ReLU where ``activation`` says so; numeric columns are
+fields too (value times a vector plus a vector); fields that are sequences are pooled by their mean; further tasks get a tower of
+their own.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class ESMM(SharedModel):
         input_sizes: Sizes of a table (see :mod:`graftwork.nn.fields`).
         click: Name of the task that must happen first; empty takes the first binary task.
         purchase: Name of the task that is labelled 1 where both have happened, for all rows; empty takes the next binary task.
-        conversion: Name of a binary task "second, given first", if there is one. The conversion tower predicts it, and no loss of it reaches the
-            model. Empty if there is none (:meth:`conversion_logits` gives the rate all the same).
+        conversion: Name of a binary task "second, given first", if there is one. The conversion tower predicts it, and no loss
+            of it reaches the model. Empty if there is none (:meth:`conversion_logits` gives the rate all the same).
         embedding: Width of a field's embedding.
         hidden: Hidden widths of each tower.
         share_embeddings: False gives each tower embeddings of its own (the paper's ESMM-NS).
@@ -65,7 +66,8 @@ class ESMM(SharedModel):
         dropout: Probability of dropping a hidden unit.
 
     Raises:
-        ConfigError: If the inputs are not those of a table, a task is unknown, not binary or named twice, or there are fewer than two binary tasks.
+        ConfigError: If the inputs are not those of a table, a task is unknown, not binary or named twice, or there are fewer
+            than two binary tasks.
     """
 
     def __init__(
@@ -143,7 +145,8 @@ class ESMM(SharedModel):
             return product_logit(logits[self.click], logits[self.purchase])
         if self.conversion and name == self.conversion:
             logit = logits[self.purchase]
-            # Labels of conversions exist for clicked rows alone: learning from them is the bias that the product avoids. The product
+            # Labels of conversions exist for clicked rows alone: learning from them is the bias that the product avoids. The
+            # product
             # with zero keeps the loss a part of the graph, which balancers rely on.
             return logit.detach() + 0.0 * logit if self.training else logit
         return logits[name]
@@ -171,10 +174,11 @@ class ESMM(SharedModel):
 
 
 class EntireSpace(Objective):
-    """Makes the purchase loss one over the entire space where the log leaves purchases of rows without a click blank, and checks the chain.
+    """Makes the purchase loss one over the entire space where the log leaves purchases of rows without a click blank, and checks
+    the chain.
 
-    A row without a click has no purchase, whether the log says so or not. The loop's loss leaves blank rows out; this term adds the difference to the
-    mean over all rows. It is 0 for logs without blanks.
+    A row without a click has no purchase, whether the log says so or not. The loop's loss leaves blank rows out; this term adds
+    the difference to the mean over all rows. It is 0 for logs without blanks.
     """
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
@@ -194,8 +198,10 @@ class EntireSpace(Objective):
         if bool(impossible.any()):
             row = int(inputs.batch.rows[impossible][0]) + 1
             raise DataError(
-                f"Row {row} has {model.purchase!r} without {model.click!r}, but ESMM needs a second event that never happens without the first. "
-                "Name the two events in the plan's settings (click = ..., purchase = ...), correct the rows, or leave the plan out. "
+                f"Row {row} has {model.purchase!r} without {model.click!r}, but ESMM needs a second event "
+                f"that never happens without the first. "
+                "Name the two events in the plan's settings (click = ..., purchase = ...), correct the rows, "
+                "or leave the plan out. "
                 "(A control with shuffled companions breaks the chain by design and cannot be run with this plan.)"
             )
         blank = (purchase < 0) & (click == 0)

@@ -1,10 +1,13 @@
 """Grouped sharing: tasks that help each other share a trunk, groups share nothing.
 
-Paper: Standley et al., "Which Tasks Should Be Learned Together in Multi-task Learning?", ICML 2020, https://arxiv.org/abs/1905.07553; the
-groups may come from affinities (Fifty et al. 2021, https://arxiv.org/abs/2109.04617), see :mod:`graftwork.evaluation.grouping`.
+Paper: Standley et al., "Which Tasks Should Be Learned Together in Multi-task Learning?", ICML 2020,
+https://arxiv.org/abs/1905.07553; the groups may come from affinities (Fifty et al. 2021, https://arxiv.org/abs/2109.04617), see
+:mod:`graftwork.evaluation.grouping`.
 
-Departures: every task is learned in one group only, and groups are trained side by side on the same batches. The extreme groupings are
-:class:`~graftwork.methods.sharing.shared_trunk.SharedTrunk` (one group) and :class:`~graftwork.methods.sharing.separate.Separate`.
+Departures: every task is learned in one group only, and groups are trained side by side on the same batches. The extreme
+groupings are
+:class:`~graftwork.methods.sharing.shared_trunk.SharedTrunk` (one group) and
+:class:`~graftwork.methods.sharing.separate.Separate`.
 """
 
 from __future__ import annotations
@@ -30,10 +33,11 @@ class Grouped(SharedModel):
         tasks: The tasks.
         make_backbone: Returns a fresh backbone; called once a group.
         input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
-        groups: Names of the tasks of each group, every task in one group; ``"auto"`` stands in plans only, where the workflow replaces it by
-            a grouping measured on the training split.
+        groups: Names of the tasks of each group, every task in one group; ``"auto"`` stands in plans only, where the workflow
+            replaces it by a grouping measured on the training split.
         max_groups: Most groups that ``"auto"`` may form; unused here.
-        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of :func:`graftwork.nn.heads.build_head`.
+        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
+            :func:`graftwork.nn.heads.build_head`.
         head_dropout: Probability of dropping a hidden unit of a head.
 
     Raises:
@@ -94,7 +98,8 @@ class Grouped(SharedModel):
 def _checked(groups: Sequence[Sequence[str]] | str, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     if isinstance(groups, str):
         raise ConfigError(
-            f"`groups` is {groups!r}: a grouping is measured by `graftwork compare` and `graftwork fit`. Elsewhere name the groups, "
+            f"`groups` is {groups!r}: a grouping is measured by `graftwork compare` and `graftwork fit`. "
+            f"Elsewhere name the groups, "
             f"for example [[{names[0]!r}, ...], ...]."
         )
     found = tuple(tuple(group) for group in groups)

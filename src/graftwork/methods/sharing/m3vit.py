@@ -1,19 +1,24 @@
-"""M3ViT: every second feed-forward network of a vision transformer is a sparse mixture of experts whose router depends on the task.
+"""M3ViT: every second feed-forward network of a vision transformer is a sparse mixture of experts whose router depends on the
+task.
 
-Paper: Liang et al., "M3ViT: Mixture-of-Experts Vision Transformer for Efficient Multi-task Learning with Model-Accelerator Co-design", NeurIPS 2022,
-https://arxiv.org/abs/2210.14793 (code: VITA-Group/M3ViT). Paper to arguments: ``E`` is ``num_experts``, ``K`` is ``top_k``, the expert's width ratio
-is ``expert_hidden / width``, the weight of the balance loss is ``balance``.
+Paper: Liang et al., "M3ViT: Mixture-of-Experts Vision Transformer for Efficient Multi-task Learning with Model-Accelerator
+Co-design", NeurIPS 2022, https://arxiv.org/abs/2210.14793 (code: VITA-Group/M3ViT). Paper to arguments: ``E`` is
+``num_experts``, ``K`` is ``top_k``, the expert's width ratio is ``expert_hidden / width``, the weight of the balance loss is
+``balance``.
 
-Kept: one router a task (``per_task``) or one router that reads token and task embedding (``conditioned``); softmax over all experts before the
-choice, kept gates not renormalised; balance loss of every task's router in every layer; one pass of the encoder a task in training, only the asked
-task's pass in prediction; execution expert by expert (:func:`graftwork.nn.moe_queue.expert_queues`) with equal results.
+Kept: one router a task (``per_task``) or one router that reads token and task embedding (``conditioned``); softmax over all
+experts before the choice, kept gates not renormalised; balance loss of every task's router in every layer; one pass of the
+encoder a task in training, only the asked task's pass in prediction; execution expert by expert
+(:func:`graftwork.nn.moe_queue.expert_queues`) with equal results.
 
 Departures:
 
 - Blocks before the first mixture know no task: they run once for all tasks, which changes no number.
-- With noise, the smooth load compares logits with thresholds among the logits; the released code takes the thresholds after the softmax.
+- With noise, the smooth load compares logits with thresholds among the logits; the released code takes the thresholds after the
+  softmax.
 - No class token, and a small transformer from scratch in place of a pretrained one.
-- The accelerator is not built: its schedule runs on the processor, with weights in a mapped file in place of memory outside of a chip.
+- The accelerator is not built: its schedule runs on the processor, with weights in a mapped file in place of memory outside of a
+  chip.
 """
 
 from __future__ import annotations
@@ -40,14 +45,14 @@ __all__ = ["M3ViT"]
 class M3ViT(SharedModel):
     """A vision transformer with task-routed experts, and a head a task.
 
-    ``encode`` returns one representation per asked task, since the features depend on the task; with ``router="shared"`` (the task-agnostic
-    baseline) there is one for all.
+    ``encode`` returns one representation per asked task, since the features depend on the task; with ``router="shared"`` (the
+    task-agnostic baseline) there is one for all.
 
     Args:
         tasks: The tasks.
-        make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is; for any other one a
-            transformer is built from ``input_sizes["image_size"]``, with ``width``, ``depth``, ``num_heads`` and dense blocks of hidden width
-            ``top_k * expert_hidden``; it averages pictures of more than 48 pixels down.
+        make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is; for any
+            other one a transformer is built from ``input_sizes["image_size"]``, with ``width``, ``depth``, ``num_heads`` and
+            dense blocks of hidden width ``top_k * expert_hidden``; it averages pictures of more than 48 pixels down.
         input_sizes: Sizes of the suite's inputs.
         num_experts: Number of experts ``E`` of each mixture.
         top_k: Experts a token.
@@ -60,7 +65,8 @@ class M3ViT(SharedModel):
         depth: See ``width``.
         num_heads: See ``width``.
         dropout: Probability of dropping a hidden unit of an expert.
-        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of :func:`graftwork.nn.heads.build_head`.
+        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
+            :func:`graftwork.nn.heads.build_head`.
 
     Raises:
         ConfigError: If the data are no pictures, the transformer has fewer than ``every`` blocks, or a number is out of range.

@@ -3,8 +3,8 @@
 Paper: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018,
 https://doi.org/10.1145/3219819.3220007 (equations 5 to 7).
 
-Departures: experts and gates read the features of any backbone in place of raw inputs; the gates start at equal weights; on maps and
-tokens the experts act on every position and a gate chooses once a row.
+Departures: experts and gates read the features of any backbone in place of raw inputs; the gates start at equal weights; on maps
+and tokens the experts act on every position and a gate chooses once a row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class MMoE(SharedModel):
         num_experts: Number of experts, at least 1.
         expert_width: Width of an expert, hidden layer and output.
         dropout: Probability of dropping a hidden unit of an expert.
-        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of :func:`graftwork.nn.heads.build_head`.
+        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
+            :func:`graftwork.nn.heads.build_head`.
     """
 
     def __init__(

@@ -1,13 +1,17 @@
-"""A modular vision model: task-routed experts in feed-forward networks and in attention, trained on differently labelled data sets at once.
+"""A modular vision model: task-routed experts in feed-forward networks and in attention, trained on differently labelled data
+sets at once.
 
-Paper: Chen et al., "An Efficient General-Purpose Modular Vision Model via Multi-Task Heterogeneous Training", 2023, https://arxiv.org/abs/2306.17165;
-the layer is that of its predecessor, Chen et al., "Mod-Squad", https://arxiv.org/abs/2212.08066 (code: UMass-Foundation-Model/Mod-Squad).
+Paper: Chen et al., "An Efficient General-Purpose Modular Vision Model via Multi-Task Heterogeneous Training", 2023,
+https://arxiv.org/abs/2306.17165; the layer is that of its predecessor, Chen et al., "Mod-Squad",
+https://arxiv.org/abs/2212.08066 (code: UMass-Foundation-Model/Mod-Squad).
 
-Kept: every block has feed-forward experts and attention experts (own query and output projections, shared keys and values); every task has its own
-routers, which start at zero with learned noise, and a learned embedding that is added to all tokens before each block; probabilities get a floor of
-1e-4 and are not renormalised; minus the mutual information of task and expert is a loss over all tasks of a step; each data set of a step goes through the model with
-its own task only, gradients are added up. Afterwards: a task's model is cut out by use of experts (:meth:`ModMoE.extract`), a new task gets routers and head alone
-or new experts as well, while all that is older stays as it is (:meth:`ModMoE.add_task`, :meth:`ModMoE.train_only`).
+Kept: every block has feed-forward experts and attention experts (own query and output projections, shared keys and values);
+every task has its own routers, which start at zero with learned noise, and a learned embedding that is added to all tokens
+before each block; probabilities get a floor of 1e-4 and are not renormalised; minus the mutual information of task and expert is
+a loss over all tasks of a step; each data set of a step goes through the model with
+its own task only, gradients are added up. Afterwards: a task's model is cut out by use of experts (:meth:`ModMoE.extract`), a
+new task gets routers and head alone or new experts as well, while all that is older stays as it is (:meth:`ModMoE.add_task`,
+:meth:`ModMoE.train_only`).
 
 Departures:
 
@@ -75,9 +79,9 @@ class ModMoE(SharedModel):
 
     Args:
         tasks: The tasks.
-        make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is, its attention and feed-forward
-            networks replaced; for any other one a transformer is built from ``input_sizes["image_size"]``, which averages pictures of more
-            than 48 pixels down.
+        make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is, its
+            attention and feed-forward networks replaced; for any other one a transformer is built from
+            ``input_sizes["image_size"]``, which averages pictures of more than 48 pixels down.
         input_sizes: Sizes of the suite's inputs.
         num_experts: Feed-forward experts of a block.
         top_k: Feed-forward experts a token.
@@ -91,7 +95,8 @@ class ModMoE(SharedModel):
         every: Every so many blocks the last one is routed.
         width: Model width of a transformer built here; likewise ``depth``.
         depth: See ``width``.
-        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of :func:`graftwork.nn.heads.build_head`.
+        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
+            :func:`graftwork.nn.heads.build_head`.
 
     Raises:
         ConfigError: If the data are no pictures, or a number is out of range.
@@ -194,7 +199,8 @@ class ModMoE(SharedModel):
         return tuple(found)
 
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return the outputs of the asked heads for all rows; zero for rows of a training batch that have no label of the task."""
+        """Return the outputs of the asked heads for all rows; zero for rows of a training batch that have no label of the
+        task."""
         outputs = {}
         for name, features in zip(self.task_names if tasks is None else tasks, representation, strict=True):
             output = self.heads[self.task_names.index(name)](features)
@@ -223,11 +229,13 @@ class ModMoE(SharedModel):
         yield from self.heads[index].parameters()
 
     def extract(self, task: str, keep: Mapping[str, Sequence[int]]) -> Self:
-        """Return a model of its own for one task: only its routers, embedding and head, and in each routed layer only some experts.
+        """Return a model of its own for one task: only its routers, embedding and head, and in each routed layer only some
+        experts.
 
         Args:
             task: Name of the task.
-            keep: ``{layer: experts}`` with the names of :func:`graftwork.nn.moe.routed_layers` of this model; layers not named keep all.
+            keep: ``{layer: experts}`` with the names of :func:`graftwork.nn.moe.routed_layers` of this model; layers not named
+                keep all.
         """
         self._rows = {}
         index, model = self.task_names.index(task), copy.deepcopy(self)

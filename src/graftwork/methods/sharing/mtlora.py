@@ -3,16 +3,18 @@
 Paper: Agiza, Neseem and Reda, "MTLoRA: A Low-Rank Adaptation Approach for Efficient Multi-Task Learning", CVPR 2024,
 https://arxiv.org/abs/2403.20320 (code: scale-lab/MTLoRA, which decides where paper and code differ).
 
-Every linear layer of every block (query-key-value, projection, both feed-forward layers) has a task-agnostic low-rank update. In the last block
-of each stage projection and feed-forward layers have one more update per task: there the stream forks at the projection, and residual,
-norm and feed-forward network are applied to each task's stream. The shared stream goes on to the next stage; the task streams pass the
-stage's patch merging and end in the tasks' multi-scale decoders.
+Every linear layer of every block (query-key-value, projection, both feed-forward layers) has a task-agnostic low-rank update. In
+the last block of each stage projection and feed-forward layers have one more update per task: there the stream forks at the
+projection, and residual, norm and feed-forward network are applied to each task's stream. The shared stream goes on to the next
+stage; the task streams pass the stage's patch merging and end in the tasks' multi-scale decoders.
 
 Symbols: ``r`` = ``shared_rank``, ``r_t`` = ``task_rank``, the scale (4.0, not divided by the rank) = ``scaling``.
 
-Departures: the decoder has group norm in place of batch norm and ends in the library's head in place of a 1x1 convolution; no stochastic
-depth; the shared update of the very last layer, which nothing reads in modes ``matrix`` and ``addition``, is left out. Kept from the released code
-though surprising: in mode ``matrix`` a task's output leaves out the shared update, and the frozen map reads the shared stream only.
+Departures: the decoder has group norm in place of batch norm and ends in the library's head in place of a 1x1 convolution; no
+stochastic depth; the shared update of the very last layer, which nothing reads in modes ``matrix`` and ``addition``, is left
+out. Kept from the released code
+though surprising: in mode ``matrix`` a task's output leaves out the shared update, and the frozen map reads the shared stream
+only.
 """
 
 from __future__ import annotations
@@ -63,8 +65,8 @@ class MTLoRA(SharedModel):
         merging_lora: Give these reductions a low-rank update in place of training them (MTLoRA+).
         channels: Channels to which a decoder reduces the map of each stage; one number, or one for each stage.
         head_hidden: Hidden width of the heads.
-        new_base: Settings of a new, untrained :class:`~graftwork.nn.backbones.swin.SwinBackbone` to take in place of ``make_backbone()``, for
-            tests and for whoever loads weights of their own into ``model.backbone``.
+        new_base: Settings of a new, untrained :class:`~graftwork.nn.backbones.swin.SwinBackbone` to take in place of
+            ``make_backbone()``, for tests and for whoever loads weights of their own into ``model.backbone``.
 
     Raises:
         ConfigError: If the backbone is no Swin, a mode is unknown, or a rank or the number of channels does not fit.
@@ -204,7 +206,8 @@ class MTLoRA(SharedModel):
 
 
 def _fork(block: Any, states: Tensor, asked: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Run a block whose layers :data:`FORKED` are task-specific: the shared states ``[B, S, S, width]`` and the task streams ``[T, B, S, S, width]``."""
+    """Run a block whose layers :data:`FORKED` are task-specific: the shared states ``[B, S, S, width]`` and the task streams
+    ``[T, B, S, S, width]``."""
     assert isinstance(block, SwinBlock)
     output: Any = block.output
     shared, streams = output(block.mix(block.attention_norm(states)), None, asked)

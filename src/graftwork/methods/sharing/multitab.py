@@ -1,16 +1,18 @@
 """MultiTab-Net: a transformer over table cells with one token per task, which masks keep from competing.
 
-Paper: "MultiTab: A Scalable Foundation for Multitask Learning on Tabular Data", 2025 (Armanfard lab; code: Armanfard-Lab/MultiTab).
+Paper: "MultiTab: A Scalable Foundation for Multitask Learning on Tabular Data", 2025 (Armanfard lab; code:
+Armanfard-Lab/MultiTab).
 
-Tokens of a row: ``T`` task tokens, then one token per column. A block is attention between the tokens of a row under one of four masks, then
-(``att_type="row_col"``) attention between the rows of a batch, each row being one long vector. Task token ``t`` feeds task ``t``'s tower.
+Tokens of a row: ``T`` task tokens, then one token per column. A block is attention between the tokens of a row under one of four
+masks, then (``att_type="row_col"``) attention between the rows of a batch, each row being one long vector. Task token ``t``
+feeds task ``t``'s tower.
 
 Departures and choices:
 
-- The released rotary attention between rows sees sequences of length one, so rows cannot read each other there; ours is over the ``B`` rows
-  of the batch, as the paper describes it.
-- Attention between rows makes a prediction depend on the rows it is batched with. Plans of ``graftwork fit`` therefore use ``att_type="col"``;
-  whoever uses ``"row_col"`` must fix batch size and order in evaluation (the recipe does).
+- The released rotary attention between rows sees sequences of length one, so rows cannot read each other there; ours is over the
+  ``B`` rows of the batch, as the paper describes it.
+- Attention between rows makes a prediction depend on the rows it is batched with. Plans of ``graftwork fit`` therefore use
+  ``att_type="col"``; whoever uses ``"row_col"`` must fix batch size and order in evaluation (the recipe does).
 - A mask is in force in training and in evaluation alike, as in the released code.
 """
 
@@ -36,12 +38,14 @@ Mask = Literal["none", "TxT", "FxT", "FxT_TxT"]
 
 
 def task_mask(num_tasks: int, num_features: int, mask: Mask) -> Tensor | None:
-    """Return which token (row) may not read which (column), bool ``[T + F, T + F]``, task tokens first; None if nothing is blocked.
+    """Return which token (row) may not read which (column), bool ``[T + F, T + F]``, task tokens first; None if nothing is
+    blocked.
 
     Args:
         num_tasks: Number of task tokens ``T``.
         num_features: Number of feature tokens ``F``.
-        mask: ``TxT`` keeps task tokens from reading other task tokens, ``FxT`` feature tokens from reading task tokens, ``FxT_TxT`` both.
+        mask: ``TxT`` keeps task tokens from reading other task tokens, ``FxT`` feature tokens from reading task tokens,
+            ``FxT_TxT`` both.
 
     Example:
         >>> task_mask(2, 1, "FxT_TxT").int().tolist()

@@ -1,10 +1,11 @@
 """Progressive layered extraction: shared and task-specific experts, level by level.
 
-Paper: Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized Recommendations",
-RecSys 2020, https://doi.org/10.1145/3383313.3412236 (section 4.1: customised gate control, one level; section 4.2: several levels).
+Paper: Tang et al., "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for Personalized
+Recommendations", RecSys 2020, https://doi.org/10.1145/3383313.3412236 (section 4.1: customised gate control, one level; section
+4.2: several levels).
 
-Departures: the first level reads the features of any backbone in place of raw inputs; the gates start at equal weights; on maps and
-tokens the experts act on every position and a gate chooses once a row.
+Departures: the first level reads the features of any backbone in place of raw inputs; the gates start at equal weights; on maps
+and tokens the experts act on every position and a gate chooses once a row.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ __all__ = ["PLE"]
 class PLE(SharedModel):
     """Backbone, levels of experts, and a head a task.
 
-    At each level a task's gate mixes the shared experts with the task's own; before the last level a further gate mixes all experts
-    into the shared state of the next level. So all experts before the last level serve all tasks; what a task owns are its
-    experts of the last level, its gates of the last two levels, and its head. The representation ends where that begins; its
+    At each level a task's gate mixes the shared experts with the task's own; before the last level a further gate mixes all
+    experts into the shared state of the next level. So all experts before the last level serve all tasks; what a task owns are
+    its experts of the last level, its gates of the last two levels, and its head. The representation ends where that begins; its
     parts lie side by side along the channels.
 
     Args:
@@ -41,7 +42,8 @@ class PLE(SharedModel):
         task_experts: Experts a task and level, at least 1.
         expert_width: Width of an expert, hidden layer and output.
         dropout: Probability of dropping a hidden unit of an expert.
-        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of :func:`graftwork.nn.heads.build_head`.
+        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
+            :func:`graftwork.nn.heads.build_head`.
 
     Raises:
         ValueError: If a number is below 1.
@@ -83,13 +85,15 @@ class PLE(SharedModel):
         self.heads = nn.ModuleList(build_head(mixed, task, hidden=head_hidden, size=size) for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
         own, common = task_experts * expert_width, shared_experts * expert_width
-        # One level: features | shared experts. More: states | experts of the last level but one, task by task | its shared experts |
+        # One level: features | shared experts. More: states | experts of the last level but one, task by task | its shared
+        # experts |
         # shared experts of the last level. After one level the tasks' states are the features still: they stand there once.
         states = [widths[0]] if num_levels <= 2 else [expert_width] * len(self.task_names)
         self._parts = [*states, common] if num_levels == 1 else [*states, *[own] * len(self.task_names), common, common]
 
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor:
-        """Return the shared representation; all tasks' experts before the last level are part of it, whichever ``tasks`` are asked."""
+        """Return the shared representation; all tasks' experts before the last level are part of it, whichever ``tasks`` are
+        asked."""
         features = self.backbone(inputs)
         shared = to_positions(features, self._shape)
         states = [shared] * len(self.task_names)

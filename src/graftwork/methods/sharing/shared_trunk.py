@@ -25,7 +25,8 @@ class SharedTrunk(SharedModel):
         tasks: The tasks.
         make_backbone: Returns a fresh backbone.
         input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
-        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of :func:`graftwork.nn.heads.build_head`.
+        head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
+            :func:`graftwork.nn.heads.build_head`.
         head_dropout: Probability of dropping a hidden unit of a head.
     """
 

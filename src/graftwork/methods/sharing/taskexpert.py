@@ -1,14 +1,16 @@
-"""TaskExpert: a decoder whose task features are mixed anew for every sample, from experts that tasks share and a memory of each task.
+"""TaskExpert: a decoder whose task features are mixed anew for every sample, from experts that tasks share and a memory of each
+task.
 
 Paper: Ye and Xu, "TaskExpert: Dynamically Assembling Multi-Task Representations with Memorial Mixture-of-Experts", ICCV 2023,
 https://arxiv.org/abs/2307.15324. No code of it was available; what the paper leaves open is marked below.
 
-A vision transformer is tapped at ``L`` layers. At each, ``N`` experts decompose the features ``X_l`` into task-generic maps ``Z_n``; the gate of task ``t``
-mixes them with the task's memory, ``F_t = sum_n g_n Z_n + g_{N+1} M_t``, and the memory is written. Nothing is selected (dense, soft gates, no
-balance loss). The memory lives within one forward pass.
+A vision transformer is tapped at ``L`` layers. At each, ``N`` experts decompose the features ``X_l`` into task-generic maps
+``Z_n``; the gate of task ``t`` mixes them with the task's memory, ``F_t = sum_n g_n Z_n + g_{N+1} M_t``, and the memory is
+written. Nothing is selected (dense, soft gates, no balance loss). The memory lives within one forward pass.
 
-Choices where the paper is not precise: weights per sample (``gate="spatial"`` is the finer form); ``M_0`` is a learned constant of each task; the
-memory is written as ``M + conv(F)``; the memories after all taps (``fusion="all"``) or the last one alone (``"last"``) go to the head; no preliminary
+Choices where the paper is not precise: weights per sample (``gate="spatial"`` is the finer form); ``M_0`` is a learned constant
+of each task; the memory is written as ``M + conv(F)``; the memories after all taps (``fusion="all"``) or the last one alone
+(``"last"``) go to the head; no preliminary
 predictions. Departures: the library's small transformer in place of ViT-B and ViT-L, and its heads.
 """
 
@@ -66,8 +68,8 @@ class TaskExpert(SharedModel):
 
     Args:
         tasks: The tasks, dense or with one prediction a row.
-        make_backbone: Returns a :class:`~graftwork.nn.backbones.vit.ViTBackbone`; whatever else it returns is replaced by a new one, sized by
-            ``input_sizes``, ``width``, ``depth`` and ``num_heads``.
+        make_backbone: Returns a :class:`~graftwork.nn.backbones.vit.ViTBackbone`; whatever else it returns is replaced by a new
+            one, sized by ``input_sizes``, ``width``, ``depth`` and ``num_heads``.
         input_sizes: Sizes of the suite's inputs: ``image_size``, and the target's size for dense tasks.
         num_experts: Number of experts per tapped layer, ``N``.
         expert_width: Channels of experts and memory, ``C'``.
@@ -150,7 +152,8 @@ class TaskExpert(SharedModel):
         return outputs
 
     def gates(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Return the mixing weights of the asked tasks, ``[L, B, N (+ 1)]``, means over places for spatial gates; the memory's come last."""
+        """Return the mixing weights of the asked tasks, ``[L, B, N (+ 1)]``, means over places for spatial gates; the memory's
+        come last."""
         representation = self.encode(inputs)
         weights = {name: self._assemble(self._index[name], representation)[1] for name in tasks or self.task_names}
         return {name: torch.stack([item.mean(dim=(2, 3)) for item in items]) for name, items in weights.items()}

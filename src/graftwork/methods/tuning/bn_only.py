@@ -1,8 +1,10 @@
 """BatchNorm-only tuning: the scales and shifts of all BatchNorm layers learn, everything else stays as it is.
 
-Paper: Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs", ICLR 2021,
-https://arxiv.org/abs/2003.00152. There the other weights are random; on a pretrained backbone the same parameters are the cheapest ones to tune and
-to store, two numbers a channel and its two running statistics. Symbols: ``gamma`` is ``weight`` of a BatchNorm layer, ``beta`` its ``bias``.
+Paper: Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs",
+ICLR 2021, https://arxiv.org/abs/2003.00152. There the other weights are random; on a pretrained backbone the same parameters are
+the cheapest ones to tune and
+to store, two numbers a channel and its two running statistics. Symbols: ``gamma`` is ``weight`` of a BatchNorm layer, ``beta``
+its ``bias``.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ __all__ = ["BatchNormOnly", "draw_scales_", "small_scale_share", "zero_small_sca
 
 
 class BatchNormOnly(SelectedTuning):
-    """``gamma`` and ``beta`` of every BatchNorm layer learn; running statistics follow the data in training mode, as they always do.
+    """``gamma`` and ``beta`` of every BatchNorm layer learn; running statistics follow the data in training mode, as they always
+    do.
 
     Args:
         working_size: Working resolution in pixels of an image backbone that resizes; None leaves it. Others ignore it.
@@ -48,7 +51,8 @@ class BatchNormOnly(SelectedTuning):
             kinds = sorted({type(module).__name__ for module in model.modules() if "Norm" in type(module).__name__})
             has = f" It normalises with {', '.join(kinds)}." if kinds else ""
             raise ConfigError(
-                f"BatchNorm-only tuning needs BatchNorm layers with a scale and a shift; {type(model).__name__} has none.{has} Choose a "
+                f"BatchNorm-only tuning needs BatchNorm layers with a scale and a shift; "
+                f"{type(model).__name__} has none.{has} Choose a "
                 "convolutional backbone, or LoRA."
             )
         return names
@@ -56,7 +60,8 @@ class BatchNormOnly(SelectedTuning):
 
 @torch.no_grad()
 def draw_scales_(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw ``gamma`` of every BatchNorm layer from the uniform distribution on [0, 1) and set ``beta`` to 0, in place, as the paper starts."""
+    """Draw ``gamma`` of every BatchNorm layer from the uniform distribution on [0, 1) and set ``beta`` to 0, in place, as the
+    paper starts."""
     for module in model.modules():
         if is_batch_norm(module) and module.weight is not None:
             weight: Tensor = module.weight  # type: ignore[assignment]

@@ -19,7 +19,8 @@ class Frozen(Tuner):
     """No parameter of the model requires a gradient, and the model stays in evaluation mode.
 
     Evaluation mode matters as much as the weights: BatchNorm would go on moving its running statistics in training mode, dropout
-    would blur the features. Equal inputs always give equal features, so that they can be computed once and kept in a feature store.
+    would blur the features. Equal inputs always give equal features, so that they can be computed once and kept in a feature
+    store.
     """
 
     def __init__(self) -> None:

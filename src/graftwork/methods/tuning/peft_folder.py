@@ -172,7 +172,8 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 _REMEDIES: Mapping[str, str] = {
-    "init_lora_weights": " (it changes the base weights too; save the adapter with peft's path_initial_model_for_weight_conversion)"
+    "init_lora_weights": " (it changes the base weights too; save the adapter with peft's "
+    "path_initial_model_for_weight_conversion)"
 }
 
 
@@ -185,7 +186,8 @@ def _rank(folder: Path, layer: str, pair: Mapping[str, Tensor]) -> int:
         or not (down.is_floating_point() and up.is_floating_point())
     ):
         raise FileFormatError(
-            f"{folder / WEIGHTS_NAME}: the update of {layer!r} has A of shape {list(down.shape)} and B of shape {list(up.shape)}, "
+            f"{folder / WEIGHTS_NAME}: the update of {layer!r} has A of shape {list(down.shape)} and B of "
+            f"shape {list(up.shape)}, "
             "which are no low-rank pair. Save the adapter again."
         )
     return int(down.shape[0])

@@ -1,8 +1,9 @@
 """A few weights of every filter learn, drawn at random: what other cheap ways of tuning are compared with, number by number.
 
-Paper: Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs", ICLR 2021,
-https://arxiv.org/abs/2003.00152, whose control trains two weights for each channel, as many as BatchNorm has there. The paper masks gradients; here the chosen
-weights are parameters of their own (:mod:`graftwork.nn.chosen_weights`), so that nothing else can move.
+Paper: Frankle, Schwab and Morcos, "Training BatchNorm and Only BatchNorm: On the Expressive Power of Random Features in CNNs",
+ICLR 2021, https://arxiv.org/abs/2003.00152, whose control trains two weights for each channel, as many as BatchNorm has there.
+The paper masks gradients; here the chosen weights are parameters of their own (:mod:`graftwork.nn.chosen_weights`), so that
+nothing else can move.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ __all__ = ["RandomWeights"]
 
 
 class RandomWeights(Tuner):
-    """``per_filter`` weights of every filter of the convolutions learn; the rest is frozen, scales and shifts of BatchNorm included.
+    """``per_filter`` weights of every filter of the convolutions learn; the rest is frozen, scales and shifts of BatchNorm
+    included.
 
-    Running statistics of BatchNorm follow the data in training mode and are no part of the delta's sparse tensors but dense ones beside them.
+    Running statistics of BatchNorm follow the data in training mode and are no part of the delta's sparse tensors but dense ones
+    beside them.
 
     Args:
         per_filter: Weights for each output channel, at least 1.

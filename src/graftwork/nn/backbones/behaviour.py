@@ -16,7 +16,8 @@ __all__ = ["BehaviourBackbone"]
 
 
 class BehaviourBackbone(Backbone):
-    """Embedded fields and, per sequence, attention from the query field over an encoded history; all side by side, ``[B, (F + S) d]``.
+    """Embedded fields and, per sequence, attention from the query field over an encoded history; all side by side, ``[B, (F + S)
+    d]``.
 
     Args:
         input_sizes: Sizes of a table, with its layout (see :mod:`graftwork.nn.fields`).

@@ -134,8 +134,8 @@ def build_backbone(
     Args:
         name: See the module's docstring.
         modality: Modality of the suite.
-        input_sizes: The suite's ``input_sizes``; ``scratch`` needs all of them. ``feature_map`` set to true keeps the last feature map
-            of an image backbone, for tasks with one prediction per pixel.
+        input_sizes: The suite's ``input_sizes``; ``scratch`` needs all of them. ``feature_map`` set to true keeps the last
+            feature map of an image backbone, for tasks with one prediction per pixel.
         size: Working resolution of a pretrained image backbone, in pixels; stronger than ``@SIZE`` in the name.
 
     Raises:
@@ -150,7 +150,8 @@ def build_backbone(
     if modality_of(base) != modality:
         fitting = ", ".join(info.name for info in list_backbones(modality))
         raise ConfigError(
-            f"The backbone {name!r} reads {modality_of(base)} data, but the suite has modality {modality!r}. Choose from: {fitting}."
+            f"The backbone {name!r} reads {modality_of(base)} data, but the suite has modality {modality!r}. "
+            f"Choose from: {fitting}."
         )
     layout: Literal["vector", "map"] = "map" if input_sizes.get("feature_map") else "vector"
     if base == "efficientnet_lite0":

@@ -1,7 +1,8 @@
 """The residual network for small pictures: three stages of basic blocks, 6n+2 layers deep.
 
-Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385, section 4.2. Where a stage begins, the
-shortcut is a 1x1 convolution with BatchNorm, as in the code base of Frankle et al. (facebookresearch/open_lth), and not the parameter-free one.
+Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, https://arxiv.org/abs/1512.03385, section 4.2. Where
+a stage begins, the shortcut is a 1x1 convolution with BatchNorm, as in the code base of Frankle et al.
+(facebookresearch/open_lth), and not the parameter-free one.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ __all__ = ["ConvBackbone", "shrink_factor"]
 class ConvBackbone(Backbone):
     """Input ``image`` uint8 ``[B, S, S, 3]`` to features: a vector, or a map with a quarter of the working size.
 
-    Pictures of 48 pixels and more are first averaged down to a working size between 24 and 47 pixels (on 72 pixel drawings, four tasks,
-    24 pixels were as good as 36 at half the time). The vector holds mean and
-    maximum of the last map (what is there, and how much of it) and the mean of the first one, which no norm has touched yet: colour
-    and area stay readable. Group norm knows no running statistics, so that averaged weights and resumed runs need no special care.
+    Pictures of 48 pixels and more are first averaged down to a working size between 24 and 47 pixels (on 72 pixel drawings, four
+    tasks, 24 pixels were as good as 36 at half the time). The vector holds mean and
+    maximum of the last map (what is there, and how much of it) and the mean of the first one, which no norm has touched yet:
+    colour and area stay readable. Group norm knows no running statistics, so that averaged weights and resumed runs need no
+    special care.
 
     Args:
         image_size: Height and width ``S`` of the pictures in pixels.

@@ -25,6 +25,7 @@ class Resizable(ABC):
 
 
 def set_working_size(model: nn.Module, size: int | None) -> None:
-    """Set the working resolution of ``model`` if it has one; text and other backbones stay as they are, and so do all for None."""
+    """Set the working resolution of ``model`` if it has one; text and other backbones stay as they are, and so do all for
+    None."""
     if size is not None and isinstance(model, Resizable):
         model.set_working_size(size)

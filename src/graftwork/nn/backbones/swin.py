@@ -1,8 +1,8 @@
 """Swin: a hierarchical transformer with attention inside windows that shift from block to block.
 
-Paper: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021, https://arxiv.org/abs/2103.14030
-(section 3). Departures: widths of stages are free (the paper doubles them); no stochastic depth. Blocks are laid out in parts (mix, project,
-feed), so that sharing operators can fork inside a block.
+Paper: Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021,
+https://arxiv.org/abs/2103.14030 (section 3). Departures: widths of stages are free (the paper doubles them); no stochastic
+depth. Blocks are laid out in parts (mix, project, feed), so that sharing operators can fork inside a block.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class SwinBlock(nn.Module):
         width: Channels, divisible by ``num_heads``.
         num_heads: Attention heads.
         side: Height and width ``S`` of the map.
-        window: Side of a window; a smaller map is one window. Maps that do not divide are padded with zeros below and to the right.
+        window: Side of a window; a smaller map is one window. Maps that do not divide are padded with zeros below and to the
+            right.
         shift: How far windows are moved against the grid; 0 where the map is one window.
         expansion: Hidden width of the feed-forward network over ``width``.
     """
@@ -58,7 +59,8 @@ class SwinBlock(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def mix(self, states: Tensor) -> Tensor:
-        """Return what attention gathers for every place before the output projection, ``[B, S, S, width]``, from normalised states."""
+        """Return what attention gathers for every place before the output projection, ``[B, S, S, width]``, from normalised
+        states."""
         if self.shift:
             states = torch.roll(states, (-self.shift, -self.shift), dims=(1, 2))
         if self.pad:
@@ -122,7 +124,8 @@ class SwinStage(nn.Module):
 
 
 class SwinBackbone(Backbone):
-    """Input ``image`` uint8 ``[B, S, S, 3]`` of any ``S`` to a vector ``[B, widths[-1]]`` or the last map ``[B, widths[-1], s, s]``.
+    """Input ``image`` uint8 ``[B, S, S, 3]`` of any ``S`` to a vector ``[B, widths[-1]]`` or the last map ``[B, widths[-1], s,
+    s]``.
 
     Pictures are scaled to 0..1, resized bilinearly to ``size`` if they have another one, and normalised, all inside the graph.
 
@@ -162,7 +165,8 @@ class SwinBackbone(Backbone):
         super().__init__()
         if size % patch or not len(widths) == len(depths) == len(num_heads) or not widths or window < 1:
             raise ConfigError(
-                f"A Swin needs a `size` divisible by `patch`, as many `widths` as `depths` and `num_heads`, and a `window` of at least 1; got "
+                f"A Swin needs a `size` divisible by `patch`, as many `widths` as `depths` and `num_heads`, "
+                f"and a `window` of at least 1; got "
                 f"{size} and {patch}, {list(widths)}, {list(depths)}, {list(num_heads)} and {window}."
             )
         self.size, self.feature_map, self.widths = size, feature_map, tuple(widths)

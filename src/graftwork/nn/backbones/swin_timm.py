@@ -1,4 +1,5 @@
-"""Swin transformers of timm as the own :class:`~graftwork.nn.backbones.swin.SwinBackbone`, whose blocks can be forked: same weights, same numbers."""
+"""Swin transformers of timm as the own :class:`~graftwork.nn.backbones.swin.SwinBackbone`, whose blocks can be forked: same
+weights, same numbers."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def as_swin(backbone: Backbone) -> SwinBackbone:
         return backbone
     if not isinstance(backbone, TimmBackbone) or not is_timm_swin(backbone):
         raise ConfigError(
-            f"This method forks the blocks of a pretrained hierarchical transformer (Swin), and {type(backbone).__name__} is none. Name one "
+            f"This method forks the blocks of a pretrained hierarchical transformer (Swin), and "
+            f"{type(backbone).__name__} is none. Name one "
             "with --backbone, for example timm:swin_tiny_patch4_window7_224, or leave the plan out."
         )
     model: Any = backbone.model

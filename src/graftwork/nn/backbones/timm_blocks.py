@@ -1,4 +1,5 @@
-"""timm's vision transformers and Swins as chains of blocks: the same numbers as :class:`~graftwork.nn.backbones.timm_bridge.TimmBackbone`."""
+"""timm's vision transformers and Swins as chains of blocks: the same numbers as
+:class:`~graftwork.nn.backbones.timm_bridge.TimmBackbone`."""
 
 from __future__ import annotations
 

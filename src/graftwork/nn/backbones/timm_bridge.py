@@ -71,7 +71,8 @@ class TimmBackbone(Backbone, Resizable):
         except (AssertionError, RuntimeError) as error:
             self.size = before
             raise ConfigError(
-                f"This backbone cannot work at {size} pixels ({str(error)[:200]}). Name its size when it is built: timm:NAME@{size}."
+                f"This backbone cannot work at {size} pixels ({str(error)[:200]}). Name its size when it is "
+                f"built: timm:NAME@{size}."
             ) from error
 
     def prepare(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -107,7 +108,8 @@ class TimmBackbone(Backbone, Resizable):
         self.model.train(was_training)
         if self.layout == "map" and features.ndim != 4:
             raise ConfigError(
-                f"This backbone has no feature map (its features have {features.ndim} dimensions); tasks with a prediction per pixel "
+                f"This backbone has no feature map (its features have {features.ndim} dimensions); tasks with "
+                f"a prediction per pixel "
                 "need one. Choose a convolutional backbone."
             )
         if features.ndim == 4:

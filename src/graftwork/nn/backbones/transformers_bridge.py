@@ -56,7 +56,8 @@ class TransformersBackbone(Backbone):
 
 
 class BertBlocks(TransformersBackbone, BlockBackbone):
-    """An encoder of the BERT family as a chain of blocks: states are token states, ``[B, L, width]``, and blocks take the mask from the inputs."""
+    """An encoder of the BERT family as a chain of blocks: states are token states, ``[B, L, width]``, and blocks take the mask
+    from the inputs."""
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the mean token state of each text; a text without tokens gives zeros."""
@@ -152,8 +153,8 @@ def prepare_suite(suite: Suite, backbone_name: str) -> Suite:
         backbone_name: A name of :mod:`graftwork.nn.backbones.catalog`: ``"minilm"`` or ``"hf:..."``.
 
     Returns:
-        A suite with the inputs ``token_ids`` and ``attention_mask``, int64 ``[N, L]`` with ``L`` up to 128, and an encoder state that
-        makes the same of new texts, without torch.
+        A suite with the inputs ``token_ids`` and ``attention_mask``, int64 ``[N, L]`` with ``L`` up to 128, and an encoder state
+        that makes the same of new texts, without torch.
 
     Raises:
         ConfigError: If the suite keeps no texts, or the backbone comes without a fast tokenizer.
@@ -207,6 +208,7 @@ def _unreachable(source: str | Path, is_folder: bool, error: Exception) -> str:
     if is_folder:
         return f"The folder {source} holds no model that transformers can load from safetensors ({reason})."
     return (
-        f"The model {source!r} is neither a folder here nor within reach on the Hugging Face hub ({reason}). Check the name; with network "
+        f"The model {source!r} is neither a folder here nor within reach on the Hugging Face hub ({reason}). "
+        f"Check the name; with network "
         'access run it once to fill the cache; without it give a local folder ("hf:/path/to/folder") or take "minilm".'
     )

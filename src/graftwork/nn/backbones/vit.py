@@ -1,7 +1,8 @@
 """The own vision transformer for small pictures: patches, learned positions, pre-norm blocks.
 
-Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929 (section 3.1). Departures: no class token (heads pool or
-read the map); positions are learned for one picture size; larger pictures can be averaged down to a working size first.
+Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929 (section 3.1). Departures: no class
+token (heads pool or read the map); positions are learned for one picture size; larger pictures can be averaged down to a working
+size first.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _UNTRAINED = (BehaviourBackbone, ConvBackbone, TableBackbone, TextBackbone)
 class ViTBackbone(BlockBackbone):
     """Input ``image`` uint8 ``[B, S, S, 3]`` to a map ``[B, width, S / patch, S / patch]`` or tokens ``[B, length, width]``.
 
-    ``embed``, ``blocks`` and ``finish`` are the three parts of the forward pass, so that sharing operators can put their own layers into blocks
+    ``embed``, ``blocks`` and ``finish`` are the three parts of the forward pass, so that sharing operators can put their own
+    layers into blocks
     or walk through them one by one: ``finish(blocks(embed(inputs)))``.
 
     Args:
@@ -44,8 +46,8 @@ class ViTBackbone(BlockBackbone):
         hidden: Hidden width of the feed-forward networks; None takes ``4 * width``.
         dropout: Probability of dropping an attention weight or a hidden unit.
         feature_map: Return a map (for dense tasks) in place of tokens.
-        working_size: Larger pictures are averaged down to this height and width (by area, any ratio) before they are cut into patches; None keeps
-            them as they are.
+        working_size: Larger pictures are averaged down to this height and width (by area, any ratio) before they are cut into
+            patches; None keeps them as they are.
 
     Raises:
         ConfigError: If the picture that is cut does not divide into patches.
@@ -132,9 +134,11 @@ def scratch_vit(input_sizes: Mapping[str, Any], *, feature_map: bool = True, **s
 
 
 def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[str, Any], **settings: Any) -> ViTBackbone:
-    """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`; in place of the small untrained trunk of a plan from scratch, a fresh one.
+    """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`; in place of the small untrained trunk of a
+    plan from scratch, a fresh one.
 
-    For sharing operators that put layers of their own into the blocks of a transformer. A trunk that somebody chose is never replaced.
+    For sharing operators that put layers of their own into the blocks of a transformer. A trunk that somebody chose is never
+    replaced.
 
     Args:
         make_backbone: As sharing operators get it; None always builds.
@@ -149,14 +153,16 @@ def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[
         return backbone
     if backbone is not None and type(backbone) not in _UNTRAINED:
         raise ConfigError(
-            f"This method puts layers of its own into the blocks of a ViTBackbone and cannot take a {type(backbone).__name__}. Hand it a "
+            f"This method puts layers of its own into the blocks of a ViTBackbone and cannot take a "
+            f"{type(backbone).__name__}. Hand it a "
             'ViTBackbone, or let the plan start from scratch (source = "scratch"): then a new transformer is built.'
         )
     return scratch_vit(input_sizes, **settings)
 
 
 def _area_average(size_in: int, size_out: int) -> Tensor:
-    """Return ``[size_out, size_in]``: how much of each pixel lies in each of ``size_out`` equal parts of the side; rows sum to one."""
+    """Return ``[size_out, size_in]``: how much of each pixel lies in each of ``size_out`` equal parts of the side; rows sum to
+    one."""
     edges = torch.arange(size_out + 1, dtype=torch.float64) * size_in / size_out
     pixels = torch.arange(size_in, dtype=torch.float64)
     shared = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)

@@ -1,13 +1,14 @@
 """Reproduction of TIES-Merging.
 
-The paper reports, for ViT-B/32 on 8 vision tasks, 72.4 without and 73.6 with validation data, against 60.4 and 70.1 for task arithmetic and
-65.8 for averaging (from memory, not verified).
+The paper reports, for ViT-B/32 on 8 vision tasks, 72.4 without and 73.6 with validation data, against 60.4 and 70.1 for task
+arithmetic and 65.8 for averaging (from memory, not verified).
 
-Our setting: a residual MLP with three blocks (about 125,000 parameters) pretrained to name digits, then tuned on 8 tasks of ``data.suites.digit_family`` (drawings
-changed, classes reordered; each task keeps its own head outside the merge). Every merged model is judged by the mean test accuracy over the 8
-tasks, in points. TIES and task arithmetic are tuned on the same validation split with equal trials (the paper's grids of the scale, cut to 10
-values each, and widened downwards for TIES, whose best scale lay at the paper's lower end in a calibration with seeds 100 and 101); untuned they run
-at the paper's defaults. Ablations share the tuned search. About 5 minutes on 2 cores.
+Our setting: a residual MLP with three blocks (about 125,000 parameters) pretrained to name digits, then tuned on 8 tasks of
+``data.suites.digit_family`` (drawings changed, classes reordered; each task keeps its own head outside the merge). Every merged
+model is judged by the mean test accuracy over the 8 tasks, in points. TIES and task arithmetic are tuned on the same validation
+split with equal trials (the paper's grids of the scale, cut to 10 values each, and widened downwards for TIES, whose best scale
+lay at the paper's lower end in a calibration with seeds 100 and 101); untuned they run at the paper's defaults. Ablations share
+the tuned search. About 5 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -216,6 +217,7 @@ RECIPE = Recipe(
     minutes=5,
     notes=(
         "Small MLPs on digits in place of ViT-B/32; 8 tasks, heads outside the merge.",
-        "The plain mean divides by the number of models, which the tuned scale can undo up to the differing counts of agreeing models.",
+        "The plain mean divides by the number of models, which the tuned scale can undo up to the differing "
+        "counts of agreeing models.",
     ),
 )

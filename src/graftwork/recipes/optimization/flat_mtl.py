@@ -1,19 +1,20 @@
 """Reproduction of F-MTL (task-based flat regions).
 
-The paper reports, with ResNet-18 on Multi-Fashion, mean accuracies of 86.51 (CAGrad) and 87.82 (F-CAGrad), and 86.27 and 87.73 for MGDA; on
-Multi-MNIST 95.01 and 95.95 for CAGrad; gains for each of six aggregators.
+The paper reports, with ResNet-18 on Multi-Fashion, mean accuracies of 86.51 (CAGrad) and 87.82 (F-CAGrad), and 86.27 and 87.73
+for MGDA; on Multi-MNIST 95.01 and 95.95 for CAGrad; gains for each of six aggregators.
 
-Our setting: ``multidigits``, two scikit-learn digits on a 24 x 24 canvas, 4 000 training pictures drawn from 1 078 digits, 2 000 test pictures from 449
-others; two convolutions and 64 hidden units, a linear head per task; Adam, 1 000 steps of 64 pictures, the same data, initial weights and batches
-in all arms. Aggregators: mean, PCGrad, CAGrad, each with (flat) and without (erm) F-MTL. Beside them: twice the steps without F-MTL (a step of
-F-MTL costs about twice as much), SAM on the sum of the losses, direct aggregation of SAM gradients, one model per task, and a second world in
-which 10 % of one task's training labels are wrong. The worst loss in a ball of radius 0.5 is measured on 512 training pictures. About 8
-minutes on 2 cores.
+Our setting: ``multidigits``, two scikit-learn digits on a 24 x 24 canvas, 4 000 training pictures drawn from 1 078 digits, 2 000
+test pictures from 449 others; two convolutions and 64 hidden units, a linear head per task; Adam, 1 000 steps of 64 pictures,
+the same data, initial weights and batches
+in all arms. Aggregators: mean, PCGrad, CAGrad, each with (flat) and without (erm) F-MTL. Beside them: twice the steps without
+F-MTL (a step of F-MTL costs about twice as much), SAM on the sum of the losses, direct aggregation of SAM gradients, one model
+per task, and a second world in which 10 % of one task's training labels are wrong. The worst loss in a ball of radius 0.5 is
+measured on 512 training pictures. About 8 minutes on 2 cores.
 
-Short runs with two other seeds (600 steps) while this was set up, validation and test accuracy: mean without F-MTL 98.3 and 97.5, 98.6 and 97.4, 98.7 and
-97.4 at learning rates of 0.001, 0.002 and 0.004; with F-MTL 98.4 and 97.6 at a radius of 0.1, 98.0 and 96.9 at 0.2, chance at 0.4. With a radius of 0.05
-the first seed gave 97.55 (without: 97.40). So 0.002 and 0.05 were kept for all arms. The worst loss in the ball fell from
-8 to 2 nats; the accuracies leave little room for a gain of half a point.
+Short runs with two other seeds (600 steps) while this was set up, validation and test accuracy: mean without F-MTL 98.3 and
+97.5, 98.6 and 97.4, 98.7 and 97.4 at learning rates of 0.001, 0.002 and 0.004; with F-MTL 98.4 and 97.6 at a radius of 0.1, 98.0
+and 96.9 at 0.2, chance at 0.4. With a radius of 0.05 the first seed gave 97.55 (without: 97.40). So 0.002 and 0.05 were kept for
+all arms. The worst loss in the ball fell from 8 to 2 nats; the accuracies leave little room for a gain of half a point.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ LABELS = Access(source_labels=True)
 
 
 class DigitBackbone(Backbone):
-    """Two convolutions and a hidden layer: input ``image`` ``[B, 24, 24, 3]``, grey, to 64 features. Places stay apart: nothing is pooled."""
+    """Two convolutions and a hidden layer: input ``image`` ``[B, 24, 24, 3]``, grey, to 64 features. Places stay apart: nothing
+    is pooled."""
 
     def __init__(self) -> None:
         super().__init__()

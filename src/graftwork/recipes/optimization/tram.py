@@ -1,20 +1,23 @@
 """Reproduction of TRAM.
 
-The paper reports, for a ViT-B pretrained on ImageNet, CIFAR-100 accuracies of 88.78 (noised inputs), 88.39 (Fisher SAM) and 87.97 (SGD), Stanford Cars of
-93.49 (previous step) and 92.85 (SGD), and better perplexity and cross-lingual transfer on domains unseen in fine-tuning.
+The paper reports, for a ViT-B pretrained on ImageNet, CIFAR-100 accuracies of 88.78 (noised inputs), 88.39 (Fisher SAM) and
+87.97 (SGD), Stanford Cars of 93.49 (previous step) and 92.85 (SGD), and better perplexity and cross-lingual transfer on domains
+unseen in fine-tuning.
 
-Our setting: scikit-learn's digits on canvases of 12 x 12 pixels in four drawing styles (``data.suites.digit_family``). A small residual MLP learns, once
-per seed and shared by all arms, to give the plain picture at 4 x 4 pixels from a drawing in any style (3,000 steps of 32); its trunk then gets a
-head for the digit, fitted alone for 300 steps on the fine-tuning data, so that ``theta_0`` is a model that can be trusted. From there every arm
-fine-tunes all weights with Adam on style ``plain`` (1,079 pictures, 400 steps of 32) and is tested on ``plain`` and, without seeing a digit of
-them, on ``thick``, ``occluded`` and ``edges``. Every arm tries four settings and keeps the one with the best validation accuracy in its own domain,
-ties decided by the validation loss: Adam four learning rates, SAM and ASAM four radii, the penalty four factors, TRAM its three references (noise
-of two sizes). About 3 minutes on 2 cores.
+Our setting: scikit-learn's digits on canvases of 12 x 12 pixels in four drawing styles (``data.suites.digit_family``). A small
+residual MLP learns, once per seed and shared by all arms, to give the plain picture at 4 x 4 pixels from a drawing in any style
+(3,000 steps of 32); its trunk then gets a head for the digit, fitted alone for 300 steps on the fine-tuning data, so that
+``theta_0`` is a model that can be trusted. From there every arm fine-tunes all weights with Adam on style ``plain`` (1,079
+pictures, 400 steps of 32) and is tested on ``plain`` and, without seeing a digit of them, on ``thick``, ``occluded`` and
+``edges``. Every arm tries four settings and keeps the one with the best validation accuracy in its own domain,
+ties decided by the validation loss: Adam four learning rates, SAM and ASAM four radii, the penalty four factors, TRAM its three
+references (noise of two sizes). About 3 minutes on 2 cores.
 
-Calibration with seeds 100 and 101. A first world of generated scenes was given up: Adam reached 32 % outside of its domain (chance is 25), and no more with
-scenes of one body. With the digits and 200 steps on seed 100 all arms were under-trained (83 to 85 % inside); with 400, accuracy outside: Adam 31.0 and 34.7,
-ASAM 33.2 and 36.2, SAM 37.1 (seed 101 alone), penalty 35.8 (likewise), TRAM 34.7 and 38.5. SAM and ASAM had some of their best results
-outside at radii above the grids planned first (0.02 to 0.2 and 0.1 to 1), so both grids were moved up.
+Calibration with seeds 100 and 101. A first world of generated scenes was given up: Adam reached 32 % outside of its domain
+(chance is 25), and no more with scenes of one body. With the digits and 200 steps on seed 100 all arms were under-trained (83 to
+85 % inside); with 400, accuracy outside: Adam 31.0 and 34.7, ASAM 33.2 and 36.2, SAM 37.1 (seed 101 alone), penalty 35.8
+(likewise), TRAM 34.7 and 38.5. SAM and ASAM had some of their best results outside at radii above the grids planned first (0.02
+to 0.2 and 0.1 to 1), so both grids were moved up.
 """
 
 from __future__ import annotations
@@ -300,7 +303,8 @@ RECIPE = Recipe(
     minutes=3,
     notes=(
         "Drawn digits and a small residual MLP stand for photographs and ViT-B.",
-        "Pretraining sees training digits in all drawing styles, without their labels, as ImageNet has seen more than one kind of picture.",
+        "Pretraining sees training digits in all drawing styles, without their labels, as ImageNet has seen "
+        "more than one kind of picture.",
         "Test rows of all styles are of the same originals, none of which was seen in training.",
         "Adam's grid holds learning rates; all others use the one rate that was fixed in the calibration.",
         "TRAM-Fisher is not part of it.",

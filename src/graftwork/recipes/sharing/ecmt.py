@@ -1,20 +1,23 @@
 """Reproduction of ECMT: one network whose budget and task priorities are set after training.
 
-The paper reports, on NYUD-v2, a controllability score (a hypervolume over preferences) about 33.5 % above the earlier controllable multi-task
-network at much lower compute.
+The paper reports, on NYUD-v2, a controllability score (a hypervolume over preferences) about 33.5 % above the earlier
+controllable multi-task network at much lower compute.
 
-Our setting: ``scenes`` at 32 x 32 pixels with semantic classes (mean IoU), depth (RMSE) and edges (F1), encoder 16-32-64-64, decoders of three
-convolutions 32 wide, ratios 0.25, 0.5, 0.75 and 1. Scores are put on one scale: IoU and F1 as they are, depth as ``1 - RMSE / standard
-deviation``; 0 is the reference point for all. Sixteen test configurations: budgets of 25, 50, 75 and 100 % of the full network's measured
-FLOPs, with all tasks alike or 0.8 of the preference on one. The hypervolume of a budget is that of the points reached within it, and the
-mean over budgets counts. The common-ratio network gets the same steps, the same number of sampled configurations, distillation and norms
-per width; at each budget it takes the widest that fits. Its own four costs as budgets, which suit it best, are reported beside. For control,
-the preference of one task rises from 1/3 over 0.5 and 0.65 to 0.8 at each budget, and the correlation with its score is taken where the
-configuration changes. Fixed-width networks are trained one by one. About 9 minutes on 2 cores.
+Our setting: ``scenes`` at 32 x 32 pixels with semantic classes (mean IoU), depth (RMSE) and edges (F1), encoder 16-32-64-64,
+decoders of three
+convolutions 32 wide, ratios 0.25, 0.5, 0.75 and 1. Scores are put on one scale: IoU and F1 as they are, depth as ``1 - RMSE /
+standard deviation``; 0 is the reference point for all. Sixteen test configurations: budgets of 25, 50, 75 and 100 % of the full
+network's measured FLOPs, with all tasks alike or 0.8 of the preference on one. The hypervolume of a budget is that of the points
+reached within it, and the mean over budgets counts. The common-ratio network gets the same steps, the same number of sampled
+configurations, distillation and norms per width; at each budget it takes the widest that fits. Its own four costs as budgets,
+which suit it best, are reported beside. For control, the preference of one task rises from 1/3 over 0.5 and 0.65 to 0.8 at each
+budget, and the correlation with its score is taken where the configuration changes. Fixed-width networks are trained one by one.
+About 9 minutes on 2 cores.
 
-One short run with another seed (500 steps) while this was set up, after which only the number of steps was raised to 600: hypervolume 13.6 for
-ECMT, 15.0 without distillation, 13.1 for the common ratio (at the latter's own costs 12.5, 14.1 and 13.1); mean scores over the sixteen
-configurations 50.6 and 52.0 without distillation; worst change of a task under rising preference -0.2 points. Nothing was tuned after it.
+One short run with another seed (500 steps) while this was set up, after which only the number of steps was raised to 600:
+hypervolume 13.6 for ECMT, 15.0 without distillation, 13.1 for the common ratio (at the latter's own costs 12.5, 14.1 and 13.1);
+mean scores over the sixteen configurations 50.6 and 52.0 without distillation; worst change of a task under rising preference
+-0.2 points. Nothing was tuned after it.
 """
 
 from __future__ import annotations
@@ -118,7 +121,8 @@ class _Probe:
 
 
 def volume(by_budget: Sequence[Sequence[Sequence[float]]]) -> float:
-    """Return the mean over budgets of the hypervolume of the points ``[budgets][points][tasks]`` in points, in percent of the largest one."""
+    """Return the mean over budgets of the hypervolume of the points ``[budgets][points][tasks]`` in points, in percent of the
+    largest one."""
     return float(np.mean([hypervolume(points, np.zeros(len(TASKS))) / 100.0 ** len(TASKS) * 100.0 for points in by_budget]))
 
 
@@ -152,7 +156,8 @@ def _measure_controls(probe: _Probe, model: ECMT) -> Measurements:
 
 
 def control(probe: _Probe, model: ECMT) -> tuple[list[float], list[float]]:
-    """Return, over tasks and budgets, changes of a task's score from an even preference to 0.8, and correlations along the way."""
+    """Return, over tasks and budgets, changes of a task's score from an even preference to 0.8, and correlations along the
+    way."""
     spearmanr = require("scipy.stats", extra="train", purpose="A rank correlation").spearmanr
     changes, correlations = [], []
     for budget in BUDGETS:
@@ -292,7 +297,8 @@ RECIPE = Recipe(
         "Generated scenes and a small convolutional network trained from nothing stand for NYUD-v2 and PASCAL-Context.",
         "No loss-weight conditioned hypernetwork among the baselines.",
         "The four fixed-width networks take four training runs of equal steps together; every slimmable network takes one.",
-        "The paper's body was not read: projection in CI-KD, two random configurations and the smallest one a step are our reading.",
+        "The paper's body was not read: projection in CI-KD, two random configurations and the smallest one a "
+        "step are our reading.",
         "Group norm with an affine pair per width in place of batch statistics per width.",
     ),
 )

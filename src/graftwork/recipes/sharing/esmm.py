@@ -1,20 +1,22 @@
 """Reproduction of ESMM: conversion rates over the entire space.
 
-The paper reports, on its public sample of Taobao's log, CVR AUC 68.56 against 66.00 for training on clicks only, 67.18 for oversampling, 67.56 for
-division and 68.25 for ESMM without shared embeddings; CTCVR AUC 65.32 against 62.07 (figures not verified here). It can measure CVR on
-clicked impressions only, where labels exist.
+The paper reports, on its public sample of Taobao's log, CVR AUC 68.56 against 66.00 for training on clicks only, 67.18 for
+oversampling, 67.56 for division and 68.25 for ESMM without shared embeddings; CTCVR AUC 65.32 against 62.07 (figures not
+verified here). It can measure CVR on clicked impressions only, where labels exist.
 
-Our setting: a simulated log (2,000 users, 1,000 items, 5 % clicks, 6.5 % conversions among them) in which the conversion of impressions without a click is
-known for the test rows, so that CVR is measured over the entire space. 400,000 impressions for training, 100,000 for testing; embeddings of width 8,
-towers of 64 and 32, Adam, batch 1,024, two passes, no arm is stopped early. BASE, oversampling, UNBIAS, AMAN and DIVISION are the same two towers without shared
-embeddings, trained side by side. The control ("fair") draws all that is behind clicks apart from all that is behind conversions, with 20 % clicks.
+Our setting: a simulated log (2,000 users, 1,000 items, 5 % clicks, 6.5 % conversions among them) in which the conversion of
+impressions without a click is known for the test rows, so that CVR is measured over the entire space. 400,000 impressions for
+training, 100,000 for testing; embeddings of width 8, towers of 64 and 32, Adam, batch 1,024, two passes, no arm is stopped
+early. BASE, oversampling, UNBIAS, AMAN and DIVISION are the same two towers without shared embeddings, trained side by side. The
+control ("fair") draws all that is behind clicks apart from all that is behind conversions, with 20 % clicks.
 
-One calibration, seeds 100 and 101, chose the learning rate of each arm by the mean of CVR and CTCVR AUC, from 1e-3 and 3e-3 (arms without shared
-embeddings fell at 1e-2) and, for arms with ESMM and the fair world, 3e-3 and 1e-2 (oversampling, UNBIAS, AMAN, DIVISION at 1e-3 and the fair world on seed 100
-alone). A batch of 2,048 was tried first and left all arms under-trained. Found there, CVR over the entire space: ESMM 64.8 and 67.0, BASE 64.1 and 65.7,
-ESMM-NS 64.2 and 64.6, AMAN 64.2 and 64.4, UNBIAS 63.9 and 65.0, oversampling 64.4 (seed 100), DIVISION 59.3 and 60.6; fair world 68.9 against 68.7. So ESMM-NS did not beat BASE
-and the margin over BASE was about one point: the counting run may well end in "partly". Margins are the claim's and were not changed.
-About 6 minutes on 2 cores.
+One calibration, seeds 100 and 101, chose the learning rate of each arm by the mean of CVR and CTCVR AUC, from 1e-3 and 3e-3
+(arms without shared embeddings fell at 1e-2) and, for arms with ESMM and the fair world, 3e-3 and 1e-2 (oversampling, UNBIAS,
+AMAN, DIVISION at 1e-3 and the fair world on seed 100 alone). A batch of 2,048 was tried first and left all arms under-trained.
+Found there, CVR over the entire space: ESMM 64.8 and 67.0, BASE 64.1 and 65.7, ESMM-NS 64.2 and 64.6, AMAN 64.2 and 64.4, UNBIAS
+63.9 and 65.0, oversampling 64.4 (seed 100), DIVISION 59.3 and 60.6; fair world 68.9 against 68.7. So ESMM-NS did not beat BASE
+and the margin over BASE was about one point: the counting run may well end in "partly". Margins are the claim's and were not
+changed. About 6 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -54,7 +56,8 @@ class Reweighted(Objective):
 
     Args:
         positives: Weight of a conversion against a click without one.
-        floor: Rows are weighted by one over the model's own click probability, which counts as at least so much; 0 switches it off.
+        floor: Rows are weighted by one over the model's own click probability, which counts as at least so much; 0 switches it
+            off.
     """
 
     def __init__(self, *, positives: float = 1.0, floor: float = 0.0) -> None:

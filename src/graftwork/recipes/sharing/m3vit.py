@@ -1,16 +1,19 @@
 """Reproduction of M3ViT.
 
-The paper reports, for multi-task encoders on PASCAL-Context and NYUD-v2, higher accuracy than encoder-focused baselines at 88 % fewer FLOPs of
-single-task inference, and on an FPGA 2.4 times less memory and up to 9.23 times better energy efficiency (hardware figures not verified).
+The paper reports, for multi-task encoders on PASCAL-Context and NYUD-v2, higher accuracy than encoder-focused baselines at 88 %
+fewer FLOPs of single-task inference, and on an FPGA 2.4 times less memory and up to 9.23 times better energy efficiency
+(hardware figures not verified).
 
-Our setting: ``scenes`` at 32 x 32 pixels with semantic classes, depth and normals; a transformer of 4 blocks, width 64, 64 patches; in every second block 8 experts
-of hidden width 64, of which a token gets 2, so that all arms have feed-forward networks of active hidden width 128; convolutional heads with upsampling.
-Same data, batches, steps, learning rate (AdamW, 1e-3, cosine) in all arms; the balance weight is the paper's 0.01. Dense nets of equal
-active FLOPs are the comparison; parameters are reported beside it. Gradient conflict is the median cosine between the gradients of two tasks on the weights of all
-feed-forward networks (experts included, routers and norms not), over 4 moments of the training and 4 batches each.
+Our setting: ``scenes`` at 32 x 32 pixels with semantic classes, depth and normals; a transformer of 4 blocks, width 64, 64
+patches; in every second block 8 experts of hidden width 64, of which a token gets 2, so that all arms have feed-forward networks
+of active hidden width 128; convolutional heads with upsampling. Same data, batches, steps, learning rate (AdamW, 1e-3, cosine)
+in all arms; the balance weight is the paper's 0.01. Dense nets of equal active FLOPs are the comparison; parameters are reported
+beside it. Gradient conflict is the median cosine between the gradients of two tasks on the weights of all feed-forward networks
+(experts included, routers and norms not), over 4 moments of the training and 4 batches each.
 
-Short runs with seed 100 while this was set up (200 steps, same batch): dense 0.285 mean IoU, 0.695 depth error, 14.8 degrees, cosine 0.53; M3ViT 0.285,
-0.720, 15.0 and 0.32. Nothing was changed after them but the number of steps, for time. About 9 minutes on 2 cores.
+Short runs with seed 100 while this was set up (200 steps, same batch): dense 0.285 mean IoU, 0.695 depth error, 14.8 degrees,
+cosine 0.53; M3ViT 0.285, 0.720, 15.0 and 0.32. Nothing was changed after them but the number of steps, for time. About 9 minutes
+on 2 cores.
 """
 
 from __future__ import annotations
@@ -60,7 +63,8 @@ FEED_FORWARD = re.compile(r"\.feed(?!.*router)(\.|$)")
 
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
-    """Train one arm; measure test scores, parameters, FLOPs, gradient conflict and, with experts, their use and their schedule."""
+    """Train one arm; measure test scores, parameters, FLOPs, gradient conflict and, with experts, their use and their
+    schedule."""
     sizes: dict[str, Any] = context.choose(
         full={"num_train": 2000, "num_val": 0, "num_test": 600}, smoke={"num_train": 32, "num_val": 0, "num_test": 16}
     )
@@ -231,7 +235,8 @@ RECIPE = Recipe(
     notes=(
         "Generated scenes and a small transformer trained from nothing stand for PASCAL-Context, NYUD-v2 and a pretrained ViT.",
         "Equal active FLOPs: the mixtures have more parameters than the dense net (see the measurement 'parameters').",
-        "Half of the dense model's FLOPs depends on how heavy heads are beside the encoder; heads are the library's default here.",
+        "Half of the dense model's FLOPs depends on how heavy heads are beside the encoder; heads are the "
+        "library's default here.",
         "The FPGA is not built; the schedule runs on the processor with weights in a mapped file.",
     ),
 )

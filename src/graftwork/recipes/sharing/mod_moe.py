@@ -1,23 +1,26 @@
 """Reproduction of the modular vision model of multi-task heterogeneous training (a successor of Mod-Squad).
 
-The paper states results comparable to single-task systems on ImageNet, COCO and ADE20K, cheaper adaptation, and extension without forgetting
-(abstract; no numbers verified).
+The paper states results comparable to single-task systems on ImageNet, COCO and ADE20K, cheaper adaptation, and extension
+without forgetting (abstract; no numbers verified).
 
-Our setting: three generated data sets of scenes at 32 x 32 pixels without a common label: the kind of the largest body (style plain), centres of bodies (style
-checker; a map of 3 x 3 pixels around each centre, judged by F1 at the best threshold: detection without boxes) and semantic classes (style night). A step holds 12 rows of each;
-each row goes through the model for its own task. A fourth set (style stripes) asks for the number of bodies and comes after joint training.
-All transformers have 4 blocks, width 64 and 64 patches; the routed one has 8 feed-forward experts of hidden width 64 (2 a token) and 8 attention experts of
-width 16 (4 a token) in every block, which takes slightly fewer active FLOPs than the dense one with hidden width 128 and 4 heads. Scores are
-points: 100 times the mean of accuracy, F1 and mean IoU. Same data, steps, batches and learning rate (AdamW, 1e-3, cosine). Worlds called ``alike`` draw
-all three sets in one style, so that routing by looks alone is no way out.
+Our setting: three generated data sets of scenes at 32 x 32 pixels without a common label: the kind of the largest body (style
+plain), centres of bodies (style checker; a map of 3 x 3 pixels around each centre, judged by F1 at the best threshold: detection
+without boxes) and semantic classes (style night). A step holds 12 rows of each; each row goes through the model for its own
+task. A fourth set (style stripes) asks for the number of bodies and comes after joint training. All transformers have 4 blocks,
+width 64 and 64 patches; the routed one has 8 feed-forward experts of hidden width 64 (2 a token) and 8 attention experts of
+width 16 (4 a token) in every block, which takes slightly fewer active FLOPs than the dense one with hidden width 128 and 4
+heads. Scores are
+points: 100 times the mean of accuracy, F1 and mean IoU. Same data, steps, batches and learning rate (AdamW, 1e-3, cosine).
+Worlds called ``alike`` draw all three sets in one style, so that routing by looks alone is no way out.
 
-Extraction keeps half of the experts of every layer, those that the task used most on 96 training pictures, without tuning afterwards.
-The new task is learned for 250 steps from the jointly trained model: all parameters; router, embedding and head alone; and with 2 new experts
-a layer, older parts frozen.
+Extraction keeps half of the experts of every layer, those that the task used most on 96 training pictures, without tuning
+afterwards.
+The new task is learned for 250 steps from the jointly trained model: all parameters; router, embedding and head alone; and with
+2 new experts a layer, older parts frozen.
 
-A short run with seed 100 while this was set up (198 steps, arm mutual-information alone): 35.8 points for the largest body, 26.3 for centres, 26.7 for
-classes; half of the experts cost 0.6, 0.7 and 0.0 points. Nothing was tuned on it: the weight of the mutual information, 0.01, was set before, between
-the predecessor's 0.0005 and 0.03. About 11 minutes on 2 cores.
+A short run with seed 100 while this was set up (198 steps, arm mutual-information alone): 35.8 points for the largest body, 26.3
+for centres, 26.7 for classes; half of the experts cost 0.6, 0.7 and 0.0 points. Nothing was tuned on it: the weight of the
+mutual information, 0.01, was set before, between the predecessor's 0.0005 and 0.03. About 11 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -330,9 +333,11 @@ RECIPE = Recipe(
     ),
     minutes=11,
     notes=(
-        "Generated scenes in three styles and a small transformer trained from nothing stand for ImageNet, COCO, ADE20K and a large one.",
+        "Generated scenes in three styles and a small transformer trained from nothing stand for ImageNet, "
+        "COCO, ADE20K and a large one.",
         "Detection is a map of body centres, judged pixel by pixel; there are no boxes.",
-        "Old outputs stay bit for bit because older parts are frozen and never choose new experts; the measurement proves the code, not the paper.",
+        "Old outputs stay bit for bit because older parts are frozen and never choose new experts; the "
+        "measurement proves the code, not the paper.",
         "The weight of the mutual information is 0.01 in every layer; the predecessor uses 0.0005 to 0.03.",
     ),
 )

@@ -1,17 +1,19 @@
 """Reproduction of MTLoRA.
 
-The paper reports, for Swin-T on PASCAL (semantic classes, parts, saliency, normals), a mean change against single-task models above that of full
-fine-tuning with 3.6 times fewer trainable parameters (about +2.55 against +2.23, remembered, not verified).
+The paper reports, for Swin-T on PASCAL (semantic classes, parts, saliency, normals), a mean change against single-task models
+above that of full fine-tuning with 3.6 times fewer trainable parameters (about +2.55 against +2.23, remembered, not verified).
 
-Our setting: a four-stage windowed transformer (widths 32-64-128-128, two blocks each, pictures of 32 x 32) is pretrained once a seed on 6,000 generated
-scenes in two drawing styles (the kind of surface or body at each pixel), then adapted to four dense tasks in a third style (other
-texture, light and noise) with 512 labelled pictures. All arms share the pretrained base, data, batches, steps and decoders. An arm's trainable
-parameters are counted with the decoders. Reference of delta-m: one LoRA model a task, nothing shared.
+Our setting: a four-stage windowed transformer (widths 32-64-128-128, two blocks each, pictures of 32 x 32) is pretrained once a
+seed on 6,000 generated scenes in two drawing styles (the kind of surface or body at each pixel), then adapted to four dense
+tasks in a third style (other texture, light and noise) with 512 labelled pictures. All arms share the pretrained base, data,
+batches, steps and decoders. An arm's trainable parameters are counted with the decoders. Reference of delta-m: one LoRA model a
+task, nothing shared.
 
-One calibration with seed 100 (400 steps of pretraining, 120 of adaptation): mean IoU, depth error, degrees and F1 of edges were 0.280, 0.723,
-15.6, 0.345 for MTLoRA at a rate of 3e-3; 0.280, 0.706, 15.8, 0.351 for the shared LoRA at 3e-3; 0.275, 0.803, 16.8, 0.342 for decoders alone at 3e-3;
-0.280, 0.732, 15.9, 0.341 for full fine-tuning at 1e-3 and 0.277, 0.734, 15.7, 0.336 at 3e-3. Kept: 3e-3, and 1e-3 for full fine-tuning. Pretraining
-by the kind of the main body (one label a picture) hardly got above chance in 400 steps, so labels are per pixel. About 11 minutes on 2 cores.
+One calibration with seed 100 (400 steps of pretraining, 120 of adaptation): mean IoU, depth error, degrees and F1 of edges were
+0.280, 0.723, 15.6, 0.345 for MTLoRA at a rate of 3e-3; 0.280, 0.706, 15.8, 0.351 for the shared LoRA at 3e-3; 0.275, 0.803,
+16.8, 0.342 for decoders alone at 3e-3; 0.280, 0.732, 15.9, 0.341 for full fine-tuning at 1e-3 and 0.277, 0.734, 15.7, 0.336 at
+3e-3. Kept: 3e-3, and 1e-3 for full fine-tuning. Pretraining by the kind of the main body (one label a picture) hardly got above
+chance in 400 steps, so labels are per pixel. About 11 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -165,7 +167,8 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 
 def derive(seed: SeedMeasurements) -> Mapping[str, dict[str, Any]]:
-    """Add delta-m against the single-task models of the same seed, in points, and the share of parameters that is trained, in percent."""
+    """Add delta-m against the single-task models of the same seed, in points, and the share of parameters that is trained, in
+    percent."""
     reference, keys = seed["single"], [f"scores.{task}.{metric}" for task, metric in METRICS.items()]
     return {
         arm: {
@@ -226,9 +229,11 @@ RECIPE = Recipe(
     equal_budget=(EqualBudget(("steps", "samples", "labels")),),
     minutes=11,
     notes=(
-        "A tiny transformer pretrained on generated scenes stands for Swin-T pretrained on ImageNet; its task, classes per pixel in two other "
+        "A tiny transformer pretrained on generated scenes stands for Swin-T pretrained on ImageNet; its "
+        "task, classes per pixel in two other "
         "styles, is one of the four target tasks in another domain.",
-        "Trainable parameters include the decoders and the parts that MTLoRA leaves unfrozen; the shared LoRA trains these parts, too.",
+        "Trainable parameters include the decoders and the parts that MTLoRA leaves unfrozen; the shared LoRA "
+        "trains these parts, too.",
         "Ranks 4 and 4 (shared LoRA: 10) in place of 64 and 4, since layers are 32 to 128 wide.",
     ),
 )

@@ -1,16 +1,19 @@
 """Reproduction of MultiTab-Net and MultiTab-Bench.
 
-The paper reports that MultiTab-Net has the highest multitask gain among multi-task baselines and single-task transformers on AliExpress, ACS
-income and Higgs and across its synthetic tables (exact gains not verified here). Its tables have up to a million rows.
+The paper reports that MultiTab-Net has the highest multitask gain among multi-task baselines and single-task transformers on
+AliExpress, ACS income and Higgs and across its synthetic tables (exact gains not verified here). Its tables have up to a million
+rows.
 
-Our setting: MultiTab-Bench with 5 tasks, 16 features, 20,000 training and validation rows and 5,000 test rows, correlation 0, 0.4 and 0.8; and flights out
-of New York (12,000 training rows, two binary and two numeric targets). Every arm chooses its learning rate from the same two, 3e-3 and 1e-2, on
-validation rows: on MultiTab-Bench at correlation 0.4, used for the other correlations too, and on flights. (In calibration 1e-3 was worse
-than 3e-3 for the shared trunk, the separate models and MultiTab-Net alike.) AdamW, batch 512, 10 epochs, no arm is stopped early. Test rows are
-predicted in fixed batches of 512 in their order, since attention between rows makes the batch part of the prediction.
+Our setting: MultiTab-Bench with 5 tasks, 16 features, 20,000 training and validation rows and 5,000 test rows, correlation 0,
+0.4 and 0.8; and flights out of New York (12,000 training rows, two binary and two numeric targets). Every arm chooses its
+learning rate from the same two, 3e-3 and 1e-2, on
+validation rows: on MultiTab-Bench at correlation 0.4, used for the other correlations too, and on flights. (In calibration 1e-3
+was worse than 3e-3 for the shared trunk, the separate models and MultiTab-Net alike.) AdamW, batch 512, 10 epochs, no arm is
+stopped early. Test rows are predicted in fixed batches of 512 in their order, since attention between rows makes the batch part
+of the prediction.
 
-The single-task reference and both multi-task baselines use the library's residual MLP, which is stronger on these polynomials than the plain MLP
-of the paper. About 22 minutes on 2 cores.
+The single-task reference and both multi-task baselines use the library's residual MLP, which is stronger on these polynomials
+than the plain MLP of the paper. About 22 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -82,7 +85,8 @@ def _make_suite(world: str, seed: int, context: ArmContext) -> Suite:
 
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
-    """Search the learning rate on the arm's first world, train on the others, and measure test performance in points (hundredths)."""
+    """Search the learning rate on the arm's first world, train on the others, and measure test performance in points
+    (hundredths)."""
     measured: dict[str, Any] = {}
     learning_rate: float | None = None
     for world in arm.settings["worlds"]:

@@ -1,17 +1,20 @@
 """Reproduction of TaskExpert.
 
-The paper reports better values than all methods before it on all nine metrics of PASCAL-Context and NYUD-v2 (ViT-L; figures not verified here).
+The paper reports better values than all methods before it on all nine metrics of PASCAL-Context and NYUD-v2 (ViT-L; figures not
+verified here).
 
-Our setting: ``scenes`` at 32 x 32 pixels in two drawing styles with four dense tasks (semantic classes, depth, normals, edges), a vision transformer of
-six blocks (width 48, patches of 4) trained from nothing, tapped at three layers, four experts of 24 channels. No arm is told the style. All arms
-share the transformer, data, batches, steps, the fusion of the taps and the heads. The static decoders have no mixture: one convolutional branch
-per task and tap, as wide as needed for the same number of parameters (within 5 %, checked while building). Reference of delta-m: one such
-static model per task, with the transformer each.
+Our setting: ``scenes`` at 32 x 32 pixels in two drawing styles with four dense tasks (semantic classes, depth, normals, edges),
+a vision transformer of six blocks (width 48, patches of 4) trained from nothing, tapped at three layers, four experts of 24
+channels. No arm is told the style. All arms
+share the transformer, data, batches, steps, the fusion of the taps and the heads. The static decoders have no mixture: one
+convolutional branch per task and tap, as wide as needed for the same number of parameters (within 5 %, checked while building).
+Reference of delta-m: one such static model per task, with the transformer each.
 
-One calibration with seed 100 (150 steps, 3,000 pictures): TaskExpert at a rate of 2e-3 0.268 mean IoU, 0.814 depth error, 16.9 degrees, 0.278 F1 of
-edges; at 5e-3 0.268, 0.815, 16.8, 0.276; static decoders at 2e-3 0.270, 0.809, 16.7, 0.300. One rate for all arms, 2e-3, was kept. The variance of
-gate weights over samples was 2e-5, a thousandth of that over tasks; a layer norm before the gates made it smaller (1e-6) and
-was dropped. Margins are those of the claim; nothing was changed to meet them. About 11 minutes on 2 cores.
+One calibration with seed 100 (150 steps, 3,000 pictures): TaskExpert at a rate of 2e-3 0.268 mean IoU, 0.814 depth error, 16.9
+degrees, 0.278 F1 of edges; at 5e-3 0.268, 0.815, 16.8, 0.276; static decoders at 2e-3 0.270, 0.809, 16.7, 0.300. One rate for
+all arms, 2e-3, was kept. The variance of gate weights over samples was 2e-5, a thousandth of that over tasks; a layer norm
+before the gates made it smaller (1e-6) and was dropped. Margins are those of the claim; nothing was changed to meet them. About
+11 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -179,8 +182,8 @@ def matched_width(tasks: Sequence[TaskSpec], input_sizes: Mapping[str, Any]) -> 
 def gate_statistics(gates: Mapping[str, Tensor]) -> dict[str, float]:
     """Return entropy and spread of mixing weights ``{task: [L, B, K]}``, means over tasks and layers.
 
-    ``entropy`` is relative to that of equal weights (1 is undecided); ``sample_variance`` is the variance of a weight over samples,
-    ``task_variance`` that of its mean over tasks; ``memory`` is the weight of the last expert.
+    ``entropy`` is relative to that of equal weights (1 is undecided); ``sample_variance`` is the variance of a weight over
+    samples, ``task_variance`` that of its mean over tasks; ``memory`` is the weight of the last expert.
     """
     weights = torch.stack(list(gates.values())).double()  # [T, L, B, K]
     entropy = -(weights * weights.clamp(min=1e-12).log()).sum(dim=-1).mean() / torch.log(torch.tensor(float(weights.shape[-1])))

@@ -56,7 +56,8 @@ def gradient_figure(view: ResultView) -> Figure | None:
     shares = found.get("conflict_share") or []
     worst = max(((share, stage) for share, stage in zip(shares, stages) if is_number(share)), default=None)
     summary = (
-        "Mean cosine of two tasks' gradients in each stage of the trunk, first stage on top: plus pulls the same way, minus against each "
+        "Mean cosine of two tasks' gradients in each stage of the trunk, first stage on top: plus pulls the "
+        "same way, minus against each "
         "other. Cells in parentheses have an interval that contains zero."
     )
     summary += f" Most conflicts: {worst[1]}, in {100 * worst[0]:.0f}\u00a0% of samples and pairs." if worst else ""
@@ -80,7 +81,8 @@ def gradient_figure(view: ResultView) -> Figure | None:
 
 
 def gradient_time_figure(view: ResultView) -> Figure | None:
-    """Return the mean cosine over pairs by stage (rows) and part of the training (columns), or None without samples of several parts."""
+    """Return the mean cosine over pairs by stage (rows) and part of the training (columns), or None without samples of several
+    parts."""
     found = view.section("gradients")
     stages, periods = _short([str(stage) for stage in found.get("stages") or ()]), list(found.get("periods") or ())
     if not stages or len(periods) < 2:
@@ -92,7 +94,8 @@ def gradient_time_figure(view: ResultView) -> Figure | None:
         [[(value, value, value) for value in row] for row in values],
         stages,
         [f"{first}–{last}" if first != last else f"{first}" for first, last in periods],
-        summary="Mean cosine over all pairs of tasks, by stage and part of the short training (steps): where and when tasks pull apart.",
+        summary="Mean cosine over all pairs of tasks, by stage and part of the short training (steps): where "
+        "and when tasks pull apart.",
         caption="Mean cosine over pairs by stage and steps",
         corner="Stage",
         words=(_TOGETHER, _APART),

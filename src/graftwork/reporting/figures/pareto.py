@@ -37,7 +37,8 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
         return "diamond" if row.get("plan") == view.choice else "circle" if row.get("on_front") else "circle-open"
 
     hover = [
-        f"{plot_text(view.title(str(row.get('plan'))))}<br>{plot_text(cost_name)}: {number(row['cost'])}<br>score: {percent(row['score'])}"
+        f"{plot_text(view.title(str(row.get('plan'))))}<br>{plot_text(cost_name)}: "
+        f"{number(row['cost'])}<br>score: {percent(row['score'])}"
         for row in points
     ]
     labelled = {str(row.get("plan")) for row in (points if len(points) <= 8 else front)} | {view.choice, view.reference}
@@ -105,7 +106,8 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
 
 
 def _text_positions(costs: list[float], scores: list[float], wide: bool) -> list[str]:
-    """Labels near the edges stand towards the middle, so that none is cut off; of points side by side, one has its label below."""
+    """Labels near the edges stand towards the middle, so that none is cut off; of points side by side, one has its label
+    below."""
     scaled = [math.log10(cost) if wide else cost for cost in costs]
     low, high = scaled[0], scaled[-1]
     span, height = (high - low) or 1.0, (max(scores) - min(scores)) or 1.0

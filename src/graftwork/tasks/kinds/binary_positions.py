@@ -1,5 +1,5 @@
-"""Yes or no at every position, edges for example. Loss: binary cross-entropy in which the two classes of a row weigh the same (Xie and Tu,
-"Holistically-Nested Edge Detection", ICCV 2015), mean over rows."""
+"""Yes or no at every position, edges for example. Loss: binary cross-entropy in which the two classes of a row weigh the same
+(Xie and Tu, "Holistically-Nested Edge Detection", ICCV 2015), mean over rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ __all__ = ["KIND", "BinaryPositions"]
 
 
 class BinaryPositions(MapKind):
-    """Targets ``[N, P]`` int64, 0 or 1, -1 where missing; 1 logit a position; answers are the probability of class 1, ``[N, 1, P]``.
+    """Targets ``[N, P]`` int64, 0 or 1, -1 where missing; 1 logit a position; answers are the probability of class 1, ``[N, 1,
+    P]``.
 
     Of a network trained with this loss, it is the probability among positions half of which are of class 1.
     """

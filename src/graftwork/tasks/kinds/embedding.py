@@ -1,5 +1,5 @@
-"""Vectors that lie close for rows of the same id and apart for others. Loss: supervised contrastive (Khosla et al., "Supervised Contrastive
-Learning", NeurIPS 2020) over the rows of a batch; with two rows an id it is the usual loss of contrastive pairs.
+"""Vectors that lie close for rows of the same id and apart for others. Loss: supervised contrastive (Khosla et al., "Supervised
+Contrastive Learning", NeurIPS 2020) over the rows of a batch; with two rows an id it is the usual loss of contrastive pairs.
 
 An id teaches only in batches that hold two of its rows. With few rows an id and many ids take large batches.
 """
@@ -31,7 +31,8 @@ TEMPERATURE = 0.1
 
 
 class Embedding(TaskKind):
-    """Targets ``[N]`` int64, id of each row, -1 where missing; ``size`` values; answers are vectors of length 1, ``[N, size]``."""
+    """Targets ``[N]`` int64, id of each row, -1 where missing; ``size`` values; answers are vectors of length 1, ``[N,
+    size]``."""
 
     name = "embedding"
     words = "vector, close for rows of one id"
@@ -120,7 +121,8 @@ class Embedding(TaskKind):
         counts = np.array(cells.counts)
         if not (counts > 1).any():
             raise DataError(
-                f"Target {request.name!r}: none of the {len(counts)} ids has two rows, so no rows belong together. Name a column that repeats."
+                f"Target {request.name!r}: none of the {len(counts)} ids has two rows, so no rows belong "
+                f"together. Name a column that repeats."
             )
         alone = int((counts == 1).sum())
         spec = TaskSpec(name=request.name, kind=self.name, size=NUM_VALUES, columns=request.columns, metric=request.metric)

@@ -22,7 +22,8 @@ _MAX_CLASSES = 1024
 
 
 class MulticlassPositions(MapKind):
-    """Targets ``[N, P]`` int64, class index, -1 where missing; ``size`` logits a position; answers are probabilities ``[N, size, P]``."""
+    """Targets ``[N, P]`` int64, class index, -1 where missing; ``size`` logits a position; answers are probabilities ``[N, size,
+    P]``."""
 
     name = "multiclass"
     words = "class of each position"

@@ -99,7 +99,8 @@ class Multilabel(TaskKind):
         numbers = numeric_columns(request, frame)
         if not set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}:
             raise DataError(
-                f"Target {request.name!r} is to be multilabel, so its columns may hold 0 and 1 only. Choose regression, or repair the columns."
+                f"Target {request.name!r} is to be multilabel, so its columns may hold 0 and 1 only. Choose "
+                f"regression, or repair the columns."
             )
         reason = f"{len(request.columns)} columns of 0 and 1"
         return InferredTask(self._spec(request, request.columns), reason, numbers.astype(np.float32))

@@ -15,7 +15,8 @@ __all__ = ["KIND", "Normals"]
 
 
 class Normals(MapKind):
-    """Targets ``[N, 3, P]`` float32: right, up and towards the viewer, NaN where missing; 3 values a position; answers have length 1."""
+    """Targets ``[N, 3, P]`` float32: right, up and towards the viewer, NaN where missing; 3 values a position; answers have
+    length 1."""
 
     name = "normals"
     words = "surface direction of each position"

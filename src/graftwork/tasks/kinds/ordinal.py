@@ -1,5 +1,5 @@
-"""Ordered classes, one answer a row. Loss: binary cross-entropy of ``P(class > k)`` for each threshold ``k``, mean over thresholds
-(Niu et al., "Ordinal Regression with Multiple Output CNN", CVPR 2016)."""
+"""Ordered classes, one answer a row. Loss: binary cross-entropy of ``P(class > k)`` for each threshold ``k``, mean over
+thresholds (Niu et al., "Ordinal Regression with Multiple Output CNN", CVPR 2016)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ __all__ = ["KIND", "Ordinal"]
 
 
 class Ordinal(ClassKind):
-    """Targets ``[N]`` int64, class index, -1 where missing; ``size - 1`` cumulative logits; answers are probabilities ``[N, size]``."""
+    """Targets ``[N]`` int64, class index, -1 where missing; ``size - 1`` cumulative logits; answers are probabilities ``[N,
+    size]``."""
 
     name = "ordinal"
     words = "ordered classes"

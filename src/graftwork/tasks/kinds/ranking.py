@@ -1,8 +1,8 @@
-"""Which of the rows of one query come first. Loss: squared error of the standardised relevance, plus the pairwise logistic loss of rows of
-one query that meet in a batch (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005), each a mean.
+"""Which of the rows of one query come first. Loss: squared error of the standardised relevance, plus the pairwise logistic loss
+of rows of one query that meet in a batch (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005), each a mean.
 
-Pairs alone would starve where queries are many and batches random: most batches hold one row of a query. The first part teaches from
-every row, and it keeps scores in units of the relevance.
+Pairs alone would starve where queries are many and batches random: most batches hold one row of a query. The first part teaches
+from every row, and it keeps scores in units of the relevance.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _MAX_QUERIES = 2**24
 
 
 class Ranking(TaskKind):
-    """Targets ``[N, 2]`` float32, relevance (at least 0) and query number, NaN where missing; 1 score; answers are scores ``[N]`` in units
-    of the relevance, higher first."""
+    """Targets ``[N, 2]`` float32, relevance (at least 0) and query number, NaN where missing; 1 score; answers are scores
+    ``[N]`` in units of the relevance, higher first."""
 
     name = "ranking"
     words = "order within a query"
@@ -64,7 +64,8 @@ class Ranking(TaskKind):
     # --- learning ---
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
-        """Return the mean squared error over labelled rows, plus the mean logistic loss over pairs of one query and different relevance."""
+        """Return the mean squared error over labelled rows, plus the mean logistic loss over pairs of one query and different
+        relevance."""
         import torch
         from torch.nn import functional as F
 
@@ -133,7 +134,8 @@ class Ranking(TaskKind):
         relevance, words = parsed.values, list(map(repr, parsed.unread))
         if words or np.isinf(relevance).any():
             raise DataError(
-                f"Target {name!r}: relevance must be finite numbers, but column {request.columns[0]!r} holds {short_list(words or ['inf'], 3)}. "
+                f"Target {name!r}: relevance must be finite numbers, but column {request.columns[0]!r} holds "
+                f"{short_list(words or ['inf'], 3)}. "
                 "Is it the first column of the target?"
             )
         codes, levels = query.named(query.naming)
@@ -144,7 +146,8 @@ class Ranking(TaskKind):
         known = ~np.isnan(relevance) & (codes >= 0)
         if not (np.bincount(codes[known], minlength=1) > 1).any():
             raise DataError(
-                f"Target {name!r}: no value of {request.columns[1]!r} has two rows with a relevance, so there is nothing to put in order. "
+                f"Target {name!r}: no value of {request.columns[1]!r} has two rows with a relevance, so there "
+                f"is nothing to put in order. "
                 "Name the column that says which rows are compared."
             )
         queries = np.where(codes >= 0, codes, np.nan)
@@ -158,7 +161,8 @@ class Ranking(TaskKind):
         if (target[:, 0] < 0).any():
             row = int((target[:, 0] < 0).argmax())
             raise DataError(
-                f"Target {request.name!r}: a relevance is at least 0; got {relevance[row]:g} in row {row + 1}. Shift the values, or choose regression."
+                f"Target {request.name!r}: a relevance is at least 0; got {relevance[row]:g} in row "
+                f"{row + 1}. Shift the values, or choose regression."
             )
         spec = TaskSpec(name=request.name, kind=self.name, size=1, columns=request.columns, metric=request.metric)
         return InferredTask(spec, reason, target)

@@ -1,5 +1,5 @@
-"""Numbers at every position, depth for example. Loss: smooth L1 of standardised values with its knee at 0.1: near the absolute error, yet
-differentiable twice."""
+"""Numbers at every position, depth for example. Loss: smooth L1 of standardised values with its knee at 0.1: near the absolute
+error, yet differentiable twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ __all__ = ["KIND", "RegressionPositions"]
 
 
 class RegressionPositions(MapKind, ValueKind):
-    """Targets ``[N, size, P]`` float32, NaN where missing; ``size`` standardised values a position; answers in the user's units."""
+    """Targets ``[N, size, P]`` float32, NaN where missing; ``size`` standardised values a position; answers in the user's
+    units."""
 
     name = "regression"
     words = "number for each position"

@@ -1,8 +1,8 @@
 """A short sequence of tokens per row, all of them predicted at once from the row. Loss: cross-entropy per token.
 
 Each place of the sequence has its own probabilities, given the row: for codes, tags in order, short labels. (An answer for each
-step of an input sequence is ``multiclass`` over ``steps``.) A sequence ends with the end token, class 0; what follows is padding, -1, which
-no loss or metric sees.
+step of an input sequence is ``multiclass`` over ``steps``.) A sequence ends with the end token, class 0; what follows is
+padding, -1, which no loss or metric sees.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["KIND", "Sequence"]
 class Sequence(TaskKind):
     """Targets ``[N, L]`` int64, class of each token, -1 for padding and where the row has no label; ``size * L`` logits.
 
-    ``classes`` holds the tokens, the end token first; ``details["length"]`` is L, the end token included. Answers are probabilities
-    ``[N, size, L]``.
+    ``classes`` holds the tokens, the end token first; ``details["length"]`` is L, the end token included. Answers are
+    probabilities ``[N, size, L]``.
     """
 
     name = "sequence"

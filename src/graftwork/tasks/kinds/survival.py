@@ -1,10 +1,12 @@
 """Time until an event that some rows have not seen yet (censored). Loss: the likelihood of discrete-time hazards.
 
-Time is cut into intervals, and a logit per interval is the hazard: the probability of the event in it, for rows that reach it. (Gensheimer
-and Narasimhan, "A scalable discrete-time survival model for neural networks", PeerJ 2019.) Cox's partial likelihood compares each event
-with all rows at risk, of which a mini-batch holds a few, so its gradient is not that of the whole likelihood, and it gives no times without
-a baseline fitted afterwards. Hazards factorise over rows: mini-batches are unbiased, batches without an event still teach, missing
-labels are masked like others, hazards need not be proportional, and a row's survival curve comes straight out of the network.
+Time is cut into intervals, and a logit per interval is the hazard: the probability of the event in it, for rows that reach it.
+(Gensheimer and Narasimhan, "A scalable discrete-time survival model for neural networks", PeerJ 2019.) Cox's partial likelihood
+compares each event with all rows at risk, of which a mini-batch holds a few, so its gradient is not that of the whole
+likelihood, and it gives no times without
+a baseline fitted afterwards. Hazards factorise over rows: mini-batches are unbiased, batches without an event still teach,
+missing labels are masked like others, hazards need not be proportional, and a row's survival curve comes straight out of the
+network.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ NUM_INTERVALS = 20
 class Survival(TaskKind):
     """Targets ``[N, 2]`` float32, time (at least 0) and event (1, or 0 if censored), NaN where missing.
 
-    ``size`` is the number K of intervals; ``details["edges"]`` holds their ends in the user's units, increasing, the first interval begins at
+    ``size`` is the number K of intervals; ``details["edges"]`` holds their ends in the user's units, increasing, the first
+    interval begins at
     0. K logits of hazards; answers are the probability of surviving each edge, ``[N, K]``, falling along a row.
     """
 
@@ -86,8 +89,8 @@ class Survival(TaskKind):
     def _entries(self, spec: TaskSpec, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return which intervals each row was at risk in, and in which the event came, bool ``[B, K]`` each.
 
-        A row is at risk until its event's interval; a censored one in the intervals whose end it has survived. What comes after the last
-        edge is not looked at.
+        A row is at risk until its event's interval; a censored one in the intervals whose end it has survived. What comes after
+        the last edge is not looked at.
         """
         ends = survival.edges_of(spec).tolist()
         edges, begin = target.new_tensor(ends), target.new_tensor([-float("inf"), *ends[:-1]])
@@ -163,8 +166,8 @@ class Survival(TaskKind):
         return [np.format_float_positional(np.float32(edge), trim="-") for edge in survival.edges_of(spec)]
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
-        """Return ``task``, the mean time up to the last edge, ``task_median`` (empty if survival stays above one half until then), and
-        ``task[time]``, the probability of surviving each edge, if asked."""
+        """Return ``task``, the mean time up to the last edge, ``task_median`` (empty if survival stays above one half until
+        then), and ``task[time]``, the probability of surviving each edge, if asked."""
         columns: dict[str, Array] = {
             spec.name: survival.mean_time(spec, values).astype(np.float32),
             f"{spec.name}_median": self._median(spec, values).astype(np.float32),
@@ -174,8 +177,8 @@ class Survival(TaskKind):
         return columns
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
-        """Return ``value`` (mean time up to ``horizon``, the last edge), ``median`` (null if survival stays above one half until then), and
-        ``probabilities`` of surviving each edge if asked."""
+        """Return ``value`` (mean time up to ``horizon``, the last edge), ``median`` (null if survival stays above one half until
+        then), and ``probabilities`` of surviving each edge if asked."""
         horizon = float(survival.edges_of(spec)[-1])
         columns = self.table(spec, values)
         pairs = zip(listed(columns[spec.name]), listed(columns[f"{spec.name}_median"]), strict=True)

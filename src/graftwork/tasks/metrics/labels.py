@@ -1,7 +1,7 @@
 """Metrics of class decisions: accuracy, balanced accuracy, F1, quadratic kappa, class distance, log loss.
 
-Targets are classes ``[N]`` or labels ``[N, size]`` that apply (1) or not (0); predictions are one probability for each entry of the
-target, or ``[N, size]`` probabilities of the classes.
+Targets are classes ``[N]`` or labels ``[N, size]`` that apply (1) or not (0); predictions are one probability for each entry of
+the target, or ``[N, size]`` probabilities of the classes.
 """
 
 from __future__ import annotations

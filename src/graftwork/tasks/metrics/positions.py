@@ -1,5 +1,5 @@
-"""Metrics of tasks over positions: one prediction per pixel, point, step or node. Rows stay the unit of resampling, because positions of
-one row (pixels of a picture) are not independent. ``P`` stands for the axes of the positions."""
+"""Metrics of tasks over positions: one prediction per pixel, point, step or node. Rows stay the unit of resampling, because
+positions of one row (pixels of a picture) are not independent. ``P`` stands for the axes of the positions."""
 
 from __future__ import annotations
 
@@ -61,8 +61,9 @@ def _f1(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
 def _ods_f1(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """F1 of class 1 over all pixels at the one threshold of 0.01, 0.02 ... 0.99 that is best for all pictures together.
 
-    The "optimal dataset scale" of edge detection: class-balanced training shifts probabilities, and this does not care. Pixels must match
-    exactly; there is no tolerance for an edge that lies one pixel off. (Martin et al., "Learning to Detect Natural Image Boundaries", 2004)
+    The "optimal dataset scale" of edge detection: class-balanced training shifts probabilities, and this does not care. Pixels
+    must match exactly; there is no tolerance for an edge that lies one pixel off. (Martin et al., "Learning to Detect Natural
+    Image Boundaries", 2004)
     """
     known, width = target >= 0, NUM_THRESHOLDS + 1
     # Bin b holds the pixels that are above exactly b thresholds: one table of counts serves all of them.

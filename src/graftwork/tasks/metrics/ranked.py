@@ -53,7 +53,8 @@ def _ndcg(target: Array, prediction: Array, cut: int) -> Evaluator:
 def _ndcg_all(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Normalised discounted cumulative gain, mean over queries: 1 if every query is in the order of relevance.
 
-    The gain is the relevance itself (Jarvelin and Kekalainen 2002), not a power of two. Queries of one row, or without a relevant row, do not
+    The gain is the relevance itself (Jarvelin and Kekalainen 2002), not a power of two. Queries of one row, or without a
+    relevant row, do not
     count. A query weighs what its rows weigh on average: resample whole queries.
     """
     return _ndcg(target, prediction, len(target))

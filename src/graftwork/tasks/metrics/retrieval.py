@@ -1,5 +1,5 @@
-"""Metrics of retrieval: is a row of the same id among the nearest? Targets ``[N]``, ids, -1 where missing; predictions ``[N, D]``, vectors
-that are compared by their cosine."""
+"""Metrics of retrieval: is a row of the same id among the nearest? Targets ``[N]``, ids, -1 where missing; predictions ``[N,
+D]``, vectors that are compared by their cosine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _BLOCK_ENTRIES = 1 << 22
 
 
 def rank_of_match(ids: Array, vectors: Array) -> Array:
-    """Return how many rows of other ids are at least as near as the nearest row of the same id, int64 ``[N]``; -1 without such a row.
+    """Return how many rows of other ids are at least as near as the nearest row of the same id, int64 ``[N]``; -1 without such a
+    row.
 
     Ties count against the row, so that vectors that are all the same retrieve nothing.
     """
@@ -42,8 +43,8 @@ def _recall(target: Array, prediction: Array, near: int) -> Evaluator:
 
 
 def _recall_1(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
-    """Share of rows whose nearest other row has their id; rows whose id is alone do not count. Resampling weighs rows that ask, and all rows
-    stay to be found."""
+    """Share of rows whose nearest other row has their id; rows whose id is alone do not count. Resampling weighs rows that ask,
+    and all rows stay to be found."""
     return _recall(target, prediction, 1)
 
 

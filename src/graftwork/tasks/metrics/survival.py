@@ -1,7 +1,7 @@
 """Metrics of survival: Harrell's concordance index and the integrated Brier score of Graf et al. (1999), both for censored times.
 
-Targets are ``[N, 2]``, time and event (1, or 0 if censored), NaN where missing; predictions ``[N, K]``, the probability of surviving the
-end of each interval, which ``spec.details["edges"]`` holds.
+Targets are ``[N, 2]``, time and event (1, or 0 if censored), NaN where missing; predictions ``[N, K]``, the probability of
+surviving the end of each interval, which ``spec.details["edges"]`` holds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def edges_of(spec: TaskSpec) -> Floats:
 
 
 def mean_time(spec: TaskSpec, survival: Array) -> Floats:
-    """Return the mean time up to the last edge, ``[N]``: the area under the survival curve, which starts at 1 and is linear in between."""
+    """Return the mean time up to the last edge, ``[N]``: the area under the survival curve, which starts at 1 and is linear in
+    between."""
     edges = np.concatenate([[0.0], edges_of(spec)])
     curve = np.concatenate([np.ones((len(survival), 1)), np.asarray(survival, dtype=np.float64)], axis=1)
     return np.asarray(0.5 * (curve[:, 1:] + curve[:, :-1]) @ np.diff(edges))
@@ -33,10 +34,11 @@ def _known(target: Array) -> Array:
 
 
 def _concordance(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
-    """Share of pairs whose order is known in which the row with the earlier event has the shorter predicted mean time; ties count half.
+    """Share of pairs whose order is known in which the row with the earlier event has the shorter predicted mean time; ties
+    count half.
 
-    A pair's order is known if the earlier of both times is an event. Of an event and a censored row at the same time the event came first;
-    two events at the same time are no pair.
+    A pair's order is known if the earlier of both times is an event. Of an event and a censored row at the same time the event
+    came first; two events at the same time are no pair.
     """
     rows = np.flatnonzero(_known(target))
     time, event = target[rows, 0].astype(np.float64), target[rows, 1] == 1
@@ -51,7 +53,8 @@ def _concordance(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
 
 
 def event_free(time: Array, happened: Array) -> tuple[Floats, Floats]:
-    """Return the Kaplan-Meier estimate: times of ``happened``, and the probability that it has not happened by then, right-continuous."""
+    """Return the Kaplan-Meier estimate: times of ``happened``, and the probability that it has not happened by then,
+    right-continuous."""
     times = np.unique(time[happened])
     at_risk = len(time) - np.searchsorted(np.sort(time), times)
     count = np.searchsorted(np.sort(time[happened]), times, side="right") - np.searchsorted(np.sort(time[happened]), times)
@@ -61,8 +64,9 @@ def event_free(time: Array, happened: Array) -> tuple[Floats, Floats]:
 def _integrated_brier(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Squared error of the survival probability, weighted for censoring, mean over the time between the first and the last edge.
 
-    Weights are one over the Kaplan-Meier probability of not being censored: just before the row's event, or at the edge for rows that
-    are still there. It is estimated once on these rows, not for every resample. Edges at and after the last time do not count.
+    Weights are one over the Kaplan-Meier probability of not being censored: just before the row's event, or at the edge for rows
+    that are still there. It is estimated once on these rows, not for every resample. Edges at and after the last time do not
+    count.
     """
     known, edges = _known(target), edges_of(spec)
     time = np.where(known, target[:, 0], 0.0).astype(np.float64)

@@ -1,5 +1,5 @@
-"""Metrics of token sequences: perplexity and the share of right tokens. Targets ``[N, L]``, -1 where there is no token; predictions are
-probabilities ``[N, size, L]``."""
+"""Metrics of token sequences: perplexity and the share of right tokens. Targets ``[N, L]``, -1 where there is no token;
+predictions are probabilities ``[N, size, L]``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Metrics of predicted numbers: RMSE, MAE, R squared, each the plain mean over the task's values (scikit-learn's ``uniform_average``)."""
+"""Metrics of predicted numbers: RMSE, MAE, R squared, each the plain mean over the task's values (scikit-learn's
+``uniform_average``)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ __all__ = ["MAE", "R2", "RMSE"]
 
 
 def _known_errors(target: Array, prediction: Array) -> tuple[Floats, Floats, Floats]:
-    """Return per row and value: sum of known targets' errors squared, of absolute errors, and counts; positions are summed away."""
+    """Return per row and value: sum of known targets' errors squared, of absolute errors, and counts; positions are summed
+    away."""
     known = ~np.isnan(target)
     error = np.where(known, prediction.astype(np.float64) - np.where(known, target, 0.0), 0.0)
     rows, size = target.shape[:2]

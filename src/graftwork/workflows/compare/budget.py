@@ -39,7 +39,8 @@ def make_budget(
         estimates: Costs of the plans; needed with ``seconds``.
 
     Returns:
-        A schedule; ``left_out`` holds plans for which fewer than 8 steps fit, with the reason. Separate models are never left out.
+        A schedule; ``left_out`` holds plans for which fewer than 8 steps fit, with the reason. Separate models are never left
+        out.
 
     Raises:
         ValueError: If neither or both of ``steps`` and ``seconds`` are given.
@@ -63,7 +64,8 @@ def make_budget(
             continue
         if fitting < MIN_STEPS:
             notes.append(
-                f"Fewer than {MIN_STEPS} steps of `{plan.name}` fit into {format_seconds(seconds)}; it was given {MIN_STEPS}, since "
+                f"Fewer than {MIN_STEPS} steps of `{plan.name}` fit into {format_seconds(seconds)}; it was "
+                f"given {MIN_STEPS}, since "
                 "everything is measured against it."
             )
         horizons[plan.name] = min(own or fitting, fitting) if fitting >= MIN_STEPS else MIN_STEPS
@@ -83,7 +85,8 @@ def budget_sentence(plans: Mapping[str, Plan], schedule: Schedule, *, steps: int
     what = f"{count} seed{'s' * (count != 1)} of every plan"
     if steps is None:
         return (
-            f"Budget: {format_seconds(seconds or 0.0)} for each training, {what}. The number of steps follows from the speed of each plan's "
+            f"Budget: {format_seconds(seconds or 0.0)} for each training, {what}. The number of steps follows "
+            f"from the speed of each plan's "
             "first steps; the table below says what was measured."
         )
     others = [f"{name} {horizon:,} rounds" for name, horizon in schedule.horizons.items() if _own_horizon(plans[name])]

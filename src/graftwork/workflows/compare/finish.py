@@ -189,6 +189,7 @@ def _grouping_notes(run: RunFolder, plans: Mapping[str, Plan]) -> list[str]:
         return []
     shown = "; ".join(", ".join(group) for group in measured["grouping"]["groups"])
     return [
-        f"The groups of `{grouped[0]}` ({shown}) were measured on training rows before, in {measured['steps']} steps that its budget does not "
+        f"The groups of `{grouped[0]}` ({shown}) were measured on training rows before, in "
+        f"{measured['steps']} steps that its budget does not "
         f"count ({measured['seconds']:.1f} s)."
     ]

@@ -59,7 +59,8 @@ def compare(
 
     Args:
         source: Whatever :func:`graftwork.fit` takes; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
-        plans: Names of plans, ``"all"``, ``"+name"`` (besides the defaults), TOML files, or :class:`~graftwork.core.records.Plan` records;
+        plans: Names of plans, ``"all"``, ``"+name"`` (besides the defaults), TOML files, or
+            :class:`~graftwork.core.records.Plan` records;
             None takes the defaults. Separate models are always in: everything is measured against them.
         seeds: Seeds of every plan, at least 1; three or more are needed to assert anything.
         steps: Steps of each training; 500 if no ``time_limit`` is given either. With steps the comparison repeats exactly.
@@ -75,7 +76,8 @@ def compare(
         image_column: Column of the labels that names the pictures.
         out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
         resume: Go on with the run in ``out`` (begin it if there is none); finished trainings are not made again.
-        engine: ``"local"``: processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this machine.
+        engine: ``"local"``: processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this
+            machine.
         workers: Trainings at the same time; None is one for each core (of the cluster), 0 runs in this process.
         backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
         max_groups: Most groups of tasks that the report suggests.
@@ -84,7 +86,8 @@ def compare(
         on_event: Called with every event of the run, a JSON object.
         command: The command that the report shows; made from the arguments by default.
         checkpoint_seconds: Longest work in seconds that a kill may undo.
-        allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It holds for
+        allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It
+            holds for
             this call alone: a resumed run needs it again.
 
     Returns:

@@ -1,4 +1,5 @@
-"""After the race: verdict on the test rows, examples, the deployable model, the report; ``result.json`` is written last but one."""
+"""After the race: verdict on the test rows, examples, the deployable model, the report; ``result.json`` is written last but
+one."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def finish_run(
     """
     if not outcome.finals:
         raise GraftworkError(
-            f"No plan was finished within the time limit, so there is no verdict. Finished work is kept in {run.path}; go on with: "
+            f"No plan was finished within the time limit, so there is no verdict. Finished work is kept in "
+            f"{run.path}; go on with: "
             f"graftwork fit --resume {run.path} --time-limit 10m"
         )
     run.emit("phase", phase="verdict", jobs=0)

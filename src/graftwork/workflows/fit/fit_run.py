@@ -37,7 +37,8 @@ class FitRun(FinishedRun):
         return load_suite(self.folder / "suite")
 
     def predict(self, source: Any, tasks: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return predictions of the chosen model for new rows, pictures or texts; see :class:`graftwork.serving.predict.Predictor`."""
+        """Return predictions of the chosen model for new rows, pictures or texts; see
+        :class:`graftwork.serving.predict.Predictor`."""
         from graftwork.serving.predict import Predictor
 
         return Predictor(self.folder).predict(source, tasks)

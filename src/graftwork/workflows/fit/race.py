@@ -1,7 +1,7 @@
 """The race: rungs of successive halving, then finals on several seeds, controls and affinity in one queue.
 
-The race knows plans as data and learners as jobs. Calling it again after an interruption walks the same way: jobs that are finished
-answer from their folders, and every decision depends on their results and the stored schedule only.
+The race knows plans as data and learners as jobs. Calling it again after an interruption walks the same way: jobs that are
+finished answer from their folders, and every decision depends on their results and the stored schedule only.
 """
 
 from __future__ import annotations
@@ -171,14 +171,16 @@ class Race:
         self.outcome.control_plan = plan
         if not self._plans[plan].shuffled_control:
             self.outcome.warnings.append(
-                f"`{plan}` builds on how the labels of its tasks depend on each other, so it has no control with shuffled companions: what of "
+                f"`{plan}` builds on how the labels of its tasks depend on each other, so it has no control "
+                f"with shuffled companions: what of "
                 "its gains is transfer and what regularisation stays open."
             )
             return []
         changes = task_changes(self._suite, results[plan]["validation"], results[reference]["validation"])
         if len(changes) > MAX_CONTROL_TASKS:
             self.outcome.warnings.append(
-                f"The control with shuffled companions was made for {MAX_CONTROL_TASKS} of {len(changes)} tasks, those with the largest "
+                f"The control with shuffled companions was made for {MAX_CONTROL_TASKS} of {len(changes)} "
+                f"tasks, those with the largest "
                 "gains and losses."
             )
         return control_tasks(changes, MAX_CONTROL_TASKS)
@@ -216,7 +218,8 @@ class Race:
             self.outcome.gradients = answers.get(job["id"], {}).get("gradients")
         if missing:
             self.outcome.warnings.append(
-                f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut or left out. The verdict rests "
+                f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut "
+                f"or left out. The verdict rests "
                 "on what was finished; give more time with --time-limit."
             )
 

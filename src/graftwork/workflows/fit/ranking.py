@@ -31,8 +31,8 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
         results: ``{plan: job result}``.
 
     Returns:
-        Percent; plans without any usable metric are missing. If the separate models themselves failed, the first plan that did not
-        takes their place.
+        Percent; plans without any usable metric are missing. If the separate models themselves failed, the first plan that did
+        not takes their place.
     """
     fine = {name: result for name, result in results.items() if result["status"] == "ok"}
     reference = next((name for name in fine if plans[name].role == "reference"), next(iter(fine), None))

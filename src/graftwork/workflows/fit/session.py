@@ -1,4 +1,5 @@
-"""One ``fit`` from data to result: open, estimate, schedule, race, verdict, model, report; each step stored before the next begins."""
+"""One ``fit`` from data to result: open, estimate, schedule, race, verdict, model, report; each step stored before the next
+begins."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class FitSession:
     Args:
         run: The run folder, created or opened, locked.
         settings: What the user asked for.
-        data: A DataFrame, a Suite or whatever else :func:`graftwork.data.reading.ingest.open_suite` takes; None reads ``settings.source``.
+        data: A DataFrame, a Suite or whatever else :func:`graftwork.data.reading.ingest.open_suite` takes; None reads
+            ``settings.source``.
     """
 
     def __init__(self, run: RunFolder, settings: FitSettings, data: Any = None) -> None:
@@ -94,7 +96,8 @@ class FitSession:
         del self.run.state["schedule"]
         self.run.save(state="suite")
         raise GraftworkError(
-            f"The time limit of {format_seconds(self.settings.time_limit or 0)} was used up before any plan was trained. Give more: "
+            f"The time limit of {format_seconds(self.settings.time_limit or 0)} was used up before any plan "
+            f"was trained. Give more: "
             f"graftwork fit --resume {self.run.path} --time-limit 10m"
         )
 

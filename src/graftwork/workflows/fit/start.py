@@ -60,9 +60,10 @@ def fit(
     """Find out which way of learning the tasks is best, and train that.
 
     Args:
-        source: A table (path or DataFrame), a folder of pictures, a ``suite.yaml``, a :class:`~graftwork.data.suite.Suite`, or the
-            name of an embedded suite; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
-        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.reading.ingest.open_suite` for this and the next eight.
+        source: A table (path or DataFrame), a folder of pictures, a ``suite.yaml``, a :class:`~graftwork.data.suite.Suite`, or
+            the name of an embedded suite; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
+        targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.reading.ingest.open_suite` for this and the
+            next eight.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split.
@@ -72,7 +73,8 @@ def fit(
         image_size: Side of the encoded pictures.
         image_column: Column of the labels that names the pictures.
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
-        time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with ``steps``.
+        time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with
+            ``steps``.
         steps: Steps of a full training; None takes as many as fit into the time limit. With ``steps`` the run repeats exactly.
         seeds: Seeds of every finalist, at least 1; three or more are needed to assert anything.
         seed: Root seed of splits, initialisation and batches.
@@ -89,7 +91,8 @@ def fit(
         dry_run: Stop after checks, estimates and schedule.
         command: The command that the report shows; made from the arguments by default.
         checkpoint_seconds: Longest work in seconds that a kill may undo.
-        allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It holds for
+        allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It
+            holds for
             this call alone: a resumed run needs it again.
 
     Returns:

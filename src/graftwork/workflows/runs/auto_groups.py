@@ -1,7 +1,8 @@
 """Groupings of tasks: suggested by measured affinities, and filled into plans that ask for ``groups = "auto"``.
 
-Such a plan is resolved once a run, before anything is estimated or trained: a short training with one trunk for all tasks on four fifths of the
-training rows, affinities read on the last fifth. No validation and no test row is seen, and the plan record names its groups from then on.
+Such a plan is resolved once a run, before anything is estimated or trained: a short training with one trunk for all tasks on
+four fifths of the training rows, affinities read on the last fifth. No validation and no test row is seen, and the plan record
+names its groups from then on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ MAX_GROUPS = 3
 GROUPING_STEPS = 200
 """Steps of the short training if the user gave no number of steps; with one, three tenths of it."""
 _ONLY_A_HINT = (
-    "Whole trainings were in favour of separate models, and they count for more than this short look: take the groups as what to try first, "
+    "Whole trainings were in favour of separate models, and they count for more than this short look: take "
+    "the groups as what to try first, "
     "with `--plans +grouped`, if tasks are to share a model at all."
 )
 _TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
@@ -38,7 +40,8 @@ def suggest_grouping(
     Args:
         affinity: Pairwise gains with intervals.
         max_groups: Most groups.
-        separate_is_chosen: Whether whole trainings were in favour of separate models; the advice then says what its groups are worth.
+        separate_is_chosen: Whether whole trainings were in favour of separate models; the advice then says what its groups are
+            worth.
     """
     if not affinity or len(affinity["tasks"]) < 2:
         return None
@@ -77,8 +80,8 @@ def resolve_groupings(
         steps: Steps of a full training, if the user fixed them.
 
     Returns:
-        The plans; the reasons of those that could not be resolved, by name; and what was measured last (``affinity``, ``gradients``,
-        ``grouping``, ``steps``, ``seconds``), or None.
+        The plans; the reasons of those that could not be resolved, by name; and what was measured last (``affinity``,
+        ``gradients``, ``grouping``, ``steps``, ``seconds``), or None.
     """
     waiting = [plan for plan in plans if needs_grouping(plan)]
     if not waiting:

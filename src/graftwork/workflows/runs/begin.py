@@ -1,4 +1,5 @@
-"""How a run of any verb begins or goes on: its folder, the settings that hold, what may fail before anything is trained, the command."""
+"""How a run of any verb begins or goes on: its folder, the settings that hold, what may fail before anything is trained, the
+command."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ def begun_run(
         extra: Plans that were handed in as records.
 
     Raises:
-        ConfigError: If the folder holds files of the user, a run that is not to go on, or that of another verb, or ``resumed`` refuses.
+        ConfigError: If the folder holds files of the user, a run that is not to go on, or that of another verb, or ``resumed``
+            refuses.
     """
     is_new = not (resume and run.exists())
     if is_new and check_folder(run.path, RUN_KIND):

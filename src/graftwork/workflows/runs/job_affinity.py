@@ -46,7 +46,8 @@ def within_training(suite: Suite, seed: int) -> Suite:
 def run_affinity(job: Mapping[str, Any], run: RunFolder, control: JobControl) -> dict[str, Any]:
     """Train to ``until`` and measure after equal parts of the way, on validation rows; sample gradients on the way.
 
-    With ``training_rows_only`` in the job the "validation" rows are a fifth of the training rows, which the run does not learn from.
+    With ``training_rows_only`` in the job the "validation" rows are a fifth of the training rows, which the run does not learn
+    from.
 
     Raises:
         GraftworkError: If the plan's learner has no shared model to measure.

@@ -43,7 +43,8 @@ def job_suite(folder: Path, job: Mapping[str, Any]) -> Suite:
 
     Args:
         folder: Folder of the stored suite.
-        job: ``seed`` 0 is the split of the suite itself, others divide the development rows anew, the test rows stay; ``keep_task``
+        job: ``seed`` 0 is the split of the suite itself, others divide the development rows anew, the test rows stay;
+            ``keep_task``
             asks for the control: the training targets of all other tasks are shuffled.
     """
     suite = _stored_suite(folder, job["seed"])
@@ -120,7 +121,8 @@ def read_predictions(path: Path, suite: Suite) -> dict[str, dict[str, Array]]:
 
 
 class StoredPredictions(Mapping[str, Array]):
-    """``{task: array}`` of one split in :func:`write_predictions`' file, read anew at every access: many runs need not fit into memory.
+    """``{task: array}`` of one split in :func:`write_predictions`' file, read anew at every access: many runs need not fit into
+    memory.
 
     Args:
         path: The file.

@@ -27,8 +27,8 @@ __all__ = ["load_job_checkpoint", "run_train"]
 def _save(learner: Learner, folder: Path) -> None:
     """Write a checkpoint of the learner as it is now, and let the pointer name it.
 
-    Two saves at one step need not be equal: a timed checkpoint may fall between the last step and its validation, which decides which
-    weights are kept. So every save gets a folder of its own, and none is skipped because one of this step is there.
+    Two saves at one step need not be equal: a timed checkpoint may fall between the last step and its validation, which decides
+    which weights are kept. So every save gets a folder of its own, and none is skipped because one of this step is there.
     """
     pointer = folder / "checkpoint.json"
     current = Path(read_json(pointer).get("folder", "")).name if pointer.exists() else ""

@@ -231,8 +231,8 @@ def make_pool(run_folder: Path, workers: int, *, engine: Engine = "local") -> Wo
     Args:
         run_folder: Folder of the run.
         workers: Number of workers; with the engine ``"ray"``, 0 is as many as the cluster has cores.
-        engine: ``"local"``: processes on this machine; ``"ray"``: actors of the Ray cluster that ``RAY_ADDRESS`` names, or of one that
-            is started here.
+        engine: ``"local"``: processes on this machine; ``"ray"``: actors of the Ray cluster that ``RAY_ADDRESS`` names, or of
+            one that is started here.
 
     Raises:
         MissingDependencyError: If the engine is ``"ray"`` and Ray is not installed.

@@ -30,8 +30,8 @@ _PACKAGE = PACKAGE_FOLDER.parent
 class PoolWorker(ABC):
     """Takes one job at a time, as JSON, and answers into a queue.
 
-    Messages to it: ``{"type": "job", "job"}``, ``{"type": "stop", "id", "mode"}``, ``{"type": "exit"}``. Answers: ``progress``, ``done``
-    (with ``result``), ``storage`` (the disk is full), and None when it is gone.
+    Messages to it: ``{"type": "job", "job"}``, ``{"type": "stop", "id", "mode"}``, ``{"type": "exit"}``. Answers: ``progress``,
+    ``done`` (with ``result``), ``storage`` (the disk is full), and None when it is gone.
     """
 
     job: Job | None = None

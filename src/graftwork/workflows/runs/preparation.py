@@ -1,4 +1,5 @@
-"""What ``fit`` and ``compare`` do before anything trains: open the data, choose plans and backbone, and set up the maker of jobs."""
+"""What ``fit`` and ``compare`` do before anything trains: open the data, choose plans and backbone, and set up the maker of
+jobs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Workers on a Ray cluster: the same jobs, the same JSON, on other machines.
 
-An actor works in the run folder itself if it sees it (this machine, or a shared disk). Elsewhere it gets a copy of the stored suite once and
-the folders that a job reads, works in a scratch folder, and sends the job's folder back; the result file is written last, as ever.
+An actor works in the run folder itself if it sees it (this machine, or a shared disk). Elsewhere it gets a copy of the stored
+suite once and the folders that a job reads, works in a scratch folder, and sends the job's folder back; the result file is
+written last, as ever.
 """
 
 from __future__ import annotations
@@ -242,7 +243,8 @@ def ray_pool_parts(workers: int) -> tuple[int, StartWorker, Callable[[], None]]:
             from graftwork.core.machine import available_cores
 
             settings |= {"num_cpus": workers or available_cores(), "include_dashboard": False}
-        # Ray puts the folder in which it is started first on the import path of its workers, and that may be a folder from somebody else.
+        # Ray puts the folder in which it is started first on the import path of its workers, and that may be a folder from
+        # somebody else.
         with contextlib.chdir(PACKAGE_FOLDER.parent):
             ray.init(**settings)
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -1,4 +1,5 @@
-"""What the results of all races and comparisons have in common: the head of ``result.json``, finished trainings, and steps that may fail."""
+"""What the results of all races and comparisons have in common: the head of ``result.json``, finished trainings, and steps that
+may fail."""
 
 from __future__ import annotations
 

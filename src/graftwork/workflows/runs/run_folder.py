@@ -124,7 +124,8 @@ class RunFolder:
         state = read_json(self.path / "run.json")
         if not isinstance(state, dict) or state.get("format") != RUN_FORMAT:
             raise FileFormatError(
-                f"{self.path / 'run.json'} is not of the format {RUN_FORMAT!r}. It was written by another version or is no run of "
+                f"{self.path / 'run.json'} is not of the format {RUN_FORMAT!r}. It was written by another "
+                f"version or is no run of "
                 "graftwork; begin a new run in another folder with --out."
             )
         return state
@@ -167,7 +168,8 @@ class RunFolder:
             remove_own(self.path, f"jobs/{job_id}/{checkpoint.name}")
 
     def discard(self) -> None:
-        """Remove what this process wrote of a run that never began to train; all that was in the folder before stays, and so do links."""
+        """Remove what this process wrote of a run that never began to train; all that was in the folder before stays, and so do
+        links."""
         if self._claim is not None:
             self._claim.discard(_BEFORE_TRAINING)
 

@@ -1,8 +1,8 @@
 """The schedule: who trains how long, decided once before the race and stored, so that a resumed run repeats it.
 
 All plans that start from scratch share one horizon, so that the comparison with separate models is one at equal steps. Plans that
-are much dearer per step (fully tuned backbones) get fewer steps rather than nothing; plans that cannot even see every row once are
-left out, and the reason is kept.
+are much dearer per step (fully tuned backbones) get fewer steps rather than nothing; plans that cannot even see every row once
+are left out, and the reason is kept.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def shared_plans(plans: Iterable[Plan]) -> list[Plan]:
 
 
 def kept_groups(plans: Iterable[Plan]) -> list[list[Plan]]:
-    """Return groups of which the verdict needs the best plan: the references, and the independent plans by source (trees, fixed features)."""
+    """Return groups of which the verdict needs the best plan: the references, and the independent plans by source (trees, fixed
+    features)."""
     plans = list(plans)
     groups = [[plan for plan in plans if plan.role == "reference"]]
     for source in ("scratch", "pretrained"):
@@ -229,7 +230,8 @@ def make_schedule(
         if unfinished is None:
             break
         left_out[unfinished.name] = (
-            f"too slow: {estimates[unfinished.name].seconds_per_step:.2g} s per step allow only {horizons[unfinished.name]} steps, fewer than the "
+            f"too slow: {estimates[unfinished.name].seconds_per_step:.2g} s per step allow only "
+            f"{horizons[unfinished.name]} steps, fewer than the "
             f"{math.ceil(estimates[unfinished.name].steps_per_epoch)} that show every row once"
         )
         plans.remove(unfinished)

@@ -80,7 +80,8 @@ class FitSettings:
         overrides: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> Self:
-        """Build settings from what people write: ``"6m"``, ``"5M"``, ``"a,b,c"``; ``others`` are fields, those of ``data`` included.
+        """Build settings from what people write: ``"6m"``, ``"5M"``, ``"a,b,c"``; ``others`` are fields, those of ``data``
+        included.
 
         Raises:
             ConfigError: If a value cannot be read.

@@ -1,7 +1,7 @@
 """A worker process: reads jobs as JSON lines on its standard input, answers as JSON lines on its standard output.
 
-Nothing is pickled, the caller's main module is not imported again, and a worker never outlives its parent: the input's end, and on
-Linux the parent's death signal, end it at once, so that a killed run leaves nobody behind who writes into its folder.
+Nothing is pickled, the caller's main module is not imported again, and a worker never outlives its parent: the input's end, and
+on Linux the parent's death signal, end it at once, so that a killed run leaves nobody behind who writes into its folder.
 """
 
 from __future__ import annotations

@@ -143,11 +143,13 @@ datasets:
     shown = [str(problem) for problem in problems]
     expected = [
         "line 1, nam: unknown key 'nam'. Did you mean 'name'? Allowed are name, modality",
-        "line 2, mixing: must be one of proportional, uniform, balanced, round-robin, temperature; got 'proportionl'. Did you mean 'proportional'?",
+        "line 2, mixing: must be one of proportional, uniform, balanced, round-robin, temperature; got "
+        "'proportionl'. Did you mean 'proportional'?",
         "line 3, temperature: is used only with mixing: temperature",
         "line 4, image_size: must be a whole number from 8 to 1024; got 'big'.",
         "line 7, datasets[0].source: 'webb.csv' does not exist beside suite.yaml. Did you mean 'web.csv'?",
-        "line 8, datasets[0].targets.stars.kind: must be one of binary, embedding, multiclass, multilabel, ordinal, ranking, regression, sequence, survival; got 'ordnal'. Did you mean 'ordinal'?",
+        "line 8, datasets[0].targets.stars.kind: must be one of binary, embedding, multiclass, multilabel, "
+        "ordinal, ranking, regression, sequence, survival; got 'ordnal'. Did you mean 'ordinal'?",
         "line 9, datasets[1].name: two data sets are called 'web'",
         "line 11, datasets[1].group: the data set has no column 'usr'. Did you mean 'user'? Its columns are user, age",
         "line 12, datasets[1].targts: unknown key 'targts'. Did you mean 'targets'?",
@@ -230,14 +232,16 @@ def test_text_and_image_data_sets(tmp_path: Path) -> None:
                 tmp_path / f"pics_{name}" / kind / f"{index}.png"
             )
     (tmp_path / "text.yaml").write_text(
-        "datasets:\n- {source: a.csv, text: body, targets: stars}\n- {source: b.csv, text: body, targets: {rating: {columns: stars}}}\n"
+        "datasets:\n- {source: a.csv, text: body, targets: stars}\n- {source: b.csv, text: body, targets: "
+        "{rating: {columns: stars}}}\n"
     )
     suite = open_suite(tmp_path / "text.yaml")
     assert (suite.modality, suite.task_names, len(suite)) == ("text", ("stars", "rating"), 60)
     encoded = encoder_from_state(suite.encoder).transform(pd.read_csv(tmp_path / "a.csv"))
     np.testing.assert_array_equal(encoded["tokens"], suite.inputs["tokens"][:30])
     (tmp_path / "image.yaml").write_text(
-        "image_size: 16\nmixing: uniform\ndatasets:\n- {source: pics_a, targets: category}\n- {source: pics_b, targets: category}\n"
+        "image_size: 16\nmixing: uniform\ndatasets:\n- {source: pics_a, targets: category}\n- {source: "
+        "pics_b, targets: category}\n"
     )
     suite = open_suite(tmp_path / "image.yaml")
     assert (suite.modality, suite.inputs["image"].shape) == ("image", (40, 16, 16, 3))
@@ -256,7 +260,8 @@ def test_errors_name_the_data_set(folder: Path) -> None:
     with pytest.raises(DataError, match="datasets: phone: 'stars' is not a column"):
         open_suite(folder / "suite.yaml")
     (folder / "suite.yaml").write_text(
-        "datasets:\n- {source: web.csv, targets: {v: {columns: [age, price]}}}\n- {name: w, source: web.csv, targets: {v: {columns: age}}}\n"
+        "datasets:\n- {source: web.csv, targets: {v: {columns: [age, price]}}}\n- {name: w, source: web.csv, "
+        "targets: {v: {columns: age}}}\n"
     )
     with pytest.raises(ConfigError, match="target 'v' has 1 columns in data set 'w' but 2 elsewhere"):
         open_suite(folder / "suite.yaml")
@@ -267,7 +272,8 @@ def test_errors_name_the_data_set(folder: Path) -> None:
 def test_validating_imports_no_heavy_package(folder: Path) -> None:
     code = (
         "import sys; from graftwork.data.reading.suite_yaml import validate_suite_yaml as check;"
-        f"print(len(check({str(folder / 'suite.yaml')!r})), sorted({{'torch', 'pandas', 'numpy', 'pyarrow', 'PIL'}} & set(sys.modules)))"
+        f"print(len(check({str(folder / 'suite.yaml')!r})), sorted({{'torch', 'pandas', 'numpy', 'pyarrow', "
+        f"'PIL'}} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split(" ", 1) == ["0", "[]\n"]

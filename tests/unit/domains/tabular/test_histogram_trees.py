@@ -53,8 +53,9 @@ def test_trees_are_those_of_scikit_learn(limits: dict[str, int | None], outputs:
 
 
 def test_binned_thresholds_differ_from_exact_ones_below_the_first_split() -> None:
-    """Rows 0, 1, 2, 10, 100: the first split sends 0, 2, 100 to one side by the other column. Among these the cuts between 2 and 100 lie at 6 and
-    55; the lower one is taken, where an exact tree takes 51. Rows of the table fall as there, new ones between 6 and 51 do not."""
+    """Rows 0, 1, 2, 10, 100: the first split sends 0, 2, 100 to one side by the other column. Among these the cuts between 2 and
+    100 lie at 6 and 55; the lower one is taken, where an exact tree takes 51. Rows of the table fall as there, new ones between
+    6 and 51 do not."""
     x = np.array([[0, 0], [1, 9], [2, 0], [10, 9], [100, 0]], np.float32)
     targets = np.array([0.0, 50.0, 0.0, 50.0, 1.0])
     tree, output = grown(x, targets[None], max_leaf_nodes=3)

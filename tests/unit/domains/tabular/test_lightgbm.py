@@ -201,7 +201,8 @@ def test_the_onnx_graph_computes_the_same(tmp_path: Path, cardinality: int) -> N
 
 
 def test_users_of_a_log_are_told_apart_and_exported(tmp_path: Path) -> None:
-    """Trees see users beyond the 256th (of ten training rows or more: LightGBM looks at no fewer), and sets with such codes are exported."""
+    """Trees see users beyond the 256th (of ten training rows or more: LightGBM looks at no fewer), and sets with such codes are
+    exported."""
     onnxruntime = pytest.importorskip("onnxruntime")
     generator = np.random.default_rng(0)
     user = generator.permutation(np.arange(500).repeat(24))

@@ -110,9 +110,9 @@ def test_new_rows_are_predicted_as_by_the_slow_version() -> None:
 
 @pytest.mark.parametrize(("leaves", "few", "many"), [(2, 0.0, 0.01), (8, 0.01, 0.1)])
 def test_new_rows_differ_from_exact_trees_where_thresholds_are_binned(leaves: int, few: float, many: float) -> None:
-    """Real numbers, as many bins as values: equal on the training rows (see above), not on new ones. A task's own tree and every node below the
-    first cut between the values of the whole table, where exact trees cut between those of the node. 0.1 % and 3 % of the rows here; more with
-    more and deeper trees."""
+    """Real numbers, as many bins as values: equal on the training rows (see above), not on new ones. A task's own tree and every
+    node below the first cut between the values of the whole table, where exact trees cut between those of the node. 0.1 % and 3
+    % of the rows here; more with more and deeper trees."""
     x, y, columns, task = three_tasks("squared_error")
     new, _, _, asked = three_tasks("squared_error", rows=1000, seed=2)
     limits = {"max_leaf_nodes": leaves, "max_depth": None, "min_samples_leaf": 8}

@@ -278,7 +278,8 @@ def test_controls_tell_transfer_from_regularisation() -> None:
     result = judge(suite, {"separate": {"topic": 0.6, "price": 0.7}, "shared": shared}, options={"controls": controls})
     assert {row["task"]: row["label"] for row in result["controls"]} == {"topic": "transfer", "price": "regularisation"}
     assert result["verdict"]["sentences"][-1] == (
-        "Against a control with the companions' labels shuffled, the gain on `topic` is transfer and the gain on `price` is regularisation."
+        "Against a control with the companions' labels shuffled, the gain on `topic` is transfer and the gain "
+        "on `price` is regularisation."
     )
 
 

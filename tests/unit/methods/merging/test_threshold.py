@@ -86,7 +86,8 @@ def test_a_large_first_tensor_is_sampled_while_it_is_read() -> None:
 
 
 def test_a_misleading_sample_costs_passes_but_no_memory() -> None:
-    """Every value that the first pass samples is small: all the others lie above the bracket, and do not fit into the second sample."""
+    """Every value that the first pass samples is small: all the others lie above the bracket, and do not fit into the second
+    sample."""
     values = np.tile(np.array([0.001] + [5.0] * 63, np.float32), 2048) * (
         1 + 1e-4 * np.random.default_rng(0).random(2048 * 64, np.float32)
     )

@@ -1,4 +1,5 @@
-"""Every aggregator: gradients of any common size, any order of tasks, float32 beside float64, torchjd's own numbers, and the corners.
+"""Every aggregator: gradients of any common size, any order of tasks, float32 beside float64, torchjd's own numbers, and the
+corners.
 
 A method has a property or it has not; which ones it has not is written down here with the reason.
 """
@@ -24,7 +25,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "TrimmedMean": {"trim_number": 1},
 }
 POWERS = {"FairGrad": -1 / 3, "NashMTL": 0.0}
-"""Gradients ``c`` times as long give a direction ``c ** power`` times as long; 1 for all others. FairGrad: (1 - alpha) / (1 + alpha) for alpha 2."""
+"""Gradients ``c`` times as long give a direction ``c ** power`` times as long; 1 for all others. FairGrad: (1 - alpha) / (1 +
+alpha) for alpha 2."""
 NOT_SCALED = {"ExcessMTL": "its first step weighs by the gradients' absolute size, as the official code does"}
 RANDOM_ORDER = {"GradVac", "PCGrad"}
 """Visit the tasks in random order: reordering changes the answer, unless there are two (PCGrad)."""
@@ -231,7 +233,8 @@ def test_short_gradients_are_balanced_like_long_ones(name: str, length: float) -
 
 
 def test_config_of_a_large_network() -> None:
-    """torchjd's pseudo-inverse in float32 drops singular values below its tolerance times the number of parameters: 0 from 8.4 million on."""
+    """torchjd's pseudo-inverse in float32 drops singular values below its tolerance times the number of parameters: 0 from 8.4
+    million on."""
     rows = torch.randn(2, 600_000, generator=torch.Generator().manual_seed(0))
     rows[1] = 0.9 * rows[0] + 0.1 * rows[1]
     wanted = [1.0, 1.1]

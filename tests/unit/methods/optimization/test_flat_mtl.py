@@ -49,7 +49,8 @@ class Three(nn.Module):
 
 
 def naive(model: Three, rho_shared: float, rho_own: float) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
-    """Algorithm 1 up to the aggregation, task by task on a model that starts afresh: g, g_SAM (both ``[T, P]``) and the heads' gradients."""
+    """Algorithm 1 up to the aggregation, task by task on a model that starts afresh: g, g_SAM (both ``[T, P]``) and the heads'
+    gradients."""
     plain, climbed, own = [], [], []
     start = {name: value.clone() for name, value in model.state_dict().items()}
     for task, head in enumerate(model.heads):

@@ -119,7 +119,8 @@ def test_a_pass_does_not_enter_other_heads() -> None:
 
 @pytest.mark.parametrize("uses", ["once", "twice", "shared step", "one absent"])
 def test_representation_gradients_in_one_pass_or_in_several(uses: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heads that read the representation twice are summed up; heads that share an operation need a pass each. Both give the Jacobian."""
+    """Heads that read the representation twice are summed up; heads that share an operation need a pass each. Both give the
+    Jacobian."""
     model, passes = TinyModel(3), []
     original = jacobian._fill_task_by_task
     monkeypatch.setattr(jacobian, "_fill_task_by_task", lambda *args: (passes.append(1), original(*args)))

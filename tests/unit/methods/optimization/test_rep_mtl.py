@@ -96,7 +96,8 @@ def test_regulation_takes_the_mean_over_channels_before_the_absolute_value() -> 
 
 
 def test_alignment_by_hand() -> None:
-    # Two samples, one task, one location: affinity and anchor of a sample are equal, cosine 1; between samples cos^2 of 60 degrees = 1/4.
+    # Two samples, one task, one location: affinity and anchor of a sample are equal, cosine 1; between samples cos^2 of 60
+    # degrees = 1/4.
     saliencies = torch.tensor([[[[1.0], [0.0]], [[0.5], [math.sqrt(0.75)]]]], dtype=torch.float64)
     assert float(alignment_loss(saliencies, temperature=0.5)) == pytest.approx(0.25 / 0.5 - 1.0 / 0.5)
 

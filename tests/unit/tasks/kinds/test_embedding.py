@@ -87,7 +87,8 @@ def test_the_prior_is_the_loss_of_equal_vectors() -> None:
 def test_recall_by_hand() -> None:
     ids = np.array([0, 0, 1, 1, 2, -1])
     vectors = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.8, 0.2], [-1.0, 0.0], [1.0, 0.0]])
-    # Row 0 finds row 1 first. Row 1 is as near to row 3 as 0.98..., to row 0 0.99.... Row 2 finds row 3 first. Row 3 is nearer to 1 and 0.
+    # Row 0 finds row 1 first. Row 1 is as near to row 3 as 0.98..., to row 0 0.99.... Row 2 finds row 3 first. Row 3 is nearer
+    # to 1 and 0.
     assert rank_of_match(ids[:5], vectors[:5]).tolist() == [0, 0, 0, 2, -1]
     found = score_task(SPEC, ids, vectors)
     assert metrics_of(SPEC) == ("recall_1", "recall_5", "recall_10")

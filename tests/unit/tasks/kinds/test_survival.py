@@ -82,7 +82,8 @@ def test_curves_means_and_medians_by_hand() -> None:
 
 
 def test_the_prior_is_the_kaplan_meier_curve() -> None:
-    # At risk in interval 1: rows 1 to 4 (row 5 left at once), one event. Interval 2: rows 2, 3, 4, two events; row 4 outlives all edges.
+    # At risk in interval 1: rows 1 to 4 (row 5 left at once), one event. Interval 2: rows 2, 3, 4, two events; row 4 outlives
+    # all edges.
     target = torch.tensor([[0.7, 1.0], [1.2, 1.0], [2.0, 1.0], [9.0, 0.0], [0.3, 0.0]])
     quarter = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     third = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
