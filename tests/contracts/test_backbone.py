@@ -19,6 +19,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.optional import has
 from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
+from graftwork.nn.backbones.cifar_resnet import CifarResNet
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.swin import SwinBackbone
@@ -71,6 +72,7 @@ def bert(kind: type[TransformersBackbone] = TransformersBackbone) -> Backbone:
 CASES: dict[str, Callable[[], Backbone]] = {
     "TableBackbone": lambda: TableBackbone(4, [6, 6, 6], width=8, num_blocks=1),
     "ConvBackbone, vector": lambda: ConvBackbone(16),
+    "CifarResNet": lambda: CifarResNet(8, channels=(4, 4, 8)),
     "ConvBackbone, map": lambda: ConvBackbone(16, feature_map=True),
     "TextBackbone": lambda: TextBackbone(30),
     "ViTBackbone, tokens": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2),
