@@ -1,4 +1,19 @@
-"""DOC"""
+"""Reproduction of training BatchNorm and only BatchNorm.
+
+The paper reports (abstract read, further figures remembered) 82 % on CIFAR-10 for ResNet-866 of which only BatchNorm learns, about 69 to 70 % for
+ResNet-110, far less for as many randomly chosen weights, and about a third of all scales near zero, against few percent when everything learns.
+
+Our setting: generated letters of 20 classes, 16x16 pixels (3000 to learn, 500 to choose, 2000 to test); residual networks of 8, 16 and 32 channels, depths
+8, 14 and 26; scales drawn from U(0, 1), the output layer random and frozen. SGD with Nesterov momentum 0.9, cosine schedule, 500 steps of 64 pictures,
+pictures shifted by a pixel at most, coupled weight decay of 1e-4 on everything that learns. Each trained arm tries two learning rates and keeps the better
+one on validation rows; all arms of a depth begin with equal weights. The control trains two weights a filter, as many numbers as BatchNorm has; they are
+parameters of their own, so that neither decay nor momentum can move another weight. One arm is the plan of the card. About 12 minutes on 2 idle cores.
+
+The pilot (seed 100, validation accuracy in percent, other pictures than the counting run): letters with noise of 0.15 and a stray stroke were too hard (BatchNorm alone
+17.0, random weights 10.5, everything 81.2 at depth 8 after 600 steps of 128), so noise of 0.05 without a stray stroke was taken. Depth 8 there: BatchNorm
+34.2, 34.8, 36.1, 32.0 at rates of 0.3, 1, 3, 10; random weights 19.4, 18.9, 27.2, 26.9 at the same rates; everything 99.6 at 0.3; output layer alone
+17.7, 23.3, 11.3 at 0.03, 0.1, 1; BatchNorm and output layer 85.9, 87.8 at 0.1, 0.3. Depth 26: BatchNorm 74.2 at 1, random weights 59.3 at 3. Margins are those of the card, set before.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +42,15 @@ __all__ = ["RECIPE"]
 
 CHANNELS = (8, 16, 32)
 STEPS, BATCH = 500, 64
-PLAN_STEPS = 150
+PLAN_STEPS = 100
 DECAY = 1e-4
 """Weight decay of everything that learns, scales and shifts included, as in the paper's code."""
 RATES: dict[str, tuple[float, float]] = {
     "norms": (1.0, 3.0),
     "random": (3.0, 10.0),
     "all": (0.1, 0.3),
-    "head": (1.0, 3.0),
-    "norms+head": (1.0, 3.0),
+    "head": (0.1, 0.3),
+    "norms+head": (0.3, 1.0),
 }
 """Highest learning rates that an arm tries, two each: the best two of the pilot's grid, by what learns."""
 WORLD: dict[str, Any] = {"noise": 0.05, "jitter": 0.7, "clutter": 0}
@@ -182,8 +197,8 @@ SCRATCH = (
     *(_arm(f"norms-{depth}", f"BatchNorm only, depth {depth}", "norms", depth) for depth in DEPTHS),
     *(_arm(f"random-{depth}", f"two random weights a channel, depth {depth}", "random", depth) for depth in DEPTHS),
     _arm("all-26", "all parameters, depth 26", "all", 26),
-    _arm("head-26", "output layer only, depth 26", "head", 26),
-    _arm("norms-head-26", "BatchNorm and output layer, depth 26", "norms+head", 26),
+    _arm("head-14", "output layer only, BatchNorm as drawn, depth 14", "head", 14),
+    _arm("norms-head-14", "BatchNorm and output layer, depth 14", "norms+head", 14),
     _arm("ones-14", "BatchNorm only from scales of 1, depth 14", "norms", 14, "one"),
 )
 PLAN = Arm("plan", "the plan of fit: BatchNorm of a pretrained network, heads learn", access=LABELS, settings={"learns": "plan"})
@@ -214,7 +229,7 @@ RECIPE = Recipe(
             right_factor=3.0,
             unit="points",
         ),
-        Inequality("BatchNorm beats the output layer", "norms-26.accuracy", "head-26.accuracy", primary=False, unit="points"),
+        Inequality("BatchNorm beats the output layer", "norms-14.accuracy", "head-14.accuracy", primary=False, unit="points"),
         Inequality("headroom: everything beats BatchNorm", "all-26.accuracy", "norms-26.accuracy", primary=False, unit="points"),
         Inequality(
             "scales below 0.01 do no work",
