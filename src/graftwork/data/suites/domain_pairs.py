@@ -24,14 +24,14 @@ from graftwork.data.suites.emoji_files import Emoji, read_emoji, read_pictures
 __all__ = ["rotated_moons", "textured_digits"]
 
 Array = NDArray[Any]
-CANVAS, DIGIT, ARTWORK = 16, 12, 72
+CANVAS, DIGIT, ARTWORK = 12, 10, 72
 """Sides in pixels: of the pictures, of the enlarged digits, of the artwork."""
 SHARES = {"train": 0.4, "val": 0.1, "target": 0.35, "test": 0.15}
 """Shares of the original digits that the splits draw from."""
 
 
 def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float = 0.5, seed: int = 0) -> Suite:
-    """Return plain digits (source) and textured digits (target), RGB, 16 pixels square; equal arguments give equal bits.
+    """Return plain digits (source) and textured digits (target), RGB, 12 pixels square; equal arguments give equal bits.
 
     Args:
         copies: Pictures of each original digit, with places, brightness and textures of their own, at least 1.
@@ -91,7 +91,7 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
 
 
 def _place(digits: Array, random: np.random.Generator) -> Array:
-    """Enlarge digits ``[N, 8, 8]`` and put them on canvases ``[N, 16, 16]`` at a place of chance."""
+    """Enlarge digits ``[N, 8, 8]`` and put them on canvases ``[N, 12, 12]`` at a place of chance."""
     positions = np.linspace(0.0, 7.0, DIGIT)
     low = np.minimum(positions.astype(int), 6)
     weights = np.zeros((DIGIT, 8), np.float32)
@@ -106,7 +106,7 @@ def _place(digits: Array, random: np.random.Generator) -> Array:
 
 
 def _textures(emoji: list[Emoji], count: int, random: np.random.Generator) -> Array:
-    """Return crops of the artwork ``[count, 16, 16, 3]`` in [0, 1], of places where it covers most of the crop; a random colour shows where it does not."""
+    """Return crops of the artwork ``[count, 12, 12, 3]`` in [0, 1], of places where it covers most of the crop; a random colour shows where it does not."""
     artwork = np.stack([np.asarray(picture, np.float32) / 255.0 for picture in read_pictures(emoji)])
     covered = np.zeros((len(artwork), ARTWORK + 1, ARTWORK + 1), np.float64)
     covered[:, 1:, 1:] = artwork[..., 3].cumsum(axis=1, dtype=np.float64).cumsum(axis=2)
@@ -126,7 +126,13 @@ def _textures(emoji: list[Emoji], count: int, random: np.random.Generator) -> Ar
 
 
 def rotated_moons(
-    *, degrees: float = 35.0, num_source: int = 600, num_target: int = 600, num_test: int = 1000, noise: float = 0.1, seed: int = 0
+    *,
+    degrees: float = 35.0,
+    num_source: int = 600,
+    num_target: int = 600,
+    num_test: int = 1000,
+    noise: float = 0.1,
+    seed: int = 0,
 ) -> Suite:
     """Return two moons (source) and other points of the same moons turned around their centre (target).
 

@@ -157,7 +157,9 @@ def test_training_is_the_same_twice_and_after_a_checkpoint() -> None:
     left, right = whole.objectives[0].module, second.objectives[0].module
     assert isinstance(left, nn.Module)
     assert isinstance(right, nn.Module)
-    for one, other in zip([*whole.model.parameters(), *left.parameters()], [*second.model.parameters(), *right.parameters()], strict=True):
+    for one, other in zip(
+        [*whole.model.parameters(), *left.parameters()], [*second.model.parameters(), *right.parameters()], strict=True
+    ):
         assert torch.equal(one, other)
 
 
