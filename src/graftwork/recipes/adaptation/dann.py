@@ -1,4 +1,24 @@
-"""Reproduction of DANN."""
+"""Reproduction of DANN.
+
+The paper reports, from source only to DANN (trained on target): MNIST to MNIST-M .5225 to .7666 (.9596), SVHN to MNIST .5490 to .7385 (.9942); figures
+not verified here.
+
+Our setting: scikit-learn's digits at 12 x 12 pixels, half of the originals as source (80 % of them for training, 20 % for measuring), half as target
+(70 % without labels in training, 30 % for testing), blended with crops of artwork at half brightness; and two moons against moons turned by 35
+degrees. The plan on the card trains the library's own trunks (four convolutions; a residual MLP) for 600 steps: 32 labelled and 32 unlabelled rows on
+digits, 64 and 64 on moons. All arms share initial weights and labelled batches. The last weights are measured, averaged over about the last 100 steps (an epoch
+of digits has 90) by then at a rate near zero: no arm chooses an epoch. The trunks have no batch norm, so that the domains cannot see each other.
+About 15 minutes on 2 idle cores.
+
+Pilot with seed 100. No counting seed and no label of the target chose anything that differs between arms: strength 1 is the paper's, and optimiser and rate are those
+with the best accuracy on source rows, which were the same for source-only training and DANN. Digits, 600 steps, source-only / DANN / bound on the
+target: SGD at 0.03 gives 39.8 / 58.3 / 87.5 (source rows 98.3 / 97.9). At 400 steps: SGD at 0.01 gives 42.1 / 48.0 (source rows 97.6 / 96.2), AdamW
+at 0.002 gives 45.6 for source only (97.1), and DANN with strength 0.1 there 49.6 (97.4); strength 1 under AdamW destroys the features (24 by 24
+pixels: source rows 42.9), as does strength 3 under SGD (11.1 on the target). Moons, AdamW at 0.002, 600 steps: 80.8 / 97.6 / 99.9, and SGD at 0.01 and 0.03, 400 steps, 88.6 and 90.2
+for source only, 95.9 and 93.7 for DANN; source rows tell none of them apart (99.3 to 100), so the race's own AdamW was taken. The bound leaves
+48 and 19 points of headroom, against a margin of 5. The world was changed once: textures at full brightness left source-only training at chance (11 %).
+The strength of feature matching was not tuned (1).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +48,12 @@ from graftwork.training.learner import NeuralLearner
 __all__ = ["ARMS", "RECIPE", "FeatureMatching", "derive", "run_arm"]
 
 WORLDS = ("digits", "moons")
-STEPS = {"digits": 400, "moons": 400}
+STEPS = {"digits": 600, "moons": 600}
+TRAINING: Mapping[str, Mapping[str, Any]] = {
+    "digits": {},
+    "moons": {"optimizer": "adamw", "learning_rate": 2e-3},
+}
+"""Overrides of the plan's training, the same for all arms."""
 ROWS = {"digits": 32, "moons": 64}
 """Labelled rows a step; as many unlabelled ones where an arm takes them."""
 
@@ -91,11 +116,8 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     for name in WORLDS:
         suite = make_world(name, seed, context)
         data = context.guard(suite)
-        settings = arm.settings[name]
-        plan = make_plan(str(arm.settings["kind"]), float(settings["strength"]), suite.domains, ROWS[name])
-        learner = context.train(
-            plan, data, steps=context.choose(full=STEPS[name], smoke=4), overrides={"learning_rate": settings["rate"]}
-        )
+        plan = make_plan(str(arm.settings["kind"]), float(arm.settings["strength"]), suite.domains, ROWS[name])
+        learner = context.train(plan, data, steps=context.choose(full=STEPS[name], smoke=4), overrides=TRAINING[name])
         assert isinstance(learner, NeuralLearner)
         found[name] = _measure(learner, data, context)
     return found
@@ -129,22 +151,15 @@ def derive(results: Mapping[str, Mapping[str, float]]) -> dict[str, Measurements
     return found
 
 
-def _arm(name: str, title: str, access: Access, kind: str, digits: tuple[float, float], moons: tuple[float, float]) -> Arm:
-    worlds = {
-        world: {"strength": strength, "rate": rate} for world, (strength, rate) in zip(WORLDS, (digits, moons), strict=True)
-    }
-    return Arm(name, title, access, {"kind": kind, **worlds})
-
-
 _SOURCE = Access(source_labels=True)
 _ADAPT = Access(source_labels=True, target_inputs=True)
 _BOUND = Access(source_labels=True, target_inputs=True, target_labels=True)
 ARMS = (
-    _arm("source", "source only", _SOURCE, "source", (0.0, 2e-3), (0.0, 2e-3)),
-    _arm("dann", "domain-adversarial (DANN)", _ADAPT, "dann", (0.1, 2e-3), (1.0, 2e-3)),
-    _arm("zero", "DANN with strength 0", _ADAPT, "dann", (0.0, 2e-3), (0.0, 2e-3)),
-    _arm("matching", "mean discrepancy of the features (MMD)", _ADAPT, "matching", (1.0, 2e-3), (1.0, 2e-3)),
-    _arm("target", "supervised by the target (bound)", _BOUND, "target", (0.0, 2e-3), (0.0, 2e-3)),
+    Arm("source", "source only", _SOURCE, {"kind": "source", "strength": 0.0}),
+    Arm("dann", "domain-adversarial (DANN)", _ADAPT, {"kind": "dann", "strength": 1.0}),
+    Arm("zero", "DANN with strength 0", _ADAPT, {"kind": "dann", "strength": 0.0}),
+    Arm("matching", "mean discrepancy of the features (MMD)", _ADAPT, {"kind": "matching", "strength": 1.0}),
+    Arm("target", "supervised by the target alone (bound)", _BOUND, {"kind": "target", "strength": 0.0}),
 )
 
 
