@@ -1,6 +1,7 @@
 """How well a linear classifier tells two domains apart by their features.
 
-Paper: Ben-David et al., "Analysis of Representations for Domain Adaptation", NeurIPS 2006; used so by Ganin et al., https://arxiv.org/abs/1505.07818.
+Paper: Ben-David et al., "Analysis of Representations for Domain Adaptation", NeurIPS 2006; used so by Ganin et al.,
+https://arxiv.org/abs/1505.07818.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ __all__ = ["proxy_a_distance"]
 def proxy_a_distance(source: NDArray[Any], target: NDArray[Any], *, seed: int = 0) -> float:
     """Return the proxy A-distance ``2 (1 - 2 error)``: 0 where domains cannot be told apart, 2 where they always can.
 
-    A logistic regression learns from half of the rows, and its error is that on the other half. As many rows of both domains are taken as the smaller
-    one has. Errors above one half are chance and count as one half.
+    A logistic regression learns from half of the rows, and its error is that on the other half. As many rows of both domains
+    are taken as the smaller one has. Errors above one half are chance and count as one half.
 
     Args:
         source: Features ``[N, D]``.

@@ -82,7 +82,7 @@ class DomainClassifier(nn.Module):
 
 
 def pool_features(features: Tensor) -> Tensor:
-    """Return one vector a row: of vectors ``[B, C]`` themselves, of tokens ``[B, N, C]`` and maps ``[B, C, H, W]`` the mean over positions."""
+    """Return one vector a row: vectors ``[B, C]`` as they are, tokens ``[B, N, C]`` and maps ``[B, C, H, W]`` as means."""
     if features.ndim == 3:
         return features.mean(dim=1)
     return features.mean(dim=(2, 3)) if features.ndim == 4 else features

@@ -1,7 +1,7 @@
 """How far two samples of features lie apart, as a loss.
 
-Paper: Long et al., "Learning Transferable Features with Deep Adaptation Networks", https://arxiv.org/abs/1502.02791, after Gretton et al., "A Kernel
-Two-Sample Test", JMLR 13, 2012.
+Paper: Long et al., "Learning Transferable Features with Deep Adaptation Networks", https://arxiv.org/abs/1502.02791, after
+Gretton et al., "A Kernel Two-Sample Test", JMLR 13, 2012.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def mean_discrepancy(left: Tensor, right: Tensor, *, factors: Sequence[float] = 
     Args:
         left: ``[N, D]``, at least one row.
         right: ``[M, D]``, at least one row.
-        factors: Widths of the kernels, each a factor on the mean squared distance of two rows of both samples together, which takes no gradient.
+        factors: Widths of the kernels, each a factor on the mean squared distance of two rows of both samples together, which
+            takes no gradient.
 
     Example:
         >>> sample = torch.tensor([[0.0], [1.0]])

@@ -1,11 +1,11 @@
 """Pairs of domains for unsupervised adaptation: plain and textured digits, upright and rotated moons.
 
 Textured digits are made as MNIST-M was made of MNIST: Ganin et al., "Domain-Adversarial Training of Neural Networks",
-https://arxiv.org/abs/1505.07818, blend digits with crops of photographs by the absolute difference. Here they are scikit-learn's digits and crops of
-Twemoji artwork.
+https://arxiv.org/abs/1505.07818, blend digits with crops of photographs by the absolute difference. Here they are
+scikit-learn's digits and crops of Twemoji artwork.
 
-Both suites have the splits ``train`` and ``val`` of the source, ``target`` (training rows of the target) and ``test`` (other rows of the target). No original
-digit is in two splits, and no artwork is in both ``target`` and ``test``.
+Both suites have the splits ``train`` and ``val`` of the source, ``target`` (training rows of the target) and ``test`` (other
+rows of the target). No original digit is in two splits, and no artwork is in both ``target`` and ``test``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
     Args:
         copies: Pictures of each original digit, with places, brightness and textures of their own, at least 1.
         num_emoji: Number of artworks that textures are cropped from, at least 10.
-        brightness: Factor on the textures, in (0, 1]. Photographs, which the paper blends with, are about half as bright as this artwork; at 1 most
-            grounds are brighter than the digit on them.
+        brightness: Factor on the textures, in (0, 1]. Photographs, which the paper blends with, are about half as bright as
+            this artwork; at 1 most grounds are brighter than the digit on them.
         seed: Draws splits, places and textures.
 
     Returns:
-        A suite of modality ``image`` with the domains ``plain`` and ``textured`` and the task ``digit``; groups are the original digits.
+        A suite of modality ``image`` with the domains ``plain`` and ``textured`` and the task ``digit``; groups are the
+        original digits.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -106,7 +107,10 @@ def _place(digits: Array, random: np.random.Generator) -> Array:
 
 
 def _textures(emoji: list[Emoji], count: int, random: np.random.Generator) -> Array:
-    """Return crops of the artwork ``[count, 12, 12, 3]`` in [0, 1], of places where it covers most of the crop; a random colour shows where it does not."""
+    """Return crops of the artwork ``[count, 12, 12, 3]`` in [0, 1].
+
+    Each is the one of 16 random places that the artwork covers most; a random colour shows where it does not.
+    """
     artwork = np.stack([np.asarray(picture, np.float32) / 255.0 for picture in read_pictures(emoji)])
     covered = np.zeros((len(artwork), ARTWORK + 1, ARTWORK + 1), np.float64)
     covered[:, 1:, 1:] = artwork[..., 3].cumsum(axis=1, dtype=np.float64).cumsum(axis=2)
@@ -154,7 +158,8 @@ def rotated_moons(
 
     if min(num_source, num_target, num_test) < 4 or noise < 0:
         raise ConfigError(
-            f"All parts need at least 4 rows and noise at least 0; got {num_source!r}, {num_target!r}, {num_test!r} rows and noise {noise!r}."
+            "All parts need at least 4 rows, and noise is at least 0; "
+            f"got {num_source!r}, {num_target!r} and {num_test!r} rows and noise {noise!r}."
         )
     sizes = {"train": num_source, "val": max(num_source // 4, 1), "target": num_target, "test": num_test}
     seeds, points, labels = Seeds(seed), [], []

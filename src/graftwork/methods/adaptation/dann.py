@@ -27,12 +27,13 @@ Schedule = Literal["ramp", "constant"]
 class DomainAdversarial(Objective):
     """A domain classifier on the shared representation, behind a gradient reversal.
 
-    Labelled rows of a batch are the source, rows without labels the target: the plan asks for both with ``quotas``. The term is the classifier's mean
-    cross-entropy on the source plus that on the target. The classifier descends it whole; what made the features ascends it, scaled by the
-    strength, so that one backward pass trains both. Predictions never touch the classifier.
+    Labelled rows of a batch are the source, rows without labels the target: the plan asks for both with ``quotas``. The term is
+    the classifier's mean cross-entropy on the source plus that on the target. The classifier descends it whole; what made the
+    features ascends it, scaled by the strength, so that one backward pass trains both. Predictions never touch the classifier.
 
     Args:
-        strength: Highest factor on the reversed gradient, at least 0; 0 trains the classifier beside the model and leaves the model alone.
+        strength: Highest factor on the reversed gradient, at least 0; 0 trains the classifier beside the model and leaves the
+            model alone.
         schedule: ``ramp`` lets the strength grow from 0 over the horizon, ``constant`` has it whole from the first step.
         sharpness: How soon ``ramp`` rises, above 0.
         hidden: Widths of the classifier's hidden layers; empty gives a linear one.
@@ -76,8 +77,8 @@ class DomainAdversarial(Objective):
         """
         if not sum(binding.facts.unlabelled):
             raise ConfigError(
-                "Domain-adversarial training needs rows of the target without labels, and the training draws none. Ask for them in the plan: "
-                "training.quotas = [{role = 'labelled', rows = 64}, {role = 'unlabelled', rows = 64}]."
+                "Domain-adversarial training needs rows of the target without labels, and the training draws none. "
+                "Ask for them in the plan: training.quotas = [{role = 'labelled', rows = 64}, {role = 'unlabelled', rows = 64}]."
             )
         features = representation_of(binding.model, binding.example.to(binding.device))
         if features is None:
