@@ -56,6 +56,10 @@ class GuardedSplits(dict[str, NDArray[np.int64]]):
         super().__init__(splits)
         self._refusals = dict(refusals)
 
+    def changed(self, splits: Mapping[str, NDArray[np.int64]]) -> GuardedSplits:
+        """Return a copy with some splits replaced."""
+        return GuardedSplits({**self, **splits}, self._refusals)
+
     def __missing__(self, name: str) -> NDArray[np.int64]:
         if name in self._refusals:
             raise AccessError(self._refusals[name])
@@ -71,6 +75,18 @@ class GuardedSuite:
         self._roles = roles
         self.visible: Suite = self._make_visible()
         """For learning: row numbers stay as they are, undeclared inputs are zero, undeclared targets missing."""
+
+    def for_training(self) -> Suite:
+        """Return :attr:`visible` with the rows of the target splits that the arm may see among its ``train`` rows, after those of the source.
+
+        So they reach a plan as a user's rows without labels do; they have labels only if the arm declared those of the target.
+        """
+        splits = self.visible.splits
+        assert isinstance(splits, GuardedSplits)
+        added = [splits[name] for name in splits if name != "train" and self._roles[name] == "target"]
+        if not added:
+            return self.visible
+        return replace(self.visible, splits=splits.changed({"train": np.concatenate([splits["train"], *added])}))
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """Return the row numbers of any split, also of one whose contents are hidden."""

@@ -79,7 +79,8 @@ def train_plan(
     Args:
         context: The arm.
         plan: What to train; :func:`card_plan` gives those of cards.
-        data: Guarded data; its ``train`` rows are learned from, its ``val`` rows choose the best weights.
+        data: Guarded data; its ``train`` rows are learned from, with those of the target that the arm may see, and its ``val`` rows choose
+            the best weights.
         steps: Optimiser steps (boosting rounds, as the learner counts them).
         seed: Seed of weights and batches; None takes the stream ``plan`` of the job's seed, equal for all arms.
         overrides: Training settings that are stronger than the plan's.
@@ -93,7 +94,7 @@ def train_plan(
 
     learner: Learner = plan.train.learner.build(
         LearnerContext(
-            suite=data.visible,
+            suite=data.for_training(),
             plan=plan,
             seed=context.seeds.integer("plan") if seed is None else seed,
             max_steps=steps,

@@ -254,3 +254,16 @@ def test_callback_counts_real_steps_and_survives_a_checkpoint(tmp_path: Path) ->
     resumed = make_context(tmp_path)
     resumed.budget_callback().load_state_dict(callback.state_dict())
     assert {name: resumed.counts[name] for name in ("steps", "samples")} == {"steps": 3, "samples": 24}
+
+
+def test_a_plan_trains_on_the_target_rows_that_the_arm_may_see(suite: Suite, tmp_path: Path) -> None:
+    plain = make_context(tmp_path, source_labels=True).guard(suite)
+    assert plain.for_training() is plain.visible
+    adapting = make_context(tmp_path, source_labels=True, target_inputs=True).guard(suite).for_training()
+    assert adapting.splits["train"].tolist() == [0, 1, 2, 3, 6, 7, 8]
+    assert adapting.inputs["numeric"][6:9, 0].tolist() == [7.0, 8.0, 9.0]
+    assert adapting.targets["odd"][:9].tolist() == [0, 1, 0, 1, 0, 1, -1, -1, -1]
+    with pytest.raises(AccessError):
+        adapting.splits["test"]
+    bound = make_context(tmp_path, source_labels=True, target_inputs=True, target_labels=True).guard(suite).for_training()
+    assert bound.targets["odd"][6:9].tolist() == [0, 1, 0]
