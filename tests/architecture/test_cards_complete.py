@@ -11,6 +11,11 @@ from source_tree import PACKAGE, ROOT
 from graftwork.core.cards import KINDS, ROOMS, Card, load_cards
 
 NUM_SYSTEMS = 142
+AWAITING = {
+    "bn-only": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
+    "dann": "its pilot used one seed and unequal grids; the counting run follows an equal one",
+}
+"""Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]
 
 
@@ -43,7 +48,11 @@ def test_built_systems_have_all_five_files(card: Card) -> None:
     if card.components:
         assert any(f".{stem}:" in path for path in card.components), "the module carries the name of the system"
         assert list((ROOT / "tests" / "unit").rglob(f"test_{stem}.py")), f"no test_{stem}.py"
-    assert card.evidence_file.exists(), f"no evidence: run graftwork reproduce {card.slug}"
+    if card.slug in AWAITING:
+        assert not card.evidence_file.exists(), "it has evidence now: take it off the list"
+        assert card.status == "no evidence"
+    else:
+        assert card.evidence_file.exists(), f"no evidence: run graftwork reproduce {card.slug}"
 
 
 @pytest.mark.parametrize("card", BUILT, ids=lambda card: card.slug)
