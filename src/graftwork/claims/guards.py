@@ -77,7 +77,8 @@ class GuardedSuite:
         """For learning: row numbers stay as they are, undeclared inputs are zero, undeclared targets missing."""
 
     def for_training(self) -> Suite:
-        """Return :attr:`visible` with the rows of the target splits that the arm may see among its ``train`` rows, after those of the source.
+        """Return :attr:`visible` with the rows of the target splits that the arm may see among its ``train`` rows, after those
+        of the source.
 
         So they reach a plan as a user's rows without labels do; they have labels only if the arm declared those of the target.
         """

@@ -79,8 +79,8 @@ def train_plan(
     Args:
         context: The arm.
         plan: What to train; :func:`card_plan` gives those of cards.
-        data: Guarded data; its ``train`` rows are learned from, with those of the target that the arm may see, and its ``val`` rows choose
-            the best weights.
+        data: Guarded data; its ``train`` rows are learned from, with those of the target that the arm may see, and its ``val``
+            rows choose the best weights.
         steps: Optimiser steps (boosting rounds, as the learner counts them).
         seed: Seed of weights and batches; None takes the stream ``plan`` of the job's seed, equal for all arms.
         overrides: Training settings that are stronger than the plan's.

@@ -1,18 +1,23 @@
 """Reproduction of training BatchNorm and only BatchNorm.
 
-The paper reports (abstract read, further figures remembered) 82 % on CIFAR-10 for ResNet-866 of which only BatchNorm learns, about 69 to 70 % for
-ResNet-110, far less for as many randomly chosen weights, and about a third of all scales near zero, against few percent when everything learns.
+The paper reports (abstract read, further figures remembered) 82 % on CIFAR-10 for ResNet-866 of which only BatchNorm learns,
+about 69 to 70 % for ResNet-110, far less for as many randomly chosen weights, and about a third of all scales near zero, against
+few percent when everything learns.
 
-Our setting: generated letters of 20 classes, 16x16 pixels (3000 to learn, 500 to choose, 2000 to test); residual networks of 8, 16 and 32 channels, depths
-8, 14 and 26; scales drawn from U(0, 1), the output layer random and frozen. SGD with Nesterov momentum 0.9, cosine schedule, 500 steps of 64 pictures,
-pictures shifted by a pixel at most, coupled weight decay of 1e-4 on everything that learns. Each trained arm tries two learning rates and keeps the better
-one on validation rows; all arms of a depth begin with equal weights. The control trains two weights a filter, as many numbers as BatchNorm has; they are
-parameters of their own, so that neither decay nor momentum can move another weight. One arm is the plan of the card. About 12 minutes on 2 idle cores.
+Our setting: generated letters of 20 classes, 16x16 pixels (3000 to learn, 500 to choose, 2000 to test); residual networks of 8,
+16 and 32 channels, depths 8, 14 and 26; scales drawn from U(0, 1), the output layer random and frozen. SGD with Nesterov
+momentum 0.9, cosine schedule, 500 steps of 64 pictures, pictures shifted by a pixel at most, coupled weight decay of 1e-4 on
+everything that learns. Each trained arm tries two learning rates and keeps the better one on validation rows; all arms of a
+depth begin with equal weights. The control trains two weights a filter, as many numbers as BatchNorm has; they are parameters of
+their own, so that neither decay nor momentum can move another weight. One arm is the plan of the card. About 12 minutes on 2
+idle cores.
 
-The pilot (seed 100, validation accuracy in percent, other pictures than the counting run): letters with noise of 0.15 and a stray stroke were too hard (BatchNorm alone
-17.0, random weights 10.5, everything 81.2 at depth 8 after 600 steps of 128), so noise of 0.05 without a stray stroke was taken. Depth 8 there: BatchNorm
-34.2, 34.8, 36.1, 32.0 at rates of 0.3, 1, 3, 10; random weights 19.4, 18.9, 27.2, 26.9 at the same rates; everything 99.6 at 0.3; output layer alone
-17.7, 23.3, 11.3 at 0.03, 0.1, 1; BatchNorm and output layer 85.9, 87.8 at 0.1, 0.3. Depth 26: BatchNorm 74.2 at 1, random weights 59.3 at 3. Margins are those of the card, set before.
+The pilot (seed 100, validation accuracy in percent, other pictures than the counting run): letters with noise of 0.15 and a
+stray stroke were too hard (BatchNorm alone 17.0, random weights 10.5, everything 81.2 at depth 8 after 600 steps of 128), so
+noise of 0.05 without a stray stroke was taken. Depth 8 there: BatchNorm 34.2, 34.8, 36.1, 32.0 at rates of 0.3, 1, 3, 10; random
+weights 19.4, 18.9, 27.2, 26.9 at the same rates; everything 99.6 at 0.3; output layer alone 17.7, 23.3, 11.3 at 0.03, 0.1, 1;
+BatchNorm and output layer 85.9, 87.8 at 0.1, 0.3. Depth 26: BatchNorm 74.2 at 1, random weights 59.3 at 3. Margins are those of
+the card, set before.
 """
 
 from __future__ import annotations
@@ -52,10 +57,11 @@ RATES: dict[str, tuple[float, float]] = {
     "head": (0.1, 0.3),
     "norms+head": (0.3, 1.0),
 }
-"""Highest learning rates that an arm tries, two each, by what learns. Those of norms and random weights are near the best of the pilot;
-the pilot tried 0.3 for everything only, and no 0.3 for the output layer."""
+"""Highest learning rates that an arm tries, two each, by what learns. Those of norms and random weights are near the best of the
+pilot; the pilot tried 0.3 for everything only, and no 0.3 for the output layer."""
 WORLD: dict[str, Any] = {"noise": 0.05, "jitter": 0.7, "clutter": 0}
-"""How hard the letters are: in the pilot norms and random weights sit neither at the ceiling nor at chance; training everything does."""
+"""How hard the letters are: in the pilot norms and random weights sit neither at the ceiling nor at chance; training everything
+does."""
 LABELS = Access(source_labels=True)
 
 
@@ -174,7 +180,8 @@ def accuracy(model: SharedModel, data: GuardedSuite, split: str) -> float:
 
 @torch.no_grad()
 def dead_share(model: SharedModel, data: GuardedSuite) -> float:
-    """Return the share of units (channel and place) after the first norm of all blocks that are zero for every validation picture."""
+    """Return the share of units (channel and place) after the first norm of all blocks that are zero for every validation
+    picture."""
     highest: dict[int, Tensor] = {}
 
     def watch(module: nn.Module, inputs: object, output: Tensor) -> None:
@@ -253,6 +260,7 @@ RECIPE = Recipe(
     minutes=12,
     notes=(
         "Generated letters of 20 classes stand for CIFAR-10; networks of 8, 16 and 32 channels, depths 8, 14 and 26.",
-        "Every trained arm tries two learning rates and keeps the one that is best on validation rows; a pilot on seed 100 chose the two.",
+        "Every trained arm tries two learning rates and keeps the one that is best on validation rows; a "
+        "pilot on seed 100 chose the two.",
     ),
 )
