@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from graftwork.evaluation import memory
-from graftwork.evaluation.memory import PeakMemory, current_rss_bytes
 from graftwork.evaluation.probes import activation_bytes, count_parameters, flops_per_sample, latency_ms
-
-MEGABYTE = 1 << 20
 
 
 class TwoHeads(nn.Module):
@@ -102,32 +104,58 @@ def test_activation_bytes_count_views_of_one_storage_once() -> None:
     assert activation_bytes(product) == 4 * 24
 
 
+def in_a_fresh_process(code: str) -> dict[str, Any]:
+    """Run code that prints JSON. A worker of many tests holds idle memory, which the system may take back while a block is measured."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
 def test_peak_memory_sees_what_is_freed_again() -> None:
-    with PeakMemory() as outer:
-        with PeakMemory() as first:
-            block = np.ones(64 * MEGABYTE, np.uint8)
+    found = in_a_fresh_process(
+        """
+        import json
+        import numpy as np
+        from graftwork.evaluation import memory
+        from graftwork.evaluation.memory import PeakMemory
+
+        with PeakMemory() as outer:
+            with PeakMemory() as first:
+                block = np.ones(64 << 20, np.uint8)
+                del block
+            with PeakMemory() as second:
+                pass
+        increases = [block.increase_bytes >> 20 for block in (outer, first, second)]
+        print(json.dumps({"increases": increases, "method": first.method, "open": len(memory._ACTIVE)}))
+        """
+    )
+    outer, first, second = found["increases"]
+    assert min(outer, first) >= 60 > second
+    assert found["method"] in ("kernel", "sampling")
+    assert found["open"] == 0
+
+
+def test_peak_memory_falls_back_to_sampling() -> None:
+    found = in_a_fresh_process(
+        """
+        import json, time
+        import numpy as np
+        from graftwork.evaluation import memory
+
+        memory._reset_mark = lambda: False
+        with memory.PeakMemory() as found:
+            block = np.ones(64 << 20, np.uint8)
+            deadline = 400
+            while found.peak_bytes < found.start_bytes + (60 << 20) and deadline:
+                time.sleep(0.005)
+                deadline -= 1
             del block
-        with PeakMemory() as second:
-            pass
-    assert first.increase_bytes >= 60 * MEGABYTE
-    assert outer.increase_bytes >= 60 * MEGABYTE
-    assert second.increase_bytes < 60 * MEGABYTE
-    assert first.method in ("kernel", "sampling")
-    assert not memory._ACTIVE
-
-
-def test_peak_memory_falls_back_to_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_reset_mark", lambda: False)
-    with PeakMemory() as found:
-        block = np.ones(64 * MEGABYTE, np.uint8)
-        deadline = 400
-        while found.peak_bytes < found.start_bytes + 60 * MEGABYTE and deadline:
-            found._stop.wait(0.005)
-            deadline -= 1
-        del block
-    assert found.method == "sampling"
-    assert found.increase_bytes >= 60 * MEGABYTE
-    assert current_rss_bytes() > 0
+        print(json.dumps({"increase": found.increase_bytes >> 20, "method": found.method, "now": memory.current_rss_bytes()}))
+        """
+    )
+    assert found["method"] == "sampling"
+    assert found["increase"] >= 60
+    assert found["now"] > 0
 
 
 def test_attention_is_counted() -> None:

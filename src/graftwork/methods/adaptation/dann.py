@@ -103,6 +103,7 @@ class DomainAdversarial(Objective):
         logits = self.module(reversed_features).squeeze(1)
         is_target = inputs.batch.role == UNLABELLED
         losses = F.binary_cross_entropy_with_logits(logits, is_target.to(logits.dtype), reduction="none")
-        sums = torch.stack([losses[~is_target].sum(), losses[is_target].sum()])
+        # Masked, not picked out: shapes never depend on how many rows of each domain a batch holds.
+        sums = torch.stack([losses.masked_fill(is_target, 0.0).sum(), losses.masked_fill(~is_target, 0.0).sum()])
         counts = torch.stack([(~is_target).sum(), is_target.sum()])
         return (sums / counts.clamp(min=1)).sum()
