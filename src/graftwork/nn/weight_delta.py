@@ -285,6 +285,8 @@ class WeightDelta(Delta):
                 parts = {name: _read_part(file, name, facts_of) for name, facts_of in described.items()}
                 shapes = {name: torch.Size(facts_of["shape"]) for name, facts_of in described.items()}
                 return cls(parts, shapes, base_fingerprint=facts["base_fingerprint"], lineage=json.loads(facts["lineage"]))
+        except FileFormatError:
+            raise  # it says what is wrong already
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
             raise FileFormatError(f"{path} is a damaged delta: {error}. Restore it from a copy, or tune again.") from error
 

@@ -37,9 +37,13 @@ class BatchNormOnly(SelectedTuning):
         super().__init__()
         self.working_size = working_size
 
-    def choose(self, model: nn.Module) -> Sequence[str]:
-        """Return ``<layer>.weight`` and ``<layer>.bias`` of all BatchNorm layers, in the model's order; sets the working size."""
+    def attach(self, model: nn.Module) -> None:
+        """Let scales and shifts learn, and nothing else; set the working size."""
+        super().attach(model)
         set_working_size(model, self.working_size)
+
+    def choose(self, model: nn.Module) -> Sequence[str]:
+        """Return ``<layer>.weight`` and ``<layer>.bias`` of all BatchNorm layers, in the model's order."""
         names = [
             f"{layer}.{part}" if layer else part
             for layer, module in model.named_modules()

@@ -26,11 +26,15 @@ class FullTuning(SelectedTuning):
         super().__init__()
         self.freeze_batch_norm, self.working_size = freeze_batch_norm, working_size
 
-    def choose(self, model: nn.Module) -> Sequence[str]:
-        """Return all names; sets the working size and fixes the statistics of BatchNorm if asked to."""
+    def attach(self, model: nn.Module) -> None:
+        """Let all parameters learn; set the working size and fix the statistics of BatchNorm if asked to."""
+        super().attach(model)
         set_working_size(model, self.working_size)
         if self.freeze_batch_norm:
             for module in model.modules():
                 if is_batch_norm(module):
                     fix_mode(module)
+
+    def choose(self, model: nn.Module) -> Sequence[str]:
+        """Return all names."""
         return [name for name, _ in model.named_parameters()]
