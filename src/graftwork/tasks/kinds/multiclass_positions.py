@@ -9,6 +9,7 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import LabelColumn
+from graftwork.tasks.categorical import Categorical
 from graftwork.tasks.maps import MapKind
 from graftwork.tasks.metrics import positions
 
@@ -21,7 +22,7 @@ _MAX_CLASSES = 1024
 """Of the commonest class of a row; more would take too much memory."""
 
 
-class MulticlassPositions(MapKind):
+class MulticlassPositions(Categorical, MapKind):
     """Targets ``[N, P]`` int64, class index, -1 where missing; ``size`` logits a position; answers are probabilities ``[N, size,
     P]``."""
 
@@ -36,38 +37,9 @@ class MulticlassPositions(MapKind):
 
     # --- learning ---
 
-    def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
-        """Return the cross-entropy, mean over known positions."""
-        from torch.nn import functional as F
-
-        total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum")
-        return total / (target >= 0).sum().clamp(min=1)
-
-    def complete_loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
-        """Return the cross-entropy, mean over positions."""
-        from torch.nn import functional as F
-
-        return F.cross_entropy(output, target)
-
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the number of known positions."""
         return (target >= 0).sum()
-
-    def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
-        """Return the entropy of the class frequencies."""
-        from graftwork.tasks.tensors import prior_of_classes
-
-        return prior_of_classes(spec, target)
-
-    def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
-        """Return the probability of each class."""
-        return output.softmax(dim=1)
-
-    def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
-        """Return the divergence between categorical distributions."""
-        from graftwork.tasks.tensors import categorical_divergence
-
-        return categorical_divergence(reference, output)
 
     # --- scoring, data, people ---
 

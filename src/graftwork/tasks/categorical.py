@@ -1,0 +1,46 @@
+"""What kinds have in common whose outputs are logits of one class among several, for a row or for each of its positions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from graftwork.core.records import TaskSpec
+from graftwork.interfaces.task_kind import TaskKind
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Categorical"]
+
+
+class Categorical(TaskKind):
+    """Outputs ``[N, size]`` or ``[N, size, P]``; targets ``[N]`` or ``[N, P]`` int64, class index, -1 where missing."""
+
+    def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
+        """Return the cross-entropy, mean over the labelled rows or positions."""
+        from torch.nn import functional as F
+
+        total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum")
+        return total / (target >= 0).sum().clamp(min=1)
+
+    def complete_loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
+        """Return the cross-entropy, mean over rows and positions, none of which lacks a label."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(output, target)
+
+    def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
+        """Return the entropy of the class frequencies."""
+        from graftwork.tasks.tensors import prior_of_classes
+
+        return prior_of_classes(spec, target)
+
+    def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
+        """Return the probability of each class."""
+        return output.softmax(dim=1)
+
+    def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
+        """Return the divergence between categorical distributions."""
+        from graftwork.tasks.tensors import categorical_divergence
+
+        return categorical_divergence(reference, output)
