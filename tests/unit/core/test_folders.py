@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graftwork.core import folders
 from graftwork.core.errors import ConfigError, StorageError
 from graftwork.core.files import atomic_path
 from graftwork.core.folders import FolderKind, check_folder, check_output_file, claim_folder, is_own, remove_own
@@ -163,6 +164,38 @@ def test_two_claims_of_one_folder(tmp_path: Path) -> None:
         claim_folder(tmp_path / "new", KIND)
     first.release()
     claim_folder(tmp_path / "new", KIND).release()
+
+
+@pytest.mark.parametrize("fault", [FileNotFoundError(2, "gone"), FileExistsError(17, "was there")])
+def test_a_folder_that_goes_while_it_is_claimed_is_made_again(
+    fault: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = folders.check_writable_folder, []
+
+    def once(folder: Path) -> Path:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise StorageError("Cannot write.") from fault
+        return real(folder)
+
+    monkeypatch.setattr(folders, "check_writable_folder", once)
+    claim = claim_folder(tmp_path / "new", KIND)
+    assert len(calls) == 2
+    assert claim.is_new
+    claim.release()
+
+
+def test_a_folder_that_cannot_be_written_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Path] = []
+
+    def refuse(folder: Path) -> Path:
+        calls.append(folder)
+        raise StorageError("Cannot write.") from PermissionError(13, "denied")
+
+    monkeypatch.setattr(folders, "check_writable_folder", refuse)
+    with pytest.raises(StorageError):
+        claim_folder(tmp_path / "new", KIND)
+    assert len(calls) == 1
 
 
 def _claim_and_begin(folder: str, answers: multiprocessing.Queue[bool]) -> None:
