@@ -9,20 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-__all__ = ["VerbParser", "add_component_argument", "did_you_mean", "parse_assignments", "parse_value"]
+from graftwork.core.nearest import did_you_mean
 
-
-def did_you_mean(word: str, options: Sequence[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the option nearest to ``word``, or an empty string.
-
-    Example:
-        >>> did_you_mean("prdict", ["fit", "predict"])
-        " Did you mean 'predict'?"
-    """
-    import difflib
-
-    near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+__all__ = ["VerbParser", "add_component_argument", "parse_assignments", "parse_value"]
 
 
 class VerbParser(argparse.ArgumentParser):

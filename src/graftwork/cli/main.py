@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from graftwork.cli.common import VerbParser, did_you_mean
+from graftwork.cli.common import VerbParser
+from graftwork.core.nearest import did_you_mean
 
 __all__ = ["find_verbs", "main"]
 

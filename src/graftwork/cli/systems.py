@@ -67,10 +67,7 @@ def systems_table(cards: list[Card], width: int) -> str:
 def _checked(key: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
     if value is None or value in allowed:
         return value
-    import difflib
-
     from graftwork.core.errors import ConfigError
+    from graftwork.core.nearest import did_you_mean
 
-    near = difflib.get_close_matches(value, allowed, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"There is no {key} {value!r}; allowed: {', '.join(allowed)}.{hint}")
+    raise ConfigError(f"There is no {key} {value!r}; allowed: {', '.join(allowed)}.{did_you_mean(value, allowed)}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def _problems(path: Path, table: Mapping[str, Any]) -> list[str]:
     problems = [f"missing key {key!r}" for key in _REQUIRED if not table.get(key)]
     for key in table:
         if key not in _KNOWN:
-            problems.append(f"unknown key {key!r}{_did_you_mean(key, _KNOWN)}; known keys: {', '.join(_KNOWN)}")
+            problems.append(f"unknown key {key!r}.{did_you_mean(key, _KNOWN)} Known keys: {', '.join(_KNOWN)}")
     slug = str(table.get("slug", ""))
     if slug != path.stem:
         problems.append(f"slug {slug!r} is not the name of the file, {path.stem!r}")
@@ -190,7 +191,7 @@ def _problems(path: Path, table: Mapping[str, Any]) -> list[str]:
     for key, allowed in (("room", ROOMS), ("kind", KINDS)):
         value = table.get(key)
         if value and value not in allowed:
-            problems.append(f"{key} {value!r}{_did_you_mean(str(value), allowed)}; allowed: {', '.join(allowed)}")
+            problems.append(f"there is no {key} {value!r}.{did_you_mean(str(value), allowed)} Allowed: {', '.join(allowed)}")
     if "year" in table and not isinstance(table["year"], int):
         problems.append(f"year is a number; got {table['year']!r}")
     for key in _LISTS:
@@ -282,10 +283,3 @@ def nearest_cards(words: str, cards: Mapping[str, Card] | None = None, *, limit:
             names.setdefault(word.lower(), card)
     hits = difflib.get_close_matches(query, list(names), n=limit, cutoff=0.5)
     return list({names[hit].slug: names[hit] for hit in hits}.values())
-
-
-def _did_you_mean(word: str, names: tuple[str, ...]) -> str:
-    import difflib
-
-    hits = difflib.get_close_matches(word, names, n=1)
-    return f" (did you mean {hits[0]!r}?)" if hits else ""

@@ -8,7 +8,6 @@ little of it.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 import threading
@@ -17,6 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
 
 __all__ = [
     "PACKAGE",
@@ -169,9 +169,7 @@ def resolve_kind(name: str, positions: str = "") -> tuple[str, str]:
         raise ConfigError(f"kind {name!r} {needed}; positions may be one of {', '.join(POSITIONS)}, or empty.")
     names = kind_names()
     aliases = [alias for kind in kinds for alias in kind.aliases]
-    near = difflib.get_close_matches(name, [*names, *aliases], n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"kind must be one of {', '.join(names)}; got {name!r}.{hint}")
+    raise ConfigError(f"kind must be one of {', '.join(names)}; got {name!r}.{did_you_mean(name, [*names, *aliases])}")
 
 
 def old_name(name: str, positions: str) -> str:

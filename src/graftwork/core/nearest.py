@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = ["did_you_mean", "nearest_name"]
@@ -15,6 +14,8 @@ def nearest_name(name: str, options: Iterable[str]) -> str | None:
         >>> nearest_name("pirce", ["price", "colour"])
         'price'
     """
+    import difflib  # only where a message is made: listing commands start without it
+
     by_lower = {option.lower(): option for option in options}
     found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None

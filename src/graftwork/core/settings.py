@@ -8,7 +8,6 @@ dataclass stands for the fields of that class, so that ``TiesMerger(config: Ties
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import json
 import math
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
 
 __all__ = ["Converters", "Setting", "build_from_settings", "settings_of"]
 
@@ -90,9 +90,8 @@ def build_from_settings(
     records: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         if key not in settings:
-            near = difflib.get_close_matches(key, settings, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            problems.append(f"unknown setting {key!r}{hint}; {name} has {', '.join(settings) or 'no settings'}")
+            known = f"Settings of {name}: {', '.join(settings) or 'none'}."
+            problems.append(f"unknown setting {key!r}.{did_you_mean(key, settings)} {known}")
             continue
         setting = settings[key]
         try:

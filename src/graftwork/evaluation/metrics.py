@@ -6,7 +6,6 @@ a label do not count. A metric that the data leave undefined (one class only for
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.kinds import all_kinds, find_kind
+from graftwork.core.nearest import did_you_mean
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import labelled_rows
 from graftwork.interfaces.metric import Array, Evaluator, Metric
@@ -60,9 +60,7 @@ def find_metric(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    near = difflib.get_close_matches(name, METRICS, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"There is no metric {name!r}.{hint} The metrics are {', '.join(METRICS)}.")
+    raise ConfigError(f"There is no metric {name!r}.{did_you_mean(name, METRICS)} The metrics are {', '.join(METRICS)}.")
 
 
 def higher_is_better(metric: str) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
 from graftwork.data.policies import POLICIES
 from graftwork.data.quotas import parse_quotas
 
@@ -89,8 +89,7 @@ class LoopConfig:
         problems = []
         for key in merged:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(str(key), known)
                 problems.append(f"unknown training setting {key!r}.{hint} Known settings: {', '.join(sorted(known))}.")
         if problems:
             raise ConfigError("The training settings cannot be used.", problems)

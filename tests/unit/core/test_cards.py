@@ -38,8 +38,8 @@ def test_reads_a_card_with_its_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD + 'summry = "x"\n', r"unknown key 'summry' \(did you mean 'summary'\?\); known keys: .*slug"),
-        (GOOD.replace('"merging"', '"mergin"'), r"room 'mergin' \(did you mean 'merging'\?\); allowed: adaptation"),
+        (GOOD + 'summry = "x"\n', r"unknown key 'summry'\. Did you mean 'summary'\? Known keys: .*slug"),
+        (GOOD.replace('"merging"', '"mergin"'), r"no room 'mergin'\. Did you mean 'merging'\? Allowed: adaptation"),
         (GOOD.replace('slug = "good"', 'slug = "Good"'), r"slug 'Good' is not the name of the file, 'good'"),
         (GOOD.replace("year = 2020\n", ""), r"missing key 'year'"),
         (GOOD.replace("2020", '"2020"'), r"year is a number; got '2020'"),

@@ -162,5 +162,5 @@ def test_all_problems_are_listed_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         build_from_settings(Plain, {"cuont": 3, "rule": "mode", "what": 1}, name="plain")
     assert len(caught.value.problems) == 4
-    assert "unknown setting 'cuont' (did you mean 'count'?); plain has rate, count" in str(caught.value)
+    assert "unknown setting 'cuont'. Did you mean 'count'? Settings of plain: rate, count" in str(caught.value)
     assert "rate must be given: a finite number" in str(caught.value)

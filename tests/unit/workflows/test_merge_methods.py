@@ -97,7 +97,7 @@ def test_a_new_merger_is_a_card_and_a_module(
     assert "nudge (also push)" in shown
     assert "Adds a constant to the first model" in shown
     for wrong, said in (
-        ("byy=1", "unknown setting 'byy' (did you mean 'by'?); nudge has by, towards, times"),
+        ("byy=1", "unknown setting 'byy'. Did you mean 'by'? Settings of nudge: by, towards, times"),
         ("by=much", "by must be a finite number; got 'much'"),
         ("towards=left", "towards must be one of up, down; got 'left'"),
         ("times=1.5", "times must be an integer; got '1.5'"),

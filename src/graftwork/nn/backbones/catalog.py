@@ -7,12 +7,12 @@ resolution in pixels: ``efficientnet_lite0@96``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
 from graftwork.core.optional import has
 from graftwork.core.records import Modality
 
@@ -194,9 +194,7 @@ def _info(name: str) -> BackboneInfo:
     info = known.get(f"{prefix}:NAME" if separator and rest else base)
     if info is None or base.endswith(":NAME"):
         names = ["scratch", *known]
-        nearest = difflib.get_close_matches(base, names, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        raise ConfigError(f"There is no backbone {name!r}; there are {', '.join(names)}.{hint}")
+        raise ConfigError(f"There is no backbone {name!r}; there are {', '.join(names)}.{did_you_mean(base, names)}")
     return info
 
 
