@@ -236,7 +236,7 @@ class WeightDelta(Delta):
     def detach(self) -> None:
         """Put the old weights back, bit for bit."""
         if self._model is None:
-            raise ConfigError("This delta is attached to no model.")
+            raise ConfigError("This delta is attached to no model. Call attach(model) first.")
         state = self._model.state_dict(keep_vars=True)
         for name, before in self._before.items():
             state[name].data = before

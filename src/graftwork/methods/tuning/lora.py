@@ -1,7 +1,8 @@
 """LoRA: low-rank updates on chosen layers of a frozen model.
 
 Paper: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022, https://arxiv.org/abs/2106.09685. The words are
-those of peft's ``LoraConfig``, and adapters are read and written in peft's folder format (:mod:`graftwork.methods.tuning.peft_folder`).
+those of peft's ``LoraConfig``, and adapters are read and written in peft's folder format
+(:mod:`graftwork.methods.tuning.peft_folder`).
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def select_layers(model: nn.Module, target_modules: str | Sequence[str]) -> list
     if wrong:
         kinds = ", ".join(f"{name} ({type(layers[name]).__name__})" for name in wrong[:5])
         raise ConfigError(
-            f"LoRA takes Linear layers and Conv2d layers without groups; `target_modules` {target_modules!r} also matches {kinds}. "
+            f"LoRA takes Linear layers and Conv2d layers without groups; `target_modules` {target_modules!r} also "
+            f"matches {kinds}. "
             'Name the layers more closely, or use target_modules="auto".'
         )
     return chosen
@@ -158,10 +160,14 @@ class LoRA(Tuner):
             raise ConfigError("This LoRA is folded, so its base is gone; call unfold() first.")
         source = attached if model is None else model
         parts: dict[str, Part] = {}
-        base = dict(source.state_dict())
+        base, modules = dict(source.state_dict()), dict(source.named_modules())
         for name in self.layers:
-            layer = source.get_submodule(name)
-            assert isinstance(layer, LowRankLayer), "a copy of the attached model has its layers"
+            layer = modules.get(name)
+            if not isinstance(layer, LowRankLayer):
+                raise ConfigError(
+                    f"The model given is no copy of the one that this LoRA is attached to: it has no low-rank layer {name!r}. "
+                    "Give a copy, or none."
+                )
             down, up = (base.pop(f"{name}.{part}.weight").detach().clone() for part in ("down", "up"))
             parts[f"{name}.weight"] = LowRank(down, up, layer.scaling)
             for key in [key for key in base if key.startswith(f"{name}.base.")]:
@@ -229,7 +235,8 @@ class LoRA(Tuner):
                 weight: Any = part.weight
                 if weight.shape != tensor.shape:
                     raise ConfigError(
-                        f"{source} does not fit this model: layer {name!r} needs {list(weight.shape)}, the file holds {list(tensor.shape)}."
+                        f"{source} does not fit this model: layer {name!r} needs {list(weight.shape)}, "
+                        f"the file holds {list(tensor.shape)}."
                     )
                 weight.data.copy_(tensor)
 
