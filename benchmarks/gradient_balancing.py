@@ -169,9 +169,8 @@ def make_row(
     row["peak_mib"] = row["x_matrix"] = None
     if peak is not None and least is not None:
         row["peak_mib"] = peak / 2**20
-        # The floor's peak without its gradients is activations and workspace, which the method needs as well (several passes
-        # keep the graph); 1 is
-        # exactly the matrix of gradients.
+        # The floor's peak without its gradients is activations and workspace, which the method needs as well (several passes keep
+        # the graph); 1 is exactly the matrix of gradients.
         row["x_matrix"] = (peak - (least - num_shared * 4)) / (num_tasks * num_shared * 4)
     if name in AIMS:
         measure, limit = AIMS[name]

@@ -29,9 +29,8 @@ def test_smoke_run_measures_everything(card: Card, tmp_path: Path) -> None:
     if done.changed and stored["processor"] != processor_kind():
         pytest.skip(f"the numbers were kept on another kind of processor ({stored['processor']}): {done.changed[0]}")
     assert not done.changed, (
-        f"the evidence of {card.slug} stands on shared code that computes something else now; measure it "
-        f"again, or say that it is stale: "
-        f"graftwork reproduce {card.slug} --smoke --mark"
+        f"the evidence of {card.slug} stands on shared code that computes something else now; measure it again, or say that "
+        f"it is stale: graftwork reproduce {card.slug} --smoke --mark"
     )
 
 

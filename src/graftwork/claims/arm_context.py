@@ -158,9 +158,8 @@ class ArmContext:
         if part not in self.access:
             declared = ", ".join(sorted(self.access)) or "nothing"
             raise AccessError(
-                f"Arm {self.arm!r} of {self.slug!r} asked for {what or part.replace('_', ' ')} but declares "
-                f"access to {declared}. "
-                f"If the method may see it, add {part}=True to the arm's Access; if not, the recipe leaks."
+                f"Arm {self.arm!r} of {self.slug!r} asked for {what or part.replace('_', ' ')} but declares access to "
+                f"{declared}. If the method may see it, add {part}=True to the arm's Access; if not, the recipe leaks."
             )
         self.used.add(part)
 

@@ -21,11 +21,8 @@ A recipe is one module with a constant ``RECIPE``; nothing else of it is looked 
         arms=(
             Arm("equal", "equal weights", access=Access(source_labels=True)),
             Arm("mine", "the method", access=Access(source_labels=True), settings={"strength": 1.0}),
-        ),
-        run_arm=run_arm,
-        inequalities=(Inequality("beats equal weights", "mine.score", "equal.score", margin=0.5, min_sign_seeds=4),),
-        equal_budget=(EqualBudget(("steps", "samples", "labels")),),
-        minutes=12,
+        ), run_arm=run_arm, inequalities=(Inequality("beats equal weights", "mine.score", "equal.score", margin=0.5,
+        min_sign_seeds=4),), equal_budget=(EqualBudget(("steps", "samples", "labels")),), minutes=12,
     )
 
 The harness (``workflows.reproduce``) runs every arm with every seed in one run, in any order and possibly in several processes,

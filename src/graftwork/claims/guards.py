@@ -161,10 +161,9 @@ class GuardedSuite:
 
     def _refusal(self, split: str, why: str) -> str:
         return (
-            f"Arm {self._context.arm!r} of {self._context.slug!r} asked for split {split!r} of suite "
-            f"{self._suite.name!r}, which it may not see: "
-            f"{why}. Predict on questions({split!r}) and score through the guard, or declare the access that "
-            f"the method really needs."
+            f"Arm {self._context.arm!r} of {self._context.slug!r} asked for split {split!r} of suite {self._suite.name!r}, "
+            f"which it may not see: {why}. Predict on questions({split!r}) and score through the guard, or declare the "
+            "access that the method really needs."
         )
 
 

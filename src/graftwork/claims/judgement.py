@@ -83,9 +83,8 @@ def flatten_measurements(measurements: Measurements, *, where: str = "") -> dict
             raise GraftworkError(f"{where or 'The arm'} measured {name} = {value!r}; measurements are finite numbers.") from None
         if not math.isfinite(number):
             raise GraftworkError(
-                f"{where or 'The arm'} measured {name} = {number}; a measurement must be finite. If the "
-                f"training diverged, measure what a user "
-                "would get then (chance level), and say so in the recipe's notes."
+                f"{where or 'The arm'} measured {name} = {number}; a measurement must be finite. If the training diverged, "
+                "measure what a user would get then (chance level), and say so in the recipe's notes."
             )
         flat[name] = number
     return flat

@@ -314,9 +314,8 @@ def _work_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> 
         if resume and not claim.is_new:
             if {key: value for key, value in read_json(state).items() if key != "format"} != identity:
                 raise CheckpointError(
-                    f"The run in {folder} was made with another recipe, module or claim than today's, so its "
-                    f"jobs cannot be used. "
-                    "Run again without --resume."
+                    f"The run in {folder} was made with another recipe, module or claim than today's, so its jobs cannot be "
+                    "used. Run again without --resume."
                 )
         else:
             for name in ("done", "jobs", "shared"):

@@ -157,9 +157,9 @@ class Component:
             raise ComponentError(f"{_FORM}; got {self.path!r}. Nothing was imported.")
         package = module.partition(".")[0]
         raise ComponentError(
-            f"The component {self.path!r} is not part of graftwork, and its package is not allowed, so it was "
-            f"not imported: importing "
-            f"runs code. If you know who wrote {package!r}, allow it by name: --allow-components {package} on the command line, "
+            f"The component {self.path!r} is not part of graftwork, and its package is not allowed, so it was not imported: "
+            f"importing runs code. If you know who wrote {package!r}, allow it by name: --allow-components {package} on the "
+            "command line, "
             f'allow_components=["{package}"] in Python, or an entry point of the group {GROUP!r} in the package.'
         )
 

@@ -126,9 +126,8 @@ def check_folder(folder: str | Path, kind: FolderKind) -> bool:
         shown = ", ".join(name if name.isprintable() else repr(name) for name in found[:_NUM_NAMED])
         more = f" and {len(found) - _NUM_NAMED} more" if len(found) > _NUM_NAMED else ""
         raise ConfigError(
-            f"{folder} is not empty and is not {kind.noun} (it has no {kind.marker} of the format "
-            f"{kind.format}): it holds {shown}{more}. "
-            f"Nothing in it was changed. Give {kind.flag} a folder that is empty or does not exist yet, for "
+            f"{folder} is not empty and is not {kind.noun} (it has no {kind.marker} of the format {kind.format}): it holds "
+            f"{shown}{more}. Nothing in it was changed. Give {kind.flag} a folder that is empty or does not exist yet, for "
             f"example {_free(folder)}."
         )
     return False

@@ -71,9 +71,8 @@ def _read_index(path: Path) -> dict[str, str]:
     for name, shard in listed.items():
         if not isinstance(shard, str) or shard != Path(shard).name or "\\" in shard or not shard.endswith(".safetensors"):
             raise FileFormatError(
-                f"{path} cannot be used: it says that {name!r} is in {_short(shard)}, which is no "
-                f".safetensors file beside the index. "
-                "Files outside of the folder are not read."
+                f"{path} cannot be used: it says that {name!r} is in {_short(shard)}, which is no .safetensors file beside "
+                "the index. Files outside of the folder are not read."
             )
     return listed
 

@@ -62,8 +62,7 @@ class BatchStream:
         if not has_label.any():
             raise DataError(
                 f"Suite {suite.name!r}: none of the {len(rows)} training rows has a label of any task "
-                f"({', '.join(suite.task_names)}). "
-                "Check the names of the target columns and how missing labels are written."
+                f"({', '.join(suite.task_names)}). Check the names of the target columns and how missing labels are written."
             )
         self.quotas = parse_quotas(quotas)
         if self.quotas:
@@ -90,8 +89,7 @@ class BatchStream:
         if len(pool) == 0:
             raise DataError(
                 f"A quota asks for {quota} a step, but none of the {len(rows)} training rows of suite "
-                f"{self._source.suite.name!r} is one. "
-                "Add such rows, or choose a plan that needs none."
+                f"{self._source.suite.name!r} is one. Add such rows, or choose a plan that needs none."
             )
         return Dealer(pool, self._source.domain[pool], quota.rows, seed, mixing)
 

@@ -140,8 +140,8 @@ def _first_that_agrees(
         problems.append(f"{name}: task {worst!r} differs by {difference:.2g}")
     raise GraftworkError(
         f"The model could not be exported to ONNX within the tolerance {tolerance:g}; no file was written "
-        f"({'; '.join(problems)}). "
-        "Raise the tolerance if the difference is harmless, or use the PyTorch weights in the model folder."
+        f"({'; '.join(problems)}). Raise the tolerance if the difference is harmless, or use the PyTorch weights in the "
+        "model folder."
     )
 
 

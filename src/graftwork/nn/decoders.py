@@ -24,9 +24,8 @@ class MultiScaleDecoder(nn.Module):
     """One task's decoder over maps of several scales.
 
     :meth:`fuse` reduces every map by a 1x1 convolution, brings all to the size of the first (finest) one and puts them side by
-    side;
-    :meth:`predict` mixes the channels by a 1x1 convolution, norm and GELU, and applies the task's head. Group norm stands for
-    HRNet's batch norm, so that averaged weights and resumed runs need no special care.
+    side; :meth:`predict` mixes the channels by a 1x1 convolution, norm and GELU, and applies the task's head. Group norm stands
+    for HRNet's batch norm, so that averaged weights and resumed runs need no special care.
 
     Args:
         task: The task; one prediction a pixel or a row.

@@ -126,9 +126,8 @@ def build_head(
     if task.positions != "pixels":
         if feature_shape.layout != "tokens":
             raise ConfigError(
-                f"Task {task.name!r} asks for one prediction for each of its {task.positions}, but the "
-                f"backbone gives {feature_shape.layout!r} "
-                "features. Choose a backbone that gives 'tokens', one for each of them."
+                f"Task {task.name!r} asks for one prediction for each of its {task.positions}, but the backbone gives "
+                f"{feature_shape.layout!r} features. Choose a backbone that gives 'tokens', one for each of them."
             )
         return PositionHead(feature_shape.width, task.num_outputs, hidden=64 if hidden is None else hidden, dropout=dropout)
     if feature_shape.layout != "map":

@@ -26,9 +26,9 @@ def blocks_of(backbone: Backbone, method: str) -> BlockBackbone:
     """
     if not isinstance(backbone, BlockBackbone):
         raise ConfigError(
-            f"{method} works on the blocks of a trunk, and {type(backbone).__name__} has none. Choose a "
-            f"transformer: a ViTBackbone, or a "
-            "vision transformer or Swin of timm (timm:NAME), or a text encoder of the BERT family (minilm, hf:NAME)."
+            f"{method} works on the blocks of a trunk, and {type(backbone).__name__} has none. Choose a transformer: a "
+            "ViTBackbone, or a vision transformer or Swin of timm (timm:NAME), or a text encoder of the BERT family "
+            "(minilm, hf:NAME)."
         )
     return backbone
 

@@ -54,9 +54,9 @@ def leaderboard_table(view: CompareView) -> Table | None:
     heads = [Cell(task.name, note=metric_words(view.metric(task))) for task in view.tasks]
     return Table(
         caption=(
-            "Delta-m: mean relative change against separate models in percent, plus is better; brackets: 95 % "
-            "intervals over test rows and "
-            "seeds. p: paired over seeds, Holm's correction over plans; signs at tasks: over plans and tasks."
+            "Delta-m: mean relative change against separate models in percent, plus is better; brackets: 95 % intervals "
+            "over test rows and seeds. p: paired over seeds, Holm's correction over plans; signs at tasks: over plans and "
+            "tasks."
         ),
         headers=[Cell("Plan", numeric=False), "Delta-m", "p", *heads],
         rows=rows,

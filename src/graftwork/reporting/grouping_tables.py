@@ -27,9 +27,9 @@ def grouping_table(view: ResultView) -> Table | None:
     how = "the best of all partitions" if found.get("is_exact") else "found step by step, perhaps not the best"
     return Table(
         caption=(
-            f"Groups to train together, at most {found.get('max_groups')}, {how}: value {number(value)}, "
-            f"against {number(together)} for all "
-            "tasks in one group and 0 for separate models. Confidence: how often no other place of the task is better."
+            f"Groups to train together, at most {found.get('max_groups')}, {how}: value {number(value)}, against "
+            f"{number(together)} for all tasks in one group and 0 for separate models. Confidence: how often no other place "
+            "of the task is better."
         ),
         headers=["Group", Cell("Tasks", numeric=False), Cell("Confidence", numeric=False)],
         rows=[

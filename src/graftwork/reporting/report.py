@@ -34,18 +34,16 @@ def report_sections(view: ResultView) -> list[Section]:
     sections = [
         Section(
             "tasks", "Each task on test rows", "Tasks",
-            "Scores on rows that were never used for selection. In brackets: 95 % interval. The sign and the "
-            "words compare with separate "
-            "models, one per task, in percent; plus is better whatever the metric's direction.",
+            "Scores on rows that were never used for selection. In brackets: 95 % interval. The sign and the words compare "
+            "with separate models, one per task, in percent; plus is better whatever the metric's direction.",
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
         gain_section(view),
         affinity_section(view),
         Section(
             "controls", "Transfer or regularisation", "Transfer check",
-            "The control trains the same plan with the companion targets shuffled, so that they hold no "
-            "knowledge. A gain that the "
-            "control shows as well is regularisation; only what beats the control is transfer between tasks.",
+            "The control trains the same plan with the companion targets shuffled, so that they hold no knowledge. A gain "
+            "that the control shows as well is regularisation; only what beats the control is transfer between tasks.",
             (controls_table(view),),
         ),
         Section(

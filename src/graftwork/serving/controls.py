@@ -75,9 +75,8 @@ class Controls:
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(
-                f"{path} is damaged ({type(error).__name__}: {error}). It takes a list `configurations` of "
-                f"objects with encoder, decoders, "
-                "flops and file. Export the model again."
+                f"{path} is damaged ({type(error).__name__}: {error}). It takes a list `configurations` of objects with "
+                "encoder, decoders, flops and file. Export the model again."
             ) from error
 
     def share(self, configuration: Configuration) -> float:

@@ -64,9 +64,8 @@ class ClassKind(TaskKind):
         unknown = sorted(set(cells.levels) - set(order))
         if unknown:
             raise DataError(
-                f"Target {request.name!r} holds {short_list(map(repr, unknown))}, not among the classes "
-                f"given: {short_list(order)}. "
-                "Add them to the list."
+                f"Target {request.name!r} holds {short_list(map(repr, unknown))}, not among the classes given: "
+                f"{short_list(order)}. Add them to the list."
             )
         problem = self.order_problem(request, cells, order)
         if problem:

@@ -148,21 +148,17 @@ class MultiTaskStep(TrainStep[Batch]):
         outputs, losses, representation = self._forward(batch)
         if share is not None and self._present is not None:
             # A loss of exactly 0 tells balancers that a task has no labels in the batch. A task without labels in this part but
-            # with some in
-            # another one must not look so: it gets the smallest number above 0, which no gradient notices.
+            # with some in another one must not look so: it gets the smallest number above 0, which no gradient notices.
             losses = losses * share + self._present * torch.finfo(losses.dtype).tiny
         extra = self._extra_loss(batch, step, outputs, losses, representation)
         if extra is not None and parts > 1:
-            # Objectives are means over the rows that they see: the mean over parts is their value for the batch. Task losses
-            # were weighted by
-            # their shares above.
+            # Objectives are means over the rows that they see: the mean over parts is their value for the batch. Task losses were
+            # weighted by their shares above.
             extra = extra / parts
         if self._one_pass and isinstance(self.balancer, WeightBalancer):
             # Everything is one scalar: a single backward pass, half the cost of two. The balancer's own `backward` would be the
-            # same pass without
-            # the objectives. Terms that are no multiple of a loss (the log-variances of uncertainty weighting) must count once a
-            # batch and not
-            # once a part: losses are scaled up to a batch's size, and the sum down again.
+            # same pass without the objectives. Terms that are no multiple of a loss (the log-variances of uncertainty weighting)
+            # must count once a batch and not once a part: losses are scaled up to a batch's size, and the sum down again.
             total = self.balancer.scalarize(losses)[0] if parts == 1 else self.balancer.scalarize(losses * parts)[0] / parts
             total = total if extra is None else total + extra
             # No labels and frozen heads leave nothing to differentiate: a step that moves nothing, not an error.

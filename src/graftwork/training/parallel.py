@@ -1,9 +1,8 @@
 """One training over several processes, each with its share of every batch: the same numbers as one process with the whole batch.
 
 Launch the processes with ``torchrun``, initialise ``torch.distributed`` (``gloo`` on CPUs, ``nccl`` on GPUs) and hand
-``DataParallel()`` to
-:class:`~graftwork.training.trainer.Trainer`. Gradients are averaged by hand after the balancer, in one message, and not by hooks
-during the
+``DataParallel()`` to :class:`~graftwork.training.trainer.Trainer`. Gradients are averaged by hand after the balancer, in one
+message, and not by hooks during the
 backward pass: balancers make several passes a step, and aggregators need averaged rows, not averaged sums.
 
 Build the trainer with equal seeds in all processes: batches and the noise of gradient transforms are drawn from them, and must
@@ -38,9 +37,8 @@ class DataParallel:
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise ConfigError(
-                "Training over several processes needs torch.distributed: start the script with `torchrun "
-                "--nproc-per-node 2 script.py` "
-                "and call torch.distributed.init_process_group('gloo') (or 'nccl') first."
+                "Training over several processes needs torch.distributed: start the script with `torchrun --nproc-per-node "
+                "2 script.py` and call torch.distributed.init_process_group('gloo') (or 'nccl') first."
             )
         self.group = group
         self.size: int = dist.get_world_size(group)

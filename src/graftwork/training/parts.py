@@ -62,9 +62,8 @@ def check_shares(balancer: Balancer, parts: int, processes: DataParallel | None)
     name = type(balancer).__name__
     if parts > 1 and not balancer.accumulates:
         raise ConfigError(
-            f"{name} needs the whole batch at once and cannot accumulate gradients over {parts} parts. Set "
-            f"accumulate=1 and a smaller "
-            "batch_size, or balance in mode 'parameters'."
+            f"{name} needs the whole batch at once and cannot accumulate gradients over {parts} parts. Set accumulate=1 and "
+            "a smaller batch_size, or balance in mode 'parameters'."
         )
     if processes is not None and processes.size > 1 and not balancer.parallel:
         raise ConfigError(f"{name} cannot be trained over {processes.size} processes; train in one, or choose another balancer.")

@@ -1,9 +1,8 @@
 """Plans are checked before anything of them runs: components, settings and training keys, every problem at once.
 
 A stored run, a plan file and a plan handed in may all come from somebody else, so a component is looked at before it is imported
-(see
-:mod:`graftwork.core.components`). No model is built: settings are held against the signature of the constructor. Only what is
-built from its settings alone (balancers, tuners, objectives, gradient transforms) is built once, which is cheap and checks the
+(see :mod:`graftwork.core.components`). No model is built: settings are held against the signature of the constructor. Only what
+is built from its settings alone (balancers, tuners, objectives, gradient transforms) is built once, which is cheap and checks the
 values as well.
 """
 

@@ -144,10 +144,10 @@ def test_killed_run_resumes_to_the_same_numbers(card: Card, tmp_path: Path) -> N
     whole = run(card, tmp_path, work=tmp_path / "undisturbed").results
     (tmp_path / "toy.json").unlink()
     code = (
-        "from graftwork.core.cards import Card; from graftwork.claims.reproduction import reproduce_card;"
-        f"card = Card(slug='toy', title='', year=0, room='merging', kind='method', summary='', claim='c', "
-        f"recipe={card.recipe!r});"
-        f"reproduce_card(card, work={str(tmp_path / 'work')!r}, out={str(tmp_path / 'toy.json')!r}, workers=2)"
+        "from graftwork.core.cards import Card; from graftwork.claims.reproduction import reproduce_card;card = "
+        "Card(slug='toy', title='', year=0, room='merging', kind='method', summary='', claim='c', "
+        f"recipe={card.recipe!r});reproduce_card(card, work={str(tmp_path / 'work')!r}, out={str(tmp_path / 'toy.json')!r}, "
+        "workers=2)"
     )
     paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TOY_PAUSE": "1.5"}

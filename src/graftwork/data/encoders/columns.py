@@ -126,8 +126,7 @@ def _refuse_unread(name: str, what: str, parsed: Parsed, tolerant: bool, written
     cells = f"{shown_cells(list(parsed.unread), 5)}" + (f" ({count} cells in all)" if count > 1 else "")
     raise DataError(
         f"Column {name!r} held {what} in training but now has {cells}, which cannot be read as "
-        f"{what}{written and f' {written}'}. "
-        "Write them as in the training data, or leave these cells empty."
+        f"{what}{written and f' {written}'}. Write them as in the training data, or leave these cells empty."
     )
 
 

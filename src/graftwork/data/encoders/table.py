@@ -95,8 +95,7 @@ class TableEncoder(Encoder):
             hints = [f"{name!r}{did_you_mean(name, map(str, source.columns))}" for name in missing]
             raise DataError(
                 f"The table lacks {len(missing)} of the {len(self.names)} columns that the model was trained on: "
-                f"{short_list(hints)}. "
-                "Add them (cells may be empty)."
+                f"{short_list(hints)}. Add them (cells may be empty)."
             )
         numeric: list[NDArray[np.float64]] = []
         categorical: list[NDArray[np.int64]] = []
@@ -123,8 +122,7 @@ class TableEncoder(Encoder):
             if name in source and source[name].num_entries != size and source[name].known.any():
                 raise DataError(
                     f"Column {name!r} held lists of {size} numbers in training; now its lists are of other lengths, or hold "
-                    f"something else. Give "
-                    f"{size} numbers a row, or leave the cell empty."
+                    f"something else. Give {size} numbers a row, or leave the cell empty."
                 )
 
     def cells_read_as_missing(self, source: Table) -> dict[str, Counter[str]]:

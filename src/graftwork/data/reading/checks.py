@@ -100,9 +100,8 @@ def check_features(
         )
     if dropped["list"]:
         notes.append(
-            f"Dropped columns that hold lists or records of no one form: {short_list(dropped['list'])}. Lists of equally many "
-            f"numbers are read as "
-            "vectors; a column with the ids of earlier items can be named with --history."
+            f"Dropped columns that hold lists or records of no one form: {short_list(dropped['list'])}. Lists of equally "
+            "many numbers are read as vectors; a column with the ids of earlier items can be named with --history."
         )
     if dropped["binary"]:
         notes.append(f"Dropped columns that hold bytes which are no UTF-8 text: {short_list(dropped['binary'])}.")

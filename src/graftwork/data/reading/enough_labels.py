@@ -55,17 +55,15 @@ def _fault(task: InferredTask, splits: Mapping[str, Rows] | None) -> str:
     if others < LEAST_ROWS:
         rare = [f"{_named(task, index)} ({counts[index]})" for index in np.argsort(-counts, kind="stable")[1:] if counts[index]]
         return (
-            f"Target {task.spec.name!r} has too few rows of all classes but one: {short_list(rare, 5)} of {rows} labelled rows; "
-            f"{LEAST_ROWS} are "
-            "needed, so that training, validation and test rows hold some."
+            f"Target {task.spec.name!r} has too few rows of all classes but one: {short_list(rare, 5)} of {rows} labelled "
+            f"rows; {LEAST_ROWS} are needed, so that training, validation and test rows hold some."
         )
     for part, chosen in (splits or {}).items():
         found = values[chosen]
         if len(np.unique(found[found >= 0])) < 2:
             return (
-                f"Target {task.spec.name!r} has one class only in the {part} rows, since its rarer classes are in few groups or "
-                f"rows "
-                f"({others} of {rows} rows are not of the most frequent class)."
+                f"Target {task.spec.name!r} has one class only in the {part} rows, since its rarer classes are in few groups "
+                f"or rows ({others} of {rows} rows are not of the most frequent class)."
             )
     return ""
 

@@ -54,8 +54,7 @@ def check_histories(
     if len(items) > 1:
         raise DataError(
             f"{what}: histories belong to one item column, the item shown, which a model looks them up with; got "
-            f"{short_list(map(repr, items))}. "
-            "Name the same item for all of them."
+            f"{short_list(map(repr, items))}. Name the same item for all of them."
         )
     for name in names:
         if name in items:
@@ -86,9 +85,8 @@ def history_notes(frame: pd.DataFrame | Table, histories: Mapping[str, str]) -> 
         shown = set(table[item].named(naming)[1])
         share = sum(text in shown for text in ids) / len(ids)
         notes.append(
-            f"Column {name!r} is a history of {item!r}: {int((codes[:, 0] >= 0).sum())} of {len(table)} rows have one, the last "
-            f"{HISTORY_LENGTH} "
-            f"ids of a row count, and {share:.0%} of the {len(ids)} different ids occur in {item!r}."
+            f"Column {name!r} is a history of {item!r}: {int((codes[:, 0] >= 0).sum())} of {len(table)} rows have one, the "
+            f"last {HISTORY_LENGTH} ids of a row count, and {share:.0%} of the {len(ids)} different ids occur in {item!r}."
             + ("" if share else " Check that both columns name items in the same way.")
         )
     return notes

@@ -197,9 +197,8 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
             words = [text for text in distinct if text not in set(numeric)]
             raise DataError(
                 f"Target {name!r} mixes numbers ({short_list(map(repr, numeric), 3)}) and words "
-                f"({short_list(map(repr, words), 3)}). "
-                f"Make it all numbers (empty cells for unknown), or say --task-kind {name}=multiclass if all are names of "
-                f"classes."
+                f"({short_list(map(repr, words), 3)}). Make it all numbers (empty cells for unknown), or say --task-kind "
+                f"{name}=multiclass if all are names of classes."
             )
     order = word_order(distinct)
     if order is not None:
@@ -210,9 +209,8 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
     if len(distinct) > 0.5 * cells.num_known and cells.num_known >= 20:
         raise DataError(
             f"Target {name!r} has {len(distinct)} different strings in {cells.num_known} labelled rows (for example "
-            f"{short_list(map(repr, distinct), 3)}): "
-            "it looks like an identifier or free text, not like classes. A class needs several rows. Choose another column, or "
-            "group the values."
+            f"{short_list(map(repr, distinct), 3)}): it looks like an identifier or free text, not like classes. A class "
+            "needs several rows. Choose another column, or group the values."
         )
     return "multiclass", f"{len(distinct)} different words"
 

@@ -143,9 +143,9 @@ def _check_rows(path: Path, delimiter: str) -> list[str]:
             ) from error
     if num_ragged:
         raise FileFormatError(
-            f"{path}: {num_ragged} rows do not have {len(header)} fields like the header: {', '.join(ragged)}. Every row needs "
-            f"the same number "
-            f"of fields (delimiter {delimiter!r}). Quote fields that hold the delimiter, or repair these lines."
+            f"{path}: {num_ragged} rows do not have {len(header)} fields like the header: {', '.join(ragged)}. Every row "
+            f"needs the same number of fields (delimiter {delimiter!r}). Quote fields that hold the delimiter, or repair "
+            "these lines."
         )
     return [name.strip() for name in header]
 

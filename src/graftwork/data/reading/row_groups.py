@@ -34,9 +34,8 @@ def task_groups(tasks: Sequence[InferredTask]) -> tuple[NDArray[np.int64] | None
     number = len(np.unique(found[found >= 0]))
     if number < _FEWEST:
         return None, [
-            f"Target {name!r} compares rows of {number} groups, too few to keep each on one side of the "
-            f"splits: its scores are those of new rows "
-            "of known groups."
+            f"Target {name!r} compares rows of {number} groups, too few to keep each on one side of the splits: its scores "
+            "are those of new rows of known groups."
         ]
     groups = np.asarray(found, dtype=np.int64).copy()
     alone = np.flatnonzero(groups < 0)

@@ -138,9 +138,8 @@ def check_encoding(path: str | Path) -> None:
                 byte = error.object[error.start]
                 guess = _suggest_encoding(path)
                 raise FileFormatError(
-                    f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {position} (line {line}) does not "
-                    f"fit. It looks like {guess}. "
-                    f"Convert it: iconv -f {guess} -t UTF-8 {os.fspath(path.name)} > converted{path.suffix}"
+                    f"{path} is not UTF-8 text: byte 0x{byte:02x} at offset {position} (line {line}) does not fit. It looks "
+                    f"like {guess}. Convert it: iconv -f {guess} -t UTF-8 {os.fspath(path.name)} > converted{path.suffix}"
                 ) from error
             if not chunk:
                 return

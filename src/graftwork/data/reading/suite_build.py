@@ -175,8 +175,7 @@ def _requests(file: SuiteFile) -> list[TargetRequest]:
             if old.columns != columns:
                 raise ConfigError(
                     f"{file.path.name}: target {target.name!r} has {len(columns)} columns in data set {entry.name!r} but "
-                    f"{len(old.columns)} elsewhere; "
-                    "a target of one name is one head. Rename one of them."
+                    f"{len(old.columns)} elsewhere; a target of one name is one head. Rename one of them."
                 )
             requests[target.name] = TargetRequest(
                 target.name, columns, target.kind or old.kind, target.classes or old.classes, target.metric or old.metric

@@ -42,9 +42,8 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tupl
     for fault, where in (("negative", time < 0), ("infinite", np.isinf(time))):
         if where.any():
             raise DataError(
-                f"Target {name!r}: column {time_name!r} has {int(where.sum())} {fault} times, the first in "
-                f"row {int(where.argmax()) + 1}. "
-                "A time is the length from a start to the event or to the end of observation."
+                f"Target {name!r}: column {time_name!r} has {int(where.sum())} {fault} times, the first in row "
+                f"{int(where.argmax()) + 1}. A time is the length from a start to the event or to the end of observation."
             )
     event, seen = _events(name, event_name, TargetCells.of(table[event_name]))
     missing = np.isnan(time) | np.isnan(event)
@@ -52,9 +51,8 @@ def survival_target(request: TargetRequest, frame: pd.DataFrame | Table) -> tupl
     target[missing] = np.nan
     if not (target[:, 1] == 1).any():
         raise DataError(
-            f"Target {name!r}: no row has both a time and an event ({seen} in column {event_name!r}). There "
-            f"is nothing to learn from "
-            "censored rows alone. Correct the column, or leave this target out."
+            f"Target {name!r}: no row has both a time and an event ({seen} in column {event_name!r}). There is nothing to "
+            "learn from censored rows alone. Correct the column, or leave this target out."
         )
     censored = int((target[:, 1] == 0).sum())
     return target.astype(np.float32), f"time {time_name!r}, event {event_name!r} ({seen}); {censored} rows are censored"
@@ -72,9 +70,8 @@ def _events(name: str, column: str, cells: TargetCells) -> tuple[NDArray[np.floa
         positive = positive_word(levels) or ""
     if not positive:
         raise DataError(
-            f"Target {name!r}: the event column {column!r} must hold 1 (the event came) and 0 (censored), or "
-            f"words such as yes and no; got "
-            f"{short_list(map(repr, levels), 4)}. Is it the second column of the target?"
+            f"Target {name!r}: the event column {column!r} must hold 1 (the event came) and 0 (censored), or words such as "
+            f"yes and no; got {short_list(map(repr, levels), 4)}. Is it the second column of the target?"
         )
     is_event = np.array([*(float(level == positive) for level in cells.levels), np.nan])
     return is_event[cells.codes], f"{positive!r} means that it came"

@@ -178,9 +178,8 @@ def _notes(count: int, splits: Mapping[str, NDArray[np.int64]], grouped: bool) -
         )
     if "transfer" in splits:
         notes.append(
-            f"The split 'transfer' shows {len(splits['transfer'])} of the test emoji as black line drawings. "
-            f"Their mean_colour is black by "
-            "construction, so its transfer error only says how far predictions are from black; ink is "
-            "measured on the line drawing."
+            f"The split 'transfer' shows {len(splits['transfer'])} of the test emoji as black line drawings. Their "
+            "mean_colour is black by construction, so its transfer error only says how far predictions are from black; ink "
+            "is measured on the line drawing."
         )
     return tuple(notes)

@@ -111,9 +111,8 @@ def _different_integers(base: Tensors, experts: Sequence[Tensors], names: Sequen
             is_counter = math.prod(shape(base, name)) <= 1  # batches seen by a normalisation layer, say: the base's is as good
             if name in expert and not is_counter and not are_equal(lazy(base, name), lazy(expert, name)):
                 problems.append(
-                    f"model {number}: {name!r} holds {dtype_name(expert, name)} that differ from the base's, "
-                    f"and only floating-point "
-                    "numbers can be merged (save quantised models unquantised first)"
+                    f"model {number}: {name!r} holds {dtype_name(expert, name)} that differ from the base's, and only "
+                    "floating-point numbers can be merged (save quantised models unquantised first)"
                 )
     return problems
 

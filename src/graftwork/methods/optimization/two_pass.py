@@ -32,9 +32,8 @@ def ask_recompute(context: BackwardContext, who: str) -> Recompute:
     """
     if context.recompute is None:
         raise ConfigError(
-            f"{who} looks at the losses of a batch twice, but this caller hands over no `recompute`. Train "
-            f"with graftwork's loop, or give "
-            "BackwardContext a function that repeats the forward pass."
+            f"{who} looks at the losses of a batch twice, but this caller hands over no `recompute`. Train with graftwork's "
+            "loop, or give BackwardContext a function that repeats the forward pass."
         )
     return context.recompute
 

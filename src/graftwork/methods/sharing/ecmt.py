@@ -157,9 +157,8 @@ class ECMT(EncoderDecoders, ControllableModel):
         wrong = sorted({configuration.encoder, *configuration.decoders.values()} - set(self.ratios))
         if wrong or set(configuration.decoders) != set(self.task_names):
             raise ConfigError(
-                f"A configuration has a ratio of {list(self.ratios)} for the encoder and for each of the "
-                f"tasks {list(self.task_names)}; "
-                f"got {configuration.to_json()}."
+                f"A configuration has a ratio of {list(self.ratios)} for the encoder and for each of the tasks "
+                f"{list(self.task_names)}; got {configuration.to_json()}."
             )
         set_width(self.encoder, configuration.encoder)
         for name, decoder in zip(self.task_names, self.decoders, strict=True):

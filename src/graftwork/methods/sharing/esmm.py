@@ -146,8 +146,7 @@ class ESMM(SharedModel):
         if self.conversion and name == self.conversion:
             logit = logits[self.purchase]
             # Labels of conversions exist for clicked rows alone: learning from them is the bias that the product avoids. The
-            # product
-            # with zero keeps the loss a part of the graph, which balancers rely on.
+            # product with zero keeps the loss a part of the graph, which balancers rely on.
             return logit.detach() + 0.0 * logit if self.training else logit
         return logits[name]
 
@@ -198,11 +197,10 @@ class EntireSpace(Objective):
         if bool(impossible.any()):
             row = int(inputs.batch.rows[impossible][0]) + 1
             raise DataError(
-                f"Row {row} has {model.purchase!r} without {model.click!r}, but ESMM needs a second event "
-                f"that never happens without the first. "
-                "Name the two events in the plan's settings (click = ..., purchase = ...), correct the rows, "
-                "or leave the plan out. "
-                "(A control with shuffled companions breaks the chain by design and cannot be run with this plan.)"
+                f"Row {row} has {model.purchase!r} without {model.click!r}, but ESMM needs a second event that never happens "
+                "without the first. Name the two events in the plan's settings (click = ..., purchase = ...), correct the "
+                "rows, or leave the plan out. (A control with shuffled companions breaks the chain by design and cannot be "
+                "run with this plan.)"
             )
         blank = (purchase < 0) & (click == 0)
         known = purchase >= 0

@@ -5,8 +5,7 @@ https://arxiv.org/abs/1905.07553; the groups may come from affinities (Fifty et 
 :mod:`graftwork.evaluation.grouping`.
 
 Departures: every task is learned in one group only, and groups are trained side by side on the same batches. The extreme
-groupings are
-:class:`~graftwork.methods.sharing.shared_trunk.SharedTrunk` (one group) and
+groupings are :class:`~graftwork.methods.sharing.shared_trunk.SharedTrunk` (one group) and
 :class:`~graftwork.methods.sharing.separate.Separate`.
 """
 
@@ -98,9 +97,8 @@ class Grouped(SharedModel):
 def _checked(groups: Sequence[Sequence[str]] | str, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     if isinstance(groups, str):
         raise ConfigError(
-            f"`groups` is {groups!r}: a grouping is measured by `graftwork compare` and `graftwork fit`. "
-            f"Elsewhere name the groups, "
-            f"for example [[{names[0]!r}, ...], ...]."
+            f"`groups` is {groups!r}: a grouping is measured by `graftwork compare` and `graftwork fit`. Elsewhere name the "
+            f"groups, for example [[{names[0]!r}, ...], ...]."
         )
     found = tuple(tuple(group) for group in groups)
     flat = [name for group in found for name in group]

@@ -86,8 +86,8 @@ class PLE(SharedModel):
         self._index = {name: index for index, name in enumerate(self.task_names)}
         own, common = task_experts * expert_width, shared_experts * expert_width
         # One level: features | shared experts. More: states | experts of the last level but one, task by task | its shared
-        # experts |
-        # shared experts of the last level. After one level the tasks' states are the features still: they stand there once.
+        # experts | shared experts of the last level. After one level the tasks' states are the features still: they stand there
+        # once.
         states = [widths[0]] if num_levels <= 2 else [expert_width] * len(self.task_names)
         self._parts = [*states, common] if num_levels == 1 else [*states, *[own] * len(self.task_names), common, common]
 

@@ -186,9 +186,8 @@ def _rank(folder: Path, layer: str, pair: Mapping[str, Tensor]) -> int:
         or not (down.is_floating_point() and up.is_floating_point())
     ):
         raise FileFormatError(
-            f"{folder / WEIGHTS_NAME}: the update of {layer!r} has A of shape {list(down.shape)} and B of "
-            f"shape {list(up.shape)}, "
-            "which are no low-rank pair. Save the adapter again."
+            f"{folder / WEIGHTS_NAME}: the update of {layer!r} has A of shape {list(down.shape)} and B of shape "
+            f"{list(up.shape)}, which are no low-rank pair. Save the adapter again."
         )
     return int(down.shape[0])
 

@@ -165,9 +165,8 @@ class SwinBackbone(Backbone):
         super().__init__()
         if size % patch or not len(widths) == len(depths) == len(num_heads) or not widths or window < 1:
             raise ConfigError(
-                f"A Swin needs a `size` divisible by `patch`, as many `widths` as `depths` and `num_heads`, "
-                f"and a `window` of at least 1; got "
-                f"{size} and {patch}, {list(widths)}, {list(depths)}, {list(num_heads)} and {window}."
+                "A Swin needs a `size` divisible by `patch`, as many `widths` as `depths` and `num_heads`, and a `window` "
+                f"of at least 1; got {size} and {patch}, {list(widths)}, {list(depths)}, {list(num_heads)} and {window}."
             )
         self.size, self.feature_map, self.widths = size, feature_map, tuple(widths)
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)

@@ -44,9 +44,8 @@ def as_swin(backbone: Backbone) -> SwinBackbone:
         return backbone
     if not isinstance(backbone, TimmBackbone) or not is_timm_swin(backbone):
         raise ConfigError(
-            f"This method forks the blocks of a pretrained hierarchical transformer (Swin), and "
-            f"{type(backbone).__name__} is none. Name one "
-            "with --backbone, for example timm:swin_tiny_patch4_window7_224, or leave the plan out."
+            f"This method forks the blocks of a pretrained hierarchical transformer (Swin), and {type(backbone).__name__} is "
+            "none. Name one with --backbone, for example timm:swin_tiny_patch4_window7_224, or leave the plan out."
         )
     model: Any = backbone.model
     first: Any = [layer.blocks[0] for layer in model.layers]

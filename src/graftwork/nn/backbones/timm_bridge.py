@@ -108,9 +108,8 @@ class TimmBackbone(Backbone, Resizable):
         self.model.train(was_training)
         if self.layout == "map" and features.ndim != 4:
             raise ConfigError(
-                f"This backbone has no feature map (its features have {features.ndim} dimensions); tasks with "
-                f"a prediction per pixel "
-                "need one. Choose a convolutional backbone."
+                f"This backbone has no feature map (its features have {features.ndim} dimensions); tasks with a prediction "
+                "per pixel need one. Choose a convolutional backbone."
             )
         if features.ndim == 4:
             return FeatureShape("map", int(features.shape[1]), (int(features.shape[2]), int(features.shape[3])))

@@ -43,10 +43,9 @@ def load_timm(
         if not pretrained:
             raise
         raise ConfigError(
-            f"The pretrained weights of timm's {name!r} could not be loaded ({type(error).__name__}: "
-            f"{str(error)[:200]}). With network "
-            "access run it once to fill the cache of huggingface_hub; without it use a backbone that comes as a pip package "
-            "(`graftwork backbones` lists them)."
+            f"The pretrained weights of timm's {name!r} could not be loaded ({type(error).__name__}: {str(error)[:200]}). "
+            "With network access run it once to fill the cache of huggingface_hub; without it use a backbone that comes as "
+            "a pip package (`graftwork backbones` lists them)."
         ) from error
     data = timm.data.resolve_data_config({}, model=model)
     kind = block_class(model) or TimmBackbone

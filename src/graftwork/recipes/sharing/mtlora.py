@@ -229,9 +229,8 @@ RECIPE = Recipe(
     equal_budget=(EqualBudget(("steps", "samples", "labels")),),
     minutes=11,
     notes=(
-        "A tiny transformer pretrained on generated scenes stands for Swin-T pretrained on ImageNet; its "
-        "task, classes per pixel in two other "
-        "styles, is one of the four target tasks in another domain.",
+        "A tiny transformer pretrained on generated scenes stands for Swin-T pretrained on ImageNet; its task, classes per "
+        "pixel in two other styles, is one of the four target tasks in another domain.",
         "Trainable parameters include the decoders and the parts that MTLoRA leaves unfrozen; the shared LoRA "
         "trains these parts, too.",
         "Ranks 4 and 4 (shared LoRA: 10) in place of 64 and 4, since layers are 32 to 128 wide.",

@@ -56,9 +56,8 @@ def gradient_figure(view: ResultView) -> Figure | None:
     shares = found.get("conflict_share") or []
     worst = max(((share, stage) for share, stage in zip(shares, stages) if is_number(share)), default=None)
     summary = (
-        "Mean cosine of two tasks' gradients in each stage of the trunk, first stage on top: plus pulls the "
-        "same way, minus against each "
-        "other. Cells in parentheses have an interval that contains zero."
+        "Mean cosine of two tasks' gradients in each stage of the trunk, first stage on top: plus pulls the same way, minus "
+        "against each other. Cells in parentheses have an interval that contains zero."
     )
     summary += f" Most conflicts: {worst[1]}, in {100 * worst[0]:.0f}\u00a0% of samples and pairs." if worst else ""
     left_out = len(pairs) - len(shown)

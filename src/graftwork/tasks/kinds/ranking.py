@@ -135,8 +135,7 @@ class Ranking(TaskKind):
         if words or np.isinf(relevance).any():
             raise DataError(
                 f"Target {name!r}: relevance must be finite numbers, but column {request.columns[0]!r} holds "
-                f"{short_list(words or ['inf'], 3)}. "
-                "Is it the first column of the target?"
+                f"{short_list(words or ['inf'], 3)}. Is it the first column of the target?"
             )
         codes, levels = query.named(query.naming)
         if len(levels) > _MAX_QUERIES:
@@ -146,9 +145,8 @@ class Ranking(TaskKind):
         known = ~np.isnan(relevance) & (codes >= 0)
         if not (np.bincount(codes[known], minlength=1) > 1).any():
             raise DataError(
-                f"Target {name!r}: no value of {request.columns[1]!r} has two rows with a relevance, so there "
-                f"is nothing to put in order. "
-                "Name the column that says which rows are compared."
+                f"Target {name!r}: no value of {request.columns[1]!r} has two rows with a relevance, so there is nothing to "
+                "put in order. Name the column that says which rows are compared."
             )
         queries = np.where(codes >= 0, codes, np.nan)
         return self._build(

@@ -101,8 +101,7 @@ class Regression(ValueKind):
             shown = " and ".join(f"{value:.15g}" for value in origin)
             notes = (
                 f"Target {request.name!r} varies little beside its mean, so it is learned as its difference from {shown} "
-                f"(model.onnx gives "
-                "that difference; predict and serve add it).",
+                "(model.onnx gives that difference; predict and serve add it).",
             )
             numbers = numbers - np.asarray(origin)
         return InferredTask(spec, reason, number_target(request.name, numbers), notes)

@@ -64,9 +64,8 @@ def make_budget(
             continue
         if fitting < MIN_STEPS:
             notes.append(
-                f"Fewer than {MIN_STEPS} steps of `{plan.name}` fit into {format_seconds(seconds)}; it was "
-                f"given {MIN_STEPS}, since "
-                "everything is measured against it."
+                f"Fewer than {MIN_STEPS} steps of `{plan.name}` fit into {format_seconds(seconds)}; it was given "
+                f"{MIN_STEPS}, since everything is measured against it."
             )
         horizons[plan.name] = min(own or fitting, fitting) if fitting >= MIN_STEPS else MIN_STEPS
     return Schedule(horizons=horizons, seeds=tuple(seeds), control_seeds=1, left_out=left_out, notes=tuple(notes))
@@ -85,9 +84,8 @@ def budget_sentence(plans: Mapping[str, Plan], schedule: Schedule, *, steps: int
     what = f"{count} seed{'s' * (count != 1)} of every plan"
     if steps is None:
         return (
-            f"Budget: {format_seconds(seconds or 0.0)} for each training, {what}. The number of steps follows "
-            f"from the speed of each plan's "
-            "first steps; the table below says what was measured."
+            f"Budget: {format_seconds(seconds or 0.0)} for each training, {what}. The number of steps follows from the speed "
+            "of each plan's first steps; the table below says what was measured."
         )
     others = [f"{name} {horizon:,} rounds" for name, horizon in schedule.horizons.items() if _own_horizon(plans[name])]
     exception = f" Plans that count otherwise: {', '.join(others)}." if others else ""

@@ -115,9 +115,8 @@ def _check_replaceable(final: Path) -> None:
     is_ours = lineage.is_file() and not lineage.is_symlink() and _made_by(lineage).startswith(_MADE_BY)
     if final.is_symlink() or (final.exists() and not is_ours):
         raise StorageError(
-            f"{final} is not a model that {_MADE_BY} wrote, so it is not replaced. Move it out of the run "
-            f"folder, then go on with: "
-            f"{_MADE_BY} --resume {final.parent}"
+            f"{final} is not a model that {_MADE_BY} wrote, so it is not replaced. Move it out of the run folder, then go on "
+            f"with: {_MADE_BY} --resume {final.parent}"
         )
 
 

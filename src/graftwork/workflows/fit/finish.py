@@ -45,9 +45,8 @@ def finish_run(
     """
     if not outcome.finals:
         raise GraftworkError(
-            f"No plan was finished within the time limit, so there is no verdict. Finished work is kept in "
-            f"{run.path}; go on with: "
-            f"graftwork fit --resume {run.path} --time-limit 10m"
+            f"No plan was finished within the time limit, so there is no verdict. Finished work is kept in {run.path}; go on "
+            f"with: graftwork fit --resume {run.path} --time-limit 10m"
         )
     run.emit("phase", phase="verdict", jobs=0)
     verdict = _verdict(run, settings, suite, plans, schedule, outcome)

@@ -171,17 +171,15 @@ class Race:
         self.outcome.control_plan = plan
         if not self._plans[plan].shuffled_control:
             self.outcome.warnings.append(
-                f"`{plan}` builds on how the labels of its tasks depend on each other, so it has no control "
-                f"with shuffled companions: what of "
-                "its gains is transfer and what regularisation stays open."
+                f"`{plan}` builds on how the labels of its tasks depend on each other, so it has no control with shuffled "
+                "companions: what of its gains is transfer and what regularisation stays open."
             )
             return []
         changes = task_changes(self._suite, results[plan]["validation"], results[reference]["validation"])
         if len(changes) > MAX_CONTROL_TASKS:
             self.outcome.warnings.append(
-                f"The control with shuffled companions was made for {MAX_CONTROL_TASKS} of {len(changes)} "
-                f"tasks, those with the largest "
-                "gains and losses."
+                f"The control with shuffled companions was made for {MAX_CONTROL_TASKS} of {len(changes)} tasks, those with "
+                "the largest gains and losses."
             )
         return control_tasks(changes, MAX_CONTROL_TASKS)
 
@@ -218,9 +216,8 @@ class Race:
             self.outcome.gradients = answers.get(job["id"], {}).get("gradients")
         if missing:
             self.outcome.warnings.append(
-                f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut "
-                f"or left out. The verdict rests "
-                "on what was finished; give more time with --time-limit."
+                f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut or left out. The "
+                "verdict rests on what was finished; give more time with --time-limit."
             )
 
     def _longest_first(self, jobs: Any) -> list[Job]:

@@ -96,9 +96,8 @@ class FitSession:
         del self.run.state["schedule"]
         self.run.save(state="suite")
         raise GraftworkError(
-            f"The time limit of {format_seconds(self.settings.time_limit or 0)} was used up before any plan "
-            f"was trained. Give more: "
-            f"graftwork fit --resume {self.run.path} --time-limit 10m"
+            f"The time limit of {format_seconds(self.settings.time_limit or 0)} was used up before any plan was trained. "
+            f"Give more: graftwork fit --resume {self.run.path} --time-limit 10m"
         )
 
     def _drop_checkpoints(self, keep: str) -> None:

@@ -25,9 +25,8 @@ MAX_GROUPS = 3
 GROUPING_STEPS = 200
 """Steps of the short training if the user gave no number of steps; with one, three tenths of it."""
 _ONLY_A_HINT = (
-    "Whole trainings were in favour of separate models, and they count for more than this short look: take "
-    "the groups as what to try first, "
-    "with `--plans +grouped`, if tasks are to share a model at all."
+    "Whole trainings were in favour of separate models, and they count for more than this short look: take the groups as "
+    "what to try first, with `--plans +grouped`, if tasks are to share a model at all."
 )
 _TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
 

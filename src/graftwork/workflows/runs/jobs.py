@@ -81,9 +81,8 @@ def _failure(error: Exception, folder: RunFolder, job: Job) -> dict[str, Any]:
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StorageError(
-                f"The disk is full while working in {folder.job(job['id'])}. Nothing written before is lost. "
-                f"Free some space and run "
-                "the same command with --resume."
+                f"The disk is full while working in {folder.job(job['id'])}. Nothing written before is lost. Free some space "
+                "and run the same command with --resume."
             ) from error
     diverged = isinstance(error, TrainingDivergedError)
     if not isinstance(error, GraftworkError):

@@ -124,9 +124,8 @@ class RunFolder:
         state = read_json(self.path / "run.json")
         if not isinstance(state, dict) or state.get("format") != RUN_FORMAT:
             raise FileFormatError(
-                f"{self.path / 'run.json'} is not of the format {RUN_FORMAT!r}. It was written by another "
-                f"version or is no run of "
-                "graftwork; begin a new run in another folder with --out."
+                f"{self.path / 'run.json'} is not of the format {RUN_FORMAT!r}. It was written by another version or is no "
+                "run of graftwork; begin a new run in another folder with --out."
             )
         return state
 
