@@ -43,7 +43,7 @@ class ArmContext:
         smoke: Whether this is a smoke run: take the smallest sizes that still run every line.
         work: Folder of this job alone; survives a kill, so that long arms may keep checkpoints in it.
         shared: Folder that all arms of this seed share (see :meth:`once`).
-        on_progress: Told a fraction in [0, 1] and a few words.
+        on_progress: Called with a fraction in [0, 1] and a few words.
     """
 
     COUNTERS: ClassVar[tuple[str, ...]] = ("steps", "samples", "labels", "trials", "tuning_runs")
@@ -103,7 +103,7 @@ class ArmContext:
         return {**self._counts, "labels": self._counts.get("labels", 0) + labels}
 
     def hand_out(self, fingerprint: str, num_labels: int) -> None:
-        """Be told by the guard that a suite's labels were handed out; the same suite is charged once."""
+        """Charge the arm with the labels of a suite that the guard handed out; the same suite is charged once."""
         self._handed_out[fingerprint] = max(num_labels, self._handed_out.get(fingerprint, 0))
 
     def budget_callback(self) -> BudgetCallback:

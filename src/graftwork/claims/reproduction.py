@@ -87,7 +87,7 @@ def reproduce(
             file not.
         work: Folder for finished jobs, absent, empty or of an earlier reproduction; by default in the user's cache.
         workers: Processes; by default one per core, one if the recipe measures time, and none (this process) for smoke runs.
-        on_event: Told about progress: mappings with ``kind`` ``start``, ``progress`` or ``job``.
+        on_event: Called with each event: mappings with ``kind`` ``start``, ``progress`` or ``job``.
 
     Raises:
         ConfigError: If there is no such system, its recipe is not consistent, or ``out`` or ``work`` holds files of the user.

@@ -24,8 +24,8 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, on_progress: OnProgress, on_d
     Args:
         jobs: What to run.
         workers: Number of processes; 0 runs everything in this one.
-        on_progress: Told the job, a fraction in [0, 1] and a few words.
-        on_done: Told about every finished job.
+        on_progress: Called with the job, a fraction in [0, 1] and a few words.
+        on_done: Called with every finished job and its result.
 
     Raises:
         GraftworkError: If a job fails; those that finished before stay finished.

@@ -282,7 +282,7 @@ def _locked(folder: Path, kind: FolderKind) -> tuple[Any, bool]:
             ) from error
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before may have removed the file together with a run that never began: then this lock keeps nobody away.
+            # The holder before may have removed the file together with a run that never began: then this lock locks nothing.
             if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
                 return handle, is_made
         handle.close()

@@ -78,7 +78,7 @@ class ExpertQueue:
 
     Args:
         source: What :func:`write_experts` wrote.
-        meter: Told about every expert that comes and goes.
+        meter: Called for every expert that comes and goes.
     """
 
     def __init__(self, source: TensorSource, meter: ExpertMeter) -> None:

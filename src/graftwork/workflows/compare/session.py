@@ -17,7 +17,7 @@ from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.interrupts import StopSwitch
 from graftwork.workflows.runs.pool import InlinePool, WorkerPool, make_pool
-from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
+from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, job_maker, machine_facts, open_run_suite
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Schedule
 
@@ -75,7 +75,7 @@ class CompareSession:
         schedule = Schedule.from_json(state["schedule"])
         plans = {value["name"]: Plan.from_json(value) for value in state["plans"]}
         self.run.emit("budget", **state["schedule"], workers=max(1, self.settings.num_workers), engine=self.settings.engine)
-        maker = make_maker(self.run, self.settings, plans, schedule)
+        maker = job_maker(self.run, self.settings, plans, schedule)
         measured = state.get("grouping")
         trained = run_trainings(self.run, suite, plans, schedule, maker, pool, self.stop, with_affinity=measured is None)
         self._pause_point()
@@ -90,7 +90,7 @@ class CompareSession:
         backbone, reason = choose_backbone(settings, suite.modality)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         self.run.save(backbone=backbone)
-        maker = make_maker(
+        maker = job_maker(
             self.run, settings, {plan.name: plan for plan in plans}, Schedule(horizons={}, seeds=(), control_seeds=1)
         )
         racing = [plan for plan in plans if plan.name not in left_out]

@@ -20,7 +20,7 @@ from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.interrupts import StopSwitch
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.pool import InlinePool, WorkerPool, make_pool
-from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, make_maker, open_run_suite
+from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, job_maker, machine_facts, open_run_suite
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Estimate, Schedule, make_schedule, shared_plans
 from graftwork.workflows.runs.settings import FitSettings
@@ -178,4 +178,4 @@ class FitSession:
         return self.stop() if self.stop.presses else None
 
     def _maker(self, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
-        return make_maker(self.run, self.settings, plans, schedule)
+        return job_maker(self.run, self.settings, plans, schedule)

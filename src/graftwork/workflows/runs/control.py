@@ -29,7 +29,7 @@ class JobControl:
     _saved: float = field(default_factory=time.monotonic)
 
     def begin_slice(self) -> None:
-        """Be told that training goes on after a checkpoint."""
+        """Start the time to the next checkpoint; called when training goes on after one."""
         self._saved = time.monotonic()
 
     def progress(self, step: int) -> None:

@@ -64,7 +64,7 @@ class WorkerPool:
 
         Args:
             jobs: The jobs; finished ones are answered from their folder.
-            listener: Told of starts, progress and ends.
+            listener: Called with starts, progress and ends.
             stop: Asked several times a second. ``keep`` and ``finish`` are passed on to running jobs and keep the others from
                 starting; ``kill`` ends the processes.
 

@@ -19,7 +19,7 @@ from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["choose_backbone", "choose_plans", "machine_facts", "make_maker", "open_run_suite"]
+__all__ = ["choose_backbone", "choose_plans", "job_maker", "machine_facts", "open_run_suite"]
 
 
 def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> Suite:
@@ -97,7 +97,7 @@ def choose_backbone(settings: FitSettings, modality: Modality) -> tuple[str, str
     )
 
 
-def make_maker(run: RunFolder, settings: FitSettings, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
+def job_maker(run: RunFolder, settings: FitSettings, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
     """Return the maker of the run's jobs; the backbone is the one in the run's state."""
     return JobMaker(
         plans=plans,

@@ -26,7 +26,7 @@ MIN_STEPS = 8
 SLOWEST = 2.0
 """A plan with a horizon of its own (trees) may take this many times the seconds of the reference."""
 SLOWEST_PRETRAINED = 1.0
-"""The same for plans that tune a pretrained backbone: dear per step, they get fewer steps."""
+"""The same for plans that tune a pretrained backbone: slow per step, they get fewer steps."""
 VALIDATIONS = 8
 """How often a learner looks at its validation rows in one training, for the cost model."""
 
@@ -161,9 +161,9 @@ def _total_seconds(
     total += sum(share(plan, RUNGS[1] - RUNGS[0]) for plan in second)
     # who survives is not known yet: count the dearer of the possible finalists half, the mean half
     free = max(0, min(FINALISTS, len(others)))
-    dear = sum(whole[plan.name] for plan in others[:free])
+    slowest = sum(whole[plan.name] for plan in others[:free])
     mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
-    finals = sum(whole[plan.name] for plan in references) + (dear + mean) / 2
+    finals = sum(whole[plan.name] for plan in references) + (slowest + mean) / 2
     total += finals * (seeds - RUNGS[1])
     shared = shared_plans(plans)
     if shared:
