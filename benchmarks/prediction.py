@@ -47,8 +47,8 @@ TASKS = (
 
 def make_run(folder: Path, encoder: Encoder, example: Mapping[str, np.ndarray]) -> Predictor:
     """Write a run folder with an untrained model (weights do not change the time) and open it."""
-    sizes = encoder.input_sizes()
-    model = SharedTrunk(TASKS, lambda: build_backbone("scratch", encoder.kind, sizes), input_sizes=sizes).eval()
+    inputs = {encoder.kind: encoder.spec()}
+    model = SharedTrunk(TASKS, lambda: build_backbone("scratch", encoder.spec()), inputs=inputs).eval()
     (folder / "model").mkdir(parents=True)
     export_onnx(model, TASKS, example, folder / "model.onnx")
     config = {"encoder": encoder.state(), "tasks": [task.to_json() for task in TASKS]}

@@ -154,9 +154,9 @@ def measure_load(folder: Path, frame: pd.DataFrame, predictor: Predictor, count:
 
 def measure_one_task(folder: Path, encoder: Encoder, arrays: dict[str, np.ndarray], rounds: int) -> Row:
     """Ask a model with a trunk for each task for one task, beside all of them."""
-    sizes = encoder.input_sizes()
+    inputs = {encoder.kind: encoder.spec()}
     torch.manual_seed(0)
-    model = Separate(TASKS, lambda: build_backbone("scratch", encoder.kind, sizes), input_sizes=sizes).eval()
+    model = Separate(TASKS, lambda: build_backbone("scratch", encoder.spec()), inputs=inputs).eval()
     (folder / "model").mkdir(parents=True)
     export_onnx(model, TASKS, {name: value[:4] for name, value in arrays.items()}, folder / "model.onnx")
     config = {"encoder": encoder.state(), "tasks": [task.to_json() for task in TASKS]}

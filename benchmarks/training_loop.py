@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks._rows import Row, as_rows
 from benchmarks._timing import take_turns
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
@@ -42,7 +43,7 @@ def rows(quick: bool) -> list[dict[str, Any]]:
 
 
 def _compare(suite: Suite, quick: bool) -> Row:
-    steps = 4 if quick else STEPS[suite.modality]
+    steps = 4 if quick else STEPS[suite.kinds[0]]
     difference = largest_difference(suite, 3)
     trainer, bare = make_trainer(suite), BareLoop(suite)
     contenders: dict[str, Callable[[], object]] = {
@@ -53,7 +54,7 @@ def _compare(suite: Suite, quick: bool) -> Row:
     to_ms = 1e3 / steps
     return Row(
         benchmark="training_loop",
-        what=f"{suite.modality}, batch {BATCH[suite.modality]}, {len(suite.tasks)} tasks",
+        what=f"{suite.kinds[0]}, batch {BATCH[suite.kinds[0]]}, {len(suite.tasks)} tasks",
         ours=timings["ours"].median * to_ms,
         peer=timings["bare"].median * to_ms,
         beside="bare loop",
@@ -102,31 +103,28 @@ def _suite(modality: Any, inputs: dict[str, Any], kinds: Any, sizes: dict[str, A
     train = np.arange(int(count * 0.8))
     return Suite.of_arrays(
         name=f"benchmark-{modality}",
-        modality=modality,
+        input_specs={modality: InputSpec(kind=modality, sizes=sizes)},
         tasks=[TaskSpec(name=name, kind=kind, size=size) for name, kind, size in kinds],
         inputs=inputs,
         targets=targets,
         splits={"train": train, "val": train[:0], "test": np.arange(len(train), count)},
-        input_sizes=sizes,
     )
 
 
 def make_model(suite: Suite) -> SharedTrunk:
     """Return the model of both loops, with equal first weights each time."""
     torch.manual_seed(0)
-    return SharedTrunk(
-        suite.tasks, lambda: build_backbone("scratch", suite.modality, suite.input_sizes), input_sizes=suite.input_sizes
-    )
+    return SharedTrunk(suite.tasks, lambda: build_backbone("scratch", suite.only_input), inputs=suite.input_specs)
 
 
 def make_stream(suite: Suite) -> BatchStream:
     """Return the stream that both loops take rows from."""
-    return BatchStream(suite, suite.splits["train"], BATCH[suite.modality], seed=0)
+    return BatchStream(suite, suite.splits["train"], BATCH[suite.kinds[0]], seed=0)
 
 
 def make_trainer(suite: Suite) -> Trainer:
     """Return our loop."""
-    config = TrainConfig(max_steps=HORIZON, batch_size=BATCH[suite.modality], schedule="constant", warmup_steps=0)
+    config = TrainConfig(max_steps=HORIZON, batch_size=BATCH[suite.kinds[0]], schedule="constant", warmup_steps=0)
     return Trainer(make_model(suite), suite.tasks, make_stream(suite), balancer=EqualWeights(), config=config, seeds=Seeds(0))
 
 

@@ -61,5 +61,5 @@ def binding(
     }
     if model is None:
         torch.manual_seed(0)
-        model = SharedTrunk(tasks, lambda: TableBackbone(4, width=8, num_blocks=1), input_sizes={})
+        model = SharedTrunk(tasks, lambda: TableBackbone(4, width=8, num_blocks=1), inputs={})
     return Binding(model.to(device), tuple(tasks), SuiteFacts(**known), example_batch().to(device), torch.device(device), seed)

@@ -13,6 +13,7 @@ import torch
 from discovery import found, plan_of
 
 from graftwork.core.errors import CheckpointError, ConfigError, DataError
+from graftwork.core.input_spec import table_input
 from graftwork.core.optional import has
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
@@ -44,12 +45,11 @@ def suite_of(seed: int = 0, rows: int = 120) -> Suite:
     ]
     return Suite.of_arrays(
         name="contract",
-        modality="table",
+        input_specs=table_input(4, [3]),
         tasks=tasks,
         inputs={"numeric": numeric, "categorical": draw.integers(0, 3, size=(rows, 1))},
         targets=targets,
         splits={"train": order[:70], "val": order[70:95], "test": order[95:]},
-        input_sizes={"num_numeric": 4, "cardinalities": [3]},
     )
 
 
@@ -265,12 +265,11 @@ def test_wrong_data_are_refused_by_name(case: Case) -> None:
     rows = len(SUITE)
     suite = Suite(
         name="maps",
-        modality="table",
+        input_specs=SUITE.input_specs,
         tasks=(dense,),
         inputs=SUITE.inputs,
         targets={"map": np.zeros((rows, 4, 4), dtype=np.int64)},
         splits=SUITE.splits,
-        input_sizes=SUITE.input_sizes,
     )
     with pytest.raises((ConfigError, DataError), match=r"map|position|vector|picture"):
         case.build(suite).train(1)

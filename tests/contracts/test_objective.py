@@ -17,6 +17,7 @@ from torch import Tensor
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import Component, Modality, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
@@ -31,7 +32,7 @@ from graftwork.training.trainer import TrainConfig, Trainer
 
 OBJECTIVES, OPERATORS = found(Objective), found(SharedModel)
 REFUSED = [(name, wrong) for name, component in OBJECTIVES.items() for wrong in wrong_settings(component)]
-SIZES: dict[str, Any] = {"num_numeric": 4, "cardinalities": [], "image_size": 16}
+INPUTS = {"table": table_input(4), "image": image_input(16)}
 ROWS = 40
 
 
@@ -48,14 +49,13 @@ def suite_of(modality: Modality, tasks: Sequence[TaskSpec]) -> Suite:
     targets |= {"click": targets["sign"], "purchase": np.where(targets["sign"] == 1, targets["level"] % 2, -1)}
     return Suite(
         name="contract",
-        modality=modality,
+        input_specs=INPUTS[modality],
         tasks=tuple(tasks),
         inputs={name: batch.inputs[name].numpy() for name in names},
         targets={task.name: targets[task.name] for task in tasks},
         splits={"train": np.arange(ROWS)},
         domain=batch.domain.numpy(),
         domains=("day", "night"),
-        input_sizes=SIZES,
     )
 
 
@@ -65,7 +65,7 @@ class Case:
     def __init__(self, name: str) -> None:
         self.component = OBJECTIVES[name]
         plan = plan_of(self.component.path)
-        self.modality: Modality = plan.modalities[0] if plan is not None else "table"
+        self.modality: Modality = plan.modalities[0] if plan is not None and plan.modalities != ("any",) else "table"
         sharing = plan.train.sharing if plan is not None else Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
         asks = plan is not None and any(quota.get("role") == "unlabelled" for quota in plan.train.training.get("quotas", ()))
         self.quotas: list[Mapping[str, Any]] = [{"rows": 6}, {"rows": 6, "role": "unlabelled"}] if asks else []
@@ -81,7 +81,7 @@ class Case:
 
     def model(self) -> SharedModel:
         torch.manual_seed(0)
-        built = self.sharing.build(self.tasks, lambda: scratch_backbone(self.modality, SIZES), input_sizes=SIZES)
+        built = self.sharing.build(self.tasks, lambda: scratch_backbone(INPUTS[self.modality]), inputs=INPUTS[self.modality])
         assert isinstance(built, SharedModel)
         return built
 

@@ -11,6 +11,7 @@ import torch
 from discovery import found, plans
 from torch import Tensor
 
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import Modality, TaskSpec
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.scratch import scratch_backbone
@@ -21,7 +22,7 @@ TASKS = (
     TaskSpec(name="price.net", kind="regression", size=2, center=(0.0, 1.0), scale=(1.0, 2.0)),
     TaskSpec(name="stars", kind="ordinal", size=4),
 )
-SIZES = {"num_numeric": 4, "cardinalities": [3, 2], "image_size": 16}
+INPUTS = {"table": table_input(4, [3, 2]), "image": image_input(16)}
 ROWS = 6
 
 
@@ -30,7 +31,7 @@ def _modalities() -> dict[str, Modality]:
     known: dict[str, list[Modality]] = {}
     for plan in plans():
         known.setdefault(plan.train.sharing.path.rpartition(":")[2], []).extend(plan.modalities)
-    return {name: "table" if "table" in modalities else modalities[0] for name, modalities in known.items()}
+    return {name: "table" if {"any", "table"} & set(modalities) else modalities[0] for name, modalities in known.items()}
 
 
 OPERATORS, MODALITIES = found(SharedModel), _modalities()
@@ -39,7 +40,7 @@ OPERATORS, MODALITIES = found(SharedModel), _modalities()
 def build(name: str) -> SharedModel:
     torch.manual_seed(0)
     modality = MODALITIES.get(name, "table")
-    return OPERATORS[name].build(TASKS, lambda: scratch_backbone(modality, SIZES), input_sizes=SIZES).eval()
+    return OPERATORS[name].build(TASKS, lambda: scratch_backbone(INPUTS[modality]), inputs=INPUTS[modality]).eval()
 
 
 def inputs_of(rows: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ def test_baselines_are_of_equal_size() -> None:
     sizes = {}
     for arm in RECIPE.arms:
         model = Component(arm.settings["sharing"], arm.settings["options"]).build(
-            suite.tasks, lambda: BehaviourBackbone(suite.input_sizes), input_sizes=suite.input_sizes
+            suite.tasks, lambda: BehaviourBackbone(suite.only_input.sizes), inputs=suite.input_specs
         )
         sizes[arm.name] = sum(parameter.numel() for parameter in model.parameters())
     for name in ("mmoe", "ple", "shared"):

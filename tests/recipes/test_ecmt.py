@@ -7,6 +7,7 @@ import pytest
 
 from graftwork.claims.experiment import ArmContext
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.controllable import Configuration
 from graftwork.methods.sharing.ecmt import ECMT
@@ -71,7 +72,7 @@ class FakeProbe:
 
 def test_control_finds_the_task_that_loses() -> None:
     specs = [TaskSpec(name=task, kind="multiclass", size=2) for task in TASKS]
-    model = ECMT(specs, input_sizes={"num_numeric": 4, "cardinalities": []}, channels=(32, 32), decoder_width=32)
+    model = ECMT(specs, inputs=table_input(4), channels=(32, 32), decoder_width=32)
     probe: Any = FakeProbe()
     changes, correlations = control(probe, model)
     assert len(changes) == len(BUDGETS) * len(TASKS)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from graftwork.claims.experiment import ArmContext
 from graftwork.core.batch import Batch
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.suites.click_log import click_log
 from graftwork.interfaces.objective import ObjectiveInputs
@@ -25,7 +26,7 @@ def test_weights_by_hand() -> None:
     outputs = {"click": click, "conversion": conversion}
     targets = {"click": torch.tensor([1, 1, 0, 1]), "conversion": target}
     losses = torch.stack([task_loss(task, outputs[task.name], targets[task.name]) for task in TASKS])
-    model = ESMM(TASKS, input_sizes={"num_numeric": 1, "cardinalities": []}, product=False)
+    model = ESMM(TASKS, inputs=table_input(1), product=False)
     batch = Batch({}, targets, {}, torch.arange(4), torch.zeros(4))
     inputs = ObjectiveInputs(batch, model, outputs, losses, None, 0)
     each = F.binary_cross_entropy_with_logits(conversion.squeeze(1), target.clamp(min=0).float(), reduction="none")

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
+from graftwork.core.input_spec import image_input
 from graftwork.data.suites.scenes import TASKS
 from graftwork.evaluation.probes import count_parameters
 from graftwork.recipes.sharing.mtlora import ARMS, METRICS, RECIPE, build_model, derive, new_base
 
 DENSE = [TASKS[name] for name in METRICS]
-SIZES = {"image_size": 32}
+SIZES = image_input(32)
 
 
 def trainable(name: str) -> int:

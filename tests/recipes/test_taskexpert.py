@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from graftwork.core.input_spec import image_input
 from graftwork.data.suites.scenes import TASKS
 from graftwork.evaluation.probes import count_parameters, flops_per_sample
 from graftwork.recipes.sharing.taskexpert import (
@@ -18,7 +19,7 @@ from graftwork.recipes.sharing.taskexpert import (
 )
 
 DENSE = [TASKS[name] for name in METRICS]
-SIZES = {"image_size": 32}
+SIZES = image_input(32)
 
 
 def test_static_decoders_match_in_parameters_and_nearly_in_operations() -> None:

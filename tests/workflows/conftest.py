@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.components import Component, components_allowed
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import Plan, Role, TaskSpec
 from graftwork.core.stages.train import TrainStage
 from graftwork.data.suite import Suite
@@ -25,12 +26,11 @@ def linear_suite(rows: int = 120, seed: int = 0) -> Suite:
     parts = np.split(order, cuts)
     return Suite.of_arrays(
         name="linear",
-        modality="table",
+        input_specs=table_input(4),
         tasks=[TaskSpec(name="first", kind="regression", size=1), TaskSpec(name="second", kind="regression", size=1)],
         inputs={"numeric": x, "categorical": np.zeros((rows, 0), dtype=np.int64)},
         targets={"first": y[:, :1], "second": y[:, 1:]},
         splits={name: np.sort(part) for name, part in zip(("train", "val", "test"), parts, strict=True)},
-        input_sizes={"num_numeric": 4, "cardinalities": []},
     )
 
 

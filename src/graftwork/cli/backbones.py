@@ -13,15 +13,16 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "backbones"
 HELP = "list the backbones to start from; with a name, load one and check it"
-_MODALITIES = ("image", "text", "table")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    from graftwork.core.input_kinds import input_kind_names
+
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER"
     )
-    parser.add_argument("--modality", choices=_MODALITIES, help="only backbones for this kind of data")
+    parser.add_argument("--modality", choices=input_kind_names(), help="only backbones for this kind of data")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -78,7 +79,7 @@ def _inspect(name: str) -> dict[str, Any]:
     if name == "scratch":
         raise ConfigError("The backbone 'scratch' is sized by the data and drawn anew in every run; there is nothing to load.")
     modality = modality_of(name)
-    backbone = build_backbone(name, modality, {})
+    backbone = build_backbone(name)
     shape = backbone.feature_shape
     return {
         "name": name,

@@ -60,6 +60,7 @@ def _listing(summaries: dict[str, str]) -> str:
 
 
 def _describe(suite: Suite) -> dict[str, Any]:
+    from graftwork.core.input_kinds import join_kinds
     from graftwork.data.suite import labelled_rows
 
     tasks = []
@@ -68,7 +69,7 @@ def _describe(suite: Suite) -> dict[str, Any]:
         tasks.append({"name": task.name, "kind": task.kind, "size": task.size, "labelled": int(known.sum())})
     return {
         "name": suite.name,
-        "data": suite.modality,
+        "data": join_kinds(suite.kinds),
         "rows": len(suite),
         "splits": {name: len(rows) for name, rows in suite.splits.items()},
         "tasks": tasks,
@@ -111,11 +112,13 @@ def _write_preview(suite: Suite, path: str) -> None:
 
     from graftwork.core.errors import ConfigError
     from graftwork.core.files import atomic_path
+    from graftwork.core.input_kinds import join_kinds
     from graftwork.core.optional import require
 
-    if suite.modality != "image":
-        raise ConfigError(f"--preview is for image suites; {suite.name!r} holds {suite.modality} data.")
-    pictures = suite.inputs["image"]
+    spec = next((spec for spec in suite.input_specs.values() if spec.kind == "image"), None)
+    if spec is None:
+        raise ConfigError(f"--preview is for suites with pictures; the inputs of {suite.name!r} are: {join_kinds(suite.kinds)}.")
+    pictures = spec.own(suite.inputs)["image"]
     columns = min(_PREVIEW_COLUMNS, len(pictures))
     number = min(columns * _PREVIEW_ROWS, len(pictures) // columns * columns)
     chosen = np.asarray(pictures[np.linspace(0, len(pictures) - 1, number).astype(int)])

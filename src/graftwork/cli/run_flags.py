@@ -25,6 +25,7 @@ _SHARED = (
     "categories",
     "image_size",
     "image_column",
+    "ignore",
     "time_limit",
     "steps",
     "seeds",
@@ -42,7 +43,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
     add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
     add("--labels", metavar="FILE", help="table with the labels of pictures")
-    add("--text", metavar="COLUMN", help="column with the text to learn from")
+    add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
     add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
     add("--categories", metavar="A,B", help="columns whose numbers are names (ids, codes): levels, not a scale")
     add(
@@ -56,8 +57,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--image-column",
         metavar="COLUMN",
-        help="column of the labels that names the pictures (default: the one that matches them)",
+        help="column with the paths of pictures, relative to the table; of the labels of a picture folder, the column that names "
+        "its pictures (default: the one that matches them)",
     )
+    add("--ignore", metavar="A,B", help="columns of the table that are not learned from")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:

@@ -25,7 +25,7 @@ class Batch:
     """
 
     inputs: Mapping[str, Tensor]
-    """Named inputs, first dimension ``B``; which names exist depends on the modality (see ``data.suite``)."""
+    """Named inputs, first dimension ``B``; which names exist depends on the kinds of the inputs (see ``data.suite``)."""
     targets: Mapping[str, Tensor]
     """``{task: target}`` laid out as :class:`~graftwork.core.records.TaskSpec` says."""
     mask: Mapping[str, Tensor]

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_writable_folder",
     "hash_bytes",
     "hash_file",
+    "hash_files",
     "read_json",
     "read_jsonl",
     "remove_leftovers",
@@ -188,6 +189,14 @@ def hash_file(path: str | Path) -> str:
     """Return the SHA-256 of a file, read in chunks."""
     with open(path, "rb") as source:
         return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Return a SHA-256 over names (without folders) and contents of files, in order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.name}\0{hash_file(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def check_writable_folder(folder: str | Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_kinds import input_kind_names
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.stage import Place, Stage
 from graftwork.core.stages import stage_class
@@ -16,7 +17,8 @@ from graftwork.core.stages.train import TrainStage
 
 __all__ = ["Modality", "Plan", "Role"]
 
-Modality = Literal["table", "image", "text"]
+Modality = str
+"""Name of a kind of :mod:`graftwork.core.input_kinds`."""
 Role = Literal["reference", "joint", "independent"]
 _ROLES_OF_FAMILIES: dict[str, Role] = {
     "separate": "reference",
@@ -48,6 +50,7 @@ class Plan:
     tasks, so that they can help or hurt each other. ``independent``: tasks do not influence each other either, but it is not the
     reference (trees, heads on fixed features)."""
     modalities: tuple[Modality, ...]
+    """Kinds of input that it can learn from; ``any`` stands for all of them. See :meth:`fits`."""
     stages: tuple[Stage, ...] = (TrainStage(),)
     """What is done, in this order."""
     group: str = ""
@@ -61,6 +64,21 @@ class Plan:
     each other (no purchase without a click) cannot."""
     system: str = ""
     """Slug of the published system that this plan comes from, if any."""
+
+    def fits(self, kinds: Collection[str], allowed: Collection[str] | None = None) -> bool:
+        """Return whether the plan can learn from a suite whose inputs are of these kinds.
+
+        A plan from scratch must read all of them. A plan that starts from pretrained backbones must have one for some of them;
+        trunks of the others are new.
+
+        Args:
+            kinds: Kinds of the inputs.
+            allowed: Kinds in place of :attr:`modalities`.
+        """
+        known = self.modalities if allowed is None else allowed
+        if "any" in known:
+            return True
+        return any(kind in known for kind in kinds) if self.source == "pretrained" else set(kinds) <= set(known)
 
     @property
     def train(self) -> TrainStage:
@@ -174,7 +192,7 @@ def _read_role(value: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
 
 
 def _read_modalities(value: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    found, allowed = value.get("modalities", ()), get_args(Modality)
+    found, allowed = value.get("modalities", ()), ("any", *input_kind_names())
     if not isinstance(found, list | tuple):
         problems.append(f"modalities must be a list of {', '.join(allowed)}; got {found!r:.200}")
         return {}

@@ -33,8 +33,10 @@ class DataOptions:
     """Overrides of the inferred kinds, ``{"size": "ordinal: s < m < l"}``."""
     image_size: int | None = None
     """Side of the encoded pictures in pixels."""
-    image_column: str | None = None
-    """Column of the labels that names the pictures."""
+    image_column: str | tuple[str, ...] | None = None
+    """Column of the labels that names the pictures; of a table, column(s) with the paths of pictures."""
+    ignore: tuple[str, ...] | None = None
+    """Columns of a table that are not learned from."""
 
     @classmethod
     def of_user(
@@ -48,7 +50,8 @@ class DataOptions:
         histories: Mapping[str, str] | None = None,
         task_kinds: Mapping[str, str] | None = None,
         image_size: int | None = None,
-        image_column: str | None = None,
+        image_column: str | Sequence[str] | None = None,
+        ignore: str | Sequence[str] | None = None,
     ) -> Self:
         """Build options from what people write, such as ``"a,b"`` for names."""
         if isinstance(targets, Mapping):
@@ -64,7 +67,8 @@ class DataOptions:
             histories=dict(histories or {}),
             task_kinds=dict(task_kinds or {}),
             image_size=image_size,
-            image_column=image_column,
+            image_column=image_column if image_column is None or isinstance(image_column, str) else tuple(image_column),
+            ignore=_names(ignore),
         )
 
     @classmethod
@@ -77,6 +81,12 @@ class DataOptions:
         if isinstance(self.text, str):
             return (self.text,) if self.text in columns else tuple(self.text.split("+"))
         return self.text or ()
+
+    def image_columns(self, columns: Collection[object]) -> tuple[str, ...]:
+        """Return the columns of a table with paths of pictures; ``"front,back"`` are two unless a column is called so."""
+        if isinstance(self.image_column, str):
+            return (self.image_column,) if self.image_column in columns else _names(self.image_column) or ()
+        return self.image_column or ()
 
     def given(self, *, besides: Sequence[str] = ()) -> dict[str, Any]:
         """Return the options that are set, without those named in ``besides``."""

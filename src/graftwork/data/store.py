@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import ConfigError, FileFormatError, StorageError
 from graftwork.core.files import check_writable_folder, read_json, write_json
 from graftwork.core.folders import FolderKind, check_folder, remove_own
+from graftwork.core.input_spec import read_input_specs, write_input_specs
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 
@@ -25,7 +26,7 @@ FORMAT = "graftwork-suite-1"
 _KIND = FolderKind(marker="suite.json", format=FORMAT, noun="a stored suite", flag="`folder`")
 _ARRAY_KEY = "__array__"
 _OWN_FILE = re.compile(r"suite\.json|\d{3,}\.npy")
-_JSON_FIELDS = ("name", "modality", "domains", "encoder", "input_sizes", "notes", "credits", "sources")
+_JSON_FIELDS = ("name", "domains", "notes", "credits", "sources")
 
 
 def is_stored_suite(folder: str | Path) -> bool:
@@ -108,6 +109,7 @@ def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:
         )
     arrays = {name: _load_array(folder, file, memory_map) for name, file in state["arrays"].items()}
     fields: dict[str, Any] = {key: state[key] for key in _JSON_FIELDS}
+    fields["input_specs"] = read_input_specs(state)
     fields |= {key: tuple(fields[key]) for key in ("domains", "notes")}
     for part in ("inputs", "targets", "splits"):
         fields[part] = {key: arrays[f"{part}/{key}"] for key in state["order"][part]}
@@ -124,6 +126,7 @@ def _write(suite: Suite, folder: Path) -> None:
     arrays |= {part: np.asarray(array) for part in ("groups", "domain") if (array := getattr(suite, part)) is not None}
     state: dict[str, Any] = {"format": FORMAT, "tasks": [task.to_json() for task in suite.tasks]}
     state |= {key: _plain(getattr(suite, key)) for key in _JSON_FIELDS}
+    state["input_specs"] = _plain(write_input_specs(suite.input_specs))
     state["raw"] = _pack(suite.raw, arrays, "raw")
     state["order"] = {part: list(getattr(suite, part)) for part in ("inputs", "targets", "splits")}
     state["arrays"] = {name: f"{index:03d}.npy" for index, name in enumerate(arrays)}

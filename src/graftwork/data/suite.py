@@ -10,9 +10,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import DataError
+from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_kinds import join_kinds
+from graftwork.core.input_spec import InputSpec, InputSpecs
 from graftwork.core.kinds import old_name
-from graftwork.core.records import Modality, TaskSpec
+from graftwork.core.records import TaskSpec
 from graftwork.interfaces.task_kind import task_kind
 
 __all__ = ["Suite", "labelled_rows"]
@@ -35,7 +37,8 @@ def labelled_rows(target: Array) -> NDArray[np.bool_]:
 class Suite:
     """Encoded data of ``N`` rows, ready for learners.
 
-    Inputs by modality (names are fixed, so that models, caches and exported graphs agree):
+    What a row is made of is in ``input_specs``: one input, or several of the same or different kinds. Each kind has arrays of fixed
+    names, so that models, caches and exported graphs agree (:mod:`graftwork.data.inputs` has one module a kind):
 
     - ``table``: ``numeric`` float32 ``[N, F]`` (standardised on training rows, missing = 0, with one indicator column per
       column that has missing values) and ``categorical`` int64 ``[N, C]`` (0 = missing or unseen).
@@ -44,9 +47,9 @@ class Suite:
     """
 
     name: str
-    modality: Modality
     tasks: tuple[TaskSpec, ...]
     inputs: Mapping[str, Array]
+    """Arrays of all inputs, by names that are unique in the suite."""
     targets: Mapping[str, Array]
     """``{task: target}`` as :class:`~graftwork.core.records.TaskSpec` lays out; regression targets in the user's units."""
     splits: Mapping[str, NDArray[np.int64]]
@@ -58,10 +61,8 @@ class Suite:
     """Index of the data set or domain of each row; None means one."""
     domains: tuple[str, ...] = ()
     """Names of the domains, in index order."""
-    encoder: Mapping[str, Any] = field(default_factory=dict)
-    """JSON state that turns new raw rows into ``inputs`` without torch (see ``data.encoders``)."""
-    input_sizes: Mapping[str, Any] = field(default_factory=dict)
-    """What backbones need to size themselves: ``num_numeric``, ``cardinalities``, ``image_size``, ``vocabulary_size``."""
+    input_specs: InputSpecs = field(default_factory=dict)
+    """The inputs by name: kind, sizes, and the encoder that turns new raw rows into arrays without torch."""
     raw: Mapping[str, Any] = field(default_factory=dict)
     """Things to show or re-encode: ``text`` list of str, ``preview`` uint8 pictures, ``frame`` raw table columns, ``labels`` row
     names."""
@@ -83,6 +84,23 @@ class Suite:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of the inputs, each once, in order."""
+        return tuple(dict.fromkeys(spec.kind for spec in self.input_specs.values()))
+
+    @property
+    def only_input(self) -> InputSpec:
+        """The input of a suite that has one.
+
+        Raises:
+            ConfigError: If it has several, or none is described.
+        """
+        if len(self.input_specs) != 1:
+            found = ", ".join(self.input_specs) or "none"
+            raise ConfigError(f"Suite {self.name!r} must have one input for this; its inputs are: {found}.")
+        return next(iter(self.input_specs.values()))
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -118,7 +136,7 @@ class Suite:
 
     def fingerprint(self) -> str:
         """Return a SHA-256 over tasks, inputs, targets and splits: equal data gives equal fingerprints."""
-        digest = hashlib.sha256(repr((self.name, self.modality, [_hashed(task) for task in self.tasks])).encode())
+        digest = hashlib.sha256(repr((self.name, join_kinds(self.kinds), [_hashed(task) for task in self.tasks])).encode())
         for part in (self.inputs, self.targets, self.splits):
             for key in sorted(part):
                 array = np.ascontiguousarray(part[key])

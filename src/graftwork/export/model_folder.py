@@ -11,6 +11,7 @@ import numpy as np
 import safetensors.torch
 
 from graftwork.core.files import write_bytes, write_json
+from graftwork.core.input_spec import write_input_specs
 from graftwork.core.version import __version__
 from graftwork.data.loader import inputs_to_torch
 from graftwork.data.suite import Suite
@@ -61,14 +62,12 @@ def write_model(model: SharedModel, suite: Suite, folder: str | Path, described:
         "format": FORMAT,
         "version": __version__,
         "name": suite.name,
-        "modality": suite.modality,
         **described,
         "stored_features": stored,
         "tasks": [task.to_json() for task in suite.tasks],
         "inputs": {name: {"dtype": str(array.dtype), "shape": list(array.shape[1:])} for name, array in suite.inputs.items()},
         "outputs": output_names(suite.task_names, list(suite.inputs)),
-        "input_sizes": dict(suite.input_sizes),
-        "encoder": dict(suite.encoder),
+        "input_specs": write_input_specs(suite.input_specs),
         "onnx_difference": difference,
     }
     write_json(folder / "config.json", config)

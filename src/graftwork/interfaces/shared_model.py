@@ -34,8 +34,8 @@ class SharedModel(nn.Module, ABC):
     the task losses with respect to its result are what representation-level methods (Rep-MTL, MGDA-UB) work on. Models that
     share nothing return one representation per task from ``encode`` (a tuple) and set ``has_shared_representation`` to False.
 
-    Sharing operators are built as ``Operator(tasks, make_backbone, *, input_sizes, **settings)``: ``make_backbone()`` gives a
-    fresh backbone with the plan's tuner attached, ``input_sizes`` is :attr:`graftwork.data.suite.Suite.input_sizes`.
+    Sharing operators are built as ``Operator(tasks, make_backbone, *, inputs, **settings)``: ``make_backbone()`` gives a
+    fresh backbone with the plan's tuner attached, ``inputs`` is :attr:`graftwork.data.suite.Suite.input_specs`.
     """
 
     has_shared_representation: bool = True

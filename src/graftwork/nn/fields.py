@@ -1,7 +1,7 @@
 """Fields of a table as vectors, with shared vocabularies and padded behaviour sequences: what recommenders read.
 
 A table suite with sequences keeps them as categorical columns, one column a position, and declares the layout in
-:attr:`graftwork.data.suite.Suite.input_sizes`. All keys are optional, and models that do not know them read the same columns as
+the sizes of its :class:`~graftwork.core.input_spec.InputSpec`. All keys are optional, and models that do not know them read the same columns as
 they are:
 
 - ``vocabularies``: number of the vocabulary of each categorical column, ``C`` numbers. Columns of one vocabulary (the item
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs, input_of_kind
 from graftwork.nn.tokenizer import FeatureTokenizer
 
 __all__ = ["FieldLayout", "Fields", "masked_mean"]
@@ -39,22 +40,34 @@ class FieldLayout:
     """Categorical column of the query; None without sequences."""
 
     @classmethod
-    def from_sizes(cls, input_sizes: Mapping[str, Any]) -> Self:
-        """Read a suite's input sizes.
+    def from_inputs(cls, inputs: InputSpecs, *, needed_by: str) -> Self:
+        """Read the layout of a suite that is one table.
+
+        Args:
+            inputs: The suite's inputs.
+            needed_by: What reads it, for messages.
+
+        Raises:
+            ConfigError: If the suite is something else, or see :meth:`from_sizes`.
+        """
+        return cls.from_sizes(input_of_kind(inputs, "table", needed_by=needed_by).sizes)
+
+    @classmethod
+    def from_sizes(cls, sizes: Mapping[str, Any]) -> Self:
+        """Read the sizes of a table.
 
         Raises:
             ConfigError: If they are not those of a table, or the declared layout does not fit the columns; all problems at once.
         """
-        if "num_numeric" not in input_sizes:
+        if "num_numeric" not in sizes:
             raise ConfigError(
-                "Fields are columns of tables: `input_sizes` needs `num_numeric` and `cardinalities`; "
-                f"got {', '.join(input_sizes) or 'nothing'}. Choose a plan for this kind of data."
+                f"Fields are columns of tables: their sizes are `num_numeric` and `cardinalities`; got {', '.join(sizes) or 'none'}."
             )
-        cardinalities = tuple(int(size) for size in input_sizes.get("cardinalities", ()))
+        cardinalities = tuple(int(size) for size in sizes.get("cardinalities", ()))
         columns = len(cardinalities)
-        vocabularies = tuple(int(number) for number in input_sizes.get("vocabularies", range(columns)))
-        sequences = {str(name): (int(part[0]), int(part[1])) for name, part in input_sizes.get("sequences", {}).items()}
-        query = input_sizes.get("query")
+        vocabularies = tuple(int(number) for number in sizes.get("vocabularies", range(columns)))
+        sequences = {str(name): (int(part[0]), int(part[1])) for name, part in sizes.get("sequences", {}).items()}
+        query = sizes.get("query")
         lengths = {stop - start for start, stop in sequences.values()}
         problems = [
             f"the sequence {name!r} is [{start}, {stop}] of {columns} categorical columns"
@@ -70,12 +83,12 @@ class FieldLayout:
         taken = {column for start, stop in sequences.values() for column in range(start, stop)}
         if sequences and (query is None or int(query) not in set(range(columns)) - taken):
             problems.append(f"sequences need `query`, one of the {columns} categorical columns outside of them; got {query!r}")
-        if int(input_sizes["num_numeric"]) + columns == 0:
+        if int(sizes["num_numeric"]) + columns == 0:
             problems.append("there is no column besides the targets")
         if problems:
             raise ConfigError("The layout of the table's fields is not consistent.", problems)
         return cls(
-            int(input_sizes["num_numeric"]),
+            int(sizes["num_numeric"]),
             cardinalities,
             vocabularies,
             sequences,

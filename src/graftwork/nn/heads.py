@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import FeatureShape
 from graftwork.nn.mlp import mlp
@@ -91,13 +89,10 @@ class PositionHead(nn.Module):
         return outputs.movedim(-1, 1)
 
 
-def output_size(input_sizes: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return height and width of dense targets: ``input_sizes["target_size"]``, or else the pictures' own size; None without
-    either."""
-    size = input_sizes.get("target_size", input_sizes.get("image_size"))
-    if size is None:
-        return None
-    return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+def output_size(inputs: InputSpecs) -> tuple[int, int] | None:
+    """Return height and width of targets over pixels: the size of the suite's pictures; None if it has none."""
+    sizes = [int(spec.sizes["image_size"]) for spec in inputs.values() if "image_size" in spec.sizes]
+    return (sizes[0], sizes[0]) if sizes else None
 
 
 def build_head(
@@ -136,5 +131,5 @@ def build_head(
             "Choose a backbone or sharing method whose features are a 'map'."
         )
     if size is None:
-        raise ConfigError(f"Task {task.name!r} is dense: say how large its targets are with input_sizes['target_size'].")
+        raise ConfigError(f"Task {task.name!r} asks for one prediction per pixel, but no input of the suite is a picture.")
     return DenseHead(feature_shape.width, task.num_outputs, size, hidden=hidden if hidden else 32)

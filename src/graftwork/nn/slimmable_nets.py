@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs, input_of_kind
 from graftwork.core.records import TaskSpec
 from graftwork.nn.backbones.cnn import shrink_factor
 from graftwork.nn.slimmable import NormKind, Slimmable, SlimmableConv2d, SlimmableLinear, SwitchableNorm
@@ -200,22 +201,18 @@ class DenseDecoder(nn.Module):
         )
 
 
-def build_encoder(input_sizes: Mapping[str, Any], ratios: Sequence[float], **settings: Any) -> ConvEncoder | TableEncoder:
+def build_encoder(inputs: InputSpecs, ratios: Sequence[float], **settings: Any) -> ConvEncoder | TableEncoder:
     """Return the encoder for a suite's inputs.
 
     Args:
-        input_sizes: The suite's :attr:`~graftwork.data.suite.Suite.input_sizes`: with ``image_size``, or ``num_numeric`` and
-            ``cardinalities``.
+        inputs: The suite's inputs: pictures, or a table.
         ratios: Widths that there are.
         settings: Further arguments of the encoder.
 
     Raises:
-        ConfigError: If the inputs are neither pictures nor tables.
+        ConfigError: If the inputs are neither pictures nor a table, or there are several.
     """
-    if "image_size" in input_sizes:
-        return ConvEncoder(int(input_sizes["image_size"]), ratios, **settings)
-    if "num_numeric" in input_sizes:
-        return TableEncoder(int(input_sizes["num_numeric"]), tuple(input_sizes.get("cardinalities", ())), ratios, **settings)
-    raise ConfigError(
-        f"Slimmable encoders read pictures or tables; got inputs of the sizes {sorted(input_sizes)}. Choose another plan."
-    )
+    if [spec.kind for spec in inputs.values()] == ["image"]:
+        return ConvEncoder(int(next(iter(inputs.values())).sizes["image_size"]), ratios, **settings)
+    sizes = input_of_kind(inputs, "table", needed_by="A slimmable encoder for anything but pictures").sizes
+    return TableEncoder(int(sizes["num_numeric"]), tuple(sizes.get("cardinalities", ())), ratios, **settings)

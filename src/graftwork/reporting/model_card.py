@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from graftwork.core.files import write_text
+from graftwork.core.input_kinds import InputKind, input_kind, input_kind_names
 from graftwork.core.records import Lineage
 from graftwork.reporting.fact_tables import ledger_table, splits_table, tasks_table
 from graftwork.reporting.formatting import percent_interval
@@ -19,8 +20,6 @@ from graftwork.reporting.score_tables import controls_table, scores_table, trans
 from graftwork.reporting.words import STRENGTHS
 
 __all__ = ["model_card_text", "write_model_card"]
-
-_MODALITIES = {"table": "rows of a table", "image": "pictures", "text": "texts"}
 
 
 def write_model_card(result: Mapping[str, Any], path: str | Path, *, lineage: Lineage | Mapping[str, Any] | None = None) -> None:
@@ -99,7 +98,7 @@ def _front_matter(view: ResultView, origin: Mapping[str, Any]) -> str:
     bases = [str(name) for name in origin.get("bases") or ()]
     head: dict[str, Any] = {
         "library_name": "graftwork",
-        "tags": ["graftwork", "multi-task-learning", str(view.section("suite").get("modality") or "table")],
+        "tags": ["graftwork", "multi-task-learning", *(str(view.section("suite").get("modality") or "table").split(" + "))],
         "metrics": sorted({view.metric(task) for task in view.tasks if view.metric(task)}),
     }
     if bases:
@@ -110,12 +109,18 @@ def _front_matter(view: ResultView, origin: Mapping[str, Any]) -> str:
 
 
 def _intended_use(view: ResultView) -> str:
-    modality = _MODALITIES.get(str(view.section("suite").get("modality")), "rows")
+    nouns = " and ".join(kind.noun for kind in _kinds(view)) or "rows"
     names = ", ".join(_md(task.name) for task in view.tasks)
-    text = f"## Intended use\n\nThe model predicts {names} from {modality} like those it was trained on"
+    text = f"## Intended use\n\nThe model predicts {names} from {nouns} like those it was trained on"
     domains = view.section("suite").get("domains") or ()
     text += f" (domains: {', '.join(map(_md, domains))})." if domains else "."
     return f"{text} Plan: {_md(view.title(view.choice))}." if view.choice else text
+
+
+def _kinds(view: ResultView) -> list[InputKind]:
+    """Return the kinds of the suite's inputs that are known here."""
+    names = str(view.section("suite").get("modality") or "").split(" + ")
+    return [input_kind(name) for name in names if name in input_kind_names()]
 
 
 def _results_lead(view: ResultView) -> str:
@@ -152,7 +157,8 @@ def _origin(view: ResultView, origin: Mapping[str, Any]) -> str:
 
 
 def _usage(view: ResultView) -> str:
-    source = {"image": "pictures/", "text": "texts.jsonl"}.get(str(view.section("suite").get("modality")), "rows.csv")
+    kinds = _kinds(view)
+    source = kinds[0].example if len(kinds) == 1 else "rows.csv"
     task = view.tasks[0].name if view.tasks else "TASK"
     return f'```bash\ngraftwork predict RUN_FOLDER {source}\ngraftwork predict RUN_FOLDER {source} --tasks "{task.replace(chr(10), " ")}"\n```'
 

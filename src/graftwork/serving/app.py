@@ -45,7 +45,7 @@ def create_app(engine: Engine, *, token: str | None = None) -> Any:
     app = FastAPI(
         title=f"graftwork: {engine.predictor.folder.resolve().name}",
         version=__version__,
-        description=f"Predicts {', '.join(engine.tasks)} from one {engine.predictor.kind} or many.",
+        description=f"Predicts {', '.join(engine.tasks)} from one {_what(engine)} or many.",
         docs_url=None,
         redoc_url=None,
     )
@@ -197,6 +197,11 @@ async def _predict(engine: Engine, request: Request) -> Response:
             problem = Problem("", None, f"an answer in {limits.timeout:g} s; send fewer rows at once, or ask again later")
             raise RequestError(504, "The model did not answer in time.", problem, retry_after=1) from error
     return Response(body, media_type="application/json")
+
+
+def _what(engine: Engine) -> str:
+    kind = engine.predictor.kind
+    return "row" if kind == "joint" else kind
 
 
 async def _read(engine: Engine, request: Request) -> Any:

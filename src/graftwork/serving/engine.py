@@ -18,19 +18,21 @@ from typing import Any
 import numpy as np
 
 from graftwork.core.errors import DataError, FileFormatError, GraftworkError
+from graftwork.core.input_kinds import input_kind, load_part
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
+from graftwork.data.encoders.joint import JointEncoder
 from graftwork.serving.answers import prediction_rows
 from graftwork.serving.asking import Ask
 from graftwork.serving.batching import Answer, Batcher, Runner
 from graftwork.serving.controls import Configuration, Controls, find_controls
 from graftwork.serving.costs import GraphCosts, graph_costs
+from graftwork.serving.joint import JointReader
 from graftwork.serving.limits import ServeLimits
 from graftwork.serving.metrics import ServerMetrics
-from graftwork.serving.pictures import PictureReader
 from graftwork.serving.predict import Predictor
 from graftwork.serving.problems import Problem, RequestError
-from graftwork.serving.reading import RowReader, TableReader, TextReader
+from graftwork.serving.reading import RowReader
 from graftwork.serving.session import OnnxModel
 
 __all__ = ["Engine"]
@@ -135,7 +137,7 @@ class Engine:
 
     async def finish_rows(self, rows: list[Any]) -> list[Any]:
         """Do what is slow to checked rows (decoding of pictures) in a thread of a small pool."""
-        if type(self.reader).finish is RowReader.finish:
+        if not self.reader.is_slow:
             return rows
         return await self._in_pool(self.reader.finish, rows)
 
@@ -244,7 +246,9 @@ class Engine:
 
 def _reader(predictor: Predictor, limits: ServeLimits) -> RowReader:
     encoder = predictor.encoder
-    if encoder.kind == "image":
-        require("PIL.Image", extra="serve", purpose="Serving a picture model")
-        return PictureReader(encoder, limits.max_rows, limits.max_pixels, limits.max_picture_pixels)
-    return TableReader(encoder, limits.max_rows) if encoder.kind == "table" else TextReader(encoder, limits.max_rows)
+    if any(spec.kind == "image" for spec in predictor.inputs.values()):
+        require("PIL.Image", extra="serve", purpose="Serving a model of pictures")
+    if isinstance(encoder, JointEncoder):
+        return JointReader(encoder, limits)
+    reader: RowReader = load_part(input_kind(encoder.kind).reader)(encoder, limits)
+    return reader

@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import PictureError, open_picture
+from graftwork.data.names import did_you_mean
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.problems import Problem, RequestError
 from graftwork.serving.reading import RowReader
 
@@ -23,20 +26,28 @@ class PictureReader(RowReader):
 
     Args:
         encoder: The run's picture encoder.
-        max_rows: Most pictures of one request.
-        max_pixels: Most pixels of all pictures of one request together, before they are resized.
-        max_picture_pixels: Most pixels of one picture, three times as many for a JPEG that can be shrunk while it is decoded.
+        limits: Of requests.
     """
 
     keys = ("images",)
+    encoder: ImageEncoder
 
-    def __init__(self, encoder: Any, max_rows: int, max_pixels: int, max_picture_pixels: int) -> None:
-        super().__init__(encoder, max_rows)
-        self.max_pixels = max_pixels
-        self.max_picture_pixels = max_picture_pixels
+    def __init__(self, encoder: ImageEncoder, limits: ServeLimits) -> None:
+        super().__init__(encoder, limits)
+        self.max_pixels = limits.max_pixels
+        self.max_picture_pixels = limits.max_picture_pixels
+        self._column = encoder.column
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
-        """Return the bytes of a picture."""
+        """Return the bytes of a picture; of a row, those in its column, None if it has no picture."""
+        if key == "rows":
+            name = str(self._column)
+            if name not in item:
+                problems.append(Problem(f"{place}.{name}", None, f"a picture in base64, or null.{did_you_mean(name, item)}"))
+                return None
+            place, item = f"{place}.{name}", item[name]
+            if item is None:
+                return None
         if isinstance(item, bytes):
             return item
         if not isinstance(item, str):
@@ -57,22 +68,27 @@ class PictureReader(RowReader):
         """
         pixels = 0
         for index, content in enumerate(rows):
+            if content is None:
+                continue
             pixels += self._pixels(index, content)
             if pixels > self.max_pixels:
                 raise RequestError(
                     413,
                     "The pictures are too large.",
-                    Problem(f"images[{index}]", f"{pixels} pixels so far", f"at most {self.max_pixels} pixels in one request"),
+                    Problem(self._place(index), f"{pixels} pixels so far", f"at most {self.max_pixels} pixels in one request"),
                 )
         problems: list[Problem] = []
         decoded: list[Any] = []
         for index, content in enumerate(rows):
+            if content is None:
+                decoded.append(self.encoder.blank())
+                continue
             try:
-                decoded.append(self.encoder.encode_one(content, max_pixels=self.max_picture_pixels))  # type: ignore[attr-defined]
+                decoded.append(self.encoder.encode_one(content, max_pixels=self.max_picture_pixels))
             except PictureError as error:
                 if error.too_large:  # a JPEG that stays large while it is shrunk
                     raise self._too_large(index, error) from error
-                problems.append(Problem(f"images[{index}]", f"{len(content)} bytes: {error}", _FORMATS))
+                problems.append(Problem(self._place(index), f"{len(content)} bytes: {error}", _FORMATS))
         if problems:
             raise RequestError(422, f"{len(problems)} of {len(rows)} pictures cannot be decoded.", *problems[:20])
         return decoded
@@ -87,15 +103,17 @@ class PictureReader(RowReader):
                 raise self._too_large(index, error) from error
             return 0
 
-    @staticmethod
-    def _too_large(index: int, error: PictureError) -> RequestError:
+    def _place(self, index: int) -> str:
+        return f"images[{index}]" if self._column is None else f"rows[{index}].{self._column}"
+
+    def _too_large(self, index: int, error: PictureError) -> RequestError:
         return RequestError(
-            413, "A picture is too large. Send it smaller.", Problem(f"images[{index}]", error.reason, "a smaller picture")
+            413, "A picture is too large. Send it smaller.", Problem(self._place(index), error.reason, "a smaller picture")
         )
 
     def blank(self) -> list[Any]:
         """Return a black picture."""
-        size = self.encoder.input_sizes()["image_size"]
+        size = self.encoder.sizes()["image_size"]
         return [np.zeros((size, size, 3), dtype=np.uint8)]
 
     def encode(self, rows: Sequence[Any]) -> dict[str, Any]:
@@ -103,9 +121,13 @@ class PictureReader(RowReader):
         return {"image": np.stack(rows)}
 
     def item_schemas(self) -> dict[str, dict[str, Any]]:
-        """Return the schema of one picture in JSON."""
-        return {"images": {"type": "string", "format": "picture-base64", "contentEncoding": "base64", "description": _FORMATS}}
+        """Return the schema of one picture in JSON; in a row it may be null."""
+        picture = {"type": "string", "format": "picture-base64", "contentEncoding": "base64", "description": _FORMATS}
+        if self._column is None:
+            return {"images": picture}
+        cell = {"anyOf": [picture, {"type": "null"}]}
+        return {"rows": {"type": "object", "required": [self._column], "properties": {self._column: cell}}}
 
     def inputs(self) -> list[dict[str, Any]]:
         """Return one entry: the picture."""
-        return [{"name": "image", "type": "image", "size": self.encoder.input_sizes()["image_size"]}]
+        return [{"name": self._column or "image", "type": "image", "size": self.encoder.sizes()["image_size"]}]

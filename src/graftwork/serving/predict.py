@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.folders import check_output_file
+from graftwork.core.input_kinds import input_kind
+from graftwork.core.input_spec import InputSpecs, read_input_specs
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
-from graftwork.data.encoders import Encoder, encoder_from_state
-from graftwork.data.encoders.table import TableEncoder
+from graftwork.data.encoders import Encoder
+from graftwork.data.encoders.joint import encoder_of_inputs
 from graftwork.data.names import did_you_mean
 from graftwork.data.output_columns import output_name, row_name
 from graftwork.data.reading.cells import missing_notes
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
 __all__ = ["Predictor", "check_predictions_file"]
 
 Array = NDArray[Any]
-
-_BATCH_ROWS = {"table": 4096, "text": 256, "image": 64}
-"""Rows per batch: large enough that the cost per call does not count, small enough that activations stay in memory."""
-
 
 _PARTS_OF_A_RUN = ("model", "suite", "jobs", "logs", "log.jsonl")
 """What a run keeps under names that predictions could have."""
@@ -81,7 +79,7 @@ class Predictor:
         try:
             self.tasks: tuple[TaskSpec, ...] = tuple(TaskSpec.from_json(task) for task in config["tasks"])
             self._names = tuple(task.name for task in self.tasks)
-            self._encoder_state: Mapping[str, Any] = config["encoder"]
+            self.inputs: InputSpecs = read_input_specs(config)
         except (KeyError, TypeError) as error:
             raise FileFormatError(
                 f"{config_path} lacks {error}. It was not written by graftwork fit; restore it from a copy."
@@ -94,12 +92,13 @@ class Predictor:
                 f"{onnx_path} has no outputs for the tasks {missing} of {config_path}; it has {list(self.model.outputs)}. "
                 "The two files are of different runs: restore both from one copy."
             )
-        self.batch_size = batch_size or _BATCH_ROWS.get(self.kind, 256)
+        kinds = [input_kind(spec.kind) for spec in self.inputs.values()]
+        self.batch_size = batch_size or min((kind.predicted_rows for kind in kinds), default=256)
 
     @property
     def kind(self) -> str:
-        """What the run predicts from: ``table``, ``image`` or ``text``."""
-        return str(self._encoder_state.get("kind", ""))
+        """What the run predicts from: the kind of its only input, or ``joint`` for a table with inputs of several kinds."""
+        return next(iter(self.inputs.values())).kind if len(self.inputs) == 1 else "joint"
 
     @property
     def encoder(self) -> Encoder:
@@ -109,12 +108,12 @@ class Predictor:
             DataError: If the run was trained on arrays and has none; :meth:`run_arrays` still works.
         """
         if self._encoder is None:
-            if not self._encoder_state:
+            if not self.inputs or not all(spec.encoder for spec in self.inputs.values()):
                 raise DataError(
                     f"The run in {self.folder} was trained on ready arrays, so it has no encoder for raw rows. "
                     "Use Predictor.run_arrays with the same named inputs."
                 )
-            self._encoder = encoder_from_state(self._encoder_state)
+            self._encoder = encoder_of_inputs(self.inputs)
         return self._encoder
 
     def predict(self, source: Any, tasks: Sequence[str] | None = None, *, probabilities: bool = False) -> pd.DataFrame:
@@ -136,7 +135,7 @@ class Predictor:
         """
         pandas = require("pandas", extra="predict", purpose="Predicting")
         specs = self._specs(tasks)
-        rows = open_source(source, self.encoder.kind)
+        rows = open_source(source, self.encoder)
         parts: dict[str, list[Array]] = {}
         unread: dict[str, Counter[str]] = {}
         for values in self._batches(rows.batches(self.batch_size), specs, unread):
@@ -153,7 +152,7 @@ class Predictor:
     def predict_arrays(self, source: Any, tasks: Sequence[str] | None = None) -> dict[str, Array]:
         """Return ``{task: array}`` for raw rows, laid out as ``Learner.predict`` says; also for tasks that predict per pixel."""
         specs = self._specs(tasks)
-        rows = open_source(source, self.encoder.kind)
+        rows = open_source(source, self.encoder)
         parts = list(self._batches(rows.batches(self.batch_size), specs))
         found = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in specs}
         return {
@@ -189,15 +188,14 @@ class Predictor:
 
     def _counted(self, batches: Iterator[Any], unread: dict[str, Counter[str]] | None) -> Iterator[Any]:
         """Yield the batches, tables as columns that are read once; after each, count in ``unread`` what was read as missing."""
-        encoder = self.encoder
-        if not isinstance(encoder, TableEncoder):
-            yield from batches
-            return
         for batch in batches:
+            if not hasattr(batch, "columns"):  # a list of pictures or texts
+                yield batch
+                continue
             table = as_table(batch)
             yield table
             if unread is not None:
-                for name, words in encoder.cells_read_as_missing(table).items():
+                for name, words in self.encoder.cells_read_as_missing(table).items():
                     unread.setdefault(name, Counter()).update(words)
 
     def _specs(self, tasks: Sequence[str] | None) -> tuple[TaskSpec, ...]:

@@ -22,6 +22,7 @@ from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.cells import as_text, missing_notes
 from graftwork.data.reading.nested import find_cell, split_entry
 from graftwork.serving.asking import is_number, is_text
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.problems import Problem
 
 __all__ = ["MAX_TEXT", "RowReader", "TableReader", "TextReader"]
@@ -43,15 +44,15 @@ class RowReader(ABC):
 
     Args:
         encoder: The run's encoder.
-        max_rows: Most rows of one request.
+        limits: Of requests.
     """
 
     keys: tuple[str, ...]
     """Keys of the request that can hold rows; exactly one of them must be there."""
 
-    def __init__(self, encoder: Encoder, max_rows: int) -> None:
+    def __init__(self, encoder: Encoder, limits: ServeLimits) -> None:
         self.encoder = encoder
-        self.max_rows = max_rows
+        self.max_rows = limits.max_rows
 
     def read(self, content: Mapping[str, Any], problems: list[Problem]) -> list[Any]:
         """Return the rows of a request in the form that :meth:`encode` takes; faults go into ``problems``."""
@@ -87,6 +88,11 @@ class RowReader(ABC):
         """Do what is slow to checked rows, in another thread than the one that answers."""
         return rows
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether :meth:`finish` does anything."""
+        return type(self).finish is not RowReader.finish
+
     @abstractmethod
     def blank(self) -> list[Any]:
         """Return one row of nothing in particular, to try a session with."""
@@ -103,6 +109,10 @@ class RowReader(ABC):
     def inputs(self) -> list[dict[str, Any]]:
         """Return what the page needs to build its form: name, type, and levels or typical values."""
 
+    def columns(self) -> list[dict[str, Any]]:
+        """Return the same where rows are objects: one entry per column."""
+        return self.inputs()
+
 
 class TableReader(RowReader):
     """Rows of a table: objects with a value, or null, for every column; other keys are ignored.
@@ -113,8 +123,8 @@ class TableReader(RowReader):
 
     keys = ("rows",)
 
-    def __init__(self, encoder: Any, max_rows: int) -> None:
-        super().__init__(encoder, max_rows)
+    def __init__(self, encoder: Any, limits: ServeLimits) -> None:
+        super().__init__(encoder, limits)
         self._columns = [(column.name, str(column.state()["type"])) for column in encoder.columns]
         entries = [entry[0] for name, _ in self._columns if (entry := split_entry(name)) is not None]
         self._vectors = {name: size for name, size in Counter(entries).items() if size > 1}
@@ -193,8 +203,8 @@ class TableReader(RowReader):
 class TextReader(RowReader):
     """Texts, or rows with the text columns of the run."""
 
-    def __init__(self, encoder: Any, max_rows: int) -> None:
-        super().__init__(encoder, max_rows)
+    def __init__(self, encoder: Any, limits: ServeLimits) -> None:
+        super().__init__(encoder, limits)
         self._columns = tuple(encoder.columns)
         self.keys = ("texts", "rows") if self._columns else ("texts",)
 
@@ -242,6 +252,10 @@ class TextReader(RowReader):
     def inputs(self) -> list[dict[str, Any]]:
         """Return one entry: the text."""
         return [{"name": " and ".join(self._columns) or "text", "type": "text"}]
+
+    def columns(self) -> list[dict[str, Any]]:
+        """Return one entry per text column."""
+        return [{"name": name, "type": "text"} for name in self._columns]
 
 
 def _objects(pandas: Any, cells: Sequence[Any]) -> Any:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import DataError
 from graftwork.core.optional import require
+from graftwork.data.encoders.base import Encoder
 from graftwork.data.reading.nested import flatten_records
+from graftwork.data.reading.picture_cells import with_picture_paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,27 +39,28 @@ class RowSource:
             yield self.rows.iloc[part] if hasattr(self.rows, "iloc") else self.rows[part]
 
 
-def open_source(source: Any, kind: str) -> RowSource:
+def open_source(source: Any, encoder: Encoder) -> RowSource:
     """Return the rows behind ``source``.
 
     Args:
         source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, picture paths or picture
             bytes.
-        kind: What the run's encoder reads: ``table``, ``image`` or ``text``.
+        encoder: The run's encoder, which says what rows are.
 
     Raises:
         DataError: If the source does not fit the kind, or holds no rows.
     """
     pandas = require("pandas", extra="predict", purpose="Predicting")
+    kind = encoder.kind
     if isinstance(source, RowSource):
         return source
     if kind == "image":
         found = _pictures(source, pandas)
     elif isinstance(source, pandas.DataFrame):
-        frame = flatten_records(source)
+        frame = with_picture_paths(flatten_records(source), encoder.picture_columns, Path())
         found = RowSource(frame, frame.index)
     elif isinstance(source, str | Path):
-        found = _table(Path(source), kind, pandas)
+        found = _table(Path(source), encoder, pandas)
     elif kind == "text" and isinstance(source, Sequence):
         found = RowSource(list(source), pandas.RangeIndex(len(source), name="row"))
     else:
@@ -68,12 +71,14 @@ def open_source(source: Any, kind: str) -> RowSource:
     return found
 
 
-def _table(path: Path, kind: str, pandas: Any) -> RowSource:
+def _table(path: Path, encoder: Encoder, pandas: Any) -> RowSource:
     from graftwork.data.reading.readers import read_table
 
     if path.is_dir():
-        raise DataError(f"{path} is a folder, but this run was trained on a {kind}: give a table file (.csv, .parquet, .jsonl).")
-    frame = read_table(path)
+        raise DataError(
+            f"{path} is a folder, but this run was trained on the rows of a table: give a table file (.csv, .parquet, .jsonl)."
+        )
+    frame = with_picture_paths(read_table(path), encoder.picture_columns, path.parent)
     return RowSource(frame, pandas.RangeIndex(len(frame), name="row"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.records import Modality, Plan, TaskSpec
+from graftwork.core.input_kinds import input_kind
+from graftwork.core.input_spec import InputSpec, InputSpecs
+from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.delta import Delta
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.tuner import Tuner
-from graftwork.nn.backbones.catalog import build_backbone
+from graftwork.nn.backbones.catalog import backbones_of_inputs, build_backbone
+from graftwork.nn.backbones.joined import JoinedBackbone
 
-__all__ = ["Assembly", "ComposedModel", "FeatureInput", "TunedBackbone", "assemble", "default_settings", "prepare_inputs"]
+__all__ = [
+    "Assembly",
+    "ComposedModel",
+    "FeatureInput",
+    "Front",
+    "TunedBackbone",
+    "assemble",
+    "default_settings",
+    "prepare_inputs",
+]
+
+
+FEATURES = "features"
+"""Array of stored features, as a part of a model calls it."""
 
 
 class FeatureInput(Backbone):
@@ -30,26 +46,40 @@ class FeatureInput(Backbone):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return ``inputs["features"]``."""
-        return inputs["features"]
+        return inputs[FEATURES]
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A backbone whose features stay as they are, so that they are computed once for all runs."""
+
+    array: str
+    """Name of the stored features among the arrays that the model reads."""
+    spec: InputSpec
+    """The input that it reads."""
+    backbone: Backbone
 
 
 class ComposedModel(SharedModel):
-    """A backbone in front of a model that was trained on its stored features: what is deployed.
+    """Backbones in front of a model that was trained on their stored features: what is deployed.
 
     Args:
-        backbone: Computes the features from the suite's inputs.
-        inner: Takes the features.
+        fronts: Compute features from the suite's inputs.
+        inner: Takes the features, and the suite's other inputs as they are.
     """
 
-    def __init__(self, backbone: Backbone, inner: SharedModel) -> None:
+    def __init__(self, fronts: Sequence[Front], inner: SharedModel) -> None:
         super().__init__()
-        self.backbone, self.inner = backbone, inner
+        self.arrays = [(front.array, front.spec) for front in fronts]
+        self.fronts = nn.ModuleList(front.backbone for front in fronts)
+        self.inner = inner
         self.task_names = inner.task_names
         self.has_shared_representation = inner.has_shared_representation
 
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
         """Return the inner model's representation."""
-        return self.inner.encode({"features": self.backbone(inputs)}, tasks)
+        stored = {array: backbone(spec.own(inputs)) for (array, spec), backbone in zip(self.arrays, self.fronts, strict=True)}
+        return self.inner.encode({**inputs, **stored}, tasks)
 
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the inner model's outputs."""
@@ -71,10 +101,10 @@ class TunedBackbone:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """A model, and the backbone in front of it if the model reads stored features."""
+    """A model, and the backbones in front of it if the model reads stored features."""
 
     model: SharedModel
-    backbone: Backbone | None
+    fronts: tuple[Front, ...] = ()
     tuned: tuple[TunedBackbone, ...] = ()
     """The tuned backbones inside :attr:`model`. A backbone that the sharing operator took apart is not among them: what it
     learned is the operator's."""
@@ -86,14 +116,13 @@ class Assembly:
 
     def deployable(self, model: SharedModel) -> SharedModel:
         """Return ``model`` (``self.model`` or a copy with other weights) so that it takes the suite's inputs."""
-        return model if self.backbone is None else ComposedModel(self.backbone, model)
+        return ComposedModel(self.fronts, model) if self.fronts else model
 
 
 def assemble(
     plan: Plan,
     tasks: Sequence[TaskSpec],
-    modality: Modality,
-    input_sizes: Mapping[str, Any],
+    inputs: InputSpecs,
     *,
     backbone: str = "",
     store_features: bool = True,
@@ -103,46 +132,84 @@ def assemble(
     Args:
         plan: Source, tuning and sharing are read.
         tasks: The tasks.
-        modality: Modality of the inputs.
-        input_sizes: Sizes of the inputs.
-        backbone: Name of the backbone for plans with source ``"pretrained"``.
-        store_features: Whether a backbone whose features stay fixed is put in front, so that its features can be stored.
+        inputs: The suite's inputs.
+        backbone: Name of the backbone for plans with source ``"pretrained"``; several, separated by commas, for inputs of several
+            kinds.
+        store_features: Whether backbones whose features stay fixed are put in front, so that their features can be stored.
 
     Raises:
         ConfigError: If the plan needs a backbone and none is named, the source is unknown, or the sharing operator does not use
             the pretrained backbone that it is handed.
     """
-    name = _backbone_name(plan, backbone)
-    sizes = {**input_sizes, "feature_map": True} if any(task.positions == "pixels" for task in tasks) else dict(input_sizes)
+    names = backbones_of_inputs(_backbone_name(plan, backbone), inputs)
+    dense = any(task.positions == "pixels" for task in tasks)
+    tuning = plan.train.tuning
 
     made: list[Backbone] = []
     attached: list[tuple[Backbone, Tuner, list[str]]] = []
 
-    def make() -> Backbone:
-        trunk = build_backbone(name, modality, sizes)
-        made.append(trunk)
-        if plan.train.tuning is not None:
-            own: Tuner = plan.train.tuning.build(seam=Tuner)
+    def make_part(name: str, spec: InputSpec) -> Backbone:
+        trunk = build_backbone(names[name], spec, dense=dense)
+        is_pretrained = names[name] != "scratch"
+        if is_pretrained:
+            made.append(trunk)
+        if tuning is not None and (is_pretrained or plan.source == "scratch"):
+            own: Tuner = tuning.build(seam=Tuner)
             own.attach(trunk)
             attached.append((trunk, own, list(trunk.state_dict())))
         return trunk
 
-    tuner: Tuner | None = None if plan.train.tuning is None else plan.train.tuning.build(seam=Tuner)
-    front: Backbone | None = None
-    make_backbone: Callable[[], Backbone] = make
-    if store_features and tuner is not None and tuner.keeps_features_fixed():
-        trunk = build_backbone(name, modality, sizes)
+    fronts: dict[str, Front] = {}
+    if store_features and tuning is not None:
+        fronts = _fixed_fronts(tuning, names, inputs, dense=dense, whole=plan.source == "scratch")
+
+    def make() -> Backbone:
+        parts = {
+            name: (
+                (FeatureInput(fronts[name].backbone.feature_shape.width), _stored_spec(fronts[name]))
+                if name in fronts
+                else (make_part(name, spec), spec)
+            )
+            for name, spec in inputs.items()
+        }
+        return next(iter(parts.values()))[0] if len(parts) == 1 else JoinedBackbone(parts)
+
+    model = plan.train.sharing.build(tasks, make, seam=SharedModel, inputs=inputs)
+    if plan.source == "pretrained" and not fronts and not any(_is_used(trunk, model) for trunk in made):
+        raise ConfigError(
+            f"Plan {plan.name!r}: {type(model).__name__} builds a trunk of its own and would leave the backbone {backbone!r} "
+            'unused. Choose a backbone that it can take, or let the plan start from scratch (source = "scratch").'
+        )
+    return Assembly(model, tuple(fronts.values()), tuple(_tuned(model, attached)))
+
+
+def _fixed_fronts(
+    tuning: Component, names: Mapping[str, str], inputs: InputSpecs, *, dense: bool, whole: bool
+) -> dict[str, Front]:
+    """Return the backbones, by input, whose features the tuner leaves as they are, if there are any and they give vectors.
+
+    Args:
+        tuning: The tuner.
+        names: Name of the backbone of each input.
+        inputs: The suite's inputs.
+        dense: Whether maps of features are asked for.
+        whole: Whether untrained trunks are tuned, too.
+    """
+    found: dict[str, Front] = {}
+    for name, spec in inputs.items():
+        tuner: Tuner = tuning.build(seam=Tuner)
+        if not tuner.keeps_features_fixed() or (names[name] == "scratch" and not whole):
+            continue
+        trunk = build_backbone(names[name], spec, dense=dense)
         tuner.attach(trunk)
         if trunk.feature_shape.layout == "vector":
-            front, width = trunk.eval(), trunk.feature_shape.width
-            make_backbone = lambda: FeatureInput(width)  # noqa: E731
-    model = plan.train.sharing.build(tasks, make_backbone, seam=SharedModel, input_sizes=sizes)
-    if plan.source == "pretrained" and front is None and not any(_is_used(trunk, model) for trunk in made):
-        raise ConfigError(
-            f"Plan {plan.name!r}: {type(model).__name__} builds a trunk of its own and would leave the backbone {name!r} unused. "
-            'Choose a backbone that it can take, or let the plan start from scratch (source = "scratch").'
-        )
-    return Assembly(model, front, tuple(_tuned(model, attached)))
+            found[name] = Front(FEATURES if len(inputs) == 1 else f"{name}.{FEATURES}", spec, trunk.eval())
+    return found
+
+
+def _stored_spec(front: Front) -> InputSpec:
+    """Return the record of stored features as an input of the model behind."""
+    return InputSpec(kind=front.spec.kind, arrays={FEATURES: front.array})
 
 
 def _tuned(model: SharedModel, attached: Sequence[tuple[Backbone, Tuner, list[str]]]) -> Iterator[TunedBackbone]:
@@ -165,11 +232,11 @@ def _is_used(trunk: Backbone, model: SharedModel) -> bool:
     )
 
 
-def default_settings(modality: Modality, *, pretrained: bool, stored: bool, trained_share: float) -> dict[str, Any]:
+def default_settings(kinds: Sequence[str], *, pretrained: bool, stored: bool, trained_share: float) -> dict[str, Any]:
     """Return the training settings that a plan starts from.
 
     Args:
-        modality: Modality of the suite.
+        kinds: Kinds of the suite's inputs.
         pretrained: Whether the backbone is.
         stored: Whether the model reads stored features, so that only heads learn.
         trained_share: Share of all parameters that learn. Where nearly all of a pretrained backbone learns, small steps keep
@@ -177,20 +244,23 @@ def default_settings(modality: Modality, *, pretrained: bool, stored: bool, trai
     """
     if stored:
         return {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05, "ema_decay": 0.99}
+    found = [input_kind(kind) for kind in kinds]
     if not pretrained:
-        batch = {"table": 128, "image": 64, "text": 64}[modality]
+        batch = min((kind.batch_size for kind in found), default=64)
         return {"batch_size": batch, "learning_rate": 2e-3, "weight_decay": 0.02, "ema_decay": 0.99}
-    scale = 1.0 if trained_share < 0.3 else (0.1 if modality == "text" else 0.3)
+    scale = 1.0 if trained_share < 0.3 else min((kind.tuned_rate for kind in found), default=0.3)
     return {"batch_size": 32, "learning_rate": 1e-3, "backbone_lr_scale": scale, "weight_decay": 0.02, "ema_decay": 0.98}
 
 
 def prepare_inputs(suite: Suite, plan: Plan, backbone: str) -> Suite:
-    """Return the suite with inputs that the plan's backbone reads (texts in the tokens of a pretrained backbone, say)."""
-    if plan.source != "pretrained" or suite.modality != "text":
+    """Return the suite with inputs that the plan's backbones read (texts in the tokens of a pretrained backbone, say)."""
+    if plan.source != "pretrained" or "text" not in suite.kinds:
         return suite
     from graftwork.nn.backbones.transformers_bridge import prepare_suite
 
-    return prepare_suite(suite, _backbone_name(plan, backbone))
+    for name, chosen in backbones_of_inputs(_backbone_name(plan, backbone), suite.input_specs).items():
+        suite = prepare_suite(suite, chosen, name)
+    return suite
 
 
 def _backbone_name(plan: Plan, backbone: str) -> str:

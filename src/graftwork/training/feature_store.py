@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from graftwork.data.array_cache import cached_arrays
-from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone
+
+Array = NDArray[Any]
 
 __all__ = ["cached_features", "feature_key"]
 
@@ -21,12 +22,12 @@ _VERSION = 1
 """Raised whenever the same backbone and inputs would give other features."""
 
 
-def feature_key(backbone: Backbone, suite: Suite) -> str:
-    """Return the name under which the features are kept: a SHA-256 over the backbone's fingerprint and all inputs of the
-    suite."""
+def feature_key(backbone: Backbone, inputs: Mapping[str, Array]) -> str:
+    """Return the name under which the features are kept: a SHA-256 over the backbone's fingerprint and all its
+    inputs."""
     digest = hashlib.sha256(f"{_VERSION} {type(backbone).__name__} {backbone.fingerprint()}".encode())
-    for name in sorted(suite.inputs):
-        array = np.ascontiguousarray(suite.inputs[name])
+    for name in sorted(inputs):
+        array = np.ascontiguousarray(inputs[name])
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]
@@ -34,19 +35,19 @@ def feature_key(backbone: Backbone, suite: Suite) -> str:
 
 def cached_features(
     backbone: Backbone,
-    suite: Suite,
+    inputs: Mapping[str, Array],
     cache_folder: str | Path,
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the features of all rows of a suite, from the store or computed now and kept.
+    """Return the features of all rows, from the store or computed now and kept.
 
     Safe when several processes ask at once: one computes, the others wait for it and read. A damaged file is computed again,
     with a warning. The backbone computes in evaluation mode and is left in the mode that it was in.
 
     Args:
         backbone: The backbone, its weights as they are.
-        suite: Rows to encode; targets and splits do not matter.
+        inputs: The arrays that the backbone reads, one row per row.
         cache_folder: Folder of the store; created if needed.
         batch_size: Rows per forward pass. It is no part of the key: it changes features by rounding errors at most.
         on_progress: Called after each batch with the number of finished rows and of all rows; not called if the store has them.
@@ -63,26 +64,29 @@ def cached_features(
         raise ValueError(f"`batch_size` must be at least 1; got {batch_size!r}.")
     arrays = cached_arrays(
         cache_folder,
-        f"features-{feature_key(backbone, suite)}",
-        lambda: {"features": _compute(backbone, suite, batch_size, on_progress)},
+        f"features-{feature_key(backbone, inputs)}",
+        lambda: {"features": _compute(backbone, inputs, batch_size, on_progress)},
     )
     return arrays["features"]
 
 
-def _compute(backbone: Backbone, suite: Suite, batch_size: int, on_progress: Callable[[int, int], None] | None) -> NDArray[Any]:
+def _compute(
+    backbone: Backbone, inputs: Mapping[str, Array], batch_size: int, on_progress: Callable[[int, int], None] | None
+) -> NDArray[Any]:
+    size = len(next(iter(inputs.values())))
     device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
     parts: list[NDArray[np.float32]] = []
     try:
         with torch.inference_mode():
-            for start in range(0, len(suite), batch_size):
+            for start in range(0, size, batch_size):
                 rows = slice(start, start + batch_size)
                 # A copy: stores hand out read-only arrays, which torch must not wrap.
-                inputs = {name: torch.from_numpy(np.array(array[rows])).to(device) for name, array in suite.inputs.items()}
-                parts.append(backbone(inputs).float().cpu().numpy())
+                part = {name: torch.from_numpy(np.array(array[rows])).to(device) for name, array in inputs.items()}
+                parts.append(backbone(part).float().cpu().numpy())
                 if on_progress is not None:
-                    on_progress(min(start + batch_size, len(suite)), len(suite))
+                    on_progress(min(start + batch_size, size), size)
     finally:
         for module, mode in modes:
             module.training = mode

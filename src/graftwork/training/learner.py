@@ -68,8 +68,7 @@ class NeuralLearner(Learner):
             self._assembly = assemble(
                 plan,
                 self.suite.tasks,
-                self.suite.modality,
-                self.suite.input_sizes,
+                self.suite.input_specs,
                 backbone=context.backbone,
                 store_features=asked.get("augment", "none") == "none",
             )
@@ -79,9 +78,12 @@ class NeuralLearner(Learner):
             transforms = [transform.build(seam=GradientTransform) for transform in plan.train.transforms]
             self.config = self._make_config()
             learned = self.suite
-            if self._assembly.backbone is not None:
-                features = cached_features(self._assembly.backbone, self.suite, context.cache / "features", batch_size=32)
-                learned = self.suite.with_inputs({"features": features})
+            for front in self._assembly.fronts:
+                arrays = front.spec.own(self.suite.inputs)
+                features = cached_features(front.backbone, arrays, context.cache / "features", batch_size=32)
+                read = set(front.spec.arrays.values() or self.suite.inputs)
+                others = {name: array for name, array in learned.inputs.items() if name not in read}
+                learned = learned.with_inputs({**others, front.array: features})
         self._stream = BatchStream(
             learned,
             self.suite.splits["train"],
@@ -117,9 +119,9 @@ class NeuralLearner(Learner):
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         total = sum(count for count, _ in counts)
         defaults = default_settings(
-            self.suite.modality,
+            self.suite.kinds,
             pretrained=context.plan.source == "pretrained",
-            stored=self._assembly.backbone is not None,
+            stored=bool(self._assembly.fronts),
             trained_share=sum(count for count, learns in counts if learns) / max(total, 1),
         )
         mixing = {"mixing": self.suite.raw["mixing"]} if "mixing" in self.suite.raw else {}
@@ -288,9 +290,7 @@ class NeuralLearner(Learner):
         """
         context = self.context
         described = {"plan": context.plan.to_json(), "seed": context.seed, "step": self.step, "backbone": context.backbone}
-        write_model(
-            self._assembly.deployable(self.best_model), self.suite, folder, described, stored=self._assembly.backbone is not None
-        )
+        write_model(self._assembly.deployable(self.best_model), self.suite, folder, described, stored=bool(self._assembly.fronts))
         if context.plan.source == "pretrained":
             write_deltas(self.deltas(), self.best_model, folder)
 

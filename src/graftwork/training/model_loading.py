@@ -9,6 +9,7 @@ import safetensors.torch
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json
+from graftwork.core.input_spec import read_input_specs
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.export.model_folder import FORMAT
 from graftwork.interfaces.shared_model import SharedModel
@@ -39,8 +40,7 @@ def load_model(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...], d
     built = assemble(
         plan,
         tasks,
-        config["modality"],
-        config["input_sizes"],
+        read_input_specs(config),
         backbone=config["backbone"],
         store_features=config["stored_features"],
     )

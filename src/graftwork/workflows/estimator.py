@@ -20,6 +20,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.reading.target_arrays import origin_of
@@ -208,7 +209,7 @@ class MultiTaskEstimator(BaseEstimator):
         held = int(self.validation_fraction * len(X)) if len(X) >= 20 else 0
         return Suite.of_arrays(
             name="arrays",
-            modality="table",
+            input_specs=table_input(X.shape[1]),
             tasks=tasks,
             inputs={
                 "numeric": ((X - self._center) / self._scale).astype(np.float32),
@@ -216,7 +217,6 @@ class MultiTaskEstimator(BaseEstimator):
             },
             targets=arrays,
             splits={"train": np.sort(order[held:]), "val": np.sort(order[:held]), "test": order[:0]},
-            input_sizes={"num_numeric": X.shape[1], "cardinalities": []},
         )
 
 

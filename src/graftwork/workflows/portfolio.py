@@ -7,14 +7,15 @@ user names. A plan may say ``default``: true, false, or a list of modalities in 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_kinds import join_kinds
 from graftwork.core.nearest import nearest_name
-from graftwork.core.plan import Modality, Plan
+from graftwork.core.plan import Plan
 from graftwork.workflows.plan_check import check_plans, part_problems, plan_problems, training_problems
 
 __all__ = [
@@ -35,9 +36,13 @@ class CatalogueEntry:
 
     plan: Plan
     default: tuple[str, ...]
-    """Modalities in which it enters the race without being named."""
+    """Kinds of input with which it enters the race without being named."""
     origin: str
     """File that it comes from."""
+
+    def enters(self, kinds: Collection[str]) -> bool:
+        """Return whether it enters the race of a suite with inputs of these kinds without being named."""
+        return bool(self.default) and self.plan.fits(kinds, self.default)
 
 
 def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
@@ -49,10 +54,14 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
         default = plan.modalities
     elif default is False:
         default = ()
-    elif not isinstance(default, list | tuple) or not set(map(str, default)) <= set(plan.modalities):
+    elif not isinstance(default, list | tuple) or not _covers(plan.modalities, default):
         problems.append(f"`default` must be true, false or a list of its modalities {list(plan.modalities)}; got {default!r}")
         default = ()
     return CatalogueEntry(plan, tuple(default), origin), [f"plan {plan.name!r}: {problem}" for problem in problems]
+
+
+def _covers(modalities: Collection[str], default: Iterable[Any]) -> bool:
+    return "any" in modalities or set(map(str, default)) <= set(modalities)
 
 
 def _entries(tables: Iterable[Any], origin: str) -> list[CatalogueEntry]:
@@ -167,27 +176,23 @@ def check_stored(plans: Iterable[Plan], origin: str) -> None:
     check_plans([plan for plan in plans if plan not in known], origin)
 
 
-def portfolio(modality: Modality, num_tasks: int, names: Sequence[str] | None = None) -> list[Plan]:
+def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | None = None) -> list[Plan]:
     """Return the plans that enter the race, the reference (separate models) first.
 
     Args:
-        modality: Modality of the suite.
+        kinds: Kinds of the suite's inputs.
         num_tasks: Number of its tasks; plans with a higher ``min_tasks`` stay out.
         names: None for the defaults; or any of plan names, ``"all"``, ``"+name"`` (besides the defaults), and paths of TOML files
             whose plans join the defaults; or only ``"none"``. Separate single-task models are always in: they are what
             everything is measured against.
 
     Raises:
-        ConfigError: If a name is unknown, or the plan does not fit this modality or number of tasks.
+        ConfigError: If a name is unknown, or the plan does not fit these inputs or this number of tasks.
     """
     asked = list(names or ())
     files = _files(asked)
     catalogue = load_catalogue(files)
-    fitting = {
-        name: entry
-        for name, entry in catalogue.items()
-        if modality in entry.plan.modalities and entry.plan.min_tasks <= num_tasks
-    }
+    fitting = {name: entry for name, entry in catalogue.items() if entry.plan.fits(kinds) and entry.plan.min_tasks <= num_tasks}
     exclusive = [name for name in asked if not name.startswith("+") and not name.endswith(".toml")]
     added = [name[1:] for name in asked if name.startswith("+") and not name.endswith(".toml")]
     if "all" in exclusive:
@@ -197,12 +202,12 @@ def portfolio(modality: Modality, num_tasks: int, names: Sequence[str] | None = 
     elif exclusive:
         chosen = set(exclusive) | {name for name, entry in fitting.items() if entry.origin in {Path(file).name for file in files}}
     else:
-        chosen = {name for name, entry in fitting.items() if modality in entry.default}
+        chosen = {name for name, entry in fitting.items() if entry.enters(kinds)}
     chosen |= set(added)
-    problems = [_problem(name, catalogue, modality, num_tasks) for name in sorted(chosen - set(fitting))]
+    problems = [_problem(name, catalogue, kinds, num_tasks) for name in sorted(chosen - set(fitting))]
     if problems:
         raise ConfigError("Some plans cannot enter the race.", problems)
-    chosen |= {name for name, entry in fitting.items() if entry.plan.role == "reference" and modality in entry.default}
+    chosen |= {name for name, entry in fitting.items() if entry.plan.role == "reference" and entry.enters(kinds)}
     plans = [entry.plan for name, entry in fitting.items() if name in chosen]
     return sorted(plans, key=lambda plan: plan.role != "reference")
 
@@ -211,11 +216,11 @@ def _files(names: Iterable[str]) -> list[str]:
     return [name.removeprefix("+") for name in names if name.endswith(".toml")]
 
 
-def _problem(name: str, catalogue: dict[str, CatalogueEntry], modality: str, num_tasks: int) -> str:
+def _problem(name: str, catalogue: dict[str, CatalogueEntry], kinds: Collection[str], num_tasks: int) -> str:
     if name in catalogue:
         plan = catalogue[name].plan
-        if modality not in plan.modalities:
-            return f"{name!r} is for {', '.join(plan.modalities)}, and this suite is of modality {modality}"
+        if not plan.fits(kinds):
+            return f"{name!r} is for {', '.join(plan.modalities)}, and the inputs of this suite are: {join_kinds(kinds)}"
         return f"{name!r} needs at least {plan.min_tasks} tasks, and this suite has {num_tasks}"
     return _unknown(name, catalogue)
 

@@ -86,9 +86,7 @@ def test_contenders_take_turns_and_warm_up_does_not_count() -> None:
     assert found["a"].ratio(found["b"]) == 1.0
 
 
-@pytest.mark.parametrize(
-    "suite", [training_loop.table_suite(400), training_loop.image_suite(100)], ids=lambda suite: suite.modality
-)
+@pytest.mark.parametrize("suite", [training_loop.table_suite(400), training_loop.image_suite(100)], ids=lambda suite: suite.kinds)
 def test_both_training_loops_do_the_same_work(suite: Any) -> None:
     before = [parameter.detach().clone() for parameter in training_loop.make_model(suite).parameters()]
     trainer = training_loop.make_trainer(suite)

@@ -11,6 +11,7 @@ from graftwork.claims.arm_context import ArmContext
 from graftwork.claims.budgets import check_budgets
 from graftwork.claims.experiment import Access, Arm, EqualBudget, Inequality, Recipe
 from graftwork.core.errors import AccessError, BudgetError, ConfigError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 
@@ -20,7 +21,7 @@ def suite() -> Suite:
     """Twelve rows: four train, two val, three target, three test; row ``i`` has the input ``i + 1`` and the label ``i % 2``."""
     return Suite(
         name="toy",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=(TaskSpec(name="odd", kind="binary", size=1), TaskSpec(name="size", kind="regression", size=1)),
         inputs={"numeric": np.arange(1, 13, dtype=np.float32)[:, None]},
         targets={"odd": np.arange(12) % 2, "size": np.arange(12, dtype=np.float32)[:, None]},

@@ -50,8 +50,8 @@ def test_one_scale_for_a_set_kept_with_the_encoder(tmp_path: Path, kind: str) ->
     notes = [note for note in suite.notes if "becomes 255" in note]
     assert len(notes) == 1
     assert notes[0].startswith("40 of 40 pictures hold ")
-    assert set(suite.encoder["scales"]) == {"float" if "float" in kind else "integer"}
-    again = encoder_from_state(json.loads(json.dumps(suite.encoder)))
+    assert set(suite.only_input.encoder["scales"]) == {"float" if "float" in kind else "integer"}
+    again = encoder_from_state(json.loads(json.dumps(suite.only_input.encoder)))
     files = sorted((tmp_path / "pics").glob("*.[pt]*"))
     for row in (2, 7):  # one alone, as a server sees it, and as bytes
         np.testing.assert_array_equal(again.transform([files[row]])["image"][0], suite.inputs["image"][row])

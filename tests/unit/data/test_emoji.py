@@ -99,7 +99,7 @@ def test_colour_and_ink_fit_the_stored_pictures(suite: Suite) -> None:
 
 def test_encoder_repeats_the_stored_pictures(suite: Suite) -> None:
     emoji = read_emoji()
-    encoded = encoder_from_state(suite.encoder).transform([emoji[row].picture for row in (0, 700, 1628)])
+    encoded = encoder_from_state(suite.only_input.encoder).transform([emoji[row].picture for row in (0, 700, 1628)])
     np.testing.assert_array_equal(encoded["image"], suite.inputs["image"][[0, 700, 1628]])
 
 

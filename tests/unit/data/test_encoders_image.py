@@ -79,8 +79,8 @@ def test_bytes_and_state(tmp_path: Path) -> None:
     one = encoder.transform([tmp_path / "a.png"])["image"]
     two = again.transform([(tmp_path / "a.png").read_bytes()])["image"]
     np.testing.assert_array_equal(one, two)
-    assert again.input_sizes() == {"image_size": 24}
-    assert encoder_from_state({"kind": "image", "size": 8}).input_sizes() == {"image_size": 8}
+    assert again.sizes() == {"image_size": 24}
+    assert encoder_from_state({"kind": "image", "size": 8}).sizes() == {"image_size": 8}
 
 
 def test_all_faulty_pictures_are_named_at_once(tmp_path: Path) -> None:

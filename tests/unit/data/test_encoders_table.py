@@ -31,7 +31,7 @@ def test_values_by_hand() -> None:
     np.testing.assert_array_equal(inputs["numeric"][:, 1], [0, 0, 1, 1])  # missing or infinite
     np.testing.assert_allclose(inputs["numeric"][:, 2], (np.array([1, 0, 1, 1]) - 0.75) / np.sqrt(0.1875), rtol=1e-6)
     assert inputs["categorical"].ravel().tolist() == [1, 1, 2, 0]
-    assert encoder.input_sizes() == {"num_numeric": 3, "cardinalities": [3]}
+    assert encoder.sizes() == {"num_numeric": 3, "cardinalities": [3]}
     assert encoder.numeric_names() == ["x", "x (missing)", "f"]
 
 
@@ -62,7 +62,7 @@ def test_errors_when_predicting() -> None:
         encoder.transform(pd.DataFrame({"age": ["old"], "when": ["2020-01-01"], "city": ["a"]}))
     with pytest.raises(DataError, match="'when' held dates in training but now has 'yesterday'"):
         encoder.transform(pd.DataFrame({"age": [1], "when": ["yesterday"], "city": ["a"]}))
-    with pytest.raises(FileFormatError, match="kind 'sound'; allowed are table, image, text"):
+    with pytest.raises(FileFormatError, match="kind 'sound'; allowed are image, table, text"):
         encoder_from_state({"kind": "sound"})
     with pytest.raises(FileFormatError, match="lacks 'columns'"):
         encoder_from_state({"kind": "table"})

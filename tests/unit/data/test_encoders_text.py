@@ -23,7 +23,7 @@ def test_tokens() -> None:
     assert (tokens[2, 1:] == 0).all(), "0 is padding"
     assert (tokens[3] == 0).all()
     assert tokens[4, 0] == 1, "1 is unknown"
-    assert encoder.input_sizes() == {"vocabulary_size": encoder.vocabulary_size, "max_length": 64}
+    assert encoder.sizes() == {"vocabulary_size": encoder.vocabulary_size, "max_length": 64}
     assert tokens.max() < encoder.vocabulary_size
 
 

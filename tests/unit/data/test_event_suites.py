@@ -84,15 +84,15 @@ def test_no_column_gives_an_event_away(log: Suite) -> None:
 def test_draws_repeat_and_new_rows_can_be_encoded(build: object) -> None:
     one, two, other = (build(rows=500, test_rows=100, seed=seed) for seed in (5, 5, 6))  # type: ignore[operator]
     assert one.fingerprint() == two.fingerprint() != other.fingerprint()
-    columns = [column["name"] for column in one.encoder["columns"]]
+    columns = [column["name"] for column in one.only_input.encoder["columns"]]
     numeric, categorical = one.inputs["numeric"], one.inputs["categorical"]
     cells = [*numeric.T, *[[str(code) if code else None for code in column] for column in categorical.T]]
     frame = pd.DataFrame(dict(zip(columns, cells, strict=False))) if len(set(columns)) == len(columns) else None
     assert frame is not None
-    encoded = encoder_from_state(one.encoder).transform(frame)
+    encoded = encoder_from_state(one.only_input.encoder).transform(frame)
     np.testing.assert_array_equal(encoded["categorical"], categorical)
     np.testing.assert_allclose(encoded["numeric"], numeric, atol=1e-6)
-    assert (categorical < np.array(one.input_sizes["cardinalities"])).all()
+    assert (categorical < np.array(one.only_input.sizes["cardinalities"])).all()
     assert (categorical >= 0).all()
     rows = np.concatenate(list(one.splits.values()))
     assert sorted(rows.tolist()) == list(range(600))
@@ -117,7 +117,7 @@ def test_the_dial_sets_the_conflict(shop: Suite) -> None:
 
 
 def test_histories_follow_the_interest_of_their_behaviour(shop: Suite) -> None:
-    codes, parts = shop.inputs["categorical"], shop.input_sizes["sequences"]
+    codes, parts = shop.inputs["categorical"], shop.only_input.sizes["sequences"]
     for name in BEHAVIOURS:
         history = codes[:, slice(*parts[name])]
         filled = history > 0
@@ -143,7 +143,7 @@ def test_no_user_is_on_both_sides_and_no_column_names_one(shop: Suite) -> None:
     assert not sides[0] & sides[2]
     assert not sides[1] & sides[2]
     assert len(shop.splits["val"]) == pytest.approx(800, abs=10)
-    sizes = shop.input_sizes
+    sizes = shop.only_input.sizes
     assert len(sizes["vocabularies"]) == len(sizes["cardinalities"]) == 6 + 3 * 20
     assert {sizes["vocabularies"][column] for column in range(6, 66)} == {sizes["vocabularies"][sizes["query"]]}
 

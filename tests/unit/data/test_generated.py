@@ -17,7 +17,7 @@ def test_same_seed_same_suite(build: object) -> None:
     one, two, other = build(seed=3), build(seed=3), build(seed=4)  # type: ignore[operator]
     assert one.fingerprint() == two.fingerprint() != other.fingerprint()
     frame = pd.DataFrame(one.inputs["numeric"], columns=[f"x{index + 1}" for index in range(one.inputs["numeric"].shape[1])])
-    encoded = encoder_from_state(one.encoder).transform(frame)
+    encoded = encoder_from_state(one.only_input.encoder).transform(frame)
     np.testing.assert_array_equal(encoded["numeric"], one.inputs["numeric"])
     assert sorted(np.concatenate(list(one.splits.values())).tolist()) == list(range(len(one)))
 

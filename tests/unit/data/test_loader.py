@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.loader import BatchStream, iter_rows
 from graftwork.data.mixing import mixing_probabilities
@@ -33,7 +34,7 @@ def suite_of(rows: int, **fields: Any) -> Suite:
     }
     return Suite(
         name="made",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=TASKS,
         inputs={"numeric": np.stack([number, number * 2], axis=1).astype(np.float32)},
         targets={**targets, **fields.pop("targets", {})},

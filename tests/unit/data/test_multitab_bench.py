@@ -50,7 +50,7 @@ def test_impossible_worlds_are_refused_with_the_bound() -> None:
 
 def test_flights_keeps_delays_out_of_the_features_and_missing_labels_missing() -> None:
     suite = flights(rows=3_000, seed=1)
-    names = {column["name"] for column in suite.encoder["columns"]}
+    names = {column["name"] for column in suite.only_input.encoder["columns"]}
     assert not names & {"dep_delay", "arr_delay", "dep_time", "arr_time", "air_time"}
     cancelled = suite.targets["cancelled"] == 1
     assert 0.005 < cancelled.mean() < 0.06

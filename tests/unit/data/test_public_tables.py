@@ -26,7 +26,7 @@ def test_diamonds_are_a_regression_and_three_grades_without_leaks() -> None:
         ("color", "ordinal", 7),
         ("clarity", "ordinal", 8),
     ]
-    assert {column["name"] for column in suite.encoder["columns"]} == {"carat", "depth", "table", "x", "y", "z"}
+    assert {column["name"] for column in suite.only_input.encoder["columns"]} == {"carat", "depth", "table", "x", "y", "z"}
     assert 326 <= suite.targets["price"].min() <= suite.targets["price"].max() <= 18_823
     for task in suite.tasks[1:]:
         assert set(suite.targets[task.name]) <= set(range(task.size))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from graftwork.core.batch import LABELLED, SEVERAL_TASKS, UNLABELLED
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.loader import BatchStream
 from graftwork.data.quotas import Quota, parse_quotas
@@ -26,7 +27,7 @@ def suite_of(source: int = 30, target: int = 20, target_labels: int = 0) -> Suit
     known = (number < source) | (number >= source + target - target_labels)
     return Suite(
         name="two-domains",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=(TaskSpec(name="class", kind="multiclass", size=3), TaskSpec(name="sign", kind="binary", size=1)),
         inputs={"numeric": number[:, None].astype(np.float32)},
         targets={"class": np.where(known, number % 3, -1), "sign": np.where(known & (number % 2 == 0), number % 2, -1)},

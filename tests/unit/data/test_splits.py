@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftwork.core.errors import DataError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.splits import resplit, split_rows
 from graftwork.data.strata import assign_rows, label_matrix, repair_rare_labels
@@ -160,7 +161,7 @@ def suite_of(groups: np.ndarray | None = None) -> Suite:
     targets = targets_of(300, 5)
     return Suite.of_arrays(
         name="s",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=TASKS,
         inputs={"numeric": np.zeros((300, 1), np.float32)},
         targets=targets,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import DataError, FileFormatError, StorageError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.store import is_stored_suite, load_suite, save_suite
 from graftwork.data.suite import Suite, labelled_rows
@@ -16,7 +17,6 @@ from graftwork.data.suite import Suite, labelled_rows
 def suite_of(number: int = 12, **more: object) -> Suite:
     fields: dict[str, object] = {
         "name": "s",
-        "modality": "table",
         "tasks": (TaskSpec(name="y/1", kind="regression", size=2), TaskSpec(name="c", kind="binary", size=1, classes=("n", "y"))),
         "inputs": {
             "numeric": np.random.default_rng(0).normal(size=(number, 3)).astype(np.float32),
@@ -27,8 +27,7 @@ def suite_of(number: int = 12, **more: object) -> Suite:
         "groups": np.arange(number) // 2,
         "domain": np.zeros(number, np.int64),
         "domains": ("d",),
-        "encoder": {"kind": "table", "columns": []},
-        "input_sizes": {"num_numeric": 3, "cardinalities": []},
+        "input_specs": table_input(3, encoder={"kind": "table", "columns": []}),
         "raw": {
             "text": ["ä", None],
             "preview": np.arange(6, dtype=np.uint8),
@@ -49,7 +48,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert other.fingerprint() == suite.fingerprint()
     assert isinstance(other.inputs["numeric"], np.memmap)
     assert not other.inputs["numeric"].flags.writeable
-    for name in ("name", "modality", "tasks", "domains", "encoder", "input_sizes", "notes", "credits", "sources"):
+    for name in ("name", "tasks", "domains", "input_specs", "notes", "credits", "sources"):
         assert getattr(other, name) == getattr(suite, name), name
     assert list(other.targets) == list(suite.targets)
     assert other.inputs["categorical"].shape == (12, 0)

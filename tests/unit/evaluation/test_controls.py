@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import DataError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Interval, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.controls import classify_control, shuffled_companions
@@ -21,7 +22,7 @@ def suite() -> Suite:
     colour[5, 1] = np.nan
     return Suite.of_arrays(
         name="toy",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=(
             TaskSpec(name="kept", kind="binary", size=1),
             TaskSpec(name="topic", kind="multiclass", size=4),

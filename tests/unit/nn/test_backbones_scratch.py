@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpec
+from graftwork.interfaces.backbone import Backbone
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.scratch import scratch_backbone
@@ -25,7 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
     "image72": ("image", {"image_size": 72}, {"image": torch.randint(0, 256, (7, 72, 72, 3), dtype=torch.uint8)}),
     "map": (
         "image",
-        {"image_size": 32, "feature_map": True},
+        {"image_size": 32, "dense": True},
         {"image": torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8)},
     ),
     "text": ("text", {"vocabulary_size": 20}, {"tokens": torch.randint(0, 20, (7, 6))}),
@@ -34,8 +36,13 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
 
 @pytest.fixture(params=sorted(CASES))
 def case(request: pytest.FixtureRequest) -> tuple[Any, Mapping[str, Tensor]]:
-    modality, sizes, inputs = CASES[request.param]
-    return scratch_backbone(modality, sizes).eval(), inputs
+    kind, sizes, inputs = CASES[request.param]
+    return trunk(kind, sizes).eval(), inputs
+
+
+def trunk(kind: str, sizes: Mapping[str, Any]) -> Backbone:
+    own = {key: size for key, size in sizes.items() if key != "dense"}
+    return scratch_backbone({"x": InputSpec(kind=kind, sizes=own)}, dense=bool(sizes.get("dense")))
 
 
 def test_features_have_the_declared_shape(case: tuple[Any, Mapping[str, Tensor]]) -> None:
@@ -101,13 +108,15 @@ def test_large_pictures_are_averaged_down(size: int, factor: int) -> None:
 
 
 def test_the_number_of_parameters_stays_small() -> None:
-    for modality, sizes, _ in CASES.values():
-        if modality != "text":
-            assert sum(parameter.numel() for parameter in scratch_backbone(modality, sizes).parameters()) < 400_000
+    for kind, sizes, _ in CASES.values():
+        if kind != "text":
+            assert sum(parameter.numel() for parameter in trunk(kind, sizes).parameters()) < 400_000
 
 
-def test_unknown_modalities_and_missing_sizes_are_named() -> None:
-    with pytest.raises(ConfigError, match="no own trunk for modality 'sound'; allowed: table, image, text"):
-        scratch_backbone("sound", {})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"image trunk needs input_sizes\['image_size'\]"):
-        scratch_backbone("image", {"num_numeric": 3})
+def test_unknown_kinds_and_missing_sizes_are_named() -> None:
+    with pytest.raises(ConfigError, match="no input kind 'sound'; there are image, table, text"):
+        trunk("sound", {})
+    with pytest.raises(ConfigError, match=r"image trunk needs the size 'image_size'"):
+        trunk("image", {"num_numeric": 3})
+    with pytest.raises(ConfigError, match="describes no input"):
+        scratch_backbone({})

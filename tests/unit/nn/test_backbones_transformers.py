@@ -30,13 +30,11 @@ def text_suite(texts: list[str] = TEXTS) -> Suite:
     count = len(texts)
     return Suite.of_arrays(
         name="texts",
-        modality="text",
+        input_specs={"text": encoder.spec()},
         tasks=[TaskSpec(name="topic", kind="binary", size=1)],
         inputs=encoder.transform(texts),
         targets={"topic": np.arange(count) % 2},
         splits={"train": np.arange(count - 1), "val": np.array([], dtype=np.int64), "test": np.array([count - 1])},
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
         raw={"text": texts},
     )
 
@@ -87,11 +85,11 @@ def test_suite_in_the_tokens_of_a_local_folder(tiny_folder: Path) -> None:
     assert prepared.inputs["token_ids"][0, :4].tolist() == [2, 3, 4, 0]
     assert prepared.inputs["attention_mask"].sum(axis=1).tolist() == [3, 2, 1, 5]
     assert prepared.targets is suite.targets
-    again = encoder_from_state(json.loads(json.dumps(prepared.encoder))).transform(["a b c"])
+    again = encoder_from_state(json.loads(json.dumps(prepared.only_input.encoder))).transform(["a b c"])
     np.testing.assert_array_equal(again["token_ids"][0], prepared.inputs["token_ids"][0])
     twice = prepare_suite(prepared, f"hf:{tiny_folder}")
     assert twice.fingerprint() == prepared.fingerprint()
-    backbone = build_backbone(f"hf:{tiny_folder}", "text", prepared.input_sizes)
+    backbone = build_backbone(f"hf:{tiny_folder}", prepared.only_input)
     features = backbone({name: torch.from_numpy(array) for name, array in prepared.inputs.items()})
     assert features.shape == (4, 16)
 
@@ -99,7 +97,7 @@ def test_suite_in_the_tokens_of_a_local_folder(tiny_folder: Path) -> None:
 def test_new_tables_are_encoded_by_their_text_column(tiny_folder: Path) -> None:
     pandas = pytest.importorskip("pandas")
     prepared = prepare_suite(text_suite(["a b", "c", "d", "e"]), f"hf:{tiny_folder}")
-    encoded = encoder_from_state(prepared.encoder).transform(pandas.DataFrame({"other": [1], "body": ["c d"]}))
+    encoded = encoder_from_state(prepared.only_input.encoder).transform(pandas.DataFrame({"other": [1], "body": ["c d"]}))
     assert encoded["token_ids"][0, :3].tolist() == [4, 5, 0]
 
 
@@ -110,7 +108,7 @@ def test_other_suites_pass_unchanged() -> None:
 
 
 def test_prediction_needs_no_torch(tiny_folder: Path) -> None:
-    state = json.dumps(prepare_suite(text_suite(), f"hf:{tiny_folder}").encoder)
+    state = json.dumps(prepare_suite(text_suite(), f"hf:{tiny_folder}").only_input.encoder)
     code = (
         "import sys, json; from graftwork.data.encoders import encoder_from_state;"
         "found = encoder_from_state(json.load(sys.stdin)).transform(['a b']);"
@@ -134,7 +132,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, tiny_folder: Path) -> None:
 @needs_minilm
 def test_minilm_knows_what_sentences_mean() -> None:
     prepared = prepare_suite(text_suite(), "minilm")
-    backbone = build_backbone("minilm", "text", prepared.input_sizes).eval()
+    backbone = build_backbone("minilm", prepared.only_input).eval()
     with torch.inference_mode():
         features = backbone({name: torch.from_numpy(array) for name, array in prepared.inputs.items()})
     similarity = torch.nn.functional.cosine_similarity(features[:1], features[1:3])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import FeatureShape
 from graftwork.nn.heads import DenseHead, build_head, output_size
@@ -46,14 +47,14 @@ def test_a_dense_task_needs_a_map_and_a_size() -> None:
     task = TaskSpec(name="depth", kind="dense_regression", size=1)
     with pytest.raises(ConfigError, match="'depth' asks for one prediction per pixel, but the backbone gives 'vector' features"):
         build_head(FeatureShape("vector", 4), task, size=(8, 8))
-    with pytest.raises(ConfigError, match="'depth' is dense: say how large its targets are with"):
+    with pytest.raises(ConfigError, match="'depth' asks for one prediction per pixel, but no input of the suite is a picture"):
         build_head(FeatureShape("map", 4, (2, 2)), task)
 
 
 def test_the_size_of_dense_targets() -> None:
-    assert output_size({"image_size": 32}) == (32, 32)
-    assert output_size({"image_size": 32, "target_size": (8, 16)}) == (8, 16)
-    assert output_size({"num_numeric": 3}) is None
+    assert output_size(image_input(32)) == (32, 32)
+    assert output_size({**table_input(3), **image_input(16)}) == (16, 16)
+    assert output_size(table_input(3)) is None
 
 
 @pytest.mark.parametrize("positions", ["points", "steps", "nodes"])

@@ -11,7 +11,7 @@ from graftwork.nn.representation import representation_of
 
 
 def test_a_look_changes_nothing_and_draws_nothing() -> None:
-    model = SharedTrunk(TASKS, lambda: TableBackbone(4, width=8, num_blocks=1, dropout=0.5), input_sizes={})
+    model = SharedTrunk(TASKS, lambda: TableBackbone(4, width=8, num_blocks=1, dropout=0.5), inputs={})
     model.add_module("norm", nn.BatchNorm1d(8).eval())
     model.train()
     model.norm.eval()
@@ -28,5 +28,5 @@ def test_a_look_changes_nothing_and_draws_nothing() -> None:
 
 
 def test_models_that_share_nothing_have_none() -> None:
-    model = Separate(TASKS, lambda: TableBackbone(4, width=8, num_blocks=1), input_sizes={})
+    model = Separate(TASKS, lambda: TableBackbone(4, width=8, num_blocks=1), inputs={})
     assert representation_of(model, example_batch()) is None

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input, text_input
 from graftwork.core.records import TaskSpec
 from graftwork.nn.slimmable import materialise
 from graftwork.nn.slimmable_nets import ConvEncoder, DenseDecoder, GlobalDecoder, TableEncoder, build_encoder, set_width
@@ -52,7 +53,7 @@ def test_global_decoders_read_maps_and_vectors(is_map: bool) -> None:
 
 
 def test_tables_become_vectors() -> None:
-    encoder = build_encoder({"num_numeric": 2, "cardinalities": [3]}, RATIOS, widths=(32, 16))
+    encoder = build_encoder(table_input(2, [3]), RATIOS, widths=(32, 16))
     assert isinstance(encoder, TableEncoder)
     table = {"numeric": torch.tensor([[0.5, 1e9]]), "categorical": torch.tensor([[2]])}
     set_width(encoder, 0.5)
@@ -62,7 +63,7 @@ def test_tables_become_vectors() -> None:
 
 
 def test_what_cannot_be_read_is_refused() -> None:
-    with pytest.raises(ConfigError, match="pictures or tables; got inputs of the sizes \\['vocabulary_size'\\]"):
-        build_encoder({"vocabulary_size": 9}, RATIOS)
+    with pytest.raises(ConfigError, match="reads one input of the kind 'table'; this suite has: text \\(text\\)"):
+        build_encoder(text_input(9, 4), RATIOS)
     with pytest.raises(ConfigError, match="a stride each"):
         ConvEncoder(24, RATIOS, channels=(8, 8), strides=(1,))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.vit import ViTBackbone, scratch_vit, vit_from
 
@@ -74,7 +75,7 @@ def test_a_working_size_above_the_picture_changes_nothing() -> None:
 
 @pytest.mark.parametrize(("size", "patch"), [(8, 1), (28, 3), (32, 4), (48, 6), (72, 6), (225, 6)])
 def test_any_picture_becomes_eight_by_eight_patches(size: int, patch: int) -> None:
-    made = scratch_vit({"image_size": size}, width=8, depth=1, num_heads=2)
+    made = scratch_vit(image_input(size), width=8, depth=1, num_heads=2)
     assert made.feature_shape.extent == (8, 8)
     assert made.patches.kernel_size == (patch, patch)
     assert made({"image": torch.zeros(1, size, size, 3, dtype=torch.uint8)}).shape == (1, 8, 8, 8)
@@ -82,9 +83,9 @@ def test_any_picture_becomes_eight_by_eight_patches(size: int, patch: int) -> No
 
 def test_a_transformer_is_taken_and_anything_else_replaced() -> None:
     made = ViTBackbone(16, width=8, depth=1, num_heads=2)
-    assert vit_from(lambda: made, {"image_size": 16}) is made
-    assert vit_from(lambda: ConvBackbone(16), {"image_size": 16}, width=16, depth=1, num_heads=2).width == 16
-    with pytest.raises(ConfigError, match="reads pictures"):
-        vit_from(None, {"num_numeric": 3})
+    assert vit_from(lambda: made, image_input(16)) is made
+    assert vit_from(lambda: ConvBackbone(16), image_input(16), width=16, depth=1, num_heads=2).width == 16
+    with pytest.raises(ConfigError, match="reads one input of the kind 'image'"):
+        vit_from(None, table_input(3))
     with pytest.raises(ConfigError, match="at least 8 pixels; got 7"):
-        scratch_vit({"image_size": 7})
+        scratch_vit(image_input(7))

@@ -74,7 +74,7 @@ def frame() -> pd.DataFrame:
 def table_model(frame: pd.DataFrame) -> tuple[TwoLayer, TableEncoder]:
     torch.manual_seed(0)
     encoder = TableEncoder.fit(frame, list(frame.columns))
-    sizes = encoder.input_sizes()
+    sizes = encoder.sizes()
     return TwoLayer(TASKS, sizes["num_numeric"], sizes["cardinalities"]).eval(), encoder
 
 

@@ -62,8 +62,8 @@ def write_table_run(folder: Path, *, further_cities: int = 0) -> Path:
         age, city, *others = encoder.columns
         levels = (*city.levels, *(f"city {index}" for index in range(further_cities)))
         encoder = TableEncoder([age, CategoricalColumn("city", levels), *others])
-    width = encoder.input_sizes()["num_numeric"]
-    size = encoder.input_sizes()["cardinalities"][0]
+    width = encoder.sizes()["num_numeric"]
+    size = encoder.sizes()["cardinalities"][0]
     nodes = [
         helper.make_node("MatMul", ["numeric", "first"], ["number"]),
         helper.make_node("MatMul", ["numeric", "ones"], ["third"]),

@@ -13,6 +13,7 @@ from onnx import helper
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.probes import flops_per_sample
 from graftwork.export.onnx_model import export_onnx
@@ -70,7 +71,7 @@ def test_operations_agree_with_the_counter_of_torch(exported: tuple[Branches, Pa
 def test_a_task_of_a_sparse_mixture_costs_its_chosen_experts_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tasks = tuple(TaskSpec(name=name, kind="multiclass", size=3) for name in "abcd")
-    model = M3ViT(tasks, None, input_sizes={"image_size": 16}, num_experts=8, top_k=2, width=64, depth=2).eval()
+    model = M3ViT(tasks, None, inputs=image_input(16), num_experts=8, top_k=2, width=64, depth=2).eval()
     inputs = {"image": torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)}
     export_onnx(model, tasks, inputs, tmp_path / "model.onnx")
     costs = graph_costs(tmp_path / "model.onnx", OnnxModel(tmp_path / "model.onnx", threads=1).outputs)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.m3vit import M3ViT
@@ -22,7 +23,7 @@ from graftwork.serving.engine import Engine
 def test_a_task_of_a_mixture_of_experts_is_charged_for_its_experts_alone(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tasks = tuple(TaskSpec(name=name, kind="regression", size=1, center=(0.0,), scale=(1.0,)) for name in "abcd")
-    model = M3ViT(tasks, None, input_sizes={"image_size": 8}, num_experts=8, top_k=2, width=64, depth=2, head_hidden=0).eval()
+    model = M3ViT(tasks, None, inputs=image_input(8), num_experts=8, top_k=2, width=64, depth=2, head_hidden=0).eval()
     inputs = {"image": torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8)}
     run_builder.describe(tmp_path, {"kind": "image", "size": 8}, tasks)
     export_onnx(model, tasks, inputs, tmp_path / "model.onnx")

@@ -13,6 +13,7 @@ from PIL import Image
 from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
 from graftwork.data.reading.ingest import open_suite
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.pictures import PictureReader
 from graftwork.serving.predict import Predictor
 
@@ -94,14 +95,14 @@ def test_training_prediction_and_serving_see_the_same_pixels(picture_run: Path, 
         "file,y\n" + "".join(f"{path.name},{float(path.stem)}\n" for path in folder.glob("[0-9]*"))
     )
     suite = open_suite(folder, image_size=8)
-    assert set(suite.encoder["scales"]) == {"integer", "float"}
+    assert set(suite.only_input.encoder["scales"]) == {"integer", "float"}
     config = json.loads((picture_run / "model" / "config.json").read_text())
-    (picture_run / "model" / "config.json").write_text(json.dumps(config | {"encoder": dict(suite.encoder)}))
+    (picture_run / "model" / "config.json").write_text(json.dumps(config | {"encoder": dict(suite.only_input.encoder)}))
     predictor = Predictor(picture_run, threads=1)
     names, expected = suite.raw["labels"], suite.inputs["image"].mean(axis=(1, 2), dtype=np.float64)
     table = predictor.predict(folder)
     np.testing.assert_allclose(table.loc[names].to_numpy(), expected, rtol=1e-5)
-    reader = PictureReader(predictor.encoder, 100, 10**6, 10**6)
+    reader = PictureReader(predictor.encoder, ServeLimits(max_rows=100, max_pixels=10**6, max_picture_pixels=10**6))
     for row, name in enumerate(names):
         np.testing.assert_allclose(predictor.predict(folder / name).to_numpy()[0], expected[row], rtol=1e-5)
         (served,) = reader.finish([(folder / name).read_bytes()])

@@ -8,13 +8,14 @@ import pandas as pd
 
 from graftwork.data.encoders.columns import CategoricalColumn, NumericColumn
 from graftwork.data.encoders.table import TableEncoder
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.reading import TableReader
 
 
 def reader_of(levels: int) -> TableReader:
     cells = [f"user {index}" for index in range(levels) for _ in range(4)]
     columns = [CategoricalColumn.fit("user", pd.Series(cells)), NumericColumn("x", 0.0, 1.0, False)]
-    return TableReader(TableEncoder(columns), max_rows=8)
+    return TableReader(TableEncoder(columns), ServeLimits(max_rows=8))
 
 
 def test_few_levels_are_all_listed() -> None:

@@ -59,12 +59,12 @@ def build(
     Seeds(seed).set_global("init")
 
     def make_backbone() -> TableBackbone:
-        trunk = TableBackbone(int(suite.input_sizes["num_numeric"]), tuple(suite.input_sizes.get("cardinalities", ())))
+        trunk = TableBackbone(int(suite.only_input.sizes["num_numeric"]), tuple(suite.only_input.sizes.get("cardinalities", ())))
         if tuner is not None:
             tuner.attach(trunk)
         return trunk
 
-    model = SharedTrunk(suite.tasks, make_backbone, input_sizes=suite.input_sizes)
+    model = SharedTrunk(suite.tasks, make_backbone, inputs=suite.input_specs)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # parts draw other masks than a whole batch

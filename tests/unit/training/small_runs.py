@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.core.stages.train import TrainStage
@@ -41,7 +42,7 @@ def small_suite(rows: int = 160, seed: int = 0) -> Suite:
     order = random.permutation(rows)
     return Suite.of_arrays(
         name="small",
-        modality="table",
+        input_specs=table_input(4, [3]),
         tasks=[
             TaskSpec(name="sign", kind="binary", size=1),
             TaskSpec(name="level", kind="ordinal", size=4),
@@ -50,7 +51,6 @@ def small_suite(rows: int = 160, seed: int = 0) -> Suite:
         inputs={"numeric": numeric, "categorical": random.integers(0, 3, size=(rows, 1))},
         targets=targets,
         splits={"train": order[: rows // 2], "val": order[rows // 2 : 3 * rows // 4], "test": order[3 * rows // 4 :]},
-        input_sizes={"num_numeric": 4, "cardinalities": [3]},
     )
 
 
@@ -59,7 +59,7 @@ def small_model(suite: Suite, sharing: str = "shared", dropout: float = 0.1, see
     return Component(SHARING[sharing]).build(
         suite.tasks,
         lambda: TableBackbone(4, [3], width=16, num_blocks=1, dropout=dropout),
-        input_sizes=suite.input_sizes,
+        inputs=suite.input_specs,
     )
 
 

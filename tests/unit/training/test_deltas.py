@@ -44,7 +44,7 @@ def fresh_base() -> NormedBackbone:
 
 @pytest.fixture(autouse=True)
 def _pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assembly, "build_backbone", lambda *_: fresh_base())
+    monkeypatch.setattr(assembly, "build_backbone", lambda *_, **__: fresh_base())
 
 
 def features(backbone: nn.Module) -> torch.Tensor:
@@ -122,12 +122,11 @@ def test_names_of_tasks_never_leave_the_folder(tmp_path: Path) -> None:
     ]
     suite = SUITE.of_arrays(
         name="odd",
-        modality="table",
+        input_specs=SUITE.input_specs,
         tasks=renamed,
         inputs=SUITE.inputs,
         targets={task.name: values for task, values in zip(renamed, SUITE.targets.values(), strict=True)},
         splits=SUITE.splits,
-        input_sizes=SUITE.input_sizes,
     )
     learner = small_learner(suite, tmp_path, small_plan("separate", source="pretrained", tuning=LORA), backbone="own")
     from graftwork.export.delta_files import write_deltas
@@ -157,7 +156,7 @@ def test_a_backbone_that_the_operator_took_apart_is_left_to_it() -> None:
             self.backbone.ending = nn.Identity()
 
     plan = small_plan(source="pretrained", tuning=LORA)
-    whole = assembly.assemble(plan, SUITE.tasks, "table", SUITE.input_sizes, backbone="own")
+    whole = assembly.assemble(plan, SUITE.tasks, SUITE.input_specs, backbone="own")
     assert [item.prefix for item in whole.tuned] == ["backbone"]
     built: Any = plan.train.tuning
     tuner = built.build()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone, FeatureShape
@@ -35,7 +36,7 @@ def suite(rows: int = 10, shift: float = 0.0) -> Suite:
     numeric = np.linspace(-1, 1, rows * 3, dtype=np.float32).reshape(rows, 3) + np.float32(shift)
     return Suite.of_arrays(
         name="rows",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=[TaskSpec(name="y", kind="binary", size=1)],
         inputs={"numeric": numeric, "categorical": np.zeros((rows, 0), np.int64)},
         targets={"y": np.zeros(rows, np.int64)},
@@ -47,7 +48,7 @@ def test_features_are_those_of_the_backbone_in_evaluation_mode(tmp_path: Path) -
     backbone, data = Counting().train(), suite()
     statistics = backbone.layers[1].running_mean.clone()
     done: list[tuple[int, int]] = []
-    features = cached_features(backbone, data, tmp_path, 4, lambda finished, total: done.append((finished, total)))
+    features = cached_features(backbone, data.inputs, tmp_path, 4, lambda finished, total: done.append((finished, total)))
     assert done == [(4, 10), (8, 10), (10, 10)]
     assert features.dtype == np.float32
     assert features.shape == (10, 5)
@@ -59,12 +60,12 @@ def test_features_are_those_of_the_backbone_in_evaluation_mode(tmp_path: Path) -
 
 def test_computed_once_for_equal_weights_and_inputs(tmp_path: Path) -> None:
     first, data = Counting(), suite()
-    stored = cached_features(first, data, tmp_path, 5)
+    stored = cached_features(first, data.inputs, tmp_path, 5)
     again = Counting()
-    np.testing.assert_array_equal(cached_features(again, data.with_splits({"train": np.arange(3)}), tmp_path, 7), stored)
+    np.testing.assert_array_equal(cached_features(again, data.inputs, tmp_path, 7), stored)
     assert (first.passes, again.passes) == (2, 0)
     for backbone, other in ((Counting(seed=1), data), (Counting(), suite(shift=1.0)), (Counting(), suite(rows=9))):
-        found = cached_features(backbone, other, tmp_path, 100)
+        found = cached_features(backbone, other.inputs, tmp_path, 100)
         assert backbone.passes == 1
         assert found.shape != stored.shape or not np.array_equal(found, stored)
 
@@ -72,26 +73,26 @@ def test_computed_once_for_equal_weights_and_inputs(tmp_path: Path) -> None:
 def test_key_depends_on_every_input() -> None:
     data = suite()
     other = data.with_inputs({**data.inputs, "categorical": np.ones((10, 1), np.int64)})
-    assert feature_key(Counting(), data) == feature_key(Counting(), suite())
-    assert feature_key(Counting(), data) != feature_key(Counting(), other)
+    assert feature_key(Counting(), data.inputs) == feature_key(Counting(), suite().inputs)
+    assert feature_key(Counting(), data.inputs) != feature_key(Counting(), other.inputs)
 
 
 def test_a_damaged_file_is_computed_again_with_a_warning(tmp_path: Path) -> None:
     data = suite()
-    stored = np.array(cached_features(Counting(), data, tmp_path))
+    stored = np.array(cached_features(Counting(), data.inputs, tmp_path))
     file = next(tmp_path.glob("features-*/features-*.npy"))
     file.write_bytes(file.read_bytes()[:-2])
     backbone = Counting()
     with pytest.warns(RuntimeWarning, match="damaged"):
-        np.testing.assert_array_equal(cached_features(backbone, data, tmp_path), stored)
+        np.testing.assert_array_equal(cached_features(backbone, data.inputs, tmp_path), stored)
     assert backbone.passes == 1
 
 
 def test_bad_settings_and_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`batch_size` must be at least 1; got 0"):
-        cached_features(Counting(), suite(), tmp_path, 0)
+        cached_features(Counting(), suite().inputs, tmp_path, 0)
     broken = Counting()
     broken.layers[0].bias.data[2] = float("nan")
     with pytest.raises(FloatingPointError, match="not finite for 10 of 10 rows"):
-        cached_features(broken, suite(), tmp_path)
+        cached_features(broken, suite().inputs, tmp_path)
     assert not list(tmp_path.glob("features-*"))

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -98,12 +99,11 @@ def learner(tmp_path: Any) -> NeuralLearner:
     x = draw.normal(size=(80, 4)).astype(np.float32)
     suite = Suite.of_arrays(
         name="opposed",
-        modality="table",
+        input_specs=table_input(4),
         tasks=[TaskSpec(name="up", kind="regression", size=1), TaskSpec(name="down", kind="regression", size=1)],
         inputs={"numeric": x, "categorical": np.zeros((80, 0), dtype=np.int64)},
         targets={"up": x[:, :1].copy(), "down": -x[:, :1]},
         splits={"train": np.arange(50), "val": np.arange(50, 65), "test": np.arange(65, 80)},
-        input_sizes={"num_numeric": 4, "cardinalities": []},
     )
     plan = Plan(name="shared", title="", role="joint", modalities=("table",))
     return NeuralLearner(LearnerContext(suite=suite, plan=plan, seed=Seeds(3).integer("x"), max_steps=12, cache=tmp_path))

@@ -10,6 +10,7 @@ import torch
 from small_runs import SHARING, assert_equal_weights, small_learner, small_plan, small_suite, weights_of
 
 from graftwork.core.errors import CheckpointError, ConfigError
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import Component
 from graftwork.data.suite import Suite
 from graftwork.interfaces.shared_model import SharedModel
@@ -181,9 +182,8 @@ def test_pictures_that_change_in_training_are_not_stored(tmp_path: Path) -> None
     random = np.random.default_rng(0)
     suite = replace(
         SUITE,
-        modality="image",
         inputs={"image": random.integers(0, 256, size=(160, 16, 16, 3)).astype(np.uint8)},
-        input_sizes={"image_size": 16},
+        input_specs=image_input(16),
     )
     plan = small_plan(tuning=FROZEN, modalities=("image",), training={"batch_size": 16, "augment": "shift"})
     learner = small_learner(suite, tmp_path, plan)

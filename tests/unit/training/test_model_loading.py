@@ -30,7 +30,7 @@ def test_weights_that_do_not_fit_are_refused(exported: Path, tmp_path: Path) -> 
         load_model(folder)
     (folder / "model.safetensors").write_bytes((exported / "model.safetensors").read_bytes())
     config = json.loads((folder / "config.json").read_text())
-    config["input_sizes"]["num_numeric"] = 9
+    config["input_specs"]["table"]["sizes"]["num_numeric"] = 9
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(FileFormatError, match="does not fit its config.json"):
         load_model(folder)

@@ -60,7 +60,7 @@ def test_models_that_share_have_no_tensors_by_task() -> None:
 
 def test_heads_on_fixed_features_are_chosen_one_by_one() -> None:
     tasks = SUITE.tasks
-    model = SharedTrunk(tasks, lambda: FeatureInput(5), input_sizes={})
+    model = SharedTrunk(tasks, lambda: FeatureInput(5), inputs={})
     assert {task: len(names) for task, names in tensors_by_task(model).items()} == {"sign": 6, "level": 6, "amount": 6}
     frozen = small_model(SUITE)
     assert tensors_by_task(frozen) == {}

@@ -10,6 +10,7 @@ from small_runs import SHARING, assert_equal_weights, small_model, small_suite, 
 from torch import Tensor, nn
 
 from graftwork.core.errors import CheckpointError, ConfigError, TrainingDivergedError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import Component, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
@@ -327,12 +328,11 @@ def test_epoch_means_count_only_batches_with_labels() -> None:
     level = np.arange(32) % 4
     suite = Suite(
         name="gaps",
-        modality="table",
+        input_specs=table_input(4, [3]),
         tasks=(TaskSpec(name="sign", kind="binary", size=1), TaskSpec(name="level", kind="multiclass", size=4)),
         inputs={"numeric": np.zeros((32, 4), dtype=np.float32), "categorical": np.zeros((32, 1), dtype=np.int64)},
         targets={"sign": sign, "level": level},
         splits={"train": np.arange(32)},
-        input_sizes={"num_numeric": 4, "cardinalities": [3]},
     )
     stream = BatchStream(suite, np.arange(32), 16, seed=0)
     sign[stream.rows_of(0)[:3]] = 1

@@ -14,6 +14,7 @@ pytest.importorskip("torch")
 from graftwork.cli.main import main
 from graftwork.core.components import Component, components_allowed
 from graftwork.core.errors import ComponentError, ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.plan import Plan
 from graftwork.methods.sharing.ple import PLE
 from graftwork.workflows.compare import compare
@@ -55,7 +56,7 @@ def plan(**fields: Any) -> Plan:
         ),
         (
             {"sharing": "graftwork.training.assembly:ComposedModel"},
-            ["does not take the argument 'input_sizes', which graftwork hands it"],
+            ["does not take the argument 'inputs', which graftwork hands it"],
         ),
         (
             {"learner": {"path": "graftwork.domains.tabular.lightgbm:LightGBMLearner", "settings": {"num_leave": 7}}},
@@ -255,12 +256,11 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:
     x = draw.normal(size=(60, 3)).astype(np.float32)
     suite = Suite.of_arrays(
         name="s",
-        modality="table",
+        input_specs=table_input(3),
         tasks=[TaskSpec(name="y", kind="regression", size=1), TaskSpec(name="z", kind="regression", size=1)],
         inputs={"numeric": x, "categorical": np.zeros((60, 0), np.int64)},
         targets={"y": x[:, :1], "z": x[:, 1:2]},
         splits={"train": np.arange(40), "val": np.arange(40, 50), "test": np.arange(50, 60)},
-        input_sizes={"num_numeric": 3, "cardinalities": []},
     )
 
     def learner() -> NeuralLearner:

@@ -24,7 +24,7 @@ training = { batch_size = 16 }
 
 @pytest.mark.parametrize("modality", ["table", "image", "text"])
 def test_separate_models_come_first_and_sharing_is_there(modality: Modality) -> None:
-    plans = portfolio(modality, 3)
+    plans = portfolio([modality], 3)
     assert plans[0].role == "reference"
     groups = {plan.group for plan in plans}
     assert {"sharing", "balancing"} <= groups
@@ -62,7 +62,7 @@ def test_names_add_and_replace() -> None:
 def test_wrong_names_are_all_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no plan 'mmeo'; did you mean 'mmoe'") as caught:
         portfolio("table", 1, ["mmeo", "lora", "dwa"])
-    assert "'lora' is for image, text, and this suite is of modality table" in str(caught.value)
+    assert "'lora' is for image, text, and the inputs of this suite are: table" in str(caught.value)
     assert "'dwa' needs at least 2 tasks, and this suite has 1" in str(caught.value)
 
 

@@ -24,9 +24,7 @@ class TrainStage(Stage):
 
     learner: Component = field(default=_LEARNER, metadata=place("learner:Learner", positional=1))
     """The :class:`~graftwork.interfaces.learner.Learner` that trains."""
-    sharing: Component = field(
-        default=_SHARING, metadata=place("shared_model:SharedModel", positional=2, keywords=("input_sizes",))
-    )
+    sharing: Component = field(default=_SHARING, metadata=place("shared_model:SharedModel", positional=2, keywords=("inputs",)))
     """The sharing operator, a :class:`~graftwork.interfaces.shared_model.SharedModel`."""
     tuning: Component | None = field(default=None, metadata=place("tuner:Tuner"))
     """A Tuner for pretrained sources (frozen, LoRA, full); None trains everything."""

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftwork.core.errors import FileFormatError
+from graftwork.core.input_kinds import input_kind, input_kind_names, load_part
 from graftwork.data.encoders.base import Encoder
 
 __all__ = ["Encoder", "encoder_from_state"]
-
-_KINDS = {"table": "TableEncoder", "image": "ImageEncoder", "text": "TextEncoder"}
 
 
 def encoder_from_state(state: Mapping[str, Any]) -> Encoder:
@@ -19,16 +18,13 @@ def encoder_from_state(state: Mapping[str, Any]) -> Encoder:
     Raises:
         FileFormatError: If the state is of an unknown kind or incomplete.
     """
-    import importlib
-
     kind = state.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in input_kind_names():
         raise FileFormatError(
-            f"The encoder state has the kind {kind!r}; allowed are {', '.join(_KINDS)}. Export the model again."
+            f"The encoder state has the kind {kind!r}; allowed are {', '.join(input_kind_names())}. Export the model again."
         )
-    module = importlib.import_module(f"graftwork.data.encoders.{kind}")
     try:
-        encoder: Encoder = getattr(module, _KINDS[kind]).from_state(state)
+        encoder: Encoder = load_part(input_kind(kind).encoder).from_state(state)
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"The {kind} encoder state lacks {error}. Export the model again.") from error
     return encoder

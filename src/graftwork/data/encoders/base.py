@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
+
+from graftwork.core.input_spec import InputSpec
 
 __all__ = ["Encoder"]
 
@@ -18,7 +21,7 @@ class Encoder(ABC):
     :meth:`state`."""
 
     kind: ClassVar[str]
-    """``table``, ``image`` or ``text``; the key ``kind`` of the state."""
+    """Name of the input kind; the key ``kind`` of the state."""
 
     @abstractmethod
     def transform(self, source: Any) -> dict[str, Array]:
@@ -47,5 +50,18 @@ class Encoder(ABC):
         """Build an encoder from :meth:`state`'s values."""
 
     @abstractmethod
-    def input_sizes(self) -> dict[str, Any]:
-        """Return what backbones need to size themselves (see ``Suite.input_sizes``)."""
+    def sizes(self) -> dict[str, Any]:
+        """Return what backbones need to size themselves (see the kind's module in :mod:`graftwork.data.inputs`)."""
+
+    @property
+    def picture_columns(self) -> tuple[str, ...]:
+        """Columns of a table whose cells name picture files."""
+        return ()
+
+    def cells_read_as_missing(self, source: Any) -> dict[str, Counter[str]]:
+        """Return cells of a table that are not empty but count as missing, with the rows of each, by column."""
+        return {}
+
+    def spec(self, **more_sizes: Any) -> InputSpec:
+        """Return the record of an input that this encoder makes, with further sizes if there are any."""
+        return InputSpec(kind=self.kind, sizes={**self.sizes(), **more_sizes}, encoder=self.state())

@@ -14,7 +14,8 @@ from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.deep_pixels import Scales
 from graftwork.data.encoders.picture_files import MAX_PIXELS, PictureError, open_picture, picture_name
 from graftwork.data.encoders.picture_pixels import FITS, square_pixels
-from graftwork.data.names import short_list
+from graftwork.data.names import check_names, short_list
+from graftwork.data.reading.cells import as_text
 
 __all__ = ["ImageEncoder"]
 
@@ -31,6 +32,7 @@ class ImageEncoder(Encoder):
         scales: ``{"integer": (low, high), "float": (low, high)}``, the values that become 0 and 255 in pictures with more than 8
             bits a value, as :func:`~graftwork.data.encoders.deep_pixels.survey_pictures` finds them. Without one, integers are
             16-bit, and floating-point values are refused.
+        column: Column that names the pictures when a table is given.
 
     Raises:
         DataError: If a setting is out of range.
@@ -39,7 +41,13 @@ class ImageEncoder(Encoder):
     kind: ClassVar[str] = "image"
 
     def __init__(
-        self, size: int, *, fit: str = "pad", background: Sequence[int] = (255, 255, 255), scales: Scales | None = None
+        self,
+        size: int,
+        *,
+        fit: str = "pad",
+        background: Sequence[int] = (255, 255, 255),
+        scales: Scales | None = None,
+        column: str | None = None,
     ) -> None:
         if not 8 <= size <= 1024:
             raise DataError(f"The image size must be from 8 to 1024 pixels; got {size}. Typical sizes are 32, 64, 128 and 224.")
@@ -47,6 +55,7 @@ class ImageEncoder(Encoder):
             raise DataError(f"The picture fit must be one of {', '.join(FITS)}; got {fit!r}.")
         self.size = int(size)
         self.fit = fit
+        self.column = column
         self.background = (int(background[0]), int(background[1]), int(background[2]))
         self.scales = {kind: (float(low), float(high)) for kind, (low, high) in (scales or {}).items()}
         wrong = [
@@ -59,18 +68,23 @@ class ImageEncoder(Encoder):
                 f"A scale of pictures is for integer or float and goes from a lower to a higher number; got {self.scales}."
             )
 
-    def transform(self, source: Iterable[str | Path | bytes]) -> dict[str, NDArray[Any]]:
-        """Encode picture files (paths) or their contents (bytes).
+    @property
+    def picture_columns(self) -> tuple[str, ...]:
+        """The column that names the pictures, if they come in a table."""
+        return () if self.column is None else (self.column,)
+
+    def transform(self, source: Any) -> dict[str, NDArray[Any]]:
+        """Encode picture files (paths) or their contents (bytes), or a table with the column that names them.
+
+        An empty cell of a table is a row without a picture: its picture is all background.
 
         Raises:
-            DataError: Naming every picture that is missing, truncated, not a picture, or has too many pixels.
+            DataError: Naming every picture that is missing, truncated, not a picture, or has too many pixels; or if the table
+                lacks the column.
         """
-        pictures, problems = self._encode(list(source))
-        if problems:
-            raise self._refusal(problems, len(pictures))
-        return {"image": pictures}
+        return self.transform_files(self._items(source))
 
-    def transform_batches(self, batches: Iterable[Sequence[str | Path | bytes]]) -> Iterator[dict[str, NDArray[Any]]]:
+    def transform_batches(self, batches: Iterable[Any]) -> Iterator[dict[str, NDArray[Any]]]:
         """Encode batch after batch; from a picture that cannot be decoded on, only check, so that one error names all of them.
 
         Raises:
@@ -79,13 +93,38 @@ class ImageEncoder(Encoder):
         problems: list[PictureError] = []
         count = 0
         for batch in batches:
-            pictures, found = self._encode(list(batch))
+            pictures, found = self._encode(self._items(batch))
             problems += found
             count += len(pictures)
             if not problems:
                 yield {"image": pictures}
         if problems:
             raise self._refusal(problems, count)
+
+    def transform_files(self, files: Sequence[str | Path | bytes | None]) -> dict[str, NDArray[Any]]:
+        """Encode files, or their contents; None stands for a row without a picture.
+
+        Raises:
+            DataError: As :meth:`transform` does.
+        """
+        pictures, problems = self._encode(files)
+        if problems:
+            raise self._refusal(problems, len(pictures))
+        return {"image": pictures}
+
+    def blank(self) -> NDArray[np.uint8]:
+        """Return the picture of a row that has none, ``[S, S, 3]``: all background."""
+        return np.broadcast_to(np.array(self.background, dtype=np.uint8), (self.size, self.size, 3))
+
+    def _items(self, source: Any) -> list[str | Path | bytes | None]:
+        if not hasattr(source, "columns"):
+            return list(source)
+        if self.column is None:
+            raise DataError("This run was trained on pictures: give a folder or a list of pictures, not a table.")
+        check_names([self.column], map(str, source.columns), what="The picture column", where="the table")
+        cells = source[self.column]
+        found = getattr(cells, "cells", cells).tolist()
+        return [cell if isinstance(cell, bytes | Path) else as_text(cell) or None for cell in found]
 
     def encode_one(self, item: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
         """Return one picture, uint8 ``[S, S, 3]``. Training, prediction and serving all decode with this method.
@@ -108,12 +147,12 @@ class ImageEncoder(Encoder):
                 max_pixels=max_pixels,
             )
 
-    def _encode(self, items: Sequence[str | Path | bytes]) -> tuple[NDArray[np.uint8], list[PictureError]]:
+    def _encode(self, items: Sequence[str | Path | bytes | None]) -> tuple[NDArray[np.uint8], list[PictureError]]:
         pictures = np.zeros((len(items), self.size, self.size, 3), dtype=np.uint8)
         problems: list[PictureError] = []
         for index, item in enumerate(items):
             try:
-                pictures[index] = self.encode_one(item)
+                pictures[index] = self.blank() if item is None else self.encode_one(item)
             except PictureError as error:
                 problems.append(error)
         return pictures, problems
@@ -126,13 +165,14 @@ class ImageEncoder(Encoder):
             remedy += f" Make too large ones smaller: the model sees {self.size} x {self.size} pixels of each."
         return DataError(f"{len(problems)} of {count} pictures cannot be decoded: {short_list(problems, 20)}. {remedy}")
 
-    def input_sizes(self) -> dict[str, Any]:
+    def sizes(self) -> dict[str, Any]:
         """Return what backbones need to size themselves."""
         return {"image_size": self.size}
 
     def state(self) -> dict[str, Any]:
-        """Return the JSON state; ``scales`` is in it only if there are any."""
+        """Return the JSON state; ``column`` and ``scales`` are in it only if there are any."""
         state = {"kind": self.kind, "version": 1, "size": self.size, "fit": self.fit, "background": list(self.background)}
+        state |= {"column": self.column} if self.column is not None else {}
         return state | ({"scales": {kind: list(pair) for kind, pair in self.scales.items()}} if self.scales else {})
 
     @classmethod
@@ -143,4 +183,5 @@ class ImageEncoder(Encoder):
             fit=state.get("fit", "pad"),
             background=state.get("background", (255, 255, 255)),
             scales=state.get("scales"),
+            column=state.get("column"),
         )

@@ -148,7 +148,7 @@ class TableEncoder(Encoder):
                 names.append(f"{column.name} (missing)")
         return names
 
-    def input_sizes(self) -> dict[str, Any]:
+    def sizes(self) -> dict[str, Any]:
         """Return what backbones need to size themselves; with histories also their layout, as :mod:`graftwork.nn.fields` reads
         it."""
         plain = [column for column in self.columns if isinstance(column, CategoricalColumn)]

@@ -26,7 +26,8 @@ _ENDLESS_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
 
 def join_texts(frame: Any, columns: Sequence[str]) -> list[str]:
     """Return one text per row: the columns' texts joined by a line break, missing cells as nothing."""
-    parts = [[as_text(value) or "" for value in frame[name].tolist()] for name in columns]
+    cells = [getattr(frame[name], "cells", frame[name]) for name in columns]  # of a table that is read lazily, or a DataFrame
+    parts = [[as_text(value) or "" for value in column.tolist()] for column in cells]
     return ["\n".join(filter(None, row)) for row in zip(*parts, strict=True)]
 
 
@@ -143,7 +144,7 @@ class TextEncoder(Encoder):
         """Number of tokens."""
         return int(self._tokenizer.get_vocab_size())
 
-    def input_sizes(self) -> dict[str, Any]:
+    def sizes(self) -> dict[str, Any]:
         """Return what backbones need to size themselves."""
         return {"vocabulary_size": self.vocabulary_size, "max_length": self.max_length}
 

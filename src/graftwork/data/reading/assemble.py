@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.core.records import Modality
+from graftwork.core.input_spec import InputSpec
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
-from graftwork.data.names import check_names
+from graftwork.data.names import check_names, short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.output_columns import column_notes
 from graftwork.data.reading.cells import as_text
@@ -46,18 +46,20 @@ _MAX_PICTURE_BYTES = 1_500_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class RawSuite:
-    """What a suite is made of, before anything is inferred."""
+    """What a suite is made of, before anything is inferred. Its inputs are the columns of a table, a text, and pictures, in any
+    number."""
 
     name: str
     frame: pd.DataFrame
     requests: Sequence[TargetRequest]
-    modality: Modality = "table"
     options: DataOptions = field(default_factory=DataOptions)
     """Group, categories, histories and so on; targets are in ``requests``, and the columns named exist."""
-    images: Sequence[Path] = ()
-    """Picture file of each row, for modality ``image``."""
     features: Sequence[str] | None = None
-    """Feature columns of a table; None takes all that are neither targets nor the group."""
+    """Columns that are learned from as a table; None takes all that serve nothing else, none leaves the table out."""
+    text: Sequence[str] = ()
+    """Columns that make up the text, if there is one."""
+    images: Mapping[str, Sequence[Path | None]] = field(default_factory=dict)
+    """Picture file of each row, by the column that names it (``""`` if no column does); None for a row without one."""
     domain: NDArray[np.int64] | None = None
     domains: Sequence[str] = ()
     labels: Sequence[str] = ()
@@ -66,6 +68,35 @@ class RawSuite:
     notes: Sequence[str] = ()
     raw: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+
+
+@dataclass(kw_only=True)
+class _Inputs:
+    """The inputs of a suite as they are found, one after the other."""
+
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    arrays: dict[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    raw: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, encoder: Encoder, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Add an input; it is called like its kind, further ones of a kind have a number."""
+        same = sum(other.kind == encoder.kind for other in self.encoders.values())
+        name = encoder.kind if not same else f"{encoder.kind}_{same + 1}"
+        self.encoders[name], self.arrays[name] = encoder, arrays
+
+    def specs(self) -> tuple[dict[str, InputSpec], dict[str, NDArray[Any]]]:
+        """Return the inputs' records, and all arrays by names that are unique."""
+        if len(self.encoders) == 1:
+            ((name, encoder),) = self.encoders.items()
+            return {name: encoder.spec()}, dict(self.arrays[name])
+        specs: dict[str, InputSpec] = {}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, encoder in self.encoders.items():
+            names = {own: own if own not in arrays else f"{name}.{own}" for own in self.arrays[name]}
+            specs[name] = replace(encoder.spec(), arrays=names)
+            arrays |= {names[own]: array for own, array in self.arrays[name].items()}
+        return specs, arrays
 
 
 def assemble_suite(raw_suite: RawSuite) -> Suite:
@@ -86,67 +117,114 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     tasks, splits, more_words = _split(tasks, groups, raw_suite)
     rare_words += more_words
     targets = {task.spec.name: task.target for task in tasks}
-    used = {column for task in asked for column in task.spec.columns} | {options.group, *options.histories}
-    candidates = [name for name in (table.columns if raw_suite.features is None else raw_suite.features) if name not in used]
     notes = [note for task in tasks for note in (_reason(task), *task.notes)]
     notes += [*rare_words, *raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
-    notes += column_notes([task.spec for task in tasks], targets, images=raw_suite.modality == "image")
+    notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
-    raw: dict[str, Any] = {"labels": labels, "reasons": {task.spec.name: task.reason for task in tasks}, **raw_suite.raw}
-    encoder: Encoder
-    if raw_suite.modality == "table":
-        candidates, vector_words = _with_entries(table, candidates)
-        notes += vector_words
-        report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
-        if not set(items) <= set(report.features):
-            raise DataError(
-                f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the "
-                f"histories out, or that target."
-            )
-        if not report.features:
-            raise DataError(
-                f"No feature column is left besides the targets ({', '.join(targets)}). "
-                + " ".join(report.notes)
-                + " Add columns to learn from."
-            )
-        notes += [*duplicate_note(table), *report.notes, *group_notes(table, report.features, options.group)]
-        notes += history_notes(table, options.histories)
-        encoder = TableEncoder.fit(table, report.features, rows=splits["train"], histories=options.histories)
-        inputs = encoder.transform(table)
-        if frame.shape[0] * frame.shape[1] <= _MAX_RAW_CELLS:
-            raw["frame"] = {name: _raw_column(table[name]) for name in frame.columns}
-    elif raw_suite.modality == "text":
-        text_columns = options.text_columns(frame.columns)
-        check_names(text_columns, frame.columns, what="--text", where="the table")
-        texts = join_texts(frame, text_columns)
-        notes += [*_text_notes(texts), *duplicate_note(table), *group_notes(table, candidates, options.group)]
-        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=text_columns)
-        inputs = encoder.transform(texts)
-        raw["text"] = texts
-    else:
-        size = default_image_size(raw_suite.images) if options.image_size is None else options.image_size
-        notes += group_notes(table, candidates, options.group)
-        survey = survey_pictures(raw_suite.images, splits["train"])
-        notes += survey.notes
-        encoder = ImageEncoder(size, scales=survey.scales)
-        inputs = encoder.transform(raw_suite.images)
-        notes += _same_picture_note(inputs["image"])
+    inputs = _Inputs()
+    _add_table(inputs, raw_suite, table, asked, tasks, splits["train"])
+    if raw_suite.text:
+        texts = join_texts(frame, raw_suite.text)
+        inputs.notes += _text_notes(texts)
+        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
+        inputs.add(encoder, encoder.transform(texts))
+        inputs.raw["text"] = texts
+    for column, files in raw_suite.images.items():
+        _add_pictures(inputs, column, files, options.image_size, splits["train"])
+    specs, arrays = inputs.specs()
+    reasons = {task.spec.name: task.reason for task in tasks}
     return Suite.of_arrays(
         name=raw_suite.name,
-        modality=raw_suite.modality,
+        input_specs=specs,
         tasks=tuple(task.spec for task in tasks),
-        inputs=inputs,
+        inputs=arrays,
         targets=targets,
         splits=splits,
         groups=groups,
         domain=raw_suite.domain,
         domains=tuple(raw_suite.domains),
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
-        raw=raw,
-        notes=tuple(notes),
+        raw={"labels": labels, "reasons": reasons, **raw_suite.raw, **inputs.raw},
+        notes=(*notes, *inputs.notes),
         sources=dict(raw_suite.sources),
     )
+
+
+def _add_table(
+    inputs: _Inputs,
+    raw_suite: RawSuite,
+    table: Table,
+    asked: Sequence[InferredTask],
+    tasks: Sequence[InferredTask],
+    train: NDArray[np.int64],
+) -> None:
+    """Add the columns of the table, unless none of them is to be learned from.
+
+    Args:
+        inputs: Where it is added.
+        raw_suite: What is asked for.
+        table: The table.
+        asked: The tasks as asked for.
+        tasks: Those of them that are kept.
+        train: Training rows.
+
+    Raises:
+        DataError: If there is no other input and no column is left to learn from, or a history's item is a target.
+    """
+    options, has_others = raw_suite.options, bool(raw_suite.text or raw_suite.images)
+    used = {column for task in asked for column in task.spec.columns} | {options.group, *options.histories}
+    used |= {*raw_suite.text, *raw_suite.images, *(options.ignore or ())}
+    named = table.columns if raw_suite.features is None else raw_suite.features
+    candidates = [name for name in named if name not in used]
+    if raw_suite.features is not None and not candidates and has_others:
+        left = [name for name in table.columns if name not in used]
+        inputs.notes += [*(duplicate_note(table) if raw_suite.text else []), *group_notes(table, left, options.group)]
+        return
+    items = tuple(set(options.histories.values()))
+    candidates, vector_words = _with_entries(table, candidates)
+    report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
+    if not set(items) <= set(report.features):
+        raise DataError(
+            f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the "
+            f"histories out, or that target."
+        )
+    if not report.features and not has_others:
+        raise DataError(
+            f"No feature column is left besides the targets ({', '.join(task.spec.name for task in tasks)}). "
+            + " ".join(report.notes)
+            + " Add columns to learn from."
+        )
+    inputs.notes += [*vector_words, *duplicate_note(table), *report.notes]
+    inputs.notes += group_notes(table, report.features or candidates, options.group)
+    if not report.features:
+        return
+    inputs.notes += history_notes(table, options.histories)
+    if has_others:
+        inputs.notes.append(
+            f"Besides {'the text' if raw_suite.text else 'the pictures'}, {len(report.features)} columns are learned from: "
+            f"{short_list(report.features)}. Leave columns out with --ignore."
+        )
+    encoder = TableEncoder.fit(table, report.features, rows=train, histories=options.histories)
+    inputs.add(encoder, encoder.transform(table))
+    if len(table) * len(table.columns) <= _MAX_RAW_CELLS:
+        inputs.raw["frame"] = {name: _raw_column(table[name]) for name in table.columns}
+
+
+def _add_pictures(
+    inputs: _Inputs, column: str, files: Sequence[Path | None], image_size: int | None, train: NDArray[np.int64]
+) -> None:
+    """Add the pictures of a column (or of a folder, if no column names them)."""
+    there = [path for path in files if path is not None]
+    size = default_image_size(there) if image_size is None else image_size
+    position = np.cumsum([path is not None for path in files]) - 1
+    survey = survey_pictures(there, position[[row for row in train.tolist() if files[row] is not None]].astype(np.int64))
+    encoder = ImageEncoder(size, scales=survey.scales, column=column or None)
+    arrays = encoder.transform_files(files)
+    inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][[path is not None for path in files]])]
+    if len(there) < len(files):
+        inputs.notes.append(
+            f"{len(files) - len(there)} of {len(files)} rows have no picture in column {column!r}; an empty one stands for it."
+        )
+    inputs.add(encoder, arrays)
 
 
 def _split(

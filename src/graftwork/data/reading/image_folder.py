@@ -59,7 +59,7 @@ def open_image_folder(
     Raises:
         DataError: If there are no pictures, no labels, or the labels name other files.
     """
-    found = label_pictures(folder, options.labels, options.image_column)
+    found = label_pictures(folder, options.labels, _one_column(options))
     frame, images = found.frame, found.images
     columns = [column for column in frame.columns if column != found.columns[0]]
     targets = options.targets
@@ -71,16 +71,31 @@ def open_image_folder(
             name=name,
             frame=frame,
             requests=requests,
-            modality="image",
             options=options,
-            images=images,
-            features=[column for column in columns if column not in {part for request in requests for part in request.columns}],
+            images={"": images},
+            features=(),
             labels=[image.relative_to(folder).as_posix() for image in images],
             sources=found.sources,
             notes=found.notes,
             seed=seed,
         )
     )
+
+
+def _one_column(options: DataOptions) -> str | None:
+    """Return the column of the labels that names the pictures.
+
+    Raises:
+        DataError: If several are named.
+    """
+    named = options.image_column
+    if named is None or isinstance(named, str):
+        return named
+    if len(named) != 1:
+        raise DataError(
+            f"--image-column names {short_list(named)}, but the pictures of a folder have one column of names. Name one."
+        )
+    return named[0]
 
 
 def label_pictures(folder: Path, labels: str | Path | pd.DataFrame | None, image_column: str | None = None) -> LabelledPictures:

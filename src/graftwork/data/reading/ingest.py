@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import DataError, FileFormatError
-from graftwork.core.files import hash_bytes, hash_file
+from graftwork.core.files import hash_bytes, hash_file, hash_files
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.options import DataOptions, Targets
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.infer import TargetRequest, parse_targets
 from graftwork.data.reading.nested import flatten_records
+from graftwork.data.reading.picture_cells import picture_paths
 from graftwork.data.reading.readers import check_columns, read_table
 from graftwork.data.reading.sniff import TABLE_FORMATS
 from graftwork.data.store import is_stored_suite, load_suite
@@ -39,7 +40,8 @@ def open_suite(
     image_size: int | None = None,
     seed: int = 0,
     name: str | None = None,
-    image_column: str | None = None,
+    image_column: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
 ) -> Suite:
     """Open data as a suite.
 
@@ -50,7 +52,8 @@ def open_suite(
             Needed for tables and texts; for pictures all columns of the labels file by default.
         labels: Table with one row per picture, for picture folders; a file ``labels.csv`` inside the folder is found by itself,
             and without any the sub-folders name the classes.
-        text: Column(s) that hold the text to learn from; ``"title+body"`` joins two.
+        text: Column(s) that hold the text to learn from; ``"title+body"`` joins two. The other columns of the table are learned
+            from, too.
         group: Column whose equal values (patient, user, site) stay on one side of every split.
         categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a
             scale.
@@ -60,8 +63,10 @@ def open_suite(
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
         name: Name of the suite; from the source by default.
-        image_column: Column of the labels that names the pictures; by default the one that matches them, with file endings
-            before names without.
+        image_column: For a picture folder, the column of the labels that names the pictures; by default the one that matches
+            them, with file endings before names without. For a table, the column(s) with the paths of pictures, relative to the
+            table's folder: they are learned from beside the other columns. An empty cell is a row without a picture.
+        ignore: Columns of a table that are not learned from, ``"a,b"`` or a list.
 
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
@@ -76,6 +81,7 @@ def open_suite(
         task_kinds=task_kinds,
         image_size=image_size,
         image_column=image_column,
+        ignore=ignore,
     )
     return open_data(source, options, seed=seed, name=name)
 
@@ -91,12 +97,8 @@ def open_data(
     if isinstance(source, Suite):
         _refuse(source.name, options.given(besides=("targets",)))
         return _with_targets(source, options)
-    if options.image_column is not None and not (isinstance(source, (str, Path)) and not Path(source).is_file()):
-        raise DataError(
-            "--image-column names a column of the labels of a picture folder, but the source is a table. Leave it out."
-        )
     if not isinstance(source, (str, Path)):
-        return _open_frame(source, options, seed, name or "table")
+        return _open_frame(source, options, seed, name or "table", Path())
     path = Path(source)
     if not path.exists():
         from graftwork.data.suites import EMBEDDED, load_embedded
@@ -121,7 +123,7 @@ def open_data(
         raise DataError(
             f"--labels belongs to a folder of pictures, but {path} is a file. Leave --labels out; a table holds its own targets."
         )
-    return _open_frame(read_table(path), options, seed, name or path.stem, {path.name: hash_file(path)})
+    return _open_frame(read_table(path), options, seed, name or path.stem, path.parent, {path.name: hash_file(path)})
 
 
 def _open_folder(path: Path, options: DataOptions, seed: int, name: str | None) -> Suite:
@@ -130,7 +132,7 @@ def _open_folder(path: Path, options: DataOptions, seed: int, name: str | None) 
     from graftwork.data.reading.image_folder import open_image_folder
 
     given = options.given()
-    _refuse(f"{path}, a folder of pictures,", {key: given[key] for key in ("categories", "histories") if key in given})
+    _refuse(f"{path}, a folder of pictures,", {key: given[key] for key in ("categories", "histories", "ignore") if key in given})
     return open_image_folder(path, options, seed=seed, name=name or path.resolve().name)
 
 
@@ -150,7 +152,12 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
 
 
 def _open_frame(
-    frame: pd.DataFrame, options: DataOptions, seed: int, name: str, sources: Mapping[str, str] | None = None
+    frame: pd.DataFrame,
+    options: DataOptions,
+    seed: int,
+    name: str,
+    folder: Path,
+    sources: Mapping[str, str] | None = None,
 ) -> Suite:
     if not hasattr(frame, "columns"):
         raise DataError(f"A suite is opened from a path, a DataFrame, a Suite or a name; got {type(frame).__name__}.")
@@ -166,9 +173,13 @@ def _open_frame(
             f"{short_list(frame.columns, 40)}."
         )
     texts, requests = options.text_columns(frame.columns), parse_targets(options.targets, list(frame.columns))
-    _check_roles(frame, options, texts, requests)
+    pictures = options.image_columns(frame.columns)
+    _check_roles(frame, options, texts, pictures, requests)
     roles = {column: "a target" for request in requests for column in request.columns}
     roles |= {options.group: "the group"} if options.group else {}
+    roles |= (
+        dict.fromkeys(texts, "the text") | dict.fromkeys(pictures, "a picture") | dict.fromkeys(options.ignore or (), "ignored")
+    )
     past = check_histories(
         tuple(options.histories.items()),
         frame.columns,
@@ -177,43 +188,58 @@ def _open_frame(
         what="--history",
         where="the table",
     )
+    images = {column: picture_paths(frame[column], folder) for column in pictures}
+    found = dict(sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8", "surrogatepass"))})
+    for column, files in images.items():
+        known = list(dict.fromkeys(path for path in files if path is not None))
+        found[f"{column} ({len(known)} pictures)"] = hash_files(known)
     return assemble_suite(
         RawSuite(
             name=name,
             frame=frame,
             requests=requests,
-            modality="text" if texts else "table",
             options=replace(options, text=texts or None, histories=past),
+            text=texts,
+            images=images,
             notes=frame.attrs.get("notes", []),
-            sources=sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8", "surrogatepass"))},
+            sources=found,
             seed=seed,
         )
     )
 
 
-def _check_roles(frame: pd.DataFrame, options: DataOptions, texts: Sequence[str], requests: Sequence[TargetRequest]) -> None:
+def _check_roles(
+    frame: pd.DataFrame,
+    options: DataOptions,
+    texts: Sequence[str],
+    pictures: Sequence[str],
+    requests: Sequence[TargetRequest],
+) -> None:
     """Check that named columns exist, and that none serves twice.
 
     Raises:
         DataError: If a column does not exist, or is named for two things that exclude each other.
     """
-    categories, group = options.categories or (), options.group
-    check_names(texts, frame.columns, what="--text", where="the table")
-    if texts and categories:
-        raise DataError(
-            f"--categories {','.join(categories)} is for tables; with --text only the text is learned from. Leave one of them "
-            f"out."
-        )
-    if texts and options.histories:
-        raise DataError(
-            f"--history {short_list(options.histories)} is for tables; with --text only the text is learned from. Leave one of "
-            f"them out."
-        )
-    if group in categories:
-        raise DataError(f"Column {group!r} is the group, which no model sees, so it cannot be a category. Name it once.")
-    check_names(categories, frame.columns, what="--categories", where="the table")
-    overlap = sorted({column for request in requests for column in request.columns} & {*texts, group, *categories})
-    if overlap:
-        raise DataError(
-            f"{short_list(map(repr, overlap))} is named both as a target and as text, group or category. Name it once."
-        )
+    named = {
+        "--text": tuple(texts),
+        "--image-column": tuple(pictures),
+        "--categories": options.categories or (),
+        "--ignore": options.ignore or (),
+    }
+    for flag, columns in named.items():
+        check_names(columns, frame.columns, what=flag, where="the table")
+    if options.group in named["--categories"]:
+        raise DataError(f"Column {options.group!r} is the group, which no model sees, so it cannot be a category. Name it once.")
+    roles: dict[str, list[str]] = {}
+    for request in requests:
+        for column in request.columns:
+            roles.setdefault(column, []).append("--targets")
+    for flag, columns in named.items():
+        for column in dict.fromkeys(columns):
+            roles.setdefault(column, []).append(flag)
+    if options.group is not None:
+        roles.setdefault(options.group, []).append("--group")
+    for column, flags in roles.items():
+        given = list(dict.fromkeys(flags))
+        if len(given) > 1 and given != ["--ignore", "--group"]:
+            raise DataError(f"Column {column!r} is named with {' and with '.join(given)}. Name it once.")

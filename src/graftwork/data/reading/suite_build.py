@@ -3,16 +3,17 @@ elsewhere."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.core.files import hash_file
+from graftwork.core.files import hash_file, hash_files
+from graftwork.core.input_kinds import join_kinds
 from graftwork.core.optional import require
-from graftwork.core.records import Modality
 from graftwork.data.names import check_names, short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
@@ -20,6 +21,7 @@ from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
+from graftwork.data.reading.picture_cells import picture_paths
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
 from graftwork.data.suite import Suite
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build_suite", "open_suite_yaml"]
 
-_GROUP = "(group)"
+_GROUP, _TEXT = "(group)", "(text)"
+"""Columns that hold the groups and texts of all data sets."""
 
 
 def open_suite_yaml(path: str | Path, *, seed: int = 0, name: str | None = None) -> Suite:
@@ -61,7 +64,8 @@ def build_suite(file: SuiteFile) -> Suite:
     """
     pandas = require("pandas", extra="data", purpose="Reading tables")
     _check_modality(file)
-    frames, images, labels, notes = [], [], [], []
+    frames, labels, notes = [], [], []
+    images: list[Path | None] = []
     sources: dict[str, str] = {str(file.path.name): hash_file(file.path)}
     domains = list(dict.fromkeys(entry.domain for entry in file.datasets))
     domain = []
@@ -74,17 +78,19 @@ def build_suite(file: SuiteFile) -> Suite:
     }
     for entry in file.datasets:
         frame, pictures, hashes, found = _read_entry(entry, file)
-        frames.append(_renamed(frame, entry, file.modality, taken))
+        frames.append(_renamed(frame, entry, file.kinds, taken))
         images += pictures
         sources |= {f"{entry.name}: {key}": value for key, value in hashes.items()}
         notes += [f"{entry.name}: {note}" for note in found]
-        labels += [f"{entry.name} {path.name}" for path in pictures] or [
-            f"{entry.name} row {row + 1}" for row in range(len(frame))
+        is_folder = entry.source.is_dir()
+        labels += [
+            f"{entry.name} {picture.name}" if is_folder and picture is not None else f"{entry.name} row {row + 1}"
+            for row, picture in zip(range(len(frame)), pictures or [None] * len(frame), strict=True)
         ]
         domain.append(np.full(len(frame), domains.index(entry.domain), dtype=np.int64))
     table = pandas.concat(frames, ignore_index=True)
     requests = _requests(file)
-    hidden = {_GROUP, *(column for request in requests for column in request.columns)}
+    hidden = {_GROUP, _TEXT, *(column for request in requests for column in request.columns)}
     grouped = any(entry.group is not None for entry in file.datasets)
     features = [name for name in map(str, table.columns) if name not in hidden]
     suite = assemble_suite(
@@ -92,15 +98,14 @@ def build_suite(file: SuiteFile) -> Suite:
             name=file.name,
             frame=table,
             requests=requests,
-            modality=_as_modality(file.modality),
             options=DataOptions(
-                text=("(text)",) if file.modality == "text" else None,
                 image_size=file.image_size,
                 group=_GROUP if grouped else None,
                 categories=tuple(name for name in table.columns if any(name in entry.categories for entry in file.datasets)),
                 histories=_histories(file, features, taken),
             ),
-            images=images,
+            text=(_TEXT,) if "text" in file.kinds else (),
+            images={_picture_column(file): images} if "image" in file.kinds else {},
             features=features,
             domain=np.concatenate(domain),
             domains=domains,
@@ -112,21 +117,28 @@ def build_suite(file: SuiteFile) -> Suite:
         )
     )
     suite = replace(suite, credits={entry.name: entry.credit for entry in file.datasets if entry.credit})
-    return _with_text_columns(suite, file) if file.modality == "text" else suite
+    return _with_text_columns(suite, file) if "text" in file.kinds else suite
 
 
-def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, list[Path], dict[str, str], list[str]]:
+def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, Sequence[Path | None], dict[str, str], list[str]]:
     try:
-        if file.modality == "image":
+        if entry.source.is_dir():
             found = label_pictures(entry.source, entry.labels, entry.image_column)
             return found.frame, found.images, found.sources, found.notes
         frame = read_table(entry.source)
-        return frame, [], {entry.source.name: hash_file(entry.source)}, list(frame.attrs["notes"])
+        sources = {entry.source.name: hash_file(entry.source)}
+        pictures: list[Path | None] = []
+        if "image" in file.kinds and entry.image_column is not None:
+            check_names([entry.image_column], map(str, frame.columns), what="image_column", where=entry.source.name)
+            pictures = picture_paths(frame[entry.image_column], entry.source.parent)
+            known = list(dict.fromkeys(path for path in pictures if path is not None))
+            sources[f"{entry.image_column} ({len(known)} pictures)"] = hash_files(known)
+        return frame, pictures, sources, list(frame.attrs["notes"])
     except DataError as error:
         raise type(error)(f"Data set {entry.name!r} of {file.path.name}: {error}") from error
 
 
-def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set[str]) -> pd.DataFrame:
+def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], taken: set[str]) -> pd.DataFrame:
     """Return the columns that the suite uses: features under their own names, targets as ``task:part``, group and text in fixed
     columns."""
     where = f"data set {entry.name!r}"
@@ -143,9 +155,11 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set
         [*wanted, *([entry.group] if entry.group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where
     )
     columns: dict[str, Any] = {}
-    if modality == "table":
-        hidden = {*taken, *entry.ignore, entry.group}
-        names = [name for name in map(str, entry.features or frame.columns) if name not in hidden]
+    if "table" in kinds:
+        hidden = {*taken, *entry.ignore, *entry.text, entry.group, entry.image_column}
+        # Labels of a picture folder have columns of all sorts: only those that are named are learned from.
+        named = entry.features if entry.features is not None else () if entry.source.is_dir() else frame.columns
+        names = [name for name in map(str, named) if name not in hidden]
         columns |= {name: frame[name] for name in names}
     for target in entry.targets:
         columns |= {
@@ -154,10 +168,10 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, modality: str, taken: set
         }
     if entry.group is not None:
         columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[entry.group].tolist())]
-    if modality == "text":
+    if "text" in kinds:
         from graftwork.data.encoders.text import join_texts
 
-        columns["(text)"] = join_texts(frame, entry.text)
+        columns[_TEXT] = join_texts(frame, entry.text)
     return type(frame)(columns, index=frame.index)
 
 
@@ -186,23 +200,27 @@ def _requests(file: SuiteFile) -> list[TargetRequest]:
 def _check_modality(file: SuiteFile) -> None:
     problems = []
     for entry in file.datasets:
-        if (file.modality == "image") != entry.source.is_dir():
-            problems.append(f"data set {entry.name!r}: {entry.source.name} is a {'folder' if entry.source.is_dir() else 'file'}")
-        if file.modality == "text" and not entry.text:
-            problems.append(f"data set {entry.name!r}: the key 'text' is missing")
-        if file.modality != "text" and entry.text:
-            problems.append(f"data set {entry.name!r}: the key 'text' belongs to modality text")
-        if file.modality != "image" and entry.image_column is not None:
-            problems.append(f"data set {entry.name!r}: the key 'image_column' belongs to modality image")
+        name = f"data set {entry.name!r}"
+        if "image" in file.kinds and not entry.source.is_dir() and entry.image_column is None:
+            problems.append(f"{name}: {entry.source.name} is a file, and the key 'image_column' is missing")
+        if "image" not in file.kinds and entry.source.is_dir():
+            problems.append(f"{name}: {entry.source.name} is a folder of pictures")
+        if "text" in file.kinds and not entry.text:
+            problems.append(f"{name}: the key 'text' is missing")
         problems += [
-            f"data set {entry.name!r}: the key {key!r} belongs to modality table"
-            for key, value in (("categories", entry.categories), ("histories", entry.histories))
-            if file.modality != "table" and value
+            f"{name}: the key {key!r} belongs to modality {kind}"
+            for key, value, kind in (
+                ("text", entry.text, "text"),
+                ("image_column", entry.image_column, "image"),
+                ("categories", entry.categories, "table"),
+                ("histories", entry.histories, "table"),
+            )
+            if kind not in file.kinds and value
         ]
     if problems:
         raise ConfigError(
-            f"{file.path}: the suite is of modality {file.modality}, and all data sets must be. Change modality, or the data "
-            f"sets.",
+            f"{file.path}: the suite is of modality {join_kinds(file.kinds)}, and all data sets must be. Change modality, or the "
+            f"data sets.",
             problems,
         )
 
@@ -219,8 +237,12 @@ def _histories(file: SuiteFile, features: list[str], targets: set[str]) -> dict[
     )
 
 
-def _as_modality(text: str) -> Modality:
-    return next(modality for modality in get_args(Modality) if modality == text)
+def _picture_column(file: SuiteFile) -> str:
+    """Return the column that names pictures of new rows; empty if new rows are pictures and nothing else."""
+    if file.kinds == ("image",) and all(entry.source.is_dir() for entry in file.datasets):
+        return ""
+    names = {entry.image_column for entry in file.datasets}
+    return next(iter(names)) or "image" if len(names) == 1 else "image"
 
 
 def _size_notes(file: SuiteFile, frames: list[pd.DataFrame]) -> list[str]:
@@ -242,4 +264,5 @@ def _with_text_columns(suite: Suite, file: SuiteFile) -> Suite:
     """Let the encoder read the text column by the name that all data sets use, if they agree."""
     names = {entry.text for entry in file.datasets}
     columns = list(next(iter(names))) if len(names) == 1 else ["text"]
-    return replace(suite, encoder={**suite.encoder, "columns": columns})
+    spec = suite.input_specs["text"]
+    return replace(suite, input_specs={**suite.input_specs, "text": replace(spec, encoder={**spec.encoder, "columns": columns})})

@@ -17,12 +17,13 @@ from graftwork.data.policies import POLICIES
 from graftwork.data.reading.header import read_header
 from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
 
-__all__ = ["Problem", "check_document", "load_nodes"]
+__all__ = ["MODALITIES", "Problem", "check_document", "load_nodes"]
 
 Lines = dict[tuple[Any, ...], int]
 """Line of each key or list item, by its path from the root."""
 
-MODALITIES = ("table", "image", "text")
+MODALITIES = ("table", "text", "image")
+"""Kinds of input that a suite file can describe."""
 _TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
 _DATASET = (
     *("name", "source", "labels", "image_column", "text", "group", "domain"),
@@ -182,7 +183,11 @@ def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
     if not check.keys(value, (), _TOP, ("datasets",)):
         return check.problems
     if "modality" in value:
-        check.choice(value["modality"], ("modality",), MODALITIES)
+        asked = value["modality"] if isinstance(value["modality"], list) else [value["modality"]]
+        if not asked:
+            check.add(("modality",), f"must name at least one of {', '.join(MODALITIES)}; got an empty list.")
+        for item in asked:
+            check.choice(item, ("modality",), MODALITIES)
     mixing = value.get("mixing", "proportional")
     if isinstance(mixing, (int, float)) and not isinstance(mixing, bool):
         check.number(mixing, ("mixing",), 1, 1000)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
-from graftwork.data.reading.suite_schema import Problem, check_document, load_nodes
+from graftwork.data.reading.suite_schema import MODALITIES, Problem, check_document, load_nodes
 
 __all__ = ["DatasetEntry", "Problem", "SuiteFile", "TargetEntry", "read_suite_yaml", "validate_suite_yaml"]
 
@@ -71,7 +71,8 @@ class SuiteFile:
 
     path: Path
     name: str
-    modality: str
+    kinds: tuple[str, ...]
+    """Kinds of the inputs: ``table``, ``text``, ``image``, in this order."""
     mixing: str | float
     datasets: tuple[DatasetEntry, ...]
     image_size: int | None = None
@@ -117,7 +118,7 @@ def read_suite_yaml(path: str | Path) -> SuiteFile:
     return SuiteFile(
         path=path,
         name=str(value.get("name", path.stem if path.stem != "suite" else path.resolve().parent.name)),
-        modality=value.get("modality") or _modality(datasets),
+        kinds=_kinds(value.get("modality"), datasets),
         mixing=mixing,
         datasets=datasets,
         image_size=value.get("image_size"),
@@ -125,10 +126,18 @@ def read_suite_yaml(path: str | Path) -> SuiteFile:
     )
 
 
-def _modality(datasets: tuple[DatasetEntry, ...]) -> str:
-    if any(entry.text for entry in datasets):
-        return "text"
-    return "image" if any(entry.source.is_dir() for entry in datasets) else "table"
+def _kinds(modality: Any, datasets: tuple[DatasetEntry, ...]) -> tuple[str, ...]:
+    """Return the kinds of input that the file asks for, or all that its data sets have."""
+    if modality is not None:
+        asked = _texts(modality)
+        return tuple(kind for kind in MODALITIES if kind in asked)
+    has = {
+        # A folder of pictures has further columns only where they are named.
+        "table": any(entry.features if entry.source.is_dir() else entry.features != () for entry in datasets),
+        "text": any(entry.text for entry in datasets),
+        "image": any(entry.source.is_dir() or entry.image_column is not None for entry in datasets),
+    }
+    return tuple(kind for kind in MODALITIES if has[kind])
 
 
 def _texts(value: Any) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -88,7 +89,7 @@ def digit_family(task: str = "plain", *, copies: int = 4, seed: int = 0) -> Suit
     rank[part] = np.arange(len(part)) / len(part)
     return Suite.of_arrays(
         name=f"digits-{task}",
-        modality="table",
+        input_specs=table_input(144),
         tasks=[TaskSpec(name="digit", kind="multiclass", size=10, classes=tuple(map(str, range(10))))],
         inputs={"numeric": flat, "categorical": np.zeros((len(pictures), 0), np.int64)},
         targets={"digit": classes[digits.target[originals]].astype(np.int64)},
@@ -96,7 +97,6 @@ def digit_family(task: str = "plain", *, copies: int = 4, seed: int = 0) -> Suit
             name: np.flatnonzero((rank[originals] >= low) & (rank[originals] < high)) for name, (low, high) in borders.items()
         },
         groups=originals.astype(np.int64),
-        input_sizes={"num_numeric": 144, "cardinalities": []},
         credits={"digits": "scikit-learn's copy of the UCI optical digits, BSD-3 / CC BY 4.0"},
     )
 

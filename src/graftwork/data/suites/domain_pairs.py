@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -41,7 +42,7 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
         seed: Draws splits, places and textures.
 
     Returns:
-        A suite of modality ``image`` with the domains ``plain`` and ``textured`` and the task ``digit``; groups are the
+        A suite of pictures with the domains ``plain`` and ``textured`` and the task ``digit``; groups are the
         original digits.
 
     Raises:
@@ -75,7 +76,7 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
     domain[splits["target"][0] :] = 1
     return Suite.of_arrays(
         name="textured-digits",
-        modality="image",
+        input_specs=image_input(CANVAS),
         tasks=[TaskSpec(name="digit", kind="multiclass", size=10, classes=tuple(map(str, range(10))))],
         inputs={"image": np.round(255.0 * pictures).astype(np.uint8)},
         targets={"digit": digits.target[originals].astype(np.int64)},
@@ -83,7 +84,6 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
         groups=originals.astype(np.int64),
         domain=domain,
         domains=("plain", "textured"),
-        input_sizes={"image_size": CANVAS},
         credits={
             "digits": "scikit-learn's copy of the UCI optical digits, BSD-3 / CC BY 4.0",
             "textures": "Twemoji graphics, CC BY 4.0, Twitter and contributors",
@@ -149,7 +149,7 @@ def rotated_moons(
         seed: Draws the points.
 
     Returns:
-        A suite of modality ``table`` with two numeric columns, the domains ``upright`` and ``rotated`` and the task ``moon``.
+        A suite that is a table with two numeric columns, the domains ``upright`` and ``rotated`` and the task ``moon``.
 
     Raises:
         ConfigError: If an argument is out of range.
@@ -176,12 +176,11 @@ def rotated_moons(
     scale = position[splits["train"]].std(axis=0)
     return Suite.of_arrays(
         name="rotated-moons",
-        modality="table",
+        input_specs=table_input(2),
         tasks=[TaskSpec(name="moon", kind="multiclass", size=2, classes=("upper", "lower"))],
         inputs={"numeric": (position / scale).astype(np.float32), "categorical": np.zeros((len(position), 0), np.int64)},
         targets={"moon": np.concatenate(labels).astype(np.int64)},
         splits=splits,
         domain=(np.arange(len(position)) >= border).astype(np.int64),
         domains=("upright", "rotated"),
-        input_sizes={"num_numeric": 2, "cardinalities": []},
     )

@@ -119,7 +119,7 @@ def emoji_suite(
         names += [f"{names[row]} (line drawing)" for row in rows]
     return Suite.of_arrays(
         name="emoji",
-        modality="image",
+        input_specs={"image": encoder.spec()},
         tasks=tasks,
         inputs={"image": images},
         targets=targets,
@@ -127,8 +127,6 @@ def emoji_suite(
         groups=groups if keep_families else None,
         domain=domain if line_style else None,
         domains=("Twemoji", "Noto Emoji") if line_style else (),
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
         raw={"preview": images, "labels": names},
         notes=_notes(len(emoji), splits, keep_families),
         credits=dict(CREDITS) if line_style else {name: CREDITS[name] for name in ("Twemoji", "labels")},

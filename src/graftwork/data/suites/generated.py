@@ -142,13 +142,11 @@ def _table(
     encoder = TableEncoder([NumericColumn(f"x{index + 1}", 0.0, 1.0, False) for index in range(features.shape[1])])
     return Suite.of_arrays(
         name=name,
-        modality="table",
+        input_specs={"table": encoder.spec()},
         tasks=tasks,
         inputs={"numeric": features, "categorical": np.zeros((len(features), 0), dtype=np.int64)},
         targets=targets,
         splits=splits,
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
         raw={"factors": dict(factors)},
         notes=("Generated data: the right answer is known.",),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -80,13 +81,11 @@ def glyphs(
     names = tuple(f"letter {index}" for index in range(num_classes))
     return Suite.of_arrays(
         name="glyphs",
-        modality="image",
+        input_specs=image_input(size, encoder={"kind": "image", "size": size}),
         tasks=[TaskSpec(name="letter", kind="multiclass", size=num_classes, classes=names)],
         inputs={"image": pictures},
         targets={"letter": letters.astype(np.int64)},
         splits={name: np.arange(bounds[index], bounds[index + 1]) for index, name in enumerate(sizes)},
-        encoder={"kind": "image", "size": size},
-        input_sizes={"image_size": size},
         raw={"preview": pictures},
         credits={"glyphs": "generated"},
     )

@@ -83,7 +83,7 @@ def event_suite(
     encoder = TableEncoder([*columns, *levels])
     return Suite.of_arrays(
         name=name,
-        modality="table",
+        input_specs={"table": encoder.spec(**(layout or {}))},
         tasks=[TaskSpec(name=task, kind="binary", size=1, classes=("no", "yes"), columns=(task,)) for task in tasks],
         inputs={
             "numeric": np.stack(list(numeric.values()), axis=1).astype(np.float32),
@@ -92,8 +92,6 @@ def event_suite(
         targets=dict(targets),
         splits=dict(splits),
         groups=groups,
-        encoder=encoder.state(),
-        input_sizes={**encoder.input_sizes(), **(layout or {})},
         raw={"factors": dict(factors)},
         notes=("Generated data: the right answer is known.",),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -80,13 +81,11 @@ def multidigits(
     targets[noisy_task][wrong] = (targets[noisy_task][wrong] + shift) % 10
     return Suite.of_arrays(
         name="multidigits",
-        modality="image",
+        input_specs=image_input(CANVAS, encoder={"kind": "image", "size": CANVAS}),
         tasks=tuple(TaskSpec(name=name, kind="multiclass", size=10, classes=tuple(map(str, range(10)))) for name in PLACES),
         inputs={"image": images},
         targets=targets,
         splits=splits,
-        encoder={"kind": "image", "size": CANVAS},
-        input_sizes={"image_size": CANVAS},
         raw={"preview": images, "sources": sources.astype(np.int64), "factors": classes},
         credits={"digits": "scikit-learn's copy of the UCI optical digits, BSD-3 / CC BY 4.0"},
     )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -86,7 +87,7 @@ def multitab_bench(
     rest = rows - test_rows
     return Suite.of_arrays(
         name="multitab-bench",
-        modality="table",
+        input_specs=table_input(num_features),
         tasks=[TaskSpec(name=name, kind="regression", size=1) for name in targets],
         inputs={"numeric": features.astype(np.float32), "categorical": np.zeros((rows, 0), np.int64)},
         targets=targets,
@@ -95,7 +96,6 @@ def multitab_bench(
             "val": np.sort(order[rest - rest // 10 : rest]),
             "test": np.sort(order[rest:]),
         },
-        input_sizes={"num_numeric": num_features, "cardinalities": []},
         raw={"weights": weights.tolist()},
         credits={"MultiTab-Bench": "generated here from the paper's formulas"},
     )

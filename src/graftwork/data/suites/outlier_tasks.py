@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -106,7 +107,7 @@ def outlier_tasks(
     ]
     return Suite.of_arrays(
         name="outlier-tasks",
-        modality="table",
+        input_specs=table_input(num_features),
         tasks=tasks,
         inputs={
             "numeric": x.reshape(-1, num_features).astype(np.float32),
@@ -118,7 +119,6 @@ def outlier_tasks(
             "val": np.flatnonzero((place >= train_rows - val_rows) & (place < train_rows)),
             "test": np.flatnonzero(place >= train_rows),
         },
-        input_sizes={"num_numeric": num_features, "cardinalities": []},
         raw={"task": task, "outliers": list(range(num_tasks - num_outliers, num_tasks))},
         credits={"outlier-tasks": "generated here from the formulas of the R-MTGB generator"},
     )

@@ -73,12 +73,10 @@ def table_suite(
     encoder = TableEncoder.fit(table, list(features), rows=splits["train"])
     return Suite.of_arrays(
         name=name,
-        modality="table",
+        input_specs={"table": encoder.spec()},
         tasks=tasks,
         inputs=encoder.transform(table),
         targets=dict(targets),
         splits=splits,
-        encoder=encoder.state(),
-        input_sizes=encoder.input_sizes(),
         credits=credits,
     )

@@ -90,7 +90,7 @@ def scene_sets(*, num_train: int = 1500, num_test: int = 500, alike: bool = Fals
     specs = {**TASKS, "centres": TaskSpec(name="centres", kind="dense_binary", size=1)}
     return Suite.of_arrays(
         name="scene-sets",
-        modality="image",
+        input_specs=parts[0].input_specs,
         tasks=tuple(specs[task] for task in tasks),
         inputs={"image": np.concatenate([part.inputs["image"] for part in parts])},
         targets=targets,
@@ -100,7 +100,5 @@ def scene_sets(*, num_train: int = 1500, num_test: int = 500, alike: bool = Fals
         },
         domain=np.repeat(np.arange(len(parts)), num_train + num_test),
         domains=tasks,
-        encoder=parts[0].encoder,
-        input_sizes=parts[0].input_sizes,
         credits=parts[0].credits,
     )

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import CheckpointError, DataError, FileFormatError
 from graftwork.core.files import hash_bytes, read_json, write_json, write_text
+from graftwork.core.input_kinds import join_kinds
+from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Ledger, TaskSpec
 from graftwork.data.suite import labelled_rows
 from graftwork.domains.tabular.boosting import Booster, BoosterData
@@ -55,8 +57,8 @@ class LightGBMLearner(Learner):
     ) -> None:
         super().__init__(context)
         suite = context.suite
-        if suite.modality != "table":
-            raise DataError(f"LightGBM needs a table; the suite {suite.name!r} is of modality {suite.modality!r}.")
+        if suite.kinds != ("table",):
+            raise DataError(f"LightGBM needs a table; the suite {suite.name!r} has the inputs: {join_kinds(suite.kinds)}.")
         self._params = {
             "learning_rate": learning_rate,
             "num_leaves": num_leaves,
@@ -211,7 +213,7 @@ class LightGBMLearner(Learner):
                 "plan": self.context.plan.to_json(),
                 "tasks": [task.to_json() for task in suite.tasks],
                 "outputs": output_names(suite),
-                "input_sizes": dict(suite.input_sizes),
+                "input_specs": write_input_specs(suite.input_specs),
                 "boosters": files,
                 "onnx_max_difference": difference,
             },

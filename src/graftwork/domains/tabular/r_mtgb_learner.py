@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import CheckpointError, DataError, FileFormatError
 from graftwork.core.files import hash_bytes, read_json, write_bytes, write_json
+from graftwork.core.input_kinds import join_kinds
+from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Ledger, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import labelled_rows
@@ -69,8 +71,8 @@ class RMTGBLearner(Learner):
     ) -> None:
         super().__init__(context)
         suite = context.suite
-        if suite.modality != "table":
-            raise DataError(f"R-MTGB needs a table; the suite {suite.name!r} is of modality {suite.modality!r}.")
+        if suite.kinds != ("table",):
+            raise DataError(f"R-MTGB needs a table; the suite {suite.name!r} has the inputs: {join_kinds(suite.kinds)}.")
         total = max(3, round(iterations_per_step * context.max_steps))
         first, second = round(shares[0] * total), round(shares[1] * total)
         self._blocks = Blocks(first, second, total - first - second)
@@ -232,7 +234,7 @@ class RMTGBLearner(Learner):
                 "plan": self.context.plan.to_json(),
                 "tasks": [task.to_json() for task in suite.tasks],
                 "outputs": output_names(suite),
-                "input_sizes": dict(suite.input_sizes),
+                "input_specs": write_input_specs(suite.input_specs),
                 "groups": [{"tasks": [member.task.name for member in group.members], **group.state()} for group in self._groups],
                 "columns": self._table.columns,
                 "task_weights": weights,

@@ -30,7 +30,7 @@ class IndicatorTable:
     def __init__(self, suite: Suite) -> None:
         numeric = suite.inputs["numeric"].shape[1] if "numeric" in suite.inputs else 0
         codes = suite.inputs["categorical"].shape[1] if "categorical" in suite.inputs else 0
-        sizes = list(suite.input_sizes["cardinalities"])[:codes]
+        sizes = list(suite.only_input.sizes["cardinalities"])[:codes]
         self.columns: list[tuple[int, int | None]] = [(column, None) for column in range(numeric)]
         """For each column that the trees see: column of the design matrix, and the level it indicates (None: the value
         itself)."""

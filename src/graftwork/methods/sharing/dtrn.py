@@ -23,12 +23,13 @@ interest module to read: it is absent, and the refinement module alone makes the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.shared_model import SharedModel
@@ -69,7 +70,7 @@ class DTRN(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Not called: fields and encoder are the network's own.
-        input_sizes: Sizes of a table; sequences are declared as :mod:`graftwork.nn.fields` says.
+        inputs: The suite's inputs: a table; sequences are declared as :mod:`graftwork.nn.fields` says.
         width: Width ``d`` of a field.
         tim: ``"film"`` or ``"lowrank"``; ``"none"`` leaves the interest module out (all tasks read the sequences alike).
         trm: Whether fields are weighted per task.
@@ -97,7 +98,7 @@ class DTRN(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone] | None = None,
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         width: int = 16,
         tim: Literal["none", "film", "lowrank"] = "film",
         trm: bool = True,
@@ -119,7 +120,7 @@ class DTRN(SharedModel):
             raise ConfigError(f"DTRN: `tim` is none, film or lowrank and `head` mmoe, ple or tower; got {tim!r} and {head!r}.")
         self.task_names = tuple(task.name for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
-        layout = FieldLayout.from_sizes(input_sizes)
+        layout = FieldLayout.from_inputs(inputs, needed_by="DTRN")
         self.fields = Fields(layout, width)
         self.encoder: SequenceEncoder | None = None
         self.conditioner: Conditioner | None = None

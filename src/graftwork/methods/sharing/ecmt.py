@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.controllable import Configuration, ControllableModel
@@ -83,7 +84,7 @@ class ECMT(EncoderDecoders, ControllableModel):
     Args:
         tasks: The tasks.
         make_backbone: Not called: the slimmable encoder is part of the method.
-        input_sizes: Sizes of the suite's inputs: pictures or tables.
+        inputs: The suite's inputs: pictures, or a table.
         ratios: Widths that encoder and decoders can take, in ``(0, 1]``; 1 is one of them.
         channels: Full channels of the encoder's stages (tables: of its layers, default three of 128).
         decoder_width: Full channels of a decoder's hidden layers; None takes 32 for predictions per pixel and 64 otherwise.
@@ -100,7 +101,7 @@ class ECMT(EncoderDecoders, ControllableModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone] | None = None,
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         ratios: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
         channels: Sequence[int] | None = None,
         decoder_width: int | None = None,
@@ -110,10 +111,10 @@ class ECMT(EncoderDecoders, ControllableModel):
         ordered = tuple(sorted(set(map(float, ratios))))
         if not ordered or ordered[-1] != 1.0 or ordered[0] <= 0.0:
             raise ConfigError(f"`ratios` are widths above 0, the largest of which is 1; got {list(ratios)}.")
-        is_image = "image_size" in input_sizes
+        is_image = output_size(inputs) is not None
         settings: dict[str, Any] = {} if channels is None else {"channels" if is_image else "widths": tuple(channels)}
-        encoder = build_encoder(input_sizes, ordered, **settings, **({"norm": norm} if is_image else {}))
-        size = output_size(input_sizes)
+        encoder = build_encoder(inputs, ordered, **settings, **({"norm": norm} if is_image else {}))
+        size = output_size(inputs)
         decoders = nn.ModuleList()
         for task in tasks:
             if not task.is_dense:
@@ -126,7 +127,7 @@ class ECMT(EncoderDecoders, ControllableModel):
                 decoders.append(DenseDecoder(encoder.width, task, ordered, size, width=width, norm=norm))
         super().__init__([task.name for task in tasks], encoder, decoders)
         self.tasks, self.ratios = tuple(tasks), ordered
-        self._input_sizes = dict(input_sizes)
+        self._inputs = inputs
         slim = ordered[:-1] if projection else ()
         self.projections = nn.ModuleList(
             nn.Linear(active_channels(encoder.width, ratio), encoder.width, bias=False) for ratio in slim
@@ -229,8 +230,9 @@ class ECMT(EncoderDecoders, ControllableModel):
         return self._measured[key]
 
     def _one_row(self) -> dict[str, Tensor]:
-        sizes, device = self._input_sizes, next(self.parameters()).device
-        if "image_size" in sizes:
+        (spec,), device = self._inputs.values(), next(self.parameters()).device
+        sizes = spec.sizes
+        if spec.kind == "image":
             side = int(sizes["image_size"])
             return {"image": torch.zeros(1, side, side, 3, dtype=torch.uint8, device=device)}
         return {

@@ -19,13 +19,13 @@ their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import did_you_mean
 from graftwork.interfaces.backbone import Backbone
@@ -53,7 +53,7 @@ class ESMM(SharedModel):
     Args:
         tasks: The tasks, two binary ones among them.
         make_backbone: Not called: embeddings are what is shared.
-        input_sizes: Sizes of a table (see :mod:`graftwork.nn.fields`).
+        inputs: The suite's inputs: a table (see :mod:`graftwork.nn.fields`).
         click: Name of the task that must happen first; empty takes the first binary task.
         purchase: Name of the task that is labelled 1 where both have happened, for all rows; empty takes the next binary task.
         conversion: Name of a binary task "second, given first", if there is one. The conversion tower predicts it, and no loss
@@ -75,7 +75,7 @@ class ESMM(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone] | None = None,
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         click: str = "",
         purchase: str = "",
         conversion: str = "",
@@ -92,7 +92,7 @@ class ESMM(SharedModel):
         self.task_names = tuple(task.name for task in tasks)
         self.click, self.purchase, self.conversion = _chain(tasks, click, purchase, conversion) if product else ("", "", "")
         self.has_shared_representation = share_embeddings
-        layout = FieldLayout.from_sizes(input_sizes)
+        layout = FieldLayout.from_inputs(inputs, needed_by="ESMM")
         # The conversion tower belongs to `purchase`; `conversion` only reads it.
         self._towered = [task for task in tasks if task.name != self.conversion or not self.conversion]
         self._index = {task.name: index for index, task in enumerate(self._towered)}

@@ -12,11 +12,11 @@ groupings are :class:`~graftwork.methods.sharing.shared_trunk.SharedTrunk` (one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -31,7 +31,7 @@ class Grouped(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Returns a fresh backbone; called once a group.
-        input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
+        inputs: The suite's inputs (dense heads need the size of its pictures).
         groups: Names of the tasks of each group, every task in one group; ``"auto"`` stands in plans only, where the workflow
             replaces it by a grouping measured on the training split.
         max_groups: Most groups that ``"auto"`` may form; unused here.
@@ -50,7 +50,7 @@ class Grouped(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         groups: Sequence[Sequence[str]] | str = "auto",
         max_groups: int | None = None,
         head_hidden: int | None = None,
@@ -62,7 +62,7 @@ class Grouped(SharedModel):
         self._group = {name: index for index, members in enumerate(self.groups) for name in members}
         self._index = {name: index for index, name in enumerate(self.task_names)}
         self.backbones = nn.ModuleList(make_backbone() for _ in self.groups)
-        size = output_size(input_sizes)
+        size = output_size(inputs)
         self.heads = nn.ModuleList()
         for task in tasks:
             shape = self.backbones[self._group[task.name]].feature_shape

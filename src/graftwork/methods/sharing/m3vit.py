@@ -24,12 +24,12 @@ Departures:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -51,9 +51,9 @@ class M3ViT(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is; for any
-            other one a transformer is built from ``input_sizes["image_size"]``, with ``width``, ``depth``, ``num_heads`` and
+            other one a transformer is built from the size of the pictures, with ``width``, ``depth``, ``num_heads`` and
             dense blocks of hidden width ``top_k * expert_hidden``; it averages pictures of more than 48 pixels down.
-        input_sizes: Sizes of the suite's inputs.
+        inputs: The suite's inputs: pictures.
         num_experts: Number of experts ``E`` of each mixture.
         top_k: Experts a token.
         expert_hidden: Hidden width of an expert; None takes the model width.
@@ -77,7 +77,7 @@ class M3ViT(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone] | None = None,
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         num_experts: int = 8,
         top_k: int = 2,
         expert_hidden: int | None = None,
@@ -98,7 +98,7 @@ class M3ViT(SharedModel):
             raise ConfigError(f"`top_k` must be from 1 to `num_experts`; got {top_k} of {num_experts}.")
         self.task_names = tuple(task.name for task in tasks)
         hidden = top_k * (width if expert_hidden is None else expert_hidden)
-        self.backbone = vit_from(make_backbone, input_sizes, width=width, depth=depth, num_heads=num_heads, hidden=hidden)
+        self.backbone = vit_from(make_backbone, inputs, width=width, depth=depth, num_heads=num_heads, hidden=hidden)
         model_width, blocks = self.backbone.width, list(self.backbone.blocks)
         if not 1 <= every <= len(blocks):
             raise ConfigError(f"`every` must be from 1 to the number of blocks; got {every} of {len(blocks)}.")
@@ -116,7 +116,7 @@ class M3ViT(SharedModel):
             self._layers.append(layer)
         self._first = every - 1
         self.balance, self.has_shared_representation = balance, router == "shared"
-        shape, size = self.backbone.feature_shape, output_size(input_sizes)
+        shape, size = self.backbone.feature_shape, output_size(inputs)
         self.heads = nn.ModuleList(build_head(shape, task, hidden=head_hidden, size=size) for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
 

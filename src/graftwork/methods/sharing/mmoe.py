@@ -10,11 +10,11 @@ and tokens the experts act on every position and a gate chooses once a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.shared_model import SharedModel
@@ -33,7 +33,7 @@ class MMoE(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Returns a fresh backbone.
-        input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
+        inputs: The suite's inputs (dense heads need the size of its pictures).
         num_experts: Number of experts, at least 1.
         expert_width: Width of an expert, hidden layer and output.
         dropout: Probability of dropping a hidden unit of an expert.
@@ -46,7 +46,7 @@ class MMoE(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         num_experts: int = 6,
         expert_width: int = 64,
         dropout: float = 0.1,
@@ -59,7 +59,7 @@ class MMoE(SharedModel):
         self._width = expert_width
         self.experts = ExpertBank(num_experts, self._shape.width, expert_width, dropout=dropout)
         self.gates = nn.ModuleList(Gate(self._shape.width, num_experts) for _ in tasks)
-        mixed, size = FeatureShape(self._shape.layout, expert_width, self._shape.extent), output_size(input_sizes)
+        mixed, size = FeatureShape(self._shape.layout, expert_width, self._shape.extent), output_size(inputs)
         self.heads = nn.ModuleList(build_head(mixed, task, hidden=head_hidden, size=size) for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
 

@@ -26,13 +26,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -81,8 +82,8 @@ class ModMoE(SharedModel):
         tasks: The tasks.
         make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is, its
             attention and feed-forward networks replaced; for any other one a transformer is built from
-            ``input_sizes["image_size"]``, which averages pictures of more than 48 pixels down.
-        input_sizes: Sizes of the suite's inputs.
+            the size of the pictures, which averages pictures of more than 48 pixels down.
+        inputs: The suite's inputs: pictures.
         num_experts: Feed-forward experts of a block.
         top_k: Feed-forward experts a token.
         expert_hidden: Hidden width of a feed-forward expert; None takes the model width.
@@ -109,7 +110,7 @@ class ModMoE(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone] | None = None,
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         num_experts: int = 8,
         top_k: int = 2,
         expert_hidden: int | None = None,
@@ -135,7 +136,7 @@ class ModMoE(SharedModel):
                 f"`attention_top_k` must be from 1 to `attention_experts`; got {attention_top_k} of {attention_experts}."
             )
         self.task_names = tuple(task.name for task in tasks)
-        self.backbone = vit_from(make_backbone, input_sizes, width=width, depth=depth)
+        self.backbone = vit_from(make_backbone, inputs, width=width, depth=depth)
         model_width, blocks = self.backbone.width, list(self.backbone.blocks)
         if not 1 <= every <= len(blocks):
             raise ConfigError(f"`every` must be from 1 to the number of blocks; got {every} of {len(blocks)}.")
@@ -154,7 +155,7 @@ class ModMoE(SharedModel):
             block.add_module("feed", MoELayer(model_width, hidden, num_experts, top_k, router=router(num_experts)))
         self.mutual_information, self.balance = mutual_information, balance
         self.embeddings = nn.ParameterList(nn.Parameter(0.02 * torch.randn(model_width)) for _ in tasks)
-        self._size, self._head_hidden = output_size(input_sizes), head_hidden
+        self._size, self._head_hidden = output_size(inputs), head_hidden
         self.heads = nn.ModuleList(self._head(task) for task in tasks)
         self._rows: dict[str, Tensor] = {}
         self._num_rows = 0

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs, input_of_kind
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -52,7 +53,7 @@ class MTLoRA(SharedModel):
     Args:
         tasks: The tasks, dense or with one prediction a row.
         make_backbone: Returns the pretrained base: the own Swin, or one of timm's.
-        input_sizes: Sizes of the suite's inputs (dense decoders need the target's size).
+        inputs: The suite's inputs (dense decoders need the size of its pictures).
         shared_rank: Rank of the task-agnostic updates; 0 is allowed with ``lora_only`` and leaves them out.
         task_rank: Rank of the task-specific updates, one for all tasks or ``{task: rank}``.
         scaling: Factor on every update.
@@ -79,7 +80,7 @@ class MTLoRA(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         shared_rank: int = 64,
         task_rank: int | Mapping[str, int] = 4,
         scaling: float = 4.0,
@@ -100,7 +101,7 @@ class MTLoRA(SharedModel):
         self.mode = mode
         ranks = [task_rank if isinstance(task_rank, int) else task_rank.get(name, 0) for name in self.task_names]
         self._check(shared_rank, ranks)
-        self.backbone = as_swin(make_backbone()) if new_base is None else _new_base(new_base, input_sizes)
+        self.backbone = as_swin(make_backbone()) if new_base is None else _new_base(new_base, inputs)
         self.backbone.requires_grad_(False)
         self.backbone.norm = nn.Identity()  # type: ignore[assignment] # it follows the last map; no stream passes it
         self._add_updates(shared_rank, ranks, scaling, dropout, merging_lora)
@@ -114,7 +115,7 @@ class MTLoRA(SharedModel):
             ):
                 parameter.requires_grad_(True)
         self._decoders = nn.ModuleList(
-            MultiScaleDecoder(task, self._map_widths(), channels=channels, size=output_size(input_sizes), head_hidden=head_hidden)
+            MultiScaleDecoder(task, self._map_widths(), channels=channels, size=output_size(inputs), head_hidden=head_hidden)
             for task in tasks
         )
 
@@ -222,7 +223,6 @@ def _call(layer: Any, shared: Tensor, streams: Tensor, asked: Sequence[int]) -> 
     return result
 
 
-def _new_base(settings: Mapping[str, Any], input_sizes: Mapping[str, Any]) -> SwinBackbone:
-    if "image_size" not in input_sizes:
-        raise ConfigError("MTLoRA reads pictures: `input_sizes` needs `image_size`. Choose another plan for this suite.")
-    return SwinBackbone(**{"size": int(input_sizes["image_size"]), **settings})
+def _new_base(settings: Mapping[str, Any], inputs: InputSpecs) -> SwinBackbone:
+    sizes = input_of_kind(inputs, "image", needed_by="MTLoRA").sizes
+    return SwinBackbone(**{"size": int(sizes["image_size"]), **settings})

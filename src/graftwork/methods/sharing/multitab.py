@@ -19,12 +19,13 @@ Departures and choices:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs, input_of_kind
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -79,7 +80,7 @@ class MultiTabNet(SharedModel):
     Args:
         tasks: The tasks; one token and one tower each.
         make_backbone: Not called: the network is its own trunk.
-        input_sizes: ``num_numeric`` and ``cardinalities`` of the suite.
+        inputs: The suite's inputs: a table.
         width: Token width ``d``.
         num_heads: Attention heads.
         hidden: Hidden width of feed-forward networks.
@@ -100,7 +101,7 @@ class MultiTabNet(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone] | None = None,
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         width: int = 16,
         num_heads: int = 4,
         hidden: int = 256,
@@ -113,10 +114,7 @@ class MultiTabNet(SharedModel):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if "num_numeric" not in input_sizes:
-            raise ConfigError(
-                "MultiTab-Net reads tables: `input_sizes` needs `num_numeric` and `cardinalities`. Choose another plan."
-            )
+        sizes = input_of_kind(inputs, "table", needed_by="MultiTab-Net").sizes
         if mask not in ("none", "TxT", "FxT", "FxT_TxT") or att_type not in ("col", "row_col"):
             raise ConfigError(
                 f"`mask` is none, TxT, FxT or FxT_TxT and `att_type` col or row_col; got {mask!r} and {att_type!r}."
@@ -124,7 +122,7 @@ class MultiTabNet(SharedModel):
         self.task_names = tuple(task.name for task in tasks)
         self.has_shared_representation = single_token
         self.single_token = single_token
-        self.tokenizer = FeatureTokenizer(int(input_sizes["num_numeric"]), list(input_sizes["cardinalities"]), width)
+        self.tokenizer = FeatureTokenizer(int(sizes["num_numeric"]), list(sizes["cardinalities"]), width)
         self.num_task_tokens = 1 if single_token else len(tasks)
         self.task_tokens = nn.Parameter(torch.zeros(self.num_task_tokens, width))
         length = self.num_task_tokens + self.tokenizer.num_tokens

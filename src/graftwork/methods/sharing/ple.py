@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.shared_model import SharedModel
@@ -36,7 +37,7 @@ class PLE(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Returns a fresh backbone.
-        input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
+        inputs: The suite's inputs (dense heads need the size of its pictures).
         num_levels: Levels of experts, at least 1 (which is CGC).
         shared_experts: Shared experts a level, at least 1.
         task_experts: Experts a task and level, at least 1.
@@ -54,7 +55,7 @@ class PLE(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         num_levels: int = 2,
         shared_experts: int = 2,
         task_experts: int = 1,
@@ -81,7 +82,7 @@ class PLE(SharedModel):
         )
         everyone = shared_experts + task_experts * len(self.task_names)
         self.shared_gates = nn.ModuleList(Gate(width, everyone) for width in widths[:-1])
-        mixed, size = FeatureShape(self._shape.layout, expert_width, self._shape.extent), output_size(input_sizes)
+        mixed, size = FeatureShape(self._shape.layout, expert_width, self._shape.extent), output_size(inputs)
         self.heads = nn.ModuleList(build_head(mixed, task, hidden=head_hidden, size=size) for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
         own, common = task_experts * expert_width, shared_experts * expert_width

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -21,7 +21,7 @@ class Separate(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Returns a fresh backbone; called once a task.
-        input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
+        inputs: The suite's inputs (dense heads need the size of its pictures).
         head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
             :func:`graftwork.nn.heads.build_head`.
         head_dropout: Probability of dropping a hidden unit of a head.
@@ -34,13 +34,13 @@ class Separate(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         head_hidden: int | None = None,
         head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
-        size = output_size(input_sizes)
+        size = output_size(inputs)
         self.backbones = nn.ModuleList()
         self.heads = nn.ModuleList()
         for task in tasks:

@@ -6,10 +6,10 @@ Paper: Caruana, "Multitask Learning", Machine Learning 28, 1997, https://doi.org
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -24,7 +24,7 @@ class SharedTrunk(SharedModel):
     Args:
         tasks: The tasks.
         make_backbone: Returns a fresh backbone.
-        input_sizes: Sizes of the suite's inputs (dense heads need the target's size).
+        inputs: The suite's inputs (dense heads need the size of its pictures).
         head_hidden: Hidden width of the heads; 0 makes them linear, None takes the default of
             :func:`graftwork.nn.heads.build_head`.
         head_dropout: Probability of dropping a hidden unit of a head.
@@ -35,14 +35,14 @@ class SharedTrunk(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         head_hidden: int | None = None,
         head_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
         self.backbone = make_backbone()
-        shape, size = self.backbone.feature_shape, output_size(input_sizes)
+        shape, size = self.backbone.feature_shape, output_size(inputs)
         self.heads = nn.ModuleList(build_head(shape, task, hidden=head_hidden, dropout=head_dropout, size=size) for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
@@ -69,8 +70,8 @@ class TaskExpert(SharedModel):
     Args:
         tasks: The tasks, dense or with one prediction a row.
         make_backbone: Returns a :class:`~graftwork.nn.backbones.vit.ViTBackbone`; whatever else it returns is replaced by a new
-            one, sized by ``input_sizes``, ``width``, ``depth`` and ``num_heads``.
-        input_sizes: Sizes of the suite's inputs: ``image_size``, and the target's size for dense tasks.
+            one, sized by the pictures, ``width``, ``depth`` and ``num_heads``.
+        inputs: The suite's inputs: pictures.
         num_experts: Number of experts per tapped layer, ``N``.
         expert_width: Channels of experts and memory, ``C'``.
         num_taps: Number of tapped layers ``L``, evenly spaced.
@@ -93,7 +94,7 @@ class TaskExpert(SharedModel):
         tasks: Sequence[TaskSpec],
         make_backbone: Callable[[], Backbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         num_experts: int = 5,
         expert_width: int = 32,
         num_taps: int = 4,
@@ -116,7 +117,7 @@ class TaskExpert(SharedModel):
         self._index = {name: index for index, name in enumerate(self.task_names)}
         trunk = make_backbone()
         if not isinstance(trunk, ViTBackbone):
-            trunk = scratch_vit(input_sizes, width=width, depth=depth, num_heads=num_heads)
+            trunk = scratch_vit(inputs, width=width, depth=depth, num_heads=num_heads)
         self.backbone = trunk
         self.fusion = fusion
         self._taps = even_taps(len(trunk.blocks), num_taps)
@@ -130,7 +131,7 @@ class TaskExpert(SharedModel):
             for _ in tasks
         )
         self.first_memories = nn.ParameterList(nn.Parameter(torch.zeros(expert_width)) for _ in tasks if memory)
-        size, num_read = output_size(input_sizes), num_taps if fusion == "all" else 1
+        size, num_read = output_size(inputs), num_taps if fusion == "all" else 1
         self.heads = nn.ModuleList(
             MultiScaleDecoder(task, [expert_width] * num_read, channels=channels, size=size, head_hidden=head_hidden)
             for task in tasks

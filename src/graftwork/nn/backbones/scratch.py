@@ -1,44 +1,77 @@
-"""The untrained trunk of each modality, sized by the suite."""
+"""The untrained trunk of a suite: the one of its input's kind, or several side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.records import Modality
+from graftwork.core.input_kinds import input_kind, load_part
+from graftwork.core.input_spec import InputSpec, InputSpecs
 from graftwork.interfaces.backbone import Backbone
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cnn import ConvBackbone
+from graftwork.nn.backbones.joined import JoinedBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.text import TextBackbone
 
-__all__ = ["scratch_backbone"]
+__all__ = ["image_trunk", "input_trunk", "joined_trunk", "scratch_backbone", "table_trunk", "text_trunk"]
 
 
-def scratch_backbone(modality: Modality, input_sizes: Mapping[str, Any]) -> Backbone:
+def scratch_backbone(inputs: InputSpecs, *, dense: bool = False) -> Backbone:
     """Return a fresh trunk, drawn from torch's global generator.
 
     Args:
-        modality: ``"table"``, ``"image"`` or ``"text"``.
-        input_sizes: The suite's :attr:`~graftwork.data.suite.Suite.input_sizes`; ``feature_map`` set to true asks for a map
-            (pictures with dense tasks).
+        inputs: The suite's inputs.
+        dense: Whether to give a map of features, for tasks with one prediction per pixel.
 
     Raises:
-        ConfigError: If the modality is unknown or a size is missing.
+        ConfigError: If there is no input, a kind is unknown, a size is missing, or several inputs should give a map.
+    """
+    return joined_trunk(inputs, lambda spec: input_trunk(spec, dense=dense))
+
+
+def joined_trunk(inputs: InputSpecs, make: Callable[[InputSpec], Backbone]) -> Backbone:
+    """Return the trunk that ``make`` gives for the only input, or those of all inputs side by side.
+
+    Raises:
+        ConfigError: If there is no input, or one of several gives no vector.
+    """
+    if not inputs:
+        raise ConfigError("The suite describes no input, so no trunk can be built for it. Fill `Suite.input_specs`.")
+    if len(inputs) == 1:
+        return make(next(iter(inputs.values())))
+    return JoinedBackbone({name: (make(spec), spec) for name, spec in inputs.items()})
+
+
+def input_trunk(spec: InputSpec, *, dense: bool = False) -> Backbone:
+    """Return the fresh trunk of one input.
+
+    Raises:
+        ConfigError: If the kind is unknown, a size is missing, or ``dense`` is asked of a kind without maps.
     """
     try:
-        if modality == "table" and input_sizes.get("sequences"):
-            return BehaviourBackbone(input_sizes)
-        if modality == "table":
-            return TableBackbone(int(input_sizes["num_numeric"]), tuple(input_sizes.get("cardinalities", ())))
-        if modality == "image":
-            return ConvBackbone(int(input_sizes["image_size"]), feature_map=bool(input_sizes.get("feature_map", False)))
-        if modality == "text":
-            return TextBackbone(int(input_sizes["vocabulary_size"]))
+        trunk: Backbone = load_part(input_kind(spec.kind).trunk)(spec.sizes, dense=dense)
     except KeyError as error:
         raise ConfigError(
-            f"The {modality} trunk needs input_sizes[{error.args[0]!r}]; got {dict(input_sizes)}. Open the data with open_suite, "
-            "which fills it, or add it to the Suite."
+            f"The {spec.kind} trunk needs the size {error.args[0]!r}; got {dict(spec.sizes)}. Open the data with open_suite, "
+            "which fills it, or add it to the InputSpec."
         ) from error
-    raise ConfigError(f"There is no own trunk for modality {modality!r}; allowed: table, image, text.")
+    return trunk
+
+
+def table_trunk(sizes: Mapping[str, Any], *, dense: bool = False) -> Backbone:
+    """Return the trunk of a table, with attention over behaviour sequences if it has some; there is no map of it."""
+    if sizes.get("sequences"):
+        return BehaviourBackbone(sizes)
+    return TableBackbone(int(sizes["num_numeric"]), tuple(sizes.get("cardinalities", ())))
+
+
+def image_trunk(sizes: Mapping[str, Any], *, dense: bool = False) -> Backbone:
+    """Return the trunk of pictures."""
+    return ConvBackbone(int(sizes["image_size"]), feature_map=dense)
+
+
+def text_trunk(sizes: Mapping[str, Any], *, dense: bool = False) -> Backbone:
+    """Return the trunk of texts; there is no map of it."""
+    return TextBackbone(int(sizes["vocabulary_size"]))

@@ -145,12 +145,13 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
     return kind(model.eval())
 
 
-def prepare_suite(suite: Suite, backbone_name: str) -> Suite:
+def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Suite:
     """Return the suite with its texts in the tokens of a pretrained backbone; other suites come back as they are.
 
     Args:
         suite: Any suite; of a text suite ``raw["text"]`` is encoded anew.
         backbone_name: A name of :mod:`graftwork.nn.backbones.catalog`: ``"minilm"`` or ``"hf:..."``.
+        input_name: The input that is a text; the only one by default.
 
     Returns:
         A suite with the inputs ``token_ids`` and ``attention_mask``, int64 ``[N, L]`` with ``L`` up to 128, and an encoder state
@@ -159,7 +160,11 @@ def prepare_suite(suite: Suite, backbone_name: str) -> Suite:
     Raises:
         ConfigError: If the suite keeps no texts, or the backbone comes without a fast tokenizer.
     """
-    if suite.modality != "text" or not (backbone_name == "minilm" or backbone_name.startswith("hf:")):
+    if not (backbone_name == "minilm" or backbone_name.startswith("hf:")):
+        return suite
+    input_name = input_name or next(iter(suite.input_specs), "")
+    spec = suite.input_specs.get(input_name)
+    if spec is None or spec.kind != "text":
         return suite
     if "text" not in suite.raw:
         raise ConfigError(
@@ -169,7 +174,7 @@ def prepare_suite(suite: Suite, backbone_name: str) -> Suite:
     content, pad_id, longest = _read_tokenizer(source)
     texts = list(suite.raw["text"])
     inputs = {"token_ids": "ids", "attention_mask": "mask"}
-    columns = tuple(suite.encoder.get("columns", ()))
+    columns = tuple(spec.encoder.get("columns", ()))
     trial = TextEncoder(content, min(longest, MAX_LENGTH), columns=columns, inputs=inputs, pad_id=pad_id)
     encoded = trial.transform(texts)
     # Padding beyond the longest text of the development rows costs time and carries nothing; longer new texts are cut there.
@@ -177,7 +182,16 @@ def prepare_suite(suite: Suite, backbone_name: str) -> Suite:
     lengths = encoded["attention_mask"].sum(axis=1)
     used = max([8, *(int(lengths[rows].max()) for rows in known if len(rows))])
     encoder = TextEncoder(content, min(used, trial.max_length), columns=columns, inputs=inputs, pad_id=pad_id)
-    return replace(suite, inputs=encoder.transform(texts), encoder=encoder.state(), input_sizes=encoder.input_sizes())
+    made = encoder.transform(texts)
+    if len(suite.input_specs) == 1:
+        return replace(suite, inputs=made, input_specs={input_name: encoder.spec()})
+    others = {name: array for name, array in suite.inputs.items() if name not in spec.arrays.values()}
+    names = {own: own if own not in others else f"{input_name}.{own}" for own in made}
+    return replace(
+        suite,
+        inputs={**others, **{names[own]: array for own, array in made.items()}},
+        input_specs={**suite.input_specs, input_name: replace(encoder.spec(), arrays=names)},
+    )
 
 
 def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs, input_of_kind
 from graftwork.interfaces.backbone import Backbone, BlockBackbone, FeatureShape
 from graftwork.nn.attention import AttentionBlock
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
@@ -110,30 +111,25 @@ class ViTBackbone(BlockBackbone):
         return [FeatureShape("tokens", self.width, (self.side**2,))] * len(self.blocks)
 
 
-def scratch_vit(input_sizes: Mapping[str, Any], *, feature_map: bool = True, **settings: Any) -> ViTBackbone:
+def scratch_vit(inputs: InputSpecs, *, feature_map: bool = True, **settings: Any) -> ViTBackbone:
     """Return a transformer of 8 x 8 patches for pictures of any size, which are averaged down to at most 48 pixels.
 
     Args:
-        input_sizes: ``image_size`` of the suite, at least 8 pixels.
+        inputs: The suite's inputs: pictures of at least 8 pixels.
         feature_map: See :class:`ViTBackbone`.
         settings: Further arguments of :class:`ViTBackbone`, except sizes and patch.
 
     Raises:
         ConfigError: If the suite has no pictures, or they are too small.
     """
-    if "image_size" not in input_sizes:
-        raise ConfigError(
-            f"A vision transformer reads pictures, and these inputs have no input_sizes['image_size']: {dict(input_sizes)}. "
-            "Choose another plan for this data."
-        )
-    image_size = int(input_sizes["image_size"])
+    image_size = int(input_of_kind(inputs, "image", needed_by="A vision transformer").sizes["image_size"])
     patch = min(image_size, LARGEST_WORKING_SIZE) // _SIDE
     if patch < 1:
         raise ConfigError(f"`image_size` must be at least {_SIDE} pixels; got {image_size}.")
     return ViTBackbone(image_size, patch=patch, working_size=patch * _SIDE, feature_map=feature_map, **settings)
 
 
-def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[str, Any], **settings: Any) -> ViTBackbone:
+def vit_from(make_backbone: Callable[[], Backbone] | None, inputs: InputSpecs, **settings: Any) -> ViTBackbone:
     """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`; in place of the small untrained trunk of a
     plan from scratch, a fresh one.
 
@@ -142,7 +138,7 @@ def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[
 
     Args:
         make_backbone: As sharing operators get it; None always builds.
-        input_sizes: See :func:`scratch_vit`.
+        inputs: See :func:`scratch_vit`.
         settings: See :func:`scratch_vit`; not used if a transformer is handed over.
 
     Raises:
@@ -157,7 +153,7 @@ def vit_from(make_backbone: Callable[[], Backbone] | None, input_sizes: Mapping[
             f"{type(backbone).__name__}. Hand it a "
             'ViTBackbone, or let the plan start from scratch (source = "scratch"): then a new transformer is built.'
         )
-    return scratch_vit(input_sizes, **settings)
+    return scratch_vit(inputs, **settings)
 
 
 def _area_average(size_in: int, size_out: int) -> Tensor:

@@ -50,7 +50,7 @@ _LABELS = Access(source_labels=True)
 
 
 def _model(task: TaskSpec) -> SharedTrunk:
-    return SharedTrunk([task], lambda: TableBackbone(144, width=96, dropout=0.0), input_sizes={}, head_hidden=0)
+    return SharedTrunk([task], lambda: TableBackbone(144, width=96, dropout=0.0), inputs={}, head_hidden=0)
 
 
 def _tune(

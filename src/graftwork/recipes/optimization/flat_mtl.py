@@ -95,7 +95,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     steps = context.choose(full=1000, smoke=4) * int(arm.settings["length"])
     context.seeds.set_global("init")
     operator = Separate if arm.settings["kind"] == "single" else SharedTrunk
-    model = operator(world.tasks, DigitBackbone, input_sizes=world.input_sizes, head_hidden=0)
+    model = operator(world.tasks, DigitBackbone, inputs=world.input_specs, head_hidden=0)
     stream = BatchStream(data.visible, data.visible.splits["train"], batch_size, context.seeds.integer("batches"))
     trainer = Trainer(
         model,

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
@@ -103,12 +104,11 @@ def plain_digits(seed: int, num_train: int) -> Suite:
     order = Seeds(seed).numpy("split").permutation(len(digits.target))
     return Suite.of_arrays(
         name="plain-digits",
-        modality="table",
+        input_specs=table_input(64),
         tasks=[TaskSpec(name="digit", kind="multiclass", size=10)],
         inputs={"numeric": (digits.data / 16.0).astype(np.float32), "categorical": np.zeros((len(order), 0), np.int64)},
         targets={"digit": digits.target.astype(np.int64)},
         splits={"test": order[:540], "val": order[540:840], "train": order[840 : 840 + num_train]},
-        input_sizes={"num_numeric": 64, "cardinalities": []},
     )
 
 

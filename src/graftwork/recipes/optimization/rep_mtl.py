@@ -95,10 +95,10 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def _build_model(arm: Arm, world: Suite) -> SharedModel:
     def make_backbone() -> ConvBackbone:
-        return ConvBackbone(world.input_sizes["image_size"], channels=CHANNELS, feature_map=True)
+        return ConvBackbone(world.only_input.sizes["image_size"], channels=CHANNELS, feature_map=True)
 
     operator = Separate if arm.settings["sharing"] == "separate" else SharedTrunk
-    return operator(world.tasks, make_backbone, input_sizes=world.input_sizes, head_hidden=8)
+    return operator(world.tasks, make_backbone, inputs=world.input_specs, head_hidden=8)
 
 
 def _build_optimization(arm: Arm) -> tuple[Balancer, Sequence[Objective]]:

@@ -134,7 +134,7 @@ def _fine_tuning_world(seed: int, context: ArmContext) -> Suite:
     borders = np.cumsum([0, *(len(part) for part, _ in parts)])
     return Suite.of_arrays(
         name="digits-fine-tuning",
-        modality="table",
+        input_specs=plain.input_specs,
         tasks=plain.tasks,
         inputs={
             "numeric": np.concatenate([_drawn(pictures[part], style) for part, style in parts]),
@@ -142,7 +142,6 @@ def _fine_tuning_world(seed: int, context: ArmContext) -> Suite:
         },
         targets={TASK: np.concatenate([labels[part] for part, _ in parts])},
         splits={name: np.arange(low, high) for name, low, high in zip(names, borders[:-1], borders[1:], strict=True)},
-        input_sizes=plain.input_sizes,
         credits=plain.credits,
     )
 
@@ -157,7 +156,7 @@ def _pretraining_world(seed: int, context: ArmContext) -> Suite:
     count = len(rows) * len(STYLES)
     return Suite.of_arrays(
         name="digits-pretraining",
-        modality="table",
+        input_specs=plain.input_specs,
         tasks=[TaskSpec(name="coarse", kind="regression", size=16)],
         inputs={
             "numeric": np.concatenate([_drawn(pictures, style) for style in STYLES]),
@@ -165,7 +164,6 @@ def _pretraining_world(seed: int, context: ArmContext) -> Suite:
         },
         targets={"coarse": np.tile(scaled, (len(STYLES), 1)).astype(np.float32)},
         splits={"train": np.arange(count), "val": np.arange(0), "test": np.arange(0)},
-        input_sizes=plain.input_sizes,
         credits=plain.credits,
     )
 
@@ -183,9 +181,7 @@ def _prepare_start(folder: Path, seed: int, context: ArmContext, data: GuardedSu
 
 
 def _model(suite: Suite) -> SharedTrunk:
-    return SharedTrunk(
-        suite.tasks, lambda: TableBackbone(144, width=128, dropout=0.0), input_sizes=suite.input_sizes, head_hidden=0
-    )
+    return SharedTrunk(suite.tasks, lambda: TableBackbone(144, width=128, dropout=0.0), inputs=suite.input_specs, head_hidden=0)
 
 
 def _train(

@@ -49,7 +49,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         )
     context.seeds.set_global("init")
     model = Component(arm.settings["sharing"], arm.settings["options"]).build(
-        suite.tasks, lambda: BehaviourBackbone(suite.input_sizes), input_sizes=suite.input_sizes
+        suite.tasks, lambda: BehaviourBackbone(suite.only_input.sizes), inputs=suite.input_specs
     )
     stream = BatchStream(data.visible, suite.splits["train"], _BATCH, context.seeds.integer("batches"))
     steps = context.choose(full=_EPOCHS * stream.steps_per_epoch, smoke=3)

@@ -77,7 +77,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     width = float(arm.settings.get("fixed", 1.0))
     model = ECMT(
         world.tasks,
-        input_sizes=world.input_sizes,
+        inputs=world.input_specs,
         ratios=(1.0,) if "fixed" in arm.settings else WIDTHS,
         channels=[int(width * channels) for channels in CHANNELS],
         decoder_width=int(width * DECODER),

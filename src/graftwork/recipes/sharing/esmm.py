@@ -88,7 +88,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         )
     visible = _labels_of(data.visible, arm).with_tasks(tuple(arm.settings["tasks"]))
     context.seeds.set_global("init")
-    model = ESMM(visible.tasks, input_sizes=suite.input_sizes, embedding=8, hidden=(64, 32), **arm.settings["model"])
+    model = ESMM(visible.tasks, inputs=suite.input_specs, embedding=8, hidden=(64, 32), **arm.settings["model"])
     stream = BatchStream(visible, suite.splits["train"], _BATCH, context.seeds.integer("batches"))
     steps = context.choose(full=_EPOCHS * stream.steps_per_epoch, smoke=4)
     trainer = Trainer(

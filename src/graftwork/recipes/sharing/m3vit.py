@@ -109,12 +109,14 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def _build_model(arm: Arm, world: Suite) -> SharedModel:
     def make_backbone() -> ViTBackbone:
-        return ViTBackbone(world.input_sizes["image_size"], patch=4, width=64, depth=4, num_heads=4, hidden=128, feature_map=True)
+        return ViTBackbone(
+            world.only_input.sizes["image_size"], patch=4, width=64, depth=4, num_heads=4, hidden=128, feature_map=True
+        )
 
     if "router" in arm.settings:
-        return M3ViT(world.tasks, make_backbone, input_sizes=world.input_sizes, router=arm.settings["router"])
+        return M3ViT(world.tasks, make_backbone, inputs=world.input_specs, router=arm.settings["router"])
     operator = Separate if arm.name == "single" else SharedTrunk
-    return operator(world.tasks, make_backbone, input_sizes=world.input_sizes)
+    return operator(world.tasks, make_backbone, inputs=world.input_specs)
 
 
 def feed_forward_cosines(model: SharedModel, world: Suite, stream: BatchStream, step: int) -> list[float]:

@@ -71,12 +71,14 @@ KEPT_SHARE = 0.5
 
 def _model(arm: Arm, world: Suite) -> SharedModel:
     def make_backbone() -> ViTBackbone:
-        return ViTBackbone(world.input_sizes["image_size"], patch=4, width=64, depth=4, num_heads=4, hidden=128, feature_map=True)
+        return ViTBackbone(
+            world.only_input.sizes["image_size"], patch=4, width=64, depth=4, num_heads=4, hidden=128, feature_map=True
+        )
 
     if arm.settings["model"] == "routed":
-        return ModMoE(world.tasks, make_backbone, input_sizes=world.input_sizes, **arm.settings.get("losses", {}))
+        return ModMoE(world.tasks, make_backbone, inputs=world.input_specs, **arm.settings.get("losses", {}))
     operator = Separate if arm.settings["model"] == "single" else SharedTrunk
-    return operator(world.tasks, make_backbone, input_sizes=world.input_sizes)
+    return operator(world.tasks, make_backbone, inputs=world.input_specs)
 
 
 def _train(

@@ -36,6 +36,7 @@ from graftwork.claims.experiment import (
     SeedMeasurements,
 )
 from graftwork.core.files import read_json, write_json
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
@@ -100,7 +101,7 @@ def new_base() -> SwinBackbone:
 
 
 def build_model(
-    settings: Mapping[str, Any], tasks: Sequence[TaskSpec], input_sizes: Mapping[str, Any], weights: Mapping[str, Tensor] | None
+    settings: Mapping[str, Any], tasks: Sequence[TaskSpec], inputs: InputSpecs, weights: Mapping[str, Tensor] | None
 ) -> SharedModel:
     """Return the model of an arm on a base with the given weights (None keeps the base untrained)."""
 
@@ -111,7 +112,7 @@ def build_model(
         return backbone
 
     def make(some: Sequence[TaskSpec]) -> MTLoRA:
-        model = MTLoRA(some, make_backbone, input_sizes=input_sizes, **settings["model"], **DECODERS)
+        model = MTLoRA(some, make_backbone, inputs=inputs, **settings["model"], **DECODERS)
         if "train_base" in settings:
             model.backbone.requires_grad_(settings["train_base"])
         return model
@@ -137,7 +138,7 @@ def _pretrain(folder: Path, context: ArmContext) -> None:
     seed = context.seeds.integer("source")
     world = scenes(seed=seed, tasks=("semantic",), styles=SOURCE_STYLES, num_val=0, size=SIZE, **sizes)
     data = context.guard(world)
-    model = build_model({"model": PLAIN, "train_base": True}, world.tasks, world.input_sizes, None)
+    model = build_model({"model": PLAIN, "train_base": True}, world.tasks, world.input_specs, None)
     trainer = _train(model, data.visible, steps, batch_size, 2e-3, context, "pretrain")
     asked = data.questions("test")
     scores = data.score("test", trainer.predict(asked, asked.splits["test"]))
@@ -158,7 +159,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     data = context.guard(world)
     steps, batch_size = context.choose(full=(300, 16), smoke=(2, 8))
     context.seeds.set_global("adapt")
-    model = build_model(arm.settings, world.tasks, world.input_sizes, weights)
+    model = build_model(arm.settings, world.tasks, world.input_specs, weights)
     trainer = _train(model, data.visible, steps, batch_size, arm.settings["rate"], context, "adapt")
     asked = data.questions("test")
     scores = data.score("test", trainer.predict(asked, asked.splits["test"]))

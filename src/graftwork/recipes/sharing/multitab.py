@@ -51,7 +51,7 @@ def _train(suite: Suite, arm: Arm, learning_rate: float, seed: int, context: Arm
     seeds = Seeds(seed)
     seeds.set_global("init")
     model = Component(arm.settings["sharing"], arm.settings.get("options", {})).build(
-        suite.tasks, lambda: scratch_backbone("table", suite.input_sizes), input_sizes=suite.input_sizes
+        suite.tasks, lambda: scratch_backbone(suite.input_specs), inputs=suite.input_specs
     )
     stream = BatchStream(suite, suite.splits["train"], _BATCH, seeds.integer("batches"))
     steps = context.choose(full=_EPOCHS * stream.steps_per_epoch, smoke=3)

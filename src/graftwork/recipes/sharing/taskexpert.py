@@ -37,6 +37,7 @@ from graftwork.claims.experiment import (
     SeedMeasurements,
 )
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.data.loader import BatchStream, inputs_to_torch
 from graftwork.data.suite import Suite
@@ -69,7 +70,7 @@ class StaticDecoders(SharedModel):
     Args:
         tasks: The tasks.
         make_trunk: Returns a transformer; called once, or once a task if they are ``separate``.
-        input_sizes: Sizes of the suite's inputs.
+        inputs: The suite's inputs.
         branch_width: Channels of each branch.
         separate: Whether each task has a transformer of its own.
     """
@@ -79,7 +80,7 @@ class StaticDecoders(SharedModel):
         tasks: Sequence[TaskSpec],
         make_trunk: Callable[[], ViTBackbone],
         *,
-        input_sizes: Mapping[str, Any],
+        inputs: InputSpecs,
         branch_width: int,
         separate: bool = False,
     ) -> None:
@@ -88,7 +89,7 @@ class StaticDecoders(SharedModel):
         self.separate, self.has_shared_representation = separate, not separate
         self.trunks = nn.ModuleList(make_trunk() for _ in (tasks if separate else tasks[:1]))
         self._taps = even_taps(len(self._trunk(0).blocks), NUM_TAPS)
-        width, size = self._trunk(0).width, output_size(input_sizes)
+        width, size = self._trunk(0).width, output_size(inputs)
         self.branches = nn.ModuleList(nn.ModuleList(ConvExperts(width, branch_width, 1) for _ in self._taps) for _ in tasks)
         self.heads = nn.ModuleList(
             MultiScaleDecoder(task, [branch_width] * NUM_TAPS, channels=CHANNELS, size=size, head_hidden=HEAD_HIDDEN)
@@ -128,12 +129,12 @@ class StaticDecoders(SharedModel):
             yield from self._trunk(index).parameters()
 
 
-def build_expert(tasks: Sequence[TaskSpec], input_sizes: Mapping[str, Any], **settings: Any) -> TaskExpert:
+def build_expert(tasks: Sequence[TaskSpec], inputs: InputSpecs, **settings: Any) -> TaskExpert:
     """Return TaskExpert as the recipe runs it; ``settings`` are those of an arm."""
     return TaskExpert(
         tasks,
-        lambda: new_trunk(input_sizes),
-        input_sizes=input_sizes,
+        lambda: new_trunk(inputs),
+        inputs=inputs,
         num_experts=NUM_EXPERTS,
         expert_width=EXPERT_WIDTH,
         num_taps=NUM_TAPS,
@@ -143,31 +144,27 @@ def build_expert(tasks: Sequence[TaskSpec], input_sizes: Mapping[str, Any], **se
     )
 
 
-def new_trunk(input_sizes: Mapping[str, Any]) -> ViTBackbone:
+def new_trunk(inputs: InputSpecs) -> ViTBackbone:
     """Return an untrained transformer, drawn from torch's global generator."""
-    return scratch_vit(input_sizes, width=48, depth=6, num_heads=4)
+    return scratch_vit(inputs, width=48, depth=6, num_heads=4)
 
 
-def build_static(
-    tasks: Sequence[TaskSpec], input_sizes: Mapping[str, Any], branch_width: int, *, separate: bool = False
-) -> StaticDecoders:
+def build_static(tasks: Sequence[TaskSpec], inputs: InputSpecs, branch_width: int, *, separate: bool = False) -> StaticDecoders:
     """Return static decoders with branches of the given width."""
-    return StaticDecoders(
-        tasks, lambda: new_trunk(input_sizes), input_sizes=input_sizes, branch_width=branch_width, separate=separate
-    )
+    return StaticDecoders(tasks, lambda: new_trunk(inputs), inputs=inputs, branch_width=branch_width, separate=separate)
 
 
-def matched_width(tasks: Sequence[TaskSpec], input_sizes: Mapping[str, Any]) -> int:
+def matched_width(tasks: Sequence[TaskSpec], inputs: InputSpecs) -> int:
     """Return the width of branches with which static decoders come nearest to TaskExpert's number of parameters.
 
     Raises:
         ConfigError: If the nearest one is further away than 5 %.
     """
-    wanted = count_parameters(build_expert(tasks, input_sizes)).total
+    wanted = count_parameters(build_expert(tasks, inputs)).total
     widths = range(EXPERT_WIDTH, 4 * EXPERT_WIDTH)
 
     def parameters(width: int) -> int:
-        return count_parameters(build_static(tasks, input_sizes, width)).total
+        return count_parameters(build_static(tasks, inputs, width)).total
 
     place = bisect.bisect_left(widths, wanted, key=parameters)
     found = {width: parameters(width) for width in widths[max(place - 1, 0) : place + 1]}
@@ -202,13 +199,13 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     if arm.name == "taskexpert":
         context.independence(world.raw["factors"])
     data = context.guard(world)
-    width = matched_width(world.tasks, world.input_sizes)
+    width = matched_width(world.tasks, world.input_specs)
     context.seeds.set_global("init")
     model: SharedModel
     if "expert" in arm.settings:
-        model = build_expert(world.tasks, world.input_sizes, **arm.settings["expert"])
+        model = build_expert(world.tasks, world.input_specs, **arm.settings["expert"])
     else:
-        model = build_static(world.tasks, world.input_sizes, width, separate=arm.settings["separate"])
+        model = build_static(world.tasks, world.input_specs, width, separate=arm.settings["separate"])
     trainer = _train(model, data.visible, context)
     asked = data.questions("test")
     rows = asked.splits["test"]

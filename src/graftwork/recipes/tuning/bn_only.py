@@ -91,7 +91,7 @@ def build_model(learns: str, depth: int, data: GuardedSuite, context: ArmContext
     context.seeds.set_global("init")
     suite = data.visible
     backbone = CifarResNet(depth, channels=CHANNELS)
-    model = SharedTrunk(suite.tasks, lambda: backbone, input_sizes=suite.input_sizes, head_hidden=0)
+    model = SharedTrunk(suite.tasks, lambda: backbone, inputs=suite.input_specs, head_hidden=0)
     for module in model.heads.modules():
         if isinstance(module, nn.Linear):  # large enough for a frozen head to tell classes apart, as in the paper's code
             nn.init.kaiming_normal_(module.weight)

@@ -17,7 +17,10 @@ function tableField(input) {
   const id = `field-${input.name}`;
   let control;
   let suggestions = null;
-  if (input.type === "categorical" && input.num_levels > input.levels.length) {
+  if (input.type === "image") return pictureField(input, id);
+  if (input.type === "text") {
+    control = make("textarea", { id, rows: 3 });
+  } else if (input.type === "categorical" && input.num_levels > input.levels.length) {
     // Too many to list: any can be typed, the frequent ones are suggested.
     suggestions = make("datalist", { id: `${id}-levels` }, ...input.levels.map((level) => option(level)));
     control = make("input", { id, type: "text", list: suggestions.id, value: input.levels[0], placeholder: "missing" });
@@ -36,6 +39,25 @@ function tableField(input) {
     if (control.value === "") return null;
     return input.type === "numeric" ? Number(control.value) : control.value;
   }];
+}
+
+function pictureField(input, id) {
+  let picture = null;
+  const chooser = make("input", { id, type: "file", accept: "image/*" });
+  chooser.addEventListener("change", async () => {
+    picture = chooser.files[0] ? await inBase64(chooser.files[0]) : null;
+    if (asked) ask();
+  });
+  return [make("div", { className: "field" }, make("label", { htmlFor: id }, input.name), chooser), () => picture];
+}
+
+function inBase64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(file);
+  });
 }
 
 function buildTable(place) {
@@ -159,7 +181,7 @@ async function ask() {
 }
 
 function showEmpty(text) {
-  const words = { table: "Press Predict.", text: "Type a text and press Predict.", image: "Choose a picture." };
+  const words = { table: "Press Predict.", joint: "Press Predict.", text: "Type a text and press Predict.", image: "Choose a picture." };
   find("#empty").textContent = text === null ? words[model.kind] : text;
   find("#empty").hidden = text === "";
   showError(null);
@@ -241,10 +263,10 @@ async function start() {
   model = await call("model");
   document.title = `${model.name}: graftwork serve`;
   find("#name").textContent = model.name;
-  const what = { table: "a row of a table", text: "a text", image: "a picture" }[model.kind];
+  const what = { table: "a row of a table", joint: "a row with inputs of several kinds", text: "a text", image: "a picture" }[model.kind];
   const count = model.tasks.length;
   find("#summary").textContent = `Predicts ${count === 1 ? model.tasks[0].name : `${count} tasks at once`} from ${what}.`;
-  ({ table: buildTable, text: buildText, image: buildPicture })[model.kind](find("#inputs"));
+  ({ table: buildTable, joint: buildTable, text: buildText, image: buildPicture })[model.kind](find("#inputs"));
   buildTasks();
   buildControls();
   find("#work").hidden = false;

@@ -87,7 +87,7 @@ class CompareSession:
         """Choose plans, measure groups and costs where they are needed, fix every plan's steps, and store all of it."""
         settings = self.settings
         plans = choose_plans(self.run, settings, suite)
-        backbone, reason = choose_backbone(settings, suite.modality)
+        backbone, reason = choose_backbone(settings, suite.kinds)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         self.run.save(backbone=backbone)
         maker = job_maker(

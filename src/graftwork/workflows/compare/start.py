@@ -41,7 +41,8 @@ def compare(
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
-    image_column: str | None = None,
+    image_column: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     engine: Engine = "local",
@@ -73,7 +74,8 @@ def compare(
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds.
         image_size: Side of the encoded pictures.
-        image_column: Column of the labels that names the pictures.
+        image_column: Column of the labels that names the pictures; of a table, column(s) with the paths of pictures.
+        ignore: Columns of a table that are not learned from.
         out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
         resume: Go on with the run in ``out`` (begin it if there is none); finished trainings are not made again.
         engine: ``"local"``: processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this
@@ -112,6 +114,7 @@ def compare(
             task_kinds=task_kinds,
             image_size=image_size,
             image_column=image_column,
+            ignore=ignore,
         ),
         time_limit=time_limit,
         steps=DEFAULT_STEPS if unset else steps,

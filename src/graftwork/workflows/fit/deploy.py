@@ -10,6 +10,7 @@ from typing import Any
 from graftwork.core.errors import FileFormatError, GraftworkError, StorageError
 from graftwork.core.files import read_json, write_json
 from graftwork.core.folders import remove_own
+from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Lineage
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
@@ -67,8 +68,7 @@ def deploy_model(
         "plan": maker.plans[plan].to_json(),
         "tasks": [task.to_json() for task in suite.tasks],
         "outputs": list(suite.task_names),
-        "modality": suite.modality,
-        "encoder": dict(suite.encoder),
+        "input_specs": write_input_specs(suite.input_specs),
         **config,
     }
     write_json(fresh / "config.json", config)

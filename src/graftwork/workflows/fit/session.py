@@ -128,7 +128,7 @@ class FitSession:
     def _plan_race(self, suite: Suite, pool: WorkerPool | InlinePool) -> None:
         """Choose plans, estimate their costs, decide the schedule, and store all of it."""
         plans = choose_plans(self.run, self.settings, suite)
-        backbone, reason = choose_backbone(self.settings, suite.modality)
+        backbone, reason = choose_backbone(self.settings, suite.kinds)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]
         self.run.save(backbone=backbone)

@@ -37,7 +37,8 @@ def fit(
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     image_size: int | None = None,
-    image_column: str | None = None,
+    image_column: str | Sequence[str] | None = None,
+    ignore: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     time_limit: float | str | None = None,
     steps: int | None = None,
@@ -71,7 +72,8 @@ def fit(
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
         image_size: Side of the encoded pictures.
-        image_column: Column of the labels that names the pictures.
+        image_column: Column of the labels that names the pictures; of a table, column(s) with the paths of pictures.
+        ignore: Columns of a table that are not learned from.
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
         time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with
             ``steps``.
@@ -116,6 +118,7 @@ def fit(
             task_kinds=task_kinds,
             image_size=image_size,
             image_column=image_column,
+            ignore=ignore,
         ),
         time_limit=time_limit,
         steps=steps,

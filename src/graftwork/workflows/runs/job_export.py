@@ -40,7 +40,7 @@ def run_export(job: Mapping[str, Any], run: RunFolder, control: JobControl) -> d
     folder.mkdir(parents=True, exist_ok=True)
     learner.export(folder)
     write_json(folder / "exported.json", {"source": job["source"]})
-    bases, licences = _base(job, suite.modality)
+    bases, licences = _bases(job)
     return {"status": "ok", "steps": learner.step, "bases": bases, "licences": licences}
 
 
@@ -65,12 +65,13 @@ def _check_is_judged(learner: Learner, suite: Suite, stored: Path) -> None:
             )
 
 
-def _base(job: Mapping[str, Any], modality: Any) -> tuple[dict[str, str], dict[str, str]]:
-    """Return fingerprint and licence of the pretrained backbone, by its name."""
-    name = job.get("backbone") or ""
-    if job["plan"].get("source") != "pretrained" or not name:
+def _bases(job: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return fingerprints and licences of the pretrained backbones, by their names."""
+    if job["plan"].get("source") != "pretrained":
         return {}, {}
-    from graftwork.nn.backbones.catalog import build_backbone, list_backbones
+    from graftwork.nn.backbones.catalog import build_backbone, list_backbones, split_names
 
-    licence = next((info.licence for info in list_backbones(modality) if info.name == name.partition("@")[0]), "")
-    return {name: build_backbone(name, modality, {}).fingerprint()}, ({name: licence} if licence else {})
+    licences = {info.name: info.licence for info in list_backbones()}
+    names = split_names(job.get("backbone") or "")
+    known = {name: licences.get(name.partition("@")[0], "") for name in names}
+    return {name: build_backbone(name).fingerprint() for name in names}, {name: text for name, text in known.items() if text}

@@ -4,13 +4,14 @@ jobs."""
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import cache_folder
+from graftwork.core.input_kinds import join_kinds
 from graftwork.core.machine import available_cores
-from graftwork.core.records import Modality, Plan
+from graftwork.core.records import Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
 from graftwork.workflows.portfolio import check_stored, portfolio
@@ -51,7 +52,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
     run.emit(
         "suite",
         name=suite.name,
-        modality=suite.modality,
+        modality=join_kinds(suite.kinds),
         rows=len(suite),
         splits={name: len(rows) for name, rows in suite.splits.items()},
         tasks=[task.to_json() for task in suite.tasks],
@@ -66,7 +67,7 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     Raises:
         ConfigError: If a name is unknown or taken, or a plan does not fit the suite.
     """
-    plans = portfolio(suite.modality, len(suite.tasks), settings.plans)
+    plans = portfolio(suite.kinds, len(suite.tasks), settings.plans)
     extra = [Plan.from_json(value) for value in run.state.get("extra_plans", ())]
     check_stored([*plans, *extra], f"The run in {run.path}")
     if any(plan.role == "reference" for plan in extra):  # the user's own reference takes the place of ours
@@ -78,8 +79,8 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     return sorted([*plans, *extra], key=lambda plan: plan.role != "reference")
 
 
-def choose_backbone(settings: FitSettings, modality: Modality) -> tuple[str, str]:
-    """Return the pretrained backbone, or an empty name and the reason why there is none."""
+def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, str]:
+    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none."""
     from graftwork.nn.backbones.catalog import default_backbone, list_backbones
 
     asked = settings.backbone
@@ -87,10 +88,10 @@ def choose_backbone(settings: FitSettings, modality: Modality) -> tuple[str, str
         return "", "left out with --backbone none"
     if asked:
         return asked, ""
-    found = default_backbone(modality)
+    found = default_backbone(kinds)
     if found:
         return found, ""
-    commands = [info.install for info in list_backbones(modality) if info.pretrained and info.install]
+    commands = [info.install for kind in kinds for info in list_backbones(kind) if info.pretrained and info.install]
     return (
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",

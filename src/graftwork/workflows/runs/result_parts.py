@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
+from graftwork.core.input_kinds import join_kinds
 from graftwork.core.records import Ledger
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
@@ -107,7 +108,7 @@ def _suite_facts(suite: Suite) -> dict[str, Any]:
     """Return ``suite`` of ``result.json``."""
     return {
         "name": suite.name,
-        "modality": suite.modality,
+        "modality": join_kinds(suite.kinds),
         "rows": len(suite),
         "splits": {name: len(rows) for name, rows in suite.splits.items()},
         "tasks": [task.to_json() for task in suite.tasks],

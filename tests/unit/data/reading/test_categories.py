@@ -32,9 +32,9 @@ def log() -> pd.DataFrame:
 
 
 def test_numbers_become_levels_for_good(log: pd.DataFrame, tmp_path: Path) -> None:
-    assert open_suite(log, targets="click,buy").input_sizes["cardinalities"] == []
+    assert open_suite(log, targets="click,buy").only_input.sizes["cardinalities"] == []
     suite = open_suite(log, targets="click,buy", categories="user")
-    assert suite.input_sizes == {"num_numeric": 1, "cardinalities": [21]}
+    assert suite.only_input.sizes == {"num_numeric": 1, "cardinalities": [21]}
     assert suite.inputs["categorical"][3, 0] == 0, "missing"
     log.to_csv(tmp_path / "log.csv", index=False)
     assert np.array_equal(
@@ -42,7 +42,7 @@ def test_numbers_become_levels_for_good(log: pd.DataFrame, tmp_path: Path) -> No
         suite.inputs["categorical"],
     )
     whole = log.assign(user=log["user"].fillna(34).astype(int)).drop(columns=["click", "buy"])
-    encoded = encoder_from_state(suite.encoder).transform(whole)["categorical"][:, 0]
+    encoded = encoder_from_state(suite.only_input.encoder).transform(whole)["categorical"][:, 0]
     known = np.arange(ROWS) != 3
     assert np.array_equal(encoded[known], suite.inputs["categorical"][known, 0]), "17 and 17.0 are one user"
 
@@ -54,13 +54,15 @@ def test_suite_files_share_the_levels_of_all_data_sets(log: pd.DataFrame, tmp_pa
         "datasets:\n- {source: web.csv, targets: [click], categories: user}\n- {source: shop.csv, targets: [buy]}\n"
     )
     assert validate_suite_yaml(tmp_path / "suite.yaml") == []
-    assert open_suite(tmp_path / "suite.yaml").input_sizes == {"num_numeric": 1, "cardinalities": [21]}
+    assert open_suite(tmp_path / "suite.yaml").only_input.sizes == {"num_numeric": 1, "cardinalities": [21]}
     (tmp_path / "suite.yaml").write_text("datasets:\n- {source: web.csv, targets: [click], categories: usr}\n")
     (problem,) = validate_suite_yaml(tmp_path / "suite.yaml")
     assert "Did you mean 'user'" in problem.message
     log["body"] = "some words"
     log.to_csv(tmp_path / "web.csv", index=False)
-    (tmp_path / "suite.yaml").write_text("datasets:\n- {source: web.csv, text: body, targets: [click], categories: user}\n")
+    (tmp_path / "suite.yaml").write_text(
+        "modality: text\ndatasets:\n- {source: web.csv, text: body, targets: [click], categories: user}\n"
+    )
     with pytest.raises(ConfigError, match=r"data set 'web': the key 'categories' belongs to modality table"):
         open_suite(tmp_path / "suite.yaml")
 
@@ -69,9 +71,9 @@ def test_suite_files_share_the_levels_of_all_data_sets(log: pd.DataFrame, tmp_pa
     ("settings", "message"),
     [
         ({"categories": "usr"}, "'usr' is not a column of the table. Did you mean 'user'"),
-        ({"categories": "click"}, "'click' is named both as a target and as text, group or category"),
+        ({"categories": "click"}, "'click' is named with --targets and with --categories"),
         ({"categories": "user", "group": "user"}, "Column 'user' is the group, which no model sees"),
-        ({"categories": "user", "text": "body"}, "--categories user is for tables"),
+        ({"categories": "user", "ignore": "user"}, "named with --categories and with --ignore"),
     ],
 )
 def test_what_cannot_be_a_category(log: pd.DataFrame, settings: dict[str, Any], message: str) -> None:

@@ -24,6 +24,7 @@ from graftwork.data.reading.ingest import open_suite
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.table import as_table
 from graftwork.data.suites import load_embedded
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.reading import TableReader
 
 ZIPS = ["00501", "00700", "01010", "99501", "A1200"]
@@ -49,7 +50,7 @@ def restored(encoder: TableEncoder) -> TableEncoder:
 def trained(folder: Path) -> TableEncoder:
     shop().to_csv(folder / "train.csv", index=False)
     suite = open_suite(folder / "train.csv", targets="price")
-    encoder = encoder_from_state(json.loads(json.dumps(suite.encoder)))
+    encoder = encoder_from_state(json.loads(json.dumps(suite.only_input.encoder)))
     assert isinstance(encoder, TableEncoder)
     return encoder
 
@@ -69,7 +70,7 @@ def test_types_are_those_of_training(tmp_path: Path) -> None:
 
 def test_a_server_reads_the_same_cells_alike(tmp_path: Path) -> None:
     encoder = trained(tmp_path)
-    reader = TableReader(encoder, 10)
+    reader = TableReader(encoder, ServeLimits(max_rows=10))
     items = [
         {"zip": "00501", "size": "12.50", "bought": "2024-02-03"},
         {"zip": "A1200", "size": "?", "bought": "2024-02-03T10:00:00+02:00"},
@@ -123,7 +124,7 @@ def test_a_row_does_not_depend_on_the_other_rows(rows: list[dict[str, str]], dat
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=4))
     whole, part = ENCODER.transform(pd.DataFrame(rows)), ENCODER.transform(pd.DataFrame([rows[index] for index in chosen]))
     problems: list[Any] = []
-    reader = TableReader(ENCODER, 100)
+    reader = TableReader(ENCODER, ServeLimits(max_rows=100))
     served = reader.encode(reader.read({"rows": rows}, problems))
     assert not problems
     for name in ("numeric", "categorical"):
@@ -213,7 +214,7 @@ def test_over_the_files_of_a_suite_a_column_has_one_type(tmp_path: Path) -> None
         + "".join(f"  - {{name: {name}, source: {name}.csv, targets: {{price: regression}}}}\n" for name in ("one", "two"))
     )
     suite = open_suite(tmp_path / "suite.yaml")
-    types = {column["name"]: column for column in suite.encoder["columns"]}
+    types = {column["name"]: column for column in suite.only_input.encoder["columns"]}
     assert {name: column["type"] for name, column in types.items()} == {"zip": "categorical", "size": "numeric", "bought": "date"}
     assert set(types["zip"]["levels"]) == set(ZIPS), "the zips of the first file are the same levels as in the second"
 

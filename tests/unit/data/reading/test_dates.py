@@ -17,6 +17,7 @@ from graftwork.data.reading.column import Column
 from graftwork.data.reading.date_rule import DateRule
 from graftwork.data.reading.ingest import open_suite
 from graftwork.data.suite import Suite
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.reading import TableReader
 
 ROWS = 200
@@ -31,7 +32,7 @@ def column(cells: Any, **more: Any) -> Column:
 
 
 def types(suite: Suite) -> dict[str, str]:
-    return {column["name"]: column["type"] for column in suite.encoder["columns"]}
+    return {column["name"]: column["type"] for column in suite.only_input.encoder["columns"]}
 
 
 def notes_about(suite: Suite, name: str) -> str:
@@ -95,7 +96,7 @@ def test_prediction_and_server_have_one_rule_for_dates_that_cannot_be_read(has_u
     """What training had (and noted) is missing in both; what it never had is refused in both, with count and examples."""
     days = [f"2023-{1 + index % 12:02d}-{1 + index % 28:02d}" for index in range(100)]
     encoder = encoder_of([*days, *(["0000-00-00"] * 5 if has_unread else [])])
-    reader = TableReader(encoder, 100)
+    reader = TableReader(encoder, ServeLimits(max_rows=100))
     cells = [day if index % 3 else "31 of May" for index, day in enumerate(days[:30])]
     problems: list[Any] = []
     rows = reader.read({"rows": [{"day": cell} for cell in cells]}, problems)

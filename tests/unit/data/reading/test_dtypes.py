@@ -26,7 +26,7 @@ def column(cells: Any, **more: Any) -> Column:
 
 
 def types(suite: Suite) -> dict[str, str]:
-    return {column["name"]: column["type"] for column in suite.encoder["columns"]}
+    return {column["name"]: column["type"] for column in suite.only_input.encoder["columns"]}
 
 
 def odd_frame() -> pd.DataFrame:
@@ -64,7 +64,7 @@ def test_nullable_and_other_types_from_a_frame_and_parquet(tmp_path: Path) -> No
         assert types(suite) == expected
         position = [name for name in expected if expected[name] == "numeric"]
         assert position
-        lasts = next(column for column in suite.encoder["columns"] if column["name"] == "lasts")
+        lasts = next(column for column in suite.only_input.encoder["columns"] if column["name"] == "lasts")
         assert 2000 < lasts["mean"] < 7000, "seconds"
 
 

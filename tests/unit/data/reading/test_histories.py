@@ -26,6 +26,7 @@ from graftwork.methods.sharing.dtrn import DTRN
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.scratch import scratch_backbone
 from graftwork.nn.fields import FieldLayout
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.predict import Predictor
 from graftwork.serving.problems import Problem
 from graftwork.serving.reading import TableReader
@@ -110,7 +111,7 @@ def test_only_the_last_ids_count() -> None:
 
 
 def test_layout_is_what_networks_read() -> None:
-    sizes = encoder().input_sizes()
+    sizes = encoder().sizes()
     assert sizes == {
         "num_numeric": 1,
         "cardinalities": [5] * 41,
@@ -121,7 +122,7 @@ def test_layout_is_what_networks_read() -> None:
     layout = FieldLayout.from_sizes(sizes)
     assert (layout.query, layout.plain, layout.num_fields) == (0, (0,), 2)
     plain = TableEncoder.fit(pd.DataFrame({"city": ["a", "b"]}), ["city"])
-    assert set(plain.input_sizes()) == {"num_numeric", "cardinalities"}, "tables without histories stay as they were"
+    assert set(plain.sizes()) == {"num_numeric", "cardinalities"}, "tables without histories stay as they were"
 
 
 def test_states_come_back() -> None:
@@ -147,7 +148,7 @@ def test_old_states_still_load() -> None:
     }
     restored = encoder_from_state(state)
     assert [column | old for column, old in zip(restored.state()["columns"], state["columns"])] == restored.state()["columns"]
-    assert restored.input_sizes() == {"num_numeric": 1, "cardinalities": [2]}
+    assert restored.sizes() == {"num_numeric": 1, "cardinalities": [2]}
 
 
 @pytest.mark.parametrize(
@@ -182,8 +183,8 @@ def test_what_is_no_history(cell: Any) -> None:
 
 def test_texts_lists_and_files_are_the_same(log: pd.DataFrame, tmp_path: Path) -> None:
     suite = open_suite(log, targets="click,buy", histories=PAST)
-    assert suite.input_sizes["sequences"] == {"clicked": [1, 21], "bought": [21, 41]}
-    assert suite.input_sizes["cardinalities"] == [31] * 41
+    assert suite.only_input.sizes["sequences"] == {"clicked": [1, 21], "bought": [21, 41]}
+    assert suite.only_input.sizes["cardinalities"] == [31] * 41
     as_texts(log, "|").to_csv(tmp_path / "text.csv", index=False)
     log.to_csv(tmp_path / "written-lists.csv", index=False)
     log.to_json(tmp_path / "log.jsonl", orient="records", lines=True)
@@ -192,10 +193,10 @@ def test_texts_lists_and_files_are_the_same(log: pd.DataFrame, tmp_path: Path) -
         found = open_suite(tmp_path / name, targets="click,buy", histories=PAST)
         assert np.array_equal(found.inputs["categorical"], suite.inputs["categorical"]), name
         save_suite(found, tmp_path / "stored")
-        assert load_suite(tmp_path / "stored").input_sizes == suite.input_sizes
+        assert load_suite(tmp_path / "stored").only_input.sizes == suite.only_input.sizes
     row = next(index for index, cell in enumerate(log["clicked"]) if len(cell) > 1)
     newest, before = log["clicked"][row][:-3:-1]
-    levels = suite.encoder["columns"][0]["levels"]
+    levels = suite.only_input.encoder["columns"][0]["levels"]
     assert [levels[code - 1] for code in suite.inputs["categorical"][row, 1:3]] == [str(newest), str(before)]
 
 
@@ -204,7 +205,7 @@ def test_columns_are_kept_and_described(log: pd.DataFrame) -> None:
     log["item"] = range(ROWS)
     log["answer"] = as_texts(log)["bought"]
     suite = open_suite(log.drop(columns="answer"), targets="click,buy", histories=PAST)
-    assert [part["name"] for part in suite.encoder["columns"]] == ["item", "hour", "clicked", "bought"]
+    assert [part["name"] for part in suite.only_input.encoder["columns"]] == ["item", "hour", "clicked", "bought"]
     notes = "\n".join(suite.notes)
     assert "Dropped" not in notes, "neither a history nor its item is dropped as text or identifier"
     assert "leak" not in notes
@@ -225,7 +226,7 @@ def test_columns_are_kept_and_described(log: pd.DataFrame) -> None:
         ({"histories": PAST, "group": "clicked"}, "'clicked' is the group, so it cannot be a history"),
         ({"histories": PAST, "group": "item"}, "'item' is the group, so it cannot be the item"),
         ({"histories": PAST, "categories": "item,bought"}, "'bought' is named both as a history and as a category"),
-        ({"histories": PAST, "text": "shop"}, "--history clicked, bought is for tables"),
+        ({"histories": PAST, "ignore": "item"}, "'item' is ignored, so it cannot be the item"),
         ({"histories": {"clicked": "bought"}}, "'bought' is to be read as a category, but some of its cells hold lists"),
         ({"histories": {"nothing": "item"}}, "The history column 'nothing' is empty in all rows"),
         ({"histories": {"clicked": "copy"}}, "item column 'copy' is identical to a target"),
@@ -252,7 +253,7 @@ def test_suite_files(log: pd.DataFrame, tmp_path: Path) -> None:
     )
     assert validate_suite_yaml(file) == []
     suite = open_suite(file)
-    assert suite.input_sizes["sequences"] == {"clicked": [1, 21], "bought": [21, 41]}
+    assert suite.only_input.sizes["sequences"] == {"clicked": [1, 21], "bought": [21, 41]}
     assert suite.inputs["categorical"][200:, 1:21].any()
     assert not suite.inputs["categorical"][200:, 21:].any(), "a data set without the column has no history"
 
@@ -282,7 +283,7 @@ def test_faults_of_suite_files(log: pd.DataFrame, tmp_path: Path, value: str, li
     [
         ("targets: [click], histories: {click: item}", "suite.yaml, histories: column 'click' is a target"),
         ("targets: [click], features: [hour, clicked], histories: {clicked: item}", "'item' is not a column of the features"),
-        ("targets: [click], text: shop, histories: {clicked: item}", "key 'histories' belongs to modality table"),
+        ("targets: [click], features: [hour, shop], text: shop, histories: {clicked: item}", "'item' is not a column"),
     ],
 )
 def test_wrong_uses_in_suite_files(log: pd.DataFrame, tmp_path: Path, settings: str, message: str) -> None:
@@ -319,9 +320,9 @@ def test_the_command_repeats_them(kind: type[FitSettings]) -> None:
 def test_models_read_them(log: pd.DataFrame) -> None:
     torch.manual_seed(0)
     suite = open_suite(log, targets="click,buy", histories=PAST)
-    assert isinstance(scratch_backbone("table", suite.input_sizes), BehaviourBackbone)
-    model = DTRN(suite.tasks, input_sizes=suite.input_sizes, width=8, num_experts=2, expert_width=8).eval()
-    found = encoder_from_state(suite.encoder)
+    assert isinstance(scratch_backbone(suite.input_specs), BehaviourBackbone)
+    model = DTRN(suite.tasks, inputs=suite.input_specs, width=8, num_experts=2, expert_width=8).eval()
+    found = encoder_from_state(suite.only_input.encoder)
     rows = log.head(3).assign(clicked=[[7, 14], [7, 14], [999]], bought=[[]] * 3, item=7, hour=0.0)
 
     def outputs(frame: pd.DataFrame) -> torch.Tensor:
@@ -363,7 +364,7 @@ def test_a_run_from_the_table_to_predictions(log: pd.DataFrame, tmp_path: Path) 
 
 
 def test_requests_hold_lists_or_texts() -> None:
-    reader = TableReader(encoder(), max_rows=8)
+    reader = TableReader(encoder(), ServeLimits(max_rows=8))
     problems: list[Problem] = []
     cells = ["11 12", [11, "12"], 11, None, "", [12.0, None]]
     rows = reader.read({"rows": [{"item": 11, "hour": 1, "clicked": cell, "bought": [14]} for cell in cells]}, problems)
@@ -379,7 +380,7 @@ def test_requests_hold_lists_or_texts() -> None:
 
 
 def test_descriptions_of_requests() -> None:
-    reader = TableReader(encoder(), max_rows=8)
+    reader = TableReader(encoder(), ServeLimits(max_rows=8))
     schema = reader.item_schemas()["rows"]["properties"]["clicked"]
     assert schema["type"] == ["array", "string", "number", "boolean", "null"]
     assert schema["items"]["type"] == ["string", "number", "boolean", "null"]

@@ -57,15 +57,15 @@ def test_table_files(tmp_path: Path, ending: str) -> None:
     else:
         frame.to_json(path, orient="records", lines=True)
     suite = open_suite(path, targets="stars,price", group="patient")
-    assert (suite.name, suite.modality, suite.task_names) == ("shop", "table", ("stars", "price"))
+    assert (suite.name, suite.kinds, suite.task_names) == ("shop", ("table",), ("stars", "price"))
     assert suite.task("stars").kind == "ordinal"
-    assert suite.input_sizes["num_numeric"] == suite.inputs["numeric"].shape[1]
+    assert suite.only_input.sizes["num_numeric"] == suite.inputs["numeric"].shape[1]
     assert suite.sources.keys() == {path.name}
     assert suite.groups is not None
     assert any("Target 'stars' is read as ordinal with 5 classes" in note for note in suite.notes)
     assert any("Target 'price': 30 of 120 labels are missing" in note for note in suite.notes)
     assert suite.raw["reasons"]["price"].startswith("numbers with")
-    encoded = encoder_from_state(suite.encoder).transform(pd.read_csv(path) if ending == "csv" else frame)
+    encoded = encoder_from_state(suite.only_input.encoder).transform(pd.read_csv(path) if ending == "csv" else frame)
     np.testing.assert_array_equal(encoded["numeric"], suite.inputs["numeric"])
     np.testing.assert_array_equal(encoded["categorical"], suite.inputs["categorical"])
     same = open_suite(path, targets="stars,price", group="patient")
@@ -75,7 +75,7 @@ def test_table_files(tmp_path: Path, ending: str) -> None:
 
 def test_targets_and_groups_are_no_features() -> None:
     suite = open_suite(table(), targets=["stars"], group="patient")
-    names = [column["name"] for column in suite.encoder["columns"]]
+    names = [column["name"] for column in suite.only_input.encoder["columns"]]
     assert "stars" not in names
     assert "patient" not in names
     assert {"age", "city", "price"} <= set(names)
@@ -90,12 +90,12 @@ def test_centre_and_scale_come_from_training_rows() -> None:
 
 def test_text() -> None:
     suite = open_suite(table(), targets="stars", text="body")
-    assert (suite.modality, suite.inputs["tokens"].shape) == ("text", (N, 64))
+    assert (suite.kinds, suite.inputs["tokens"].shape) == (("table", "text"), (N, 64))
     assert suite.raw["text"][0] == table()["body"][0]
-    assert suite.input_sizes["vocabulary_size"] > 5
+    assert suite.input_specs["text"].sizes["vocabulary_size"] > 5
     assert any("'patient' looks like a group" in note for note in suite.notes)
     two = open_suite(table(), targets="stars", text="body+city")
-    assert two.encoder["columns"] == ["body", "city"]
+    assert two.input_specs["text"].encoder["columns"] == ["body", "city"]
 
 
 def test_frame_in_is_not_changed() -> None:
@@ -144,7 +144,7 @@ def test_pictures_with_labels(tmp_path: Path) -> None:
     frame = pictures(tmp_path / "pics")
     frame.to_csv(tmp_path / "marks.csv", index=False)
     suite = open_suite(tmp_path / "pics", labels=tmp_path / "marks.csv", group="who")
-    assert (suite.name, suite.modality, suite.task_names) == ("pics", "image", ("shade", "dark"))
+    assert (suite.name, suite.kinds, suite.task_names) == ("pics", ("image",), ("shade", "dark"))
     assert suite.inputs["image"].shape == (30, 32, 32, 3), "small pictures are encoded at 32 pixels"
     assert suite.raw["labels"][0] == "pic000.png"
     shades = frame.set_index("picture")["shade"]
@@ -152,7 +152,7 @@ def test_pictures_with_labels(tmp_path: Path) -> None:
     middle = suite.inputs["image"][:, 16, 16].mean(axis=1)
     assert np.corrcoef(middle, suite.targets["shade"][:, 0])[0, 1] > 0.98, "labels belong to their pictures"
     assert set(suite.sources) == {"pics (30 pictures)", "marks.csv"}
-    again = encoder_from_state(suite.encoder).transform([tmp_path / "pics" / name for name in suite.raw["labels"]])
+    again = encoder_from_state(suite.only_input.encoder).transform([tmp_path / "pics" / name for name in suite.raw["labels"]])
     np.testing.assert_array_equal(again["image"], suite.inputs["image"])
     assert open_suite(tmp_path / "pics", labels=frame, targets="dark", image_size=16).inputs["image"].shape[1] == 16
 
@@ -223,7 +223,7 @@ def test_source_faults(tmp_path: Path) -> None:
         open_suite(tmp_path / "shop.csv", targets="stars", group="patinet")
     with pytest.raises(DataError, match="--text: 'bdy' is not a column.*'body'"):
         open_suite(tmp_path / "shop.csv", targets="stars", text="bdy")
-    with pytest.raises(DataError, match="'stars' is named both as a target and as text, group or category"):
+    with pytest.raises(DataError, match="'stars' is named with --targets and with --group"):
         open_suite(tmp_path / "shop.csv", targets="stars", group="stars")
     with pytest.raises(DataError, match="No feature column is left besides the targets"):
         open_suite(table()[["stars", "price"]], targets="stars,price")

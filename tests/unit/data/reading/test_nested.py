@@ -15,6 +15,7 @@ from graftwork.data.reading.ingest import open_suite
 from graftwork.data.reading.nested import find_cell, flatten_records, vectors_of
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.table import as_table
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.reading import TableReader
 
 
@@ -46,7 +47,7 @@ def written(folder: Path, ending: str) -> Path:
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_fields_and_entries_become_columns(tmp_path: Path, ending: str) -> None:
     suite = open_suite(written(tmp_path, ending), targets="y")
-    types = {column["name"]: column["type"] for column in suite.encoder["columns"]}
+    types = {column["name"]: column["type"] for column in suite.only_input.encoder["columns"]}
     assert types == {
         "place.lat": "numeric",
         "place.lon": "numeric",
@@ -61,13 +62,13 @@ def test_fields_and_entries_become_columns(tmp_path: Path, ending: str) -> None:
 
 def test_prediction_and_server_read_the_record_that_was_trained_on(tmp_path: Path) -> None:
     suite = open_suite(written(tmp_path, "jsonl"), targets="y")
-    encoder = encoder_from_state(suite.encoder)
+    encoder = encoder_from_state(suite.only_input.encoder)
     assert isinstance(encoder, TableEncoder)
     rows = records()
     from_file = encoder.transform(read_table(tmp_path / "t.jsonl"))
     from_frame = encoder.transform(flatten_records(pd.DataFrame(rows)))
     problems: list[Any] = []
-    reader = TableReader(encoder, 100)
+    reader = TableReader(encoder, ServeLimits(max_rows=100))
     served = reader.encode(reader.read({"rows": rows}, problems))
     assert not problems
     for name in ("numeric", "categorical"):

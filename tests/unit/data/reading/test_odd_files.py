@@ -25,7 +25,7 @@ def test_the_unnamed_row_numbers_of_to_csv_are_dropped(tmp_path: Path) -> None:
     assert list(read.columns) == ["x", "y"]
     suite = open_suite(tmp_path / "t.csv", targets="y")
     assert any("The first column of t.csv has no name" in note and "dropped" in note for note in suite.notes)
-    assert [column["name"] for column in suite.encoder["columns"]] == ["x"]
+    assert [column["name"] for column in suite.only_input.encoder["columns"]] == ["x"]
     (tmp_path / "bad.csv").write_text("a,,b\n1,2,3\n")
     with pytest.raises(FileFormatError, match="column 2 has no name"):
         read_table(tmp_path / "bad.csv")
@@ -61,7 +61,7 @@ def test_halves_of_characters_are_replaced_and_said(tmp_path: Path) -> None:
     frame["word"] = pd.Series(["a", "b\ud800"] * 30, dtype=object)
     assert open_suite(frame, text="body", targets="y").inputs["tokens"].shape[0] == 60
     assert as_table(frame)["word"].levels == ["a", "b\ufffd"]
-    assert open_suite(frame, targets="y").encoder["columns"][0]["levels"] == ["a", "b\ufffd"]
+    assert open_suite(frame, targets="y").only_input.encoder["columns"][0]["levels"] == ["a", "b\ufffd"]
 
 
 def test_valid_texts_stay() -> None:

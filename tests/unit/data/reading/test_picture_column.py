@@ -210,10 +210,10 @@ def test_image_column_is_checked(tmp_path: Path) -> None:
         label_pictures(folder, table, "fil")
     with pytest.raises(DataError, match="column 'shade' names none of the pictures. Its cells are '0.5'"):
         label_pictures(folder, table.assign(shade=0.5), "shade")
-    with pytest.raises(DataError, match="the source is a table"):
+    with pytest.raises(DataError, match="Column 'file' names 60 picture files that do not exist: 0.png"):
         open_suite(table, targets="shade", image_column="file")
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match="the source is a table"):
+    with pytest.raises(DataError, match="Column 'a' names 1 picture files that do not exist"):
         open_suite(tmp_path / "t.csv", targets="b", image_column="a")
     for name in ("cat", "dog"):
         folder_of(tmp_path / "classes", [f"{name}/1.png"])
@@ -239,7 +239,7 @@ def test_image_column_in_a_suite_file(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(text % "idd")
     with pytest.raises(ConfigError, match="no column 'idd'.*Did you mean 'id'"):
         open_suite(tmp_path / "suite.yaml")
-    (tmp_path / "suite.yaml").write_text("datasets:\n- {source: labels.csv, targets: shade, image_column: id}\n")
+    (tmp_path / "suite.yaml").write_text("modality: table\ndatasets:\n- {source: labels.csv, targets: shade, image_column: id}\n")
     with pytest.raises(ConfigError, match="'image_column' belongs to modality image"):
         open_suite(tmp_path / "suite.yaml")
     assert folder.is_dir()

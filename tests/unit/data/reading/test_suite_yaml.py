@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 def test_several_data_sets_become_one_suite(folder: Path) -> None:
     assert validate_suite_yaml(folder / "suite.yaml") == []
     suite = open_suite(folder / "suite.yaml")
-    assert (suite.name, suite.modality, len(suite)) == ("shop", "table", 90)
+    assert (suite.name, suite.kinds, len(suite)) == ("shop", ("table",), 90)
     assert suite.task_names == ("stars", "price", "tags", "sold")
     assert suite.domains == ("web", "store")
     assert suite.domain is not None
@@ -84,7 +84,7 @@ def test_several_data_sets_become_one_suite(folder: Path) -> None:
     assert set(suite.targets["sold"][60:].tolist()) == {0, 1}
     assert suite.credits == {"web": "CC0"}
     assert set(suite.sources) == {"suite.yaml", "web: web.csv", "phone: phone.jsonl"}
-    features = {column["name"] for column in suite.encoder["columns"]}
+    features = {column["name"] for column in suite.only_input.encoder["columns"]}
     assert features == {"age", "city", "floor"}, "targets of any data set, the group and ignored columns are no features"
     assert suite.groups is not None
     assert len(np.unique(suite.groups)) == 20 + 30, "rows of a data set without groups are groups of their own"
@@ -92,7 +92,7 @@ def test_several_data_sets_become_one_suite(folder: Path) -> None:
         assert {0, 1} <= set(suite.domain[rows].tolist()), "every domain is in every part"
     assert any("mixing temperature 3" in note and "Shared heads: stars" in note for note in suite.notes)
     web = pd.read_csv(folder / "web.csv").assign(floor=np.nan)
-    encoded = encoder_from_state(suite.encoder).transform(web)
+    encoded = encoder_from_state(suite.only_input.encoder).transform(web)
     np.testing.assert_allclose(encoded["numeric"], suite.inputs["numeric"][:60])
 
 
@@ -107,7 +107,7 @@ def test_a_target_under_another_name_meets_a_feature_of_that_name(folder: Path) 
 def test_short_forms(folder: Path) -> None:
     (folder / "suite.yaml").write_text("datasets:\n- source: web.csv\n  targets: [stars, 'both=x+y']\n")
     file = read_suite_yaml(folder / "suite.yaml")
-    assert (file.mixing, file.name, file.modality) == ("proportional", folder.name, "table")
+    assert (file.mixing, file.name, file.kinds) == ("proportional", folder.name, ("table",))
     assert [(target.name, target.columns) for target in file.datasets[0].targets] == [("stars", ("stars",)), ("both", ("x", "y"))]
     assert open_suite(folder / "suite.yaml").task("both").kind == "multilabel"
     (folder / "suite.yaml").write_text("mixing: 4\nseed: 9\ndatasets:\n- source: web.csv\n  targets: stars\n")
@@ -236,19 +236,19 @@ def test_text_and_image_data_sets(tmp_path: Path) -> None:
         "{rating: {columns: stars}}}\n"
     )
     suite = open_suite(tmp_path / "text.yaml")
-    assert (suite.modality, suite.task_names, len(suite)) == ("text", ("stars", "rating"), 60)
-    encoded = encoder_from_state(suite.encoder).transform(pd.read_csv(tmp_path / "a.csv"))
+    assert (suite.kinds, suite.task_names, len(suite)) == (("text",), ("stars", "rating"), 60)
+    encoded = encoder_from_state(suite.only_input.encoder).transform(pd.read_csv(tmp_path / "a.csv"))
     np.testing.assert_array_equal(encoded["tokens"], suite.inputs["tokens"][:30])
     (tmp_path / "image.yaml").write_text(
         "image_size: 16\nmixing: uniform\ndatasets:\n- {source: pics_a, targets: category}\n- {source: "
         "pics_b, targets: category}\n"
     )
     suite = open_suite(tmp_path / "image.yaml")
-    assert (suite.modality, suite.inputs["image"].shape) == ("image", (40, 16, 16, 3))
+    assert (suite.kinds, suite.inputs["image"].shape) == (("image",), (40, 16, 16, 3))
     assert suite.task("category").classes == ("dark", "light")
     assert suite.raw["labels"][0].startswith("pics_a ")
     (tmp_path / "mixed.yaml").write_text("datasets:\n- {source: pics_a, targets: category}\n- {source: b.csv, targets: stars}\n")
-    with pytest.raises(ConfigError, match="modality image.*\n.*data set 'b': b.csv is a file"):
+    with pytest.raises(ConfigError, match="modality table \\+ image.*\n.*data set 'b': b.csv is a file"):
         open_suite(tmp_path / "mixed.yaml")
 
 

@@ -29,7 +29,7 @@ def column(cells: Any, **more: Any) -> Column:
 
 
 def types(suite: Suite) -> dict[str, str]:
-    return {column["name"]: column["type"] for column in suite.encoder["columns"]}
+    return {column["name"]: column["type"] for column in suite.only_input.encoder["columns"]}
 
 
 def notes_about(suite: Suite, name: str) -> str:
@@ -191,7 +191,7 @@ def test_words_that_look_missing_are_values(tmp_path: Path) -> None:
         suite = open_suite(source, targets="pain", name="t")
         assert (suite.tasks[0].kind, suite.tasks[0].classes) == ("ordinal", ("None", "Mild", "Severe")), name
         assert (suite.targets["pain"] < 0).sum() == 1, name
-        levels = next(column["levels"] for column in suite.encoder["columns"] if column["name"] == "country")
+        levels = next(column["levels"] for column in suite.only_input.encoder["columns"] if column["name"] == "country")
         assert set(levels) == {"NA", "DE", "FR", "null"}, name
         assert (suite.inputs["categorical"] == 0).sum() == 1, name
 
@@ -247,7 +247,7 @@ def test_ids_of_19_digits_with_a_blank_stay_apart(tmp_path: Path, ending: str) -
     source = in_every_format(tmp_path, frame)[ending]
     suite = open_suite(source, targets="y", group="id")
     assert len(np.unique(suite.groups)) == 188, "187 users, and a row that is a group of its own"
-    levels = open_suite(source, targets="y", categories="id").encoder["columns"][0]["levels"]
+    levels = open_suite(source, targets="y", categories="id").only_input.encoder["columns"][0]["levels"]
     assert len(levels) > 100, "all with two training rows"
     assert set(levels) <= set(map(str, users.tolist()))
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from graftwork.core.errors import CheckpointError, DataError
+from graftwork.core.input_spec import InputSpec, table_input
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.infer import TargetRequest
@@ -39,7 +40,7 @@ def mixed_suite(rows: int = 400, seed: int = 0, cardinality: int = 60) -> Suite:
     parts = np.split(generator.permutation(rows), [int(0.6 * rows), int(0.8 * rows)])
     return Suite.of_arrays(
         name="mixed",
-        modality="table",
+        input_specs=table_input(4, [cardinality, 4]),
         tasks=[
             TaskSpec(name="late", kind="binary", size=1, classes=("no", "yes")),
             TaskSpec(name="kind", kind="multiclass", size=4),
@@ -50,7 +51,6 @@ def mixed_suite(rows: int = 400, seed: int = 0, cardinality: int = 60) -> Suite:
         inputs={"numeric": numeric, "categorical": categorical},
         targets={"late": late, "kind": kind, "half": np.where(kind < 0, -1, kind // 2), "price": price, "tags": tags},
         splits={name: np.sort(part) for name, part in zip(("train", "val", "test"), parts, strict=True)},
-        input_sizes={"num_numeric": 4, "cardinalities": [cardinality, 4]},
     )
 
 
@@ -120,7 +120,7 @@ def test_it_stops_when_more_rounds_do_not_help(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     noise = Suite.of_arrays(
         name="noise",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=[TaskSpec(name="y", kind="regression", size=1)],
         inputs={"numeric": generator.normal(size=(100, 2)).astype(np.float32), "categorical": np.zeros((100, 0), np.int64)},
         targets={"y": generator.normal(size=(100, 1)).astype(np.float32)},
@@ -171,7 +171,7 @@ def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path, chan
 def test_dense_tasks_and_pictures_are_refused(tmp_path: Path) -> None:
     picture = Suite(
         name="p",
-        modality="image",
+        input_specs={"image": InputSpec(kind="image")},
         tasks=(TaskSpec(name="y", kind="binary", size=1),),
         inputs={"image": np.zeros((4, 2, 2, 3), np.uint8)},
         targets={"y": np.zeros(4, np.int64)},
@@ -210,7 +210,7 @@ def test_users_of_a_log_are_told_apart_and_exported(tmp_path: Path) -> None:
     frame = pd.DataFrame({"user": [f"user {code}" for code in user], "x": generator.normal(size=12_000)})
     frame["y"] = effect + frame["x"] + 0.1 * generator.normal(size=12_000)
     suite = assemble_suite(RawSuite(name="log", frame=frame, requests=[TargetRequest("y", ("y",))]))
-    assert suite.input_sizes["cardinalities"] == [501]
+    assert suite.only_input.sizes["cardinalities"] == [501]
     learner = learner_of(suite, tmp_path, learning_rate=0.3)
     learner.train(25)
     members = [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import CheckpointError, ConfigError, DataError
+from graftwork.core.input_spec import InputSpec, table_input
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.data.suites.outlier_tasks import outlier_tasks
@@ -34,7 +35,7 @@ def mixed_suite(rows: int = 400, seed: int = 0, cardinality: int = 60) -> Suite:
     parts = np.split(generator.permutation(rows), [int(0.6 * rows), int(0.8 * rows)])
     return Suite.of_arrays(
         name="mixed",
-        modality="table",
+        input_specs=table_input(4, [cardinality, 4]),
         tasks=[
             TaskSpec(name="late", kind="binary", size=1, classes=("no", "yes")),
             TaskSpec(name="kind", kind="multiclass", size=4),
@@ -45,7 +46,6 @@ def mixed_suite(rows: int = 400, seed: int = 0, cardinality: int = 60) -> Suite:
         inputs={"numeric": numeric, "categorical": categorical},
         targets={"late": late, "kind": kind, "half": np.where(kind < 0, -1, kind // 2), "price": price, "tags": tags},
         splits={name: np.sort(part) for name, part in zip(("train", "val", "test"), parts, strict=True)},
-        input_sizes={"num_numeric": 4, "cardinalities": [cardinality, 4]},
     )
 
 
@@ -135,12 +135,11 @@ def test_it_stops_when_more_rounds_do_not_help(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     noise = Suite.of_arrays(
         name="noise",
-        modality="table",
+        input_specs=table_input(2),
         tasks=[TaskSpec(name=name, kind="regression", size=1) for name in "ab"],
         inputs={"numeric": generator.normal(size=(100, 2)).astype(np.float32)},
         targets={name: generator.normal(size=(100, 1)).astype(np.float32) for name in "ab"},
         splits={"train": np.arange(60), "val": np.arange(60, 80), "test": np.arange(80, 100)},
-        input_sizes={"num_numeric": 2, "cardinalities": []},
     )
     learner = learner_of(noise, tmp_path, steps=200, patience=4)
     learner.train(200)
@@ -187,7 +186,7 @@ def test_checkpoints_of_others_and_damaged_ones_are_refused(tmp_path: Path, chan
 def test_pictures_unlabelled_tasks_and_bad_shares_are_refused(tmp_path: Path) -> None:
     picture = Suite(
         name="p",
-        modality="image",
+        input_specs={"image": InputSpec(kind="image")},
         tasks=(TaskSpec(name="y", kind="binary", size=1),),
         inputs={"image": np.zeros((4, 2, 2, 3), np.uint8)},
         targets={"y": np.zeros(4, np.int64)},

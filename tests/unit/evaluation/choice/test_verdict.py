@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import DataError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Ledger, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.selection import ValidationTable, limit_problems
@@ -38,7 +39,7 @@ def make_suite(tasks: Mapping[str, str], rows: int = 600, groups: int | None = N
     }
     return Suite.of_arrays(
         name="toy",
-        modality="image",
+        input_specs={"image": InputSpec(kind="image")},
         tasks=specs,
         inputs={"image": np.zeros((total, 1, 1, 3), np.uint8)},
         targets=targets,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Interval, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice import sentences as text
@@ -20,7 +21,7 @@ PLANS = {
 def test_a_lead_on_validation_counts_if_it_is_large_or_steady() -> None:
     suite = Suite.of_arrays(
         name="labels",
-        modality="table",
+        input_specs={"table": InputSpec(kind="table")},
         tasks=[TaskSpec(name="topic", kind="multiclass", size=4)],
         inputs={"numeric": np.zeros((900, 1), np.float32), "categorical": np.zeros((900, 0), np.int64)},
         targets={"topic": np.arange(900) % 4},

@@ -41,7 +41,7 @@ def make_trainer(
     rows = np.concatenate([suite.splits["train"], suite.splits["target"]])
     torch.manual_seed(0)
     model = sharing(
-        suite.tasks, lambda: TableBackbone(2, width=8, num_blocks=1, dropout=0.0), input_sizes=suite.input_sizes, head_hidden=0
+        suite.tasks, lambda: TableBackbone(2, width=8, num_blocks=1, dropout=0.0), inputs=suite.input_specs, head_hidden=0
     )
     return Trainer(
         model,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 
@@ -15,7 +16,7 @@ TASKS = (
     TaskSpec(name="second", kind="regression", size=2),
     TaskSpec(name="third", kind="multiclass", size=3),
 )
-SIZES = {"num_numeric": 3, "cardinalities": []}
+SIZES = table_input(3)
 
 
 class LinearBackbone(Backbone):

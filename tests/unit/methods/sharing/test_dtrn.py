@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.dtrn import DTRN, FieldGate
@@ -40,7 +41,7 @@ def inputs(rows: int = 5) -> dict[str, Tensor]:
 
 def build(sizes: dict[str, Any] = SIZES, **settings: Any) -> DTRN:
     torch.manual_seed(0)
-    return DTRN(TASKS, input_sizes=sizes, **{**SMALL, **settings}).eval()
+    return DTRN(TASKS, inputs={"table": InputSpec(kind="table", sizes=sizes)}, **{**SMALL, **settings}).eval()
 
 
 def shaken(model: DTRN) -> DTRN:
@@ -57,7 +58,7 @@ def test_it_starts_as_mmoe_on_shared_bottoms() -> None:
     theirs = MMoE(
         TASKS,
         lambda: BehaviourBackbone(SIZES, width=8, hidden=12),
-        input_sizes=SIZES,
+        inputs={"table": InputSpec(kind="table", sizes=SIZES)},
         num_experts=3,
         expert_width=6,
         head_hidden=5,

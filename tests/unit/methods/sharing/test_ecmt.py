@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.probes import flops_per_sample
 from graftwork.interfaces.controllable import Configuration
@@ -16,13 +17,13 @@ TASKS = (
     TaskSpec(name="edges", kind="dense_binary", size=1),
     TaskSpec(name="kind", kind="multiclass", size=4),
 )
-SIZES = {"image_size": 16}
+SIZES = image_input(16)
 MIXED = Configuration(0.5, {"parts": 1.0, "edges": 0.25, "kind": 0.75})
 
 
 def build(**settings: object) -> ECMT:
     torch.manual_seed(0)
-    return ECMT(TASKS, input_sizes=SIZES, channels=(16, 16, 32, 32), decoder_width=16, **settings).eval()
+    return ECMT(TASKS, inputs=SIZES, channels=(16, 16, 32, 32), decoder_width=16, **settings).eval()
 
 
 def rows(count: int = 3) -> dict[str, torch.Tensor]:
@@ -104,7 +105,7 @@ def test_copies_have_a_configuration_of_their_own() -> None:
 
 def test_tables_are_slimmed_too() -> None:
     tasks = (TaskSpec(name="price", kind="regression", size=1), TaskSpec(name="late", kind="binary", size=1))
-    model = ECMT(tasks, input_sizes={"num_numeric": 3, "cardinalities": [4]}, channels=(32, 32))
+    model = ECMT(tasks, inputs=table_input(3, [4]), channels=(32, 32))
     chosen = model.configure(budget=0.4, importance={"price": 3.0})
     assert chosen.decoders["price"] >= chosen.decoders["late"]
     table = {"numeric": torch.randn(5, 3), "categorical": torch.randint(0, 4, (5, 1))}
@@ -140,4 +141,4 @@ def test_what_cannot_be_is_refused() -> None:
         with pytest.raises(ConfigError, match="a ratio of"):
             model.set_configuration(wrong)
     with pytest.raises(ConfigError, match="no pictures"):
-        ECMT(TASKS, input_sizes={"num_numeric": 3, "cardinalities": []})
+        ECMT(TASKS, inputs=table_input(3))

@@ -7,6 +7,7 @@ from sharing_models import LinearBackbone
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.objective import ObjectiveInputs
 from graftwork.interfaces.shared_model import SharedModel
@@ -16,12 +17,12 @@ from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.tasks.losses import task_loss
 
 TASKS = (TaskSpec(name="price", kind="regression", size=1), TaskSpec(name="late", kind="binary", size=1))
-SIZES = {"num_numeric": 3, "cardinalities": [3]}
+SIZES = table_input(3, [3])
 
 
 def build() -> ECMT:
     torch.manual_seed(0)
-    return ECMT(TASKS, input_sizes=SIZES, channels=(16, 16), decoder_width=8)
+    return ECMT(TASKS, inputs=SIZES, channels=(16, 16), decoder_width=8)
 
 
 def step(model: SharedModel, number: int = 0) -> ObjectiveInputs:
@@ -115,6 +116,6 @@ def test_what_cannot_be_is_refused() -> None:
             ConfigurationTraining(**settings)
     with pytest.raises(ConfigError, match="projection or leading; got 'logits'"):
         ConfigurationTraining(distill="logits")
-    other = SharedTrunk(TASKS, LinearBackbone, input_sizes=SIZES)
+    other = SharedTrunk(TASKS, LinearBackbone, inputs=SIZES)
     with pytest.raises(ConfigError, match="this plan shares by SharedTrunk"):
         ConfigurationTraining().loss(step(other))

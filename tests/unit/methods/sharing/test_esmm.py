@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_spec import InputSpec, image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.interfaces.objective import ObjectiveInputs
@@ -20,8 +21,8 @@ from graftwork.tasks.losses import task_loss
 
 CLICK, BUY, RATE = (TaskSpec(name=name, kind="binary", size=1) for name in ("click", "buy", "rate"))
 PRICE = TaskSpec(name="price", kind="regression", size=2, center=(0.0, 0.0), scale=(1.0, 1.0))
-SIZES = {"num_numeric": 2, "cardinalities": [5, 3]}
-SMALL: dict[str, Any] = {"input_sizes": SIZES, "embedding": 4, "hidden": (8,)}
+SIZES = table_input(2, [5, 3])
+SMALL: dict[str, Any] = {"inputs": SIZES, "embedding": 4, "hidden": (8,)}
 
 
 def inputs(rows: int = 6) -> dict[str, Tensor]:
@@ -162,7 +163,7 @@ def test_which_task_needs_which() -> None:
         ((CLICK, BUY), {"click": "buy", "purchase": "buy"}, "must be three tasks"),
         ((CLICK, BUY), {"conversion": "buy"}, "chains two binary tasks"),
         ((CLICK, BUY), {"activation": "tanh"}, "relu or gelu; got 'tanh'"),
-        ((CLICK, BUY), {"input_sizes": {"image_size": 32}}, "columns of tables"),
+        ((CLICK, BUY), {"inputs": image_input(32)}, "reads one input of the kind 'table'"),
     ],
 )
 def test_what_cannot_be_chained_is_refused(tasks: tuple[TaskSpec, ...], settings: dict[str, Any], message: str) -> None:
@@ -174,7 +175,7 @@ def test_what_cannot_be_chained_is_refused(tasks: tuple[TaskSpec, ...], settings
 
 def test_sequences_are_pooled_without_their_padding() -> None:
     sizes = {"num_numeric": 0, "cardinalities": [5, 5, 5], "vocabularies": [0, 0, 0], "sequences": {"seen": [1, 3]}, "query": 0}
-    model = build(input_sizes=sizes)
+    model = build(inputs={"table": InputSpec(kind="table", sizes=sizes)})
     rows = {"numeric": torch.zeros(2, 0), "categorical": torch.tensor([[1, 3, 0], [1, 0, 3]])}
     torch.testing.assert_close(*model.encode(rows).unbind(0))  # type: ignore[union-attr]
 

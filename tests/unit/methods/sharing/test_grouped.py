@@ -14,7 +14,7 @@ GROUPS = [["first", "third"], ["second"]]
 
 def build(groups: list[list[str]] = GROUPS) -> Grouped:
     torch.manual_seed(0)
-    return Grouped(TASKS, LinearBackbone, input_sizes=SIZES, groups=groups)
+    return Grouped(TASKS, LinearBackbone, inputs=SIZES, groups=groups)
 
 
 def test_groups_share_a_trunk_and_nothing_else() -> None:
@@ -41,14 +41,14 @@ def test_groups_are_parts_that_are_clipped_apart() -> None:
     first, second = ({id(p) for p in part} for part in model.separate_parts())
     assert first == {id(p) for part in (model.backbones[0], model.heads[0], model.heads[2]) for p in part.parameters()}
     assert second == {id(p) for part in (model.backbones[1], model.heads[1]) for p in part.parameters()}
-    (whole,) = SharedTrunk(TASKS, LinearBackbone, input_sizes=SIZES).separate_parts()
+    (whole,) = SharedTrunk(TASKS, LinearBackbone, inputs=SIZES).separate_parts()
     assert len(whole) == len(list(build([["first", "second", "third"]]).parameters()))
-    apart = Separate(TASKS, LinearBackbone, input_sizes=SIZES)
+    apart = Separate(TASKS, LinearBackbone, inputs=SIZES)
     assert [len(part) for part in apart.separate_parts()] == [len(list(apart.task_parameters(name))) for name in apart.task_names]
 
 
 def test_heads_on_a_frozen_trunk_are_parts_of_their_own() -> None:
-    model = SharedTrunk(TASKS, LinearBackbone, input_sizes=SIZES)
+    model = SharedTrunk(TASKS, LinearBackbone, inputs=SIZES)
     model.backbone.requires_grad_(False)
     assert len(model.separate_parts()) == len(TASKS)
 
@@ -56,7 +56,7 @@ def test_heads_on_a_frozen_trunk_are_parts_of_their_own() -> None:
 @pytest.mark.parametrize("groups", [[["first", "second", "third"]], [["first"], ["second"], ["third"]]])
 def test_the_extremes_are_the_shared_trunk_and_separate_models(groups: list[list[str]]) -> None:
     model = build(groups)
-    other = (SharedTrunk if len(groups) == 1 else Separate)(TASKS, LinearBackbone, input_sizes=SIZES)
+    other = (SharedTrunk if len(groups) == 1 else Separate)(TASKS, LinearBackbone, inputs=SIZES)
     state = {
         name.replace("backbones.0", "backbone") if len(groups) == 1 else name: value for name, value in model.state_dict().items()
     }
@@ -77,4 +77,4 @@ def test_the_extremes_are_the_shared_trunk_and_separate_models(groups: list[list
 )
 def test_groups_must_be_a_partition(groups: list[list[str]] | str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Grouped(TASKS, LinearBackbone, input_sizes=SIZES, groups=groups)
+        Grouped(TASKS, LinearBackbone, inputs=SIZES, groups=groups)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.m3vit import M3ViT
@@ -23,13 +24,13 @@ TASKS = (
     TaskSpec(name="kind", kind="multiclass", size=3),
     TaskSpec(name="depth", kind="dense_regression", size=1, center=(0.0,), scale=(1.0,)),
 )
-SIZES = {"image_size": 16}
+SIZES = image_input(16)
 
 
 def build(**settings: Any) -> M3ViT:
     torch.manual_seed(0)
     small = {"num_experts": 4, "expert_hidden": 8, "width": 16, "depth": 4, "num_heads": 2, **settings}
-    return M3ViT(TASKS, None, input_sizes=SIZES, **small).eval()
+    return M3ViT(TASKS, None, inputs=SIZES, **small).eval()
 
 
 def pictures(rows: int = 3) -> dict[str, Tensor]:
@@ -141,7 +142,7 @@ def test_a_conditioned_router_tells_tasks_apart() -> None:
 
 def test_a_transformer_that_is_handed_over_is_used() -> None:
     made = ViTBackbone(16, patch=4, width=16, depth=3, num_heads=2, feature_map=True)
-    model = M3ViT(TASKS, lambda: made, input_sizes=SIZES, num_experts=3, every=1)
+    model = M3ViT(TASKS, lambda: made, inputs=SIZES, num_experts=3, every=1)
     assert model.backbone is made
     assert len(model.moe_layers()) == 3
     assert model(pictures())["depth"].shape == (3, 1, 16, 16)
@@ -156,8 +157,8 @@ def test_it_exports(router: str, hidden: int, tmp_path: Path) -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match="reads pictures"):
-        M3ViT(TASKS, None, input_sizes={"num_numeric": 3})
+    with pytest.raises(ConfigError, match="reads one input of the kind 'image'"):
+        M3ViT(TASKS, None, inputs=table_input(3))
     with pytest.raises(ConfigError, match="`top_k` must be from 1 to `num_experts`; got 5 of 4"):
         build(top_k=5)
     with pytest.raises(ConfigError, match="`balance` must be at least 0; got -1"):

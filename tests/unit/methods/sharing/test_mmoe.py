@@ -10,7 +10,7 @@ from graftwork.methods.sharing.mmoe import MMoE
 
 def test_outputs_equal_the_papers_equations() -> None:
     torch.manual_seed(0)
-    model = MMoE(TASKS, LinearBackbone, input_sizes=SIZES, num_experts=3, expert_width=5, dropout=0.0)
+    model = MMoE(TASKS, LinearBackbone, inputs=SIZES, num_experts=3, expert_width=5, dropout=0.0)
     for gate in model.gates:
         nn.init.normal_(gate.scores.weight)
     features = model.backbone(rows(4))
@@ -27,19 +27,19 @@ def test_outputs_equal_the_papers_equations() -> None:
 
 
 def test_the_representation_holds_features_and_experts() -> None:
-    model = MMoE(TASKS, LinearBackbone, input_sizes=SIZES, num_experts=3, expert_width=5)
+    model = MMoE(TASKS, LinearBackbone, inputs=SIZES, num_experts=3, expert_width=5)
     assert model.encode(rows(2)).shape == (2, 4 + 3 * 5)
-    maps = MMoE(TASKS, MapBackbone, input_sizes=SIZES, num_experts=3, expert_width=5)
+    maps = MMoE(TASKS, MapBackbone, inputs=SIZES, num_experts=3, expert_width=5)
     assert maps.encode(rows(2)).shape == (2, 4 + 3 * 5, 2, 3)
     assert maps(rows(2))["third"].shape == (2, 3)
 
 
 def test_only_gates_and_heads_are_owned() -> None:
-    model = MMoE(TASKS, LinearBackbone, input_sizes=SIZES)
+    model = MMoE(TASKS, LinearBackbone, inputs=SIZES)
     shared = {id(parameter) for parameter in model.shared_parameters()}
     assert shared == {id(parameter) for part in (model.backbone, model.experts) for parameter in part.parameters()}
 
 
 def test_no_experts_is_refused() -> None:
     with pytest.raises(ValueError, match="`num_experts` must be at least 1; got 0"):
-        MMoE(TASKS, LinearBackbone, input_sizes=SIZES, num_experts=0)
+        MMoE(TASKS, LinearBackbone, inputs=SIZES, num_experts=0)

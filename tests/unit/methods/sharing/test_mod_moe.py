@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream
@@ -30,13 +31,13 @@ TASKS = (
     TaskSpec(name="parts", kind="dense_multiclass", size=4),
 )
 NEW = TaskSpec(name="count", kind="multiclass", size=5)
-SIZES = {"image_size": 16}
+SIZES = image_input(16)
 
 
 def build(**settings: Any) -> ModMoE:
     torch.manual_seed(0)
     small = {"num_experts": 4, "expert_hidden": 8, "attention_experts": 4, "attention_top_k": 2, "width": 16, "depth": 2}
-    model = ModMoE(TASKS, None, input_sizes=SIZES, **{**small, **settings}).eval()
+    model = ModMoE(TASKS, None, inputs=SIZES, **{**small, **settings}).eval()
     for router in (module for module in model.modules() if isinstance(module, Router)):
         for weight in router.weights:  # zero at the start: all tokens would choose the same experts
             nn.init.normal_(weight, std=0.5)
@@ -79,7 +80,7 @@ def test_every_block_routes_attention_and_feed_forward() -> None:
 
 
 def test_routers_start_at_zero_with_learned_noise() -> None:
-    model = ModMoE(TASKS, None, input_sizes=SIZES)
+    model = ModMoE(TASKS, None, inputs=SIZES)
     assert all(not layer.router.weights[0].any() for layer in model.routed_layers())
     assert all(layer.router.noise == "learned" and layer.router.floor == 1e-4 for layer in model.routed_layers())
 
@@ -112,7 +113,7 @@ def test_a_repeated_pass_with_other_inputs_runs_the_same_rows() -> None:
     """TRAM compares the outputs of a batch with those of noised inputs: rows that a task leaves out must be alike in both."""
     suite = scene_sets(num_train=4, num_test=1, size=16)
     torch.manual_seed(0)
-    model = ModMoE(suite.tasks, None, input_sizes=suite.input_sizes, width=16, depth=1)
+    model = ModMoE(suite.tasks, None, inputs=suite.input_specs, width=16, depth=1)
     seen: list[int] = []
     model.backbone.blocks[0].register_forward_hook(lambda module, arguments, output: seen.append(len(output)))
     stream = BatchStream(suite, suite.splits["train"], 6, 0)
@@ -124,7 +125,7 @@ def test_a_repeated_pass_with_other_inputs_runs_the_same_rows() -> None:
 def test_the_loop_shows_batches_so_that_each_row_runs_once() -> None:
     suite = scene_sets(num_train=4, num_test=1, size=16)
     torch.manual_seed(0)
-    model = ModMoE(suite.tasks, None, input_sizes=suite.input_sizes, width=16, depth=1)
+    model = ModMoE(suite.tasks, None, inputs=suite.input_specs, width=16, depth=1)
     seen: list[int] = []
     model.backbone.blocks[0].register_forward_hook(lambda module, arguments, output: seen.append(len(output)))
     stream = BatchStream(suite, suite.splits["train"], 6, 0)
@@ -258,8 +259,8 @@ def test_it_exports_sparse_with_a_task_and_experts_that_came_later(tmp_path: Pat
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match="reads pictures"):
-        ModMoE(TASKS, None, input_sizes={"num_numeric": 3})
+    with pytest.raises(ConfigError, match="reads one input of the kind 'image'"):
+        ModMoE(TASKS, None, inputs=table_input(3))
     with pytest.raises(ConfigError, match="`mutual_information` must be at least 0; got -1"):
         build(mutual_information=-1)
     with pytest.raises(ConfigError, match="`attention_top_k` must be from 1 to `attention_experts`; got 5 of 4"):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.mtlora import MTLoRA
@@ -35,7 +36,7 @@ def base() -> SwinBackbone:
 
 def build(*, start: bool = False, **settings: Any) -> MTLoRA:
     torch.manual_seed(0)
-    model = MTLoRA(TASKS, base, input_sizes={"image_size": 16}, **{**SMALL, **settings})
+    model = MTLoRA(TASKS, base, inputs=image_input(16), **{**SMALL, **settings})
     for parameter in [] if start else model.parameters():  # updates start at zero: large enough that every path shows
         nn.init.normal_(parameter, 0.0, 0.2)
     return model.eval()
@@ -158,11 +159,11 @@ def test_the_shared_updates_fold_for_deployment() -> None:
 
 def test_whoever_has_no_pretrained_swin_is_told() -> None:
     with pytest.raises(ConfigError, match="pretrained hierarchical transformer"):
-        MTLoRA(TASKS, lambda: ConvBackbone(16), input_sizes={"image_size": 16})
-    own = MTLoRA(TASKS, lambda: ConvBackbone(16), input_sizes={"image_size": 16}, **SMALL, new_base=BASE)
+        MTLoRA(TASKS, lambda: ConvBackbone(16), inputs=image_input(16))
+    own = MTLoRA(TASKS, lambda: ConvBackbone(16), inputs=image_input(16), **SMALL, new_base=BASE)
     assert own.backbone.size == 16
-    with pytest.raises(ConfigError, match="reads pictures"):
-        MTLoRA(TASKS, base, input_sizes={"num_numeric": 2}, new_base={})
+    with pytest.raises(ConfigError, match="reads one input of the kind 'image'"):
+        MTLoRA(TASKS, base, inputs=table_input(2), new_base={})
 
 
 @pytest.mark.parametrize(
@@ -193,7 +194,7 @@ def test_a_swin_of_timm_serves_as_base() -> None:
         img_size=32, patch_size=4, embed_dim=8, depths=(1, 2), num_heads=(2, 2), window_size=4, num_classes=0
     )
     bridge = TimmBackbone(model, size=32).eval()  # no stochastic depth
-    adapted = MTLoRA(TASKS, lambda: bridge, input_sizes={"image_size": 16}, **SMALL).eval()
+    adapted = MTLoRA(TASKS, lambda: bridge, inputs=image_input(16), **SMALL).eval()
     streams = adapted._stream_maps(inputs(), [0])
     states = bridge.model.patch_embed(_as_timm_sees(inputs()))
     torch.testing.assert_close(streams[-1][0], bridge.model.layers(states).permute(0, 3, 1, 2), rtol=1e-4, atol=1e-5)

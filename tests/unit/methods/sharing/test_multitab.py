@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.multitab import MultiTabNet, task_mask
@@ -18,12 +19,12 @@ TASKS = [
     TaskSpec(name="b", kind="multiclass", size=3),
     TaskSpec(name="c", kind="regression", size=2, center=(0.0, 0.0), scale=(1.0, 1.0)),
 ]
-SIZES = {"num_numeric": 4, "cardinalities": [5, 3]}
+SIZES = table_input(4, [5, 3])
 
 
 def build(**settings: object) -> MultiTabNet:
     torch.manual_seed(0)
-    model = MultiTabNet(TASKS, None, input_sizes=SIZES, **settings)  # type: ignore[arg-type]
+    model = MultiTabNet(TASKS, None, inputs=SIZES, **settings)  # type: ignore[arg-type]
     for parameter in model.parameters():  # large enough that every path shows in the outputs
         torch.nn.init.normal_(parameter, 0.0, 0.25)
     return model.eval()
@@ -122,19 +123,19 @@ def test_one_token_serves_all_towers_and_is_a_shared_representation() -> None:
 
 
 def test_initial_weights_are_small_as_released() -> None:
-    model = MultiTabNet(TASKS, None, input_sizes=SIZES, width=64)
+    model = MultiTabNet(TASKS, None, inputs=SIZES, width=64)
     weights = torch.cat([module.weight.flatten() for module in model.modules() if isinstance(module, torch.nn.Linear)])
     assert abs(weights.std().item() - 0.01) < 0.001
     assert all(not module.bias.any() for module in model.modules() if isinstance(module, torch.nn.Linear))
 
 
 def test_tables_only_and_known_options() -> None:
-    with pytest.raises(ConfigError, match="reads tables"):
-        MultiTabNet(TASKS, None, input_sizes={"image_size": 64})
+    with pytest.raises(ConfigError, match="reads one input of the kind 'table'"):
+        MultiTabNet(TASKS, None, inputs=image_input(64))
     with pytest.raises(ConfigError, match="'TxF'"):
-        MultiTabNet(TASKS, None, input_sizes=SIZES, mask="TxF")  # type: ignore[arg-type]
+        MultiTabNet(TASKS, None, inputs=SIZES, mask="TxF")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="divisible by `num_heads`"):
-        MultiTabNet(TASKS, None, input_sizes=SIZES, width=18)
+        MultiTabNet(TASKS, None, inputs=SIZES, width=18)
 
 
 def test_gradients_reach_every_parameter() -> None:

@@ -14,7 +14,7 @@ from graftwork.methods.sharing.ple import PLE
 
 def build(**settings: Any) -> PLE:
     torch.manual_seed(0)
-    model = PLE(TASKS, LinearBackbone, input_sizes=SIZES, expert_width=5, dropout=0.0, **settings)
+    model = PLE(TASKS, LinearBackbone, inputs=SIZES, expert_width=5, dropout=0.0, **settings)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.5)
     return model
@@ -72,7 +72,7 @@ def test_what_a_task_owns_serves_it_alone(num_levels: int) -> None:
 
 
 def test_maps_keep_their_extent() -> None:
-    model = PLE(TASKS, MapBackbone, input_sizes=SIZES, expert_width=5)
+    model = PLE(TASKS, MapBackbone, inputs=SIZES, expert_width=5)
     representation = model.encode(rows(2))
     assert representation.shape[2:] == (2, 3)
     assert model(rows(2))["second"].shape == (2, 2)
@@ -81,4 +81,4 @@ def test_maps_keep_their_extent() -> None:
 @pytest.mark.parametrize("setting", ["num_levels", "shared_experts", "task_experts"])
 def test_numbers_below_one_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=f"`{setting}` must be at least 1; got 0"):
-        PLE(TASKS, LinearBackbone, input_sizes=SIZES, **{setting: 0})
+        PLE(TASKS, LinearBackbone, inputs=SIZES, **{setting: 0})

@@ -11,7 +11,7 @@ def build(made: list[LinearBackbone]) -> Separate:
         made.append(LinearBackbone())
         return made[-1]
 
-    return Separate(TASKS, make, input_sizes=SIZES)
+    return Separate(TASKS, make, inputs=SIZES)
 
 
 def test_nothing_is_shared() -> None:

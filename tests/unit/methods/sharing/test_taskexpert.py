@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.taskexpert import TaskExpert, even_taps, tapped_maps
@@ -33,7 +34,7 @@ SMALL: Mapping[str, Any] = {
 
 def build(**settings: Any) -> TaskExpert:
     torch.manual_seed(0)
-    model = TaskExpert(TASKS, lambda: ConvBackbone(16), input_sizes={"image_size": 16}, **{**SMALL, **settings})
+    model = TaskExpert(TASKS, lambda: ConvBackbone(16), inputs=image_input(16), **{**SMALL, **settings})
     for parameter in model.parameters():  # gates start at zero: large enough that every path shows
         torch.nn.init.normal_(parameter, 0.0, 0.2)
     return model.eval()
@@ -62,7 +63,7 @@ def test_tapped_maps_are_what_the_trunk_passes_on() -> None:
 
 def test_a_given_transformer_is_used_and_another_trunk_replaced() -> None:
     trunk = ViTBackbone(16, width=8, depth=4, num_heads=2, feature_map=True)
-    assert TaskExpert(TASKS, lambda: trunk, input_sizes={"image_size": 16}, **SMALL).backbone is trunk
+    assert TaskExpert(TASKS, lambda: trunk, inputs=image_input(16), **SMALL).backbone is trunk
     assert isinstance(build().backbone, ViTBackbone)
 
 
@@ -116,7 +117,7 @@ def test_one_tasks_memory_is_nothing_to_another() -> None:
 
 
 def test_larger_pictures_are_averaged_down() -> None:
-    model = TaskExpert(TASKS, lambda: ConvBackbone(100), input_sizes={"image_size": 100}, **SMALL)
+    model = TaskExpert(TASKS, lambda: ConvBackbone(100), inputs=image_input(100), **SMALL)
     assert model(inputs(2, 100))["depth"].shape == (2, 1, 100, 100)
 
 
@@ -125,8 +126,8 @@ def test_wrong_settings() -> None:
         build(fusion="first")
     with pytest.raises(ConfigError, match="needs `memory`"):
         build(fusion="last", memory=False)
-    with pytest.raises(ConfigError, match="reads pictures"):
-        TaskExpert(TASKS, lambda: ConvBackbone(16), input_sizes={"num_numeric": 3})
+    with pytest.raises(ConfigError, match="reads one input of the kind 'image'"):
+        TaskExpert(TASKS, lambda: ConvBackbone(16), inputs=table_input(3))
 
 
 def test_exports_for_any_number_of_rows(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit import load_run
@@ -43,7 +44,7 @@ def suite_of(rows: int = 6) -> Suite:
     }
     return Suite.of_arrays(
         name="small",
-        modality="image",
+        input_specs={"image": InputSpec(kind="image")},
         tasks=TASKS,
         inputs={"image": np.full((rows, 4, 4, 3), 200, np.uint8)},
         targets=targets,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Plan, Role, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
@@ -32,7 +33,7 @@ PLANS = {
 }
 SUITE = Suite(
     name="s",
-    modality="table",
+    input_specs={"table": InputSpec(kind="table")},
     tasks=(TaskSpec(name="a", kind="regression", size=1), TaskSpec(name="b", kind="multiclass", size=3)),
     inputs={"numeric": np.zeros((3, 1), np.float32)},
     targets={"a": np.zeros((3, 1), np.float32), "b": np.zeros(3, np.int64)},

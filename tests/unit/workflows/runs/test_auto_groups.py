@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.stages.train import TrainStage
 from graftwork.data.store import save_suite
@@ -39,12 +40,11 @@ def table(rows: int = 200, groups: bool = False) -> Suite:
     targets = dict(zip(names, (signal, 2 * signal, draw.normal(size=(rows, 1)).astype(np.float32))))
     return Suite.of_arrays(
         name="three",
-        modality="table",
+        input_specs=table_input(4),
         tasks=[TaskSpec(name=name, kind="regression", size=1) for name in names],
         inputs={"numeric": x, "categorical": np.zeros((rows, 0), dtype=np.int64)},
         targets=targets,
         splits={"train": np.sort(order[: rows // 2]), "val": np.sort(order[rows // 2 : -40]), "test": np.sort(order[-40:])},
-        input_sizes={"num_numeric": 4, "cardinalities": []},
         groups=(np.arange(rows) // 5) if groups else None,
     )
 

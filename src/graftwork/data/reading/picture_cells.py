@@ -1,0 +1,66 @@
+"""Columns of a table whose cells name picture files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graftwork.core.errors import DataError
+from graftwork.data.names import short_list
+from graftwork.data.reading.cells import as_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["picture_paths", "with_picture_paths"]
+
+
+def picture_paths(column: pd.Series, folder: Path) -> list[Path | None]:
+    """Return the file of each row; None where the cell is empty.
+
+    Args:
+        column: Cells with paths, relative to ``folder`` or absolute.
+        folder: Folder of the table.
+
+    Raises:
+        DataError: If no cell names a file, or files are missing; the message counts and names them.
+    """
+    cells = [(as_text(cell) or "").strip() for cell in column.tolist()]
+    paths = [folder / cell if cell else None for cell in cells]
+    named = [path for path in paths if path is not None]
+    absent = sorted({str(path) for path in named if not path.is_file()})
+    if absent:
+        raise DataError(
+            f"Column {str(column.name)!r} names {len(absent)} picture files that do not exist: {short_list(absent, 5)}. Paths are "
+            f"relative to the folder of the table ({folder.resolve()}). Add the files, or empty these cells."
+        )
+    if not named:
+        raise DataError(f"Column {str(column.name)!r} is to name picture files, but all its cells are empty.")
+    return paths
+
+
+def with_picture_paths(frame: pd.DataFrame, columns: Sequence[str], folder: Path) -> pd.DataFrame:
+    """Return the table with paths in place of the names in its picture columns; a column that it lacks is left to the encoder.
+
+    Cells may hold the bytes of a picture, too.
+    """
+    known = [name for name in columns if name in frame.columns]
+    if not known:
+        return frame
+    changed: dict[str, Any] = {name: frame[name] for name in map(str, frame.columns)}
+    for name in known:
+        changed[name] = type(frame[name])(_files(frame[name], folder), index=frame.index, dtype=object)
+    made = type(frame)(changed)
+    made.attrs = dict(frame.attrs)
+    return made
+
+
+def _files(column: pd.Series, folder: Path) -> list[Path | bytes | None]:
+    cells = column.tolist()
+    is_bytes = [isinstance(cell, bytes) for cell in cells]
+    if any(is_bytes) and all(fine or as_text(cell) is None for fine, cell in zip(is_bytes, cells, strict=True)):
+        return [cell if fine else None for fine, cell in zip(is_bytes, cells, strict=True)]
+    if all(as_text(cell) is None for cell in cells):  # one row to predict may have no picture
+        return [None] * len(cells)
+    return list(picture_paths(column, folder))
