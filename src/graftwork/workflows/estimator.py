@@ -108,7 +108,7 @@ class MultiTaskEstimator(BaseEstimator):
         classes = [self._levels.get(task.name) for task in suite.tasks]
         self.classes_ = classes[0] if self._is_single else classes
         # a single target is fine here: sharing and balancing of one task is plain training
-        plan = next(plan for plan in portfolio("table", max(2, len(suite.tasks)), names=[self.plan]) if plan.name == self.plan)
+        plan = next(plan for plan in portfolio(["table"], max(2, len(suite.tasks)), names=[self.plan]) if plan.name == self.plan)
         if not plan.train.learner.path.endswith(":NeuralLearner"):
             raise ConfigError(
                 f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees."

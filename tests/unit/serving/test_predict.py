@@ -125,7 +125,7 @@ def test_missing_columns_are_all_named(predictor, frame) -> None:
 
 
 def test_sources_that_do_not_fit(predictor, tmp_path) -> None:
-    with pytest.raises(DataError, match="is a folder, but this run was trained on a table"):
+    with pytest.raises(DataError, match="is a folder, but this run was trained on the rows of a table"):
         predictor.predict(tmp_path)
     with pytest.raises(DataError, match="got list"):
         predictor.predict(["a text"])

@@ -48,20 +48,20 @@ def test_every_plan_of_the_catalogue_can_run() -> None:
 
 
 def test_one_task_leaves_sharing_out() -> None:
-    assert {plan.group for plan in portfolio("table", 1)} == {"separate", "trees"}
+    assert {plan.group for plan in portfolio(["table"], 1)} == {"separate", "trees"}
 
 
 def test_names_add_and_replace() -> None:
-    defaults = [plan.name for plan in portfolio("table", 3)]
-    assert set(defaults) < {plan.name for plan in portfolio("table", 3, ["all"])}
-    assert {plan.name for plan in portfolio("table", 3, ["+dwa"])} == {*defaults, "dwa"}
-    assert [plan.name for plan in portfolio("table", 3, ["dwa"])] == ["separate", "dwa"]
-    assert [plan.name for plan in portfolio("table", 3, ["none"])] == ["separate"]
+    defaults = [plan.name for plan in portfolio(["table"], 3)]
+    assert set(defaults) < {plan.name for plan in portfolio(["table"], 3, ["all"])}
+    assert {plan.name for plan in portfolio(["table"], 3, ["+dwa"])} == {*defaults, "dwa"}
+    assert [plan.name for plan in portfolio(["table"], 3, ["dwa"])] == ["separate", "dwa"]
+    assert [plan.name for plan in portfolio(["table"], 3, ["none"])] == ["separate"]
 
 
 def test_wrong_names_are_all_named_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no plan 'mmeo'; did you mean 'mmoe'") as caught:
-        portfolio("table", 1, ["mmeo", "lora", "dwa"])
+        portfolio(["table"], 1, ["mmeo", "lora", "dwa"])
     assert "'lora' is for image, text, and the inputs of this suite are: table" in str(caught.value)
     assert "'dwa' needs at least 2 tasks, and this suite has 1" in str(caught.value)
 
@@ -69,10 +69,10 @@ def test_wrong_names_are_all_named_with_the_nearest() -> None:
 def test_a_plan_of_a_toml_file_joins_without_code(tmp_path: Path) -> None:
     file = tmp_path / "plans.toml"
     file.write_text(PLAN)
-    joined = portfolio("table", 2, [str(file)])
+    joined = portfolio(["table"], 2, [str(file)])
     assert "mine" in [plan.name for plan in joined]
     assert "shared-trunk" in [plan.name for plan in joined]
-    assert [plan.name for plan in portfolio("table", 2, [str(file), "mine"])] == ["separate", "mine"]
+    assert [plan.name for plan in portfolio(["table"], 2, [str(file), "mine"])] == ["separate", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_two_plans_of_one_name_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "plans.toml"
     file.write_text(PLAN.replace('"mine"', '"mmoe"'))
     with pytest.raises(ConfigError, match=r"Two plans are called 'mmoe': in portfolio.toml and in plans.toml"):
-        portfolio("table", 2, [str(file)])
+        portfolio(["table"], 2, [str(file)])
