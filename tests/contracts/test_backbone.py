@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 import graftwork.nn.backbones
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import InputSpec
 from graftwork.core.optional import has
 from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cifar_resnet import CifarResNet
 from graftwork.nn.backbones.cnn import ConvBackbone
+from graftwork.nn.backbones.joined import JoinedBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.swin import SwinBackbone
 from graftwork.nn.backbones.text import TextBackbone
@@ -88,7 +90,18 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "TransformersBackbone": bert,
     "BertBlocks": lambda: bert(BertBlocks),
     "BehaviourBackbone": lambda: BehaviourBackbone(SEQUENCES, width=8, hidden=12),
+    "JoinedBackbone": lambda: joined(),
 }
+
+
+def joined() -> Backbone:
+    table = InputSpec(kind="table", arrays={"numeric": "numeric", "categorical": "categorical"})
+    picture = InputSpec(kind="image", arrays={"image": "image"})
+    parts: dict[str, tuple[Backbone, InputSpec]] = {
+        "table": (TableBackbone(4, [6, 6, 6], width=8, num_blocks=1), table),
+        "image": (ConvBackbone(16), picture),
+    }
+    return JoinedBackbone(parts, width=8)
 
 
 def inputs_of(rows: int = ROWS) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ CASES = [
     Case("only targets", lambda f: raw(f, "stars\n" + "\n".join("12345" * 4)), ("No feature column is left", "Add columns")),
     Case("too few rows", lambda f: good().head(7).to_csv(f / "table.csv", index=False), ("There are 7 labelled rows", "at least 10", "Add rows")),
     Case("too few groups", csv, ("There are 3 groups", "at least 10", "leave --group out"), options={"targets": "stars", "group": "city"}),
-    Case("target as group", csv, ("'stars' is named both as a target and", "Name it once"), options={"targets": "stars", "group": "stars"}),
+    Case("target as group", csv, ("Column 'stars' is named with --targets and with --group", "Name it once"), options={"targets": "stars", "group": "stars"}),
     Case("broken pictures", lambda f: images(f, broken=True), ("3 of 12 pictures cannot be decoded", r"p1.png \(truncated", r"p2.png \(zero bytes\)", r"p3.png \(not a", "Replace these"), "pics", {"labels": "labels.csv"}),
     Case("labels of other pictures", lambda f: images(f, labels="picture,kind\nq1.png,a\nq2.png,b\n"), ("2 of "
     "14 files named in column 'picture' are not in", "q1.png", "Add the pictures"), "pics", {"labels": "labels.csv"}),

@@ -215,12 +215,16 @@ def test_an_encoder_is_one_of_ours(finished: Path, tmp_path: Path, trace: Path, 
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     config = json.loads((run / "model" / "config.json").read_text())
-    config["encoder"]["kind"] = kind
+    config["input_specs"]["table"]["encoder"]["kind"] = kind
     (run / "model" / "config.json").write_text(json.dumps(config))
     with pytest.raises(GraftworkError, match="encoder state has the kind"):
         Predictor(run).predict(finished.parent / "table.csv")
     with pytest.raises(GraftworkError, match="encoder state has the kind"):
         Engine(run)
+    config["input_specs"]["table"]["kind"] = kind
+    (run / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(GraftworkError, match="no input kind|description of an input cannot be read"):
+        Predictor(run)
 
 
 @pytest.mark.parametrize("place", PLACES)

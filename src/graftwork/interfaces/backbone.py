@@ -3,10 +3,10 @@ tapped.
 
 How the hardest systems fit:
 
-- M3ViT and Mod-Squad style experts replace layers *inside* the blocks of the own vision transformer, whose forward pass is
-  ``finish(blocks(embed(inputs)))``: the operator tells its routed layers the task and walks through the blocks itself.
-- TaskExpert and MTLoRA read several depths: they walk through the blocks of the own vision transformer and the stages of the own
-  Swin (or timm's, converted).
+- M3ViT and Mod-Squad style experts replace layers *inside* the blocks of any trunk that has some
+  (:mod:`graftwork.nn.block_parts` knows where blocks keep them), and walk through the blocks themselves, once a task.
+- TaskExpert reads several depths of equal width and size: it walks through the blocks of a vision transformer.
+- MTLoRA forks inside the last block of a stage: it takes the own Swin, or timm's, converted.
 - ECMT's trunk is no backbone: its slimmable layers change width by state (``set_active_width``), and the operator builds them
   itself.
 """
@@ -87,6 +87,10 @@ class BlockBackbone(Backbone):
 
     def read_states(self, number: int, states: Tensor) -> Tensor:
         """Return the states after block ``number`` as features, laid out as :meth:`block_shapes` says."""
+        return states
+
+    def final_norm(self, states: Tensor) -> Tensor:
+        """Return the states after the last block as :meth:`finish` normalises them; trunks without such a norm change nothing."""
         return states
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import image_input, table_input
+from graftwork.nn.backbones.cifar_resnet import CifarResNet
 from graftwork.nn.backbones.cnn import ConvBackbone
-from graftwork.nn.backbones.vit import ViTBackbone, scratch_vit, vit_from
+from graftwork.nn.backbones.vit import ViTBackbone, block_trunk, scratch_vit
 
 
 @pytest.fixture
@@ -81,11 +82,15 @@ def test_any_picture_becomes_eight_by_eight_patches(size: int, patch: int) -> No
     assert made({"image": torch.zeros(1, size, size, 3, dtype=torch.uint8)}).shape == (1, 8, 8, 8)
 
 
-def test_a_transformer_is_taken_and_anything_else_replaced() -> None:
+def test_a_trunk_with_blocks_is_taken_and_a_small_untrained_one_replaced() -> None:
     made = ViTBackbone(16, width=8, depth=1, num_heads=2)
-    assert vit_from(lambda: made, image_input(16)) is made
-    assert vit_from(lambda: ConvBackbone(16), image_input(16), width=16, depth=1, num_heads=2).width == 16
+    assert block_trunk(lambda: made, image_input(16), method="x") is made
+    new = block_trunk(lambda: ConvBackbone(16), image_input(16), method="x", width=16, depth=1, num_heads=2)
+    assert isinstance(new, ViTBackbone)
+    assert new.width == 16
+    with pytest.raises(ConfigError, match="x works on the blocks of a trunk, and CifarResNet has none"):
+        block_trunk(lambda: CifarResNet(8), image_input(16), method="x")
     with pytest.raises(ConfigError, match="reads one input of the kind 'image'"):
-        vit_from(None, table_input(3))
+        block_trunk(None, table_input(3), method="x")
     with pytest.raises(ConfigError, match="at least 8 pixels; got 7"):
         scratch_vit(image_input(7))

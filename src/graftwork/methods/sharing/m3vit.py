@@ -33,7 +33,8 @@ from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.nn.backbones.vit import vit_from
+from graftwork.nn.backbones.vit import block_trunk
+from graftwork.nn.block_parts import has_feed_forward, replace_feed_forward
 from graftwork.nn.heads import build_head, output_size
 from graftwork.nn.moe import MoELayer
 from graftwork.nn.moe_losses import balance_loss
@@ -50,17 +51,18 @@ class M3ViT(SharedModel):
 
     Args:
         tasks: The tasks.
-        make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is; for any
-            other one a transformer is built from the size of the pictures, with ``width``, ``depth``, ``num_heads`` and
-            dense blocks of hidden width ``top_k * expert_hidden``; it averages pictures of more than 48 pixels down.
-        inputs: The suite's inputs: pictures.
+        make_backbone: Returns a fresh backbone with blocks (own or timm's vision transformer, timm's Swin, a text encoder of the
+            BERT family). In place of the small untrained trunk of a plan from scratch a transformer is built from the size of the
+            pictures, with ``width``, ``depth``, ``num_heads`` and dense blocks of hidden width ``top_k * expert_hidden``; it
+            averages pictures of more than 48 pixels down.
+        inputs: The suite's inputs.
         num_experts: Number of experts ``E`` of each mixture.
         top_k: Experts a token.
         expert_hidden: Hidden width of an expert; None takes the model width.
         router: ``per_task``, ``conditioned`` or ``shared``.
         balance: Weight of the balance loss, which is summed over layers and tasks.
         noise: Standard deviation of the routers' noise in training times ``E``; the released settings have none.
-        every: Every so many blocks the last one is a mixture.
+        every: Every so many blocks with a feed-forward network the last one is a mixture.
         width: Model width of a transformer built here; likewise ``depth`` and ``num_heads``.
         depth: See ``width``.
         num_heads: See ``width``.
@@ -69,7 +71,8 @@ class M3ViT(SharedModel):
             :func:`graftwork.nn.heads.build_head`.
 
     Raises:
-        ConfigError: If the data are no pictures, the transformer has fewer than ``every`` blocks, or a number is out of range.
+        ConfigError: If the backbone has no blocks, or fewer than ``every``, a transformer is to be built and the data are no
+            pictures, or a number is out of range.
     """
 
     def __init__(
@@ -98,13 +101,16 @@ class M3ViT(SharedModel):
             raise ConfigError(f"`top_k` must be from 1 to `num_experts`; got {top_k} of {num_experts}.")
         self.task_names = tuple(task.name for task in tasks)
         hidden = top_k * (width if expert_hidden is None else expert_hidden)
-        self.backbone = vit_from(make_backbone, inputs, width=width, depth=depth, num_heads=num_heads, hidden=hidden)
-        model_width, blocks = self.backbone.width, list(self.backbone.blocks)
-        if not 1 <= every <= len(blocks):
-            raise ConfigError(f"`every` must be from 1 to the number of blocks; got {every} of {len(blocks)}.")
-        self._layers: list[MoELayer] = []
-        for block in blocks[every - 1 :: every]:
-            layer = MoELayer(
+        self.backbone = block_trunk(
+            make_backbone, inputs, method="M3ViT", width=width, depth=depth, num_heads=num_heads, hidden=hidden
+        )
+        blocks, shapes = list(self.backbone.block_list()), self.backbone.block_shapes()
+        fitting = [number for number, block in enumerate(blocks) if has_feed_forward(block)]
+        if not 1 <= every <= len(fitting):
+            raise ConfigError(f"`every` must be from 1 to the number of blocks; got {every} of {len(fitting)}.")
+
+        def experts(model_width: int) -> MoELayer:
+            return MoELayer(
                 model_width,
                 model_width if expert_hidden is None else expert_hidden,
                 num_experts,
@@ -112,9 +118,14 @@ class M3ViT(SharedModel):
                 router=Router(model_width, num_experts, num_tasks=len(tasks), kind=router, noise=noise),
                 dropout=dropout,
             )
-            block.add_module("feed", layer)
+
+        routed = fitting[every - 1 :: every]
+        self._layers: list[MoELayer] = []
+        for number in routed:
+            layer = experts(shapes[number].width)
+            replace_feed_forward(blocks[number], layer, method="M3ViT")
             self._layers.append(layer)
-        self._first = every - 1
+        self._first, self._num_blocks = routed[0], len(blocks)
         self.balance, self.has_shared_representation = balance, router == "shared"
         shape, size = self.backbone.feature_shape, output_size(inputs)
         self.heads = nn.ModuleList(build_head(shape, task, hidden=head_hidden, size=size) for task in tasks)
@@ -129,18 +140,18 @@ class M3ViT(SharedModel):
         for layer in self._layers:
             layer.journal.pop()
         tokens = self.backbone.embed(inputs)
-        for block in self.backbone.blocks[: self._first]:
-            tokens = block(tokens)
+        for number in range(self._first):
+            tokens = self.backbone.run_block(number, tokens, inputs)
         if self.has_shared_representation:
-            return self._routed(tokens, 0)
-        return tuple(self._routed(tokens, self._index[name]) for name in (self.task_names if tasks is None else tasks))
+            return self._routed(tokens, 0, inputs)
+        return tuple(self._routed(tokens, self._index[name], inputs) for name in (self.task_names if tasks is None else tasks))
 
-    def _routed(self, tokens: Tensor, task: int) -> Tensor:
+    def _routed(self, tokens: Tensor, task: int, inputs: Mapping[str, Tensor]) -> Tensor:
         for layer in self._layers:
             layer.task = task
-        for block in self.backbone.blocks[self._first :]:
-            tokens = block(tokens)
-        return self.backbone.finish(tokens)
+        for number in range(self._first, self._num_blocks):
+            tokens = self.backbone.run_block(number, tokens, inputs)
+        return self.backbone.finish(tokens, inputs)
 
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the outputs of the asked heads, from :meth:`encode`'s result for the same ``tasks``."""

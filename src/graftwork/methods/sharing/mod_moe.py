@@ -37,7 +37,8 @@ from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.nn.backbones.vit import vit_from
+from graftwork.nn.backbones.vit import block_trunk
+from graftwork.nn.block_parts import replace_attention, replace_feed_forward
 from graftwork.nn.heads import build_head, output_size
 from graftwork.nn.moe import MoEAttention, MoELayer, RoutedLayer, routed_layers
 from graftwork.nn.moe_losses import balance_loss, mutual_information_loss
@@ -80,10 +81,11 @@ class ModMoE(SharedModel):
 
     Args:
         tasks: The tasks.
-        make_backbone: Returns a fresh backbone. A :class:`~graftwork.nn.backbones.vit.ViTBackbone` is taken as it is, its
-            attention and feed-forward networks replaced; for any other one a transformer is built from
-            the size of the pictures, which averages pictures of more than 48 pixels down.
-        inputs: The suite's inputs: pictures.
+        make_backbone: Returns a fresh backbone whose blocks have one width (own or timm's vision transformer; text encoders of the
+            BERT family with ``attention_experts=0``), whose attention and feed-forward networks are replaced. In place of the
+            small untrained trunk of a plan from scratch a transformer is built from the size of the pictures, which averages
+            pictures of more than 48 pixels down.
+        inputs: The suite's inputs.
         num_experts: Feed-forward experts of a block.
         top_k: Feed-forward experts a token.
         expert_hidden: Hidden width of a feed-forward expert; None takes the model width.
@@ -100,7 +102,8 @@ class ModMoE(SharedModel):
             :func:`graftwork.nn.heads.build_head`.
 
     Raises:
-        ConfigError: If the data are no pictures, or a number is out of range.
+        ConfigError: If the backbone has no blocks or blocks of several widths, a transformer is to be built and the data are no
+            pictures, or a number is out of range.
     """
 
     has_shared_representation = False
@@ -136,8 +139,15 @@ class ModMoE(SharedModel):
                 f"`attention_top_k` must be from 1 to `attention_experts`; got {attention_top_k} of {attention_experts}."
             )
         self.task_names = tuple(task.name for task in tasks)
-        self.backbone = vit_from(make_backbone, inputs, width=width, depth=depth)
-        model_width, blocks = self.backbone.width, list(self.backbone.blocks)
+        self.backbone = block_trunk(make_backbone, inputs, method="Mod-MoE", width=width, depth=depth)
+        blocks = list(self.backbone.block_list())
+        widths = sorted({shape.width for shape in self.backbone.block_shapes()})
+        if len(widths) != 1:
+            raise ConfigError(
+                f"Mod-MoE adds a task's embedding before every block, so all blocks need one width; "
+                f"{type(self.backbone).__name__} has {widths}. Choose a plain vision transformer."
+            )
+        model_width = widths[0]
         if not 1 <= every <= len(blocks):
             raise ConfigError(f"`every` must be from 1 to the number of blocks; got {every} of {len(blocks)}.")
 
@@ -147,12 +157,11 @@ class ModMoE(SharedModel):
         for block in blocks[every - 1 :: every]:
             if attention_experts:
                 each = model_width // attention_top_k if head_width is None else head_width
-                block.add_module(
-                    "attention",
-                    MoEAttention(model_width, each, attention_experts, attention_top_k, router=router(attention_experts)),
-                )
+                attention = MoEAttention(model_width, each, attention_experts, attention_top_k, router=router(attention_experts))
+                replace_attention(block, attention, method="Mod-MoE")
             hidden = model_width if expert_hidden is None else expert_hidden
-            block.add_module("feed", MoELayer(model_width, hidden, num_experts, top_k, router=router(num_experts)))
+            feed = MoELayer(model_width, hidden, num_experts, top_k, router=router(num_experts))
+            replace_feed_forward(block, feed, method="Mod-MoE")
         self.mutual_information, self.balance = mutual_information, balance
         self.embeddings = nn.ParameterList(nn.Parameter(0.02 * torch.randn(model_width)) for _ in tasks)
         self._size, self._head_hidden = output_size(inputs), head_hidden
@@ -193,10 +202,13 @@ class ModMoE(SharedModel):
             index = self.task_names.index(name)
             for layer in layers:
                 layer.task = index
-            state = tokens.index_select(0, self._rows[name]) if name in self._rows else tokens
-            for block in self.backbone.blocks:
-                state = block(state + self.embeddings[index])
-            found.append(self.backbone.finish(state))
+            state, read = tokens, inputs
+            if name in self._rows:
+                state = tokens.index_select(0, self._rows[name])
+                read = {key: value.index_select(0, self._rows[name]) for key, value in inputs.items()}
+            for number in range(len(self.backbone.block_list())):
+                state = self.backbone.run_block(number, state + self.embeddings[index], read)
+            found.append(self.backbone.finish(state, read))
         return tuple(found)
 
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:

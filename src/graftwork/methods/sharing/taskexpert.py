@@ -16,6 +16,7 @@ predictions. Departures: the library's small transformer in place of ViT-B and V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -25,9 +26,9 @@ from torch import Tensor, nn
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import InputSpecs
 from graftwork.core.records import TaskSpec
-from graftwork.interfaces.backbone import Backbone
+from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.nn.backbones.vit import ViTBackbone, scratch_vit
+from graftwork.nn.backbones.vit import block_trunk
 from graftwork.nn.decoders import MultiScaleDecoder
 from graftwork.nn.heads import output_size
 from graftwork.nn.memorial_experts import ConvExperts, GateKind, MemorialMixture
@@ -50,15 +51,41 @@ def even_taps(depth: int, num_taps: int) -> tuple[int, ...]:
     return tuple((index + 1) * depth // num_taps - 1 for index in range(num_taps))
 
 
-def tapped_maps(trunk: ViTBackbone, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> list[Tensor]:
+def tapped_maps(trunk: BlockBackbone, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> list[Tensor]:
     """Return the maps ``[B, width, side, side]`` after the tapped blocks; the last block's pass the final norm."""
-    tokens, maps = trunk.embed(inputs), []
-    for number, block in enumerate(trunk.blocks):
-        tokens = block(tokens)
+    tokens, maps, depth = trunk.embed(inputs), [], len(trunk.block_list())
+    for number in range(depth):
+        tokens = trunk.run_block(number, tokens, inputs)
         if number in taps:
-            is_last = number == len(trunk.blocks) - 1
-            maps.append(trunk.to_map(trunk.norm(tokens) if is_last else tokens))
+            states = trunk.final_norm(tokens) if number == depth - 1 else tokens
+            maps.append(_as_map(trunk.read_states(number, states)))
     return maps
+
+
+def _as_map(states: Tensor) -> Tensor:
+    """Return tokens ``[B, side ** 2, width]`` of a square picture as a map; maps as they are."""
+    if states.dim() == 4:
+        return states
+    side = math.isqrt(states.shape[1])
+    return states.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _tap_width(trunk: BlockBackbone, taps: Sequence[int]) -> int:
+    """Return the width of the tapped maps.
+
+    Raises:
+        ConfigError: If they have several widths or sizes, or are no maps of square pictures.
+    """
+    shapes = [trunk.block_shapes()[number] for number in taps]
+    extents = {shape.extent for shape in shapes}
+    is_square = all(len(extent) == 2 or (len(extent) == 1 and math.isqrt(extent[0]) ** 2 == extent[0]) for extent in extents)
+    if len({(shape.width, shape.extent) for shape in shapes}) != 1 or not is_square:
+        raise ConfigError(
+            "TaskExpert hands a memory from tap to tap, so the maps after the tapped blocks must have one width and size; "
+            f"{type(trunk).__name__} has {[(shape.width, *shape.extent) for shape in shapes]}. Choose a vision transformer, or "
+            "fewer taps."
+        )
+    return shapes[0].width
 
 
 class TaskExpert(SharedModel):
@@ -69,8 +96,8 @@ class TaskExpert(SharedModel):
 
     Args:
         tasks: The tasks, dense or with one prediction a row.
-        make_backbone: Returns a :class:`~graftwork.nn.backbones.vit.ViTBackbone`; whatever else it returns is replaced by a new
-            one, sized by the pictures, ``width``, ``depth`` and ``num_heads``.
+        make_backbone: Returns a vision transformer (own or timm's). In place of the small untrained trunk of a plan from scratch a
+            new one is built, sized by the pictures, ``width``, ``depth`` and ``num_heads``.
         inputs: The suite's inputs: pictures.
         num_experts: Number of experts per tapped layer, ``N``.
         expert_width: Channels of experts and memory, ``C'``.
@@ -86,7 +113,7 @@ class TaskExpert(SharedModel):
         num_heads: Number of its attention heads.
 
     Raises:
-        ConfigError: If there are no pictures, or a setting is out of range.
+        ConfigError: If there are no pictures, the backbone has no blocks whose maps are alike, or a setting is out of range.
     """
 
     def __init__(
@@ -115,17 +142,16 @@ class TaskExpert(SharedModel):
             raise ConfigError("`fusion` 'last' needs `memory`: without it nothing of the earlier taps reaches the head.")
         self.task_names = tuple(task.name for task in tasks)
         self._index = {name: index for index, name in enumerate(self.task_names)}
-        trunk = make_backbone()
-        if not isinstance(trunk, ViTBackbone):
-            trunk = scratch_vit(inputs, width=width, depth=depth, num_heads=num_heads)
+        trunk = block_trunk(make_backbone, inputs, method="TaskExpert", width=width, depth=depth, num_heads=num_heads)
         self.backbone = trunk
         self.fusion = fusion
-        self._taps = even_taps(len(trunk.blocks), num_taps)
-        self._split = [trunk.width, num_experts * expert_width] * num_taps
-        self.experts = nn.ModuleList(ConvExperts(trunk.width, expert_width, num_experts) for _ in self._taps)
+        self._taps = even_taps(len(trunk.block_list()), num_taps)
+        tap_width = _tap_width(trunk, self._taps)
+        self._split = [tap_width, num_experts * expert_width] * num_taps
+        self.experts = nn.ModuleList(ConvExperts(tap_width, expert_width, num_experts) for _ in self._taps)
         self.mixtures = nn.ModuleList(
             nn.ModuleList(
-                MemorialMixture(trunk.width, expert_width, num_experts, gate=gate, memory=memory, residual=residual)
+                MemorialMixture(tap_width, expert_width, num_experts, gate=gate, memory=memory, residual=residual)
                 for _ in self._taps
             )
             for _ in tasks

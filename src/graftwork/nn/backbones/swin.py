@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
-from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.interfaces.backbone import BlockBackbone, FeatureShape
 
 __all__ = ["PatchMerging", "SwinBackbone", "SwinBlock", "SwinStage"]
 
@@ -54,6 +54,7 @@ class SwinBlock(nn.Module):
         hidden = int(width * expansion)
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
+        self.feed_forward: nn.Module | None = None
         self.register_buffer("pairs", _pair_index(self.window), persistent=False)
         mask = _shift_mask(side + self.pad, self.window, self.shift) if self.shift else None
         self.register_buffer("mask", mask, persistent=False)
@@ -85,10 +86,18 @@ class SwinBlock(nn.Module):
         places = self.window**2
         return self.position_bias[self.pairs].unflatten(0, (places, places)).permute(2, 0, 1)
 
+    def take_feed_forward(self, layer: nn.Module) -> None:
+        """Put a module into the place of the feed-forward network."""
+        self.feed_forward = layer
+        self.expand = self.contract = nn.Identity()  # type: ignore[assignment]
+
     def forward(self, states: Tensor) -> Tensor:
         """Return the new states, ``[B, S, S, width]``."""
         states = states + self.output(self.mix(self.attention_norm(states)))
-        return states + self.contract(F.gelu(self.expand(self.feed_norm(states))))
+        normed = self.feed_norm(states)
+        if self.feed_forward is not None:
+            return states + self.feed_forward(normed)
+        return states + self.contract(F.gelu(self.expand(normed)))
 
 
 class PatchMerging(nn.Module):
@@ -123,7 +132,7 @@ class SwinStage(nn.Module):
         return states if self.merge is None else self.merge(states)
 
 
-class SwinBackbone(Backbone):
+class SwinBackbone(BlockBackbone):
     """Input ``image`` uint8 ``[B, S, S, 3]`` of any ``S`` to a vector ``[B, widths[-1]]`` or the last map ``[B, widths[-1], s,
     s]``.
 
@@ -198,12 +207,33 @@ class SwinBackbone(Backbone):
         """Return the stages in order: the depths that can be tapped, forked or replaced."""
         return [stage for stage in self._stages if isinstance(stage, SwinStage)]
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the features, laid out as :attr:`feature_shape` says."""
-        states = self.embed(inputs)
-        for stage in self.stages():
-            states = stage(states)
-        states = self.norm(states)
+    def block_list(self) -> list[nn.Module]:
+        """Return blocks and mergings in the order in which they run."""
+        parts = [[*stage.blocks, stage.merge] for stage in self.stages()]
+        return [part for stage in parts for part in stage if part is not None]
+
+    def block_shapes(self) -> list[FeatureShape]:
+        """Return maps, of the size and width after each block."""
+        shapes = []
+        for stage, width in zip(self.stages(), self.widths, strict=True):
+            side = next(block.side for block in stage.blocks if isinstance(block, SwinBlock))
+            shapes += [FeatureShape("map", width, (side, side))] * len(stage.blocks)
+            if stage.merge is not None:
+                shapes.append(FeatureShape("map", stage.merge.reduction.out_features, (-(-side // 2), -(-side // 2))))
+        return shapes
+
+    def read_states(self, number: int, states: Tensor) -> Tensor:
+        """Return a map, ``[B, width, s, s]``."""
+        return states.permute(0, 3, 1, 2)
+
+    def final_norm(self, states: Tensor) -> Tensor:
+        """Return normalised states."""
+        normed: Tensor = self.norm(states)
+        return normed
+
+    def finish(self, states: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the features, laid out as :attr:`feature_shape` says; the inputs are not needed."""
+        states = self.final_norm(states)
         return states.permute(0, 3, 1, 2) if self.feature_map else states.mean(dim=(1, 2))
 
 

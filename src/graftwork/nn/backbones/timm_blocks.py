@@ -23,6 +23,11 @@ class _TimmBlocks(TimmBackbone, BlockBackbone):
         """Return features ``[B, width]`` or ``[B, width, h, w]``, as ``layout`` says."""
         return TimmBackbone.forward(self, inputs)
 
+    def final_norm(self, states: Tensor) -> Tensor:
+        """Return normalised states."""
+        normed: Tensor = self.model.norm(states)
+        return normed
+
     def block_shapes(self) -> list[FeatureShape]:
         """Return the layouts after each block at the present working size; costs a forward pass of one blank picture."""
         was_training = self.training
@@ -62,7 +67,7 @@ class TimmViT(_TimmBlocks):
 
     def finish(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features from the tokens after the last block."""
-        return self.arrange(self.model.norm(states))
+        return self.arrange(self.final_norm(states))
 
     def arrange(self, features: Tensor) -> Tensor:
         """Return normalised tokens as ``layout`` says."""
@@ -90,7 +95,7 @@ class TimmSwin(_TimmBlocks):
 
     def finish(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features from the states after the last block."""
-        return self.arrange(self.model.norm(states))
+        return self.arrange(self.final_norm(states))
 
 
 def block_class(model: Any) -> type[TimmViT] | type[TimmSwin] | None:

@@ -21,8 +21,9 @@ from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.text import TextBackbone
+from graftwork.nn.taps import blocks_of
 
-__all__ = ["LARGEST_WORKING_SIZE", "ViTBackbone", "scratch_vit", "vit_from"]
+__all__ = ["LARGEST_WORKING_SIZE", "ViTBackbone", "block_trunk", "scratch_vit"]
 
 LARGEST_WORKING_SIZE = 48
 """Pixels to which :func:`scratch_vit` averages larger pictures: attention over more than 64 small patches is slow on a CPU."""
@@ -93,9 +94,14 @@ class ViTBackbone(BlockBackbone):
             picture = self.shrink @ picture @ self.shrink.T
         return self.patches(picture / 127.5 - 1.0).flatten(2).transpose(1, 2) + self.positions
 
+    def final_norm(self, states: Tensor) -> Tensor:
+        """Return normalised tokens."""
+        tokens: Tensor = self.norm(states)
+        return tokens
+
     def finish(self, states: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return normalised tokens in the layout of :attr:`feature_shape`; the inputs are not needed."""
-        tokens = self.norm(states)
+        tokens = self.final_norm(states)
         return self.to_map(tokens) if self.feature_map else tokens
 
     def to_map(self, tokens: Tensor) -> Tensor:
@@ -129,31 +135,28 @@ def scratch_vit(inputs: InputSpecs, *, feature_map: bool = True, **settings: Any
     return ViTBackbone(image_size, patch=patch, working_size=patch * _SIDE, feature_map=feature_map, **settings)
 
 
-def vit_from(make_backbone: Callable[[], Backbone] | None, inputs: InputSpecs, **settings: Any) -> ViTBackbone:
-    """Return the backbone that a plan hands over if it is a :class:`ViTBackbone`; in place of the small untrained trunk of a
-    plan from scratch, a fresh one.
+def block_trunk(
+    make_backbone: Callable[[], Backbone] | None, inputs: InputSpecs, *, method: str, **settings: Any
+) -> BlockBackbone:
+    """Return the backbone that a plan hands over if it has blocks; in place of the small untrained trunk of a plan from scratch, a
+    fresh transformer.
 
-    For sharing operators that put layers of their own into the blocks of a transformer. A trunk that somebody chose is never
+    For sharing operators that put layers of their own into blocks, or read them one by one. A trunk that somebody chose is never
     replaced.
 
     Args:
         make_backbone: As sharing operators get it; None always builds.
         inputs: See :func:`scratch_vit`.
-        settings: See :func:`scratch_vit`; not used if a transformer is handed over.
+        method: Who asks, for the message.
+        settings: See :func:`scratch_vit`; not used if a trunk with blocks is handed over.
 
     Raises:
-        ConfigError: If another trunk is handed over, the suite has no pictures, or they are too small.
+        ConfigError: If a chosen trunk has no blocks, the suite has no pictures, or they are too small.
     """
     backbone = None if make_backbone is None else make_backbone()
-    if isinstance(backbone, ViTBackbone):
-        return backbone
-    if backbone is not None and type(backbone) not in _UNTRAINED:
-        raise ConfigError(
-            f"This method puts layers of its own into the blocks of a ViTBackbone and cannot take a "
-            f"{type(backbone).__name__}. Hand it a "
-            'ViTBackbone, or let the plan start from scratch (source = "scratch"): then a new transformer is built.'
-        )
-    return scratch_vit(inputs, **settings)
+    if backbone is None or type(backbone) in _UNTRAINED:
+        return scratch_vit(inputs, **settings)
+    return blocks_of(backbone, method)
 
 
 def _area_average(size_in: int, size_out: int) -> Tensor:
