@@ -139,6 +139,23 @@ class ArmContext:
 
         return train_plan(self, plan, data, steps=steps, seed=seed, overrides=overrides, backbone=backbone)
 
+    def source(
+        self,
+        name: str,
+        plan: Plan,
+        suite: Suite,
+        *,
+        steps: int,
+        roles: Mapping[str, str] | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        backbone: str = "",
+    ) -> Learner:
+        """Return a teacher or source model, trained once for all arms of this seed; see
+        :func:`graftwork.claims.plan_arms.trained_source`."""
+        from graftwork.claims.plan_arms import trained_source
+
+        return trained_source(self, name, plan, suite, steps=steps, roles=roles, overrides=overrides, backbone=backbone)
+
     def predict(self, learner: Learner, data: GuardedSuite, split: str = "test") -> dict[str, NDArray[np.generic]]:
         """Return a trained plan's predictions for a split; see :func:`graftwork.claims.plan_arms.predict_split`."""
         from graftwork.claims.plan_arms import predict_split

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from graftwork.claims.budget_callback import BudgetCallback
     from graftwork.claims.guards import GuardedSuite
     from graftwork.core.seeds import Seeds
+    from graftwork.data.suite import Suite
     from graftwork.interfaces.learner import Learner
 
-__all__ = ["TrainingArm", "card_plan", "predict_split", "train_plan"]
+__all__ = ["TrainingArm", "card_plan", "predict_split", "train_plan", "trained_source"]
 
 
 class TrainingArm(Protocol):
@@ -36,6 +37,12 @@ class TrainingArm(Protocol):
 
     def progress(self, fraction: float, text: str = "") -> None:
         """Tell how far the arm is."""
+
+    def guard(self, suite: Suite, *, roles: Mapping[str, str] | None = None) -> GuardedSuite:
+        """Return what the arm may see."""
+
+    def once(self, name: str, build: Callable[[Path], None]) -> Path:
+        """Return a folder that is filled once for all arms of a seed."""
 
     def budget_callback(self) -> BudgetCallback:
         """Return what counts steps and samples."""
@@ -90,13 +97,77 @@ def train_plan(
         ConfigError: If a setting cannot be used.
         TrainingDivergedError: If a loss became NaN or infinite.
     """
+    learner = _learner(context, plan, data, steps, context.seeds.integer("plan") if seed is None else seed, overrides, backbone)
+    before = context.counts.get("steps", 0)
+    learner.train(steps, on_progress=lambda step: context.progress(step / steps, f"{plan.name}, step {step}"))
+    if context.counts.get("steps", 0) == before:  # learners without a training loop (trees) count by themselves
+        ledger = learner.ledger()
+        context.count("steps", learner.step)
+        context.count("samples", ledger.samples)
+    return learner
+
+
+def trained_source(
+    context: TrainingArm,
+    name: str,
+    plan: Plan,
+    suite: Suite,
+    *,
+    steps: int,
+    roles: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    backbone: str = "",
+) -> Learner:
+    """Return a trained plan that several arms start from (a teacher, a source model), trained once for all arms of a seed.
+
+    Every arm that asks for it is charged with its steps, samples and labels, and must have declared what it saw. The learner that
+    comes back can be trained on; it is the caller's own.
+
+    Args:
+        context: The arm.
+        name: Name of the source, the same in all arms; part of its seed, so that sources of other names differ.
+        plan: What to train.
+        suite: The whole world; what the arm may see of it is learned from.
+        steps: Optimiser steps.
+        roles: What each split is, as :meth:`graftwork.claims.arm_context.ArmContext.guard` takes it.
+        overrides: Training settings that are stronger than the plan's.
+        backbone: Name of the pretrained backbone, where the plan starts from one.
+
+    Raises:
+        ConfigError: If a setting cannot be used, or the name cannot be that of a folder.
+        AccessError: If the arm did not declare what the source saw.
+    """
+    seed = context.seeds.integer(f"source/{name}")
+
+    def build(folder: Path) -> None:
+        data = context.guard(suite, roles=roles)  # in here, so that what was seen is on record for all arms
+        train_plan(context, plan, data, steps=steps, seed=seed, overrides=overrides, backbone=backbone).save(folder / "learner")
+
+    folder = context.once(f"source-{name}", build)
+    learner = _learner(context, plan, context.guard(suite, roles=roles), steps, seed, overrides, backbone)
+    charged = context.counts
+    learner.load(folder / "learner")
+    for counter in ("steps", "samples"):  # a checkpoint brings what it has cost, which was charged by `once`
+        context.count(counter, charged.get(counter, 0) - context.counts.get(counter, 0))
+    return learner
+
+
+def _learner(
+    context: TrainingArm,
+    plan: Plan,
+    data: GuardedSuite,
+    steps: int,
+    seed: int,
+    overrides: Mapping[str, Any] | None,
+    backbone: str,
+) -> Learner:
     from graftwork.interfaces.learner import Learner, LearnerContext
 
-    learner: Learner = plan.train.learner.build(
+    made: Learner = plan.train.learner.build(
         LearnerContext(
             suite=data.for_training(),
             plan=plan,
-            seed=context.seeds.integer("plan") if seed is None else seed,
+            seed=seed,
             max_steps=steps,
             cache=context.work / "cache",
             backbone=backbone,
@@ -105,13 +176,7 @@ def train_plan(
         ),
         seam=Learner,
     )
-    before = context.counts.get("steps", 0)
-    learner.train(steps, on_progress=lambda step: context.progress(step / steps, f"{plan.name}, step {step}"))
-    if context.counts.get("steps", 0) == before:  # learners without a training loop (trees) count by themselves
-        ledger = learner.ledger()
-        context.count("steps", learner.step)
-        context.count("samples", ledger.samples)
-    return learner
+    return made
 
 
 def predict_split(learner: Learner, data: GuardedSuite, split: str = "test") -> dict[str, NDArray[np.generic]]:

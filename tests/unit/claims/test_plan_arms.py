@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from graftwork.claims import plan_arms
 from graftwork.claims.arm_context import ArmContext
 from graftwork.claims.plan_arms import card_plan
 from graftwork.core.errors import AccessError, ConfigError
@@ -70,3 +72,36 @@ def test_plans_of_cards_by_name() -> None:
         card_plan("rep-mtl", "nothing")
     with pytest.raises(ConfigError, match="There is no system"):
         card_plan("rep-mlt")
+
+
+@pytest.mark.parametrize("plan", [SHARED, TREES], ids=lambda plan: plan.name)
+def test_a_source_is_trained_once_and_charged_to_every_arm(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    original = plan_arms.train_plan
+
+    def counting(arm: ArmContext, *arguments: Any, **settings: Any) -> Any:
+        trained.append(arm.arm)
+        return original(arm, *arguments, **settings)
+
+    monkeypatch.setattr(plan_arms, "train_plan", counting)
+    first, second, world = (
+        context(tmp_path, "source_labels"),
+        context(tmp_path, "source_labels"),
+        conflicting_tasks(rows=200, seed=1),
+    )
+    data = first.guard(world)
+    teacher = first.source("teacher", plan, world, steps=6)
+    same = second.source("teacher", plan, world, steps=6)
+    assert len(trained) == 1
+    assert first.counts == second.counts
+    assert first.counts["steps"] == 6
+    assert first.training_loss == second.training_loss
+    data = first.guard(world)
+    one, two = first.predict(teacher, data), second.predict(same, data)
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    other = first.predict(first.source("other", plan, world, steps=6), data)
+    assert len(trained) == 2
+    if plan is SHARED:  # trees draw nothing at random
+        assert not all(np.array_equal(one[name], other[name]) for name in one), "a source of another name has another seed"
+    with pytest.raises(AccessError, match="which was made with source labels"):
+        context(tmp_path).source("teacher", plan, world, steps=6)
