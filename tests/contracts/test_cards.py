@@ -14,7 +14,7 @@ from graftwork.claims.experiment import Recipe
 from graftwork.core.cards import Card, load_cards
 from graftwork.workflows.plan_check import plan_problems
 from graftwork.workflows.portfolio import load_catalogue
-from graftwork.workflows.seam_source import SEAMS
+from graftwork.workflows.seam_source import seams
 
 BUILT = [card for card in load_cards().values() if card.is_built]
 EXTRAS = set(
@@ -44,7 +44,7 @@ def test_components_exist_and_are_documented(card: Card) -> None:
 def test_every_named_seam_is_implemented(card: Card) -> None:
     parts = [part_of(path) for path in card.components]
     for seam in card.seams:
-        base = part_of(f"graftwork.interfaces.{SEAMS[seam]}:{seam}")
+        base = part_of(f"graftwork.interfaces.{seams()[seam]}:{seam}")
         assert any(inspect.isclass(part) and issubclass(part, base) for part in parts), f"no component is a {seam}"
 
 

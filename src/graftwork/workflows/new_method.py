@@ -108,7 +108,7 @@ def new_method(
     names = {
         "module": f"graftwork.{folder.replace('/', '.')}.{stem}",
         "recipe": f"graftwork.recipes.{room}.{stem}",
-        "cls": "".join(part.capitalize() for part in slug.split("-")),
+        "cls": _class_name(slug, (card.title if card else (details or {}).get("title", "")) or ""),
     }
     chosen_seam = _SEAMS.get(room, "") if seam is None else seam
     texts = {**_texts(slug, room, card, details or {}), **names}
@@ -130,6 +130,28 @@ def new_method(
             _make_packages(path.parent, package)
         write_text(path, text)
     return NewMethod(card=card_path, written=tuple(files), evidence=package / "results" / room / f"{slug}.json", slug=slug)
+
+
+def _class_name(slug: str, title: str) -> str:
+    """Return the name of the class: as the paper's title spells the slug, if it does.
+
+    Example:
+        >>> _class_name("rep-mtl", "Rep-MTL: Unleashing the Power of Task Saliency")
+        'RepMTL'
+        >>> _class_name("ttm", "Tiny Time Mixers (TTMs): Fast Pre-trained Models")
+        'TTM'
+        >>> _class_name("fisher-merging", "Merging Models with Fisher-Weighted Averaging")
+        'FisherMerging'
+    """
+    wanted = slug.replace("-", "")
+    words = re.findall(r"[A-Za-z0-9]+", title)
+    for first in range(len(words)):
+        for last in range(first + 1, min(first + 5, len(words)) + 1):
+            spelt = "".join(word[0].upper() + word[1:] for word in words[first:last])
+            if spelt.lower() in (wanted, f"{wanted}s"):
+                name = spelt[: len(wanted)]
+                return name if not name[0].isdigit() else f"_{name}"
+    return "".join(part.capitalize() for part in slug.split("-"))
 
 
 def _make_packages(folder: Path, package: Path) -> None:

@@ -4,31 +4,39 @@ syntax tree."""
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Sequence
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.source_hash import module_file
 
-__all__ = ["SEAMS", "seam_source"]
-
-SEAMS = {
-    "Backbone": "backbone",
-    "Balancer": "balancer",
-    "ControllableModel": "controllable",
-    "WeightBalancer": "balancer",
-    "Delta": "delta",
-    "GradientTransform": "transform",
-    "Learner": "learner",
-    "Merger": "merger",
-    "ModelMerger": "model_merger",
-    "Objective": "objective",
-    "Scorer": "scorer",
-    "SharedModel": "shared_model",
-    "Tuner": "tuner",
-}
-"""Module in ``graftwork.interfaces`` of each seam."""
+__all__ = ["seam_source", "seams"]
 
 _LINE = 130
+
+
+@functools.cache
+def seams() -> dict[str, str]:
+    """Return the module in ``graftwork.interfaces`` of each seam: the classes there that have abstract methods, or a base that
+    does."""
+    found: dict[str, str] = {}
+    names = sorted(path.stem for path in module_file("graftwork.interfaces").parent.glob("*.py") if path.stem != "__init__")
+    classes = {
+        node.name: (name, node)
+        for name in names
+        for node in ast.parse(module_file(f"graftwork.interfaces.{name}").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    }
+
+    def is_seam(name: str) -> bool:
+        node = classes[name][1]
+        own = any(isinstance(item, ast.FunctionDef) and _is_abstract(item) for item in node.body)
+        return own or any(isinstance(base, ast.Name) and base.id in classes and is_seam(base.id) for base in node.bases)
+
+    for name, (module, _) in sorted(classes.items()):
+        if is_seam(name):
+            found[name] = module
+    return found
 
 
 def seam_source(seam: str) -> tuple[str, str, str]:
@@ -40,9 +48,9 @@ def seam_source(seam: str) -> tuple[str, str, str]:
     """
     if not seam:
         return "from typing import Any", "", _plain_body()
-    if seam not in SEAMS:
-        raise ConfigError(f"There is no seam {seam!r}; the seams are {', '.join(SEAMS)}.")
-    name = f"graftwork.interfaces.{SEAMS[seam]}"
+    if seam not in seams():
+        raise ConfigError(f"There is no seam {seam!r}; the seams are {', '.join(seams())}.")
+    name = f"graftwork.interfaces.{seams()[seam]}"
     names: dict[str, set[str]] = {name: {seam}}
     methods = []
     for module, tree, found in _abstract_methods(name, seam):

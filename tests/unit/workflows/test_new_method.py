@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from graftwork.claims.experiment import Recipe
 from graftwork.core.cards import load_cards, read_card
 from graftwork.core.errors import ConfigError, GraftworkError
 from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.workflows.new_method import new_method, source_root
-from graftwork.workflows.seam_source import SEAMS, seam_source
+from graftwork.workflows.seam_source import seam_source, seams
 
 DETAILS = {"title": 'A "new" one', "year": "2024", "link": "https://example.org", "summary": "Does it.", "claim": "Better by 1."}
 PLANNED = next(card for card in load_cards().values() if not card.is_built and card.room == "tuning")
@@ -56,6 +57,26 @@ def test_files_pass_the_linter(root: Path, room: str) -> None:
     for command in (["check", "."], ["format", "--check", "."]):
         done = subprocess.run([ruff, *command, "--no-cache"], cwd=root, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("seam", sorted(seams()))
+def test_the_parts_can_be_imported_and_fit_their_seam(root: Path, seam: str) -> None:
+    done = new_method("sharing", "brand-new", root=root, seam=seam, details=DETAILS)
+    module, recipe = (path for path in done.written[:2])
+    names: dict[str, object] = {}
+    exec(compile(module.read_text("utf-8"), str(module), "exec"), names)
+    base = getattr(importlib.import_module(f"graftwork.interfaces.{seams()[seam]}"), seam)
+    made = names["BrandNew"]
+    assert isinstance(made, type)
+    assert issubclass(made, base)
+    assert not getattr(made, "__abstractmethods__", ()), "every abstract method has a body to fill"
+    exec(compile(recipe.read_text("utf-8"), str(recipe), "exec"), names)
+    assert isinstance(names["RECIPE"], Recipe)
+
+
+def test_the_class_is_spelt_as_in_the_paper(root: Path) -> None:
+    new_method("sharing", "brand-new", root=root, details={**DETAILS, "title": "BRAND-new: a title"})
+    assert "class BRANDNew(" in (root / "src" / "graftwork" / "methods" / "sharing" / "brand_new.py").read_text("utf-8")
 
 
 def test_the_test_fails_until_the_method_is_written(root: Path) -> None:
@@ -117,7 +138,7 @@ def test_installed_packages_are_no_place_for_new_systems(tmp_path: Path) -> None
         source_root(tmp_path / "site-packages" / "graftwork")
 
 
-@pytest.mark.parametrize("seam", list(SEAMS))
+@pytest.mark.parametrize("seam", list(seams()))
 def test_every_seam_becomes_source(seam: str) -> None:
     imports, base, methods = seam_source(seam)
     tree = ast.parse(f"{imports}\n\nclass New{base}:\n{methods}\n")
@@ -126,5 +147,5 @@ def test_every_seam_becomes_source(seam: str) -> None:
     assert all(ast.get_docstring(node) for node in classes[0].body if isinstance(node, ast.FunctionDef))
     assert "NotImplementedError" in methods
     written = {node.name for node in classes[0].body if isinstance(node, ast.FunctionDef)}
-    interface = getattr(importlib.import_module(f"graftwork.interfaces.{SEAMS[seam]}"), seam)
+    interface = getattr(importlib.import_module(f"graftwork.interfaces.{seams()[seam]}"), seam)
     assert written == interface.__abstractmethods__  # those of base classes as well, and nothing that a base class has already
