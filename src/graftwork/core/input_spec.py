@@ -29,7 +29,7 @@ class InputSpec:
     kind: str
     """Name of a kind of :mod:`graftwork.core.input_kinds`: ``table``, ``image``, ``text`` ..."""
     sizes: Mapping[str, Any] = field(default_factory=dict)
-    """What a trunk needs to know to be built; the module of the kind in :mod:`graftwork.data.inputs` says which keys there are."""
+    """What a trunk needs to be built; the kind's module in :mod:`graftwork.data.inputs` says which keys there are."""
     encoder: Mapping[str, Any] = field(default_factory=dict)
     """JSON state of the encoder that makes the arrays from raw rows; empty if the data came as arrays."""
     arrays: Mapping[str, str] = field(default_factory=dict)

@@ -37,8 +37,8 @@ def labelled_rows(target: Array) -> NDArray[np.bool_]:
 class Suite:
     """Encoded data of ``N`` rows, ready for learners.
 
-    What a row is made of is in ``input_specs``: one input, or several of the same or different kinds. Each kind has arrays of fixed
-    names, so that models, caches and exported graphs agree (:mod:`graftwork.data.inputs` has one module a kind):
+    What a row is made of is in ``input_specs``: one input, or several of the same or different kinds. Each kind has arrays of
+    fixed names, so that models, caches and exported graphs agree (:mod:`graftwork.data.inputs` has one module a kind):
 
     - ``table``: ``numeric`` float32 ``[N, F]`` (standardised on training rows, missing = 0, with one indicator column per
       column that has missing values) and ``categorical`` int64 ``[N, C]`` (0 = missing or unseen).

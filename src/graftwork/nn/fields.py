@@ -1,7 +1,7 @@
 """Fields of a table as vectors, with shared vocabularies and padded behaviour sequences: what recommenders read.
 
-A table suite with sequences keeps them as categorical columns, one column a position, and declares the layout in
-the sizes of its :class:`~graftwork.core.input_spec.InputSpec`. All keys are optional, and models that do not know them read the same columns as
+A table suite with sequences keeps them as categorical columns, one column a position, and declares the layout in the sizes of its
+:class:`~graftwork.core.input_spec.InputSpec`. All keys are optional, and models that do not know them read the same columns as
 they are:
 
 - ``vocabularies``: number of the vocabulary of each categorical column, ``C`` numbers. Columns of one vocabulary (the item
@@ -61,7 +61,8 @@ class FieldLayout:
         """
         if "num_numeric" not in sizes:
             raise ConfigError(
-                f"Fields are columns of tables: their sizes are `num_numeric` and `cardinalities`; got {', '.join(sizes) or 'none'}."
+                f"Fields are columns of tables: their sizes are `num_numeric` and `cardinalities`; got "
+                f"{', '.join(sizes) or 'none'}."
             )
         cardinalities = tuple(int(size) for size in sizes.get("cardinalities", ()))
         columns = len(cardinalities)

@@ -32,8 +32,8 @@ def picture_paths(column: pd.Series, folder: Path) -> list[Path | None]:
     absent = sorted({str(path) for path in named if not path.is_file()})
     if absent:
         raise DataError(
-            f"Column {str(column.name)!r} names {len(absent)} picture files that do not exist: {short_list(absent, 5)}. Paths are "
-            f"relative to the folder of the table ({folder.resolve()}). Add the files, or empty these cells."
+            f"Column {str(column.name)!r} names {len(absent)} picture files that do not exist: {short_list(absent, 5)}. "
+            f"Paths are relative to the folder of the table ({folder.resolve()}). Add the files, or empty these cells."
         )
     if not named:
         raise DataError(f"Column {str(column.name)!r} is to name picture files, but all its cells are empty.")

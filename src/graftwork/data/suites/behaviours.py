@@ -8,8 +8,8 @@ behaviour, so every history tells about every task to whom turns it right: at 0 
 clicks and purchases pull apart. Columns of user, item and context matter to all tasks, with weights of either sign and noise of
 different strength.
 
-Histories are categorical columns, one a position, newest first, 0 where the history is shorter; the sizes of the table declare the
-layout (see :mod:`graftwork.nn.fields`). The items of histories and the item shown share one vocabulary. No column names the
+Histories are categorical columns, one a position, newest first, 0 where the history is shorter; the sizes of the table declare
+the layout (see :mod:`graftwork.nn.fields`). The items of histories and the item shown share one vocabulary. No column names the
 user, and no user is on
 both sides of a split: a model has to read the histories.
 """

@@ -81,8 +81,8 @@ class ModMoE(SharedModel):
 
     Args:
         tasks: The tasks.
-        make_backbone: Returns a fresh backbone whose blocks have one width (own or timm's vision transformer; text encoders of the
-            BERT family with ``attention_experts=0``), whose attention and feed-forward networks are replaced. In place of the
+        make_backbone: Returns a fresh backbone whose blocks have one width (own or timm's vision transformer; text encoders of
+            the BERT family with ``attention_experts=0``), whose attention and feed-forward networks are replaced. In place of the
             small untrained trunk of a plan from scratch a transformer is built from the size of the pictures, which averages
             pictures of more than 48 pixels down.
         inputs: The suite's inputs.

@@ -96,8 +96,8 @@ class TaskExpert(SharedModel):
 
     Args:
         tasks: The tasks, dense or with one prediction a row.
-        make_backbone: Returns a vision transformer (own or timm's). In place of the small untrained trunk of a plan from scratch a
-            new one is built, sized by the pictures, ``width``, ``depth`` and ``num_heads``.
+        make_backbone: Returns a vision transformer (own or timm's). In place of the small untrained trunk of a plan from scratch
+            a new one is built, sized by the pictures, ``width``, ``depth`` and ``num_heads``.
         inputs: The suite's inputs: pictures.
         num_experts: Number of experts per tapped layer, ``N``.
         expert_width: Channels of experts and memory, ``C'``.

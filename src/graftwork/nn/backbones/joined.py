@@ -35,8 +35,8 @@ class JoinedBackbone(Backbone):
         for name, (trunk, _) in parts.items():
             if trunk.feature_shape.layout != "vector":
                 raise ConfigError(
-                    f"The input {name!r} gives {trunk.feature_shape.layout!r} features; of several inputs, each must give a vector. "
-                    "Tasks with one prediction per pixel need a suite whose only input is the picture."
+                    f"The input {name!r} gives {trunk.feature_shape.layout!r} features; of several inputs, each must give a "
+                    "vector. Tasks with one prediction per pixel need a suite whose only input is the picture."
                 )
         self.names = tuple(parts)
         self.specs = tuple(spec for _, spec in parts.values())

@@ -138,8 +138,8 @@ def scratch_vit(inputs: InputSpecs, *, feature_map: bool = True, **settings: Any
 def block_trunk(
     make_backbone: Callable[[], Backbone] | None, inputs: InputSpecs, *, method: str, **settings: Any
 ) -> BlockBackbone:
-    """Return the backbone that a plan hands over if it has blocks; in place of the small untrained trunk of a plan from scratch, a
-    fresh transformer.
+    """Return the backbone that a plan hands over if it has blocks; in place of the small untrained trunk of a plan from scratch,
+    a fresh transformer.
 
     For sharing operators that put layers of their own into blocks, or read them one by one. A trunk that somebody chose is never
     replaced.
