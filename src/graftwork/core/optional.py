@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from pathlib import Path
 from types import ModuleType
 
 from graftwork.core.errors import MissingDependencyError
 
 __all__ = ["has", "package_folder", "require"]
+
+
+_SETTINGS = {"onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"}}
+"""Environment variables that a package reads when it is imported. ONNX Runtime reports its use to its makers and keeps a device
+id in the user's cache otherwise; its own call that turns this off comes too late."""
 
 
 def has(module: str) -> bool:
@@ -28,6 +34,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Raises:
         MissingDependencyError: If it is not installed; the message holds the pip command.
     """
+    for name, value in _SETTINGS.get(module.partition(".")[0], {}).items():
+        os.environ.setdefault(name, value)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

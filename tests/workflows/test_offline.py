@@ -1,0 +1,68 @@
+"""Nothing that graftwork runs asks the network or leaves an id of the machine behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import graftwork
+
+STEPS = """
+import sys, time
+from graftwork.cli.main import main
+run, table = sys.argv[1:]
+assert main(["predict", run, table, "--out", table.replace("table.csv", "out.csv")]) == 0
+from graftwork.serving.engine import Engine
+engine = Engine(run, threads=1)
+engine.warm_up()
+engine.close()
+time.sleep(1.0)  # what a library reports, it reports from a thread of its own
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("offline")
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    frame = pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "y": x.sum(1), "z": x[:, 0] - x[:, 1]})
+    frame.to_csv(folder / "table.csv", index=False)
+    graftwork.fit(frame, targets="y,z", out=folder / "run", steps=4, seeds=1, workers=0, plans="none", backbone="none")
+    return folder / "run"
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "GRAFTWORK_"))}
+    return {**kept, "HOME": str(home)}
+
+
+def test_no_id_of_the_machine_is_kept(run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STEPS, str(run), str(run.parent / "table.csv")]
+    subprocess.run(command, env=_environment(tmp_path), check=True, capture_output=True, timeout=300)
+    left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [name for name in left if "deviceid" in name or "Microsoft" in name], left
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")
+def test_no_address_is_asked(run: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    command = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", str(trace), sys.executable, "-c", STEPS]
+    done = subprocess.run(
+        [*command, str(run), str(run.parent / "table.csv")],
+        env=_environment(tmp_path),
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode and b"ptrace" in done.stderr:
+        pytest.skip("processes may not be traced here")
+    assert done.returncode == 0, done.stderr.decode()
+    asked = [line for line in trace.read_text().splitlines() if re.search(r"AF_INET6?\b", line)]
+    assert not asked, asked[:5]
