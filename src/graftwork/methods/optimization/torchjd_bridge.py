@@ -161,6 +161,9 @@ def _build(name: str, settings: dict[str, Any]) -> Aggregator:
         except TypeError as error:
             raise ConfigError(f"{name} cannot be built with {settings}: {error}") from error
     torchjd = require("torchjd.aggregation", extra="balancing", purpose=f"The aggregator {name}")
+    if name == "NashMTL":  # its solver is not among what torchjd installs, and is GPL
+        for package in ("cvxpy", "ecos"):
+            require(package, extra="nash", purpose='torchjd\'s solver of Nash-MTL (solver = "torchjd")')
     chosen = {**DEFAULTS.get(name, {}), **settings}
     if name in ("UPGrad", "DualProj"):
         chosen["projector"] = least_squares_projector(chosen.pop("norm_eps", 1e-4), chosen.pop("reg_eps", 1e-4))
