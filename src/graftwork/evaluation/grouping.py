@@ -22,7 +22,7 @@ __all__ = ["EXACT_LIMIT", "Grouping", "advise_grouping", "best_grouping", "group
 
 EXACT_LIMIT = 10
 """Most tasks for which every partition is considered."""
-SURE, LEANING = 0.95, 0.8
+SURE, PROBABLE = 0.95, 0.8
 """Shares of draws from which a task's place is asserted, or leaned towards."""
 _TIE = 1e-9
 """Values that differ by less count as equal."""
@@ -271,10 +271,10 @@ def advise_grouping(grouping: Mapping[str, Any]) -> list[str]:
             sentences.append(f"{what[0].upper()}{what[1:]}; there are too few measurements to say how sure that is.")
         elif share >= SURE:
             sentences.append(f"{what[0].upper()}{what[1:]} (confidence {_percent(share)}).")
-        elif share >= LEANING:
+        elif share >= PROBABLE:
             sentences.append(f"Rather {what} (confidence {_percent(share)}).")
         else:
-            doubtful = [name for name in group if (shares[name] or 0.0) < LEANING]
+            doubtful = [name for name in group if (shares[name] or 0.0) < PROBABLE]
             sentences.append(
                 f"The best guess is to {what}, but the measurements do not settle the place of "
                 f"{_listed(doubtful)} (confidence {_percent(share)})."

@@ -49,7 +49,7 @@ def _feasible(model: ControllableModel, importances: Sequence[Mapping[str, float
         for importance in importances:
             try:
                 yield model.choose(budget=budget, importance=importance)
-            except ConfigError:  # nothing is so small
+            except ConfigError:  # no configuration fits the budget
                 continue
 
 

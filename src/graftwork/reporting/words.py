@@ -24,9 +24,9 @@ class Mark:
 
 _COMPARISONS = {
     "better": Mark("▲", "better", "good"),
-    "leans better": Mark("△", "leans better", "good-weak"),
+    "probably better": Mark("△", "probably better", "good-weak"),
     "no difference": Mark("=", "no difference", "even"),
-    "leans worse": Mark("▽", "leans worse", "bad-weak"),
+    "probably worse": Mark("▽", "probably worse", "bad-weak"),
     "worse": Mark("▼", "worse", "bad"),
 }
 
@@ -40,7 +40,7 @@ _CONTROLS = {
 
 STRENGTHS = {
     "asserts": ("Clear result", "The intervals support this choice."),
-    "leans": ("Leaning", "The data point this way but do not settle it: more rows or more seeds would."),
+    "tentative": ("Tentative", "The data point this way but do not settle it: more rows or more seeds would."),
     "no difference": ("No difference found", "The plans could not be told apart, so the cheaper one is chosen."),
 }
 """Badge and explanation of each strength of a verdict."""

@@ -109,7 +109,7 @@ class Controls:
             smallest = min(item.flops for item in self.configurations) / self.full_flops
             raise RequestError(
                 422,
-                "No configuration of this model is so small.",
+                "No configuration of this model fits the budget.",
                 Problem("budget", budget, f"a share of the full cost from {math.ceil(smallest * 1000) / 1000:g} to 1"),
             )
         narrowing = list(narrowing_widths(self._levels, weights))

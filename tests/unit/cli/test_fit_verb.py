@@ -32,7 +32,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, di
 
     def fake(source: Any, **settings: Any) -> FitRun:
         found.append((source, settings))
-        verdict = {"choice": "a", "sentences": ["Use `a`."], "warnings": [], "strength": "leans"}
+        verdict = {"choice": "a", "sentences": ["Use `a`."], "warnings": [], "strength": "tentative"}
         return FitRun(tmp_path, {"verdict": verdict})
 
     monkeypatch.setattr("graftwork.workflows.fit.fit", fake)

@@ -61,7 +61,7 @@ def _label(value: float, half: float) -> str:
     if abs(value) > half:
         return "better" if value > 0 else "worse"
     if abs(value) > 0.6 * half:
-        return "leans better" if value > 0 else "leans worse"
+        return "probably better" if value > 0 else "probably worse"
     return "no difference"
 
 
@@ -204,7 +204,7 @@ def build_result(modality: str = "image", *, seed: int = 0) -> dict[str, Any]:
                           "own": [1.0] * size, "method": "lookahead, relative to the column's own step"}  # fmt: skip
     delta = result["plans"][choice]["delta_m"]["value"]
     result["verdict"] = {
-        "choice": choice, "reference": "separate", "strength": "asserts" if modality == "image" else "leans",
+        "choice": choice, "reference": "separate", "strength": "asserts" if modality == "image" else "tentative",
         "sentences": [
             f"Use `{choice}`: over all tasks it scores {delta:+.1f} % against separate models and costs a quarter of their time.",
             f"Training `{names[0]}` together with {names[1]} helps, while {names[2]} hurts {names[0]}.",

@@ -48,7 +48,7 @@ def result(build_result: Any) -> dict[str, Any]:
         (name for name, plan in found["plans"].items() if plan["finalist"]), key=lambda n: -found["plans"][n]["delta_m"]["value"]
     )
     found["plans"] = {name: found["plans"][name] for name in ranked}
-    labels = ["better", "leans better", "worse"]
+    labels = ["better", "probably better", "worse"]
     found["leaderboard"] = [
         {"rank": index + 1, "plan": name, "status": "ok", "message": "", "seeds": [0, 1, 2], "steps": 600,
          "delta_m": found["plans"][name]["delta_m"], "p_value": None if name == "separate" else 0.0004,

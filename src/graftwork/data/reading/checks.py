@@ -282,9 +282,7 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
                 f"Target {task.spec.name!r}: {num_rows - count} of {num_rows} labels are missing; these rows do not count for it."
             )
         if count < _FEW_ROWS:
-            notes.append(
-                f"Few labels: target {task.spec.name!r} has {count}; intervals will be wide, and the verdict can only lean."
-            )
+            notes.append(f"Few labels: target {task.spec.name!r} has {count}; intervals will be wide, and the verdict tentative.")
         notes += _rare_notes(task.spec, task.target)
     unlabelled = num_rows - int(any_label.sum())
     if unlabelled:

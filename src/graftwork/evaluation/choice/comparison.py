@@ -1,7 +1,7 @@
 """Comparisons on the test rows, and the words for them.
 
 ``better`` and ``worse`` need two witnesses: the paired interval over rows and seeds, and the corrected resampled t-test over
-seeds (Holm over tasks). One of them, or a probability of 0.8, gives ``leans``. Few rows or seeds never give more than ``leans``.
+seeds (Holm over tasks). One of them, or a probability of 0.8, gives ``tentative``. Few rows or seeds never give more than ``tentative``.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ __all__ = [
     "weak_evidence",
 ]
 
-Label = Literal["better", "leans better", "no difference", "leans worse", "worse"]
+Label = Literal["better", "probably better", "no difference", "probably worse", "worse"]
 
 MIN_ROWS = 100
 """Labelled test rows of a task below which nothing is asserted."""
 MIN_GROUPS = 20
 """Groups among the test rows below which nothing is asserted: a bootstrap over a handful of groups is too sure."""
 MIN_SEEDS = 3
-LEANING = 0.8
-"""Probability from which a comparison leans."""
+PROBABLE = 0.8
+"""Probability from which a comparison is tentative, and not open."""
 ALPHA = 0.05
 
 
-def label_change(change: Change, p_value: float, *, may_assert: bool, leaning: float = LEANING) -> Label:
+def label_change(change: Change, p_value: float, *, may_assert: bool, probable: float = PROBABLE) -> Label:
     """Return the word for a change.
 
     Args:
         change: The change with its uncertainty.
         p_value: Of the corrected resampled t-test, adjusted for the number of tasks; NaN if the test says nothing.
         may_assert: Whether there are enough rows and seeds.
-        leaning: Probability from which it leans.
+        probable: Probability from which it is tentative.
     """
     interval = change.interval()
     if not abs(change.value) >= MINIMAL_EFFECT:
@@ -58,8 +58,8 @@ def label_change(change: Change, p_value: float, *, may_assert: bool, leaning: f
     probability = change.probability if change.value > 0 else 1 - change.probability
     if rows_agree and seeds_agree and may_assert:
         return "better" if change.value > 0 else "worse"
-    if rows_agree or seeds_agree or probability >= leaning:
-        return "leans better" if change.value > 0 else "leans worse"
+    if rows_agree or seeds_agree or probability >= probable:
+        return "probably better" if change.value > 0 else "probably worse"
     return "no difference"
 
 

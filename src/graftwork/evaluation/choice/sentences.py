@@ -97,7 +97,7 @@ def headline(
     saves_from: str | None,
     is_cheapest: bool,
 ) -> tuple[str, str]:
-    """Return the strength (``asserts``, ``leans``, ``no difference``) and the first sentence.
+    """Return the strength (``asserts``, ``tentative``, ``no difference``) and the first sentence.
 
     Args:
         choice: The chosen plan.
@@ -126,9 +126,9 @@ def headline(
         advice = f"Train them separately: {chosen}" if num_tasks > 1 else f"Use {chosen}"
         if label == "worse":
             return "asserts", f"{advice}. The best other plan by validation, {other}, changes the result by {changes}{mean}."
-        if label == "leans worse":
+        if label == "probably worse":
             return (
-                "leans",
+                "tentative",
                 f"{advice}, as far as these data can tell. The best other plan by validation, {other}, "
                 f"changes the result by {changes}{mean}.",
             )
@@ -148,8 +148,8 @@ def headline(
     gain = f"{format_interval(interval)}{mean} over {baseline}{where}."
     if label == "better":
         return "asserts", f"Use {chosen}: {gain}{instead}"
-    if label == "leans better":
-        return "leans", f"{chosen} is probably better: {gain}{instead}"
+    if label == "probably better":
+        return "tentative", f"{chosen} is probably better: {gain}{instead}"
     if label == "no difference":
         advice = f"{cheap}: {chosen}{where}" if saves_from or is_cheapest else f"validation favours {chosen}{where}"
         return (
@@ -177,7 +177,7 @@ def _by_label(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 def _effects(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return phrases such as "helps `a` (+3.0 %)", sure ones first."""
     found = _by_label(rows)
-    verbs = (("better", "helps"), ("worse", "hurts"), ("leans better", "probably helps"), ("leans worse", "probably hurts"))
+    verbs = (("better", "helps"), ("worse", "hurts"), ("probably better", "probably helps"), ("probably worse", "probably hurts"))
     return [f"{verb} {_listed(found[label])}" for label, verb in verbs if label in found]
 
 
@@ -189,7 +189,7 @@ def per_task_sentence(rows: Sequence[Mapping[str, Any]], choice: str) -> str | N
         choice: The chosen plan.
     """
     parts = []
-    for label, advice in (("better", "use"), ("leans better", "consider")):
+    for label, advice in (("better", "use"), ("probably better", "consider")):
         plans: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
             if row["label"] == label:
@@ -211,10 +211,10 @@ def together_sentence(plan: str, rows: Sequence[Mapping[str, Any]], phrases: Seq
         advise: Whether to say that hurt tasks should be trained separately.
     """
     effects = join_words(_effects(rows)) or "neither helps nor hurts any task beyond noise"
-    hurt = [row["task"] for row in rows if row["label"] in ("worse", "leans worse")]
+    hurt = [row["task"] for row in rows if row["label"] in ("worse", "probably worse")]
     advice = f": train {'it' if len(hurt) == 1 else 'them'} separately" if hurt and len(hurt) < len(rows) else ""
     if advice and advise:
-        helped = [row for row in rows if row["label"] not in ("worse", "leans worse")]
+        helped = [row for row in rows if row["label"] not in ("worse", "probably worse")]
         lead = join_words(_effects([row for row in rows if row["task"] in hurt]))
         others = join_words(_effects(helped))
         effects = f"{lead}{advice}" + (f"; it {others}" if others else "")

@@ -224,7 +224,7 @@ class _Judge:
             change = self.bank.delta_m(rival or choice, reference) if choice != reference or rival else None
         if change is not None:
             interval, label = change.interval(), self._label_mean(change)
-        if choice != reference and label in ("worse", "leans worse"):
+        if choice != reference and label in ("worse", "probably worse"):
             warnings.append("Validation and test rows disagree on the chosen plan: more data or seeds are needed to decide.")
         known = [cost for cost in self.costs.values() if not np.isnan(cost)]
         return text.headline(
@@ -241,8 +241,8 @@ class _Judge:
 
     def _label_mean(self, change: Change) -> str:
         weak = any(weak_evidence(self.bank, task, change) for task in self.suite.task_names)
-        # The one sentence that everybody reads leans less easily than a cell of a table does.
-        return label_change(change, seed_p_value(self.suite, change), may_assert=not weak, leaning=SURE_ENOUGH)
+        # The one sentence that everybody reads needs more than a cell of a table does.
+        return label_change(change, seed_p_value(self.suite, change), may_assert=not weak, probable=SURE_ENOUGH)
 
     def _together(
         self, comparisons: Sequence[Mapping[str, Any]], affinity: Mapping[str, Any] | None, *, advise: bool
@@ -259,7 +259,7 @@ class _Judge:
             rows: Sequence[Mapping[str, Any]] = [row for row in comparisons if row["plan"] == plan]
         else:
             rows = compare_tasks(self.bank, dict.fromkeys(self.suite.task_names, (plan, separate)))
-        hurt = [row["task"] for row in rows if row["label"] in ("worse", "leans worse")]
+        hurt = [row["task"] for row in rows if row["label"] in ("worse", "probably worse")]
         advise = advise and self.plans[self.choice.plan].role != "reference"
         return text.together_sentence(plan, rows, text.affinity_phrases(affinity, hurt), advise=advise)
 
@@ -275,7 +275,7 @@ class _Judge:
             if reason:
                 reasons.setdefault(reason, []).append(text.quote(task))
         for reason, tasks in reasons.items():
-            warnings.append(f"Only {reason} for {text.join_words(tasks)}: such comparisons lean at most, they never assert.")
+            warnings.append(f"Only {reason} for {text.join_words(tasks)}: these comparisons are tentative.")
 
 
 def pareto_rows(costs: Mapping[str, float], scores: Mapping[str, float], cost: str) -> list[dict[str, Any]]:

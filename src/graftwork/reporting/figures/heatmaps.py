@@ -121,7 +121,7 @@ def heatmap(
             xaxis=tick(columns, 18, titles[1], side="top", autotickangles=[0, -55, -90], ticklabeloverflow="allow"),
             yaxis=tick(rows, 20, titles[0], autorange="reversed"),
             annotations=annotations,
-            # Slanted names lean over the right edge of the last cell.
+            # Slanted names reach over the right edge of the last cell.
             margin={"l": 8, "r": 12 + 3 * min(18, len(columns[-1])), "t": 8, "b": 8, "pad": 4},
         ),
         min_width=max(120, 60 + 7 * min(20, max(map(len, rows)))) + 58 * len(columns),
