@@ -154,7 +154,7 @@ def test_all_problems_come_at_once_with_the_nearest_match() -> None:
         ({"modalities": []}, "at least one of"),
         ({"stages": []}, "stages must be a list of at least one object"),
         ({"stages": ["train"]}, "stages must be a list of at least one object"),
-        ({"stages": [{}]}, "stage 1: unknown kind of stage None. Known kinds: train"),
+        ({"stages": [{}]}, "stage 1: unknown kind of stage None. Known kinds: .*train"),
         ({"stages": [{"kind": "trian"}]}, r"stage 1: unknown kind of stage 'trian'\. Did you mean 'train'"),
         ({"stages": [{"kind": "__init__"}]}, "unknown kind of stage"),
         ({"stages": [{"kind": "train", "shraing": "a:B"}]}, r"stage 1: unknown key 'shraing'\. Did you mean 'sharing'"),

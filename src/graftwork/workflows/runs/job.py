@@ -114,7 +114,8 @@ class Job(ABC):
 
     def learner(self, suite: Suite) -> Learner:
         """Build the learner of the plan."""
-        from graftwork.interfaces.learner import Learner, LearnerContext
+        from graftwork.interfaces.learner import LearnerContext
+        from graftwork.training.stages import learner_of
 
         facts = self.facts
         context = LearnerContext(
@@ -126,8 +127,7 @@ class Job(ABC):
             backbone=facts.backbone,
             overrides=facts.overrides,
         )
-        learner: Learner = self.plan.train.learner.build(context, seam=Learner)
-        return learner
+        return learner_of(context)
 
     def with_cache(self, cache: str) -> Self:
         """Return the job with another cache folder: that of the machine on which it runs."""

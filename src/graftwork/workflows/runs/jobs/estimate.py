@@ -57,6 +57,7 @@ class EstimateJob(Job):
             learner.train(WARM_UP + MEASURED)
             seconds = (time.perf_counter() - started) / max(1, learner.step - WARM_UP)
         rows = suite.splits["val"][:SAMPLE_ROWS]
+        learner.predict(rows[:1])  # a model that is made when it is asked for (by merging) is made here, not in the time of a row
         started = time.perf_counter()
         learner.predict(rows)
         evaluation = (time.perf_counter() - started) * len(suite.splits["val"]) / max(len(rows), 1)
