@@ -24,8 +24,8 @@ def begin_from(model: nn.Module, start: Mapping[str, Tensor]) -> None:
         if name not in state or state[name].shape != tensor.shape:
             found = f"it is {list(state[name].shape)} there" if name in state else "there is none"
             raise ConfigError(
-                f"The model cannot begin from tensor {name!r} of shape {list(tensor.shape)}: {found}. Its sharing operator depends "
-                "on which tasks there are; choose one whose shared part does not."
+                f"The model cannot begin from tensor {name!r} of shape {list(tensor.shape)}: {found}. Its sharing operator "
+                "depends on which tasks there are; choose one whose shared part does not."
             )
         state[name].copy_(tensor)
 

@@ -34,7 +34,8 @@ class StagedLearner(Learner):
         self._first = context.max_steps - own_steps
         if self._first < 1:
             raise ConfigError(
-                f"Plan {context.plan.name!r}: {own_steps} of {context.max_steps} steps for its last stage leave none for those before."
+                f"Plan {context.plan.name!r}: {own_steps} of {context.max_steps} steps for its last stage leave none for those "
+                "before."
             )
         self.before = earlier(replace(context, max_steps=self._first))
         self.own_step = 0

@@ -16,7 +16,8 @@ _MERGER = Component("graftwork.methods.merging.averaging:AveragingMerger")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeStage(Stage):
-    """Lets the stages before it train each group by itself and merges what the groups would share; every task keeps its own head."""
+    """Lets the stages before it train each group by itself and merges what the groups would share; every task keeps its own
+    head."""
 
     kind: ClassVar[str] = "merge"
 

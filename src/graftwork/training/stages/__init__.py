@@ -1,10 +1,10 @@
 """How the stages of a plan are carried out, one module a kind, named like the kind in :mod:`graftwork.core.stages`.
 
-Each module has a function ``build(stage, context, earlier)`` that returns a :class:`~graftwork.interfaces.learner.Learner`: one
-for all stages up to this one. ``earlier(context)`` builds the learner of the stages before, for this context or one derived from
-it (other tasks, fewer steps), as often as the stage needs it; it is None for the first stage. So a stage decides itself who trains
-how long, what predicts while its turn has not come, and what a checkpoint holds. :class:`~graftwork.training.staged.StagedLearner`
-is a base for stages with steps of their own. Nothing here imports torch before a stage that needs it is built.
+Each module has a function ``build(stage, context, earlier)`` that returns a :class:`~graftwork.interfaces.learner.Learner`:
+one for all stages up to this one. ``earlier(context)`` builds the learner of the stages before, for this context or one derived
+from it (other tasks, fewer steps), as often as the stage needs it; it is None for the first stage. So a stage decides itself who
+trains how long, what predicts while its turn has not come, and what a checkpoint holds. A base for stages with steps of their own
+is :class:`~graftwork.training.staged.StagedLearner`. Nothing here imports torch before a stage that needs it is built.
 """
 
 from __future__ import annotations

@@ -59,8 +59,8 @@ class MergeLearner(Learner):
         earlier: Builds the learner of the stages before: a :class:`~graftwork.training.learner.NeuralLearner`.
 
     Raises:
-        ConfigError: If the plan's learner has no weights to merge, nothing that learns is shared, the shared part depends on which
-            tasks there are, or a tuner keeps what it learns in factors.
+        ConfigError: If the plan's learner has no weights to merge, nothing that learns is shared, the shared part depends on
+            which tasks there are, or a tuner keeps what it learns in factors.
     """
 
     def __init__(self, stage: MergeStage, context: LearnerContext, earlier: Earlier) -> None:
@@ -91,8 +91,9 @@ class MergeLearner(Learner):
         for delta in self._host.deltas().values():
             if not isinstance(delta, WeightDelta) or any(type(part) is not Dense for part in delta.parts.values()):
                 raise ConfigError(
-                    f"Plan {self.context.plan.name!r}: its tuner keeps what it learns in parts of its own (low-rank factors, say), "
-                    "and merged factors are not merged weights. Choose full tuning, or a tuner that changes weights themselves."
+                    f"Plan {self.context.plan.name!r}: its tuner keeps what it learns in parts of its own (low-rank factors, "
+                    "say), and merged factors are not merged weights. Choose full tuning, or a tuner that changes weights "
+                    "themselves."
                 )
 
     @property
@@ -245,7 +246,7 @@ def merge_tensors(merger: Merger, base: Mapping[str, Array], experts: Sequence[M
 def _neural(learner: Learner, context: LearnerContext) -> NeuralLearner:
     if not isinstance(learner, NeuralLearner):
         raise ConfigError(
-            f"Plan {context.plan.name!r}: {type(learner).__name__} has no weights that could be merged; a merge stage needs a neural "
-            "learner before it."
+            f"Plan {context.plan.name!r}: {type(learner).__name__} has no weights that could be merged; a merge stage needs a "
+            "neural learner before it."
         )
     return learner

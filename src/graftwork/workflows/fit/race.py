@@ -44,8 +44,8 @@ class Race:
     """Runs the schedule.
 
     Args:
-        context: The run, with its plans and schedule. Its stop switch says ``finish`` when the time is up, ``keep`` or ``kill`` on
-            Ctrl-C.
+        context: The run, with its plans and schedule. Its stop switch says ``finish`` when the time is up, ``keep`` or ``kill``
+            on Ctrl-C.
     """
 
     def __init__(self, context: RunContext[Any]) -> None:
