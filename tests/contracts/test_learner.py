@@ -4,6 +4,7 @@ does not refuse."""
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,17 @@ from discovery import found, plan_of
 from graftwork.core.errors import CheckpointError, ConfigError, DataError
 from graftwork.core.input_spec import table_input
 from graftwork.core.optional import has
-from graftwork.core.records import Plan, TaskSpec
+from graftwork.core.records import Component, Plan, TaskSpec
+from graftwork.core.stages.merge import MergeStage
+from graftwork.core.stages.train import TrainStage
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.training.stages import learner_of
 
 LEARNERS = found(Learner)
+TIES = "graftwork.methods.merging.ties:TiesMerger"
+MERGED = "NeuralLearner, merged"
+"""A plan of several stages has a learner of its own, which no plan names."""
 STEPS = 8
 
 
@@ -60,21 +67,21 @@ class Case:
     """A learner as a plan names it; neural plans with the portfolio's shared trunk."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.component, self.folder = LEARNERS[name], folder
-        plan = plan_of(self.component.path)
+        path = LEARNERS[name.partition(",")[0]].path
+        self.folder, plan = folder, plan_of(path)
         assert plan is not None
+        if name == MERGED:
+            plan = replace(plan, role="joint", stages=(TrainStage(), MergeStage(merger=Component(TIES))))
         self.plan: Plan = plan.with_train(training={**plan.train.training, "batch_size": 16}) if "Neural" in name else plan
 
     def build(self, suite: Suite = SUITE, **fields: Any) -> Learner:
         context = LearnerContext(
             suite=suite, plan=self.plan, cache=self.folder / "cache", **{"seed": 0, "max_steps": STEPS, **fields}
         )
-        learner = self.component.build(context)
-        assert isinstance(learner, Learner)
-        return learner
+        return learner_of(context)
 
 
-@pytest.fixture(params=sorted(LEARNERS))
+@pytest.fixture(params=[*sorted(LEARNERS), MERGED])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     if "LightGBM" in request.param and not has("lightgbm"):
         pytest.skip("needs lightgbm")

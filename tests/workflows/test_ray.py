@@ -14,7 +14,8 @@ import pytest
 from graftwork.core.errors import MissingDependencyError, StorageError
 from graftwork.core.optional import has
 from graftwork.workflows.compare import CompareRun, compare
-from graftwork.workflows.runs.jobs import make_job
+from graftwork.workflows.runs.job import RunFacts
+from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.pool import make_pool
 from graftwork.workflows.runs.ray_worker import RemoteExecutor, pack_folders, unpack_folders
 
@@ -70,8 +71,8 @@ def test_a_running_job_is_told_to_stop_and_keeps_its_checkpoint(cluster: Any, tm
     from graftwork.data.store import save_suite
 
     save_suite(linear_suite(), tmp_path / "suite")
-    fields = {"plan": linear_plan("crawl", "joint", delay=0.05).to_json(), "seed": 0, "until": 2000, "max_steps": 2000}
-    job = make_job("train", "crawl", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
+    facts = RunFacts(cache=str(tmp_path / "cache"))
+    job = TrainJob(id="crawl", plan=linear_plan("crawl", "joint", delay=0.05), facts=facts, until=2000, max_steps=2000)
     pool = make_pool(tmp_path, 1, engine="ray")
     seen: list[str] = []
 
@@ -97,9 +98,9 @@ def test_a_worker_that_does_not_see_the_folder_gets_and_returns_files(tmp_path: 
     executor = RemoteExecutor(json.dumps(hello))
     assert not executor.sees_folder()
     executor.receive(pack_folders(home, ["suite"]))
-    fields = {"plan": linear_plan("fast", "joint").to_json(), "seed": 0, "until": 4, "max_steps": 4, "predict": ["test"]}
-    job = make_job("train", "fast", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
-    text, files = executor.execute(json.dumps(job))
+    facts = RunFacts(cache=str(tmp_path / "cache"))
+    job = TrainJob(id="fast", plan=linear_plan("fast", "joint"), facts=facts, until=4, max_steps=4, predict=("test",))
+    text, files = executor.execute(json.dumps(job.to_json()))
     answer = json.loads(text)
     assert answer["type"] == "done"
     assert answer["result"]["status"] == "ok"
@@ -120,11 +121,21 @@ def test_a_stop_that_comes_before_its_job_is_not_lost(tmp_path: Path) -> None:
     executor = RemoteExecutor(json.dumps({"run_folder": str(tmp_path), "token": "same", "path": [], "allowed": []}))
     assert executor.sees_folder()
     executor.stop("fast", "keep")
-    fields = {"plan": linear_plan("fast", "joint").to_json(), "seed": 0, "until": 4, "max_steps": 4}
-    job = make_job("train", "fast", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
-    text, files = executor.execute(json.dumps(job))
+    facts = RunFacts(cache=str(tmp_path / "cache"))
+    job = TrainJob(id="fast", plan=linear_plan("fast", "joint"), facts=facts, until=4, max_steps=4)
+    text, files = executor.execute(json.dumps(job.to_json()))
     assert json.loads(text)["result"]["status"] == "stopped"
     assert files == b""
+
+
+def test_a_message_that_is_no_job_is_a_failed_answer_and_writes_nothing(tmp_path: Path) -> None:
+    executor = RemoteExecutor(json.dumps({"run_folder": str(tmp_path), "token": "", "path": [], "allowed": []}))
+    text, files = executor.execute(json.dumps({"kind": "dance", "id": "x"}))
+    result = json.loads(text)["result"]
+    assert (result["status"], result["error"]) == ("failed", "ConfigError")
+    assert "There is no job of kind 'dance'" in result["message"]
+    assert files == b""
+    executor.close()
 
 
 def test_files_outside_of_the_folder_are_refused(tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ from graftwork.core.errors import ComponentError, GraftworkError
 from graftwork.core.records import Plan
 from graftwork.workflows.compare import compare
 from graftwork.workflows.fit import fit
-from graftwork.workflows.runs.jobs import execute, make_job
+from graftwork.workflows.runs.execution import execute
+from graftwork.workflows.runs.job import RunFacts
+from graftwork.workflows.runs.jobs import job_kinds, read_job
+from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.ray_worker import RemoteExecutor
 
 from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
@@ -130,7 +133,7 @@ def test_plans_that_were_handed_in_are_looked_at_again(scheduled: dict[str, Path
         fit(out=run, resume=True, workers=0)
 
 
-@pytest.mark.parametrize("kind", ["train", "estimate", "affinity", "export"])
+@pytest.mark.parametrize("kind", job_kinds())
 @pytest.mark.parametrize("path", [*FOREIGN, *OWN])
 def test_no_job_runs_what_its_plan_may_not_name(
     scheduled: dict[str, Path], tmp_path: Path, trace: Path, kind: str, path: str
@@ -139,14 +142,15 @@ def test_no_job_runs_what_its_plan_may_not_name(
     plan = next(plan for plan in json.loads((run / "run.json").read_text())["plans"] if plan["name"] == "shared-trunk")
     for place in PLACES:
         fields = {
+            "kind": kind,
+            "id": f"{kind}-{place}",
             "plan": poisoned(plan, place, poison(path, trace)),
-            "seed": 0,
+            "facts": {"cache": str(tmp_path / "cache")},
             "until": 2,
             "max_steps": 4,
-            "tasks": ["first", "second"],
         }
-        job = make_job(kind, f"{kind}-{place}", cache=str(tmp_path / "cache"), source="x", folder="model", **fields)
-        result = execute(job, run)
+        more = {"source": "x", "folder": "model"} if kind == "export" else {}
+        result = execute(read_job({**fields, **more}), run)
         assert (result["status"], result["error"]) == ("failed", "ComponentError"), result
         assert repr(path) in result["message"]
 
@@ -296,12 +300,12 @@ def test_an_actor_gets_the_allowed_packages_from_its_parent(tmp_path: Path, monk
     save_suite(linear_suite(), tmp_path / "suite")
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setattr("graftwork.core.components._allowed", [])
-    fields = {"plan": linear_plan("fast", "joint").to_json(), "seed": 0, "until": 4, "max_steps": 4}
+    facts = RunFacts(cache=str(tmp_path / "cache"))
     for number, allowed in enumerate(([], ["fake_learners"])):
         executor = RemoteExecutor(json.dumps({"run_folder": str(tmp_path), "token": "other", "path": [], "allowed": allowed}))
         executor.receive(_suite_of(tmp_path))
-        job = make_job("train", f"job{number}", cache=str(tmp_path / "cache"), root_seed=0, overrides={}, **fields)
-        result = json.loads(executor.execute(json.dumps(job))[0])["result"]
+        job = TrainJob(id=f"job{number}", plan=linear_plan("fast", "joint"), facts=facts, until=4, max_steps=4)
+        result = json.loads(executor.execute(json.dumps(job.to_json()))[0])["result"]
         assert result["status"] == ("ok" if allowed else "failed"), result
         executor.close()
 

@@ -161,9 +161,10 @@ def _learner(
     overrides: Mapping[str, Any] | None,
     backbone: str,
 ) -> Learner:
-    from graftwork.interfaces.learner import Learner, LearnerContext
+    from graftwork.interfaces.learner import LearnerContext
+    from graftwork.training.stages import learner_of
 
-    made: Learner = plan.train.learner.build(
+    return learner_of(
         LearnerContext(
             suite=data.for_training(),
             plan=plan,
@@ -173,10 +174,8 @@ def _learner(
             backbone=backbone,
             overrides=dict(overrides or {}),
             callbacks=(context.budget_callback(),),
-        ),
-        seam=Learner,
+        )
     )
-    return made
 
 
 def predict_split(learner: Learner, data: GuardedSuite, split: str = "test") -> dict[str, NDArray[np.generic]]:

@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 
-__all__ = ["Converters", "Setting", "build_from_settings", "settings_of"]
+__all__ = ["Converters", "Setting", "build_from_settings", "converted_value", "settings_of"]
 
 Converters = Mapping[type, Callable[[Any], Any]]
 """How texts and paths become objects of classes that settings may ask for, such as readers of files."""
@@ -110,6 +110,22 @@ def build_from_settings(
         assert record is not None
         arguments[key] = record(**fields)
     return cls(**arguments)
+
+
+def converted_value(value: Any, annotation: Any) -> Any:
+    """Return a JSON value as an annotation wants it: lists as tuples, whole numbers as floats.
+
+    Raises:
+        ConfigError: If the annotation does not allow it.
+
+    Example:
+        >>> converted_value([1, 2], tuple[float, ...])
+        (1.0, 2.0)
+    """
+    try:
+        return _convert(value, annotation, {})
+    except _WrongValueError:
+        raise ConfigError(f"must be {_words(annotation)}; got {_short(value)}") from None
 
 
 class _WrongValueError(Exception):

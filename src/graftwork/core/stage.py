@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Self
 from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
+from graftwork.core.settings import build_from_settings, converted_value
 
 __all__ = ["Place", "Stage", "place"]
 
@@ -32,11 +34,25 @@ class Place:
     """Names of the arguments that it hands over by keyword."""
     many: bool = False
     """Whether the field holds a tuple of components."""
+    from_settings: bool = False
+    """Whether settings are those of :mod:`graftwork.core.settings`: fields of a dataclass that the constructor takes are settings
+    themselves."""
 
     @property
     def is_plain(self) -> bool:
         """Whether the component is built from its settings alone."""
         return not self.positional and not self.keywords
+
+    def build(self, component: Component, *args: Any, **runtime: Any) -> Any:
+        """Build a component that stands here, from its settings and what the workflow hands in.
+
+        Raises:
+            ComponentError: If it may not be imported or does not implement the seam.
+            ConfigError: If a setting cannot be used.
+        """
+        if not self.from_settings:
+            return component.build(*args, seam=self.load_seam(), **runtime)
+        return build_from_settings(component.resolve(self.load_seam()), component.settings, name=component.path)
 
     def load_seam(self) -> type:
         """Import and return the abstract class; torch comes with most of them."""
@@ -45,9 +61,11 @@ class Place:
         return seam
 
 
-def place(seam: str, *, positional: int = 0, keywords: tuple[str, ...] = (), many: bool = False) -> dict[str, Place]:
+def place(
+    seam: str, *, positional: int = 0, keywords: tuple[str, ...] = (), many: bool = False, from_settings: bool = False
+) -> dict[str, Place]:
     """Return the ``metadata`` of a dataclass field that holds components; see :class:`Place`."""
-    return {"place": Place(seam, positional, keywords, many)}
+    return {"place": Place(seam, positional, keywords, many, from_settings)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +73,10 @@ class Stage:
     """One step of a plan. Subclasses add fields; all of them have defaults."""
 
     kind: ClassVar[str] = ""
-    """Name of the kind: that of its module in :mod:`graftwork.core.stages`."""
+    """Name of the kind: that of its module in :mod:`graftwork.core.stages`, and of the one in :mod:`graftwork.training.stages`
+    that runs it."""
+    follows: ClassVar[bool] = True
+    """Whether it works on what the stages before it made, so that it cannot be the first; one that does not must be the first."""
 
     @classmethod
     def places(cls) -> dict[str, Place]:
@@ -110,7 +131,12 @@ class Stage:
                 fields[key] = _read_field(key, item, places.get(key), cls)
             except ConfigError as error:
                 problems.append(f"{key}: {error}")
-        return cls(**fields), problems
+        stage = cls(**fields)
+        return stage, [*problems, *stage.problems()]
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with values that are fine each by itself."""
+        return []
 
 
 def _read_field(key: str, item: Any, what: Place | None, cls: type[Stage]) -> Any:
@@ -119,7 +145,7 @@ def _read_field(key: str, item: Any, what: Place | None, cls: type[Stage]) -> An
         is_mapping = default.default_factory is dict
         if is_mapping and not isinstance(item, Mapping):
             raise ConfigError(f"takes an object of names and values; got {item!r:.200}")
-        return dict(item) if is_mapping else item
+        return dict(item) if is_mapping else converted_value(item, typing.get_type_hints(cls)[key])
     if what.many:
         if not isinstance(item, list | tuple):
             raise ConfigError(f"takes a list of components; got {item!r:.200}")

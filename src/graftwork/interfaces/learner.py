@@ -24,7 +24,9 @@ from graftwork.core.errors import CheckpointError
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 
-if TYPE_CHECKING:  # callbacks see tensors; what only builds learners starts without torch
+if TYPE_CHECKING:  # what only builds learners starts without torch
+    from torch import Tensor
+
     from graftwork.interfaces.callback import Callback
 
 __all__ = ["Learner", "LearnerContext"]
@@ -50,6 +52,9 @@ class LearnerContext:
     """Training settings of the user, stronger than the plan's."""
     callbacks: Sequence[Callback] = ()
     """Called after every step of learners that train by the loop; others leave them alone."""
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+    """Weights by name that the model begins with, in place of those that it would draw: a stage that trains several models from
+    one start hands them in. Learners without such weights leave them alone."""
 
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint must agree in, as JSON values: plan, seed, suite, horizon, backbone, overrides."""

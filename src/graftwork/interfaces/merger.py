@@ -17,7 +17,7 @@ key=value``).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -49,6 +49,18 @@ class Merger(ABC):
 
     def finish_pass(self) -> None:
         """Turn what was seen into statistics."""
+
+    def run_passes(self, names: Sequence[str], tensors: Callable[[str], tuple[Array, Sequence[Array]]]) -> None:
+        """Show all tensors as often as :meth:`needs_pass` asks for them.
+
+        Args:
+            names: Names of the tensors that are merged.
+            tensors: Returns the base's and the experts' values of one.
+        """
+        while self.needs_pass():
+            for name in names:
+                self.observe(name, *tensors(name))
+            self.finish_pass()
 
     @abstractmethod
     def merge_tensor(self, name: str, base: Array, experts: Sequence[Array]) -> Array:

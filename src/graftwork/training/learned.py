@@ -1,12 +1,33 @@
-"""What training changes in a model."""
+"""What training changes in a model, and what it begins from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["copy_into", "learned_state"]
+from graftwork.core.errors import ConfigError
+
+__all__ = ["begin_from", "copy_into", "learned_state"]
+
+
+@torch.no_grad()
+def begin_from(model: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Overwrite some tensors of a model by name, before it is trained.
+
+    Raises:
+        ConfigError: If the model has no tensor of this name and shape.
+    """
+    state = model.state_dict()
+    for name, tensor in start.items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = f"it is {list(state[name].shape)} there" if name in state else "there is none"
+            raise ConfigError(
+                f"The model cannot begin from tensor {name!r} of shape {list(tensor.shape)}: {found}. Its sharing operator "
+                "depends on which tasks there are; choose one whose shared part does not."
+            )
+        state[name].copy_(tensor)
 
 
 def learned_state(model: nn.Module) -> dict[str, Tensor]:

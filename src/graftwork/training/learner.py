@@ -7,7 +7,8 @@ share nothing: each task's own best) and predict. Before the first validation th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import Ledger
 from graftwork.core.seeds import Seeds
-from graftwork.data.loader import BatchStream, inputs_to_torch
+from graftwork.data.loader import BatchStream, inputs_to_torch, iter_rows
 from graftwork.export.delta_files import write_deltas
 from graftwork.export.model_folder import write_model
 from graftwork.interfaces.balancer import Balancer
@@ -34,6 +36,7 @@ from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.config import TrainConfig
 from graftwork.training.costs import CostMeter, held_for_backward, inference_costs
 from graftwork.training.feature_store import cached_features
+from graftwork.training.learned import begin_from
 from graftwork.training.selection import BestWeights
 from graftwork.training.trainer import Trainer
 
@@ -73,6 +76,7 @@ class NeuralLearner(Learner):
                 store_features=asked.get("augment", "none") == "none",
             )
             self.model = self._assembly.model
+            begin_from(self.model, context.start)
             balancer = plan.train.optimization.build(seam=Balancer)
             objectives = [objective.build(seam=Objective) for objective in plan.train.objectives]
             transforms = [transform.build(seam=GradientTransform) for transform in plan.train.transforms]
@@ -109,6 +113,7 @@ class NeuralLearner(Learner):
         self._validated = 0
         self._priors: dict[str, float] = {}
         self._held_bytes = 0
+        self._adopted: int | None = None
         self._inference: dict[str, float] = {}
         self.validation: list[tuple[int, dict[str, float]]] = []
         """``(step, relative loss per task)`` of every validation so far."""
@@ -133,7 +138,7 @@ class NeuralLearner(Learner):
     @property
     def step(self) -> int:
         """Number of finished steps."""
-        return self.trainer.step
+        return self.trainer.step if self._adopted is None else self._adopted
 
     @property
     def steps_per_epoch(self) -> int:
@@ -185,6 +190,21 @@ class NeuralLearner(Learner):
                 loss = task_loss(task, output, target, robust=self.config.robust_regression)
                 losses[task.name] = float(loss) / self._priors[task.name]
         return losses
+
+    def adopt(self, weights: Mapping[str, Tensor], step: int) -> None:
+        """Predict with these weights from now on, as if they had come of ``step`` steps here: a stage that makes them elsewhere
+        (by merging, say) hands them in, and has no more steps trained here.
+
+        Args:
+            weights: Tensors by their names in the model; others stay as they are.
+            step: What :attr:`step` says from now on.
+        """
+        self._best.adopt(weights)
+        self._adopted = step
+
+    def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
+        """Yield the rows of a split in their order, as the model takes them: with stored features if its backbone is fixed."""
+        return iter_rows(self._stream.source.suite, self.suite.splits[split], batch_size)
 
     def predict(
         self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
@@ -244,23 +264,28 @@ class NeuralLearner(Learner):
 
     def ledger(self) -> Ledger:
         """Return the costs so far. Deployment needs every parameter of the model and of a backbone in front of it."""
-        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         deployed = self._assembly.deployable(self.best_model)
         total = sum(parameter.numel() for parameter in deployed.parameters())
         if not self._inference:
             row = inputs_to_torch(self.suite.inputs, self._stream.rows[:1])
             self._inference = inference_costs(deployed, row, threads=self.context.threads)
-        return Ledger(
+        return replace(
+            self.training_ledger(),
             parameters_total=total,
-            parameters_trained=trained,
             parameters_stored=total,
+            **self._inference,  # type: ignore[arg-type]
+        )
+
+    def training_ledger(self) -> Ledger:
+        """Return the costs of training alone: nothing of what the model stores, or takes to predict."""
+        return Ledger(
+            parameters_trained=sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad),
             steps=self.step,
             samples=self.step * self._stream.batch_size,
             wall_seconds=self._costs.wall_seconds,
             cpu_seconds=self._costs.cpu_seconds,
             peak_rss_bytes=self._costs.peak_rss_bytes,
             activation_bytes=self._held_bytes,
-            **self._inference,  # type: ignore[arg-type]
         )
 
     def deltas(self) -> dict[str, Delta]:

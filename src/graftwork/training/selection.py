@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.training.averaging import copy_sharing
 from graftwork.training.learned import learned_state
 
-__all__ = ["BestWeights", "tensors_by_task"]
+__all__ = ["BestWeights", "tensor_owners", "tensors_by_task"]
 
 _ALL = "all"
 
@@ -52,6 +53,14 @@ class BestWeights:
                 for name in names:
                     kept[name].copy_(current[name])
 
+    @torch.no_grad()
+    def adopt(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep these tensors, whatever they would score; they count as the best of every group from now on."""
+        kept = learned_state(self.model)
+        for name, tensor in tensors.items():
+            kept[name].copy_(tensor)
+        self._best = dict.fromkeys(self._groups, 0.0)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the kept weights and their losses; nothing before the first :meth:`offer`."""
         if not self._best:
@@ -71,26 +80,25 @@ def tensors_by_task(model: SharedModel) -> dict[str, list[str]]:
     """Return ``{task: names of what it learns}`` if tasks share nothing that learns; else an empty mapping.
 
     So it is with separate models, and with heads on fixed features.
+    """
+    owner = tensor_owners(model)
+    return {} if None in owner.values() else {task: [name for name in owner if owner[name] == task] for task in model.task_names}
+
+
+def tensor_owners(model: SharedModel) -> dict[str, str | None]:
+    """Return for each tensor that training changes the only task that uses it; None where several do.
 
     A buffer belongs to the task that owns all parameters of the smallest module around it.
     """
-    owner: dict[str, str] = {}
+    owner: dict[str, str | None] = {name: None for name, parameter in model.named_parameters() if parameter.requires_grad}
     ids = {id(parameter): name for name, parameter in model.named_parameters()}
     for task in model.task_names:
         for parameter in model.task_parameters(task):
             owner[ids[id(parameter)]] = task
-    if not {name for name, parameter in model.named_parameters() if parameter.requires_grad} <= set(owner):
-        return {}
-    groups: dict[str, list[str]] = {task: [] for task in model.task_names}
-    for name in learned_state(model):
-        holder = owner.get(name) or _owner_of_buffer(name, owner)
-        if holder is None:
-            return {}
-        groups[holder].append(name)
-    return groups
+    return {name: owner[name] if name in owner else _owner_of_buffer(name, owner) for name in learned_state(model)}
 
 
-def _owner_of_buffer(name: str, owner: Mapping[str, str]) -> str | None:
+def _owner_of_buffer(name: str, owner: Mapping[str, str | None]) -> str | None:
     module = name
     while "." in module:
         module = module.rpartition(".")[0]

@@ -25,9 +25,10 @@ from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.reading.target_arrays import origin_of
 from graftwork.data.suite import Suite
-from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.interfaces.learner import LearnerContext
 from graftwork.tasks.decode import decode_output
 from graftwork.tasks.values import with_origin
+from graftwork.training.stages import learner_of
 from graftwork.workflows.estimator_targets import has_fractions, label_keys, target_columns
 from graftwork.workflows.portfolio import portfolio
 
@@ -114,7 +115,7 @@ class MultiTaskEstimator(BaseEstimator):
                 f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees."
             )
         with tempfile.TemporaryDirectory(prefix="graftwork-") as cache:
-            learner = plan.train.learner.build(
+            learner: Any = learner_of(
                 LearnerContext(
                     suite=suite,
                     plan=plan,
@@ -123,8 +124,7 @@ class MultiTaskEstimator(BaseEstimator):
                     cache=Path(cache),
                     threads=torch.get_num_threads(),
                     overrides=dict(self.training or {}),
-                ),
-                seam=Learner,
+                )
             )
             learner.train(self.max_steps)
         self.model_ = learner.best_model

@@ -73,9 +73,12 @@ def _problems(plan: Plan) -> Iterator[tuple[str, bool]]:
         except Exception as error:
             yield f"{label}: importing {component.path!r} failed: {type(error).__name__}: {error}", False
             continue
-        found = _binding_problems(component, factory, place)
+        found = [] if place.from_settings else _binding_problems(component, factory, place)
         yield from ((f"{label}: {problem}", False) for problem in found or _building_problems(component, place))
-    for stage in plan.stages:
+    for number, stage in enumerate(plan.stages):
+        if stage.follows is not bool(number):
+            where = "must be the first" if number else "works on what other stages made; it cannot be the first"
+            yield f"stage {number + 1}: a stage of kind {stage.kind!r} {where}", False
         if isinstance(stage, TrainStage):
             yield from ((f"training: {problem}", False) for problem in training_problems(stage.training))
 
@@ -136,7 +139,7 @@ def _building_problems(component: Component, place: Place) -> list[str]:
     if not place.is_plain:
         return []
     try:
-        component.build(seam=place.load_seam())
+        place.build(component)
     except MissingDependencyError:
         return []
     except GraftworkError as error:

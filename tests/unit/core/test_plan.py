@@ -154,7 +154,7 @@ def test_all_problems_come_at_once_with_the_nearest_match() -> None:
         ({"modalities": []}, "at least one of"),
         ({"stages": []}, "stages must be a list of at least one object"),
         ({"stages": ["train"]}, "stages must be a list of at least one object"),
-        ({"stages": [{}]}, "stage 1: unknown kind of stage None. Known kinds: train"),
+        ({"stages": [{}]}, "stage 1: unknown kind of stage None. Known kinds: .*train"),
         ({"stages": [{"kind": "trian"}]}, r"stage 1: unknown kind of stage 'trian'\. Did you mean 'train'"),
         ({"stages": [{"kind": "__init__"}]}, "unknown kind of stage"),
         ({"stages": [{"kind": "train", "shraing": "a:B"}]}, r"stage 1: unknown key 'shraing'\. Did you mean 'sharing'"),
@@ -210,7 +210,7 @@ def blend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_new_kind_of_stage_is_one_new_module(blend: None) -> None:
-    assert stage_kinds() == ("blend", "train")
+    assert set(stage_kinds()) == {"blend", "merge", "train"}
     plan = Plan.from_json({**SHORT, "stages": [{"kind": "train"}, {"kind": "blend", "share": 0.25, "merger": {"path": "a.b:C"}}]})
     assert [stage.kind for stage in plan.stages] == ["train", "blend"]
     assert isinstance(plan.stages[1], stage_class("blend"))

@@ -21,6 +21,7 @@ class TrainStage(Stage):
     """Trains all tasks of a suite."""
 
     kind: ClassVar[str] = "train"
+    follows: ClassVar[bool] = False
 
     learner: Component = field(default=_LEARNER, metadata=place("learner:Learner", positional=1))
     """The :class:`~graftwork.interfaces.learner.Learner` that trains."""

@@ -61,13 +61,10 @@ def iterate_merged(
     """
     roles = assign_roles(base, experts, exclude=exclude, buffers=buffers) if roles is None else roles
     check_settings(merger, len(experts))
-    while merger.needs_pass():
-        try:
-            for name in roles.merged:
-                merger.observe(name, lazy(base, name), [lazy(expert, name) for expert in experts])
-            merger.finish_pass()
-        except DataError as error:
-            raise DataError(f"{error}{_where_not_finite(base, experts, roles.merged)}") from error
+    try:
+        merger.run_passes(roles.merged, lambda name: (lazy(base, name), [lazy(expert, name) for expert in experts]))
+    except DataError as error:
+        raise DataError(f"{error}{_where_not_finite(base, experts, roles.merged)}") from error
     merged, averaged = set(roles.merged), set(roles.averaged)
     for name in sorted(base):
         if name in merged:

@@ -6,14 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from graftwork.core.records import Plan
 from graftwork.workflows.quantities import format_seconds
-from graftwork.workflows.runs.schedule import MIN_STEPS, VALIDATIONS, Estimate, Schedule
+from graftwork.workflows.runs.schedule import MIN_STEPS, VALIDATIONS, Estimate, Schedule, own_horizon
 
 __all__ = ["budget_sentence", "make_budget"]
-
-
-def _own_horizon(plan: Plan) -> int | None:
-    own = plan.train.training.get("max_steps")
-    return int(own) if own is not None else None
 
 
 def _steps_within(seconds: float, cost: Estimate) -> int:
@@ -49,7 +44,7 @@ def make_budget(
         raise ValueError(f"Exactly one of `steps` and `seconds` must be given; got {steps} and {seconds}.")
     horizons, left_out, notes = {}, {}, []
     for plan in plans:
-        own = _own_horizon(plan)
+        own = own_horizon(plan)
         if steps is not None:
             horizons[plan.name] = own or steps
             continue
@@ -87,6 +82,6 @@ def budget_sentence(plans: Mapping[str, Plan], schedule: Schedule, *, steps: int
             f"Budget: {format_seconds(seconds or 0.0)} for each training, {what}. The number of steps follows from the speed "
             "of each plan's first steps; the table below says what was measured."
         )
-    others = [f"{name} {horizon:,} rounds" for name, horizon in schedule.horizons.items() if _own_horizon(plans[name])]
+    others = [f"{name} {horizon:,} rounds" for name, horizon in schedule.horizons.items() if own_horizon(plans[name])]
     exception = f" Plans that count otherwise: {', '.join(others)}." if others else ""
     return f"Budget: {steps:,} steps for each training, {what}.{exception}"

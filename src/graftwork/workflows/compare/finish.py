@@ -10,13 +10,13 @@ from typing import Any
 from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
 from graftwork.core.records import Ledger, Plan
-from graftwork.data.suite import Suite
 from graftwork.workflows.compare.budget import budget_sentence
 from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.compare.trainings import Trainings
 from graftwork.workflows.compare.words import leaderboard_sentences
 from graftwork.workflows.runs.auto_groups import suggest_grouping
-from graftwork.workflows.runs.result_parts import final_run, job_ledger, result_head, timing, try_last_steps
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.result_parts import final_runs, job_ledger, result_head, timing, try_last_steps
 from graftwork.workflows.runs.run_folder import RunFolder, clean_json
 from graftwork.workflows.runs.schedule import Schedule
 
@@ -27,21 +27,20 @@ PARETO_COSTS = ("parameters_stored", "flops_per_sample", "latency_ms_batch1", "w
 """Costs that scores are plotted against, where at least two plans have them."""
 
 
-def finish_comparison(
-    run: RunFolder, settings: CompareSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, trained: Trainings
-) -> dict[str, Any]:
+def finish_comparison(context: RunContext[CompareSettings], trained: Trainings) -> dict[str, Any]:
     """Judge, and write result and report.
 
     Raises:
         GraftworkError: If no training ended well.
     """
+    run = context.run
     if not trained.finals:
         reasons = [f"{item['plan']}, seed {item['seed']}: {item['message'] or item['status']}" for item in trained.failures]
-        reasons += [f"{name}: {reason}" for name, reason in schedule.left_out.items()]
+        reasons += [f"{name}: {reason}" for name, reason in context.schedule.left_out.items()]
         listed = "".join(f"\n  - {reason}" for reason in reasons)
         raise GraftworkError(f"No training ended well, so there is nothing to compare.{listed}\nSee {run.path / 'log.jsonl'}.")
     run.emit("phase", phase="report", jobs=0)
-    result = clean_json(_result(run, settings, suite, plans, schedule, trained))
+    result = clean_json(_result(context, trained))
     write_json(run.result_file, result)
 
     def report() -> None:
@@ -53,15 +52,14 @@ def finish_comparison(
     return dict(result)
 
 
-def _result(
-    run: RunFolder, settings: CompareSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, trained: Trainings
-) -> dict[str, Any]:
+def _result(context: RunContext[CompareSettings], trained: Trainings) -> dict[str, Any]:
     from graftwork.evaluation.choice.verdict import build_verdict
 
+    run, settings, plans, schedule = context.run, context.settings, context.plans, context.schedule
     ledgers = {name: _mean_ledger(run, name, trained) for name in trained.finals}
     judged = build_verdict(
-        suite,
-        {name: [final_run(run, suite, jobs[seed]) for seed in sorted(jobs)] for name, jobs in trained.finals.items()},
+        context.suite,
+        final_runs(context, trained.finals),
         controls={},
         affinity=trained.affinity,
         ledgers=ledgers,
@@ -81,7 +79,7 @@ def _result(
         for name, entry in judged["plans"].items()
     }
     return {
-        **result_head(run, settings, suite, RESULT_FORMAT),
+        **result_head(context, RESULT_FORMAT),
         "budget": {
             "steps": settings.steps,
             "seconds": settings.time_limit,

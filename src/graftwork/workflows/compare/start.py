@@ -14,7 +14,15 @@ from graftwork.workflows.compare.session import CompareSession
 from graftwork.workflows.compare.settings import DEFAULT_STEPS, CompareSettings
 from graftwork.workflows.portfolio import check_asked
 from graftwork.workflows.runs.auto_groups import MAX_GROUPS
-from graftwork.workflows.runs.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
+from graftwork.workflows.runs.begin import (
+    Call,
+    begun_run,
+    default_out_folder,
+    is_finished,
+    resumed_settings,
+    source_name,
+    split_plans,
+)
 from graftwork.workflows.runs.pool import Engine
 from graftwork.workflows.runs.run_folder import RunFolder
 
@@ -135,10 +143,11 @@ def compare(
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "compare-"))
     run.listen(on_event)
+    call = Call(verb="compare", resume=resume, command=command, extra=extra)
     with components_allowed(allow_components):
         if not run.exists():
             check_asked(given.plans, extra, given.overrides)
-        with begun_run(run, given, resumed, verb="compare", resume=resume, command=command, extra=extra) as settings:
+        with begun_run(run, given, resumed, call) as settings:
             if is_finished(run, "result.json", "report.html"):
                 return load_comparison(run.path)
             result = CompareSession(run, settings, None if is_path else source).go()

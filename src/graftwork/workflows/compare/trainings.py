@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from graftwork.core.records import Plan
-from graftwork.data.suite import Suite
-from graftwork.workflows.runs.events import announce
-from graftwork.workflows.runs.jobs import Job
-from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.schedule import Schedule, shared_plans
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.jobs.train import TrainJob
+from graftwork.workflows.runs.schedule import shared_plans
 
 __all__ = ["Trainings", "run_trainings"]
 
@@ -22,7 +17,7 @@ __all__ = ["Trainings", "run_trainings"]
 class Trainings:
     """What came of the queue."""
 
-    finals: dict[str, dict[int, Job]] = field(default_factory=dict)
+    finals: dict[str, dict[int, TrainJob]] = field(default_factory=dict)
     """``{plan: {seed: finished job}}``."""
     failures: list[dict[str, Any]] = field(default_factory=list)
     """``plan``, ``seed``, ``status``, ``message`` and ``steps`` of trainings that did not end well."""
@@ -30,45 +25,30 @@ class Trainings:
     gradients: dict[str, Any] | None = None
 
 
-def run_trainings(
-    run: RunFolder,
-    suite: Suite,
-    plans: Mapping[str, Plan],
-    schedule: Schedule,
-    maker: JobMaker,
-    pool: WorkerPool | InlinePool,
-    stop: Callable[[], StopRequest | None],
-    *,
-    with_affinity: bool,
-) -> Trainings:
+def run_trainings(context: RunContext[Any], *, with_affinity: bool) -> Trainings:
     """Train; finished trainings answer from their folders.
 
     Args:
-        run: The run folder.
-        suite: The suite.
-        plans: Plans by name, in the order of the queue.
-        schedule: Steps and seeds.
-        maker: Makes the jobs.
-        pool: Runs them.
-        stop: Asked several times a second; says ``keep`` or ``kill`` after Ctrl-C.
+        context: The run, with its plans in the order of the queue, and its schedule.
         with_affinity: Whether to measure affinities with the first plan that shares a model; nothing is measured without one.
 
     Returns:
         What ended; after Ctrl-C only a part of it.
     """
+    plans, schedule, maker = context.plans, context.schedule, context.maker
     names = [name for name in plans if name in schedule.horizons]
     # One seed of everything comes before the next, so that a comparison that is stopped has something of every plan.
     jobs = [(name, seed, maker.final(name, seed)) for seed in schedule.seeds for name in names]
-    queue = [job for _, _, job in jobs]
+    queue: list[Job] = [job for _, _, job in jobs]
     probed = next((plan.name for plan in shared_plans(plans[name] for name in names)), None)
-    probe = maker.affinity(probed, suite.task_names) if with_affinity and probed and len(suite.tasks) > 1 else None
+    probe = maker.affinity(probed) if with_affinity and probed and len(context.suite.tasks) > 1 else None
     if probe is not None:
         queue.insert(len(names), probe)
-    run.emit("phase", phase="trainings", jobs=len(queue), plans=names)
-    answers = pool.run(queue, listener=lambda *told: announce(run, *told), stop=stop)
+    context.run.emit("phase", phase="trainings", jobs=len(queue), plans=names)
+    answers = context.run_jobs(queue)
     found = Trainings()
     for name, seed, job in jobs:
-        answer = answers.get(job["id"])
+        answer = answers.get(job.id)
         if answer is None or answer["status"] == "stopped":
             continue
         if answer["status"] == "ok":
@@ -77,6 +57,6 @@ def run_trainings(
             kept = {key: answer.get(key) for key in ("status", "message")}
             found.failures.append({"plan": name, "seed": seed, "steps": answer.get("steps") or 0, **kept})
     if probe is not None:
-        answer = answers.get(probe["id"], {})
+        answer = answers.get(probe.id, {})
         found.affinity, found.gradients = answer.get("affinity"), answer.get("gradients")
     return found

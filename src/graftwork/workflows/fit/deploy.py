@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,7 @@ from graftwork.core.folders import remove_own
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Lineage
 from graftwork.core.version import __version__
-from graftwork.data.suite import Suite
-from graftwork.workflows.runs.events import announce
-from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
+from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
 __all__ = ["deploy_model", "write_card"]
@@ -26,15 +23,7 @@ _REPLACED = ".model.replaced"
 """Where an older model goes until the new one is in its place: a kill leaves one of the two whole."""
 
 
-def deploy_model(
-    run: RunFolder,
-    suite: Suite,
-    maker: JobMaker,
-    plan: str,
-    seed: int,
-    pool: WorkerPool | InlinePool,
-    stop: Callable[[], StopRequest | None],
-) -> None:
+def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
     """Export the chosen plan's model and complete its folder.
 
     The model is written beside and renamed, so that ``model/`` is whole or absent.
@@ -43,29 +32,22 @@ def deploy_model(
         GraftworkError: If the export failed.
         StorageError: If ``model/`` holds something else than a model of a run; it is not replaced.
     """
-    job = maker.export(plan, seed, "model.new")
-
-    def listen(event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        announce(run, event, job, details)
-
-    def only_user() -> StopRequest | None:
-        asked = stop()
-        return asked if asked in ("keep", "kill") else None
-
+    run, suite = context.run, context.suite
+    job = context.maker.export(plan, seed, "model.new")
     fresh, final = run.path / "model.new", run.path / "model"
     if (run.path / "model.onnx").exists() and not fresh.exists() and _plan_of(final) == plan:
         return
     _check_replaceable(final)
     if not (fresh / "exported.json").exists():  # an earlier export was cut
-        _clear(run, f"jobs/{job['id']}")
+        _clear(run, f"jobs/{job.id}")
         _clear(run, fresh.name)
-    answer = pool.run([job], listener=listen, stop=only_user).get(job["id"], {"status": "stopped", "message": "stopped"})
+    answer = context.run_jobs([job], past_deadline=True).get(job.id, {"status": "stopped", "message": "stopped"})
     if answer["status"] != "ok":
         raise GraftworkError(str(answer["message"]))
     config = read_json(fresh / "config.json") if (fresh / "config.json").exists() else {}
     config = {
         "format": "graftwork-model-1",
-        "plan": maker.plans[plan].to_json(),
+        "plan": context.plans[plan].to_json(),
         "tasks": [task.to_json() for task in suite.tasks],
         "outputs": list(suite.task_names),
         "input_specs": write_input_specs(suite.input_specs),

@@ -3,23 +3,19 @@ one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
-from graftwork.core.records import Plan
-from graftwork.data.suite import Suite
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
 from graftwork.workflows.fit.race import RaceOutcome
 from graftwork.workflows.runs.auto_groups import suggest_grouping
+from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.job_data import read_predictions
-from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.result_parts import final_run, job_ledger, result_head, timing, try_last_steps, try_step
-from graftwork.workflows.runs.run_folder import RunFolder, clean_json
-from graftwork.workflows.runs.schedule import Schedule
+from graftwork.workflows.runs.result_parts import final_runs, job_ledger, result_head, timing, try_last_steps, try_step
+from graftwork.workflows.runs.run_folder import clean_json
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["RESULT_FORMAT", "finish_run"]
@@ -27,40 +23,30 @@ __all__ = ["RESULT_FORMAT", "finish_run"]
 RESULT_FORMAT = "graftwork-fit-1"
 
 
-def finish_run(
-    run: RunFolder,
-    settings: FitSettings,
-    suite: Suite,
-    plans: Mapping[str, Plan],
-    schedule: Schedule,
-    maker: JobMaker,
-    outcome: RaceOutcome,
-    pool: WorkerPool | InlinePool,
-    stop: Callable[[], StopRequest | None],
-) -> dict[str, Any]:
+def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[str, Any]:
     """Return the result, as ``result.json`` holds it.
 
     Raises:
         GraftworkError: If no plan reached its end, so that there is nothing to judge.
     """
+    run, suite = context.run, context.suite
     if not outcome.finals:
         raise GraftworkError(
             f"No plan was finished within the time limit, so there is no verdict. Finished work is kept in {run.path}; go on "
             f"with: graftwork fit --resume {run.path} --time-limit 10m"
         )
     run.emit("phase", phase="verdict", jobs=0)
-    verdict = _verdict(run, settings, suite, plans, schedule, outcome)
-    result = _collect(run, settings, suite, plans, outcome, verdict, list(schedule.notes))
+    result = _collect(context, outcome, _judge(context, outcome))
     choice = result["verdict"]["choice"]
     chosen = outcome.finals[choice]
     best_seed = min(chosen)
-    predictions = read_predictions(run.job(chosen[best_seed]["id"]) / "predictions.safetensors", suite)
-    result["examples"] = sample_predictions(suite, predictions["test"], seed=settings.seed)
+    predictions = read_predictions(run.job(chosen[best_seed].id) / "predictions.safetensors", suite)
+    result["examples"] = sample_predictions(suite, predictions["test"], seed=context.settings.seed)
     run.emit("phase", phase="model", jobs=1)
     try_step(
         result["verdict"]["warnings"],
         "The model could not be exported",
-        lambda: deploy_model(run, suite, maker, choice, best_seed, pool, stop),
+        lambda: deploy_model(context, choice, best_seed),
     )
     result["timing"] = timing(run)
     result = clean_json(result)
@@ -80,32 +66,24 @@ def finish_run(
     return result
 
 
-def _verdict(
-    run: RunFolder, settings: FitSettings, suite: Suite, plans: Mapping[str, Plan], schedule: Schedule, outcome: RaceOutcome
-) -> dict[str, Any]:
+def _judge(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[str, Any]:
     from graftwork.evaluation.choice.verdict import build_verdict
 
+    settings = context.settings
     return build_verdict(
-        suite,
-        {name: [final_run(run, suite, jobs[seed]) for seed in sorted(jobs)] for name, jobs in outcome.finals.items()},
-        controls={task: [final_run(run, suite, jobs[seed]) for seed in sorted(jobs)] for task, jobs in outcome.controls.items()},
+        context.suite,
+        final_runs(context, outcome.finals),
+        controls=final_runs(context, outcome.controls),
         affinity=outcome.affinity,
-        ledgers={name: job_ledger(run, jobs) for name, jobs in outcome.finals.items()},
-        plans=dict(plans),
+        ledgers={name: job_ledger(context.run, jobs) for name, jobs in outcome.finals.items()},
+        plans=dict(context.plans),
         limits={"max_params": settings.max_params, "max_latency": settings.max_latency, "max_memory": settings.max_memory},
         seed=settings.seed,
     )
 
 
-def _collect(
-    run: RunFolder,
-    settings: FitSettings,
-    suite: Suite,
-    plans: Mapping[str, Plan],
-    outcome: RaceOutcome,
-    judged: Mapping[str, Any],
-    notes: list[str],
-) -> dict[str, Any]:
+def _collect(context: RunContext[FitSettings], outcome: RaceOutcome, judged: Mapping[str, Any]) -> dict[str, Any]:
+    run, plans = context.run, context.plans
     estimates = run.state.get("estimates", {})
     entries = {}
     for name in outcome.finals:
@@ -119,10 +97,10 @@ def _collect(
         if not estimate["kept"]
     ]
     verdict = dict(judged["verdict"])
-    verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *notes]
+    verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *context.schedule.notes]
     others = {key: value for key, value in judged.items() if key not in ("plans", "verdict")}
     return {
-        **result_head(run, settings, suite, RESULT_FORMAT),
+        **result_head(context, RESULT_FORMAT),
         "estimate": [
             {
                 key: estimate.get(key)

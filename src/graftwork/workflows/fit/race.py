@@ -6,26 +6,21 @@ finished answer from their folders, and every decision depends on their results 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
-from graftwork.core.records import Plan
-from graftwork.data.suite import Suite
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
-from graftwork.workflows.runs.events import announce
-from graftwork.workflows.runs.jobs import Job
-from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.schedule import RUNGS, Schedule, shared_plans
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.jobs.train import TrainJob
+from graftwork.workflows.runs.schedule import RUNGS, shared_plans
 
 __all__ = ["MAX_CONTROL_TASKS", "Race", "RaceOutcome"]
 
 MAX_CONTROL_TASKS = 8
 Result = Mapping[str, Any]
-Stop = Callable[[], StopRequest | None]
 
 
 @dataclass(slots=True)
@@ -34,9 +29,9 @@ class RaceOutcome:
 
     history: list[dict[str, Any]] = field(default_factory=list)
     """One record for each job of rungs and finals, as ``race`` of ``result.json``."""
-    finals: dict[str, dict[int, Job]] = field(default_factory=dict)
+    finals: dict[str, dict[int, TrainJob]] = field(default_factory=dict)
     """``{plan: {seed: finished job}}``."""
-    controls: dict[str, dict[int, Job]] = field(default_factory=dict)
+    controls: dict[str, dict[int, TrainJob]] = field(default_factory=dict)
     """``{task: {seed: finished job}}``."""
     control_plan: str | None = None
     affinity: dict[str, Any] | None = None
@@ -49,27 +44,14 @@ class Race:
     """Runs the schedule.
 
     Args:
-        run: The run folder.
-        suite: The suite.
-        plans: Plans that race, by name, in the order of the portfolio.
-        schedule: Horizons and seeds.
-        maker: Makes the jobs.
-        pool: Runs them.
-        stop: Asked several times a second: ``finish`` when the time is up, ``keep`` or ``kill`` on Ctrl-C.
+        context: The run, with its plans and schedule. Its stop switch says ``finish`` when the time is up, ``keep`` or ``kill``
+            on Ctrl-C.
     """
 
-    def __init__(
-        self,
-        run: RunFolder,
-        suite: Suite,
-        plans: Mapping[str, Plan],
-        schedule: Schedule,
-        maker: JobMaker,
-        pool: WorkerPool | InlinePool,
-        stop: Stop,
-    ) -> None:
-        self._run, self._suite, self._plans, self._schedule = run, suite, dict(plans), schedule
-        self._maker, self._pool, self._stop = maker, pool, stop
+    def __init__(self, context: RunContext[Any]) -> None:
+        self._context = context
+        self._run, self._suite, self._plans = context.run, context.suite, context.plans
+        self._schedule, self._maker, self._stop = context.schedule, context.maker, context.stop
         self.outcome = RaceOutcome()
 
     def run(self) -> RaceOutcome:
@@ -106,25 +88,25 @@ class Race:
     def _rung(self, rung: int, names: Sequence[str]) -> dict[str, Result]:
         jobs = {name: self._maker.rung(name, rung) for name in names}
         self._run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(names))
-        answers = self._pool.run(self._longest_first(jobs.values()), listener=self._listen, stop=self._stop)
-        found: dict[str, Result] = {name: answers[job["id"]] for name, job in jobs.items() if job["id"] in answers}
+        answers = self._context.run_jobs(self._longest_first(jobs.values()))
+        found: dict[str, Result] = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
         scores = rung_scores(self._suite, self._plans, found)
         for name, result in found.items():
             self._record(rung, name, 0, result, scores.get(name))
         for job in jobs.values():
-            if job.get("continues") and answers.get(job["id"], {}).get("status") == "ok":
-                self._run.drop_checkpoint(job["continues"])
+            if job.continues and answers.get(job.id, {}).get("status") == "ok":
+                self._run.drop_checkpoint(job.continues)
         return found
 
     def _finals(self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]) -> None:
         tasks = self._control_plan_and_tasks(names, scores, results)
         first = {name: self._maker.final(name, 0) for name in names}
-        queue = self._longest_first(first.values())
+        queue: list[Job] = [*self._longest_first(first.values())]
         finals = [(name, 0, first[name]) for name in names]
-        controls: list[tuple[str, int, Job]] = []
+        controls: list[tuple[str, int, TrainJob]] = []
         plan = self.outcome.control_plan
         if plan is not None:
-            queue.append(self._maker.affinity(plan, self._suite.task_names))
+            queue.append(self._maker.affinity(plan))
         for position, seed in enumerate(self._schedule.seeds):
             more = {name: self._maker.final(name, seed) for name in names} if seed != 0 else {}
             finals += [(name, seed, job) for name, job in more.items()]
@@ -135,7 +117,7 @@ class Race:
             controls += checks
             queue += [*self._longest_first(more.values()), *(job for _, _, job in checks)]
         self._run.emit("phase", phase="finals", jobs=len(queue), plans=list(names), control_plan=plan, control_tasks=tasks)
-        answers = self._pool.run(queue, listener=self._listen, stop=self._stop)
+        answers = self._context.run_jobs(queue)
         if self._stop() == "finish":
             answers |= self._judge_now(names, first, answers)
         if self._stop() in ("keep", "kill"):
@@ -143,22 +125,15 @@ class Race:
         self._collect(finals, controls, answers, len(queue))
 
     def _judge_now(
-        self, names: Sequence[str], first: Mapping[str, Job], answers: Mapping[str, Result]
+        self, names: Sequence[str], first: Mapping[str, TrainJob], answers: Mapping[str, Result]
     ) -> dict[str, dict[str, Any]]:
         """Time is up: finalists that have not even one final are judged as far as they came."""
-        open_names = [name for name in names if answers.get(first[name]["id"], {}).get("status") in (None, "stopped")]
+        open_names = [name for name in names if answers.get(first[name].id, {}).get("status") in (None, "stopped")]
         jobs = [self._maker.final(name, 0, now=True) for name in open_names if self._has_checkpoint(first[name])]
-        if not jobs:
-            return {}
+        return self._context.run_jobs(jobs, past_deadline=True) if jobs else {}
 
-        def only_user() -> StopRequest | None:
-            asked = self._stop()
-            return asked if asked in ("keep", "kill") else None
-
-        return self._pool.run(jobs, listener=self._listen, stop=only_user)
-
-    def _has_checkpoint(self, job: Job) -> bool:
-        ids = [job["id"], job.get("continues") or job["id"]]
+    def _has_checkpoint(self, job: TrainJob) -> bool:
+        ids = [job.id, job.continues or job.id]
         return any((self._run.job(name) / "checkpoint.json").exists() for name in ids)
 
     def _control_plan_and_tasks(
@@ -185,15 +160,15 @@ class Race:
 
     def _collect(
         self,
-        finals: Sequence[tuple[str, int, Job]],
-        controls: Sequence[tuple[str, int, Job]],
+        finals: Sequence[tuple[str, int, TrainJob]],
+        controls: Sequence[tuple[str, int, TrainJob]],
         answers: Mapping[str, Result],
         asked: int,
     ) -> None:
         missing = 0
         by_seed: dict[int, dict[str, Result]] = {}
         for name, seed, job in finals:
-            result = answers.get(job["id"])
+            result = answers.get(job.id)
             if result is not None and result["status"] == "ok":
                 self.outcome.finals.setdefault(name, {})[seed] = job
             if result is not None:
@@ -206,26 +181,25 @@ class Race:
             for name, result in found.items():
                 self._record(len(RUNGS), name, seed, result, scores.get(name))
         for task, seed, job in controls:
-            result = answers.get(job["id"])
+            result = answers.get(job.id)
             if result is not None and result["status"] == "ok" and not result.get("cut"):
                 self.outcome.controls.setdefault(task, {})[seed] = job
             missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
         if self.outcome.control_plan is not None:
-            job = self._maker.affinity(self.outcome.control_plan, self._suite.task_names)
-            self.outcome.affinity = answers.get(job["id"], {}).get("affinity")
-            self.outcome.gradients = answers.get(job["id"], {}).get("gradients")
+            measured = answers.get(self._maker.affinity(self.outcome.control_plan).id, {})
+            self.outcome.affinity, self.outcome.gradients = measured.get("affinity"), measured.get("gradients")
         if missing:
             self.outcome.warnings.append(
                 f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut or left out. The "
                 "verdict rests on what was finished; give more time with --time-limit."
             )
 
-    def _longest_first(self, jobs: Any) -> list[Job]:
+    def _longest_first(self, jobs: Iterable[TrainJob]) -> list[TrainJob]:
         """Return jobs so that the longest begin first: workers then end at about the same time."""
         costs = self._run.state.get("estimates", {})
 
-        def seconds(job: Job) -> float:
-            return job["until"] * float(costs.get(job["plan"]["name"], {}).get("seconds_per_step", 0.0))
+        def seconds(job: TrainJob) -> float:
+            return job.until * float(costs.get(job.plan.name, {}).get("seconds_per_step", 0.0))
 
         return sorted(jobs, key=seconds, reverse=True)
 
@@ -243,9 +217,6 @@ class Race:
                 "seconds": result.get("seconds", 0.0),
             }
         )
-
-    def _listen(self, event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        announce(self._run, event, job, details)
 
     def _why_nothing(self, found: Mapping[str, Result]) -> str:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]

@@ -14,7 +14,15 @@ from graftwork.workflows.fit.fit_run import FitRun, load_run
 from graftwork.workflows.fit.session import FitSession
 from graftwork.workflows.portfolio import check_asked
 from graftwork.workflows.quantities import parse_seconds
-from graftwork.workflows.runs.begin import begun_run, default_out_folder, is_finished, resumed_settings, source_name, split_plans
+from graftwork.workflows.runs.begin import (
+    Call,
+    begun_run,
+    default_out_folder,
+    is_finished,
+    resumed_settings,
+    source_name,
+    split_plans,
+)
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -141,10 +149,11 @@ def fit(
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source))
     run.listen(on_event)
+    call = Call(verb="fit", resume=resume, command=command, extra=extra)
     with components_allowed(allow_components):
         if not run.exists():
             check_asked(given.plans, extra, given.overrides)
-        with begun_run(run, given, resumed, verb="fit", resume=resume, command=command, extra=extra) as settings:
+        with begun_run(run, given, resumed, call) as settings:
             if is_finished(run, "result.json", "report.html", "model.onnx"):
                 return load_run(run.path)
             result = FitSession(run, settings, None if is_path else source).go(dry_run=dry_run)

@@ -7,16 +7,12 @@ names its groups from then on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.core.components import Component
 from graftwork.core.records import Plan
-from graftwork.data.suite import Suite
-from graftwork.workflows.runs.events import announce
-from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.context import RunContext
 
 __all__ = ["GROUPING_STEPS", "MAX_GROUPS", "needs_grouping", "resolve_groupings", "suggest_grouping"]
 
@@ -59,24 +55,13 @@ def needs_grouping(plan: Plan) -> bool:
 
 
 def resolve_groupings(
-    run: RunFolder,
-    suite: Suite,
-    plans: Sequence[Plan],
-    maker: JobMaker,
-    pool: WorkerPool | InlinePool,
-    stop: Callable[[], StopRequest | None],
-    steps: int | None,
+    context: RunContext[Any], plans: Sequence[Plan]
 ) -> tuple[list[Plan], dict[str, str], dict[str, Any] | None]:
     """Return the plans with groups in place of ``"auto"``.
 
     Args:
-        run: The run; finished measurements in it are not made again.
-        suite: The suite.
+        context: The run; finished measurements in it are not made again.
         plans: All plans.
-        maker: Makes the job.
-        pool: Runs it.
-        stop: Asked several times a second.
-        steps: Steps of a full training, if the user fixed them.
 
     Returns:
         The plans; the reasons of those that could not be resolved, by name; and what was measured last (``affinity``,
@@ -85,19 +70,20 @@ def resolve_groupings(
     waiting = [plan for plan in plans if needs_grouping(plan)]
     if not waiting:
         return list(plans), {}, None
+    steps = context.settings.steps
     until = GROUPING_STEPS if steps is None else max(4, round(0.3 * steps))
-    jobs = {plan.name: maker.grouping(plan.with_train(sharing=_TRUNK), suite.task_names, until) for plan in waiting}
-    run.emit("phase", phase="grouping", jobs=len(jobs), plans=list(jobs))
-    answers = pool.run(list(jobs.values()), listener=lambda *told: announce(run, *told), stop=stop)
+    jobs = {plan.name: context.maker.grouping(plan.with_train(sharing=_TRUNK), until) for plan in waiting}
+    context.run.emit("phase", phase="grouping", jobs=len(jobs), plans=list(jobs))
+    answers = context.run_jobs(list(jobs.values()), past_deadline=True)
     groups, reasons, measured = {}, {}, None
     for plan in waiting:
-        answer = answers.get(jobs[plan.name]["id"], {"status": "stopped", "message": "stopped"})
+        answer = answers.get(jobs[plan.name].id, {"status": "stopped", "message": "stopped"})
         if answer["status"] != "ok":
             reasons[plan.name] = f"its groups could not be measured: {answer['message']}"
             continue
         settings = dict(plan.train.sharing.settings)
         found = suggest_grouping(answer["affinity"], int(settings.pop("max_groups", None) or MAX_GROUPS))
-        settings["groups"] = found["groups"] if found else [list(suite.task_names)]
+        settings["groups"] = found["groups"] if found else [list(context.suite.task_names)]
         groups[plan.name] = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
         measured = {
             "affinity": answer["affinity"],

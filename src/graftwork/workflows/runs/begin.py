@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +17,31 @@ from graftwork.core.records import Plan
 from graftwork.workflows.runs.run_folder import RUN_KIND, RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["begun_run", "default_out_folder", "is_finished", "repeat_command", "resumed_settings", "source_name", "split_plans"]
+__all__ = [
+    "Call",
+    "begun_run",
+    "default_out_folder",
+    "is_finished",
+    "repeat_command",
+    "resumed_settings",
+    "source_name",
+    "split_plans",
+]
 
 SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """How a verb was called, apart from its settings."""
+
+    verb: str
+    resume: bool = False
+    """Whether a run in the folder may go on."""
+    command: str | None = None
+    """The command that the report shows; None makes it from the settings."""
+    extra: Sequence[Plan] = ()
+    """Plans that were handed in as records."""
 
 
 @contextmanager
@@ -27,11 +49,7 @@ def begun_run(
     run: RunFolder,
     given: SomeSettings,
     resumed: Callable[[RunFolder], SomeSettings],
-    *,
-    verb: str,
-    resume: bool,
-    command: str | None,
-    extra: Sequence[Plan],
+    call: Call,
 ) -> Iterator[SomeSettings]:
     """Begin a run, or open the one in the folder; yield the settings that hold, and release the folder at the end.
 
@@ -39,16 +57,13 @@ def begun_run(
         run: The run folder, neither created nor opened.
         given: Settings of this call.
         resumed: Returns the settings of an opened run, with what this call may change.
-        verb: Verb of this call.
-        resume: Whether a run in the folder may go on.
-        command: The command that the report shows; made from the settings by default.
-        extra: Plans that were handed in as records.
+        call: How the verb was called.
 
     Raises:
         ConfigError: If the folder holds files of the user, a run that is not to go on, or that of another verb, or ``resumed``
             refuses.
     """
-    is_new = not (resume and run.exists())
+    is_new, verb = not (call.resume and run.exists()), call.verb
     if is_new and check_folder(run.path, RUN_KIND):
         raise ConfigError(
             f"{run.path} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
@@ -60,9 +75,8 @@ def begun_run(
     else:
         settings = given
         facts: dict[str, Any] = {} if verb == "fit" else {"verb": verb}
-        run.create(
-            settings.to_json(), command or repeat_command(settings, verb), **facts, extra_plans=[plan.to_json() for plan in extra]
-        )
+        facts["extra_plans"] = [plan.to_json() for plan in call.extra]
+        run.create(settings.to_json(), call.command or repeat_command(settings, verb), **facts)
     try:
         yield settings
     except (ConfigError, DataError, MissingDependencyError):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
 from graftwork.workflows.quantities import format_bytes, format_count
-from graftwork.workflows.runs.events import announce
-from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import InlinePool, StopRequest, WorkerPool
-from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.schedule import Estimate
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -35,14 +32,7 @@ def broken_limit(estimate: Estimate, settings: FitSettings) -> str:
     return ""
 
 
-def estimate_plans(
-    run: RunFolder,
-    plans: Sequence[Plan],
-    settings: FitSettings,
-    maker: JobMaker,
-    pool: WorkerPool | InlinePool,
-    stop: Callable[[], StopRequest | None],
-) -> dict[str, Estimate]:
+def estimate_plans(context: RunContext[Any], plans: Sequence[Plan]) -> dict[str, Estimate]:
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
     The separate models stay in even if they break a limit: everything is measured against them, but they cannot be chosen then.
@@ -50,28 +40,25 @@ def estimate_plans(
     Raises:
         GraftworkError: If the separate models cannot be trained at all.
     """
-    jobs = {plan.name: maker.estimate(plan) for plan in plans}
-    run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
-
-    def listen(event: str, job: Mapping[str, Any], details: Mapping[str, Any]) -> None:
-        announce(run, event, job, details)
-
-    answers = pool.run(list(jobs.values()), listener=listen, stop=stop)
+    jobs = {plan.name: context.maker.estimate(plan) for plan in plans}
+    context.run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
+    # only the user stops these: without estimates there is nothing to cut
+    answers = context.run_jobs(list(jobs.values()), past_deadline=True)
     estimates = {}
     for plan in plans:
-        answer = answers.get(jobs[plan.name]["id"])
+        answer = answers.get(jobs[plan.name].id)
         if answer is None or answer["status"] == "stopped":
             estimates[plan.name] = Estimate(plan=plan.name, kept=False, reason="there was no time to try it")
         elif answer["status"] != "ok":
             if plan.role == "reference":
                 raise GraftworkError(
                     f"The plan {plan.name!r}, the reference of every comparison, cannot be trained: {answer['message']} "
-                    f"Details: {run.job(jobs[plan.name]['id'])}."
+                    f"Details: {context.run.job(jobs[plan.name].id)}."
                 )
             estimates[plan.name] = Estimate(plan=plan.name, kept=False, reason=f"cannot be trained here: {answer['message']}")
         else:
             estimate = Estimate.from_json(answer["estimate"])
-            broken = broken_limit(estimate, settings)
+            broken = broken_limit(estimate, context.settings)
             if broken and plan.role == "reference":
                 estimate = replace(estimate, reason=f"kept as the reference only: {broken}")
             elif broken:

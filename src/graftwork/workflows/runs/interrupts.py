@@ -45,6 +45,11 @@ class StopSwitch:
             return "keep"
         return "finish" if self.is_late() else None
 
+    def by_user(self) -> StopRequest | None:
+        """Return what running jobs have to do, the clock aside: ``kill`` or ``keep`` after Ctrl-C, else None."""
+        asked = self()
+        return asked if asked in ("keep", "kill") else None
+
     def press(self) -> None:
         """Ask for a stop, as Ctrl-C does."""
         self.presses += 1

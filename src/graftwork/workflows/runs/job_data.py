@@ -1,4 +1,4 @@
-"""What jobs of one process share: the suite of the run, its divisions by seed, and learners built from plans."""
+"""What jobs of one process share: the suite of the run with its divisions by seed, scores and stored predictions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.records import Plan, Scores
+from graftwork.core.records import Scores
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StoredPredictions",
-    "build_learner",
-    "job_suite",
+    "control_suite",
     "primary_scores",
     "read_predictions",
+    "run_suite",
     "score_rows",
     "write_predictions",
 ]
@@ -38,41 +38,28 @@ def _stored_suite(folder: Path, seed: int) -> Suite:
     return load_suite(folder) if seed == 0 else resplit(_stored_suite(folder, 0), seed)
 
 
-def job_suite(folder: Path, job: Mapping[str, Any]) -> Suite:
-    """Return the suite that a job trains on.
+def run_suite(folder: Path, seed: int) -> Suite:
+    """Return the suite of a run, divided for a seed.
 
     Args:
         folder: Folder of the stored suite.
-        job: ``seed`` 0 is the split of the suite itself, others divide the development rows anew, the test rows stay;
-            ``keep_task``
-            asks for the control: the training targets of all other tasks are shuffled.
+        seed: 0 is the split of the suite itself, others divide the development rows anew, the test rows stay.
     """
-    suite = _stored_suite(folder, job["seed"])
-    keep = job.get("keep_task")
-    if keep is None:
-        return suite
+    return _stored_suite(folder, seed)
+
+
+def control_suite(suite: Suite, keep: str, root_seed: int, seed: int) -> Suite:
+    """Return the suite of a control: the training targets of all tasks but one are shuffled.
+
+    Args:
+        suite: The suite, divided for ``seed``.
+        keep: The task that is left as it is.
+        root_seed: Root seed of the run.
+        seed: Seed of the training.
+    """
     from graftwork.evaluation.controls import shuffled_companions
 
-    return shuffled_companions(suite, keep, Seeds(job.get("root_seed", 0)).child("control").integer(f"{keep}/{job['seed']}"))
-
-
-def build_learner(job: Mapping[str, Any], suite: Suite) -> Learner:
-    """Build the learner of a job's plan."""
-    from graftwork.interfaces.learner import Learner, LearnerContext
-
-    plan = Plan.from_json(job["plan"])
-    context = LearnerContext(
-        suite=suite,
-        plan=plan,
-        seed=Seeds(job.get("root_seed", 0)).integer(f"seed {job['seed']}"),  # the same for all plans: comparisons are paired
-        max_steps=job["max_steps"],
-        cache=Path(job["cache"]),
-        backbone=job.get("backbone") or "",
-        threads=job.get("threads", 1),
-        overrides=job.get("overrides", {}),
-    )
-    learner: Learner = plan.train.learner.build(context, seam=Learner)
-    return learner
+    return shuffled_companions(suite, keep, Seeds(root_seed).child("control").integer(f"{keep}/{seed}"))
 
 
 def score_rows(learner: Learner, suite: Suite, rows: NDArray[np.int64]) -> tuple[Scores, dict[str, Array]]:

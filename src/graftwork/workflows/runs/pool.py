@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +16,36 @@ from typing import Any, Literal
 from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.workflows.runs.control import JobControl
-from graftwork.workflows.runs.jobs import Job, execute
+from graftwork.workflows.runs.execution import execute
+from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, ProcessWorker, StartWorker, StopRequest
 from graftwork.workflows.runs.run_folder import RunFolder
 
-__all__ = ["Engine", "InlinePool", "StopRequest", "WorkerPool", "make_pool"]
+__all__ = ["Engine", "InlinePool", "Pool", "Results", "StopRequest", "WorkerPool", "make_pool"]
 
 Engine = Literal["local", "ray"]
-Listener = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
+Listener = Callable[[str, Job, Mapping[str, Any]], None]
+Results = dict[str, dict[str, Any]]
 """Called with ``start``, ``progress`` or ``end``, the job, and details."""
 
 MAX_ATTEMPTS = 2
 GRACE_SECONDS = {"keep": 20.0, "finish": 60.0, "kill": 0.0}
+
+
+class _Batch:
+    """The jobs of one call and what became of them.
+
+    Args:
+        jobs: The jobs.
+        tell: The listener.
+    """
+
+    def __init__(self, jobs: Sequence[Job], tell: Listener) -> None:
+        self.by_id = {job.id: job for job in jobs}
+        self.tell = tell
+        self.waiting: deque[Job] = deque()
+        self.attempts: Counter[str] = Counter()
+        self.results: Results = {}
 
 
 class WorkerPool:
@@ -59,7 +77,7 @@ class WorkerPool:
 
     def run(
         self, jobs: Sequence[Job], *, listener: Listener | None = None, stop: Callable[[], StopRequest | None] = lambda: None
-    ) -> dict[str, dict[str, Any]]:
+    ) -> Results:
         """Run jobs, in order of the list, as workers get free.
 
         Args:
@@ -74,50 +92,48 @@ class WorkerPool:
         Raises:
             StorageError: If the disk is full; the other workers are stopped and keep their checkpoints.
         """
-        results: dict[str, dict[str, Any]] = {}
-        waiting: deque[Job] = deque()
+        batch = _Batch(jobs, listener or (lambda *_: None))
         for job in jobs:
-            stored = self._folder.result(job["id"])
+            stored = self._folder.result(job.id)
             if stored is not None:
-                results[job["id"]] = stored
+                batch.results[job.id] = stored
             else:
-                waiting.append(job)
-        attempts: dict[str, int] = {}
-        tell = listener or (lambda *_: None)
+                batch.waiting.append(job)
         storage: str | None = None
         give_up = float("inf")
-        while waiting or any(worker.job for worker in self._workers):
+        while batch.waiting or any(worker.job for worker in self._workers):
             asked = "keep" if storage is not None else stop()
             if asked is not None:
-                waiting.clear()
+                batch.waiting.clear()
                 give_up = min(give_up, time.monotonic() + GRACE_SECONDS[asked])
                 self._ask_to_stop(asked)
                 if time.monotonic() >= give_up:
-                    self._kill_busy(results)
+                    self._kill_busy(batch)
                     break
             else:
-                self._start(waiting, attempts, tell)
+                self._start(batch)
             with contextlib.suppress(queue.Empty):
                 worker, message = self._answers.get(timeout=0.1)
                 if message is None:
-                    self._handle_death(worker, waiting, attempts, results, tell, stopping=asked is not None)
+                    self._handle_death(worker, batch, stopping=asked is not None)
                 elif message["type"] == "progress":
                     if worker.job is not None:
-                        tell("progress", worker.job, message)
+                        batch.tell("progress", worker.job, message)
                 elif message["type"] == "storage":
                     storage = message["message"]
                     worker.job = None
                 else:
-                    ended = worker.job or {"id": message["id"]}
+                    ended = worker.job or batch.by_id.get(message["id"])
                     worker.job = worker.asked_to_stop = None
-                    results[message["id"]] = message["result"]
-                    tell("end", ended, message["result"])
+                    batch.results[message["id"]] = message["result"]
+                    if ended is not None:
+                        batch.tell("end", ended, message["result"])
         if storage is not None:
             raise StorageError(storage)
-        return results
+        return batch.results
 
-    def _start(self, waiting: deque[Job], attempts: dict[str, int], tell: Listener) -> None:
-        while waiting:
+    def _start(self, batch: _Batch) -> None:
+        while batch.waiting:
             worker = next((worker for worker in self._workers if worker.job is None), None)
             if worker is None and len(self._workers) < self._size:
                 worker = self._start_worker(self._started, self._folder.path, self._threads, self._answers)
@@ -125,65 +141,56 @@ class WorkerPool:
                 self._workers.append(worker)
             if worker is None:
                 return
-            job = waiting.popleft()
-            attempts[job["id"]] = attempts.get(job["id"], 0) + 1
+            job = batch.waiting.popleft()
+            batch.attempts[job.id] += 1
             worker.job, worker.asked_to_stop = job, None
-            worker.send({"type": "job", "job": job})
-            tell("start", job, {})
+            worker.start(job)
+            batch.tell("start", job, {})
 
     def _ask_to_stop(self, mode: StopRequest) -> None:
         for worker in self._workers:
             if worker.job is not None and worker.asked_to_stop != mode:
                 worker.asked_to_stop = mode
-                worker.send({"type": "stop", "id": worker.job["id"], "mode": mode})
+                worker.stop(worker.job.id, mode)
 
-    def _kill_busy(self, results: dict[str, dict[str, Any]]) -> None:
+    def _kill_busy(self, batch: _Batch) -> None:
         for worker in list(self._workers):
             if worker.job is not None:
-                results[worker.job["id"]] = {"id": worker.job["id"], "status": "stopped", "message": "stopped before its end"}
+                batch.results[worker.job.id] = {"id": worker.job.id, "status": "stopped", "message": "stopped before its end"}
                 worker.kill()
                 worker.job = None
                 self._workers.remove(worker)
 
-    def _handle_death(
-        self,
-        worker: PoolWorker,
-        waiting: deque[Job],
-        attempts: dict[str, int],
-        results: dict[str, dict[str, Any]],
-        tell: Listener,
-        *,
-        stopping: bool,
-    ) -> None:
+    def _handle_death(self, worker: PoolWorker, batch: _Batch, *, stopping: bool) -> None:
         worker.kill()
         if worker in self._workers:
             self._workers.remove(worker)
         job, worker.job = worker.job, None
         if job is None:
             return
-        stored = self._folder.result(job["id"])
+        stored = self._folder.result(job.id)
         if stored is not None:
-            results[job["id"]] = stored
+            batch.results[job.id] = stored
         elif stopping:
-            results[job["id"]] = {"id": job["id"], "status": "stopped", "message": "its process ended while stopping"}
-        elif attempts[job["id"]] < MAX_ATTEMPTS:
-            waiting.appendleft(job)
+            batch.results[job.id] = {"id": job.id, "status": "stopped", "message": "its process ended while stopping"}
+        elif batch.attempts[job.id] < MAX_ATTEMPTS:
+            batch.waiting.appendleft(job)
             return
         else:
-            results[job["id"]] = {
-                "id": job["id"],
-                "kind": job["kind"],
+            batch.results[job.id] = {
+                "id": job.id,
+                "kind": job.kind,
                 "status": "failed",
                 "message": f"Its process ended {worker.ending}, {MAX_ATTEMPTS} times. See {self._folder.path / 'logs'}.",
                 "seconds": 0.0,
             }
-            write_json(self._folder.job(job["id"]) / "result.json", results[job["id"]])
-        tell("end", job, results[job["id"]])
+            write_json(self._folder.job(job.id) / "result.json", batch.results[job.id])
+        batch.tell("end", job, batch.results[job.id])
 
     def close(self) -> None:
         """End all processes."""
         for worker in self._workers:
-            worker.send({"type": "exit"})
+            worker.leave()
         deadline = time.monotonic() + 1.0
         for worker in self._workers:
             worker.wait(max(0.05, deadline - time.monotonic()))
@@ -200,12 +207,12 @@ class InlinePool:
 
     def run(
         self, jobs: Sequence[Job], *, listener: Listener | None = None, stop: Callable[[], StopRequest | None] = lambda: None
-    ) -> dict[str, dict[str, Any]]:
+    ) -> Results:
         """Run jobs; see :meth:`WorkerPool.run`."""
-        results: dict[str, dict[str, Any]] = {}
+        results: Results = {}
         tell = listener or (lambda *_: None)
         for job in jobs:
-            if stop() is not None and RunFolder(self._folder).result(job["id"]) is None:
+            if stop() is not None and RunFolder(self._folder).result(job.id) is None:
                 continue
             control = JobControl()
 
@@ -217,15 +224,18 @@ class InlinePool:
 
             control.report = report
             tell("start", job, {})
-            results[job["id"]] = execute(job, self._folder, control)
-            tell("end", job, results[job["id"]])
+            results[job.id] = execute(job, self._folder, control)
+            tell("end", job, results[job.id])
         return results
 
     def close(self) -> None:
         """Nothing to end."""
 
 
-def make_pool(run_folder: Path, workers: int, *, engine: Engine = "local") -> WorkerPool | InlinePool:
+Pool = WorkerPool | InlinePool
+
+
+def make_pool(run_folder: Path, workers: int, *, engine: Engine = "local") -> Pool:
     """Return a pool of ``workers`` processes; 0 runs everything in this process.
 
     Args:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from graftwork.core.components import allowed_packages
 from graftwork.core.source_hash import PACKAGE_FOLDER
-from graftwork.workflows.runs.jobs import Job
+from graftwork.workflows.runs.job import Job
 
 __all__ = ["Answers", "PoolWorker", "ProcessWorker", "StartWorker", "StopRequest"]
 
@@ -28,10 +28,9 @@ _PACKAGE = PACKAGE_FOLDER.parent
 
 
 class PoolWorker(ABC):
-    """Takes one job at a time, as JSON, and answers into a queue.
+    """Takes one job at a time and answers into a queue.
 
-    Messages to it: ``{"type": "job", "job"}``, ``{"type": "stop", "id", "mode"}``, ``{"type": "exit"}``. Answers: ``progress``,
-    ``done`` (with ``result``), ``storage`` (the disk is full), and None when it is gone.
+    Answers: ``progress``, ``done`` (with ``result``), ``storage`` (the disk is full), and None when it is gone.
     """
 
     job: Job | None = None
@@ -39,8 +38,16 @@ class PoolWorker(ABC):
     asked_to_stop: StopRequest | None = None
 
     @abstractmethod
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; one to a worker that is gone is lost without an error."""
+    def start(self, job: Job) -> None:
+        """Begin a job. What is said to a worker that is gone is lost without an error, here and below."""
+
+    @abstractmethod
+    def stop(self, job_id: str, mode: StopRequest) -> None:
+        """Ask for the end of a job, if it still works on that one."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Ask an idle worker to end."""
 
     @abstractmethod
     def kill(self) -> None:
@@ -94,8 +101,21 @@ class ProcessWorker(PoolWorker):
                 answers.put((self, json.loads(line)))
         answers.put((self, None))
 
+    def start(self, job: Job) -> None:
+        """Write the job to its standard input."""
+        self.send({"type": "job", "job": job.to_json()})
+
+    def stop(self, job_id: str, mode: StopRequest) -> None:
+        """Write the request to its standard input."""
+        self.send({"type": "stop", "id": job_id, "mode": mode})
+
+    def leave(self) -> None:
+        """Write the request to its standard input."""
+        self.send({"type": "exit"})
+
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write a line to its standard input."""
+        """Write a JSON line to its standard input: ``{"type": "job", "job"}``, ``{"type": "stop", "id", "mode"}``,
+        ``{"type": "exit"}``."""
         with contextlib.suppress(OSError, ValueError):  # a dead worker is found by its end of output
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(message) + "\n")

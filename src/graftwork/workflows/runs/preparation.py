@@ -1,26 +1,22 @@
-"""What ``fit`` and ``compare`` do before anything trains: open the data, choose plans and backbone, and set up the maker of
-jobs."""
+"""What ``fit`` and ``compare`` do before anything trains: open the data, choose plans and backbone."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.core.files import cache_folder
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.machine import available_cores
 from graftwork.core.records import Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
 from graftwork.workflows.portfolio import check_stored, portfolio
-from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["choose_backbone", "choose_plans", "job_maker", "machine_facts", "open_run_suite"]
+__all__ = ["choose_backbone", "choose_plans", "machine_facts", "open_run_suite"]
 
 
 def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> Suite:
@@ -95,19 +91,6 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
     return (
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
-    )
-
-
-def job_maker(run: RunFolder, settings: FitSettings, plans: Mapping[str, Plan], schedule: Schedule) -> JobMaker:
-    """Return the maker of the run's jobs; the backbone is the one in the run's state."""
-    return JobMaker(
-        plans=plans,
-        schedule=schedule,
-        cache=str(cache_folder()),
-        backbone=run.state.get("backbone", ""),
-        root_seed=settings.seed,
-        overrides=settings.overrides,
-        checkpoint_seconds=settings.checkpoint_seconds,
     )
 
 

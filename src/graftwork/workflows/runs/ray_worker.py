@@ -16,19 +16,21 @@ import tempfile
 import threading
 import uuid
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from graftwork.core.components import allow_components, allowed_packages
-from graftwork.core.errors import StorageError
+from graftwork.core.errors import GraftworkError, StorageError
 from graftwork.core.files import cache_folder, write_bytes, write_text
 from graftwork.core.folders import remove_own
 from graftwork.core.optional import require
 from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.workflows.runs.control import JobControl
-from graftwork.workflows.runs.jobs import Job, execute
-from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, StartWorker
+from graftwork.workflows.runs.execution import answer, refusal
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.jobs import read_job
+from graftwork.workflows.runs.pool_worker import Answers, PoolWorker, StartWorker, StopRequest
 from graftwork.workflows.runs.run_folder import RunFolder
 
 __all__ = ["RayWorker", "RemoteExecutor", "pack_folders", "ray_pool_parts", "unpack_folders"]
@@ -64,16 +66,6 @@ def unpack_folders(archive: bytes, root: Path) -> None:
             if path.is_absolute() or ".." in path.parts:
                 raise StorageError(f"A worker sent a file called {name!r}, which lies outside of {root}. Nothing was written.")
             write_bytes(root / path, packed.read(name))
-
-
-def _inputs_of(job: Mapping[str, Any]) -> list[str]:
-    """Return the folders of the run that a job reads besides the suite."""
-    named = [job["id"], job.get("continues"), job.get("source")]
-    return [f"jobs/{name}" for name in named if name]
-
-
-def _outputs_of(job: Mapping[str, Any]) -> list[str]:
-    return [f"jobs/{job['id']}", *([str(job["folder"])] if job.get("folder") else [])]
 
 
 class RemoteExecutor:
@@ -121,22 +113,23 @@ class RemoteExecutor:
 
     def execute(self, text: str) -> tuple[str, bytes]:
         """Run a job; return its answer and, where the run folder is not seen, the files that it wrote."""
-        job: Job = json.loads(text)
+        value = json.loads(text)
+        try:
+            job = read_job(value)
+        except GraftworkError as error:
+            return json.dumps(refusal(value, error)), b""
         control = JobControl(report=self._report)
         with self._lock:
-            self._controls[job["id"]] = control
-            if job["id"] in self._stops:
-                control.stop = self._stops.pop(job["id"])  # type: ignore[assignment]
-        local = job if self._sees_folder else {**job, "cache": str(cache_folder())}
-        try:
-            answer = {"type": "done", "id": job["id"], "result": execute(local, self._folder, control)}
-        except StorageError as error:
-            answer = {"type": "storage", "id": job["id"], "message": str(error)}
-        files = b"" if self._sees_folder else pack_folders(self._folder, _outputs_of(job))
+            self._controls[job.id] = control
+            if job.id in self._stops:
+                control.stop = self._stops.pop(job.id)  # type: ignore[assignment]
+        local = job if self._sees_folder else job.with_cache(str(cache_folder()))
+        said = answer(local, self._folder, control)
+        files = b"" if self._sees_folder else pack_folders(self._folder, job.writes)
         with self._lock:
-            self._controls.pop(job["id"], None)
-            self._stops.pop(job["id"], None)
-        return json.dumps(answer), files
+            self._controls.pop(job.id, None)
+            self._stops.pop(job.id, None)
+        return json.dumps(said), files
 
     def _report(self, message: dict[str, Any]) -> None:
         with self._lock:
@@ -175,15 +168,18 @@ class RayWorker(PoolWorker):
         self._sees_folder: bool | None = None
         self._reason = ""
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Pass a job or a stop on to the actor."""
-        if message["type"] == "job":
-            threading.Thread(target=self._follow, args=(message["job"],), daemon=True).start()
-        elif message["type"] == "stop":
-            self._actor.stop.remote(message["id"], message["mode"])
-        else:
-            with contextlib.suppress(Exception):
-                self._ray.get(self._actor.close.remote(), timeout=1.0)
+    def start(self, job: Job) -> None:
+        """Pass a job on to the actor."""
+        threading.Thread(target=self._follow, args=(job,), daemon=True).start()
+
+    def stop(self, job_id: str, mode: StopRequest) -> None:
+        """Pass the request on to the actor."""
+        self._actor.stop.remote(job_id, mode)
+
+    def leave(self) -> None:
+        """Let the actor remove its scratch folder."""
+        with contextlib.suppress(Exception):
+            self._ray.get(self._actor.close.remote(), timeout=1.0)
 
     def _follow(self, job: Job) -> None:
         """Start a job and pass on what the actor says until it ends; runs in a thread of its own."""
@@ -194,8 +190,8 @@ class RayWorker(PoolWorker):
                 if not self._sees_folder:
                     ray.get(self._actor.receive.remote(pack_folders(self._run.path, ["suite"])))
             if not self._sees_folder:
-                ray.get(self._actor.receive.remote(pack_folders(self._run.path, _inputs_of(job))))
-            reference = self._actor.execute.remote(json.dumps(job))
+                ray.get(self._actor.receive.remote(pack_folders(self._run.path, job.reads)))
+            reference = self._actor.execute.remote(json.dumps(job.to_json()))
             ready: list[Any] = []
             while not ready:
                 ready, _ = ray.wait([reference], timeout=POLL_SECONDS)
@@ -206,7 +202,7 @@ class RayWorker(PoolWorker):
                 unpack_folders(files, self._run.path)
             self._answers.put((self, json.loads(text)))
         except StorageError as error:
-            self._answers.put((self, {"type": "storage", "id": job["id"], "message": str(error)}))
+            self._answers.put((self, {"type": "storage", "id": job.id, "message": str(error)}))
         except Exception as error:  # whatever Ray raises, the job must not hang: its worker counts as gone
             self._reason = (str(error).strip().splitlines() or [""])[0]
             self._answers.put((self, None))

@@ -13,15 +13,15 @@ from graftwork.core.input_kinds import join_kinds
 from graftwork.core.records import Ledger
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.job_data import StoredPredictions
-from graftwork.workflows.runs.jobs import Job
 from graftwork.workflows.runs.run_folder import RunFolder, utc_now
-from graftwork.workflows.runs.settings import FitSettings
 
 if TYPE_CHECKING:
     from graftwork.evaluation.choice.scores import FinalRun
 
-__all__ = ["final_run", "job_ledger", "result_head", "timing", "try_last_steps", "try_step"]
+__all__ = ["final_run", "final_runs", "job_ledger", "result_head", "timing", "try_last_steps", "try_step"]
 
 
 def try_step(warnings: list[str], what: str, action: Callable[[], None]) -> None:
@@ -50,8 +50,9 @@ def try_last_steps(run: RunFolder, result: Mapping[str, Any], steps: Mapping[str
         write_json(run.result_file, result)
 
 
-def result_head(run: RunFolder, settings: FitSettings, suite: Suite, result_format: str) -> dict[str, Any]:
+def result_head(context: RunContext[Any], result_format: str) -> dict[str, Any]:
     """Return what every ``result.json`` begins with: format, version, command, suite, settings and machine."""
+    run, settings, suite = context.run, context.settings, context.suite
     return {
         "format": result_format,
         "version": __version__,
@@ -68,19 +69,30 @@ def timing(run: RunFolder) -> dict[str, Any]:
     return {"started": run.state["created"], "finished": utc_now(), "seconds": round(run.seconds_used(), 1)}
 
 
-def final_run(run: RunFolder, suite: Suite, job: Job) -> FinalRun:
+def final_runs(context: RunContext[Any], trained: Mapping[str, Mapping[int, Job]]) -> dict[str, list[FinalRun]]:
+    """Return the finished trainings of each plan or task by seed, as the verdict reads them.
+
+    Args:
+        context: The run.
+        trained: ``{plan or task: {seed: job}}``.
+    """
+    return {name: [final_run(context, jobs[seed]) for seed in sorted(jobs)] for name, jobs in trained.items()}
+
+
+def final_run(context: RunContext[Any], job: Job) -> FinalRun:
     """Return what a finished training predicts; its arrays are read when they are asked for."""
     from graftwork.evaluation.choice.scores import FinalRun
 
-    result, file = run.result(job["id"]) or {}, run.job(job["id"]) / "predictions.safetensors"
+    run, suite = context.run, context.suite
+    result, file = run.result(job.id) or {}, run.job(job.id) / "predictions.safetensors"
     validation = {
         task: {metric: float("nan") if value is None else float(value) for metric, value in scores.items()}
         for task, scores in result.get("validation", {}).items()
     }
     transfer = StoredPredictions(file, suite, "transfer")
     return FinalRun(
-        plan_name=job["plan"]["name"],
-        seed=job["seed"],
+        plan_name=job.plan.name,
+        seed=job.seed,
         predictions=StoredPredictions(file, suite, "test"),
         validation=validation,
         transfer_predictions=transfer or None,
@@ -95,8 +107,8 @@ def job_ledger(run: RunFolder, jobs: Mapping[int, Job]) -> Ledger:
         jobs: Finished trainings of one plan by seed.
     """
     first = jobs[min(jobs)]
-    ledger = Ledger.from_json((run.result(first["id"]) or {})["ledger"])
-    estimate = run.state.get("estimates", {}).get(first["plan"]["name"], {})
+    ledger = Ledger.from_json((run.result(first.id) or {})["ledger"])
+    estimate = run.state.get("estimates", {}).get(first.plan.name, {})
     return replace(
         ledger,
         latency_ms_batch1=ledger.latency_ms_batch1 or float(estimate.get("latency_ms", 0.0)),

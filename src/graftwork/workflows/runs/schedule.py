@@ -16,7 +16,17 @@ from typing import Any, Self
 
 from graftwork.core.records import Plan
 
-__all__ = ["RUNGS", "Estimate", "Schedule", "kept_groups", "make_schedule", "shared_plans"]
+__all__ = [
+    "NO_SCHEDULE",
+    "RUNGS",
+    "Estimate",
+    "RaceBudget",
+    "Schedule",
+    "kept_groups",
+    "make_schedule",
+    "own_horizon",
+    "shared_plans",
+]
 
 RUNGS = (0.25, 0.5)
 """Shares of the horizon after which plans are compared and the worse half leaves."""
@@ -94,6 +104,26 @@ class Schedule:
         return max(1, round(self.horizons[plan] * RUNGS[rung]))
 
 
+NO_SCHEDULE = Schedule(horizons={}, seeds=(), control_seeds=1)
+"""Before anything is decided."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RaceBudget:
+    """What a race may use."""
+
+    seeds: tuple[int, ...]
+    """Seeds of the finals."""
+    steps: int | None
+    """Horizon that the user fixed; None lets the time decide."""
+    seconds: float | None
+    """Seconds left for the race; None: no limit."""
+    workers: int
+    """Processes that train at the same time."""
+    control_tasks: int
+    """Number of tasks that get the shuffled control."""
+
+
 def shared_plans(plans: Iterable[Plan]) -> list[Plan]:
     """Return the joint plans that start from the source of the reference, so that a difference to it is due to what tasks share.
 
@@ -114,8 +144,8 @@ def kept_groups(plans: Iterable[Plan]) -> list[list[Plan]]:
     return [group for group in groups if group]
 
 
-def _fixed_horizon(plan: Plan) -> int | None:
-    """Return the horizon that a plan sets for itself (boosting rounds, say)."""
+def own_horizon(plan: Plan) -> int | None:
+    """Return the horizon that a plan sets for itself (boosting rounds, say); None if the schedule decides."""
     own = plan.train.training.get("max_steps")
     return int(own) if own is not None else None
 
@@ -127,7 +157,7 @@ def _horizons(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: floa
     for plan in plans:
         cost = costs[plan.name]
         ceiling = max(MIN_STEPS, MAX_EPOCHS * cost.steps_per_epoch)
-        own = _fixed_horizon(plan)
+        own = own_horizon(plan)
         if plan.source == "pretrained":  # heads on stored features are nearly free: they take what the reference's time allows
             steps = min(own or ceiling, SLOWEST_PRETRAINED * whole / max(cost.seconds_per_step, 1e-9))
         elif own is not None:
@@ -142,13 +172,10 @@ def _total_seconds(
     plans: Sequence[Plan],
     costs: Mapping[str, Estimate],
     horizons: Mapping[str, int],
-    *,
-    seeds: int,
-    control_tasks: int,
+    budget: RaceBudget,
     control_seeds: int,
-    workers: int,
 ) -> float:
-    """Return the expected seconds of rungs, finals, controls and affinity on ``workers`` processes."""
+    """Return the expected seconds of rungs, finals, controls and affinity."""
     whole = {plan.name: costs[plan.name].seconds(horizons[plan.name]) for plan in plans}
 
     def share(plan: Plan, part: float) -> float:
@@ -164,54 +191,40 @@ def _total_seconds(
     slowest = sum(whole[plan.name] for plan in others[:free])
     mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
     finals = sum(whole[plan.name] for plan in references) + (slowest + mean) / 2
-    total += finals * (seeds - RUNGS[1])
+    total += finals * (len(budget.seeds) - RUNGS[1])
     shared = shared_plans(plans)
     if shared:
         cost = sum(whole[plan.name] for plan in shared) / len(shared)
-        total += cost * (control_tasks * control_seeds + 0.4)
+        total += cost * (budget.control_tasks * control_seeds + 0.4)
     longest = max(whole.values(), default=0.0)
-    return max(total / max(workers, 1), longest)
+    return max(total / max(budget.workers, 1), longest)
 
 
-def make_schedule(
-    plans: Sequence[Plan],
-    estimates: Mapping[str, Estimate],
-    *,
-    seeds: Sequence[int],
-    steps: int | None,
-    seconds: float | None,
-    workers: int,
-    control_tasks: int,
-) -> Schedule:
+def make_schedule(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget) -> Schedule:
     """Decide horizons so that the whole race fits.
 
     Args:
         plans: Plans that may run, in the order of the portfolio.
         estimates: Their costs.
-        seeds: Seeds of the finals.
-        steps: Horizon that the user fixed; None lets the time decide.
-        seconds: Seconds left for the race; None: no limit.
-        workers: Processes that train at the same time.
-        control_tasks: Number of tasks that get the shuffled control.
+        budget: What the race may use.
 
     Returns:
         The schedule; with ``steps`` it depends on nothing measured.
     """
-    plans, left_out, notes = list(plans), {}, []
-    settings = {"seeds": len(seeds), "control_tasks": control_tasks, "workers": workers}
-    if steps is not None:
-        horizons = {plan.name: _fixed_horizon(plan) or steps for plan in plans}
-        expected = _total_seconds(plans, estimates, horizons, control_seeds=len(seeds), **settings)
-        return Schedule(horizons=horizons, seeds=tuple(seeds), control_seeds=len(seeds), seconds=expected)
+    plans, left_out, notes, seeds = list(plans), {}, [], budget.seeds
+    if budget.steps is not None:
+        horizons = {plan.name: own_horizon(plan) or budget.steps for plan in plans}
+        expected = _total_seconds(plans, estimates, horizons, budget, len(seeds))
+        return Schedule(horizons=horizons, seeds=seeds, control_seeds=len(seeds), seconds=expected)
 
-    budget = math.inf if seconds is None else seconds
+    limit = math.inf if budget.seconds is None else budget.seconds
     epoch = max((estimates[plan.name].steps_per_epoch for plan in plans if plan.source == "scratch"), default=1.0)
 
     def expected_at(common: float, control_seeds: int) -> float:
-        return _total_seconds(plans, estimates, _horizons(plans, estimates, common), control_seeds=control_seeds, **settings)
+        return _total_seconds(plans, estimates, _horizons(plans, estimates, common), budget, control_seeds)
 
     def fits(control_seeds: int, common: float) -> bool:
-        return expected_at(common, control_seeds) <= budget
+        return expected_at(common, control_seeds) <= limit
 
     shortest, longest = max(2 * epoch, MIN_STEPS), max(MAX_EPOCHS * epoch, MIN_STEPS)
     while not fits(1, shortest):
@@ -241,7 +254,7 @@ def make_schedule(
         )
     return Schedule(
         horizons=horizons,
-        seeds=tuple(seeds),
+        seeds=seeds,
         control_seeds=control_seeds,
         seconds=expected_at(common, control_seeds),
         left_out=left_out,
@@ -265,7 +278,7 @@ def _first_that_cannot_see_all(
     """Return the first plan whose horizon is shorter than an epoch while that of the separate models is not."""
     reference = horizons[plans[0].name]
     for plan in plans:
-        own = plan.role != "reference" and _fixed_horizon(plan) is None
+        own = plan.role != "reference" and own_horizon(plan) is None
         if own and horizons[plan.name] < min(estimates[plan.name].steps_per_epoch, reference):
             return plan
     return None

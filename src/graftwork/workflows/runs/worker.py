@@ -60,9 +60,10 @@ def main() -> None:
     threading.Thread(target=_listen, args=(sys.stdin, jobs, current), daemon=True).start()
 
     from graftwork.core.components import allow_components
-    from graftwork.core.errors import StorageError
+    from graftwork.core.errors import GraftworkError
     from graftwork.workflows.runs.control import JobControl
-    from graftwork.workflows.runs.jobs import execute
+    from graftwork.workflows.runs.execution import answer, refusal
+    from graftwork.workflows.runs.jobs import read_job
 
     allow_components(*hello["allowed"])
     while True:
@@ -70,13 +71,14 @@ def main() -> None:
         if message["type"] == "exit":
             answers.flush()
             os._exit(0)
-        job = message["job"]
-        control = JobControl(report=send)
-        current.update(id=job["id"], control=control)
         try:
-            send({"type": "done", "id": job["id"], "result": execute(job, hello["run_folder"], control)})
-        except StorageError as error:
-            send({"type": "storage", "id": job["id"], "message": str(error)})
+            job = read_job(message.get("job"))
+        except GraftworkError as error:
+            send(refusal(message.get("job"), error))
+            continue
+        control = JobControl(report=send)
+        current.update(id=job.id, control=control)
+        send(answer(job, hello["run_folder"], control))
         current.clear()
 
 

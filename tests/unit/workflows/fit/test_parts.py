@@ -18,8 +18,7 @@ from graftwork.workflows.runs.begin import default_out_folder, repeat_command
 from graftwork.workflows.runs.control import JobControl, PauseTraining
 from graftwork.workflows.runs.estimation import broken_limit
 from graftwork.workflows.runs.job_data import read_predictions, write_predictions
-from graftwork.workflows.runs.job_estimate import _final_numbers
-from graftwork.workflows.runs.jobs import execute, make_job
+from graftwork.workflows.runs.jobs.estimate import _final_numbers
 from graftwork.workflows.runs.run_folder import RunFolder, clean_json
 from graftwork.workflows.runs.schedule import Estimate
 from graftwork.workflows.runs.settings import DEFAULT_TIME_LIMIT, FitSettings
@@ -181,13 +180,6 @@ def test_a_folder_without_result_says_the_next_step(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(FileFormatError, match="Finish it with: graftwork fit --resume"):
         load_run(tmp_path)
-
-
-def test_an_unknown_job_kind_is_a_failed_result(tmp_path: Path) -> None:
-    result = execute(make_job("dance", "a job/with signs"), tmp_path)
-    assert result["status"] == "failed"
-    assert "There is no job of kind 'dance'" in result["message"]
-    assert (tmp_path / "jobs" / "a_job_with_signs" / "result.json").exists()
 
 
 def test_control_pauses_for_checkpoints_and_stops() -> None:

@@ -19,8 +19,9 @@ def test_a_plan_that_needs_the_labels_dependence_has_no_control(
     entries = load_catalogue()
     names = ["separate", plan]
     suite: Any = SimpleNamespace(tasks=("click", "purchase"), task_names=("click", "purchase"))
-    unused: Any = None
-    race = Race(unused, suite, {name: entries[name].plan for name in names}, unused, unused, unused, unused)
+    plans = {name: entries[name].plan for name in names}
+    context: Any = SimpleNamespace(run=None, suite=suite, plans=plans, schedule=None, maker=None, stop=None)
+    race = Race(context)
     monkeypatch.setattr(module, "task_changes", lambda *_: {"click": 4.0, "purchase": 3.0})
     scores = {"separate": 0.0, plan: 1.0}
     assert race._control_plan_and_tasks(names, scores, {name: {"validation": {}} for name in names}) == tasks

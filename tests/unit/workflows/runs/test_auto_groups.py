@@ -16,8 +16,9 @@ from graftwork.data.suite import Suite
 from graftwork.workflows.compare import compare
 from graftwork.workflows.runs.auto_groups import needs_grouping, suggest_grouping
 from graftwork.workflows.runs.control import JobControl
-from graftwork.workflows.runs.job_affinity import run_affinity, within_training
-from graftwork.workflows.runs.jobs import make_job
+from graftwork.workflows.runs.job import RunFacts
+from graftwork.workflows.runs.jobs.affinity import within_training
+from graftwork.workflows.runs.jobs.grouping import GroupingJob
 from graftwork.workflows.runs.run_folder import RunFolder
 
 AUTO = Plan(
@@ -66,9 +67,8 @@ def test_measuring_sees_training_rows_only(groups: bool) -> None:
 def measured(folder: Path, suite: Suite) -> dict[str, Any]:
     save_suite(suite, folder / "suite")
     plan = Plan(name="shared", title="", role="joint", modalities=("table",))
-    fields = {"plan": plan.to_json(), "seed": 0, "until": 12, "max_steps": 12, "cache": str(folder / "cache"), "root_seed": 0}
-    job = make_job("affinity", "grouping", training_rows_only=True, tasks=list(suite.task_names), **fields)
-    return run_affinity(job, RunFolder(folder), JobControl())
+    job = GroupingJob(id="grouping", plan=plan, facts=RunFacts(cache=str(folder / "cache")), until=12, max_steps=12)
+    return job.run(RunFolder(folder), JobControl())
 
 
 def test_validation_and_test_targets_do_not_change_what_is_measured(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from graftwork.core.errors import ConfigError, DataError, GraftworkError, MissingDependencyError, StorageError
-from graftwork.workflows.runs.begin import begun_run
+from graftwork.workflows.runs.begin import Call, begun_run
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
 
 def begin(folder: Path, error: GraftworkError, **state: object) -> None:
     run = RunFolder(folder)
-    with begun_run(run, FitSettings(), lambda _: FitSettings(), verb="fit", resume=True, command=None, extra=()):
+    with begun_run(run, FitSettings(), lambda _: FitSettings(), Call(verb="fit", resume=True)):
         if state:
             run.save(**state)
         raise error

@@ -13,9 +13,11 @@ from graftwork.core.stages.train import TrainStage
 from graftwork.data.store import load_suite, save_suite
 from graftwork.data.suites.generated import conflicting_tasks
 from graftwork.workflows.runs.control import JobControl
+from graftwork.workflows.runs.execution import execute
+from graftwork.workflows.runs.job import RunFacts
 from graftwork.workflows.runs.job_data import read_predictions, write_predictions
-from graftwork.workflows.runs.job_train import _train
-from graftwork.workflows.runs.jobs import execute, make_job
+from graftwork.workflows.runs.jobs.export import ExportJob
+from graftwork.workflows.runs.jobs.train import TrainJob, train_in_slices
 from graftwork.workflows.runs.run_folder import RunFolder
 
 
@@ -33,13 +35,13 @@ class StoppedLearner:
 
 def test_a_learner_with_no_step_left_still_gets_its_pending_validation(tmp_path: Path) -> None:
     learner = StoppedLearner()
-    assert _train(learner, 10, tmp_path, JobControl()) is False  # type: ignore[arg-type]
+    assert train_in_slices(learner, 10, tmp_path, JobControl()) is False  # type: ignore[arg-type]
     assert learner.asked == [10]
 
 
 def test_a_stop_that_came_first_is_no_end(tmp_path: Path) -> None:
     learner = StoppedLearner()
-    assert _train(learner, 10, tmp_path, JobControl(stop="keep")) is True  # type: ignore[arg-type]
+    assert train_in_slices(learner, 10, tmp_path, JobControl(stop="keep")) is True  # type: ignore[arg-type]
     assert learner.asked == []
 
 
@@ -64,11 +66,11 @@ def run_final(folder: Path, plan: Plan, *, checkpoint_seconds: float, steps: int
     """Train, judge and export a plan; return the judgement, the stored predictions and the hash of every deployed file."""
     run = RunFolder(folder)
     save_suite(conflicting_tasks(rows=150, seed=3), run.suite)
-    common = {"plan": plan.to_json(), "seed": 1, "max_steps": steps, "cache": str(folder / "cache")}
-    job = make_job("train", "final", **common, until=steps, predict=["val", "test"], checkpoint_seconds=checkpoint_seconds)
-    result = execute(job, folder)
+    facts = RunFacts(cache=str(folder / "cache"), checkpoint_seconds=checkpoint_seconds)
+    common: dict[str, Any] = {"plan": plan, "facts": facts, "seed": 1, "max_steps": steps}
+    result = execute(TrainJob(id="final", until=steps, predict=("val", "test"), **common), folder)
     assert result["status"] == "ok", result["message"]
-    done = execute(make_job("export", "export", **common, source="final", folder="model"), folder)
+    done = execute(ExportJob(id="export", source="final", folder="model", **common), folder)
     assert done["status"] == "ok", done["message"]
     deployed = {
         file.name: hash_file(file)
@@ -100,8 +102,9 @@ def test_a_checkpoint_that_is_not_the_judged_model_is_not_exported(tmp_path: Pat
         split: {task: values + 0.5 for task, values in tasks.items()} for split, tasks in read_predictions(file, suite).items()
     }
     write_predictions(file, other, suite)
-    job = {"plan": PLANS[0].to_json(), "seed": 1, "max_steps": 12, "cache": str(tmp_path / "cache"), "source": "final"}
-    refused = execute(make_job("export", "again", **job, folder="other"), tmp_path)
+    facts = RunFacts(cache=str(tmp_path / "cache"))
+    job = ExportJob(id="again", plan=PLANS[0], facts=facts, seed=1, max_steps=12, source="final", folder="other")
+    refused = execute(job, tmp_path)
     assert refused["status"] == "failed"
     assert "differently from what was judged" in refused["message"]
     assert not (tmp_path / "other").exists()

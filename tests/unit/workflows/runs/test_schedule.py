@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from graftwork.core.records import Plan, Role
 from graftwork.core.stages.train import TrainStage
-from graftwork.workflows.runs.schedule import MAX_EPOCHS, Estimate, Schedule, _total_seconds, make_schedule
+from graftwork.workflows.runs.schedule import MAX_EPOCHS, Estimate, RaceBudget, Schedule, _total_seconds, make_schedule
 
 
 def plan(name: str, role: Role, source: Literal["scratch", "pretrained"] = "scratch", **training: object) -> Plan:
@@ -36,8 +36,12 @@ def estimates(factor: float = 1.0, epoch: float = 30.0, **changes: float) -> dic
     }
 
 
+def budget(steps: int | None, seconds: float | None, *, workers: int = 2, control_tasks: int = 4) -> RaceBudget:
+    return RaceBudget(seeds=(0, 1, 2), steps=steps, seconds=seconds, workers=workers, control_tasks=control_tasks)
+
+
 def schedule(seconds: float | None, steps: int | None = None, **changes: float) -> Schedule:
-    return make_schedule(PLANS, estimates(**changes), seeds=[0, 1, 2], steps=steps, seconds=seconds, workers=2, control_tasks=4)
+    return make_schedule(PLANS, estimates(**changes), budget(steps, seconds))
 
 
 def test_given_steps_are_taken_as_they_are_and_nothing_measured_counts() -> None:
@@ -100,13 +104,12 @@ def test_it_never_plans_more_than_the_time_unless_nothing_can_be_dropped(
     seconds: float, costs: list[float], epoch: float, workers: int
 ) -> None:
     known = estimates(epoch=epoch, **dict(zip(SECONDS, costs, strict=True)))
-    found = make_schedule(PLANS, known, seeds=[0, 1, 2], steps=None, seconds=seconds, workers=workers, control_tasks=3)
+    given = budget(None, seconds, workers=workers, control_tasks=3)
+    found = make_schedule(PLANS, known, given)
     racing = [item for item in PLANS if item.name in found.horizons]
     assert racing[0].name == "separate"
     assert set(found.horizons) | set(found.left_out) == set(SECONDS)
     assert all(steps >= 1 for steps in found.horizons.values())
-    expected = _total_seconds(
-        racing, known, found.horizons, seeds=3, control_tasks=3, control_seeds=found.control_seeds, workers=workers
-    )
+    expected = _total_seconds(racing, known, found.horizons, given, found.control_seeds)
     assert expected == pytest.approx(found.seconds)
     assert found.seconds <= seconds * 1.001 or found.notes or len(racing) <= 2

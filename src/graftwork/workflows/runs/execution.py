@@ -1,4 +1,4 @@
-"""A job: plain JSON in, a folder with ``result.json`` out. Jobs are what the pool runs; they know nothing of the race.
+"""Carry a job out: a typed record in, a folder with ``result.json`` out.
 
 Whatever goes wrong inside a job ends up in its result (``diverged``, ``failed``), so that the race goes on; only a full disk
 and the like come out as errors, because every other job would meet them too.
@@ -6,35 +6,19 @@ and the like come out as errors, because every other job would meet them too.
 
 from __future__ import annotations
 
-import importlib
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.errors import ConfigError, GraftworkError, StorageError, TrainingDivergedError
+from graftwork.core.errors import GraftworkError, StorageError, TrainingDivergedError
 from graftwork.core.files import write_json, write_text
 from graftwork.workflows.runs.control import JobControl
+from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.run_folder import RunFolder, clean_json
 
-__all__ = ["JOB_KINDS", "Job", "execute", "make_job"]
-
-Job = dict[str, Any]
-"""``id``, ``kind``, and what the kind needs; JSON values only."""
-
-JOB_KINDS: dict[str, str] = {
-    "estimate": "graftwork.workflows.runs.job_estimate:run_estimate",
-    "train": "graftwork.workflows.runs.job_train:run_train",
-    "affinity": "graftwork.workflows.runs.job_affinity:run_affinity",
-    "export": "graftwork.workflows.runs.job_export:run_export",
-}
-
-
-def make_job(kind: str, job_id: str, **fields: Any) -> Job:
-    """Return a job; ``job_id`` becomes a folder name."""
-    safe = "".join(letter if letter.isalnum() or letter in "-_.+" else "_" for letter in job_id)
-    return {"id": safe, "kind": kind, **fields}
+__all__ = ["answer", "execute", "refusal"]
 
 
 def execute(job: Job, run_folder: str | Path, control: JobControl | None = None) -> dict[str, Any]:
@@ -49,30 +33,37 @@ def execute(job: Job, run_folder: str | Path, control: JobControl | None = None)
         StorageError: If the disk is full or the folder cannot be written.
     """
     folder = RunFolder(run_folder)
-    stored = folder.result(job["id"])
+    stored = folder.result(job.id)
     if stored is not None:
         return stored
     control = control or JobControl()
     started = time.monotonic()
     try:
-        outcome = _function(job["kind"])(job, folder, control)
+        outcome = job.run(folder, control)
     except StorageError:
         raise
     except Exception as error:
         outcome = _failure(error, folder, job)
-    result = clean_json({"id": job["id"], "kind": job["kind"], "message": "", **outcome})
+    result = clean_json({"id": job.id, "kind": job.kind, "message": "", **outcome})
     result["seconds"] = round(time.monotonic() - started, 3)
     if result["status"] != "stopped":
-        write_json(folder.job(job["id"]) / "result.json", result)
+        write_json(folder.job(job.id) / "result.json", result)
     return result
 
 
-def _function(kind: str) -> Callable[[Job, RunFolder, JobControl], Mapping[str, Any]]:
-    if kind not in JOB_KINDS:
-        raise ConfigError(f"There is no job of kind {kind!r}; known kinds: {', '.join(JOB_KINDS)}.")
-    module, _, name = JOB_KINDS[kind].partition(":")
-    function: Callable[[Job, RunFolder, JobControl], Mapping[str, Any]] = getattr(importlib.import_module(module), name)
-    return function
+def answer(job: Job, run_folder: str | Path, control: JobControl) -> dict[str, Any]:
+    """Run a job; return what a worker says of it: ``done`` with the result, or ``storage`` if the disk is full."""
+    try:
+        return {"type": "done", "id": job.id, "result": execute(job, run_folder, control)}
+    except StorageError as error:
+        return {"type": "storage", "id": job.id, "message": str(error)}
+
+
+def refusal(value: Any, error: GraftworkError) -> dict[str, Any]:
+    """Return what a worker says of something that is no job it knows: ``done``, failed. Nothing is written into the run folder,
+    because nothing says which folder would be that of the job."""
+    name, kind = (str(value.get(key, "")) if isinstance(value, Mapping) else "" for key in ("id", "kind"))
+    return {"type": "done", "id": name, "result": {"id": name, "kind": kind, **_failed(error, "failed"), "seconds": 0.0}}
 
 
 def _failure(error: Exception, folder: RunFolder, job: Job) -> dict[str, Any]:
@@ -81,15 +72,19 @@ def _failure(error: Exception, folder: RunFolder, job: Job) -> dict[str, Any]:
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StorageError(
-                f"The disk is full while working in {folder.job(job['id'])}. Nothing written before is lost. Free some space "
+                f"The disk is full while working in {folder.job(job.id)}. Nothing written before is lost. Free some space "
                 "and run the same command with --resume."
             ) from error
     diverged = isinstance(error, TrainingDivergedError)
     if not isinstance(error, GraftworkError):
-        write_text(folder.job(job["id"]) / "error.txt", "".join(traceback.format_exception(error)))
+        write_text(folder.job(job.id) / "error.txt", "".join(traceback.format_exception(error)))
+    return _failed(error, "diverged" if diverged else "failed")
+
+
+def _failed(error: Exception, status: str) -> dict[str, Any]:
     name = "" if isinstance(error, GraftworkError) else f"{type(error).__name__}: "
     return {
-        "status": "diverged" if diverged else "failed",
+        "status": status,
         "message": f"{name}{error}"[:2000],
         "error": type(error).__name__,
     }

@@ -1,0 +1,102 @@
+"""Train a plan up to a step, judge it on validation rows, and, for finals and controls, predict the test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from graftwork.data.suite import Suite
+from graftwork.workflows.runs.control import JobControl, PauseTraining
+from graftwork.workflows.runs.job import Job, check_folder_name
+from graftwork.workflows.runs.job_checkpoints import load_job_checkpoint, save_job_checkpoint
+from graftwork.workflows.runs.job_data import control_suite, score_rows, write_predictions
+from graftwork.workflows.runs.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from graftwork.interfaces.learner import Learner
+
+__all__ = ["JOB", "TrainJob", "train_in_slices"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainJob(Job):
+    """A rung, a final or a control."""
+
+    kind: ClassVar[str] = "train"
+
+    continues: str | None = None
+    """Job whose checkpoint is the start; None starts from nothing."""
+    keep_task: str | None = None
+    """Control: the training targets of all other tasks are shuffled."""
+    predict: tuple[str, ...] = ()
+    """Splits whose predictions are stored."""
+    cut: bool = False
+    """Whether it judges a training that the end of the time cut."""
+
+    def __post_init__(self) -> None:
+        Job.__post_init__(self)
+        if self.continues is not None:
+            check_folder_name("continues", self.continues)
+
+    @property
+    def kept_task(self) -> str | None:
+        """The task whose companions are shuffled; None if this is no control."""
+        return self.keep_task
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Its own folder and that of the job before it."""
+        return (f"jobs/{self.id}", *((f"jobs/{self.continues}",) if self.continues is not None else ()))
+
+    def suite(self, run: RunFolder) -> Suite:
+        """Return the suite, with shuffled companions for a control."""
+        suite = Job.suite(self, run)
+        return suite if self.keep_task is None else control_suite(suite, self.keep_task, self.facts.root_seed, self.seed)
+
+    def run(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
+        """Train, judge, predict; a half-trained job goes on from its checkpoint."""
+        folder = run.job(self.id)
+        suite = self.suite(run)
+        learner = self.learner(suite)
+        own = load_job_checkpoint(learner, folder)
+        if not own and self.continues is not None:
+            load_job_checkpoint(learner, run.job(self.continues))
+        control.checkpoint_seconds = self.facts.checkpoint_seconds
+        cut = train_in_slices(learner, self.until, folder, control)
+        if cut and control.stop == "keep":
+            save_job_checkpoint(learner, folder)
+            return {"status": "stopped", "steps": learner.step}
+        # From here on the learner does not change: what is scored, stored and later exported is one state.
+        scores, _ = score_rows(learner, suite, suite.splits["val"])
+        wanted = [split for split in self.predict if len(suite.splits.get(split, ()))]
+        if wanted:
+            predictions = {split: learner.predict(suite.splits[split]) for split in wanted}
+            write_predictions(folder / "predictions.safetensors", predictions, suite)
+        save_job_checkpoint(learner, folder)
+        return {
+            "status": "ok",
+            "plan": self.plan.name,
+            "seed": self.seed,
+            "steps": learner.step,
+            "cut": cut or self.cut,
+            "validation": scores,
+            "ledger": learner.ledger().to_json(),
+        }
+
+
+def train_in_slices(learner: Learner, until: int, folder: Path, control: JobControl) -> bool:
+    """Train with checkpoints in between; return whether it was stopped before the end."""
+    done = False  # also with no step left: a stop may have come between the last step and its validation
+    while not done and control.stop is None:
+        control.begin_slice()
+        try:
+            learner.train(until, on_progress=control.progress)
+            done = True
+        except PauseTraining:
+            if control.stop is None:
+                save_job_checkpoint(learner, folder)
+    return not done
+
+
+JOB = TrainJob
