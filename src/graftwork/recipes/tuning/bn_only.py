@@ -20,8 +20,8 @@ holds its best so far, and guesses for the two with an output layer that learns.
 - random weights at 0.3, 1, 3: depth 26 36.0, 58.6, 51.7; at 1, 3, 10: depth 14 34.0, 51.9, 34.4, depth 8 24.3, 30.9, 22.7;
 - everything at 0.1, 0.3: depth 26 99.8, 99.9, with 8.7 and 12.5 % of its scales below 0.01, BatchNorm alone 30.4 % at 0.1.
 
-Depth 14 of BatchNorm wants 0.03 as well, where its grid ends at 0.1. At this size random weights that are as well tuned come within
-2 to 4 points at depths 8 and 14 and fall behind by 28 at depth 26.
+Depth 14 of BatchNorm wants 0.03 as well, where its grid ends at 0.1. At this size random weights that are as well tuned come
+within 2 to 4 points at depths 8 and 14 and fall behind by 28 at depth 26.
 
 Found on the way, seed 100: with the paper's decay of 1e-4 for 500 steps BatchNorm alone ends with 2.0 % of its scales below 0.01,
 as many as it began with, whatever it learns; with the paper's shrinkage it ends with 28.8 % (16x16 pixels) or 30.4 % (12x12), and
