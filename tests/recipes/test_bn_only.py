@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from graftwork.claims.guards import GuardedSuite
 from graftwork.claims.plan_arms import card_plan
 from graftwork.data.suites.glyphs import glyphs
 from graftwork.nn.freeze import is_batch_norm
-from graftwork.recipes.tuning.bn_only import DEPTHS, RECIPE, SCRATCH, build_model, dead_share, train
+from graftwork.recipes.tuning.bn_only import DEPTHS, RATES, RECIPE, SCRATCH, build_model, dead_share, decay_of, train
 
 
 @pytest.fixture
@@ -73,6 +74,24 @@ def test_decay_and_momentum_move_nothing_that_is_frozen(data: GuardedSuite, cont
     assert statistics <= changed, "running statistics follow the data although scales are frozen"
     assert changed - statistics <= learned(model)
     assert changed - statistics
+
+
+@pytest.mark.parametrize("rate", [0.03, 3.0])
+def test_decay_alone_shrinks_by_as_much_at_any_rate_as_the_schedule_of_the_paper(rate: float) -> None:
+    epoch, momentum = 391, 0.9
+    wanted = epoch * (80 * 0.1 + 40 * 0.01 + 40 * 0.001) * 1e-4 / (1 - momentum)
+    steps = 800
+    value, velocity, decay = 1.0, 0.0, decay_of(rate, steps)
+    for step in range(steps):
+        velocity = momentum * velocity + decay * value
+        value -= rate * 0.5 * (1 + math.cos(math.pi * step / steps)) * velocity
+    assert -math.log(value) == pytest.approx(wanted, rel=0.05)
+
+
+def test_every_arm_has_a_rate_of_its_own_but_the_start_from_ones() -> None:
+    assert {arm.name for arm in SCRATCH} - set(RATES) == {"ones-14"}
+    rates = {arm.name: arm.settings["rate"] for arm in SCRATCH}
+    assert rates["ones-14"] == rates["norms-14"]
 
 
 def test_a_unit_that_is_never_above_zero_is_dead(data: GuardedSuite, context: ArmContext) -> None:

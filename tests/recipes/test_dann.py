@@ -8,7 +8,18 @@ import pytest
 from graftwork.claims.experiment import ArmContext
 from graftwork.claims.plan_arms import card_plan
 from graftwork.core.errors import AccessError
-from graftwork.recipes.adaptation.dann import ARMS, RECIPE, ROWS, WORLDS, FeatureMatching, derive, make_plan, make_world, run_arm
+from graftwork.recipes.adaptation.dann import (
+    ARMS,
+    RATES,
+    RECIPE,
+    ROWS,
+    WORLDS,
+    FeatureMatching,
+    derive,
+    make_plan,
+    make_world,
+    run_arm,
+)
 
 
 def make_context(name: str, folder: Path) -> ArmContext:
@@ -28,6 +39,12 @@ def test_the_system_is_the_plan_on_the_card() -> None:
     assert [part.path for part in mine.train.objectives] == [part.path for part in plan.train.objectives]
     assert mine.train.training == plan.train.training
     assert make_plan("source", 0.0, ("plain", "textured"), 8).train.objectives == ()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_every_arm_has_its_rate_and_strength_zero_that_of_source_only(world: str) -> None:
+    assert set(RATES[world]) == {arm.name for arm in ARMS}
+    assert RATES[world]["zero"] == RATES[world]["source"]
 
 
 def test_arms_see_as_many_labelled_rows_a_step_and_only_the_bound_sees_labels_of_the_target() -> None:
@@ -88,4 +105,5 @@ def test_arms_with_the_same_rows_count_the_same(tmp_path: Path) -> None:
     assert contexts["source"].counts["labels"] == contexts["dann"].counts["labels"] < contexts["target"].counts["labels"]
     for world in WORLDS:
         assert found["zero"][world]["target"] == pytest.approx(found["source"][world]["target"], abs=1.0)
-        assert 0.0 <= found["dann"][world]["distance"] <= 2.0
+        for distance in ("distance", "traces"):
+            assert 0.0 <= found["dann"][world][distance] <= 2.0

@@ -17,7 +17,7 @@ from graftwork.core.optional import require
 __all__ = ["proxy_a_distance"]
 
 
-def proxy_a_distance(source: NDArray[Any], target: NDArray[Any], *, seed: int = 0) -> float:
+def proxy_a_distance(source: NDArray[Any], target: NDArray[Any], *, seed: int = 0, scale_columns: bool = True) -> float:
     """Return the proxy A-distance ``2 (1 - 2 error)``: 0 where domains cannot be told apart, 2 where they always can.
 
     A logistic regression learns from half of the rows, and its error is that on the other half. As many rows of both domains
@@ -27,6 +27,9 @@ def proxy_a_distance(source: NDArray[Any], target: NDArray[Any], *, seed: int = 
         source: Features ``[N, D]``.
         target: Features ``[M, D]``.
         seed: Draws the rows and the halves.
+        scale_columns: Whether each feature is scaled to a spread of 1 first, so that the least trace of the domain in a feature
+            that hardly varies counts as much as any other. Otherwise all features are divided by one number, their common
+            spread, and keep their own spreads, as they do for a layer that reads them.
 
     Raises:
         ConfigError: If a domain has fewer than four rows, or the features differ in width or are not finite.
@@ -46,6 +49,8 @@ def proxy_a_distance(source: NDArray[Any], target: NDArray[Any], *, seed: int = 
     learned, tested = (np.concatenate([part[rows] for part in drawn]) for rows in (slice(0, half), slice(half, size)))
     domain = np.repeat([0, 1], half)
     center, scale = learned.mean(axis=0), learned.std(axis=0)
+    if not scale_columns:
+        scale = np.full_like(scale, np.sqrt(np.square(scale).sum()))
     scale[scale < 1e-12] = 1.0
     classifier = linear.LogisticRegression(max_iter=1000).fit((learned - center) / scale, domain)
     error = float((classifier.predict((tested - center) / scale) != domain).mean())
