@@ -133,7 +133,7 @@ def _together(
             answered: dict[str, Tensor] = functional_call(network, values, (alone, [task]))
             return answered[task][0]
 
-        _, pull = vjp(output, parameters)
+        pull = vjp(output, parameters)[1]
         (gradients,) = vmap(pull)(score)
         return {name: gradient.square().sum(dim=0) for name, gradient in gradients.items()}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -45,9 +44,10 @@ def test_it_is_the_hessian_of_the_divergence(name: str) -> None:
     found = information(output_scores(task, output))
     for row in range(len(output)):
         reference = output[row : row + 1]
-        of_row: Callable[[Tensor], Tensor] = lambda flat, reference=reference: output_divergence(  # type: ignore[misc]
-            task, reference, flat.view_as(reference)
-        )
+
+        def of_row(flat: Tensor, reference: Tensor = reference) -> Tensor:
+            return output_divergence(task, reference, flat.view_as(reference))
+
         expected = torch.autograd.functional.hessian(of_row, reference.flatten())
         torch.testing.assert_close(found[row], expected)
 
