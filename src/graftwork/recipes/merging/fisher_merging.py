@@ -133,20 +133,11 @@ def _is_early(data: Suite, seed: int) -> NDArray[np.bool_]:
 
 
 def _suite(name: str, inputs: Any, targets: Any, tasks: tuple[TaskSpec, ...], splits: Any, like: Suite) -> Suite:
-    return Suite.of_arrays(
-        name=name,
-        modality="table",
-        tasks=list(tasks),
-        inputs=inputs,
-        targets=targets,
-        splits=splits,
-        input_sizes=like.input_sizes,
-        credits=like.credits,
-    )
+    return dataclasses.replace(like, name=name, inputs=inputs, targets=targets, tasks=tasks, splits=splits, groups=None)
 
 
 def _model(task: TaskSpec) -> SharedTrunk:
-    return SharedTrunk([task], lambda: TableBackbone(144, width=64, dropout=0.0), input_sizes={}, head_hidden=0)
+    return SharedTrunk([task], lambda: TableBackbone(144, width=64, dropout=0.0), inputs={}, head_hidden=0)
 
 
 def _train(model: SharedTrunk, suite: Suite, plan: tuple[int, float], seeds: Seeds, context: ArmContext) -> None:

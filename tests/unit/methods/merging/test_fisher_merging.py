@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.interfaces.model_merger import MergeContext, MergeModel
@@ -38,12 +39,11 @@ def make_suite(num_rows: int = 60, tasks: tuple[TaskSpec, ...] = (COLOUR,), **ta
     part = np.arange(num_rows)
     return Suite.of_arrays(
         name="colours",
-        modality="table",
+        input_specs=table_input(FEATURES),
         tasks=tasks,
         inputs={"numeric": numeric, "categorical": np.zeros((num_rows, 0), np.int64)},
         targets={task.name: ready[task.name] for task in tasks},
         splits={"train": part[: num_rows // 2], "val": part[num_rows // 2 : -10], "test": part[-10:]},
-        input_sizes={"num_numeric": FEATURES, "cardinalities": []},
     )
 
 
@@ -52,7 +52,7 @@ def make_model(seed: int, tasks: tuple[TaskSpec, ...] = (COLOUR,)) -> MergeModel
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return SharedTrunk(
-                tasks, lambda: TableBackbone(FEATURES, width=6, num_blocks=1, dropout=0.0), input_sizes={}, head_hidden=0
+                tasks, lambda: TableBackbone(FEATURES, width=6, num_blocks=1, dropout=0.0), inputs={}, head_hidden=0
             )
 
     noise = np.random.default_rng(seed)
