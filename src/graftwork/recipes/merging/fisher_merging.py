@@ -19,13 +19,13 @@ and neither rule was ahead; where every model trained head and trunk together fr
 points with donors that know all drawings, and 5 to 7 with donors of one drawing each, one of them the target's. Donors that name
 digits under other numbers replace the target whole (coefficient near 0), so they were left out.
 
-Then with this module, seeds 100 and 101 (102 is not complete). Alone a target has 59.6 and 61.6, training on from the best donor
-gives 77.9 and 78.3: a headroom of 9 points above isotropic merging. Concentration of the draws, isotropic / Fisher, both seeds:
-300 validation rows, 0.03: 68.1 68.5 / 68.9 68.7; 0.1: 69.0 68.5 / 69.7 68.3; 0.3: 69.0 69.0 / 68.4 69.6; 1: 68.1 67.5 / 67.9 68.7.
-Fisher less isotropic went from -0.5 to 1.2 there, so more validation rows were tried: with 1,000, 0.1: 69.3 69.3 / 70.2 69.6; 0.3:
-69.2 69.4 / 69.8 70.4; 1: 68.1 68.7 / 68.1 69.4. Taken are 1,000 rows and 0.3 for all arms; isotropic is 0.02 better at 0.1. The
-target's rate of 5e-4 is the middle of 2e-4, 5e-4 and 1e-3 (script, seed 100), which differ by 0.7 after merging; the other rates
-were not tuned. Runs of one task were not looked at.
+Then with this module, seeds 100 and 101 (102 is not complete). Alone a target has 59.6 and 61.6, training on from the best
+donor gives 77.9 and 78.3: a headroom of 9 points above isotropic merging. Concentration of the draws, isotropic / Fisher, both
+seeds: 300 validation rows, 0.03: 68.1 68.5 / 68.9 68.7; 0.1: 69.0 68.5 / 69.7 68.3; 0.3: 69.0 69.0 / 68.4 69.6; 1: 68.1 67.5 /
+67.9 68.7. Fisher less isotropic went from -0.5 to 1.2 there, so more validation rows were tried: with 1,000, 0.1: 69.3 69.3 /
+70.2 69.6; 0.3: 69.2 69.4 / 69.8 70.4; 1: 68.1 68.7 / 68.1 69.4. Taken are 1,000 rows and 0.3 for all arms; isotropic is 0.02
+better at 0.1. The target's rate of 5e-4 is the middle of 2e-4, 5e-4 and 1e-3 (script, seed 100), which differ by 0.7 after
+merging; the other rates were not tuned. Runs of one task were not looked at.
 """
 
 from __future__ import annotations
