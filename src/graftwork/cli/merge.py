@@ -17,7 +17,11 @@ EXAMPLES = """examples:
   graftwork merge --base base/ --models a/ b/ c/ --method ties --density 0.3 --lambda 1.2 --exclude 'classifier.*' --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ --method task-arithmetic --lambda 0.4 --weights 1,0.5 --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ --method ties --set trim=per-tensor --set zero_sign=positive --out merged.safetensors
+  graftwork merge --models target/ donor/ --method fisher --suite suite.yaml --set trials=50 --out merged.safetensors
+  graftwork merge --models a/ --method fisher --set result=fisher --suite a.yaml --out a.fisher.safetensors
+  graftwork merge --models a/ b/ --method fisher --statistics fisher=a.fisher.safetensors,b.fisher.safetensors --out merged.safetensors
 """
+_NEEDS = " Looks at whole models: give data (--suite) and model folders of graftwork, or files beside the models (--statistics)."
 
 
 def _methods() -> str:
@@ -28,7 +32,8 @@ def _methods() -> str:
     for method in merge_methods().values():
         names = method.name + (f" (also {', '.join(method.aliases)})" if method.aliases else "")
         lines.append(f"  {names}")
-        lines += textwrap.wrap(method.summary, 110, initial_indent="      ", subsequent_indent="      ")
+        needs = _NEEDS if "ModelMerger" in method.seams else ""
+        lines += textwrap.wrap(f"{method.summary}{needs}", 110, initial_indent="      ", subsequent_indent="      ")
     return "methods (--method; --set KEY=VALUE sets any keyword of their class):\n" + "\n".join(lines) + "\n"
 
 

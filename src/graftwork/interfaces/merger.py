@@ -5,9 +5,9 @@ How the hardest systems fit:
 - TIES trims over the whole flat vector: a first pass samples magnitudes, a second one finds the exact threshold of each model,
   then tensors are merged; its rule for exactly tied signs needs a vote over all parameters, so tied entries are corrected at the
   end.
-- Fisher merging needs a second file for each model with the diagonal of its Fisher information: its constructor takes readers of
-  those files and looks the tensor up by ``name``; experts and statistics stream together.
-- OT fusion and concrete masks need activations or training, and see whole models: they are
+- Rules that need a second file for each model take readers of those files in their constructor and look the tensor up by
+  ``name``; experts and statistics stream together.
+- Fisher merging, OT fusion and concrete masks need rows, activations or training, and see whole models: they are
   :class:`graftwork.interfaces.model_merger.ModelMerger`.
 
 ``graftwork merge --method NAME`` finds a merger through its card; the keywords of its constructor are the settings (``--set

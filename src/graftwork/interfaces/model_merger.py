@@ -7,8 +7,8 @@ systems fit:
   (:meth:`MergeContext.batches`), may do without a base, and may return other shapes than any of its models has.
 - Concrete masks and AdaMerging learn coefficients on unlabelled rows: they substitute weights with
   ``torch.func.functional_call`` in one built network, with the seed and device of the context, and count their steps.
-- Fisher merging goes tensor by tensor and only needs a second file for each model: it is a ``Merger`` whose constructor takes
-  readers.
+- Fisher merging takes the Fisher information of each model from a file beside it (:meth:`MergeContext.readers`), or computes it
+  from its network and rows; it searches coefficients on validation rows, and needs no base.
 """
 
 from __future__ import annotations

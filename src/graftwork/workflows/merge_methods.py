@@ -41,6 +41,8 @@ class MergeMethod:
     aliases: tuple[str, ...] = ()
     contract: Mapping[str, Any] = field(default_factory=dict)
     """Small constructor arguments for the contract tests, by class name."""
+    seams: tuple[str, ...] = ("Merger",)
+    """``Merger`` needs weights only; ``ModelMerger`` may need data, networks or files beside the models."""
 
     def resolve(self) -> type[Merger] | type[ModelMerger]:
         """Import and return the class.
@@ -76,7 +78,7 @@ def merge_methods(cards: Mapping[str, Card] | None = None) -> dict[str, MergeMet
     ]
     for card in (load_cards() if cards is None else cards).values():
         if card.room == "merging" and card.components and set(card.seams) & set(_SEAMS):
-            found.append(MergeMethod(card.slug, card.summary, card.components, card.aliases, card.contract))
+            found.append(MergeMethod(card.slug, card.summary, card.components, card.aliases, card.contract, card.seams))
     taken: dict[str, str] = {}
     for method in found:
         for name in (method.name, *method.aliases):
