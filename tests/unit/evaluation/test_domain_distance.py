@@ -30,7 +30,7 @@ def test_a_trace_in_a_feature_that_hardly_varies_counts_only_where_features_are_
     assert proxy_a_distance(left, right) == 2.0
     assert proxy_a_distance(left, right, scale_columns=False) < 0.3
     assert proxy_a_distance(1e3 * left, 1e3 * right, scale_columns=False) == proxy_a_distance(left, right, scale_columns=False)
-    assert proxy_a_distance(left, left + (20.0, 0.0), scale_columns=False) == 2.0
+    assert proxy_a_distance(left, left + np.array([20.0, 0.0]), scale_columns=False) == 2.0
 
 
 def test_constant_columns_and_unequal_sizes_are_fine_and_nonsense_is_not() -> None:

@@ -1,7 +1,7 @@
 """The schedule: who trains how long, decided once before the race and stored, so that a resumed run repeats it.
 
 All plans that start from scratch share one horizon, so that the comparison with separate models is one at equal steps. Plans that
-are much dearer per step (fully tuned backbones) get fewer steps rather than nothing; plans that cannot even see every row once
+are much slower per step (fully tuned backbones) get fewer steps rather than nothing; plans that cannot even see every row once
 are left out, and the reason is kept.
 """
 
@@ -186,7 +186,7 @@ def _total_seconds(
     total = sum(share(plan, RUNGS[0]) for plan in plans)
     second = references + others[: math.ceil(len(plans) / 2)]
     total += sum(share(plan, RUNGS[1] - RUNGS[0]) for plan in second)
-    # who survives is not known yet: count the dearer of the possible finalists half, the mean half
+    # who survives is not known yet: count the more expensive of the possible finalists half, the mean half
     free = max(0, min(FINALISTS, len(others)))
     slowest = sum(whole[plan.name] for plan in others[:free])
     mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
