@@ -143,7 +143,7 @@ def test_a_new_lane_starts_as_a_copy_of_the_last_one_and_is_its_own() -> None:
 @pytest.mark.parametrize("summarise", [True, False])
 def test_gradients_reach_the_newest_lane_and_its_rows_alone(summarise: bool) -> None:
     network = make_network(shuffled=False, summarise=summarise).train()
-    inputs = {name: value for name, value in pictures().items()}
+    inputs = dict(pictures().items())
     network(inputs)["objects"][:, list(GROUPS[-1])].square().sum().backward()
     reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     expected = {"lanes.2.prompts", "head.rows.2.weight", "head.rows.2.bias"} | ({"lanes.2.selectors"} if summarise else set())
