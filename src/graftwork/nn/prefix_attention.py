@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,19 +76,20 @@ def _timm_parts(block: nn.Module) -> BlockParts | None:
         return None
     from timm.models.vision_transformer import Attention, Block
 
-    if type(block) is not Block or type(block.attn) is not Attention:  # relatives compute something else
+    timm_block: Any = block
+    if type(block) is not Block or type(timm_block.attn) is not Attention:  # relatives compute something else
         return None
-    attention = block.attn
+    attention = timm_block.attn
     if getattr(attention, "gate", None) is not None or attention.qkv.out_features != 3 * attention.qkv.in_features:
         return None
     norm = getattr(attention, "norm", nn.Identity())
     return BlockParts(
-        block.norm1,
+        timm_block.norm1,
         attention.qkv,
         attention.num_heads,
-        nn.Sequential(norm, attention.proj, attention.proj_drop, block.ls1, block.drop_path1),
-        block.norm2,
-        nn.Sequential(block.mlp, block.ls2, block.drop_path2),
+        nn.Sequential(norm, attention.proj, attention.proj_drop, timm_block.ls1, timm_block.drop_path1),
+        timm_block.norm2,
+        nn.Sequential(timm_block.mlp, timm_block.ls2, timm_block.drop_path2),
         attention.q_norm,
         attention.k_norm,
     )
@@ -112,7 +114,8 @@ def class_token_trunk(backbone: Backbone, method: str) -> BlockBackbone:
         raise ConfigError(message)
     # Asked of the trunk itself, so that nothing has to be known of its kind: other tokens must not change the features.
     weight = next(trunk.parameters())
-    states = torch.randn(1, 5, trunk.feature_shape.width, device=weight.device, dtype=weight.dtype)
+    random = torch.Generator().manual_seed(0)
+    states = torch.randn(1, 5, trunk.feature_shape.width, generator=random).to(weight)
     try:
         with torch.no_grad():
             alone, together = trunk.finish(states[:, :1], {}), trunk.finish(states, {})

@@ -50,7 +50,8 @@ __all__ = ["Lane", "LaneNetwork", "MultiLane"]
 
 
 class Lane(nn.Module):
-    """What one experience owns, besides its rows of the classifier.
+    """What one experience owns, besides its rows of the classifier. Prompts start small, so that the class token begins near to
+    what the frozen transformer makes of it.
 
     Args:
         width: Width ``C`` of the transformer.
@@ -61,7 +62,7 @@ class Lane(nn.Module):
     def __init__(self, width: int, num_selectors: int, prompts: tuple[int, int]) -> None:
         super().__init__()
         self.selectors = nn.Parameter(torch.empty(num_selectors, width).uniform_(-1.0, 1.0))
-        self.prompts = nn.Parameter(torch.empty(prompts[0], 2, prompts[1], width).uniform_(-1.0, 1.0))
+        self.prompts = nn.Parameter(torch.empty(prompts[0], 2, prompts[1], width).uniform_(-0.1, 0.1))
         """Keys and values of each block, ``[blocks, 2, P, C]``."""
 
 

@@ -77,7 +77,7 @@ class PromptNetwork(SharedModel):
         self._width = self.trunk.feature_shape.width
         self._shape = (prompt_blocks, 2, num_prompts, self._width)
         self.prompts, self.keys = nn.ParameterList(), nn.ParameterList()
-        self.general = nn.Parameter(torch.empty(prompt_blocks, 2, num_general, self._width).uniform_(-1.0, 1.0))
+        self.general = nn.Parameter(torch.empty(prompt_blocks, 2, num_general, self._width).uniform_(-0.1, 0.1))
         self.head = GrowingHead(self._width, task.size)
         self._auxiliary: Tensor | None = None
         self.trunk.requires_grad_(False)
@@ -86,7 +86,7 @@ class PromptNetwork(SharedModel):
             self._add_prompt()
 
     def _add_prompt(self) -> None:
-        self.prompts.append(nn.Parameter(torch.empty(self._shape).uniform_(-1.0, 1.0)))
+        self.prompts.append(nn.Parameter(torch.empty(self._shape).uniform_(-0.1, 0.1)))
         self.keys.append(nn.Parameter(torch.empty(self._width).uniform_(-1.0, 1.0)))
 
     def begin(self, classes: Sequence[int]) -> None:

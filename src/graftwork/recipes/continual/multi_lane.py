@@ -45,7 +45,7 @@ __all__ = ["RECIPE", "build_method", "pretrain", "run_arm"]
 
 SIZE, CLASSES, OTHERS, EXPERIENCES = 40, 20, 30, 4
 """Pixels of a picture; classes of the stream, and other ones of the pretraining; experiences."""
-STEPS, BATCH = 200, 32
+STEPS, BATCH = 150, 32
 """Steps of one experience, and rows of each."""
 PRETRAINING = {"steps": 1200, "rows": 64, "rate": 2e-3}
 TRUNK: Mapping[str, Any] = {"patch": 8, "width": 64, "depth": 4, "num_heads": 4}
@@ -112,7 +112,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     folder = context.once("pretrained", lambda place: pretrain(context, place))
     backbone = ClassTokenViT(SIZE, **TRUNK)
     backbone.load_state_dict(safetensors.torch.load_file(folder / "backbone.safetensors"))
-    rows = context.choose(full=(2000, 300, 1000), smoke=(64, 24, 24))
+    rows = context.choose(full=(2000, 300, 1000), smoke=(96, 24, 24))
     suite = emoji_collage(num_classes=CLASSES, num_train=rows[0], num_val=rows[1], num_test=rows[2], size=SIZE, seed=seed)
     labels, number = suite.targets["objects"].T, suite.raw["count"]
     context.independence({"objects": number}, {f"class {index}": label for index, label in enumerate(labels[:8])})
