@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.streams import ClassStream, class_groups
 from graftwork.data.suite import Suite
@@ -22,7 +23,7 @@ def make_suite(kind: str = "multilabel", labels: Any = LABELS, tasks: int = 1) -
     names = ["objects", "other"][:tasks]
     return Suite.of_arrays(
         name="small",
-        modality="table",
+        input_specs=table_input(1),
         tasks=[TaskSpec(name=name, kind=kind, size=size) for name in names],  # type: ignore[arg-type]
         inputs={
             "numeric": np.arange(len(labels), dtype=np.float32)[:, None],
@@ -30,7 +31,6 @@ def make_suite(kind: str = "multilabel", labels: Any = LABELS, tasks: int = 1) -
         },
         targets=dict.fromkeys(names, labels),
         splits={"train": np.array([0, 1, 2, 3, 5]), "val": np.array([4]), "test": np.array([6])},
-        input_sizes={"num_numeric": 1, "cardinalities": []},
     )
 
 

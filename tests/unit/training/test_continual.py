@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, RowSource
@@ -38,7 +39,7 @@ def make_stream() -> ClassStream:
     centres = 3.0 * random.normal(size=(4, 3))
     suite = Suite.of_arrays(
         name="blobs",
-        modality="table",
+        input_specs=table_input(3),
         tasks=[TaskSpec(name="blob", kind="multiclass", size=4)],
         inputs={
             "numeric": (centres[labels] + random.normal(size=(120, 3))).astype(np.float32),
@@ -46,7 +47,6 @@ def make_stream() -> ClassStream:
         },
         targets={"blob": labels},
         splits={"train": np.arange(80), "val": np.arange(80, 100), "test": np.arange(100, 120)},
-        input_sizes={"num_numeric": 3, "cardinalities": []},
     )
     return ClassStream(suite, [(0, 1), (2, 3)])
 

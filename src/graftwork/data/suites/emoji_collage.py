@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
@@ -120,15 +121,13 @@ def emoji_collage(
     pictures = np.concatenate(images)
     return Suite.of_arrays(
         name="emoji-collage",
-        modality="image",
+        input_specs=image_input(size, encoder={"kind": "image", "size": size}),
         tasks=[
             TaskSpec(name="objects", kind="multilabel", size=num_classes, classes=tuple(item.name for item in classes)),
         ],
         inputs={"image": pictures},
         targets={"objects": np.concatenate(labels).astype(np.float32)},
         splits={name: np.arange(bounds[index], bounds[index + 1]) for index, name in enumerate(sizes)},
-        encoder={"kind": "image", "size": size},
-        input_sizes={"image_size": size},
         raw={"preview": pictures, "count": np.concatenate(numbers)},
         credits={name: CREDITS[name] for name in ("Twemoji", "labels")},
     )

@@ -71,7 +71,7 @@ def pretrain(context: ArmContext, folder: Path) -> None:
     backbone = ClassTokenViT(SIZE, **TRUNK)
     steps = context.choose(full=int(PRETRAINING["steps"]), smoke=3)
     trainer = Trainer(
-        SharedTrunk(visible.tasks, lambda: backbone, input_sizes=visible.input_sizes, head_hidden=0),
+        SharedTrunk(visible.tasks, lambda: backbone, inputs=visible.input_specs, head_hidden=0),
         visible.tasks,
         BatchStream(visible, visible.splits["train"], int(PRETRAINING["rows"]), context.seeds.integer("pretraining")),
         balancer=EqualWeights(),

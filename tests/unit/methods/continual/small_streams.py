@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.streams import ClassStream, class_groups
 from graftwork.data.suite import Suite
@@ -26,12 +27,11 @@ def make_suite(kind: str = "multilabel") -> Suite:
         labels = random.integers(0, CLASSES, size=ROWS)
     return Suite.of_arrays(
         name="small",
-        modality="image",
+        input_specs=image_input(SIZE),
         tasks=[TaskSpec(name="objects", kind=kind, size=CLASSES)],  # type: ignore[arg-type]
         inputs={"image": images},
         targets={"objects": labels},
         splits={"train": np.arange(16), "val": np.arange(16, 20), "test": np.arange(20, ROWS)},
-        input_sizes={"image_size": SIZE},
     )
 
 
