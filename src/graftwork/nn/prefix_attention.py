@@ -21,12 +21,12 @@ from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.nn.attention import AttentionBlock
 from graftwork.nn.taps import blocks_of
 
-__all__ = ["BlockParts", "block_parts", "class_token_trunk", "prefix_attention", "prefixed_block"]
+__all__ = ["PreNormBlock", "class_token_trunk", "pre_norm_blocks", "prefix_attention", "prefixed_block"]
 
 
 @dataclass(frozen=True, slots=True)
-class BlockParts:
-    """The parts of a pre-norm transformer block: ``x += attention(norm(x))``, then ``x += feed(norm(x))``."""
+class PreNormBlock:
+    """The parts of a block of a pre-norm transformer: ``x += attention(norm(x))``, then ``x += feed(norm(x))``."""
 
     attention_norm: nn.Module
     project: nn.Linear
@@ -42,7 +42,7 @@ class BlockParts:
     key_norm: nn.Module = field(default_factory=nn.Identity)
 
 
-def block_parts(blocks: Sequence[nn.Module], method: str) -> list[BlockParts]:
+def pre_norm_blocks(blocks: Sequence[nn.Module], method: str) -> list[PreNormBlock]:
     """Return the parts of the blocks of a vision transformer: the library's own or timm's.
 
     Args:
@@ -64,14 +64,16 @@ def block_parts(blocks: Sequence[nn.Module], method: str) -> list[BlockParts]:
     return found
 
 
-def _own_parts(block: nn.Module) -> BlockParts | None:
+def _own_parts(block: nn.Module) -> PreNormBlock | None:
     if not isinstance(block, AttentionBlock) or block.attention.rotary or block.attention.bias is not None:
         return None
     attention = block.attention
-    return BlockParts(block.attention_norm, attention.project, attention.num_heads, attention.output, block.feed_norm, block.feed)
+    return PreNormBlock(
+        block.attention_norm, attention.project, attention.num_heads, attention.output, block.feed_norm, block.feed
+    )
 
 
-def _timm_parts(block: nn.Module) -> BlockParts | None:
+def _timm_parts(block: nn.Module) -> PreNormBlock | None:
     if not has("timm"):
         return None
     from timm.models.vision_transformer import Attention, Block
@@ -83,7 +85,7 @@ def _timm_parts(block: nn.Module) -> BlockParts | None:
     if getattr(attention, "gate", None) is not None or attention.qkv.out_features != 3 * attention.qkv.in_features:
         return None
     norm = getattr(attention, "norm", nn.Identity())
-    return BlockParts(
+    return PreNormBlock(
         timm_block.norm1,
         attention.qkv,
         attention.num_heads,
@@ -126,7 +128,7 @@ def class_token_trunk(backbone: Backbone, method: str) -> BlockBackbone:
     return trunk
 
 
-def prefix_attention(parts: BlockParts, tokens: Tensor, prompts: Tensor | None = None, *, queries: int | None = None) -> Tensor:
+def prefix_attention(parts: PreNormBlock, tokens: Tensor, prompts: Tensor | None = None, *, queries: int | None = None) -> Tensor:
     """Return what a block's attention adds to its states.
 
     Args:
@@ -155,7 +157,7 @@ def prefix_attention(parts: BlockParts, tokens: Tensor, prompts: Tensor | None =
     return parts.output(mixed.transpose(-2, -3).flatten(-2))
 
 
-def prefixed_block(parts: BlockParts, states: Tensor, prompts: Tensor | None = None) -> Tensor:
+def prefixed_block(parts: PreNormBlock, states: Tensor, prompts: Tensor | None = None) -> Tensor:
     """Return the states ``[..., L, width]`` after a block whose tokens read prompts too; without prompts, what the block itself
     gives."""
     states = states + prefix_attention(parts, parts.attention_norm(states), prompts)

@@ -8,7 +8,7 @@ from torch import nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.nn.attention import AttentionBlock
-from graftwork.nn.prefix_attention import block_parts, prefix_attention, prefixed_block
+from graftwork.nn.prefix_attention import pre_norm_blocks, prefix_attention, prefixed_block
 
 WIDTH, HEADS = 8, 2
 
@@ -24,14 +24,14 @@ def states(*shape: int) -> torch.Tensor:
 
 def test_without_prompts_it_is_the_block_itself_for_any_leading_dimensions() -> None:
     block = make_block()
-    (parts,) = block_parts([block], "A test")
+    (parts,) = pre_norm_blocks([block], "A test")
     given = states(3, 4, 5)
     torch.testing.assert_close(prefixed_block(parts, given).flatten(0, 1), block(given.flatten(0, 1)))
 
 
 def test_prompts_are_keys_and_values_that_torch_attends_to_likewise() -> None:
     block = make_block()
-    (parts,) = block_parts([block], "A test")
+    (parts,) = pre_norm_blocks([block], "A test")
     tokens, prompts = states(4, 5), states(2, 3)
     weight, bias = block.attention.project.weight, block.attention.project.bias
     peer = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
@@ -47,14 +47,14 @@ def test_prompts_are_keys_and_values_that_torch_attends_to_likewise() -> None:
 
 
 def test_only_the_first_tokens_ask_and_get_what_they_get_anyway() -> None:
-    (parts,) = block_parts([make_block()], "A test")
+    (parts,) = pre_norm_blocks([make_block()], "A test")
     tokens, prompts = states(4, 5), states(2, 3)
     whole = prefix_attention(parts, tokens, prompts)
     torch.testing.assert_close(prefix_attention(parts, tokens, prompts, queries=2), whole[:, :2])
 
 
 def test_each_row_may_have_prompts_of_its_own() -> None:
-    (parts,) = block_parts([make_block()], "A test")
+    (parts,) = pre_norm_blocks([make_block()], "A test")
     tokens, prompts = states(4, 5), states(4, 2, 3)
     found = prefix_attention(parts, tokens, prompts)
     for row in range(4):
@@ -68,13 +68,13 @@ def test_blocks_of_timm_are_read_with_their_norms_and_scales(settings: dict[str,
     block = timm.Block(WIDTH, HEADS, **settings).eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.3)
-    (parts,) = block_parts([block], "A test")
+    (parts,) = pre_norm_blocks([block], "A test")
     torch.testing.assert_close(prefixed_block(parts, states(3, 5)), block(states(3, 5)))
 
 
 @pytest.mark.parametrize("settings", [{"rotary": True}, {"blocked": torch.ones(5, 5).triu(1).bool()}])
 def test_blocks_that_do_more_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="A test puts keys and values"):
-        block_parts([make_block(**settings)], "A test")
+        pre_norm_blocks([make_block(**settings)], "A test")
     with pytest.raises(ConfigError, match="block 1 of this trunk is a Linear"):
-        block_parts([make_block(), nn.Linear(2, 2)], "A test")
+        pre_norm_blocks([make_block(), nn.Linear(2, 2)], "A test")

@@ -44,7 +44,7 @@ from graftwork.interfaces.train_step import TrainStep
 from graftwork.methods.continual.class_step import class_task, class_trainer
 from graftwork.nn.freeze import fix_mode
 from graftwork.nn.growing_head import GrowingHead
-from graftwork.nn.prefix_attention import block_parts, class_token_trunk, prefix_attention, prefixed_block
+from graftwork.nn.prefix_attention import class_token_trunk, pre_norm_blocks, prefix_attention, prefixed_block
 
 __all__ = ["Lane", "LaneNetwork", "MultiLane"]
 
@@ -99,7 +99,7 @@ class LaneNetwork(SharedModel):
     ) -> None:
         super().__init__()
         self.trunk = class_token_trunk(backbone, "MULTI-LANE")
-        self._parts = block_parts(self.trunk.block_list(), "MULTI-LANE")
+        self._parts = pre_norm_blocks(self.trunk.block_list(), "MULTI-LANE")
         ranges = {
             "num_selectors": (num_selectors, 1, math.inf),
             "num_prompts": (num_prompts, 0, math.inf),

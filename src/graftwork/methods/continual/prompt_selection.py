@@ -33,7 +33,7 @@ from graftwork.interfaces.train_step import TrainStep
 from graftwork.methods.continual.class_step import class_task, class_trainer
 from graftwork.nn.freeze import fix_mode
 from graftwork.nn.growing_head import GrowingHead
-from graftwork.nn.prefix_attention import block_parts, class_token_trunk, prefixed_block
+from graftwork.nn.prefix_attention import class_token_trunk, pre_norm_blocks, prefixed_block
 
 __all__ = ["PromptNetwork", "PromptSelection", "Select"]
 
@@ -58,7 +58,7 @@ class PromptNetwork(SharedModel):
     ) -> None:
         super().__init__()
         self.trunk = class_token_trunk(backbone, "Prompt selection")
-        self._parts = block_parts(self.trunk.block_list(), "Prompt selection")
+        self._parts = pre_norm_blocks(self.trunk.block_list(), "Prompt selection")
         problems = (
             [] if select in get_args(Select) else [f"`select` must be one of {', '.join(get_args(Select))}; got {select!r}"]
         )
