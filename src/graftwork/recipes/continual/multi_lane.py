@@ -45,8 +45,10 @@ __all__ = ["RECIPE", "build_method", "pretrain", "run_arm"]
 
 SIZE, CLASSES, OTHERS, EXPERIENCES = 40, 20, 30, 4
 """Pixels of a picture; classes of the stream, and other ones of the pretraining; experiences."""
-STEPS, BATCH = 150, 32
+STEPS, BATCH = 300, 32
 """Steps of one experience, and rows of each."""
+BACKBONE_SCALE = 0.02
+"""What the rate of the bound's backbone is of that of its classifier; all other arms freeze the backbone."""
 PRETRAINING = {"steps": 1200, "rows": 64, "rate": 2e-3}
 TRUNK: Mapping[str, Any] = {"patch": 8, "width": 64, "depth": 4, "num_heads": 4}
 PROMPTS: Mapping[str, int] = {"num_prompts": 4, "prompt_blocks": 3}
@@ -135,6 +137,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
             max_steps=context.choose(full=STEPS, smoke=2) * EXPERIENCES // len(stream),
             optimizer="adam",
             learning_rate=float(arm.settings["rate"]),
+            backbone_lr_scale=BACKBONE_SCALE,
             weight_decay=0.0,
         ),
         seeds=context.seeds.child("stream"),
@@ -179,7 +182,7 @@ ARMS = (
     _arm("pool", "prompts selected from a pool (L2P)", "pool", 0.03),
     _arm("own", "a prompt for each experience, selected (DualPrompt)", "experience", 0.03),
     _arm("head", "classifier alone", "head", 0.1),
-    _arm("joint", "all classes at once, backbone learns (bound)", "joint", 0.001),
+    _arm("joint", "all classes at once, backbone learns (bound)", "joint", 0.1),
 )
 
 RECIPE = Recipe(
