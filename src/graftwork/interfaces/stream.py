@@ -12,8 +12,8 @@ How the hardest systems fit:
 - Labels of several classes a picture: a picture of this experience shows objects of other experiences too. It stays as it is,
   and the labels of classes outside :attr:`Experience.classes` are missing: neither there nor absent.
 - The upper bound that learns everything at once is a stream of one experience with all classes.
-- Rehearsal: a method keeps rows of the experiences that it was shown. Nobody hands an older one out again to it, though a stream
-  can be asked for it in any order, and nothing stops a method that asks.
+- Rehearsal: a method is given experiences, never the stream, and keeps rows of those that it was shown. An experience's arrays
+  hold the inputs of all rows, so that row numbers stay as they are; only the rows in its splits may be read.
 - New domains in place of new classes: every experience has all classes, and other rows. A stream whose experiences have tasks of
   their own (other data sets) is possible, since each has a suite of its own; no method of the library takes one yet.
 - Not there: streams without boundaries (every method is called when an experience begins and ends), and streams that depend on
