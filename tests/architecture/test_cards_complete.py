@@ -13,7 +13,7 @@ from graftwork.core.cards import KINDS, ROOMS, Card, load_cards
 NUM_SYSTEMS = 142
 AWAITING = {
     "bn-only": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
-    "multi-lane": "its counting run follows the pilot",
+    "multi-lane": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
     "dann": "its pilot used one seed and unequal grids; the counting run follows an equal one",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""

@@ -2,12 +2,22 @@
 
 The paper reports leading rehearsal-free results on incremental VOC and COCO (mAP; figures not read).
 
-Our setting: collages of two to four emoji at 40 x 40 pixels; 20 classes in four experiences of five, labels of an experience's own
-classes only, mAP over all 20 at the end. The backbone is a transformer of four blocks (width 64, patches of 8, so 25 of them)
-that was pretrained on collages of 30 other emoji, once a seed, and is frozen in all arms but the bound. Each experience has
-STEPS steps of 32 pictures with a new Adam; the bound has as many steps in all, with all labels at once and the backbone learning.
+Our setting: collages of two to four emoji at 40 x 40 pixels; 20 classes in four experiences of five, labels of an experience's
+own classes only, mAP over all 20 at the end. The backbone is a transformer of four blocks (width 64, patches of 8, so 25 of
+them) that was pretrained on collages of 30 other emoji, once a seed, and is frozen in all arms but the bound. Each experience
+has 300 steps of 32 pictures with a new Adam; the bound has as many steps in all, with all labels at once and the backbone
+learning. Lanes have 6 selectors; all prompts stand in the first three blocks, 4 keys and values a picture.
 
-PILOT
+The pilot (seed 100, mAP on 300 validation pictures, in percent) is not whole yet: the grids have unequal numbers of trials, and
+the counting run waits for it. What it has so far, at rates of 0.1, 0.3 and 1 (- where it was not run):
+
+- 150 steps: lanes 58.5, 60.1, 61.5; whole lanes 62.1 at 0.1; prompts of a pool 56.6, 49.2, -; prompts of experiences 56.4 at 0.1;
+  classifier alone 59.1 at 0.1; the bound 77.3 at 0.1 and a backbone at a fiftieth of it, 46.7 at 0.001 for both. Ten selectors in
+  place of six: 60.6 at 0.3.
+- 300 steps: lanes -, 61.3, 61.1; prompts of experiences 55.5 at 0.1.
+
+The backbone reached 72.6 on test pictures of its own 30 classes. The bound leaves about 20 points of headroom against a margin
+of 4. Prompts drawn from [-1, 1] in place of [-0.1, 0.1] cost lanes 2 points, in a first try on a deeper backbone.
 """
 
 from __future__ import annotations
@@ -177,10 +187,10 @@ def _arm(name: str, title: str, kind: str, rate: float) -> Arm:
 
 
 ARMS = (
-    _arm("lanes", "lanes over summaries (MULTI-LANE)", "lanes", 0.03),
-    _arm("whole", "lanes over all patches", "whole", 0.03),
-    _arm("pool", "prompts selected from a pool (L2P)", "pool", 0.03),
-    _arm("own", "a prompt for each experience, selected (DualPrompt)", "experience", 0.03),
+    _arm("lanes", "lanes over summaries (MULTI-LANE)", "lanes", 0.3),
+    _arm("whole", "lanes over all patches", "whole", 0.1),
+    _arm("pool", "prompts selected from a pool (L2P)", "pool", 0.1),
+    _arm("own", "a prompt for each experience, selected (DualPrompt)", "experience", 0.1),
     _arm("head", "classifier alone", "head", 0.1),
     _arm("joint", "all classes at once, backbone learns (bound)", "joint", 0.1),
 )
