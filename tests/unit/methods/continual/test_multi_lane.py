@@ -155,7 +155,12 @@ def test_no_gradient_flows_through_the_frozen_patches() -> None:
     network = make_network().train()
     watched: list[Tensor] = []
     embed = network.trunk.embed
-    network.trunk.embed = lambda inputs: watched.append(embed(inputs).requires_grad_()) or watched[-1]  # type: ignore[method-assign]
+
+    def watch(inputs: Any) -> Tensor:
+        watched.append(embed(inputs).requires_grad_())
+        return watched[-1]
+
+    network.trunk.embed = watch  # type: ignore[method-assign]
     features = network.encode(pictures())
     # The class token of a lane starts as the embedded one; patches are read without a gradient.
     (gradient,) = torch.autograd.grad(features.sum(), watched[0], allow_unused=True)
