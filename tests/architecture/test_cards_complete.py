@@ -14,7 +14,7 @@ NUM_SYSTEMS = 142
 AWAITING = {
     "bn-only": "its pilot covers one of two seeds; the counting run follows a whole one",
     "dann": "with strength 0 it differs from source-only training by what clipping and dropout do; the counting run waits for that",
-    "fisher-merging": "its counting run is under way; its pilot covers seeds 100 and 101",
+    "multi-lane": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]

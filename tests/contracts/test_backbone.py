@@ -21,6 +21,7 @@ from graftwork.core.optional import has
 from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cifar_resnet import CifarResNet
+from graftwork.nn.backbones.class_token_vit import ClassTokenViT
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.joined import JoinedBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
@@ -79,6 +80,7 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "TextBackbone": lambda: TextBackbone(30),
     "ViTBackbone, tokens": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2),
     "ViTBackbone, map": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2, feature_map=True),
+    "ClassTokenViT": lambda: ClassTokenViT(16, width=8, depth=2, num_heads=2),
     "SwinBackbone, vector": lambda: SwinBackbone(16, **SWIN),
     "SwinBackbone, map": lambda: SwinBackbone(16, feature_map=True, **SWIN),
     "TimmBackbone, vector": lambda: timm("vector"),

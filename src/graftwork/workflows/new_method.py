@@ -28,6 +28,7 @@ _FOLDERS = {
 }
 _SEAMS = {
     "backbones": "Backbone",
+    "continual": "ContinualMethod",
     "merging": "Merger",
     "optimization": "WeightBalancer",
     "selection": "Scorer",
