@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class ResidualBlock(nn.Module):
         self.first = nn.Conv2d(num_in, num_out, 3, padding=1)
         self.second = nn.Conv2d(num_out, num_out, 3, padding=1)
         nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias) if self.second.bias is not None else None
+        nn.init.zeros_(cast(Tensor, self.second.bias))
         self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
         self.modulate = nn.Linear(time_width, 2 * num_out) if time_width else None
 
@@ -61,7 +62,8 @@ class ResidualBlock(nn.Module):
         if self.modulate is not None and time is not None:
             scale, shift = self.modulate(F.silu(time))[:, :, None, None].chunk(2, dim=1)
             hidden = hidden * (1 + scale) + shift
-        return self.shortcut(states) + self.second(F.silu(hidden))
+        changed: Tensor = self.shortcut(states) + self.second(F.silu(hidden))
+        return changed
 
 
 class _PixelAttention(nn.Module):
@@ -136,9 +138,9 @@ class UNet(nn.Module):
             raise ConfigError(
                 f"A U-Net has one width for each scale, and one of its condition; got {list(widths)} and {list(condition_widths)}."
             )
-        self.patch, time = patch, 4 * widths[0] if has_time else 0
-        self.time_width, self.num_scales = time, len(widths)
-        self.time = nn.Sequential(nn.Linear(widths[0] * 2, time), nn.SiLU(), nn.Linear(time, time)) if has_time else None
+        self.patch, self.num_scales, self.waves = patch, len(widths), 2 * widths[0]
+        time = 4 * widths[0] if has_time else 0
+        self.time = nn.Sequential(nn.Linear(self.waves, time), nn.SiLU(), nn.Linear(time, time)) if has_time else None
         self.stem = nn.Conv2d(num_in * patch**2, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(ResidualBlock(a + b, a, time) for a, b in zip(widths, extra))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:]))
@@ -159,7 +161,7 @@ class UNet(nn.Module):
         embedded = None
         if self.time is not None:
             assert time is not None, "this network was built with a time"
-            embedded = self.time(embed_time(time, self.time[0].in_features))
+            embedded = self.time(embed_time(time, self.waves))
         states = self.stem(F.pixel_unshuffle(picture, self.patch))
         skipped = []
         for index, block in enumerate(self.down_blocks):
