@@ -182,11 +182,12 @@ class DualDiffusionStep(TrainStep[Batch]):
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Write the gradients of the weighted sum; return the losses without weights."""
         features = self.model.encode(batch.inputs)
-        losses = {name: self._loss(name, batch, features) for name in self.loss_names}
-        torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum().backward()
-        return torch.stack([loss.detach() for loss in losses.values()])
+        losses = [self.loss(name, batch, features) for name in self.loss_names]
+        torch.stack([self.weights[name] * loss for name, loss in zip(self.loss_names, losses)]).sum().backward()
+        return torch.stack(losses).detach()
 
-    def _loss(self, name: str, batch: Batch, features: Sequence[Tensor]) -> Tensor:
+    def loss(self, name: str, batch: Batch, features: Sequence[Tensor]) -> Tensor:
+        """Return the denoising loss of one output, given the encoder's features; draws from torch's global generator."""
         target, known = batch.targets[name], batch.mask[name]
         if self.model.channels[name] == 1 and target.ndim == 3:
             target = target.unsqueeze(1)
