@@ -46,9 +46,9 @@ def draw(generator: Generator, seed: int = 1, outputs: tuple[str, ...] | None = 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_samples_follow_the_generator_that_is_given_and_leave_the_global_ones(name: str) -> None:
     generator = build(name)
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     first, again, other = draw(generator), draw(generator), draw(generator, seed=2)
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     assert before[:2] == after[:2]
     assert torch.equal(before[2], after[2])
     main = generator.outputs[0]
@@ -73,8 +73,8 @@ def test_only_declared_conditions_are_read(name: str) -> None:
     generator = build(name)
     main = generator.outputs[0]
     plain = draw(generator)[main]
-    extra = {output: value for output, value in draw(generator, outputs=generator.outputs).items()}
-    extra = {output: value for output, value in extra.items() if output not in generator.condition_names}
+    drawn = draw(generator, outputs=generator.outputs)
+    extra = {output: value for output, value in drawn.items() if output not in generator.condition_names}
     assert torch.equal(draw(generator, **extra)[main], plain)
     for given in generator.condition_names:
         assert not torch.equal(draw(generator, **{given: condition(generator, 1)[given]})[main], plain)

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["NoiseSchedule", "PredictNoise", "cosine_schedule", "linear_schedule", "sample", "sampling_steps"]
+__all__ = ["NoiseSchedule", "PredictClean", "cosine_schedule", "linear_schedule", "sample", "sampling_steps"]
 
-PredictNoise = Callable[[Tensor, Tensor], Tensor]
-"""From noisy pictures ``[B, ...]`` and steps int64 ``[B]`` to the noise in them."""
+PredictClean = Callable[[Tensor, Tensor], Tensor]
+"""From noisy pictures ``[B, ...]`` and steps int64 ``[B]`` to the clean ones. A network that predicts noise or velocity goes through
+:meth:`NoiseSchedule.clean_from_noise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,9 @@ class NoiseSchedule:
         of_noisy = ratio.sqrt() * (1 - before) / (1 - kept)
         return (of_clean * clean + of_noisy * noisy).to(noisy.dtype), (1 - before) / (1 - kept) * (1 - ratio)
 
-    def backward_step(self, noisy: Tensor, clean: Tensor, step: Tensor, to: Tensor, *, eta: float, fresh: Tensor | None) -> Tensor:
+    def backward_step(
+        self, noisy: Tensor, clean: Tensor, step: Tensor, to: Tensor, *, eta: float, fresh: Tensor | None
+    ) -> Tensor:
         """Return the picture at the earlier step ``to``.
 
         Args:
@@ -146,7 +149,7 @@ def sampling_steps(num_steps: int, count: int) -> list[int]:
 
 @torch.no_grad()
 def sample(
-    predict: PredictNoise,
+    predict: PredictClean,
     start: Tensor,
     schedule: NoiseSchedule,
     *,
@@ -158,7 +161,7 @@ def sample(
     """Run the reverse chain.
 
     Args:
-        predict: The network.
+        predict: What the network takes for the clean picture.
         start: Standard normal noise, ``[B, ...]``.
         schedule: The schedule that the network was trained with.
         num_steps: Steps to take; None takes all.
@@ -176,7 +179,7 @@ def sample(
     states, batch = start, len(start)
     for now, then in zip(steps, [*steps[1:], -1]):
         step, to = (torch.full((batch,), value, device=start.device) for value in (now, then))
-        clean = schedule.clean_from_noise(states, predict(states, step), step)
+        clean = predict(states, step)
         if limit is not None:
             clean = clean.clamp(-limit, limit)
         fresh = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -90,7 +91,7 @@ class PictureEncoder(nn.Module):
         self.widths, self.patch = tuple(widths), patch
         self.stem = nn.Conv2d(num_in * patch**2, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(width, width) for width in widths)
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:]))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         """Return ``[B, widths[i], H / (patch 2^i), W / (patch 2^i)]`` for each scale ``i``."""
@@ -143,10 +144,10 @@ class UNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(self.waves, time), nn.SiLU(), nn.Linear(time, time)) if has_time else None
         self.stem = nn.Conv2d(num_in * patch**2, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(ResidualBlock(a + b, a, time) for a, b in zip(widths, extra))
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:]))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in pairwise(widths))
         self.attention = _PixelAttention(widths[-1], num_heads)
         self.middle = ResidualBlock(widths[-1], widths[-1], time)
-        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
+        self.up = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in pairwise(widths))
         self.up_blocks = nn.ModuleList(ResidualBlock(2 * width, width, time) for width in widths)
         self.out_norm, self.out = _norm(widths[0]), nn.Conv2d(widths[0], num_out * patch**2, 3, padding=1)
 

@@ -120,5 +120,13 @@ def test_grain_has_the_width_that_is_asked() -> None:
 def test_wrong_arguments_are_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
         histology(num_train=0, size=8, positive=0.7, object_noise=1.0, growth=0.0, contrast=-1.0, tasks=("stain", "colour"))
-    for part in ("num_train", "size must be at least 16", "positive must be in", "object_noise", "growth", "contrast", "'colour'"):
+    for part in (
+        "num_train",
+        "size must be at least 16",
+        "positive must be in",
+        "object_noise",
+        "growth",
+        "contrast",
+        "'colour'",
+    ):
         assert part in str(caught.value)

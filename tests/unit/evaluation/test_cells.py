@@ -44,9 +44,7 @@ def test_a_match_out_of_reach_does_not_count() -> None:
     cells=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=4),
     reach=st.sampled_from([1.5, 3.0]),
 )
-def test_as_many_pairs_as_any_matching_has(
-    objects: list[tuple[int, int]], cells: list[tuple[int, int]], reach: float
-) -> None:
+def test_as_many_pairs_as_any_matching_has(objects: list[tuple[int, int]], cells: list[tuple[int, int]], reach: float) -> None:
     few, many = sorted((objects, cells), key=len)
     best = max(
         sum(np.hypot(a[0] - b[0], a[1] - b[1]) <= reach for a, b in zip(few, chosen, strict=True))

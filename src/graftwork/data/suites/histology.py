@@ -79,7 +79,11 @@ def histology(
     problems += [] if 0 < positive <= 0.5 else [f"positive must be in (0, 0.5]; got {positive!r}"]
     problems += [] if 0 <= object_noise < 1 else [f"object_noise must be in [0, 1); got {object_noise!r}"]
     problems += [] if growth > 0 else [f"growth must be above 0; got {growth!r}"]
-    problems += [] if contrast >= 0 and pixel_noise >= 0 else [f"contrast and pixel_noise must be at least 0; got {contrast!r} and {pixel_noise!r}"]
+    problems += (
+        []
+        if contrast >= 0 and pixel_noise >= 0
+        else [f"contrast and pixel_noise must be at least 0; got {contrast!r} and {pixel_noise!r}"]
+    )
     if problems:
         raise ConfigError("The tissue cannot be generated as asked.", problems)
     seeds, sizes = Seeds(seed).child("histology"), {"train": num_train, "val": num_val, "test": num_test}

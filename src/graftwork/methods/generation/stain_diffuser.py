@@ -23,7 +23,7 @@ from graftwork.nn.unet import PictureEncoder, UNet
 
 __all__ = ["DualDiffusionStep", "StainDiffuser"]
 
-Predicts = Literal["velocity", "noise"]
+Predicts = Literal["clean", "velocity", "noise"]
 Schedule = Literal["cosine", "linear"]
 
 
@@ -39,7 +39,8 @@ class StainDiffuser(nn.Module, Generator):
         widths: Channels of the branches at each scale, finest first.
         condition_widths: Channels of the encoder at each scale; empty takes ``widths``.
         patch: Pixels a side that the finest scale takes together.
-        predicts: What the branches predict: the noise, or the velocity ``sqrt(kept) noise - sqrt(1 - kept) clean``.
+        predicts: What the branches predict: the clean picture, the velocity ``sqrt(kept) noise - sqrt(1 - kept) clean``, or the
+            noise as in the paper. A narrow network can pass on a picture, but not the noise of all pixels of a patch.
         schedule: Noise levels.
         num_steps: Length of the chain in training.
         sampler_steps: Steps that the sampler takes, at most ``num_steps``.
@@ -58,7 +59,7 @@ class StainDiffuser(nn.Module, Generator):
         widths: Sequence[int] = (24, 32, 48),
         condition_widths: Sequence[int] = (),
         patch: int = 2,
-        predicts: Predicts = "velocity",
+        predicts: Predicts = "clean",
         schedule: Schedule = "cosine",
         num_steps: int = 1000,
         sampler_steps: int = 20,
@@ -117,12 +118,13 @@ class StainDiffuser(nn.Module, Generator):
         predicted: Tensor = self.branches[output](noisy, step, features)
         return predicted
 
-    def noise_in(self, output: str, noisy: Tensor, step: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """Return the noise that the branch of an output sees in ``noisy``."""
+    def clean(self, output: str, noisy: Tensor, step: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Return what the branch of an output takes for the clean picture behind ``noisy``."""
         predicted = self.denoise(output, noisy, step, features)
-        if self.predicts == "noise":
+        if self.predicts == "clean":
             return predicted
-        return self.process.noise_from_velocity(noisy, predicted, step)
+        noise = predicted if self.predicts == "noise" else self.process.noise_from_velocity(noisy, predicted, step)
+        return self.process.clean_from_noise(noisy, noise, step)
 
     @torch.no_grad()
     def sample(
@@ -150,7 +152,7 @@ class StainDiffuser(nn.Module, Generator):
             start = torch.randn((batch, self.channels[name], height, width), generator=own).to(features[0].device)
 
             def predict(noisy: Tensor, step: Tensor, name: str = name) -> Tensor:
-                return self.noise_in(name, noisy, step, features)
+                return self.clean(name, noisy, step, features)
 
             clean = sample(predict, start, self.process, num_steps=self.sampler_steps, eta=self.eta, generator=own)
             value = (clean + 1.0) / 2.0
@@ -198,6 +200,7 @@ class DualDiffusionStep(TrainStep[Batch]):
         steps = torch.randint(len(process), (len(clean),), device=clean.device)
         noise = torch.randn_like(clean)
         noisy = process.add_noise(clean, noise, steps)
-        wanted = noise if self.model.predicts == "noise" else process.velocity(clean, noise, steps)
+        wanted = {"clean": clean, "noise": noise}.get(self.model.predicts)
+        wanted = process.velocity(clean, noise, steps) if wanted is None else wanted
         errors = (self.model.denoise(name, noisy, steps, features) - wanted).square().flatten(1).mean(dim=1)
         return (errors * known).sum() / known.sum().clamp(min=1)

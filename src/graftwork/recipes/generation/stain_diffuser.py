@@ -240,7 +240,12 @@ RECIPE = Recipe(
         Inequality("finds more stained cells", "dual.f1", "single.f1", margin=4.0, min_sign_seeds=3, unit="points"),
         Inequality("looks as much like the stain", "dual.ssim", "single.ssim", margin=0.01, demand="not worse"),
         Inequality(
-            "the gain is smaller with many triples", "dual.gain", "dual-many.gain", demand="at least", primary=False, unit="points"
+            "the gain is smaller with many triples",
+            "dual.gain",
+            "dual-many.gain",
+            demand="at least",
+            primary=False,
+            unit="points",
         ),
         Inequality("beats a discriminative head", "dual.f1", "head.f1", primary=False, unit="points"),
         Inequality("beats regression", "dual.f1", "regression.f1", primary=False, unit="points"),

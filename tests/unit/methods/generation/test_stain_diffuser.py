@@ -98,7 +98,7 @@ def test_the_stains_loss_does_not_see_the_mask() -> None:
     assert not torch.equal(found[0][1], found[1][1])
 
 
-@pytest.mark.parametrize("predicts", ["velocity", "noise"])
+@pytest.mark.parametrize("predicts", ["clean", "velocity", "noise"])
 def test_losses_are_those_written_out(predicts: Any) -> None:
     built, batch = model(predicts=predicts), first_batch()
     torch.manual_seed(11)
@@ -113,12 +113,29 @@ def test_losses_are_those_written_out(predicts: Any) -> None:
         step, noise = torch.randint(50, (6,)), torch.randn_like(clean)
         kept = built.process.kept[step].reshape(-1, 1, 1, 1).float()
         noisy = kept.sqrt() * clean + (1 - kept).sqrt() * noise
-        target = noise if predicts == "noise" else kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
+        target = {"clean": clean, "noise": noise, "velocity": velocity}[predicts]
         wanted.append((built.branches[name](noisy, step, features) - target).square().mean())
     torch.testing.assert_close(found, torch.stack(wanted).detach())
     (wanted[0] + 3.0 * wanted[1]).backward()
     for one, parameter in zip(gradient, built.encoder.parameters(), strict=True):
         torch.testing.assert_close(one, parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("predicts", ["clean", "velocity", "noise"])
+def test_a_branch_that_knows_the_answer_gives_the_clean_picture(predicts: Any) -> None:
+    built, generator = model(predicts=predicts), seeded(3)
+    clean, noise = torch.rand(2, 3, 8, 8, generator=generator) * 2 - 1, torch.randn(2, 3, 8, 8, generator=generator)
+    step = torch.tensor([1, 40])
+    noisy = built.process.add_noise(clean, noise, step)
+    answer = {"clean": clean, "noise": noise, "velocity": built.process.velocity(clean, noise, step)}[predicts]
+
+    class Knows(nn.Module):
+        def forward(self, noisy: Tensor, step: Tensor, features: Any) -> Tensor:
+            return answer
+
+    built.branches["stain"] = Knows()
+    torch.testing.assert_close(built.clean("stain", noisy, step, []), clean, atol=1e-4, rtol=1e-4)
 
 
 def test_missing_targets_count_nothing() -> None:
