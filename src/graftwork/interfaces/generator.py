@@ -6,9 +6,9 @@ How the hardest systems fit:
 
 - Several outputs of one model (a stain and the mask of its cells, text and pictures of one network): ``outputs`` names them, and
   ``sample`` draws only those that are asked for. What was learned beside them only to help (a mask) is an output, never an input.
-- Conditions of several kinds (a picture, an instruction, reference pictures with masks, panels that are given) are inputs by name;
-  ``condition_names`` says which ones are read. A model that generates from nothing has none, and takes the number of rows from
-  ``count``.
+- Conditions of several kinds (a picture, an instruction, reference pictures with masks, panels that are given) are inputs by
+  name; ``condition_names`` says which ones are read. A model that generates from nothing has none, and takes the number of rows
+  from ``count``.
 - Guidance scales, steps and temperatures of a sampler are settings of the generator, not arguments of ``sample``: whoever samples
   need not know which sampler it is. Guidance runs the network on more rows inside ``sample``.
 - Text of different lengths is int64 ``[B, L]`` with 0 behind its end, as inputs are.

@@ -1,10 +1,11 @@
 """The Gaussian diffusion process: noise levels, noising, posteriors, and the samplers DDPM and DDIM. Pure functions on tensors.
 
 Papers: Ho et al., "Denoising Diffusion Probabilistic Models", https://arxiv.org/abs/2006.11239 (DDPM); Song et al., "Denoising
-Diffusion Implicit Models", https://arxiv.org/abs/2010.02502 (DDIM); Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic
-Models", https://arxiv.org/abs/2102.09672 (cosine schedule).
+Diffusion Implicit Models", https://arxiv.org/abs/2010.02502 (DDIM); Nichol and Dhariwal, "Improved Denoising Diffusion
+Probabilistic Models", https://arxiv.org/abs/2102.09672 (cosine schedule).
 
-Steps are counted from 0: at step ``t`` the picture is ``sqrt(kept[t]) x + sqrt(1 - kept[t]) noise``; step -1 stands for the clean one.
+Steps are counted from 0: at step ``t`` the picture is ``sqrt(kept[t]) x + sqrt(1 - kept[t]) noise``; step -1 stands for the
+clean one.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from graftwork.core.errors import ConfigError
 __all__ = ["NoiseSchedule", "PredictClean", "cosine_schedule", "linear_schedule", "sample", "sampling_steps"]
 
 PredictClean = Callable[[Tensor, Tensor], Tensor]
-"""From noisy pictures ``[B, ...]`` and steps int64 ``[B]`` to the clean ones. A network that predicts noise or velocity goes through
-:meth:`NoiseSchedule.clean_from_noise`."""
+"""From noisy pictures ``[B, ...]`` and steps int64 ``[B]`` to the clean ones. A network that predicts noise or velocity goes
+through :meth:`NoiseSchedule.clean_from_noise`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ class NoiseSchedule:
         return (kept.sqrt() * clean + (1 - kept).sqrt() * noise).to(clean.dtype)
 
     def velocity(self, clean: Tensor, noise: Tensor, step: Tensor) -> Tensor:
-        """Return ``sqrt(kept) noise - sqrt(1 - kept) clean`` (Salimans and Ho, https://arxiv.org/abs/2202.00512): of equal size at
-        all steps, the noise at the first and minus the clean picture at the last."""
+        """Return ``sqrt(kept) noise - sqrt(1 - kept) clean`` (Salimans and Ho, https://arxiv.org/abs/2202.00512).
+
+        It is of equal size at all steps: nearly the noise at the first, nearly minus the clean picture at the last.
+        """
         kept = self.at(step, clean)
         return (kept.sqrt() * noise - (1 - kept).sqrt() * clean).to(clean.dtype)
 
@@ -71,7 +74,7 @@ class NoiseSchedule:
         return ((noisy - (1 - kept).sqrt() * noise) / kept.sqrt()).to(noisy.dtype)
 
     def posterior(self, clean: Tensor, noisy: Tensor, step: Tensor, to: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance (broadcasting) of the picture at step ``to`` given the clean one and the noisy one at ``step``.
+        """Return mean and variance (broadcasting) of the picture at step ``to``, given the clean one and that at ``step``.
 
         Args:
             clean: ``[B, ...]``.

@@ -1,7 +1,7 @@
 """A small U-Net for pictures, with or without a time, that can be conditioned on the features of another picture.
 
-After Ronneberger et al., "U-Net", https://arxiv.org/abs/1505.04597, with the residual blocks, time embedding and attention of Ho et
-al., "Denoising Diffusion Probabilistic Models", https://arxiv.org/abs/2006.11239.
+After Ronneberger et al., "U-Net", https://arxiv.org/abs/1505.04597, with the residual blocks, time embedding and attention of
+Ho et al., "Denoising Diffusion Probabilistic Models", https://arxiv.org/abs/2006.11239.
 """
 
 from __future__ import annotations
@@ -137,7 +137,8 @@ class UNet(nn.Module):
         extra = tuple(condition_widths) or (0,) * len(widths)
         if not widths or len(extra) != len(widths):
             raise ConfigError(
-                f"A U-Net has one width for each scale, and one of its condition; got {list(widths)} and {list(condition_widths)}."
+                f"A U-Net has one width for each scale, and one of its condition; got {list(widths)} and "
+                f"{list(condition_widths)}."
             )
         self.patch, self.num_scales, self.waves = patch, len(widths), 2 * widths[0]
         time = 4 * widths[0] if has_time else 0

@@ -97,7 +97,7 @@ def test_noise_velocity_and_clean_picture_say_the_same() -> None:
 
 
 def test_ddim_follows_the_flow_of_a_gaussian() -> None:
-    """With the exact noise the deterministic sampler is linear; its limit moves each quantile of the noise to that of the data."""
+    """With the exact noise the deterministic sampler is linear; its limit moves quantiles of the noise to those of the data."""
     schedule = linear_schedule(4000)
     start = torch.linspace(-2, 2, 9, dtype=torch.float64)
     made = sample(lambda noisy, step: exact_clean(schedule, noisy, step), start, schedule, limit=None)

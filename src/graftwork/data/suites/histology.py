@@ -1,9 +1,9 @@
 """Generated tissue in two stains: what haematoxylin and eosin (H&E) show of it, and which nuclei an antibody stains brown.
 
 Nuclei are of two types, and the marker stains one of them, a minority. In H&E the type is seen only in the grain of the chromatin
-(coarse or fine, of equal mean and equal spread within every nucleus) and a little in the size. Both pictures are rendered by the law
-of Beer and Lambert; what else varies in the second one (uptake of the dye, counterstain, background) is not to be seen in the first.
-The mask of stained nuclei is as coarse as an annotation: dilated, some objects missing, others marked by mistake.
+(coarse or fine, of equal mean and equal spread within every nucleus) and a little in the size. Both pictures are rendered by the
+law of Beer and Lambert; what else varies in the second one (uptake of the dye, counterstain, background) is not to be seen in
+the first. The mask of stained nuclei is as coarse as an annotation: dilated, some objects missing, others marked by mistake.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASKS: dict[str, TaskSpec] = {
     "stain": TaskSpec(name="stain", kind="dense_regression", size=3),
     "mask": TaskSpec(name="mask", kind="dense_binary", size=1),
 }
-"""Tasks that the suite can have: the picture in the second stain, red, green and blue in [0, 1], and the mask of stained nuclei."""
+"""Tasks that the suite can have: the picture in the second stain (red, green and blue in [0, 1]), the mask of stained nuclei."""
 
 
 def histology(
@@ -47,7 +47,7 @@ def histology(
     object_noise: float = 0.15,
     seed: int = 0,
 ) -> Suite:
-    """Generate a suite of tissue; equal arguments give equal bits, and a row of a split does not depend on the sizes of the others.
+    """Generate a suite of tissue; equal arguments give equal bits, and no split depends on the sizes of the others.
 
     Args:
         num_train: Rows of the training split; likewise ``num_val`` and ``num_test``.

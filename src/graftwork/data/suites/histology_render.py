@@ -1,7 +1,7 @@
 """Pictures of generated tissue: concentrations of dyes, light that passes through them, and back from light to dyes.
 
-The optical densities of haematoxylin, eosin and DAB are those of Ruifrok and Johnston, "Quantification of histochemical staining by
-color deconvolution", Analytical and Quantitative Cytology and Histology 23, 2001.
+The optical densities of haematoxylin, eosin and DAB are those of Ruifrok and Johnston, "Quantification of histochemical staining
+by color deconvolution", Analytical and Quantitative Cytology and Histology 23, 2001.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def render_tissue(nuclei: Nuclei, seeds: Seeds, *, size: int, contrast: float, p
 
 
 def grain_field(generator: np.random.Generator, shape: tuple[int, int, int], width: float) -> NDArray[np.float64]:
-    """Return random fields ``[N, S, S]`` of mean 0 and deviation 1, smoothed by a Gaussian of ``width`` pixels; 0 is white noise."""
+    """Return random fields ``[N, S, S]`` of mean 0 and deviation 1, smoothed by a Gaussian of ``width`` pixels (0: white noise)."""
     noise = generator.standard_normal(shape)
     if width == 0:
         return noise

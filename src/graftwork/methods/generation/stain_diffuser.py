@@ -1,9 +1,9 @@
-"""StainDiffuser: a diffusion model draws the second stain of a tissue, and learns to draw the mask of its stained cells beside it.
+"""StainDiffuser: a diffusion model draws the second stain of a tissue, and learns to draw the mask of its stained cells as well.
 
 Paper: Kataria et al., "StainDiffuser: MultiTask Dual Diffusion Model for Virtual Staining", https://arxiv.org/abs/2403.11340.
 
-Symbols: ``E(h)`` is ``encoder``, the picture of the first stain's features at all scales; ``eps_y`` and ``eps_m`` are ``branches``;
-``lambda`` is the weight of a loss in :class:`DualDiffusionStep`.
+Symbols: ``E(h)`` is ``encoder``; ``eps_y`` and ``eps_m`` are ``branches``; ``lambda`` is the weight of the mask's loss in
+:class:`DualDiffusionStep`.
 """
 
 from __future__ import annotations

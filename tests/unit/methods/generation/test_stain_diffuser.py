@@ -188,7 +188,8 @@ def mean_loss(built: Any) -> Tensor:
 
 def test_wrong_settings_are_named_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        StainDiffuser({}, widths=(8,), condition_widths=(8, 12), predicts="x", schedule="y", sampler_steps=0, eta=2.0)  # type: ignore[arg-type]
+        wrong: dict[str, Any] = {"predicts": "x", "schedule": "y", "sampler_steps": 0, "eta": 2.0}
+        StainDiffuser({}, widths=(8,), condition_widths=(8, 12), **wrong)
     for part in ("at least one output", "one for each width", "predicts", "schedule", "sampler_steps", "eta"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="above 0, for stain, mask"):
