@@ -1,7 +1,20 @@
 """Reproduction of StainDiffuser.
 
-The paper reports (figures not read again) better virtual stains for two markers than more than twenty models from picture to picture,
-learned from small paired sets.
+The paper reports (figures not read again) better virtual stains for two markers than more than twenty models from picture to
+picture, learned from small paired sets.
+
+Our setting: generated tissue of 24 x 24 pixels, four to five nuclei a picture, 35 % of them positive, the type to be seen in
+the grain of the chromatin; 200 triples (2000 for the secondary claim and the bound), coarse masks with 15 % of the objects
+wrong, 400 test pictures. U-Nets of two scales on patches of 2 x 2 pixels, 0.26 to 0.29 M parameters an arm; AdamW, cosine
+schedule, batches of 16 with flips, weights averaged over about 200 steps; 1000 levels of noise, 20 steps of DDIM, one draw a
+picture. About 50 s of one core an arm.
+
+First looks on seed 100, one rate of 4e-3, 900 steps; the pilot with equal grids for all arms is still to come. Predicting the
+noise or the velocity left narrow networks with wrong colours after 600 to 800 steps (root mean squared error 0.13 to 0.40 on
+the cosine schedule, 0.15 for the velocity on the linear one; regression 0.06 to 0.08), predicting the clean picture did not, so
+all branches do. F1 at contrast 0.35 (200 test pictures): dual 89.2 (95.8 on training pictures), single 85.3 (93.1); at contrast
+0.3: dual 74.3 (86.5), single 53.0, regression 95.5 (99.7). How much of that is a matter of steps, whether the bound leaves
+headroom, and whether every arm has converged is what the pilot has to show.
 """
 
 from __future__ import annotations
@@ -36,9 +49,9 @@ __all__ = ["ARMS", "RECIPE", "HeadStep", "RegressionStep", "StainRegression", "b
 
 FEW, MANY = 200, 2000
 """Training triples."""
-STEPS, BATCH = 1000, 16
-RATES = {"dual": 3e-3, "single": 3e-3, "regression": 3e-3, "head": 3e-3}
-"""Highest learning rates by kind of arm, from the pilot."""
+STEPS, BATCH = 900, 16
+RATES = {"dual": 4e-3, "single": 4e-3, "regression": 4e-3, "head": 4e-3}
+"""Highest learning rates by kind of arm; the pilot is still to come."""
 WIDTHS: dict[str, Sequence[int]] = {"dual": (16, 32), "single": (20, 44), "regression": (24, 44), "head": (16, 32)}
 """Channels by kind of arm: all have about as many parameters."""
 PATCH = 2
@@ -267,9 +280,9 @@ RECIPE = Recipe(
         EqualBudget(("labels",), arms=("dual", "head")),
         EqualBudget(("labels",), arms=("single", "regression")),
     ),
-    minutes=12,
+    minutes=10,
     notes=(
-        "Generated tissue of 24 x 24 pixels in place of whole slides; the networks have about 0.4 M parameters.",
+        "Generated tissue of 24 x 24 pixels in place of whole slides; the networks have 0.26 to 0.29 M parameters.",
         "The last weights count, averaged over about 200 steps; no arm chooses an epoch.",
     ),
 )
