@@ -9,6 +9,7 @@
 ``Objective``          an extra loss
 ``GradientTransform``  changes gradients before the optimiser reads them
 ``TrainStep``          what one step of a training computes, and where its batches come from
+``Generator``          draws samples, given a condition or nothing
 ``Tuner``              which parts learn, what is added to a backbone
 ``Delta``              anything that tuning adds to a base
 ``Merger``             several tuned models become one, tensor by tensor

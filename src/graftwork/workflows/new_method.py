@@ -36,6 +36,7 @@ _SEAMS = {
     "tuning": "Tuner",
     "adaptation": "Objective",
     "distillation": "Objective",
+    "generation": "Generator",
     "robustness": "Objective",
 }
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

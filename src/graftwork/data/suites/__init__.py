@@ -25,6 +25,7 @@ EMBEDDED: dict[str, str] = {
     "clicks": "graftwork.data.suites.click_log:click_log",
     "behaviours": "graftwork.data.suites.behaviours:behaviours",
     "scenes": "graftwork.data.suites.scenes:scenes",
+    "histology": "graftwork.data.suites.histology:histology",
 }
 """Name -> ``module:function``; each function takes keyword options and returns a Suite."""
 
