@@ -11,8 +11,8 @@ picture. About 50 s of one core an arm.
 
 First looks on seed 100, one rate of 4e-3, 900 steps; the pilot with equal grids for all arms is still to come. Predicting the
 noise or the velocity left narrow networks with wrong colours after 600 to 800 steps (root mean squared error 0.13 to 0.40 on
-the cosine schedule, 0.15 for the velocity on the linear one; regression 0.06 to 0.08), predicting the clean picture did not, so
-all branches do. F1 at contrast 0.35 (200 test pictures): dual 89.2 (95.8 on training pictures), single 85.3 (93.1); at contrast
+the cosine schedule, 0.15 for the velocity on the linear one; regression 0.06 to 0.08; other things differed between these runs,
+too). All branches predict the clean picture, whose run had 0.11. F1 at contrast 0.35 (200 test pictures): dual 89.2 (95.8 on training pictures), single 85.3 (93.1); at contrast
 0.3: dual 74.3 (86.5), single 53.0, regression 95.5 (99.7). How much of that is a matter of steps, whether the bound leaves
 headroom, and whether every arm has converged is what the pilot has to show.
 """
