@@ -60,8 +60,8 @@ class Camera:
 CAMERAS: dict[str, Camera] = {
     "A": Camera(gain=(1.0, 0.97, 0.9), saturation=1.0, contrast=1.0, offset=0.0, gamma=1.0, blur=0.4, noise=0.02),
     "B": Camera(gain=(0.9, 0.97, 1.0), saturation=0.9, contrast=0.9, offset=0.0, gamma=1.15, blur=0.8, noise=0.03),
-    "C": Camera(gain=(0.55, 0.8, 1.0), saturation=0.7, contrast=0.55, offset=-0.15, gamma=1.5, blur=0.8, noise=0.03),
-    "D": Camera(gain=(1.0, 0.8, 0.5), saturation=0.6, contrast=0.7, offset=0.15, gamma=0.7, blur=0.6, noise=0.03),
+    "C": Camera(gain=(0.8, 0.92, 1.0), saturation=0.9, contrast=0.75, offset=-0.06, gamma=1.2, blur=0.8, noise=0.03),
+    "D": Camera(gain=(1.0, 0.92, 0.8), saturation=0.85, contrast=0.8, offset=0.06, gamma=0.85, blur=0.6, noise=0.03),
 }
 """The cameras; A and B are the source, C and D the target."""
 SOURCE, TARGET = ("A", "B"), ("C", "D")
@@ -175,14 +175,14 @@ def _draw(emoji: list[Emoji], identity: Array, camera: Array, size: int, random:
 def _place(artwork: Array, size: int, random: np.random.Generator) -> Array:
     """Return turned, scaled, shifted and partly covered drawings on a ground of two colours, ``[N, size, size, 3]``."""
     count = len(artwork)
-    angle, scale = _uniform(random, -0.35, 0.35, (count, 1, 1)), _uniform(random, 0.8, 1.35, (count, 1, 1))
-    shift = _uniform(random, -0.22, 0.22, (2, count, 1, 1))
+    angle, scale = _uniform(random, -0.2, 0.2, (count, 1, 1)), _uniform(random, 0.85, 1.25, (count, 1, 1))
+    shift = _uniform(random, -0.15, 0.15, (2, count, 1, 1))
     axis = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
     rows, columns = np.meshgrid(axis, axis, indexing="ij")
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
     at_row, at_column = cosine * rows - sine * columns + shift[0], sine * rows + cosine * columns + shift[1]
     drawn = _sample(artwork, (at_row + 1) * (ARTWORK / 2) - 0.5, (at_column + 1) * (ARTWORK / 2) - 0.5)
-    ground = _uniform(random, 0.3, 1.0, (2, count, 1, 1, 3))
+    ground = _uniform(random, 0.5, 0.9, (2, count, 1, 1, 1)) + _uniform(random, -0.1, 0.1, (2, count, 1, 1, 3))
     slopes = _uniform(random, -1.0, 1.0, (2, count, 1, 1))
     is_left = (columns * slopes[0] + rows * slopes[1] > 0)[..., None]
     picture = drawn[..., :3] + np.where(is_left, ground[0], ground[1]) * (1 - drawn[..., 3:])

@@ -36,9 +36,10 @@ __all__ = ["ARMS", "RECIPE", "StemResNet", "make_plan", "run_arm", "search_place
 
 WIDTHS, FEATURE = (16, 32, 48, 64), 128
 BLOCKS = 6
-STEPS, SEARCH_STEPS, BATCH = 300, 120, 64
+STEPS, SEARCH_STEPS, BATCH = 200, 60, 64
+SEARCH_RATE = 0.01
 RATES: Mapping[str, float] = {"osnet": 0.003, "one-stream": 0.003, "resnet": 0.003, "normed": 0.003}
-SIZES = {"num_learning": 400, "num_ranking": 200, "per_camera": 2, "size": 48}
+SIZES = {"num_learning": 300, "num_ranking": 150, "per_camera": 3, "size": 48}
 SMOKE_SIZES = {"num_learning": 8, "num_ranking": 6, "per_camera": 1, "size": 32}
 
 
@@ -99,7 +100,7 @@ def search_placement(data: GuardedSuite, context: ArmContext) -> tuple[Placement
         suite.tasks,
         BatchStream(suite, suite.splits["train"], BATCH, context.seeds.integer("search")),
         balancer=EqualWeights(),
-        config=TrainConfig(max_steps=steps, batch_size=BATCH, learning_rate=RATES["normed"], optimizer="adamw"),
+        config=TrainConfig(max_steps=steps, batch_size=BATCH, learning_rate=SEARCH_RATE, optimizer="adamw"),
         seeds=context.seeds.child("search"),
     )
     for step in range(steps):

@@ -83,6 +83,7 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
     if asked == "none":
         return "", "left out with --backbone none"
     if asked:
+        _refuse_untrained(asked)
         return asked, ""
     found = default_backbone(kinds)
     if found:
@@ -92,6 +93,17 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
     )
+
+
+def _refuse_untrained(name: str) -> None:
+    from graftwork.nn.backbones.untrained import UNTRAINED
+
+    if name in UNTRAINED:
+        component = UNTRAINED[name].component
+        raise ConfigError(
+            f"The backbone {name!r} has no pretrained weights, which --backbone is for. A plan names it: "
+            f'backbone = "{component.path}", source = "scratch".'
+        )
 
 
 def machine_facts() -> dict[str, Any]:
