@@ -92,15 +92,17 @@ def retrieval_scores(query: Sightings, gallery: Sightings | None = None, *, dist
         raise ConfigError(f"Queries have {query.vectors.shape[1]} values a vector and the gallery {gallery.vectors.shape[1]}.")
     size = max(1, _BLOCK_ENTRIES // max(len(gallery.vectors), 1))
     parts = [_rank(query, gallery, slice(at, at + size), distance) for at in range(0, len(query.vectors), size)]
-    precision, first = (np.concatenate(column) if parts else np.zeros(0) for column in (zip(*parts, strict=True) if parts else ((), ())))
+    precision, first = (
+        np.concatenate(column) if parts else np.zeros(0) for column in (zip(*parts, strict=True) if parts else ((), ()))
+    )
     counted = ~np.isnan(precision)
     if not counted.any():
-        raise ConfigError(f"None of {len(precision)} queries has a match by another camera in a gallery of {len(gallery.vectors)}.")
+        raise ConfigError(
+            f"None of {len(precision)} queries has a match by another camera in a gallery of {len(gallery.vectors)}."
+        )
     within = {near: float((first[counted] <= near).mean()) for near in (1, 5, 10)}
     count = int(counted.sum())
-    return RetrievalScores(
-        float(precision[counted].mean()), within[1], within[5], within[10], count, len(precision) - count
-    )
+    return RetrievalScores(float(precision[counted].mean()), within[1], within[5], within[10], count, len(precision) - count)
 
 
 def _rank(query: Sightings, gallery: Sightings, rows: slice, distance: Distance) -> tuple[Array, Array]:

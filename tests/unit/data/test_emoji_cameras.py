@@ -43,7 +43,9 @@ def test_ranked_identities_are_others_and_no_two_are_versions_of_one_drawing() -
 
 
 def test_equal_arguments_give_equal_bits_with_and_without_a_cache(tmp_path: Path) -> None:
-    first, again, other = (emoji_cameras(**SMALL, seed=seed, cache=cache) for seed, cache in ((3, None), (3, tmp_path), (4, tmp_path)))
+    first, again, other = (
+        emoji_cameras(**SMALL, seed=seed, cache=cache) for seed, cache in ((3, None), (3, tmp_path), (4, tmp_path))
+    )
     stored = emoji_cameras(**SMALL, seed=3, cache=tmp_path)
     assert first.fingerprint() == again.fingerprint() == stored.fingerprint()
     assert other.fingerprint() != first.fingerprint()

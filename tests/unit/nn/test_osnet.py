@@ -167,7 +167,16 @@ def test_every_stream_starts_as_if_it_were_alone() -> None:
 
 def test_blocks_and_transitions_are_the_chain() -> None:
     model = OSNet(widths=(8, 16, 16, 24), feature_width=12)
-    assert [type(block) for block in model.block_list()] == [OSBlock, OSBlock, Transition, OSBlock, OSBlock, Transition, OSBlock, OSBlock]
+    assert [type(block) for block in model.block_list()] == [
+        OSBlock,
+        OSBlock,
+        Transition,
+        OSBlock,
+        OSBlock,
+        Transition,
+        OSBlock,
+        OSBlock,
+    ]
     with tapped(model, [1, 2, 7]) as found:
         assert model(pictures(size=64)).shape == (3, 12)
     assert [tuple(state.shape[1:]) for state in found.values()] == [(16, 16, 16), (16, 8, 8), (24, 4, 4)]

@@ -100,7 +100,12 @@ def emoji_cameras(
         MissingDependencyError: If the packages with the artwork are not installed.
     """
     emoji = _one_of_each_family(read_emoji())
-    numbers = {"num_learning": (num_learning, 2), "num_ranking": (num_ranking, 2), "per_camera": (per_camera, 1), "size": (size, 16)}
+    numbers = {
+        "num_learning": (num_learning, 2),
+        "num_ranking": (num_ranking, 2),
+        "per_camera": (per_camera, 1),
+        "size": (size, 16),
+    }
     problems = [f"{name} must be at least {least}; got {value!r}" for name, (value, least) in numbers.items() if value < least]
     if part not in ("learning", "ranking"):
         problems.append(f"part must be learning or ranking; got {part!r}")

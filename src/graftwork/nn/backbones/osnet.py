@@ -124,7 +124,9 @@ class OSBlock(nn.Module):
     ) -> None:
         super().__init__()
         if width_out < BOTTLENECK or width_out % BOTTLENECK or streams < 1:
-            raise ConfigError(f"A block needs an output width divisible by {BOTTLENECK} and a stream; got {width_out} and {streams}.")
+            raise ConfigError(
+                f"A block needs an output width divisible by {BOTTLENECK} and a stream; got {width_out} and {streams}."
+            )
         _check_choice("fusion", fusion, get_args(Fusion))
         _check_choice("placement", placement, get_args(Placement))
         width = width_out // BOTTLENECK

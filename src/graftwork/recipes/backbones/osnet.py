@@ -1,9 +1,9 @@
-"""Reproduction of OSNet and of its searched placement of instance norms (OSNet-AIN).
-"""
+"""Reproduction of OSNet and of its searched placement of instance norms (OSNet-AIN)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ WIDTHS, FEATURE = (16, 32, 48, 64), 128
 BLOCKS = 6
 STEPS, SEARCH_STEPS, BATCH = 200, 60, 64
 SEARCH_RATE = 0.01
+SMOOTHING = 0.1
+"""Share of each target that is spread over all identities, as in the paper."""
 RATES: Mapping[str, float] = {"osnet": 0.003, "one-stream": 0.003, "resnet": 0.003, "normed": 0.003}
 SIZES = {"num_learning": 300, "num_ranking": 150, "per_camera": 3, "size": 48}
 SMOKE_SIZES = {"num_learning": 8, "num_ranking": 6, "per_camera": 1, "size": 32}
@@ -86,7 +88,10 @@ def make_plan(**settings: Any) -> Plan:
 def make_suite(part: str, seed: int, context: ArmContext) -> Suite:
     """Return the pictures to learn from or to rank; drawn once for all arms of a seed."""
     sizes: Mapping[str, Any] = context.choose(full=SIZES, smoke=SMOKE_SIZES)
-    return emoji_cameras(part, **sizes, seed=seed, cache=context.shared / "pictures")  # type: ignore[arg-type]
+    suite = emoji_cameras(part, **sizes, seed=seed, cache=context.shared / "pictures")  # type: ignore[arg-type]
+    if part == "ranking":
+        return suite
+    return replace(suite, tasks=(replace(suite.tasks[0], details={"label_smoothing": SMOOTHING}),))
 
 
 def search_placement(data: GuardedSuite, context: ArmContext) -> tuple[Placement, ...]:
@@ -155,9 +160,7 @@ def features(learner: NeuralLearner, suite: Suite, rows: NDArray[np.int64]) -> N
 
 
 def _arm(name: str, title: str, rate: str, placement: str = "plain", access: Access | None = None, **trunk: Any) -> Arm:
-    return Arm(
-        name, title, access or Access(source_labels=True), {"trunk": trunk, "placement": placement, "rate": rate}
-    )
+    return Arm(name, title, access or Access(source_labels=True), {"trunk": trunk, "placement": placement, "rate": rate})
 
 
 ARMS = (
@@ -180,9 +183,7 @@ RECIPE = Recipe(
     seeds=(0, 1, 2),
     smoke_seeds=(0,),
     run_arm=run_arm,
-    inequalities=(
-        Inequality("cross: AIN beats plain", "ain.cross.map", "osnet.cross.map", margin=2.0, unit="points"),
-    ),
+    inequalities=(Inequality("cross: AIN beats plain", "ain.cross.map", "osnet.cross.map", margin=2.0, unit="points"),),
     equal_budget=(EqualBudget(("steps", "samples", "trials")),),
     minutes=15,
 )
