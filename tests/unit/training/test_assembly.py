@@ -118,7 +118,9 @@ def test_a_plan_from_scratch_may_name_its_trunk() -> None:
     assert model({"image": torch.zeros(2, 16, 16, 3, dtype=torch.uint8)})["colour"].shape == (2, 3)
     wrong = plan.with_train(backbone=Component(OSNET.path, {"streems": 2}))
     assert "has no setting 'streems'. Did you mean 'streams'?" in plan_problems(wrong)[0]
-    with pytest.raises(ConfigError, match="ECMT builds a trunk of its own and would leave the backbone 'graftwork.nn.backbones.osnet:OSNet'"):
+    with pytest.raises(
+        ConfigError, match="ECMT builds a trunk of its own and would leave the backbone 'graftwork.nn.backbones.osnet:OSNet'"
+    ):
         assemble(plan.with_train(sharing=Component("graftwork.methods.sharing.ecmt:ECMT")), [task], "image", sizes)
 
 

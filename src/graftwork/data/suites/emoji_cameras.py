@@ -12,6 +12,7 @@ the latter are its labels.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,7 +156,7 @@ def _one_of_each_family(emoji: list[Emoji]) -> list[Emoji]:
     return list({item.family: item for item in reversed(emoji)}.values())[::-1]
 
 
-def _rows(layout: dict[str, tuple[tuple[str, ...], int]], count: int) -> tuple[Array, Array, dict[str, Array]]:
+def _rows(layout: Mapping[str, tuple[Sequence[str], int]], count: int) -> tuple[Array, Array, dict[str, Array]]:
     """Return identity and camera of every row, and the rows of each split."""
     identity, camera, splits, start = [], [], {}, 0
     names = list(CAMERAS)

@@ -161,7 +161,7 @@ class OSBlock(nn.Module):
     def weigh(self, scales: Tensor) -> Tensor:
         """Return the gate's weights of the streams ``[B, T, width, h, w]``: ``[B, T, width, 1, 1]``."""
         assert self.gate is not None
-        return self.gate(scales.flatten(0, 1)).unflatten(0, scales.shape[:2])
+        return self.gate(scales.flatten(0, 1)).unflatten(0, (-1, scales.shape[1]))
 
 
 class Transition(nn.Module):
@@ -269,7 +269,7 @@ class OSNet(BlockBackbone):
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the stem's map, ``[B, widths[0], h, w]``."""
-        picture = inputs["image"].permute(0, 3, 1, 2).to(self.stem[0].weight.dtype) / 127.5 - 1.0
+        picture = inputs["image"].permute(0, 3, 1, 2).to(next(self.stem.parameters()).dtype) / 127.5 - 1.0
         state = F.relu(self.stem(picture))
         return F.max_pool2d(state, 3, stride=2, padding=1) if self.pools else state
 

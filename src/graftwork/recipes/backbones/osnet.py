@@ -144,12 +144,17 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     )
     context.count("trials")
     assert isinstance(learner, NeuralLearner)
-    found: dict[str, Any] = {"parameters": sum(item.numel() for item in learner.best_model.backbone.parameters())}
+    found: dict[str, Any] = {"parameters": _num_parameters(learner)}
     for name, split in (("same", "test"), ("cross", "transfer")):
         scores = ranking.retrieve(split, "identity", features(learner, ranking.questions(split), ranking.rows(split)))
         found[name] = {"map": 100.0 * scores.mean_average_precision, "rank_1": 100.0 * scores.rank_1}
     found["normed"] = sum(item != "plain" for item in placement)
     return found
+
+
+def _num_parameters(learner: NeuralLearner) -> int:
+    trunk = next(module for module in learner.best_model.modules() if isinstance(module, Backbone))
+    return sum(parameter.numel() for parameter in trunk.parameters())
 
 
 def features(learner: NeuralLearner, suite: Suite, rows: NDArray[np.int64]) -> NDArray[np.float32]:
