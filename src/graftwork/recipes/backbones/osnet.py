@@ -36,13 +36,13 @@ __all__ = ["ARMS", "RECIPE", "StemResNet", "make_plan", "run_arm", "search_place
 
 WIDTHS, FEATURE = (16, 32, 48, 64), 128
 BLOCKS = 6
-STEPS, SEARCH_STEPS, BATCH = 200, 60, 64
+STEPS, SEARCH_STEPS, BATCH = 300, 60, 64
 SEARCH_RATE = 0.01
 SMOOTHING = 0.1
 """Share of each target that is spread over all identities, as in the paper."""
 RATES: Mapping[str, float] = {"osnet": 0.003, "one-stream": 0.003, "resnet": 0.003, "normed": 0.003}
-SIZES = {"num_learning": 300, "num_ranking": 150, "per_camera": 3, "size": 48}
-SMOKE_SIZES = {"num_learning": 8, "num_ranking": 6, "per_camera": 1, "size": 32}
+SIZES = {"num_learning": 300, "num_ranking": 150, "per_camera": 2, "size": 48}
+SMOKE_SIZES = {"num_learning": 32, "num_ranking": 12, "per_camera": 1, "size": 48}
 
 
 class StemResNet(Backbone):
@@ -188,7 +188,48 @@ RECIPE = Recipe(
     seeds=(0, 1, 2),
     smoke_seeds=(0,),
     run_arm=run_arm,
-    inequalities=(Inequality("cross: AIN beats plain", "ain.cross.map", "osnet.cross.map", margin=2.0, unit="points"),),
+    inequalities=(
+        Inequality(
+            "same cameras: not below a residual network", "osnet.same.map", "resnet.same.map", demand="not worse", unit="points"
+        ),
+        Inequality("same cameras: four streams beat one", "osnet.same.map", "one-stream.same.map", unit="points"),
+        Inequality("other cameras: searched norms beat none", "ain.cross.map", "osnet.cross.map", margin=2.0, unit="points"),
+        Inequality(
+            "other cameras: searched norms are not below drawn ones",
+            "ain.cross.map",
+            "random.cross.map",
+            demand="not worse",
+            unit="points",
+        ),
+        Inequality(
+            "the residual network has three times the parameters",
+            "resnet.parameters",
+            "osnet.parameters",
+            right_factor=3.0,
+            demand="at least",
+            primary=False,
+        ),
+        Inequality(
+            "headroom: pictures of the target win twice the margin",
+            "target.cross.map",
+            "osnet.cross.map",
+            margin=4.0,
+            primary=False,
+            unit="points",
+        ),
+        Inequality(
+            "same cameras: the gate beats streams side by side", "osnet.same.map", "concat.same.map", primary=False, unit="points"
+        ),
+        Inequality(
+            "same cameras: searched norms cost at most 2 points",
+            "ain.same.map",
+            "osnet.same.map",
+            margin=2.0,
+            demand="not worse",
+            primary=False,
+            unit="points",
+        ),
+    ),
     equal_budget=(EqualBudget(("steps", "samples", "trials")),),
     minutes=15,
 )
