@@ -161,9 +161,7 @@ def assemble(
 
     fronts: dict[str, Front] = {}
     if store_features and tuning is not None:
-        fronts = _fixed_fronts(
-            tuning, names, inputs, named=plan.train.backbone, dense=dense, whole=plan.source == "scratch"
-        )
+        fronts = _fixed_fronts(tuning, names, inputs, named=plan.train.backbone, dense=dense, whole=plan.source == "scratch")
 
     def make() -> Backbone:
         parts = {

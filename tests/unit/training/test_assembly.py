@@ -109,11 +109,11 @@ OSNET = Component(
 
 
 def test_a_plan_from_scratch_may_name_its_trunk() -> None:
-    task, sizes = TaskSpec(name="colour", kind="multiclass", size=3), {"image_size": 16}
+    task, inputs = TaskSpec(name="colour", kind="multiclass", size=3), image_input(16)
     plan = Plan(name="named", title="", role="joint", modalities=("image",), stages=(TrainStage(backbone=OSNET),))
     assert Plan.from_json(plan.to_json()) == plan
     assert plan_problems(plan) == []
-    model = assemble(plan, [task], "image", sizes).model
+    model = assemble(plan, [task], inputs).model
     assert type(model.backbone).__name__ == "OSNet"
     assert model({"image": torch.zeros(2, 16, 16, 3, dtype=torch.uint8)})["colour"].shape == (2, 3)
     wrong = plan.with_train(backbone=Component(OSNET.path, {"streems": 2}))
@@ -121,7 +121,7 @@ def test_a_plan_from_scratch_may_name_its_trunk() -> None:
     with pytest.raises(
         ConfigError, match="ECMT builds a trunk of its own and would leave the backbone 'graftwork.nn.backbones.osnet:OSNet'"
     ):
-        assemble(plan.with_train(sharing=Component("graftwork.methods.sharing.ecmt:ECMT")), [task], "image", sizes)
+        assemble(plan.with_train(sharing=Component("graftwork.methods.sharing.ecmt:ECMT")), [task], inputs)
 
 
 def test_a_named_trunk_beside_a_pretrained_source_is_refused() -> None:
@@ -129,4 +129,4 @@ def test_a_named_trunk_beside_a_pretrained_source_is_refused() -> None:
     plan = Plan(name="both", title="", role="joint", modalities=("image",), source="pretrained", stages=(stage,))
     assert plan_problems(plan) == ['backbone names an untrained trunk, so source must be scratch; got "pretrained"']
     with pytest.raises(ConfigError, match="Plan 'both' names an untrained backbone .* and starts from a pretrained one as well"):
-        assemble(plan, [TaskSpec(name="colour", kind="multiclass", size=3)], "image", {"image_size": 16}, backbone="chosen")
+        assemble(plan, [TaskSpec(name="colour", kind="multiclass", size=3)], image_input(16), backbone="chosen")

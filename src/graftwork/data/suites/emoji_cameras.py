@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.array_cache import cached_arrays
@@ -94,7 +95,7 @@ def emoji_cameras(
         cache: Folder to keep the pictures in; None draws them anew.
 
     Returns:
-        A suite of modality ``image`` whose ``domain`` is the camera.
+        A suite of pictures whose ``domain`` is the camera.
 
     Raises:
         ConfigError: If an argument is out of range; all problems at once.
@@ -138,15 +139,13 @@ def emoji_cameras(
     )
     return Suite(
         name=f"emoji-cameras, {part}",
-        modality="image",
+        input_specs=image_input(size, encoder={"kind": "image", "size": size}),
         tasks=(task,),
         inputs={"image": pictures},
         targets={"identity": identity},
         splits=splits,
         domain=camera,
         domains=tuple(CAMERAS),
-        encoder={"kind": "image", "size": size},
-        input_sizes={"image_size": size},
         raw={"preview": pictures},
         credits={"emoji": "Twemoji graphics, CC BY 4.0, Twitter and contributors"},
     )

@@ -101,7 +101,7 @@ def search_placement(data: GuardedSuite, context: ArmContext) -> tuple[Placement
     trunk = OSNetSearch(widths=WIDTHS, feature_width=FEATURE)
     suite = data.visible
     trainer = Trainer(
-        SharedTrunk(suite.tasks, lambda: trunk, input_sizes=suite.input_sizes, head_hidden=0),
+        SharedTrunk(suite.tasks, lambda: trunk, inputs=suite.input_specs, head_hidden=0),
         suite.tasks,
         BatchStream(suite, suite.splits["train"], BATCH, context.seeds.integer("search")),
         balancer=EqualWeights(),

@@ -95,15 +95,16 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
     )
 
 
-def _refuse_untrained(name: str) -> None:
+def _refuse_untrained(names: str) -> None:
+    from graftwork.nn.backbones.catalog import split_names
     from graftwork.nn.backbones.untrained import UNTRAINED
 
-    if name in UNTRAINED:
-        component = UNTRAINED[name].component
-        raise ConfigError(
-            f"The backbone {name!r} has no pretrained weights, which --backbone is for. A plan names it: "
-            f'backbone = "{component.path}", source = "scratch".'
-        )
+    for name in split_names(names):
+        if name in UNTRAINED:
+            raise ConfigError(
+                f"The backbone {name!r} has no weights yet, and --backbone names pretrained ones. Let a plan name it, with "
+                f'source = "scratch" and backbone = "{UNTRAINED[name].component.path}".'
+            )
 
 
 def machine_facts() -> dict[str, Any]:
