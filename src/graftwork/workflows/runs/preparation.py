@@ -76,7 +76,11 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
 
 
 def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, str]:
-    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none."""
+    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none.
+
+    Raises:
+        ConfigError: If the user names a trunk without weights.
+    """
     from graftwork.nn.backbones.catalog import default_backbone, list_backbones
 
     asked = settings.backbone
