@@ -36,8 +36,8 @@ __all__ = ["ARMS", "RECIPE", "StemResNet", "make_plan", "run_arm", "search_place
 
 WIDTHS, FEATURE = (16, 32, 48, 64), 128
 BLOCKS = 6
-STEPS, SEARCH_STEPS, BATCH = 300, 60, 64
-SEARCH_RATE = 0.01
+STEPS, SEARCH_STEPS, BATCH = 400, 60, 64
+SEARCH_RATE = 0.03
 SMOOTHING = 0.1
 """Share of each target that is spread over all identities, as in the paper."""
 RATES: Mapping[str, float] = {"osnet": 0.003, "one-stream": 0.003, "resnet": 0.003, "normed": 0.003}
@@ -53,7 +53,7 @@ class StemResNet(Backbone):
         feature_width: Length of the feature.
     """
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96), feature_width: int = FEATURE) -> None:
+    def __init__(self, widths: Sequence[int] = (16, 32, 64), feature_width: int = FEATURE) -> None:
         super().__init__()
         self.stem = conv_norm(3, widths[0], 7, stride=2)
         before = [widths[0], *widths[:-1]]
