@@ -131,7 +131,11 @@ def placement_of(arm: Arm, data: GuardedSuite, context: ArmContext) -> list[Plac
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train on the cameras of the source, then rank new identities: seen by the same cameras, and by those of the target."""
-    learning, ranking = context.guard(make_suite("learning", seed, context)), context.guard(make_suite("ranking", seed, context))
+    world = make_suite("learning", seed, context)
+    rows = world.splits["train"]
+    assert world.domain is not None
+    context.independence({"identity": world.targets["identity"][rows], "camera": world.domain[rows]})
+    learning, ranking = context.guard(world), context.guard(make_suite("ranking", seed, context))
     placement = placement_of(arm, learning, context)
     settings = dict(arm.settings["trunk"])
     if "trunk" not in settings:
