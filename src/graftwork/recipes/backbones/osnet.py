@@ -1,4 +1,21 @@
-"""Reproduction of OSNet and of its searched placement of instance norms (OSNet-AIN)."""
+"""Reproduction of OSNet and of its searched placement of instance norms (OSNet-AIN).
+
+The authors' model zoo says, rank-1 and mAP: on Market-1501 94.2 and 82.6 for OSNet x1.0 (2.2 million parameters) against 87.9 and
+70.4 for ResNet-50 (23.5 million); from Market-1501 to DukeMTMC-reID 52.4 and 30.5 for OSNet-AIN against 48.5 and 26.7 for
+OSNet-IBN.
+
+Our setting: identities are emoji, 300 to learn from and 150 others to rank, two pictures by each camera, 48x48 pixels
+(:mod:`graftwork.data.suites.emoji_cameras`). All arms learn from cameras A and B; test pictures are ranked by the cosine of their
+features, in the same cameras and in C and D, whose casts and contrasts nobody learned from. Widths are 16, 32, 48, 64, two blocks a
+stage, features of 128 values; the residual network has OSNet's stem and feature layer and 185,104 parameters against OSNet's
+49,070. Every arm is trained by the plan on the card (its trunk replaced) for 400 steps of 64 pictures with AdamW, a cosine schedule
+and label smoothing of 0.1, once, at the rate that the pilot chose. The search learns for 60 steps more, on the same rows; the bound
+also learns from labelled pictures by C and D, in as many steps. About 15 minutes on one idle core.
+
+Pilot with seed 100, which chose rates by mAP of the ranking in the same cameras, of three rates for every kind of trunk (0.01,
+0.03, 0.1):
+PILOT
+"""
 
 from __future__ import annotations
 
@@ -40,7 +57,8 @@ STEPS, SEARCH_STEPS, BATCH = 400, 60, 64
 SEARCH_RATE = 0.03
 SMOOTHING = 0.1
 """Share of each target that is spread over all identities, as in the paper."""
-RATES: Mapping[str, float] = {"osnet": 0.003, "one-stream": 0.003, "resnet": 0.003, "normed": 0.003}
+RATES: Mapping[str, float] = {"osnet": 0.03, "one-stream": 0.03, "resnet": 0.03, "normed": 0.03}
+"""Highest learning rate by the kind of trunk; see the pilot."""
 SIZES = {"num_learning": 300, "num_ranking": 150, "per_camera": 2, "size": 48}
 SMOKE_SIZES = {"num_learning": 32, "num_ranking": 12, "per_camera": 1, "size": 48}
 
@@ -234,6 +252,13 @@ RECIPE = Recipe(
             unit="points",
         ),
     ),
-    equal_budget=(EqualBudget(("steps", "samples", "trials")),),
-    minutes=15,
+    equal_budget=(
+        EqualBudget(("steps", "samples", "trials")),
+        EqualBudget(("labels",), arms=tuple(arm.name for arm in ARMS if not arm.access.target_labels)),
+    ),
+    minutes=8,
+    notes=(
+        "Emoji seen by simulated cameras stand for persons; networks of a quarter of the width or less, trained for 400 steps.",
+        "The search for the placement takes 60 steps more than the arms that it is compared with; drawing a placement takes none.",
+    ),
 )
