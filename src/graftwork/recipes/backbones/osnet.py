@@ -1,27 +1,26 @@
 """Reproduction of OSNet and of its searched placement of instance norms (OSNet-AIN).
 
-The authors' model zoo says, rank-1 and mAP: on Market-1501 94.2 and 82.6 for OSNet x1.0 (2.2 million parameters) against 87.9 and
-70.4 for ResNet-50 (23.5 million); from Market-1501 to DukeMTMC-reID 52.4 and 30.5 for OSNet-AIN against 48.5 and 26.7 for
+The authors' model zoo says, rank-1 and mAP: on Market-1501 94.2 and 82.6 for OSNet x1.0 (2.2 million parameters) against 87.9
+and 70.4 for ResNet-50 (23.5 million); from Market-1501 to DukeMTMC-reID 52.4 and 30.5 for OSNet-AIN against 48.5 and 26.7 for
 OSNet-IBN.
 
 Our setting: identities are emoji, 300 to learn from and 150 others to rank, two pictures by each camera, 48x48 pixels
-(:mod:`graftwork.data.suites.emoji_cameras`). All arms learn from cameras A and B; test pictures are ranked by the cosine of their
-features, in the same cameras and in C and D, whose casts and contrasts nobody learned from. Widths are 16, 32, 48, 64, two blocks a
-stage, features of 128 values; the residual network has OSNet's stem and feature layer and 185,104 parameters against OSNet's
-49,070. Every arm is trained by the plan on the card (its trunk replaced) for 400 steps of 64 pictures with AdamW, a cosine schedule
-and label smoothing of 0.1, once, at the rate that the pilot chose. The search learns for 60 steps more, on the same rows; the bound
-also learns from labelled pictures by C and D, in as many steps. About 15 minutes on one idle core.
+(:mod:`graftwork.data.suites.emoji_cameras`). All arms learn from cameras A and B; test pictures are ranked by the cosine of
+their features, in the same cameras and in C and D, whose casts and contrasts nobody learned from. Widths are 16, 32, 48, 64,
+two blocks a stage, features of 128 values; the residual network has OSNet's stem and feature layer and 185,104 parameters
+against OSNet's 49,070. Every arm is trained by the plan on the card (its trunk replaced) for 400 steps of 64 pictures with
+AdamW, a cosine schedule and label smoothing of 0.1, once, at the rate that the pilot chose. The search learns for 60 steps
+more, on the same rows; the bound also learns from labelled pictures by C and D, in as many steps. About 15 minutes on one idle
+core.
 
 Pilot with seed 100, which chose rates by mAP of the ranking in the same cameras, of three rates for every kind of trunk (0.01,
-0.03, 0.1):
-OSNet 35.8, 41.2, 29.4; one stream 36.1, 39.3, 35.8; residual network 43.8, 43.8, 40.3; searched norms 35.4 and 27.5 at 0.03 and
-0.1.
+0.03, 0.1). OSNet 35.8, 41.2, 29.4; one stream 36.1, 39.3, 35.8; residual network 43.8, 43.8, 40.3; searched norms 35.4 and 27.5
+at 0.03 and 0.1.
 
 In the cameras of the target, at 0.03: OSNet 13.6, one stream 8.4, residual network 18.9, searched norms 29.0 (35.4 in the same
-cameras), norms drawn at random 33.8, OSNet with labelled pictures of the target 27.9: 14 points of headroom against a margin of 2.
-Twice the steps take the residual network to 49.1
-in the same cameras, so 400 steps do not end its learning. Still to be measured before the counting run: searched norms at 0.01
-and OSNet at twice the steps.
+cameras), norms drawn at random 33.8, OSNet with labelled pictures of the target 27.9: 14 points of headroom against a margin of
+2. Twice the steps take the residual network to 49.1 in the same cameras, so 400 steps do not end its learning. Still to be
+measured before the counting run: searched norms at 0.01 and OSNet at twice the steps.
 """
 
 from __future__ import annotations
@@ -266,6 +265,6 @@ RECIPE = Recipe(
     minutes=8,
     notes=(
         "Emoji seen by simulated cameras stand for persons; networks of a quarter of the width or less, trained for 400 steps.",
-        "The search for the placement takes 60 steps more than the arms that it is compared with; drawing a placement takes none.",
+        "The search for the placement takes 60 steps more than the arms that it is compared with; drawing one takes none.",
     ),
 )
