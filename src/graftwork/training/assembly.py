@@ -278,8 +278,8 @@ def prepare_inputs(suite: Suite, plan: Plan, backbone: str) -> Suite:
 def _backbone_name(plan: Plan, backbone: str) -> str:
     if plan.train.backbone is not None and plan.source != "scratch":
         raise ConfigError(
-            f"Plan {plan.name!r} names an untrained backbone ({plan.train.backbone.path}) and starts from a pretrained one as well. "
-            'Leave one of `backbone` and `source = "pretrained"` out.'
+            f"Plan {plan.name!r} names an untrained backbone ({plan.train.backbone.path}) and starts from a pretrained one as "
+            'well. Leave one of `backbone` and `source = "pretrained"` out.'
         )
     if plan.source == "scratch":
         return "scratch"

@@ -160,9 +160,10 @@ def test_an_instance_norm_after_the_sum_takes_contrast_and_brightness_away() -> 
 def test_every_stream_starts_as_if_it_were_alone() -> None:
     torch.manual_seed(0)
     block = OSNet(widths=(64, 256, 384, 512)).blocks[0]
-    for layer in block.layers:  # type: ignore[union-attr]
-        assert float(layer.point.weight.detach().std()) == pytest.approx((2 / 64) ** 0.5, rel=0.05)  # type: ignore[union-attr, operator]
-        assert float(layer.depth.weight.detach().std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)  # type: ignore[union-attr, operator]
+    layers: Any = block.layers
+    for layer in layers:
+        assert float(layer.point.weight.detach().std()) == pytest.approx((2 / 64) ** 0.5, rel=0.05)
+        assert float(layer.depth.weight.detach().std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
 
 
 def test_blocks_and_transitions_are_the_chain() -> None:
@@ -183,7 +184,8 @@ def test_blocks_and_transitions_are_the_chain() -> None:
 
 
 def test_the_small_stem_keeps_four_times_the_places() -> None:
-    sizes = [OSNet(stem=stem, **SMALL).embed(pictures(size=32)).shape[2:] for stem in ("paper", "small")]  # type: ignore[arg-type]
+    stems: tuple[Any, ...] = ("paper", "small")
+    sizes = [OSNet(stem=stem, **SMALL).embed(pictures(size=32)).shape[2:] for stem in stems]
     assert sizes == [(8, 8), (16, 16)]
 
 

@@ -201,7 +201,7 @@ def _uniform(random: np.random.Generator, low: float, high: float, shape: tuple[
 
 
 def _sample(images: Array, rows: Array, columns: Array) -> Array:
-    """Return values between pixels, bilinear; nothing (0) lies outside. Images ``[N, S, S, 4]``, places ``[N, s, s]`` in pixels."""
+    """Return values between pixels, bilinear, 0 outside. Images are ``[N, S, S, 4]``, places ``[N, s, s]`` in pixels."""
     padded = np.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)))
     side = padded.shape[1]
     rows, columns = (np.clip(places, -1, images.shape[1]) + 1 for places in (rows, columns))

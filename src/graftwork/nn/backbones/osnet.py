@@ -2,11 +2,11 @@
 
 Papers: Zhou et al., "Omni-Scale Feature Learning for Person Re-Identification", ICCV 2019, https://arxiv.org/abs/1905.00953, and
 "Learning Generalisable Omni-Scale Representations for Person Re-Identification", TPAMI 2021, https://arxiv.org/abs/1910.06827,
-which adds instance normalisation (``placement``).
+which adds instance norms (``placement``).
 
 Names of the papers: ``T`` is ``streams``, the unified aggregation gate ``G`` is :class:`ChannelGate`, Lite 3x3 is
-:class:`LiteConv`, the width multiplier is ``widths``. Departures: inputs are pictures of bytes, scaled to -1 to 1 here; a stem for
-small pictures beside the paper's; the gate's hidden layer has at least one unit.
+:class:`LiteConv`, the width multiplier is ``widths``. Departures: inputs are pictures of bytes, scaled to -1 to 1 here; a stem
+for small pictures beside the paper's; the gate's hidden layer has at least one unit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BOTTLENECK, GATE_REDUCTION = 4, 16
 
 
 def conv_norm(width_in: int, width_out: int, kernel: int = 1, *, stride: int = 1, norm: str = "batch") -> nn.Sequential:
-    """Return a convolution without bias that keeps the size up to ``stride``, and its norm: ``batch``, ``instance`` or ``none``."""
+    """Return a convolution without bias that keeps the size up to ``stride``, and its norm (``batch``, ``instance``, ``none``)."""
     layers: list[nn.Module] = [nn.Conv2d(width_in, width_out, kernel, stride=stride, padding=kernel // 2, bias=False)]
     if norm != "none":
         layers.append(nn.InstanceNorm2d(width_out, affine=True) if norm == "instance" else nn.BatchNorm2d(width_out))
@@ -56,8 +56,8 @@ def conv_norm(width_in: int, width_out: int, kernel: int = 1, *, stride: int = 1
 class LiteConv(nn.Module):
     """Lite 3x3: a linear 1x1 convolution, a depth-wise 3x3 one, BatchNorm, ReLU; for several streams at a time.
 
-    The streams of a block do not see each other, so that those of one depth are groups of one convolution: the same numbers as one
-    after the other, at a fraction of the calls.
+    The streams of a block do not see each other, so that those of one depth are groups of one convolution: the same numbers as
+    one after the other, at a fraction of the calls.
 
     Args:
         width: Channels of one stream.
