@@ -25,6 +25,8 @@ from graftwork.nn.backbones.class_token_vit import ClassTokenViT
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.joined import JoinedBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
+from graftwork.nn.backbones.osnet import OSNet
+from graftwork.nn.backbones.osnet_search import OSNetSearch
 from graftwork.nn.backbones.swin import SwinBackbone
 from graftwork.nn.backbones.text import TextBackbone
 from graftwork.nn.backbones.timm_blocks import block_class
@@ -35,6 +37,7 @@ from graftwork.nn.taps import blocks_of, tapped
 
 ROWS = 5
 SWIN: dict[str, Any] = {"widths": (8, 16), "depths": (2, 2), "num_heads": (2, 2), "window": 2}
+OSNET: dict[str, Any] = {"widths": (4, 8, 8, 12), "depths": (1, 1, 1), "stem": "small", "feature_width": 6}
 SEQUENCES = {"num_numeric": 4, "cardinalities": [6, 6, 6], "sequences": {"clicked": [1, 2]}, "query": 0}
 
 
@@ -83,6 +86,9 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "ClassTokenViT": lambda: ClassTokenViT(16, width=8, depth=2, num_heads=2),
     "SwinBackbone, vector": lambda: SwinBackbone(16, **SWIN),
     "SwinBackbone, map": lambda: SwinBackbone(16, feature_map=True, **SWIN),
+    "OSNet, vector": lambda: OSNet(**OSNET),
+    "OSNet, map": lambda: OSNet(feature_map=True, **OSNET),
+    "OSNetSearch": lambda: OSNetSearch(**OSNET),
     "TimmBackbone, vector": lambda: timm("vector"),
     "TimmBackbone, map": lambda: timm("map"),
     "TimmViT, vector": lambda: timm_blocks("vit", "vector"),
@@ -260,7 +266,8 @@ def test_taps_read_every_depth_as_declared(build: Callable[[], Backbone]) -> Non
         if shape.layout == "tokens":
             assert features.shape == (ROWS, *(shape.extent or features.shape[1:2]), shape.width)
         else:
-            assert features.shape == (ROWS, shape.width, *shape.extent)
+            assert features.shape == (ROWS, shape.width, *(shape.extent or features.shape[2:]))
+            assert features.ndim == 4 if shape.layout == "map" else features.ndim == 2
     assert not any(block._forward_hooks for block in backbone.block_list()), "no hooks stay"
     backbone.zero_grad(set_to_none=True)
     found[0].square().mean().backward()

@@ -22,6 +22,7 @@ from graftwork.core.records import Scores
 
 if TYPE_CHECKING:
     from graftwork.data.suite import Suite
+    from graftwork.evaluation.retrieval import Distance, RetrievalScores
 
 __all__ = ["DEFAULT_ROLES", "GuardedArm", "GuardedSplits", "GuardedSuite", "guard_suite"]
 
@@ -132,9 +133,36 @@ class GuardedSuite:
                     f"Task {name!r}: split {split!r} has {len(rows)} rows, but there are {len(prediction)} predictions."
                 )
             scores[name] = score_task(self._suite.task(name), self._suite.targets[name][rows], prediction)
+        self._count_scoring(split)
+        return scores
+
+    def retrieve(self, split: str, task: str, vectors: Array, *, distance: Distance = "cosine") -> RetrievalScores:
+        """Rank the rows of a split for each of them, across cameras, against ids that the arm never sees.
+
+        Args:
+            split: Any split.
+            task: Its targets are the ids; the suite's domains are the cameras.
+            vectors: ``[N, D]``, in the order of :meth:`rows`.
+            distance: What near means.
+
+        Raises:
+            AccessError: See :meth:`score`.
+            ConfigError: If there are other numbers of rows and vectors, or the suite has no domains.
+        """
+        from graftwork.evaluation.retrieval import Sightings, retrieval_scores
+
+        rows = self.rows(split)
+        if self._roles[split] == "source":
+            self._context.require_access("source_labels", f"ranks on split {split!r}")
+        if self._suite.domain is None:
+            raise ConfigError(f"Suite {self._suite.name!r} has no domains; retrieval takes them as cameras.")
+        seen = Sightings(vectors, self._suite.targets[task][rows], self._suite.domain[rows])
+        self._count_scoring(split)
+        return retrieval_scores(seen, distance=distance)
+
+    def _count_scoring(self, split: str) -> None:
         key = f"scored_{split}"
         self._context.reports[key] = self._context.reports.get(key, 0) + 1
-        return scores
 
     def _make_visible(self) -> Suite:
         size = len(self._suite)

@@ -72,20 +72,23 @@ def _table(found: list[BackboneInfo]) -> str:
 
 
 def _inspect(name: str) -> dict[str, Any]:
-    """Load a pretrained backbone by name; loading proves that its weights are there and fit."""
+    """Load a backbone by name; loading a pretrained one proves that its weights are there and fit."""
     from graftwork.core.errors import ConfigError
     from graftwork.nn.backbones.catalog import build_backbone, modality_of
+    from graftwork.nn.backbones.untrained import UNTRAINED
 
     if name == "scratch":
         raise ConfigError("The backbone 'scratch' is sized by the data and drawn anew in every run; there is nothing to load.")
     modality = modality_of(name)
     backbone = build_backbone(name)
     shape = backbone.feature_shape
-    return {
+    report = {
         "name": name,
         "data": modality,
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "features": f"{shape.layout}, {shape.width} wide",
-        "fingerprint": backbone.fingerprint(),
-        "weights": "loaded",
     }
+    if name in UNTRAINED:
+        written = json.dumps(UNTRAINED[name].component.to_json())
+        return {**report, "weights": "new in every run", "in a plan": f"source: scratch, backbone: {written}"}
+    return {**report, "fingerprint": backbone.fingerprint(), "weights": "loaded"}

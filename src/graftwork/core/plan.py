@@ -155,6 +155,8 @@ class Plan:
         if "stages" in value and short:
             problems.append(f"{', '.join(short)}: with `stages`, components belong into a stage")
         fields["stages"] = _read_stages(value.get("stages", [{"kind": TrainStage.kind, **short}]), "stages" in value, problems)
+        if fields.get("source") == "pretrained" and any(getattr(stage, "backbone", None) for stage in fields["stages"]):
+            problems.append('backbone names an untrained trunk, so source must be scratch; got "pretrained"')
         return cls(**fields), problems
 
 

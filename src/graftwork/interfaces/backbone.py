@@ -7,6 +7,8 @@ How the hardest systems fit:
   (:mod:`graftwork.nn.block_parts` knows where blocks keep them), and walk through the blocks themselves, once a task.
 - TaskExpert reads several depths of equal width and size: it walks through the blocks of a vision transformer.
 - MTLoRA forks inside the last block of a stage: it takes the own Swin, or timm's, converted.
+- OSNet is a chain of residual blocks and the transitions between its stages. Its search for where norms belong puts a mixture in
+  the place of each block and leaves the chain as it is.
 - ECMT's trunk is no backbone: its slimmable layers change width by state (``set_active_width``), and the operator builds them
   itself.
 """

@@ -26,8 +26,8 @@ def blocks_of(backbone: Backbone, method: str) -> BlockBackbone:
     """
     if not isinstance(backbone, BlockBackbone):
         raise ConfigError(
-            f"{method} works on the blocks of a trunk, and {type(backbone).__name__} has none. Choose a transformer: a "
-            "ViTBackbone, or a vision transformer or Swin of timm (timm:NAME), or a text encoder of the BERT family "
+            f"{method} works on the blocks of a trunk, and {type(backbone).__name__} has none. Choose one that has: a "
+            "ViTBackbone, a vision transformer or Swin of timm (timm:NAME), an OSNet, or a text encoder of the BERT family "
             "(minilm, hf:NAME)."
         )
     return backbone

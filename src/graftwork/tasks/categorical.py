@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graftwork.core.records import TaskSpec
@@ -10,24 +11,39 @@ from graftwork.interfaces.task_kind import TaskKind
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Categorical"]
+__all__ = ["Categorical", "smoothing_of"]
+
+
+def smoothing_of(spec: TaskSpec) -> float:
+    """Return the share of each target that is spread over all classes."""
+    return float(spec.details.get("label_smoothing", 0.0))
 
 
 class Categorical(TaskKind):
-    """Outputs ``[N, size]`` or ``[N, size, P]``; targets ``[N]`` or ``[N, P]`` int64, class index, -1 where missing."""
+    """Outputs ``[N, size]`` or ``[N, size, P]``; targets ``[N]`` or ``[N, P]`` int64, class index, -1 where missing.
+
+    ``details["label_smoothing"]`` is the share of each target that is spread over all classes, in [0, 1); 0 without it.
+    """
+
+    def problems(self, spec: TaskSpec) -> Sequence[str]:
+        """Return a problem unless the smoothing is in [0, 1)."""
+        value = spec.details.get("label_smoothing", 0.0)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value < 1.0:
+            return ()
+        return (f"details['label_smoothing'] must be a number in [0, 1); got {value!r}.",)
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the cross-entropy, mean over the labelled rows or positions."""
         from torch.nn import functional as F
 
-        total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum")
+        total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum", label_smoothing=smoothing_of(spec))
         return total / (target >= 0).sum().clamp(min=1)
 
     def complete_loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the cross-entropy, mean over rows and positions, none of which lacks a label."""
         from torch.nn import functional as F
 
-        return F.cross_entropy(output, target)
+        return F.cross_entropy(output, target, label_smoothing=smoothing_of(spec))
 
     def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the entropy of the class frequencies."""

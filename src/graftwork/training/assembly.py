@@ -130,7 +130,7 @@ def assemble(
     """Build the model of a plan, drawing from torch's global generator.
 
     Args:
-        plan: Source, tuning and sharing are read.
+        plan: Source, backbone, tuning and sharing are read.
         tasks: The tasks.
         inputs: The suite's inputs.
         backbone: Name of the backbone for plans with source ``"pretrained"``; several, separated by commas, for inputs of several
@@ -138,8 +138,8 @@ def assemble(
         store_features: Whether backbones whose features stay fixed are put in front, so that their features can be stored.
 
     Raises:
-        ConfigError: If the plan needs a backbone and none is named, the source is unknown, or the sharing operator does not use
-            the pretrained backbone that it is handed.
+        ConfigError: If the plan needs a backbone and none is named, or names one beside a pretrained source, the source is
+            unknown, or the sharing operator does not use the chosen backbone that it is handed.
     """
     names = backbones_of_inputs(_backbone_name(plan, backbone), inputs)
     dense = any(task.positions == "pixels" for task in tasks)
@@ -149,9 +149,9 @@ def assemble(
     attached: list[tuple[Backbone, Tuner, list[str]]] = []
 
     def make_part(name: str, spec: InputSpec) -> Backbone:
-        trunk = build_backbone(names[name], spec, dense=dense)
+        trunk = _new_trunk(plan.train.backbone, names[name], spec, dense=dense)
         is_pretrained = names[name] != "scratch"
-        if is_pretrained:
+        if is_pretrained or plan.train.backbone is not None:
             made.append(trunk)
         if tuning is not None and (is_pretrained or plan.source == "scratch"):
             own: Tuner = tuning.build(seam=Tuner)
@@ -161,7 +161,7 @@ def assemble(
 
     fronts: dict[str, Front] = {}
     if store_features and tuning is not None:
-        fronts = _fixed_fronts(tuning, names, inputs, dense=dense, whole=plan.source == "scratch")
+        fronts = _fixed_fronts(tuning, names, inputs, named=plan.train.backbone, dense=dense, whole=plan.source == "scratch")
 
     def make() -> Backbone:
         parts = {
@@ -175,16 +175,19 @@ def assemble(
         return next(iter(parts.values()))[0] if len(parts) == 1 else JoinedBackbone(parts)
 
     model = plan.train.sharing.build(tasks, make, seam=SharedModel, inputs=inputs)
-    if plan.source == "pretrained" and not fronts and not any(_is_used(trunk, model) for trunk in made):
+    named = plan.train.backbone
+    is_chosen = plan.source == "pretrained" or named is not None
+    if is_chosen and not fronts and not any(_is_used(trunk, model) for trunk in made):
+        unused = backbone if named is None else named.path
         raise ConfigError(
-            f"Plan {plan.name!r}: {type(model).__name__} builds a trunk of its own and would leave the backbone {backbone!r} "
+            f"Plan {plan.name!r}: {type(model).__name__} builds a trunk of its own and would leave the backbone {unused!r} "
             'unused. Choose a backbone that it can take, or let the plan start from scratch (source = "scratch").'
         )
     return Assembly(model, tuple(fronts.values()), tuple(_tuned(model, attached)))
 
 
 def _fixed_fronts(
-    tuning: Component, names: Mapping[str, str], inputs: InputSpecs, *, dense: bool, whole: bool
+    tuning: Component, names: Mapping[str, str], inputs: InputSpecs, *, named: Component | None, dense: bool, whole: bool
 ) -> dict[str, Front]:
     """Return the backbones, by input, whose features the tuner leaves as they are, if there are any and they give vectors.
 
@@ -192,6 +195,7 @@ def _fixed_fronts(
         tuning: The tuner.
         names: Name of the backbone of each input.
         inputs: The suite's inputs.
+        named: The untrained trunk that the plan names, if it does.
         dense: Whether maps of features are asked for.
         whole: Whether untrained trunks are tuned, too.
     """
@@ -200,11 +204,19 @@ def _fixed_fronts(
         tuner: Tuner = tuning.build(seam=Tuner)
         if not tuner.keeps_features_fixed() or (names[name] == "scratch" and not whole):
             continue
-        trunk = build_backbone(names[name], spec, dense=dense)
+        trunk = _new_trunk(named, names[name], spec, dense=dense)
         tuner.attach(trunk)
         if trunk.feature_shape.layout == "vector":
             found[name] = Front(FEATURES if len(inputs) == 1 else f"{name}.{FEATURES}", spec, trunk.eval())
     return found
+
+
+def _new_trunk(named: Component | None, name: str, spec: InputSpec, *, dense: bool) -> Backbone:
+    """Return the untrained trunk that the plan names, built from its settings alone, or the backbone called ``name``."""
+    if named is None:
+        return build_backbone(name, spec, dense=dense)
+    trunk: Backbone = named.build(seam=Backbone)
+    return trunk
 
 
 def _stored_spec(front: Front) -> InputSpec:
@@ -264,6 +276,11 @@ def prepare_inputs(suite: Suite, plan: Plan, backbone: str) -> Suite:
 
 
 def _backbone_name(plan: Plan, backbone: str) -> str:
+    if plan.train.backbone is not None and plan.source != "scratch":
+        raise ConfigError(
+            f"Plan {plan.name!r} names an untrained backbone ({plan.train.backbone.path}) and starts from a pretrained one as "
+            'well. Leave one of `backbone` and `source = "pretrained"` out.'
+        )
     if plan.source == "scratch":
         return "scratch"
     if plan.source != "pretrained":

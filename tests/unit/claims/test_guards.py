@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,27 @@ def test_scores_on_training_data_need_its_labels(tmp_path: Path, suite: Suite) -
     assert make_context(tmp_path, source_labels=True).guard(suite).score("val", prediction)["size"]["rmse"] == 0
     with pytest.raises(AccessError, match="scores on split 'val'"):
         make_context(tmp_path).guard(suite).score("val", prediction)
+
+
+def test_ranks_come_from_inside_too(tmp_path: Path, suite: Suite) -> None:
+    ids, cameras = np.arange(12) // 2, np.arange(12) % 2
+    seen = replace(
+        suite,
+        tasks=(TaskSpec(name="who", kind="embedding", size=2),),
+        targets={"who": ids},
+        splits={"train": np.arange(4), "test": np.arange(4, 12)},
+        domain=cameras,
+    )
+    context = make_context(tmp_path)
+    guarded = context.guard(seen)
+    vectors = np.stack([np.cos(ids[4:]), np.sin(ids[4:])], axis=1)
+    assert guarded.retrieve("test", "who", vectors).mean_average_precision == 1.0
+    assert guarded.retrieve("test", "who", np.ones((8, 2)), distance="euclidean").rank_1 == 0.0
+    assert context.reports["scored_test"] == 2
+    with pytest.raises(AccessError, match="ranks on split 'train'"):
+        guarded.retrieve("train", "who", vectors[:4])
+    with pytest.raises(ConfigError, match="has no domains; retrieval takes them as cameras"):
+        context.guard(replace(seen, domain=None)).retrieve("test", "who", vectors)
 
 
 def test_splits_need_a_role(tmp_path: Path, suite: Suite) -> None:

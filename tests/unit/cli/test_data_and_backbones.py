@@ -54,6 +54,15 @@ def test_one_backbone_is_loaded_and_checked(capsys: pytest.CaptureFixture[str]) 
     assert len(report["fingerprint"]) == 64
 
 
+def test_a_trunk_without_weights_says_how_a_plan_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["backbones", "osnet_x0_25", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parameters"] == 201_864
+    assert "fingerprint" not in report
+    assert report["weights"] == "new in every run"
+    assert '"graftwork.nn.backbones.osnet:OSNet"' in report["in a plan"]
+
+
 @pytest.mark.parametrize(("name", "message"), [("minilmm", "Did you mean 'minilm'"), ("scratch", "nothing to load")])
 def test_wrong_backbone_names(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["backbones", name]) == 2

@@ -13,6 +13,7 @@ from graftwork.core.input_spec import image_input
 from graftwork.core.optional import has
 from graftwork.nn.backbones import catalog
 from graftwork.nn.backbones.catalog import build_backbone, default_backbone, list_backbones, modality_of
+from graftwork.nn.backbones.untrained import UNTRAINED
 
 IMAGE = image_input(32)["image"]
 
@@ -25,11 +26,12 @@ def test_listing_needs_no_torch() -> None:
 def test_listing_by_modality() -> None:
     names = {modality: [info.name for info in list_backbones(modality)] for modality in ("image", "text", "table")}
     assert names == {
-        "image": ["scratch", "efficientnet_lite0", "timm:NAME"],
+        "image": ["scratch", *UNTRAINED, "efficientnet_lite0", "timm:NAME"],
         "text": ["scratch", "minilm", "hf:NAME"],
         "table": ["scratch"],
     }
-    assert len(list_backbones()) == 7
+    assert len(list_backbones()) == 7 + len(UNTRAINED)
+    assert not any(info.pretrained for info in list_backbones() if info.name in UNTRAINED)
 
 
 @pytest.mark.skipif(not has("timm"), reason="needs timm")
@@ -62,11 +64,11 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("efficientnet_lite", r"no backbone 'efficientnet_lite'.*Did you mean 'efficientnet_lite0'\?"),
         ("timm:", r"no backbone 'timm:'"),
         ("timm:NAME", r"no backbone 'timm:NAME'"),
-        ("zzz", r"there are scratch, efficientnet_lite0, timm:NAME, minilm, hf:NAME\.$"),
+        ("zzz", r"there are scratch, osnet, .*, efficientnet_lite0, timm:NAME, minilm, hf:NAME\.$"),
         ("efficientnet_lite0@big", r"working size in pixels, for example efficientnet_lite0@96; got 'efficientnet_lite0@big'"),
         (
             "minilm",
-            r"'minilm' reads text data, but this input is of the kind 'image'. Choose from: scratch, efficientnet_lite0, timm:NAME",
+            r"'minilm' reads text data, but this input is of the kind 'image'. Choose from: scratch, osnet, .*, efficientnet_lite0, timm:NAME",
         ),
     ],
 )

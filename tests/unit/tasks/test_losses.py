@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.tasks.losses import prior_loss, standardise, task_loss
 
 KINDS = (
@@ -75,6 +78,20 @@ def test_multilabel_and_multiclass_agree_with_torch() -> None:
     torch.testing.assert_close(task_loss(spec, output, target), F.binary_cross_entropy_with_logits(output, target))
     spec, output, target = example("dense_multiclass")
     torch.testing.assert_close(task_loss(spec, output, target), F.cross_entropy(output, target))
+
+
+def test_label_smoothing_spreads_a_share_of_the_target_over_all_classes() -> None:
+    output, target = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, -1, 2, 1])
+    spec = replace(spec_of("multiclass"), details={"label_smoothing": 0.2})
+    log, known = output.log_softmax(dim=1), target >= 0
+    each = -(0.8 * log.gather(1, target.clamp(min=0)[:, None])[:, 0] + 0.2 * log.mean(dim=1))
+    torch.testing.assert_close(task_loss(spec, output, target), each[known].mean())
+    torch.testing.assert_close(task_loss(spec, output[known], target[known]), each[known].mean())
+    complete = task_kind(spec).complete_loss(spec, output[known], target[known])
+    torch.testing.assert_close(complete, each[known].mean())
+    for wrong in (1.0, -0.1, "much", True):
+        with pytest.raises(ConfigError, match=r"label_smoothing'\] must be a number in \[0, 1\)"):
+            replace(spec, details={"label_smoothing": wrong})
 
 
 @pytest.mark.parametrize("kind", KINDS)

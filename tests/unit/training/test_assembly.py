@@ -15,6 +15,7 @@ from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.training.assembly import ComposedModel, FeatureInput, Front, assemble, default_settings
 from graftwork.training.config import TrainConfig
+from graftwork.workflows.plan_check import plan_problems
 
 SUITE = small_suite()
 
@@ -100,3 +101,32 @@ def test_a_chosen_backbone_is_never_replaced_silently(monkeypatch: pytest.Monkey
     for operator in ("m3vit:M3ViT", "mod_moe:ModMoE", "taskexpert:TaskExpert"):
         with pytest.raises(ConfigError, match="works on the blocks of a trunk, and Chosen has none"):
             build(f"graftwork.methods.sharing.{operator}")
+
+
+OSNET = Component(
+    "graftwork.nn.backbones.osnet:OSNet", {"widths": [4, 8, 8, 8], "depths": [1, 1, 1], "stem": "small", "feature_width": 6}
+)
+
+
+def test_a_plan_from_scratch_may_name_its_trunk() -> None:
+    task, inputs = TaskSpec(name="colour", kind="multiclass", size=3), image_input(16)
+    plan = Plan(name="named", title="", role="joint", modalities=("image",), stages=(TrainStage(backbone=OSNET),))
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan_problems(plan) == []
+    model = assemble(plan, [task], inputs).model
+    assert type(model.backbone).__name__ == "OSNet"
+    assert model({"image": torch.zeros(2, 16, 16, 3, dtype=torch.uint8)})["colour"].shape == (2, 3)
+    wrong = plan.with_train(backbone=Component(OSNET.path, {"streems": 2}))
+    assert "has no setting 'streems'. Did you mean 'streams'?" in plan_problems(wrong)[0]
+    with pytest.raises(
+        ConfigError, match="ECMT builds a trunk of its own and would leave the backbone 'graftwork.nn.backbones.osnet:OSNet'"
+    ):
+        assemble(plan.with_train(sharing=Component("graftwork.methods.sharing.ecmt:ECMT")), [task], inputs)
+
+
+def test_a_named_trunk_beside_a_pretrained_source_is_refused() -> None:
+    stage = TrainStage(backbone=OSNET)
+    plan = Plan(name="both", title="", role="joint", modalities=("image",), source="pretrained", stages=(stage,))
+    assert plan_problems(plan) == ['backbone names an untrained trunk, so source must be scratch; got "pretrained"']
+    with pytest.raises(ConfigError, match="Plan 'both' names an untrained backbone .* and starts from a pretrained one as well"):
+        assemble(plan, [TaskSpec(name="colour", kind="multiclass", size=3)], image_input(16), backbone="chosen")

@@ -1,6 +1,7 @@
 """All backbones by name: what there is, what is installed, and how to build it. Listing imports no torch.
 
-Names: ``scratch`` (a new small trunk for the modality), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages),
+Names: ``scratch`` (a new small trunk for the modality), ``osnet`` and others of :mod:`graftwork.nn.backbones.untrained` (new as
+well), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages),
 ``timm:NAME`` and ``hf:NAME or folder`` (whatever these libraries can load). An image name may end in ``@SIZE``, the working
 resolution in pixels: ``efficientnet_lite0@96``. Suites with inputs of several kinds take several names, one a kind:
 ``minilm,efficientnet_lite0``.
@@ -18,6 +19,7 @@ from graftwork.core.input_kinds import input_kind, input_kind_names
 from graftwork.core.input_spec import InputSpec, InputSpecs
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.optional import has
+from graftwork.nn.backbones.untrained import UNTRAINED, build_untrained
 
 if TYPE_CHECKING:
     from graftwork.interfaces.backbone import Backbone
@@ -73,6 +75,20 @@ def list_backbones(modality: str | None = None) -> list[BackboneInfo]:
             install="" if has("torch") else 'pip install "graftwork[train]"',
         )
         for kind in input_kind_names()
+    ]
+    own += [
+        BackboneInfo(
+            name=name,
+            modality=trunk.modality,
+            summary=trunk.summary,
+            parameters=trunk.parameters,
+            width=trunk.width,
+            licence="Apache-2.0",
+            pretrained=False,
+            available=has("torch"),
+            install="" if has("torch") else 'pip install "graftwork[train]"',
+        )
+        for name, trunk in UNTRAINED.items()
     ]
     pretrained = [
         BackboneInfo(
@@ -208,6 +224,8 @@ def build_backbone(
             f"The backbone {name!r} reads {modality_of(base)} data, but this input is of the kind {spec.kind!r}. "
             f"Choose from: {fitting}."
         )
+    if base in UNTRAINED:
+        return build_untrained(base, dense=dense)
     layout: Literal["vector", "map"] = "map" if dense else "vector"
     if base == "efficientnet_lite0":
         from graftwork.nn.backbones.lite0 import DEFAULT_SIZE, build_lite0

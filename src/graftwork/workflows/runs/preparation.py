@@ -76,13 +76,18 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
 
 
 def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, str]:
-    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none."""
+    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none.
+
+    Raises:
+        ConfigError: If the user names a trunk without weights.
+    """
     from graftwork.nn.backbones.catalog import default_backbone, list_backbones
 
     asked = settings.backbone
     if asked == "none":
         return "", "left out with --backbone none"
     if asked:
+        _refuse_untrained(asked)
         return asked, ""
     found = default_backbone(kinds)
     if found:
@@ -92,6 +97,18 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
     )
+
+
+def _refuse_untrained(names: str) -> None:
+    from graftwork.nn.backbones.catalog import split_names
+    from graftwork.nn.backbones.untrained import UNTRAINED
+
+    for name in split_names(names):
+        if name in UNTRAINED:
+            raise ConfigError(
+                f"The backbone {name!r} has no weights yet, and --backbone names pretrained ones. Let a plan name it, with "
+                f'source = "scratch" and backbone = "{UNTRAINED[name].component.path}".'
+            )
 
 
 def machine_facts() -> dict[str, Any]:
