@@ -1,0 +1,149 @@
+"""DOC
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.guards import GuardedSuite
+from graftwork.claims.plan_arms import card_plan
+from graftwork.core.components import Component
+from graftwork.core.records import Plan
+from graftwork.data.encoders.table import TableEncoder
+from graftwork.data.suite import Suite
+from graftwork.data.suites.creatives import EDGES, THRESHOLD, creatives
+from graftwork.domains.tabular.cox import fit_cox
+from graftwork.tasks.metrics.survival import mean_time
+
+__all__ = ["ARMS", "RECIPE", "make_plan", "run_arm", "term_curves"]
+
+Array = NDArray[Any]
+TERMS = ("short", "long")
+NUM_SHORT = sum(edge <= THRESHOLD for edge in EDGES)
+STEPS = 840
+
+
+def make_plan(arm: Arm) -> Plan:
+    """Return what an arm trains: the plan on the card, or the same with one term or without weights."""
+    plan = card_plan("ad-survival", "ad-survival")
+    sharing = {**plan.train.sharing.settings, "two_terms": arm.settings["two_terms"]}
+    strength = {"strength": arm.settings["strength"]}
+    return plan.with_train(
+        sharing=Component(plan.train.sharing.path, sharing),
+        objectives=tuple(Component(part.path, {**part.settings, **strength}) for part in plan.train.objectives),
+    )
+
+
+def term_curves(curve: Array) -> dict[str, Array]:
+    """Return what a survival curve ``[N, K]`` over :data:`EDGES` says of each term: the first days, and the days after for those
+    who run so long."""
+    reached = np.maximum(curve[:, NUM_SHORT - 1 : NUM_SHORT], 1e-12)
+    return {"short": curve[:, :NUM_SHORT], "long": curve[:, NUM_SHORT:] / reached}
+
+
+def one_ranking(score: Array) -> dict[str, Array]:
+    """Return curves for both terms that rank rows by one ``score`` ``[N]`` in [0, 1], higher for longer lives."""
+    return {"short": np.repeat(score[:, None], NUM_SHORT, axis=1), "long": np.repeat(score[:, None], len(EDGES) - NUM_SHORT, axis=1)}
+
+
+def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
+    """Train on the lives, predict those of other creatives, measure concordance in points (hundredths) for each term."""
+    size = context.choose(full=4000, smoke=240)
+    world = creatives(rows=size, test_rows=size, terms=True, seed=seed)
+    data = context.guard(world.with_tasks(("life",)))
+    judge = context.guard(world.with_splits({"test": world.splits["test"]}))
+    if arm.name == "two-term":
+        shown = world.splits["test"]
+        context.independence({name: column[shown] for name, column in world.raw["factors"].items()})
+    clicks = click_rates(world)[world.splits["test"]]
+    if arm.settings["kind"] == "oracle":
+        curve = world.raw["truth"]["curve"][world.splits["test"]]
+    elif arm.settings["kind"] == "cox":
+        return _measure(judge, one_ranking(cox_scores(data, float(arm.settings["penalty"]))), clicks)
+    else:
+        learner = context.train(
+            make_plan(arm),
+            data,
+            steps=context.choose(full=STEPS, smoke=6),
+            overrides={"learning_rate": float(arm.settings["rate"])},
+        )
+        curve = context.predict(learner, data)["life"]
+    score = mean_time(world.task("life"), curve) / EDGES[-1]
+    return {
+        **_measure(judge, term_curves(curve), clicks),
+        "one": _measure(judge, one_ranking(score), clicks),
+        "life": 100.0 * judge.score("test", {"life": curve})["life"]["concordance"],
+    }
+
+
+def click_rates(world: Suite) -> Array:
+    """Return the click rate of each row over its mean, read back from the encoded column as the plan does."""
+    import torch
+
+    from graftwork.domains.advertising.relative_column import RelativeColumn
+
+    return RelativeColumn.find(world.input_specs, "ctr").relative({"numeric": torch.from_numpy(world.inputs["numeric"])}).numpy()
+
+
+def _measure(judge: GuardedSuite, curves: Mapping[str, Array], clicks: Array) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for prefix, weights in (("", None), ("clicks_", clicks)):
+        scores = judge.score("test", curves, weights=weights)
+        values = {term: 100.0 * scores[term]["concordance"] for term in TERMS}
+        found |= {f"{prefix}{term}": value for term, value in values.items()}
+        found[f"{prefix}mean"] = sum(values.values()) / len(values)
+    return found
+
+
+def cox_scores(data: GuardedSuite, penalty: float) -> Array:
+    """Return a rank in [0, 1] for each test creative, higher for longer lives, from Cox regression on the columns of the table."""
+    seen, asked = data.visible, data.questions("test")
+    train, rows = seen.splits["train"], data.rows("test")
+    target = seen.targets["life"][train]
+    features = columns_of(seen)[train]
+    beta = fit_cox(features, target[:, 0].astype(np.float64), target[:, 1] == 1, penalty=penalty)
+    risk = columns_of(asked)[rows] @ beta
+    return np.argsort(np.argsort(-risk, kind="stable"), kind="stable") / max(len(risk) - 1, 1)
+
+
+def columns_of(suite: Suite) -> Array:
+    """Return numbers, and a column for each level of a category but the first, float64 ``[N, F]``."""
+    codes, sizes = suite.inputs["categorical"], suite.input_specs["table"].sizes["cardinalities"]
+    levels = [codes[:, index] == level for index, size in enumerate(sizes) for level in range(2, size)]
+    return np.column_stack([suite.inputs["numeric"].astype(np.float64), *levels])
+
+
+_LABELS = Access(source_labels=True)
+
+
+def _net(name: str, title: str, *, two_terms: bool, strength: float, rate: float) -> Arm:
+    return Arm(name, title, _LABELS, {"kind": "net", "two_terms": two_terms, "strength": strength, "rate": rate})
+
+
+ARMS = (
+    _net("two-term", "two terms, weighted by click rate (the plan on the card)", two_terms=True, strength=0.5, rate=2e-3),
+    _net("single-term", "one term, weighted alike", two_terms=False, strength=0.5, rate=2e-3),
+    _net("unweighted", "two terms, all creatives weighted equally", two_terms=True, strength=0.0, rate=2e-3),
+    Arm("cox", "Cox regression on the columns of the table", _LABELS, {"kind": "cox", "penalty": 0.01}),
+    Arm("oracle", "the true hazards (bound)", _LABELS, {"kind": "oracle"}),
+)
+_NETS = ("two-term", "single-term", "unweighted")
+
+
+RECIPE = Recipe(
+    slug="ad-survival",
+    seeds=(0, 1, 2, 3, 4),
+    smoke_seeds=(0,),
+    arms=ARMS,
+    run_arm=run_arm,
+    inequalities=(
+        Inequality("x", "two-term.mean", "single-term.mean"),
+    ),
+    equal_budget=(EqualBudget(("steps", "samples"), arms=_NETS), EqualBudget(("labels",))),
+    minutes=15,
+)
