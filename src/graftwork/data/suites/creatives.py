@@ -44,10 +44,10 @@ EDGES = (*map(float, range(1, 11)), *map(float, range(15, 65, 5)))
 FACTORS = ("mood", "warmth", "urgency", "thrift", "quality", "novelty", "taste", "reach")
 """Hidden factors: two of the picture, two of the text, three of the numbers and categories (``taste`` is the genre's), and one of
 the numbers."""
-_EARLY = (-0.8, 0.3, -0.6, 0.6, -0.5, 0.2, -0.5, 0.3)
-_LATE = (0.6, 0.5, 0.6, 0.3, 0.3, -0.6, 0.4, 0.5)
-_EARLY_OF_POPULAR = (0.2, -0.8, 0.6, 0.3, -0.5, -0.6, 0.3, 0.3)
-_LATE_OF_POPULAR = (-0.6, 0.3, 0.3, -0.8, 0.3, 0.3, -0.4, 0.5)
+_EARLY = (-1.3, 0.5, -1.0, 1.0, -0.8, 0.3, -0.8, 0.5)
+_LATE = (1.0, 0.8, 1.0, 0.5, 0.5, -1.0, 0.7, 0.8)
+_EARLY_OF_POPULAR = (0.3, -1.3, 1.0, 0.5, -0.8, -1.0, 0.5, 0.5)
+_LATE_OF_POPULAR = (-1.0, 0.5, 0.5, -1.3, 0.5, 0.5, -0.7, 0.8)
 """Weights of the factors in the log-hazards of cut-out and wear-out, in the order of :data:`FACTORS`."""
 _DECAY, _WEAR, _SHAPE = 5.0, 38.0, 3.0
 _WORDS = {
@@ -63,8 +63,8 @@ _GENRES, _AUDIENCES, _PLACES = 8, 3, 6
 
 def creatives(
     *,
-    rows: int = 4000,
-    test_rows: int = 4000,
+    rows: int = 10_000,
+    test_rows: int = 10_000,
     censored: float = 0.25,
     shift: float = 1.0,
     noise: float = 0.5,
@@ -95,7 +95,9 @@ def creatives(
     """
     limits = {"rows": (rows, 100, 1e6), "test_rows": (test_rows, 10, 1e6), "censored": (censored, 0, 0.6)}
     limits |= {"shift": (shift, 0, 1), "noise": (noise, 0, 100)}
-    problems = [f"{key} must be from {low} to {high:g}; got {x!r}" for key, (x, low, high) in limits.items() if not low <= x <= high]
+    problems = [
+        f"{key} must be from {low} to {high:g}; got {x!r}" for key, (x, low, high) in limits.items() if not low <= x <= high
+    ]
     if problems:
         raise ConfigError("The creatives cannot be drawn as asked.", problems)
     seeds, total = Seeds(seed).child("creatives"), rows + test_rows
@@ -159,7 +161,11 @@ def _table(total: int, noise: float, seeds: Seeds) -> tuple[dict[str, Floats], p
         "similarity": -shown("novelty"),
     }
     words = {"genre": genre, "audience": audience, "place": place}
-    return factors, pd.DataFrame({**columns, **{name: [f"{name} {level}" for level in levels] for name, levels in words.items()}}), click_rate
+    return (
+        factors,
+        pd.DataFrame({**columns, **{name: [f"{name} {level}" for level in levels] for name, levels in words.items()}}),
+        click_rate,
+    )
 
 
 def _level_effects(levels: int, generator: np.random.Generator) -> Floats:
@@ -175,7 +181,7 @@ def _stops(factors: dict[str, Floats], popular: Floats, generator: np.random.Gen
         (1.0 - popular) * (values @ np.array(usual)) + popular * (values @ np.array(other))
         for usual, other in ((_EARLY, _EARLY_OF_POPULAR), (_LATE, _LATE_OF_POPULAR))
     ]
-    early, late = 0.09 * np.exp(scores[0]), np.exp(scores[1])
+    early, late = 0.07 * np.exp(scores[0]), np.exp(scores[1])
     edges = np.array(EDGES)
     total = early[:, None] * _DECAY * (1.0 - np.exp(-edges / _DECAY)) + late[:, None] * (edges / _WEAR) ** _SHAPE
     first, second = generator.exponential(size=(2, len(values)))

@@ -125,9 +125,7 @@ class TwoTermSurvival(SharedModel):
                 cut = split_at(task, threshold) if two_terms else 0
                 sizes = [cut, task.size - cut] if cut else sizes
                 self.terms[task.name] = (slice(0, cut), slice(cut, task.size)) if cut else (slice(0, task.size),)
-            self.heads.append(
-                nn.ModuleList(mlp([width, head_hidden, size] if head_hidden else [width, size]) for size in sizes)
-            )
+            self.heads.append(nn.ModuleList(mlp([width, head_hidden, size] if head_hidden else [width, size]) for size in sizes))
         self.weight = RelativeColumn.find(inputs, weight_column) if weight_column else None
 
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor:

@@ -50,7 +50,9 @@ def fit_cox(features: Floats, time: Floats, event: NDArray[np.bool_], *, penalty
         beta, value, slope, curve = beta + step, found, new_slope, new_curve
     if np.abs(slope).max() < 1e-5:
         return beta
-    raise DataError(f"Cox regression did not settle in {max_steps} steps. Give it a penalty, or leave out columns that repeat others.")
+    raise DataError(
+        f"Cox regression did not settle in {max_steps} steps. Give it a penalty, or leave out columns that repeat others."
+    )
 
 
 def _penalised(
@@ -65,9 +67,7 @@ def _penalised(
     )
 
 
-def partial_likelihood(
-    beta: Floats, features: Floats, time: Floats, event: NDArray[np.bool_]
-) -> tuple[float, Floats, Floats]:
+def partial_likelihood(beta: Floats, features: Floats, time: Floats, event: NDArray[np.bool_]) -> tuple[float, Floats, Floats]:
     """Return the log partial likelihood, its gradient ``[F]`` and minus its second derivatives ``[F, F]``."""
     scores = features @ beta
     risk = np.exp(scores - scores.max())
