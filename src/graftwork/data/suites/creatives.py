@@ -109,7 +109,7 @@ def creatives(
     splits = {"train": np.sort(order[rows // 10 :]), "val": np.sort(order[: rows // 10]), "test": np.arange(rows, total)}
     texts = _texts(factors, seeds.numpy("text"))
     encoders = {
-        "table": TableEncoder.fit(columns, list(columns), rows=splits["train"]),
+        "table": TableEncoder.fit(columns, [str(name) for name in columns], rows=splits["train"]),
         "text": TextEncoder.fit([texts[row] for row in splits["train"]], columns=["text"], max_length=2 * _TEXT_LENGTH),
         "image": ImageEncoder(FACE_SIZE, column="picture"),
     }

@@ -136,14 +136,17 @@ class TwoTermSurvival(SharedModel):
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the outputs of the asked tasks; those of a survival task are the hazards' logits, both terms joined."""
         asked = self.task_names if tasks is None else tasks
-        return {
-            name: torch.cat([head(representation) for head in self.heads[self._index[name]]], dim=1)  # type: ignore[union-attr]
-            for name in asked
-        }
+        return {name: torch.cat([head(representation) for head in self.heads_of(name)], dim=1) for name in asked}
+
+    def heads_of(self, task: str) -> nn.ModuleList:
+        """Return the heads of a task, one per term."""
+        heads = self.heads[self._index[task]]
+        assert isinstance(heads, nn.ModuleList)
+        return heads
 
     def task_parameters(self, task: str) -> Iterator[nn.Parameter]:
         """Yield the parameters of the task's heads."""
-        return self.heads[self._index[task]].parameters()
+        return self.heads_of(task).parameters()
 
 
 class TwoTermLikelihood(Objective):
@@ -201,9 +204,5 @@ class TwoTermLikelihood(Objective):
             each = torch.where(at_risk, each, torch.zeros_like(each)) * weights
             for term in model.terms[name]:
                 total = total + each[:, term].sum() / at_risk[:, term].sum().clamp(min=1)
-            total = total - inputs.losses[self._index(model, name)]
+            total = total - inputs.losses[model.task_names.index(name)]
         return total
-
-    @staticmethod
-    def _index(model: TwoTermSurvival, name: str) -> int:
-        return model.task_names.index(name)

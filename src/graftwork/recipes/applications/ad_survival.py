@@ -23,7 +23,7 @@ __all__ = ["ARMS", "RECIPE", "click_rates", "columns_of", "derive", "make_plan",
 Array = NDArray[Any]
 TERMS = ("short", "long")
 NUM_SHORT = sum(edge <= THRESHOLD for edge in EDGES)
-STEPS = 500
+STEPS = 1000
 
 
 def make_plan(arm: Arm) -> Plan:

@@ -145,7 +145,7 @@ def test_hazards_are_joined_at_the_threshold() -> None:
     model = build(LIFE, OTHER, threshold=4.0).eval()
     inputs = {"numeric": torch.randn(4, 2), "categorical": torch.zeros(4, 0, dtype=torch.int64)}
     z = model.encode(inputs)
-    short, long = (head(z) for head in model.heads[0])  # type: ignore[union-attr, operator]
+    short, long = (head(z) for head in model.heads_of("life"))
     assert (short.shape, long.shape) == ((4, 3), (4, 2))
     output = model(inputs)["life"]
     torch.testing.assert_close(output, torch.cat([short, long], dim=1))
@@ -176,7 +176,7 @@ def test_the_trunk_is_shared_and_each_term_has_a_head() -> None:
     assert sum(parameter.numel() for parameter in model.task_parameters("life")) == 5 * 65
     shared = {id(parameter) for parameter in model.shared_parameters()}
     assert {id(parameter) for parameter in model.trunk.parameters()} <= shared
-    short, long = model.heads[0]  # type: ignore[misc]
+    short, long = model.heads_of("life")
     model({"numeric": torch.randn(4, 2), "categorical": torch.zeros(4, 0, dtype=torch.int64)})["life"][:, :3].sum().backward()
     assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in short.parameters())
     assert all(parameter.grad is None or not bool(parameter.grad.any()) for parameter in long.parameters())
