@@ -67,14 +67,14 @@ def test_the_hidden_factors_are_independent(world: Suite) -> None:
 
 
 def test_some_factors_hurry_one_cause_and_delay_the_other(world: Suite) -> None:
-    mood, time = world.raw["factors"]["mood"], world.targets["life"][:, 0]
+    warmth, time = world.raw["factors"]["warmth"], world.targets["life"][:, 0]
     usual = world.raw["truth"]["popular"] < 0.2
     event = world.targets["life"][:, 1] == 1
     early = event & (time <= THRESHOLD)
-    assert mood[usual & early].mean() < mood[usual & ~early].mean() - 0.3
+    assert warmth[usual & early].mean() < warmth[usual & ~early].mean() - 0.3
     late = usual & (time > THRESHOLD)
     soon = time < np.median(time[late & event])
-    assert mood[late & event & soon].mean() > mood[late & event & ~soon].mean() + 0.1
+    assert warmth[late & event & soon].mean() > warmth[late & event & ~soon].mean() + 0.1
 
 
 def test_the_click_rate_says_nothing_about_the_life_by_itself(world: Suite) -> None:

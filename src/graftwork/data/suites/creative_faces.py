@@ -24,7 +24,7 @@ def draw_faces(mood: Floats, warmth: Floats, generator: np.random.Generator, *, 
     """
     count, middle = len(mood), (FACE_SIZE - 1) / 2.0
     down, right = np.meshgrid(np.arange(FACE_SIZE), np.arange(FACE_SIZE), indexing="ij")
-    place = middle + generator.uniform(-1.0, 1.0, size=(count, 2))
+    place = middle + generator.uniform(-0.7, 0.7, size=(count, 2))
     radius = generator.uniform(5.5, 7.0, size=(count, 1, 1))
     y, x = (down - place[:, :1, None]) / radius, (right - place[:, 1:, None]) / radius
     bend, tone = np.tanh(0.7 * mood)[:, None, None], 1.0 / (1.0 + np.exp(-1.5 * warmth))
@@ -32,8 +32,8 @@ def draw_faces(mood: Floats, warmth: Floats, generator: np.random.Generator, *, 
     ground = generator.uniform(120.0, 255.0, size=(count, 3))
     inside = _soft(1.0 - np.sqrt(x**2 + y**2), radius)
     eyes = _soft(0.17 - np.sqrt((np.abs(x) - 0.35) ** 2 + (y + 0.3) ** 2), radius)
-    line = 0.4 + 0.5 * bend * (0.25 - x**2) * 2.0
-    mouth = _soft(0.12 - np.abs(y - line), radius) * _soft(0.55 - np.abs(x), radius)
+    line = 0.4 + 1.4 * bend * (0.15 - x**2)
+    mouth = _soft(0.15 - np.abs(y - line), radius) * _soft(0.55 - np.abs(x), radius)
     picture = ground[:, None, None] + inside[..., None] * (skin[:, None, None] - ground[:, None, None])
     picture = picture + np.maximum(eyes, mouth)[..., None] * (_DARK - picture)
     picture = picture + noise * generator.normal(size=picture.shape)

@@ -44,10 +44,10 @@ EDGES = (*map(float, range(1, 11)), *map(float, range(15, 65, 5)))
 FACTORS = ("mood", "warmth", "urgency", "thrift", "quality", "novelty", "taste", "reach")
 """Hidden factors: two of the picture, two of the text, three of the numbers and categories (``taste`` is the genre's), and one of
 the numbers."""
-_EARLY = (-1.3, 0.5, -1.0, 1.0, -0.8, 0.3, -0.8, 0.5)
-_LATE = (1.0, 0.8, 1.0, 0.5, 0.5, -1.0, 0.7, 0.8)
-_EARLY_OF_POPULAR = (0.3, -1.3, 1.0, 0.5, -0.8, -1.0, 0.5, 0.5)
-_LATE_OF_POPULAR = (-1.0, 0.5, 0.5, -1.3, 0.5, 0.5, -0.7, 0.8)
+_EARLY = (0.5, -1.3, -1.0, 1.0, -0.8, 0.3, -0.8, 0.5)
+_LATE = (0.5, 1.0, 1.0, 0.8, 0.5, -1.0, 0.7, 0.5)
+_EARLY_OF_POPULAR = (0.5, 0.3, 1.0, -1.3, -0.8, -1.0, 0.5, 0.5)
+_LATE_OF_POPULAR = (0.5, -1.0, 0.5, 1.0, 0.5, 0.5, -1.0, 0.8)
 """Weights of the factors in the log-hazards of cut-out and wear-out, in the order of :data:`FACTORS`."""
 _DECAY, _WEAR, _SHAPE = 5.0, 38.0, 3.0
 _WORDS = {

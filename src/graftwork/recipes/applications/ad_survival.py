@@ -1,4 +1,25 @@
-"""DOC"""
+"""Reproduction of two-term survival for advertising creatives.
+
+The paper reports concordance indices of 0.896 (short), 0.939 (long) and 0.792 (overall) on a million real creatives, against 0.531
+for a conventional method (abstract read, body not; figures not verified here).
+
+Our setting: 10,000 generated creatives to learn from (a tenth of them to choose the best weights) and 4,000 to measure on, with a
+picture of 16 x 16 pixels, a text of eight words, three categories and six numbers; 45 % are cut out within 10 days, a quarter is
+censored. The nets train the library's own encoders side by side for 800 steps of 64, about six epochs, after which validation
+no longer gains. All arms see the same creatives; the system is the plan on the card, trained by the code of the race. Concordance
+is measured on those at risk: all creatives for the short term, survivors of day 10 for the long one.
+
+The net with one term is read in two ways. As one ranking, by expected life, it is what a ranking without the split gives: the same
+order serves both terms. Read term by term its hazards are cut at the threshold as ours are: that asks whether training the terms
+apart helps, and not only looking at them apart. Both are primary. Weighting is measured on pairs weighted by click rate.
+
+Pilot on seed 100, mean of both terms. Learning rates of 5e-4, 1e-3, 2e-3, 4e-3: two terms @TWO@; one term @ONE@ (as one ranking @RANK@);
+unweighted @UNW@. Penalties of Cox 0.001, 0.01, 0.1, 1: @COX@. Oracle @ORACLE@. @CHOICE@
+What was looked at before on the same seed: with half as strong hazards and 3,600 creatives the nets overfitted from the sixth epoch
+on (66.2); with the mouth as the main factor and 500 steps no net had converged, and which one had learned to read mouths by then
+decided the order (68.4 to 72.1). The strength of the weights (0.5) and the width of the heads were not tuned. Margins are the
+claim's. About 8 minutes of one core.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +44,7 @@ __all__ = ["ARMS", "RECIPE", "click_rates", "columns_of", "derive", "make_plan",
 Array = NDArray[Any]
 TERMS = ("short", "long")
 NUM_SHORT = sum(edge <= THRESHOLD for edge in EDGES)
-STEPS = 1000
+STEPS = 800
 
 
 def make_plan(arm: Arm) -> Plan:
