@@ -38,6 +38,8 @@ ROWS = 40
 
 CHAIN = (TaskSpec(name="click", kind="binary", size=1), TaskSpec(name="purchase", kind="binary", size=1))
 """For objectives of event chains: the second event needs the first, and is not known without it."""
+LIVES = (TaskSpec(name="stay", kind="survival", size=3, details={"edges": [1.0, 2.0, 4.0]}),)
+"""For objectives of times until an event."""
 
 
 def suite_of(modality: Modality, tasks: Sequence[TaskSpec]) -> Suite:
@@ -47,6 +49,8 @@ def suite_of(modality: Modality, tasks: Sequence[TaskSpec]) -> Suite:
     targets = {name: target.numpy() for name, target in batch.targets.items()}
     targets["sign"][3] = -1
     targets |= {"click": targets["sign"], "purchase": np.where(targets["sign"] == 1, targets["level"] % 2, -1)}
+    stay = np.stack([np.arange(ROWS) % 5 + 0.5, np.arange(ROWS) % 2], axis=1).astype(np.float32)
+    targets["stay"] = np.where((targets["sign"] >= 0)[:, None], stay, np.nan)
     return Suite(
         name="contract",
         input_specs=INPUTS[modality],
@@ -69,15 +73,16 @@ class Case:
         sharing = plan.train.sharing if plan is not None else Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
         asks = plan is not None and any(quota.get("role") == "unlabelled" for quota in plan.train.training.get("quotas", ()))
         self.quotas: list[Mapping[str, Any]] = [{"rows": 6}, {"rows": 6, "role": "unlabelled"}] if asks else []
-        # As its card builds the operator for tests, or as its plan does for a chain of events; the objective says which one it
-        # cannot work with.
-        for self.sharing, self.tasks in ((OPERATORS[sharing.path.rpartition(":")[2]], TASKS), (sharing, CHAIN)):
+        # As its card builds the operator for tests, or as its plan does for a chain of events or for times; the objective says
+        # which ones it cannot work with.
+        known = OPERATORS[sharing.path.rpartition(":")[2]]
+        for self.sharing, self.tasks in ((known, TASKS), (sharing, CHAIN), (known, LIVES)):
             self.suite = suite_of(self.modality, self.tasks)
             with contextlib.suppress(ConfigError):
                 model = self.model()
                 self.bound(model, self.objective()).loss(self.inputs(model))
                 return
-        pytest.fail(f"{name} works neither with {[task.name for task in TASKS]} nor with {[task.name for task in CHAIN]}")
+        pytest.fail(f"{name} works with none of {[[task.name for task in tasks] for tasks in (TASKS, CHAIN, LIVES)]}")
 
     def model(self) -> SharedModel:
         torch.manual_seed(0)

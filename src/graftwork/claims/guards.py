@@ -107,13 +107,14 @@ class GuardedSuite:
         nothing = np.zeros(len(self._suite), dtype=bool)
         return _blank(self._suite, keep, nothing, GuardedSplits({split: rows}, refusals))
 
-    def score(self, split: str, predictions: Mapping[str, Array]) -> Scores:
+    def score(self, split: str, predictions: Mapping[str, Array], *, weights: Array | None = None) -> Scores:
         """Score predictions for the rows of a split, in the order of :meth:`rows`, against labels that the arm never sees.
 
         Args:
             split: Any split.
             predictions: ``{task: array}`` as :meth:`graftwork.interfaces.learner.Learner.predict` returns them; a part of the
                 tasks is fine.
+            weights: Weight of each of these rows, ``[n]``; None weighs all alike.
 
         Returns:
             ``{task: {metric: value}}``.
@@ -132,7 +133,7 @@ class GuardedSuite:
                 raise ConfigError(
                     f"Task {name!r}: split {split!r} has {len(rows)} rows, but there are {len(prediction)} predictions."
                 )
-            scores[name] = score_task(self._suite.task(name), self._suite.targets[name][rows], prediction)
+            scores[name] = score_task(self._suite.task(name), self._suite.targets[name][rows], prediction, weights=weights)
         self._count_scoring(split)
         return scores
 

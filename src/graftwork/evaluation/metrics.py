@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import all_kinds, find_kind
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.records import TaskSpec
@@ -146,7 +146,14 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
     return chosen.prepare(spec, target, np.where(np.isfinite(prediction), prediction, 0))
 
 
-def score_task(spec: TaskSpec, target: Array, prediction: Array, metrics: Sequence[str] | None = None) -> dict[str, float]:
+def score_task(
+    spec: TaskSpec,
+    target: Array,
+    prediction: Array,
+    metrics: Sequence[str] | None = None,
+    *,
+    weights: Array | None = None,
+) -> dict[str, float]:
     """Return ``{metric: value}``, the primary metric first.
 
     Args:
@@ -154,6 +161,7 @@ def score_task(spec: TaskSpec, target: Array, prediction: Array, metrics: Sequen
         target: Truth of ``N`` rows.
         prediction: Prediction for the same rows.
         metrics: Names; None takes all that can judge the task.
+        weights: Weight of each row, ``[N]``, at least 0; None weighs all alike. In metrics over pairs a pair weighs the product.
 
     Raises:
         DataError: If the shapes do not fit.
@@ -164,5 +172,7 @@ def score_task(spec: TaskSpec, target: Array, prediction: Array, metrics: Sequen
         >>> score_task(task, np.array([0, 1, 1, -1]), np.array([0.2, 0.9, 0.4, 0.5]), ["accuracy"])["accuracy"] == 2 / 3
         True
     """
-    once = np.ones((1, len(target)))
+    once = np.ones((1, len(target))) if weights is None else np.asarray(weights, dtype=np.float64)[None]
+    if once.shape != (1, len(target)):
+        raise DataError(f"Task {spec.name!r}: there are {once.shape[1:]} weights for {len(target)} rows; give one per row.")
     return {name: float(prepare_metric(spec, target, prediction, name)(once)[0]) for name in metrics or metrics_of(spec)}

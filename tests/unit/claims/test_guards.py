@@ -11,7 +11,7 @@ import torch
 from graftwork.claims.arm_context import ArmContext
 from graftwork.claims.budgets import check_budgets
 from graftwork.claims.experiment import Access, Arm, EqualBudget, Inequality, Recipe
-from graftwork.core.errors import AccessError, BudgetError, ConfigError
+from graftwork.core.errors import AccessError, BudgetError, ConfigError, DataError
 from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
@@ -112,6 +112,14 @@ def test_scores_come_from_inside(tmp_path: Path, suite: Suite) -> None:
     assert context.reports["scored_test"] == 1
     with pytest.raises(ConfigError, match="split 'test' has 3 rows, but there are 2 predictions"):
         guarded.score("test", {"size": np.zeros((2, 1))})
+
+
+def test_scores_weigh_rows_where_asked(tmp_path: Path, suite: Suite) -> None:
+    data = make_context(tmp_path, source_labels=True).guard(suite)
+    found = data.score("test", {"odd": np.array([0.9, 0.9, 0.1])}, weights=np.array([1.0, 0.0, 3.0]))  # labels 1, 0, 1
+    assert found["odd"]["accuracy"] == pytest.approx(0.25)
+    with pytest.raises(DataError, match="give one per row"):
+        data.score("test", {"odd": np.array([0.9, 0.9, 0.1])}, weights=np.ones(2))
 
 
 def test_scores_on_training_data_need_its_labels(tmp_path: Path, suite: Suite) -> None:

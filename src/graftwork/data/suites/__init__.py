@@ -24,6 +24,7 @@ EMBEDDED: dict[str, str] = {
     "outlier-tasks": "graftwork.data.suites.outlier_tasks:outlier_tasks",
     "clicks": "graftwork.data.suites.click_log:click_log",
     "behaviours": "graftwork.data.suites.behaviours:behaviours",
+    "creatives": "graftwork.data.suites.creatives:creatives",
     "scenes": "graftwork.data.suites.scenes:scenes",
     "histology": "graftwork.data.suites.histology:histology",
 }

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-__all__ = ["KIND", "NUM_INTERVALS", "Survival"]
+__all__ = ["KIND", "NUM_INTERVALS", "Survival", "risk_and_events"]
 
 NUM_INTERVALS = 20
 """Most intervals that training rows are cut into; fewer if there are fewer different event times."""
@@ -86,36 +86,24 @@ class Survival(TaskKind):
 
     # --- learning ---
 
-    def _entries(self, spec: TaskSpec, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which intervals each row was at risk in, and in which the event came, bool ``[B, K]`` each.
-
-        A row is at risk until its event's interval; a censored one in the intervals whose end it has survived. What comes after
-        the last edge is not looked at.
-        """
-        ends = survival.edges_of(spec).tolist()
-        edges, begin = target.new_tensor(ends), target.new_tensor([-float("inf"), *ends[:-1]])
-        time, event = target[:, :1], target[:, 1:] == 1
-        reached = event & (time > begin)
-        return reached | (~event & (time >= edges)), reached & (time <= edges)
-
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the negative log-likelihood per interval at risk: binary cross-entropy of the hazards."""
         from torch.nn import functional as F
 
         from graftwork.tasks.tensors import masked_mean
 
-        at_risk, here = self._entries(spec, target)
+        at_risk, here = risk_and_events(spec, target)
         return masked_mean(F.binary_cross_entropy_with_logits(output, here.to(output.dtype), reduction="none"), at_risk)
 
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the number of intervals at risk of all rows."""
-        return self._entries(spec, target)[0].sum()
+        return risk_and_events(spec, target)[0].sum()
 
     def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the loss of one survival curve for all rows, the Kaplan-Meier curve at the edges."""
         from graftwork.tasks.tensors import entropy
 
-        at_risk, here = self._entries(spec, target)
+        at_risk, here = risk_and_events(spec, target)
         count = at_risk.double().sum(dim=0)
         share = here.double().sum(dim=0) / count.clamp(min=1)
         return ((entropy(share) + entropy(1.0 - share)) * count).sum() / count.sum()
@@ -196,6 +184,23 @@ class Survival(TaskKind):
         if np.isnan(value).any():
             return ""
         return f"{value[0]:.4g}" if value[1] == 1 else f"more than {value[0]:.4g}"
+
+
+def risk_and_events(spec: TaskSpec, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which intervals each row was at risk in, and in which the event came, bool ``[B, K]`` each.
+
+    A row is at risk until its event's interval; a censored one in the intervals whose end it has survived. What comes after the
+    last edge is not looked at.
+
+    Args:
+        spec: A survival task.
+        target: Time and event, ``[B, 2]``.
+    """
+    ends = survival.edges_of(spec).tolist()
+    edges, begin = target.new_tensor(ends), target.new_tensor([-float("inf"), *ends[:-1]])
+    time, event = target[:, :1], target[:, 1:] == 1
+    reached = event & (time > begin)
+    return reached | (~event & (time >= edges)), reached & (time <= edges)
 
 
 KIND = Survival()
