@@ -13,7 +13,7 @@ from graftwork.core.cards import KINDS, ROOMS, Card, load_cards
 NUM_SYSTEMS = 142
 AWAITING = {
     "bn-only": "its pilot covers one of two seeds; the counting run follows a whole one",
-    "dann": "with strength 0 it differs from source-only training by what clipping and dropout do; the counting run waits for that",
+    "dann": "its rates on moons are to be chosen again without dropout; the counting run follows",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]
