@@ -4,12 +4,12 @@ The paper reports, from source only to DANN (trained on target): MNIST to MNIST-
 .7385 (.9942); figures not verified here.
 
 Our setting: scikit-learn's digits at 12 x 12 pixels, half of the originals as source (80 % of them for training, 20 % for
-measuring), half as target (70 % without labels in training, 30 % for testing), blended with crops of artwork at half brightness;
-and two moons against moons turned by 35 degrees. The plan on the card trains the library's own trunks (four convolutions; a
-residual MLP) for 600 steps: 32 labelled and 32 unlabelled rows on digits, 64 and 64 on moons. All arms share initial weights and
-labelled batches. The last weights are measured, averaged over about the last 100 steps (an epoch of digits has 90), by then at a
-rate near zero: no arm chooses an epoch. The trunks have no batch norm, so that rows of one domain never enter the norms of the
-other. About 4 minutes on 2 idle cores.
+measuring), half as target (70 % without labels in training, 30 % for testing), blended with crops of artwork at half
+brightness; and two moons against moons turned by 35 degrees. The plan on the card trains the library's own trunks (four
+convolutions; a residual MLP) for 600 steps: 32 labelled and 32 unlabelled rows on digits, 64 and 64 on moons. All arms share
+initial weights and labelled batches, and none has dropout. The last weights are measured, averaged over about the last 100
+steps (an epoch of digits has 90), by then at a rate near zero: no arm chooses an epoch. The trunks have no batch norm, so that
+rows of one domain never enter the norms of the other. About 4 minutes on 2 idle cores.
 
 Pilot on seeds 100 and 101, seven trials an arm and world: five learning rates, then at the best of them two more strengths (0.3
 and 3 beside 1; DANN, feature matching) or weight decays (a tenth and ten times; source only, bound). The best is the one with the
@@ -19,16 +19,17 @@ seeds, for all arms alike, and no test row does. Below are accuracies on the tar
 Digits, SGD with a decay of 0.005, rates of 0.01, 0.02, 0.03, 0.05, 0.08:
 
 - source only 43.6, 45.2, 44.3, 45.5, 43.5; at 0.05 with decays of 0.0005 and 0.05 44.4 and 21.2;
-- DANN 47.3, 56.6, 60.1, 60.2, 62.6; at 0.08 with strengths of 0.3 and 3 58.0 and 61.3;
+- DANN 52.5, 60.0, 63.8, 61.9, 57.8 (47.3, 56.6, 60.1, 60.2, 62.6 when the classifier's gradients counted in the clipping of the
+  trunk's, which no longer do);
 - feature matching 48.4, 52.5, 54.6, 55.4, 59.8; at 0.08 with strengths of 0.3 and 3 54.4 and 44.7;
 - bound 82.8, 86.5, 87.0, 51.9, 28.5; at 0.03 with decays of 0.0005 and 0.05 85.7 and 82.2.
 
-All arms take 0.05 and strength 1 but the bound, which takes 0.03: 0.08 is the edge of the grid, and source rows suffer there
-(97.5 to 95.9 for DANN). The decay of 0.005 is the card's since the pilot: at the library's 0.02 source only had 34.8 with a rate
-of 0.02, and DANN 48.8 in place of 55.1 on seed 100. Source rows are at 96 to 98 in every arm that learns from them, so networks
+Strength 1 for both; source only and feature matching take 0.05 (0.08 is the edge of the grid, where matching was best), DANN
+and the bound 0.03. The decay of 0.005 is the card's since the pilot: at the library's 0.02 source only had 34.8 with a rate of
+0.02, and DANN 48.8 in place of 55.1 on seed 100. Source rows are at 96 to 98 in every arm that learns from them, so networks
 have converged; 1,500 steps on seed 100 gave DANN 61.1 in place of 58.3, source only 28.2 in place of 39.8 (decay 0.02).
 
-Moons, AdamW with a decay of 0.02, rates of 0.0005, 0.001, 0.002, 0.004, 0.008:
+Moons, with dropout, AdamW with a decay of 0.02, rates of 0.0005, 0.001, 0.002, 0.004, 0.008:
 
 - source only 82.6, 83.7, 81.3, 79.6, 76.5; at 0.0005 with decays of 0.002 and 0.2 81.4 and 84.0;
 - DANN 85.4, 90.6, 94.4, 91.0, 84.6; at 0.002 with strengths of 0.3 and 3 93.1 and 89.5;
@@ -45,10 +46,12 @@ nearly equal accuracy. The bound leaves 41 and 16 points of headroom against a m
 the proxy A-distance of digits is 1.9 to 2 for all arms, the bound too, so features keep their own spreads in the distance that is
 judged (1.73 for source only, 1.05 for DANN); the other one is reported as ``traces``.
 
-Open before the counting run: with strength 0 the network is not that of source-only training. On digits the classifier's
-gradients count in the clipping of all gradients; without clipping both have equal weights, but DANN ends at chance
-(10.7 % at a rate of 0.05, seed 100). On moons the trunk's dropout draws other masks for batches of another size, and the accuracy
-of one network there moves by several points with them, more than the margin.
+Seeds 10 to 14 count: 0 and 1 were looked at in a run that was stopped, before the classifier's gradients were clipped apart and
+dropout was left out. With strength 0 the weights are those of source-only training now, but for rounding.
+
+Open before the counting run: the rates on moons were chosen with the trunk's dropout of 0.1, and are to be looked at again
+without. (Dropout drew other masks for batches of another size, and the accuracy of one network moves by several points with them,
+more than the margin.)
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
@@ -71,24 +74,35 @@ from graftwork.data.suite import Suite
 from graftwork.data.suites.domain_pairs import rotated_moons, textured_digits
 from graftwork.evaluation.domain_distance import proxy_a_distance
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
+from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.adversarial import pool_features, ramp_up
 from graftwork.nn.discrepancy import mean_discrepancy
 from graftwork.nn.representation import representation_of
 from graftwork.training.learner import NeuralLearner
 
-__all__ = ["ARMS", "RECIPE", "FeatureMatching", "derive", "run_arm"]
+__all__ = ["ARMS", "RECIPE", "FeatureMatching", "SteadyTrunk", "derive", "run_arm"]
 
 WORLDS = ("digits", "moons")
 STEPS = {"digits": 600, "moons": 600}
 TRAINING: Mapping[str, Mapping[str, Any]] = {"digits": {}, "moons": {"optimizer": "adamw", "weight_decay": 0.02}}
 """Overrides of the plan's training, the same for all arms."""
 RATES: Mapping[str, Mapping[str, float]] = {
-    "digits": {"source": 0.05, "dann": 0.05, "zero": 0.05, "matching": 0.05, "target": 0.03},
+    "digits": {"source": 0.05, "dann": 0.03, "zero": 0.05, "matching": 0.05, "target": 0.03},
     "moons": {"source": 1e-3, "dann": 2e-3, "zero": 1e-3, "matching": 1e-3, "target": 1e-3},
 }
 """Learning rate of each arm, by the pilot. DANN with strength 0 takes that of source-only training, which it is compared with."""
 ROWS = {"digits": 32, "moons": 64}
 """Labelled rows a step; as many unlabelled ones where an arm takes them."""
+
+
+class SteadyTrunk(SharedTrunk):
+    """The plan's shared trunk without dropout: masks depend on the number of rows of a batch, which differs between arms."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
 
 
 class FeatureMatching(Objective):
@@ -114,7 +128,7 @@ class FeatureMatching(Objective):
 
 
 def make_plan(kind: str, strength: float, domains: tuple[str, ...], rows: int) -> Plan:
-    """Return what an arm trains: the plan on the card, or the same without its objective or with another one.
+    """Return what an arm trains: the plan on the card, or the same without its objective or with another one; no dropout.
 
     Args:
         kind: ``source``, ``dann``, ``matching`` or ``target``.
@@ -132,7 +146,8 @@ def make_plan(kind: str, strength: float, domains: tuple[str, ...], rows: int) -
         "dann": tuple(Component(part.path, {**part.settings, "strength": strength}) for part in plan.train.objectives),
         "matching": (Component("graftwork.recipes.adaptation.dann:FeatureMatching", {"strength": strength}),),
     }.get(kind, ())
-    return plan.with_train(objectives=objectives, training={**plan.train.training, "quotas": quotas})
+    trunk = Component("graftwork.recipes.adaptation.dann:SteadyTrunk", plan.train.sharing.settings)
+    return plan.with_train(sharing=trunk, objectives=objectives, training={**plan.train.training, "quotas": quotas})
 
 
 def make_world(name: str, seed: int, context: ArmContext) -> Suite:
@@ -247,7 +262,7 @@ def _claims(world: str) -> tuple[Inequality, ...]:
 
 RECIPE = Recipe(
     slug="dann",
-    seeds=(0, 1, 2, 3, 4),
+    seeds=(10, 11, 12, 13, 14),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
