@@ -111,12 +111,19 @@ class MultiTaskStep(TrainStep[Batch]):
         ]
 
     def clipping_groups(self, learned: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-        """Return one group per separate model; all in one if balancer or objectives learn as well."""
+        """Return one group per separate model and one of what objectives learn in modules of their own; all models in one if the
+        balancer learns as well."""
+        inside = [p for module in self.modules().values() for p in module.parameters() if p.requires_grad]
+        own = {id(p) for p in inside}
+        # A large gradient of an objective's own network (a domain classifier, say) must not shrink the step of the model: with the
+        # objective's strength at zero, the model trains as it would without it.
+        others = [p for p in learned if id(p) not in own]
         # One norm over separate models would let them hold each other back: those are clipped one by one.
         parts = [[p for p in part if p.requires_grad] for part in self.model.separate_parts()]
         groups = [part for part in parts if part]
-        # A balancer's or objective's own parameters belong to no part: then everything is coupled anyway.
-        return groups if len({id(p) for p in learned}) == sum(map(len, groups)) else [list(learned)]
+        # A balancer's own parameters belong to no part: then everything is coupled anyway.
+        whole = groups if len({id(p) for p in others}) == sum(map(len, groups)) else [others]
+        return [*whole, inside] if inside else whole
 
     def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the loss of each task on a batch of the stream's training rows, shape ``[T]``."""
