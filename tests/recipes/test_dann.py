@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from graftwork.claims.experiment import ArmContext
 from graftwork.claims.plan_arms import card_plan
@@ -13,6 +14,7 @@ from graftwork.recipes.adaptation.dann import (
     RATES,
     RECIPE,
     ROWS,
+    TRAINING,
     WORLDS,
     FeatureMatching,
     derive,
@@ -20,6 +22,7 @@ from graftwork.recipes.adaptation.dann import (
     make_world,
     run_arm,
 )
+from graftwork.training.learner import NeuralLearner
 
 
 def make_context(name: str, folder: Path) -> ArmContext:
@@ -72,6 +75,24 @@ def test_an_adapting_arm_sees_target_rows_without_labels(world: str, tmp_path: P
         source.visible.splits["target"]
     bound = make_context("target", tmp_path).guard(suite).for_training()
     np.testing.assert_array_equal(bound.targets[task][suite.splits["target"]], suite.targets[task][suite.splits["target"]])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_strength_zero_trains_the_network_of_source_only_training(world: str, tmp_path: Path) -> None:
+    """Clipping, dropout and norms: nothing that the rows without labels or the classifier bring may reach the network."""
+    if world == "digits":
+        pytest.importorskip("PIL.Image")
+    found = []
+    for name in ("source", "zero"):
+        context = make_context(name, tmp_path)
+        suite = make_world(world, 0, context)
+        plan = make_plan(str(RECIPE.arm(name).settings["kind"]), 0.0, suite.domains, 8)
+        overrides = {**TRAINING[world], "learning_rate": RATES[world][name], "grad_clip": 1e-2}
+        learner = context.train(plan, context.guard(suite), steps=5, overrides=overrides)
+        assert isinstance(learner, NeuralLearner)
+        found.append(list(learner.trainer.model.parameters()))
+    for source, zero in zip(*found, strict=True):
+        torch.testing.assert_close(source, zero, rtol=1e-4, atol=1e-6)  # sums over other numbers of rows round differently
 
 
 def test_the_share_of_the_gap_is_counted_from_source_only_to_the_bound() -> None:

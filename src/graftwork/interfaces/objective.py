@@ -49,8 +49,8 @@ class Objective(ABC):
 
     module: nn.Module | None = None
     """What the objective learns itself (a discriminator, projections); made in the constructor or in :meth:`bind`, never later.
-    The loop moves it to the device, sets it to training mode, optimises and clips it along, and saves it whole. It must not hold
-    the model."""
+    The loop moves it to the device, sets it to training mode, optimises it along, clips its gradients apart from those of the
+    model, and saves it whole. It must not hold the model."""
 
     def bind(self, binding: Binding) -> None:
         """Take model, tasks, facts about the data, device and seed; called once, before the first step.

@@ -58,7 +58,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
@@ -71,12 +71,13 @@ from graftwork.data.suite import Suite
 from graftwork.data.suites.domain_pairs import rotated_moons, textured_digits
 from graftwork.evaluation.domain_distance import proxy_a_distance
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
+from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.adversarial import pool_features, ramp_up
 from graftwork.nn.discrepancy import mean_discrepancy
 from graftwork.nn.representation import representation_of
 from graftwork.training.learner import NeuralLearner
 
-__all__ = ["ARMS", "RECIPE", "FeatureMatching", "derive", "run_arm"]
+__all__ = ["ARMS", "RECIPE", "FeatureMatching", "SteadyTrunk", "derive", "run_arm"]
 
 WORLDS = ("digits", "moons")
 STEPS = {"digits": 600, "moons": 600}
@@ -89,6 +90,16 @@ RATES: Mapping[str, Mapping[str, float]] = {
 """Learning rate of each arm, by the pilot. DANN with strength 0 takes that of source-only training, which it is compared with."""
 ROWS = {"digits": 32, "moons": 64}
 """Labelled rows a step; as many unlabelled ones where an arm takes them."""
+
+
+class SteadyTrunk(SharedTrunk):
+    """The plan's shared trunk without dropout: masks depend on the number of rows of a batch, which differs between arms."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
 
 
 class FeatureMatching(Objective):
@@ -114,7 +125,7 @@ class FeatureMatching(Objective):
 
 
 def make_plan(kind: str, strength: float, domains: tuple[str, ...], rows: int) -> Plan:
-    """Return what an arm trains: the plan on the card, or the same without its objective or with another one.
+    """Return what an arm trains: the plan on the card, or the same without its objective or with another one; no dropout.
 
     Args:
         kind: ``source``, ``dann``, ``matching`` or ``target``.
@@ -132,7 +143,8 @@ def make_plan(kind: str, strength: float, domains: tuple[str, ...], rows: int) -
         "dann": tuple(Component(part.path, {**part.settings, "strength": strength}) for part in plan.train.objectives),
         "matching": (Component("graftwork.recipes.adaptation.dann:FeatureMatching", {"strength": strength}),),
     }.get(kind, ())
-    return plan.with_train(objectives=objectives, training={**plan.train.training, "quotas": quotas})
+    trunk = Component("graftwork.recipes.adaptation.dann:SteadyTrunk", plan.train.sharing.settings)
+    return plan.with_train(sharing=trunk, objectives=objectives, training={**plan.train.training, "quotas": quotas})
 
 
 def make_world(name: str, seed: int, context: ArmContext) -> Suite:
