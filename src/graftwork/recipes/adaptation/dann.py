@@ -7,7 +7,7 @@ Our setting: scikit-learn's digits at 12 x 12 pixels, half of the originals as s
 measuring), half as target (70 % without labels in training, 30 % for testing), blended with crops of artwork at half brightness;
 and two moons against moons turned by 35 degrees. The plan on the card trains the library's own trunks (four convolutions; a
 residual MLP) for 600 steps: 32 labelled and 32 unlabelled rows on digits, 64 and 64 on moons. All arms share initial weights and
-labelled batches. The last weights are measured, averaged over about the last 100 steps (an epoch of digits has 90), by then at a
+labelled batches, and none has dropout. The last weights are measured, averaged over about the last 100 steps (an epoch of digits has 90), by then at a
 rate near zero: no arm chooses an epoch. The trunks have no batch norm, so that rows of one domain never enter the norms of the
 other. About 4 minutes on 2 idle cores.
 
@@ -19,16 +19,17 @@ seeds, for all arms alike, and no test row does. Below are accuracies on the tar
 Digits, SGD with a decay of 0.005, rates of 0.01, 0.02, 0.03, 0.05, 0.08:
 
 - source only 43.6, 45.2, 44.3, 45.5, 43.5; at 0.05 with decays of 0.0005 and 0.05 44.4 and 21.2;
-- DANN 47.3, 56.6, 60.1, 60.2, 62.6; at 0.08 with strengths of 0.3 and 3 58.0 and 61.3;
+- DANN 52.5, 60.0, 63.8, 61.9, 57.8 (47.3, 56.6, 60.1, 60.2, 62.6 when the classifier's gradients counted in the clipping of the
+  trunk's, which no longer do);
 - feature matching 48.4, 52.5, 54.6, 55.4, 59.8; at 0.08 with strengths of 0.3 and 3 54.4 and 44.7;
 - bound 82.8, 86.5, 87.0, 51.9, 28.5; at 0.03 with decays of 0.0005 and 0.05 85.7 and 82.2.
 
-All arms take 0.05 and strength 1 but the bound, which takes 0.03: 0.08 is the edge of the grid, and source rows suffer there
-(97.5 to 95.9 for DANN). The decay of 0.005 is the card's since the pilot: at the library's 0.02 source only had 34.8 with a rate
+Strength 1 for both; source only and feature matching take 0.05 (0.08 is the edge of the grid, where matching was best), DANN and
+the bound 0.03. The decay of 0.005 is the card's since the pilot: at the library's 0.02 source only had 34.8 with a rate
 of 0.02, and DANN 48.8 in place of 55.1 on seed 100. Source rows are at 96 to 98 in every arm that learns from them, so networks
 have converged; 1,500 steps on seed 100 gave DANN 61.1 in place of 58.3, source only 28.2 in place of 39.8 (decay 0.02).
 
-Moons, AdamW with a decay of 0.02, rates of 0.0005, 0.001, 0.002, 0.004, 0.008:
+Moons, with dropout, AdamW with a decay of 0.02, rates of 0.0005, 0.001, 0.002, 0.004, 0.008:
 
 - source only 82.6, 83.7, 81.3, 79.6, 76.5; at 0.0005 with decays of 0.002 and 0.2 81.4 and 84.0;
 - DANN 85.4, 90.6, 94.4, 91.0, 84.6; at 0.002 with strengths of 0.3 and 3 93.1 and 89.5;
@@ -45,10 +46,12 @@ nearly equal accuracy. The bound leaves 41 and 16 points of headroom against a m
 the proxy A-distance of digits is 1.9 to 2 for all arms, the bound too, so features keep their own spreads in the distance that is
 judged (1.73 for source only, 1.05 for DANN); the other one is reported as ``traces``.
 
-Open before the counting run: with strength 0 the network is not that of source-only training. On digits the classifier's
-gradients count in the clipping of all gradients; without clipping both have equal weights, but DANN ends at chance
-(10.7 % at a rate of 0.05, seed 100). On moons the trunk's dropout draws other masks for batches of another size, and the accuracy
-of one network there moves by several points with them, more than the margin.
+Seeds 10 to 14 count: 0 and 1 were looked at in a run that was stopped, before the classifier's gradients were clipped apart and
+dropout was left out. With strength 0 the weights are those of source-only training now, but for rounding.
+
+Open before the counting run: the rates on moons were chosen with the trunk's dropout of 0.1, and are to be looked at again
+without. (Dropout drew other masks for batches of another size, and the accuracy of one network moves by several points with them,
+more than the margin.)
 """
 
 from __future__ import annotations
@@ -84,7 +87,7 @@ STEPS = {"digits": 600, "moons": 600}
 TRAINING: Mapping[str, Mapping[str, Any]] = {"digits": {}, "moons": {"optimizer": "adamw", "weight_decay": 0.02}}
 """Overrides of the plan's training, the same for all arms."""
 RATES: Mapping[str, Mapping[str, float]] = {
-    "digits": {"source": 0.05, "dann": 0.05, "zero": 0.05, "matching": 0.05, "target": 0.03},
+    "digits": {"source": 0.05, "dann": 0.03, "zero": 0.05, "matching": 0.05, "target": 0.03},
     "moons": {"source": 1e-3, "dann": 2e-3, "zero": 1e-3, "matching": 1e-3, "target": 1e-3},
 }
 """Learning rate of each arm, by the pilot. DANN with strength 0 takes that of source-only training, which it is compared with."""
