@@ -14,7 +14,6 @@ NUM_SYSTEMS = 142
 AWAITING = {
     "osnet": "its pilot lacks one rate; the counting run follows",
     "ad-survival": "its pilot covers one seed and two chosen values lie at the edge; the counting run follows a whole one",
-    "bn-only": "its pilot covers one of two seeds; the counting run follows a whole one",
     "dann": "its rates on moons are to be chosen again without dropout; the counting run follows",
     "multi-lane": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
     "stain-diffuser": "its pilot and counting run are still to come",
