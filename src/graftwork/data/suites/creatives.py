@@ -1,8 +1,8 @@
 """Advertising creatives and the day on which they were stopped: a table row with a text and a picture, two causes of stopping.
 
 A creative is stopped by whichever comes first: a cut-out in its first days, because it does not work, or a wear-out weeks later,
-because people have seen enough of it. Both log-hazards are sums over the same eight hidden factors with weights of their own, some
-of opposite sign: what sells at once tires soon. The hazard of a cut-out falls (``exp(-t / 5)`` over days), that of a wear-out
+because people have seen enough of it. Both log-hazards are sums over the same eight hidden factors with weights of their own,
+some of opposite sign: what sells at once tires soon. The hazard of a cut-out falls (``exp(-t / 5)`` over days), that of a wear-out
 rises (``t^2``), and they overlap around day 10. Creatives that were still running when the log ended are censored.
 
 No input shows a factor as it is: pictures have noise, random places and colours of the ground; a text is eight words drawn from
