@@ -14,7 +14,7 @@ NUM_SYSTEMS = 142
 AWAITING = {
     "osnet": "its pilot lacks one rate; the counting run follows",
     "ad-survival": "its pilot covers one seed and two chosen values lie at the edge; the counting run follows a whole one",
-    "dann": "with strength 0 it differs from source-only training by what clipping and dropout do; the counting run waits for that",
+    "dann": "its pilot lacks rates on moons without dropout; the counting run follows a whole one",
     "multi-lane": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
     "stain-diffuser": "its pilot and counting run are still to come",
 }

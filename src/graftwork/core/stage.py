@@ -38,10 +38,13 @@ class Place:
     """Whether settings are those of :mod:`graftwork.core.settings`: fields of a dataclass that the constructor takes are settings
     themselves."""
 
+    is_model: bool = False
+    """Whether what is built is a network: a check looks at its settings and does not build it."""
+
     @property
     def is_plain(self) -> bool:
-        """Whether the component is built from its settings alone."""
-        return not self.positional and not self.keywords
+        """Whether the component is built from its settings alone, and at no cost."""
+        return not self.positional and not self.keywords and not self.is_model
 
     def build(self, component: Component, *args: Any, **runtime: Any) -> Any:
         """Build a component that stands here, from its settings and what the workflow hands in.
@@ -62,10 +65,16 @@ class Place:
 
 
 def place(
-    seam: str, *, positional: int = 0, keywords: tuple[str, ...] = (), many: bool = False, from_settings: bool = False
+    seam: str,
+    *,
+    positional: int = 0,
+    keywords: tuple[str, ...] = (),
+    many: bool = False,
+    from_settings: bool = False,
+    is_model: bool = False,
 ) -> dict[str, Place]:
     """Return the ``metadata`` of a dataclass field that holds components; see :class:`Place`."""
-    return {"place": Place(seam, positional, keywords, many, from_settings)}
+    return {"place": Place(seam, positional, keywords, many, from_settings, is_model)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ class TrainStage(Stage):
     """The :class:`~graftwork.interfaces.learner.Learner` that trains."""
     sharing: Component = field(default=_SHARING, metadata=place("shared_model:SharedModel", positional=2, keywords=("inputs",)))
     """The sharing operator, a :class:`~graftwork.interfaces.shared_model.SharedModel`."""
-    backbone: Component | None = field(default=None, metadata=place("backbone:Backbone"))
+    backbone: Component | None = field(default=None, metadata=place("backbone:Backbone", is_model=True))
     """An untrained trunk in place of the library's own, for plans with source ``scratch``; None takes the library's."""
     tuning: Component | None = field(default=None, metadata=place("tuner:Tuner"))
     """A Tuner for pretrained sources (frozen, LoRA, full); None trains everything."""
