@@ -1,0 +1,184 @@
+"""Reproduction of TTM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.guards import GuardedSuite
+from graftwork.claims.plan_arms import card_plan
+from graftwork.core.components import Component
+from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
+from graftwork.data.suites.series_zoo import TARGETS, forecast_target, series_zoo
+from graftwork.domains.timeseries.classical import exponential_smoothing, seasonal_naive
+from graftwork.domains.timeseries.ttm import TTM
+from graftwork.training.assembly import assemble
+from graftwork.training.learner import NeuralLearner
+from graftwork.training.prediction import predict_rows
+
+__all__ = ["ARMS", "RECIPE", "few_shot_plan", "filled_context", "pretrain", "run_arm"]
+
+TASK = "next"
+LENGTH, HORIZON = 64, 16
+PRETRAINING = {"batch_size": 128, "learning_rate": 2e-3, "ema_decay": 0.99, "evaluations": 0}
+PRETRAINING_STEPS = 2500
+FEW_SHOT: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.98, "evaluations": 0}
+FEW_SHOT_STEPS = 200
+RATES = {"scratch": 2e-3, "tuned": 1e-3, "dlinear": 2e-3, "bound": 2e-3}
+"""Highest learning rate of each few-shot arm."""
+ROLES = {"train": "target", "val": "source", "test": "test"}
+"""What the splits of a target are: its training windows belong to the target."""
+
+
+def pretrain(variant: Mapping[str, Any], seed: int, context: ArmContext, folder: Path) -> None:
+    """Train on the zoo and write what others start from.
+
+    Args:
+        variant: ``downsample`` and settings of the operator.
+        seed: Draws the zoo.
+        context: The arm.
+        folder: Where to.
+    """
+    settings = dict(variant)
+    suite = series_zoo(
+        length=LENGTH,
+        horizon=HORIZON,
+        per_family=context.choose(full=4, smoke=1),
+        windows=context.choose(full=60, smoke=4),
+        downsample=bool(settings.pop("downsample", True)),
+        seed=seed,
+    )
+    plan = card_plan("ttm", "ttm")
+    plan = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
+    steps = context.choose(full=PRETRAINING_STEPS, smoke=4)
+    learner = context.train(plan, context.guard(suite), steps=steps, overrides=PRETRAINING)
+    assert isinstance(learner, NeuralLearner)
+    model = learner.best_model
+    assert isinstance(model, TTM)
+    model.save_pretrained(folder)
+
+
+def few_shot_plan(kind: str) -> Plan:
+    """Return what a few-shot arm trains: a plan of the card, or the linear forecaster in its place."""
+    if kind == "tuned":
+        return card_plan("ttm", "ttm-tuned")
+    plan = card_plan("ttm", "ttm")
+    if kind == "dlinear":
+        return plan.with_train(sharing=Component("graftwork.domains.timeseries.dlinear:DLinear"))
+    return plan
+
+
+def filled_context(suite: Suite, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the contexts of some rows, ``[N, C, T]``, gaps filled by straight lines; 0 where a channel is not known at all."""
+    values = np.moveaxis(suite.inputs["series"][rows].astype(np.float64), 2, 1)
+    known = np.moveaxis(suite.inputs["series_mask"][rows], 2, 1)
+    steps = np.arange(values.shape[2])
+    for row, channel in np.argwhere(~known.all(axis=2) & known.any(axis=2)):  # few windows have gaps
+        there = known[row, channel]
+        values[row, channel] = np.interp(steps, steps[there], values[row, channel, there])
+    return values
+
+
+def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
+    """Measure the mean absolute scaled error (MASE) of an arm on each target, and their mean."""
+    kind = str(arm.settings["kind"])
+    folder: Path | None = None
+    if "variant" in arm.settings:
+        name = str(arm.settings["variant"])
+        folder = context.once(name, lambda place: pretrain(VARIANTS[name], seed, context, place))
+    errors: dict[str, float] = {}
+    for number, name in enumerate(TARGETS):
+        target = forecast_target(
+            name,
+            length=LENGTH,
+            horizon=HORIZON,
+            share=1.0 if kind == "bound" else 0.1,
+            windows=context.choose(full=100, smoke=8),
+            seed=seed,
+        )
+        data = context.guard(target.suite, roles=ROLES)
+        errors[name] = _error(kind, folder, target.season, data, context)
+        context.progress((number + 1) / len(TARGETS))
+    return {"mase": float(np.mean(list(errors.values()))), "on": errors}
+
+
+def _error(kind: str, folder: Path | None, season: int, data: GuardedSuite, context: ArmContext) -> float:
+    backbone = "" if folder is None else f"ttm:{folder}"
+    if kind in ("naive", "smoothing"):
+        forecast = seasonal_naive if kind == "naive" else exponential_smoothing
+        values = forecast(filled_context(data.questions(), data.rows("test")), HORIZON, season)
+        outputs: Mapping[str, NDArray[Any]] = {TASK: values.reshape(len(values), -1)}
+    elif kind == "zero":
+        asked = data.questions()
+        built = assemble(few_shot_plan("tuned"), asked.tasks, asked.input_specs, backbone=backbone)
+        outputs = predict_rows(built.model.eval(), asked.tasks, asked, data.rows("test"))
+    else:
+        steps = context.choose(full=FEW_SHOT_STEPS, smoke=3)
+        overrides = {**FEW_SHOT, "learning_rate": RATES[kind]}
+        outputs = context.predict(
+            context.train(few_shot_plan(kind), data, steps=steps, overrides=overrides, backbone=backbone), data
+        )
+    return float(data.score("test", outputs)[TASK]["mae"])
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "no-prefix": {"prefix": False},
+    "no-down-sampling": {"downsample": False},
+    "one-level": {"levels": 1, "layers": 6},
+}
+"""What is pre-trained: the system, and the system without one of its parts (one level has as many layers as the three)."""
+_ZOO = Access(source_labels=True)
+_FEW = Access(target_inputs=True, target_labels=True)
+_BOTH = Access(source_labels=True, target_inputs=True, target_labels=True)
+ARMS = (
+    Arm("naive", "the last season again", Access(), {"kind": "naive"}),
+    Arm("smoothing", "exponential smoothing (Holt-Winters)", Access(), {"kind": "smoothing"}),
+    Arm("zero", "TTM as pre-trained", _ZOO, {"kind": "zero", "variant": "whole"}),
+    Arm("no-prefix", "pre-trained without the prefix of the rate", _ZOO, {"kind": "zero", "variant": "no-prefix"}),
+    Arm("no-down-sampling", "pre-trained without down-sampling", _ZOO, {"kind": "zero", "variant": "no-down-sampling"}),
+    Arm("one-level", "pre-trained without adaptive patching", _ZOO, {"kind": "zero", "variant": "one-level"}),
+    Arm("scratch", "TTM from new weights on a tenth", _FEW, {"kind": "scratch"}),
+    Arm("dlinear", "DLinear on a tenth", _FEW, {"kind": "dlinear"}),
+    Arm("tuned", "TTM tuned on a tenth, trunk frozen", _BOTH, {"kind": "tuned", "variant": "whole"}),
+    Arm("bound", "TTM from new weights on all windows before the border", _FEW, {"kind": "bound"}),
+)
+
+RECIPE = Recipe(
+    slug="ttm",
+    seeds=(0, 1, 2, 3, 4),
+    smoke_seeds=(0,),
+    arms=ARMS,
+    run_arm=run_arm,
+    inequalities=(
+        Inequality("zero-shot beats seasonal naive", "naive.mase", "zero.mase", min_sign_seeds=4),
+        Inequality(
+            "zero-shot is at most 1.05 times from scratch", "scratch.mase", "zero.mase", left_factor=1.05, min_sign_seeds=4
+        ),
+        Inequality(
+            "tuned with a frozen trunk beats from scratch by 5%", "scratch.mase", "tuned.mase", left_factor=0.95, min_sign_seeds=4
+        ),
+        Inequality("the prefix helps", "no-prefix.mase", "zero.mase", min_sign_seeds=4),
+        Inequality("down-sampling helps", "no-down-sampling.mase", "zero.mase", min_sign_seeds=4),
+        Inequality("adaptive patching helps", "one-level.mase", "zero.mase", primary=False),
+        Inequality("tuned beats DLinear on a tenth", "dlinear.mase", "tuned.mase", primary=False),
+        Inequality("tuned beats zero-shot", "zero.mase", "tuned.mase", primary=False),
+        Inequality("zero-shot beats exponential smoothing", "smoothing.mase", "zero.mase", primary=False),
+        Inequality("weather: zero-shot beats seasonal naive", "naive.on.weather", "zero.on.weather", primary=False),
+        Inequality(
+            "headroom: all windows beat a tenth by 10%", "scratch.mase", "bound.mase", left_factor=0.9, primary=False
+        ),
+    ),
+    equal_budget=(
+        EqualBudget(("steps", "samples"), arms=("zero", "no-prefix", "no-down-sampling", "one-level")),
+        EqualBudget(("labels",), arms=("zero", "no-prefix", "one-level")),
+        EqualBudget(("steps", "samples", "labels"), arms=("scratch", "dlinear")),
+    ),
+    minutes=10,
+)
