@@ -85,9 +85,7 @@ class MixerLayer(nn.Module):
         dropout: Probability of dropping a hidden unit.
     """
 
-    def __init__(
-        self, width: int, patches: int, *, channels: int = 0, expansion: float = 2.0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: int, patches: int, *, channels: int = 0, expansion: float = 2.0, dropout: float = 0.0) -> None:
         super().__init__()
         self.channels: AxisMixing | None = None
         if channels:
@@ -134,10 +132,7 @@ class AdaptiveMixer(nn.Module):
         self.factors = tuple(2**level for level in reversed(range(levels)))
         self.levels = nn.ModuleList(
             nn.Sequential(
-                *(
-                    MixerLayer(width // factor, patches * factor, expansion=expansion, dropout=dropout)
-                    for _ in range(layers)
-                )
+                *(MixerLayer(width // factor, patches * factor, expansion=expansion, dropout=dropout) for _ in range(layers))
             )
             for factor in self.factors
         )

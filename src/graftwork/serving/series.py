@@ -92,7 +92,9 @@ class SeriesReader(RowReader):
     def item_schemas(self) -> dict[str, dict[str, Any]]:
         """Return the schema of a series, or of a row of them."""
         number: dict[str, Any] = {"type": ["number", "null"], "minimum": -1e300, "maximum": 1e300}
-        step = number if self._width == 1 else {"type": "array", "items": number, "minItems": self._width, "maxItems": self._width}
+        step = (
+            number if self._width == 1 else {"type": "array", "items": number, "minItems": self._width, "maxItems": self._width}
+        )
         series = {"type": ["array", "null"], "items": step, "maxItems": _MOST_STEPS, "description": f"{SERIES_FORM}."}
         if not self._columns:
             return {"series": series}
@@ -105,6 +107,4 @@ class SeriesReader(RowReader):
         shared = {"length": self.encoder.length, "channels": self._width}
         if not self._columns:
             return [{"name": "series", "type": "series", **shared}]
-        return [
-            {"name": name, "type": "moments" if name == self.encoder.times else "series", **shared} for name in self._columns
-        ]
+        return [{"name": name, "type": "moments" if name == self.encoder.times else "series", **shared} for name in self._columns]

@@ -94,9 +94,7 @@ class SeriesEncoder(Encoder):
         spread = np.sqrt(np.where(known, np.square(steps - center), 0.0).sum(axis=0) / count)
         scale = np.where(spread > 1e-12 * np.maximum(np.abs(center), 1e-300), spread, 1.0)
         longest = min(max(map(len, rows)), _LONGEST)
-        return cls(
-            length or longest, center.tolist(), scale.tolist(), columns=columns, times=times, interval=interval
-        )
+        return cls(length or longest, center.tolist(), scale.tolist(), columns=columns, times=times, interval=interval)
 
     def transform(self, source: Any) -> dict[str, NDArray[Any]]:
         """Encode series.

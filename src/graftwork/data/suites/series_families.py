@@ -142,13 +142,17 @@ def _demand(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     phase = np.arange(steps)[:, None] / season - np.arange(CHANNELS) * random.uniform(0.02, 0.06)  # regions one after the other
     base = _wave(random, phase, 5, 0.8)
     heat = _noise(random, steps, 0.995, 1.0)[:, :1]
-    return 0.5 * base * _weekend(steps, interval, random) + 0.4 * heat * (1.0 + 0.5 * base) + _noise(random, steps, 0.7, 0.1), season
+    return 0.5 * base * _weekend(steps, interval, random) + 0.4 * heat * (1.0 + 0.5 * base) + _noise(
+        random, steps, 0.7, 0.1
+    ), season
 
 
 def _tides(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     hours = np.arange(steps)[:, None] * interval / HOUR - np.sort(random.uniform(0.0, 6.0, CHANNELS))
     waves = [(12.4206, 1.0), (12.0, 0.4), (12.6583, 0.25), (23.9345, 0.3), (25.8193, 0.25)]
-    level = sum(size * random.uniform(0.7, 1.3) * np.sin(2.0 * np.pi * (hours / period + random.uniform())) for period, size in waves)
+    level = sum(
+        size * random.uniform(0.7, 1.3) * np.sin(2.0 * np.pi * (hours / period + random.uniform())) for period, size in waves
+    )
     return level + _noise(random, steps, 0.97, 0.25), round(25 * HOUR / interval)
 
 

@@ -212,9 +212,7 @@ def _univariate(windows: Array) -> Array:
     return np.moveaxis(windows, 2, 1).reshape(-1, windows.shape[1], 1)
 
 
-def _suite(
-    name: str, windows: Array, intervals: Array, length: int, *, splits: dict[str, Array], **fields: Any
-) -> Suite:
+def _suite(name: str, windows: Array, intervals: Array, length: int, *, splits: dict[str, Array], **fields: Any) -> Suite:
     """Return the suite of windows ``[N, T + H, C]``."""
     known = ~np.isnan(windows)
     horizon, channels = windows.shape[1] - length, windows.shape[2]

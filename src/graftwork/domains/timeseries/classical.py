@@ -58,7 +58,7 @@ def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
     """
     _check(horizon, season)
     rows = context.reshape(-1, context.shape[-1]).astype(np.float64)
-    has_season = 1 < season and 2 * season <= rows.shape[1]
+    has_season = season > 1 and 2 * season <= rows.shape[1]
     best_error = np.full(len(rows), np.inf)
     best = np.zeros((len(rows), horizon))
     for alpha, beta, gamma in itertools.product(LEVELS, TRENDS, SEASONS if has_season else (0.0,)):
@@ -69,9 +69,7 @@ def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
     return best.reshape(*context.shape[:-1], horizon)
 
 
-def _holt_winters(
-    rows: Array, horizon: int, season: int, alpha: float, beta: float, gamma: float
-) -> tuple[Array, Array]:
+def _holt_winters(rows: Array, horizon: int, season: int, alpha: float, beta: float, gamma: float) -> tuple[Array, Array]:
     """Return the sum of squared one-step errors after the first season, ``[N]``, and forecasts ``[N, horizon]``."""
     length = rows.shape[1]
     level = rows[:, :season].mean(axis=1)

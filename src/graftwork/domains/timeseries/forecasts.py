@@ -31,9 +31,7 @@ def forecast_tasks(tasks: Sequence[TaskSpec], spec: InputSpec) -> tuple[str, ...
     """Return the tasks that ask for the next ``horizon`` steps of all channels: regressions of size ``channels * horizon``, where
     the input says a horizon."""
     size = int(spec.sizes["channels"]) * int(spec.sizes.get("horizon", 0))
-    return tuple(
-        task.name for task in tasks if size and task.kind == "regression" and not task.positions and task.size == size
-    )
+    return tuple(task.name for task in tasks if size and task.kind == "regression" and not task.positions and task.size == size)
 
 
 class ForecastOutput(nn.Module):

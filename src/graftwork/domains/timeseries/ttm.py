@@ -196,8 +196,12 @@ class TTM(SharedModel):
             ConfigError: If no task is a forecast, or the decoder mixes channels.
             StorageError: If the folder cannot be written.
         """
-        if not self.forecasts or any(isinstance(layer, MixerLayer) and layer.channels is not None for layer in self.decoder.layers):
-            raise ConfigError("What others start from forecasts each channel by itself: train it with mix_channels off, on a forecast.")
+        if not self.forecasts or any(
+            isinstance(layer, MixerLayer) and layer.channels is not None for layer in self.decoder.layers
+        ):
+            raise ConfigError(
+                "What others start from forecasts each channel by itself: train it with mix_channels off, on a forecast."
+            )
         head = self.heads[self._index[self.forecasts[0]]]
         tensors: dict[str, Any] = {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()}
         tensors |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}

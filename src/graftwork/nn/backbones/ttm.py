@@ -57,7 +57,9 @@ class TtmBackbone(Backbone):
     ) -> None:
         super().__init__()
         if patch < 1 or length < patch or channels < 1:
-            raise ConfigError(f"TTM cuts {length} steps of {channels} channels into patches of {patch}: there must be at least one.")
+            raise ConfigError(
+                f"TTM cuts {length} steps of {channels} channels into patches of {patch}: there must be at least one."
+            )
         self.settings: dict[str, Any] = {
             "length": length, "width": width, "patch": patch, "levels": levels, "layers": layers, "prefix": prefix,
             "expansion": expansion, "dropout": dropout,

@@ -25,9 +25,7 @@ _SETTINGS: Mapping[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def save_ttm(
-    backbone: TtmBackbone, forecaster: Mapping[str, Tensor], settings: Mapping[str, Any], folder: str | Path
-) -> Path:
+def save_ttm(backbone: TtmBackbone, forecaster: Mapping[str, Tensor], settings: Mapping[str, Any], folder: str | Path) -> Path:
     """Write ``config.json`` and ``model.safetensors``.
 
     Args:

@@ -171,9 +171,7 @@ RECIPE = Recipe(
         Inequality("tuned beats zero-shot", "zero.mase", "tuned.mase", primary=False),
         Inequality("zero-shot beats exponential smoothing", "smoothing.mase", "zero.mase", primary=False),
         Inequality("weather: zero-shot beats seasonal naive", "naive.on.weather", "zero.on.weather", primary=False),
-        Inequality(
-            "headroom: all windows beat a tenth by 10%", "scratch.mase", "bound.mase", left_factor=0.9, primary=False
-        ),
+        Inequality("headroom: all windows beat a tenth by 10%", "scratch.mase", "bound.mase", left_factor=0.9, primary=False),
     ),
     equal_budget=(
         EqualBudget(("steps", "samples"), arms=("zero", "no-prefix", "no-down-sampling", "one-level")),
