@@ -16,7 +16,7 @@ __all__ = ["SERIES_FORM", "fill_rows", "moments_of", "numbers_of", "read_all"]
 
 SERIES_FORM = "a list of numbers (null where unknown), or a text of them separated by spaces, commas, semicolons or '|'"
 """What a cell of a series holds, for messages."""
-_SEPARATORS = re.compile(r"[\s,;|]+")
+_SEPARATORS = re.compile(r"\s*[,;|]\s*|\s+")
 _UNKNOWN = frozenset({"", "null", "none", "nan", "na"})
 
 

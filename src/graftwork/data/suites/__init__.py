@@ -26,6 +26,7 @@ EMBEDDED: dict[str, str] = {
     "behaviours": "graftwork.data.suites.behaviours:behaviours",
     "scenes": "graftwork.data.suites.scenes:scenes",
     "histology": "graftwork.data.suites.histology:histology",
+    "series-zoo": "graftwork.data.suites.series_zoo:series_zoo",
 }
 """Name -> ``module:function``; each function takes keyword options and returns a Suite."""
 

@@ -26,10 +26,10 @@ __all__ = ["ARMS", "RECIPE", "few_shot_plan", "filled_context", "pretrain", "run
 
 TASK = "next"
 LENGTH, HORIZON = 64, 16
-PRETRAINING = {"batch_size": 128, "learning_rate": 2e-3, "ema_decay": 0.99, "evaluations": 0}
-PRETRAINING_STEPS = 2500
-FEW_SHOT: dict[str, Any] = {"batch_size": 32, "ema_decay": 0.98, "evaluations": 0}
-FEW_SHOT_STEPS = 200
+PRETRAINING = {"batch_size": 64, "learning_rate": 2e-3, "ema_decay": 0.99, "evaluations": 0}
+PRETRAINING_STEPS = 1200
+FEW_SHOT: dict[str, Any] = {"batch_size": 16, "ema_decay": 0.98, "evaluations": 0}
+FEW_SHOT_STEPS = 150
 RATES = {"scratch": 2e-3, "tuned": 1e-3, "dlinear": 2e-3, "bound": 2e-3}
 """Highest learning rate of each few-shot arm."""
 ROLES = {"train": "target", "val": "source", "test": "test"}
