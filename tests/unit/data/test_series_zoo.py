@@ -100,7 +100,7 @@ def test_families_draw_finite_series_with_their_season(family: str) -> None:
     assert drawn.values.shape == (FAMILIES[family].steps, 4)
     assert np.isfinite(drawn.values).all()
     assert (drawn.values.std(axis=0) > 0).all()
-    if drawn.season > 1 and family != "tides":
+    if drawn.season > 1:
         steps = np.diff(drawn.values, axis=0)
         steps = steps - steps.mean(axis=0)
         again = (steps[drawn.season :] * steps[: -drawn.season]).mean() / np.square(steps).mean()
@@ -145,7 +145,7 @@ def test_weather_is_read_by_the_hour_with_its_gaps() -> None:
 
 
 def test_arguments_that_cannot_be_used_are_refused() -> None:
-    with pytest.raises(ConfigError, match="A target is one of demand, tides, visitors, weather"):
+    with pytest.raises(ConfigError, match="A target is one of demand, ozone, visitors, weather"):
         forecast_target("moon")
     with pytest.raises(ConfigError, match="too few for windows"):
         forecast_target("visitors", length=2000)

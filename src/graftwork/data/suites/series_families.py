@@ -127,14 +127,12 @@ def _walk(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     return np.cumsum(0.1 * (common + own) + slope, axis=0) + _noise(random, steps, 0.0, random.uniform(0.01, 0.3)), 1
 
 
-def _bursts(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    period = random.integers(6, 40)
-    gaps = np.maximum(random.normal(period, 0.04 * period, size=steps // 4), 2.0)
-    places = np.cumsum(gaps)
-    hits = np.zeros((steps, 1))
-    hits[places[places < steps].astype(np.int64)] = 1.0
-    fall = np.exp(-1.0 / random.uniform(1.0, 0.4 * period))
-    return lfilter([1.0], [1.0, -fall], hits, axis=0) + _noise(random, steps, 0.5, random.uniform(0.03, 0.15)), 1
+def _seasons(random: Random, steps: int, interval: float) -> tuple[Array, int]:
+    periods = {600.0: (144.0, 72.0), HOUR: (24.0, 12.0), DAY: (7.0, 30.44), MONTH: (12.0, 6.0)}[interval]
+    period = periods[random.integers(2)]
+    shape = _wave(random, _phase(random, steps, period), random.integers(1, 6), random.uniform(0.3, 1.5))
+    drift = np.cumsum(random.normal(0.0, 0.02, (steps, CHANNELS)), axis=0) * random.integers(0, 2)
+    return shape + drift + _noise(random, steps, random.uniform(0.0, 0.95), random.uniform(0.05, 0.6)), round(period)
 
 
 def _demand(random: Random, steps: int, interval: float) -> tuple[Array, int]:
@@ -147,13 +145,11 @@ def _demand(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     ), season
 
 
-def _tides(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    hours = np.arange(steps)[:, None] * interval / HOUR - np.sort(random.uniform(0.0, 6.0, CHANNELS))
-    waves = [(12.4206, 1.0), (12.0, 0.4), (12.6583, 0.25), (23.9345, 0.3), (25.8193, 0.25)]
-    level = sum(
-        size * random.uniform(0.7, 1.3) * np.sin(2.0 * np.pi * (hours / period + random.uniform())) for period, size in waves
-    )
-    return level + _noise(random, steps, 0.97, 0.25), round(25 * HOUR / interval)
+def _ozone(random: Random, steps: int, interval: float) -> tuple[Array, int]:
+    season = round(DAY / interval)
+    sun = np.maximum(np.sin(2.0 * np.pi * _phase(random, steps, season, 0.1)), -0.2)
+    heat = _noise(random, steps, 0.99, 0.5)[:, :1]
+    return np.exp(0.8 * sun + heat) + _noise(random, steps, 0.5, 0.15), season
 
 
 def _visitors(random: Random, steps: int, interval: float) -> tuple[Array, int]:
@@ -172,12 +168,12 @@ LEARNED: dict[str, Family] = {
     "output": Family(_output, (MONTH,), 500),
     "cycles": Family(_cycles, (600.0, HOUR, DAY, MONTH), 1200),
     "walk": Family(_walk, (600.0, HOUR, DAY, MONTH), 1200),
-    "bursts": Family(_bursts, (600.0, HOUR, DAY, MONTH), 1200),
+    "seasons": Family(_seasons, (600.0, HOUR, DAY, MONTH), 1500),
 }
 """Families that a forecaster is trained on."""
 HELD_OUT: dict[str, Family] = {
     "demand": Family(_demand, (1800.0,), 2400),
-    "tides": Family(_tides, (HOUR,), 2400),
+    "ozone": Family(_ozone, (HOUR,), 2400),
     "visitors": Family(_visitors, (3.0 * MONTH,), 1600),
 }
 """Families that it is asked about."""

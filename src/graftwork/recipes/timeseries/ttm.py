@@ -49,8 +49,8 @@ def pretrain(variant: Mapping[str, Any], seed: int, context: ArmContext, folder:
     suite = series_zoo(
         length=LENGTH,
         horizon=HORIZON,
-        per_family=context.choose(full=4, smoke=1),
-        windows=context.choose(full=60, smoke=4),
+        per_family=context.choose(full=10, smoke=1),
+        windows=context.choose(full=20, smoke=4),
         downsample=bool(settings.pop("downsample", True)),
         seed=seed,
     )
@@ -67,11 +67,11 @@ def pretrain(variant: Mapping[str, Any], seed: int, context: ArmContext, folder:
 def few_shot_plan(kind: str) -> Plan:
     """Return what a few-shot arm trains: a plan of the card, or the linear forecaster in its place."""
     if kind == "tuned":
-        return card_plan("ttm", "ttm-tuned")
+        return card_plan("ttm", "ttm-tuned")  # a trained trunk brings its settings
     plan = card_plan("ttm", "ttm")
     if kind == "dlinear":
         return plan.with_train(sharing=Component("graftwork.domains.timeseries.dlinear:DLinear"))
-    return plan
+    return plan.with_train(sharing=Component(plan.train.sharing.path, SIZES))
 
 
 def filled_context(suite: Suite, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -127,11 +127,13 @@ def _error(kind: str, folder: Path | None, season: int, data: GuardedSuite, cont
     return float(data.score("test", outputs)[TASK]["mae"])
 
 
+SIZES: dict[str, Any] = {"layers": 1, "dropout": 0.0}
+"""Settings of the operator in all arms that are TTM: one mixer layer a level."""
 VARIANTS: dict[str, dict[str, Any]] = {
-    "whole": {},
-    "no-prefix": {"prefix": False},
-    "no-down-sampling": {"downsample": False},
-    "one-level": {"levels": 1, "layers": 6},
+    "whole": {**SIZES},
+    "no-prefix": {**SIZES, "prefix": False},
+    "no-down-sampling": {**SIZES, "downsample": False},
+    "one-level": {**SIZES, "levels": 1, "layers": 3},
 }
 """What is pre-trained: the system, and the system without one of its parts (one level has as many layers as the three)."""
 _ZOO = Access(source_labels=True)
