@@ -9,7 +9,7 @@ from graftwork.claims.experiment import ArmContext
 from graftwork.claims.plan_arms import card_plan
 from graftwork.core.errors import AccessError
 from graftwork.data.suites.series_zoo import forecast_target
-from graftwork.recipes.timeseries.ttm import ARMS, RECIPE, ROLES, VARIANTS, few_shot_plan, filled_context, run_arm
+from graftwork.recipes.timeseries.ttm import ARMS, RECIPE, ROLES, SIZES, VARIANTS, few_shot_plan, filled_context, run_arm
 
 
 def make_context(name: str, folder: Path) -> ArmContext:
@@ -26,7 +26,9 @@ def make_context(name: str, folder: Path) -> ArmContext:
 
 def test_the_system_is_the_plans_on_the_card() -> None:
     assert few_shot_plan("tuned") == card_plan("ttm", "ttm-tuned")
-    assert few_shot_plan("scratch") == few_shot_plan("bound") == card_plan("ttm", "ttm")
+    new, sharing = card_plan("ttm", "ttm"), few_shot_plan("scratch").train.sharing
+    assert few_shot_plan("scratch") == few_shot_plan("bound") == new.with_train(sharing=sharing)
+    assert (sharing.path, sharing.settings) == (new.train.sharing.path, SIZES)
     assert few_shot_plan("dlinear").train.sharing.path.endswith(":DLinear")
 
 

@@ -1,4 +1,4 @@
-"""The own trunk of series: answers for rows and for steps, and nothing of what is unknown."""
+"""The own trunk of series answers for rows and for steps, sees levels, and nothing of what is unknown."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def make_suite(*, over_steps: bool) -> Suite:
 def test_plans_learn_from_series_and_are_exported(tmp_path: Path, *, over_steps: bool) -> None:
     suite = make_suite(over_steps=over_steps)
     plan = next(plan for plan in portfolio(suite.kinds, 2) if plan.name == "shared-trunk")
-    context = LearnerContext(plan=plan, suite=suite, seed=0, max_steps=200, cache=tmp_path / "cache")
+    context = LearnerContext(plan=plan, suite=suite, seed=0, max_steps=120, cache=tmp_path / "cache")
     learner = NeuralLearner(context)
-    learner.train(200)
+    learner.train(120)
     found = learner.predict(suite.splits["test"])
     truth = suite.targets["above"][suite.splits["test"]]
     assert found["above"].reshape(truth.shape).shape == truth.shape
-    assert ((found["above"].reshape(truth.shape) > 0.5) == truth).mean() > 0.65
+    assert ((found["above"].reshape(truth.shape) > 0.5) == truth).mean() > 0.85
     learner.export(tmp_path / "model")
     assert (tmp_path / "model" / "model.onnx").exists()
     assert encoder_of_inputs(suite.input_specs).kind == "series"

@@ -114,6 +114,13 @@ def _output(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     return 5.0 * np.exp(growth + cycle + season) + _noise(random, steps, 0.0, random.uniform(0.02, 0.2)), 12
 
 
+def _births(random: Random, steps: int, interval: float) -> tuple[Array, int]:
+    slow = np.cumsum(random.normal(0.0, random.uniform(0.02, 0.1), (steps, 1)), axis=0)
+    season = _wave(random, _phase(random, steps, 12.0, 0.0), random.integers(2, 6), random.uniform(0.2, 1.0))
+    strength = 1.0 + 0.3 * _noise(random, steps, 0.98, 1.0)[:, :1]
+    return slow + season * strength + _noise(random, steps, random.uniform(0.0, 0.6), random.uniform(0.05, 0.4)), 12
+
+
 def _cycles(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     period, damping = np.exp(random.uniform(np.log(5.0), np.log(50.0))), random.uniform(0.97, 0.998)
     shocks = random.normal(size=(steps + 400, 1)) + 0.3 * random.normal(size=(steps + 400, CHANNELS))
@@ -161,11 +168,12 @@ def _visitors(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 LEARNED: dict[str, Family] = {
     "office": Family(_office, (600.0,), 4000),
-    "traffic": Family(_traffic, (1800.0,), 3000),
+    "traffic": Family(_traffic, (1800.0, HOUR), 3000),
     "solar": Family(_solar, (600.0,), 4000),
-    "heating": Family(_heating, (HOUR,), 4000),
+    "heating": Family(_heating, (1800.0, HOUR), 4000),
     "sales": Family(_sales, (DAY,), 1200),
-    "output": Family(_output, (MONTH,), 500),
+    "output": Family(_output, (MONTH,), 600),
+    "births": Family(_births, (MONTH,), 900),
     "cycles": Family(_cycles, (600.0, HOUR, DAY, MONTH), 1200),
     "walk": Family(_walk, (600.0, HOUR, DAY, MONTH), 1200),
     "seasons": Family(_seasons, (600.0, HOUR, DAY, MONTH), 1500),

@@ -36,7 +36,7 @@ class SeriesBackbone(Backbone):
         super().__init__()
         self.tokens = tokens
         self.latest = min(_LATEST, length)
-        self.project = nn.Conv1d(2 * channels, width, 1)
+        self.project = nn.Conv1d(3 * channels, width, 1)
         dilations = [2**level for level in range(5) if 2 * 2**level < max(length, 3)]
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -57,7 +57,9 @@ class SeriesBackbone(Backbone):
         center, scale = context_scale(series, mask)
         scaled = scaled_by(series, mask, center, scale)
         known = mask.to(series.dtype)
-        state = self.project(torch.cat([scaled, known], dim=2).transpose(1, 2))
+        # Scaling takes the level away, which some tasks ask for; one absurd value must not own the row.
+        values = (series * known).clamp(-10.0, 10.0)
+        state = self.project(torch.cat([scaled, values, known], dim=2).transpose(1, 2))
         for layer in self.layers:
             state = state + layer(state)
         if self.tokens:
