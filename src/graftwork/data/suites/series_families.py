@@ -116,7 +116,7 @@ def _output(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 def _births(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     slow = np.cumsum(random.normal(0.0, random.uniform(0.02, 0.1), (steps, 1)), axis=0)
-    season = _wave(random, _phase(random, steps, 12.0, 0.0), random.integers(2, 6), random.uniform(0.2, 1.0))
+    season = _wave(random, _phase(random, steps, 12.0, 0.0), int(random.integers(2, 6)), random.uniform(0.2, 1.0))
     strength = 1.0 + 0.3 * _noise(random, steps, 0.98, 1.0)[:, :1]
     return slow + season * strength + _noise(random, steps, random.uniform(0.0, 0.6), random.uniform(0.05, 0.4)), 12
 
@@ -137,7 +137,7 @@ def _walk(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 def _seasons(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     periods = {600.0: (144.0, 72.0), HOUR: (24.0, 12.0), DAY: (7.0, 30.44), MONTH: (12.0, 6.0)}[interval]
     period = periods[random.integers(2)]
-    shape = _wave(random, _phase(random, steps, period), random.integers(1, 6), random.uniform(0.3, 1.5))
+    shape = _wave(random, _phase(random, steps, period), int(random.integers(1, 6)), random.uniform(0.3, 1.5))
     drift = np.cumsum(random.normal(0.0, 0.02, (steps, CHANNELS)), axis=0) * random.integers(0, 2)
     return shape + drift + _noise(random, steps, random.uniform(0.0, 0.95), random.uniform(0.05, 0.6)), round(period)
 
@@ -160,10 +160,10 @@ def _ozone(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 
 def _visitors(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    trend = np.cumsum(0.02 * random.normal() + random.normal(0.0, 0.1, (steps, 1)), axis=0)
-    season = random.uniform(0.5, 1.5, CHANNELS) * _wave(random, _phase(random, steps, 4.0, 0.0), 2, 0.3)
-    strength = 1.0 + 0.3 * _noise(random, steps, 0.95, 1.0)[:, :1]
-    return trend + season * strength + _noise(random, steps, 0.5, 0.25), 4
+    trend = np.cumsum(0.02 * random.normal() + random.normal(0.0, 0.15, (steps, 1)), axis=0)
+    season = random.uniform(0.4, 1.0, CHANNELS) * _wave(random, _phase(random, steps, 4.0, 0.0), 2, 0.3)
+    strength = 1.0 + 0.5 * _noise(random, steps, 0.9, 1.0)[:, :1]
+    return trend + season * strength + _noise(random, steps, 0.3, 0.35), 4
 
 
 LEARNED: dict[str, Family] = {
@@ -172,7 +172,7 @@ LEARNED: dict[str, Family] = {
     "solar": Family(_solar, (600.0,), 4000),
     "heating": Family(_heating, (1800.0, HOUR), 4000),
     "sales": Family(_sales, (DAY,), 1200),
-    "output": Family(_output, (MONTH,), 600),
+    "output": Family(_output, (MONTH,), 900),
     "births": Family(_births, (MONTH,), 900),
     "cycles": Family(_cycles, (600.0, HOUR, DAY, MONTH), 1200),
     "walk": Family(_walk, (600.0, HOUR, DAY, MONTH), 1200),

@@ -68,8 +68,12 @@ def load_ttm(folder: str | Path, spec: InputSpec | None = None) -> TtmBackbone:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise FileFormatError(f"{folder / 'config.json'} has the format {found!r}; expected {FORMAT!r}. Save the model again.")
     settings, decoder = config.get("backbone"), config.get("decoder")
-    wrong = not isinstance(settings, dict) or not isinstance(decoder, dict) or set(settings) != set(_SETTINGS)
-    if wrong or any(not isinstance(settings[name], kind) for name, kind in _SETTINGS.items()):
+    if (
+        not isinstance(settings, dict)
+        or not isinstance(decoder, dict)
+        or set(settings) != set(_SETTINGS)
+        or any(not isinstance(settings[name], kind) for name, kind in _SETTINGS.items())
+    ):
         raise FileFormatError(f"The settings in {folder / 'config.json'} cannot be read. Save the model again.")
     sizes = {} if spec is None else spec.sizes
     if int(sizes.get("length", settings["length"])) != settings["length"]:

@@ -127,7 +127,7 @@ def _error(kind: str, folder: Path | None, season: int, data: GuardedSuite, cont
     return float(data.score("test", outputs)[TASK]["mae"])
 
 
-SIZES: dict[str, Any] = {"layers": 1, "dropout": 0.0}
+SIZES: dict[str, Any] = {"width": 64, "layers": 1, "decoder_width": 32, "dropout": 0.0}
 """Settings of the operator in all arms that are TTM: one mixer layer a level."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "whole": {**SIZES},
