@@ -62,10 +62,13 @@ def test_arms_see_what_their_names_say(tmp_path: Path) -> None:
 def test_zero_shot_and_tuning_share_one_pre_training(tmp_path: Path) -> None:
     zero, tuned = make_context("zero", tmp_path), make_context("tuned", tmp_path)
     first = run_arm(RECIPE.arm("zero"), 0, zero)
-    weights = tmp_path / "shared" / "whole" / "model.safetensors"
-    written = weights.stat().st_mtime_ns
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").rglob("*") if path.is_file()}
     second = run_arm(RECIPE.arm("tuned"), 0, tuned)
-    assert weights.stat().st_mtime_ns == written
+    assert written
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert (tmp_path / "zero" / "pretrained" / "model.safetensors").read_bytes() == (
+        tmp_path / "tuned" / "pretrained" / "model.safetensors"
+    ).read_bytes()
     assert set(first["on"]) == set(second["on"]) == {"demand", "ozone", "visitors", "weather"}
     assert tuned.counts["steps"] > zero.counts["steps"] > 0, "each is charged with it"
     assert first["mase"] == pytest.approx(np.mean(list(first["on"].values())))

@@ -22,30 +22,31 @@ from graftwork.training.assembly import assemble
 from graftwork.training.learner import NeuralLearner
 from graftwork.training.prediction import predict_rows
 
-__all__ = ["ARMS", "RECIPE", "few_shot_plan", "filled_context", "pretrain", "run_arm"]
+__all__ = ["ARMS", "RECIPE", "few_shot_plan", "filled_context", "pretrained", "run_arm"]
 
 TASK = "next"
 LENGTH, HORIZON = 64, 16
 PRETRAINING = {"batch_size": 64, "learning_rate": 2e-3, "ema_decay": 0.99, "evaluations": 0}
-PRETRAINING_STEPS = 1200
+PRETRAINING_STEPS = 2500
 FEW_SHOT: dict[str, Any] = {"batch_size": 16, "ema_decay": 0.98, "evaluations": 0}
 FEW_SHOT_STEPS = 150
+BOUND_STEPS = 600
+"""The bound has ten times as many windows to learn."""
 RATES = {"scratch": 2e-3, "tuned": 1e-3, "dlinear": 2e-3, "bound": 2e-3}
 """Highest learning rate of each few-shot arm."""
 ROLES = {"train": "target", "val": "source", "test": "test"}
 """What the splits of a target are: its training windows belong to the target."""
 
 
-def pretrain(variant: Mapping[str, Any], seed: int, context: ArmContext, folder: Path) -> None:
-    """Train on the zoo and write what others start from.
+def pretrained(variant: str, seed: int, context: ArmContext) -> Path:
+    """Return the folder of a forecaster that was trained on the zoo, once for all arms of a seed.
 
     Args:
-        variant: ``downsample`` and settings of the operator.
+        variant: One of :data:`VARIANTS`.
         seed: Draws the zoo.
         context: The arm.
-        folder: Where to.
     """
-    settings = dict(variant)
+    settings = dict(VARIANTS[variant])
     suite = series_zoo(
         length=LENGTH,
         horizon=HORIZON,
@@ -57,11 +58,11 @@ def pretrain(variant: Mapping[str, Any], seed: int, context: ArmContext, folder:
     plan = card_plan("ttm", "ttm")
     plan = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
     steps = context.choose(full=PRETRAINING_STEPS, smoke=4)
-    learner = context.train(plan, context.guard(suite), steps=steps, overrides=PRETRAINING)
+    learner = context.source(variant, plan, suite, steps=steps, overrides=PRETRAINING)
     assert isinstance(learner, NeuralLearner)
     model = learner.best_model
     assert isinstance(model, TTM)
-    model.save_pretrained(folder)
+    return model.save_pretrained(context.work / "pretrained")
 
 
 def few_shot_plan(kind: str) -> Plan:
@@ -90,8 +91,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     kind = str(arm.settings["kind"])
     folder: Path | None = None
     if "variant" in arm.settings:
-        name = str(arm.settings["variant"])
-        folder = context.once(name, lambda place: pretrain(VARIANTS[name], seed, context, place))
+        folder = pretrained(str(arm.settings["variant"]), seed, context)
     errors: dict[str, float] = {}
     for number, name in enumerate(TARGETS):
         target = forecast_target(
@@ -119,7 +119,7 @@ def _error(kind: str, folder: Path | None, season: int, data: GuardedSuite, cont
         built = assemble(few_shot_plan("tuned"), asked.tasks, asked.input_specs, backbone=backbone)
         outputs = predict_rows(built.model.eval(), asked.tasks, asked, data.rows("test"))
     else:
-        steps = context.choose(full=FEW_SHOT_STEPS, smoke=3)
+        steps = context.choose(full=BOUND_STEPS if kind == "bound" else FEW_SHOT_STEPS, smoke=3)
         overrides = {**FEW_SHOT, "learning_rate": RATES[kind]}
         outputs = context.predict(
             context.train(few_shot_plan(kind), data, steps=steps, overrides=overrides, backbone=backbone), data
