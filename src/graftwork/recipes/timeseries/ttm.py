@@ -41,28 +41,34 @@ ROLES = {"train": "target", "val": "source", "test": "test"}
 def pretrained(variant: str, seed: int, context: ArmContext) -> Path:
     """Return the folder of a forecaster that was trained on the zoo, once for all arms of a seed.
 
+    All variants draw weights and batches from the same streams.
+
     Args:
         variant: One of :data:`VARIANTS`.
         seed: Draws the zoo.
         context: The arm.
     """
-    settings = dict(VARIANTS[variant])
-    suite = series_zoo(
-        length=LENGTH,
-        horizon=HORIZON,
-        per_family=context.choose(full=10, smoke=1),
-        windows=context.choose(full=20, smoke=4),
-        downsample=bool(settings.pop("downsample", True)),
-        seed=seed,
-    )
-    plan = card_plan("ttm", "ttm")
-    plan = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
-    steps = context.choose(full=PRETRAINING_STEPS, smoke=4)
-    learner = context.source(variant, plan, suite, steps=steps, overrides=PRETRAINING)
-    assert isinstance(learner, NeuralLearner)
-    model = learner.best_model
-    assert isinstance(model, TTM)
-    return model.save_pretrained(context.work / "pretrained")
+
+    def build(folder: Path) -> None:
+        settings = dict(VARIANTS[variant])
+        suite = series_zoo(
+            length=LENGTH,
+            horizon=HORIZON,
+            per_family=context.choose(full=10, smoke=1),
+            windows=context.choose(full=20, smoke=4),
+            downsample=bool(settings.pop("downsample", True)),
+            seed=seed,
+        )
+        plan = card_plan("ttm", "ttm")
+        plan = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
+        steps = context.choose(full=PRETRAINING_STEPS, smoke=4)
+        learner = context.train(plan, context.guard(suite), steps=steps, overrides=PRETRAINING)
+        assert isinstance(learner, NeuralLearner)
+        model = learner.best_model
+        assert isinstance(model, TTM)
+        model.save_pretrained(folder)
+
+    return context.once(f"pretrained-{variant}", build)
 
 
 def few_shot_plan(kind: str) -> Plan:
