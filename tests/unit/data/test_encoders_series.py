@@ -116,6 +116,8 @@ def test_columns_must_agree_and_moments_must_rise() -> None:
         encoder.transform(pd.DataFrame({"a": [[1, 2]], "b": [[1, 2]], "at": [[5, 1]]}))
     with pytest.raises(DataError, match="a moment is missing"):
         encoder.transform(pd.DataFrame({"a": [[1, 2]], "b": [[1, 2]], "at": [[5, None]]}))
+    with pytest.raises(DataError, match="another number of moments than there are steps in 1 rows; in row 0: 1 for 2"):
+        encoder.transform(pd.DataFrame({"a": [[1, 2]], "b": [[1, 2]], "at": [[5]]}))
     assert moments_of([3, 5]).tolist() == [3.0, 5.0]
 
 

@@ -106,7 +106,8 @@ class SeriesEncoder(Encoder):
         Raises:
             DataError: If columns are missing or cells cannot be read; the message counts them and quotes the first.
         """
-        values = fill_rows(self._rows(source), self.length, self.channels)
+        rows = self._rows(source)
+        values = fill_rows(rows, self.length, self.channels)
         known = ~np.isnan(values)
         scaled = (values - np.asarray(self.center)) / np.asarray(self.scale)
         arrays: dict[str, NDArray[Any]] = {
@@ -114,7 +115,7 @@ class SeriesEncoder(Encoder):
             "series_mask": known,
         }
         if self.times or self.interval:
-            arrays["series_times"] = self._moments(source, len(values))
+            arrays["series_times"] = self._moments(source, [len(row) for row in rows])
         return arrays
 
     def _rows(self, source: Any) -> Rows:
@@ -151,27 +152,31 @@ class SeriesEncoder(Encoder):
             )
         return [np.concatenate(channels, axis=1) for channels in zip(*parts, strict=True)]
 
-    def _moments(self, source: Any, num_rows: int) -> NDArray[np.float32]:
-        """Return seconds since the first step that each row has, ``[N, T]``; 0 in front of it."""
+    def _moments(self, source: Any, steps: Sequence[int]) -> NDArray[np.float32]:
+        """Return seconds since the first step that each row has, ``[N, T]``; 0 in front of it. ``steps`` are the rows' lengths."""
         if not self.times:
-            sizes = np.minimum([len(row) for row in self._rows(source)], self.length)
-            place = np.arange(self.length) - (self.length - sizes[:, None])
+            kept = np.minimum(np.asarray(steps, dtype=np.int64), self.length)
+            place = np.arange(self.length) - (self.length - kept[:, None])
             return (np.maximum(place, 0) * self.interval).astype(np.float32)
         if not hasattr(source, "columns"):
             raise DataError(f"The moments of the steps are in the column {self.times!r}: give a table.")
         check_names([self.times], map(str, source.columns), what="The column of moments", where="the table")
         read = read_all(_cells(source, self.times), f"column {self.times!r}", moments_of)
+        uneven = [row for row, (own, wanted) in enumerate(zip(read, steps, strict=True)) if len(own) != wanted]
+        if uneven:
+            raise DataError(
+                f"The column {self.times!r} has another number of moments than there are steps in {len(uneven)} rows; in row "
+                f"{uneven[0]}: {len(read[uneven[0]])} for {steps[uneven[0]]}."
+            )
         moments = fill_rows([row[:, None] for row in read], self.length, 1)[..., 0]
-        with np.errstate(all="ignore"):
-            first = np.where(np.isnan(moments).all(axis=1), 0.0, np.nanmin(np.nan_to_num(moments, nan=np.inf), axis=1))
-        since = np.nan_to_num(moments - first[:, None])
+        first = np.nan_to_num(moments, nan=np.inf).min(axis=1, initial=np.inf)
+        since = np.nan_to_num(moments - np.where(np.isinf(first), 0.0, first)[:, None])
         falling = np.flatnonzero((np.diff(since, axis=1) < 0).any(axis=1))
         if len(falling):
             raise DataError(
                 f"The moments in column {self.times!r} fall in {len(falling)} rows, the first is row {int(falling[0])}. "
                 "Sort the steps of each row by time."
             )
-        assert len(since) == num_rows
         return since.astype(np.float32)
 
     def sizes(self) -> dict[str, Any]:
