@@ -153,7 +153,12 @@ class SeriesEncoder(Encoder):
         return [np.concatenate(channels, axis=1) for channels in zip(*parts, strict=True)]
 
     def _moments(self, source: Any, steps: Sequence[int]) -> NDArray[np.float32]:
-        """Return seconds since the first step that each row has, ``[N, T]``; 0 in front of it. ``steps`` are the rows' lengths."""
+        """Return seconds since the first step that each row has, ``[N, T]``; 0 in front of it.
+
+        Args:
+            source: What is encoded.
+            steps: Number of steps of each row.
+        """
         if not self.times:
             kept = np.minimum(np.asarray(steps, dtype=np.int64), self.length)
             place = np.arange(self.length) - (self.length - kept[:, None])

@@ -8,8 +8,8 @@ Sizes: ``length`` ``T``, ``channels`` ``C``; ``center`` and ``scale``, one numbe
 them; and ``horizon`` ``H`` in suites with forecasts.
 
 A forecast of the next ``H`` steps is a ``regression`` task of size ``C * H`` in the user's units, all steps of the first channel
-before those of the second: its loss is the squared error, and tables can hold it. A task over the positions ``steps`` is something
-else: it has one answer for each of the ``T`` steps of the input.
+before those of the second: its loss is the squared error, and tables can hold it. A task over the positions ``steps`` is
+something else: it has one answer for each of the ``T`` steps of the input.
 """
 
 from graftwork.core.input_kinds import InputKind

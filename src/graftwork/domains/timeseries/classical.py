@@ -42,8 +42,8 @@ def seasonal_naive(context: Array, horizon: int, season: int) -> Array:
 def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
     """Return additive Holt-Winters forecasts with a damped trend.
 
-    For each row the smoothing constants of the grid are taken whose one-step errors over the context, after the first season, have
-    the smallest square. Contexts of less than two seasons get no season.
+    For each row the smoothing constants of the grid are taken whose one-step errors over the context, after the first season,
+    have the smallest square. Contexts of less than two seasons get no season.
 
     Args:
         context: See :func:`seasonal_naive`.

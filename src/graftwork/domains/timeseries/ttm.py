@@ -62,8 +62,8 @@ class Decoder(nn.Module):
 class TTM(SharedModel):
     """Trunk, decoder, and a head for each task: a forecast scaled back by the context, or any other answer from all patches.
 
-    A backbone that is no :class:`~graftwork.nn.backbones.ttm.TtmBackbone` (the library's own untrained trunk) is replaced by a new
-    one, which the settings of the trunk describe; a trained one (``ttm:FOLDER``) brings its own settings, decoder and head.
+    A backbone that is no :class:`~graftwork.nn.backbones.ttm.TtmBackbone` (the library's own untrained trunk) is replaced by a
+    new one, which the settings of the trunk describe; a trained one (``ttm:FOLDER``) brings its own settings, decoder and head.
 
     Args:
         tasks: The tasks; see :func:`~graftwork.domains.timeseries.forecasts.forecast_tasks` for what counts as a forecast.

@@ -78,8 +78,8 @@ def load_ttm(folder: str | Path, spec: InputSpec | None = None) -> TtmBackbone:
     sizes = {} if spec is None else spec.sizes
     if int(sizes.get("length", settings["length"])) != settings["length"]:
         raise ConfigError(
-            f"The TTM in {folder} reads {settings['length']} steps, but the series of this suite have {sizes['length']}. Make the "
-            f"suite with a length of {settings['length']}."
+            f"The TTM in {folder} reads {settings['length']} steps, but the series of this suite have {sizes['length']}. Make "
+            f"the suite with a length of {settings['length']}."
         )
     backbone = TtmBackbone(channels=int(sizes.get("channels", 1)), **settings)
     try:

@@ -48,7 +48,8 @@ def task_of(channels: int, **fields: object) -> TaskSpec:
 def new_model(channels: int, task: TaskSpec | None = None, **settings: object) -> TTM:
     torch.manual_seed(0)
     specs = spec_of(channels)
-    return TTM([task or task_of(channels)], lambda: scratch_backbone(specs), inputs=specs, **{**SMALL, **settings}).eval()  # type: ignore[arg-type]
+    tasks, chosen = [task or task_of(channels)], {**SMALL, **settings}
+    return TTM(tasks, lambda: scratch_backbone(specs), inputs=specs, **chosen).eval()  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -208,6 +209,7 @@ def test_what_it_cannot_read_or_answer_is_refused() -> None:
     with pytest.raises(ConfigError, match="patches of 32: there must be at least one"):
         new_model(1, patch=32)
     with pytest.raises(ConfigError, match="needs the size 'channels'"):
-        TTM([task_of(1)], lambda: None, inputs={"a": InputSpec(kind="series", sizes={"length": 4})})  # type: ignore[arg-type, return-value]
+        short = {"a": InputSpec(kind="series", sizes={"length": 4})}
+        TTM([task_of(1)], lambda: None, inputs=short)  # type: ignore[arg-type, return-value]
     with pytest.raises(ConfigError, match="train it with mix_channels off"):
         new_model(2, mix_channels=True).save_pretrained("unused")
