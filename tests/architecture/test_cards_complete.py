@@ -17,6 +17,7 @@ AWAITING = {
     "dann": "its pilot lacks rates on moons without dropout; the counting run follows a whole one",
     "multi-lane": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
     "stain-diffuser": "its pilot and counting run are still to come",
+    "ttm": "its pilot has set the world and not the rates yet; the counting run follows a whole one",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]

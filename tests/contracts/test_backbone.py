@@ -27,11 +27,13 @@ from graftwork.nn.backbones.joined import JoinedBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.osnet import OSNet
 from graftwork.nn.backbones.osnet_search import OSNetSearch
+from graftwork.nn.backbones.series import SeriesBackbone
 from graftwork.nn.backbones.swin import SwinBackbone
 from graftwork.nn.backbones.text import TextBackbone
 from graftwork.nn.backbones.timm_blocks import block_class
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
 from graftwork.nn.backbones.transformers_bridge import BertBlocks, TransformersBackbone
+from graftwork.nn.backbones.ttm import TtmBackbone
 from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.nn.taps import blocks_of, tapped
 
@@ -99,6 +101,10 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "BertBlocks": lambda: bert(BertBlocks),
     "BehaviourBackbone": lambda: BehaviourBackbone(SEQUENCES, width=8, hidden=12),
     "JoinedBackbone": lambda: joined(),
+    "SeriesBackbone, vector": lambda: SeriesBackbone(12, 2, width=8),
+    "SeriesBackbone, tokens": lambda: SeriesBackbone(12, 2, width=8, tokens=True),
+    "TtmBackbone": lambda: TtmBackbone(12, 2, width=16, patch=4, levels=2, layers=1),
+    "TtmBackbone, plain": lambda: TtmBackbone(12, 2, width=8, patch=5, levels=1, prefix=False),
 }
 
 
@@ -122,6 +128,9 @@ def inputs_of(rows: int = ROWS) -> dict[str, Tensor]:
         "tokens": words,
         "token_ids": words,
         "attention_mask": torch.ones_like(words),
+        "series": torch.randn(rows, 12, 2, generator=random) * (known := torch.rand(rows, 12, 2, generator=random) > 0.2),
+        "series_mask": known,
+        "series_times": 3600.0 * torch.arange(12).expand(rows, -1),
     }
 
 

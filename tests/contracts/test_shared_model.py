@@ -11,7 +11,7 @@ import torch
 from discovery import found, plans
 from torch import Tensor
 
-from graftwork.core.input_spec import image_input, table_input
+from graftwork.core.input_spec import InputSpec, image_input, table_input
 from graftwork.core.records import Modality, TaskSpec
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.scratch import scratch_backbone
@@ -22,7 +22,11 @@ TASKS = (
     TaskSpec(name="price.net", kind="regression", size=2, center=(0.0, 1.0), scale=(1.0, 2.0)),
     TaskSpec(name="stars", kind="ordinal", size=4),
 )
-INPUTS = {"table": table_input(4, [3, 2]), "image": image_input(16)}
+INPUTS = {
+    "table": table_input(4, [3, 2]),
+    "image": image_input(16),
+    "series": {"series": InputSpec(kind="series", sizes={"length": 12, "channels": 2, "horizon": 1})},
+}
 ROWS = 6
 
 
@@ -49,6 +53,9 @@ def inputs_of(rows: int) -> dict[str, Tensor]:
         "numeric": torch.randn(rows, 4, generator=generator),
         "categorical": torch.randint(0, 2, (rows, 2), generator=generator),
         "image": torch.randint(0, 256, (rows, 16, 16, 3), generator=generator, dtype=torch.uint8),
+        "series": torch.randn(rows, 12, 2, generator=generator),
+        "series_mask": torch.ones(rows, 12, 2, dtype=torch.bool),
+        "series_times": 3600.0 * torch.arange(12).expand(rows, -1),
     }
 
 

@@ -34,7 +34,7 @@ class InputKind:
     """``module:Class`` of the :class:`~graftwork.data.encoders.base.Encoder`; no torch."""
     trunk: str
     """``module:function`` of the own, untrained trunk: ``function(sizes, dense=False) -> Backbone``; ``dense`` asks for a map of
-    features."""
+    features, of series for one token a step."""
     trunk_summary: str
     """One line about the trunk, for ``graftwork backbones``."""
     reader: str

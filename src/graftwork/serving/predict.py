@@ -120,7 +120,7 @@ class Predictor:
         """Return predictions as a table, one row per row, picture or text of ``source``.
 
         Args:
-            source: A table (path or DataFrame), a folder or list of pictures, or a list of texts.
+            source: A table (path or DataFrame), a folder or list of pictures, or a list of texts or series.
             tasks: Names of the tasks to compute, all by default; what is not asked is not computed.
             probabilities: Whether to add a column ``task[class]`` for every class.
 

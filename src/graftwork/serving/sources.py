@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graftwork.core.errors import DataError
+from graftwork.core.input_kinds import input_kind
 from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.reading.nested import flatten_records
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["RowSource", "open_source"]
+
+_LISTS = ("text", "series")
+"""Kinds whose rows may come as a plain list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,8 @@ def open_source(source: Any, encoder: Encoder) -> RowSource:
     """Return the rows behind ``source``.
 
     Args:
-        source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, picture paths or picture
-            bytes.
+        source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, series, picture paths or
+            picture bytes.
         encoder: The run's encoder, which says what rows are.
 
     Raises:
@@ -61,10 +67,10 @@ def open_source(source: Any, encoder: Encoder) -> RowSource:
         found = RowSource(frame, frame.index)
     elif isinstance(source, str | Path):
         found = _table(Path(source), encoder, pandas)
-    elif kind == "text" and isinstance(source, Sequence):
+    elif kind in _LISTS and isinstance(source, Sequence | np.ndarray):
         found = RowSource(list(source), pandas.RangeIndex(len(source), name="row"))
     else:
-        allowed = "a table (path or DataFrame)" + (", or a list of texts" if kind == "text" else "")
+        allowed = "a table (path or DataFrame)" + (f", or a list of {input_kind(kind).noun}" if kind in _LISTS else "")
         raise DataError(f"This run predicts from {allowed}; got {type(source).__name__}.")
     if len(found) == 0:
         raise DataError("There are no rows to predict: the source is empty. Give at least one row.")

@@ -142,7 +142,7 @@ def assemble(
             unknown, or the sharing operator does not use the chosen backbone that it is handed.
     """
     names = backbones_of_inputs(_backbone_name(plan, backbone), inputs)
-    dense = any(task.positions == "pixels" for task in tasks)
+    dense = any(task.positions in ("pixels", "steps") for task in tasks)
     tuning = plan.train.tuning
 
     made: list[Backbone] = []

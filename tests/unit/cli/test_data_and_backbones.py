@@ -31,7 +31,7 @@ def test_backbones_table_and_json(capsys: pytest.CaptureFixture[str], monkeypatc
         assert "minilm" not in "\n".join(lines)
         assert max(map(len, lines[:6])) <= int(width)
     assert main.main(["backbones", "--json"]) == 0
-    assert [item["name"] for item in json.loads(capsys.readouterr().out)][-1] == "hf:NAME"
+    assert [item["name"] for item in json.loads(capsys.readouterr().out)][-1] == "ttm:NAME"
 
 
 def test_missing_packages_are_named_with_their_command(

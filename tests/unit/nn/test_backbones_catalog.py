@@ -24,13 +24,14 @@ def test_listing_needs_no_torch() -> None:
 
 
 def test_listing_by_modality() -> None:
-    names = {modality: [info.name for info in list_backbones(modality)] for modality in ("image", "text", "table")}
+    names = {modality: [info.name for info in list_backbones(modality)] for modality in ("image", "text", "table", "series")}
     assert names == {
         "image": ["scratch", *UNTRAINED, "efficientnet_lite0", "timm:NAME"],
         "text": ["scratch", "minilm", "hf:NAME"],
         "table": ["scratch"],
+        "series": ["scratch", "ttm:NAME"],
     }
-    assert len(list_backbones()) == 7 + len(UNTRAINED)
+    assert len(list_backbones()) == 9 + len(UNTRAINED)
     assert not any(info.pretrained for info in list_backbones() if info.name in UNTRAINED)
 
 
@@ -64,7 +65,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("efficientnet_lite", r"no backbone 'efficientnet_lite'.*Did you mean 'efficientnet_lite0'\?"),
         ("timm:", r"no backbone 'timm:'"),
         ("timm:NAME", r"no backbone 'timm:NAME'"),
-        ("zzz", r"there are scratch, osnet, .*, efficientnet_lite0, timm:NAME, minilm, hf:NAME\.$"),
+        ("zzz", r"there are scratch, osnet, .*, efficientnet_lite0, timm:NAME, minilm, hf:NAME, ttm:NAME\.$"),
         ("efficientnet_lite0@big", r"working size in pixels, for example efficientnet_lite0@96; got 'efficientnet_lite0@big'"),
         (
             "minilm",

@@ -1,8 +1,8 @@
 """All backbones by name: what there is, what is installed, and how to build it. Listing imports no torch.
 
 Names: ``scratch`` (a new small trunk for the modality), ``osnet`` and others of :mod:`graftwork.nn.backbones.untrained` (new as
-well), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages),
-``timm:NAME`` and ``hf:NAME or folder`` (whatever these libraries can load). An image name may end in ``@SIZE``, the working
+well), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages), ``timm:NAME`` and ``hf:NAME or folder`` (whatever these
+libraries can load), ``ttm:FOLDER`` (a forecaster that ``save_pretrained`` wrote). An image name may end in ``@SIZE``, the working
 resolution in pixels: ``efficientnet_lite0@96``. Suites with inputs of several kinds take several names, one a kind:
 ``minilm,efficientnet_lite0``.
 """
@@ -135,6 +135,17 @@ def list_backbones(modality: str | None = None) -> list[BackboneInfo]:
             available=text,
             install=_commands("text", text),
         ),
+        BackboneInfo(
+            name="ttm:NAME",
+            modality="series",
+            summary="folder of a trained TTM forecaster",
+            parameters=None,
+            width=None,
+            licence="see who trained it",
+            pretrained=True,
+            available=has("torch"),
+            install="" if has("torch") else 'pip install "graftwork[train]"',
+        ),
     ]
     return [info for info in own + pretrained if modality is None or info.modality == modality]
 
@@ -235,6 +246,10 @@ def build_backbone(
         from graftwork.nn.backbones.timm_loading import load_timm
 
         return load_timm(base.removeprefix("timm:"), size=size, layout=layout)
+    if base.startswith("ttm:"):
+        from graftwork.nn.backbones.ttm_folder import load_ttm
+
+        return load_ttm(base.removeprefix("ttm:"), spec)
     from graftwork.nn.backbones.transformers_bridge import load_transformers, minilm_folder
 
     if base == "minilm":
@@ -252,7 +267,7 @@ def modality_of(name: str) -> str:
 
 
 def _split_size(name: str, size: int | None) -> tuple[str, int | None]:
-    if name.startswith("hf:") or "@" not in name:
+    if name.startswith(("hf:", "ttm:")) or "@" not in name:
         return name, size
     base, _, digits = name.rpartition("@")
     if not digits.isdigit():
