@@ -131,7 +131,7 @@ def test_all_problems_come_at_once_with_the_nearest_match() -> None:
         "missing key 'title'",
         "name must be a text that is not empty; got ''",
         "role must be one of reference, joint, independent; got 'jiont'. Did you mean 'joint'?",
-        "modalities must be of any, image, table, text; got 'tabel'. Did you mean 'table'?",
+        "modalities must be of any, image, series, table, text; got 'tabel'. Did you mean 'table'?",
         "source must be scratch or pretrained; got 'pretraind'",
         "min_tasks must be an integer of at least 1; got 0",
         "shuffled_control must be true or false; got 1",

@@ -62,7 +62,7 @@ def test_errors_when_predicting() -> None:
         encoder.transform(pd.DataFrame({"age": ["old"], "when": ["2020-01-01"], "city": ["a"]}))
     with pytest.raises(DataError, match="'when' held dates in training but now has 'yesterday'"):
         encoder.transform(pd.DataFrame({"age": [1], "when": ["yesterday"], "city": ["a"]}))
-    with pytest.raises(FileFormatError, match="kind 'sound'; allowed are image, table, text"):
+    with pytest.raises(FileFormatError, match="kind 'sound'; allowed are image, series, table, text"):
         encoder_from_state({"kind": "sound"})
     with pytest.raises(FileFormatError, match="lacks 'columns'"):
         encoder_from_state({"kind": "table"})

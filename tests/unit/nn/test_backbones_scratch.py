@@ -114,7 +114,7 @@ def test_the_number_of_parameters_stays_small() -> None:
 
 
 def test_unknown_kinds_and_missing_sizes_are_named() -> None:
-    with pytest.raises(ConfigError, match="no input kind 'sound'; there are image, table, text"):
+    with pytest.raises(ConfigError, match="no input kind 'sound'; there are image, series, table, text"):
         trunk("sound", {})
     with pytest.raises(ConfigError, match=r"image trunk needs the size 'image_size'"):
         trunk("image", {"num_numeric": 3})
