@@ -51,6 +51,7 @@ class Batch:
             return torch.zeros_like(self.rows), torch.full_like(self.rows, SEVERAL_TASKS)
         known = torch.stack(list(self.mask.values()))
         count = known.sum(dim=0)
+        # argmax takes no booleans. Where one task alone is known, its index is the only maximum.
         first = known.int().argmax(dim=0)
         role = torch.where(count > 0, LABELLED, UNLABELLED)
         return role, torch.where(count == 1, first, SEVERAL_TASKS)

@@ -15,6 +15,7 @@ BLOCK = 1 << 18
 
 def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
     """Turn bfloat16 bits (uint16) into float32 values."""
+    # bfloat16 is the upper half of float32, so a shift is exact; `out` spares a second array of the same size.
     wide = bits.astype(np.uint32)
     return np.left_shift(wide, np.uint32(16), out=wide).view(np.float32)
 
@@ -22,7 +23,9 @@ def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
 def narrow_to_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
     """Round float32 values to bfloat16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    # 0x7FFF is just below half of the last kept bit; adding that bit itself sends ties to the even neighbour.
     rounded = ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    # The addition above can carry a NaN into infinity or into -0.
     return np.where(np.isnan(values), np.uint16(0x7FC0), rounded)
 
 
@@ -55,6 +58,7 @@ class WidenedTensor(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __getitem__(self, index: Any) -> Any:
         bits = self.bits[index]
+        # A full index gives a scalar, which cannot be the `out` of the shift.
         return widen_bfloat16(bits) if isinstance(bits, np.ndarray) else widen_bfloat16(np.array([bits]))[0]
 
     def reshape(self, *shape: Any) -> WidenedTensor:

@@ -103,6 +103,7 @@ class Card:
         """Where the evidence of a full run is kept; it may not exist."""
         return PACKAGE_FOLDER / "results" / self.room / f"{self.slug}.json"
 
+    # Frozen, but without slots: cached_property writes into ``__dict__``, which frozen does not guard.
     @functools.cached_property
     def evidence(self) -> Mapping[str, Any] | None:
         """The stored evidence, fresh or stale; None if there is none or it cannot be read."""
@@ -123,6 +124,7 @@ class Card:
 
     def source_files(self) -> list[Path]:
         """Return the files whose syntax the evidence depends on: the modules of the components, then the recipe."""
+        # Several components can share a module; its file counts once. The order is part of the hash.
         modules = dict.fromkeys(path.partition(":")[0] for path in self.components)
         return [module_file(name) for name in [*modules, *([self.recipe] if self.recipe else [])]]
 
@@ -151,6 +153,7 @@ class Card:
         if evidence.get("smoke", {}).get("changed"):  # shared code computes something else than when the verdict was made
             return False
         try:
+            # The cheap test first: parsing the modules of every card would make listing commands slow.
             return evidence.get("bytes_hash") == self.bytes_hash() or evidence.get("evidence_hash") == self.evidence_hash()
         except (OSError, SyntaxError, ConfigError):
             return False
@@ -179,6 +182,7 @@ def read_card(path: Path) -> Card:
 
 
 def _problems(path: Path, table: Mapping[str, Any]) -> list[str]:
+    # An empty text counts as missing too.
     problems = [f"missing key {key!r}" for key in _REQUIRED if not table.get(key)]
     for key in table:
         if key not in _KNOWN:
@@ -214,6 +218,7 @@ def load_cards(folder: str | Path | None = None) -> dict[str, Card]:
     Raises:
         ConfigError: If a card cannot be used, or two have the same slug or the same arXiv number.
     """
+    # A copy: callers may change the dictionary, the cached one must stay.
     return dict(_load_cards(Path(folder) if folder is not None else PACKAGE_FOLDER / "cards"))
 
 
@@ -224,6 +229,7 @@ def _load_cards(folder: Path) -> dict[str, Card]:
     for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem):
         card = read_card(path)
         for name, taken in ((card.slug, cards), (card.arxiv, by_paper)):
+            # Many cards have no arXiv number; empty ones do not clash.
             if name and name in taken:
                 raise ConfigError(
                     f"Two cards share {name!r}: {card.slug!r} and {taken[name] if taken is by_paper else name!r}. Keep one."
@@ -247,6 +253,7 @@ def find_cards(words: str, cards: Mapping[str, Card] | None = None) -> list[Card
     query = words.strip().lower()
     if query in cards:
         return [cards[query]]
+    # `arXiv:2306.01708v2`, `.../abs/2306.01708` and `.../pdf/2306.01708v1.pdf` all become `2306.01708`.
     number = query.removesuffix(".pdf").rsplit("/", 1)[-1].removeprefix("arxiv:").strip().partition("v")[0]
     by_paper = [card for card in cards.values() if card.arxiv and card.arxiv == number]
     if by_paper:
@@ -264,8 +271,10 @@ def find_cards(words: str, cards: Mapping[str, Card] | None = None) -> list[Card
             (1, card.summary),
         )
         texts = [(weight, text.lower().replace("-", " ")) for weight, text in places]
+        # A word scores by its best place only; a long summary cannot outweigh a title.
         points = [max((weight for weight, text in texts if word in text), default=0) for word in wanted]
         if all(points):
+            # No two slugs are equal, so the sort never gets to compare cards, which have no order.
             scored.append((-sum(points), card.slug, card))
     return [card for _, _, card in sorted(scored)]
 
@@ -278,6 +287,7 @@ def nearest_cards(words: str, cards: Mapping[str, Card] | None = None, *, limit:
     query = words.strip().lower()
     names = {card.slug: card for card in cards.values()}
     for card in cards.values():
+        # setdefault: slugs came first, so a title or tag never hides the card of that slug.
         names.setdefault(card.title.partition(":")[0].lower(), card)
         for word in card.tags:
             names.setdefault(word.lower(), card)

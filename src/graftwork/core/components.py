@@ -118,6 +118,7 @@ def _installed_packages() -> tuple[str, ...]:
     from importlib import metadata
 
     names = (point.value.partition(":")[0].strip() for point in metadata.entry_points(group=GROUP))
+    # A malformed entry point of some installed package is passed over: it must not stop every command.
     return tuple(name for name in names if _is_dotted(name))
 
 
@@ -202,6 +203,7 @@ class Component:
             ComponentError: See :meth:`resolve`; also if a function returned something else than it was registered for.
         """
         built = self.resolve(seam)(*args, **{**dict(self.settings), **runtime})
+        # Classes were checked before; a marked function shows only now what it really returns.
         if seam is not None and not isinstance(built, seam):
             raise ComponentError(f"The component {self.path!r} built a {type(built).__name__}, which is no {seam.__name__}.")
         return built
@@ -231,6 +233,7 @@ class Component:
 
 def _no_module(missing: str) -> str:
     """Say that a module is missing, and which one beside it has nearly the same name; nothing more is imported."""
+    # The parent was imported on the way to the missing module, so looking at its folder runs nothing new.
     parent = missing.rpartition(".")[0]
     folders = getattr(sys.modules.get(parent), "__path__", ())
     beside = [f"{parent}.{module.name}" for module in pkgutil.iter_modules(folders)]
@@ -247,6 +250,7 @@ def _check_seam(path: str, found: Any, seam: type | None) -> None:
             missing: frozenset[str] = vars(found).get("__abstractmethods__", frozenset())
             raise ComponentError(f"{path!r} cannot be built: it does not implement {', '.join(sorted(missing))}.")
         return
+    # Anything can stand under a name, and the lookup would fail for what cannot be hashed.
     registered = _functions.get(found) if inspect.isroutine(found) else None
     if registered is None or (seam is not None and not issubclass(registered, seam)):
         raise ComponentError(
@@ -256,6 +260,7 @@ def _check_seam(path: str, found: Any, seam: type | None) -> None:
 
 
 def _implements_a_seam(found: type) -> bool:
+    # Abstract ones only: the modules of interfaces also hold records, and deriving from those makes no component.
     return any(base.__module__.startswith(_SEAMS) and inspect.isabstract(base) for base in found.__mro__)
 
 

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _MARK = ".graftwork-"
+# mkstemp puts eight of these letters in the middle.
 _LEFTOVER = re.compile(rf"\..*{re.escape(_MARK)}[a-z0-9_]{{8}}\.tmp")
 
 
@@ -69,12 +70,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = _locked_temporary(path)
         yield temporary
+        # Synced before the rename: after a power cut the new name must not stand for an empty file.
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
+        # mkstemp makes files that only their owner can read.
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
     except OSError as error:
+        # A nested write has said already what is wrong. Without a number the error is not the system's.
         if isinstance(error, StorageError) or error.errno is None:
             raise
         raise _storage_error(path, error) from error
@@ -87,6 +91,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def _locked_temporary(path: Path) -> tuple[int | None, Path]:
     while True:
+        # Most file systems allow 255 bytes a name; prefix and suffix need their share.
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:200]}{_MARK}", suffix=".tmp", dir=path.parent)
         if fcntl is None:
             os.close(handle)  # Windows renames no open file
@@ -109,6 +114,7 @@ def remove_leftovers(folder: str | Path) -> list[tuple[Path, int]]:
         if fcntl is None or not _LEFTOVER.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):  # locked, of another user, or gone by now
+            # Neither a link nor a pipe of such a name may be followed or make us wait.
             handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -210,6 +216,7 @@ def check_writable_folder(folder: str | Path) -> Path:
         raise StorageError(f"{folder} is a file, not a folder. Choose another folder with --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # A real write, because permission bits prove nothing on read-only mounts, on network shares, or for root.
         handle, name = tempfile.mkstemp(prefix=".write-test-", dir=folder)
         os.close(handle)
         os.unlink(name)

@@ -27,6 +27,7 @@ __all__ = ["Claim", "FolderKind", "check_folder", "check_output_file", "claim_fo
 _NUM_NAMED = 5
 """Entries of a refused folder that the error names."""
 _NUM_TRIES = 20
+# A larger file is surely no marker, and is not read into memory to find out.
 _MAX_MARKER_BYTES = 64 * 2**20
 
 
@@ -67,6 +68,7 @@ class Claim:
         """
         if not self.is_new or _identity(self.path) != self._identity:
             return
+        # What stood there before the claim stays, whatever it is called.
         for name in names:
             if name not in self._before:
                 remove_own(self.path, name)
@@ -85,6 +87,7 @@ def is_own(folder: str | Path, kind: FolderKind) -> bool:
     """Return whether the folder carries the marker of its kind. A marker that is a link or cannot be read does not count."""
     marker = Path(folder) / kind.marker
     try:
+        # Not stat: a link could lead to the marker of somebody else's folder.
         facts = os.lstat(marker)
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_MARKER_BYTES:
             return False
@@ -147,8 +150,8 @@ def claim_folder(folder: str | Path, kind: FolderKind) -> Claim:
         try:
             return _claimed(folder, kind)
         except OSError as error:  # a StorageError is one as well
-            # A process that discarded its run removed the folder under our feet: make it again. ("File exists" comes of that as well, where
-            # the folder was there when it was to be made and gone when it was looked at; a file in its place was refused before.)
+            # A process that discarded its run removed the folder under our feet: make it again. ("File exists" comes of that as well,
+            # where the folder was there when it was to be made and gone when it was looked at; a file in its place was refused before.)
             if not isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError):
                 raise
     return _claimed(folder, kind)
@@ -163,6 +166,7 @@ def _claimed(folder: Path, kind: FolderKind) -> Claim:
         # Again, now that nobody else can begin here.
         is_new = not check_folder(folder, kind)
         before = set(os.listdir(folder)) - ({kind.lock} if is_lock_made else set())
+    # An interrupt too: a handle that stays open keeps the folder locked for this process.
     except BaseException:
         if lock is not None:
             lock.close()
@@ -269,6 +273,7 @@ def _locked(folder: Path, kind: FolderKind) -> tuple[Any, bool]:
         return None, False
     path = folder / kind.lock
     is_made = False
+    # About two seconds in all: a holder that is just ending is waited for, a working one is not.
     for attempt in range(20):
         try:
             try:

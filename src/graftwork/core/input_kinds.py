@@ -57,6 +57,7 @@ def register_input_kind(kind: InputKind) -> None:
     Raises:
         ConfigError: If another kind has its name.
     """
+    # The same record again is no error: a module that registers may run twice.
     if kind.name in _module_names() or _registered.get(kind.name, kind) != kind:
         raise ConfigError(f"There is an input kind {kind.name!r} already. Choose another name.")
     _registered[kind.name] = kind

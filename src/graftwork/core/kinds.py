@@ -121,6 +121,7 @@ def _read_package() -> None:
                     raise ImportError(
                         f"The module {PACKAGE}.{name} holds the task kind {kind.name!r}; it must be called {expected}."
                     )
+                # Marked as read only afterwards: a module that fails is tried, and fails, again.
                 _add(kind)
                 _modules.add(name)
         _is_read.set()
@@ -134,6 +135,7 @@ def kind_names(*, over_positions: bool | None = None) -> tuple[str, ...]:
 
 def find_kind(name: str, positions: str = "") -> KindFacts:
     """Return the kind of a task, by names that :func:`resolve_kind` gave."""
+    # Without lock and search, since every property of a task asks for its kind.
     found = _found.get((name, bool(positions)))
     return _searched(name, positions) if found is None else found
 
@@ -162,8 +164,10 @@ def resolve_kind(name: str, positions: str = "") -> tuple[str, str]:
         return name, positions
     kinds = all_kinds()
     for kind in kinds:
+        # An alias says its positions itself; others beside it contradict it.
         if name in kind.aliases and positions in ("", kind.aliases[name]):
             return kind.name, kind.aliases[name]
+    # The name exists, but only for the other of rows and positions.
     if (name, not positions) in _found:
         needed = f"gives one answer a row, not one for each of its {positions}" if positions else "needs positions"
         raise ConfigError(f"kind {name!r} {needed}; positions may be one of {', '.join(POSITIONS)}, or empty.")

@@ -22,6 +22,7 @@ def exclusive(path: str | Path) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The file is never removed: a third process would lock a new one of that name beside the holder of the old one.
     with open(path, "wb") as handle:
         try:
             import fcntl

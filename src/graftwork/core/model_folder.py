@@ -47,6 +47,7 @@ def model_files(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
                 "Name the file that is the model."
             )
         stem, count = sets.pop()
+        # min: an absurd count in a name must not make a list that fills memory.
         found = [f"{stem}-{number:0{len(count)}d}-of-{count}.safetensors" for number in range(1, min(int(count), 10_000) + 1)]
     return _existing(folder, found), {}
 
@@ -69,6 +70,7 @@ def _read_index(path: Path) -> dict[str, str]:
             "Download or save the model again."
         )
     for name, shard in listed.items():
+        # A backslash separates folders on Windows only; `Path.name` would keep it elsewhere.
         if not isinstance(shard, str) or shard != Path(shard).name or "\\" in shard or not shard.endswith(".safetensors"):
             raise FileFormatError(
                 f"{path} cannot be used: it says that {name!r} is in {_short(shard)}, which is no .safetensors file beside "

@@ -39,6 +39,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # Something that the module itself imports is missing; the advice to install the module would be wrong.
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
         raise MissingDependencyError(

@@ -154,6 +154,7 @@ class Plan:
         short = {key: value[key] for key in in_short if key in value}
         if "stages" in value and short:
             problems.append(f"{', '.join(short)}: with `stages`, components belong into a stage")
+        # A plan in short is a plan of one training stage, whose problems need no stage number.
         fields["stages"] = _read_stages(value.get("stages", [{"kind": TrainStage.kind, **short}]), "stages" in value, problems)
         if fields.get("source") == "pretrained" and any(getattr(stage, "backbone", None) for stage in fields["stages"]):
             problems.append('backbone names an untrained trunk, so source must be scratch; got "pretrained"')
@@ -165,6 +166,7 @@ _PLAN_VALUES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     ("title", "a text", lambda item: isinstance(item, str)),
     ("group", "a text", lambda item: isinstance(item, str)),
     ("source", "scratch or pretrained", lambda item: item in ("scratch", "pretrained")),
+    # ``True`` is an integer to isinstance.
     ("min_tasks", "an integer of at least 1", lambda item: isinstance(item, int) and not isinstance(item, bool) and item >= 1),
     ("shuffled_control", "true or false", lambda item: isinstance(item, bool)),
     ("system", "the slug of a system, a text", lambda item: isinstance(item, str)),
@@ -189,6 +191,7 @@ def _read_role(value: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
             f"family must be one of {', '.join(_ROLES_OF_FAMILIES)} (better: say role and group); got {family!r}.{near}"
         )
     else:
+        # Older files grouped plans by their family, so it stays the group where none is named.
         return {"role": _ROLES_OF_FAMILIES[family], "group": value["group"] if isinstance(value.get("group"), str) else family}
     return {}
 

@@ -29,7 +29,9 @@ class Seeds:
 
     def integer(self, name: str) -> int:
         """Return a seed in ``[0, 2**63)`` for the stream ``name``."""
+        # A hash and no sum of root and number: neighbouring roots must not share streams.
         digest = hashlib.sha256(f"{self.root}/{name}".encode()).digest()
+        # 63 bits fit a signed integer, which is what torch's generators and files of seeds hold.
         return int.from_bytes(digest[:8], "big") >> 1
 
     def child(self, name: str) -> Seeds:

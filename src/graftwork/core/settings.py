@@ -134,6 +134,7 @@ class _WrongValueError(Exception):
 
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     try:
+        # Annotations are texts under ``from __future__ import annotations``; eval_str makes them types again.
         found = inspect.signature(cls, eval_str=True).parameters
     except NameError as error:
         raise ConfigError(
@@ -170,6 +171,7 @@ def _parse(text: Any, annotation: Any) -> Any:
         return text
     options = _options(annotation)
     lists = [option for option in options if _is_list(option)]
+    # Where texts are allowed a comma is part of the text and separates nothing.
     if lists and str not in options and not text.lstrip().startswith("["):
         inner = (typing.get_args(lists[0]) or (Any,))[0]
         if text.strip() in ("none", "null", "None") and types.NoneType in options:
@@ -182,6 +184,7 @@ def _parse(text: Any, annotation: Any) -> Any:
     if text.strip() in ("none", "None"):
         return None
     try:
+        # Python's spelling of true and false is taken besides JSON's.
         return json.loads(text.lower() if text in ("True", "False") else text)
     except (ValueError, RecursionError):
         return text
@@ -197,6 +200,7 @@ def _convert(value: Any, annotation: Any, converters: Converters) -> Any:
     if len(options) > 1:
         if value is None and types.NoneType in options:
             return None
+        # The first member that takes the value wins, so ``int | float`` keeps whole numbers whole.
         for option in options:
             try:
                 return _convert(value, option, converters)
@@ -207,10 +211,12 @@ def _convert(value: Any, annotation: Any, converters: Converters) -> Any:
     if annotation is Any:
         return value
     if origin is Literal:
+        # Types too: 1 == True == 1.0, but only one of them was listed.
         if not any(value == allowed and type(value) is type(allowed) for allowed in inner):
             raise _WrongValueError
         return value
     if annotation is float:
+        # ``True`` would become 1.0.
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise _WrongValueError
         return float(value)
@@ -223,6 +229,7 @@ def _convert(value: Any, annotation: Any, converters: Converters) -> Any:
     if _is_list(annotation):
         if not isinstance(value, list | tuple):
             raise _WrongValueError
+        # ``tuple[int, str]`` has an annotation for each item; every other form has one for all.
         kinds = inner if origin is tuple and inner and inner[-1] is not Ellipsis else (inner[:1] or (Any,)) * len(value)
         if len(kinds) != len(value):
             raise _WrongValueError

@@ -40,6 +40,7 @@ def _outside_file(module: str) -> Path:
         spec = find_spec(module)
     except ModuleNotFoundError:
         spec = None
+    # Where nothing is found, a path that does not exist: the caller's check of the file reports it.
     return Path(spec.origin) if spec is not None and spec.origin else Path(*module.split(".")).with_suffix(".py")
 
 
@@ -107,6 +108,7 @@ def _canonical(node: ast.AST) -> Iterator[str]:
     for name, value in ast.iter_fields(node):
         if isinstance(value, list) and name in ("body", "orelse", "finalbody"):
             value = _statements(value)
+        # `kind` is the prefix of u"..." and `type_comment` a comment; neither changes what runs.
         if value is None or value == [] or name in ("kind", "type_comment"):
             continue
         yield f" {name}="

@@ -151,6 +151,7 @@ class Stage:
 def _read_field(key: str, item: Any, what: Place | None, cls: type[Stage]) -> Any:
     default = next(field for field in dataclasses.fields(cls) if field.name == key)
     if what is None:
+        # Free settings belong to another class, which checks them; their values are not converted here.
         is_mapping = default.default_factory is dict
         if is_mapping and not isinstance(item, Mapping):
             raise ConfigError(f"takes an object of names and values; got {item!r:.200}")

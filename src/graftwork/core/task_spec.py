@@ -80,6 +80,7 @@ class TaskSpec:
         try:
             kind, positions = resolve_kind(self.kind, self.positions)
         except ConfigError as error:
+            # Not chained: the cause would say the same sentence again.
             raise ConfigError(f"Task {self.name!r}: {error}") from None
         object.__setattr__(self, "kind", kind)
         object.__setattr__(self, "positions", positions)

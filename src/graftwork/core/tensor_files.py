@@ -95,6 +95,7 @@ class TensorFile(TensorSource):
         self._start = header.start
         mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
         self._bytes: Array = mapped.view(np.ndarray)  # a plain view: slices of memmaps are slow
+        # Views only, nothing is read yet: a bad shape fails now and not in the middle of a merge.
         for name, entry in self._entries.items():
             try:
                 self._stored(name)
@@ -150,6 +151,7 @@ class TensorFolder(TensorSource):
         self._where: dict[str, TensorFile] = {}
         for shard in self._shards:
             for name in shard:
+                # An index may settle which of two copies counts; without one the choice would depend on the order of files.
                 if name in self._where and name not in listed:
                     raise FileFormatError(
                         f"{folder}: the tensor {name!r} is in {self._where[name].path.name} and in {shard.path.name}. "
@@ -230,6 +232,7 @@ def write_tensors(
     offsets: dict[str, int] = {}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
+    # Widest types first, then by name, as the library writes: each tensor begins at a multiple of its item size.
     for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-BITS[item[1][0]], item[0])):
         size = math.prod(shape) * BITS[dtype] // 8
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
@@ -239,6 +242,7 @@ def write_tensors(
     start = 8 + len(text)
     with atomic_path(path) as temporary, open(temporary, "r+b") as out:
         out.write(len(text).to_bytes(8, "little") + text)
+        # Reserved at once, so that a full disk fails before the work and not after. A length of 0 is refused by the system.
         if position:
             os.posix_fallocate(out.fileno(), start, position) if hasattr(os, "posix_fallocate") else out.truncate(
                 start + position
@@ -250,6 +254,7 @@ def write_tensors(
         missing = sorted(set(layout) - written)
         if missing:
             raise DataError(f"Cannot write {path}: no values came for {', '.join(missing[:5])}.")
+        # The maps below read the file, not Python's buffer.
         out.flush()
         for name, indices, values in corrections:
             stored = _to_stored(values, layout[name][0])
@@ -274,6 +279,7 @@ def _to_stored(values: Array, dtype: str) -> Array:
 def _write_at(out: BinaryIO, position: int, values: Array | WidenedTensor, dtype: str) -> None:
     """Convert and write block by block, so that no second copy of a tensor is held."""
     out.seek(position)
+    # Widening and narrowing again would give the same bits, slower.
     if isinstance(values, WidenedTensor) and dtype == "BF16":
         out.write(np.ascontiguousarray(values.bits).reshape(-1).view(np.uint8).data)
         return

@@ -24,6 +24,7 @@ BITS: Mapping[str, int] = {
 }  # fmt: skip
 """Bits of one entry of each stored type."""
 
+# The limit of the safetensors library.
 _LARGEST_HEADER = 100_000_000
 _LARGEST_INTEGER = 2**64 - 1
 _DEEPEST = 127  # the library's JSON parser gives up at 128 levels, of which the outermost object is one
@@ -84,6 +85,7 @@ def _header_length(path: Path, first: bytes, size: int) -> int:
     if size == 0:
         raise FileFormatError(f"{path} is empty (0 bytes). {_REMEDY}")
     length = int.from_bytes(first, "little")
+    # The shortest header is ``{}``.
     if len(first) == 8 and 2 <= length <= min(_LARGEST_HEADER, size - 8):
         return length  # asked first: the length of one header in 256 begins with the byte that pickles begin with
     if first[:1] == b"\x80" or first[:4] == b"PK\x03\x04":
@@ -125,6 +127,7 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int | float:
+    # No field takes negative or longer numbers. As floats they are refused where an index is asked for, and nowhere else.
     if text.startswith("-") or len(text) > 20:
         return _number(text)
     return int(text)
@@ -132,6 +135,7 @@ def _integer(text: str) -> int | float:
 
 def _number(text: str) -> float:
     value = float(text)
+    # 1e999 is infinite to Python and an error to the library.
     if math.isinf(value):
         raise ValueError(f"a number of {len(text)} digits is out of range")
     return value
@@ -147,6 +151,7 @@ def _check_values(table: dict[str, Any]) -> None:
     for _ in range(_DEEPEST):
         inside = [item for value in level for item in ([*value, *value.values()] if isinstance(value, dict) else value)]
         for text in inside:
+            # Nearly all names are ASCII, which spares the look at each letter.
             if isinstance(text, str) and not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise ValueError(f"the text {text[:60]!r} is not valid Unicode")
         level = [item for item in inside if isinstance(item, dict | list)]
@@ -202,6 +207,7 @@ def _num_bits(entry: Entry) -> int | None:
 def _check_layout(path: Path, entries: Mapping[str, Entry], size: int) -> None:
     """Every tensor begins where the one before ends, holds what its shape needs, and the last ends with the file."""
     position, previous = 0, ""
+    # An empty tensor begins where the next one begins; the end sorts it first.
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         place = f"{path}: the header's entry for {_short(name)} contradicts itself"
         bits = _num_bits(entry)

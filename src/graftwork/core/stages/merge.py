@@ -38,6 +38,7 @@ class MergeStage(Stage):
 
     def problems(self) -> list[str]:
         """Return what is wrong with values that are fine each by itself."""
+        # A merger equal to the default cannot be told from one that was not given, and is let pass.
         if self.model_merger is not None and self.merger != _MERGER:
             return ["merger: leave it out where there is a model_merger; one of them merges"]
         return []
@@ -51,6 +52,7 @@ class MergeStage(Stage):
         if not self.groups:
             return tuple((name,) for name in tasks)
         named = [name for group in self.groups for name in group]
+        # Lists, not sets: a task in two groups must fail.
         if sorted(named) != sorted(tasks):
             raise ConfigError(
                 f"The groups of the merge stage must hold every task once; they hold {', '.join(named)}, and the tasks are "
