@@ -15,6 +15,7 @@ __all__ = ["class_names", "listed", "map_answers", "named", "value_names"]
 
 def class_names(spec: TaskSpec, size: int) -> list[str]:
     """Return the names of ``size`` classes or labels: those of the task, or numbers."""
+    # Names that are more or fewer than the classes cannot be matched with them; numbers mislead nobody.
     return list(spec.classes) if len(spec.classes) == size else [str(index) for index in range(size)]
 
 
@@ -32,6 +33,7 @@ def listed(column: Array) -> list[Any]:
     """Return a column as JSON values; numbers that are not finite become None."""
     if column.dtype.kind != "f":
         return column.tolist()
+    # JSON has no NaN and no infinity.
     return [value if math.isfinite(value) else None for value in column.tolist()]
 
 
@@ -39,7 +41,9 @@ def map_answers(values: Array) -> list[dict[str, Any]]:
     """Return ``map`` (or one of ``maps`` for each channel) per row of ``[N, C, *positions]``, rounded to 4 digits."""
     answers: list[dict[str, Any]] = []
     for row in values:
+        # float64 first: what float32 rounds to 0.1234 is written as 0.1234000027179718.
         rounded = np.round(row.astype(np.float64), 4).astype(object)
+        # The array holds objects by now, so None fits beside numbers.
         rounded[~np.isfinite(row)] = None
         channels: list[Any] = rounded.tolist()
         answers.append({"map": channels[0]} if len(channels) == 1 else {"maps": channels})

@@ -36,6 +36,7 @@ class Categorical(TaskKind):
         """Return the cross-entropy, mean over the labelled rows or positions."""
         from torch.nn import functional as F
 
+        # The sum divided by hand: the library's own mean is NaN in a batch without a label.
         total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum", label_smoothing=smoothing_of(spec))
         return total / (target >= 0).sum().clamp(min=1)
 
@@ -53,6 +54,7 @@ class Categorical(TaskKind):
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of each class."""
+        # Axis 1 holds the classes, with and without positions.
         return output.softmax(dim=1)
 
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:

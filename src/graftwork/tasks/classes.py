@@ -48,6 +48,7 @@ class ClassKind(TaskKind):
 
     def class_order(self, cells: TargetCells) -> list[str]:
         """Return the order that classes get when the user gives none."""
+        # "10" sorts before "9" as text.
         return sorted(cells.distinct, key=float) if cells.are_numbers else cells.distinct
 
     @abstractmethod
@@ -100,6 +101,7 @@ class ClassKind(TaskKind):
 
     def chosen(self, values: Array) -> Array:
         """Return the class of each row that a table shows, ``[N]``."""
+        # [N, C] to [N].
         return np.asarray(values.argmax(axis=1))
 
     def decided(self, spec: TaskSpec, value: Array) -> int:

@@ -82,7 +82,10 @@ def _exact(kind: TaskKind, spec: TaskSpec, rows: Tensor) -> Tensor:
     if isinstance(kind, Categorical):
         shares = rows.softmax(dim=1)
         classes = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+        # The Fisher information of a softmax is sum_k p_k (e_k - p)(e_k - p)^T; the root of p_k makes it one outer product
+        # each.
         return shares.sqrt().T[:, :, None] * (classes[:, None, :] - shares[None])
+    # [R, K, K], axes in columns, to [K, R, K].
     return _axes(kind, spec, rows).permute(2, 0, 1)
 
 
@@ -90,23 +93,29 @@ def _drawn(kind: TaskKind, spec: TaskSpec, rows: Tensor, num_samples: int, gener
     """Return ``[S, R, K]``."""
     if isinstance(kind, Categorical):
         shares = rows.softmax(dim=1)
+        # [R, S] to [S, R]
         drawn = torch.multinomial(shares, num_samples, replacement=True, generator=generator).T
+        # The score of class k is e_k - p; the scatter adds e_k.
         scores = -shares.expand(num_samples, -1, -1).clone()
         scores.scatter_add_(2, drawn[:, :, None], torch.ones_like(scores[:, :, :1]))
     else:
         signs = torch.randint(0, 2, (num_samples, *rows.shape), generator=generator, device=rows.device)
         scores = torch.einsum("rij,srj->sri", _axes(kind, spec, rows), signs.to(rows.dtype) * 2.0 - 1.0)
+    # By the root of S, so that outer products add up to their mean over draws.
     return scores / math.sqrt(num_samples)
 
 
 def _axes(kind: TaskKind, spec: TaskSpec, rows: Tensor) -> Tensor:
     """Return ``[R, K, K]`` whose columns' outer products add up to the Hessian of the divergence."""
+    # One row with one position, since that is what the kind's own divergence takes.
     shape = (1, rows.shape[1], *(1,) * int(kind.over_positions))
 
     def divergence(output: Tensor, reference: Tensor) -> Tensor:
         return kind.divergence(spec, reference.view(shape), output.view(shape))
 
+    # The Hessian where both outputs are equal. [R, K, K]
     found = vmap(jacrev(grad(divergence)))(rows, rows)
+    # Symmetric but for rounding; eigh reads one triangle only.
     values, axes = torch.linalg.eigh((found + found.mT) / 2.0)
     return axes * values.clamp(min=0.0).sqrt()[:, None, :]  # rounding may leave tiny negative values
 

@@ -26,9 +26,11 @@ class ValueKind(TaskKind):
         """Return the task with center and scale of the training rows, unless it has them."""
         if spec.center:
             return spec
+        # float64: variances of large values cancel in float32.
         known = np.asarray(target, dtype=np.float64)
         axes = tuple(axis for axis in range(known.ndim) if axis != 1)
         center, scale = np.nanmean(known, axis=axes), np.nanstd(known, axis=axes)
+        # A value that never varies keeps its unit; dividing by 0 would make every loss NaN.
         scale = np.where(scale > 1e-12, scale, 1.0)
         return replace(spec, center=tuple(map(float, center)), scale=tuple(map(float, scale)))
 
@@ -45,6 +47,7 @@ class ValueKind(TaskKind):
         from graftwork.tasks.tensors import masked_mean, standardise
 
         known = ~torch.isnan(target)
+        # Filled before the loss: the gradient of NaN is NaN even where the mask drops the value.
         wanted = standardise(spec, torch.where(known, target, torch.zeros_like(target)))
         return masked_mean(self.entry_losses(output, wanted, robust=robust), known)
 
@@ -63,6 +66,7 @@ class ValueKind(TaskKind):
         from graftwork.tasks.tensors import standardise
 
         wanted = standardise(spec, target.double())
+        # All but the values' own axis: each value has its mean over rows and positions.
         axes = tuple(axis for axis in range(wanted.ndim) if axis != 1)
         return torch.nanmean(self.prior_of_spread(wanted - torch.nanmean(wanted, dim=axes, keepdim=True)))
 
@@ -113,6 +117,7 @@ def with_origin(spec: TaskSpec, values: Array) -> Array:
     """Return values ``[N, size]`` in the user's units: float64 with the task's origin added, if it has one (see
     ``origin_of``)."""
     origin = spec.details.get("origin")
+    # float64: the sum needs the digits that float32 does not have, see `origin_of`.
     return values.astype(np.float64) + np.asarray(origin, dtype=np.float64) if origin else values
 
 

@@ -41,8 +41,11 @@ class BinaryPositions(MapKind):
         from torch.nn import functional as F
 
         logit = output.squeeze(1)
+        # clamp: -1 is no target for the library. Those entries are left out below, so their value does not matter.
         values = F.binary_cross_entropy_with_logits(logit, target.clamp(min=0).to(logit.dtype), reduction="none").flatten(1)
+        # [B, 2, P]: for each class the positions that are of it.
         members = torch.stack([target == 0, target == 1], dim=1).flatten(2)
+        # where, not a product: 0 times an infinite loss is NaN.
         sums = torch.where(members, values.unsqueeze(1), torch.zeros_like(values).unsqueeze(1)).sum(dim=2)
         rows = members.any(dim=2).any(dim=1).sum().clamp(min=1)
         return 0.5 * (sums / members.sum(dim=2).clamp(min=1)).sum() / rows
@@ -57,6 +60,7 @@ class BinaryPositions(MapKind):
 
         from graftwork.tasks.tensors import entropy
 
+        # In each row a class weighs one half, however many positions it has, so rows are counted and not positions.
         with_class = torch.stack([(target == index).flatten(1).any(dim=1).double().sum() for index in (0, 1)])
         rows = (target >= 0).flatten(1).any(dim=1).sum().clamp(min=1)
         return entropy(with_class / with_class.sum().clamp(min=1)).sum() * with_class.sum() / (2 * rows)

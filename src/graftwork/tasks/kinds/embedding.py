@@ -70,14 +70,19 @@ class Embedding(TaskKind):
         from torch.nn import functional as F
 
         known = target >= 0
+        # [B, B]: row i against row j; unknown ids are no candidates for anybody.
         other = ~torch.eye(len(target), dtype=torch.bool, device=target.device) & known
+        # In half precision 1e-6 is still above 0, the default 1e-12 is not.
         unit = F.normalize(output, dim=1, eps=1e-6)
         # A finite stand-in for "not compared": minus infinity would make rows without any other row NaN.
         logits = (unit @ unit.T / self.temperature(spec)).masked_fill(~other, -1e4)
+        # Two missing ids are both -1 and must not count as the same id.
         same = other & (target.unsqueeze(1) == target) & known.unsqueeze(1)
         partners = same.sum(dim=1)
         share = F.log_softmax(logits, dim=1)
+        # Mean over partners outside of the logarithm (the paper's L_out), which weighs hard partners more.
         each = -torch.where(same, share, torch.zeros_like(share)).sum(dim=1) / partners.clamp(min=1)
+        # Guessing among n rows costs log n; divided by it the loss starts near 1 in batches of any size. clamp: log 1 is 0.
         return each / other.sum(dim=1).clamp(min=2).to(each.dtype).log(), partners > 0
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
@@ -88,6 +93,7 @@ class Embedding(TaskKind):
 
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the number of rows with a partner in the batch."""
+        # The diagonal is part of it, so a partner means more than one.
         same = (target.unsqueeze(1) == target) & (target >= 0)
         return (same.sum(dim=1) > 1).sum()
 
@@ -96,6 +102,7 @@ class Embedding(TaskKind):
         import torch
 
         known = target[target >= 0]
+        # NaN says that no row has a partner; the caller replaces it.
         return torch.tensor(1.0 if len(known) > len(known.unique()) else float("nan"))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
@@ -131,6 +138,7 @@ class Embedding(TaskKind):
 
     def row_groups(self, spec: TaskSpec, target: Array) -> Array | None:
         """Return the ids: rows are found among those of their split."""
+        # A row's partners must be in its own split, or nothing can be found there.
         return target
 
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:

@@ -51,9 +51,11 @@ class MulticlassPositions(Categorical, MapKind):
 
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return the commonest class of each row."""
+        # [N, P]
         flat = target.reshape(len(target), -1)
         size = min(spec.size, _MAX_CLASSES)
         counts = np.stack([(flat == index).sum(axis=1) for index in range(size)], axis=1)
+        # Rows without a label get no stratum; argmax alone would call them class 0.
         return [LabelColumn("classes", np.where(counts.any(axis=1), counts.argmax(axis=1), -1), size)]
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:

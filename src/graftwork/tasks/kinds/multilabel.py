@@ -47,6 +47,7 @@ class Multilabel(TaskKind):
         from graftwork.tasks.tensors import masked_mean
 
         known = ~torch.isnan(target)
+        # The loss of NaN would be NaN, and its gradient too, even where the mask drops it.
         filled = torch.where(known, target, torch.zeros_like(target))
         return masked_mean(F.binary_cross_entropy_with_logits(output, filled, reduction="none"), known)
 
@@ -66,6 +67,7 @@ class Multilabel(TaskKind):
 
         from graftwork.tasks.tensors import prior_of_flags
 
+        # A label that nobody knows counts as undecided, as a constant of one half would be.
         return prior_of_flags(torch.nanmean(target.double(), dim=0).nan_to_num(0.5))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
@@ -97,6 +99,7 @@ class Multilabel(TaskKind):
             DataError: If a cell is something else.
         """
         numbers = numeric_columns(request, frame)
+        # NaN is no value here: empty cells are labels not known.
         if not set(np.unique(numbers[~np.isnan(numbers)])) <= {0.0, 1.0}:
             raise DataError(
                 f"Target {request.name!r} is to be multilabel, so its columns may hold 0 and 1 only. Choose "
@@ -136,6 +139,7 @@ class Multilabel(TaskKind):
 
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return the names of the labels that apply."""
+        # Nothing is known, which is not the same as "none applies".
         if np.isnan(value).all():
             return ""
         names = [named(spec, int(index)) for index in np.flatnonzero(np.nan_to_num(value) >= 0.5)]

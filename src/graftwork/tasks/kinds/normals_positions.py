@@ -31,6 +31,7 @@ class Normals(MapKind):
         from graftwork.tasks.tensors import masked_mean
 
         known = ~torch.isnan(target).any(dim=1)
+        # Any vector will do that has a direction.
         filled = torch.where(known.unsqueeze(1), target, torch.ones_like(target))
         return masked_mean(1.0 - F.cosine_similarity(output, filled, dim=1, eps=1e-6), known)
 
@@ -42,6 +43,7 @@ class Normals(MapKind):
         """Return the loss of the mean direction."""
         import torch
 
+        # [3]: one mean direction over rows and positions. It need not have length 1, the cosine does not see it.
         mean = torch.nanmean(target.double().movedim(1, 0).flatten(1), dim=1).nan_to_num(1.0)
         constant = mean.view(1, 3, *(1,) * (target.ndim - 2)).expand_as(target)
         return self.loss(spec, constant, target.double())
@@ -61,6 +63,7 @@ class Normals(MapKind):
     def mirror(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the flipped map, whose normals to the right now point to the left."""
         mirrored = target.flip(-1)
+        # Only the component along the mirrored axis changes its sign.
         return mirrored * mirrored.new_tensor([-1.0, *[1.0] * (spec.size - 1)]).view(1, -1, 1, 1)
 
 

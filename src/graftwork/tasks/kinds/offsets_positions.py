@@ -23,6 +23,7 @@ class Offsets(RegressionPositions):
     def mirror(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the flipped map, whose ways to the right are now ways to the left."""
         mirrored = target.flip(-1)
+        # Only the way to the right changes its sign.
         return mirrored * mirrored.new_tensor([-1.0, *[1.0] * (spec.size - 1)]).view(1, -1, 1, 1)
 
 

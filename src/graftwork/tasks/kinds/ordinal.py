@@ -57,14 +57,17 @@ class Ordinal(ClassKind):
         from graftwork.tasks.tensors import prior_of_flags
 
         known = target[target >= 0]
+        # known: [M, 1] against [K] thresholds gives [M, K].
         return prior_of_flags((known.unsqueeze(1) > torch.arange(spec.num_outputs)).double().mean(dim=0))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of each class."""
         import torch
 
+        # [N, K - 1]: P(class > k).
         above = _running_minimum(torch.sigmoid(output))
         first = torch.ones_like(above[:, :1])
+        # P(class = k) = P(class > k - 1) - P(class > k), with 1 before the first and 0 after the last.
         return torch.cat([first, above], dim=1) - torch.cat([above, torch.zeros_like(first)], dim=1)
 
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
@@ -79,6 +82,7 @@ class Ordinal(ClassKind):
         """Return the order of numbers, of a categorical column, or of words of a known scale."""
         if cells.are_numbers:
             return super().class_order(cells)
+        # The order of a categorical column is the user's own and comes before that of a known scale.
         return list(cells.order) if cells.order is not None else word_order(cells.distinct) or cells.distinct
 
     def order_problem(self, request: TargetRequest, cells: TargetCells, order: Sequence[str]) -> str:
@@ -101,6 +105,7 @@ class Ordinal(ClassKind):
 
     def decided(self, spec: TaskSpec, value: Array) -> int:
         """Return the median class: what a scale with an order asks for."""
+        # 1e-9 takes the lower class where a cumulative sum of exactly one half came out just below it.
         return int(np.searchsorted(np.cumsum(value), 0.5 - 1e-9).clip(0, spec.size - 1))
 
 
@@ -108,6 +113,7 @@ def _running_minimum(above: Tensor) -> Tensor:
     """Make ``P(class > k)`` fall with ``k``: thresholds are learned one by one and may cross. (``cummin`` has no ONNX form.)"""
     import torch
 
+    # Doubling the reach covers all K thresholds in log2(K) steps, with operations that every runtime has.
     shift = 1
     while shift < above.shape[1]:
         above = torch.cat([above[:, :shift], torch.minimum(above[:, shift:], above[:, :-shift])], dim=1)

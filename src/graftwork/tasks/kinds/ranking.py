@@ -51,10 +51,12 @@ class Ranking(TaskKind):
 
     def fit_spec(self, spec: TaskSpec, target: Array) -> TaskSpec:
         """Return the task with center and scale of the training rows' relevance, unless it has them."""
+        # float64: sums of many float32 values lose digits.
         known = np.asarray(target[~np.isnan(target).any(axis=1), 0], dtype=np.float64)
         if spec.center or not len(known):
             return spec
         scale = float(known.std())
+        # A relevance that never varies keeps its unit; dividing by 0 would make every loss NaN.
         return replace(spec, center=(float(known.mean()),), scale=(scale if scale > 1e-12 else 1.0,))
 
     def answer_shape(self, spec: TaskSpec, target_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -72,11 +74,15 @@ class Ranking(TaskKind):
         from graftwork.tasks.tensors import masked_mean, standardise
 
         known = ~target.isnan().any(dim=1)
+        # The gradient of NaN is NaN even where the mask drops the value.
         relevance, query = torch.where(known.unsqueeze(1), target, torch.zeros_like(target)).unbind(dim=1)
         score = output.squeeze(1)
         error = masked_mean((score - standardise(spec, relevance.unsqueeze(1)).squeeze(1)).square(), known)
+        # [B, B]: row i against row j. Query 0 of rows without a label is kept out by both masks.
         both = known.unsqueeze(1) & known & (query.unsqueeze(1) == query)
+        # Row i belongs before row j. Each pair stands once, and rows of equal relevance never.
         first = both & (relevance.unsqueeze(1) > relevance)
+        # softplus(s_j - s_i) = -log sigmoid(s_i - s_j), the loss of RankNet.
         return error + masked_mean(F.softplus(score - score.unsqueeze(1)), first)
 
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
@@ -89,6 +95,7 @@ class Ranking(TaskKind):
 
         known = target[~target.isnan().any(dim=1)].double()
         values = standardise(spec, known[:, :1])
+        # More different (relevance, query) rows than queries: some query has two different relevances.
         has_pairs = len(known.unique(dim=0)) > len(known[:, 1].unique())
         return (values - values.mean()).square().mean() + (math.log(2.0) if has_pairs else 0.0)  # NaN without a row
 
@@ -148,6 +155,7 @@ class Ranking(TaskKind):
                 f"Target {name!r}: no value of {request.columns[1]!r} has two rows with a relevance, so there is nothing to "
                 "put in order. Name the column that says which rows are compared."
             )
+        # codes are integers, which hold no NaN; np.where makes them floats.
         queries = np.where(codes >= 0, codes, np.nan)
         return self._build(
             request, relevance, queries, f"relevance {request.columns[0]!r} within {len(levels)} values of {request.columns[1]!r}"
@@ -155,6 +163,7 @@ class Ranking(TaskKind):
 
     def _build(self, request: TargetRequest, relevance: Array, query: Array, reason: str) -> InferredTask:
         target = np.stack([relevance, query], axis=1).astype(np.float32)
+        # A row is labelled or not: half a label would be counted in one place and left out in another.
         target[np.isnan(target).any(axis=1)] = np.nan
         if (target[:, 0] < 0).any():
             row = int((target[:, 0] < 0).argmax())
@@ -167,6 +176,7 @@ class Ranking(TaskKind):
 
     def row_groups(self, spec: TaskSpec, target: Array) -> Array | None:
         """Return the query of each row; None if there is one query only."""
+        # float32 holds these integers exactly, see _MAX_QUERIES.
         query = np.where(np.isnan(target[:, 1]), -1, target[:, 1]).astype(np.int64)
         return query if len(np.unique(query[query >= 0])) > 1 else None
 

@@ -65,6 +65,7 @@ class Regression(ValueKind):
 
     def scored(self, spec: TaskSpec, target: Array, prediction: Array) -> tuple[Array, Array]:
         """Return both as ``[N, size]``; one value a row may come as ``[N]``."""
+        # [N, size]
         return super().scored(spec, target.reshape(len(target), -1), prediction.reshape(len(prediction), -1))
 
     def read_column(self, request: TargetRequest, cells: TargetCells, reason: str) -> InferredTask:
@@ -87,6 +88,8 @@ class Regression(ValueKind):
         return self._build(request, numbers, f"{len(request.columns)} numeric columns read as one vector")
 
     def _build(self, request: TargetRequest, numbers: NDArray[np.float64], reason: str) -> InferredTask:
+        # Large values that vary little (dates, serial numbers) differ by less than float32 resolves. Their origin is taken away
+        # in float64.
         origin = origin_of(numbers)
         spec = TaskSpec(
             name=request.name,

@@ -61,6 +61,7 @@ class Sequence(TaskKind):
     # --- learning ---
 
     def _logits(self, spec: TaskSpec, output: Tensor) -> Tensor:
+        # [N, size * L] to [N, size, L]
         return output.unflatten(1, (spec.size, self.length(spec)))
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
@@ -80,8 +81,10 @@ class Sequence(TaskKind):
 
         from graftwork.tasks.tensors import entropy
 
+        # [L, size]: how often each token stands at each place.
         counts = F.one_hot(target.clamp(min=0), spec.size).mul((target >= 0).unsqueeze(2)).sum(dim=0).double()
         places = counts.sum(dim=1)
+        # Late places have few tokens, so each place weighs by its tokens. Without any token it is 0 / 0, and NaN.
         return (entropy(counts / places.clamp(min=1).unsqueeze(1)).sum(dim=1) * places).sum() / places.sum()
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
@@ -128,6 +131,7 @@ class Sequence(TaskKind):
     def _shares(self, values: Array) -> Array:
         """Return the probability of each row's answer, token by token up to its end, multiplied."""
         chosen, best = values.argmax(axis=1), values.max(axis=1)
+        # True behind the first end token, which itself still counts. [N, L]
         after_end = np.cumsum(chosen == 0, axis=1) - (chosen == 0) > 0
         return np.asarray(np.where(after_end, 1.0, best).prod(axis=1))
 
@@ -147,11 +151,13 @@ class Sequence(TaskKind):
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return the tokens with blanks between them."""
         row = value.argmax(axis=0) if is_prediction else value
+        # A row of padding has no label; a row that ends at once has an empty answer.
         return " ".join(self._read(spec, row)) or ("" if (row < 0).all() else "(nothing)")
 
     def is_right(self, spec: TaskSpec, truth: Array, prediction: Array) -> bool | None:
         """Return whether all tokens are right; None without a label."""
         known = truth >= 0
+        # What comes after the end is padding in the truth, and whatever is predicted there does not matter.
         return bool((prediction.argmax(axis=0) == truth)[known].all()) if known.any() else None
 
 

@@ -59,6 +59,7 @@ class Survival(TaskKind):
     def problems(self, spec: TaskSpec) -> Sequence[str]:
         """Return a problem if the edges do not increase or are not ``size``."""
         edges = spec.details.get("edges")
+        # Before training there are no edges; they come with the training rows.
         if edges is None:
             return ()
         if len(edges) == spec.size and np.isfinite(edges).all() and min(edges) > 0 and (np.diff(edges) > 0).all():
@@ -71,12 +72,16 @@ class Survival(TaskKind):
             return spec
         known = ~np.isnan(target).any(axis=1)
         time, event = np.asarray(target[known, 0], dtype=np.float64), target[known, 1] == 1
+        # An event at time 0 would make an edge at 0, an interval without length.
         positive = event & (time > 0)
         if not positive.any():
+            # No event: one interval up to the last time seen, so that the head has an output at all.
             edges = np.array([max(float(time.max(initial=0.0)), 1.0)])
         else:
             times, free = survival.event_free(time, positive)
+            # From 1 down to where the curve ends; the start itself is no edge.
             wanted = np.linspace(1.0, free[-1], NUM_INTERVALS + 1)[1:]
+            # The curve falls and searchsorted wants it rising, hence the signs. 1e-12 forgives the rounding of the product.
             edges = np.unique(times[np.minimum(np.searchsorted(-free, -wanted - 1e-12), len(times) - 1)])
         return replace(spec, size=len(edges), details={**spec.details, "edges": edges.tolist()})
 
@@ -92,6 +97,7 @@ class Survival(TaskKind):
 
         from graftwork.tasks.tensors import masked_mean
 
+        # [B, K] both
         at_risk, here = risk_and_events(spec, target)
         return masked_mean(F.binary_cross_entropy_with_logits(output, here.to(output.dtype), reduction="none"), at_risk)
 
@@ -112,6 +118,7 @@ class Survival(TaskKind):
         """Return the probability of surviving each edge."""
         from torch.nn import functional as F
 
+        # log(1 - sigmoid(x)) = -softplus(x): the sum of logarithms does not underflow as a product would.
         return (-F.softplus(output)).cumsum(dim=1).exp()
 
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
@@ -135,6 +142,7 @@ class Survival(TaskKind):
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return event or censored, and the time."""
         known = ~np.isnan(target).any(axis=1)
+        # -1 is "no class" to the splitter; NaN cannot become an integer.
         event = np.where(known, target[:, 1], -1).astype(np.int64)
         return [LabelColumn("classes", event), LabelColumn("number", np.where(known, target[:, 0], np.nan))]
 
@@ -142,15 +150,19 @@ class Survival(TaskKind):
 
     def _median(self, spec: TaskSpec, values: Array) -> Floats:
         """Return the time at which survival falls to one half, linear between edges; NaN if it does not before the last edge."""
+        # Survival is 1 at time 0, which no output says. curve: [N, K + 1]
         edges = np.concatenate([[0.0], survival.edges_of(spec)])
         curve = np.concatenate([np.ones((len(values), 1)), np.asarray(values, dtype=np.float64)], axis=1)
+        # argmax of booleans: the first edge at or below one half, and 0 if there is none, which the last line makes NaN.
         after = (curve[:, 1:] <= 0.5).argmax(axis=1)
         high, low = (np.take_along_axis(curve, (after + shift)[:, None], 1)[:, 0] for shift in (0, 1))
+        # A flat piece has no slope to divide by.
         share = (high - 0.5) / np.where(high > low, high - low, 1.0)
         found = edges[after] + np.clip(share, 0.0, 1.0) * (edges[after + 1] - edges[after])
         return np.where((curve[:, 1:] <= 0.5).any(axis=1), found, np.nan)
 
     def _edge_names(self, spec: TaskSpec) -> list[str]:
+        # As float32, the type that the times were read in: 0.1, not 0.10000000149011612.
         return [np.format_float_positional(np.float32(edge), trim="-") for edge in survival.edges_of(spec)]
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
@@ -197,8 +209,10 @@ def risk_and_events(spec: TaskSpec, target: Tensor) -> tuple[Tensor, Tensor]:
         target: Time and event, ``[B, 2]``.
     """
     ends = survival.edges_of(spec).tolist()
+    # Minus infinity: an event at time 0 belongs to the first interval.
     edges, begin = target.new_tensor(ends), target.new_tensor([-float("inf"), *ends[:-1]])
     time, event = target[:, :1], target[:, 1:] == 1
+    # The interval begins after `begin` and holds its end: (begin, edge].
     reached = event & (time > begin)
     return reached | (~event & (time >= edges)), reached & (time <= edges)
 

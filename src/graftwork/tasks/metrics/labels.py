@@ -20,6 +20,7 @@ SMALLEST_PROBABILITY = 1e-7
 
 def _decided(target: Array, prediction: Array) -> Array:
     """Return the predicted class of each entry of the target: probability above one half, or the largest."""
+    # One probability for each entry of the target: binary rows or multilabel cells.
     if prediction.ndim == target.ndim:
         return (prediction > 0.5).astype(np.int64)
     return prediction.argmax(axis=1)
@@ -30,12 +31,14 @@ def _one_hot(classes: Array, num_classes: int, known: Array) -> Floats:
 
 
 def _num_classes(spec: TaskSpec) -> int:
+    # A binary task has size 1 and two classes.
     return max(spec.size, 2)
 
 
 def _accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Share of rows whose class is right."""
     known = target >= 0
+    # A row that lacks a label is in neither column: no resample can count it.
     right = (_decided(target, prediction) == target) & known
     return from_sums(np.stack([right, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
 
@@ -66,6 +69,7 @@ def _f1_macro(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
 
     def combine(sums: Floats) -> Floats:
         both, either = sums[:, :num_classes], sums[:, num_classes:]
+        # F1 = 2 TP / (true + predicted). Sums over resampled rows come first, the ratio of each class last.
         return mean_of_columns(divide(2 * both, either))
 
     return from_sums(np.concatenate([truth & guess, truth.astype(np.int64) + guess], axis=1), combine)
@@ -76,6 +80,7 @@ def _quadratic_kappa(spec: TaskSpec, target: Array, prediction: Array) -> Evalua
     known = (target >= 0).astype(np.float64)
     truth = np.where(target >= 0, target, 0).astype(np.float64)
     guess = _decided(target, prediction) * known
+    # E (t - g)^2 under independence is E t^2 + E g^2 - 2 E t E g: no table of classes by classes for each resample.
     columns = np.stack([known, truth, guess, truth**2, guess**2, (truth - guess) ** 2], axis=1)
 
     def combine(sums: Floats) -> Floats:
@@ -100,6 +105,7 @@ def _log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     if prediction.ndim == target.ndim:
         known = target >= 0  # False for NaN as well
         loss = -np.where(target == 1, np.log(probability), np.log1p(-probability)) * known
+        # A row is the unit of resampling, so the losses of its labels are summed, and their number with them.
         loss, known = loss.reshape(len(loss), -1).sum(axis=1), known.reshape(len(loss), -1).sum(axis=1)
     else:
         known = target >= 0

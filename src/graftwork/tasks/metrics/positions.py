@@ -26,6 +26,7 @@ def _decided(target: Array, prediction: Array) -> Array:
     """Return the predicted class at each position, ``[N, P]``, from probabilities ``[N, size, P]`` or decided classes."""
     if prediction.ndim == target.ndim:
         return prediction
+    # One channel is a probability of class 1, more are one for each class.
     return (prediction[:, 0] > 0.5).astype(np.int64) if prediction.shape[1] == 1 else prediction.argmax(axis=1)
 
 
@@ -33,6 +34,7 @@ def _miou(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Intersection over union of all pixels, mean over the classes that occur in target or prediction."""
     guess, known = _decided(target, prediction), target >= 0
     size = max(spec.size, 2)
+    # A loop over classes holds one mask at a time; one-hot maps of all classes would be `size` times the pictures.
     both, union = np.zeros((2, len(target), size))
     for index in range(size):
         truth, guessed = (target == index) & known, (guess == index) & known
@@ -54,6 +56,7 @@ def _pixel_accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluat
 def _f1(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """F1 of class 1 over all pixels, at probability one half; NaN where class 1 is neither there nor predicted."""
     truth, guess = target == 1, (_decided(target, prediction) == 1) & (target >= 0)
+    # 2 TP over (true + predicted), summed over all positions of a resample before dividing.
     columns = [(truth & guess).sum(axis=_axes(target)), truth.sum(axis=_axes(target)) + guess.sum(axis=_axes(target))]
     return from_sums(np.stack(columns, axis=1), lambda sums: divide(2 * sums[:, 0], sums[:, 1]))
 
@@ -68,8 +71,10 @@ def _ods_f1(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     known, width = target >= 0, NUM_THRESHOLDS + 1
     # Bin b holds the pixels that are above exactly b thresholds: one table of counts serves all of them.
     level = np.searchsorted(np.arange(1, width) / width, prediction[:, 0], side="left")
+    # A bin number of its own for each row and level, so that one bincount serves all rows.
     place = np.arange(len(target)).reshape(-1, *(1,) * (target.ndim - 1)) * width + level
     truth, guess = (
+        # Summed from the highest level down: how many are above each threshold. The last sum is all positions, no threshold.
         np.bincount(place[chosen], minlength=len(target) * width).reshape(-1, width)[:, ::-1].cumsum(axis=1)[:, :-1]
         for chosen in (known & (target == 1), known)
     )
@@ -78,6 +83,7 @@ def _ods_f1(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     def combine(sums: Floats) -> Floats:
         both, guessed = sums[:, :NUM_THRESHOLDS], sums[:, NUM_THRESHOLDS:-1]
         values = divide(2 * both, guessed + sums[:, -1:])
+        # A threshold at which nothing is predicted and nothing is true has no value; -1 keeps it from being the best.
         return np.where(np.isnan(values).all(axis=1), np.nan, np.where(np.isnan(values), -1.0, values).max(axis=1))
 
     return from_sums(np.concatenate([truth, guess, total], axis=1), combine)
@@ -89,7 +95,9 @@ def _angles(target: Array, prediction: Array) -> tuple[Floats, Array]:
     length = np.linalg.norm(truth, axis=1)
     known = ~np.isnan(length) & (length > 0)
     norms = length * np.linalg.norm(guess, axis=1)
+    # A prediction of length 0 has no direction; it counts as a right angle.
     cosine = np.divide((truth * guess).sum(axis=1), norms, out=np.zeros_like(norms), where=known & (norms > 0))
+    # Rounding takes cosines of parallel vectors beyond 1, where arccos is NaN.
     return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))), known
 
 

@@ -24,10 +24,12 @@ def _gain(relevance: Floats, score: Floats, query: Array, cut: int) -> Floats:
 
     Rows of equal score share the mean discount of their places.
     """
+    # The last key sorts first: by query, then best score first.
     order = np.lexsort((-score, query))
     query, score, relevance = query[order], score[order], relevance[order]
     starts = np.flatnonzero(np.r_[True, query[1:] != query[:-1]])
     sizes = np.diff(np.r_[starts, len(query)])
+    # Counted from 0 within each query.
     place = np.arange(len(query)) - np.repeat(starts, sizes)
     discount = np.where(place < cut, 1.0 / np.log2(2.0 + place), 0.0)
     tied = np.flatnonzero(np.r_[True, (query[1:] != query[:-1]) | (score[1:] != score[:-1])])
@@ -41,11 +43,13 @@ def _ndcg(target: Array, prediction: Array, cut: int) -> Evaluator:
     columns = np.zeros((len(target), 2))
     if len(rows):
         relevance, score = target[rows, 0].astype(np.float64), prediction[rows].astype(np.float64)
+        # Query numbers become 0, 1 ... so that they can index the arrays of queries below.
         _, query, sizes = np.unique(target[rows, 1], return_inverse=True, return_counts=True)
         best = _gain(relevance, relevance, query, cut)
         value = divide(_gain(relevance, score, query, cut), best)
         counts = (best > 0) & (sizes > 1)
         shares = np.where(counts, 1.0 / sizes, 0.0)
+        # Each of the n rows of a query carries 1/n of its value and of its weight: a query counts once.
         columns[rows, 0], columns[rows, 1] = np.where(counts, np.nan_to_num(value) * shares, 0.0)[query], shares[query]
     return from_sums(columns, lambda sums: divide(sums[:, 0], sums[:, 1]))
 

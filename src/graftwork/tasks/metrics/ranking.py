@@ -24,6 +24,7 @@ class _Ranking:
         self.order = order
         self.positive = (target[order] == 1).astype(np.float64)
         ranked = score[order]
+        # Without rows there is no first group; np.r_ would make one up.
         self.starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(order) else np.zeros(0, np.int64)
 
     def group_counts(self, weights: Floats) -> tuple[Floats, Floats]:
@@ -33,6 +34,7 @@ class _Ranking:
             return empty, empty
         weighted = weights[:, self.order]
         positive = np.add.reduceat(weighted * self.positive, self.starts, axis=1)
+        # Negatives as the rest: one product with the weights is spared.
         return positive, np.add.reduceat(weighted, self.starts, axis=1) - positive
 
 

@@ -24,17 +24,20 @@ def rank_of_match(ids: Array, vectors: Array) -> Array:
     unit = np.asarray(vectors, dtype=np.float64)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     found = np.full(len(ids), -1, dtype=np.int64)
+    # Rows of a block, so that block times all rows stays within the limit.
     size = max(1, _BLOCK_ENTRIES // max(len(ids), 1))
     for start in range(0, len(ids), size):
         rows = np.arange(start, min(start + size, len(ids)))
         likeness = np.round(unit[rows] @ unit.T, 9)  # equal vectors must be equally near, whatever the order of additions
         same = ids[rows, None] == ids
+        # A row is not its own match.
         best = np.where(same & (rows[:, None] != np.arange(len(ids))), likeness, -np.inf).max(axis=1, initial=-np.inf)
         found[rows] = np.where(np.isfinite(best), ((likeness >= best[:, None]) & ~same).sum(axis=1), -1)
     return found
 
 
 def _recall(target: Array, prediction: Array, near: int) -> Evaluator:
+    # Rows without an id are neither asked nor found.
     rows = np.flatnonzero(target >= 0)
     rank = rank_of_match(target[rows], prediction[rows])
     columns = np.zeros((len(target), 2))

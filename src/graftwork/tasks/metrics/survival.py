@@ -18,6 +18,7 @@ __all__ = ["CONCORDANCE", "INTEGRATED_BRIER", "edges_of", "event_free", "mean_ti
 
 def edges_of(spec: TaskSpec) -> Floats:
     """Return the ends of the intervals, ``[K]``, in the user's units; 1 to K for a task that has seen no data."""
+    # Edges that no data has fixed: unit intervals let a task of this kind be built and tried.
     return np.asarray(spec.details.get("edges") or range(1, spec.size + 1), dtype=np.float64)
 
 
@@ -26,6 +27,7 @@ def mean_time(spec: TaskSpec, survival: Array) -> Floats:
     between."""
     edges = np.concatenate([[0.0], edges_of(spec)])
     curve = np.concatenate([np.ones((len(survival), 1)), np.asarray(survival, dtype=np.float64)], axis=1)
+    # Trapezoids: mean of both ends times the width of the interval.
     return np.asarray(0.5 * (curve[:, 1:] + curve[:, :-1]) @ np.diff(edges))
 
 
@@ -42,7 +44,9 @@ def _concordance(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """
     rows = np.flatnonzero(_known(target))
     time, event = target[rows, 0].astype(np.float64), target[rows, 1] == 1
+    # Two steps a time, the event's before the censored one's: at equal times the event came first.
     order = np.unique(time, return_inverse=True)[1] * 2 + ~event
+    # Only an event can be the earlier row of a pair: of a censored row nobody knows when its event came.
     counter = PairCounter(order, mean_time(spec, prediction[rows]), counts=event)
 
     def evaluate(weights: Floats) -> Floats:
@@ -56,8 +60,10 @@ def event_free(time: Array, happened: Array) -> tuple[Floats, Floats]:
     """Return the Kaplan-Meier estimate: times of ``happened``, and the probability that it has not happened by then,
     right-continuous."""
     times = np.unique(time[happened])
+    # Rows whose time is not before t; those that leave at t are still at risk then.
     at_risk = len(time) - np.searchsorted(np.sort(time), times)
     count = np.searchsorted(np.sort(time[happened]), times, side="right") - np.searchsorted(np.sort(time[happened]), times)
+    # S(t) is the product over event times up to t of (1 - events / at risk).
     return times.astype(np.float64), np.asarray(np.cumprod(1.0 - count / np.maximum(at_risk, 1)), dtype=np.float64)
 
 
@@ -71,11 +77,15 @@ def _integrated_brier(spec: TaskSpec, target: Array, prediction: Array) -> Evalu
     known, edges = _known(target), edges_of(spec)
     time = np.where(known, target[:, 0], 0.0).astype(np.float64)
     event = known & (target[:, 1] == 1)
+    # From the last known time on no row is left to compare with.
     used = np.flatnonzero(edges < time[known].max(initial=-np.inf))
     steps, free = event_free(time[known], ~event[known])
     free = np.concatenate([[1.0], free])
+    # side left: the probability just before the row's own time.
     before_own = free[np.searchsorted(steps, time)]
+    # side right: the probability at the edge, its own step included.
     at_edge = free[np.searchsorted(steps, edges[used], side="right")]
+    # Both [N, U]. Rows censored before the edge are in neither: their fate is not known, the weights stand in for them.
     gone = event[:, None] & (time[:, None] <= edges[used])
     there = known[:, None] & (time[:, None] > edges[used])
     guess = prediction[:, used].astype(np.float64)
@@ -87,6 +97,7 @@ def _integrated_brier(spec: TaskSpec, target: Array, prediction: Array) -> Evalu
         scores = divide(sums[:, :-1], sums[:, -1:])
         if not len(used):
             return np.full(len(sums), np.nan)
+        # One edge spans no time to take a mean over.
         if len(used) == 1:
             return scores[:, 0]
         return np.asarray(0.5 * (scores[:, 1:] + scores[:, :-1]) @ widths / widths.sum())

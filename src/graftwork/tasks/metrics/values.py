@@ -58,6 +58,7 @@ def _r2(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     def combine(sums: Floats) -> Floats:
         residual, count, first, second = np.split(sums, 4, axis=1)
         spread = second - divide(first**2, count)
+        # Relative to the sum of squares, since the difference of two large sums never comes out as exactly 0.
         return mean_of_columns(1.0 - divide(residual, np.where(spread > 1e-12 * np.maximum(second, 1e-300), spread, 0.0)))
 
     return from_sums(np.concatenate([squared, known, truth, truth**2], axis=1), combine)
