@@ -38,6 +38,7 @@ def _untouched(model: SharedModel) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     tensors = [*model.parameters(), *model.buffers()]
     copies = [tensor.detach().clone() for tensor in tensors]
+    # The CPU's generator only; in evaluation mode nothing should be drawn at all.
     with torch.random.fork_rng(devices=[]):
         model.eval()
         try:
@@ -48,6 +49,7 @@ def _untouched(model: SharedModel) -> Iterator[None]:
                     tensor.copy_(copy)
             for module, mode in modes:
                 module.training = mode
+            # What the forward passes left behind must not be added to the next training step.
             model.pop_auxiliary_loss()
 
 
@@ -57,6 +59,7 @@ def _shared(model: SharedModel) -> list[nn.Parameter]:
 
 def _loss(model: SharedModel, task: TaskSpec, batch: Batch) -> Tensor | None:
     """Return the task's loss on the batch, or None if the batch has no label of it."""
+    # Without a label the loss is 0, which reads as "solved" and not as "unknown".
     if not bool(batch.mask[task.name].any()):
         return None
     return task_loss(task, model(batch.inputs, [task.name])[task.name], batch.targets[task.name])
@@ -71,6 +74,7 @@ def _losses(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) -> Tens
         else float("nan")
         for task in tasks
     ]
+    # float64: effects of one step are far below a percent, and two float32 losses would differ by rounding.
     return torch.tensor(values, dtype=torch.float64)
 
 
@@ -106,18 +110,21 @@ def measure_affinity(model: SharedModel, tasks: Sequence[TaskSpec], batches: Seq
         for number, batch in enumerate(batches):
             probe = batches[(number + 1) % len(batches)]
             before = _losses(model, tasks, probe)
+            # A loss that is 0 has nothing to take away, and would be divided by.
             before = torch.where(before > 1e-12, before, torch.nan)
             for row, task in enumerate(tasks):
                 with torch.enable_grad():
                     loss = _loss(model, task, batch)
                     if loss is None:
                         continue
+                    # allow_unused: a task may not reach every shared parameter (a routed trunk, say).
                     gradients = torch.autograd.grad(loss, shared, allow_unused=True)
                 with torch.no_grad():
                     for parameter, gradient in zip(shared, gradients, strict=True):
                         if gradient is not None:
                             parameter.sub_(gradient, alpha=learning_rate)
                 found[number, row] = 1.0 - _losses(model, tasks, probe) / before
+                # Restored from the copy: adding the step again would not give the same bits.
                 with torch.no_grad():
                     for parameter, value in zip(shared, start, strict=True):
                         parameter.copy_(value)
@@ -149,6 +156,7 @@ def summarise_affinity(
         raise ValueError("`measurements` must hold at least one matrix.")
     table = np.stack([measurement.detach().cpu().numpy().astype(np.float64) for measurement in measurements])
     size = table.shape[1]
+    # Cells that no measurement knows are NaN here and stay so.
     with np.errstate(invalid="ignore"):
         known = (~np.isnan(table)).sum(axis=0)
         mean = np.divide(np.nansum(table, axis=0), known, out=np.full((size, size), np.nan), where=known > 0)
@@ -156,6 +164,7 @@ def summarise_affinity(
     unit = np.ones(size)
     if relative:
         largest = np.nan_to_num(np.nanmax(np.abs(np.where(np.isnan(mean), 0.0, mean)), axis=0))
+        # One unit a column, whose loss it is: rows compare who helps this task.
         unit = np.where(own > 0, own, np.where(largest > 0, largest, 1.0))
     intervals = [
         [paired_interval(table[:, row, column] / unit[column], level=level) for column in range(size)] for row in range(size)
@@ -193,6 +202,7 @@ def layer_products(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) 
     order: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if id(parameter) in shared:
+            # The module that owns the parameter: `trunk.0.weight` and `trunk.0.bias` are one layer.
             layers.setdefault(name.rpartition(".")[0] or name, []).append(len(order))
             order.append(parameter)
     if not order:
@@ -210,6 +220,7 @@ def layer_products(model: SharedModel, tasks: Sequence[TaskSpec], batch: Batch) 
             )
 
     def products(chosen: Sequence[int]) -> Tensor:
+        # [T, numbers of the layer]. float64: inner products over millions of entries.
         stacked = torch.stack([torch.cat([row[index].double() for index in chosen]) for row in rows])
         return (stacked @ stacked.T).cpu()
 
@@ -223,5 +234,6 @@ def cosines_of_products(products: Tensor) -> Tensor:
         >>> cosines_of_products(torch.tensor([[4.0, -3.0], [-3.0, 9.0]])).tolist()
         [[1.0, -0.5], [-0.5, 1.0]]
     """
+    # clamp: rounding can make a squared norm slightly negative. A zero norm gives 0 / 0, the NaN that is promised.
     norms = products.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     return (products / (norms.unsqueeze(-1) * norms.unsqueeze(-2))).clamp(-1.0, 1.0)

@@ -53,8 +53,10 @@ class Resampler:
         self.seed = seed
         self._unit: NDArray[np.int64] | None = None
         if groups is not None:
+            # Groups are any integers; units are counted from 0. reshape: some NumPy versions return the input's shape.
             self._unit = np.unique(groups, return_inverse=True)[1].reshape(-1)
         elif num_rows > _MAX_UNITS:
+            # A stream of its own: the bundles must not depend on how many resamples are drawn.
             self._unit = np.random.default_rng([seed, 1]).permutation(num_rows) % _MAX_UNITS
         self.num_units = num_rows if self._unit is None else int(self._unit.max()) + 1
         """What is drawn: groups, rows, or bundles of rows."""
@@ -62,10 +64,12 @@ class Resampler:
     def blocks(self) -> Iterator[Floats]:
         """Yield counts per unit in blocks ``[b, num_units]``, ``num_resamples`` in all; the same at every call."""
         rng = np.random.default_rng(self.seed)
+        # The blocks depend on the sizes alone, so equal arguments give equal draws.
         size = max(1, _BLOCK_ENTRIES // self.num_units)
         for start in range(0, self.num_resamples, size):
             rows = min(size, self.num_resamples - start)
             drawn = rng.integers(self.num_units, size=(rows, self.num_units))
+            # Shifted into a range of its own for each resample, so that one bincount counts them all.
             drawn += np.arange(rows)[:, None] * self.num_units
             counts = np.bincount(drawn.reshape(-1), minlength=rows * self.num_units)
             yield counts.reshape(rows, self.num_units).astype(np.float64)
@@ -79,7 +83,9 @@ class Resampler:
         if self._unit is None:
             return evaluator
         if isinstance(evaluator, SumsEvaluator):
+            # Sums over rows can be summed over units first, once, and not for each resample.
             return evaluator.collapse(self._unit, self.num_units)
+        # Weights per row are wider than counts per unit: blocks of their own keep the memory down.
         size = max(1, _BLOCK_ENTRIES // self.num_rows)
 
         def evaluate(counts: Floats) -> Floats:
@@ -111,6 +117,7 @@ def percentile_interval(
     The interval is NaN if ``value`` is, or if fewer than half of the draws are defined.
     """
     known = np.asarray(draws)[~np.isnan(draws)]
+    # Draws may be undefined together with what makes the metric interesting; an interval over the rest would be too sure.
     if np.isnan(value) or 2 * len(known) < len(draws) or not len(known):
         return Interval(value, float("nan"), float("nan"), level)
     tail = (1 - level) / 2
@@ -178,6 +185,7 @@ def bootstrap_statistic(
     draws = [
         statistic(*(array[chosen] for array in arrays))
         for block in resampler.blocks()
+        # Rows as often as they were drawn: any function of arrays works, at the price of copies.
         for chosen in (np.repeat(rows, counts.astype(np.int64)) for counts in resampler.row_counts(block))
     ]
     return percentile_interval(float(statistic(*arrays)), np.array(draws, dtype=np.float64), level=level)

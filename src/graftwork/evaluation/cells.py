@@ -27,6 +27,7 @@ class CellCounts:
     @property
     def precision(self) -> float:
         """Share of the objects that are cells; 0 if there is no object."""
+        # max(..., 1): nothing found and nothing to find is 0, not 0 / 0.
         return self.found / max(self.found + self.invented, 1)
 
     @property
@@ -58,13 +59,17 @@ def find_cells(maps: Array, *, threshold: float, least_area: int = 1) -> list[ND
         raise DataError(f"Cells are looked for in maps [N, H, W]; got an array of shape {np.shape(maps)}.")
     # One labelling for all maps: objects touch within a map only, so that there is no Python loop over pixels or objects.
     within = np.zeros((3, 3, 3), dtype=bool)
+    # The middle of the three slices is the map itself; the ones beside it are other pictures.
     within[1] = ndimage.generate_binary_structure(2, 1)
     labels, number = ndimage.label(np.asarray(maps) > threshold, structure=within)
     picture, down, right = np.nonzero(labels)
+    # Label 0 is the background.
     owner = labels[picture, down, right] - 1
     area = np.bincount(owner, minlength=number)
+    # bincount with weights sums the coordinates of each object. [n, 2]
     centres = np.stack([np.bincount(owner, place + 0.5, number) for place in (down, right)], axis=1) / area[:, None]
     home = np.zeros(number, dtype=np.int64)
+    # All pixels of an object are in one picture, so it does not matter which one writes last.
     home[owner] = picture
     large = area >= least_area
     return [centres[large & (home == index)] for index in range(len(maps))]
@@ -92,6 +97,7 @@ def count_cells(objects: Sequence[Array], cells: Sequence[Array], *, reach: floa
     for seen, true in zip(objects, cells, strict=True):
         if not len(seen) or not len(true):
             continue
+        # [n, m]
         distance = np.linalg.norm(np.asarray(seen)[:, None] - np.asarray(true)[None], axis=-1)
         # A pair out of reach costs more than all pairs within it together, so that it is taken only where nothing else is left.
         cost = np.where(distance <= reach, distance, reach * (1 + min(distance.shape)))

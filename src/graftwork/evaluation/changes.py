@@ -33,6 +33,7 @@ class SeedScores:
 
     def interval(self, metric: Metric, *, level: float = 0.95) -> Interval:
         """Return the mean over seeds with its interval over rows and seeds."""
+        # Means leave out NaN: a seed that diverged has no score.
         value = float(mean_of_columns(self.point))
         rows = mean_of_columns(self.resampled.T)
         return percentile_interval(
@@ -60,6 +61,7 @@ class Change:
         """Return draws of the change from both levels, ``[B]``."""
         if len(self.seeds) > 1:
             return self.rows + _seed_noise(self.seeds, len(self.rows))
+        # With one seed a side the error is 0: then the interval speaks of rows only, which MIN_SEEDS accounts for.
         return self.rows + self.unpaired_error * _student(self.unpaired_degrees, len(self.rows))
 
     def interval(self, *, level: float = 0.95) -> Interval:
@@ -75,6 +77,7 @@ class Change:
 
 def _student(degrees: int, count: int) -> Floats:
     """Return ``count`` draws of Student's t; fixed, in an order that has nothing to do with that of the row resamples."""
+    # The same draws at every call: a verdict must not change when it is asked again.
     return np.random.default_rng([71, degrees]).standard_t(degrees, size=count)
 
 
@@ -83,6 +86,7 @@ def _seed_noise(values: Floats, count: int) -> Floats:
     known = values[~np.isnan(values)]
     if len(known) < 2:
         return np.zeros(count)
+    # Student's t and not the normal: with three seeds its tails are twice as long.
     return known.std(ddof=1) / np.sqrt(len(known)) * _student(len(known) - 1, count)
 
 
@@ -94,6 +98,7 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
         plan: Scores of the plan.
         reference: Scores of the reference, on the same resamples.
     """
+    # One reference for all: relative to its own seed, a bad seed of the reference would look like a gain.
     mean = float(mean_of_columns(reference.point))
     value = float(relative_changes(spec_or_metric, mean_of_columns(plan.point), mean))
     rows = relative_changes(spec_or_metric, mean_of_columns(plan.resampled.T), mean_of_columns(reference.resampled.T))
@@ -102,6 +107,7 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
     reference_relative = relative_changes(spec_or_metric, reference.point, mean)
     common = [(plan.seeds.index(seed), reference.seeds.index(seed)) for seed in plan.seeds if seed in reference.seeds]
     seeds = np.array([plan_relative[left] - reference_relative[right] for left, right in common])
+    # Pairing needs two common seeds; otherwise the spread of each side is all there is.
     error, degrees = (0.0, 1) if len(common) > 1 else _unpaired_error([plan_relative, reference_relative])
     return Change(value, rows, seeds, error, degrees)
 
@@ -109,6 +115,7 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
 def _unpaired_error(sides: Sequence[Floats]) -> tuple[float, int]:
     """Return the standard error of a difference of means with a common variance, and its degrees of freedom."""
     known = [side[~np.isnan(side)] for side in sides]
+    # Pooled: each side has spent one degree on its own mean.
     degrees = sum(len(side) - 1 for side in known if len(side))
     if degrees < 1 or not all(len(side) for side in known):
         return 0.0, 1
@@ -129,10 +136,14 @@ def mean_change(changes: Sequence[Change]) -> Change:
     """
     if not changes:
         raise ValueError("`changes` must hold at least one change.")
+    # If no change is defined, the first stands for all, so that the result is NaN and not an error.
     kept = [item for item in changes if not np.isnan(item.value)] or list(changes[:1])
+    # Tasks have one entry for each seed; the shortest series limits the mean.
     shared = min(len(item.seeds) for item in kept)
     seeds = mean_of_columns(np.stack([item.seeds[:shared] for item in kept], axis=1)) if shared else np.zeros(0)
+    # Not divided by the root of the number of tasks: one seed moves all tasks together.
     error = float(np.mean([item.unpaired_error for item in kept]))
     value = float(np.mean([item.value for item in kept]))
+    # The fewest: the careful choice.
     degrees = min(item.unpaired_degrees for item in kept)
     return Change(value, mean_of_columns(np.stack([item.rows for item in kept], axis=1)), seeds, error, degrees)

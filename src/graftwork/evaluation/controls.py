@@ -47,7 +47,9 @@ def shuffled_companions(suite: Suite, keep: str, seed: int) -> Suite:
         if name == keep:
             continue
         target = np.array(suite.targets[name])
+        # Only labelled rows change places, so that the pattern of missing labels stays.
         rows = train[labelled_rows(target[train])]
+        # A stream for each name: another companion in the suite must not change this one's order.
         target[rows] = target[Seeds(seed).numpy(f"shuffled-companions/{name}").permutation(rows)]
         shuffled[name] = target
     return suite.with_targets(shuffled)
@@ -69,10 +71,13 @@ def classify_control(gain: Interval, over_control: Interval, *, minimal_effect: 
         - ``no gain``: not better than separate, and a gain of more than 2 % is ruled out.
         - ``unclear``: the intervals are too wide to tell.
     """
+    # One seed or too few rows: there is no interval to judge by.
     if not all(map(np.isfinite, (gain.low, gain.high))):
         return "unclear"
+    # Sure to be worse, but by less than matters, is no harm.
     if gain.high < 0:
         return "harm" if gain.value <= -minimal_effect else "no gain"
+    # A narrow interval around zero is an answer; a wide one is none.
     if gain.low <= 0 or gain.value < minimal_effect:
         return "no gain" if gain.high <= NARROW else "unclear"
     if not all(map(np.isfinite, (over_control.low, over_control.high))):

@@ -37,8 +37,10 @@ def relative_changes(spec_or_metric: TaskSpec | str, values: ArrayLike, referenc
     """
     metric = _metric(spec_or_metric)
     new, old = np.asarray(values, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    # Errors have no natural scale, so their floor only avoids a division by 0.
     floor = SMALLEST_SCORE if np.isfinite(metric.high) and metric.high <= 1.0 else 1e-12
     sign = 1.0 if metric.higher_is_better else -1.0
+    # Absolute value: of a negative reference (kappa, R squared) a larger score is still the better one.
     return 100.0 * sign * (new - old) / np.maximum(np.abs(old), floor)
 
 

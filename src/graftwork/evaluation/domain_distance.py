@@ -43,15 +43,19 @@ def proxy_a_distance(source: NDArray[Any], target: NDArray[Any], *, seed: int = 
         raise ConfigError("The distance of domains needs finite features; some are NaN or infinite.")
     linear = require("sklearn.linear_model", extra="train", purpose="The proxy A-distance")
     random = np.random.default_rng(seed)
+    # An even number, so that both halves are equal.
     size = min(len(source), len(target)) // 2 * 2
     drawn = [part[random.permutation(len(part))[:size]] for part in (source, target)]
     half = size // 2
     learned, tested = (np.concatenate([part[rows] for part in drawn]) for rows in (slice(0, half), slice(half, size)))
     domain = np.repeat([0, 1], half)
+    # From the learned half only; the tested half must not help to scale itself.
     center, scale = learned.mean(axis=0), learned.std(axis=0)
     if not scale_columns:
         scale = np.full_like(scale, np.sqrt(np.square(scale).sum()))
+    # A constant feature says nothing about the domain and would be divided by 0.
     scale[scale < 1e-12] = 1.0
     classifier = linear.LogisticRegression(max_iter=1000).fit((learned - center) / scale, domain)
     error = float((classifier.predict((tested - center) / scale) != domain).mean())
+    # An error above one half is noise; the distance would be negative.
     return 2.0 * (1.0 - 2.0 * min(error, 0.5))

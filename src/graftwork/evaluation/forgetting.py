@@ -30,5 +30,6 @@ def forgetting(scores: Sequence[Sequence[float]]) -> float:
     if not scores or [len(row) for row in scores] != list(range(1, len(scores) + 1)):
         raise ConfigError(f"Scores of experiences grow by one in each row; got rows of {[len(row) for row in scores]} scores.")
     last = scores[-1]
+    # Best score before the last experience, less the last one.
     falls = [max(row[number] for row in scores[number:-1]) - last[number] for number in range(len(scores) - 1)]
     return float(np.mean(falls)) if falls else 0.0

@@ -46,17 +46,20 @@ class Grouping:
 
 def _gains(affinity: ArrayLike) -> Floats:
     """Return the affinities with a zero diagonal and zeros for what is unknown: nothing is gained from what nobody knows."""
+    # Infinities become NaN here only to be found and refused below.
     table = np.nan_to_num(np.asarray(affinity, dtype=np.float64), nan=0.0, posinf=np.nan, neginf=np.nan)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or not len(table):
         raise ValueError(f"`affinity` must have shape [T, T] with T at least 1; got {list(table.shape)}.")
     if np.isnan(table).any():
         raise ValueError("`affinity` must not hold infinities.")
+    # A task's own step is no gain from others.
     np.fill_diagonal(table, 0.0)
     return table
 
 
 def _group_value(gains: Floats, group: Sequence[int]) -> float:
     members = list(group)
+    # Each member gets the mean over the n - 1 others; summed, that is the sum of the block over n - 1.
     return float(gains[np.ix_(members, members)].sum() / (len(members) - 1)) if len(members) > 1 else 0.0
 
 
@@ -103,7 +106,9 @@ def best_grouping(affinity: ArrayLike, max_groups: int, *, exact_limit: int = EX
     if max_groups < 1:
         raise ValueError(f"`max_groups` must be at least 1; got {max_groups}.")
     exact = len(gains) <= exact_limit
+    # More groups than tasks cannot be filled.
     found = _exact(gains, min(max_groups, len(gains))) if exact else _greedy(gains, max_groups)
+    # One spelling for each partition, so that equal ones compare equal.
     groups = tuple(sorted(tuple(sorted(group)) for group in found))
     return Grouping(groups, grouping_value(affinity, groups), exact)
 
@@ -115,14 +120,17 @@ def _exact(gains: Floats, max_groups: int) -> list[list[int]]:
     value = [_group_value(gains, tasks) for tasks in members]
     # best[mask]: value of the best partition of `mask` into exactly the current number of groups, and its group of the lowest
     # task.
+    # With one group the mask itself is the group.
     best = list(value)
     choices = [list(range(full + 1))]
     totals = [best[full]]
     for _ in range(1, max_groups):
+        # Minus infinity: fewer tasks than groups have no partition.
         new, choice = [-np.inf] * (full + 1), [0] * (full + 1)
         for mask in range(1, full + 1):
             low = mask & -mask
             rest = mask ^ low
+            # All proper subsets of `rest`, from large to small: (part - 1) & rest is the next smaller one.
             part = (rest - 1) & rest
             while rest:  # every proper subset of `mask` that holds its lowest task, so that no partition is met twice
                 candidate = value[part | low] + best[rest ^ part]
@@ -134,11 +142,13 @@ def _exact(gains: Floats, max_groups: int) -> list[list[int]]:
         best = new
         choices.append(choice)
         totals.append(best[full])
+    # The fewest groups among equals, up to rounding.
     level = next(count for count, total in enumerate(totals) if total >= max(totals) - _ROUNDING)
     groups, mask = [], full
     while mask:
         group = choices[level][mask] if level else mask
         groups.append(members[group])
+        # What is left was split best into one group less.
         mask, level = mask ^ group, level - 1
     return groups
 
@@ -150,6 +160,7 @@ def _greedy(gains: Floats, max_groups: int) -> list[list[int]]:
         moved = False
         for task in range(len(gains)):
             best = max(_moves(groups, task, max_groups), key=lambda other: _total(gains, other))
+            # The margin keeps rounding from moving a task to and fro for ever.
             if _total(gains, best) > _total(gains, groups) + _TIE:
                 groups, moved = best, True
         if not moved:  # a move adds more than the tie, a merge loses less: it ends
@@ -169,9 +180,11 @@ def _merged(gains: Floats, groups: Sequence[Sequence[int]], max_groups: int) -> 
             _group_value(gains, found[i] + found[j]) - _group_value(gains, found[i]) - _group_value(gains, found[j])
             for i, j in pairs
         ]
+        # Too many groups must merge even at a loss.
         if max(changes) < -_ROUNDING and len(found) <= max_groups:
             break
         i, j = pairs[int(np.argmax(changes))]
+        # j < i, so popping i does not move j.
         found[j] = found[j] + found.pop(i)
     return found
 
@@ -179,8 +192,10 @@ def _merged(gains: Floats, groups: Sequence[Sequence[int]], max_groups: int) -> 
 def _moves(groups: Sequence[Sequence[int]], task: int, max_groups: int) -> list[list[list[int]]]:
     """Return the partition and all that differ from it by the place of one task."""
     rest = [[member for member in group if member != task] for group in groups]
+    # The task may have been alone; its group is then gone.
     rest = [group for group in rest if group]
     found = [[*rest[:index], [*group, task], *rest[index + 1 :]] for index, group in enumerate(rest)]
+    # Alone is a place as well, if there may be one more group.
     return [*found, [*rest, [task]]] if len(rest) < max_groups or not rest else found
 
 
@@ -223,6 +238,7 @@ def _draw(affinity: Mapping[str, Any], table: Floats, draws: int, seed: int) -> 
         return None
     student = require("scipy.stats", extra="train", purpose="The confidence of a grouping").t
     ends = [np.array([[np.nan if cell is None else cell for cell in row] for row in affinity[key]]) for key in ("low", "high")]
+    # From the half width of the interval back to the standard error. Unknown cells do not vary.
     error = np.nan_to_num((ends[1] - ends[0]) / 2 / float(student.ppf(0.975, count - 1)))
     noise = np.random.default_rng(seed).standard_t(count - 1, size=(draws, *table.shape))
     sampled: Floats = np.nan_to_num(table) + error * noise
@@ -235,11 +251,13 @@ def _confidence(sampled: Floats, groups: Groups, max_groups: int) -> list[float]
         for group in partition:
             if len(group) > 1:
                 block = sampled[:, list(group)][:, :, list(group)]
+                # The diagonal is taken out: draws have one, gains do not.
                 total += (block.sum(axis=(1, 2)) - np.trace(block, axis1=1, axis2=2)) / (len(group) - 1)
         return total
 
     chosen = values(groups)
     return [
+        # Among the moves is the partition itself, so rounding alone must not count against it.
         float((chosen >= np.max([values(other) for other in _moves(groups, task, max_groups)], axis=0) - 1e-9).mean())
         for task in range(sampled.shape[1])
     ]
@@ -274,6 +292,7 @@ def advise_grouping(grouping: Mapping[str, Any]) -> list[str]:
         elif share >= PROBABLE:
             sentences.append(f"Rather {what} (confidence {_percent(share)}).")
         else:
+            # The sentence is as sure as its least sure task; these are the tasks to blame.
             doubtful = [name for name in group if (shares[name] or 0.0) < PROBABLE]
             sentences.append(
                 f"The best guess is to {what}, but the measurements do not settle the place of "

@@ -36,6 +36,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     if not (np.isfinite(table).all() and np.isfinite(worst).all()):
         raise ValueError("`points` and `reference` must be finite numbers.")
     above = table - worst
+    # Points at or below the reference in one score enclose no volume.
     return _volume(above[(above > 0).all(axis=1)])
 
 
@@ -45,6 +46,7 @@ def _volume(points: NDArray[np.float64]) -> float:
         return 0.0
     if points.shape[1] == 1:
         return float(points.max())
+    # Dominated and repeated points add nothing, and each costs a recursion.
     points = np.unique(points[pareto_front(points, maximize=True)], axis=0)
     points = points[np.argsort(-points[:, -1], kind="stable")]
     levels = np.append(points[:, -1], 0.0)

@@ -19,6 +19,7 @@ def _status_bytes(key: str) -> int:
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(key):
+                # The kernel counts in kB of 1024 bytes.
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
@@ -39,6 +40,7 @@ def current_rss_bytes() -> int:
 def _reset_mark() -> bool:
     """Ask the kernel to start its high-water mark anew; False if it cannot (other system, or not permitted)."""
     try:
+        # 5 resets the high-water mark only; other values of this file change the pages' own marks.
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
         return False
@@ -81,6 +83,7 @@ class PeakMemory:
             self._note(current_rss_bytes())
 
     def __enter__(self) -> Self:
+        # The mark is about to be reset, so outer blocks take what it says now.
         for outer in _ACTIVE:
             outer._note(_status_bytes("VmHWM:") if outer.method == "kernel" else current_rss_bytes())
         self.method = "kernel" if _reset_mark() else "sampling"
@@ -93,10 +96,12 @@ class PeakMemory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # By identity in effect: blocks can end in another order than they began.
         _ACTIVE.remove(self)
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
         reached = max(_status_bytes("VmHWM:") if self.method == "kernel" else 0, current_rss_bytes())
+        # The mark began anew with this block, so the outer ones hear of the peak here.
         for block in (*_ACTIVE, self):
             block._note(reached)

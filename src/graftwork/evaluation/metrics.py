@@ -139,10 +139,12 @@ def prepare_metric(spec: TaskSpec, target: Array, prediction: Array, metric: str
     """
     chosen = find_metric(metric or default_metric(spec))
     target, prediction = np.asarray(target), np.asarray(prediction)
+    # Kinds accept several shapes ([N] or [N, 1], say); from here on there is one.
     target, prediction = task_kind(spec).scored(spec, target, prediction)
     known = labelled_rows(target)
     if not np.isfinite(prediction[known]).all():
         return lambda weights: np.full(len(weights), np.nan)  # a diverged model has no score
+    # Rows without a label may hold anything; NaN times weight 0 would still be NaN.
     return chosen.prepare(spec, target, np.where(np.isfinite(prediction), prediction, 0))
 
 

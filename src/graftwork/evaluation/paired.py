@@ -38,6 +38,7 @@ class PairedTest:
     @property
     def probability_positive(self) -> float:
         """Return how probable a positive true difference is, by the same t distribution with a flat prior; NaN if unknown."""
+        # The two-sided p-value is both tails; half of it is the tail on the other side of zero.
         return 1.0 - self.p_value / 2 if self.mean > 0 else self.p_value / 2
 
 
@@ -71,9 +72,11 @@ def corrected_resampled_ttest(
     # Differences that are equal up to rounding carry no information on the noise: better no answer than a sure one.
     spread = float(values.std(ddof=1)) if count > 1 else nan
     if not spread > 1e-12 * max(1.0, abs(mean)):
+        # Two plans that score the same on every seed are no evidence of a difference; equal and not 0 proves nothing.
         p_value = 1.0 if count > 1 and mean == 0.0 else nan
         return PairedTest(mean, nan, nan, max(count - 1, 0), p_value, Interval(mean, nan, nan, level))
     student = require("scipy.stats", extra="train", purpose="The corrected resampled t-test").t
+    # Nadeau and Bengio: 1 / k + n_test / n_train, since splits share most of their training rows.
     error = spread * float(np.sqrt(1 / count + num_test / num_train))
     statistic = mean / error
     margin = float(student.ppf((1 + level) / 2, count - 1)) * error
@@ -123,6 +126,8 @@ def holm(p_values: Array | Sequence[float]) -> Floats:
     adjusted = np.full(values.shape, np.nan)
     known = np.flatnonzero(~np.isnan(values))
     order = known[np.argsort(values[known], kind="stable")]
+    # The smallest p-value is multiplied by m, the next by m - 1, down to 1.
     factors = len(order) - np.arange(len(order))
+    # Running maximum: an adjusted p-value is never below that of a smaller one.
     adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0) if len(order) else 0.0
     return adjusted

@@ -38,12 +38,14 @@ def pareto_front(points: ArrayLike, *, maximize: Sequence[bool] | bool = False) 
     front = np.zeros(len(costs), dtype=bool)
     valid = np.flatnonzero(~np.isnan(costs).any(axis=1))
     # Best first: a point can only be dominated by one that comes before it, and by a member of the front if by any.
+    # lexsort takes its last key first, so the columns are turned round.
     order = valid[np.lexsort(costs[valid].T[::-1])]
     members = np.empty((len(order), costs.shape[1]))
     count = 0
     for index in order:
         point = costs[index]
         ahead = members[:count]
+        # At least as good everywhere and better somewhere; an equal point dominates nothing, so all equals stay.
         if not ((ahead <= point).all(axis=1) & (ahead < point).any(axis=1)).any():
             members[count] = point
             front[index] = True

@@ -47,6 +47,7 @@ class Latency:
 
 def count_parameters(model: nn.Module) -> ParameterCount:
     """Return how many numbers the parameters of a model hold, and how many of them are trained. Buffers do not count."""
+    # `parameters()` yields a shared one once.
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return ParameterCount(sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained))
 
@@ -88,13 +89,16 @@ def flops_per_sample(model: nn.Module, inputs: Mapping[str, Tensor], tasks: Sequ
 
 
 def _tiled(value: Any, rows: int) -> Any:
+    # Rounded up.
     repeats = -(-rows // len(value))
     if isinstance(value, Tensor):
+        # contiguous: a strided view would be timed with the copy that it causes.
         return value.repeat(repeats, *[1] * (value.ndim - 1))[:rows].contiguous()
     return np.ascontiguousarray(np.concatenate([value] * repeats)[:rows])
 
 
 def _median_ms(call: Callable[[], Any], repeats: int) -> float:
+    # Warm-up: the first calls allocate, choose kernels and fill caches.
     for _ in range(3):
         call()
     times = []
@@ -102,6 +106,7 @@ def _median_ms(call: Callable[[], Any], repeats: int) -> float:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
+    # The median: one call that the system interrupts must not count.
     return 1000 * statistics.median(times)
 
 
@@ -129,6 +134,7 @@ def latency_ms(
     modes = [(module, module.training) for module in model.modules()]
     before = torch.get_num_threads()
     model.eval()
+    # One thread by default, so that numbers of machines with different cores compare.
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
@@ -155,6 +161,7 @@ def activation_bytes(compute: Callable[[], Any], *, exclude: Iterable[Tensor] = 
         >>> activation_bytes(lambda: x.exp().sum())
         40
     """
+    # By storage: a transposed weight is saved as a view with the same memory.
     skipped = {tensor.untyped_storage().data_ptr() for tensor in exclude}
     kept: dict[int, Any] = {}
 

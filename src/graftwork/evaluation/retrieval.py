@@ -92,6 +92,7 @@ def retrieval_scores(query: Sightings, gallery: Sightings | None = None, *, dist
         raise ConfigError(f"Queries have {query.vectors.shape[1]} values a vector and the gallery {gallery.vectors.shape[1]}.")
     size = max(1, _BLOCK_ENTRIES // max(len(gallery.vectors), 1))
     parts = [_rank(query, gallery, slice(at, at + size), distance) for at in range(0, len(query.vectors), size)]
+    # Each part is (precision, rank); zip turns the parts into the two columns.
     precision, first = (
         np.concatenate(column) if parts else np.zeros(0) for column in (zip(*parts, strict=True) if parts else ((), ()))
     )
@@ -109,13 +110,17 @@ def _rank(query: Sightings, gallery: Sightings, rows: slice, distance: Distance)
     """Return average precision and rank of the first match of some queries; NaN and 0 without a match."""
     likeness = _likeness(query.vectors[rows], gallery.vectors, distance)
     ids = query.identities[rows, None]
+    # Pictures of nobody share -1 and must not match each other.
     same = (ids == gallery.identities) & (ids >= 0)
     counts = ~(same & (query.cameras[rows, None] == gallery.cameras))
     matches = same & counts
+    # The last key sorts first: nearest first, and among equals those that are no match.
     order = np.lexsort((matches, -likeness), axis=1)
     matches, counts = np.take_along_axis(matches, order, axis=1), np.take_along_axis(counts, order, axis=1)
+    # [Q, G]: rank among the items that count, and matches seen so far.
     rank, found, total = counts.cumsum(axis=1), matches.cumsum(axis=1), matches.sum(axis=1)
     precision = np.where(matches, found / np.maximum(rank, 1), 0.0).sum(axis=1)
+    # argmax finds the first match in order; its rank leaves out what does not count.
     first = np.where(total > 0, np.take_along_axis(rank, matches.argmax(axis=1)[:, None], axis=1)[:, 0], 0)
     return np.where(total > 0, precision / np.maximum(total, 1), np.nan), first
 
@@ -127,5 +132,6 @@ def _likeness(query: Array, gallery: Array, distance: Distance) -> Array:
         query, gallery = (part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (query, gallery))
     product = query @ gallery.T
     if distance == "euclidean":
+        # -|q - g|^2 = 2 q g - |q|^2 - |g|^2
         product = 2 * product - (query**2).sum(axis=1)[:, None] - (gallery**2).sum(axis=1)
     return np.round(product, 9)

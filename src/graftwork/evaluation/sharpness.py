@@ -75,10 +75,12 @@ def worst_case_losses(
     random, climbed = center.clone(), center.clone()
     generator = torch.Generator().manual_seed(seed)
     for _ in range(num_random):
+        # Drawn on the CPU and moved, so that equal seeds give equal directions on every device.
         directions = [torch.randn(parameter.shape, generator=generator).to(parameter) for parameter in moved]
         with torch.no_grad(), shifted(moved, ascent_offsets(moved, directions, rho)):
             random = torch.maximum(random, losses().double().cpu())
     for task in range(len(center)):
+        # With no climbs, or none that rises, the loss at the weights stays.
         climbed[task] = max(float(climbed[task]), _climb(losses, task, moved, rho, climbs))
     return BallLosses(center, random, climbed)
 
@@ -89,8 +91,10 @@ def _climb(losses: Callable[[], Tensor], task: int, parameters: Sequence[nn.Para
     offsets = [torch.zeros_like(parameter) for parameter in parameters]
     for index in range(climbs):
         gradients = _gradients(losses, task, parameters, offsets)
+        # rho, rho / 2, rho / 3 ...: the first reaches the border, later ones refine.
         steps = ascent_offsets(parameters, gradients, rho / (index + 1))
         offsets = [offset + step for offset, step in zip(offsets, steps, strict=True)]
+        # Projection onto the ball; inside of it the factor is 1.
         shrink = (rho / global_norm(offsets).clamp(min=rho)).item()
         offsets = [offset * shrink for offset in offsets]
         with torch.no_grad(), shifted(parameters, offsets):

@@ -38,10 +38,13 @@ def ssim(first: Array, second: Array, *, window: int = 7, data_range: float = 1.
             f"`window` must be odd, at least 3 and at most the picture's side of {min(one.shape[2:])} pixels; got {window}."
         )
     mean_one, mean_two = _window_means(one, window), _window_means(two, window)
+    # n / (n - 1), the sample covariance.
     unbiased = window**2 / (window**2 - 1)
+    # E x^2 - (E x)^2; float64 keeps what the difference leaves.
     var_one = unbiased * (_window_means(one * one, window) - mean_one**2)
     var_two = unbiased * (_window_means(two * two, window) - mean_two**2)
     both = unbiased * (_window_means(one * two, window) - mean_one * mean_two)
+    # The paper's constants K1 = 0.01 and K2 = 0.03 keep dark and flat windows from dividing by 0.
     dark, flat = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     light = (2 * mean_one * mean_two + dark) / (mean_one**2 + mean_two**2 + dark)
     structure = (2 * both + flat) / (var_one + var_two + flat)
@@ -73,5 +76,6 @@ def _pair(first: Array, second: Array) -> tuple[NDArray[np.float64], NDArray[np.
 
 def _window_means(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Return the mean of each window that lies wholly inside, ``[N, C, H - window + 1, W - window + 1]``."""
+    # Rows first, then columns: a mean over a square window is a mean of means.
     inside = np.lib.stride_tricks.sliding_window_view(values, window, axis=2).mean(axis=-1)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(inside, window, axis=3).mean(axis=-1))

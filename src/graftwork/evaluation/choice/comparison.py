@@ -51,10 +51,13 @@ def label_change(change: Change, p_value: float, *, may_assert: bool, probable: 
         probable: Probability from which it is tentative.
     """
     interval = change.interval()
+    # `not >=` and not `<`: a change that is NaN is no difference either.
     if not abs(change.value) >= MINIMAL_EFFECT:
         return "no difference"
+    # Comparisons with NaN are False, so unknown bounds agree with nothing.
     rows_agree = interval.low > 0 or interval.high < 0
     seeds_agree = p_value < ALPHA
+    # Of a change in the direction that was seen.
     probability = change.probability if change.value > 0 else 1 - change.probability
     if rows_agree and seeds_agree and may_assert:
         return "better" if change.value > 0 else "worse"
@@ -71,6 +74,7 @@ def seed_p_value(suite: Suite, change: Change, task: str | None = None) -> float
     """
     counts = []
     for split in ("train", "val"):
+        # Rows without a label of the task teach and judge nothing, so they are not exchanged either.
         rows = suite.splits[split]
         counts.append(len(rows) if task is None else int(labelled_rows(suite.targets[task][rows]).sum()))
     return corrected_resampled_ttest(change.seeds, max(1, counts[0]), counts[1]).p_value
@@ -113,6 +117,7 @@ def compare_cells(bank: ScoreBank, cells: Sequence[tuple[str, str, str]]) -> lis
     """
     found = [(task, plan, reference, bank.change(task, plan, reference)) for task, plan, reference in cells]
     kept = [(task, plan, reference, item) for task, plan, reference, item in found if item is not None]
+    # Cells without a score say nothing, so they do not count among the comparisons.
     p_values = holm([seed_p_value(bank.suite, item, task) for task, _, _, item in kept])
     return [
         {
@@ -150,6 +155,7 @@ def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list
             "p_value": float(p_value),
             "probability": item.probability,
             "label": label_change(
+                # A mean is no better founded than its weakest task.
                 item, p_value, may_assert=not any(weak_evidence(bank, task, item) for task in bank.suite.task_names)
             ),
         }
@@ -165,6 +171,7 @@ def source_rows(
     Without a frozen plan, any pretrained one counts. Empty if one side is missing.
     """
     pretrained = [name for name in finals if plans[name].source == "pretrained"]
+    # Fixed features show what the source brings; fine-tuning mixes that with learning.
     pretrained = [name for name in pretrained if plans[name].role == "independent"] or pretrained
     scratch = [name for name in finals if plans[name].source == "scratch"]
     pairs: dict[str, tuple[str, str]] = {}
@@ -195,6 +202,7 @@ def control_rows(bank: ScoreBank, controls: Mapping[str, tuple[str, str, str]]) 
     rows = []
     for task, (plan, reference, arm) in controls.items():
         gain, over = bank.change(task, plan, reference), bank.change(task, plan, arm)
+        # One of the arms did not finish, or there is no reference.
         if gain is None or over is None:
             continue
         gained, beyond = gain.interval(), over.interval()

@@ -64,6 +64,7 @@ class ScoreBank:
         self.suite = suite
         rows = suite.splits[split]
         self.groups = None if suite.groups is None else suite.groups[rows]
+        # 200 still give a 95 % interval; fewer would be its noise.
         resamples = max(2, min(num_resamples, max(200, _MOST_WORK // max(1, len(rows)))))
         self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
         self._targets = {name: suite.targets[name][rows] for name in suite.task_names}
@@ -89,7 +90,9 @@ class ScoreBank:
                         seeds.append(run.seed)
                         indices.append(len(evaluators))
                         evaluators.append(self._resampler.adapt(prepare_metric(task, target, prediction, metric)))
+        # Every unit once: the sample itself.
         once = np.ones((1, self._resampler.num_units))
+        # One evaluator for each run and metric; `places` says which of them belong together.
         point = np.array([evaluate(once)[0] for evaluate in evaluators])
         resampled = resample(evaluators, self._resampler)
         return {key: SeedScores(tuple(seeds), point[indices], resampled[indices]) for key, (seeds, indices) in places.items()}

@@ -71,10 +71,12 @@ class ValidationTable:
         separate = [
             name
             for name in finals
+            # A plan with a hole cannot be 100 %: its mean is NaN, and everything relative to it.
             if plans[name].role == "reference" and self._raw[name].size and np.isfinite(self._raw[name]).all()
         ]
         # Any plan can be the 100 % of an order of plans; deltas of the report are against the reference, or there are none.
         self._base = next(iter(separate or finals))
+        # `best` compares relative to a base, so there must be one before the reference is known.
         self.reference: str | None = self.best(separate)
         self._base = self.reference or self._base
 
@@ -87,20 +89,24 @@ class ValidationTable:
     def mean(self, plan: str, task: str | None = None) -> float:
         """Return the plan's mean change over seeds and tasks (or for one task); NaN if a score is missing."""
         table = self.relative(plan)
+        # A plain mean: one missing score makes it NaN, and the plan cannot be chosen.
         return float((table if task is None else table[:, self._column(task)]).mean()) if table.size else float("nan")
 
     def best(self, candidates: Sequence[str], task: str | None = None) -> str | None:
         """Return the candidate with the best mean (first of equals); None if no candidate has all scores."""
         means = {name: self.mean(name, task) for name in candidates}
         known = [name for name in candidates if not np.isnan(means[name])]
+        # max keeps the first of equals, so the order of plans decides and not chance.
         return max(known, key=lambda name: means[name]) if known else None
 
     def is_beyond_noise(self, better: str, other: str, task: str | None = None) -> bool:
         """Return whether the lead of ``better`` over ``other`` is large enough to matter and too sure to be noise."""
         left, right = (self._by_seed(name, task) for name in (better, other))
         lead = self.mean(better, task) - self.mean(other, task)
+        # NaN is no lead.
         if not lead >= MINIMAL_EFFECT:
             return False
+        # Paired by seed: both plans saw the same split.
         differences = [left[seed] - right[seed] for seed in left if seed in right]
         test = corrected_resampled_ttest(differences, self.num_train, self.num_val)
         # One seed, or seeds that agree exactly, say nothing about noise: then only the size of the lead counts.
@@ -129,6 +135,7 @@ class Choice:
 
 def plan_cost(ledger: Ledger | None, name: str) -> float:
     """Return one cost of a plan; NaN if it was not measured."""
+    # Ledgers say 0 where nothing was measured.
     value = float(getattr(ledger, name)) if ledger is not None else 0.0
     return value if value > 0 else float("nan")
 
@@ -138,6 +145,7 @@ def cost_name(plans: Sequence[str], ledgers: Mapping[str, Ledger], limits: Mappi
     limited = [_LIMITS[key][0][0] for key in _LIMITS if limits.get(key) is not None]
     order = [*limited, *_COSTS]
     measured = {name: sum(not np.isnan(plan_cost(ledgers.get(plan), name)) for plan in plans) for name in order}
+    # max keeps the first of equals: the user's limits come first, then the usual order of costs.
     return max(order, key=lambda name: measured[name])
 
 
@@ -152,6 +160,7 @@ def limit_problems(ledger: Ledger | None, limits: Mapping[str, Any]) -> list[str
     problems = []
     for key, (names, unit) in _LIMITS.items():
         limit = limits.get(key)
+        # The first name that was measured.
         cost = next((value for value in (plan_cost(ledger, name) for name in names) if not np.isnan(value)), float("nan"))
         if limit is not None and cost > float(limit):
             problems.append(f"{cost:,.4g} {unit} (limit {float(limit):,.4g})")
@@ -179,19 +188,23 @@ def choose_plan(
     cost = cost_name(list(finals), ledgers, limits)
     costs = {name: plan_cost(ledgers.get(name), cost) for name in finals}
     if not candidates:
+        # Somebody must be chosen; the warning says that it breaks a limit.
         candidates = complete or list(finals)
         if any(broken.values()):
             listed = "; ".join(f"`{name}`: {', '.join(problems)}" for name, problems in broken.items() if problems)
             warnings.append(f"No finalist meets the limits ({listed}). Relax a limit, or take the cheapest.")
+            # min over NaN would return whatever comes first.
             known = [name for name in candidates if not np.isnan(costs[name])] or candidates
             candidates = [min(known, key=lambda name: costs[name])]
     best = table.best(candidates) or candidates[0]
     cheaper = [
+        # A comparison with an unknown cost is False: what nobody measured is not cheaper.
         name for name in candidates if costs[name] < CLEARLY_CHEAPER * costs[best] and not table.is_beyond_noise(best, name)
     ]
     plan = min(cheaper, key=lambda name: costs[name]) if cheaper else best
     per_task = {}
     for task in table.tasks:
         leader = table.best(candidates, task.name) or plan
+        # Another plan for one task is another model to serve, so only a sure lead counts.
         per_task[task.name] = leader if table.is_beyond_noise(leader, plan, task.name) else plan
     return Choice(plan=plan, best=best, per_task=per_task, warnings=warnings)

@@ -56,6 +56,7 @@ def format_change(value: float) -> str:
         >>> format_change(12.34)
         '+12.3 %'
     """
+    # Three digits at most: "+123.4 %" claims more than is known.
     return f"{value:+.0f} %" if abs(value) >= 100 else f"{value:+.1f} %"
 
 
@@ -77,6 +78,7 @@ def ratio_phrase(cost: float, reference: float, name: str) -> str:
     ratio, unit = cost / reference, _UNITS.get(name, name)
     if 0.9 <= ratio <= 1.1:
         return f"about {unit.replace('the ', 'the same ', 1)}"
+    # Relative distance: 0.12 is a tenth and 0.15 is nothing, though both are near in absolute terms.
     near = min(_FRACTIONS, key=lambda fraction: abs(fraction - ratio) / fraction)
     if abs(near - ratio) <= 0.12 * near:
         return f"{_FRACTIONS[near]} {unit}"
@@ -121,6 +123,7 @@ def headline(
             "no difference",
             f"Use {chosen}, the best on validation; there is no plan of separate models to measure a gain against.",
         )
+    # The reference won: say by what margin over the best plan that is not it.
     if choice == reference:
         other, changes = quote(rival or ""), format_interval(interval)
         advice = f"Train them separately: {chosen}" if num_tasks > 1 else f"Use {chosen}"
@@ -138,6 +141,7 @@ def headline(
                 f"No difference was found between {baseline} and {other}: {changes}{mean}; "
                 + (f"{cheap}: {chosen}." if saves_from or is_cheapest else f"validation favours {chosen}."),
             )
+        # The test rows disagree with validation. Choosing by them now would make them training rows.
         return (
             "no difference",
             f"Validation found no sure gain over {chosen}, though on the test rows {other} reached {changes}{mean}; "
@@ -212,6 +216,7 @@ def together_sentence(plan: str, rows: Sequence[Mapping[str, Any]], phrases: Seq
     """
     effects = join_words(_effects(rows)) or "neither helps nor hurts any task beyond noise"
     hurt = [row["task"] for row in rows if row["label"] in ("worse", "probably worse")]
+    # Hurt tasks can be split off only while others stay behind.
     advice = f": train {'it' if len(hurt) == 1 else 'them'} separately" if hurt and len(hurt) < len(rows) else ""
     if advice and advise:
         helped = [row for row in rows if row["label"] not in ("worse", "probably worse")]
@@ -233,15 +238,18 @@ def affinity_phrases(affinity: Mapping[str, Any] | None, left_out: Sequence[str]
     names, low, high = affinity["tasks"], affinity["low"], affinity["high"]
 
     def pairs(sign: int) -> list[str]:
+        # Help must be sure, so its low end counts; harm by its high end.
         bound = low if sign > 0 else high
         found = []
         for first in range(len(names)):
             for second in range(first + 1, len(names)):
+                # Both directions: "help each other" is said of pairs only.
                 edges = (bound[first][second], bound[second][first])
                 if all(edge is not None and sign * edge > 0 for edge in edges):
                     found.append(f"{quote(names[first])} and {quote(names[second])}")
         return found
 
+    # A task that the test rows call hurt cannot be helped in the same breath; affinity is about the training loss.
     helping = [pair for pair in pairs(1) if not any(quote(name) in pair for name in left_out)]
     against = pairs(-1)
     phrases = [f"{join_words(_limited(helping))} help each other's loss during training"] if helping else []
@@ -251,6 +259,7 @@ def affinity_phrases(affinity: Mapping[str, Any] | None, left_out: Sequence[str]
 def _limited(pairs: list[str], most: int = 3) -> list[str]:
     if len(pairs) == 1:
         return pairs
+    # Brackets, because each pair has an "and" of its own.
     shown = [f"({pair})" for pair in pairs[:most]]
     return [*shown, f"{len(pairs) - most} more pairs"] if len(pairs) > most else shown
 

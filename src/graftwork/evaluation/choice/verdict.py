@@ -80,6 +80,7 @@ def build_verdict(
     Raises:
         DataError: If there is no finished run, a plan has no record, or predictions do not fit the rows.
     """
+    # A plan of which every seed failed is no finalist.
     finals = {name: list(runs) for name, runs in finals.items() if runs}
     if not finals:
         raise DataError("There is no finished run to judge. See the messages of the race for why the plans failed.")
@@ -88,6 +89,7 @@ def build_verdict(
         raise DataError(f"There is no plan record for {', '.join(unknown)}; the plans are {', '.join(plans)}.")
     limits = limits or {}
     controls = {task: list(runs) for task, runs in controls.items() if runs}
+    # Controls share the resamples of the plans, so that both can be compared in pairs.
     arms = {**finals, **{_control_arm(task): _only(task, runs) for task, runs in controls.items()}}
     bank = ScoreBank(suite, arms, num_resamples=num_resamples, seed=seed)
     table = ValidationTable(suite, finals, plans)
@@ -134,6 +136,7 @@ class _Judge:
     def separate_for(self, plan: str) -> str | None:
         """Return the separate models to compare a shared plan with: of the same source if such ran."""
         separate = [name for name in self.finals if self.plans[name].role == "reference"]
+        # With another source, its effect would be taken for that of sharing.
         same = [name for name in separate if plan in self.plans and self.plans[name].source == self.plans[plan].source]
         return self.table.best(same) or self.reference
 
@@ -146,6 +149,7 @@ class _Judge:
         """Compare every plan with the reference, task by task."""
         if self.reference is None:
             return []
+        # Holm within each plan: a reader looks at one plan at a time. `over_plans` puts all cells into one family.
         families = [[(task, name, self.reference) for task in self.suite.task_names] for name in self._others()]
         if over_plans:
             families = [[cell for cells in families for cell in cells]]
@@ -164,6 +168,7 @@ class _Judge:
         for name in self.finals:
             mean, relative = None, {}
             if name == self.reference:
+                # The reference against itself is 0 by definition; a bootstrap would say the same, with -0.0.
                 mean, relative = _NO_CHANGE, dict.fromkeys(self.suite.task_names, _NO_CHANGE)
             elif self.reference is not None:
                 changes = self.bank.changes(name, self.reference)
@@ -181,6 +186,7 @@ class _Judge:
 
     def pareto(self) -> list[dict[str, Any]]:
         """Return cost and test score of each plan and who is on the front; the score is delta-m, 0 for the reference itself."""
+        # Without a reference any plan may be the origin: a front does not depend on it.
         base = self.reference or next(iter(self.finals))
         deltas = {name: self.bank.delta_m(name, base) for name in self.finals}
         scores = {name: 0.0 if name == base else (delta.value if delta else float("nan")) for name, delta in deltas.items()}
@@ -218,6 +224,7 @@ class _Judge:
         others = [name for name in self.finals if name != choice]
         rival = None
         if choice == reference:
+            # A rival that shares something, if there is one: separate models of another source answer another question.
             rival = self.table.best([name for name in others if self.plans[name].role != "reference"]) or self.table.best(others)
         change, label, interval = None, "no difference", None
         if reference is not None:
@@ -235,6 +242,7 @@ class _Judge:
             label=label,
             cost=text.ratio_phrase(self.costs[choice], self.costs[reference], self.cost_name) if reference else "",
             num_tasks=len(self.suite.tasks),
+            # Against the reference the sentence already gives the gain.
             saves_from=self.choice.best if self.choice.best not in (choice, reference) else None,
             is_cheapest=bool(known) and self.costs[choice] * CLEARLY_CHEAPER <= min(known),
         )
@@ -248,6 +256,7 @@ class _Judge:
         self, comparisons: Sequence[Mapping[str, Any]], affinity: Mapping[str, Any] | None, *, advise: bool
     ) -> str | None:
         """Say what training together does: of the chosen plan if it does that, else of the best plan that does."""
+        # Without separate models of the same source nothing can be said about sharing.
         joint = [name for name in self.finals if self.plans[name].role == "joint" and self._differs_by_sharing(name)]
         plan = self.choice.plan if self.choice.plan in joint else self.table.best(joint)
         if plan is None or len(self.suite.tasks) < 2:
@@ -255,11 +264,13 @@ class _Judge:
         separate = self.separate_for(plan)
         if separate is None:
             return None
+        # The comparisons are there already, and their p-values belong to a family of their own.
         if separate == self.reference:
             rows: Sequence[Mapping[str, Any]] = [row for row in comparisons if row["plan"] == plan]
         else:
             rows = compare_tasks(self.bank, dict.fromkeys(self.suite.task_names, (plan, separate)))
         hurt = [row["task"] for row in rows if row["label"] in ("worse", "probably worse")]
+        # A choice that trains separately already needs no such advice.
         advise = advise and self.plans[self.choice.plan].role != "reference"
         return text.together_sentence(plan, rows, text.affinity_phrases(affinity, hurt), advise=advise)
 
@@ -268,6 +279,7 @@ class _Judge:
             warnings.append("No plan of separate models finished, so gains of learning together are not measured.")
             return
         reasons: dict[str, list[str]] = {}
+        # Any pair shows how many rows and seeds there are; the chosen plan's, if it is not the reference.
         other = next((name for name in (self.choice.plan, *self.finals) if name != self.reference), None)
         for task in self.suite.task_names:
             change = self.bank.change(task, other, self.reference) if other else None
