@@ -39,6 +39,7 @@ _ENOUGH_ROWS = 4
 
 
 def _standardise(values: Floats, mean: float, std: float) -> Floats:
+    # Clipped, so that one wild cell of a request cannot drive a network; 0 is the mean of the training rows.
     scaled = np.clip((values - mean) / std, -_CLIP, _CLIP)
     return np.where(np.isnan(scaled), 0.0, scaled)
 
@@ -48,6 +49,7 @@ def _moments(values: Floats) -> tuple[float, float]:
     if not len(known):
         return 0.0, 1.0
     deviation = float(known.std())
+    # Relative to the values: a constant column of large numbers has a rounding error for a deviation.
     return float(known.mean()), deviation if deviation > 1e-12 * max(1.0, float(np.abs(known).max())) else 1.0
 
 
@@ -75,11 +77,15 @@ class NumericColumn:
         known = numbers[np.isfinite(numbers)]
         mean, std = _moments(numbers)
         knots: tuple[float, ...] = ()
+        # Fewer values have no tails to speak of.
         if len(known) >= 20:
             low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+            # Half of the values may be equal; the quartiles are then too, and nothing must be divided by 0.
             spread = max(high - low, 1e-12 * max(1.0, abs(float(middle))))
+            # 20 different values are levels in all but name, however far apart.
             if len(np.unique(known)) > 20 and max(known.max() - middle, middle - known.min()) / spread > _HEAVY_TAIL_RATIO:
                 knots = tuple(float(item) for item in np.unique(np.quantile(known, np.linspace(0, 1, _NUM_KNOTS))))
+        # Two knots would be a straight line, which the standardised value is already.
         return cls(name, mean, std, bool((~np.isfinite(numbers)).any()), knots if len(knots) > 2 else (), rule)
 
     def encode(self, values: pd.Series | Column) -> list[Floats]:
@@ -94,6 +100,7 @@ class NumericColumn:
         missing = ~np.isfinite(numbers)
         numbers = np.where(missing, np.nan, numbers)
         if self.knots:
+            # np.interp keeps values beyond the first and last knot at the ends.
             scaled = np.where(missing, 0.0, np.interp(numbers, self.knots, _normal_scores(len(self.knots))))
         else:
             scaled = _standardise(numbers, self.mean, self.std)
@@ -132,6 +139,7 @@ def _refuse_unread(name: str, what: str, parsed: Parsed, tolerant: bool, written
 
 def _normal_scores(number: int) -> list[float]:
     normal = NormalDist()
+    # In the middle of each step: 0 and 1 have no finite score.
     return [normal.inv_cdf((index + 0.5) / number) for index in range(number)]
 
 
@@ -172,6 +180,7 @@ class CategoricalColumn:
     ) -> Self:
         """Choose levels by the training rows ``counts`` that each is in, of ``num_rows`` that have one; see :meth:`fit`."""
         least = 2 if num_rows >= 200 else 1
+        # Equal counts by name, so that codes do not depend on the order of rows.
         ordered = sorted((text for text, count in counts.items() if count >= least), key=lambda text: (-counts[text], text))
         further = [text for text in ordered[_ALWAYS_KEPT:] if counts[text] >= _ENOUGH_ROWS]
         return cls(name, tuple([*ordered[:_ALWAYS_KEPT], *further][:max_levels]), naming)
@@ -184,6 +193,7 @@ class CategoricalColumn:
     def encode(self, values: pd.Series | Column) -> NDArray[np.int64]:
         """Return codes ``[N]``."""
         column = as_column(values, self.name)
+        # Level -1, a missing cell, picks the last entry.
         return self.codes_of(column.levels)[column.codes]
 
     def codes_of(self, levels: Sequence[str]) -> NDArray[np.int64]:
@@ -229,6 +239,7 @@ class DateColumn:
         parts = []
         for part, numbers in _date_parts(seconds).items():
             known = numbers[~np.isnan(numbers)]
+            # A part that never changes (the hour of dates without a time) would be divided by 0.
             if len(known) and known.min() < known.max():
                 parts.append((part, *_moments(numbers)))
         return cls(name, tuple(parts), bool(np.isnan(seconds).any()), rule)
@@ -260,6 +271,7 @@ class DateColumn:
 
 def _date_parts(seconds: Floats) -> dict[str, Floats]:
     known = ~np.isnan(seconds)
+    # NaN cannot become a date; 1970 stands in until the last line.
     stamps = np.where(known, seconds, 0.0).astype("datetime64[s]")
     days = stamps.astype("datetime64[D]")
     months = stamps.astype("datetime64[M]")
@@ -268,6 +280,7 @@ def _date_parts(seconds: Floats) -> dict[str, Floats]:
         "year": years.astype(np.int64) + 1970,
         "month": (months - years.astype("datetime64[M]")).astype(np.int64) + 1,
         "day": (days - months.astype("datetime64[D]")).astype(np.int64) + 1,
+        # 1970-01-01 was a Thursday, 3 counted from Monday.
         "weekday": (days.astype(np.int64) + 3) % 7,
         "hour": (stamps - days.astype("datetime64[s]")).astype(np.int64) // 3600,
         "elapsed": stamps.astype(np.int64) / _DAY,

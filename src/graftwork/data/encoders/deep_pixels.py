@@ -20,6 +20,7 @@ Scales = Mapping[str, tuple[float, float]]
 """``{"integer": (low, high), "float": (low, high)}``: values that become 0 and 255."""
 
 _NAMES = {"integer": "integers of more than 8 bits", "float": "floating-point values"}
+# Cameras and scanners store 10, 12 and 14 bits in files of 16.
 _BITS = (1, 2, 4, 8, 10, 12, 14, 16)
 _STRIP_PIXELS = 1 << 20
 _MIN_SHARE = 1 / 8
@@ -50,6 +51,7 @@ class _Ranges:
 
 def value_kind(mode: str) -> str:
     """Return ``integer`` or ``float`` for a mode of Pillow with one deep value a pixel, an empty text for 8 bits and fewer."""
+    # Pillow's modes of deep integers are I, I;16, I;16B ...
     return "float" if mode == "F" else "integer" if mode.startswith("I") else ""
 
 
@@ -81,6 +83,7 @@ def survey_pictures(images: Sequence[Path], rows: Iterable[int] | None = None) -
     notes = [f"{len(moving)} pictures have several frames; the first is used: {short_list(moving, 3)}."] if moving else []
     chosen = None if rows is None else set(map(int, rows))
     for kind, members in deep.items():
+        # Scales come from training rows, as all statistics do; but some scale is needed if none of these is deep.
         deciding = [index for index in members if chosen is None or index in chosen] or members
         if deciding:
             ranges, holes = _measure([images[index] for index in deciding])
@@ -100,10 +103,12 @@ def choose_scale(low: float, high: float) -> tuple[float, float]:
         >>> choose_scale(3, 3800), choose_scale(0, 0.97), choose_scale(30000, 30900)
         ((0.0, 4095.0), (0.0, 1.0), (30000.0, 30900.0))
     """
+    # From narrow to wide, so that the first one that holds the values is the tightest.
     usual = [(0.0, 1.0), (-1.0, 1.0), *((0.0, 2.0**bits - 1) for bits in _BITS[1:])]
     found = next((pair for pair in usual if pair[0] <= low and high <= pair[1]), None)
     own = (float(low), float(high)) if high > low else None
     if found is None:
+        # All values equal and beyond the usual ranges: any width above 0 will do.
         return own or (float(low), float(low) + max(1.0, abs(low)))
     return own if own and high - low < _MIN_SHARE * (found[1] - found[0]) else found
 
@@ -122,12 +127,14 @@ def to_bytes(values: NDArray[Any], kind: str, scales: Scales) -> NDArray[np.uint
     if kind not in scales and (kind == "float" or (values.size and (values.min() < 0 or values.max() > 65535))):
         raise DataError(f"{_NAMES[kind]}, which no picture of the training data has; save it with 8 bits a value")
     low, high = scales.get(kind, (0.0, 65535.0))
+    # float64: 32-bit integers lose their last bits in float32.
     exact = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     return np.rint(np.clip((exact - low) / (high - low) * 255.0, 0, 255)).astype(np.uint8)
 
 
 def strips(height: int, width: int, step: int = 1) -> Iterable[tuple[int, int]]:
     """Yield (top, bottom) of strips of about a million pixels; all but the last are a multiple of ``step`` high."""
+    # A multiple of `step`, so that no averaged block is cut in two.
     rows = max(step, _STRIP_PIXELS // max(width, 1) // step * step)
     return ((top, min(top + rows, height)) for top in range(0, height, rows))
 
@@ -158,6 +165,7 @@ def _scale_note(kind: str, count: int, total: int, scale: tuple[float, float], r
         f"{count} of {total} pictures hold {_NAMES[kind]}, from {ranges.low:g} to {ranges.high:g} in the training rows: "
         f"{low:g} becomes 0 and {high:g} becomes 255, in all of them and in later pictures alike."
     )
+    # The median: a few flat pictures in a lively set are no fault of the scale.
     if np.median(ranges.spans) < _FLAT * (high - low):
         note += (
             " In half of them the values span less than a tenth of that, so they look flat: rescale the files if that matters."

@@ -48,6 +48,7 @@ def _items(cell: Any) -> Sequence[Any]:
     if isinstance(cell, str):
         text, quotes = cell.strip(), ""
         if text.startswith("[") and text.endswith("]"):
+            # A list that Python printed has quotes around its texts.
             text, quotes = text[1:-1], "'\""
         return [item.strip(quotes) for item in _SEPARATORS.split(text)]
     return cell.tolist() if isinstance(cell, np.ndarray) else cell if isinstance(cell, (list, tuple)) else [cell]
@@ -83,10 +84,12 @@ def history_codes(name: str, values: pd.Series | Column, length: int = HISTORY_L
     if _is_nested(flat):
         wrong = next(cell for cell, part in zip(cells, items, strict=True) if _is_nested(part))
         raise DataError(f"The history column {name!r} holds {wrong!r:.80}. Give {HISTORY_FORM}; or leave the cell empty.")
+    # All ids of all cells at once: one look-up for each id and none for each row.
     codes, ids = text_codes(pandas.Series(flat, dtype=object))
     known = codes >= 0
     sizes = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
     codes, owner = codes[known], np.repeat(np.arange(len(cells)), sizes)[known]
+    # Where the ids of each cell end in the flat list, missing ones left out.
     ends = np.cumsum(np.bincount(owner, minlength=len(cells)))
     place = ends[owner] - 1 - np.arange(len(owner))  # counted from the newest id of its cell
     kept = place < length
@@ -111,9 +114,11 @@ def fit_items(item: pd.Series | Column, histories: Mapping[str, pd.Series | Colu
     parts = [(column.codes[:, None], column.levels), *(history_codes(name, values) for name, values in histories.items())]
     numbers: dict[str, int] = {}
     shared = [
+        # Texts of several columns get common numbers; -1 finds the entry at the end.
         np.array([*(numbers.setdefault(level_name(text, column.naming), len(numbers)) for text in texts), -1])[codes]
         for codes, texts in parts
     ]
+    # Sorted, so that an id that a row holds twice stands beside itself.
     found = np.sort(np.concatenate(shared, axis=1), axis=1)
     counted = found >= 0
     num_rows = int(counted.any(axis=1).sum())

@@ -96,6 +96,7 @@ class ImageEncoder(Encoder):
             pictures, found = self._encode(self._items(batch))
             problems += found
             count += len(pictures)
+            # After the first fault nothing is yielded, but the rest is still looked at, for one message about all.
             if not problems:
                 yield {"image": pictures}
         if problems:
@@ -124,6 +125,7 @@ class ImageEncoder(Encoder):
         check_names([self.column], map(str, source.columns), what="The picture column", where="the table")
         cells = source[self.column]
         found = getattr(cells, "cells", cells).tolist()
+        # An empty cell is a row without a picture.
         return [cell if isinstance(cell, bytes | Path) else as_text(cell) or None for cell in found]
 
     def encode_one(self, item: str | Path | bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -152,6 +154,7 @@ class ImageEncoder(Encoder):
         problems: list[PictureError] = []
         for index, item in enumerate(items):
             try:
+                # The array is made beforehand: a list of pictures would need the memory twice.
                 pictures[index] = self.blank() if item is None else self.encode_one(item)
             except PictureError as error:
                 problems.append(error)

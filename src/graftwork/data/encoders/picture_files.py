@@ -92,6 +92,7 @@ def unread_note(folder: Path) -> list[str]:
 
 def _walk(folder: Path, outside: list[str]) -> Iterator[Path]:
     """Yield the files below ``folder``; links that lead out of it are added to ``outside`` instead."""
+    # Links are compared with the real path of the folder, which may be reached by a link itself.
     root = folder.resolve()
     pending = [folder]
     while pending:
@@ -109,6 +110,7 @@ def _walk(folder: Path, outside: list[str]) -> Iterator[Path]:
                     yield path
                 continue
             target = path.resolve()
+            # Links to other files (a README, say) are of no interest, wherever they lead.
             linked = path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS
             if linked and target.exists() and not target.is_relative_to(root):
                 outside.append(f"{path.relative_to(folder).as_posix()} -> {target}")
@@ -138,6 +140,7 @@ def open_picture(item: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Iter
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limit is stricter than Pillow's warning; damaged metadata does not matter
             with images.open(io.BytesIO(item) if isinstance(item, bytes) else item, formats=PICTURE_FORMATS) as picture:
+                # Progressive JPEGs hold all coefficients of the full size in memory before they are shrunk.
                 share = 1.0 if picture.info.get("progressive") else _SHARES.get(picture.format, 1.0)
                 check_pixels(name, picture.size, int(max_pixels * share))
                 yield picture
@@ -175,6 +178,7 @@ def _reason(item: str | Path | bytes, error: Exception) -> str:
             return "not allowed to read it"
         if path.is_file() and path.stat().st_size == 0:
             return "zero bytes"
+    # Beginnings of files tell more than the decoder's error does.
     head = item[:16] if isinstance(item, bytes) else _head(Path(item))
     if not head:
         return "zero bytes" if isinstance(item, bytes) else "not a readable picture"

@@ -54,9 +54,11 @@ def square_pixels(
     images = require("PIL.Image", extra="vision", purpose="Reading pictures")
     wide, high = picture.size
     side = max(wide, high) if fit == "pad" else min(wide, high)
+    # At most 8, and to no less than 3 times the final size, from where averaging and interpolation are better.
     shrink = min(8, int(side / size / _GAP))
     if shrink > 1:  # only JPEG does anything here; it decodes 1/2, 1/4 or 1/8 of the size at a fraction of time and memory
         picture.draft(None, (wide // shrink, high // shrink))
+    # Again, for the size that is decoded now: a JPEG that could not be shrunk is too large after all.
     check_pixels(name, picture.size, max_pixels)
     if (
         picture.format == "TIFF"
@@ -73,6 +75,7 @@ def square_pixels(
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             return np.asarray(_resized(picture, (left, top, left + side, top + side), (size, size), background, scales), np.uint8)
+        # By the header's shape: rounding of a shrunk JPEG must not change the proportions.
         scale = size / max(wide, high)
         inner = (max(1, round(wide * scale)), max(1, round(high * scale))) if fit == "pad" else (size, size)
         shown = _resized(picture, (0, 0, width, height), inner, background, scales)
@@ -108,6 +111,7 @@ def _resized(
     images = require("PIL.Image", extra="vision", purpose="Reading pictures")
     left, top, right, bottom = box
     width, height = right - left, bottom - top
+    # Blocks of whole pixels, as `reducing_gap` takes them.
     across, down = int(width / size[0] / _GAP) or 1, int(height / size[1] / _GAP) or 1
     if picture.mode == "RGB" and "transparency" not in picture.info and across == down == 1:
         part = picture if box == (0, 0, *picture.size) else picture.crop(box)
@@ -115,9 +119,11 @@ def _resized(
         part = images.new("RGB", (-(-width // across), -(-height // down)))
         for start, end in strips(height, width, down):
             strip = _rgb(picture.crop((left, top + start, right, top + end)), background, scales)
+            # A strip is a multiple of `down` high, so its place in the smaller picture is a whole number.
             part.paste(strip.reduce((across, down)) if across * down > 1 else strip, (0, start // down))
     if part.size == size and across == down == 1:
         return part
+    # The last block may be partly outside; the box says in parts of a block where the picture ends.
     return part.resize(size, images.Resampling.BILINEAR, box=(0, 0, width / across, height / down))
 
 
@@ -127,6 +133,7 @@ def _rgb(strip: Any, background: tuple[int, int, int], scales: Scales) -> Any:
     if kind:
         return images.fromarray(to_bytes(np.asarray(strip), kind, scales)).convert("RGB")
     if strip.mode in ("RGBA", "LA", "PA") or "transparency" in strip.info:
+        # alpha_composite wants RGBA on both sides.
         canvas = images.new("RGBA", strip.size, (*background, 255))
         canvas.alpha_composite(strip.convert("RGBA"))
         return canvas.convert("RGB")

@@ -83,15 +83,18 @@ class SeriesEncoder(Encoder):
         """
         if channels is None:
             channels = source.shape[2] if isinstance(source, np.ndarray) and source.ndim == 3 else max(len(columns), 1)
+        # The reader knows columns and channels, not yet lengths and scales: those come from what it reads.
         reader = cls(length or 1, [0.0] * channels, [1.0] * channels, columns=columns, times=times, interval=interval)
         rows = reader._rows(source)
         steps = np.concatenate(rows) if rows else np.zeros((0, channels))
         known = ~np.isnan(steps)
         if not known.any():
             raise DataError("The series hold no number in the training rows. Name the right columns.")
+        # A channel that is nowhere known is divided by 1, not by 0.
         count = np.maximum(known.sum(axis=0), 1)
         center = np.where(known, steps, 0.0).sum(axis=0) / count
         spread = np.sqrt(np.where(known, np.square(steps - center), 0.0).sum(axis=0) / count)
+        # A constant channel keeps its unit.
         scale = np.where(spread > 1e-12 * np.maximum(np.abs(center), 1e-300), spread, 1.0)
         longest = min(max(map(len, rows)), _LONGEST)
         return cls(length or longest, center.tolist(), scale.tolist(), columns=columns, times=times, interval=interval)
@@ -109,6 +112,7 @@ class SeriesEncoder(Encoder):
         rows = self._rows(source)
         values = fill_rows(rows, self.length, self.channels)
         known = ~np.isnan(values)
+        # In float64: values of 1e9 that vary by 1 are all equal in float32.
         scaled = (values - np.asarray(self.center)) / np.asarray(self.scale)
         arrays: dict[str, NDArray[Any]] = {
             "series": np.where(known, scaled, 0.0).astype(np.float32),
@@ -127,12 +131,14 @@ class SeriesEncoder(Encoder):
                     f"Series of {self.channels} channels are finite numbers [N, steps, {self.channels}]; got the shape "
                     f"{source.shape}" + (" with infinite numbers." if np.isinf(steps).any() else ".")
                 )
+            # A list of [steps, C], one a row, as the other sources give.
             return list(steps.astype(np.float64))
         if not hasattr(source, "columns"):
             if isinstance(source, str | Mapping) or not hasattr(source, "__len__"):
                 raise DataError(f"Give a table, an array or a list of series; got {type(source).__name__}.")
             return read_all(source, "the list", lambda cell: numbers_of(cell, channels=self.channels))
         check_names(self.columns, map(str, source.columns), what="The series column", where="the table")
+        # One column may hold all channels; of several, each holds one.
         width = self.channels if len(self.columns) == 1 else 1
         parts = [
             read_all(_cells(source, name), f"column {name!r}", lambda cell: numbers_of(cell, channels=width))
@@ -161,6 +167,7 @@ class SeriesEncoder(Encoder):
         """
         if not self.times:
             kept = np.minimum(np.asarray(steps, dtype=np.int64), self.length)
+            # Below 0 in front of the first step that the row has.
             place = np.arange(self.length) - (self.length - kept[:, None])
             return (np.maximum(place, 0) * self.interval).astype(np.float32)
         if not hasattr(source, "columns"):
@@ -174,8 +181,11 @@ class SeriesEncoder(Encoder):
                 f"{uneven[0]}: {len(read[uneven[0]])} for {steps[uneven[0]]}."
             )
         moments = fill_rows([row[:, None] for row in read], self.length, 1)[..., 0]
+        # Rows without any step have no first moment: infinity stands for it and is replaced.
         first = np.nan_to_num(moments, nan=np.inf).min(axis=1, initial=np.inf)
+        # The difference in float64: seconds since 1970 have 10 digits before the point, float32 has 7 in all.
         since = np.nan_to_num(moments - np.where(np.isinf(first), 0.0, first)[:, None])
+        # In front of a row all moments are 0, as is its first one, so filling never looks like a fall.
         falling = np.flatnonzero((np.diff(since, axis=1) < 0).any(axis=1))
         if len(falling):
             raise DataError(

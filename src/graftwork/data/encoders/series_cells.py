@@ -57,6 +57,7 @@ def _split(text: str) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError):
             pass  # a list that Python or NumPy printed
+    # `[1 2 3]` is how NumPy prints arrays.
     inner = text.strip().removeprefix("[").removesuffix("]").strip()
     words = _SEPARATORS.split(inner) if inner else []
     try:
@@ -76,6 +77,7 @@ def moments_of(cell: Any) -> NDArray[np.float64]:
             moments = np.asarray(cell, dtype="datetime64[ms]")
         except (TypeError, ValueError):
             raise ValueError("it holds something that is no date such as 2026-01-31 or 2026-01-31T12:00:00") from None
+        # Milliseconds to seconds.
         found = moments.astype(np.int64) / 1000.0
         missing = np.isnat(moments)
     else:
@@ -89,9 +91,11 @@ def moments_of(cell: Any) -> NDArray[np.float64]:
 def fill_rows(rows: Sequence[NDArray[np.float64]], length: int, channels: int) -> NDArray[np.float64]:
     """Return rows ``[steps, channels]`` of any length in one array ``[N, length, channels]``: the last ``length`` steps of each,
     at the end; NaN in front of shorter ones."""
+    # `row[-length:]` is the whole row where it is shorter.
     kept = [row[-length:] for row in rows]
     sizes = np.fromiter(map(len, kept), dtype=np.int64, count=len(kept))
     owner = np.repeat(np.arange(len(kept)), sizes)
+    # Number within the row, shifted so that the last step stands in the last place.
     place = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes) + length - sizes[owner]
     filled = np.full((len(kept), length, channels), np.nan)
     if len(owner):

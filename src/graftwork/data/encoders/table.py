@@ -43,6 +43,7 @@ class TableEncoder(Encoder):
     kind: ClassVar[str] = "table"
 
     def __init__(self, columns: Sequence[Encoding]) -> None:
+        # Stable: histories go behind, everything else keeps the order of the columns.
         self.columns = tuple(sorted(columns, key=lambda column: isinstance(column, HistoryColumn)))
 
     @classmethod
@@ -65,6 +66,7 @@ class TableEncoder(Encoder):
         columns: list[Encoding] = []
         past = dict(histories or {})
         table = as_table(frame)
+        # A history's own column and the item's are read once, even if they are among the names.
         train = table.take(np.arange(len(table)) if rows is None else rows, list(dict.fromkeys([*names, *past])))
         items: dict[str, CategoricalColumn] = {}
         for name in names:
@@ -72,6 +74,7 @@ class TableEncoder(Encoder):
                 items[name] = fit_items(train[name], {history: train[history] for history in past})
                 columns.append(items[name])
             else:
+                # The kind is that of the whole table, the statistics those of the training rows.
                 columns.append(_TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name]))
         return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
 
@@ -105,6 +108,7 @@ class TableEncoder(Encoder):
             else:
                 numeric += column.encode(source[column.name])
         return {
+            # A table without numbers still has the array, zero wide: backbones expect both.
             "numeric": np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((len(source), 0), dtype=np.float32),
             "categorical": np.column_stack(categorical) if categorical else np.zeros((len(source), 0), dtype=np.int64),
         }
@@ -115,6 +119,7 @@ class TableEncoder(Encoder):
         Raises:
             DataError: If the lists of a column have another length, or several.
         """
+        # Names of entries of a vector, such as `v[0]`, say how long the vector was; a column of that very name is none.
         sizes = Counter(
             entry[0] for name in self.names if (entry := split_entry(name)) is not None and name not in source.columns
         )
@@ -165,6 +170,7 @@ class TableEncoder(Encoder):
         columns: list[Encoding] = [
             _TYPES[column["type"]].from_state(column) for column in state["columns"] if column["type"] != "history"
         ]
+        # Histories share the levels of their item column, which therefore has to be read first.
         items = {column.name: column for column in columns if isinstance(column, CategoricalColumn)}
         histories = [column for column in state["columns"] if column["type"] == "history"]
         return cls([*columns, *(HistoryColumn.from_state(column, items[column["item"]]) for column in histories)])
@@ -177,10 +183,12 @@ def _layout(plain: Sequence[CategoricalColumn], histories: Sequence[HistoryColum
     cardinalities = [column.cardinality for column in plain]
     vocabularies = list(range(len(plain)))
     sequences: dict[str, list[int]] = {}
+    # All histories have one item column.
     query = [column.name for column in plain].index(histories[0].item.name)
     for column in histories:
         start = len(cardinalities)
         cardinalities += [column.item.cardinality] * column.length
+        # Positions share the item's embedding, so that an id means the same everywhere.
         vocabularies += [query] * column.length
         sequences[column.name] = [start, len(cardinalities)]
     return {"cardinalities": cardinalities, "vocabularies": vocabularies, "sequences": sequences, "query": query}

@@ -21,6 +21,7 @@ __all__ = ["TextEncoder", "join_texts"]
 
 _SHORTEST, _LONGEST = 64, 128
 _LONGEST_WORD = 1000
+# Only where more letters follow: a word of exactly 1000 stays whole.
 _ENDLESS_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
 
 
@@ -74,6 +75,7 @@ class TextEncoder(Encoder):
         if unknown:
             raise DataError(f"A text input must be 'ids' or 'mask'; got {unknown}.")
         self._tokenizer = library.Tokenizer.from_str(json.dumps(self.tokenizer))
+        # The library pads to the longest text of a batch, so padding is done here.
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()
 
@@ -102,6 +104,7 @@ class TextEncoder(Encoder):
         tokenizer = library.Tokenizer(library.models.BPE(unk_token="[UNK]"))
         tokenizer.normalizer = library.normalizers.Sequence([library.normalizers.NFKC(), library.normalizers.Lowercase()])
         tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()
+        # [PAD] first, so that it has number 0.
         trainer = library.trainers.BpeTrainer(
             vocab_size=vocabulary_size,
             min_frequency=2,
@@ -111,6 +114,7 @@ class TextEncoder(Encoder):
         )
         tokenizer.train_from_iterator(known, trainer)
         if max_length is None:
+            # 20,000 texts settle a quantile, and tokenising all of them twice takes long.
             lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(known[:20_000])]
             max_length = int(np.clip(np.quantile(lengths, 0.95), _SHORTEST, _LONGEST))
         return cls(json.loads(tokenizer.to_str()), max_length, columns=columns)
