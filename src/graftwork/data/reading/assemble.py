@@ -93,6 +93,7 @@ class _Inputs:
         specs: dict[str, InputSpec] = {}
         arrays: dict[str, NDArray[Any]] = {}
         for name, encoder in self.encoders.items():
+            # Two inputs may have an array of one name; the later one gets its input in front.
             names = {own: own if own not in arrays else f"{name}.{own}" for own in self.arrays[name]}
             specs[name] = replace(encoder.spec(), arrays=names)
             arrays |= {names[own]: array for own, array in self.arrays[name].items()}
@@ -107,11 +108,13 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     """
     frame, options = raw_suite.frame, raw_suite.options
     items = tuple(set(options.histories.values()))
+    # Columns named as categories are not guessed as numbers.
     table = as_table(frame, {*(options.categories or ()), *items})
     _check_categories(table, [*(options.categories or ()), *items])
     if options.group is not None:
         check_names([options.group], frame.columns, what="--group", where="the table")
     asked = infer_tasks(table, raw_suite.requests, options.task_kinds)
+    # Before the split, and after it once more: the splits themselves can lack a class.
     tasks, rare_words = judged_tasks(asked)
     groups, group_words = task_groups(tasks) if options.group is None else _groups(table, options.group)
     tasks, splits, more_words = _split(tasks, groups, raw_suite)
@@ -120,12 +123,14 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     notes = [note for task in tasks for note in (_reason(task), *task.notes)]
     notes += [*rare_words, *raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
+    # Counted from 1, as people count rows.
     labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
     inputs = _Inputs()
     _add_table(inputs, raw_suite, table, asked, tasks, splits["train"])
     if raw_suite.text:
         texts = join_texts(frame, raw_suite.text)
         inputs.notes += _text_notes(texts)
+        # Fitted on training rows only: the vocabulary must not know words of the test rows.
         encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
         inputs.add(encoder, encoder.transform(texts))
         inputs.raw["text"] = texts
@@ -171,10 +176,12 @@ def _add_table(
         DataError: If there is no other input and no column is left to learn from, or a history's item is a target.
     """
     options, has_others = raw_suite.options, bool(raw_suite.text or raw_suite.images)
+    # Also columns of tasks that were left out: a target that cannot be judged still gives others away.
     used = {column for task in asked for column in task.spec.columns} | {options.group, *options.histories}
     used |= {*raw_suite.text, *raw_suite.images, *(options.ignore or ())}
     named = table.columns if raw_suite.features is None else raw_suite.features
     candidates = [name for name in named if name not in used]
+    # The user asked for no table beside the text or the pictures.
     if raw_suite.features is not None and not candidates and has_others:
         left = [name for name in table.columns if name not in used]
         inputs.notes += [*(duplicate_note(table) if raw_suite.text else []), *group_notes(table, left, options.group)]
@@ -215,6 +222,7 @@ def _add_pictures(
     """Add the pictures of a column (or of a folder, if no column names them)."""
     there = [path for path in files if path is not None]
     size = default_image_size(there) if image_size is None else image_size
+    # From rows to numbers among the pictures that are there.
     position = np.cumsum([path is not None for path in files]) - 1
     survey = survey_pictures(there, position[[row for row in train.tolist() if files[row] is not None]].astype(np.int64))
     encoder = ImageEncoder(size, scales=survey.scales, column=column or None)
@@ -275,6 +283,7 @@ def _groups(table: Table, group: str) -> tuple[NDArray[np.int64], list[str]]:
     codes, levels = table[group].named(table[group].naming)
     missing = int((codes < 0).sum())
     groups = codes.copy()
+    # A new number for each, so that rows without a group do not become one large group.
     groups[codes < 0] = np.arange(len(levels), len(levels) + missing)
     notes = [
         f"Rows are grouped by {group!r} ({len(levels)} groups): all rows of a group are on one side of every split; it is no "
@@ -292,6 +301,7 @@ def _raw_column(column: Column) -> Any:
         return [cell if isinstance(cell, list) else as_text(cell) for cell in cells]
     if column.kind == "numeric":
         return column.numbers().values
+    # Code -1 finds the None at the end.
     names = [*column.levels, None]
     return [names[code] for code in column.codes.tolist()]
 
@@ -302,6 +312,7 @@ def _text_notes(texts: Sequence[str]) -> list[str]:
 
 
 def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
+    # Exact copies after resizing; near copies are not looked for.
     seen = {picture.tobytes() for picture in pictures}
     copies = len(pictures) - len(seen)
     return (
@@ -317,6 +328,7 @@ def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
 def default_image_size(images: Sequence[Path]) -> int:
     """Return 32, 64, 96 or 128: what the shorter sides of up to 64 pictures reach, as long as all pictures fit into 1.5 GB."""
     sides = []
+    # Evenly over the list: files are sorted, and folders often differ in size.
     for path in images[:: max(1, len(images) // 64)][:64]:
         try:
             with open_picture(path) as picture:

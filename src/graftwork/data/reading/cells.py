@@ -87,10 +87,12 @@ def as_text(value: Any) -> str | None:
     Whole floats lose their ``.0``, so that ``3`` and ``3.0`` (a column with missing cells) are one class. Bytes are read as
     UTF-8.
     """
+    # The exact type first: nearly all cells are plain texts, and this is called for each of them.
     if type(value) is str:
         return value.strip() or None
     if value is None or (isinstance(value, (float, np.floating)) and math.isnan(value)):
         return None
+    # Up to 2^53 floats hold whole numbers exactly; beyond that `int` would show digits that nobody wrote.
     if isinstance(value, (float, np.floating)) and float(value).is_integer() and abs(float(value)) < 2**53:
         return str(int(value))
     if type(value).__name__ in _MISSING_TYPES:  # pandas' own missing values, named here to need no pandas
@@ -115,6 +117,7 @@ def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
     if hasattr(cells, "tolist"):
         cells = cells.tolist()
     if set(map(type, cells)) == {str}:
+        # The quick way: no two texts become equal by trimming, so the codes can stay.
         trimmed = list(map(str.strip, cells))
         if len(set(trimmed)) == len(trimmed) and "" not in trimmed:
             return _with_valid_texts(np.asarray(codes, dtype=np.int64), trimmed)
@@ -130,6 +133,7 @@ def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
 def _with_valid_texts(codes: NDArray[np.int64], levels: list[str]) -> tuple[NDArray[np.int64], list[str]]:
     """Return levels without lone surrogates; those that are equal then become one."""
     try:
+        # One attempt for all: lone surrogates are rare and make the whole text unencodable.
         "".join(levels).encode("utf-8")
     except UnicodeEncodeError:
         merged: dict[str, int] = {}
@@ -150,10 +154,12 @@ def plain_cells(values: pd.Series) -> pd.Series:
     if name == "ArrowDtype":
         return _from_arrow(values)
     if name == "SparseDtype":
+        # Dense cells may need a change of their own.
         return plain_cells(pandas.Series(np.asarray(values), index=values.index, name=values.name))
     if name == "PeriodDtype":
         return values.dt.to_timestamp()
     if name == "Float16Dtype" or dtype == np.float16:
+        # pandas sorts and groups no half precision.
         return values.astype(np.float64)
     return values
 
@@ -163,6 +169,7 @@ def _from_arrow(values: pd.Series) -> pd.Series:
     arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
     array = arrow.chunked_array([values.array.__arrow_array__()]) if len(values) else arrow.chunked_array([[]])
     if arrow.types.is_float16(array.type):
+        # pyarrow turns half precision into objects.
         array = array.cast(arrow.float32())
     cells = arrow_to_pandas(array)
     return pandas.Series(cells.array, index=values.index, name=values.name)
@@ -174,6 +181,7 @@ def arrow_to_pandas(data: Any) -> Any:
     pandas = require("pandas", extra="data", purpose="Reading Arrow columns")
     arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
     sizes = (8, 16, 32, 64)
+    # Without a mapper integers with gaps become floats, and large ids lose their last digits.
     kept = {getattr(arrow, f"int{size}")(): getattr(pandas, f"Int{size}Dtype")() for size in sizes}
     kept |= {getattr(arrow, f"uint{size}")(): getattr(pandas, f"UInt{size}Dtype")() for size in sizes}
     kept[arrow.bool_()] = pandas.BooleanDtype()

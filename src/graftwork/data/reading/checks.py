@@ -47,6 +47,7 @@ class FeatureReport:
 
 
 def _snake(name: str) -> str:
+    # patientId and "Patient ID" become patient_id.
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace(" ", "_").replace("-", "_").strip("_")
 
 
@@ -131,9 +132,11 @@ def _fate(column: Column) -> str:
         return "constant"
     if kind == "text":
         return "text"
+    # Nearly all: a few repeated names do not make a column of names useful.
     if kind == "categorical" and len(known) >= 20 and distinct > 0.95 * len(known):
         return "identifier"
     if kind == "numeric" and len(known) >= 20 and distinct == len(known):
+        # Measurements are all different as well; only whole numbers with a telling name, or counted up by 1, name rows.
         whole = bool(np.isfinite(known).all() and (known == np.round(known)).all())
         if whole and (_ID_NAME.search(_snake(name)) or _GROUP_WORD.search(_snake(name)) or bool((np.diff(known) == 1).all())):
             return "identifier"
@@ -144,6 +147,7 @@ def _same(feature: Column, target: Column) -> bool:
     """Return whether a feature repeats a target's cells wherever the target is known."""
     if feature.is_nested or target.is_nested:
         return False
+    # Numbers are compared by value: 1.0 repeats 1. A category's numbers are names.
     if "numeric" in (feature.kind, target.kind) and not (feature.is_category or target.is_category):
         if feature.kind != target.kind:
             return False
@@ -155,6 +159,7 @@ def _same(feature: Column, target: Column) -> bool:
     if not known.any() or (others[known] < 0).any():
         return False
     index = {level: number for number, level in enumerate(levels)}
+    # Levels that the target does not have become -1, which equals no known label.
     translated = np.array([index.get(level, -1) for level in other_levels], dtype=np.int64)
     return bool(np.array_equal(translated[others[known]], codes[known]))
 
@@ -180,6 +185,7 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
     table = as_table(frame)
     pandas = require("pandas", extra="data", purpose="Reading tables")
     columns = [table[name] for name in table.columns]
+    # Codes for texts: comparing numbers is far quicker, and -1 makes missing cells equal.
     keys = {
         number: column.numbers().values if column.machine_kind in "biuf" else column.codes
         for number, column in enumerate(columns)
@@ -210,9 +216,12 @@ def group_notes(frame: pd.DataFrame | Table, candidates: Sequence[str], group: s
             continue
         codes, levels = column.named(column.naming)
         known, distinct = int((codes >= 0).sum()), len(levels)
+        # A group has at least two rows on average; one value alone groups nothing.
         if not 2 <= distinct <= known // 2:
             continue
+        # A column called "code" with three values is a category.
         named = _GROUP_WORD.search(_snake(name)) is not None or (_ID_NAME.search(_snake(name)) is not None and distinct >= 10)
+        # With few values any two columns are alike by chance, and the name says it already.
         alike = 0.0 if named or distinct < 20 else _likeness(codes, {key: item for key, item in numbers.items() if key != name})
         if named or alike > 0.6:
             why = (
@@ -240,12 +249,14 @@ def _is_whole(column: Column) -> bool:
 
 
 def _standard_numbers(table: Table, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    # 20 columns settle a median.
     columns = [table[name] for name in candidates if table[name].kind == "numeric" and table[name].machine_kind != "b"][:20]
     numbers = {}
     for column in columns:
         values = column.numbers().values
         finite = np.isfinite(values)
         if finite.sum() > 1 and values[finite].std() > 0:
+            # Missing cells in the middle: they make rows neither alike nor different.
             middle = np.median(values[finite])
             numbers[column.name] = np.where(finite, values, middle)
     return numbers
@@ -263,6 +274,7 @@ def _likeness(codes: NDArray[np.int64], numbers: dict[str, NDArray[np.float64]])
     for values in numbers.values():
         column = values[known]
         means = np.bincount(groups, weights=column) / np.maximum(sizes, 1)
+        # n - groups degrees of freedom, so that many small groups do not look alike by chance.
         within = ((column - means[groups]) ** 2).sum() / max(num_rows - num_groups, 1)
         total = column.var(ddof=1)
         shares.append(1.0 - within / total if total > 0 else 0.0)

@@ -43,9 +43,11 @@ def level_name(text: str, naming: Naming) -> str:
         return text
     found = _NUMBER.fullmatch(text)
     if found is not None:
+        # -0 and 0 are one number.
         sign = "-" if found[1] == "-" and (found[2] != "0" or found[3]) else ""
         return f"{sign}{found[2]}.{found[3]}" if found[3] else f"{sign}{found[2]}"
     try:
+        # What the pattern does not cover, such as 1e3.
         return as_text(float(text)) or text
     except ValueError:
         return text
@@ -84,6 +86,7 @@ class Column:
         self._naming: Naming | None = None
         self._guessed: dict[str, Any] = {}
         self._parsed: dict[NumberRule | DateRule, Parsed] = {}
+        # Keyed by rule: guessing and reading ask for the same readings.
         self._level_reads: dict[NumberRule | DateRule, tuple[Floats, NDArray[np.bool_]]] = {}
         self._nested: bool | None = None
 
@@ -119,12 +122,14 @@ class Column:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Which rows are not empty, bool ``[N]``; words for a missing cell are not empty."""
+        # Of machine numbers the texts need not be made just to see what is missing.
         return np.asarray(self.codes >= 0) if self.machine_kind == "O" else np.asarray(self.cells.notna().to_numpy())
 
     @property
     def is_nested(self) -> bool:
         """Whether cells hold lists or mappings."""
         if self._nested is None:
+            # The types of all cells, since a list may come late; a set of types is quick.
             kinds = set(map(type, self.cells.tolist())) if self.cells.dtype == object else set()
             self._nested = any(issubclass(kind, NESTED_TYPES) for kind in kinds)
         return self._nested
@@ -183,6 +188,7 @@ class Column:
             return "categorical"
         if self.machine_kind == "M":
             return "date"
+        # Numbers come before dates: 20230531 may be both, and most such columns are numbers.
         if self.machine_kind in "biufm" or not len(self) or not self.levels or self.number_rule is not None:
             return "numeric"
         if self._is_binary():
@@ -190,11 +196,13 @@ class Column:
         if self.date_rule is not None:
             return "date"
         num_known = int((self.codes >= 0).sum())
+        # Many, mostly different and long: two of the three are true of names and categories too.
         if len(self.levels) > 20 and len(self.levels) > 0.5 * num_known and sum(map(len, self.levels)) > 30 * len(self.levels):
             return "text"
         return "categorical"
 
     def _is_binary(self) -> bool:
+        # Bytes that are no UTF-8 hold the replacement character; only then are the cells worth looking at.
         if self.cells.dtype != object or not any("\ufffd" in level for level in self.levels):
             return False
         return any(isinstance(cell, (bytes, bytearray)) for cell in self.cells.tolist())
@@ -204,6 +212,7 @@ class Column:
         """How the levels of this column are named: by value if all are plain numbers without zeros in front, else as they
         stand."""
         if self._naming is None:
+            # 007 is a name: as a number it would be the same as 7.
             plain = self.machine_kind in "biuf" or all(
                 _NUMBER.fullmatch(text) and not _ZERO_LED.match(text) for text in self.levels
             )
@@ -213,6 +222,7 @@ class Column:
     def named(self, naming: Naming) -> tuple[Codes, list[str]]:
         """Return level numbers ``[N]``, -1 where missing, and the names of the levels under ``naming``."""
         names = [level_name(level, naming) for level in self.levels]
+        # Nothing was merged, so the codes can stay.
         if names == self.levels:
             return self.codes, names
         merged: dict[str, int] = {}
@@ -237,6 +247,7 @@ class Column:
 
     def _read_levels(self, rule: NumberRule | DateRule) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the levels read by a rule, each rule once; whether it is tolerant makes no difference."""
+        # Tolerance says what to do with what cannot be read, not what can be.
         rule = replace(rule, tolerant=False)
         if rule not in self._level_reads:
             self._level_reads[rule] = rule.read(self.levels)
@@ -247,6 +258,7 @@ class Column:
         rows = self.counts
         lost = {self.levels[index]: int(rows[index]) for index in np.flatnonzero(unread).tolist()}
         blanks = {self.levels[index]: int(rows[index]) for index in np.flatnonzero(np.isnan(values) & ~unread).tolist()}
+        # Code -1 finds the NaN at the end.
         return Parsed(np.append(values, np.nan)[self.codes], blanks, lost)
 
     def notes(self) -> list[str]:
@@ -259,6 +271,7 @@ class Column:
             return []
         skipped = {*parsed.blanks, *parsed.unread}
         plain = NumberRule()
+        # A cell that the plain rule does not read shows best what the column's rule is about.
         is_example = (level not in skipped and np.isnan(plain.read([level])[0][0]) for level in self.levels)
         example = (
             ""
@@ -278,6 +291,7 @@ class _Part(Column):
     """Some rows of a column. What they are is decided from all of its rows, and what is read is read for all."""
 
     def __init__(self, whole: Column, rows: NDArray[np.int64]) -> None:
+        # Readings come from the whole column; this gives the part its cells and nothing else.
         super().__init__(whole.name, whole.cells.iloc[rows], decimal=whole.decimal, is_category=whole.is_category)
         self._whole, self._rows = whole, rows
 
@@ -321,11 +335,13 @@ def _commonest(words: Counter[str]) -> Sequence[str]:
 def _machine_numbers(cells: pd.Series) -> Floats:
     if cells.dtype.kind == "m":
         return np.asarray(cells.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
+    # By way of Float64: nullable integers do not turn their gaps into NaN by themselves.
     return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _machine_dates(cells: pd.Series) -> Floats:
     if cells.dt.tz is not None:
+        # Dates without a zone are taken as UTC, so those with one become UTC.
         cells = cells.dt.tz_convert("UTC").dt.tz_localize(None)
     known = cells.notna().to_numpy()
     seconds = np.full(len(cells), np.nan)

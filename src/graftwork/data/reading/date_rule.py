@@ -60,6 +60,7 @@ class DateRule:
         """Return seconds since 1970 (NaN where there is no date; zones become UTC), and which texts cannot be read."""
         seconds = _iso_seconds(texts)
         unread = np.isnan(seconds)
+        # Levels, not rows, and only those that are not ISO: the slow way is taken seldom.
         for index in np.flatnonzero(unread).tolist():
             if is_blank(texts[index]):
                 unread[index] = False
@@ -90,6 +91,7 @@ def _iso_seconds(texts: Sequence[str]) -> Floats:
     cells = pandas.Series([texts[index] for index in shaped], dtype=object)
     dates = pandas.to_datetime(cells, format="ISO8601", errors="coerce", utc=True).dt.tz_localize(None)
     known = dates.notna().to_numpy()
+    # By milliseconds: pandas' own resolution depends on its version.
     seconds[np.asarray(shaped)[known]] = dates[known].to_numpy().astype("datetime64[ms]").astype(np.int64) / 1000.0
     return seconds
 
@@ -100,6 +102,7 @@ def _python_seconds(text: str) -> float:
         date = date.astimezone(datetime.UTC).replace(tzinfo=None) if date.tzinfo is not None else date
     except (ValueError, OverflowError):
         return float("nan")
+    # Whole milliseconds, cut and not rounded, as the other way does.
     return ((date - _EPOCH) // datetime.timedelta(milliseconds=1)) / 1000.0
 
 
@@ -114,19 +117,23 @@ def _moment(found: re.Match[str], order: Order) -> float | None:
         )
     else:
         parts = [found["a"], found["b"], found["c"]]
+        # Four digits in front are a year, whatever the order of the other cells.
         if len(parts[0]) == 4:
             order = "ymd"
+        # Without a known order 1.2.2023 cannot be told from 2.1.2023.
         elif order == "ymd" or len(parts[0]) == 3:
             return None
         year, month, day = (int(parts[order.index(key)]) for key in "ymd")
         if len(parts[order.index("y")]) < 4:
             if len(parts[2]) != 2 or (found["sep"] != "/" and any(len(part) != 2 for part in parts)):
                 return None  # 1.2.3 is a version
+            # POSIX: 69 to 99 are of the 20th century.
             year += 2000 if year < 69 else 1900
     hour, minute, second = int(found["h"] or 0), int(found["min"] or 0), float(found["s"] or 0.0)
     if found["half"]:
         if not 1 <= hour <= 12:
             return None
+        # 12 AM is 0 and 12 PM is 12.
         hour = hour % 12 + (12 if found["half"][0] in "pP" else 0)
     if hour > 23 or minute > 59 or second >= 60:
         return None
@@ -137,6 +144,7 @@ def _moment(found: re.Match[str], order: Order) -> float | None:
     zone = found["zone"] or ""
     offset = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * (-1 if zone[0] == "-" else 1) if zone[:1] in ("+", "-") and zone else 0
     seconds = int(date.astype(np.int64)) * 86_400 + hour * 3600 + minute * 60 - offset
+    # Cut to milliseconds, as ISO dates are.
     return float(seconds + np.floor(second * 1000.0) / 1000.0)
 
 
@@ -151,6 +159,7 @@ def guess_date_rule(levels: Sequence[str], counts: NDArray[np.int64], *, read: R
         counts: Rows of each.
         read: Reads the levels by a rule, and may remember what it read; :meth:`DateRule.read` by default.
     """
+    # A quick look first: columns of words are far more common than dates.
     sample = [level for level in levels[:200] if not is_blank(level)]
     shaped = [_ISO.fullmatch(level) is not None or _WRITTEN.fullmatch(level) is not None for level in sample]
     if not sample or sum(shaped) < _LEAST * len(shaped):
@@ -170,8 +179,10 @@ def _order_rule(levels: Sequence[str]) -> DateRule:
     ]
     if not matches:
         return DateRule()
+    # A number above 12 can only be a day.
     days_first = sum(int(found["a"]) > 12 for found in matches)
     months_first = sum(int(found["b"]) > 12 for found in matches)
+    # No proof either way, or as much proof for both.
     if days_first == months_first:
         return DateRule("mdy" if matches[0]["sep"] == "/" else "dmy", is_certain=False)
     return DateRule("dmy" if days_first > months_first else "mdy")

@@ -46,6 +46,7 @@ def judged_tasks(tasks: Sequence[InferredTask], splits: Mapping[str, Rows] | Non
 def _fault(task: InferredTask, splits: Mapping[str, Rows] | None) -> str:
     """Return why a task of classes cannot be judged; empty if it can, and for other tasks."""
     columns = task_kind(task.spec).label_columns(task.spec, task.target)
+    # Kinds without classes have nothing that could be missing from a split.
     if not columns or any(column.form != "classes" for column in columns):
         return ""
     values = columns[0].values
@@ -53,6 +54,7 @@ def _fault(task: InferredTask, splits: Mapping[str, Rows] | None) -> str:
     rows = int(counts.sum())
     others = rows - int(counts.max(initial=0))
     if others < LEAST_ROWS:
+        # The most frequent class is not the problem, hence [1:].
         rare = [f"{_named(task, index)} ({counts[index]})" for index in np.argsort(-counts, kind="stable")[1:] if counts[index]]
         return (
             f"Target {task.spec.name!r} has too few rows of all classes but one: {short_list(rare, 5)} of {rows} labelled "

@@ -18,13 +18,16 @@ def guess_delimiter(header: str) -> str:
         >>> guess_delimiter('a;"b,c";d')
         ';'
     """
+    # Text between quotes has odd numbers; delimiters in it do not count.
     bare = "".join(part for index, part in enumerate(header.split('"')) if index % 2 == 0)
+    # The comma wins where counts are equal, also where there is no delimiter.
     return max(",;\t|", key=lambda delimiter: (bare.count(delimiter), delimiter == ","))
 
 
 def read_header(path: str | Path) -> list[str]:
     """Return the column names of a CSV or TSV file, reading its first line only (no pandas)."""
     path = Path(path)
+    # utf-8-sig drops the mark that spreadsheets write in front of the first name.
     with open(path, encoding="utf-8-sig", newline="") as source:
         first = source.readline()
     delimiter = "\t" if path.suffix.lower() == ".tsv" else guess_delimiter(first)
@@ -35,6 +38,7 @@ def read_header(path: str | Path) -> list[str]:
 @contextmanager
 def long_fields() -> Iterator[None]:
     """Let fields of any length through Python's CSV reader, which stops at 131,072 characters by default."""
+    # 2^31 - 1 is the most that fits a C long on every system.
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield

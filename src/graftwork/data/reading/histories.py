@@ -79,6 +79,7 @@ def history_notes(frame: pd.DataFrame | Table, histories: Mapping[str, str]) -> 
     for name, item in histories.items():
         codes, texts = history_codes(name, table[name])
         naming = table[item].naming
+        # Named as the item column names its levels, or `7` and `7.0` would not meet.
         ids = [level_name(texts[number], naming) for number in np.unique(codes[codes >= 0])]
         if not ids:
             raise DataError(f"The history column {name!r} is empty in all rows. Give {HISTORY_FORM}; or name it as no history.")

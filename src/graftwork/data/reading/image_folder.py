@@ -135,8 +135,10 @@ def label_pictures(folder: Path, labels: str | Path | pd.DataFrame | None, image
     column = choose_picture_column(table, names, where, image_column)
     pictures = column.pictures
     notes += [column.note(names.relative), *_gap_notes(column, pictures, names, folder, where)]
+    # For each picture its row in the table, -1 without one.
     rows = np.full(len(images), -1, dtype=np.int64)
     rows[pictures[pictures >= 0]] = np.flatnonzero(pictures >= 0)
+    # Row -1 is in no table, so reindexing fills it with missing values, which turns integers into floats.
     frame = table.reindex(pandas.Index(rows)).reset_index(drop=True)
     if (rows >= 0).all():  # a whole column of integers or booleans stays one if no label is missing
         frame = frame.astype(table.dtypes.to_dict())
@@ -145,6 +147,7 @@ def label_pictures(folder: Path, labels: str | Path | pd.DataFrame | None, image
 
 def _labels_inside(folder: Path) -> Path | None:
     found = next((folder / file for file in _LABEL_FILES if (folder / file).is_file()), None)
+    # A folder from elsewhere must not read the user's files through a link.
     if found is not None and not found.resolve().is_relative_to(folder.resolve()):
         raise DataError(f"{found} is a link to a file outside of the folder ({found.resolve()}). Name that file with --labels.")
     return found
@@ -159,6 +162,7 @@ def _gap_notes(column: PictureColumn, pictures: NDArray[np.int64], names: Pictur
     total = len(names.relative)
     empty = int((column.codes < 0).sum())
     absent = [column.cells[code] for code in column.codes[(pictures < 0) & (column.codes >= 0)].tolist()]
+    # max: a single missing picture of a small set is no reason to stop.
     if len(absent) > max(1.0, _TOLERATED * len(column.codes)):
         raise DataError(
             f"{where}: {len(absent)} of {len(column.codes)} files named in column {column.name!r} are not in {folder}: "
@@ -187,6 +191,7 @@ def hash_pictures(folder: Path, images: Sequence[Path]) -> str:
 def _labels_from_folders(folder: Path, images: Sequence[Path]) -> pd.DataFrame:
     pandas = require("pandas", extra="data", purpose="Reading labels")
     parents = [image.parent.relative_to(folder).as_posix() for image in images]
+    # With pictures beside the sub-folders, these are no classes.
     if len(set(parents)) < 2 or "." in parents:
         raise DataError(
             f"{folder} holds {len(images)} pictures but no labels. Give a table with one row per picture (--labels "

@@ -49,6 +49,7 @@ def parse_targets(
         for text in filter(None, (str(text).strip() for text in texts)):
             name, separator, rest = text.partition("=")
             parts = tuple(part.strip() for part in rest.split("+")) if separator and text not in columns else (text,)
+            # A column may be called "a=b"; then it is one column and no task named a.
             items.append((name.strip() if parts != (text,) else text, parts))
     if not items:
         raise DataError(
@@ -102,6 +103,7 @@ def infer_tasks(
     for request in requests:
         if request.name in overrides:
             kind, classes = parse_kind(request.name, overrides[request.name])
+            # Classes of the override first, those of the request otherwise.
             request = TargetRequest(request.name, request.columns, kind, classes or request.classes, request.metric)
         try:
             tasks.append(infer_task(table, request))
@@ -144,6 +146,7 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest) -> InferredT
         )
     cells = TargetCells.of(column)
     levels = cells.levels
+    # With several labels a cell, "all rows have this one set" can still be learned from.
     if len(levels) == 1 and not (request.kind and _kind(request.kind).one_value_suffices):
         raise DataError(
             f"Target {name!r} has only one class or value: {levels[0]!r} in all {cells.num_known} labelled rows. "
@@ -169,10 +172,12 @@ def _kind_of_numbers(name: str, numbers: NDArray[np.float64]) -> tuple[str, str]
     if len(known) == 2:
         return "binary", f"two different values: {known[0]:g} and {known[1]:g}"
     whole = bool((known == np.round(known)).all())
+    # Class numbers are counted up; prices and years have gaps.
     consecutive = whole and bool((np.diff(known) == 1).all())
     levels = f"{len(known)} whole numbers from {known[0]:g} to {known[-1]:g}"
     if consecutive and len(known) <= _MAX_LEVELS and looks_like_scale_name(name):
         return "ordinal", f"{levels} and a name that says they are steps of a scale"
+    # Counted from 0 or 1; 3 to 9 are rather measurements.
     if consecutive and len(known) <= _MAX_CODES and known[0] in (0, 1):
         return "multiclass", f"{levels}, read as class numbers (ordinal and regression are possible overrides)"
     if whole and len(known) <= _MAX_LEVELS:
@@ -193,6 +198,7 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
         return "ordinal", f"an ordered categorical: {' < '.join(cells.order[:8])}"
     if cells.order is None:
         numeric = sorted({cells.levels[code] for code in np.unique(cells.codes[~np.isnan(numbers)])})
+        # A few words among numbers were already read as missing; this many are a mistake.
         if len(numeric) >= 0.5 * len(distinct):
             words = [text for text in distinct if text not in set(numeric)]
             raise DataError(
@@ -206,6 +212,7 @@ def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:
     split = label_sets(cells.levels, cells.counts)
     if split is not None:
         return "multilabel", f"several labels in one cell, separated by {split}"
+    # More than half of the values are single: no class would have rows to learn from.
     if len(distinct) > 0.5 * cells.num_known and cells.num_known >= 20:
         raise DataError(
             f"Target {name!r} has {len(distinct)} different strings in {cells.num_known} labelled rows (for example "

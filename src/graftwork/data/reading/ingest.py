@@ -100,6 +100,7 @@ def open_data(
     if not isinstance(source, (str, Path)):
         return _open_frame(source, options, seed, name or "table", Path())
     path = Path(source)
+    # A folder or file of such a name comes before the embedded suite.
     if not path.exists():
         from graftwork.data.suites import EMBEDDED, load_embedded
 
@@ -132,6 +133,7 @@ def _open_folder(path: Path, options: DataOptions, seed: int, name: str | None) 
     from graftwork.data.reading.image_folder import open_image_folder
 
     given = options.given()
+    # These options are about columns of a table, which a folder of pictures does not have.
     _refuse(f"{path}, a folder of pictures,", {key: given[key] for key in ("categories", "histories", "ignore") if key in given})
     return open_image_folder(path, options, seed=seed, name=name or path.resolve().name)
 
@@ -162,6 +164,7 @@ def _open_frame(
     if not hasattr(frame, "columns"):
         raise DataError(f"A suite is opened from a path, a DataFrame, a Suite or a name; got {type(frame).__name__}.")
     check_columns(frame.columns, "the table")
+    # Rows are counted by position everywhere; a user's index may repeat.
     frame = frame.reset_index(drop=True)
     frame.columns = [str(column) for column in frame.columns]
     frame = flatten_records(frame)
@@ -189,6 +192,7 @@ def _open_frame(
         where="the table",
     )
     images = {column: picture_paths(frame[column], folder) for column in pictures}
+    # surrogatepass: a lone surrogate in a cell must not keep the data from being hashed.
     found = dict(sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8", "surrogatepass"))})
     for column, files in images.items():
         known = list(dict.fromkeys(path for path in files if path is not None))
@@ -240,6 +244,7 @@ def _check_roles(
     if options.group is not None:
         roles.setdefault(options.group, []).append("--group")
     for column, flags in roles.items():
+        # A column may be ignored and be the group: it is no feature in either case.
         given = list(dict.fromkeys(flags))
         if len(given) > 1 and given != ["--ignore", "--group"]:
             raise DataError(f"Column {column!r} is named with {' and with '.join(given)}. Name it once.")

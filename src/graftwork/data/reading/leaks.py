@@ -42,6 +42,7 @@ class FeatureKeys:
         kind = kind or column.kind
         if kind in ("numeric", "date"):
             numbers = (column.numbers() if kind == "numeric" else column.dates()).values
+            # Infinity has no place between thresholds.
             return cls(numbers, np.isfinite(numbers), True)
         codes, _ = column.named(column.naming)
         return cls(codes, codes >= 0, False)
@@ -66,6 +67,7 @@ def single_feature_score(feature: FeatureKeys, spec: TaskSpec, target: Array, *,
     """
     scores = [_column_score(feature, column, seed) for column in task_kind(spec).label_columns(spec, target)]
     known = [score for score in scores if score is not None]
+    # The worst: a leak of one value of several is no leak of the answer.
     return min(known) if known and len(known) == len(scores) else None
 
 
@@ -82,6 +84,7 @@ def _halves(usable: NDArray[np.bool_], seed: int) -> tuple[Array, Array] | None:
     rows = np.flatnonzero(usable)
     if len(rows) < _FEWEST:
         return None
+    # Shuffled before it is cut in two: tables are often sorted by their label.
     rows = Seeds(seed).numpy("leaks").permutation(rows)[:_SAMPLE]
     return rows[::2], rows[1::2]
 
@@ -92,13 +95,17 @@ def _class_score(feature: FeatureKeys, target: Array, usable: NDArray[np.bool_],
     if halves is None:
         return None
     table, held = halves
+    # Guessing the commonest class would be right nearly always.
     if np.bincount(target[held]).max() > 0.98 * len(held):
         return None
     if feature.is_ordered:
+        # Intervals have no parameters to fit beyond their ends, so all rows can judge.
         rows = np.concatenate([table, held])
         return _interval_share(keys[rows], target[rows])
     counts = np.zeros((int(keys.max()) + 1, int(target[usable].max()) + 1))
+    # Plain indexing counts a repeated pair once.
     np.add.at(counts, (keys[table], target[table]), 1.0)
+    # A level that the table half has not seen predicts nothing.
     predicted = np.where(counts[keys[held]].any(axis=1), counts[keys[held]].argmax(axis=1), -1)
     return float((predicted == target[held]).mean())
 
@@ -111,6 +118,7 @@ def _value_score(feature: FeatureKeys, target: Array, usable: NDArray[np.bool_],
     table, held = halves
     if feature.is_ordered:
         positions, inverse = np.unique(keys[table], return_inverse=True)
+        # Equal keys have one mean, since interpolation needs rising positions.
         means = np.bincount(inverse, weights=target[table]) / np.bincount(inverse)
         predicted = np.interp(keys[held], positions, means)
         monotone = _rank_correlation(keys[held], target[held]) ** 2
@@ -131,15 +139,18 @@ def _rank_correlation(first: Array, second: Array) -> float:
         distinct, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         if len(distinct) < 2:
             return 0.0
+        # Mean rank of equal values (Spearman).
         ranks.append((np.cumsum(counts) - (counts - 1) / 2.0)[inverse])
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _interval_share(keys: Array, classes: Array) -> float:
     """Return 1 if classes are intervals of the keys; every further change of class along the sorted keys costs one row."""
+    # Of one key, equal classes stand together; otherwise their order would look like changes.
     order = np.lexsort((classes, keys))
     ordered, values = classes[order], keys[order]
     changes = ordered[1:] != ordered[:-1]
     same_key = values[1:] == values[:-1]
+    # n classes in intervals change n - 1 times. A key with two classes belongs to no interval and costs one more.
     surplus = int(changes.sum()) - (len(np.unique(classes)) - 1) + int((changes & same_key).sum())
     return 1.0 - max(surplus, 0) / len(keys)

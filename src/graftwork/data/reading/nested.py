@@ -49,6 +49,7 @@ def flatten_records(frame: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: If a field would be called like another column.
     """
+    # Only object columns can hold records, and looking at their cells takes time.
     names = [name for name in frame.columns if frame[name].dtype == object and dict in set(map(type, frame[name].tolist()))]
     if not names:
         return frame
@@ -57,6 +58,7 @@ def flatten_records(frame: pd.DataFrame) -> pd.DataFrame:
     notes = list(frame.attrs.get("notes", []))
     for name in frame.columns:
         fields = _fields(str(name), frame[name].tolist()) if name in names else None
+        # Cells of several sorts, or far too many fields: the column stays as it is, and is dropped later with a note.
         if fields is None:
             columns[name] = frame[name]
             continue
@@ -77,6 +79,7 @@ def _typed(pandas: Any, cells: list[Any], index: Any) -> Any:
     types = {type(cell) for cell in cells} - {type(None)}
     if types == {float}:
         return pandas.Series(cells, index=index, dtype="float64")
+    # Int64 keeps whole numbers whole beside gaps; larger ones than 2^63 stay objects.
     if types == {bool} or (types == {int} and all(cell is None or abs(cell) < 2**63 for cell in cells)):
         return pandas.Series(cells, index=index, dtype="boolean" if types == {bool} else "Int64")
     return pandas.Series(cells, index=index, dtype=object)
@@ -88,8 +91,10 @@ def _fields(name: str, cells: Sequence[Any]) -> dict[str, list[Any]] | None:
         return None
     fields: dict[str, list[Any]] = {}
     for row, cell in enumerate(cells):
+        # A missing record has no fields; the cells of its row stay None.
         for field, value in _leaves(name, {} if _is_missing(cell) else cell, 0):
             fields.setdefault(field, [None] * len(cells))[row] = value
+        # Asked in each row, so that a million names do not first fill the memory.
         if len(fields) > MAX_FIELDS:
             return None
     return fields or None
@@ -114,10 +119,12 @@ def vectors_of(cells: Sequence[Any]) -> NDArray[np.float64] | None:
     more."""
     known = [index for index, cell in enumerate(cells) if not _is_missing(cell)]
     lengths = {len(cells[index]) if isinstance(cells[index], (list, tuple, np.ndarray)) else 0 for index in known}
+    # One number in a list is no vector but a list that happens to be short.
     if len(lengths) != 1 or not 2 <= next(iter(lengths)) <= MAX_ENTRIES:
         return None
     length = lengths.pop()
     flat = [np.nan if _is_missing(value) else value for index in known for value in cells[index]]
+    # Texts of digits would become numbers without a word.
     if any(isinstance(value, str) or not np.isscalar(value) for value in flat):
         return None
     vectors = np.full((len(cells), length), np.nan)
@@ -135,6 +142,7 @@ def find_cell(item: Mapping[str, Any], name: str) -> tuple[bool, Any]:
     """
     if name in item:
         return True, item[name]
+    # A name may hold dots itself, so every dot is tried as the end of a record's name.
     for end in (index for index, letter in enumerate(name) if letter == "."):
         if name[:end] in item:
             inner = item[name[:end]]

@@ -77,10 +77,12 @@ _FEWEST_NUMBERS = 10
 
 def plain_floats(texts: Sequence[str]) -> Floats:
     """Return texts as numbers, NaN for what Python does not read as one (underscores between digits are refused as well)."""
+    # All at once first: one text that is no number sends all of them the slow way.
     try:
         numbers = np.array(list(map(float, texts)), dtype=np.float64)
     except ValueError:
         numbers = np.array(list(map(_float, texts)), dtype=np.float64)
+    # Python reads 1_000 as a number; in a table it is more likely a name.
     if "_" in "".join(texts):
         numbers[["_" in text for text in texts]] = np.nan
     return numbers
@@ -113,6 +115,7 @@ class NumberRule:
         is_plain = self.decimal == "." and not self.thousands
         numbers = plain_floats(texts) if is_plain else np.full(len(texts), np.nan)
         unread = np.isnan(numbers)
+        # Levels, not rows, and only those that Python cannot read.
         for index in np.flatnonzero(unread).tolist():
             text = texts[index]
             if is_blank(text):
@@ -129,6 +132,7 @@ class NumberRule:
         if self.is_duration:
             return _seconds(text)
         found = _WRITTEN.fullmatch(text)
+        # Infinity is a number to Python, however it is written.
         if found is None or not _fits(found, self.unit):
             return float(text) if text.lower().strip("+-") in ("inf", "infinity") else None
         body = found["body"].translate(_SPACES)
@@ -137,6 +141,7 @@ class NumberRule:
         digits = body.replace(self.thousands, "") if self.thousands else body
         number = float(digits.replace(self.decimal, ".") + (found["exponent"] or ""))
         signs = [found["sign"], found["inner"], "-" if found["open"] else None]
+        # An odd number of minus signs; brackets are one in accounts.
         return -number if sum(sign in ("-", "\u2212") for sign in signs) % 2 else number
 
     @property
@@ -184,6 +189,7 @@ def _fits(found: re.Match[str], unit: str) -> bool:
 
 @lru_cache
 def _body_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
+    # Without a sign between groups, and with one where a number has too few digits for it, plain digits are fine.
     groups = f"{_GROUPED[thousands]}|" if thousands else ""
     point = re.escape(decimal)
     return re.compile(rf"(?:(?:{groups}\d+)(?:{point}\d*)?|{point}\d+)")
@@ -195,6 +201,7 @@ def _seconds(text: str) -> float | None:
         return None
     clock = 0.0 if found["h"] is None else int(found["h"]) * 3600 + int(found["m"]) * 60 + float(found["s"])
     clock = -clock if found["inner"] == "-" else clock
+    # pandas writes minus ten seconds as `-1 days +23:59:50`: the sign belongs to the days alone.
     seconds = int(found["days"] or 0) * 86_400 * (-1 if found["sign"] == "-" and found["days"] else 1) + clock
     return -seconds if found["sign"] == "-" and not found["days"] else seconds
 
@@ -215,17 +222,21 @@ def guess_number_rule(
     """
     if not levels:
         return None
+    # Only true and false: numbers 1 and 0.
     if all(level.lower() in _FLAGS for level in levels):
         return NumberRule()
     unread_levels = None
     for rule in _candidates(levels, decimal):
         numbers, unread = read(rule) if read is not None else rule.read(levels)
+        # Strictly fewer: of rules that read alike the earlier, simpler one stays.
         if unread_levels is None or unread.sum() < unread_levels:
             best, unread_levels, known = rule, int(unread.sum()), ~np.isnan(numbers)
             lost = unread
         if not unread_levels:
             break
+    # The first letter is a quick look before the whole text is lowered.
     flags = np.array([level[0] in "tTfF" and level.lower() in _FLAGS for level in levels])
+    # Numbers and true or false in one column are no numbers.
     if not known.any() or (flags & known).any():
         return None
     blank = ~known & ~lost
@@ -239,6 +250,7 @@ def guess_number_rule(
         return best
     words = [levels[index] for index in np.flatnonzero(lost).tolist()]
     few = len(words) <= _FEW_WORDS and counts[lost].sum() <= _FEW_ROWS * counts.sum() and known.sum() >= _FEWEST_NUMBERS
+    # Words with a digit are codes or numbers that are written badly; neither may be lost in silence.
     if not few or any(letter.isdigit() for word in words for letter in word):
         return None
     return replace(best, tolerant=True)
@@ -257,9 +269,11 @@ def _candidates(levels: Sequence[str], decimal: str) -> list[NumberRule]:
     rules = [NumberRule()]
     if clocks > 0.5 * len(sample):
         return [NumberRule(is_duration=True)]
+    # Mostly words: no way of writing numbers will make it a column of numbers.
     if len(found) < 0.5 * len(sample):
         return rules
     units = {part for match in found for part in (match["front"], match["back"]) if part}
+    # Dollars and euros in one column cannot be compared.
     if len(units) > 1:
         return rules
     unit = next(iter(units), "")

@@ -27,6 +27,7 @@ def picture_paths(column: pd.Series, folder: Path) -> list[Path | None]:
         DataError: If no cell names a file, or files are missing; the message counts and names them.
     """
     cells = [(as_text(cell) or "").strip() for cell in column.tolist()]
+    # An absolute path replaces the folder.
     paths = [folder / cell if cell else None for cell in cells]
     named = [path for path in paths if path is not None]
     absent = sorted({str(path) for path in named if not path.is_file()})
@@ -50,6 +51,7 @@ def with_picture_paths(frame: pd.DataFrame, columns: Sequence[str], folder: Path
         return frame
     changed: dict[str, Any] = {name: frame[name] for name in map(str, frame.columns)}
     for name in known:
+        # The same classes as those given: a DataFrame stays one, and pandas need not be imported.
         changed[name] = type(frame[name])(_files(frame[name], folder), index=frame.index, dtype=object)
     made = type(frame)(changed)
     made.attrs = dict(frame.attrs)
@@ -59,6 +61,7 @@ def with_picture_paths(frame: pd.DataFrame, columns: Sequence[str], folder: Path
 def _files(column: pd.Series, folder: Path) -> list[Path | bytes | None]:
     cells = column.tolist()
     is_bytes = [isinstance(cell, bytes) for cell in cells]
+    # Bytes only where all cells are bytes or empty: a mixture has no one meaning.
     if any(is_bytes) and all(fine or as_text(cell) is None for fine, cell in zip(is_bytes, cells, strict=True)):
         return [cell if fine else None for fine, cell in zip(is_bytes, cells, strict=True)]
     if all(as_text(cell) is None for cell in cells):  # one row to predict may have no picture

@@ -47,6 +47,7 @@ class PictureColumn:
     def names_files(self) -> bool:
         """Whether most cells end like picture files."""
         sample = _sample(self.cells)
+        # max: an empty sample names no files.
         return 2 * sum(map(looks_like_picture_name, sample)) >= max(len(sample), 1)
 
     def count(self, *, with_ending: bool) -> int:
@@ -94,6 +95,7 @@ def choose_picture_column(table: pd.DataFrame, names: PictureNames, where: str, 
             )
         return _clear(best, names, where)
     columns = [_matched(table, name, names, whole=False) for name in map(str, table.columns)]
+    # A sample of each column is quick but can miss; before giving up all cells are looked at.
     if not any(column.count(with_ending=False) for column in columns):
         columns = [_matched(table, name, names, whole=True) for name in map(str, table.columns)]
     matching = [column for column in columns if column.count(with_ending=False)]
@@ -102,7 +104,9 @@ def choose_picture_column(table: pd.DataFrame, names: PictureNames, where: str, 
             f"{where}: no column names the pictures. Cells must be file names such as {names.relative[0]!r}; the columns are "
             f"{short_list(table.columns)}. Add a column with the file names."
         )
+    # Row numbers match `1.png` without its ending by chance; an ending is no chance.
     files = [column for column in matching if column.names_files and column.count(with_ending=True)]
+    # Names of pictures that are not here: the labels probably belong to another folder.
     strangers = [column for column in columns if column.names_files and not column.count(with_ending=False)]
     if not files and strangers:
         best = max(matching, key=lambda column: column.count(with_ending=False))
@@ -120,6 +124,7 @@ def _winner(columns: list[PictureColumn], names: PictureNames, where: str, *, wi
     pictures, same = best.pictures, []
     for rival in ranked[1:]:
         others = rival.pictures
+        # Rows in which both name a picture, but not the same one.
         apart = np.flatnonzero((pictures >= 0) & (others >= 0) & (pictures != others))
         number = rival.count(with_ending=with_ending)
         if not len(apart):
@@ -170,6 +175,7 @@ def _matched(table: pd.DataFrame, name: str, names: PictureNames, *, whole: bool
 
 
 def _sample(cells: list[str]) -> list[str]:
+    # Evenly over the column, whose beginning may be of one class.
     return cells[:: max(1, len(cells) // _SAMPLE)][:_SAMPLE]
 
 

@@ -58,6 +58,7 @@ def looks_like_picture_name(text: str) -> bool:
 
 def _parts(text: str) -> tuple[str, ...]:
     """Return the parts of a path of any system, in one Unicode form."""
+    # NFC: macOS stores file names taken apart, tables are typed in one piece.
     clean = unicodedata.normalize("NFC", text.strip()).replace("\\", "/")
     return tuple(part for part in clean.split("/") if part not in ("", "."))
 
@@ -68,6 +69,7 @@ def _exact(parts: tuple[str, ...]) -> tuple[str, ...]:
 
 def _caseless(parts: tuple[str, ...]) -> tuple[str, ...]:
     folded = [unicodedata.normalize("NFC", part.casefold()) for part in parts]
+    # jpeg and jpg name the same format, and people use either.
     stem, dot, ending = folded[-1].rpartition(".")
     folded[-1] = f"{stem}.{_SAME_ENDINGS[ending]}" if dot and ending in _SAME_ENDINGS else folded[-1]
     return tuple(folded)
@@ -78,6 +80,7 @@ def _numbered(parts: tuple[str, ...]) -> tuple[str, ...]:
     *folders, name = _caseless(parts)
     number = _NUMBER.match(name)
     rest = name[number.end() :] if number else ""
+    # 007.png and 7.png are the same number; 7a.png is none.
     return (*folders, f"{int(number.group())}{rest}") if number and (not rest or _ENDING.fullmatch(rest)) else ()
 
 
@@ -101,6 +104,7 @@ class _Index:
 
         The path is a picture's whole path, or the end of it, or has more in front of it.
         """
+        # Whole paths before ends: `a/1.png` means that file, even if `b/a/1.png` exists.
         found = self.whole.get(parts) or self.ends.get(parts)
         if found:
             return found, ()
@@ -137,6 +141,7 @@ class PictureNames:
             parts = _parts(text)
             if not parts:
                 continue
+            # A cell that has an ending means it; one without is looked for among names without.
             first = 0 if looks_like_picture_name(text.strip()) else NUM_WITH_ENDING
             for form in range(first, first + NUM_WITH_ENDING):
                 spelt = _SPELLINGS[form % NUM_WITH_ENDING](parts)
@@ -144,6 +149,7 @@ class PictureNames:
                 if found:
                     matches.form[text] = form
                     if prefix:
+                        # The folder right before the picture's path, the only one that can be this folder.
                         before[text] = prefix[-1].casefold()
                     if len(found) == 1:
                         matches.picture[text] = found[0]

@@ -86,8 +86,10 @@ def check_columns(columns: Iterable[object], where: str) -> None:
 
 def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
     pandas = require("pandas", extra=_EXTRA, purpose=_PURPOSE)
+    # newline="": line breaks inside quoted fields must reach the CSV reader as they are.
     with open(path, encoding="utf-8-sig", newline="") as source:
         delimiter = "\t" if kind == "tsv" else guess_delimiter(source.readline())
+    # Python's reader checks, pandas reads: pandas fills short rows up without a word.
     with long_fields():
         header = _check_rows(path, delimiter)
     try:
@@ -95,9 +97,11 @@ def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
             path,
             sep=delimiter,
             encoding="utf-8-sig",
+            # Texts as they stand: what they mean is decided later, for the whole column.
             dtype=object,
             keep_default_na=False,
             na_filter=False,
+            # Otherwise pandas takes the first column for an index where rows end in a delimiter.
             index_col=False,
             skip_blank_lines=True,
         )
@@ -129,9 +133,11 @@ def _check_rows(path: Path, delimiter: str) -> list[str]:
                 raise FileFormatError(
                     f"{path} has no header: its lines are blank. The first line must name the columns. Export it again."
                 )
+            # An unnamed first column is dropped later, so its name is not asked for.
             check_columns(header if header[0].strip() else header[1:] or header, str(path))
             width = len(header)
             for row in reader:
+                # Blank lines are no rows.
                 if len(row) != width and row:
                     num_ragged += 1
                     if len(ragged) < 3:
@@ -161,6 +167,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         raise FileFormatError(
             f"{path} is not a whole Parquet file (probably truncated): {error}. Write it again, or restore it from a copy."
         ) from error
+    # pandas stores a named index among the columns; an unnamed one only counts rows.
     if frame.index.name or any(name for name in frame.index.names):
         frame = frame.reset_index()
     frame = frame.reset_index(drop=True)
@@ -183,6 +190,7 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
     if not text.strip():
         raise FileFormatError(f"{path} holds only blank lines. Each line must be one JSON object. Export it again.")
     if lines:
+        # Not splitlines, which also cuts at characters that JSON texts may hold, such as U+2028.
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip():
                 continue
@@ -216,6 +224,7 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
             )
         records = value
     replaced = 0
+    # Only an escape can make half a character, since the file is valid UTF-8.
     if "\\ud" in text or "\\uD" in text:
         counted = [without_lone_surrogates(record) for record in records]
         records, replaced = [record for record, _ in counted], sum(count for _, count in counted)
@@ -227,6 +236,7 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
 def _frame_of(records: Sequence[Mapping[str, Any]], where: str, pandas: Any) -> pd.DataFrame:
     """Return records as a frame whose columns keep their values: integers stay integers where others are missing."""
     names = list(dict.fromkeys(chain.from_iterable(records)))
+    # As objects first: pandas would turn integers with gaps into floats.
     columns = [pandas.Series([record.get(name) for record in records], dtype=object) for name in names]
     frame = (
         pandas.concat([_narrowed(column) for column in columns], axis=1)
@@ -248,6 +258,7 @@ def _narrowed(column: pd.Series) -> pd.Series:
             return column.astype("Int64")
         except (OverflowError, TypeError):
             return column
+    # Beyond 2^53 neighbouring integers become one float.
     return column.astype("float64") if types in ({float}, {int, float}) and not _too_large(column) else column
 
 

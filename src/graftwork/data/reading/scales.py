@@ -64,6 +64,7 @@ def looks_like_scale_name(name: str) -> bool:
         >>> looks_like_scale_name("userRating"), looks_like_scale_name("start")
         (True, False)
     """
+    # userRating becomes user_Rating.
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     return _SCALE_NAME.search(spaced.lower()) is not None
 
@@ -75,9 +76,11 @@ def word_order(values: Iterable[str]) -> list[str] | None:
         >>> word_order(["High", "Low", "Medium"])
         ['Low', 'Medium', 'High']
     """
+    # Two spellings of one word are one level of the scale.
     given = {_words(value): value for value in values}
     if len(given) < 3:
         return None
+    # The first scale that holds all words: scales overlap, and earlier ones are the common ones.
     for scale in SCALES:
         if set(given) <= set(scale):
             return [given[word] for word in scale if word in given]
@@ -87,4 +90,5 @@ def word_order(values: Iterable[str]) -> list[str] | None:
 def positive_word(values: Iterable[str]) -> str | None:
     """Return the one of two values that is the positive class by its word (yes, true, 1, positive ...), or None."""
     found = [value for value in values if _words(value) in _POSITIVE]
+    # Both or neither positive: no telling which is meant.
     return found[0] if len(found) == 1 else None

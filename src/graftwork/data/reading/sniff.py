@@ -55,6 +55,7 @@ def describe_content(path: Path) -> str | None:
     for signature, description in _SIGNATURES:
         if head.startswith(signature):
             return description
+    # Protocols 2 to 5 begin so; the third byte keeps other binary files from being taken for pickles.
     if len(head) > 2 and head[0] == 0x80 and head[1] in (2, 3, 4, 5) and head[2] in _PICKLE_OPENERS:
         return "a Python pickle"
     return None
@@ -89,6 +90,7 @@ def check_table_file(path: str | Path) -> str:
             f"{path} has the ending {path.suffix!r}, which is none of {allowed}.{found} "
             "Save the table in one of these formats, or rename it if only the name is wrong."
         )
+    # Either way round: a Parquet file called .csv, and text called .parquet.
     if (kind == "parquet") != (content == "a Parquet file"):
         really = content or "text, or something unknown"
         raise FileFormatError(
@@ -106,11 +108,13 @@ def _suggest_encoding(path: Path) -> str:
     """Return a likely encoding of a file that is not UTF-8."""
     with open(path, "rb") as source:
         sample = source.read(_CHUNK)
+    # Without a mark UTF-16 shows by zeros in every other byte of Latin letters.
     if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or (
         len(sample) > 8 and max(sample[0::2].count(0), sample[1::2].count(0)) > len(sample) // 4
     ):
         return "UTF-16"
     try:
+        # A few bytes mean nothing in cp1252, every byte means something in ISO-8859-1.
         sample.decode("cp1252")
     except UnicodeDecodeError:
         return "ISO-8859-1"
@@ -129,6 +133,7 @@ def check_encoding(path: str | Path) -> None:
     with open(path, "rb") as source:
         while True:
             chunk = source.read(_CHUNK)
+            # Bytes of a character that the chunk before cut in two: the decoder still holds them.
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(chunk, final=not chunk)

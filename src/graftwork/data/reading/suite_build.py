@@ -69,6 +69,7 @@ def build_suite(file: SuiteFile) -> Suite:
     sources: dict[str, str] = {str(file.path.name): hash_file(file.path)}
     domains = list(dict.fromkeys(entry.domain for entry in file.datasets))
     domain = []
+    # A column that any data set predicts is a feature of none: it would give the answer away there.
     taken = {column for entry in file.datasets for target in entry.targets for column in target.columns}
     taken |= {
         column
@@ -88,6 +89,7 @@ def build_suite(file: SuiteFile) -> Suite:
             for row, picture in zip(range(len(frame)), pictures or [None] * len(frame), strict=True)
         ]
         domain.append(np.full(len(frame), domains.index(entry.domain), dtype=np.int64))
+    # Columns that a data set lacks are filled with missing cells.
     table = pandas.concat(frames, ignore_index=True)
     requests = _requests(file)
     hidden = {_GROUP, _TEXT, *(column for request in requests for column in request.columns)}
@@ -101,6 +103,7 @@ def build_suite(file: SuiteFile) -> Suite:
             options=DataOptions(
                 image_size=file.image_size,
                 group=_GROUP if grouped else None,
+                # In the order of the table, each once.
                 categories=tuple(name for name in table.columns if any(name in entry.categories for entry in file.datasets)),
                 histories=_histories(file, features, taken),
             ),
@@ -167,6 +170,7 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
             for key, column in zip(_target_columns(target.name, len(target.columns)), target.columns, strict=True)
         }
     if entry.group is not None:
+        # Patient 7 of one data set is not patient 7 of another.
         columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[entry.group].tolist())]
     if "text" in kinds:
         from graftwork.data.encoders.text import join_texts
@@ -185,6 +189,7 @@ def _requests(file: SuiteFile) -> list[TargetRequest]:
     for entry in file.datasets:
         for target in entry.targets:
             columns = tuple(_target_columns(target.name, len(target.columns)))
+            # Settings may be given in one data set only; the first that has one decides.
             old = requests.get(target.name, TargetRequest(target.name, columns))
             if old.columns != columns:
                 raise ConfigError(
@@ -263,6 +268,7 @@ def _size_notes(file: SuiteFile, frames: list[pd.DataFrame]) -> list[str]:
 def _with_text_columns(suite: Suite, file: SuiteFile) -> Suite:
     """Let the encoder read the text column by the name that all data sets use, if they agree."""
     names = {entry.text for entry in file.datasets}
+    # The stored encoder reads new tables, in which the common column `(text)` does not exist.
     columns = list(next(iter(names))) if len(names) == 1 else ["text"]
     spec = suite.input_specs["text"]
     return replace(suite, input_specs={**suite.input_specs, "text": replace(spec, encoder={**spec.encoder, "columns": columns})})

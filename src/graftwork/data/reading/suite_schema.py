@@ -62,6 +62,7 @@ def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
         raise FileFormatError(f"{path} is called {path.suffix} but its content is {content}. A suite file is YAML text.")
     check_encoding(path)
     text = path.read_text(encoding="utf-8-sig")
+    # Nodes, not values: only they know their lines. SafeLoader builds plain data and runs nothing.
     loader = yaml.SafeLoader(text)
     lines: Lines = {}
     problems: list[Problem] = []
@@ -70,6 +71,7 @@ def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
         value = None
         if node is not None:
             _walk(node, (), lines, problems, path.name, {})
+            # Doubled keys would be dropped by the construction, and circles never end.
             value = None if problems else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -139,6 +141,7 @@ class _Checker:
         self.problems: list[Problem] = []
 
     def add(self, place: tuple[Any, ...], message: str) -> None:
+        # The nearest part of the place that has a line: missing keys have none.
         line = next(self.lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in self.lines)
         self.problems.append(Problem(self.path.name, line, _key(place), message))
 
@@ -162,6 +165,7 @@ class _Checker:
             self.add(place, f"must be one of {', '.join(allowed)}; got {_shown(value)}.{did_you_mean(str(value), allowed)}")
 
     def number(self, value: Any, place: tuple[Any, ...], low: float, high: float, *, whole: bool = False) -> None:
+        # ``True`` is an integer to isinstance.
         if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or not low <= value <= high:
             self.add(place, f"must be a {'whole ' if whole else ''}number from {low:g} to {high:g}; got {_shown(value)}.")
 
@@ -227,6 +231,7 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
     for key in ("source", "labels"):
         if entry.get(key) is not None:
             found = _check_file(check, entry[key], (*place, key), folder_allowed=key == "source")
+            # Labels have the columns; without them the source has.
             columns = found if found is not None and (key == "labels" or "labels" not in entry) else columns
     for key in ("text", "features", "categories", "ignore"):
         if entry.get(key) is not None:
@@ -286,11 +291,13 @@ def _check_histories(check: _Checker, value: Any, columns: list[str] | None, pla
             check.add((*place, str(name)), f"must name the item column; got {_shown(item)}.")
             continue
         _check_columns(check, list(dict.fromkeys([str(name), str(item)])), columns, (*place, str(name)))
+        # All items are compared with the first: a model looks histories up with one item.
         if item != first:
             check.add((*place, str(name)), f"all histories belong to one item column; got {_shown(item)} after {_shown(first)}.")
 
 
 def _check_columns(check: _Checker, names: list[str], columns: list[str] | None, place: tuple[Any, ...]) -> None:
+    # Only text tables are opened for a check; the columns of others are not known yet.
     if columns is None:
         return
     for name in names:
@@ -350,6 +357,7 @@ def _check_shared_targets(check: _Checker, datasets: list[Any]) -> None:
             for key in ("kind", "metric", "classes"):
                 if not isinstance(settings, Mapping) or key not in settings:
                     continue
+                # What is not set in one data set cannot contradict another.
                 other = first.setdefault((str(name), key), (index, settings[key]))
                 if other[1] != settings[key]:
                     check.add(

@@ -113,10 +113,12 @@ def read_suite_yaml(path: str | Path) -> SuiteFile:
         )
     datasets = tuple(_dataset(entry, path.parent, index) for index, entry in enumerate(value["datasets"], 1))
     mixing: str | float = value.get("mixing", "proportional")
+    # A number in the place of a policy is a temperature.
     if mixing == "temperature" or not isinstance(mixing, str):
         mixing = float(value.get("temperature", 2.0)) if isinstance(mixing, str) else float(mixing)
     return SuiteFile(
         path=path,
+        # `suite.yaml` says nothing; the folder's name does.
         name=str(value.get("name", path.stem if path.stem != "suite" else path.resolve().parent.name)),
         kinds=_kinds(value.get("modality"), datasets),
         mixing=mixing,

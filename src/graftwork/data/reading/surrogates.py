@@ -20,6 +20,7 @@ def valid_text(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
+        # UTF-16 joins two halves that belong together, and `replace` meets only those that do not.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
 

@@ -68,6 +68,7 @@ class Table:
             KeyError: If there is no such column.
         """
         entry = split_entry(name)
+        # `a[0]` is also a name that a column may have; those were found before.
         vectors = self[entry[0]].vectors if entry is not None and entry[0] in self else None
         if entry is None or vectors is None:
             raise KeyError(name)
@@ -76,6 +77,7 @@ class Table:
 
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> Self:
         """Return some rows of some columns; what has been read is not read again."""
+        # No frame: the parts hold all that may be asked for.
         return type(self)({name: self[name].take(rows) for name in names}, None, len(rows))
 
 

@@ -59,11 +59,13 @@ def origin_of(numbers: NDArray[np.float64]) -> tuple[float, ...]:
         numbers: ``[N, size]``, NaN where missing.
     """
     with np.errstate(over="ignore", invalid="ignore"):
+        # What float32 would lose of each value.
         lost = np.abs(numbers.astype(np.float32) - numbers)
     origins = []
     for column, error in zip(numbers.T, lost.T, strict=True):
         known = column[np.isfinite(column)]
         spread = float(known.std()) if len(known) else 0.0
+        # An overflow is no loss of digits; `number_target` refuses it.
         is_lost = spread > 0 and float(np.nanmax(error)) > _LOST * spread and np.isfinite(np.nanmax(error))
         origins.append(float(np.round(known.mean())) if is_lost else 0.0)
     return tuple(origins) if any(origins) else ()
@@ -138,6 +140,7 @@ def label_sets(levels: Sequence[str], counts: Sequence[int]) -> str | None:
         counts: Rows of each.
     """
     for pattern, words in ((_HARD, "; or |"), (_SOFT, "a comma")):
+        # Rows, not levels: one odd cell must not decide.
         several = sum(count for level, count in zip(levels, counts, strict=True) if pattern.search(level))
         if several < max(1, 0.1 * sum(counts)):
             continue
@@ -166,6 +169,7 @@ def _split(cell: Any, *, soft: bool) -> list[str] | None:
 def _cells(values: Iterable[Any]) -> list[list[str] | None]:
     cells = list(values)
     texts = [cell for cell in cells if isinstance(cell, str)]
+    # Commas part labels only where no cell has a semicolon or bar; with these, commas belong to the labels.
     soft = bool(texts) and not any(_HARD.search(text) for text in texts)
     return [_split(cell, soft=soft) for cell in cells]
 
@@ -180,6 +184,7 @@ def set_vocabulary(name: str, values: pd.Series) -> tuple[str, ...]:
     labels = sorted({label for cell in cells if cell is not None for label in cell})
     if not labels:
         raise DataError(f"Target {name!r}: all labels are missing. Fill in label lists such as 'a;b', or leave this target out.")
+    # One label is enough if some row has an empty list.
     if len(labels) == 1 and all(cell is None or cell for cell in cells):
         raise DataError(
             f"Target {name!r} has only one class, the label {labels[0]!r}, and every labelled row has it. Leave it out, or add "
@@ -210,6 +215,7 @@ def multilabel_target(name: str, values: pd.Series, labels: Sequence[str]) -> ND
     target = np.full((len(cells), len(labels)), np.nan, dtype=np.float32)
     for row, cell in enumerate(cells):
         if cell is not None:
+            # A known cell says of every label whether it applies.
             target[row] = 0.0
             target[row, [index[label] for label in cell]] = 1.0
     return target

@@ -71,8 +71,10 @@ class TargetCells:
     def of(cls, column: Column) -> TargetCells:
         """Read a column whose cells are no lists."""
         order, rule = _category_order(column), column.number_rule
+        # Python's and pandas' words for it; numbers 1 and 0 are no such column.
         if order is None and {level.lower() for level in column.levels} <= {"true", "false"}:
             return cls(column.cells, *_flag_levels(column), None, np.zeros(0), ["x"])
+        # Among words, numbers are names; they are read plainly to say how many there are.
         if order is not None or rule is None or rule.tolerant:
             parsed = column.numbers(NumberRule()) if order is None else Parsed(np.zeros(0), {}, {})
             words = [repr(word) for word in [*parsed.unread, *parsed.blanks]][:5] or ["x"]
@@ -131,6 +133,7 @@ def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[ND
     names: dict[str, int] = {}
     numbers = np.full(len(values) + 1, -1, dtype=np.int64)
     for place, (text, value) in enumerate(zip(column.levels, values.tolist(), strict=True)):
+        # Plain numbers by their digits: 0.1 must not be named after its binary neighbour.
         name = level_name(text, "numbers") if rule.is_plain else as_text(value)
         if name is not None and not np.isnan(value):
             numbers[place] = names.setdefault(name, len(names))
@@ -144,6 +147,7 @@ def _number_notes(column: Column, codes: NDArray[np.int64], levels: Sequence[str
     if len(levels) > _MAX_CLASSES:
         return notes
     written: dict[int, dict[str, None]] = {}
+    # dict: each pair of level and number once, not once a row.
     for place, number in dict(zip(column.codes.tolist(), codes.tolist(), strict=True)).items():
         if number >= 0:
             written.setdefault(number, {})[column.levels[place]] = None

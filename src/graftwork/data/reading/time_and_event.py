@@ -73,5 +73,6 @@ def _events(name: str, column: str, cells: TargetCells) -> tuple[NDArray[np.floa
             f"Target {name!r}: the event column {column!r} must hold 1 (the event came) and 0 (censored), or words such as "
             f"yes and no; got {short_list(map(repr, levels), 4)}. Is it the second column of the target?"
         )
+    # Code -1 finds the NaN at the end.
     is_event = np.array([*(float(level == positive) for level in cells.levels), np.nan])
     return is_event[cells.codes], f"{positive!r} means that it came"

@@ -56,6 +56,7 @@ def token_target(name: str, values: pd.Series, given: tuple[str, ...] = ()) -> t
         )
         raise DataError(f"Target {name!r} {what}. Correct the cells{', or add them to the list' if unknown else ''}.")
     names = (END, *(given or found))
+    # One place more, for the end token of the longest row.
     length = max(len(row) for row in rows if row is not None) + 1
     if len(names) * length > _MAX_OUTPUTS:
         raise DataError(
@@ -67,5 +68,6 @@ def token_target(name: str, values: pd.Series, given: tuple[str, ...] = ()) -> t
     target = np.full((len(rows), length), -1, dtype=np.int64)
     for place, row in enumerate(rows):
         if row is not None:
+            # The end token is part of the label, so that an empty list can be learned.
             target[place, : len(row) + 1] = [*(index[token] for token in row), 0]
     return target, names
