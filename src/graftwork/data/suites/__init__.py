@@ -48,6 +48,7 @@ def load_embedded(name: str, **options: Any) -> Suite:
         raise DataError(
             f"There is no embedded suite {name!r}.{did_you_mean(name, EMBEDDED)} The suites are: {', '.join(EMBEDDED)}."
         )
+    # Here, since the list of names is asked for by commands that must start fast.
     import inspect
 
     module, _, function = EMBEDDED[name].partition(":")

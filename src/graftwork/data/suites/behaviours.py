@@ -81,6 +81,7 @@ def behaviours(
         raise ConfigError(f"behaviours: num_factors must be even, since interests turn in planes; got {num_factors}.")
     seeds = Seeds(seed).child("behaviours")
     total = rows + test_rows
+    # Test users are numbered on, so that no user is on both sides.
     user = np.concatenate([np.arange(rows) // rows_per_user, -(-rows // rows_per_user) + np.arange(test_rows) // rows_per_user])
     num_users = int(user[-1]) + 1
     draw = seeds.numpy("world")
@@ -89,6 +90,7 @@ def behaviours(
     items = grouped_vectors(category, _CATEGORIES, num_factors, draw)
     interest = grouped_vectors(segment, _SEGMENTS, num_factors, draw, group_share=0.2)
     interests = np.stack([turned(interest, np.radians(conflict_angle) * task) for task in range(len(BEHAVIOURS))])
+    # [3, users, items]; the root keeps products of longer vectors at the same spread.
     affinity = interests @ items.T / np.sqrt(num_factors)
     histories = _histories(affinity, popularity(num_items, 0.7, draw), length, seeds)
     item = draw.choice(num_items, size=total, p=popularity(num_items, 0.7, draw))
@@ -104,6 +106,7 @@ def behaviours(
         "hour": draw.normal(size=(3, _HOURS))[:, hour],
     }
     effects = 0.3 * np.sum(list(fields.values()), axis=0)
+    # What no column shows: even a perfect model is not sure.
     noise = seeds.numpy("noise").normal(size=(3, total)) * np.array(_NOISE)[:, None]
     matches = affinity[:, user, item]
     targets = {
@@ -112,6 +115,7 @@ def behaviours(
         )
         for task in tasks
     }
+    # Codes begin at 1; 0 is the missing level.
     columns = {
         "item": (item + 1, num_items),
         "category": (category[item] + 1, _CATEGORIES),
@@ -124,6 +128,7 @@ def behaviours(
     for task, name in enumerate(BEHAVIOURS):
         columns |= {f"{name}_{position + 1}": (histories[task][user, position], num_items) for position in range(length)}
     held_out = rows // rows_per_user // 10  # users of the validation split
+    # Whole users are held out, as in the test split.
     order = seeds.numpy("split").permutation(int(user[rows - 1]) + 1)
     validating = np.isin(user[:rows], order[: max(held_out, 1)])
     return event_suite(
@@ -136,6 +141,7 @@ def behaviours(
         factors={f"{BEHAVIOURS[task]} match": matches[task] for task in tasks}
         | {f"{BEHAVIOURS[task]} effects": effects[task] for task in tasks},
         layout={
+            # Items of all histories share the vocabulary of the item shown, number 0.
             "vocabularies": [0, *range(1, first), *[0] * (length * len(BEHAVIOURS))],
             "sequences": {name: [first + task * length, first + (task + 1) * length] for task, name in enumerate(BEHAVIOURS)},
             "query": 0,
@@ -147,6 +153,7 @@ def behaviours(
 def turned(vectors: Array, angle: float) -> Array:
     """Return vectors ``[N, width]`` turned by ``angle`` (radians) in the planes of channels 0 and 1, 2 and 3, and so on."""
     even, odd = vectors[:, 0::2], vectors[:, 1::2]
+    # [N, width / 2, 2]; reshaping puts the two channels of each plane side by side again.
     pair = np.stack([np.cos(angle) * even - np.sin(angle) * odd, np.sin(angle) * even + np.cos(angle) * odd], axis=2)
     return pair.reshape(vectors.shape)
 
@@ -160,5 +167,6 @@ def _histories(affinity: Array, shares: Array, length: int, seeds: Seeds) -> lis
         scores = 2.0 * affinity[task] + np.log(shares) + draw.gumbel(size=affinity[task].shape)
         chosen = np.argsort(-scores, axis=1)[:, :length] + 1
         filled = draw.binomial(length, _FILLED[task], size=len(chosen))
+        # Newest first, so that a shorter history ends earlier.
         histories.append(np.where(np.arange(length) < filled[:, None], chosen, 0))
     return histories

@@ -90,15 +90,19 @@ def click_log(
     world = _World(num_users, num_items, num_factors, common, seeds)
     click_score, conversion_score, factors = world.scores(user, item)
     effects = seeds.numpy("context")
+    # Lower positions are seen less: a cause of clicks that says nothing about buying.
     click_score = click_score - 0.12 * context["position"] + 0.3 * effects.normal(size=_HOURS)[context["hour"]]
     conversion_score = conversion_score + 0.5 * effects.normal(size=_DEVICES)[context["device"]]
     unseen = seeds.numpy("noise").normal(size=(2, total)) * noise
     click_logit = with_rate(click_score + unseen[0], click_rate)
     clicked = happens(click_logit, seeds.numpy("click"))
+    # The rate is that among the clicked, so rows weigh by their probability of a click.
     conversion_logit = with_rate(conversion_score + unseen[1], conversion_rate, 1.0 / (1.0 + np.exp(-click_logit)))
     converted = happens(conversion_logit, seeds.numpy("conversion"))
+    # A purchase needs both, whatever would have happened without the click.
     targets = {"click": clicked, "purchase": clicked * converted}
     if with_conversion:
+        # Before the test split nobody knows what those would have done who did not click.
         targets["conversion"] = np.where((clicked == 1) | (np.arange(total) >= rows), converted, -1)
     num_validation = min(rows // 20, 20_000)
     order = seeds.numpy("split").permutation(rows)
@@ -140,13 +144,16 @@ class _World:
         self.items = {part: grouped_vectors(self.category, _CATEGORIES, width, draw) for part in parts}
         self.appeal, self.quality = self._pair(draw, num_items)
         brands = draw.normal(size=_BRANDS)[self.brand]
+        # Shares of variance, 0.7 and 0.3, so that it stays 1.
         self.quality = np.sqrt(0.7) * self.quality + np.sqrt(0.3) * brands
         self.activity, self.readiness = self._pair(draw, num_users)
+        # 0.6^2 + 0.8^2 = 1: the variance stays 1.
         self.price = 0.6 * self.quality + 0.8 * draw.normal(size=num_items)
         self.tenure = 0.6 * self.activity + 0.8 * draw.normal(size=num_users)
 
     def _pair(self, draw: np.random.Generator, number: int) -> tuple[Array, Array]:
         shared, first, second = draw.normal(size=(3, number))
+        # Correlation `common` between both, and variance 1 of each.
         weight, rest = np.sqrt(self.common), np.sqrt(1.0 - self.common)
         return weight * shared + rest * first, weight * shared + rest * second
 

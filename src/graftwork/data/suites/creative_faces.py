@@ -26,7 +26,9 @@ def draw_faces(mood: Floats, warmth: Floats, generator: np.random.Generator, *, 
     down, right = np.meshgrid(np.arange(FACE_SIZE), np.arange(FACE_SIZE), indexing="ij")
     place = middle + generator.uniform(-0.7, 0.7, size=(count, 2))
     radius = generator.uniform(5.5, 7.0, size=(count, 1, 1))
+    # In units of the radius, [N, 16, 16].
     y, x = (down - place[:, :1, None]) / radius, (right - place[:, 1:, None]) / radius
+    # tanh keeps the mouth inside the face.
     bend, tone = np.tanh(0.7 * mood)[:, None, None], 1.0 / (1.0 + np.exp(-1.5 * warmth))
     skin = _COLD + tone[:, None] * (_WARM - _COLD)
     ground = generator.uniform(120.0, 255.0, size=(count, 3))
@@ -35,6 +37,7 @@ def draw_faces(mood: Floats, warmth: Floats, generator: np.random.Generator, *, 
     line = 0.4 + 1.4 * bend * (0.15 - x**2)
     mouth = _soft(0.15 - np.abs(y - line), radius) * _soft(0.55 - np.abs(x), radius)
     picture = ground[:, None, None] + inside[..., None] * (skin[:, None, None] - ground[:, None, None])
+    # Eyes and mouth cover each other nowhere twice: the larger share counts.
     picture = picture + np.maximum(eyes, mouth)[..., None] * (_DARK - picture)
     picture = picture + noise * generator.normal(size=picture.shape)
     return np.round(np.clip(picture, 0.0, 255.0)).astype(np.uint8)
@@ -42,4 +45,5 @@ def draw_faces(mood: Floats, warmth: Floats, generator: np.random.Generator, *, 
 
 def _soft(depth: Floats, radius: Floats) -> Floats:
     """Return how much of a pixel is covered, 0 to 1, for a depth below the border in units of the radius."""
+    # A logistic border about one pixel wide; clipped, because exp overflows far inside and outside.
     return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * depth * radius, -50.0, 50.0))))

@@ -103,13 +103,16 @@ def creatives(
     seeds, total = Seeds(seed).child("creatives"), rows + test_rows
     factors, columns, click_rate = _table(total, noise, seeds)
     popular = 1.0 / (1.0 + np.exp(-4.0 * (click_rate - 1.0)))  # in standard deviations of the log: about a sixth is
+    # `shift` scales how far the reasons of the popular ones go; 0 gives everybody the usual ones.
     curve, stopped = _stops(factors, shift * popular, seeds.numpy("stops"))
     time, event = _censor(stopped, censored, seeds.numpy("log"))
     order = seeds.numpy("split").permutation(rows)
+    # Test rows are not drawn from `rows`, so that more of them change nothing else.
     splits = {"train": np.sort(order[rows // 10 :]), "val": np.sort(order[: rows // 10]), "test": np.arange(rows, total)}
     texts = _texts(factors, seeds.numpy("text"))
     encoders = {
         "table": TableEncoder.fit(columns, [str(name) for name in columns], rows=splits["train"]),
+        # The tokenizer is trained on training rows; a word may be cut into two tokens.
         "text": TextEncoder.fit([texts[row] for row in splits["train"]], columns=["text"], max_length=2 * _TEXT_LENGTH),
         "image": ImageEncoder(FACE_SIZE, column="picture"),
     }
@@ -183,11 +186,15 @@ def _stops(factors: dict[str, Floats], popular: Floats, generator: np.random.Gen
     ]
     early, late = 0.07 * np.exp(scores[0]), np.exp(scores[1])
     edges = np.array(EDGES)
+    # Cumulative hazards of both causes: integrals of exp(-t / decay) and of 3 t^2 / wear^3.
     total = early[:, None] * _DECAY * (1.0 - np.exp(-edges / _DECAY)) + late[:, None] * (edges / _WEAR) ** _SHAPE
+    # A unit exponential is reached where the cumulative hazard equals it; both are inverted below.
     first, second = generator.exponential(size=(2, len(values)))
+    # The hazard of a cut-out is finite in all: what it does not use up by 1 never happens.
     used = np.minimum(first / (early * _DECAY), 1.0)
     with np.errstate(divide="ignore"):
         cut_out = -_DECAY * np.log1p(-used)
+    # Whichever comes first; the curve is exp(-sum of both).
     return np.exp(-total), np.minimum(cut_out, _WEAR * (second / late) ** (1.0 / _SHAPE))
 
 
@@ -197,6 +204,7 @@ def _censor(stopped: Floats, share: float, generator: np.random.Generator) -> tu
     low, high = 1.0, 1e4
     for _ in range(60):
         middle = (low + high) / 2.0
+        # The later the log ends, the fewer still run.
         low, high = (middle, high) if (drawn * middle < stopped).mean() > share else (low, middle)
     end = drawn * (np.inf if share == 0 else high)
     return np.minimum(stopped, end), stopped <= end
@@ -209,6 +217,7 @@ def _texts(factors: dict[str, Floats], generator: np.random.Generator) -> list[s
     logits = np.stack([sign * factors[name] for name, sign in kinds] + [np.full(len(factors["urgency"]), 0.7)], axis=1)
     shares = np.exp(logits)
     bounds = np.cumsum(shares / shares.sum(axis=1, keepdims=True), axis=1)
+    # The number of bounds below a random number is the kind that it fell into. [N, 8]
     kind = (generator.random((len(shares), _TEXT_LENGTH, 1)) > bounds[:, None, :-1]).sum(axis=2)
     place = generator.random(kind.shape)
     return [
@@ -230,5 +239,6 @@ def _tasks(time: Floats, event: NDArray[np.bool_], terms: bool) -> tuple[list[Ta
         tasks += [task("short", early), task("long", [edge - THRESHOLD for edge in EDGES if edge > THRESHOLD])]
         targets["short"] = target(np.minimum(time, THRESHOLD), event & (time <= THRESHOLD))
         targets["long"] = target(time - THRESHOLD, event)
+        # Stopped or censored by then: nothing is known of the days after.
         targets["long"][time <= THRESHOLD] = np.nan
     return tasks, targets

@@ -48,6 +48,7 @@ def diamonds(*, rows: int = 20_000, seed: int = 0) -> Suite:
     folder = package_folder("plotnine", install="pip install --no-deps plotnine==0.15.9", purpose="The diamonds suite") / "data"
     table = sample_rows(pd.read_csv(folder / "diamonds.csv").drop_duplicates(), rows, seed)
     table[["x", "y", "z"]] = table[["x", "y", "z"]].where(table[["x", "y", "z"]] > 0)
+    # `codes` are -1 where a grade is none of the list, which is a missing label.
     grades = {name: pd.Categorical(table[name], categories=levels).codes.astype(np.int64) for name, levels in _GRADES.items()}
     return table_suite(
         "diamonds",

@@ -76,15 +76,19 @@ def digit_family(task: str = "plain", *, copies: int = 4, seed: int = 0) -> Suit
         raise ConfigError(f"There is no digit task {task!r}; the tasks are plain, {', '.join(DRAWINGS)}.")
     digits = load_digits()
     seeds = Seeds(seed)
+    # [copies * n]: all originals once, then again.
     originals = np.tile(np.arange(len(digits.target)), copies)
     pictures = _place(digits.images[originals].astype(np.float32) / 16.0, seeds.child(f"place/{task}"))
     if task != "plain":
         pictures = DRAWINGS[task](pictures)
     pictures = pictures + seeds.numpy(f"noise/{task}").normal(0.0, 0.08, size=pictures.shape).astype(np.float32)
+    # Each task has its own order of classes, so that the head of one cannot serve another.
     classes = np.arange(10) if task == "plain" else seeds.numpy(f"classes/{task}").permutation(10)
+    # About standardised: 0.3 and 0.4 are near mean and deviation of the drawings.
     flat = ((pictures.reshape(len(pictures), -1) - 0.3) / 0.4).astype(np.float32)
     part = seeds.numpy("split").permutation(len(digits.target))
     borders = {"train": (0.0, 0.6), "val": (0.6, 0.75), "test": (0.75, 1.0)}
+    # Where each original stands in the order of the split, in [0, 1).
     rank = np.empty(len(part))
     rank[part] = np.arange(len(part)) / len(part)
     return Suite.of_arrays(
@@ -107,5 +111,6 @@ def _place(pictures: Array, seeds: Seeds) -> Array:
     rows, columns = draw.integers(1, 4, size=(2, len(pictures)))
     canvas = np.zeros((len(pictures), 12, 12), np.float32)
     index = np.arange(len(pictures))[:, None, None]
+    # Rows, their lines and columns broadcast to [N, 8, 8], so that all pictures are placed at once.
     canvas[index, rows[:, None, None] + np.arange(8)[:, None], columns[:, None, None] + np.arange(8)[None, :]] = pictures
     return canvas * draw.uniform(0.7, 1.0, size=(len(pictures), 1, 1)).astype(np.float32)

@@ -59,8 +59,10 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
     digits, seeds = load_digits(), Seeds(seed)
     count = len(digits.target)
     order = seeds.numpy("split").permutation(count)
+    # Rounded cumulative shares: the parts add up exactly.
     ends = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
     parts = dict(zip(SHARES, np.split(order, ends[:-1]), strict=True))
+    # Copies of an original stay together, in one split.
     originals = np.concatenate([np.repeat(part, copies) for part in parts.values()])
     bounds = np.cumsum([0, *(len(part) * copies for part in parts.values())])
     splits = {name: np.arange(low, high) for name, low, high in zip(parts, bounds[:-1], bounds[1:], strict=True)}
@@ -71,6 +73,7 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
     border = round(0.7 * len(chosen))
     for name, artwork in (("target", chosen[:border]), ("test", chosen[border:])):
         rows = splits[name]
+        # Absolute difference: a stroke is dark on a bright texture and bright on a dark one.
         pictures[rows] = np.abs(brightness * _textures(artwork, len(rows), seeds.numpy(f"texture/{name}")) - pictures[rows])
     domain = np.zeros(len(originals), np.int64)
     domain[splits["target"][0] :] = 1
@@ -94,6 +97,7 @@ def textured_digits(*, copies: int = 4, num_emoji: int = 400, brightness: float 
 def _place(digits: Array, random: np.random.Generator) -> Array:
     """Enlarge digits ``[N, 8, 8]`` and put them on canvases ``[N, 12, 12]`` at a place of chance."""
     positions = np.linspace(0.0, 7.0, DIGIT)
+    # At most 6, so that `low + 1` is the last row.
     low = np.minimum(positions.astype(int), 6)
     weights = np.zeros((DIGIT, 8), np.float32)
     weights[np.arange(DIGIT), low] = 1.0 - (positions - low)
@@ -113,11 +117,13 @@ def _textures(emoji: list[Emoji], count: int, random: np.random.Generator) -> Ar
     """
     artwork = np.stack([np.asarray(picture, np.float32) / 255.0 for picture in read_pictures(emoji)])
     covered = np.zeros((len(artwork), ARTWORK + 1, ARTWORK + 1), np.float64)
+    # A summed-area table: the cover of any window is four look-ups. float64, since sums grow large.
     covered[:, 1:, 1:] = artwork[..., 3].cumsum(axis=1, dtype=np.float64).cumsum(axis=2)
     tries = (16, count)
     which = random.integers(0, len(artwork), size=tries)
     top, left = random.integers(0, ARTWORK - CANVAS + 1, size=(2, *tries))
     bottom, right = top + CANVAS, left + CANVAS
+    # [16, count]
     share = (
         covered[which, bottom, right] - covered[which, top, right] - covered[which, bottom, left] + covered[which, top, left]
     ) / CANVAS**2
@@ -126,6 +132,7 @@ def _textures(emoji: list[Emoji], count: int, random: np.random.Generator) -> Ar
     columns = left[best][:, None, None] + np.arange(CANVAS)[None, :]
     crops = artwork[which[best][:, None, None], rows, columns]
     ground = random.uniform(size=(count, 1, 1, 3)).astype(np.float32)
+    # Opacity mixes artwork and ground.
     return crops[..., :3] * crops[..., 3:] + ground * (1.0 - crops[..., 3:])
 
 
@@ -164,15 +171,18 @@ def rotated_moons(
     sizes = {"train": num_source, "val": max(num_source // 4, 1), "target": num_target, "test": num_test}
     seeds, points, labels = Seeds(seed), [], []
     for name, size in sizes.items():
+        # scikit-learn takes seeds of 32 bits.
         drawn, moon = make_moons(size, noise=noise, random_state=seeds.integer(f"moons/{name}") % 2**32)
         points.append(drawn - (0.5, 0.25))  # the centre of both moons
         labels.append(moon)
     bounds = np.cumsum([0, *sizes.values()])
     splits = {name: np.arange(low, high) for name, low, high in zip(sizes, bounds[:-1], bounds[1:], strict=True)}
     position, angle = np.concatenate(points), np.deg2rad(degrees)
+    # For row vectors, hence the transposed matrix.
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     border = splits["target"][0]
     position[border:] = position[border:] @ turn
+    # From source rows only: the target's spread must not be known.
     scale = position[splits["train"]].std(axis=0)
     return Suite.of_arrays(
         name="rotated-moons",

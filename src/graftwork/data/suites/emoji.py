@@ -107,11 +107,13 @@ def emoji_suite(
             encoder,
         )
         wanted = set(splits["test"].tolist())
+        # Numbers among the line drawings of the test emoji that have one.
         place = [index for index, row in enumerate(single) if row in wanted]
         rows = np.array([single[index] for index in place], dtype=np.int64)
         splits = {**splits, "transfer": len(emoji) + np.arange(len(rows))}
         images = np.concatenate([images, lines["image"][place]])
         targets = {
+            # Colour and ink are measured on the line drawing; classes are those of the emoji.
             name: np.concatenate([target, lines[name][place] if name in lines else target[rows]])
             for name, target in targets.items()
         }
@@ -136,6 +138,7 @@ def emoji_suite(
 
 def _stored(folder: Path, name: str, parts: Sequence[Any], pictures: Any, encoder: ImageEncoder) -> PictureArrays:
     pillow, features = (require(module, extra="vision", purpose="The emoji suite") for module in ("PIL", "PIL.features"))
+    # Other versions of Pillow and FreeType draw other pixels.
     versions = (_VERSION, pillow.__version__, features.version("freetype2"))
     key = hashlib.sha256(repr((name, *parts, encoder.state(), versions)).encode()).hexdigest()[:24]
     return cached_arrays(folder, f"{name}-{key}", lambda: measure(pictures(), encoder))
@@ -148,6 +151,7 @@ def _draw(emoji: Sequence[Emoji], rows: Sequence[int], size: int) -> Iterator[An
 def _labels(emoji: Sequence[Emoji]) -> tuple[list[TaskSpec], dict[str, NDArray[Any]]]:
     categories = sorted({item.category for item in emoji})
     members = [item.subcategory for item in emoji]
+    # Rarer ones would not have a row in every split.
     subcategories = sorted(name for name in set(members) if members.count(name) >= _MIN_MEMBERS)
     numbers: Mapping[str, int] = {name: index for index, name in enumerate(subcategories)}
     tasks = [

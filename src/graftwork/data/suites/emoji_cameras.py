@@ -125,6 +125,7 @@ def emoji_cameras(
         else {"test": (SOURCE, per_camera), "transfer": (TARGET, per_camera)}
     )
     identity, camera, splits = _rows(layout, len(chosen))
+    # Everything that the pictures depend on.
     asked = (_VERSION, hash_pictures(chosen), num_learning, num_ranking, per_camera, size, seed, part)
 
     def draw() -> dict[str, Array]:
@@ -152,6 +153,7 @@ def emoji_cameras(
 
 
 def _one_of_each_family(emoji: list[Emoji]) -> list[Emoji]:
+    # Reversed twice: of each family the first is kept, and the order stays.
     return list({item.family: item for item in reversed(emoji)}.values())[::-1]
 
 
@@ -172,6 +174,7 @@ def _draw(emoji: list[Emoji], identity: Array, camera: Array, size: int, random:
     """Return pictures uint8 ``[N, size, size, 3]``."""
     artwork = np.stack([np.asarray(picture, np.float32) / 255.0 for picture in read_pictures(emoji)])
     artwork[..., :3] *= artwork[..., 3:]  # so that what is between two pixels is mixed by how much they cover
+    # The generator goes through the blocks in order, so CHUNK is part of what the seed means.
     blocks = [slice(start, start + CHUNK) for start in range(0, len(identity), CHUNK)]
     parts = [_photograph(_place(artwork[identity[block]], size, random), camera[block], random) for block in blocks]
     return np.concatenate(parts)
@@ -185,6 +188,7 @@ def _place(artwork: Array, size: int, random: np.random.Generator) -> Array:
     axis = ((np.arange(size) + 0.5) / size * 2 - 1).astype(np.float32)
     rows, columns = np.meshgrid(axis, axis, indexing="ij")
     cosine, sine = np.cos(angle) * scale, np.sin(angle) * scale
+    # Where each pixel of the picture comes from in the artwork, in [-1, 1].
     at_row, at_column = cosine * rows - sine * columns + shift[0], sine * rows + cosine * columns + shift[1]
     drawn = _sample(artwork, (at_row + 1) * (ARTWORK / 2) - 0.5, (at_column + 1) * (ARTWORK / 2) - 0.5)
     ground = _uniform(random, 0.5, 0.9, (2, count, 1, 1, 1)) + _uniform(random, -0.1, 0.1, (2, count, 1, 1, 3))
@@ -202,13 +206,17 @@ def _uniform(random: np.random.Generator, low: float, high: float, shape: tuple[
 
 def _sample(images: Array, rows: Array, columns: Array) -> Array:
     """Return values between pixels, bilinear, 0 outside. Images are ``[N, S, S, 4]``, places ``[N, s, s]`` in pixels."""
+    # One pixel before and two behind, so that neighbours exist outside, too.
     padded = np.pad(images, ((0, 0), (1, 2), (1, 2), (0, 0)))
     side = padded.shape[1]
+    # Far outside is as empty as just outside.
     rows, columns = (np.clip(places, -1, images.shape[1]) + 1 for places in (rows, columns))
     top, left = rows.astype(np.int32), columns.astype(np.int32)
     down, right = (rows - top)[..., None], (columns - left)[..., None]
+    # Flat index of the upper left neighbour; the other three follow from it.
     first = (np.arange(len(images), dtype=np.int32)[:, None, None] * side + top) * side + left
     pixels = padded.reshape(-1, padded.shape[3])
+    # Bilinear: along the upper row, the lower row, then between both.
     upper = pixels[first] + right * (pixels[first + 1] - pixels[first])
     lower = pixels[first + side] + right * (pixels[first + side + 1] - pixels[first + side])
     mixed: Array = upper + down * (lower - upper)
@@ -220,6 +228,7 @@ def _photograph(pictures: Array, camera: Array, random: np.random.Generator) -> 
     settings, count = list(CAMERAS.values()), len(camera)
 
     def of(name: str) -> Array:
+        # [N] to [N, 1, 1, 1] or, for the gain, [N, 1, 1, 3].
         values = np.array([getattr(item, name) for item in settings], np.float32)[camera]
         return values.reshape(count, 1, 1, -1)
 
@@ -229,6 +238,7 @@ def _photograph(pictures: Array, camera: Array, random: np.random.Generator) -> 
     grey = pictures.mean(axis=3, keepdims=True)
     values = (grey + of("saturation") * (pictures - grey)) * (of("gain") * (1 + unsteady(3)))
     values = of("contrast") * (values - 0.5) + (0.5 + of("offset") + unsteady(1))
+    # Clipped first: a power of a negative number is NaN.
     values = _blur(np.clip(values, 0.0, 1.0) ** of("gamma"), of("blur"))
     values = values + of("noise") * random.standard_normal(values.shape, dtype=np.float32)
     return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)

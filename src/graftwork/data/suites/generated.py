@@ -59,8 +59,10 @@ def conflicting_tasks(
     features = seeds.numpy("features").normal(size=(rows, num_features)).astype(np.float32)
     generator = seeds.numpy("waves")
     directions = generator.normal(size=(num_tasks, num_waves, num_features))
+    # Length 2.5: about one and a half periods over plus and minus two deviations.
     directions *= 2.5 / np.linalg.norm(directions, axis=2, keepdims=True)
     phases = generator.uniform(0.0, 2.0 * np.pi, size=(num_tasks, num_waves))
+    # [rows, tasks, waves]
     waves = np.sin(np.einsum("nf,twf->ntw", features.astype(np.float64), directions) + phases)
     values = _noisy(waves.sum(axis=2), noise, seeds.numpy("noise"))
     tasks, targets = _regressions([f"wave_{'abcd'[task]}" for task in range(num_tasks)], values)
@@ -104,12 +106,15 @@ def related_tasks(
     development = num_tasks * labels_per_task
     features = seeds.numpy("features").normal(size=(development + test_rows, num_features)).astype(np.float32)
     generator = seeds.numpy("factors")
+    # Orthonormal, so that no hidden factor is seen in another.
     directions = np.linalg.qr(generator.normal(size=(num_features, num_factors)))[0]
     hidden = np.tanh(1.5 * features.astype(np.float64) @ directions)
     mixture = generator.normal(size=(num_factors, num_tasks))
     mixture /= np.linalg.norm(mixture, axis=0)
     values = _noisy(hidden @ mixture, noise, seeds.numpy("noise"))
+    # Tasks take turns, so that each has the same number of labels.
     owner = np.arange(development) % num_tasks
+    # `values[:development]` is a view, so this writes into `values`.
     values[:development][owner[:, None] != np.arange(num_tasks)] = np.nan
     tasks, targets = _regressions([f"task_{task + 1}" for task in range(num_tasks)], values)
     parts = split_rows(
@@ -139,6 +144,7 @@ def _table(
     splits: Mapping[str, Array],
     factors: Mapping[str, Array],
 ) -> Suite:
+    # The columns are standard normal as drawn; nothing is fitted.
     encoder = TableEncoder([NumericColumn(f"x{index + 1}", 0.0, 1.0, False) for index in range(features.shape[1])])
     return Suite.of_arrays(
         name=name,

@@ -74,6 +74,7 @@ def glyphs(
     bounds = np.cumsum([0, *sizes.values()])
     random = seeds.numpy("pictures")
     letters = random.integers(0, num_classes, size=int(bounds[-1]))
+    # In chunks, which bounds memory; the generator goes through them in order.
     images = np.concatenate(
         [_draw(alphabet[letters[at : at + CHUNK]], random, size, jitter, clutter, noise) for at in range(0, len(letters), CHUNK)]
     )
@@ -94,6 +95,7 @@ def glyphs(
 def _alphabet(random: np.random.Generator, num_classes: int) -> Array:
     """Return the strokes of all letters, ``[classes, strokes, points, 2]``, coordinates about in [-1, 1]."""
     families = -(-num_classes // FAMILY)
+    # Families differ in all strokes, members of one in the last stroke only.
     shared = random.uniform(-0.9, 0.9, size=(families, 1, STROKES - 1, POINTS, 2)).repeat(FAMILY, axis=1)
     own = random.uniform(-0.9, 0.9, size=(families, FAMILY, 1, POINTS, 2))
     strokes = np.concatenate([shared, own], axis=2).reshape(-1, STROKES, POINTS, 2)
@@ -106,6 +108,7 @@ def _draw(strokes: Array, random: np.random.Generator, size: int, jitter: float,
     bent = strokes + jitter * 0.08 * random.normal(size=strokes.shape)
     angle = jitter * random.uniform(-0.3, 0.3, size=count)
     scale = 1.0 - jitter * random.uniform(0.0, 0.3, size=count)
+    # [N, 2, 2]
     turn = scale[:, None, None] * np.stack(
         [np.stack([np.cos(angle), -np.sin(angle)], axis=1), np.stack([np.sin(angle), np.cos(angle)], axis=1)], axis=1
     )
@@ -126,12 +129,15 @@ def _distances(points: Array, size: int) -> Array:
     """Return how far each pixel is from the nearest stroke, in pixels, ``[N, size * size]``, for strokes ``[N, strokes, points,
     2]``."""
     at = np.linspace(0.0, 1.0, SEGMENTS + 1, dtype=np.float32)
+    # Bernstein polynomials of a quadratic Bezier curve. [SEGMENTS + 1, 3]
     weights = np.stack([(1 - at) ** 2, 2 * at * (1 - at), at**2], axis=1)
+    # From [-1, 1] to pixels.
     curve = (np.einsum("tp,nspd->nstd", weights, points) + 1.0) * (size / 2.0)
     start, end = (part.reshape(len(points), 1, -1, 2) for part in (curve[:, :, :-1], curve[:, :, 1:]))
     middle = np.arange(size, dtype=np.float32) + 0.5
     pixels = np.stack(np.meshgrid(middle, middle, indexing="ij"), axis=2).reshape(1, -1, 1, 2)
     along = end - start
+    # Where along the piece the nearest point lies, as a share of its length; the floor is for pieces of length 0.
     share = ((pixels - start) * along).sum(axis=3) / np.maximum((along**2).sum(axis=3), 1e-6)
     away = pixels - start - np.clip(share, 0.0, 1.0)[..., None] * along
     nearest: Array = np.sqrt((away**2).sum(axis=3).min(axis=2))

@@ -89,6 +89,7 @@ def histology(
         raise ConfigError("The tissue cannot be generated as asked.", problems)
     seeds, sizes = Seeds(seed).child("histology"), {"train": num_train, "val": num_val, "test": num_test}
     parts: list[dict[str, Array]] = []
+    # A stream for each split, so that a larger training split draws the same test rows.
     for split, count in sizes.items():
         own = seeds.child(split)
         nuclei = draw_nuclei(

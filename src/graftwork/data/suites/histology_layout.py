@@ -57,6 +57,7 @@ class Nuclei:
         cosine, sine = (turn(self.angle[:, slot])[:, None, None] for turn in (np.cos, np.sin))
         radius, stretch = self.radius[:, slot, None, None], self.stretch[:, slot, None, None]
         along, across = right * cosine + down * sine, down * cosine - right * sine
+        # The distance in a frame turned along the longer axis; area stays that of the circle.
         return np.asarray(np.hypot(along / (radius * stretch), across * stretch / radius))
 
 
@@ -78,6 +79,7 @@ def draw_nuclei(
         object_noise: Probability that a positive nucleus is not marked; as many others are, by mistake.
     """
     shape = (count, most)
+    # Drawn for all slots, filled or not, so that the number of nuclei does not shift later draws.
     types = generator.random(shape) < positive
     radius = generator.uniform(*RADII, shape) * np.where(types, growth, 1.0)
     wanted = generator.integers((most + 1) // 2, most + 1, count)
@@ -86,12 +88,15 @@ def draw_nuclei(
     centre, present = np.full((*shape, 2), -1e3), np.zeros(shape, dtype=bool)
     for slot in range(most):
         places = generator.uniform(MARGIN, size - MARGIN, (count, TRIES, 2))
+        # Slots that are still empty are far outside, so they take no room.
         nearest = np.linalg.norm(places[:, :, None] - centre[:, None, :slot], axis=-1).min(axis=2, initial=np.inf)
         free = nearest >= reach
         present[:, slot] = free.any(axis=1) & (slot < wanted)
+        # argmax is 0 where no place is free; `present` is False there.
         chosen = places[np.arange(count), free.argmax(axis=1)]
         centre[present[:, slot], slot] = chosen[present[:, slot]]
     drawn = generator.random(shape)
+    # So that expected mistakes equal expected misses.
     mistake = object_noise * positive / (1.0 - positive)
     return Nuclei(
         present=present,

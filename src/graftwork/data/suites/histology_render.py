@@ -44,6 +44,7 @@ def transmit(concentrations: Mapping[str, Array]) -> NDArray[np.float64]:
     density: Array = np.zeros(3)
     for dye, amount in concentrations.items():
         density = density + np.maximum(amount, 0.0)[..., None] * np.array(DYES[dye])
+    # Decimal densities: 10^-d of the light passes.
     return np.asarray(10.0**-density)
 
 
@@ -58,6 +59,7 @@ def separate_dyes(picture: Array, *, least: float = 1.0 / 255.0) -> dict[str, ND
         ``{dye: [...]}``; noise can make a concentration negative.
     """
     density = -np.log10(np.clip(np.asarray(picture, dtype=np.float64), least, 1.0))
+    # Three dyes and three colours: the densities form a square matrix.
     amounts = density @ np.linalg.inv(np.array(list(DYES.values())))
     return {dye: amounts[..., index] for index, dye in enumerate(DYES)}
 
@@ -78,6 +80,7 @@ def render_tissue(nuclei: Nuclei, seeds: Seeds, *, size: int, contrast: float, p
     """
     shape = (len(nuclei.present), size, size)
     routine, special = seeds.numpy("routine"), seeds.numpy("special")
+    # Both are drawn for every pixel, so that the type decides only which is shown.
     fine, coarse = grain_field(routine, shape, 0.0), grain_field(routine, shape, COARSE)
     cover, chromatin, brown, mask = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=bool)
     for slot in range(nuclei.present.shape[1]):
@@ -114,7 +117,9 @@ def grain_field(generator: np.random.Generator, shape: tuple[int, int, int], wid
     if width == 0:
         return noise
     square = np.fft.fftfreq(shape[1]) ** 2
+    # The Fourier transform of a Gaussian: exp(-2 pi^2 width^2 f^2).
     passed = np.exp(-2.0 * (np.pi * width) ** 2 * (square[:, None] + square[None, :]))
+    # Divided by the deviation that is left after smoothing.
     return np.asarray(np.fft.ifft2(np.fft.fft2(noise) * passed).real / np.sqrt((passed**2).mean()))
 
 

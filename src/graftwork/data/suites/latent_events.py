@@ -38,7 +38,9 @@ def grouped_vectors(
 
 def with_rate(logits: Floats, rate: float, weights: Floats | None = None) -> Floats:
     """Return ``logits`` shifted by a constant so that the (weighted) mean probability is ``rate``."""
+    # Bounds at which every sigmoid is 0 or 1, so that the rate lies between.
     low, high = -40.0 - float(logits.max()), 40.0 - float(logits.min())
+    # Sixty halvings reach the last bit of a float64.
     for _ in range(60):
         middle = (low + high) / 2.0
         share = np.average(_sigmoid(logits + middle), weights=weights)
@@ -98,4 +100,5 @@ def event_suite(
 
 
 def _sigmoid(logits: Floats) -> Floats:
+    # By tanh, which does not overflow as exp does.
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))

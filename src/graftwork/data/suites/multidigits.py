@@ -67,6 +67,7 @@ def multidigits(
     digits, seeds = load_digits(), Seeds(seed).child("multidigits")
     sizes = {"train": num_train, "val": num_val, "test": num_test}
     pools = _pools(len(digits.target), seeds)
+    # A pair may show one digit twice; both places are drawn independently.
     sources = np.concatenate([seeds.numpy(f"pairs/{name}").choice(pools[name], size=(n, 2)) for name, n in sizes.items()])
     bounds = np.cumsum([0, *sizes.values()])
     rows = np.arange(len(sources))
@@ -74,8 +75,10 @@ def multidigits(
     images = _draw(digits.images, sources)
     classes = {name: digits.target[sources[:, index]].astype(np.int64) for index, name in enumerate(PLACES)}
     targets = dict(classes)
+    # Training and validation rows are the first two of three parts.
     learned = rows[: bounds[2]]
     wrong = learned[seeds.numpy("noise/rows").random(len(learned)) < label_noise]
+    # 1 to 9: a replaced label is never the right one.
     shift = seeds.numpy("noise/classes").integers(1, 10, size=len(wrong))
     targets[noisy_task] = targets[noisy_task].copy()
     targets[noisy_task][wrong] = (targets[noisy_task][wrong] + shift) % 10
@@ -100,9 +103,11 @@ def _pools(count: int, seeds: Seeds) -> dict[str, NDArray[np.int64]]:
 
 def _draw(pictures: Array, sources: Array) -> NDArray[np.uint8]:
     """Return canvases, uint8 ``[N, 24, 24, 3]``, from pictures ``[n, 8, 8]`` with values 0 to 16."""
+    # uint8 first: repeating floats would take eight times the memory.
     large = np.round(pictures * (255.0 / 16.0)).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
     canvas = np.zeros((len(sources), CANVAS, CANVAS), np.uint8)
     for index, corner in enumerate(PLACES.values()):
         window = canvas[:, corner : corner + DIGIT, corner : corner + DIGIT]
+        # `window` is a view, so this writes into the canvas.
         np.maximum(window, large[sources[:, index]], out=window)
     return canvas[..., None].repeat(3, axis=3)

@@ -44,9 +44,11 @@ def task_weights(num_tasks: int, num_features: int, rho: float, generator: np.ra
     lowest = -1.0 / (num_tasks - 1) if num_tasks > 1 else -1.0
     if not lowest <= rho <= 1.0:
         raise ConfigError(f"`rho` must lie between {lowest:.3f} (for {num_tasks} tasks) and 1; got {rho}.")
+    # Wanted inner products: 1 on the diagonal, rho elsewhere.
     gram = np.full((num_tasks, num_tasks), rho) + (1.0 - rho) * np.eye(num_tasks)
     values, vectors = np.linalg.eigh(gram)
     directions = np.linalg.qr(generator.normal(size=(num_features, num_tasks)))[0].T
+    # W = V sqrt(L) U with orthonormal U gives W W^T = V L V^T, the wanted products. clip: rounding can go below 0.
     return np.asarray((vectors * np.sqrt(np.clip(values, 0.0, None))) @ directions)
 
 
@@ -81,6 +83,7 @@ def multitab_bench(
     targets = {}
     for task in range(num_tasks):
         powers = np.arange(1, degrees[task % len(degrees)] + 1)
+        # sum of a^k for k up to the degree.
         value = (activity[:, task, None] ** powers).sum(axis=1) + sigma * noise[:, task]
         targets[f"y{task}"] = ((value - value.mean()) / value.std()).astype(np.float32)[:, None]
     order = seeds.numpy("split").permutation(rows)

@@ -87,6 +87,7 @@ def outlier_tasks(
         x = generator.uniform(-1.0, 1.0, size=(num_tasks, each, num_features))
         values = _draw_values(x, num_tasks - num_outliers, generator)
         positive = (values > 0).mean(axis=1)
+        # Redrawn as a whole: single tasks redrawn would no longer share their common function.
         if labels == "values" or ((positive >= _RAREST) & (positive <= 1.0 - _RAREST)).all():
             break
     task = np.repeat(np.arange(num_tasks), each)

@@ -39,6 +39,7 @@ def check_rows(name: str, rows: int, most: int, what: str) -> None:
 
 def sample_rows(table: pd.DataFrame, rows: int, seed: int) -> pd.DataFrame:
     """Return ``rows`` rows drawn without replacement, numbered anew."""
+    # pandas takes seeds of 32 bits.
     return table.sample(n=rows, random_state=Seeds(seed).integer("sample") % 2**32).reset_index(drop=True)
 
 

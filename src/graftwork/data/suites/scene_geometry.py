@@ -46,11 +46,14 @@ def hit_box(origin: Array, direction: Array, half_width: Array, height: Array) -
     zero = np.zeros_like(height)
     low = np.stack([-half_width, zero, -half_width], axis=-1)
     high = np.stack([half_width, height, half_width], axis=-1)
+    # A direction of 0 gives a huge, finite distance instead of 0 / 0.
     safe = np.where(np.abs(direction) < 1e-9, np.float32(1e-9), direction)
     first, second = (low - origin) / safe, (high - origin) / safe
+    # A ray is inside the box while it is between all three pairs of planes.
     enter, leave = np.minimum(first, second), np.maximum(first, second)
     near = enter.max(axis=-1)
     hit = (near < leave.min(axis=-1)) & (near > EPSILON)
+    # The plane entered last is the one that is hit.
     axis = enter.argmax(axis=-1)
     sides = np.broadcast_to(-np.sign(safe), enter.shape)
     normal = np.where(np.arange(3) == axis[..., None], sides, 0.0).astype(enter.dtype)
@@ -60,12 +63,14 @@ def hit_box(origin: Array, direction: Array, half_width: Array, height: Array) -
 def hit_cylinder(origin: Array, direction: Array, half_width: Array, height: Array) -> tuple[Array, Array]:
     """Return distances and outward normals for an upright cylinder with a lid."""
     flat_direction, flat_origin = direction[..., 0::2], origin[..., 0::2]
+    # The circle of the footprint, without the vertical component.
     roots = _nearest_root(
         (flat_direction**2).sum(axis=-1),
         (flat_direction * flat_origin).sum(axis=-1),
         (flat_origin**2).sum(axis=-1) - half_width**2,
     )
     side = np.full_like(roots[0], np.inf)
+    # The nearer root last, so that it wins where both are on the side.
     for root in reversed(roots):
         level = origin[..., 1] + _finite(root) * direction[..., 1]
         side = np.where(np.isfinite(root) & (level >= 0) & (level <= height), root, side)
@@ -89,12 +94,14 @@ def hit_cone(origin: Array, direction: Array, half_width: Array, height: Array) 
         (flat_direction * flat_origin).sum(axis=-1) + slope * below * direction[..., 1],
         (flat_origin**2).sum(axis=-1) - slope * below**2,
     )
+    # The equation also describes a second cone above the point, which the height rules out.
     distance = np.full_like(roots[0], np.inf)
     for root in roots:
         level = origin[..., 1] + _finite(root) * direction[..., 1]
         inside = np.isfinite(root) & (level >= 0) & (level <= height)
         distance = np.where(inside & (root < distance), root, distance)
     point = origin + _finite(distance)[..., None] * direction
+    # The gradient of x^2 + z^2 - slope (height - y)^2.
     upward = slope * (height - point[..., 1])
     normal = np.stack([point[..., 0], upward, point[..., 2]], axis=-1)
     return distance, normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), EPSILON)
@@ -115,8 +122,10 @@ def _nearest_root(squared: Array, middle: Array, rest: Array) -> tuple[Array, Ar
     inside = middle**2 - squared * rest
     square_root = np.sqrt(np.maximum(inside, 0.0))
     safe = np.where(np.abs(squared) < 1e-9, np.float32(1e-9), squared)
+    # `squared` can be negative for a cone, so the roots are put in order below.
     one, two = (-middle - square_root) / safe, (-middle + square_root) / safe
     first, second = np.minimum(one, two), np.maximum(one, two)
+    # A ray that just touches does not hit.
     hit = inside > 0
     return tuple(np.where(hit & (root > EPSILON), root, np.inf) for root in (first, second))  # type: ignore[return-value]
 

@@ -32,9 +32,11 @@ def occlusion_edges(instance: Array, depth: Array) -> Array:
     distance = np.where(instance < FIRST_BODY, depth[:, 0] + FAR, depth[:, 0])
     for axis in (1, 2):
         steps = instance.shape[axis] - 1
+        # Neighbours along this axis: one slice is shifted by one against the other.
         first = (slice(None),) * axis + (slice(0, steps),)
         second = (slice(None),) * axis + (slice(1, steps + 1),)
         parted = instance[first] != instance[second]
+        # At equal distance both pixels count.
         found[first] |= parted & (distance[first] <= distance[second])
         found[second] |= parted & (distance[second] <= distance[first])
     return found.astype(np.int64)
@@ -59,6 +61,7 @@ def centre_offsets(instance: Array) -> Array:
         area = np.maximum(seen.sum(axis=(1, 2)), 1)
         for axis, place in enumerate((right, down)):
             centre = (seen * place).sum(axis=(1, 2)) / area
+            # In sides of the picture, so that sizes compare.
             offsets[:, axis] = np.where(seen, (centre[:, None, None] - place) / size, offsets[:, axis])
     return offsets
 
@@ -74,4 +77,5 @@ def picture_labels(instance: Array, kind: Array) -> tuple[Array, Array]:
     """
     area = np.stack([(instance == FIRST_BODY + slot).sum(axis=(1, 2)) for slot in range(kind.shape[1])], axis=1)
     main = np.take_along_axis(kind, area.argmax(axis=1)[:, None], axis=1)[:, 0]
+    # No body in view: 0 - 1 is the code of a missing label.
     return np.where(area.any(axis=1), main, -1), (area > 0).sum(axis=1) - 1

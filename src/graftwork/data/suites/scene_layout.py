@@ -77,10 +77,13 @@ def draw_layouts(count: int, generator: np.random.Generator, max_bodies: int = M
     filled."""
     uniform = lambda low, high, *shape: generator.uniform(low, high, size=(count, *shape)).astype(np.float32)  # noqa: E731
     num_bodies = generator.integers(1, max_bodies + 1, size=count)
+    # All slots are drawn and some emptied, so that the number of bodies does not shift later draws.
     filled = np.arange(MAX_BODIES) < num_bodies[:, None]
     kind = np.where(filled, generator.integers(0, len(BODIES), size=(count, MAX_BODIES)), -1)
+    # The first places of a random order: different cells in each scene.
     cells = generator.random((count, len(CELLS))).argsort(axis=1)[:, :MAX_BODIES]
     side, elevation = uniform(-1.2, 1.2), uniform(0.5, 1.2)
+    # Minus z: the light stands behind the camera's side, so that what is seen is lit.
     light = np.stack([np.cos(elevation) * np.sin(side), np.sin(elevation), -np.cos(elevation) * np.cos(side)], axis=1)
     return SceneLayout(
         camera_height=uniform(1.0, 1.9),

@@ -69,10 +69,13 @@ def _camera(layout: SceneLayout, size: int) -> tuple[Array, Array, Array]:
     axes = np.stack(
         [np.stack(axis, axis=1) for axis in ((one, zero, zero), (zero, cosine, sine), (zero, -sine, cosine))], axis=1
     ).astype(np.float32)
+    # Middles of the pixels, in [-1, 1], times half the view.
     grid = (((np.arange(size, dtype=np.float32) + 0.5) / size) * 2 - 1) * np.float32(HALF_VIEW)
+    # Minus: rows go down, `up` goes up.
     right, up = np.meshgrid(grid, -grid)
     in_camera = np.stack([right.ravel(), up.ravel(), np.ones(size * size, dtype=np.float32)], axis=1)
     place = np.stack([zero, layout.camera_height, zero], axis=1)[:, None, :].astype(np.float32)
+    # Axes as rows, so a row of coordinates times them is a place in the world.
     return place, in_camera @ axes, axes
 
 
@@ -93,6 +96,7 @@ def cast_rays(layout: SceneLayout, origin: Array, direction: Array, *, bodies_on
     normal[..., 1] = 1.0
     if not bodies_only:
         with np.errstate(divide="ignore", invalid="ignore"):
+            # Rays that do not go down never meet the floor.
             floor = np.where(direction[..., 1] < -1e-6, -origin[..., 1] / direction[..., 1], np.inf)
             wall = (layout.wall[:, None] - origin[..., 2]) / direction[..., 2]
         on_wall = wall < floor
@@ -101,6 +105,7 @@ def cast_rays(layout: SceneLayout, origin: Array, direction: Array, *, bodies_on
         normal[on_wall] = (0.0, 0.0, -1.0)
     bodies = list(BODIES.values())
     for slot in range(MAX_BODIES):
+        # Few rays pass near a body; only those are tested exactly.
         scene, pixel = np.nonzero(_near(layout, slot, origin, direction))
         for index, hit in enumerate(bodies):
             of_kind = layout.kind[scene, slot] == index
@@ -109,6 +114,7 @@ def cast_rays(layout: SceneLayout, origin: Array, direction: Array, *, bodies_on
             place[:, 0::2] = layout.place[rows, slot]
             yaw = layout.yaw[rows, slot]
             distance, outward = hit(
+                # Into the body's own frame: the functions know it at the origin, unturned.
                 rotate_y(origin[rows, columns] - place, -yaw),
                 rotate_y(direction[rows, columns], -yaw),
                 layout.half_width[rows, slot],
@@ -118,7 +124,9 @@ def cast_rays(layout: SceneLayout, origin: Array, direction: Array, *, bodies_on
             rows, columns = rows[nearer], columns[nearer]
             depth[rows, columns] = distance[nearer]
             instance[rows, columns] = 2 + slot
+            # Back into the world.
             normal[rows, columns] = rotate_y(outward[nearer], yaw[nearer])
+    # Shadow rays may meet nothing; infinity times 0 would be NaN.
     finite = np.where(np.isfinite(depth), depth, 0.0).astype(np.float32)
     return Surfaces(depth, normal, instance, origin + finite[..., None] * direction)
 
@@ -127,10 +135,12 @@ def _near(layout: SceneLayout, slot: int, origin: Array, direction: Array) -> Ar
     """Return which rays pass the ball around a slot's body, bool ``[n, P]``: only those are worth an exact test."""
     half_height = np.maximum(layout.height[:, slot] / 2, layout.half_width[:, slot])
     center = np.stack([layout.place[:, slot, 0], half_height, layout.place[:, slot, 1]], axis=1)[:, None, :]
+    # Squared radius of a ball around a box, the widest body.
     reach = 2 * layout.half_width[:, slot] ** 2 + half_height**2
     offset = center - origin
     along = np.einsum("npc,npc->np", offset, direction)
     squared = np.einsum("npc,npc->np", direction, direction)
+    # Squared distance of the ray's line from the centre (Pythagoras).
     missed_by = np.einsum("npc,npc->np", offset, offset) - along**2 / squared
     return (missed_by <= reach[:, None]) & (layout.kind[:, slot] >= 0)[:, None]
 
@@ -139,6 +149,7 @@ def shade(layout: SceneLayout, seen: Surfaces, style: SceneStyle, generator: np.
     """Return colours uint8 ``[n, P, 3]``: diffuse light with shadows, a texture, and the sensor's noise."""
     light = layout.light[:, None, :].astype(np.float32)
     facing = np.maximum((seen.normal * light).sum(axis=-1), 0.0)
+    # A little off the surface, or rounding would let it shade itself.
     lifted = seen.point + 2e-3 * seen.normal
     lit = np.isinf(cast_rays(layout, lifted, light, bodies_only=True).depth)
     brightness = style.ambient + (1.0 - style.ambient) * facing * lit
@@ -148,6 +159,7 @@ def shade(layout: SceneLayout, seen: Surfaces, style: SceneStyle, generator: np.
     colour = reflectance * (1.0 - style.contrast * dark)[..., None] * brightness[..., None]
     colour = colour * (style.exposure * np.asarray(style.tint, dtype=np.float32))
     colour = colour + style.noise * generator.standard_normal(colour.shape, dtype=np.float32)
+    # 0.5 rounds where the conversion cuts.
     return (np.clip(colour, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
@@ -155,6 +167,7 @@ def _pattern(texture: str, point: Array) -> Array:
     """Return where a solid texture is dark, float32 0 or 1, from places in units of the texture's period."""
     x, y, z = point[..., 0], point[..., 1], point[..., 2]
     if texture == "checker":
+        # 0.01: the floor lies exactly on a border of the pattern, where rounding would make noise.
         return ((np.floor(2 * x) + np.floor(2 * y + 0.01) + np.floor(2 * z)) % 2).astype(np.float32)
     if texture == "stripes":
         return (np.sin(6.0 * (x + y + 0.3 * z)) > 0).astype(np.float32)
@@ -183,12 +196,15 @@ def render(layout: SceneLayout, styles: Array, size: int, generator: np.random.G
         place, rays, axes = _camera(chunk, size)
         seen = cast_rays(chunk, place, rays)
         image = np.zeros(seen.normal.shape, dtype=np.uint8)
+        # Scenes of one style at a time; the order of names is part of what the seed means.
         for name in np.unique(names):
             rows = names == name
             some = Surfaces(*(getattr(seen, field)[rows] for field in Surfaces.__slots__))
             image[rows] = shade(_select(chunk, rows), some, STYLES[str(name)], generator)
+        # Floor 0, wall 1, then kinds; an empty slot has -1 + 2 and is seen by no pixel.
         classes = np.concatenate([np.broadcast_to([0, 1], (len(chunk), 2)), chunk.kind + 2], axis=1)
         in_camera = np.einsum("npc,nac->nap", seen.normal, axes)
+        # The camera looks along z; normals point towards the viewer.
         in_camera[:, 2] *= -1.0
         square = (len(chunk), size, size)
         parts["image"].append(image.reshape(*square, 3))

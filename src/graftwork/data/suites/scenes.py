@@ -85,10 +85,12 @@ def scenes(
     if problems:
         raise ConfigError("The scenes cannot be generated as asked.", problems)
     seeds, count = Seeds(seed).child("scenes"), num_train + num_val + num_test
+    # A stream for each purpose: another style or task leaves the layout as it is.
     layout = draw_layouts(count, seeds.numpy("layout"), max_bodies)
     domain = seeds.numpy("style").integers(0, len(styles), size=count)
     made = render(layout, np.asarray(styles)[domain], size, seeds.numpy("noise"))
     made["main_body"], made["num_bodies"] = picture_labels(made["instance"], layout.kind)
+    # Only where asked for: they cost as much as the rest.
     if "edges" in tasks:
         made["edges"] = occlusion_edges(made["instance"], made["depth"])
     if "instances" in tasks:
@@ -128,6 +130,7 @@ def scene_domains(*, styles: Sequence[str] = ("plain", "checker", "night"), task
     missing = -1 if np.issubdtype(target.dtype, np.integer) else np.float32(np.nan)
     targets = {}
     for index, style in enumerate(styles):
+        # [N] to [N, 1, 1 ...], to broadcast over pixels.
         own = (domain == index).reshape(-1, *(1,) * (target.ndim - 1))
         targets[f"{task}_{style}"] = np.where(own, target, missing).astype(target.dtype)
     fields = {name: getattr(suite, name) for name in ("inputs", "splits", "domain", "domains", "input_specs")}

