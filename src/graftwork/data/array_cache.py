@@ -71,11 +71,14 @@ def _read(entry: Path) -> dict[str, Array] | None:
             raise FileFormatError(f"unknown format {content['format']!r}")
         arrays = {}
         for name, record in content["arrays"].items():
+            # The name only: a changed manifest must not lead to files elsewhere.
             path = entry / Path(record["file"]).name
+            # Read through once: the arrays are mapped, so damage would show in the middle of training.
             if hash_file(path) != record["sha256"]:
                 raise FileFormatError(f"{path.name} is not what was written")
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        # stacklevel points at the caller of `cached_arrays`.
         warnings.warn(f"The cache entry {entry} is damaged ({error}); it is computed again.", RuntimeWarning, stacklevel=3)
         return None
     return arrays
@@ -93,12 +96,14 @@ def _write(entry: Path, arrays: Mapping[str, Array]) -> None:
             with open(temporary, "wb") as target:
                 np.save(target, array, allow_pickle=False)
             records[name] = {"file": path.name, "sha256": hash_file(temporary)}
+    # Last, so that a manifest never names files that are not there yet.
     write_json(entry / "manifest.json", {"format": FORMAT, "arrays": records})
 
 
 @contextlib.contextmanager
 def _locked(entry: Path) -> Iterator[None]:
     """Hold the entry's lock."""
+    # Entered inside, so that only the lock's own OSErrors are translated and not those of the body.
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(exclusive(entry.parent / f".{entry.name}.lock"))

@@ -32,6 +32,7 @@ def discretise(values: Array, bins: int = 8) -> NDArray[np.int64]:
         bins: Number of bins for columns with more than ``bins`` different values.
     """
     column = np.asarray(values)
+    # Classes mark missing labels by -1, numbers by NaN.
     missing = column < 0 if np.issubdtype(column.dtype, np.integer) else np.isnan(column.astype(np.float64))
     codes = np.full(len(column), -1, dtype=np.int64)
     known = column[~missing]
@@ -39,6 +40,7 @@ def discretise(values: Array, bins: int = 8) -> NDArray[np.int64]:
     if np.issubdtype(column.dtype, np.integer) or len(distinct) <= bins:
         codes[~missing] = inverse
     else:
+        # Ties can make quantiles equal; a bin without width would be empty.
         edges = np.unique(np.quantile(known, np.linspace(0, 1, bins + 1)[1:-1]))
         codes[~missing] = np.searchsorted(edges, known, side="right")
     return codes
@@ -63,8 +65,10 @@ def _from_table(table: Array) -> float:
     total = table.sum()
     rows, columns = table.sum(axis=1), table.sum(axis=0)
     cells = table > 0
+    # Empty cells add 0 to the sum, and have no logarithm.
     expected = np.outer(rows, columns)[cells] / total
     plain = float((table[cells] * np.log(table[cells] / expected)).sum() / total)
+    # Miller-Madow: (rows - 1)(columns - 1) / 2N, since sampling alone makes the plain estimate positive.
     bias = (((rows > 0).sum() - 1) * ((columns > 0).sum() - 1)) / (2.0 * total)
     return plain - bias
 
@@ -109,6 +113,7 @@ def independence_report(
         raise DataError(f"All factors and labels need the same number of rows; got {lengths}.")
     seeds = Seeds(seed)
     number = next(iter(lengths.values()), 0)
+    # Sorted, to read large arrays in order.
     rows = np.sort(seeds.numpy("rows").permutation(number)[:_MAX_ROWS])
     report: dict[str, Any] = {
         "settings": {
@@ -147,6 +152,7 @@ def _share(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[float, 
     both = (first >= 0) & (second >= 0)
     least = min(_entropy(first[both]), _entropy(second[both]))
     value = mutual_information(first, second)
+    # A constant column has no entropy and shares nothing.
     return value, value / least if least > 1e-12 else 0.0
 
 
@@ -155,12 +161,14 @@ def _pairs(codes: Mapping[str, NDArray[np.int64]], permutations: int, generator:
     found = [_share(codes[one], codes[two]) for one, two in names]
     highest = []
     for _ in range(permutations if names else 0):
+        # Every column by itself: all dependence goes, all frequencies stay.
         shuffled = {name: generator.permutation(column) for name, column in codes.items()}
         highest.append(max(_share(shuffled[one], shuffled[two])[1] for one, two in names))
     null = np.sort(np.array(highest))
     pairs = []
     for (one, two), (value, share) in zip(names, found, strict=True):
         beaten = len(null) - int(np.searchsorted(null, share, side="left"))
+        # Plus one: the data themselves are one of the permutations, so that no p-value is 0.
         p_value = (1 + beaten) / (1 + len(null))
         pairs.append(
             {

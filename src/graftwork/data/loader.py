@@ -69,6 +69,7 @@ class BatchStream:
             # Each part has a seed of its own, so that two data sets of equal length are not shuffled alike.
             parts = [np.random.SeedSequence([seed, number]).generate_state(2) for number in range(len(self.quotas))]
             self._dealers = [
+                # Two words of 32 bits make a seed of 64.
                 self._dealer(rows, quota, int(part[0]) << 32 | int(part[1]), mixing)
                 for quota, part in zip(self.quotas, parts, strict=True)
             ]
@@ -97,6 +98,7 @@ class BatchStream:
         suite, source = self._source.suite, self._source
         everything = np.concatenate([dealer.rows for dealer in self._dealers])
         is_labelled = source.role[everything] == LABELLED
+        # All rows of a dealer have one role, so the first one tells.
         labelled = [dealer for dealer in self._dealers if source.role[dealer.rows[0]] == LABELLED]
         self.rows: NDArray[np.int64] = everything[is_labelled]
         """Labelled rows that are drawn from, int64 ``[N]``."""
@@ -136,6 +138,7 @@ class RowSource:
         self.suite, self.device = suite, torch.device(device)
         self.known = np.stack([labelled_rows(suite.targets[name]) for name in suite.task_names])
         self.domain = np.zeros(len(suite), dtype=np.int64) if suite.domain is None else np.asarray(suite.domain, dtype=np.int64)
+        # The arrays may number more domains than the suite names.
         number = max(len(suite.domains), int(self.domain.max(initial=0)) + 1)
         self.domain_names = tuple(suite.domains[index] if index < len(suite.domains) else str(index) for index in range(number))
         """Names of the domains, in index order; their numbers where the suite names none."""
@@ -147,6 +150,7 @@ class RowSource:
         self._names = suite.task_names
         self._known = torch.from_numpy(self.known)
         self._kinds = torch.from_numpy(np.stack([self.role, self.task_ids]))
+        # With one domain there is nothing to look up: zeros are made for each batch.
         self._domain = torch.from_numpy(self.domain) if suite.domain is not None else None
         whole = [name for name in self._names if suite.targets[name].ndim == 1]
         column = [name for name in self._names if suite.targets[name].ndim == 2 and suite.targets[name].shape[1] == 1]
@@ -172,12 +176,14 @@ class RowSource:
         domain = torch.zeros_like(index) if self._domain is None else self._domain.index_select(0, index)
         role, task_ids = self._kinds.index_select(1, index).unbind(0)
         inputs = inputs_to_torch(self.suite.inputs, rows)
+        # In the order of the suite's tasks, which the blocks do not keep.
         batch = Batch(inputs, {name: targets[name] for name in self._names}, mask, index, domain, role, task_ids)
         return batch if self.device.type == "cpu" else batch.to(self.device)
 
 
 def inputs_to_torch(inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.int64]) -> dict[str, Tensor]:
     """Return copies of some rows of named arrays (mapped files too) as CPU tensors."""
+    # Indexing by an array copies, so mapped files are never written to.
     return {name: torch.from_numpy(np.asarray(array[rows])) for name, array in inputs.items()}
 
 

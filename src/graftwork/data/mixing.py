@@ -59,5 +59,6 @@ def mixing_probabilities(counts: Sequence[int] | NDArray[np.int64], mixing: str 
         weights = (sizes > 0).astype(np.float64)
     else:
         exponent = 1.0 if policy == "proportional" else 1.0 / float(policy)
+        # Divided by the largest first: powers of counts stay within range.
         weights = np.where(sizes > 0, (sizes / sizes.max()) ** exponent, 0.0)
     return weights / weights.sum()

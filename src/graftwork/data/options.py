@@ -91,6 +91,7 @@ class DataOptions:
     def given(self, *, besides: Sequence[str] = ()) -> dict[str, Any]:
         """Return the options that are set, without those named in ``besides``."""
         values = {name: getattr(self, name) for name in self.names() if name not in besides}
+        # Empty mappings are "not given"; an empty tuple was given on purpose.
         return {
             name: value for name, value in values.items() if value is not None and not (isinstance(value, Mapping) and not value)
         }

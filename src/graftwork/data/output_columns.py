@@ -31,6 +31,7 @@ def output_name(name: str, task: str, tasks: Collection[str]) -> str:
         >>> output_name("spam_probability", "spam", ["spam", "spam_probability"])
         'spam_probability_2'
     """
+    # A column that is its task's own name is what users look for, and no two tasks share it.
     return name if name == task else _free(name, tasks)
 
 
@@ -64,6 +65,7 @@ def column_notes(specs: Sequence[TaskSpec], targets: Mapping[str, NDArray[Any]],
         kind = task_kind(spec)
         if kind.over_positions:
             continue
+        # One row of zeros is enough to learn the names of the columns.
         answers = np.zeros(kind.answer_shape(spec, (1, *targets[spec.name].shape[1:])))
         for name in kind.table(spec, answers, probabilities=True):
             found = output_name(name, spec.name, tasks)

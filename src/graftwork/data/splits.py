@@ -63,16 +63,19 @@ def split_rows(
     generator = Seeds(seed).numpy("splits")
     part = np.zeros(len(rows), dtype=np.int64)
     if groups is None:
+        # Rows without labels stay in part 0, which is `train`.
         known = rows[labelled]
         _check_enough(len(known), len(names), "labelled rows", "Add rows, or labels for more of them.")
         labels = label_matrix(tasks, {name: target[known] for name, target in targets.items()}, _take(domain, known))
         part[known] = repair_rare_labels(assign_rows(labels, shares, generator), labels)
     else:
         values, unit = np.unique(groups, return_inverse=True)
+        # A group without a label is no use to validation or test.
         has_label = np.bincount(unit, weights=labelled, minlength=len(values)) > 0
         remedy = "Group by a column with more different values, add groups, or leave --group out."
         _check_enough(int(has_label.sum()), len(names), "groups with labels", remedy)
         labels = label_matrix(tasks, targets, domain)
+        # One part a group, handed to its rows.
         part = assign_groups(unit, labels, labelled, has_label, shares, generator)[unit]
     return {name: rows[part == index] for index, name in enumerate(names)}
 
@@ -98,6 +101,7 @@ def resplit(suite: Suite, seed: int) -> Suite:
         groups=_take(suite.groups, development),
         domain=_take(suite.domain, development),
         seed=Seeds(seed).integer("resplit"),
+        # As shares of the development rows, in the proportions of the first split.
         fractions={"train": share, "val": 1.0 - share},
     )
     return suite.with_splits({**suite.splits, **{name: development[index] for name, index in parts.items()}})
@@ -108,6 +112,7 @@ def _take(array: Rows | None, rows: Rows) -> Rows | None:
 
 
 def _check_enough(number: int, num_parts: int, what: str, remedy: str) -> None:
+    # Two parts need one row each; three need a few, to be of any use.
     least = MIN_UNITS if num_parts > 2 else num_parts
     if number < least:
         raise DataError(

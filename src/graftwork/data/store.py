@@ -54,9 +54,11 @@ def save_suite(suite: Suite, folder: str | Path) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         _write(suite, temporary)
+        # mkdtemp makes folders that only their owner can open.
         os.chmod(temporary, 0o755)
         old = None
         if folder.exists():
+            # A folder cannot be renamed over one that is not empty, so the old one steps aside first.
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
             os.replace(folder, old)
         os.replace(temporary, folder)
@@ -129,11 +131,13 @@ def _write(suite: Suite, folder: Path) -> None:
     state["input_specs"] = _plain(write_input_specs(suite.input_specs))
     state["raw"] = _pack(suite.raw, arrays, "raw")
     state["order"] = {part: list(getattr(suite, part)) for part in ("inputs", "targets", "splits")}
+    # Numbers for file names: names of inputs and targets may hold anything.
     state["arrays"] = {name: f"{index:03d}.npy" for index, name in enumerate(arrays)}
     for name, array in arrays.items():
         with open(folder / state["arrays"][name], "wb") as target:
             np.save(target, np.ascontiguousarray(array), allow_pickle=False)
             target.flush()
+            # suite.json comes last and promises that the arrays are there.
             os.fsync(target.fileno())
     write_json(folder / "suite.json", state)
 

@@ -30,6 +30,7 @@ def label_matrix(tasks: Sequence[TaskSpec], targets: Mapping[str, Array], domain
     offset = 0
     numbered = []
     for column in columns:
+        # Each source of labels has a range of numbers of its own.
         numbered.append(np.where(column >= 0, column + offset, -1))
         offset += int(column.max(initial=-1)) + 1
     num_rows = len(next(iter(targets.values())))
@@ -47,6 +48,7 @@ def _quarters(values: Array) -> Index:
     known = ~np.isnan(values)
     result = np.full(len(values), -1, dtype=np.int64)
     if known.any():
+        # Ties can make quartiles equal.
         edges = np.unique(np.quantile(values[known], [0.25, 0.5, 0.75]))
         result[known] = np.searchsorted(edges, values[known], side="right")
     return result
@@ -66,9 +68,12 @@ def assign_rows(labels: Index, shares: NDArray[np.float64], generator: np.random
     """
     counts = _counts(labels)
     order_of = np.empty(len(counts) + 1, dtype=np.int64)
+    # The inverse of the order: for each label its rank, the rarest first.
     order_of[:-1] = np.argsort(np.lexsort((np.arange(len(counts)), counts)))
     order_of[-1] = len(counts)  # the number of "no label": after all others
+    # Sorted within a row: its rarest label first. Eight are plenty to tell rows apart.
     keys = np.sort(order_of[labels], axis=1)[:, :8]
+    # lexsort takes its last key first, so the columns are turned round; the random numbers break ties.
     order = np.lexsort((generator.random(len(labels)), *keys.T[::-1]))
     part = np.empty(len(labels), dtype=np.int64)
     part[order] = _proportional_sequence(len(labels), shares, generator)
@@ -80,7 +85,9 @@ def _proportional_sequence(length: int, shares: NDArray[np.float64], generator: 
     positions = []
     parts = []
     for part, share in enumerate(shares):
+        # Two more than the share, so that no part runs out before the end.
         count = int(np.ceil(length * share)) + 2
+        # A part with share s comes every 1/s rows; sorted by position, each prefix has its shares.
         positions.append((np.arange(count) + generator.random()) / share)
         parts.append(np.full(count, part, dtype=np.int64))
     order = np.argsort(np.concatenate(positions), kind="stable")
@@ -100,6 +107,7 @@ def repair_rare_labels(part: Index, labels: Index) -> Index:
         known = column >= 0
         np.add.at(table, (column[known], part[known]), 1)
     for wanted in [*range(1, num_parts), 0]:
+        # Fewer than five rows are best used for training.
         enough = counts >= (1 if wanted == 0 else 5)
         for label in np.flatnonzero(enough & (table[:, wanted] == 0)):
             if table[label, wanted]:  # an earlier move brought one along
@@ -107,6 +115,7 @@ def repair_rare_labels(part: Index, labels: Index) -> Index:
             rows = np.flatnonzero((labels == label).any(axis=1))
             donor = int(np.argmax(table[label]))
             row = rows[part[rows] == donor][0]
+            # The row takes all its labels along.
             own = labels[row][labels[row] >= 0]
             table[own, donor] -= 1
             table[own, wanted] += 1
@@ -138,13 +147,16 @@ def assign_groups(
     num_groups, num_labels = len(has_label), int(labels.max(initial=-1)) + 1
     sizes = np.bincount(unit, weights=labelled, minlength=num_groups)
     part = np.zeros(num_groups, dtype=np.int64)
+    # Largest first, since the small ones can still even things out.
     order = np.lexsort((generator.random(num_groups), -sizes))
     order = order[has_label[order]]
+    # Rows of a group stand together, so that each group is a slice.
     by_unit = np.argsort(unit, kind="stable")
     starts = np.searchsorted(unit[by_unit], np.arange(num_groups + 1))
     totals = np.concatenate([_counts(labels), [sizes.sum()]]).astype(np.float64)
     need = totals[None, :] * shares[:, None]
     filled = np.zeros_like(need)
+    # Squared relative errors; all labels together weigh as much as the number of rows.
     weight = np.append(np.ones(num_labels) / max(num_labels, 1), 1.0) / np.maximum(totals, 1.0) ** 2
     left = len(order)
     empty = set(range(len(shares)))

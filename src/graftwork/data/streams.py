@@ -37,6 +37,7 @@ def class_groups(num_classes: int, num_groups: int, *, seed: int | None = None) 
     if not 1 <= num_groups <= num_classes:
         raise ConfigError(f"`num_groups` must be from 1 to the number of classes, {num_classes}; got {num_groups}.")
     order = np.arange(num_classes) if seed is None else Seeds(seed).numpy("class_groups").permutation(num_classes)
+    # array_split makes the first groups larger by one.
     return tuple(tuple(sorted(int(index) for index in part)) for part in np.array_split(order, num_groups))
 
 
@@ -112,6 +113,7 @@ class ClassStream(Stream):
 
 def _shows(target: Array, group: tuple[int, ...]) -> Array:
     """Return which rows show one of the classes, bool ``[N]``."""
+    # NaN == 1 is False, so what is not known is not shown.
     found: Array = (target[:, list(group)] == 1).any(axis=1) if target.ndim == 2 else np.isin(target, group)
     return found
 

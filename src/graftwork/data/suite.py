@@ -29,6 +29,7 @@ def labelled_rows(target: Array) -> NDArray[np.bool_]:
         >>> labelled_rows(np.array([0, -1, 2])).tolist()
         [True, False, True]
     """
+    # -1 for integers and NaN for floats mean "missing", see TaskSpec.
     known: Array = target >= 0 if np.issubdtype(target.dtype, np.integer) else ~np.isnan(target)
     return np.asarray(known.reshape(len(known), -1).any(axis=1), dtype=np.bool_)
 
@@ -138,8 +139,10 @@ class Suite:
         """Return a SHA-256 over tasks, inputs, targets and splits: equal data gives equal fingerprints."""
         digest = hashlib.sha256(repr((self.name, join_kinds(self.kinds), [_hashed(task) for task in self.tasks])).encode())
         for part in (self.inputs, self.targets, self.splits):
+            # Sorted: the order of a mapping is no property of the data.
             for key in sorted(part):
                 array = np.ascontiguousarray(part[key])
+                # Type and shape too: equal bytes can be other arrays.
                 digest.update(f"{key}{array.dtype}{array.shape}".encode())
                 digest.update(array.view(np.uint8).reshape(-1).data)
         return digest.hexdigest()
