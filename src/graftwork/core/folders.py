@@ -150,8 +150,9 @@ def claim_folder(folder: str | Path, kind: FolderKind) -> Claim:
         try:
             return _claimed(folder, kind)
         except OSError as error:  # a StorageError is one as well
-            # A process that discarded its run removed the folder under our feet: make it again. ("File exists" comes of that as well,
-            # where the folder was there when it was to be made and gone when it was looked at; a file in its place was refused before.)
+            # A process that discarded its run removed the folder under our feet: make it again. ("File exists" comes of that as
+            # well, where the folder was there when it was to be made and gone when it was looked at; a file in its place was
+            # refused before.)
             if not isinstance(error.__cause__ or error, FileNotFoundError | FileExistsError):
                 raise
     return _claimed(folder, kind)

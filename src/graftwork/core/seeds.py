@@ -31,7 +31,7 @@ class Seeds:
         """Return a seed in ``[0, 2**63)`` for the stream ``name``."""
         # A hash and no sum of root and number: neighbouring roots must not share streams.
         digest = hashlib.sha256(f"{self.root}/{name}".encode()).digest()
-        # 63 bits fit a signed integer, which is what torch's generators and files of seeds hold.
+        # 63 bits: no sign bit, so that every library takes the number.
         return int.from_bytes(digest[:8], "big") >> 1
 
     def child(self, name: str) -> Seeds:

@@ -117,7 +117,7 @@ def percentile_interval(
     The interval is NaN if ``value`` is, or if fewer than half of the draws are defined.
     """
     known = np.asarray(draws)[~np.isnan(draws)]
-    # Draws may be undefined together with what makes the metric interesting; an interval over the rest would be too sure.
+    # If most draws are undefined, an interval over the others would be too sure.
     if np.isnan(value) or 2 * len(known) < len(draws) or not len(known):
         return Interval(value, float("nan"), float("nan"), level)
     tail = (1 - level) / 2

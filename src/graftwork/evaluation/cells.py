@@ -27,7 +27,6 @@ class CellCounts:
     @property
     def precision(self) -> float:
         """Share of the objects that are cells; 0 if there is no object."""
-        # max(..., 1): nothing found and nothing to find is 0, not 0 / 0.
         return self.found / max(self.found + self.invented, 1)
 
     @property
@@ -97,7 +96,6 @@ def count_cells(objects: Sequence[Array], cells: Sequence[Array], *, reach: floa
     for seen, true in zip(objects, cells, strict=True):
         if not len(seen) or not len(true):
             continue
-        # [n, m]
         distance = np.linalg.norm(np.asarray(seen)[:, None] - np.asarray(true)[None], axis=-1)
         # A pair out of reach costs more than all pairs within it together, so that it is taken only where nothing else is left.
         cost = np.where(distance <= reach, distance, reach * (1 + min(distance.shape)))

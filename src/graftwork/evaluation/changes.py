@@ -33,7 +33,6 @@ class SeedScores:
 
     def interval(self, metric: Metric, *, level: float = 0.95) -> Interval:
         """Return the mean over seeds with its interval over rows and seeds."""
-        # Means leave out NaN: a seed that diverged has no score.
         value = float(mean_of_columns(self.point))
         rows = mean_of_columns(self.resampled.T)
         return percentile_interval(
@@ -98,7 +97,6 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
         plan: Scores of the plan.
         reference: Scores of the reference, on the same resamples.
     """
-    # One reference for all: relative to its own seed, a bad seed of the reference would look like a gain.
     mean = float(mean_of_columns(reference.point))
     value = float(relative_changes(spec_or_metric, mean_of_columns(plan.point), mean))
     rows = relative_changes(spec_or_metric, mean_of_columns(plan.resampled.T), mean_of_columns(reference.resampled.T))

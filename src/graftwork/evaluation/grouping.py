@@ -192,7 +192,6 @@ def _merged(gains: Floats, groups: Sequence[Sequence[int]], max_groups: int) -> 
 def _moves(groups: Sequence[Sequence[int]], task: int, max_groups: int) -> list[list[list[int]]]:
     """Return the partition and all that differ from it by the place of one task."""
     rest = [[member for member in group if member != task] for group in groups]
-    # The task may have been alone; its group is then gone.
     rest = [group for group in rest if group]
     found = [[*rest[:index], [*group, task], *rest[index + 1 :]] for index, group in enumerate(rest)]
     # Alone is a place as well, if there may be one more group.

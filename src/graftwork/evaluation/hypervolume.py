@@ -36,7 +36,6 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     if not (np.isfinite(table).all() and np.isfinite(worst).all()):
         raise ValueError("`points` and `reference` must be finite numbers.")
     above = table - worst
-    # Points at or below the reference in one score enclose no volume.
     return _volume(above[(above > 0).all(axis=1)])
 
 

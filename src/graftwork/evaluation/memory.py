@@ -19,7 +19,6 @@ def _status_bytes(key: str) -> int:
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith(key):
-                # The kernel counts in kB of 1024 bytes.
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass

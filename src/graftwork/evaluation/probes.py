@@ -89,7 +89,6 @@ def flops_per_sample(model: nn.Module, inputs: Mapping[str, Tensor], tasks: Sequ
 
 
 def _tiled(value: Any, rows: int) -> Any:
-    # Rounded up.
     repeats = -(-rows // len(value))
     if isinstance(value, Tensor):
         # contiguous: a strided view would be timed with the copy that it causes.

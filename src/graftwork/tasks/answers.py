@@ -43,7 +43,6 @@ def map_answers(values: Array) -> list[dict[str, Any]]:
     for row in values:
         # float64 first: what float32 rounds to 0.1234 is written as 0.1234000027179718.
         rounded = np.round(row.astype(np.float64), 4).astype(object)
-        # The array holds objects by now, so None fits beside numbers.
         rounded[~np.isfinite(row)] = None
         channels: list[Any] = rounded.tolist()
         answers.append({"map": channels[0]} if len(channels) == 1 else {"maps": channels})

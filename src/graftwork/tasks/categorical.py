@@ -54,7 +54,6 @@ class Categorical(TaskKind):
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of each class."""
-        # Axis 1 holds the classes, with and without positions.
         return output.softmax(dim=1)
 
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:

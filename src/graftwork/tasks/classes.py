@@ -101,7 +101,6 @@ class ClassKind(TaskKind):
 
     def chosen(self, values: Array) -> Array:
         """Return the class of each row that a table shows, ``[N]``."""
-        # [N, C] to [N].
         return np.asarray(values.argmax(axis=1))
 
     def decided(self, spec: TaskSpec, value: Array) -> int:

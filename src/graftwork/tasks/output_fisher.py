@@ -85,7 +85,6 @@ def _exact(kind: TaskKind, spec: TaskSpec, rows: Tensor) -> Tensor:
         # The Fisher information of a softmax is sum_k p_k (e_k - p)(e_k - p)^T; the root of p_k makes it one outer product
         # each.
         return shares.sqrt().T[:, :, None] * (classes[:, None, :] - shares[None])
-    # [R, K, K], axes in columns, to [K, R, K].
     return _axes(kind, spec, rows).permute(2, 0, 1)
 
 
@@ -93,7 +92,6 @@ def _drawn(kind: TaskKind, spec: TaskSpec, rows: Tensor, num_samples: int, gener
     """Return ``[S, R, K]``."""
     if isinstance(kind, Categorical):
         shares = rows.softmax(dim=1)
-        # [R, S] to [S, R]
         drawn = torch.multinomial(shares, num_samples, replacement=True, generator=generator).T
         # The score of class k is e_k - p; the scatter adds e_k.
         scores = -shares.expand(num_samples, -1, -1).clone()
@@ -107,7 +105,6 @@ def _drawn(kind: TaskKind, spec: TaskSpec, rows: Tensor, num_samples: int, gener
 
 def _axes(kind: TaskKind, spec: TaskSpec, rows: Tensor) -> Tensor:
     """Return ``[R, K, K]`` whose columns' outer products add up to the Hessian of the divergence."""
-    # One row with one position, since that is what the kind's own divergence takes.
     shape = (1, rows.shape[1], *(1,) * int(kind.over_positions))
 
     def divergence(output: Tensor, reference: Tensor) -> Tensor:

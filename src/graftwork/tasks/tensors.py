@@ -37,7 +37,6 @@ def standardise(spec: TaskSpec, target: Tensor) -> Tensor:
     # Plain numbers cost no copy to the device, and one value is the common case.
     if len(spec.center) == 1:
         return (target - spec.center[0]) / spec.scale[0]
-    # Values are on axis 1; positions follow and broadcast.
     shape = (1, -1) + (1,) * (target.ndim - 2)
     return (target - target.new_tensor(spec.center).view(shape)) / target.new_tensor(spec.scale).view(shape)
 

@@ -54,7 +54,7 @@ def square_pixels(
     images = require("PIL.Image", extra="vision", purpose="Reading pictures")
     wide, high = picture.size
     side = max(wide, high) if fit == "pad" else min(wide, high)
-    # At most 8, and to no less than 3 times the final size, from where averaging and interpolation are better.
+    # Decoders shrink by 8 at most. Down to 3 times the final size; from there on pixels are averaged and interpolated.
     shrink = min(8, int(side / size / _GAP))
     if shrink > 1:  # only JPEG does anything here; it decodes 1/2, 1/4 or 1/8 of the size at a fraction of time and memory
         picture.draft(None, (wide // shrink, high // shrink))

@@ -159,7 +159,6 @@ def plain_cells(values: pd.Series) -> pd.Series:
     if name == "PeriodDtype":
         return values.dt.to_timestamp()
     if name == "Float16Dtype" or dtype == np.float16:
-        # pandas sorts and groups no half precision.
         return values.astype(np.float64)
     return values
 
@@ -169,7 +168,6 @@ def _from_arrow(values: pd.Series) -> pd.Series:
     arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
     array = arrow.chunked_array([values.array.__arrow_array__()]) if len(values) else arrow.chunked_array([[]])
     if arrow.types.is_float16(array.type):
-        # pyarrow turns half precision into objects.
         array = array.cast(arrow.float32())
     cells = arrow_to_pandas(array)
     return pandas.Series(cells.array, index=values.index, name=values.name)

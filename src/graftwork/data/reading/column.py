@@ -335,7 +335,6 @@ def _commonest(words: Counter[str]) -> Sequence[str]:
 def _machine_numbers(cells: pd.Series) -> Floats:
     if cells.dtype.kind == "m":
         return np.asarray(cells.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
-    # By way of Float64: nullable integers do not turn their gaps into NaN by themselves.
     return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
 
 

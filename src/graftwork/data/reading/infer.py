@@ -177,7 +177,7 @@ def _kind_of_numbers(name: str, numbers: NDArray[np.float64]) -> tuple[str, str]
     levels = f"{len(known)} whole numbers from {known[0]:g} to {known[-1]:g}"
     if consecutive and len(known) <= _MAX_LEVELS and looks_like_scale_name(name):
         return "ordinal", f"{levels} and a name that says they are steps of a scale"
-    # Counted from 0 or 1; 3 to 9 are rather measurements.
+    # Class numbers count from 0 or 1; other short runs of whole numbers are looked at next.
     if consecutive and len(known) <= _MAX_CODES and known[0] in (0, 1):
         return "multiclass", f"{levels}, read as class numbers (ordinal and regression are possible overrides)"
     if whole and len(known) <= _MAX_LEVELS:

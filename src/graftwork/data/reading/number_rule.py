@@ -189,7 +189,7 @@ def _fits(found: re.Match[str], unit: str) -> bool:
 
 @lru_cache
 def _body_pattern(decimal: str, thousands: str) -> re.Pattern[str]:
-    # Without a sign between groups, and with one where a number has too few digits for it, plain digits are fine.
+    # Plain digits are fine too: 950 has no thousands to separate.
     groups = f"{_GROUPED[thousands]}|" if thousands else ""
     point = re.escape(decimal)
     return re.compile(rf"(?:(?:{groups}\d+)(?:{point}\d*)?|{point}\d+)")

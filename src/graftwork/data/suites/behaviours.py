@@ -115,7 +115,6 @@ def behaviours(
         )
         for task in tasks
     }
-    # Codes begin at 1; 0 is the missing level.
     columns = {
         "item": (item + 1, num_items),
         "category": (category[item] + 1, _CATEGORIES),

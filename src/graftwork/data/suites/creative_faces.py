@@ -37,7 +37,7 @@ def draw_faces(mood: Floats, warmth: Floats, generator: np.random.Generator, *, 
     line = 0.4 + 1.4 * bend * (0.15 - x**2)
     mouth = _soft(0.15 - np.abs(y - line), radius) * _soft(0.55 - np.abs(x), radius)
     picture = ground[:, None, None] + inside[..., None] * (skin[:, None, None] - ground[:, None, None])
-    # Eyes and mouth cover each other nowhere twice: the larger share counts.
+    # maximum: where an eye and the mouth meet, the darker share counts once.
     picture = picture + np.maximum(eyes, mouth)[..., None] * (_DARK - picture)
     picture = picture + noise * generator.normal(size=picture.shape)
     return np.round(np.clip(picture, 0.0, 255.0)).astype(np.uint8)

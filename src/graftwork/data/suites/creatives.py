@@ -107,7 +107,6 @@ def creatives(
     curve, stopped = _stops(factors, shift * popular, seeds.numpy("stops"))
     time, event = _censor(stopped, censored, seeds.numpy("log"))
     order = seeds.numpy("split").permutation(rows)
-    # Test rows are not drawn from `rows`, so that more of them change nothing else.
     splits = {"train": np.sort(order[rows // 10 :]), "val": np.sort(order[: rows // 10]), "test": np.arange(rows, total)}
     texts = _texts(factors, seeds.numpy("text"))
     encoders = {
@@ -190,7 +189,7 @@ def _stops(factors: dict[str, Floats], popular: Floats, generator: np.random.Gen
     total = early[:, None] * _DECAY * (1.0 - np.exp(-edges / _DECAY)) + late[:, None] * (edges / _WEAR) ** _SHAPE
     # A unit exponential is reached where the cumulative hazard equals it; both are inverted below.
     first, second = generator.exponential(size=(2, len(values)))
-    # The hazard of a cut-out is finite in all: what it does not use up by 1 never happens.
+    # The cumulative hazard of a cut-out has a limit: whoever would need more of it is never cut out.
     used = np.minimum(first / (early * _DECAY), 1.0)
     with np.errstate(divide="ignore"):
         cut_out = -_DECAY * np.log1p(-used)

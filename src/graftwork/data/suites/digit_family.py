@@ -76,7 +76,6 @@ def digit_family(task: str = "plain", *, copies: int = 4, seed: int = 0) -> Suit
         raise ConfigError(f"There is no digit task {task!r}; the tasks are plain, {', '.join(DRAWINGS)}.")
     digits = load_digits()
     seeds = Seeds(seed)
-    # [copies * n]: all originals once, then again.
     originals = np.tile(np.arange(len(digits.target)), copies)
     pictures = _place(digits.images[originals].astype(np.float32) / 16.0, seeds.child(f"place/{task}"))
     if task != "plain":

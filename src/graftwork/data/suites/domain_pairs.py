@@ -178,7 +178,6 @@ def rotated_moons(
     bounds = np.cumsum([0, *sizes.values()])
     splits = {name: np.arange(low, high) for name, low, high in zip(sizes, bounds[:-1], bounds[1:], strict=True)}
     position, angle = np.concatenate(points), np.deg2rad(degrees)
-    # For row vectors, hence the transposed matrix.
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     border = splits["target"][0]
     position[border:] = position[border:] @ turn

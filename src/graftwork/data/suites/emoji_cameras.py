@@ -228,7 +228,6 @@ def _photograph(pictures: Array, camera: Array, random: np.random.Generator) -> 
     settings, count = list(CAMERAS.values()), len(camera)
 
     def of(name: str) -> Array:
-        # [N] to [N, 1, 1, 1] or, for the gain, [N, 1, 1, 3].
         values = np.array([getattr(item, name) for item in settings], np.float32)[camera]
         return values.reshape(count, 1, 1, -1)
 

@@ -50,7 +50,6 @@ def collage_classes(num_classes: int, *, skip: int = 0, seed: int = 0) -> list[E
     kept: dict[str, Emoji] = {}
     for item in read_emoji():
         if item.category in CATEGORIES and item.subcategory not in ALIKE:
-            # The first drawing of a family; its near duplicates would be classes that nobody can tell apart.
             kept.setdefault(item.family, item)
     # All are shuffled before `skip` is applied, so that two ranges never overlap.
     drawn = Seeds(seed).child("emoji-collage").numpy("classes").permutation(len(kept))

@@ -75,7 +75,6 @@ def read_emoji() -> list[Emoji]:
     found = []
     for entry in read_json(label_file()):
         key = _key(entry["unified"])
-        # A selector of style changes no drawing, and files of both packages use it differently.
         if entry["category"] in _LEFT_OUT or key not in pictures:
             continue
         text = "".join(chr(int(point, 16)) for point in entry["unified"].split("-"))
@@ -166,6 +165,7 @@ def _picture_folder() -> Path:
 def _key(code_points: str) -> str:
     # One package writes U+00A9, the other a9.
     points = re.sub(r"u\+", "", code_points.lower()).split("-")
+    # A selector chooses text or picture and changes no drawing; the packages do not write it alike.
     return "-".join(point.lstrip("0") for point in points if point != _VARIATION_SELECTOR)
 
 

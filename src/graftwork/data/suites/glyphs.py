@@ -74,7 +74,6 @@ def glyphs(
     bounds = np.cumsum([0, *sizes.values()])
     random = seeds.numpy("pictures")
     letters = random.integers(0, num_classes, size=int(bounds[-1]))
-    # In chunks, which bounds memory; the generator goes through them in order.
     images = np.concatenate(
         [_draw(alphabet[letters[at : at + CHUNK]], random, size, jitter, clutter, noise) for at in range(0, len(letters), CHUNK)]
     )
@@ -108,7 +107,6 @@ def _draw(strokes: Array, random: np.random.Generator, size: int, jitter: float,
     bent = strokes + jitter * 0.08 * random.normal(size=strokes.shape)
     angle = jitter * random.uniform(-0.3, 0.3, size=count)
     scale = 1.0 - jitter * random.uniform(0.0, 0.3, size=count)
-    # [N, 2, 2]
     turn = scale[:, None, None] * np.stack(
         [np.stack([np.cos(angle), -np.sin(angle)], axis=1), np.stack([np.sin(angle), np.cos(angle)], axis=1)], axis=1
     )

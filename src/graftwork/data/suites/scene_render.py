@@ -124,7 +124,6 @@ def cast_rays(layout: SceneLayout, origin: Array, direction: Array, *, bodies_on
             rows, columns = rows[nearer], columns[nearer]
             depth[rows, columns] = distance[nearer]
             instance[rows, columns] = 2 + slot
-            # Back into the world.
             normal[rows, columns] = rotate_y(outward[nearer], yaw[nearer])
     # Shadow rays may meet nothing; infinity times 0 would be NaN.
     finite = np.where(np.isfinite(depth), depth, 0.0).astype(np.float32)

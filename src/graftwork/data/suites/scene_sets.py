@@ -88,7 +88,6 @@ def scene_sets(*, num_train: int = 1500, num_test: int = 500, alike: bool = Fals
         task: np.concatenate([own[task] if task == mine else np.full_like(own[task], -1) for mine, own in zip(tasks, made)])
         for task in tasks
     }
-    # Rows of the sets follow each other.
     offsets = [(num_train + num_test) * index for index in range(len(parts))]
     specs = {**TASKS, "centres": TaskSpec(name="centres", kind="dense_binary", size=1)}
     return Suite.of_arrays(

@@ -77,7 +77,6 @@ def read_weather() -> list[SeriesRecord]:
     found = []
     for airport in sorted(set(table["origin"])):
         rows = (table["origin"] == airport).to_numpy()
-        # Hours that are not in the file stay missing.
         values = np.full((int(places.max()) + 1, len(_WEATHER)), np.nan)
         values[places[rows]] = table.loc[rows, list(_WEATHER)].to_numpy(np.float64)
         hourly = SeriesRecord(name=f"weather-{airport}", values=values, interval=3600.0, season=24, group="weather")

@@ -154,8 +154,8 @@ def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list
             "difference": item.interval().to_json(),
             "p_value": float(p_value),
             "probability": item.probability,
+            # A mean is no better founded than its weakest task.
             "label": label_change(
-                # A mean is no better founded than its weakest task.
                 item, p_value, may_assert=not any(weak_evidence(bank, task, item) for task in bank.suite.task_names)
             ),
         }

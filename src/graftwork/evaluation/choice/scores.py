@@ -64,7 +64,6 @@ class ScoreBank:
         self.suite = suite
         rows = suite.splits[split]
         self.groups = None if suite.groups is None else suite.groups[rows]
-        # 200 still give a 95 % interval; fewer would be its noise.
         resamples = max(2, min(num_resamples, max(200, _MOST_WORK // max(1, len(rows)))))
         self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
         self._targets = {name: suite.targets[name][rows] for name in suite.task_names}

@@ -160,7 +160,6 @@ def limit_problems(ledger: Ledger | None, limits: Mapping[str, Any]) -> list[str
     problems = []
     for key, (names, unit) in _LIMITS.items():
         limit = limits.get(key)
-        # The first name that was measured.
         cost = next((value for value in (plan_cost(ledger, name) for name in names) if not np.isnan(value)), float("nan"))
         if limit is not None and cost > float(limit):
             problems.append(f"{cost:,.4g} {unit} (limit {float(limit):,.4g})")
@@ -197,8 +196,8 @@ def choose_plan(
             known = [name for name in candidates if not np.isnan(costs[name])] or candidates
             candidates = [min(known, key=lambda name: costs[name])]
     best = table.best(candidates) or candidates[0]
+    # A comparison with an unknown cost is False: what nobody measured is not cheaper.
     cheaper = [
-        # A comparison with an unknown cost is False: what nobody measured is not cheaper.
         name for name in candidates if costs[name] < CLEARLY_CHEAPER * costs[best] and not table.is_beyond_noise(best, name)
     ]
     plan = min(cheaper, key=lambda name: costs[name]) if cheaper else best

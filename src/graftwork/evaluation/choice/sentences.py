@@ -123,7 +123,6 @@ def headline(
             "no difference",
             f"Use {chosen}, the best on validation; there is no plan of separate models to measure a gain against.",
         )
-    # The reference won: say by what margin over the best plan that is not it.
     if choice == reference:
         other, changes = quote(rival or ""), format_interval(interval)
         advice = f"Train them separately: {chosen}" if num_tasks > 1 else f"Use {chosen}"
@@ -243,7 +242,6 @@ def affinity_phrases(affinity: Mapping[str, Any] | None, left_out: Sequence[str]
         found = []
         for first in range(len(names)):
             for second in range(first + 1, len(names)):
-                # Both directions: "help each other" is said of pairs only.
                 edges = (bound[first][second], bound[second][first])
                 if all(edge is not None and sign * edge > 0 for edge in edges):
                     found.append(f"{quote(names[first])} and {quote(names[second])}")
@@ -259,7 +257,6 @@ def affinity_phrases(affinity: Mapping[str, Any] | None, left_out: Sequence[str]
 def _limited(pairs: list[str], most: int = 3) -> list[str]:
     if len(pairs) == 1:
         return pairs
-    # Brackets, because each pair has an "and" of its own.
     shown = [f"({pair})" for pair in pairs[:most]]
     return [*shown, f"{len(pairs) - most} more pairs"] if len(pairs) > most else shown
 

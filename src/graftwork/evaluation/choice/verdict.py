@@ -168,7 +168,7 @@ class _Judge:
         for name in self.finals:
             mean, relative = None, {}
             if name == self.reference:
-                # The reference against itself is 0 by definition; a bootstrap would say the same, with -0.0.
+                # The reference against itself is 0 by definition.
                 mean, relative = _NO_CHANGE, dict.fromkeys(self.suite.task_names, _NO_CHANGE)
             elif self.reference is not None:
                 changes = self.bank.changes(name, self.reference)
@@ -186,7 +186,7 @@ class _Judge:
 
     def pareto(self) -> list[dict[str, Any]]:
         """Return cost and test score of each plan and who is on the front; the score is delta-m, 0 for the reference itself."""
-        # Without a reference any plan may be the origin: a front does not depend on it.
+        # Without a reference some other plan has to be the origin.
         base = self.reference or next(iter(self.finals))
         deltas = {name: self.bank.delta_m(name, base) for name in self.finals}
         scores = {name: 0.0 if name == base else (delta.value if delta else float("nan")) for name, delta in deltas.items()}
@@ -264,7 +264,6 @@ class _Judge:
         separate = self.separate_for(plan)
         if separate is None:
             return None
-        # The comparisons are there already, and their p-values belong to a family of their own.
         if separate == self.reference:
             rows: Sequence[Mapping[str, Any]] = [row for row in comparisons if row["plan"] == plan]
         else:

@@ -59,7 +59,6 @@ class Binary(ClassKind):
         """Return the binary cross-entropy, mean over rows."""
         from torch.nn import functional as F
 
-        # The head gives [N, 1].
         return F.binary_cross_entropy_with_logits(output.squeeze(1), target.to(output.dtype))
 
     def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
@@ -69,7 +68,6 @@ class Binary(ClassKind):
         from graftwork.tasks.tensors import prior_of_flags
 
         known = target[target >= 0]
-        # known: [M, 1] against [K] thresholds gives [M, K]; K is 1 here.
         return prior_of_flags((known.unsqueeze(1) > torch.arange(spec.num_outputs)).double().mean(dim=0))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:

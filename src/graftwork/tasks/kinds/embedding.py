@@ -80,7 +80,7 @@ class Embedding(TaskKind):
         same = other & (target.unsqueeze(1) == target) & known.unsqueeze(1)
         partners = same.sum(dim=1)
         share = F.log_softmax(logits, dim=1)
-        # Mean over partners outside of the logarithm (the paper's L_out), which weighs hard partners more.
+        # The mean over partners stands outside of the logarithm (the paper's L_out).
         each = -torch.where(same, share, torch.zeros_like(share)).sum(dim=1) / partners.clamp(min=1)
         # Guessing among n rows costs log n; divided by it the loss starts near 1 in batches of any size. clamp: log 1 is 0.
         return each / other.sum(dim=1).clamp(min=2).to(each.dtype).log(), partners > 0
@@ -138,7 +138,6 @@ class Embedding(TaskKind):
 
     def row_groups(self, spec: TaskSpec, target: Array) -> Array | None:
         """Return the ids: rows are found among those of their split."""
-        # A row's partners must be in its own split, or nothing can be found there.
         return target
 
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:

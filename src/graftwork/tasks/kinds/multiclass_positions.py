@@ -51,7 +51,6 @@ class MulticlassPositions(Categorical, MapKind):
 
     def strata(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return the commonest class of each row."""
-        # [N, P]
         flat = target.reshape(len(target), -1)
         size = min(spec.size, _MAX_CLASSES)
         counts = np.stack([(flat == index).sum(axis=1) for index in range(size)], axis=1)

@@ -63,7 +63,6 @@ class Normals(MapKind):
     def mirror(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the flipped map, whose normals to the right now point to the left."""
         mirrored = target.flip(-1)
-        # Only the component along the mirrored axis changes its sign.
         return mirrored * mirrored.new_tensor([-1.0, *[1.0] * (spec.size - 1)]).view(1, -1, 1, 1)
 
 

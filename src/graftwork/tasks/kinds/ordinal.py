@@ -113,7 +113,6 @@ def _running_minimum(above: Tensor) -> Tensor:
     """Make ``P(class > k)`` fall with ``k``: thresholds are learned one by one and may cross. (``cummin`` has no ONNX form.)"""
     import torch
 
-    # Doubling the reach covers all K thresholds in log2(K) steps, with operations that every runtime has.
     shift = 1
     while shift < above.shape[1]:
         above = torch.cat([above[:, :shift], torch.minimum(above[:, shift:], above[:, :-shift])], dim=1)

@@ -176,7 +176,6 @@ class Ranking(TaskKind):
 
     def row_groups(self, spec: TaskSpec, target: Array) -> Array | None:
         """Return the query of each row; None if there is one query only."""
-        # float32 holds these integers exactly, see _MAX_QUERIES.
         query = np.where(np.isnan(target[:, 1]), -1, target[:, 1]).astype(np.int64)
         return query if len(np.unique(query[query >= 0])) > 1 else None
 

@@ -65,7 +65,6 @@ class Regression(ValueKind):
 
     def scored(self, spec: TaskSpec, target: Array, prediction: Array) -> tuple[Array, Array]:
         """Return both as ``[N, size]``; one value a row may come as ``[N]``."""
-        # [N, size]
         return super().scored(spec, target.reshape(len(target), -1), prediction.reshape(len(prediction), -1))
 
     def read_column(self, request: TargetRequest, cells: TargetCells, reason: str) -> InferredTask:

@@ -61,7 +61,6 @@ class Sequence(TaskKind):
     # --- learning ---
 
     def _logits(self, spec: TaskSpec, output: Tensor) -> Tensor:
-        # [N, size * L] to [N, size, L]
         return output.unflatten(1, (spec.size, self.length(spec)))
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:

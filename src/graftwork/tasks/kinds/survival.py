@@ -97,7 +97,6 @@ class Survival(TaskKind):
 
         from graftwork.tasks.tensors import masked_mean
 
-        # [B, K] both
         at_risk, here = risk_and_events(spec, target)
         return masked_mean(F.binary_cross_entropy_with_logits(output, here.to(output.dtype), reduction="none"), at_risk)
 

@@ -31,7 +31,6 @@ def _one_hot(classes: Array, num_classes: int, known: Array) -> Floats:
 
 
 def _num_classes(spec: TaskSpec) -> int:
-    # A binary task has size 1 and two classes.
     return max(spec.size, 2)
 
 

@@ -26,7 +26,6 @@ def _decided(target: Array, prediction: Array) -> Array:
     """Return the predicted class at each position, ``[N, P]``, from probabilities ``[N, size, P]`` or decided classes."""
     if prediction.ndim == target.ndim:
         return prediction
-    # One channel is a probability of class 1, more are one for each class.
     return (prediction[:, 0] > 0.5).astype(np.int64) if prediction.shape[1] == 1 else prediction.argmax(axis=1)
 
 

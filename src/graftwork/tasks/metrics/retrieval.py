@@ -37,7 +37,6 @@ def rank_of_match(ids: Array, vectors: Array) -> Array:
 
 
 def _recall(target: Array, prediction: Array, near: int) -> Evaluator:
-    # Rows without an id are neither asked nor found.
     rows = np.flatnonzero(target >= 0)
     rank = rank_of_match(target[rows], prediction[rows])
     columns = np.zeros((len(target), 2))

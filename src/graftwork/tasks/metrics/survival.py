@@ -97,7 +97,6 @@ def _integrated_brier(spec: TaskSpec, target: Array, prediction: Array) -> Evalu
         scores = divide(sums[:, :-1], sums[:, -1:])
         if not len(used):
             return np.full(len(sums), np.nan)
-        # One edge spans no time to take a mean over.
         if len(used) == 1:
             return scores[:, 0]
         return np.asarray(0.5 * (scores[:, 1:] + scores[:, :-1]) @ widths / widths.sum())
