@@ -49,7 +49,7 @@ def _moments(values: Floats) -> tuple[float, float]:
     if not len(known):
         return 0.0, 1.0
     deviation = float(known.std())
-    # Relative to the values: a constant column of large numbers has a rounding error for a deviation.
+    # Relative where values are large: a constant column of them has a rounding error for a deviation.
     return float(known.mean()), deviation if deviation > 1e-12 * max(1.0, float(np.abs(known).max())) else 1.0
 
 
@@ -239,7 +239,7 @@ class DateColumn:
         parts = []
         for part, numbers in _date_parts(seconds).items():
             known = numbers[~np.isnan(numbers)]
-            # A part that never changes (the hour of dates without a time) would be divided by 0.
+            # A part that never changes (the hour of dates without a time) tells nothing.
             if len(known) and known.min() < known.max():
                 parts.append((part, *_moments(numbers)))
         return cls(name, tuple(parts), bool(np.isnan(seconds).any()), rule)

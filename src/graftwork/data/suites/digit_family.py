@@ -83,7 +83,6 @@ def digit_family(task: str = "plain", *, copies: int = 4, seed: int = 0) -> Suit
     pictures = pictures + seeds.numpy(f"noise/{task}").normal(0.0, 0.08, size=pictures.shape).astype(np.float32)
     # Each task has its own order of classes, so that the head of one cannot serve another.
     classes = np.arange(10) if task == "plain" else seeds.numpy(f"classes/{task}").permutation(10)
-    # About standardised: 0.3 and 0.4 are near mean and deviation of the drawings.
     flat = ((pictures.reshape(len(pictures), -1) - 0.3) / 0.4).astype(np.float32)
     part = seeds.numpy("split").permutation(len(digits.target))
     borders = {"train": (0.0, 0.6), "val": (0.6, 0.75), "test": (0.75, 1.0)}

@@ -151,7 +151,7 @@ def _draw(emoji: Sequence[Emoji], rows: Sequence[int], size: int) -> Iterator[An
 def _labels(emoji: Sequence[Emoji]) -> tuple[list[TaskSpec], dict[str, NDArray[Any]]]:
     categories = sorted({item.category for item in emoji})
     members = [item.subcategory for item in emoji]
-    # Rarer ones would not have a row in every split.
+    # Rarer ones could lack a row in some split.
     subcategories = sorted(name for name in set(members) if members.count(name) >= _MIN_MEMBERS)
     numbers: Mapping[str, int] = {name: index for index, name in enumerate(subcategories)}
     tasks = [

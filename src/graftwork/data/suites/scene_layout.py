@@ -83,7 +83,7 @@ def draw_layouts(count: int, generator: np.random.Generator, max_bodies: int = M
     # The first places of a random order: different cells in each scene.
     cells = generator.random((count, len(CELLS))).argsort(axis=1)[:, :MAX_BODIES]
     side, elevation = uniform(-1.2, 1.2), uniform(0.5, 1.2)
-    # Minus z: the light stands behind the camera's side, so that what is seen is lit.
+    # Minus z: the light stands on the camera's side, so that what is seen is lit.
     light = np.stack([np.cos(elevation) * np.sin(side), np.sin(elevation), -np.cos(elevation) * np.cos(side)], axis=1)
     return SceneLayout(
         camera_height=uniform(1.0, 1.9),
