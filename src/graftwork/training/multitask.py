@@ -116,8 +116,8 @@ class MultiTaskStep(TrainStep[Batch]):
         balancer learns as well."""
         inside = [p for module in self.modules().values() for p in module.parameters() if p.requires_grad]
         own = {id(p) for p in inside}
-        # A large gradient of an objective's own network (a domain classifier, say) must not shrink the step of the model: with the
-        # objective's strength at zero, the model trains as it would without it.
+        # A large gradient of an objective's own network (a domain classifier, say) must not shrink the step of the model: with
+        # the objective's strength at zero, the model trains as it would without it.
         others = [p for p in learned if id(p) not in own]
         # One norm over separate models would let them hold each other back: those are clipped one by one.
         parts = [[p for p in part if p.requires_grad] for part in self.model.separate_parts()]
