@@ -104,6 +104,7 @@ class ArmContext:
 
     def hand_out(self, fingerprint: str, num_labels: int) -> None:
         """Charge the arm with the labels of a suite that the guard handed out; the same suite is charged once."""
+        # The same suite may be guarded several times; the most that was seen of it counts.
         self._handed_out[fingerprint] = max(num_labels, self._handed_out.get(fingerprint, 0))
 
     def budget_callback(self) -> BudgetCallback:
@@ -221,13 +222,16 @@ class ArmContext:
             raise ConfigError(f"once() names a folder, without slashes or leading dot; got {name!r}.")
         folder = self.shared / name
         note = folder / "guard.json"
+        # Several arms of a seed may run at once: one builds, the others wait.
         with exclusive(self.shared / f".{name}.lock"):
             if not note.exists():
+                # A stream of its own: whichever arm builds, the result is the same.
                 self.seed_globals(f"once/{name}")
                 self._build_once(folder, build)
         self.seed_globals(
             f"after/{name}"
         )  # whoever builds draws random numbers: the arm goes on the same whether it built or not
+        # Read back by the builder, too: what it did is charged in one place for all.
         record = read_json(note)
         for part in record["used"]:
             self.require_access(part, f"the shared {name!r}, which was made with {part.replace('_', ' ')}")
@@ -245,9 +249,11 @@ class ArmContext:
 
     def _build_once(self, folder: Path, build: Callable[[Path], None]) -> None:
         def note() -> dict[str, Any]:
+            # NaN is no JSON, and a diverged training must not spoil the mean of the others.
             losses = [self._loss_sum, self._loss_steps] if math.isfinite(self._loss_sum) else [0.0, 0]
             return {"counts": self._counts, "labels": self._handed_out, "used": sorted(self.used), "losses": losses}
 
+        # Counted apart from the arm, so that the note holds the building alone.
         before = self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps
         self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps = {}, {}, set(), 0.0, 0
         try:
@@ -259,11 +265,13 @@ class ArmContext:
 def _fill_folder(folder: Path, build: Callable[[Path], None], note: Callable[[], Mapping[str, Any]]) -> None:
     # built beside its place, the note last, then renamed: whole or absent
     building = folder.with_name(f".{folder.name}.building")
+    # What a killed build left.
     remove_own(building.parent, building.name)
     building.mkdir(parents=True)
     try:
         build(building)
         write_json(building / "guard.json", note())
+        # What is there has no note, so it was never finished; it would block the rename.
         remove_own(folder.parent, folder.name)
         building.rename(folder)
     finally:

@@ -28,6 +28,7 @@ class BudgetCallback(Callback):
 
     def on_step(self, loop: LoopView, batch: Any, losses: Tensor) -> None:
         """Count one step and the rows of its batch; the loss is summed without waiting for its value."""
+        # Still a tensor: asking for its value in every step would wait for the device.
         self._losses = losses.mean() if self._losses is None else self._losses + losses.mean()
         self._loss_steps += 1
         self._add("steps", 1)
@@ -46,6 +47,7 @@ class BudgetCallback(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Charge the arm with what was spent before the checkpoint: a resumed arm costs as much as an undisturbed one."""
         for counter in self._spent:
+            # A checkpoint may be loaded into a callback that has counted already; the difference makes both totals right.
             self._add(counter, int(state[counter]) - self._spent[counter])
 
     def _add(self, counter: str, amount: int) -> None:

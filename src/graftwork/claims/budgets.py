@@ -28,6 +28,7 @@ def check_budgets(recipe: Recipe, counts: Mapping[int, Mapping[str, Mapping[str,
                 values = {arm: by_arm[arm].get(counter, 0) for arm in arms if arm in by_arm}
                 shown = ", ".join(f"{arm} {value}" for arm, value in values.items())
                 largest = max(values.values(), default=0)
+                # Equal zeros are no equal budgets: somebody forgot to count.
                 if largest == 0:
                     problems.append(
                         f"{counter}, seed {seed}: declared equal, but nothing was counted; use the guard and budget_callback()"

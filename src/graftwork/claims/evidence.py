@@ -43,6 +43,7 @@ def code_state(folder: Path = PACKAGE_FOLDER) -> tuple[str, bool]:
     if not commit or not _git(folder, "ls-files", "--", "."):  # an installed package may lie inside somebody else's checkout
         return "", False
     # evidence of other systems, just written and not committed, changes no number
+    # New files count as well: a recipe that was never committed belongs to no commit.
     changes = _git(folder, "status", "--porcelain", "--untracked-files=normal", "--", ".", ":(exclude)results")
     return commit, bool(changes)
 
@@ -136,4 +137,5 @@ def _git(folder: Path, *arguments: str) -> str | None:
         done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.SubprocessError):
         return None
+    # Git says so with an exit code where there is no checkout.
     return done.stdout.strip() if done.returncode == 0 else None

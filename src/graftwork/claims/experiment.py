@@ -92,6 +92,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         if not self.name or "." in self.name or "/" in self.name:
+            # Dots and slashes would break `arm.metric` and the names of folders.
             raise ConfigError(f"The name of an arm is not empty and has no dot or slash; got {self.name!r}.")
 
 
@@ -194,6 +195,7 @@ class Recipe:
                     problems.append(
                         f"inequality {inequality.name!r}: no arm {side.split('.', 1)[0]!r}; the arms are {', '.join(names)}"
                     )
+            # More signs than seeds can never hold.
             if inequality.min_sign_seeds > len(self.seeds):
                 problems.append(
                     f"inequality {inequality.name!r}: {inequality.min_sign_seeds} signs asked of {len(self.seeds)} seeds"

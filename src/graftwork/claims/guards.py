@@ -55,6 +55,7 @@ class GuardedSplits(dict[str, NDArray[np.int64]]):
 
     def __init__(self, splits: Mapping[str, NDArray[np.int64]], refusals: Mapping[str, str]) -> None:
         super().__init__(splits)
+        # Kept beside the splits, so that a refusal can say why.
         self._refusals = dict(refusals)
 
     def changed(self, splits: Mapping[str, NDArray[np.int64]]) -> GuardedSplits:
@@ -99,6 +100,7 @@ class GuardedSuite:
         rows = self.rows(split)
         keep = np.zeros(len(self._suite), dtype=bool)
         keep[rows] = True
+        # Inputs of test splits need no declaration: predicting them is what an arm is for.
         if self._roles[split] == "target":
             self._context.require_access("target_inputs", f"the inputs of split {split!r}")
         refusals = {
@@ -125,6 +127,7 @@ class GuardedSuite:
         from graftwork.evaluation.metrics import score_task
 
         rows = self.rows(split)
+        # Whoever scores often enough learns the labels.
         if self._roles[split] == "source":
             self._context.require_access("source_labels", f"scores on split {split!r}")
         scores: Scores = {}
@@ -163,6 +166,7 @@ class GuardedSuite:
 
     def _count_scoring(self, split: str) -> None:
         key = f"scored_{split}"
+        # Not forbidden, but on record in the evidence: choosing by test scores would show here.
         self._context.reports[key] = self._context.reports.get(key, 0) + 1
 
     def _make_visible(self) -> Suite:
@@ -176,11 +180,14 @@ class GuardedSuite:
             sees_inputs = {"source": True, "target": "target_inputs" in access, "test": "test_batches" in access}[role]
             sees_labels = {"source": "source_labels" in access, "target": "target_labels" in access, "test": False}[role]
             if sees_inputs or sees_labels:
+                # Labels without declared inputs open the inputs of these rows as well.
                 inputs[rows] = True
                 labels[rows] = sees_labels
                 allowed[split] = rows
+                # What may be learned from counts as used, whether the arm looks at it or not.
                 self._context.used.update(_parts(role, sees_labels))
             else:
+                # Inputs of source splits are always visible, so a refusal is about one of these two.
                 refusals[split] = self._refusal(
                     split, {"target": "target_inputs", "test": "test_batches"}[role] + " is not declared"
                 )
@@ -222,12 +229,14 @@ def guard_suite(context: GuardedArm, suite: Suite, roles: Mapping[str, str] | No
 
 def _blank(suite: Suite, inputs: NDArray[np.bool_], labels: NDArray[np.bool_], splits: GuardedSplits) -> Suite:
     def blank(array: Array, keep: NDArray[np.bool_], filler: float | None) -> Array:
+        # Zeros, not fewer rows: row numbers mean the same rows in every view.
         copy = np.array(array, copy=True)
         copy[~keep] = filler
         return copy
 
     raw: dict[str, Any] = {}
     for name, value in suite.raw.items():
+        # Only what has an entry for each row can be blanked by row; everything else is left out.
         if isinstance(value, np.ndarray) and len(value) == len(suite):
             raw[name] = blank(value, inputs, None if value.dtype == object else 0)
         elif isinstance(value, list) and len(value) == len(suite):

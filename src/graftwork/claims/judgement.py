@@ -113,6 +113,7 @@ def judge(recipe: Recipe, results: Results) -> Verdict:
     """
     findings = tuple(_find(inequality, recipe, results) for inequality in recipe.inequalities)
     primary = [finding.holds for finding in findings if finding.primary]
+    # Secondary inequalities are reported and never decide.
     word: VerdictWord = "holds" if all(primary) else "partly" if any(primary) else "does not hold"
     return Verdict(word, findings)
 
@@ -126,6 +127,7 @@ def _find(inequality: Inequality, recipe: Recipe, results: Results) -> Finding:
     else:  # a smoke run on one seed: nothing is known about the spread
         interval = Interval(differences[0], -math.inf, math.inf)
     signs = sum(difference > 0 for difference in differences)
+    # The demand keeps its share when more seeds are run; rounded up, so that it never gets easier.
     asked = math.ceil(inequality.min_sign_seeds * max(len(results), 1) / len(recipe.seeds))
     holds, reason = _decide(inequality, interval, signs, asked, len(differences))
     return Finding(
@@ -152,11 +154,13 @@ def _decide(inequality: Inequality, interval: Interval, signs: int, asked: int, 
     if inequality.demand == "not worse":
         if mean < -margin:
             return False, f"the mean is worse by more than {margin:g}"
+        # Not worse means two things: within the margin, and not proven to be below 0.
         if interval.high < 0:
             return False, "it is worse in a way that chance does not explain"
         return True, "not worse beyond the margin and chance"
     if mean < margin:
         return False, f"the mean difference is below the margin of {margin:g}"
+    # `at least` needs no interval: costs and counts have no noise to speak of.
     if inequality.demand == "better" and interval.low <= 0:
         return False, "the interval of the difference does not exclude 0"
     if signs < asked:

@@ -98,6 +98,7 @@ def train_plan(
         TrainingDivergedError: If a loss became NaN or infinite.
     """
     learner = _learner(context, plan, data, steps, context.seeds.integer("plan") if seed is None else seed, overrides, backbone)
+    # Callbacks count while it trains; the difference tells whether the learner has a loop that calls them.
     before = context.counts.get("steps", 0)
     learner.train(steps, on_progress=lambda step: context.progress(step / steps, f"{plan.name}, step {step}"))
     if context.counts.get("steps", 0) == before:  # learners without a training loop (trees) count by themselves
@@ -144,6 +145,7 @@ def trained_source(
         train_plan(context, plan, data, steps=steps, seed=seed, overrides=overrides, backbone=backbone).save(folder / "learner")
 
     folder = context.once(f"source-{name}", build)
+    # Built anew for every arm, also for the one that trained: all of them go on from the same file.
     learner = _learner(context, plan, context.guard(suite, roles=roles), steps, seed, overrides, backbone)
     charged = context.counts
     learner.load(folder / "learner")
@@ -182,6 +184,7 @@ def predict_split(learner: Learner, data: GuardedSuite, split: str = "test") -> 
     """Return predictions for all rows of a split from its inputs alone, in the user's units, for :meth:`.GuardedSuite.score`."""
     from graftwork.training.assembly import prepare_inputs
 
+    # Questions hold no labels at all, so nothing can leak into a prediction.
     asked = data.questions(split)
     inputs = prepare_inputs(asked, learner.context.plan, learner.context.backbone).inputs
     return learner.predict(asked.splits[split], inputs=inputs)

@@ -128,6 +128,7 @@ def reproduce_card(
     target = _evidence_target(out) if out is not None else card.evidence_file
     folder = Path(work) if work is not None else cache_folder("reproduce", card.slug, "smoke" if smoke else "full")
     check_folder(folder, WORK_KIND)
+    # Everything that can refuse does so now, not after an hour of training.
     if is_full:
         check_folder(folder / "smoke", WORK_KIND)
         check_writable_folder(target.parent)
@@ -137,6 +138,7 @@ def reproduce_card(
     evidence: dict[str, Any] | None = None
     changed: tuple[str, ...] = ()
     if is_full:
+        # After the full run, with the same code: the numbers that later tell whether shared code has changed.
         small = _measure(
             card, recipe, recipe.smoke_seeds, folder / "smoke", smoke=True, resume=resume, on_event=lambda event: None
         )
@@ -196,6 +198,7 @@ def _measure(
 ) -> _Measured:
     """Run all arms with some seeds and hold the budgets; see :func:`reproduce` for what may go wrong."""
     processes = _num_workers(recipe, smoke, workers)
+    # The only process may use all cores; several would fight for them.
     threads = 1 if processes != 1 else available_cores()
     jobs = [
         Job(recipe=card.recipe, slug=card.slug, arm=arm.name, seed=seed, smoke=smoke, work=str(folder), threads=threads)
@@ -205,11 +208,13 @@ def _measure(
     fingerprint = card.evidence_hash()
     with _work_folder(folder, {"evidence_hash": fingerprint, "smoke": smoke}, resume=resume):
         finished = _run(jobs, processes, on_event)
+        # Imports happened at some point during the run: nobody knows which half ran which code.
         if card.evidence_hash() != fingerprint:
             raise GraftworkError(
                 f"The module or recipe of {card.slug!r} was edited while it ran, so the numbers belong to no code. Run it again."
             )
         counts = _table(jobs, finished, lambda result: result.counts)
+        # Before the verdict: unequal arms are not compared.
         check_budgets(recipe, counts)
         return _Measured(
             results=derive_measurements(recipe, _table(jobs, finished, lambda result: result.measurements)),
@@ -224,6 +229,7 @@ def _changed_since(card: Card, record: Mapping[str, Any]) -> tuple[str, ...]:
     """Return which smoke numbers of the card's evidence no longer come out; nothing if it has none, or is of other code
     anyway."""
     stored = (card.evidence or {}).get("smoke", {})
+    # Evidence of other code may have other smoke numbers, and is stale for that reason already.
     if "numbers" not in stored or card.status in ("stale", "no evidence"):
         return ()
     return tuple(changed_numbers(stored["numbers"], record["numbers"]))
@@ -245,11 +251,13 @@ def choose_seeds(recipe: Recipe, *, smoke: bool, number: int | None) -> tuple[in
         return seeds
     if number < 1:
         raise ConfigError(f"--seeds must be at least 1; got {number}.")
+    # Extra seeds follow the largest one, so the first are those of the recipe.
     more = range(max(seeds) + 1, max(seeds) + 1 + max(0, number - len(seeds)))
     return (*seeds, *more)[:number]
 
 
 def _run(jobs: list[Job], workers: int, on_event: OnEvent) -> dict[str, JobResult]:
+    # Finished jobs of this very code: `_work_folder` has removed all others.
     finished = {job.name: read_result(job.result_file) for job in jobs if job.result_file.exists()}
     waiting = [job for job in jobs if job.name not in finished]
     on_event({"kind": "start", "jobs": len(jobs), "finished": len(finished), "workers": max(workers, 1)})
@@ -293,6 +301,7 @@ def _evidence_target(out: str | Path) -> Path:
         try:
             found = read_json(target)
         except (FileFormatError, OSError):
+            # A damaged file is the user's as well: it is not replaced.
             found = None
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise ConfigError(f"{target} is not evidence of graftwork, so it is not replaced. Name another file with --out.")
@@ -333,6 +342,7 @@ def _num_workers(recipe: Recipe, smoke: bool, workers: int | None) -> int:
     if workers is not None:
         if workers < 0:
             raise ConfigError(f"--workers must be at least 0; got {workers}.")
+        # Times measured side by side would slow each other.
         return min(workers, 1) if recipe.measures_time else workers
     if smoke:
         return 0

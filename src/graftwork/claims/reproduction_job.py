@@ -104,6 +104,7 @@ def run_job(job: Job, on_progress: Callable[[float, str], None] | None = None) -
     if has("torch"):
         import torch
 
+        # Before the first operation, which would start torch's threads.
         torch.set_num_threads(job.threads)
     context.seed_globals("run_arm")
     started = time.perf_counter()
@@ -119,5 +120,6 @@ def run_job(job: Job, on_progress: Callable[[float, str], None] | None = None) -
         seconds=round(seconds, 3),
         training_loss=context.training_loss,
     )
+    # Written last: a job without this file begins again.
     write_json(job.result_file, asdict(result))
     return result

@@ -39,10 +39,12 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, on_progress: OnProgress, on_d
     with ExitStack() as stack:
         for _ in range(min(workers, len(jobs))):
             pipe = stack.enter_context(_worker())
+            # A worker holds one job at most, so a death names its arm and seed.
             running[pipe] = waiting.pop(0)
             pipe.send(running[pipe])
         while running:
             ready = wait(list(running))
+            # A copy: hearing of an end removes the pipe from `running`.
             for pipe in [pipe for pipe in running if pipe in ready]:
                 _hear(pipe, running, waiting, on_progress, on_done)
 
@@ -60,6 +62,7 @@ def _hear(pipe: Connection, running: dict[Connection, Job], waiting: list[Job], 
         on_progress(job, *content)
         return
     if kind == "failed":
+        # Leaving the stack ends the other workers; their finished jobs are on the disk.
         raise _rebuild(job, *content)
     on_done(job, read_result(job.result_file))
     if waiting:
@@ -73,6 +76,7 @@ def _hear(pipe: Connection, running: dict[Connection, Job], waiting: list[Job], 
 def _rebuild(job: Job, module: str, name: str, message: str) -> Exception:
     from graftwork.core import errors
 
+    # Names and texts cross the pipe: exceptions of other libraries may not survive pickling. Ours take a message.
     known = getattr(errors, name, None) if module == errors.__name__ else None
     if known is not None:
         return known(message)
@@ -112,6 +116,7 @@ def _serve(pipe: Any) -> None:
             except Exception as error:
                 place = "" if isinstance(error, GraftworkError) else f"\n{traceback.format_exc()}"
                 pipe.send(("failed", type(error).__module__, type(error).__name__, f"{error}{place}"))
+                # The parent stops at the first failure; this worker has nothing more to do.
                 return
             pipe.send(("done",))
     except (EOFError, BrokenPipeError, ConnectionResetError):

@@ -66,17 +66,20 @@ def changed_numbers(stored: Numbers, found: Numbers) -> list[str]:
                 total += 1
                 where = f"seed {seed}, {arm}, {name}"
                 if name not in before or name not in now:
+                    # A missing number is a changed recipe, whatever the tolerance.
                     lines.append(f"{where}: {'measured now' if name in now else 'not measured any more'}")
                     continue
                 is_loss = name == TRAINING_LOSS
                 if _differs(before[name], now[name], LOSS_TOLERANCE if is_loss else TOLERANCE):
                     (lines if is_loss else measurements).append(f"{where}: {now[name]:.6g}, was {before[name]:.6g}")
     if len(measurements) > CHANGED_SHARE * total:
+        # Few flips are noise. Many at once are not, and then all are shown.
         lines += measurements
     return lines
 
 
 def _differs(before: float, now: float, tolerance: float) -> bool:
+    # The smallest scale keeps two values near zero from differing by a large factor.
     return abs(before - now) > tolerance * max(abs(before), abs(now), 1e-6)
 
 

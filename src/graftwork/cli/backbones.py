@@ -88,6 +88,7 @@ def _inspect(name: str) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "features": f"{shape.layout}, {shape.width} wide",
     }
+    # Their fingerprint would be that of weights nobody will meet again.
     if name in UNTRAINED:
         written = json.dumps(UNTRAINED[name].component.to_json())
         return {**report, "weights": "new in every run", "in a plan": f"source: scratch, backbone: {written}"}

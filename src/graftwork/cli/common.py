@@ -25,8 +25,10 @@ class VerbParser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         unknown = re.match(r"unrecognized arguments: (.*)", message)
         if unknown:
+            # Values of `--flag=value` are no part of the name.
             words = [word.partition("=")[0] for word in unknown.group(1).split() if word.startswith("-")]
             hints = [f"there is no option {word}.{did_you_mean(word, flags)}" for word in words]
+            # Words without a dash: a second source, say.
             message = " ".join(hints) or f"too many arguments: {unknown.group(1)}."
         print(f"{self.prog}: {message}\nSee: {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)

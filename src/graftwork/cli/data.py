@@ -48,6 +48,7 @@ def _summary(path: str) -> str:
     import importlib
 
     module, _, name = path.partition(":")
+    # The summary is the docstring: nothing to keep in step.
     text = (getattr(importlib.import_module(module), name).__doc__ or "").strip()
     return text.splitlines()[0] if text else ""
 
@@ -120,9 +121,11 @@ def _write_preview(suite: Suite, path: str) -> None:
         raise ConfigError(f"--preview is for suites with pictures; the inputs of {suite.name!r} are: {join_kinds(suite.kinds)}.")
     pictures = spec.own(suite.inputs)["image"]
     columns = min(_PREVIEW_COLUMNS, len(pictures))
+    # Whole lines of the sheet only.
     number = min(columns * _PREVIEW_ROWS, len(pictures) // columns * columns)
     chosen = np.asarray(pictures[np.linspace(0, len(pictures) - 1, number).astype(int)])
     side = chosen.shape[1]
+    # [lines, columns, side, side, 3] -> [lines * side, columns * side, 3]
     sheet = chosen.reshape(number // columns, columns, side, side, 3).transpose(0, 2, 1, 3, 4).reshape(-1, columns * side, 3)
     images = require("PIL.Image", extra="vision", purpose="--preview")
     with atomic_path(path) as temporary:

@@ -54,6 +54,7 @@ class LiveDisplay(PlainDisplay):
         from rich.live import Live
 
         self._console = Console(file=stream)
+        # Transient: the table goes when the run ends, the lines above it stay.
         self._live = Live(console=self._console, refresh_per_second=4, transient=True, get_renderable=self._render)
         self._drawn = 0.0
 
@@ -70,6 +71,7 @@ class LiveDisplay(PlainDisplay):
         for line in self.progress.handle(event):
             if not routine:  # the table shows what runs and what is done
                 self._console.print(line, highlight=False, markup=False)
+        # Progress comes several times a second from every worker; drawing each time would cost the trainings time.
         if time.monotonic() - self._drawn > 0.2:
             self._drawn = time.monotonic()
             self._live.refresh()

@@ -65,6 +65,7 @@ def _find(word: str) -> ModuleType | None:
     """Return the verb called ``word``; its module usually has its name, so that no other one is imported."""
     if word in _names() and (module := _verb(word)) is not None and word == module.NAME:
         return module
+    # A module of another name may still hold the verb, so all are asked last.
     return find_verbs().get(word)
 
 
@@ -112,6 +113,7 @@ def _quiet_pipe() -> Iterator[None]:
         yield
     except BrokenPipeError:
         with contextlib.suppress(OSError):
+            # The interpreter flushes standard output once more when it ends, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -122,6 +124,7 @@ def _run(module: ModuleType, debug: bool, args: object) -> int:
     try:
         with _quiet_pipe(), components_allowed(getattr(args, "allow_components", ())):
             return int(module.run(args) or 0)
+        # Only reached if the pipe was closed: the command has done its work as far as anybody read it.
         return 0
     except GraftworkError as error:
         if debug:

@@ -39,6 +39,7 @@ def _methods() -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
+    # argparse formats the epilog with `%`.
     parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
@@ -119,6 +120,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.quiet:
         print(report.path)
+        # The file is written all the same: NaN may have been in the models.
         return 1 if report.not_finite else 0
     print(f"{report.path}: {report.num_models} models, {report.num_parameters:,} parameters merged in {report.seconds:.1f} s")
     if report.sign_conflict_share is not None:

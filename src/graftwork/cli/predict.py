@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     suffix = Path(args.out).suffix.lower() if args.out else ".csv"
     if suffix not in (".csv", ".parquet", ".jsonl"):
         raise ConfigError(f"--out takes a .csv, .parquet or .jsonl file; got {args.out!r}.")
+    # Before the model is loaded: nothing is computed that could not be written.
     if args.out:
         check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         elif suffix == ".parquet":
             frame.to_parquet(path)
         else:
+            # JSON lines have no index; names of rows go into a column.
             frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False)
     print(f"{args.out}: {len(frame)} rows, {len(frame.columns)} columns", file=sys.stderr)
     return 0

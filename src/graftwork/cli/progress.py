@@ -34,6 +34,7 @@ class Progress:
 
     def handle(self, event: Mapping[str, Any]) -> list[str]:
         """Take one event; return lines to print."""
+        # Events that this version does not know say nothing here.
         method = getattr(self, "_on_" + str(event["event"]).replace("-", "_"), None)
         return method(event) if method is not None else []
 
@@ -108,6 +109,7 @@ class Progress:
         self.running.pop(event["job"], None)
         self.jobs_done += 1
         if self.raced_since is not None:
+            # Estimates and groupings end before the race and say nothing about its pace.
             self._busy_seconds += float(event.get("seconds", 0.0))
             self._jobs_raced += 1
         if event["status"] == "ok":
@@ -143,6 +145,7 @@ class Progress:
         planned = self.expected_seconds - busy / self._workers
         waiting = max(0, self.jobs_total - self.jobs_done - len(self.running))
         at_this_pace = waiting * self._busy_seconds / max(1, self._jobs_raced) / self._workers
+        # The plan knows of later phases, the pace of a machine that is slower than planned: the worse one counts.
         return max(0.0, planned, at_this_pace)
 
     def headline(self) -> str:
@@ -171,6 +174,7 @@ class Progress:
     def ranking(self) -> list[tuple[str, str, str]]:
         """Return name, score and state of every plan with a score, the best first."""
         ranked = sorted(self.scores.items(), key=lambda item: -(item[1] if item[1] is not None else -1e9))
+        # Only the first plan that still races leads.
         rows, leader = [], True
         for name, score in ranked:
             state = self.left.get(name) or ("leads" if leader and score is not None else "racing")

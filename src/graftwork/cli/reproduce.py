@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run one system, or all stale ones; the exit code does not depend on the verdict."""
     from graftwork.core.errors import ConfigError
 
+    # Exactly one of them.
     if arguments.stale == bool(arguments.slug):
         raise ConfigError("Name one system, or give --stale to run all whose evidence is stale.")
     if arguments.mark and not arguments.smoke:
@@ -93,6 +94,7 @@ def progress_printer(slug: str) -> Callable[[Mapping[str, Any]], None]:
             already = f", {event['finished']} of them done before" if event["finished"] else ""
             print(f"{slug}: {event['jobs']} jobs{already}, {event['workers']} at a time", file=sys.stderr)
         elif event["kind"] == "job":
+            # Jobs that were finished before took none of this run's time.
             done_now = event["finished"] - state["first"]
             left = (time.monotonic() - started) / done_now * (event["jobs"] - event["finished"])
             line = f"[{event['finished']:>3}/{event['jobs']}] seed {event['seed']}  {event['arm']}  {event['seconds']:.1f} s"

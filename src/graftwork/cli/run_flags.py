@@ -96,10 +96,12 @@ def _latest_run(verb: str) -> str | None:
     """Return the newest unfinished run in ``runs/``, the newest at all if every one is finished."""
     from graftwork.core.files import read_json
 
+    # By the time of writing, not by name: folders may have any name.
     runs = sorted(Path("runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True)
     states = {file: read_json(file) for file in runs}
     runs = [file for file in runs if states[file].get("verb", "fit") == verb]
     unfinished = [file for file in runs if states[file].get("state") != "done"]
+    # Finished ones as well: more time or another report may be wanted.
     found = unfinished or runs
     return str(found[0].parent) if found else None
 
@@ -112,11 +114,14 @@ def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str 
     if args.resume is None:
         return source, out
     if args.resume:
+        # It is a run, or it can only have been meant as one.
         if (Path(args.resume) / "run.json").exists() or (out is None and source is not None):
             return source, args.resume
+        # `fit --resume table.csv`: the flag has taken the source, and the run is looked for.
         if source is None and Path(args.resume).exists():
             return args.resume, out or _latest_run(verb)
         if source is None or out is None:
+            # Neither a run nor something that could be the source.
             raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
         return source, args.resume
     if out is None:

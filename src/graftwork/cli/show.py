@@ -117,6 +117,7 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
     rows = []
     for item in findings:
         interval = item["difference"]
+        # One seed has no interval.
         spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]" if len(item["differences"]) > 1 else "one seed"
         rows.append(
             [

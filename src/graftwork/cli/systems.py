@@ -57,6 +57,7 @@ def systems_table(cards: list[Card], width: int) -> str:
     """Return the listing of some cards; narrow terminals leave out kind and year."""
     from graftwork.cli.tables import format_table
 
+    # Titles are what narrow terminals would cut first.
     if width < 90:
         rows = [[card.slug, card.room, card.status, card.title] for card in cards]
         return format_table(["slug", "room", "verdict", "title"], rows, width=width, stretch=3)

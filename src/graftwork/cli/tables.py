@@ -16,6 +16,7 @@ _CODES = {"green": "32", "yellow": "33", "red": "31", "grey": "90", "bold": "1"}
 
 def terminal_width() -> int:
     """Return the width to write for: the terminal's, ``$COLUMNS``, or 120 where the output goes to a file; at least 40."""
+    # A file has no width; 120 keeps lines readable and tables whole.
     if "COLUMNS" not in os.environ and not sys.stdout.isatty():
         return 120
     return max(40, shutil.get_terminal_size((100, 24)).columns)
@@ -48,7 +49,9 @@ def format_table(
     """
     columns = list(zip(*[header, *rows], strict=True))
     widths = [max(map(len, column)) for column in columns]
+    # Two spaces between columns.
     others = sum(widths) - widths[stretch] + 2 * (len(widths) - 1)
+    # The other columns are never cut, so a line may be longer than the terminal.
     widths[stretch] = min(widths[stretch], max(12, width - others))
 
     def line(cells: Sequence[str]) -> str:

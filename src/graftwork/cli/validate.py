@@ -45,6 +45,7 @@ def _problems(file: str) -> list[str]:
     if suffix in (".yaml", ".yml"):
         from graftwork.data.reading.suite_yaml import validate_suite_yaml
 
+        # Metrics last: they need tasks that could be read.
         return [str(problem) for problem in validate_suite_yaml(path)] or _metric_problems(path)
     if suffix != ".toml":
         raise ConfigError(
@@ -89,6 +90,7 @@ def _run_problems(folder: Path) -> list[str]:
             problems.append(f"{folder / file}: it must hold an object; got {type(state).__name__}")
             continue
         held = [state[key] for key in keys if key in state]
+        # A run holds lists of plans, a model a single one.
         tables = [table for item in held for table in (item if isinstance(item, list) else [item])]
         problems += _plan_problems(str(folder / file), tables)
     return problems

@@ -162,6 +162,7 @@ class WeightBalancer(Balancer):
     def backward(self, losses: Tensor, context: BackwardContext) -> Tensor | None:
         """Differentiate the scalar once; returns the weights, shape ``[T]``."""
         scalar, weights = self.scalarize(losses)
+        # No labels in the batch and frozen heads: there is nothing to move.
         if scalar.requires_grad:
             scalar.backward()
         return weights.detach()

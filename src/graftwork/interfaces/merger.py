@@ -57,6 +57,7 @@ class Merger(ABC):
             names: Names of the tensors that are merged.
             tensors: Returns the base's and the experts' values of one.
         """
+        # Asked after every pass: some rules need a second one, with what the first has found.
         while self.needs_pass():
             for name in names:
                 self.observe(name, *tensors(name))

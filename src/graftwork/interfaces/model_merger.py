@@ -86,6 +86,7 @@ class MergeContext:
             there = f"there are rows for {', '.join(self.rows)}" if self.rows else "no data was given"
             raise ConfigError(f"This method needs rows for {role!r}, but {there}. Give data with --suite, or `suite` in Python.")
         for batch in self.rows[role](batch_size):
+            # Counted when they are handed out: a method that stops early pays for what it has read.
             self.count("samples", len(batch))
             yield batch.to(self.device)
 

@@ -82,6 +82,7 @@ class SharedModel(nn.Module, ABC):
 
         One part for each task if nothing that learns is shared; a single part otherwise, unless the operator knows better.
         """
+        # One shared parameter that learns couples all tasks.
         if any(parameter.requires_grad for parameter in self.shared_parameters()):
             return [list(self.parameters())]
         return [list(self.task_parameters(task)) for task in self.task_names]

@@ -139,6 +139,7 @@ class TaskKind(ABC):
 
     def mirror(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the target of pictures flipped left to right."""
+        # The last dimension of positions is the horizontal one.
         return target.flip(-1) if self.over_positions else target
 
     # --- scoring ---

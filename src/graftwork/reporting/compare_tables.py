@@ -37,6 +37,7 @@ def leaderboard_table(view: CompareView) -> Table | None:
     rows: list[list[str | Cell]] = []
     for row in view.leaderboard:
         name, first = str(row["plan"]), _plan_cell(view, row)
+        # No score, so the reason takes the place of the numbers.
         if not row.get("rank"):
             rows.append([first, Cell("no score", note=_reason(row), numeric=False), *([Cell("")] * (len(view.tasks) + 1))])
             continue
@@ -107,6 +108,7 @@ def seeds_table(view: CompareView) -> Table | None:
     """Return the primary metric of every plan, seed and task."""
     rows: list[list[str | Cell]] = []
     for row in view.leaderboard:
+        # Ranked or not: a plan with a failed seed has scores of the others.
         for seed in (view.plans.get(str(row["plan"])) or {}).get("per_seed") or ():
             scores = seed.get("test") or {}
             values = [Cell(number((scores.get(task.name) or {}).get(view.metric(task)), 4)) for task in view.tasks]

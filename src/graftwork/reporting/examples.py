@@ -54,6 +54,7 @@ def sample_examples(view: ResultView) -> list[Example]:
             Guess(str(task), _joined(truth.get(task, "")), _joined(value), correct.get(task))
             for task, value in prediction.items()
         )
+        # Results may come from elsewhere, and SVG can hold scripts.
         safe = picture if _SAFE_PICTURE.fullmatch(picture) else ""
         examples.append(Example(str(row.get("label") or f"row {row.get('row')}"), safe, str(row.get("text") or ""), guesses))
     return examples

@@ -21,6 +21,7 @@ def key_numbers(view: ResultView) -> list[Cell]:
         ("Latency, 1 row", f"{number(ledger.get('latency_ms_batch1'))} ms" if ledger.get("latency_ms_batch1") else MISSING),
         ("Time of the whole run", duration(timing.get("seconds"))),
     ]
+    # Against itself it would read 0, as if that had been measured.
     if view.choice == view.reference:
         found.pop(1)
     return [Cell(value, note=label) for label, value in found if value != MISSING]
@@ -32,6 +33,7 @@ def ledger_table(view: ResultView) -> Table | None:
     rows: list[list[str | Cell]] = []
     for name in order:
         ledger = view.plans[name].get("ledger") or {}
+        # A ledger of zeros: nothing was measured.
         if not any(ledger.values()):
             continue
         latencies = [f"{number(value)} ms" if (value := ledger.get(f"latency_ms_batch{size}")) else MISSING for size in (1, 32)]

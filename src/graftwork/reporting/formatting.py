@@ -51,6 +51,7 @@ def number(value: float | None, digits: int = 3) -> str:
         return "0"
     if size < 1e-4 or size >= 1e9:
         return _signed(f"{value:.{digits - 1}e}")
+    # Digits before the point count as significant ones.
     decimals = max(0, digits - 1 - math.floor(math.log10(size)))
     return _signed(f"{value:,.{decimals}f}")
 
@@ -90,6 +91,7 @@ def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
     center, low, high = bounds
     if math.isnan(low) or math.isnan(high):
         return number(center, digits)
+    # A wide interval needs no more decimals than its own width can bear.
     size = max(abs(center), 0.3 * (high - low))
     if size != 0 and (size < 1e-4 or size >= 1e9):
         return f"{number(center, digits)} [{number(low, digits)}, {number(high, digits)}]"
@@ -105,6 +107,7 @@ def percent_interval(value: Mapping[str, Any] | None) -> str:
     center, low, high = bounds
     if math.isnan(low) or math.isnan(high):
         return percent(center)
+    # Without the percent sign and the space before it.
     return f"{percent(center)} [{percent(low)[:-2]}, {percent(high)[:-2]}]"
 
 
@@ -113,6 +116,7 @@ def signed_interval(value: Mapping[str, Any] | None) -> str:
     bounds = _bounds(value)
     if bounds is None:
         return MISSING
+    # Two decimals: smaller numbers would read as -0.00.
     center, low, high = (0.0 if abs(part) < 0.005 else part for part in bounds)
     if math.isnan(low) or math.isnan(high):
         return _signed(f"{center:+,.2f}")
@@ -153,6 +157,7 @@ def count(value: float | None) -> str:
     """
     if not is_number(value) or not value:
         return MISSING
+    # Thousands only from ten thousand on: 4,650 reads better than 4.65 k.
     for factor, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= factor:
             return f"{number(value / (1e3 if unit == 'k' else factor))} {unit}"

@@ -18,9 +18,11 @@ def grouping_table(view: ResultView) -> Table | None:
     groups = [list(group) for group in found.get("groups") or ()]
     if not groups:
         return None
+    # By task: groups list the tasks in another order.
     shares = dict(zip(found.get("tasks") or (), found.get("confidence") or ()))
 
     def sure(task: str) -> str:
+        # Rounded down, and never 100 %: the share is one of resamples, not a proof.
         return f"{int(100 * min(shares[task], 0.99) + 1e-9)}\u00a0%" if is_number(shares.get(task)) else "n/a"
 
     value, together = found.get("value"), found.get("together")

@@ -74,6 +74,7 @@ def model_card_text(result: Mapping[str, Any], *, lineage: Lineage | Mapping[str
 def _md(text: Any) -> str:
     """Escape user text for Markdown tables and paragraphs; HTML stays text."""
     flat = " ".join(str(text).split())
+    # The backslash first, or those that escape the others would be escaped once more.
     for sign in "\\`*_[]|":
         flat = flat.replace(sign, f"\\{sign}")
     return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -82,6 +83,7 @@ def _md(text: Any) -> str:
 def _sentence(text: Any) -> str:
     """Escape a sentence, but keep names that it quotes as code."""
     parts = " ".join(str(text).split()).split("`")
+    # An odd backtick quotes nothing; the sentence is taken as plain text.
     if len(parts) % 2 == 0:
         return _md(text)
     return "".join(_md(part) if index % 2 == 0 else f"`{part}`" for index, part in enumerate(parts))
@@ -145,6 +147,7 @@ def _origin(view: ResultView, origin: Mapping[str, Any]) -> str:
     suite = view.section("suite")
     lines = [f"Made by {_md(origin.get('made_by') or 'graftwork fit ' + str(view.result.get('version') or ''))}."]
     if view.result.get("command"):
+        # A backtick would end the code span.
         lines.append(f"Command: `{str(view.result['command']).replace('`', '')}`")
     inputs = {**(suite.get("sources") or {}), **(origin.get("inputs") or {})}
     lines += [f"Input {_md(name)}: SHA-256 `{digest}`" for name, digest in inputs.items()]
@@ -153,6 +156,7 @@ def _origin(view: ResultView, origin: Mapping[str, Any]) -> str:
     lines += [f"Licence or credit of {_md(name)}: {_md(line)}" for name, line in licences.items()]
     if not licences:
         lines.append("No licence of the data was stated.")
+    # The parts were escaped one by one.
     return _bullets(lines, raw=len(lines))
 
 
@@ -160,6 +164,7 @@ def _usage(view: ResultView) -> str:
     kinds = _kinds(view)
     source = kinds[0].example if len(kinds) == 1 else "rows.csv"
     task = view.tasks[0].name if view.tasks else "TASK"
+    # A name with a line break would run as a second command.
     return f'```bash\ngraftwork predict RUN_FOLDER {source}\ngraftwork predict RUN_FOLDER {source} --tasks "{task.replace(chr(10), " ")}"\n```'
 
 

@@ -89,7 +89,9 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
     markupsafe = require("markupsafe", extra="report", purpose="The report")
     plotly = require("plotly.offline", extra="report", purpose="The report")
     folder = files("graftwork.reporting") / "templates"
+    # Strict: a misspelt name in the template fails in place of printing nothing.
     environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja.StrictUndefined)
+    # Escaped first: only the marks that are added here become HTML.
     environment.filters["spans"] = lambda text: markupsafe.Markup(_quoted_names(str(markupsafe.escape(text))))
     environment.tests["figure"] = lambda value: isinstance(value, Figure)
     figures = [part for section in sections for part in section.parts if isinstance(part, Figure)]
@@ -113,6 +115,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         created=view.result.get("created") or "",
         css=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),
+        # Megabytes of script: only where there is a plot.
         plotly=plotly.get_plotlyjs() if figures else "",
         figures=_script_json({figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures}),
     )

@@ -73,6 +73,7 @@ class ResultView:
 
         def order(name: str) -> tuple[bool, bool, float]:
             value = (self.plans[name].get("delta_m") or {}).get("value")
+            # Plans without a delta-m come last.
             return name != self.choice, name != self.reference, -(value if isinstance(value, int | float) else float("-inf"))
 
         tested = [name for name, plan in self.plans.items() if plan.get("finalist") or plan.get("test")]
@@ -91,6 +92,7 @@ class ResultView:
         """Return the task's primary metric, or the first one that the race wrote if it wrote another."""
         names = [metric for plan in self.plans.values() for metric in (plan.get("test") or {}).get(task.name) or {}]
         wanted = default_metric(task)
+        # Older runs may have written other metrics.
         return wanted if wanted in names or not names else names[0]
 
     def score(self, plan: str, task: TaskSpec) -> dict[str, Any] | None:
@@ -102,6 +104,7 @@ class ResultView:
     def comparison(self, plan: str, task: str) -> dict[str, Any]:
         """Return the comparison of a plan with the reference on one task; empty if there is none."""
         for row in self.rows("comparisons"):
+            # A comparison that names no reference is with the usual one.
             if row.get("task") == task and row.get("plan") == plan and row.get("reference") in ("", None, self.reference):
                 return row
         return {}

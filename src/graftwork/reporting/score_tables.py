@@ -73,6 +73,7 @@ def transfer_table(view: ResultView) -> Table | None:
 
     def score(plan: str, task: TaskSpec) -> str:
         scores = (view.plans[plan].get("transfer") or {}).get(task.name) or {}
+        # The primary metric may be undefined there, on rows of a single class, say.
         return interval(scores.get(view.metric(task)) or next(iter(scores.values()), None))
 
     return Table(

@@ -87,7 +87,9 @@ def _text(cell: str | Cell) -> str:
 def render_table(table: Table, width: int) -> str:
     """Return the table drawn by rich, or as a list where the terminal is too narrow for its columns."""
     header, rows = [_text(cell) for cell in table.headers], [[_text(cell) for cell in row] for row in table.rows]
+    # Padding and edge take three characters a column.
     needed = sum(max(max(map(len, column.split("\n"))) for column in columns) + 3 for columns in zip(header, *rows))
+    # Rich would cut cells to make them fit.
     if width < _NARROW or needed > width:
         return _as_list(table.caption, header, rows, width)
     from rich import box
@@ -96,6 +98,7 @@ def render_table(table: Table, width: int) -> str:
 
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, title=None, show_edge=False)
     for index, name in enumerate(header):
+        # A broken number cannot be read; the list below takes over where it does not fit.
         drawn.add_column(_literal(name), justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*map(_literal, row))

@@ -87,6 +87,7 @@ def kind_words(kind: str, positions: str = "") -> str:
         ('ordered classes', 'class of each pixel')
     """
     words = cast(TaskKind, find_kind(kind, positions)).words
+    # "class of each position" becomes "class of each pixel".
     return words.replace("position", positions.removesuffix("s")) if positions else words
 
 

@@ -46,6 +46,7 @@ def create_app(engine: Engine, *, token: str | None = None) -> Any:
         title=f"graftwork: {engine.predictor.folder.resolve().name}",
         version=__version__,
         description=f"Predicts {', '.join(engine.tasks)} from one {_what(engine)} or many.",
+        # Own pages: those of FastAPI load scripts from elsewhere, and a server may have no network.
         docs_url=None,
         redoc_url=None,
     )
@@ -53,6 +54,7 @@ def create_app(engine: Engine, *, token: str | None = None) -> Any:
     _add_pages(app)
     _add_answers(app, engine, bool(token))
     assets = {f"/assets/{name}" for name in _ASSETS}
+    # Outermost: size, token and metrics are looked at before the framework reads anything.
     return Guard(
         app,
         metrics=engine.metrics,
@@ -68,6 +70,7 @@ def _add_errors(app: FastAPI) -> None:
         return _json(refusal.json(), status=refusal.status, headers=refusal_headers(refusal))
 
     async def http_error(request: Request, error: Any) -> Response:
+        # Starlette's own words for these two say nothing about what is allowed.
         allowed = {404: f"one of {', '.join(PATHS)}", 405: f"the methods {(error.headers or {}).get('Allow', '')}"}
         message = {404: "There is nothing here.", 405: "This path does not take the method."}.get(
             error.status_code, str(error.detail)
@@ -117,6 +120,7 @@ def _add_answers(app: FastAPI, engine: Engine, needs_token: bool) -> None:
         {401: {"description": "The token is missing or wrong", **error}} if needs_token else {}
     )
     errors: dict[int | str, dict[str, Any]] = {status: {"description": text, **error} for status, text in words.items()}
+    # Once: the model does not change while it is served.
     description = describe(engine)
 
     @app.get("/health", summary="Whether the server answers", responses={200: _answer({"type": "object"})})
@@ -152,6 +156,7 @@ def _announce_token(app: FastAPI) -> None:
     """Let the schema say that a token is needed."""
     plain = app.openapi
 
+    # The routes know nothing of the token, which the guard asks for; the schema has to say it.
     def openapi() -> dict[str, Any]:
         schema = plain()
         schema.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -174,6 +179,7 @@ def _json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None 
 async def _predict(engine: Engine, request: Request) -> Response:
     started = time.perf_counter()
     limits = engine.limits
+    # Before the body is read: a full server must not fill its memory with requests that wait.
     if engine.requests_in_work >= limits.max_queue:
         problem = Problem(
             "", f"{engine.requests_in_work} requests in work", f"at most {limits.max_queue}; ask again a little later"
@@ -188,9 +194,11 @@ async def _predict(engine: Engine, request: Request) -> Response:
                 408, "The request came too slowly.", Problem("", None, f"a whole body in {limits.timeout:g} s")
             ) from error
         except ClientDisconnect:
+            # Nobody is there to read an answer; the status is for the metrics.
             return Response(status_code=400)
         ask, rows = _understand(engine, content)
         try:
+            # What reading took is gone from the time for the answer.
             async with asyncio.timeout(max(0.0, limits.timeout - (time.perf_counter() - started))):
                 body = await engine.answer(ask, await engine.finish_rows(rows), started=started)
         except TimeoutError as error:
@@ -220,15 +228,18 @@ async def _read_form(engine: Engine, request: Request) -> dict[str, Any]:
         async with request.form(max_files=engine.limits.max_rows, max_fields=1_000) as form:
             content: dict[str, Any] = {}
             for name, value in form.multi_items():
+                # A file's bytes stay bytes; fields are text.
                 item = await value.read() if isinstance(value, UploadFile) else value
                 content.setdefault(name, []).append(item)
     except (ValueError, LookupError, AssertionError) as error:
         problem = Problem("", f"{type(error).__name__}: {error}", "multipart/form-data with the pictures under images")
         raise RequestError(400, "The form cannot be read.", problem) from error
     if "tasks" in content:
+        # A form has no lists: tasks may come as several fields or as one with commas.
         parts = [[item] if item in engine.specs or not isinstance(item, str) else item.split(",") for item in content["tasks"]]
         content["tasks"] = [name.strip() if isinstance(name, str) else name for part in parts for name in part]
     for name in set(content) - {"tasks", "images"}:
+        # The last one counts, as usual with forms.
         value = content[name][-1]
         with contextlib.suppress(RequestError):  # what is no JSON stays text, and is refused as such
             value = parse_json(value.encode("utf-8", "replace")) if isinstance(value, str) else value
@@ -250,5 +261,6 @@ def _understand(engine: Engine, content: Any) -> tuple[Ask, list[Any]]:
     rows = engine.reader.read(content, problems)
     if problems:
         count = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
+        # Capped: a request of thousands of wrong rows would get an answer larger than itself.
         raise RequestError(422, f"The request has {count}.", *problems[:20])
     return ask, rows

@@ -42,10 +42,12 @@ def parse_json(content: bytes) -> Any:
         raise ValueError(f"{word} is not JSON")
 
     try:
+        # With a byte order mark or without; some clients on Windows send one.
         return json.loads(content.decode("utf-8-sig"), parse_constant=refuse)
     except RecursionError:
         reason = "it is nested too deep"
     except ValueError as error:
+        # Python adds after the semicolon how a programmer could raise its limit, which is no advice for a client.
         reason = str(error).partition(";")[0]
     raise RequestError(400, "The body is not valid JSON.", Problem("", reason, "one JSON object in UTF-8"))
 
@@ -63,6 +65,7 @@ def is_text(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """Return whether a JSON value is a finite number, in a range that arithmetic with it cannot leave."""
+    # `true` is an integer to Python.
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 <= value <= 1e300
 
 
@@ -111,12 +114,15 @@ def _tasks(value: Any, tasks: Sequence[str], problems: list[Problem]) -> tuple[s
         if name not in tasks:
             hint = did_you_mean(name, tasks) if isinstance(name, str) else ""
             problems.append(Problem(f"tasks[{index}]", name, f"one of {', '.join(tasks)}.{hint}"))
+            # One is enough: the list may hold thousands.
             break
+    # In the order of the model: the same tasks in another order share a lane.
     return tuple(task for task in tasks if task in value)
 
 
 def _budget(value: Any, smallest: float | None, problems: list[Problem]) -> float | None:
     least = smallest or 0.0
+    # Shares are shown rounded; a client that sends back what it saw must be understood.
     if is_number(value) and least * (1 - 1e-6) <= value <= 1:
         return float(value)
     problems.append(Problem("budget", value, f"a share of the full model's cost from {least_shown(least):g} to 1"))
@@ -125,6 +131,7 @@ def _budget(value: Any, smallest: float | None, problems: list[Problem]) -> floa
 
 def least_shown(share: float) -> float:
     """Return the smallest budget as people read it: three digits, never below the true one."""
+    # Rounded up, but not past an exact value because of its last bit.
     return math.ceil(share * 1000 - 1e-9) / 1000
 
 

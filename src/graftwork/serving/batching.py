@@ -94,6 +94,7 @@ class _Lane:
                 if self._closed:
                     return []
                 self._changed.wait()
+            # From the first question on: nobody waits longer than `max_wait` for others.
             end = self._jobs[0].asked_at + self._max_wait
             while self._waiting_rows < self._max_rows and not self._closed:
                 left = end - time.perf_counter()
@@ -102,12 +103,14 @@ class _Lane:
                 self._changed.wait(left)
             batch: list[_Job] = []
             size = 0
+            # The first job goes in however large it is; parts larger than a batch were cut before.
             while self._jobs and (not batch or size + len(self._jobs[0].rows) <= self._max_rows):
                 job = self._jobs.popleft()
                 self._waiting_rows -= len(job.rows)
                 if job.future.set_running_or_notify_cancel():  # nobody waits any more for one that is cancelled
                     batch.append(job)
                     size += len(job.rows)
+            # Under the lock: between taking and running, the lane must not look idle.
             self.is_running = bool(batch)
             return batch
 
@@ -118,8 +121,11 @@ class _Lane:
             if not batch:
                 if self._closed and not self._jobs:
                     return
+                # All of these jobs were cancelled; there may be others.
                 continue
             try:
+                # In this thread, and at the first batch: opening a session takes long. A failure is tried again with the next
+                # batch.
                 runner = runner or self._open_runner()
             except Exception as error:  # the lane cannot work; those who asked must know
                 for job in batch:
@@ -129,6 +135,7 @@ class _Lane:
             self.is_running = False
 
     def _run(self, runner: Runner, batch: list[_Job]) -> None:
+        # No copy for the usual single request.
         rows = batch[0].rows if len(batch) == 1 else [row for job in batch for row in job.rows]
         started = time.perf_counter()
         try:
@@ -203,6 +210,7 @@ class Batcher:
         with self._lock:
             if self._closed:
                 raise GraftworkError("The server is stopping. Ask again when it has started anew.")
+            # Under the lock that closes lanes, so the lane is open.
             lane = self._lane(key)
             for job in jobs:
                 lane.put(job)
@@ -213,9 +221,11 @@ class Batcher:
             self._lanes.move_to_end(key)
             return self._lanes[key]
         if len(self._lanes) >= self.max_lanes:
+            # If none is idle the oldest goes; it finishes what waits there.
             idle = next((name for name, lane in self._lanes.items() if lane.is_idle), next(iter(self._lanes)))
             retired = self._lanes.pop(idle)
             retired.close()
+            # Retired lanes that still work are remembered, so that `close` waits for them.
             self._retired = [lane for lane in (*self._retired, retired) if not lane.is_idle]
         self._lanes[key] = _Lane(
             lambda: self._open_runner(key),
@@ -242,6 +252,7 @@ class Batcher:
             self._closed = True
             lanes = [*self._retired, *self._lanes.values()]
         for lane in lanes:
+            # All first, so that they finish side by side.
             lane.close()
         for lane in lanes:
             lane.join(timeout)

@@ -103,6 +103,7 @@ class Controls:
             RequestError: With status 422, if the smallest configuration is above the budget, or the importances are wrong.
         """
         weights = self._weights(importance or {}, asked)
+        # A budget that was computed from the same FLOPs must fit in spite of rounding.
         limit = budget * self.full_flops * (1 + 1e-9)
         fitting = [item for item in self.configurations if item.flops <= limit]
         if not fitting:
@@ -113,11 +114,13 @@ class Controls:
                 Problem("budget", budget, f"a share of the full cost from {math.ceil(smallest * 1000) / 1000:g} to 1"),
             )
         narrowing = list(narrowing_widths(self._levels, weights))
+        # With an export that lists other widths, the search below takes the nearest.
         if any(item.decoders == narrowing[0] for item in self.configurations):
             for widths in narrowing:
                 found = [item for item in fitting if item.decoders == widths]
                 if found:
                     return max(found, key=lambda item: (item.encoder, item.flops))
+        # The order of importance first; nearness decides among what keeps it.
         ordered = [item for item in fitting if _is_monotone(item.decoders, weights)] or fitting
         return min(ordered, key=lambda item: (_distance(item.decoders, narrowing[0], weights), -item.encoder, -item.flops))
 
@@ -130,6 +133,7 @@ class Controls:
         if problems:
             raise RequestError(422, "The importances cannot be used.", *problems)
         if not any(weights.values()):
+            # All zeros say nothing about the order, so all tasks that were asked count alike.
             return {task: 1.0 if asked is None or task in asked else 0.0 for task in self.tasks}
         return weights
 
@@ -144,6 +148,7 @@ def _distance(decoders: Mapping[str, float], wanted: Mapping[str, float], weight
 
 
 def _configuration(item: Mapping[str, Any], folder: Path) -> Configuration:
+    # Resolved, links as well: a file outside must not be opened, whatever the JSON says.
     file = (folder / str(item["file"])).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise FileFormatError(

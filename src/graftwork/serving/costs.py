@@ -48,6 +48,7 @@ class GraphCosts:
 
     def share(self, tasks: Iterable[str]) -> float:
         """Return the FLOPs for these tasks relative to all, from 0 to 1; 1 if nothing counts."""
+        # A graph of element-wise operations alone costs nothing by this count.
         total = self.total
         return self.flops(tasks) / total if total else 1.0
 
@@ -89,8 +90,10 @@ def _shapes(model: Any, counted: Sequence[Any]) -> dict[str, tuple[int, ...]] | 
     given = {item.name for item in model.graph.input}
     wanted = sorted({name for node in counted for name in (*node.input, *node.output) if name} - set(shapes) - given)
     present = {output.name for output in model.graph.output}
+    # Only outputs can be fetched, so every tensor whose shape is wanted becomes one.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in present)
     options = runtime.SessionOptions()
+    # Optimised graphs fuse nodes away, and their names with them.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -117,6 +120,7 @@ def _flops(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> float:
     inputs = [shapes.get(name, ()) for name in node.input]
     result = math.prod(shapes.get(node.output[0], ()))
     if node.op_type == "MatMul":
+        # The inner dimension: one multiplication and one addition for each of its entries.
         return 2.0 * result * inputs[0][-1]
     if node.op_type == "Gemm":
         transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
@@ -124,9 +128,11 @@ def _flops(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> float:
     if node.op_type == "Conv":  # the weight is [out, in / groups, *kernel]
         return 2.0 * result * math.prod(inputs[1][1:])
     if node.op_type == "ConvTranspose":  # the weight is [in, out / groups, *kernel]
+        # Every entry of the input meets the whole kernel.
         return 2.0 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
     equation = next(attribute.s.decode() for attribute in node.attribute if attribute.name == "equation").replace(" ", "")
     sizes: dict[str, int] = {}
     for letters, shape in zip(equation.partition("->")[0].split(","), inputs):
+        # Letters that appear in several inputs have one size.
         sizes |= dict(zip(letters, shape))
     return 2.0 * math.prod(sizes.values())

@@ -20,6 +20,7 @@ def describe(engine: Engine) -> dict[str, Any]:
     costs = engine.costs
     controls = None
     if engine.controls is not None and engine.smallest_budget is not None:
+        # Rounded and without repetitions: many configurations differ in decoders only.
         shares = sorted({round(engine.controls.share(item), 4) for item in engine.controls.configurations})
         controls = {"smallest_budget": least_shown(engine.smallest_budget), "shares": shares}
     return {
@@ -108,6 +109,7 @@ def _form(options: Schema, max_rows: int) -> Schema:
     }
     if "budget" in options:
         fields["budget"] = options["budget"]
+        # Not a JSON schema format: the page recognises the field by it.
         fields["importance"] = {
             "type": "string",
             "format": "importance-json",

@@ -89,9 +89,11 @@ class Engine:
                 f"controls.json speaks of the tasks {list(self.controls.tasks)}, the model of "
                 f"{list(self.specs)}. Export the model again."
             )
+        # Of the full model; those of configurations are counted when their lane opens.
         self.costs: GraphCosts | None = graph_costs(self.predictor.model.path, self.predictor.model.outputs)
         self.requests_in_work = 0
         self._lane_costs: dict[Lane, _Cost] = {}
+        # Pictures release the interpreter's lock while they are decoded, so threads help.
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="graftwork-pictures")
         self.batcher = Batcher(
             self._open,
@@ -132,11 +134,13 @@ class Engine:
         Raises:
             GraftworkError: If the model does not run.
         """
+        # As a request of all tasks would ask, through the same queue.
         for future in self.batcher.submit((self._main, self.tasks), self.reader.blank()):
             future.result()
 
     async def finish_rows(self, rows: list[Any]) -> list[Any]:
         """Do what is slow to checked rows (decoding of pictures) in a thread of a small pool."""
+        # A thread would cost more than the rows.
         if not self.reader.is_slow:
             return rows
         return await self._in_pool(self.reader.finish, rows)
@@ -161,10 +165,12 @@ class Engine:
                 file is damaged.
         """
         started = time.perf_counter() if started is None else started
+        # Before anything is queued: a budget that nothing fits is refused at once.
         configuration = self._configuration(ask)
         lane: Lane = (configuration.file if configuration else self._main, ask.tasks)
         try:
             futures = [asyncio.wrap_future(future) for future in self.batcher.submit(lane, rows)]
+            # Parts of one large request; they may have run in different batches.
             parts: list[Answer] = await asyncio.gather(*futures)
         except DataError as error:
             if isinstance(error, FileFormatError):
@@ -175,6 +181,7 @@ class Engine:
         except GraftworkError as error:
             raise RequestError(503, str(error), retry_after=5) from error
         size = sum(value.size for part in parts for value in part.values.values())
+        # Known by now: the lane has opened, which counts its costs.
         cost, notes = self._lane_costs.get(lane, _Cost(None, None)), self.reader.notes(rows)
         work = functools.partial(self._render, ask, configuration, cost, parts, notes, started)
         return await self._in_pool(work) if size > _MUCH else work()
@@ -212,6 +219,7 @@ class Engine:
         self._pool.shutdown()
 
     def _configuration(self, ask: Ask) -> Configuration | None:
+        # Without a wish the full model answers, also of a controllable run.
         if self.controls is None or (ask.budget is None and ask.importance is None):
             return None
         return self.controls.choose(ask.budget if ask.budget is not None else 1.0, ask.importance, asked=ask.tasks)
@@ -223,6 +231,7 @@ class Engine:
         model = main if path == self._main else OnnxModel(path, threads=self._threads)
         only, reader = model.only(tasks), self.reader
         only.run(reader.encode(reader.blank()), tasks)  # the first run of a session sets up its memory
+        # Bounded: clients choose tasks freely, and there are as many lanes as sets of them.
         if len(self._lane_costs) > 1_000:
             self._lane_costs.clear()
         self._lane_costs[lane] = self._cost(lane, model)
@@ -235,10 +244,12 @@ class Engine:
         assert self.controls is not None
         configuration = next(item for item in self.controls.configurations if item.file == path)
         costs = graph_costs(path, model.outputs)
+        # The listed FLOPs are those of all tasks; the graph says which share these need.
         return _Cost(configuration.flops * (costs.share(tasks) if costs else 1.0), self.controls.full_flops)
 
     def _count_batch(self, lane: Lane, rows: int, seconds: float) -> None:
         tasks = lane[1]
+        # Three kinds of labels: sets of tasks as labels would grow without end.
         self.metrics.count_batch(
             "all" if len(tasks) == len(self.specs) else tasks[0] if len(tasks) == 1 else "several", rows, seconds
         )

@@ -77,6 +77,7 @@ class Guard:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
+        # Before the token is looked at: refused requests are counted and timed as well.
         started = time.perf_counter()
         status = 500
 
@@ -84,6 +85,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # On every answer, those of the framework's own errors included.
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
@@ -93,6 +95,7 @@ class Guard:
         except RequestError as refusal:
             await _answer(refusal, send_on)
         finally:
+            # Anybody can ask for any path, and every name would be a new series in the metrics.
             path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.count_request(path, status, time.perf_counter() - started)
 
@@ -109,11 +112,13 @@ class Guard:
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Return a ``receive`` that refuses bodies above the limit."""
         length = _header(scope, b"content-length")
+        # A missing or senseless length: the body is counted as it comes.
         announced = int(length) if length.isdigit() else 0
         seen = 0
 
         async def receive_on() -> Message:
             nonlocal seen
+            # So far above the limit, reading on only to be polite would cost too much.
             if announced > self._limit * _DRAINED:
                 raise self._too_large(announced)
             message = await receive()

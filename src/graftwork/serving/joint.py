@@ -46,6 +46,7 @@ class JointReader(RowReader):
 
     def notes(self, rows: Sequence[Any]) -> list[str]:
         """Return what the parts say."""
+        # Cells by part: each part sees its own column of the tuples.
         return [
             note for part, cells in zip(self.parts.values(), zip(*rows, strict=True), strict=True) for note in part.notes(cells)
         ]

@@ -57,6 +57,7 @@ class ServeLimits:
         for item in dataclasses.fields(self):
             low, high = _RANGES[item.name]
             value = getattr(self, item.name)
+            # `true` is an integer to Python, and a limit of 1 would be a surprise.
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 problems.append(f"{item.name} must be from {low} to {high}; got {value!r}")
         if problems:

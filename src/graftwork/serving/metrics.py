@@ -24,6 +24,7 @@ class ServerMetrics:
 
     def __init__(self, shares: Mapping[str, float], waiting: Callable[[], int], lanes: Callable[[], int]) -> None:
         self._library = require("prometheus_client", extra="serve", purpose="Serving")
+        # Its own registry: the global one refuses a second server in one process.
         self.registry: Any = self._library.CollectorRegistry()
         self._requests = self._counter("requests", "Requests by path and status", ["path", "status"])
         self._request_seconds = self._histogram("request_seconds", "From the first byte to the answer", _SECONDS)
@@ -51,6 +52,7 @@ class ServerMetrics:
     def count_request(self, path: str, status: int, seconds: float) -> None:
         """Count an answered request."""
         self._requests.labels(path, str(status)).inc()
+        # Pages and health checks would hide how long predictions take.
         if path == "/predict":
             self._request_seconds.observe(seconds)
 

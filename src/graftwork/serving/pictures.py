@@ -53,6 +53,7 @@ class PictureReader(RowReader):
         if not isinstance(item, str):
             problems.append(Problem(place, item, f"{_FORMATS} in base64"))
             return b""
+        # Browsers hand out pictures as `data:image/png;base64,...`.
         text = item.partition(",")[2] if item.startswith("data:") else item
         try:
             return base64.b64decode(text.encode("ascii"), validate=True)
@@ -66,6 +67,7 @@ class PictureReader(RowReader):
         Raises:
             RequestError: 413 if there are too many pixels, 422 naming every picture that cannot be decoded.
         """
+        # All headers first: decoding could fill the memory before the last picture is looked at.
         pixels = 0
         for index, content in enumerate(rows):
             if content is None:
@@ -101,6 +103,7 @@ class PictureReader(RowReader):
         except PictureError as error:
             if error.too_large:
                 raise self._too_large(index, error) from error
+            # Not decoded yet: the second pass says what is wrong, with all other faults.
             return 0
 
     def _place(self, index: int) -> str:

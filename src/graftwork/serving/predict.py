@@ -93,6 +93,7 @@ class Predictor:
                 "The two files are of different runs: restore both from one copy."
             )
         kinds = [input_kind(spec.kind) for spec in self.inputs.values()]
+        # With several inputs the largest rows decide.
         self.batch_size = batch_size or min((kind.predicted_rows for kind in kinds), default=256)
 
     @property
@@ -141,6 +142,7 @@ class Predictor:
         for values in self._batches(rows.batches(self.batch_size), specs, unread):
             for spec in specs:
                 for name, column in prediction_columns(spec, values[spec.name], probabilities=probabilities).items():
+                    # A task may be called like another task's column of probabilities.
                     parts.setdefault(output_name(name, spec.name, self._names), []).append(column)
         frame: pd.DataFrame = pandas.DataFrame(
             {name: np.concatenate(columns) for name, columns in parts.items()},
@@ -155,6 +157,7 @@ class Predictor:
         rows = open_source(source, self.encoder)
         parts = list(self._batches(rows.batches(self.batch_size), specs))
         found = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in specs}
+        # Large numbers are learned without their origin; adding it here needs float64.
         return {
             spec.name: with_origin(spec, found[spec.name]) if spec.details.get("origin") else found[spec.name] for spec in specs
         }
@@ -188,6 +191,7 @@ class Predictor:
 
     def _counted(self, batches: Iterator[Any], unread: dict[str, Counter[str]] | None) -> Iterator[Any]:
         """Yield the batches, tables as columns that are read once; after each, count in ``unread`` what was read as missing."""
+        # Counted after the encoder took the table, which reads its cells once.
         for batch in batches:
             if not hasattr(batch, "columns"):  # a list of pictures or texts
                 yield batch
@@ -208,6 +212,7 @@ class Predictor:
         if unknown or not tasks:
             hints = " ".join(f"There is no task {name!r}.{did_you_mean(name, known)}" for name in unknown) or "No task is named."
             raise ConfigError(f"{hints} The tasks of this run are: {', '.join(known)}.")
+        # In the order of the model: the session for a set of tasks is found by that order.
         return tuple(task for task in self.tasks if task.name in set(tasks))
 
 
@@ -216,6 +221,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
     if not folder.is_dir():
         state = "is a file, not a folder" if folder.exists() else "does not exist"
         raise FileFormatError(f"{folder} {state}. Give the folder that graftwork fit wrote, the one with report.html in it.")
+    # A run folder, or a folder that was exported alone.
     config = next((path for path in (folder / "model" / "config.json", folder / "config.json") if path.is_file()), None)
     model = next((path for path in (folder / "model.onnx", folder / "model" / "model.onnx") if path.is_file()), None)
     if config is None:

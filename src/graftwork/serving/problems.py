@@ -58,6 +58,7 @@ def shown(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool):
         return value
+    # Larger whole numbers change when JavaScript reads them.
     if isinstance(value, int) and abs(value) < 2**53:
         return value
     if isinstance(value, float) and value == value and abs(value) != float("inf"):
@@ -65,6 +66,7 @@ def shown(value: Any) -> Any:
     if isinstance(value, int):
         return f"a whole number of {value.bit_length()} bits"
     text = value if isinstance(value, str) else _described(value)
+    # JSON can escape half a character, which cannot be sent back.
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 

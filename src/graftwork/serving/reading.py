@@ -57,6 +57,7 @@ class RowReader(ABC):
     def read(self, content: Mapping[str, Any], problems: list[Problem]) -> list[Any]:
         """Return the rows of a request in the form that :meth:`encode` takes; faults go into ``problems``."""
         present = [key for key in self.keys if key in content]
+        # Both keys at once would leave open which rows are meant.
         if len(present) != 1:
             allowed = (
                 f"exactly one of the keys {', '.join(self.keys)}"
@@ -72,6 +73,7 @@ class RowReader(ABC):
         rows: list[Any] = []
         for index, item in enumerate(items):
             rows.append(self.read_one(key, f"{key}[{index}]", item, problems))
+            # Enough to see what is wrong; a thousand wrong rows would give a thousand lines.
             if len(problems) >= _MOST_PROBLEMS:
                 break
         return rows
@@ -126,6 +128,7 @@ class TableReader(RowReader):
     def __init__(self, encoder: Any, limits: ServeLimits) -> None:
         super().__init__(encoder, limits)
         self._columns = [(column.name, str(column.state()["type"])) for column in encoder.columns]
+        # Columns called `v[0]`, `v[1]` in training may come as one list.
         entries = [entry[0] for name, _ in self._columns if (entry := split_entry(name)) is not None]
         self._vectors = {name: size for name, size in Counter(entries).items() if size > 1}
         self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(encoder.columns, self._columns)]
@@ -136,12 +139,14 @@ class TableReader(RowReader):
             problems.append(Problem(place, item, f"an object with the columns {short_list([name for name, _ in self._columns])}"))
             return None
         for name, size in self._vectors.items():
+            # A list of another length would silently leave cells out.
             vector = find_cell(item, name)[1]
             if isinstance(vector, list) and len(vector) != size:
                 problems.append(Problem(f"{place}.{name}", vector, f"a list of {size} numbers, or null"))
         cells = []
         for (name, _), read_cell in zip(self._columns, self._read):
             value = item.get(name, _ABSENT)
+            # Flat keys win: a name with a dot may be a column of its own.
             if value is _ABSENT:
                 found, value = find_cell(item, name)
                 if not found:
@@ -169,6 +174,7 @@ class TableReader(RowReader):
     def encode(self, rows: Sequence[Any]) -> dict[str, Any]:
         """Return ``numeric`` and ``categorical``."""
         pandas = require("pandas", extra="serve", purpose="Serving a table model")
+        # Without columns pandas could not know how many rows there are.
         frame = pandas.DataFrame(index=range(len(rows)))
         columns = {
             name: _objects(pandas, cells) if kind not in ("numeric", "date") else pandas.Series(_numbers(cells, kind))
@@ -188,6 +194,7 @@ class TableReader(RowReader):
             state = column.state()
             one: dict[str, Any] = {"name": state["name"], "type": state["type"]}
             if state["type"] == "numeric":
+                # The middle knot is about the median of training; columns without knots have their mean.
                 middle = state["knots"][len(state["knots"]) // 2] if state["knots"] else state["mean"]
                 one |= {"typical": _tidy(middle), "spread": _tidy(state["std"])}
             elif state["type"] == "categorical":
@@ -226,6 +233,7 @@ class TextReader(RowReader):
             fault, cell = _read_level(item[name])
             if fault:
                 problems.append(Problem(f"{place}.{name}", item[name], fault))
+            # Missing cells are left out of the text, as in training.
             parts.append(cell or "")
         return "\n".join(filter(None, parts))
 
@@ -279,6 +287,7 @@ def _numbers(cells: Sequence[float], kind: str) -> Any:
     numbers = np.array(cells, dtype=np.float64)
     if kind == "numeric":
         return numbers
+    # Milliseconds reach further than pandas' usual nanoseconds.
     dates = np.full(len(numbers), np.datetime64("NaT", "ms"))
     known = ~np.isnan(numbers)
     dates[known] = np.round(numbers[known] * 1000.0).astype(np.int64).astype("datetime64[ms]")
@@ -305,6 +314,7 @@ def _cell_reader(column: Any, kind: str) -> Callable[[Any], tuple[str, Any]]:
         if not text:
             return "", math.nan
         values, unread = rule.read([text])
+        # A tolerant rule met such cells in training and reads them as missing.
         if unread[0] and not rule.tolerant:
             return allowed, math.nan
         number = float(values[0])

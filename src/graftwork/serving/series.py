@@ -34,6 +34,7 @@ class SeriesReader(RowReader):
     def __init__(self, encoder: SeriesEncoder, limits: ServeLimits) -> None:
         super().__init__(encoder, limits)
         self._columns = (*encoder.columns, *([encoder.times] if encoder.times else []))
+        # Several columns are one channel each; a single one may hold several.
         self._width = encoder.channels if len(encoder.columns) < 2 else 1
         self.keys = ("rows",) if self._columns else ("series",)
 
@@ -51,6 +52,7 @@ class SeriesReader(RowReader):
                 continue
             width = 0 if name == self.encoder.times else self._width
             cells.append(self._cell(f"{place}.{name}", item[name], width, problems))
+        # Columns hold the same steps of a row, so they are equally long.
         self._check_lengths(place, cells, problems)
         return tuple(cells)
 
@@ -70,6 +72,7 @@ class SeriesReader(RowReader):
         if len(set(sizes)) > 1:
             problems.append(Problem(place, sizes, f"equally many steps in {short_list(self._columns)}"))
         elif self.encoder.times and cells and (np.diff(cells[-1]) < 0).any():
+            # The moments come last, after the series columns.
             problems.append(Problem(f"{place}.{self.encoder.times}", None, "moments that rise"))
 
     def blank(self) -> list[Any]:

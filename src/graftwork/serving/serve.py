@@ -59,6 +59,7 @@ def serve(
         chosen = ServeLimits(**limits)
     except TypeError as error:
         raise ConfigError(f"{error}. The limits are: {', '.join(ServeLimits.__dataclass_fields__)}.") from error
+    # Read here, so that an empty variable is refused and not taken for no token.
     token = _checked_token(token if token is not None else os.environ.get(TOKEN_VARIABLE))
     with contextlib.closing(_listen(host, port)) as listener:
         _run(run_folder, listener, chosen, token, threads, on_ready)
@@ -108,6 +109,7 @@ def _run(
     from graftwork.serving.engine import Engine
 
     engine = Engine(run_folder, limits=limits, threads=threads)
+    # Before the address is announced: whoever waits for it may ask at once.
     engine.warm_up()
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -133,6 +135,7 @@ def _run(
         with _signals_end_quietly():
             Server(config).run(sockets=[listener])
     finally:
+        # After the server: what was accepted is still answered.
         engine.close()
 
 
@@ -142,6 +145,7 @@ def _signals_end_quietly() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    # uvicorn puts its own handlers in place while it runs, and raises what it caught into these.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -50,6 +50,7 @@ class OnnxModel:
 
     def _read_names(self) -> dict[str, str]:
         found = [output.name for output in self._full.get_outputs()]
+        # Written at the export, since names of tasks may be no valid names of outputs.
         note = self._full.get_modelmeta().custom_metadata_map.get("graftwork.outputs")
         try:
             names = (
@@ -86,6 +87,7 @@ class OnnxModel:
     def session(self, tasks: Sequence[str]) -> Any:
         """Return the ONNX Runtime session that computes exactly ``tasks`` (names that exist, in the order of the outputs)."""
         key = tuple(tasks)
+        # The whole model, whatever the order: answers are picked by name.
         if set(key) == set(self.outputs):
             return self._full
         if key not in self._sessions:
@@ -111,6 +113,7 @@ class OnnxModel:
         if set(tasks) == set(self.outputs) or not has("onnx"):
             return self
         part = copy.copy(self)
+        # The copy shares nothing that changes: no calls, no sessions.
         part._full = self._cut(tasks)
         part._sessions, part._calls = {}, {}
         part.outputs = {task: self.outputs[task] for task in tasks}
@@ -130,6 +133,7 @@ class OnnxModel:
             self._calls[key] = call
         session, needed, outputs = call
         try:
+            # A cut graph may need fewer inputs than are given.
             values = session.run(outputs, {name: inputs[name] for name in needed})
         except KeyError as error:
             given = ", ".join(inputs) or "none"

@@ -63,6 +63,7 @@ def open_source(source: Any, encoder: Encoder) -> RowSource:
     if kind == "image":
         found = _pictures(source, pandas)
     elif isinstance(source, pandas.DataFrame):
+        # As tables were read in training: records flattened, paths of pictures from the working folder.
         frame = with_picture_paths(flatten_records(source), encoder.picture_columns, Path())
         found = RowSource(frame, frame.index)
     elif isinstance(source, str | Path):
@@ -84,6 +85,7 @@ def _table(path: Path, encoder: Encoder, pandas: Any) -> RowSource:
         raise DataError(
             f"{path} is a folder, but this run was trained on the rows of a table: give a table file (.csv, .parquet, .jsonl)."
         )
+    # Paths in a file are relative to the file.
     frame = with_picture_paths(read_table(path), encoder.picture_columns, path.parent)
     return RowSource(frame, pandas.RangeIndex(len(frame), name="row"))
 
@@ -110,6 +112,7 @@ def _pictures(source: Any, pandas: Any) -> RowSource:
         item.name if isinstance(item, Path) else Path(item).name if isinstance(item, str) else f"picture {i}"
         for i, item in enumerate(items)
     ]
+    # Files of several folders may share a name; rows must still be told apart.
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for name, number in zip(names, itertools.count())]
     return RowSource(items, pandas.Index(names, name="file"))

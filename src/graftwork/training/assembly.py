@@ -142,6 +142,7 @@ def assemble(
             unknown, or the sharing operator does not use the chosen backbone that it is handed.
     """
     names = backbones_of_inputs(_backbone_name(plan, backbone), inputs)
+    # A series predicted step by step needs one feature per position, as a picture with dense targets does.
     dense = any(task.positions in ("pixels", "steps") for task in tasks)
     tuning = plan.train.tuning
 
@@ -151,11 +152,13 @@ def assemble(
     def make_part(name: str, spec: InputSpec) -> Backbone:
         trunk = _new_trunk(plan.train.backbone, names[name], spec, dense=dense)
         is_pretrained = names[name] != "scratch"
+        # An untrained trunk that nobody asked for may stay unused: operators are free to build their own.
         if is_pretrained or plan.train.backbone is not None:
             made.append(trunk)
         if tuning is not None and (is_pretrained or plan.source == "scratch"):
             own: Tuner = tuning.build(seam=Tuner)
             own.attach(trunk)
+            # The names as they are now: an operator that takes the trunk apart renames its tensors, which `_tuned` notices.
             attached.append((trunk, own, list(trunk.state_dict())))
         return trunk
 
@@ -201,11 +204,14 @@ def _fixed_fronts(
     """
     found: dict[str, Front] = {}
     for name, spec in inputs.items():
+        # One tuner a trunk: it keeps what it attached to.
         tuner: Tuner = tuning.build(seam=Tuner)
+        # Beside a pretrained backbone, an untrained trunk has to learn all of itself and is not tuned.
         if not tuner.keeps_features_fixed() or (names[name] == "scratch" and not whole):
             continue
         trunk = _new_trunk(named, names[name], spec, dense=dense)
         tuner.attach(trunk)
+        # `FeatureInput` can only stand in for vectors.
         if trunk.feature_shape.layout == "vector":
             found[name] = Front(FEATURES if len(inputs) == 1 else f"{name}.{FEATURES}", spec, trunk.eval())
     return found
@@ -238,6 +244,7 @@ def _is_used(trunk: Backbone, model: SharedModel) -> bool:
     held = {id(parameter) for parameter in mine}
     if any(id(parameter) in held for parameter in theirs):
         return True
+    # A converted trunk holds copies (one for each expert, say). Small tensors prove nothing: biases are zero everywhere.
     largest = max(theirs, key=lambda parameter: parameter.numel(), default=None)
     return largest is not None and any(
         parameter.shape == largest.shape and bool(torch.equal(parameter, largest)) for parameter in mine
@@ -254,12 +261,14 @@ def default_settings(kinds: Sequence[str], *, pretrained: bool, stored: bool, tr
         trained_share: Share of all parameters that learn. Where nearly all of a pretrained backbone learns, small steps keep
             what it knows; a few added parameters start at zero and need larger ones.
     """
+    # Heads on a table of features: rows are cheap and nothing pretrained can be spoilt.
     if stored:
         return {"batch_size": 128, "learning_rate": 1e-3, "weight_decay": 0.05, "ema_decay": 0.99}
     found = [input_kind(kind) for kind in kinds]
     if not pretrained:
         batch = min((kind.batch_size for kind in found), default=64)
         return {"batch_size": batch, "learning_rate": 2e-3, "weight_decay": 0.02, "ema_decay": 0.99}
+    # With several kinds of inputs the most careful one decides.
     scale = 1.0 if trained_share < 0.3 else min((kind.tuned_rate for kind in found), default=0.3)
     return {"batch_size": 32, "learning_rate": 1e-3, "backbone_lr_scale": scale, "weight_decay": 0.02, "ema_decay": 0.98}
 

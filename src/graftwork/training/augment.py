@@ -43,6 +43,7 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
     """
     if augment == "none":
         return batch
+    # [B, H, W, C]
     pictures = batch.inputs["image"]
     random = np.random.default_rng([seed, step])
     targets = dict(batch.targets)
@@ -50,6 +51,7 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
     columns = torch.arange(size).expand(count, size)
     if "flip" in augment:
         flipped = torch.from_numpy(random.random(count) < 0.5)
+        # [B, W]: which column of the old picture each new column shows
         columns = torch.where(flipped.unsqueeze(1), columns.flip(1), columns)
         for task in tasks:
             if task.is_dense:
@@ -59,9 +61,12 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
     rows = torch.arange(size).expand(count, size)
     if "shift" in augment:
         reach = max(1, round(size * SHIFT))
+        # Rows and columns of a picture move by amounts of their own; all pixels of a picture move together.
         moves = torch.from_numpy(random.integers(-reach, reach + 1, size=(2, count, 1)))
         rows = (rows + moves[0]).clamp(0, size - 1)
+        # Gathered, not added: the columns may be mirrored already.
         columns = columns.gather(1, (torch.arange(size) + moves[1]).clamp(0, size - 1))
     which = torch.arange(count).view(-1, 1, 1)
+    # [B, 1, 1] with [B, H, 1] and [B, 1, W] picks [B, H, W, C] in one copy.
     moved = pictures[which, rows.unsqueeze(2), columns.unsqueeze(1)]
     return replace(batch, inputs={**batch.inputs, "image": moved}, targets=targets)

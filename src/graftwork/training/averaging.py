@@ -24,8 +24,10 @@ def copy_sharing(model: ModelT, replaced: Mapping[int, Tensor]) -> ModelT:
         model: What to copy, before its first forward pass.
         replaced: Tensors by the ``id`` of the parameter or buffer whose place they take; all others are shared with ``model``.
     """
+    # `deepcopy` takes whatever the memo holds for an id in place of a copy.
     memo: dict[int, object] = {}
     for parameter in model.parameters():
+        # `detach` shares the storage: the copy follows the live weights.
         value = replaced.get(id(parameter), parameter.detach())
         memo[id(parameter)] = nn.Parameter(value, requires_grad=parameter.requires_grad)
     for buffer in model.buffers():

@@ -52,6 +52,7 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any]) -> None:
     name = f"tensors-{digest[:16]}.safetensors"
     write_bytes(folder / name, content)
     write_json(folder / INDEX, {"format": FORMAT, "tensors": name, "sha256": digest, "state": skeleton})
+    # Only now: until the index was replaced, it named one of these.
     for old in folder.glob("tensors-*.safetensors"):
         if old.name != name and _OWN_NAME.fullmatch(old.name):  # other files in the folder are not ours
             remove_own(folder, old.name)
@@ -73,6 +74,7 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"The checkpoint in {folder} has format {index['format']!r}; this version reads {FORMAT!r}. {again}"
             )
+        # The name alone: a manipulated index must not lead out of the folder.
         path = folder / Path(index["tensors"]).name
         digest = hash_file(path)
         if digest != index["sha256"]:
@@ -91,10 +93,12 @@ def _take_tensors(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
         tensors[name] = value.detach().to("cpu", copy=True).contiguous()
         return {_MARK: name}
     if isinstance(value, Mapping):
+        # A key equal to the mark would be read back as a tensor.
         bad = [key for key in value if not isinstance(key, str) or key == _MARK]
         if bad:
             raise TypeError(f"Keys of a checkpoint must be strings; got {bad[0]!r} under {path or 'the root'}.")
         return {key: _take_tensors(item, tensors, f"{path}/{key}" if path else key) for key, item in value.items()}
+    # JSON has no tuples: they come back as lists.
     if isinstance(value, list | tuple):
         return [_take_tensors(item, tensors, f"{path}/{index}" if path else str(index)) for index, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):

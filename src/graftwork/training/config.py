@@ -86,6 +86,7 @@ class LoopConfig:
         merged: dict[str, Any] = {}
         for layer in layers:
             merged.update(layer)
+        # All wrong keys at once: the constructor would stop at the first one.
         problems = []
         for key in merged:
             if key not in known:
@@ -151,6 +152,7 @@ class TrainConfig(LoopConfig):
 
 
 def _is_int(value: Any, least: int) -> bool:
+    # `true` is an integer to Python; a batch of `true` rows is a mistake in a file.
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 

@@ -54,6 +54,7 @@ def learn_stream(
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     for experience in stream:
         own = seeds.child(f"experience/{experience.number}")
+        # New heads draw their first weights from the global generator.
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(own.integer("begin"))
             step = method.begin(experience)
@@ -61,6 +62,7 @@ def learn_stream(
         batches = BatchStream(suite, suite.splits["train"], batch_size, own.integer("batches"), device=device)
         loop = Loop(step, method.source(experience, batches), config=config, seeds=own, callbacks=callbacks, device=device)
         loop.train(config.max_steps)
+        # Called for its side effect, evaluation mode: `end` may measure the model.
         loop.eval_model()
         method.end(experience)
         method.model.eval()  # `end` may have run the model in another mode

@@ -28,8 +28,10 @@ def feature_key(backbone: Backbone, inputs: Mapping[str, Array]) -> str:
     digest = hashlib.sha256(f"{_VERSION} {type(backbone).__name__} {backbone.fingerprint()}".encode())
     for name in sorted(inputs):
         array = np.ascontiguousarray(inputs[name])
+        # The same bytes in another shape or type are other inputs.
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
+    # 128 bits tell any two apart; file names stay short.
     return digest.hexdigest()[:32]
 
 
@@ -75,6 +77,7 @@ def _compute(
 ) -> NDArray[Any]:
     size = len(next(iter(inputs.values())))
     device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
+    # Mode by mode: `backbone.train()` afterwards would also wake parts that are kept in evaluation mode.
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
     parts: list[NDArray[np.float32]] = []

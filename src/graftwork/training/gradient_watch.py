@@ -50,6 +50,7 @@ def stage_names(layers: Sequence[str], most: int = MOST_STAGES) -> list[str]:
         names = [".".join(part[:depth]) for part in parts]
         if len(set(names)) <= most:
             return names
+    # More names at the top than stages: neighbours are merged, which keeps the order of depth.
     names = [part[0] for part in parts]
     order = list(dict.fromkeys(names))
     merged: dict[str, str] = {}
@@ -91,6 +92,7 @@ class GradientWatch(Callback):
             )
         if loop.step % self.every == 0:
             found = layer_products(loop.model, self.tasks, batch)
+            # Nothing is found where the tasks share no layer that learns.
             if found:
                 self.steps.append(loop.step)
                 self.samples.append(found)
@@ -100,6 +102,7 @@ class GradientWatch(Callback):
         state: dict[str, Any] = {"steps": list(self.steps)}
         if self.samples:
             state["layers"] = list(self.samples[0])
+            # [samples, layers, T, T]
             state["products"] = torch.stack([torch.stack(list(sample.values())) for sample in self.samples])
         return state
 
@@ -136,8 +139,10 @@ def summarise_gradients(
     )  # [samples, layers, T, T]
     of_layer = stage_names(layers, most_stages)
     stages = list(dict.fromkeys(of_layer))
+    # [stages, layers]
     member = torch.tensor([[name == stage for name in of_layer] for stage in stages], dtype=products.dtype)
     first, second = np.triu_indices(len(tasks), 1)
+    # Inner products add up over the layers of a stage, cosines do not: sum first, divide afterwards. [samples, stages, pairs]
     by_stage = cosines_of_products(torch.einsum("gl,nlij->ngij", member, products))[:, :, first, second].numpy()
     by_layer = cosines_of_products(products)[:, :, first, second].numpy()
     whole = cosines_of_products(products.sum(dim=1))[:, first, second].numpy()

@@ -27,11 +27,13 @@ def begin_from(model: nn.Module, start: Mapping[str, Tensor]) -> None:
                 f"The model cannot begin from tensor {name!r} of shape {list(tensor.shape)}: {found}. Its sharing operator "
                 "depends on which tasks there are; choose one whose shared part does not."
             )
+        # `state_dict` shares memory with the model, so this writes into the model.
         state[name].copy_(tensor)
 
 
 def learned_state(model: nn.Module) -> dict[str, Tensor]:
     """Return what training changes: parameters that require gradients, and all persistent buffers, by name."""
+    # Tied parameters have a name at each of their places, and `state_dict` lists all of them.
     frozen = {name for name, parameter in model.named_parameters(remove_duplicate=False) if not parameter.requires_grad}
     return {name: tensor.detach() for name, tensor in model.state_dict().items() if name not in frozen}
 

@@ -64,6 +64,7 @@ class NeuralLearner(Learner):
         torch.set_num_threads(context.threads)
         plan, seeds = context.plan, Seeds(context.seed)
         self._costs = CostMeter()
+        # Building draws from the global generator; the caller's numbers must go on as if nothing had been built.
         with self._costs.running(), torch.random.fork_rng(devices=[]):
             self.suite = prepare_inputs(context.suite, plan, context.backbone)
             torch.manual_seed(seeds.integer("init"))
@@ -73,6 +74,7 @@ class NeuralLearner(Learner):
                 self.suite.tasks,
                 self.suite.input_specs,
                 backbone=context.backbone,
+                # Augmented pictures differ in every step, so their features cannot be stored.
                 store_features=asked.get("augment", "none") == "none",
             )
             self.model = self._assembly.model
@@ -85,7 +87,9 @@ class NeuralLearner(Learner):
             for front in self._assembly.fronts:
                 arrays = front.spec.own(self.suite.inputs)
                 features = cached_features(front.backbone, arrays, context.cache / "features", batch_size=32)
+                # No arrays named means that the input reads all of the suite's.
                 read = set(front.spec.arrays.values() or self.suite.inputs)
+                # What the front has read is replaced; the model behind it must not see raw inputs as well.
                 others = {name: array for name, array in learned.inputs.items() if name not in read}
                 learned = learned.with_inputs({**others, front.array: features})
         self._stream = BatchStream(
@@ -96,6 +100,7 @@ class NeuralLearner(Learner):
             mixing=self.config.mixing,  # type: ignore[arg-type]
             quotas=self.config.quotas,
         )
+        # Before the trainer: binding may run the model, and copies of modules that hold a graph fail.
         self._best = BestWeights(self.model)
         self.trainer = Trainer(
             self.model,
@@ -148,11 +153,13 @@ class NeuralLearner(Learner):
     @property
     def best_model(self) -> SharedModel:
         """The model that predicts, in evaluation mode; it takes stored features if the plan's backbone is fixed."""
+        # Averaged weights before the first validation.
         return self._best.model.eval() if self._best.is_filled else self.trainer.eval_model()
 
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train until ``step == until``; see :class:`~graftwork.interfaces.learner.Learner`."""
         torch.set_num_threads(self.context.threads)
+        # Measured once and outside of the clock: it is no part of the training.
         if not self._held_bytes and until > self.step:
             self._held_bytes = held_for_backward(self.model, self._stream.batch(0))
         with self._costs.running():
@@ -184,7 +191,9 @@ class NeuralLearner(Learner):
         for task in self.suite.tasks:
             output, target = (torch.cat(column) for column in zip(*collected[task.name], strict=True))
             if task.name not in self._priors:
+                # Missing classes are negative, missing numbers NaN.
                 known = (target >= 0) if not target.is_floating_point() else ~torch.isnan(target)
+                # 0 marks a task without a label among these rows; it is not judged.
                 self._priors[task.name] = prior_loss(task, target) if bool(known.any()) else 0.0
             if self._priors[task.name] > 0:
                 loss = task_loss(task, output, target, robust=self.config.robust_regression)
@@ -223,6 +232,7 @@ class NeuralLearner(Learner):
                 raise ConfigError(
                     f"`inputs` lacks {', '.join(missing)}; got {', '.join(inputs)}. Encode new rows with the suite's encoder."
                 )
+            # New rows are raw: the backbone that made the stored features goes in front.
             model, source = self._assembly.deployable(model).eval(), inputs
         rows = np.asarray(rows, dtype=np.int64)
         parts: dict[str, list[Array]] = {task.name: [] for task in wanted}
@@ -332,6 +342,7 @@ def _validation_points(config: TrainConfig, batch_size: int, num_rows: int) -> l
     cheap."""
     if config.evaluations == 0 or num_rows == 0:
         return []
+    # A validation costs a third of `num_rows` rows of training.
     affordable = int(VALIDATION_SHARE * 3 * config.max_steps * batch_size / num_rows)
     count = min(config.evaluations, max(4, affordable), config.max_steps)
     return sorted({round(config.max_steps * index / count) for index in range(1, count + 1)})

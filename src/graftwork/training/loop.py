@@ -70,6 +70,7 @@ class Loop(Generic[BatchT]):
         self.train_step, self.source, self.config, self.callbacks = train_step, source, config, tuple(callbacks)
         self.model: nn.Module = train_step.model.to(self.device)
         self._step = 0
+        # First of all: binding may add modules and parameters, which the optimiser has to know.
         train_step.prepare(seeds, self.device)
         self._modules = {name: module.to(self.device) for name, module in train_step.modules().items()}
         if processes is not None:
@@ -114,6 +115,7 @@ class Loop(Generic[BatchT]):
                         self._check_finite()
                     if on_progress is not None:
                         on_progress(self._step)
+                # The last step may have broken the weights after its loss was looked at.
                 self._check_finite(weights=True)
             finally:
                 for callback in self.callbacks:
@@ -133,6 +135,7 @@ class Loop(Generic[BatchT]):
         self._clip()
         self.train_step.after_clipping(self._learned, self._step)
         self.optimizer.step()
+        # Before the average, which counts finished steps.
         self._step += 1
         if self._average is not None:
             self._average.update(self._step)
@@ -202,6 +205,7 @@ class Loop(Generic[BatchT]):
             CheckpointError: If the state is of another model or other settings.
         """
         self._check_state(state)
+        # Frozen tensors are not in the state; `_check_state` has made sure that nothing else is missing.
         self.model.load_state_dict(state["model"], strict=False)
         for name, module in self._modules.items():
             module.load_state_dict(state["modules"][name])
@@ -223,6 +227,7 @@ class Loop(Generic[BatchT]):
             mine |= {f"{name}: {key}" for key in module.state_dict()}
         for name, tensors in state["modules"].items():
             theirs |= {f"{name}: {key}" for key in tensors}
+        # Both ways, since the loading is not strict.
         alone = sorted(mine ^ theirs)
         if alone:
             detail = f"these tensors are in one of both only: {', '.join(alone[:5])}"

@@ -35,6 +35,7 @@ def load_model(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...], d
         raise FileFormatError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}. Export the model again.")
     tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
     plan = Plan.from_json(config["plan"])
+    # Before anything is built: a folder from elsewhere can name any class.
     for _, _, component in plan.components():
         component.check()
     built = assemble(

@@ -86,6 +86,7 @@ class MultiTaskStep(TrainStep[Batch]):
         """Take the device, and bind balancer, objectives and transforms."""
         self._device = device
         self._epoch_sum, self._epoch_count = self._epoch_sum.to(device), self._epoch_count.to(device)
+        # A pure function of the step: taking the first batch here changes nothing of the training.
         facts, example = suite_facts(self.stream, self.config.max_steps), self.stream.batch(0)
         parts: dict[str, Balancer | Objective | GradientTransform] = {"balancer": self.balancer}
         parts |= {f"objective/{index}": objective for index, objective in enumerate(self.objectives)}
@@ -115,8 +116,8 @@ class MultiTaskStep(TrainStep[Batch]):
         balancer learns as well."""
         inside = [p for module in self.modules().values() for p in module.parameters() if p.requires_grad]
         own = {id(p) for p in inside}
-        # A large gradient of an objective's own network (a domain classifier, say) must not shrink the step of the model: with the
-        # objective's strength at zero, the model trains as it would without it.
+        # A large gradient of an objective's own network (a domain classifier, say) must not shrink the step of the model: with
+        # the objective's strength at zero, the model trains as it would without it.
         others = [p for p in learned if id(p) not in own]
         # One norm over separate models would let them hold each other back: those are clipped one by one.
         parts = [[p for p in part if p.requires_grad] for part in self.model.separate_parts()]
@@ -138,8 +139,10 @@ class MultiTaskStep(TrainStep[Batch]):
     def backward(self, batch: Batch, step: int) -> Tensor:
         """Write gradients into ``.grad``; return the detached task losses ``[T]`` of this process' rows."""
         self._present = None
+        # Shares would be exactly one: the plain means over labelled entries are the batch's losses.
         if self.config.accumulate == 1 and self.processes is None:
             return self._backward_part(batch, step)
+        # Quotas stand one after the other in a batch; a run of rows would hold one role only.
         parts = split_batch(batch, self.config.accumulate, interleaved=len(self.stream.quotas) > 1)
         shares, self._present = loss_shares(parts, self.tasks, self.processes)
         losses = torch.zeros(len(self.tasks), device=self._device)
@@ -201,8 +204,10 @@ class MultiTaskStep(TrainStep[Batch]):
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
             representation = self.model.encode_batch(batch)
             outputs = self.model.decode(representation)
+        # Losses are computed in float32: logarithms of half-precision probabilities are too coarse.
         if half:
             outputs = {name: output.float() for name, output in outputs.items()}
+        # Balancers that work on the representation need one tensor, not a tuple.
         return ForwardPass(outputs, self.losses(outputs, batch), representation if isinstance(representation, Tensor) else None)
 
     def _make_recompute(self, batch: Batch) -> Recompute:
@@ -243,13 +248,16 @@ class MultiTaskStep(TrainStep[Batch]):
     def finish(self, batch: Batch, losses: Tensor, step: int) -> None:
         """Add the losses to the epoch's means, and hand them to the balancer where an epoch ends."""
         self._epoch_sum += losses
+        # A task without labels has a loss of 0, which must not pull down its mean: only batches with labels count.
         if self.stream.complete:
             self._epoch_count += 1.0
         elif self._present is not None:
             self._epoch_count += self._present
         else:
+            # Last, since looking at the masks costs time in every step.
             self._epoch_count += torch.stack([batch.mask[task.name].any() for task in self.tasks])
         if step % self.stream.steps_per_epoch == 0:
+            # A task without any label in the epoch divides 0 by 1.
             self.balancer.end_epoch(self._epoch_sum / self._epoch_count.clamp(min=1.0))
             self._epoch_sum.zero_()
             self._epoch_count.zero_()

@@ -39,6 +39,7 @@ def build_optimizer(
     for parameter in whole.parameters():
         if parameter.requires_grad:
             scale = config.backbone_lr_scale if id(parameter) in inside else 1.0
+            # Matrices, kernels and embeddings decay; scales and biases have one dimension.
             groups.setdefault((config.learning_rate * scale, parameter.ndim > 1), []).append(parameter)
     described: list[dict[str, Any]] = []
     for (rate, decays), parameters in groups.items():
@@ -54,6 +55,7 @@ def build_optimizer(
             "Nothing learns: every parameter of the model is frozen. Choose another tuning method or unfreeze the heads."
         )
     if config.optimizer == "sgd":
+        # torch refuses Nesterov's rule without momentum.
         return torch.optim.SGD(
             described, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
         )
@@ -75,6 +77,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, moments in state.items():
+        # Adam's step counter is a scalar and says nothing of the shape.
         shapes = {tuple(value.shape) for value in moments.values() if isinstance(value, Tensor) and value.ndim > 0}
         if int(number) >= len(parameters) or not shapes <= {tuple(parameters[int(number)].shape)}:
             raise CheckpointError("The optimiser's state belongs to another model. Start the run again without --resume.")

@@ -63,11 +63,13 @@ class DataParallel:
         """
         if len(rows) < self.size:
             raise ConfigError(f"A batch of {len(rows)} rows cannot be shared by {self.size} processes; raise batch_size.")
+        # Every n-th row: quotas stand one after the other, and each process needs its share of all of them.
         return rows[self.rank :: self.size]
 
     @torch.no_grad()
     def same_start(self, model: nn.Module) -> None:
         """Give all processes the parameters and buffers of the first."""
+        # `broadcast` counts ranks in the world, not in the group.
         first = 0 if self.group is None else dist.get_global_rank(self.group, 0)
         for tensor in (*model.parameters(), *model.buffers()):
             dist.broadcast(tensor.detach(), first, group=self.group)
@@ -76,11 +78,14 @@ class DataParallel:
     def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Average ``.grad`` over the processes in one message; where no process has a gradient, there is none afterwards."""
         device = parameters[0].device
+        # A parameter without a gradient here may have one elsewhere. All processes must step the same parameters, or they drift
+        # apart.
         present = torch.tensor([0.0 if parameter.grad is None else 1.0 for parameter in parameters], device=device)
         parts = [
             torch.zeros(parameter.numel(), device=device) if parameter.grad is None else parameter.grad.flatten().float()
             for parameter in parameters
         ]
+        # One message for flags and values: a second one would double the waiting.
         message = self.average(torch.cat([present, *parts]))
         found = message[: len(parameters)].tolist()
         averaged = message[len(parameters) :].split([parameter.numel() for parameter in parameters])

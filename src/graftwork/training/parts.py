@@ -46,10 +46,12 @@ def loss_shares(parts: Sequence[Batch], tasks: Sequence[TaskSpec], processes: Da
 
     Multiplied losses, summed over parts and averaged over processes, are the losses of the whole batch.
     """
+    # [parts, T]
     counts = torch.stack([torch.stack([label_count(task, part.targets[task.name]) for task in tasks]) for part in parts]).float()
     total, size = counts.sum(dim=0), 1
     if processes is not None:
         total, size = processes.total(total), processes.size
+    # The mean over processes divides by their number, so it is multiplied in here.
     return list(counts * size / total.clamp(min=1.0)), total > 0
 
 

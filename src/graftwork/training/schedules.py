@@ -28,6 +28,7 @@ def schedule_factor(schedule: ScheduleName, step: int, max_steps: int, warmup_st
     """
     warmup = min(warmup_steps, max_steps // 10)
     if step < warmup:
+        # Never 0: the first step learns, too.
         return (step + 1) / (warmup + 1)
     if schedule == "constant":
         return 1.0

@@ -48,6 +48,7 @@ class BestWeights:
         current, kept = learned_state(model), learned_state(self.model)
         for group, names in self._groups.items():
             loss = losses.get(group, mean)
+            # The second condition takes a first loss that is infinite; NaN is not equal to itself and never passes.
             if loss < self._best.get(group, float("inf")) or (group not in self._best and loss == loss):
                 self._best[group] = loss
                 for name in names:

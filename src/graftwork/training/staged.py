@@ -47,6 +47,7 @@ class StagedLearner(Learner):
 
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train the stages one after the other until ``step == until``."""
+        # Once this stage has begun, the weights before it are final.
         if not self.own_step:
             self.before.train(min(until, self._first), on_progress=on_progress)
         if until > self._first:
@@ -68,6 +69,7 @@ class StagedLearner(Learner):
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of all stages."""
+        # A kill between the two is harmless: only one of the parts moves at a time.
         self.before.save(folder / "before")
         self.save_own(folder / "own")
 

@@ -59,6 +59,7 @@ class TaskBatches:
 
     def batch(self, step: int) -> Batch:
         """Return the batch of ``step``."""
+        # Drawn for the whole batch in every process, then shared: the rows do not depend on the number of processes.
         rows = self.stream.rows_of(step)
         batch = self.stream.source.batch(rows if self.processes is None else self.processes.own_rows(rows))
         return augment_batch(batch, self.augment, self.tasks, self._seed, step)

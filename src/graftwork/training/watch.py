@@ -49,6 +49,7 @@ class DivergenceWatch:
         """
         watched = self._sum
         if weights:
+            # The norm of a tensor is not finite if one of its entries is not.
             watched = watched + torch.stack(torch._foreach_norm([weight.detach() for weight in weights])).sum()
         finite = self._finite_steps.tolist()
         if min(finite) < self._steps or not bool(torch.isfinite(watched)):

@@ -100,9 +100,11 @@ class MultiTaskEstimator(BaseEstimator):
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         targets, self._is_single = target_columns(y, len(X))
+        # A generator that was handed in moves on: two fits in a row then differ, as in scikit-learn.
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._center = X.mean(axis=0)
         scale = X.std(axis=0)
+        # Constant columns: 0 / 1 in place of a division by zero.
         self._scale = np.where(scale > 1e-12, scale, 1.0)
         suite = self._suite(X, targets, seed)
         self.tasks_ = suite.tasks
@@ -143,6 +145,7 @@ class MultiTaskEstimator(BaseEstimator):
         if self._is_single:
             return columns[0]
         kinds = {column.dtype.kind for column in columns}
+        # Classes of strings beside numbers: stacking alone would turn the numbers into strings.
         return np.column_stack(columns) if len(kinds) == 1 or kinds <= set("bif") else np.array(columns, dtype=object).T
 
     def predict_proba(self, X: Any) -> Any:
@@ -178,6 +181,7 @@ class MultiTaskEstimator(BaseEstimator):
         with torch.inference_mode():
             for start in range(0, len(numeric), 1024):
                 rows = numeric[start : start + 1024]
+                # Backbones of tables read both arrays, even if one has no columns.
                 outputs = self.model_({"numeric": rows, "categorical": torch.zeros(len(rows), 0, dtype=torch.int64)})
                 for task in self.tasks_:
                     parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
@@ -206,6 +210,7 @@ class MultiTaskEstimator(BaseEstimator):
             tasks.append(TaskSpec(name=name, kind="binary" if binary else "multiclass", size=1 if binary else len(levels)))
             arrays[name] = codes.astype(np.int64)
         order = Seeds(seed).numpy("validation").permutation(len(X))
+        # Below 20 rows a validation part says nothing, and costs training rows.
         held = int(self.validation_fraction * len(X)) if len(X) >= 20 else 0
         return Suite.of_arrays(
             name="arrays",
@@ -216,6 +221,7 @@ class MultiTaskEstimator(BaseEstimator):
                 "categorical": np.zeros((len(X), 0), np.int64),
             },
             targets=arrays,
+            # No test rows: whoever calls keeps their own.
             splits={"train": np.sort(order[held:]), "val": np.sort(order[:held]), "test": order[:0]},
         )
 

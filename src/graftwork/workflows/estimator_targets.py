@@ -32,6 +32,7 @@ def target_columns(y: Any, rows: int | None, *, fitting: bool = True) -> tuple[l
     """
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
+    # Column by column: `to_numpy` of the whole frame would bring different types to `object`.
     if hasattr(y, "columns") and len(y.columns) > 1:
         columns, is_single = [_narrowed(_values(y.iloc[:, index])) for index in range(len(y.columns))], False
     else:
@@ -72,6 +73,7 @@ def _narrowed(column: Array) -> Array:
     types = {type(value) for value in column.tolist()}
     if types and all(issubclass(one, (bool, np.bool_)) for one in types):
         return column.astype(np.bool_)
+    # `bool` is a subclass of `int`, but NumPy's is not one of its integers.
     if types and all(issubclass(one, (bool, int, float, np.bool_, np.integer, np.floating)) for one in types):
         is_whole = all(issubclass(one, (bool, int, np.bool_, np.integer)) for one in types)
         return column.astype(np.int64 if is_whole else np.float64)
@@ -90,6 +92,7 @@ def label_keys(column: Array) -> list[str]:
         >>> label_keys(np.array([1, 1.0, True, "1", "yes"], dtype=object))
         ['1', '1', '1', '1', 'yes']
     """
+    # `1`, `1.0` and `True` are one label, whichever library wrote them.
     flags = {"True": "1", "False": "0"}
     keys = [level_name(as_text(value) or "", "numbers") for value in column.tolist()]
     return [flags.get(key, key) for key in keys]

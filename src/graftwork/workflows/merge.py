@@ -115,6 +115,7 @@ def merge(
     sources = [open_tensors(path) for path in paths]
     extra = {kind: [open_tensors(path) for path in files] for kind, files in (statistics or {}).items()}
     others = [*merger.inputs(), *(source for readers in extra.values() for source in readers)]
+    # Before anything is computed: a merge may take long.
     out = check_out(out, [*sources, *others], paths)
     if base is not None:
         check_bases(sources[0], sources[1:], paths[1:])
@@ -132,13 +133,16 @@ def merge(
         raise ConfigError("This method goes tensor by tensor and takes no suite, statistics or network. Leave them out.")
     else:
         merging = merge_by_tensor(merger, sources[0], sources[1:], exclude=exclude, buffers=buffers)
+    # After the checks: a call that is refused changes nothing on the disk.
     swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
     lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=hashes)
+    # Thresholds are found while merging, but the header must have its final length before.
     start = {key: value for key, value in merger.settings().items() if key != "thresholds"}
     not_finite: list[str] = []
 
     def watched() -> Iterator[tuple[str, Any]]:
         for done, (name, values) in enumerate(merging.tensors, start=1):
+            # While the tensor is in memory anyway: looking for NaN afterwards would read the file once more.
             found = name_not_finite(name, values, merging.layout[name][0], sources, paths)
             not_finite.extend([found] if found else [])
             yield name, values

@@ -24,6 +24,7 @@ def check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[
     Raises:
         ConfigError: If that would happen.
     """
+    # `out` may be a link to one of the inputs.
     out = check_output_file(out, [file for source in sources for file in source.files()])
     for path in paths:
         if Path(path).is_dir() and out.parent.resolve() == Path(path).resolve():
@@ -45,6 +46,7 @@ def name_not_finite(name: str, values: Any, dtype: str, sources: Sequence[Tensor
     """
     if dtype not in FLOATS:
         return ""
+    # BF16 reaches about as far as float32.
     limit = {"F16": 65504.0, "F64": np.inf}.get(dtype, float(np.finfo(np.float32).max))
     largest = largest_magnitude(values)
     if largest <= limit and np.isfinite(largest):
@@ -68,6 +70,7 @@ def check_bases(base: TensorSource, sources: Sequence[TensorSource], paths: Sequ
     """
     if not any("base_fingerprint" in source.metadata for source in sources):
         return
+    # A base is known by the hash of its file, or by the fingerprint that its maker wrote.
     known = {hash_file(file) for file in base.files()} | {base.metadata.get("fingerprint", "")}
     for path, source in zip(paths, sources, strict=True):
         wanted = source.metadata.get("base_fingerprint", "")

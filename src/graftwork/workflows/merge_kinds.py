@@ -123,17 +123,20 @@ def merge_whole_models(
     arrays = {str(name): np.asarray(values) for name, values in merged.items()}
     if not arrays:
         raise DataError(f"{type(merger).__name__} returned no tensors; nothing is written.")
+    # The base if there is one: the result is stored as it is.
     first = models[0][1]
     layout = {name: (_stored_type(name, values, first), values.shape) for name, values in arrays.items()}
     return Merging(
         layout=layout,
         tensors=arrays.items(),
+        # Integers are counters or tables, not parameters.
         num_parameters=sum(values.size for name, values in arrays.items() if layout[name][0] in ("F64", "F32", "F16", "BF16")),
         costs=context.costs,
     )
 
 
 def _stored_type(name: str, values: Array, first: TensorSource) -> str:
+    # Half precision in, half precision out, although merging computes in more.
     if name in first and first.is_float(name) and values.dtype.kind == "f":
         return first.dtype_name(name)
     if values.dtype not in _STORED:
@@ -148,6 +151,7 @@ def _network(path: Path, source: TensorSource, build: Callable[[], nn.Module] | 
     if build is not None:
         return functools.partial(_with_weights, build, source, path)
     config = path / "config.json"
+    # Weights alone: methods that need the network will say so.
     if not config.is_file():
         return None
     content = read_json(config)
@@ -167,6 +171,7 @@ def _with_weights(build: Callable[[], nn.Module], source: TensorSource, path: Pa
 
     network = build()
     try:
+        # A copy: the reader's arrays may be views of a mapped, read-only file.
         network.load_state_dict({name: torch.from_numpy(np.array(source[name])) for name in source})
     except RuntimeError as error:
         raise DataError(f"The weights in {path} do not fit the network that `network` builds: {error}") from error

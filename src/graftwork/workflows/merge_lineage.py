@@ -26,6 +26,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     whole = [path.absolute() for path in paths]
     for count in range(1, max(len(path.parts) for path in whole) + 1):
         names = ["/".join(path.parts[-count:]) for path in whole]
+        # Counted over different paths: a model that is given twice has one name.
         if len({*names}) == len({*whole}):
             return names
     return [str(path) for path in whole]
@@ -58,6 +59,7 @@ class Lineage:
         self._models = names[: len(paths)]
         self._base = self._models.pop(0) if has_base else ""
         self._files: dict[str, Path] = dict(zip(names[len(paths) :], beside, strict=True))
+        # Not strict: `names` goes on with what is read beside the models.
         for path, name, source in zip(paths, names, sources, strict=False):
             self._files |= {f"{name}/{file.name}" if path.is_dir() else name: file for file in source.files()}
         self._digests = dict.fromkeys(self._files if hashes else (), "0" * 64)
@@ -89,6 +91,7 @@ class Lineage:
             "inputs_sha256": json.dumps(digests),
         }
 
+    # An error in a thread would be lost, so it is kept and raised where the hashes are asked for.
     def _run(self) -> None:
         for name, file in self._files.items():
             try:

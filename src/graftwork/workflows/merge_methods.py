@@ -51,6 +51,7 @@ class MergeMethod:
             ConfigError: If no component is a merger.
         """
         for path in self.components:
+            # Before the import: the path may name any package.
             Component(path).check()
             module, _, name = path.partition(":")
             found = getattr(importlib.import_module(module), name, None)
@@ -95,6 +96,7 @@ def find_merge_method(name: str, cards: Mapping[str, Card] | None = None) -> Mer
         ConfigError: If there is none.
         ComponentError: If the package of a dotted path is not allowed (see :mod:`graftwork.core.components`).
     """
+    # A dotted path needs no description; its class is found when it is resolved.
     if ":" in name:
         Component(name).check()
         return MergeMethod(name, "", (name,))
@@ -142,6 +144,7 @@ def build_merger(
         if key in (settings or {}):
             raise ConfigError(f"`{key}` is given twice, as {flag} and among the settings. Keep one.")
         if key not in available:
+            # Imports every method, for the message alone.
             owners = [other.name for other in merge_methods(cards).values() if key in settings_of(other.resolve())]
             raise ConfigError(
                 f"`{key}` belongs to {' and '.join(owners) or 'no method'}, not to {found.name}. Leave {flag} out"

@@ -100,6 +100,7 @@ def new_method(
     if not _SLUG.fullmatch(slug):
         raise ConfigError(f"A slug has lower case letters, digits and single hyphens; got {slug!r}.")
     root = source_root() if root is None else root
+    # Slugs have hyphens, modules cannot.
     package, stem = root / "src" / "graftwork", slug.replace("-", "_")
     card_path = package / "cards" / f"{slug}.toml"
     card = read_card(card_path) if card_path.exists() else None
@@ -120,6 +121,7 @@ def new_method(
         package / "recipes" / room / f"{stem}.py": _fill("recipe.py", texts),
         root / "tests" / "unit" / folder / f"test_{stem}.py": _fill("test.py", texts),
     }
+    # Everything is looked at before the first file is written.
     taken = [str(path.relative_to(root)) for path in files if path.exists()]
     if taken:
         raise GraftworkError(
@@ -150,13 +152,16 @@ def _class_name(slug: str, title: str) -> str:
     for first in range(len(words)):
         for last in range(first + 1, min(first + 5, len(words)) + 1):
             spelt = "".join(word[0].upper() + word[1:] for word in words[first:last])
+            # Titles often have the plural (TTMs).
             if spelt.lower() in (wanted, f"{wanted}s"):
                 name = spelt[: len(wanted)]
+                # A class cannot begin with a digit.
                 return name if not name[0].isdigit() else f"_{name}"
     return "".join(part.capitalize() for part in slug.split("-"))
 
 
 def _make_packages(folder: Path, package: Path) -> None:
+    # Stops at the package itself: the folders of tests are no packages.
     while package in folder.parents:
         if not (folder / "__init__.py").exists():
             write_text(folder / "__init__.py", "")

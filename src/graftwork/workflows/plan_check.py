@@ -71,9 +71,11 @@ def _problems(plan: Plan) -> Iterator[tuple[str, bool]]:
         except MissingDependencyError:
             continue  # no fault of the plan; where it runs, the race leaves it out and says what to install
         except Exception as error:
+            # Foreign code runs at its import and may raise anything.
             yield f"{label}: importing {component.path!r} failed: {type(error).__name__}: {error}", False
             continue
         found = [] if place.from_settings else _binding_problems(component, factory, place)
+        # Building would only repeat what the signature has told.
         yield from ((f"{label}: {problem}", False) for problem in found or _building_problems(component, place))
     for number, stage in enumerate(plan.stages):
         if stage.follows is not bool(number):
@@ -100,6 +102,7 @@ def _binding_problems(component: Component, factory: Callable[..., Any], place: 
     try:
         parameters = list(inspect.signature(factory).parameters.values())
     except (TypeError, ValueError):
+        # Some classes written in C have no signature; their constructor will say what it thinks.
         return []
     settings = component.settings
     by_position = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
@@ -117,6 +120,7 @@ def _binding_problems(component: Component, factory: Callable[..., Any], place: 
     problems += [
         f"{component.path!r} needs the setting {item.name!r}"
         for item in parameters
+        # No default and not handed in: the plan has to give it.
         if item.default is item.empty
         and item.kind not in (item.VAR_POSITIONAL, item.VAR_KEYWORD)
         and item.name not in handed
@@ -145,5 +149,6 @@ def _building_problems(component: Component, place: Place) -> list[str]:
     except GraftworkError as error:
         return [str(error)]
     except Exception as error:
+        # A constructor from outside may raise anything for a wrong value.
         return [f"{component.path!r} cannot be built: {type(error).__name__}: {error}"]
     return []

@@ -47,6 +47,7 @@ class CatalogueEntry:
 
 def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
     """Return a plan as far as it can be read, and all problems."""
+    # What is no table goes on to `Plan.read`, which says so.
     fields = dict(value) if isinstance(value, Mapping) else value
     default = fields.pop("default", False) if isinstance(fields, dict) else False
     plan, problems = Plan.read(fields)
@@ -154,6 +155,7 @@ def check_asked(names: Sequence[str] | None, extra: Sequence[Plan], overrides: M
     ]
     problems += [f"plan {plan.name!r}: {problem}" for plan in extra for problem in plan_problems(plan)]
     problems += [f"training settings: {problem}" for problem in training_problems(overrides)]
+    # A broken file would be reported a second time by the catalogue.
     if not problems:
         catalogue = load_catalogue(_files(asked))
         plain = {name.removeprefix("+") for name in asked if not name.endswith(".toml")} - {"all", "none"}
@@ -173,6 +175,7 @@ def check_stored(plans: Iterable[Plan], origin: str) -> None:
         ConfigError: With all problems at once; a :class:`~graftwork.core.errors.ComponentError` if components are refused.
     """
     known = [entry.plan for entry in load_catalogue().values()]
+    # Equal records only: a plan whose groups were filled in is checked.
     check_plans([plan for plan in plans if plan not in known], origin)
 
 
@@ -193,6 +196,7 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
     files = _files(asked)
     catalogue = load_catalogue(files)
     fitting = {name: entry for name, entry in catalogue.items() if entry.plan.fits(kinds) and entry.plan.min_tasks <= num_tasks}
+    # Bare names replace the defaults, names with a plus join them.
     exclusive = [name for name in asked if not name.startswith("+") and not name.endswith(".toml")]
     added = [name[1:] for name in asked if name.startswith("+") and not name.endswith(".toml")]
     if "all" in exclusive:
@@ -200,6 +204,7 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
     elif exclusive == ["none"]:
         chosen = set()
     elif exclusive:
+        # Plans of a file are wanted whatever else was named: why give the file otherwise?
         chosen = set(exclusive) | {name for name, entry in fitting.items() if entry.origin in {Path(file).name for file in files}}
     else:
         chosen = {name for name, entry in fitting.items() if entry.enters(kinds)}
@@ -207,8 +212,10 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
     problems = [_problem(name, catalogue, kinds, num_tasks) for name in sorted(chosen - set(fitting))]
     if problems:
         raise ConfigError("Some plans cannot enter the race.", problems)
+    # Last, so that no choice of names can leave the scale out.
     chosen |= {name for name, entry in fitting.items() if entry.plan.role == "reference" and entry.enters(kinds)}
     plans = [entry.plan for name, entry in fitting.items() if name in chosen]
+    # A stable sort: the others keep the order of the catalogue.
     return sorted(plans, key=lambda plan: plan.role != "reference")
 
 

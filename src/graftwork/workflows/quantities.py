@@ -9,6 +9,7 @@ from graftwork.core.errors import ConfigError
 __all__ = ["format_bytes", "format_count", "format_seconds", "parse_bytes", "parse_count", "parse_milliseconds", "parse_seconds"]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+# `m` is a million here and a minute above: what is asked for decides.
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "k": 1e3, "m": 1e6, "g": 1e9}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
@@ -17,11 +18,13 @@ _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNOR
 def _parse(value: float | str, units: dict[str, float], plain: str, what: str, examples: str) -> float:
     """Return ``value`` in the base unit; a bare number is taken to be in the unit ``plain``."""
     error = ConfigError(f"{what} looks like {examples}; got {value!r}.")
+    # `true` is an integer to Python, and surely a mistake here.
     if isinstance(value, bool):
         raise error
     if isinstance(value, (int, float)):
         number = float(value) * units[plain]
     elif "h" in units and re.fullmatch(r"\s*(?:[0-9.]+\s*[a-z]+\s*){2,}", value, re.IGNORECASE):
+        # Only times are written in several units, as in `1h30m`.
         parts = re.findall(r"([0-9.]+)\s*([a-z]+)", value.lower())
         if any(unit not in units for _, unit in parts):
             raise error
@@ -32,6 +35,7 @@ def _parse(value: float | str, units: dict[str, float], plain: str, what: str, e
         if match is None or unit not in units:
             raise error
         number = float(match.group(1)) * units[unit]
+    # NaN fails this comparison, too.
     if not 0 < number < float("inf"):
         raise error
     return number
@@ -50,6 +54,7 @@ def parse_seconds(value: float | str) -> float:
 def parse_milliseconds(value: float | str) -> float:
     """Return milliseconds; a bare number means milliseconds."""
     plain = float(value) / 1000 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    # A bare text means milliseconds here, while the table below counts in seconds.
     if isinstance(plain, str) and re.fullmatch(r"\s*[0-9.]+\s*", plain):
         plain = f"{plain.strip()}ms"
     return 1000 * _parse(plain, _SECONDS, "s", "A latency", "'20ms', '0.5s' or a number of milliseconds")

@@ -31,6 +31,7 @@ def seams() -> dict[str, str]:
     def is_seam(name: str) -> bool:
         node = classes[name][1]
         own = any(isinstance(item, ast.FunctionDef) and _is_abstract(item) for item in node.body)
+        # Some seams have no abstract method of their own and inherit all of them.
         return own or any(isinstance(base, ast.Name) and base.id in classes and is_seam(base.id) for base in node.bases)
 
     for name, (module, _) in sorted(classes.items()):
@@ -59,6 +60,7 @@ def seam_source(seam: str) -> tuple[str, str, str]:
         used |= {item.id for method in found if method.returns for item in ast.walk(method.returns) if isinstance(item, ast.Name)}
         for needed, parts in _needed_imports(tree, used):
             names.setdefault(needed, set()).update(parts)
+        # Types that the interface's module defines itself are imported from there.
         if defined := used & _defined_names(tree):
             names.setdefault(module, set()).update(defined)
     imports = [(needed, sorted(parts)) for needed, parts in names.items()]
@@ -70,6 +72,7 @@ def _abstract_methods(module: str, seam: str) -> list[tuple[str, ast.Module, lis
     tree = ast.parse(module_file(module).read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     written = [node for node in classes[seam].body if isinstance(node, ast.FunctionDef)]
+    # What a seam implements itself need not be written again, although its base has it abstract.
     own = {node.name for node in written}
     origin = {
         alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom) and node.module for alias in node.names
@@ -145,6 +148,7 @@ def _method_source(method: ast.FunctionDef) -> str:
 def _split_arguments(arguments: ast.arguments) -> list[str]:
     text, depth, parts = ast.unparse(arguments), 0, [""]
     for letter in text:
+        # Commas inside brackets belong to a type, not between arguments.
         depth += (letter in "([{") - (letter in ")]}")
         if letter == "," and depth == 0:
             parts.append("")

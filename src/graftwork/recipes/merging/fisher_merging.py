@@ -116,6 +116,7 @@ def target_suite(drawing: str, seed: int) -> Suite:
 def donor_suite(drawing: str, seed: int) -> Suite:
     """Return a donor: another question about one drawing, which of five pairs a digit is in, with all labels."""
     data = _digits(drawing, seed)
+    # Which digits make a pair is drawn anew for each drawing, so that donors ask different questions.
     pair = Seeds(seed).numpy(f"pairs/{drawing}").permutation(10) // 2
     splits = {"train": data.splits["train"][~_is_early(data, seed)], "val": data.splits["val"], "test": data.splits["test"]}
     return _suite(
@@ -130,12 +131,14 @@ def _digits(drawing: str, seed: int) -> Suite:
 
     data = digit_family(drawing, seed=seed)
     assert data.groups is not None
+    # The family reorders the classes of each drawing; here all drawings share the digits themselves.
     return dataclasses.replace(data, targets={"digit": load_digits().target[data.groups].astype(np.int64)})
 
 
 def _is_early(data: Suite, seed: int) -> NDArray[np.bool_]:
     assert data.groups is not None
     originals = data.groups[data.splits["train"]]
+    # From the seed alone: the same originals in all drawings.
     return np.isin(originals, Seeds(seed).numpy("early").permutation(np.unique(originals))[:EARLY])
 
 
@@ -168,8 +171,10 @@ def tune(
     seeds = Seeds(seed).child(name)
     seeds.set_global("init")
     model = _model(suite.tasks[0])
+    # Heads stay behind: each model answers its own question.
     trunk = {key: torch.from_numpy(value) for key, value in start.items() if not key.startswith("heads.")}
     model.load_state_dict({**model.state_dict(), **trunk})
+    # A new head would otherwise push random gradients through the trunk.
     model.backbone.requires_grad_(False)
     _train(model, suite, settings.head, seeds.child("head"), context)
     model.backbone.requires_grad_(True)
@@ -193,6 +198,7 @@ def make_models(folder: Path, seed: int, context: ArmContext, settings: Settings
     def keep(name: str, state: State, suite: Suite) -> None:
         save_file(state, folder / f"{name}.safetensors")
         rows = context.choose(full=ROWS, smoke=20)
+        # The information alone is wanted, one model at a time.
         merger = FisherMerging(FisherConfig(result="fisher", num_rows=rows))
         found = merger.merge(None, [_merge_model(state, suite.tasks[0])], _merge_context(suite, seed, ("train",)))
         save_file(found, folder / f"{name}.fisher.safetensors")
@@ -258,6 +264,7 @@ def run_with(arm: Arm, seed: int, context: ArmContext, settings: Settings) -> Me
         elif method == "sequential":
             chosen, merged_runs = [_sequential(donors, data, drawing, seed, context, settings)], [runs[0]]
         else:
+            # The target first: its head is kept, and the first coefficient is its share.
             names = [f"target-{drawing}-0", *(f"donor-{other}" for other in DONORS)]
             tasks = [DIGIT, *[GROUP] * len(donors)]
             state, share = _merge(arm, names, [runs[0], *donors], tasks, folder, data, seed, context)
@@ -266,6 +273,7 @@ def run_with(arm: Arm, seed: int, context: ArmContext, settings: Settings) -> Me
             merged_runs = [_merge(arm, names, runs, [DIGIT] * RUNS, folder, data, seed, context)[0]]
         found["task"][drawing], found["runs"][drawing] = _points(data, chosen), _points(data, merged_runs)
     means = {"accuracy": float(np.mean(list(found["task"].values()))), "one_task": float(np.mean(list(found["runs"].values())))}
+    # Arms that merge nothing have no shares.
     return {**means, **{name: values for name, values in found.items() if values}}
 
 
@@ -284,6 +292,7 @@ def _merge(
     merger = FisherMerging(FisherConfig(trials=trials, **arm.settings["options"]))
     models = [_merge_model(state, task, name) for state, task, name in zip(states, tasks, names, strict=True)]
     files = [load_file(folder / f"{name}.fisher.safetensors") for name in names]
+    # Coefficients are chosen on validation rows only; the information comes from files.
     spent = _merge_context(data.visible, seed, ("val",), files)
     merged = merger.merge(None, models, spent)
     context.count("trials", int(spent.costs["trials"]))
@@ -300,6 +309,7 @@ def _sequential(
         for index, donor in enumerate(donors)
     ]
     context.count("trials", len(states))
+    # By validation rows: the arm is a bound, but not an oracle on the test rows.
     return max(states, key=lambda state: _points(data, [state], "val"))
 
 
@@ -328,6 +338,7 @@ RECIPE = Recipe(
     arms=ARMS,
     run_arm=run_arm,
     inequalities=(
+        # The claim of the paper in two halves: donors of other tasks, and runs of one task.
         _claim("donors: beats isotropic merging", "fisher.accuracy", "isotropic.accuracy", 0.5),
         _claim("donors: beats the target alone", "fisher.accuracy", "target.accuracy", 1.0),
         _claim("runs of one task: no worse than isotropic merging", "fisher.one_task", "isotropic.one_task", demand="not worse"),
@@ -343,6 +354,7 @@ RECIPE = Recipe(
         _claim("donors: scaling the information helps", "fisher.accuracy", "unscaled.accuracy", primary=False),
     ),
     equal_budget=(
+        # Not the sequential arm: it trains once more per donor, being a bound and no rival.
         EqualBudget(("steps", "samples", "labels"), ("target", "outputs", *MERGED)),
         EqualBudget(("trials",), MERGED),
     ),

@@ -75,6 +75,7 @@ def _experts(folder: Path, seed: int, context: ArmContext) -> None:
     """Pretrain, then tune on every task; what all arms of a seed merge."""
     steps, tuning = context.choose(full=(1500, 300), smoke=(10, 5))
     plain = context.guard(digit_family("plain", seed=seed)).visible
+    # Copies: `state_dict` is the live model.
     base = {name: value.clone() for name, value in _tune(plain, None, steps, 2e-3, seed, context).model.state_dict().items()}
     save_file(base, folder / "base.safetensors")
     accuracy = {}
@@ -107,6 +108,7 @@ def _merge(arm: Arm, base: State, experts: list[State], scaling: float) -> tuple
         merger = TaskArithmeticMerger(scaling=scaling)
     else:
         merger = TiesMerger(TiesConfig(scaling=scaling, **arm.settings.get("options", {})))
+    # Heads are excluded: each task keeps its own.
     return merge_arrays(base, experts, merger, exclude=_HEADS), merger
 
 
@@ -128,6 +130,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
                 for name, value in merged.items()
                 if not name.startswith("heads.")
             }
+            # The task's own head on the merged trunk.
             model.load_state_dict({**states[task], **trunk})
             points[task] = _points(worlds[task], split, _predict(model, questions[split][task], split))
         return points
@@ -136,10 +139,12 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     if context.smoke:
         scales = scales[:2]
     validation = {}
+    # Arms with one scale have nothing to choose, and spend no trials.
     if len(scales) > 1:
         for scale in scales:
             context.count("trials")
             validation[scale] = float(np.mean(list(accuracy(_merge(arm, base, experts, scale)[0], "val").values())))
+    # The first of equals, the smallest scale.
     chosen = max(validation, key=lambda scale: validation[scale]) if validation else scales[0]
     merged, merger = _merge(arm, base, experts, chosen)
     test = accuracy(merged, "test")
@@ -148,6 +153,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     measured["experts"] = float(np.mean(list(single.values())))
     if isinstance(merger, TiesMerger) and arm.settings.get("conflicts"):
         for count in (2, 4, 8):
+            # The paper's defaults, whatever the arm has chosen.
             part = TiesMerger(TiesConfig())
             merge_arrays(base, experts[:count], part, exclude=_HEADS)
             measured[f"conflict_share_{count}"] = 100.0 * part.conflicts / max(1, _num_entries(base))
@@ -212,6 +218,7 @@ RECIPE = Recipe(
     ),
     equal_budget=(
         EqualBudget(("steps", "samples", "labels")),
+        # Only tuned arms have trials, all of them as many.
         EqualBudget(("trials",), ("arithmetic-tuned", "ties-tuned", "no-trim", "no-elect", "plain-mean")),
     ),
     minutes=5,

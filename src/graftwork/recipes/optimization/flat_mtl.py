@@ -77,6 +77,7 @@ class DigitBackbone(Backbone):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features ``[B, 64]``."""
+        # The pictures are grey: all three channels are equal. [B, 1, 24, 24]
         grey = inputs["image"][..., 0].unsqueeze(1).to(torch.float32)
         features: Tensor = self.layers(grey / 127.5 - 1.0)
         return features
@@ -88,6 +89,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         full={"num_train": 4000, "num_val": 500, "num_test": 2000}, smoke={"num_train": 64, "num_val": 0, "num_test": 32}
     )
     world = multidigits(label_noise=float(arm.settings["label_noise"]), seed=seed, **sizes)
+    # The world is the same for all arms; one report is enough.
     if arm.name == "single":
         context.independence(world.raw["factors"])
     data = context.guard(world)
@@ -112,6 +114,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     asked = data.questions("test")
     scores = data.score("test", trainer.predict(asked, asked.splits["test"], world.task_names))
     accuracy = {place: 100.0 * scores[place]["accuracy"] for place in PLACES}
+    # Training pictures: flatness is a property of the loss that was minimised.
     ball = worst_case_losses(_losses_on(trainer, stream.rows[:512]), list(model.parameters()), BALL, seed=seed)
     return {
         "accuracy": sum(accuracy.values()) / len(accuracy),
@@ -125,6 +128,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def _validation_accuracy(data: GuardedSuite, trainer: Trainer) -> float:
     rows = data.rows("val")
+    # Smoke runs have no validation rows.
     if not len(rows):
         return 0.0
     scores = data.score("val", trainer.predict(data.visible, rows))
@@ -205,6 +209,7 @@ RECIPE = Recipe(
             unit="points",
         ),
         *(
+            # Lower is better, so the claimed side stands on the right.
             Inequality(
                 f"lower worst loss in the ball, {place.replace('_', ' ')}",
                 f"mean-erm.pooled_worst.{place}",
@@ -232,6 +237,7 @@ RECIPE = Recipe(
         ),
     ),
     equal_budget=(
+        # The long arm takes twice the steps by design.
         EqualBudget(("steps", "samples"), arms=tuple(arm.name for arm in ARMS if arm.settings["length"] == 1)),
         EqualBudget(("labels",)),
     ),

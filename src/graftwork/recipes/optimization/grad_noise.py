@@ -108,6 +108,7 @@ def plain_digits(seed: int, num_train: int) -> Suite:
         tasks=[TaskSpec(name="digit", kind="multiclass", size=10)],
         inputs={"numeric": (digits.data / 16.0).astype(np.float32), "categorical": np.zeros((len(order), 0), np.int64)},
         targets={"digit": digits.target.astype(np.int64)},
+        # Test rows first, so that they do not depend on how many rows are learned from.
         splits={"test": order[:540], "val": order[540:840], "train": order[840 : 840 + num_train]},
     )
 
@@ -119,7 +120,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     grid = GRIDS[arm.settings["noise"]]
     trials: list[tuple[float, float]] = []
     for index, setting in enumerate(grid):
-
+        # The default argument binds the number of this trial, not that of the last one.
         def report(step: int, done: int = index) -> None:
             context.progress((done + step / steps) / len(grid))
 
@@ -144,6 +145,7 @@ def _train(arm: Arm, setting: Mapping[str, float], data: GuardedSuite, context: 
     context.seeds.set_global("init")
     transforms: list[GradientTransform] = []
     if arm.settings["noise"]:
+        # A decay exponent of 0 keeps the first variance for ever.
         transforms = [GradientNoise(setting["eta"], gamma=0.0 if arm.settings["noise"] == "constant" else 0.55)]
     return Trainer(
         DeepReluNet(64, int(arm.settings["depth"]), str(arm.settings["start"])),
@@ -205,6 +207,7 @@ RECIPE = Recipe(
             demand="at least",
             unit="share",
         ),
+        # Both directions together: with a good start noise changes little either way.
         Inequality(
             "He start: noise costs at most a point",
             "he-noise.accuracy",

@@ -65,6 +65,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         smoke={"num_train": 48, "num_val": 0, "num_test": 24},
     )
     world = scene_domains(styles=STYLES, seed=seed, **sizes) if domains else scenes(seed=seed, **sizes)
+    # The world is the same for all arms of a run; one report is enough.
     if arm.settings["sharing"] == "separate":
         context.independence(world.raw["factors"])
     data = context.guard(world)
@@ -85,6 +86,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         seeds=context.seeds,
         callbacks=[context.budget_callback()],
     )
+    # CPU time of training alone: the jobs of a run may share cores.
     started = time.process_time()
     trainer.train(steps, on_progress=lambda step: context.progress(step / steps))
     seconds = time.process_time() - started
@@ -102,6 +104,7 @@ def _build_model(arm: Arm, world: Suite) -> SharedModel:
 
 
 def _build_optimization(arm: Arm) -> tuple[Balancer, Sequence[Objective]]:
+    # Rep-MTL adds to any balancer; the paper's comparison is with equal weights.
     balancer: Balancer = EqualWeights()
     if "aggregator" in arm.settings:
         balancer = jacobian_balancer(
@@ -114,6 +117,7 @@ def derive(seed: SeedMeasurements) -> Mapping[str, dict[str, Any]]:
     """Add delta-m against the single-task models of the same world and seed, in points."""
     derived: dict[str, dict[str, Any]] = {}
     for arm, values in seed.items():
+        # Styles are another world with single-task models of its own.
         reference = seed["domains-single" if arm.startswith("domains-") else "single"]
         metrics = {f"semantic_{style}": "miou" for style in STYLES} if arm.startswith("domains-") else METRICS
         keys = [f"scores.{task}.{metric}" for task, metric in metrics.items()]
@@ -151,6 +155,7 @@ RECIPE = Recipe(
         Inequality("beats equal weights", "rep-mtl.delta_m", "equal.delta_m", margin=0.5, min_sign_seeds=4, unit="points"),
         Inequality("no worse than TSR alone", "rep-mtl.delta_m", "tsr.delta_m", margin=0.5, demand="not worse", unit="points"),
         Inequality("no worse than CSA alone", "rep-mtl.delta_m", "csa.delta_m", margin=0.5, demand="not worse", unit="points"),
+        # Costs: lower is better, so the claimed side stands on the right.
         Inequality("a step costs less than Nash-MTL's", "nash.step_ms", "rep-mtl.step_ms", demand="at least", unit="ms"),
         Inequality(
             "a step costs less than 2.5 of equal weights",
@@ -178,6 +183,7 @@ RECIPE = Recipe(
         ),
     ),
     equal_budget=(
+        # World by world: the run over styles has other sizes.
         EqualBudget(("steps", "samples", "labels"), arms=tuple(arm.name for arm in ARMS if "world" not in arm.settings)),
         EqualBudget(("steps", "samples", "labels"), arms=tuple(arm.name for arm in ARMS if "world" in arm.settings)),
     ),

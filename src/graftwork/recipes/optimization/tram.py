@@ -94,6 +94,7 @@ class NoisePenalty(Objective):
         total = inputs.losses.new_zeros(())
         for task in self.tasks:
             clean, other = inputs.outputs[task.name], noised[task.name]
+            # Both directions: the divergence is not symmetric.
             total = total + output_divergence(task, clean, other) + output_divergence(task, other, clean)
         return self.factor * total
 
@@ -101,6 +102,7 @@ class NoisePenalty(Objective):
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Fine-tune once per setting of the arm's grid; measure accuracies in percent of the one that is best on validation rows."""
     world = _fine_tuning_world(seed, context)
+    # Every style has a test split of its own, and all are tests.
     data = context.guard(world, roles={"test": "test", **{f"test_{style}": "test" for style in STYLES[1:]}})
     start = load_file(context.once("start", lambda folder: _prepare_start(folder, seed, context, data)) / "start.safetensors")
     grid = GRIDS[str(arm.settings["kind"])]
@@ -110,6 +112,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         context.count("trials")
         context.count("tuning_runs")
         trials.append((_validation(trainer, data), _measure(trainer, data, start)))
+    # Accuracy first, the loss among equals: pairs compare in this order.
     best = max(range(len(grid)), key=lambda index: trials[index][0])
     outside_of = {f"trial_{index}": measured["outside"] for index, (_, measured) in enumerate(trials)}
     return {**trials[best][1], "chosen": float(best), "validation": trials[best][0][0], "outside_of": outside_of}
@@ -117,6 +120,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def _drawn(pictures: NDArray[np.float32], style: str) -> NDArray[np.float32]:
     """Return flat pictures ``[N, 144]`` in a drawing style, on the scale of the family."""
+    # The family keeps pictures standardised; drawings work on intensities.
     canvas = (0.4 * pictures + 0.3).reshape(-1, 12, 12)
     drawn = canvas if style == "plain" else DRAWINGS[style](canvas)
     return np.ascontiguousarray((drawn.reshape(len(drawn), -1) - 0.3) / 0.4, dtype=np.float32)
@@ -127,6 +131,7 @@ def _fine_tuning_world(seed: int, context: ArmContext) -> Suite:
     plain = digit_family("plain", seed=seed)
     # One placement in four: enough rows to fine-tune on, and few enough to fit them by heart.
     first = np.arange(len(plain)) < len(plain) // 4
+    # A limit of None keeps all rows.
     rows = {name: split[first[split]][: context.choose(full=None, smoke=16)] for name, split in plain.splits.items()}
     pictures, labels = plain.inputs["numeric"], plain.targets[TASK]
     parts = [(plain_rows, "plain") for plain_rows in rows.values()] + [(rows["test"], style) for style in STYLES[1:]]
@@ -141,6 +146,7 @@ def _fine_tuning_world(seed: int, context: ArmContext) -> Suite:
             "categorical": np.zeros((int(borders[-1]), 0), np.int64),
         },
         targets={TASK: np.concatenate([labels[part] for part, _ in parts])},
+        # One run of rows per split, since rows of several styles are put one after the other.
         splits={name: np.arange(low, high) for name, low, high in zip(names, borders[:-1], borders[1:], strict=True)},
         credits=plain.credits,
     )
@@ -151,6 +157,7 @@ def _pretraining_world(seed: int, context: ArmContext) -> Suite:
     plain = digit_family("plain", seed=seed)
     rows = plain.splits["train"][: context.choose(full=None, smoke=32)]
     pictures = plain.inputs["numeric"][rows]
+    # [N, 4, 3, 4, 3]: means over blocks of 3 x 3 pixels
     coarse = pictures.reshape(-1, 4, 3, 4, 3).mean(axis=(2, 4)).reshape(len(rows), 16)
     scaled = (coarse - coarse.mean(axis=0)) / coarse.std(axis=0)
     count = len(rows) * len(STYLES)
@@ -174,6 +181,7 @@ def _prepare_start(folder: Path, seed: int, context: ArmContext, data: GuardedSu
     pretrained = _model(world)
     _train(pretrained, context.guard(world).visible, context, context.choose(full=3000, smoke=4), RATE)
     model = _model(data.visible)
+    # The trunk alone: the head of the pretraining answers another question.
     model.backbone.load_state_dict(pretrained.backbone.state_dict())
     model.backbone.requires_grad_(False)
     _train(model, data.visible, context, context.choose(full=300, smoke=4), RATE)
@@ -223,6 +231,7 @@ def _fine_tune(
 ) -> Trainer:
     model = _model(world)
     model.load_state_dict(dict(start))
+    # Adam and the penalty have no balancer of their own.
     kinds = {"sam": SAM, "asam": ASAM, "tram": TRAM, "released": TRAM}
     kind = str(arm.settings["kind"])
     options = dict(setting)
@@ -290,6 +299,7 @@ RECIPE = Recipe(
         Inequality("outside: TRAM beats tuned ASAM", "tram.outside", "asam.outside", margin=0.3, min_sign_seeds=4, unit="points"),
         Inequality("outside: ASAM beats Adam in the mean", "asam.outside", "adam.outside", demand="at least", unit="points"),
         Inequality("inside: not below Adam", "tram.inside", "adam.inside", margin=0.5, demand="not worse", unit="points"),
+        # Lower is better, so the claimed side stands on the right.
         Inequality("outputs stay nearer to the start than Adam's", "adam.moved", "tram.moved", unit="nats"),
         Inequality("outside: TRAM beats tuned SAM", "tram.outside", "sam.outside", primary=False, unit="points"),
         Inequality("outside: TRAM beats the penalty", "tram.outside", "penalty.outside", primary=False, unit="points"),

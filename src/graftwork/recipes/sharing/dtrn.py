@@ -41,6 +41,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     rows, test_rows = context.choose(full=(100_000, 30_000), smoke=(2_000, 500))
     suite = behaviours(rows=rows, test_rows=test_rows, length=_LENGTH, seed=seed)
     data = context.guard(suite)
+    # The world is the same for all arms; one report is enough.
     if arm.name == "dtrn":
         test = suite.splits["test"]
         context.independence(
@@ -48,6 +49,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
             {name: suite.targets[name][test] for name in suite.task_names},
         )
     context.seeds.set_global("init")
+    # Only models with a trunk call the builder; DTRN has bottoms of its own.
     model = Component(arm.settings["sharing"], arm.settings["options"]).build(
         suite.tasks, lambda: BehaviourBackbone(suite.only_input.sizes), inputs=suite.input_specs
     )
@@ -65,6 +67,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         callbacks=[context.budget_callback()],
     )
     trainer.train(steps, on_progress=lambda step: context.progress(step / steps, f"{step}/{steps}"))
+    # Larger batches than in training: rows do not see each other.
     scores = data.score("test", trainer.predict(data.questions("test"), suite.splits["test"], batch_size=2048))
     areas = {name: 100.0 * scores[name]["roc_auc"] for name in suite.task_names}
     return {
@@ -94,6 +97,7 @@ def _arm(name: str, title: str, module: str, **options: Any) -> Arm:
 _PLAIN = {"head_hidden": 16}
 ARMS = (
     _arm("single", "one model per task", "separate:Separate", head_hidden=64),
+    # Widths here and below bring the number of parameters within 10 % of that of DTRN.
     _arm("shared", "shared bottom", "shared_trunk:SharedTrunk", head_hidden=60),
     _arm("mmoe", "MMoE of equal size", "mmoe:MMoE", num_experts=4, expert_width=36, dropout=0.0, **_PLAIN),
     _arm(
@@ -124,6 +128,7 @@ RECIPE = Recipe(
         Inequality("beats PLE of equal size", "dtrn.mean_auc", "ple.mean_auc", margin=0.3, unit="points of AUC"),
         Inequality("the interest module helps", "dtrn.mean_auc", "no-tim.mean_auc", unit="points of AUC"),
         Inequality("the refinement module helps", "dtrn.mean_auc", "no-trm.mean_auc", unit="points of AUC"),
+        # Fewer is better, so the claimed side stands on the right.
         Inequality("hurts fewer tasks than a shared bottom", "shared.hurt_tasks", "dtrn.hurt_tasks", unit="tasks"),
         Inequality("MMoE is at least nine tenths as large", "mmoe.relative_size", 0.9, demand="at least", primary=False),
         Inequality("PLE is at least nine tenths as large", "ple.relative_size", 0.9, demand="at least", primary=False),

@@ -74,6 +74,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     data = context.guard(world)
     batch_size, steps = context.choose(full=16, smoke=4), context.choose(full=STEPS, smoke=3)
     context.seeds.set_global("init")
+    # A fixed network is the same architecture, built narrow and with a single ratio.
     width = float(arm.settings.get("fixed", 1.0))
     model = ECMT(
         world.tasks,
@@ -111,10 +112,12 @@ class _Probe:
     def scores(self, configuration: Configuration) -> tuple[float, ...]:
         """Return the scores of the tasks on the common scale, in points."""
         key = configuration.key()
+        # Many budgets lead to the same configuration.
         if key not in self._known:
             with self.model.configured(configuration):
                 outputs = self.trainer.predict(self.asked, self.asked.splits["test"], TASKS)
             found = self.data.score("test", outputs)
+            # Worse than the mean counts as 0, the reference point of the volume.
             depth = max(0.0, 1.0 - found["depth"]["rmse"] / self.spread)
             self._known[key] = (100 * found["semantic"]["miou"], 100 * depth, 100 * found["edges"]["ods_f1"])
         return self._known[key]
@@ -123,6 +126,7 @@ class _Probe:
 def volume(by_budget: Sequence[Sequence[Sequence[float]]]) -> float:
     """Return the mean over budgets of the hypervolume of the points ``[budgets][points][tasks]`` in points, in percent of the
     largest one."""
+    # In points, so the largest volume is 100 to the number of tasks.
     return float(np.mean([hypervolume(points, np.zeros(len(TASKS))) / 100.0 ** len(TASKS) * 100.0 for points in by_budget]))
 
 
@@ -189,6 +193,7 @@ def widest_within(costs: Mapping[float, float], budget: float) -> float:
     Raises:
         ConfigError: If none is.
     """
+    # Costs and budgets come from the same counts; rounding must not decide.
     fitting = [ratio for ratio, cost in costs.items() if cost <= budget * (1 + 1e-9)]
     if not fitting:
         raise ConfigError(f"No width costs as little as {budget:g}; got {dict(costs)}.")
@@ -236,6 +241,7 @@ RECIPE = Recipe(
     run_arm=run_arm,
     derive=derive,
     inequalities=(
+        # A factor in place of a margin: what 5 % is depends on the size of the volumes.
         Inequality(
             "hypervolume at least 5 % above a common ratio's",
             "ecmt.hypervolume",

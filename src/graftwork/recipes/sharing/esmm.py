@@ -66,9 +66,12 @@ class Reweighted(Objective):
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
         """Return the weighted mean minus the plain one, which is in the sum of losses already."""
         target, logit = inputs.batch.targets["conversion"], inputs.outputs["conversion"].squeeze(1)
+        # Rows without a click have no label (-1) and weigh nothing.
         weights = (target >= 0).to(logit.dtype) * torch.where(target == 1, self.positives, 1.0)
         if self.floor > 0:
+            # Detached: the weights are given; the click tower must not learn from them.
             weights = weights / torch.sigmoid(inputs.outputs["click"].detach().squeeze(1)).clamp(min=self.floor)
+        # -1 is no class; these rows are weighed by 0 anyway.
         each = F.binary_cross_entropy_with_logits(logit, target.clamp(min=0).to(logit.dtype), reduction="none")
         plain = inputs.losses[inputs.model.task_names.index("conversion")]
         return (weights * each).sum() / weights.sum().clamp(min=1e-6) - plain
@@ -79,6 +82,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     rows, test_rows = context.choose(full=(420_000, 100_000), smoke=(6_000, 6_000))
     world = click_log(rows=rows, test_rows=test_rows, with_conversion=True, seed=seed, **_WORLDS[arm.settings["world"]])
     test = world.splits["test"]
+    # The same test rows once more, those with a click: what the paper could measure.
     suite = world.with_splits({**world.splits, "clicked": test[world.targets["click"][test] == 1]})
     data = context.guard(suite, roles={"clicked": "test"})
     if arm.name == "esmm":
@@ -127,6 +131,7 @@ def _labels_of(suite: Suite, arm: Arm) -> Suite:
     if not share:
         return suite
     conversion, click = suite.targets["conversion"], suite.targets["click"]
+    # The same rows for every seed: the choice is no part of what the seeds vary.
     taken = np.random.default_rng(len(suite)).random(len(suite)) < share
     return suite.with_targets({"conversion": np.where((click == 0) & taken, 0, conversion)})
 
@@ -198,6 +203,7 @@ RECIPE = Recipe(
         Inequality("CVR over the entire space: ESMM beats ESMM-NS", "esmm.cvr", "esmm-ns.cvr", unit="points of AUC"),
         Inequality("CVR over the entire space: ESMM-NS beats BASE", "esmm-ns.cvr", "base.cvr", unit="points of AUC"),
         Inequality("CTCVR: ESMM beats BASE", "esmm.ctcvr", "base.ctcvr", margin=1.0, unit="points of AUC"),
+        # Half of the gain where clicks select must exceed the whole gain where they do not.
         Inequality(
             "without selection bias less than half of the gain is left",
             "esmm.gain",
@@ -215,6 +221,7 @@ RECIPE = Recipe(
     ),
     equal_budget=(
         EqualBudget(("steps", "samples")),
+        # World by world: the fair one has more clicks, and so more labels of conversions.
         EqualBudget(("labels",), tuple(arm.name for arm in ARMS if arm.settings["world"] == "biased")),
         EqualBudget(("labels",), ("base-fair", "esmm-fair")),
     ),

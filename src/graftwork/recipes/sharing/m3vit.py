@@ -59,6 +59,7 @@ __all__ = ["RECIPE"]
 METRICS = {"semantic": "miou", "depth": "mae", "normals": "mean_angle"}
 LABELS = Access(source_labels=True)
 MOMENTS = 4
+# Experts count as feed-forward weights, their routers do not.
 FEED_FORWARD = re.compile(r"\.feed(?!.*router)(\.|$)")
 
 
@@ -90,6 +91,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     for moment in range(1, MOMENTS + 1):
         trainer.train(steps * moment // MOMENTS, on_progress=lambda step: context.progress(step / steps))
         if arm.name != "single":
+            # The same batches at every moment, from behind the training: differences are due to the weights.
             cosines += [value for index in range(4) for value in feed_forward_cosines(model, world, stream, steps + index)]
     asked = data.questions("test")
     scores = data.score("test", trainer.predict(asked, asked.splits["test"], world.task_names))
@@ -136,11 +138,13 @@ def _experts(model: M3ViT, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
         plain = model(pictures)
     usage = expert_usage(records)
     tables = [torch.stack([shares for _, shares in sorted(by_task.items())]) for by_task in usage.values()]
+    # Total variation distance of every pair of tasks.
     apart = [0.5 * (table[one] - table[two]).abs().sum() for table in tables for one in range(len(table)) for two in range(one)]
     chosen: dict[str, Tensor] = {}
     layers = routed_layers(model)
     handles = [
         layer.router.register_forward_hook(
+            # The default argument binds this layer's name.
             lambda module, arguments, routing, name=name: chosen.__setitem__(name, routing.experts)
         )
         for name, layer in layers.items()
@@ -148,6 +152,7 @@ def _experts(model: M3ViT, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, expert_queues(model.moe_layers(), folder) as meter:
         reordered = model(pictures)
         loads = meter.loads
+        # Counted anew: one task alone, as a device would be asked.
         meter.loads = 0
         model(pictures, model.task_names[:1])
     for handle in handles:
@@ -196,6 +201,7 @@ RECIPE = Recipe(
     derive=derive,
     inequalities=(
         Inequality("delta-m above the dense shared transformer", "m3vit.delta_m", "dense.delta_m", unit="points"),
+        # Half of the dense cost must still be at least that of the routed model.
         Inequality(
             "single-task inference costs at most half of the dense model with all heads",
             "dense.mflops_all",
@@ -215,6 +221,7 @@ RECIPE = Recipe(
             primary=False,
             unit="points",
         ),
+        # Here and below: at most, written as at least of the negative.
         Inequality(
             "expert by expert gives the same to 1e-5",
             "m3vit.reordered_difference",

@@ -125,6 +125,7 @@ def _scores(model: SharedModel, data: GuardedSuite, world: Suite) -> dict[str, f
                     outputs = model(inputs_to_torch(asked.inputs, rows[own[start : start + 256]]), [task.name])
                     parts.append(decode_output(task, outputs[task.name]).numpy())
                 joined = np.concatenate(parts)
+                # Rows of other sets keep zeros: they have no label for this task.
                 prediction = np.zeros((len(rows), *joined.shape[1:]), dtype=joined.dtype)
                 prediction[own] = joined
                 found[task.name] = 100.0 * data.score("test", {task.name: prediction})[task.name][METRICS[task.name]]
@@ -160,6 +161,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     if "later" in arm.settings:
         return _later(arm, seed, context, world)
     model: SharedModel
+    # Taken from the shared folder: later arms start from this very model.
     if arm.name == "mutual-information":
         model = _base(arm, world, context)
     else:
@@ -200,13 +202,16 @@ def _later(arm: Arm, seed: int, context: ArmContext, world: Suite) -> dict[str, 
     old_names, model = model.task_names, model.eval()
     with torch.no_grad():
         before = model(pictures)
+    # Whatever the base's training drew, the three ways begin alike.
     context.seeds.set_global("later")
     way = arm.settings["later"]
     model.add_task(new.tasks[0], new_experts=2 if way == "grow" else 0)
     if way != "full":
         model.train_only("num_bodies", newest_experts=way == "grow")
+    # Tuning everything still leaves the heads of other tasks alone.
     trained = count_parameters(model).trainable if way != "full" else _reached(model, "num_bodies")
     steps = context.choose(full=(32, 250), smoke=(8, 3))
+    # The loop and the scores must see one task; the model knows four.
     learner = _OneTask(model, "num_bodies")
     _train(learner, new.tasks, later.visible, steps[0], steps[1], context, way)
     with torch.no_grad():
@@ -214,6 +219,7 @@ def _later(arm: Arm, seed: int, context: ArmContext, world: Suite) -> dict[str, 
     return {
         "scores": _scores(learner, later, new),
         "trained_parameters": trained,
+        # Bit for bit, hence no tolerance.
         "old_outputs_changed": sum(int((after[name] != before[name]).sum()) for name in old_names),
     }
 
@@ -285,6 +291,7 @@ RECIPE = Recipe(
         Inequality(
             "beats the dense joint transformer", "mutual-information.scores.mean", "dense.scores.mean", margin=0.5, unit="points"
         ),
+        # Here and below, a left factor of -1 makes "at most" of "at least".
         Inequality(
             "half of the experts can go for at most a point",
             "mutual-information.lost.mean",
@@ -331,6 +338,7 @@ RECIPE = Recipe(
             ("steps", "samples", "labels"),
             ("single", "dense", "balance", "mutual-information", "alike-dense", "alike-mutual-information"),
         ),
+        # The later arms train on top of the shared base, which all of them pay for.
         EqualBudget(("steps", "samples", "labels"), ("tune-all", "tune-router", "grow")),
     ),
     minutes=11,

@@ -83,6 +83,7 @@ class SideBySide(SharedModel):
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         """Return each asked task's own representation."""
         encoded = [self._model(name).encode(inputs) for name in (self.task_names if tasks is None else tasks)]
+        # One task per model, so a tuple of streams holds one.
         return tuple(item[0] if isinstance(item, tuple) else item for item in encoded)
 
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
@@ -108,11 +109,13 @@ def build_model(
     def make_backbone() -> SwinBackbone:
         backbone = new_base()
         if weights is not None:
+            # The pretrained weights over fresh ones: added parts keep their own start.
             backbone.load_state_dict({**backbone.state_dict(), **weights})
         return backbone
 
     def make(some: Sequence[TaskSpec]) -> MTLoRA:
         model = MTLoRA(some, make_backbone, inputs=inputs, **settings["model"], **DECODERS)
+        # Arms without an update decide here whether the base learns.
         if "train_base" in settings:
             model.backbone.requires_grad_(settings["train_base"])
         return model
@@ -144,6 +147,7 @@ def _pretrain(folder: Path, context: ArmContext) -> None:
     scores = data.score("test", trainer.predict(asked, asked.splits["test"]))
     write_json(folder / "scores.json", scores["semantic"])
     assert isinstance(model, MTLoRA)
+    # Copies: `state_dict` is the live model.
     weights = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
     save_file(weights, folder / "base.safetensors")
 
@@ -211,6 +215,7 @@ RECIPE = Recipe(
             demand="not worse",
             unit="points",
         ),
+        # Three tenths of the full count must still be at least that of MTLoRA.
         Inequality(
             "at most 30 % of the trainable parameters of full fine-tuning",
             "full.trained_percent",

@@ -73,6 +73,7 @@ def _search(suite: Suite, data: GuardedSuite, arm: Arm, seed: int, context: ArmC
         scores = data.score("val", trainer.predict(data.visible, rows, batch_size=_BATCH))
         mean = float(np.mean([_primary(suite, name, values) for name, values in scores.items()]))
         tried.append((mean, learning_rate, trainer))
+    # The first of equals, the smaller rate.
     _, best, trainer = max(tried, key=lambda item: item[0])
     return best, trainer
 
@@ -92,11 +93,13 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     for world in arm.settings["worlds"]:
         suite = _make_suite(world, seed, context)
         data = context.guard(suite)
+        # The first world only: later ones are trained with the rate that was found there.
         if learning_rate is None:
             learning_rate, trainer = _search(suite, data, arm, seed, context)
         else:
             trainer = _train(data.visible, arm, learning_rate, seed, context)
         questions = data.questions("test")
+        # The batch is part of the prediction, so it is the same for every arm.
         scores = data.score("test", trainer.predict(questions, questions.splits["test"], batch_size=_BATCH))
         primary = {name: 100.0 * _primary(suite, name, values) for name, values in scores.items()}
         measured[world] = {"mean": float(np.mean(list(primary.values()))), **primary}

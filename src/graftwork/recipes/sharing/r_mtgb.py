@@ -54,9 +54,11 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         context.count("trials")
         context.progress((number + 1) / (len(settings) + 1))
     best = settings[int(np.argmin(errors))]
+    # On all labelled rows: the settings are chosen, so validation rows may be learned from.
     model = _fit(arm, best, visible, y, np.concatenate(list(rows.values())), seed, context)
     asked = data.questions("test")
     predicted = _predict(arm, model, asked, asked.splits["test"])[:, None]
+    # One number a row: a row has the label of its own task only, and is scored there.
     scores = data.score("test", dict.fromkeys(suite.task_names, predicted))
     rmse = np.array([scores[name]["rmse"] for name in suite.task_names])
     outliers = suite.raw["outliers"]
@@ -67,6 +69,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     }
     measured |= {"learning_rate": best["learning_rate"], "n_iter_2nd": best["n_iter_2nd"]}
     if best["n_iter_2nd"]:
+        # Splits without a second block separate nothing.
         measured["outliers_found"] = float(list(model.outlier_tasks_) == outliers)
     return {name: float(value) for name, value in measured.items()}
 
@@ -83,6 +86,7 @@ def _trials(settings: Mapping[str, Any], scale: float) -> Iterator[dict[str, Any
 def _labels(suite: Suite) -> Array:
     """Return the label of each row's own task ``[N]``, NaN where it is hidden."""
     targets = np.concatenate([suite.targets[name] for name in suite.task_names], axis=1)
+    # [N, T] -> [N]: each row's own task
     return targets[np.arange(len(suite)), suite.raw["task"]]
 
 
@@ -101,6 +105,7 @@ def _fit(
     x, task = _features(arm, suite, rows)
     model.fit(x, y[rows], task)
     context.count("steps", model.n_iter_)
+    # Iterations see all rows: rows times iterations, as a loop with full batches would count.
     context.count("samples", model.n_iter_ * len(rows))
     return model
 
@@ -123,6 +128,7 @@ ARMS = (
     _arm("single", "one boosted model per task", "ids", _RATES, ((0, 0, 160),)),
     _arm("pooled", "one boosted model for all rows, tasks unknown", "none", _RATES, ((160, 0, 0),)),
     _arm("onehot", "one boosted model for all rows, the task as indicator columns", "one-hot", _RATES, ((160, 0, 0),)),
+    # Iterations of shared, split and own trees: 160 in every trial.
     _arm("mtgb", "MTGB: shared, then task-specific trees", "ids", (0.1, 0.2), ((120, 0, 40), (80, 0, 80), (40, 0, 120))),
     _arm("r-mtgb", "R-MTGB", "ids", (0.1, 0.2), ((0, 100, 60), (0, 130, 30), (20, 100, 40))),
 )

@@ -87,6 +87,7 @@ class StaticDecoders(SharedModel):
         super().__init__()
         self.task_names = tuple(task.name for task in tasks)
         self.separate, self.has_shared_representation = separate, not separate
+        # A shared transformer is made once, whatever the number of tasks.
         self.trunks = nn.ModuleList(make_trunk() for _ in (tasks if separate else tasks[:1]))
         self._taps = even_taps(len(self._trunk(0).blocks), NUM_TAPS)
         width, size = self._trunk(0).width, output_size(inputs)
@@ -116,6 +117,7 @@ class StaticDecoders(SharedModel):
         for name, features in zip(names, shown, strict=True):
             index = self.task_names.index(name)
             branches: Any = self.branches[index]
+            # [B, 3 * width, height, breadth] -> one part per tap
             maps = [branch(part) for branch, part in zip(branches, features.chunk(NUM_TAPS, dim=1), strict=True)]
             outputs[name] = self.heads[index](maps)
         return outputs
@@ -166,6 +168,7 @@ def matched_width(tasks: Sequence[TaskSpec], inputs: InputSpecs) -> int:
     def parameters(width: int) -> int:
         return count_parameters(build_static(tasks, inputs, width)).total
 
+    # More width is more parameters, so bisection finds the place.
     place = bisect.bisect_left(widths, wanted, key=parameters)
     found = {width: parameters(width) for width in widths[max(place - 1, 0) : place + 1]}
     best = min(found, key=lambda width: abs(found[width] - wanted))
@@ -199,6 +202,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     if arm.name == "taskexpert":
         context.independence(world.raw["factors"])
     data = context.guard(world)
+    # Before the seeding: building models to count them draws random numbers.
     width = matched_width(world.tasks, world.input_specs)
     context.seeds.set_global("init")
     model: SharedModel
@@ -212,6 +216,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     scores = data.score("test", trainer.predict(asked, rows))
     example = inputs_to_torch(asked.inputs, rows[:256])
     measured: dict[str, Any] = {"scores": scores, "parameters": count_parameters(model).total}
+    # A few rows are enough: operations per row do not depend on their number.
     measured["megaflops"] = flops_per_sample(model, {name: value[:4] for name, value in example.items()}) / 1e6
     if isinstance(model, TaskExpert):
         with torch.inference_mode():

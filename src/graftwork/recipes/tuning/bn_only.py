@@ -127,6 +127,7 @@ def build_model(learns: str, depth: int, data: GuardedSuite, context: ArmContext
         BatchNormOnly().attach(model)
     elif learns == "head":
         model.requires_grad_(False)
+    # `norms+head` and `head`: the output layer learns on top of whatever was frozen above.
     if learns.endswith("head"):
         model.heads.requires_grad_(True)
     return model
@@ -175,6 +176,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     depth, rate, scales = int(arm.settings["depth"]), float(arm.settings["rate"]), str(arm.settings["scales"])
     steps = context.choose(full=STEPS, smoke=3)
     model = train(str(arm.settings["learns"]), depth, rate, data, context, steps, scales).eval_model()
+    # A copy: the untouched model is measured as well.
     thinned = copy.deepcopy(model)
     zero_small_scales_(thinned)
     return {
@@ -190,6 +192,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def accuracy(model: SharedModel, data: GuardedSuite, split: str) -> float:
     """Return the accuracy on a split, in percent."""
+    # Test labels stay behind the guard; other splits are visible anyway.
     source = data.questions(split) if split == "test" else data.visible
     outputs = predict_rows(model, data.visible.tasks, source, source.splits[split])
     return 100.0 * data.score(split, outputs)["letter"]["accuracy"]
@@ -203,6 +206,7 @@ def dead_share(model: SharedModel, data: GuardedSuite) -> float:
 
     def watch(module: nn.Module, inputs: object, output: Tensor) -> None:
         del inputs
+        # [B, C, H, W] -> [C, H, W]: the highest value of every unit
         most = output.amax(dim=0)
         highest[id(module)] = torch.maximum(highest[id(module)], most) if id(module) in highest else most
 
@@ -214,6 +218,7 @@ def dead_share(model: SharedModel, data: GuardedSuite) -> float:
 
 
 def _arm(name: str, title: str, learns: str, depth: int, scales: str = "uniform") -> Arm:
+    # Arms without a rate of their own take that of BatchNorm at their depth.
     rate = RATES.get(name, RATES[f"norms-{depth}"])
     return Arm(name, title, access=LABELS, settings={"learns": learns, "depth": depth, "rate": rate, "scales": scales})
 
@@ -274,6 +279,7 @@ RECIPE = Recipe(
             unit="points",
         ),
     ),
+    # Not the plan: it starts from a pretrained network and takes its own number of steps.
     equal_budget=(EqualBudget(("steps", "samples", "labels"), arms=tuple(arm.name for arm in SCRATCH)),),
     minutes=4,
     notes=(

@@ -21,6 +21,7 @@ def forest_figure(view: ResultView) -> Figure | None:
             rows.append((name, value))
     if not rows:
         return None
+    # Plotly draws from below, so the best comes last.
     rows.sort(key=lambda item: item[1]["value"])
     labels = [plot_text(shorten(name)) for name, _ in rows]
     centers = [float(value["value"]) for _, value in rows]
@@ -32,6 +33,7 @@ def forest_figure(view: ResultView) -> Figure | None:
         "error_x": {
             "type": "data",
             "symmetric": False,
+            # Lengths, not ends: plotly draws them from the point outwards.
             "array": [max(0.0, float(value.get("high") or value["value"]) - value["value"]) for _, value in rows],
             "arrayminus": [max(0.0, value["value"] - float(value.get("low") or value["value"])) for _, value in rows],
             "color": "var(--ink-3)",

@@ -29,6 +29,7 @@ def _short(stages: list[str]) -> list[str]:
     """Return the names without the modules that all of them lie in: plots have no room for those."""
     parts = [stage.split(".") for stage in stages]
     depth = 0
+    # At least the last part of every name stays.
     while all(len(part) > depth + 1 for part in parts) and len({part[depth] for part in parts}) == 1:
         depth += 1
     return [".".join(part[depth:]) for part in parts]
@@ -44,10 +45,12 @@ def gradient_figure(view: ResultView) -> Figure | None:
     stages, pairs = _short([str(stage) for stage in found.get("stages") or ()]), list(found.get("pairs") or ())
     if not stages or not pairs:
         return None
+    # 2 lies above every cosine: pairs that were never sampled come last.
     lowest = [
         min((value for i in range(len(stages)) if (value := _at(found.get("value"), i, j)) is not None), default=2.0)
         for j in range(len(pairs))
     ]
+    # The pairs with the lowest cosines, back in their own order.
     shown = sorted(sorted(range(len(pairs)), key=lambda j: lowest[j])[:MOST_PAIRS])
     cells: list[list[Triple]] = [
         [(_at(found.get("value"), i, j), _at(found.get("low"), i, j), _at(found.get("high"), i, j)) for j in shown]

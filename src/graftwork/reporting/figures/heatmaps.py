@@ -52,7 +52,9 @@ def heatmap(
     """
     clear = [[is_number(value) and not spans_zero(low, high) for value, low, high in row] for row in cells]
     known = [abs(value) for row in cells for value, _, _ in row if value is not None]
+    # All zeros: any limit will do, except zero.
     limit = max([*known, least_limit]) or 1.0
+    # Two layers: a pale ground below all known cells, and colour where the interval is clear of zero.
     z = [[value if flag else None for (value, _, _), flag in zip(row, flags)] for row, flags in zip(cells, clear)]
     ground = [[0.0 if value is not None else None for value, _, _ in row] for row in cells]
     texts = [[show({"value": value, "low": low, "high": high}) for value, low, high in row] for row in cells]
@@ -79,6 +81,7 @@ def heatmap(
             "showarrow": False,
             "font": {
                 "size": 12,
+                # Dark cells need light digits.
                 "color": "var(--ink-3)" if not clear[i][j] else "var(--on-fill)" if abs(value) > 0.55 * limit else "var(--ink)",
             },
         }

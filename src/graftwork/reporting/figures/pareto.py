@@ -25,9 +25,11 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
     points = [row for row in points if not cost or row.get("cost_name") == cost]
     if not points:
         return None
+    # By cost: neighbours in the list are neighbours on the plot, which placing the labels relies on.
     points.sort(key=lambda row: (row["cost"], -row["score"]))
     cost_name = cost_words(str(points[0].get("cost_name") or "cost"))
     front = [row for row in points if row.get("on_front")]
+    # Costs of very different sizes would crowd at one edge of a linear axis.
     wide = points[0]["cost"] > 0 and points[-1]["cost"] / points[0]["cost"] > 8
 
     def color(row: dict[str, object]) -> str:
@@ -41,6 +43,7 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
         f"{number(row['cost'])}<br>score: {percent(row['score'])}"
         for row in points
     ]
+    # Few points have all their names; of many only those that matter.
     labelled = {str(row.get("plan")) for row in (points if len(points) <= 8 else front)} | {view.choice, view.reference}
     data: list[dict[str, Any]] = [
         {
@@ -60,6 +63,7 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
             "textposition": _text_positions([row["cost"] for row in points], [row["score"] for row in points], wide),
             "textfont": {"size": 12, "color": "var(--ink-2)"},
             "cliponaxis": False,
+            # The visible text is the short name; the hover text needs a place of its own.
             "customdata": hover,
             "hovertemplate": "%{customdata}<extra></extra>",
             "marker": {
@@ -126,6 +130,7 @@ def _text_positions(costs: list[float], scores: list[float], wide: bool) -> list
 def _cost_range(costs: list[float], wide: bool) -> dict[str, object]:
     low, high = min(costs), max(costs)
     if wide:
+        # Ranges of a log axis are given as exponents.
         room = 0.08 * (math.log10(high) - math.log10(low))
         # Plotly's own ticks of a log axis repeat bare digits (2, 5); powers of ten and their halves with units read better.
         ticks = [
@@ -139,6 +144,7 @@ def _cost_range(costs: list[float], wide: bool) -> dict[str, object]:
             "tickvals": ticks,
             "ticktext": [_short(tick) for tick in ticks],
         }
+    # All costs equal: some room all the same.
     room = 0.1 * (high - low) or 0.1 * abs(high) or 1.0
     return {"range": [low - room, high + room]}
 

@@ -40,6 +40,7 @@ def race_figure(view: ResultView) -> Figure | None:
     scores = {plan: _scores(rungs) for plan, rungs in history.items()}
     last = max(rung for rungs in history.values() for rung in rungs)
     order = sorted(history, key=lambda plan: (-max(history[plan]), -(list(scores[plan].values()) or [float("-inf")])[-1]))
+    # Drawn in this order, the best line lies on top.
     data = [_line(view, plan, history[plan], scores[plan]) for plan in reversed(order)]
     stayed = [plan for plan in order if plan in view.finalists]
     table = Table(
@@ -101,6 +102,7 @@ def _line(view: ResultView, plan: str, rungs: dict[int, list[dict[str, Any]]], s
         "marker": {
             "opacity": 1,
             "color": color,
+            # Only the end of a line is drawn large, with the sign of what became of it.
             "size": [5] * max(0, len(xs) - 1) + [11 if chosen else 8],
             "symbol": ["circle"] * max(0, len(xs) - 1) + ends,
         },
@@ -118,6 +120,7 @@ def _end_labels(view: ResultView, ends: dict[str, float], scores: dict[str, dict
     gap = (max(every) - min(every)) * 0.055 if every else 0.0
     labels, floor = [], float("-inf")
     for plan, score in sorted(ends.items(), key=lambda item: item[1]):
+        # Pushed up from the lowest: labels keep the order of the scores.
         floor = max(score, floor + gap)
         labels.append(
             {
@@ -146,6 +149,7 @@ def _fate(
     score = scores[plan].get(rung)
     steps = max((row.get("steps") or 0) for row in rows)
     trouble = next((row for row in rows if row.get("status") in _TROUBLE), None)
+    # Trouble explains more than the rank at which it came.
     if trouble is not None:
         message = str(trouble.get("message") or "")
         why = _TROUBLE[trouble["status"]] + (f": {message}" if message else "")

@@ -40,6 +40,7 @@ def _learner(stages: Sequence[Stage], context: LearnerContext) -> Learner:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # A missing package inside the module is another error, with its own name.
         if error.name != name:
             raise
         raise ConfigError(f"Stages of kind {stage.kind!r} cannot be carried out: there is no module {name}.") from error

@@ -68,6 +68,7 @@ class MergeLearner(Learner):
         self.stage = stage
         self.groups = stage.partition(context.suite.task_names)
         self._costs, self._merge_costs = CostMeter(), dict[str, float]()
+        # Its weights are also the start of every group: models tuned from different starts cannot be merged.
         self._host = _neural(earlier(context), context)  # never trained: it holds the merged weights
         self._owners = tensor_owners(self._host.model)
         self._parameters = {name for name, _ in self._host.model.named_parameters()}
@@ -113,11 +114,14 @@ class MergeLearner(Learner):
 
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train every group until ``step == until``, in turns."""
+        # Nothing left to train, but a learner may still owe the validation after its last step.
         if until <= self.step:
             until = self.step
         while True:
+            # Up to the next common mark, from the slowest group: a cut in the middle of a turn is made up first.
             ahead = min(until, (self.step // self._turn + 1) * self._turn)
             for learner in self.learners:
+                # What was merged before is stale as soon as one group moves.
                 self._is_merged = False
                 learner.train(ahead, on_progress=None if on_progress is None else partial(self._tell, learner, on_progress))
             if ahead >= until:
@@ -158,6 +162,7 @@ class MergeLearner(Learner):
         floats = [name for name in start if start[name].is_floating_point()]
         ruled = [name for name in floats if name in self._parameters]
         merged = self._by_rule({name: start[name] for name in ruled}, [{name: one[name] for name in ruled} for one in trained])
+        # Running statistics are no weights: a sign vote or a trim would make nonsense of them.
         found = {name: torch.stack([one[name] for one in trained]).mean(dim=0) for name in floats if name not in self._parameters}
         for name, values in merged.items():
             if name not in ruled or values.shape != tuple(start[name].shape):
@@ -165,6 +170,7 @@ class MergeLearner(Learner):
                     f"{self.stage.rule[1].path!r} made a tensor {name!r} of shape {list(values.shape)}, which the model of plan "
                     f"{self.context.plan.name!r} has not. In a plan, a merger must keep names and shapes."
                 )
+            # A copy: rules may return read-only views.
             found[name] = torch.from_numpy(np.array(values)).to(start[name].dtype)
         return found
 
@@ -218,6 +224,7 @@ class MergeLearner(Learner):
         groups' parameters count as there, and those of the merged model as stored."""
         model = self._merged().ledger()
         each = [learner.training_ledger() for learner in self.learners]
+        # Its own line in the sum: merging trains nothing and has no steps unless its method counts some.
         merging = Ledger(
             wall_seconds=self._costs.wall_seconds, cpu_seconds=self._costs.cpu_seconds, peak_rss_bytes=self._costs.peak_rss_bytes
         )
@@ -236,6 +243,7 @@ class MergeLearner(Learner):
 
 def merge_tensors(merger: Merger, base: Mapping[str, Array], experts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """Return what a rule makes of tensors in memory, all of which are merged."""
+    # Statistics over all tensors (thresholds, say) come before the first tensor is merged.
     merger.run_passes(list(base), lambda name: (base[name], [expert[name] for expert in experts]))
     merged = {name: np.array(merger.merge_tensor(name, base[name], [expert[name] for expert in experts])) for name in base}
     for name, indices, values in merger.corrections():

@@ -51,6 +51,7 @@ def make_budget(
         assert seconds is not None
         cost = (estimates or {})[plan.name]
         fitting = _steps_within(seconds, cost)
+        # Without the separate models there would be no scale, so they are trained however little fits.
         if fitting < MIN_STEPS and plan.role != "reference":
             left_out[plan.name] = (
                 f"only {max(0, fitting)} steps fit into {format_seconds(seconds)}, fewer than {MIN_STEPS}; "

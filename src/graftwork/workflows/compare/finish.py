@@ -40,6 +40,7 @@ def finish_comparison(context: RunContext[CompareSettings], trained: Trainings) 
         listed = "".join(f"\n  - {reason}" for reason in reasons)
         raise GraftworkError(f"No training ended well, so there is nothing to compare.{listed}\nSee {run.path / 'log.jsonl'}.")
     run.emit("phase", phase="report", jobs=0)
+    # Before the report: one that fails can be made again from the result.
     result = clean_json(_result(context, trained))
     write_json(run.result_file, result)
 
@@ -133,6 +134,7 @@ def leaderboard(
         done = sorted(trained.finals.get(name, {}))
         if not done and not failures and name not in schedule.left_out:
             continue
+        # No seed ended and none failed: the plan was left out before it began.
         status = (
             "left out" if not done and not failures else "ok" if not failures else "partly" if done else failures[0]["status"]
         )
@@ -150,6 +152,7 @@ def leaderboard(
             }
         )
     rows.sort(key=_order)
+    # Plans without a finished seed are sorted last, so ranks go to the others without gaps.
     ranks = iter(range(1, len(rows) + 1))
     return [{"rank": next(ranks) if row["seeds"] else None, **row} for row in rows]
 
@@ -175,6 +178,7 @@ def _pareto(entries: Mapping[str, Any], ledgers: Mapping[str, Ledger], reference
     rows: list[dict[str, Any]] = []
     for cost in PARETO_COSTS if reference is not None else ():
         costs = {name: plan_cost(ledgers[name], cost) for name in entries}
+        # NaN is not equal to itself: a cost that was not measured.
         if sum(value == value for value in costs.values()) > 1:
             rows += pareto_rows(costs, known, cost)
     return rows

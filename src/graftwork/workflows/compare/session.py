@@ -37,6 +37,7 @@ class CompareSession(RunSession[CompareSettings]):
         """
         with self.opened() as context:
             result = self._train_and_judge(context)
+        # Checkpoints go after the state is stored: a kill in between leaves too many files, never too few.
         self.run.save(state="done")
         for folder in (self.run.path / "jobs").iterdir():
             self.run.drop_checkpoint(folder.name)
@@ -61,6 +62,7 @@ class CompareSession(RunSession[CompareSettings]):
         measured = state.get("grouping")
         trained = run_trainings(context, with_affinity=measured is None)
         context.pause_point()
+        # Measured before the trainings, with a model that shares everything.
         if measured is not None:
             trained.affinity, trained.gradients = measured["affinity"], measured["gradients"]
         return finish_comparison(context, trained)
@@ -89,8 +91,10 @@ class CompareSession(RunSession[CompareSettings]):
             racing, steps=settings.steps, seconds=settings.time_limit, seeds=range(settings.seeds), estimates=estimates
         )
         schedule = replace(schedule, left_out={**left_out, **schedule.left_out})
+        # One write for all decisions: a resumed run finds either all of them or none.
         self.run.save(
             state="scheduled",
+            # Every plan of the list is stored, those left out as well: the leaderboard gives their reasons.
             plans=[known.get(plan.name, plan).to_json() for plan in plans],
             schedule=schedule.to_json(),
             estimates={name: estimate.to_json() for name, estimate in (estimates or {}).items()},

@@ -136,6 +136,7 @@ def compare(
         engine=engine,
         max_groups=max_groups,
     )
+    # The default budget was not asked for, so it must not contradict that of the run that is resumed.
     changes = (*_MAY_CHANGE, "steps", "time_limit") if unset else _MAY_CHANGE
 
     def resumed(run: RunFolder) -> CompareSettings:
@@ -145,6 +146,7 @@ def compare(
     run.listen(on_event)
     call = Call(verb="compare", resume=resume, command=command, extra=extra)
     with components_allowed(allow_components):
+        # Before the folder exists: a mistyped plan leaves nothing behind.
         if not run.exists():
             check_asked(given.plans, extra, given.overrides)
         with begun_run(run, given, resumed, call) as settings:

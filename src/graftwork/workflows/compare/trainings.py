@@ -42,6 +42,7 @@ def run_trainings(context: RunContext[Any], *, with_affinity: bool) -> Trainings
     queue: list[Job] = [job for _, _, job in jobs]
     probed = next((plan.name for plan in shared_plans(plans[name] for name in names)), None)
     probe = maker.affinity(probed) if with_affinity and probed and len(context.suite.tasks) > 1 else None
+    # After one seed of everything: the ranking matters more than the affinities if the comparison is stopped.
     if probe is not None:
         queue.insert(len(names), probe)
     context.run.emit("phase", phase="trainings", jobs=len(queue), plans=names)
@@ -49,6 +50,7 @@ def run_trainings(context: RunContext[Any], *, with_affinity: bool) -> Trainings
     found = Trainings()
     for name, seed, job in jobs:
         answer = answers.get(job.id)
+        # Stopped by the user: not a failure, a resume goes on with it.
         if answer is None or answer["status"] == "stopped":
             continue
         if answer["status"] == "ok":

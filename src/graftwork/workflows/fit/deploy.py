@@ -35,8 +35,10 @@ def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
     run, suite = context.run, context.suite
     job = context.maker.export(plan, seed, "model.new")
     fresh, final = run.path / "model.new", run.path / "model"
+    # No fresh folder: an earlier call came to its end. With one, it was cut somewhere below.
     if (run.path / "model.onnx").exists() and not fresh.exists() and _plan_of(final) == plan:
         return
+    # Asked before the export, which takes long, and again before the replacing.
     _check_replaceable(final)
     if not (fresh / "exported.json").exists():  # an earlier export was cut
         _clear(run, f"jobs/{job.id}")
@@ -67,9 +69,11 @@ def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
     ).to_json()
     write_json(fresh / "lineage.json", lineage)
     if (fresh / "model.onnx").exists():
+        # A kill here leaves the new `model.onnx` beside the old `model/`; the fresh folder is still there and a resume goes on.
         os.replace(fresh / "model.onnx", run.path / "model.onnx")
     (fresh / "exported.json").unlink(missing_ok=True)
     _check_replaceable(final)
+    # An older model that a kill left here: `os.replace` cannot replace a folder that holds files.
     _clear(run, _REPLACED)
     if final.exists():
         os.replace(final, run.path / _REPLACED)
@@ -103,6 +107,7 @@ def _check_replaceable(final: Path) -> None:
 
 
 def _made_by(lineage: Path) -> str:
+    # Read as untrusted: whatever lies there decides only whether the folder is ours.
     try:
         content = read_json(lineage)
     except FileFormatError:

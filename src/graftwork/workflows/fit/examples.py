@@ -62,6 +62,7 @@ def sample_predictions(
     rows = suite.splits["test"]
     known = np.sum([labelled_rows(np.asarray(suite.targets[task.name][rows])) for task in suite.tasks], axis=0)
     order = Seeds(seed).numpy("examples").permutation(len(rows))
+    # The stable sort keeps the random order among rows with equally many labels.
     chosen = sorted(order[np.argsort(-known[order], kind="stable")][:number].tolist())
     texts, labels = suite.raw.get("text"), suite.raw.get("labels")
     examples = []
@@ -81,6 +82,7 @@ def sample_predictions(
                     for task in suite.tasks
                     if task.name in guess
                 },
+                # Missing labels and answers over positions are neither right nor wrong.
                 "correct": {
                     task.name: task_kind(task).is_right(task, truth[task.name], guess[task.name])
                     for task in suite.tasks

@@ -39,10 +39,12 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result = _collect(context, outcome, _judge(context, outcome))
     choice = result["verdict"]["choice"]
     chosen = outcome.finals[choice]
+    # Seeds are not ranked: the lowest one is taken, so that no luck of a seed is chosen.
     best_seed = min(chosen)
     predictions = read_predictions(run.job(chosen[best_seed].id) / "predictions.safetensors", suite)
     result["examples"] = sample_predictions(suite, predictions["test"], seed=context.settings.seed)
     run.emit("phase", phase="model", jobs=1)
+    # A failed export is a warning: the verdict is worth having without a model.
     try_step(
         result["verdict"]["warnings"],
         "The model could not be exported",
@@ -50,6 +52,7 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     )
     result["timing"] = timing(run)
     result = clean_json(result)
+    # Before report and card: if one of them fails, the numbers are safe.
     write_json(run.result_file, result)
     run.emit("phase", phase="report", jobs=0)
 
@@ -90,6 +93,7 @@ def _collect(context: RunContext[FitSettings], outcome: RaceOutcome, judged: Map
         entry = dict(judged["plans"].get(name, {}))
         entry |= {"plan": plans[name].to_json(), "finalist": True, "ledger": job_ledger(run, outcome.finals[name]).to_json()}
         entries[name] = entry
+    # Plans that the estimate left out are part of the race's story, with the reason in place of a score.
     excluded = [
         {"rung": 0, "plan": name, "seed": 0, "steps": 0, "status": "excluded", "message": estimate["reason"], "validation": {}}
         | {"score": None, "seconds": 0.0}

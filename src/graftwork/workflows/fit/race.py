@@ -70,6 +70,7 @@ class Race:
             found = self._rung(rung, names)
             new = rung_scores(self._suite, self._plans, found)
             if not new:
+                # After Ctrl-C missing scores say nothing about the plans.
                 if rung == 0 and found and self._stop() in (None, "finish"):
                     raise GraftworkError(self._why_nothing(found))
                 break
@@ -81,6 +82,7 @@ class Race:
             last = rung == len(RUNGS) - 1
             names = finalists_of(racing, scores, self._schedule.finalists) if last else survivors_of(racing, scores)
             self._run.emit("rung", rung=rung, scores=scores, kept=names, left=[name for name in racing if name not in names])
+        # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
         if self._stop() not in ("keep", "kill"):
             self._finals(names, scores, results)
         return self.outcome
@@ -93,6 +95,7 @@ class Race:
         scores = rung_scores(self._suite, self._plans, found)
         for name, result in found.items():
             self._record(rung, name, 0, result, scores.get(name))
+        # The older checkpoint goes only when the rung that continued it has a result.
         for job in jobs.values():
             if job.continues and answers.get(job.id, {}).get("status") == "ok":
                 self._run.drop_checkpoint(job.continues)
@@ -101,6 +104,8 @@ class Race:
     def _finals(self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]) -> None:
         tasks = self._control_plan_and_tasks(names, scores, results)
         first = {name: self._maker.final(name, 0) for name in names}
+        # The order decides what a deadline cuts first: one final of everybody, the affinities, then seed after seed with its
+        # controls.
         queue: list[Job] = [*self._longest_first(first.values())]
         finals = [(name, 0, first[name]) for name in names]
         controls: list[tuple[str, int, TrainJob]] = []
@@ -118,6 +123,7 @@ class Race:
             queue += [*self._longest_first(more.values()), *(job for _, _, job in checks)]
         self._run.emit("phase", phase="finals", jobs=len(queue), plans=list(names), control_plan=plan, control_tasks=tasks)
         answers = self._context.run_jobs(queue)
+        # Finals that never began were cleared from the queue by the deadline.
         if self._stop() == "finish":
             answers |= self._judge_now(names, first, answers)
         if self._stop() in ("keep", "kill"):
@@ -129,6 +135,7 @@ class Race:
     ) -> dict[str, dict[str, Any]]:
         """Time is up: finalists that have not even one final are judged as far as they came."""
         open_names = [name for name in names if answers.get(first[name].id, {}).get("status") in (None, "stopped")]
+        # A finalist that was never trained has nothing to judge.
         jobs = [self._maker.final(name, 0, now=True) for name in open_names if self._has_checkpoint(first[name])]
         return self._context.run_jobs(jobs, past_deadline=True) if jobs else {}
 
@@ -173,6 +180,7 @@ class Race:
                 self.outcome.finals.setdefault(name, {})[seed] = job
             if result is not None:
                 by_seed.setdefault(seed, {})[name] = result
+            # A cut training counts as missing, although it is judged.
             missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
             if result is not None and result["status"] in ("failed", "diverged"):
                 self.outcome.warnings.append(f"`{name}` with seed {seed} {result['status']}: {result['message']}")
@@ -182,6 +190,7 @@ class Race:
                 self._record(len(RUNGS), name, seed, result, scores.get(name))
         for task, seed, job in controls:
             result = answers.get(job.id)
+            # A cut control would be compared with whole trainings, so it is left out.
             if result is not None and result["status"] == "ok" and not result.get("cut"):
                 self.outcome.controls.setdefault(task, {})[seed] = job
             missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
@@ -199,6 +208,7 @@ class Race:
         costs = self._run.state.get("estimates", {})
 
         def seconds(job: TrainJob) -> float:
+            # The estimate's order is enough: all that counts is who is slow.
             return job.until * float(costs.get(job.plan.name, {}).get("seconds_per_step", 0.0))
 
         return sorted(jobs, key=seconds, reverse=True)

@@ -35,10 +35,12 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
         not takes their place.
     """
     fine = {name: result for name, result in results.items() if result["status"] == "ok"}
+    # Without a reference all changes are relative to some plan, which still puts the plans in order.
     reference = next((name for name in fine if plans[name].role == "reference"), next(iter(fine), None))
     scores = {}
     for name, result in fine.items():
         changes = task_changes(suite, result["validation"], fine[reference]["validation"]) if reference else {}
+        # Plans are scored by the tasks that have a metric; a task without validation labels counts for nobody.
         known = [value for value in changes.values() if math.isfinite(value)]
         if known:
             scores[name] = sum(known) / len(known)
@@ -52,6 +54,7 @@ def best_of(plans: Iterable[Plan], scores: Mapping[str, float]) -> str | None:
 
 
 def _references(plans: Mapping[str, Plan], scores: Mapping[str, float]) -> list[str]:
+    # References stay whatever their score: without them later gains could not be attributed.
     groups = [*kept_groups(plans.values()), shared_plans(plans.values())]
     found = [best_of(group, scores) for group in groups]
     return [name for name in found if name is not None]
@@ -73,6 +76,7 @@ def finalists_of(plans: Mapping[str, Plan], scores: Mapping[str, float], number:
 
 def control_tasks(changes: Mapping[str, float], most: int) -> list[str]:
     """Return the tasks whose control is worth its time: those with the largest gain or loss, in the order of the suite."""
+    # Unknown changes go last: they cannot be the largest.
     ranked = sorted(changes, key=lambda name: -abs(changes[name]) if math.isfinite(changes[name]) else math.inf)
     kept = set(ranked[:most])
     return [name for name in changes if name in kept]

@@ -51,14 +51,17 @@ class FitSession(RunSession[FitSettings]):
             )
             self.run.emit("schedule", **self.run.state["schedule"], workers=max(1, self.settings.num_workers))
             if dry_run:
+                # The lock is released and the state is kept: a later call with `--resume` races with this schedule.
                 return None
             outcome = Race(context).run()
             context.pause_point()
+            # No job ended at all, so there is nothing that a resume could keep.
             if not outcome.history:
                 self._raise_too_late()
             result = finish_run(context, outcome)
             context.pause_point()
         self.run.save(state="done")
+        # A prefix, so plans with a longer name may keep theirs as well; that costs space only.
         self._drop_checkpoints(keep=f"final-{result['verdict']['choice']}-")
         self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
         return result
@@ -83,6 +86,7 @@ class FitSession(RunSession[FitSettings]):
         limit = self.settings.time_limit
         if limit is None:
             return False
+        # Not at every call: this is asked several times a second.
         if self.run.seconds_used() - self._clock_saved > 5.0:
             self.save_clock()
         return self.run.seconds_used() > DEADLINE_SHARE * limit
@@ -99,6 +103,7 @@ class FitSession(RunSession[FitSettings]):
         resolved, reasons, _ = resolve_groupings(context, racing)
         context.pause_point()
         left_out |= reasons
+        # Plans that were left out stay in the list, so that the result can say why.
         plans = [{plan.name: plan for plan in resolved}.get(plan.name, plan) for plan in plans]
         racing = [plan for plan in resolved if plan.name not in reasons]
         estimates = estimate_plans(context, racing)
@@ -109,6 +114,7 @@ class FitSession(RunSession[FitSettings]):
         budget = RaceBudget(
             seeds=tuple(range(self.settings.seeds)),
             steps=self.settings.steps,
+            # What the estimates took is gone already.
             seconds=None if limit is None else max(1.0, BUDGET_SHARE * limit - self.run.seconds_used()),
             workers=max(1, self.settings.num_workers),
             control_tasks=controls,
@@ -117,6 +123,7 @@ class FitSession(RunSession[FitSettings]):
         left_out |= schedule.left_out
         stored = {}
         for plan in plans:
+            # Plans that were left out before the estimates have none.
             estimate = estimates.get(plan.name, Estimate(plan=plan.name))
             if plan.name in left_out:
                 estimate = replace(estimate, kept=False, reason=left_out[plan.name])
@@ -127,6 +134,7 @@ class FitSession(RunSession[FitSettings]):
                 "horizon": horizon,
             }
             self.run.emit("estimate", **stored[plan.name])
+        # One write for all decisions: a resumed run finds either all of them or none.
         self.run.save(
             state="scheduled",
             estimates=stored,

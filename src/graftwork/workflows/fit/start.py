@@ -151,9 +151,11 @@ def fit(
     run.listen(on_event)
     call = Call(verb="fit", resume=resume, command=command, extra=extra)
     with components_allowed(allow_components):
+        # Before the folder exists: a mistyped plan leaves nothing behind.
         if not run.exists():
             check_asked(given.plans, extra, given.overrides)
         with begun_run(run, given, resumed, call) as settings:
+            # With a file missing the session goes through again; finished jobs answer from their folders.
             if is_finished(run, "result.json", "report.html", "model.onnx"):
                 return load_run(run.path)
             result = FitSession(run, settings, None if is_path else source).go(dry_run=dry_run)

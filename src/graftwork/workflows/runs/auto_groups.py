@@ -74,6 +74,7 @@ def resolve_groupings(
     until = GROUPING_STEPS if steps is None else max(4, round(0.3 * steps))
     jobs = {plan.name: context.maker.grouping(plan.with_train(sharing=_TRUNK), until) for plan in waiting}
     context.run.emit("phase", phase="grouping", jobs=len(jobs), plans=list(jobs))
+    # Plans without groups cannot be scheduled, so the clock does not cut this; only the user does.
     answers = context.run_jobs(list(jobs.values()), past_deadline=True)
     groups, reasons, measured = {}, {}, None
     for plan in waiting:
@@ -83,6 +84,7 @@ def resolve_groupings(
             continue
         settings = dict(plan.train.sharing.settings)
         found = suggest_grouping(answer["affinity"], int(settings.pop("max_groups", None) or MAX_GROUPS))
+        # A single task has no pair to measure: one group of all.
         settings["groups"] = found["groups"] if found else [list(context.suite.task_names)]
         groups[plan.name] = plan.with_train(sharing=Component(plan.train.sharing.path, settings))
         measured = {

@@ -80,6 +80,7 @@ def begun_run(
     try:
         yield settings
     except (ConfigError, DataError, MissingDependencyError):
+        # Errors of the user only. Whatever else went wrong, the folder is kept with its logs.
         if is_new and "schedule" not in run.state:  # wrong data or settings, a missing package: leave no half-made run behind
             run.discard()
         raise
@@ -132,12 +133,14 @@ def resumed_settings(run: RunFolder, given: SomeSettings, *, is_new: bool, may_c
         ConfigError: If the user gave settings that differ from those of the run.
     """
     stored = type(given).from_json(run.state["settings"])
+    # Source and limit as given: neither may count as changed below.
     default = type(given)(source=given.source, time_limit=given.time_limit)
     problems = []
     for key, value in given.to_json().items():
         before = stored.to_json()[key]
         if key in may_change or value == before:
             continue
+        # A value equal to the default counts as not given, so that a bare `--resume` asks for nothing.
         if (key == "source" and is_new) or (key != "source" and value != default.to_json()[key]):
             problems.append(f"{key.replace('_', '-')}: the run has {before!r}, you gave {value!r}")
     if problems:
@@ -157,6 +160,7 @@ def default_out_folder(source: str, prefix: str = "") -> Path:
     name = "data" if source == "<data>" else Path(source).resolve().stem if Path(source).exists() else source
     safe = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name).strip("-") or "run"
     base = Path("runs") / f"{prefix}{safe}-{datetime.now():%Y%m%d-%H%M%S}"
+    # Two runs that begin in one second.
     folder, number = base, 1
     while folder.exists():
         number += 1
@@ -176,6 +180,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     default = type(settings)()
     words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
     for key, value in settings.to_json().items():
+        # Written with flags of their own below, or no part of what the run computes.
         if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "histories", "overrides"):
             continue
         if value == default.to_json()[key]:

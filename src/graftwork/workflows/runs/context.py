@@ -76,6 +76,7 @@ class RunContext(Generic[SomeSettings]):
         Returns:
             ``{job id: result}``; jobs that never started are missing.
         """
+        # What has to end even so (an export, a verdict) listens to the user alone.
         stop = self.stop.by_user if past_deadline else self.stop
         return self.pool.run(jobs, listener=lambda *told: announce(self.run, *told), stop=stop)
 

@@ -42,5 +42,6 @@ class JobControl:
         if now - self._reported > 0.25:
             self._reported = now
             self.report({"type": "progress", "step": step})
+        # A due checkpoint also leaves the training loop: between two steps the learner is whole.
         if self.stop is not None or now - self._saved > self.checkpoint_seconds:
             raise PauseTraining

@@ -59,6 +59,7 @@ def estimate_plans(context: RunContext[Any], plans: Sequence[Plan]) -> dict[str,
         else:
             estimate = Estimate.from_json(answer["estimate"])
             broken = broken_limit(estimate, context.settings)
+            # Without it there would be no scale; the reason keeps it from being chosen.
             if broken and plan.role == "reference":
                 estimate = replace(estimate, reason=f"kept as the reference only: {broken}")
             elif broken:

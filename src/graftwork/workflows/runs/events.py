@@ -16,6 +16,7 @@ def announce(run: RunFolder, event: str, job: Job, details: Mapping[str, Any]) -
     fields: dict[str, Any] = {"job": job.id, "kind": job.kind, "phase": job.phase, "plan": job.plan.name}
     fields |= {"seed": job.seed, "task": job.kept_task, "until": job.until}
     if event == "progress":
+        # Several a second: listeners see them, the log would drown in them.
         run.emit("progress", log=False, step=details.get("step", 0), **fields)
     elif event == "start":
         run.emit("job-start", **fields)

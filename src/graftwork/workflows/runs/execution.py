@@ -33,6 +33,7 @@ def execute(job: Job, run_folder: str | Path, control: JobControl | None = None)
         StorageError: If the disk is full or the folder cannot be written.
     """
     folder = RunFolder(run_folder)
+    # The result file is written last, so its presence means that the job ended.
     stored = folder.result(job.id)
     if stored is not None:
         return stored
@@ -46,6 +47,7 @@ def execute(job: Job, run_folder: str | Path, control: JobControl | None = None)
         outcome = _failure(error, folder, job)
     result = clean_json({"id": job.id, "kind": job.kind, "message": "", **outcome})
     result["seconds"] = round(time.monotonic() - started, 3)
+    # A stopped job has no result: a resume goes on with it.
     if result["status"] != "stopped":
         write_json(folder.job(job.id) / "result.json", result)
     return result
@@ -70,12 +72,14 @@ def _failure(error: Exception, folder: RunFolder, job: Job) -> dict[str, Any]:
     if isinstance(error, OSError) and not isinstance(error, GraftworkError):
         import errno
 
+        # Every other job would meet these as well, so the run ends in place of failing job by job.
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StorageError(
                 f"The disk is full while working in {folder.job(job.id)}. Nothing written before is lost. Free some space "
                 "and run the same command with --resume."
             ) from error
     diverged = isinstance(error, TrainingDivergedError)
+    # Errors of graftwork explain themselves; of all others the traceback is needed.
     if not isinstance(error, GraftworkError):
         write_text(folder.job(job.id) / "error.txt", "".join(traceback.format_exception(error)))
     return _failed(error, "diverged" if diverged else "failed")

@@ -42,6 +42,7 @@ class StopSwitch:
         if self.presses > 1:
             return "kill"
         if self.presses:
+            # The user outranks the clock: Ctrl-C after the deadline still means to keep.
             return "keep"
         return "finish" if self.is_late() else None
 
@@ -75,4 +76,5 @@ class StopSwitch:
             yield
         finally:
             for number, handler in before.items():
+                # None stands for a handler that was not installed from Python and cannot be given back.
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)

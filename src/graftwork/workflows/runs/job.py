@@ -165,6 +165,7 @@ def check_folder_name(key: str, value: str) -> None:
     Raises:
         ConfigError: If it is no such name.
     """
+    # `.` and `..` consist of allowed letters and lead elsewhere.
     if not value.strip(".") or folder_name(value) != value:
         raise ConfigError(f"{key} of a job names a folder: letters, digits and any of -_.+; got {value!r}.")
 
@@ -185,6 +186,7 @@ def read_record(cls: type[Record], value: Any, what: str) -> Record:
     """
     if not isinstance(value, Mapping):
         raise FileFormatError(f"{what} is an object of names and values; got {value!r:.200}.")
+    # Annotations are texts (postponed), hence the resolved hints.
     fields, hints = {item.name: item for item in dataclasses.fields(cls)}, typing.get_type_hints(cls)  # type: ignore[arg-type]
     problems = [
         f"unknown key {key!r}.{did_you_mean(str(key), fields)} Known keys: {', '.join(fields)}"
@@ -209,4 +211,5 @@ def read_record(cls: type[Record], value: Any, what: str) -> Record:
 def _to_json(value: Any) -> Any:
     if hasattr(value, "to_json"):
         return value.to_json()
+    # JSON knows no tuples; the reader turns lists back by the field's type.
     return list(value) if isinstance(value, tuple) else value

@@ -30,6 +30,7 @@ __all__ = [
 Array = NDArray[Any]
 
 
+# A process serves many jobs; dividing and loading would dominate short ones.
 @functools.lru_cache(maxsize=8)
 def _stored_suite(folder: Path, seed: int) -> Suite:
     from graftwork.data.splits import resplit
@@ -87,6 +88,7 @@ def write_predictions(path: Path, predictions: dict[str, dict[str, Array]], suit
 
     from graftwork.core.files import write_bytes
 
+    # Numbered, not named: names of tasks may hold slashes, which separate split and task here.
     arrays = {
         f"{split}/{index}": np.ascontiguousarray(tasks[task.name], dtype=np.float32)
         for split, tasks in predictions.items()
@@ -101,6 +103,7 @@ def read_predictions(path: Path, suite: Suite) -> dict[str, dict[str, Array]]:
     from safetensors.numpy import load
 
     found: dict[str, dict[str, Array]] = {}
+    # By number: the file sorts keys as texts, where 10 comes before 2.
     for key, array in sorted(load(path.read_bytes()).items(), key=lambda item: int(item[0].rpartition("/")[2])):
         split, _, index = key.partition("/")
         found.setdefault(split, {})[suite.tasks[int(index)].name] = array

@@ -84,10 +84,12 @@ class JobMaker:
         """
         return self.make(
             TrainJob,
+            # The same name with `now`: it must find the checkpoint of the final that was cut.
             f"final-{plan}-s{seed}",
             plan,
             phase="final",
             seed=seed,
+            # 0 trains nothing: the learner is further already.
             until=0 if now else self.schedule.horizons[plan],
             continues=self.rung_id(plan, len(RUNGS) - 1) if seed == 0 else None,
             predict=("test", "transfer"),
@@ -98,6 +100,7 @@ class JobMaker:
         """Return the control of one task: the plan with the training targets of the other tasks shuffled."""
         return self.make(
             TrainJob,
+            # By number: names of tasks may be long, or no names of files.
             f"control-{plan}-t{task_index}-s{seed}",
             plan,
             phase="control",

@@ -101,10 +101,13 @@ class WorkerPool:
                 batch.waiting.append(job)
         storage: str | None = None
         give_up = float("inf")
+        # Also while nothing waits: busy workers still have to answer.
         while batch.waiting or any(worker.job for worker in self._workers):
             asked = "keep" if storage is not None else stop()
             if asked is not None:
+                # Jobs that never started stay out of the results, which tells them from those that were cut.
                 batch.waiting.clear()
+                # The earliest time counts: asking again (or more strongly) never grants more.
                 give_up = min(give_up, time.monotonic() + GRACE_SECONDS[asked])
                 self._ask_to_stop(asked)
                 if time.monotonic() >= give_up:
@@ -123,11 +126,13 @@ class WorkerPool:
                     storage = message["message"]
                     worker.job = None
                 else:
+                    # The worker may have been cut off from its job meanwhile; its answer still counts.
                     ended = worker.job or batch.by_id.get(message["id"])
                     worker.job = worker.asked_to_stop = None
                     batch.results[message["id"]] = message["result"]
                     if ended is not None:
                         batch.tell("end", ended, message["result"])
+        # After the loop, when the other workers have kept their checkpoints.
         if storage is not None:
             raise StorageError(storage)
         return batch.results
@@ -162,18 +167,21 @@ class WorkerPool:
                 self._workers.remove(worker)
 
     def _handle_death(self, worker: PoolWorker, batch: _Batch, *, stopping: bool) -> None:
+        # Waits for the process as well, so that `ending` knows the exit code.
         worker.kill()
         if worker in self._workers:
             self._workers.remove(worker)
         job, worker.job = worker.job, None
         if job is None:
             return
+        # It may have died after its last write.
         stored = self._folder.result(job.id)
         if stored is not None:
             batch.results[job.id] = stored
         elif stopping:
             batch.results[job.id] = {"id": job.id, "status": "stopped", "message": "its process ended while stopping"}
         elif batch.attempts[job.id] < MAX_ATTEMPTS:
+            # First in the queue: it goes on from its checkpoint, and the order of the others stays.
             batch.waiting.appendleft(job)
             return
         else:
@@ -184,6 +192,7 @@ class WorkerPool:
                 "message": f"Its process ended {worker.ending}, {MAX_ATTEMPTS} times. See {self._folder.path / 'logs'}.",
                 "seconds": 0.0,
             }
+            # Written down, so that a resumed run does not try a third time.
             write_json(self._folder.job(job.id) / "result.json", batch.results[job.id])
         batch.tell("end", job, batch.results[job.id])
 
@@ -191,6 +200,7 @@ class WorkerPool:
         """End all processes."""
         for worker in self._workers:
             worker.leave()
+        # One deadline for all, or a large pool of deaf workers would take seconds each.
         deadline = time.monotonic() + 1.0
         for worker in self._workers:
             worker.wait(max(0.05, deadline - time.monotonic()))
@@ -219,6 +229,7 @@ class InlinePool:
             def report(message: dict[str, Any], job: Job = job, control: JobControl = control) -> None:
                 tell("progress", job, message)
                 asked = stop()
+                # `kill` cannot be obeyed here: there is no other process to end.
                 if asked is not None:
                     control.stop = "finish" if asked == "finish" else "keep"
 

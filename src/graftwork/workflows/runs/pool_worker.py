@@ -72,6 +72,7 @@ class ProcessWorker(PoolWorker):
     """One process and the thread that reads its answers."""
 
     def __init__(self, number: int, run_folder: Path, threads: int, answers: Answers) -> None:
+        # In the environment: libraries read these when they are loaded, before any code of ours runs.
         limits = dict.fromkeys(
             ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), str(threads)
         )
@@ -86,6 +87,7 @@ class ProcessWorker(PoolWorker):
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, **limits, "PYTHONPATH": os.pathsep.join(path)},
+                # Ctrl-C in a terminal goes to the whole process group; workers must hear of it from the pool only.
                 start_new_session=True,
                 text=True,
                 encoding="utf-8",
@@ -99,6 +101,7 @@ class ProcessWorker(PoolWorker):
         with contextlib.suppress(ValueError, OSError):
             for line in self.process.stdout:
                 answers.put((self, json.loads(line)))
+        # The end of the output is how a death is noticed, however it came.
         answers.put((self, None))
 
     def start(self, job: Job) -> None:

@@ -44,6 +44,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
         suite = open_data(data if data is not None else settings.source, settings.data, seed=settings.seed)
         check_metrics(suite.tasks)
         save_suite(suite, run.suite)
+        # After the suite: a kill before this line reads the data again, one after it never does.
         run.save(state="suite")
     run.emit(
         "suite",
@@ -72,6 +73,7 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     clash = [plan.name for plan in extra if plan.name in known]
     if clash:
         raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
+    # A stable sort: the reference first, all others in their order.
     return sorted([*plans, *extra], key=lambda plan: plan.role != "reference")
 
 
@@ -116,6 +118,7 @@ def machine_facts() -> dict[str, Any]:
     from importlib import metadata
 
     versions = {}
+    # Only what changes numbers or speed.
     for package in ("torch", "numpy", "lightgbm", "onnxruntime"):
         try:
             versions[package] = metadata.version(package)

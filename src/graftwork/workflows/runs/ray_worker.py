@@ -48,6 +48,7 @@ def pack_folders(root: Path, names: Iterable[str]) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         for name in names:
+            # In this order `checkpoint.json` follows the folders `checkpoint-*` that it may name.
             for file in sorted((root / name).rglob("*")):
                 if file.is_file():
                     archive.write(file, file.relative_to(root).as_posix())
@@ -78,6 +79,7 @@ class RemoteExecutor:
 
     def __init__(self, hello: str) -> None:
         settings = json.loads(hello)
+        # Of the driver's import paths only those that exist on this machine.
         sys.path += [part for part in settings["path"] if part not in sys.path and os.path.isdir(part)]
         allow_components(*settings["allowed"])
         folder = Path(settings["run_folder"])
@@ -106,6 +108,7 @@ class RemoteExecutor:
     def stop(self, job_id: str, mode: str) -> None:
         """Stop a job, also one that is about to start."""
         with self._lock:
+            # The request may overtake the job: it is kept until `execute` asks for it.
             self._stops[job_id] = mode
             control = self._controls.get(job_id)
         if control is not None:
@@ -127,6 +130,7 @@ class RemoteExecutor:
         said = answer(local, self._folder, control)
         files = b"" if self._sees_folder else pack_folders(self._folder, job.writes)
         with self._lock:
+            # A stop that came after the end must not hit a later try of the same job.
             self._controls.pop(job.id, None)
             self._stops.pop(job.id, None)
         return json.dumps(said), files
@@ -174,6 +178,7 @@ class RayWorker(PoolWorker):
 
     def stop(self, job_id: str, mode: StopRequest) -> None:
         """Pass the request on to the actor."""
+        # Not waited for: the pool asks several workers in a row.
         self._actor.stop.remote(job_id, mode)
 
     def leave(self) -> None:
@@ -198,6 +203,7 @@ class RayWorker(PoolWorker):
                 for line in ray.get(self._actor.poll.remote()):
                     self._answers.put((self, json.loads(line)))
             text, files = ray.get(reference)
+            # Files before the answer: whoever hears of the end finds the result in the run folder.
             if files:
                 unpack_folders(files, self._run.path)
             self._answers.put((self, json.loads(text)))
@@ -235,6 +241,7 @@ def ray_pool_parts(workers: int) -> tuple[int, StartWorker, Callable[[], None]]:
     if owned:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        # Without an address Ray starts a cluster here, and would take all cores of the machine, not those that are free for us.
         if not os.environ.get("RAY_ADDRESS"):
             from graftwork.core.machine import available_cores
 

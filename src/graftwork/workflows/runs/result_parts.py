@@ -43,6 +43,7 @@ def try_last_steps(run: RunFolder, result: Mapping[str, Any], steps: Mapping[str
         steps: ``{what to say if it fails: step}``.
     """
     warnings = result["verdict"]["warnings"]
+    # Earlier warnings are in the file already; only new ones ask for another write.
     before = len(warnings)
     for what, step in steps.items():
         try_step(warnings, what, step)
@@ -95,6 +96,7 @@ def final_run(context: RunContext[Any], job: Job) -> FinalRun:
         seed=job.seed,
         predictions=StoredPredictions(file, suite, "test"),
         validation=validation,
+        # An empty mapping means that the suite has no transfer rows.
         transfer_predictions=transfer or None,
     )
 
@@ -111,6 +113,7 @@ def job_ledger(run: RunFolder, jobs: Mapping[int, Job]) -> Ledger:
     estimate = run.state.get("estimates", {}).get(first.plan.name, {})
     return replace(
         ledger,
+        # 0 stands for a gap: no latency and no memory is ever 0.
         latency_ms_batch1=ledger.latency_ms_batch1 or float(estimate.get("latency_ms", 0.0)),
         peak_rss_bytes=ledger.peak_rss_bytes or int(estimate.get("peak_rss_bytes", 0)),
     )

@@ -43,6 +43,7 @@ def clean_json(value: Any) -> Any:
         return [clean_json(item) for item in value]
     if hasattr(value, "tolist"):
         return clean_json(value.tolist())
+    # NaN fails the comparison as well.
     if isinstance(value, float) and not (float("-inf") < value < float("inf")):
         return None
     return value
@@ -104,6 +105,7 @@ class RunFolder:
         try:
             self.save()
         except BaseException:
+            # Also Ctrl-C: a folder with a lock and no `run.json` would be taken for the user's own.
             self.discard()
             self.release()
             raise
@@ -115,6 +117,7 @@ class RunFolder:
             FileFormatError: If ``run.json`` is of another format.
             ConfigError: If another process works in this folder.
         """
+        # Before the lock: a folder of something else gets no lock file of ours.
         self.read_state()
         self._claim = claim_folder(self.path, RUN_KIND)
         self.state = self.read_state()  # as the holder of the lock left it
@@ -162,6 +165,7 @@ class RunFolder:
     def drop_checkpoint(self, job_id: str) -> None:
         """Remove the checkpoints of a job whose successor is finished."""
         folder = self.job(job_id)
+        # The pointer first: none may name a folder that is gone.
         remove_own(self.path, f"jobs/{job_id}/checkpoint.json")
         for checkpoint in folder.glob("checkpoint-*"):
             remove_own(self.path, f"jobs/{job_id}/{checkpoint.name}")

@@ -96,6 +96,7 @@ class Schedule:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read :meth:`to_json`'s object."""
+        # JSON has no tuples, and records compare by value.
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
         return cls(**fields)
 
@@ -152,6 +153,7 @@ def own_horizon(plan: Plan) -> int | None:
 
 def _horizons(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: float) -> dict[str, int]:
     reference = max((costs[plan.name].seconds_per_step for plan in plans if plan.role == "reference"), default=0.0)
+    # Without the reference among the plans nothing limits the others.
     whole = common * reference if reference > 0 else math.inf
     horizons = {}
     for plan in plans:
@@ -184,6 +186,7 @@ def _total_seconds(
     references = [group[0] for group in kept_groups(plans)]
     others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
     total = sum(share(plan, RUNGS[0]) for plan in plans)
+    # Who will be ahead is unknown; the slowest half is assumed, so that the schedule does not promise too much.
     second = references + others[: math.ceil(len(plans) / 2)]
     total += sum(share(plan, RUNGS[1] - RUNGS[0]) for plan in second)
     # who survives is not known yet: count the more expensive of the possible finalists half, the mean half
@@ -191,12 +194,15 @@ def _total_seconds(
     slowest = sum(whole[plan.name] for plan in others[:free])
     mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
     finals = sum(whole[plan.name] for plan in references) + (slowest + mean) / 2
+    # The first seed goes on from the last rung, so that much of its training is paid for.
     total += finals * (len(budget.seeds) - RUNGS[1])
     shared = shared_plans(plans)
     if shared:
         cost = sum(whole[plan.name] for plan in shared) / len(shared)
+        # 0.3 of a training for the affinities, and what it takes to measure them.
         total += cost * (budget.control_tasks * control_seeds + 0.4)
     longest = max(whole.values(), default=0.0)
+    # More workers do not make a single training shorter.
     return max(total / max(budget.workers, 1), longest)
 
 
@@ -211,6 +217,7 @@ def make_schedule(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budg
     Returns:
         The schedule; with ``steps`` it depends on nothing measured.
     """
+    # A copy of the list: plans are removed from it below.
     plans, left_out, notes, seeds = list(plans), {}, [], budget.seeds
     if budget.steps is not None:
         horizons = {plan.name: own_horizon(plan) or budget.steps for plan in plans}
@@ -229,6 +236,7 @@ def make_schedule(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budg
     shortest, longest = max(2 * epoch, MIN_STEPS), max(MAX_EPOCHS * epoch, MIN_STEPS)
     while not fits(1, shortest):
         droppable = [plan for plan in plans if plan.role != "reference"]
+        # A race needs somebody beside the reference; better a late one than none.
         if len(droppable) <= 1:
             break
         slowest = max(droppable, key=lambda plan: estimates[plan.name].seconds(shortest))
@@ -236,6 +244,7 @@ def make_schedule(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budg
         left_out[slowest.name] = f"too slow: {cost:.2g} s per step do not fit into the time limit"
         plans.remove(slowest)
     while True:
+        # Controls on all seeds only where they cost no plan a single step.
         control_seeds = len(seeds) if fits(len(seeds), longest) else 1
         common = _largest(partial(fits, control_seeds), float(MIN_STEPS), longest)
         horizons = _horizons(plans, estimates, common)
@@ -247,6 +256,7 @@ def make_schedule(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budg
             f"{horizons[unfinished.name]} steps, fewer than the "
             f"{math.ceil(estimates[unfinished.name].steps_per_epoch)} that show every row once"
         )
+        # Its time goes to the others, so everything is decided again.
         plans.remove(unfinished)
     if common < 2 * epoch:
         notes.append(
@@ -276,8 +286,10 @@ def _first_that_cannot_see_all(
     plans: Sequence[Plan], estimates: Mapping[str, Estimate], horizons: Mapping[str, int]
 ) -> Plan | None:
     """Return the first plan whose horizon is shorter than an epoch while that of the separate models is not."""
+    # The portfolio puts the reference first.
     reference = horizons[plans[0].name]
     for plan in plans:
+        # Rounds of boosting are no epochs: every one sees all rows.
         own = plan.role != "reference" and own_horizon(plan) is None
         if own and horizons[plan.name] < min(estimates[plan.name].steps_per_epoch, reference):
             return plan

@@ -48,6 +48,7 @@ class RunSession(Generic[SomeSettings]):
             RunStopped: If the user stopped it while the suite was read.
         """
         clock = self.run.path / "clock.json"
+        # Used seconds of earlier attempts count, also of those that were killed.
         self.run.start_clock(float(read_json(clock)["seconds"]) if clock.exists() else 0.0)
         with self.stop.listen():
             self.stop.on_press = lambda presses: self.run.emit("stopping", presses=presses)
@@ -64,6 +65,7 @@ class RunSession(Generic[SomeSettings]):
                     maker=JobMaker(facts=run_facts(self.run, self.settings)),
                 )
             finally:
+                # Workers first: what they still do belongs to the time used.
                 pool.close()
                 self.save_clock()
 

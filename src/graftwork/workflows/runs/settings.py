@@ -86,6 +86,7 @@ class FitSettings:
         Raises:
             ConfigError: If a value cannot be read.
         """
+        # With steps the user wants them all, however long they take.
         limit = parse_seconds(time_limit) if time_limit is not None else (None if steps is not None else DEFAULT_TIME_LIMIT)
         about_data = {name: others.pop(name) for name in DataOptions.names() if name in others}
         return cls(

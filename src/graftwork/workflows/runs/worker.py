@@ -33,10 +33,12 @@ def _listen(source: IO[str], jobs: queue.Queue[dict[str, Any]], current: dict[st
     for line in source:
         message = json.loads(line)
         if message["type"] == "stop":
+            # A request for a job that has just ended must not stop the next one.
             if current.get("id") == message["id"]:
                 current["control"].stop = message["mode"]
         else:
             jobs.put(message)
+    # The input ends when the parent is gone, also where there is no death signal.
     os._exit(1)
 
 
@@ -47,6 +49,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever libraries print goes to the worker's log, not into the answers
     hello = json.loads(sys.stdin.readline())
     _die_with_parent(hello["parent"])
+    # The caller's path in its order: components are found as the caller found them.
     sys.path[:] = hello["path"]
     lock = threading.Lock()
 

@@ -35,6 +35,7 @@ def within_training(suite: Suite, seed: int) -> Suite:
         seed: Seed of the division.
     """
     train = np.asarray(suite.splits["train"])
+    # Whole groups, or the held rows would have close relatives among those learned from.
     units = train if suite.groups is None else suite.groups[train]
     names = np.unique(units)
     order = Seeds(seed).numpy("within-training").permutation(names)
@@ -59,6 +60,7 @@ class AffinityJob(Job):
         learner: Any = self.learner(suite)
         trainer = getattr(learner, "trainer", None)
         if trainer is None:
+            # Trees, say: they share no weights.
             raise GraftworkError(f"The plan {self.plan.name!r} has no shared model whose affinities could be measured.")
         from graftwork.data.loader import iter_rows
         from graftwork.evaluation.affinity import measure_affinity, summarise_affinity
@@ -68,14 +70,17 @@ class AffinityJob(Job):
         rows = learned.splits["val"][: BATCHES * ROWS]
         batches = list(iter_rows(learned, rows, ROWS))
         watch = GradientWatch(suite.tasks, max(1, self.until // GRADIENT_SAMPLES))
+        # No checkpoint of this job exists, so a callback may be added after building.
         trainer.callbacks = (*trainer.callbacks, watch)
         found = []
         for number in range(1, MEASUREMENTS + 1):
             learner.train(max(1, round(self.until * number / MEASUREMENTS)))
             control.report({"type": "progress", "step": learner.step})
             found.append(measure_affinity(trainer.model, suite.tasks, batches, learning_rate=trainer.config.learning_rate))
+            # Looked at between the parts only: the run is short.
             if control.stop is not None:
                 break
+        # A deadline (`finish`) after the first measurement leaves something to report.
         if control.stop == "keep" or not found:
             return {"status": "stopped", "steps": learner.step}
         return {

@@ -50,11 +50,13 @@ class EstimateJob(Job):
             setup = time.perf_counter() - started
         learner.train(1)  # imports and first allocations fall into the first step
         small, started = _numbers(learner), time.perf_counter()
+        # One step more, from 1 to 2: slow plans are judged by it alone.
         learner.train(WARM_UP)
         seconds = time.perf_counter() - started
         if seconds < SLOW_STEP:
             started = time.perf_counter()
             learner.train(WARM_UP + MEASURED)
+            # Trees may stop early, so the steps made are counted.
             seconds = (time.perf_counter() - started) / max(1, learner.step - WARM_UP)
         rows = suite.splits["val"][:SAMPLE_ROWS]
         learner.predict(rows[:1])  # a model that is made when it is asked for (by merging) is made here, not in the time of a row
@@ -62,6 +64,7 @@ class EstimateJob(Job):
         learner.predict(rows)
         evaluation = (time.perf_counter() - started) * len(suite.splits["val"]) / max(len(rows), 1)
         ledger = learner.ledger()
+        # Without counted samples (trees) a step sees all training rows.
         batch = ledger.samples / max(ledger.steps, 1) if ledger.samples else len(suite.splits["train"])
         return {
             "status": "ok",
@@ -95,6 +98,7 @@ def _latency(learner: Learner, row: NDArray[np.int64]) -> float:
         started = time.perf_counter()
         learner.predict(row)
         times.append(1000 * (time.perf_counter() - started))
+    # The first two are warm-up.
     return median(times[2:])
 
 

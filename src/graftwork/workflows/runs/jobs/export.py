@@ -63,10 +63,12 @@ class ExportJob(Job):
         judged = run.job(self.source)
         if not load_job_checkpoint(learner, judged):
             raise CheckpointError(f"The checkpoint in {judged} is missing or damaged. Run again in another folder.")
+        # The verdict is about the weights that made these predictions; no others are exported under its name.
         _check_is_judged(learner, suite, judged / "predictions.safetensors")
         folder = run.path / self.folder
         folder.mkdir(parents=True, exist_ok=True)
         learner.export(folder)
+        # Last of all: whoever finds this file knows that the export is whole.
         write_json(folder / "exported.json", {"source": self.source})
         bases, licences = _bases(self)
         return {"status": "ok", "steps": learner.step, "bases": bases, "licences": licences}
@@ -83,7 +85,9 @@ def _check_is_judged(learner: Learner, suite: Suite, stored: Path) -> None:
         return
     judged = StoredPredictions(stored, suite, "test")
     for task, found in learner.predict(rows).items():
+        # Tasks that were not judged compare with themselves.
         expected = judged[task][: len(rows)] if task in judged else found
+        # Absolute against the largest value: near zero, a relative tolerance would ask for equal bits.
         if not np.allclose(
             found, expected, rtol=1e-3, atol=1e-3 * float(np.nanmax(np.abs(expected), initial=1e-6)), equal_nan=True
         ):

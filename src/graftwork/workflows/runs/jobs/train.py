@@ -60,10 +60,12 @@ class TrainJob(Job):
         suite = self.suite(run)
         learner = self.learner(suite)
         own = load_job_checkpoint(learner, folder)
+        # Its own checkpoint is further than that of the job before.
         if not own and self.continues is not None:
             load_job_checkpoint(learner, run.job(self.continues))
         control.checkpoint_seconds = self.facts.checkpoint_seconds
         cut = train_in_slices(learner, self.until, folder, control)
+        # Cut by the deadline, it goes on: what was learned is judged.
         if cut and control.stop == "keep":
             save_job_checkpoint(learner, folder)
             return {"status": "stopped", "steps": learner.step}
@@ -73,6 +75,7 @@ class TrainJob(Job):
         if wanted:
             predictions = {split: learner.predict(suite.splits[split]) for split in wanted}
             write_predictions(folder / "predictions.safetensors", predictions, suite)
+        # Before the result, which the caller writes: a result always has its checkpoint.
         save_job_checkpoint(learner, folder)
         return {
             "status": "ok",
@@ -94,6 +97,7 @@ def train_in_slices(learner: Learner, until: int, folder: Path, control: JobCont
             learner.train(until, on_progress=control.progress)
             done = True
         except PauseTraining:
+            # With a stop the caller decides what to keep; without one a checkpoint was due.
             if control.stop is None:
                 save_job_checkpoint(learner, folder)
     return not done
