@@ -48,6 +48,7 @@ def ascent_offsets(
             torch._foreach_add_(scales, eta)
         offsets = list(torch._foreach_mul(offsets, scales))
     norm = global_norm(offsets)
+    # The clamp is for zero gradients, where 0 / 0 would be NaN.
     factor = radius / norm.clamp(min=torch.finfo(norm.dtype).tiny)
     if adaptive:
         torch._foreach_mul_(offsets, scales)
