@@ -93,5 +93,6 @@ def from_positions(positions: Tensor, shape: FeatureShape, extent: Sequence[int]
 
 
 def _drawn(*shape: int, fan_in: int) -> Tensor:
+    # Uniform with variance 1 / fan_in.
     bound = (3.0 / fan_in) ** 0.5
     return torch.empty(*shape).uniform_(-bound, bound)

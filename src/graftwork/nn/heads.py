@@ -30,6 +30,7 @@ class GlobalHead(nn.Module):
     def __init__(self, shape: FeatureShape, num_outputs: int, *, hidden: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
         self.layout = shape.layout
+        # Mean and maximum side by side.
         width = shape.width * 2 if shape.layout == "map" else shape.width
         self.norm = nn.LayerNorm(width)
         self.layers = mlp([width, hidden, num_outputs] if hidden else [width, num_outputs], dropout=dropout)
@@ -86,6 +87,7 @@ class PositionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return raw outputs, ``[B, num_outputs, T]``, from features ``[B, T, width]``."""
         outputs: Tensor = self.layers(self.norm(features))
+        # Outputs before positions, as for pixels: losses and decoders treat both alike.
         return outputs.movedim(-1, 1)
 
 
