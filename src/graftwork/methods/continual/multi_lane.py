@@ -130,7 +130,7 @@ class LaneNetwork(SharedModel):
         self.head.grow(classes)
         lane = Lane(self.trunk.feature_shape.width, self._num_selectors, self._prompt_sizes)
         if self.lanes:
-            # Before the next line freezes the old lanes; a state dict carries values only, so the new lane still learns.
+            # A state dict carries values only: the copy of a frozen lane still learns.
             lane.load_state_dict(self.lanes[-1].state_dict())
         self.lanes.requires_grad_(False)
         self.lanes.append(lane)

@@ -153,7 +153,7 @@ class MTLoRA(SharedModel):
     def _map_widths(self) -> list[int]:
         """Return the channels of the maps that decoders get: those after each stage's merging."""
         widths = self.backbone.widths
-        # Merging widens a stage's map to the next stage's width; the last stage has no merging.
+        # Merging takes a stage's map to the next stage's width; the last stage has no merging.
         return [*widths[1:], widths[-1]]
 
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> tuple[Tensor, ...]:

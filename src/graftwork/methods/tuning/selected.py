@@ -63,7 +63,7 @@ class SelectedTuning(Tuner):
         if self._model is None:
             raise ConfigError(f"This {type(self).__name__} is attached to no model yet; call attach(model) first.")
         now = {name: tensor.detach() for name, tensor in (model or self._model).state_dict().items()}
-        # What is not in `_before` never changed, so its present value is the base's.
+        # Names that are not in `_before` are frozen: their present values are the base's.
         base = {name: self._before.get(name, tensor) for name, tensor in now.items()}
         delta = WeightDelta.between(base, now, lineage={"tuner": type(self).__name__})
         delta.base_fingerprint = state_fingerprint(base)
