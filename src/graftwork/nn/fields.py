@@ -126,6 +126,7 @@ class Fields(nn.Module):
         self.tokenizer = FeatureTokenizer(
             layout.num_numeric, layout.cardinalities, width, std=std, vocabularies=layout.vocabularies
         )
+        # Among all tokens: numbers, then the categories outside of the sequences.
         positions = [*range(layout.num_numeric), *(layout.num_numeric + column for column in layout.plain)]
         self.register_buffer("plain", torch.tensor(positions, dtype=torch.int64), persistent=False)
 
@@ -142,6 +143,7 @@ class Fields(nn.Module):
         # Tokens begin with the numeric columns, so categorical column c is token `shift + c`.
         shift, parts = self.layout.num_numeric, self.layout.sequences.values()
         states = torch.stack([tokens[:, shift + start : shift + stop] for start, stop in parts], dim=1)
+        # Code 0 is padding.
         filled = torch.stack([codes[:, start:stop] > 0 for start, stop in parts], dim=1)
         return tokens.index_select(1, self.plain), states, filled
 

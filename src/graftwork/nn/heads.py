@@ -30,7 +30,6 @@ class GlobalHead(nn.Module):
     def __init__(self, shape: FeatureShape, num_outputs: int, *, hidden: int = 64, dropout: float = 0.0) -> None:
         super().__init__()
         self.layout = shape.layout
-        # Mean and maximum side by side.
         width = shape.width * 2 if shape.layout == "map" else shape.width
         self.norm = nn.LayerNorm(width)
         self.layers = mlp([width, hidden, num_outputs] if hidden else [width, num_outputs], dropout=dropout)
@@ -134,4 +133,5 @@ def build_head(
         )
     if size is None:
         raise ConfigError(f"Task {task.name!r} asks for one prediction per pixel, but no input of the suite is a picture.")
+    # 0 takes the default as well: there is no linear head over pixels.
     return DenseHead(feature_shape.width, task.num_outputs, size, hidden=hidden if hidden else 32)

@@ -64,7 +64,7 @@ def squared_variation(values: Tensor) -> Tensor:
     """
     if len(values) < 2:
         return values.new_zeros(())
-    # The constant is for experts that get nothing at all.
+    # The constant is for a call in which no expert gets anything.
     return values.var() / (values.mean().square() + 1e-10)
 
 

@@ -231,7 +231,7 @@ def _norm(channels: int, kind: NormKind, group_size: int) -> nn.Module:
 
 
 def _leading(weight: Tensor, bias: Tensor | None, out: int, width_in: int) -> tuple[Tensor, Tensor | None]:
-    # The parameter itself at full width, so that it is found by identity in the graph.
+    # At full width the parameter itself: a slice would be one more node in the graph.
     if (out, width_in) == tuple(weight.shape[:2]):
         return weight, bias
     return weight[:out, :width_in], None if bias is None else bias[:out]

@@ -261,7 +261,6 @@ class OSNet(BlockBackbone):
         self.last = conv_norm(width, width)
         self.feature = FeatureLayer(width, feature_width) if feature_width and not feature_map else nn.Identity()
         self.feature_shape = FeatureShape("map" if feature_map else "vector", width if feature_map else feature_width or width)
-        # At the end, once all layers exist.
         _draw(self)
 
     def _add(self, block: nn.Module, width: int) -> None:

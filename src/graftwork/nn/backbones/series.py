@@ -37,7 +37,7 @@ class SeriesBackbone(Backbone):
         self.tokens = tokens
         self.latest = min(_LATEST, length)
         self.project = nn.Conv1d(3 * channels, width, 1)
-        # Only as wide as the series: a kernel that reaches past both ends would read padding alone.
+        # No wider than the series: the outer taps of a wider kernel would mostly read padding.
         dilations = [2**level for level in range(5) if 2 * 2**level < max(length, 3)]
         self.layers = nn.ModuleList(
             nn.Sequential(

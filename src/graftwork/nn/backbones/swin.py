@@ -58,7 +58,7 @@ class SwinBlock(nn.Module):
         self.contract = nn.Linear(hidden, width)
         self.feed_forward: nn.Module | None = None
         self.register_buffer("pairs", _pair_index(self.window), persistent=False)
-        # Padded places are not masked, as in the released Swin: they are zeros after the norm.
+        # Padded places are not masked, as in timm: they are zeros, put in after the norm.
         mask = _shift_mask(side + self.pad, self.window, self.shift) if self.shift else None
         self.register_buffer("mask", mask, persistent=False)
 
