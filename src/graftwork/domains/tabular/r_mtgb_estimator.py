@@ -81,6 +81,7 @@ class _RobustMultiTask(BaseEstimator):
             return X, None if task_ids is None else np.asarray(task_ids)
         if task_ids is not None:
             raise DataError("Task ids came both as an argument and by `task_column`; give one of them.")
+        # A data frame: the task can be named, and may be of another type than the features.
         if hasattr(X, "columns"):
             name = X.columns[self.task_column] if isinstance(self.task_column, int) else self.task_column
             if name not in X.columns:
