@@ -45,6 +45,7 @@ def standard_grid(model: ControllableModel) -> list[Configuration]:
 
 
 def _feasible(model: ControllableModel, importances: Sequence[Mapping[str, float]]) -> Iterator[Configuration]:
+    # Largest first: where two budgets give one configuration, its place in the list is that of the larger one.
     for budget in sorted(BUDGETS, reverse=True):
         for importance in importances:
             try:
@@ -85,6 +86,7 @@ def export_configurations(
         network = model.slice(configuration).eval()
         flops = model.flops(configuration)
         share = flops / model.flops(model.full)
+        # The full network was exported already; a second copy would only cost space.
         if configuration.key() == model.full.key() and (folder / "model.onnx").is_file():
             file = "model.onnx"
         else:
@@ -93,5 +95,6 @@ def export_configurations(
             export_onnx(network, tasks, example_inputs, folder / file)
         described = {"flops": flops, "share": share, "parameters": count_parameters(network).total, "file": file}
         entries.append({**configuration.to_json(), **described})
+    # Last: an index never names a file that is not there yet.
     write_json(folder / INDEX, {"format": FORMAT, "configurations": entries})
     return entries

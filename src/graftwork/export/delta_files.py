@@ -36,6 +36,7 @@ def write_deltas(deltas: Mapping[str, Delta], model: SharedModel, folder: str | 
             continue
         path = Path(folder) / "delta.safetensors"
         if len(deltas) > 1:
+            # Two tasks may have names that become the same file name.
             path = _free(Path(folder), re.sub(r"[^\w.-]+", "-", _owner(model, prefix) or prefix), files)
         delta.save(path)
         files.append(path)

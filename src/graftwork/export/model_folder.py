@@ -47,9 +47,11 @@ def write_model(model: SharedModel, suite: Suite, folder: str | Path, described:
     """
     folder = Path(folder)
     model.eval()
+    # Copies: safetensors refuses tensors that share memory, as tied weights do.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
     rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)[:EXAMPLE_ROWS]
+    # Folding below changes layers in place, and the caller's model must stay as it is.
     deployed: SharedModel = copy.deepcopy(model)
     if isinstance(deployed, ControllableModel):
         deployed = deployed.slice(deployed.full)  # whatever it is set to now, the graph is that of the full network

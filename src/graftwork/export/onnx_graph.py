@@ -35,6 +35,7 @@ def _reads(node: Any) -> Iterator[str]:
     for graph in _graphs_of(node):
         for inner in graph.node:
             yield from _reads(inner)
+        # A sub-graph may pass a value of the outer graph straight through.
         yield from (output.name for output in graph.output)
 
 
@@ -46,6 +47,7 @@ def live_nodes(graph: Any, names: Iterable[str]) -> list[Any]:
 def _live(graph: Any, live: set[str]) -> list[Any]:
     """Return the nodes that the values ``live`` need, and add everything that these nodes read to ``live``."""
     kept = []
+    # Nodes are in topological order, so one walk from the end finds all that is needed.
     for node in reversed(graph.node):
         if any(name in live for name in node.output):
             kept.append(node)
@@ -58,6 +60,7 @@ def _drop_dead(graph: Any) -> None:
     live = {output.name for output in graph.output}
     kept = _live(graph, live)
     weights = [weight for weight in graph.initializer if weight.name in live]
+    # Noted types and shapes go too: they may be those of values that are gone or folded.
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(kept)
     graph.initializer.extend(weights)
@@ -94,6 +97,7 @@ def rename_outputs(model: Any, names: Sequence[str]) -> None:
         raise ValueError(
             f"{len(old)} outputs need as many different names that are no inputs ({sorted(taken)}); got {list(names)}."
         )
+    # Inner values must make room before the outputs take their names.
     used = (
         taken
         | {name for node in graph.node for name in (*_reads(node), *node.output)}
@@ -138,6 +142,7 @@ def _shape_only(graph: Any) -> Iterator[Any]:
         if any(True for _ in _graphs_of(node)) or "Random" in node.op_type or node.op_type in ("Bernoulli", "Multinomial"):
             continue
         if node.op_type == "Shape" or all(name == "" or name in known for name in node.input):
+            # Values computed from what is known are known in turn.
             known.update(node.output)
             if node.op_type != "Constant":
                 yield node
@@ -161,11 +166,13 @@ def fold_batch_free_shapes(model: Any, feeds: Iterable[Mapping[str, Array]]) -> 
     if not names:
         return
     probe = onnx.ModelProto()
+    # The values to fold become the outputs of a copy, and ONNX Runtime computes them.
     probe.CopyFrom(model)
     del probe.graph.output[:]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     _drop_dead(probe.graph)
     options = runtime.SessionOptions()
+    # The probe runs a few times only: optimising it would not pay.
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4  # failures are raised, not printed
     options.intra_op_num_threads = 1
@@ -175,6 +182,7 @@ def fold_batch_free_shapes(model: Any, feeds: Iterable[Mapping[str, Array]]) -> 
         name: values[0]
         for name, values in zip(names, zip(*results))
         if values[0].size <= _FOLD_LIMIT
+        # Equal for all batch sizes: the value cannot depend on the batch.
         and all(np.array_equal(value, values[0]) and value.dtype == values[0].dtype for value in values)
     }
     keep = [
@@ -191,6 +199,7 @@ def fold_batch_free_shapes(model: Any, feeds: Iterable[Mapping[str, Array]]) -> 
     graph.initializer.extend(
         onnx.numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
         for name, value in constants.items()
+        # Of a node with several outputs some may differ: then the node stays and makes all of them.
         if name not in made
     )
     _drop_dead(graph)

@@ -32,7 +32,9 @@ __all__ = ["OPSET", "export_onnx", "output_names"]
 OPSET = 18
 """Version of the ONNX operators; ONNX Runtime reads it since 1.14."""
 
+# One row, and a number of rows other than the traced one: a batch size that was baked in shows.
 _CHECKED_BATCHES = (1, 7)
+# Not 1: a batch of one row can be broadcast, or specialised, without notice.
 _TRACED_BATCH = 3
 
 
@@ -190,6 +192,7 @@ def _finish(path: Path, deployed: _Deployed, inputs: Mapping[str, Tensor]) -> by
     onnx = require("onnx", extra="export", purpose="Exporting to ONNX")
     model = onnx.load(str(path))
     strip_origins(model)
+    # Exporters leave out inputs that nothing reads, and ONNX Runtime refuses to be fed them.
     used = {item.name for item in model.graph.input}
     fold_batch_free_shapes(
         model,
@@ -200,6 +203,7 @@ def _finish(path: Path, deployed: _Deployed, inputs: Mapping[str, Tensor]) -> by
     )
     names = output_names([task.name for task in deployed.tasks], list(inputs))
     rename_outputs(model, list(names.values()))
+    # Without the exporter's version and notes: equal models give equal files.
     model.producer_name, model.producer_version = "graftwork", ""
     del model.metadata_props[:]
     for key, value in (("graftwork.format", "graftwork-onnx-1"), ("graftwork.outputs", json.dumps(names, ensure_ascii=False))):
@@ -233,6 +237,8 @@ def _scaled_difference(task: TaskSpec, wanted: np.ndarray, got: np.ndarray) -> f
     if task.scale:
         # Values far from zero (a year, a price) cannot agree better than float32 can say them.
         gap = np.maximum(gap - 4 * np.finfo(np.float32).eps * np.abs(wanted), 0.0)
+        # Scales are per output, on axis 1; maps have further axes behind it.
         gap = gap / np.asarray(task.scale).reshape((1, -1) + (1,) * (wanted.ndim - 2))
+    # NaN compares false with every tolerance and would pass for agreement.
     gap = np.where(np.isnan(gap), np.inf, gap)
     return float(gap.max(initial=0.0))

@@ -40,6 +40,7 @@ def bargaining_weights(
     gramian = np.asarray(gramian, dtype=np.float64)
     if not np.isfinite(gramian).all():
         raise ValueError("the inner products of the gradients hold a number that is not finite")
+    # The solution scales with the rows: weights of unit rows, divided by the lengths. So all work is on cosines.
     lengths = np.sqrt(np.clip(np.diagonal(gramian), 0.0, None))
     weights = np.zeros(len(gramian))
     kept = lengths > 0
@@ -47,13 +48,16 @@ def bargaining_weights(
         return weights
     cosines = gramian[np.ix_(kept, kept)] / np.outer(lengths[kept], lengths[kept])
     cosines[np.diag_indices_from(cosines)] = 1.0 + ridge
+    # The solution of rows that all point the same way; any positive start would converge.
     found = np.full(int(kept.sum()), 1.0 / np.sqrt(kept.sum()))
     for _ in range(max_steps):
         # In units of the present weights the Hessian is I + W C W: well conditioned however far apart the weights are.
         scaled = cosines * np.outer(found, found)
         slope = scaled.sum(axis=1) - 1.0
         step = -np.linalg.solve(scaled + np.eye(len(found)), slope)
+        # Rounding can make this product slightly negative close to the solution.
         decrement = float(np.sqrt(max(0.0, -(slope @ step))))
+        # Damped by 1 / (1 + decrement), a relative step is above -1, so weights stay positive without a check.
         found = found * (1.0 + step / (1.0 + decrement))
         if decrement < tolerance:
             break

@@ -47,6 +47,7 @@ class NoiseSchedule:
 
     def at(self, step: Tensor, like: Tensor) -> Tensor:
         """Return ``kept`` at steps int64 ``[B]`` (1 at step -1), shaped and typed to multiply ``like``, ``[B, ...]``."""
+        # The 1 is appended at the end, where the index -1 finds it.
         values = torch.cat([self.kept, self.kept.new_ones(1)])[step.cpu()]
         return values.to(like.device).reshape(-1, *(1,) * (like.ndim - 1))
 
@@ -84,6 +85,7 @@ class NoiseSchedule:
         """
         kept, before = self.at(step, noisy), self.at(to, noisy)
         ratio = kept / before  # what a single leap from `to` to `step` keeps
+        # Equation 7 of DDPM, for a leap over several steps: the one-step alpha becomes kept / before.
         of_clean = before.sqrt() * (1 - ratio) / (1 - kept)
         of_noisy = ratio.sqrt() * (1 - before) / (1 - kept)
         return (of_clean * clean + of_noisy * noisy).to(noisy.dtype), (1 - before) / (1 - kept) * (1 - ratio)
@@ -102,8 +104,10 @@ class NoiseSchedule:
             fresh: Standard normal noise; may be None where ``eta`` is 0.
         """
         kept, before = self.at(step, noisy), self.at(to, noisy)
+        # Derived from `clean`, which may have been clipped, so it differs from what the network predicted.
         noise = (noisy - kept.sqrt() * clean) / (1 - kept).sqrt()
         variance = eta**2 * (1 - before) / (1 - kept) * (1 - kept / before)
+        # Equation 12 of DDIM. The clamp is for rounding only: the variance is at most 1 - before.
         earlier = before.sqrt() * clean + (1 - before - variance).clamp(min=0).sqrt() * noise
         if eta > 0:
             assert fresh is not None, "eta above 0 takes fresh noise"
@@ -121,6 +125,7 @@ def linear_schedule(num_steps: int = 1000, *, first: float = 1e-4, last: float =
     """
     _check_steps(num_steps)
     scale = 1000 / num_steps
+    # 0.999 as in the cosine schedule: with few steps the scaled variance would pass 1.
     added = torch.linspace(first * scale, min(last * scale, 0.999), num_steps, dtype=torch.float64)
     return NoiseSchedule((1 - added).cumprod(0))
 
@@ -134,6 +139,7 @@ def cosine_schedule(num_steps: int = 1000, *, offset: float = 0.008) -> NoiseSch
     _check_steps(num_steps)
     place = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
     curve = ((place + offset) / (1 + offset) * math.pi / 2).cos() ** 2
+    # The curve ends at 0 up to rounding: the last step would remove the signal entirely and later divisions by `kept` would fail.
     added = (1 - curve[1:] / curve[:-1]).clamp(max=0.999)
     return NoiseSchedule((1 - added).cumprod(0))
 
@@ -147,6 +153,7 @@ def sampling_steps(num_steps: int, count: int) -> list[int]:
     """
     if not 1 <= count <= num_steps:
         raise ConfigError(f"A sampler takes 1 to {num_steps} steps of a schedule of {num_steps}; got {count}.")
+    # Counted from the end: the noisiest step is always visited, since that is where the start comes from.
     return [round(num_steps - index * num_steps / count) - 1 for index in range(count)]
 
 
@@ -187,6 +194,7 @@ def sample(
             clean = clean.clamp(-limit, limit)
         fresh = None
         if eta > 0:
+            # Drawn on the CPU, so that a seed gives the same noise on every device.
             fresh = torch.randn(states.shape, generator=generator, dtype=states.dtype).to(states.device)
         states = schedule.backward_step(states, clean, step, to, eta=eta, fresh=fresh)
     return states

@@ -32,6 +32,7 @@ def dual_cone_weights(gramian: NDArray[np.float64], start: NDArray[np.float64]) 
     from scipy.optimize import nnls
 
     values, vectors = np.linalg.eigh(np.asarray(gramian, dtype=np.float64))
+    # R with R^T R = G. Rounding makes zero eigenvalues of a singular G slightly negative.
     root = np.sqrt(np.clip(values, 0.0, None))[:, None] * vectors.T
     starts = np.atleast_2d(start)
     added = np.stack([nnls(root, -(root @ row))[0] for row in starts])

@@ -53,7 +53,9 @@ def fair_weights(gramian: Floats, alpha: float, *, ridge: float = 1e-7, toleranc
     found = factors ** (alpha / (1.0 + alpha))  # the solution of rows at right angles
     for _ in range(max_steps):
         progress, wanted = found * (cosines @ found), factors * found ** (1.0 - 1.0 / alpha)
+        # Hessian in units of the present weights, so the step is relative: found * (1 + step).
         hessian = cosines * np.outer(found, found) + np.diag(wanted / alpha)
+        # Scaled to a unit diagonal, which keeps the system well conditioned where weights are far apart.
         sizes = np.sqrt(np.diagonal(hessian))
         step = np.linalg.solve(hessian / np.outer(sizes, sizes), (wanted - progress) / sizes) / sizes
         if np.abs(progress / wanted - 1.0).max() <= tolerance:
@@ -71,8 +73,11 @@ def _walk(found: Floats, step: Floats, decrement: float, cosines: Floats, factor
         gains = np.log(point) if power == 0.0 else point**power / power
         return float(0.5 * point @ cosines @ point - factors @ gains)
 
+    # The largest step that keeps all weights positive, with 10 % to spare; at most the full Newton step.
     start, rate = value(found), min(1.0, 0.9 / max(float(-step.min()), 1e-300))
+    # 2^-60 is below the resolution of float64: no shorter step would change anything.
     for _ in range(60):
+        # Armijo's rule. The last term allows for rounding where the function is flat, or the search would never end there.
         if value(found * (1.0 + rate * step)) <= start - 1e-4 * rate * decrement + 1e-14 * abs(start):
             break
         rate /= 2.0

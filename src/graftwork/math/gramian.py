@@ -40,6 +40,7 @@ def gramian(matrix: Tensor) -> Tensor:
             wide = part.double()
             total += wide @ wide.T
         return total
+    # Shares memory with `total`.
     summed = total.numpy()
     buffer = torch.empty(num_rows, min(CHUNK, width), dtype=torch.float64)
     with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are for the caller to notice
@@ -53,6 +54,7 @@ def gramian(matrix: Tensor) -> Tensor:
             else:
                 summed += chunk @ chunk.T
     if num_rows <= FEW:
+        # Only the lower triangle was filled above.
         summed += np.tril(summed, -1).T
     return total
 
@@ -68,6 +70,7 @@ def combine_rows_(matrix: Tensor, weights: Tensor) -> Tensor:
         ``[P]``, sharing memory with ``matrix``.
     """
     first = matrix[0]
+    # In place and in this order: the first row is read here for the last time.
     first.mul_(weights[0])
     if len(matrix) > 1:
         first.addmv_(matrix[1:].T, weights[1:])

@@ -57,6 +57,7 @@ class PairCounter:
             high = np.flatnonzero(is_high)
             high = high[np.argsort(node[high] * width + places[high], kind="stable")]
             low = np.flatnonzero(~is_high & lower)
+            # One integer orders by node first, then by score: searchsorted then finds places inside a node.
             keys, start = node[high] * width + places[high], node[low] * width
             self._bits.append(
                 (
@@ -77,9 +78,11 @@ class PairCounter:
         """
         alike, pairs = np.zeros((2, len(weights)))
         for high, low, start, below, upto, end in self._bits:
+            # A leading zero, so that differences of `running` are sums of half-open ranges.
             running = np.zeros((len(weights), len(high) + 1))
             np.cumsum(weights[:, high], axis=1, out=running[:, 1:])
             own, last = weights[:, low], running[:, end]
+            # The mean of both sides counts pairs of equal scores half.
             alike += (own * (last - 0.5 * (running[:, below] + running[:, upto]))).sum(axis=1)
             pairs += (own * (last - running[:, start])).sum(axis=1)
         return alike, pairs

@@ -19,6 +19,7 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of all values of all tensors together, a scalar; 0 without any tensor."""
     if not tensors:
         return torch.zeros(())
+    # The norm of the norms is the norm of all values; nothing has to be joined.
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
 
 
@@ -48,8 +49,10 @@ def ascent_offsets(
             torch._foreach_add_(scales, eta)
         offsets = list(torch._foreach_mul(offsets, scales))
     norm = global_norm(offsets)
+    # The clamp is for zero gradients, where 0 / 0 would be NaN.
     factor = radius / norm.clamp(min=torch.finfo(norm.dtype).tiny)
     if adaptive:
+        # The offsets hold T g already; the step needs T^2 g.
         torch._foreach_mul_(offsets, scales)
         torch._foreach_mul_(offsets, factor)
         return offsets

@@ -42,6 +42,7 @@ class UnitGramian:
         squares = np.diagonal(gramian)
         kept = squares > 0
         lengths = np.sqrt(squares[kept])
+        # Divided twice: the product of two tiny lengths could underflow to 0.
         cosines = gramian[np.ix_(kept, kept)] / lengths[:, None] / lengths
         cosines[np.diag_indices_from(cosines)] = 1.0
         return cls(kept, lengths, cosines)
@@ -85,6 +86,7 @@ def equal_projection_weights(gramian: Floats, resolution: float = 2.0**-52) -> F
     """
     unit = UnitGramian.of(gramian)
     values, vectors = unit.eigen(resolution)
+    # C^+ 1 by the eigenvectors that are kept.
     units = (vectors / values) @ vectors.sum(axis=0)
     shares = units / unit.lengths
     total = float(shares.sum())
@@ -115,11 +117,13 @@ def equal_angle_weights(gramian: Floats, preference: Floats | None = None, resol
     unit = UnitGramian.of(gramian)
     values, vectors = unit.eigen(resolution)
     wanted = np.ones(len(unit.lengths)) if preference is None else np.asarray(preference, dtype=np.float64)[unit.kept]
+    # Coefficients of unit rows: C^+ p.
     units = (vectors / values) @ (vectors.T @ wanted)
     progress = unit.cosines @ units
     square = float(units @ progress)
     if _is_rounding(units, wanted, resolution) or square <= 0:
         return np.zeros(len(unit.kept))
+    # The direction u = U^T `units` has length sqrt(square). Times (sum of g_i . u) / square, it is as long as all projections.
     return unit.spread(float(unit.lengths @ progress) / square * units / unit.lengths)
 
 
@@ -155,14 +159,17 @@ def aligned_weights(
     """
     unit = UnitGramian.of(gramian)
     wanted = np.full(len(unit.kept), 1.0 / len(unit.kept)) if preference is None else np.asarray(preference, dtype=np.float64)
+    # The rank comes from the cosines: see the docstring. The components themselves are those of the rows as they are.
     rank = len(unit.eigen(resolution)[0])
     if not rank:
         return wanted
     inner = np.asarray(gramian, dtype=np.float64)
+    # Divided by the trace so that tiny gradients stay away from denormal numbers; only ratios of eigenvalues are used.
     values, vectors = np.linalg.eigh(inner / np.trace(inner))
     # Beyond a ratio of lengths of about 1e-8 even float64 cannot tell the smallest eigenvalue from zero.
     rank = min(rank, int((values > len(values) * 2.0**-52 * values[-1]).sum()))
     values, vectors = values[-rank:], vectors[:, -rank:]
+    # (rank - 1) // 2 is the lower of two middle values, as torch.median gives it.
     scale = {"min": values[0], "median": np.sort(values)[(rank - 1) // 2], "rmse": values.mean()}[scale_mode]
     found: Floats = (vectors * np.sqrt(scale / values)) @ (vectors.T @ wanted)
     return found

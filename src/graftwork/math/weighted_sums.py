@@ -50,6 +50,7 @@ class SumsEvaluator:
 
     def collapse(self, unit: NDArray[np.int64], num_units: int) -> SumsEvaluator:
         """Return the evaluator whose rows are the units, all of which occur: ``unit`` gives the unit of each row, ``[N]``."""
+        # reduceat adds up runs of rows, so rows of one unit are put next to each other; every unit occurs, so no run is empty.
         order = np.argsort(unit, kind="stable")
         starts = np.searchsorted(unit[order], np.arange(num_units))
         return SumsEvaluator(np.add.reduceat(self._table[order], starts, axis=0), self._combine)

@@ -28,10 +28,12 @@ def narrowing_widths(levels: Mapping[str, Sequence[float]], weights: Mapping[str
     """
     top = max(weights.values())
     places = {
+        # `place` breaks ties towards the narrower level.
         name: min(range(len(steps)), key=lambda place: (abs(steps[place] - weights[name] / top), place))
         for name, steps in levels.items()
     }
     yield {name: levels[name][place] for name, place in places.items()}
+    # Rising weights: what matters least shrinks first, and down to its narrowest before the next weight is touched.
     for weight in sorted(set(weights.values())):
         group = [name for name in levels if weights[name] == weight]
         while any(places[name] for name in group):

@@ -21,6 +21,7 @@ class _ReverseGradient(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, features: Tensor, strength: float) -> Tensor:
         context.strength = strength
+        # A view, not the tensor itself: autograd would take an input that is returned as it is for unchanged.
         return features.view_as(features)
 
     @staticmethod

@@ -20,9 +20,11 @@ def rotate_positions(states: Tensor, *, base: float = 10_000.0) -> Tensor:
     """
     length, width = states.shape[-2], states.shape[-1]
     frequency = base ** (-torch.arange(0, width, 2, device=states.device, dtype=torch.float32) / width)
+    # [length, width / 2]. In float32 whatever the states are: half precision cannot count long positions.
     angle = torch.arange(length, device=states.device, dtype=torch.float32).unsqueeze(1) * frequency
     cosine, sine = angle.cos().to(states.dtype), angle.sin().to(states.dtype)
     even, odd = states[..., 0::2], states[..., 1::2]
+    # Interleaved again: [..., width / 2, 2] to [..., width].
     return torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
 
 
@@ -72,6 +74,7 @@ class SelfAttention(nn.Module):
             query, key = rotate_positions(query), rotate_positions(key)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=self.bias, dropout_p=dropout)
+        # [B, heads, L, width of a head] to [B, L, width]
         return self.output(mixed.transpose(1, 2).reshape(batch, length, width))
 
 

@@ -71,6 +71,7 @@ class SequenceEncoder(nn.Module):
                     self.factors[f"{name}{layer}_in"] = nn.Parameter(torch.randn(size_in, rank) / size_in**0.5)
                     self.factors[f"{name}{layer}_out"] = nn.Parameter(torch.randn(rank, size_out) / rank**0.5)
         for name in [f"{part}{layer}" for layer in range(num_layers) for part in ("before", "between")] + ["last"]:
+            # With film the condition gives scale and shift; a second pair would be redundant.
             self.norms[name] = nn.LayerNorm(width, elementwise_affine=conditioning != "film")
         changed = self.norms if conditioning == "film" else self.linears
         self.change_sizes = (
@@ -88,6 +89,7 @@ class SequenceEncoder(nn.Module):
         """
         changes = condition or {}
         states = states.unsqueeze(1)
+        # The smallest number, not minus infinity: a sequence that is all padding would have a softmax of NaN.
         bias = torch.zeros(filled.shape, dtype=states.dtype, device=states.device).masked_fill(
             ~filled, torch.finfo(states.dtype).min
         )
@@ -109,10 +111,12 @@ class SequenceEncoder(nn.Module):
         result: Tensor = self.linears[name](states)
         if name not in changes:
             return result
+        # x U diag(h) V without forming a matrix for each condition; h is [K, S, 1, rank].
         return result + ((states @ self.factors[f"{name}_in"]) * changes[name].unsqueeze(2)) @ self.factors[f"{name}_out"]
 
     def _attend(self, states: Tensor, bias: Tensor, layer: int, changes: Condition) -> Tensor:
         query, key, value = (
+            # [B, K, S, heads, L, width of a head]
             part.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
             for part in self._linear(f"project{layer}", states, changes).chunk(3, dim=-1)
         )
@@ -141,10 +145,12 @@ class QueryAttention(nn.Module):
             states: ``[B, K, S, L, d]``.
             filled: Bool ``[B, S, L]``.
         """
+        # [B, 1, 1, d, 1], against keys [B, K, S, L, d].
         asked = self.query(query)[:, None, None, :, None]
         scores = (self.key(states) @ asked).squeeze(-1) / states.shape[-1] ** 0.5
         present = filled.unsqueeze(1)
         scores = scores.masked_fill(~present, torch.finfo(scores.dtype).min)
+        # Masked once more: where nothing is filled the softmax is uniform over padding.
         weights = torch.softmax(scores, dim=-1) * present.to(scores.dtype)
         return (weights.unsqueeze(-1) * states).sum(dim=-2)
 

@@ -51,6 +51,7 @@ def replace_feed_forward(block: nn.Module, layer: nn.Module, *, method: str) -> 
         block.take_feed_forward(layer)
     elif _is_bert_layer(block):
         output: Any = block.output
+        # BERT splits its feed-forward network over two modules and calls them in turn; the second one takes over.
         block.intermediate = nn.Identity()
         block.output = _PostNormFeed(layer, output.LayerNorm)
     else:
@@ -69,6 +70,7 @@ def replace_attention(block: nn.Module, layer: nn.Module, *, method: str) -> Non
     """
     if isinstance(block, AttentionBlock) and block.attention.bias is None and not block.attention.rotary:
         block.add_module("attention", layer)
+    # `window_size` marks blocks of Swin, whose attention is called on windows.
     elif isinstance(getattr(block, "attn", None), nn.Module) and not hasattr(block, "window_size"):
         block.attn = _PlainAttention(layer)
     else:

@@ -21,6 +21,7 @@ def draw_places(layer: nn.Conv2d | nn.Linear, per_filter: int, generator: torch.
         int64 ``[filters, per_filter]``: increasing places in the flat filter; a filter with fewer weights gives all of them.
     """
     filters, size = layer.weight.shape[0], layer.weight[0].numel()
+    # Sorting random keys draws without replacement in all filters at once.
     order = torch.rand(filters, size, generator=generator).argsort(dim=1)
     return order[:, :per_filter].sort(dim=1).values
 
@@ -72,6 +73,7 @@ class ChosenWeights(FoldableLayer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the base layer computes with :attr:`weight`."""
+        # Through the base layer's own forward: stride, padding and subclasses stay what they are.
         return functional_call(self.base, {"weight": self.weight}, (inputs,))  # type: ignore[no-any-return]
 
     def difference(self) -> Tensor:

@@ -30,8 +30,11 @@ def mean_discrepancy(left: Tensor, right: Tensor, *, factors: Sequence[float] = 
     """
     both = torch.cat([left, right])
     norms = both.square().sum(dim=1)
+    # |x - y|^2 from inner products; cancellation can leave it slightly negative.
     squared = (norms[:, None] + norms[None, :] - 2.0 * both @ both.T).clamp(min=0.0)
+    # Follows the features' scale, so that a loss cannot be lowered by shrinking them all.
     width = squared.detach().mean().clamp(min=torch.finfo(both.dtype).tiny)
     kernel = torch.stack([torch.exp(-squared / (factor * width)) for factor in factors]).mean(dim=0)
     first, second = slice(0, len(left)), slice(len(left), None)
+    # The biased estimate, with the diagonal: at least 0, but for rounding.
     return (kernel[first, first].mean() + kernel[second, second].mean() - 2.0 * kernel[first, second].mean()).clamp(min=0.0)

@@ -43,6 +43,7 @@ class ExpertBank(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Return the outputs of all experts, ``[B, P, E, O]``, from ``[B, P, D]``."""
+        # [B, P, E, hidden]
         hidden = F.gelu(torch.einsum("bpd,edh->bpeh", positions, self.weight_in) + self.bias_in)
         hidden = F.dropout(hidden, self.dropout, self.training)
         return torch.einsum("bpeh,eho->bpeo", hidden, self.weight_out) + self.bias_out
@@ -93,5 +94,6 @@ def from_positions(positions: Tensor, shape: FeatureShape, extent: Sequence[int]
 
 
 def _drawn(*shape: int, fan_in: int) -> Tensor:
+    # Uniform with variance 1 / fan_in.
     bound = (3.0 / fan_in) ** 0.5
     return torch.empty(*shape).uniform_(-bound, bound)

@@ -69,6 +69,7 @@ class FieldLayout:
         vocabularies = tuple(int(number) for number in sizes.get("vocabularies", range(columns)))
         sequences = {str(name): (int(part[0]), int(part[1])) for name, part in sizes.get("sequences", {}).items()}
         query = sizes.get("query")
+        # All sequences lie in one tensor [B, S, L, d].
         lengths = {stop - start for start, stop in sequences.values()}
         problems = [
             f"the sequence {name!r} is [{start}, {stop}] of {columns} categorical columns"
@@ -125,6 +126,7 @@ class Fields(nn.Module):
         self.tokenizer = FeatureTokenizer(
             layout.num_numeric, layout.cardinalities, width, std=std, vocabularies=layout.vocabularies
         )
+        # Among all tokens: numbers, then the categories outside of the sequences.
         positions = [*range(layout.num_numeric), *(layout.num_numeric + column for column in layout.plain)]
         self.register_buffer("plain", torch.tensor(positions, dtype=torch.int64), persistent=False)
 
@@ -138,8 +140,10 @@ class Fields(nn.Module):
         tokens = self.tokenizer(inputs["numeric"], codes)
         if not self.layout.sequences:
             return tokens, None, None
+        # Tokens begin with the numeric columns, so categorical column c is token `shift + c`.
         shift, parts = self.layout.num_numeric, self.layout.sequences.values()
         states = torch.stack([tokens[:, shift + start : shift + stop] for start, stop in parts], dim=1)
+        # Code 0 is padding.
         filled = torch.stack([codes[:, start:stop] > 0 for start, stop in parts], dim=1)
         return tokens.index_select(1, self.plain), states, filled
 

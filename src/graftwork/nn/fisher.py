@@ -70,6 +70,7 @@ def diagonal_fisher(
                     outputs = network(inputs, [task.name])
                 if task.name not in outputs:
                     raise ConfigError(f"The network gives no output for the task {task.name!r}; it gives {', '.join(outputs)}.")
+                # [S, B, *output]
                 scores = output_scores(task, outputs[task.name], num_samples=num_samples, generator=generator)
                 for name, part in squared_gradients(
                     network, chosen, inputs, task.name, scores, working_bytes=working_bytes, vectorised=vectorised
@@ -110,6 +111,7 @@ def squared_gradients(
     size = sum(value.numel() * value.element_size() for value in parameters.values())
     at_once = max(1, working_bytes // max(1, 2 * size))  # gradients and their squares
     num_scores, num_rows = scores.shape[:2]
+    # All scores of a row together where they fit; for many scores one row at a time, in several steps.
     step, rows_at_once = min(num_scores, at_once), max(1, at_once // max(1, num_scores))
     total = {name: torch.zeros_like(value) for name, value in parameters.items()}
     for first in range(0, num_rows, rows_at_once):
@@ -129,16 +131,19 @@ def _together(
 ) -> dict[str, Tensor]:
     def of_row(row: dict[str, Tensor], score: Tensor) -> dict[str, Tensor]:
         def output(values: dict[str, Tensor]) -> Tensor:
+            # vmap takes the row axis away, the network wants a batch.
             alone = {name: value.unsqueeze(0) for name, value in row.items()}
             answered: dict[str, Tensor] = functional_call(network, values, (alone, [task]))
             return answered[task][0]
 
         pull = vjp(output, parameters)[1]
+        # One backward pass for all scores of the row: [S, *parameter].
         (gradients,) = vmap(pull)(score)
         return {name: gradient.square().sum(dim=0) for name, gradient in gradients.items()}
 
     try:
         with torch.no_grad():  # no graph beside that of `vjp`: parameters that were not chosen may learn
+            # Squared before the sum over rows. `scores` is [S, B, ...], so its rows are on axis 1.
             squares = vmap(of_row, in_dims=(0, 1))(dict(inputs), scores)
     except RuntimeError as error:
         raise ConfigError(
@@ -157,6 +162,7 @@ def _one_by_one(
         with torch.enable_grad():
             answered = functional_call(network, leaves, ({name: value[row : row + 1] for name, value in inputs.items()}, [task]))
         for score in scores[:, row]:
+            # `allow_unused`: another task's head has no part in this output.
             gradients = torch.autograd.grad(answered[task][0], list(leaves.values()), score, retain_graph=True, allow_unused=True)
             for value, gradient in zip(total.values(), gradients, strict=True):
                 if gradient is not None:

@@ -18,6 +18,7 @@ class _FixedMode:
         return super().train(False)  # type: ignore[misc]
 
 
+# Cached, so that a class has one fixed subclass and copies of a module share it.
 @functools.cache
 def _fixed_class(cls: type[nn.Module]) -> type[nn.Module]:
     return type(cls.__name__, (_FixedMode, cls), {"__module__": cls.__module__, "__doc__": cls.__doc__, "released_class": cls})

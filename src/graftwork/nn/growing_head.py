@@ -44,6 +44,7 @@ class GrowingHead(nn.Module):
             raise ConfigError(
                 f"New classes must be from 0 to {self.num_classes - 1} and new; got {list(classes)}, and {sorted(taken)} are known."
             )
+        # Before the new rows are added: only they learn.
         self.requires_grad_(False)
         self.rows.append(nn.Linear(self.width, len(classes)))
         self.groups.append(tuple(classes))
@@ -56,11 +57,13 @@ class GrowingHead(nn.Module):
             groups: Numbers of the groups to compute; None computes all.
         """
         numbers = list(range(len(self.rows))) if groups is None else list(groups)
+        # [G, B, width]: the same features for every group, without a copy.
         each = features if features.ndim == 3 else features.expand(len(numbers), *features.shape)
         logits = each.new_full((each.shape[1], self.num_classes), UNSEEN)
         if not numbers:
             return logits
         found = torch.cat([self.rows[number](part) for number, part in zip(numbers, each, strict=True)], dim=1)
+        # Not in place: the constant has no graph, and rows are in the order of groups, not of classes.
         return logits.index_copy(1, self._places(numbers, logits.device), found)
 
     def _places(self, numbers: Sequence[int], device: torch.device) -> Tensor:

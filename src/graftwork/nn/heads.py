@@ -86,6 +86,7 @@ class PositionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return raw outputs, ``[B, num_outputs, T]``, from features ``[B, T, width]``."""
         outputs: Tensor = self.layers(self.norm(features))
+        # Outputs before positions, as for pixels: losses and decoders treat both alike.
         return outputs.movedim(-1, 1)
 
 
@@ -132,4 +133,5 @@ def build_head(
         )
     if size is None:
         raise ConfigError(f"Task {task.name!r} asks for one prediction per pixel, but no input of the suite is a picture.")
+    # 0 takes the default as well: there is no linear head over pixels.
     return DenseHead(feature_shape.width, task.num_outputs, size, hidden=hidden if hidden else 32)

@@ -137,6 +137,7 @@ class LowRankConv2d(LowRankLayer):
         self.down = layer(
             base.in_channels, rank, base.kernel_size, stride=base.stride, padding=base.padding, dilation=base.dilation, bias=False
         )
+        # Not all subclasses of Conv2d take `padding_mode`; the second attribute is what torch pads by when it is not "zeros".
         self.down.padding_mode = base.padding_mode  # type: ignore[assignment]
         self.down._reversed_padding_repeated_twice = base._reversed_padding_repeated_twice  # type: ignore[assignment]
         self.up = nn.Conv2d(rank, base.out_channels, 1, bias=False)
@@ -146,6 +147,7 @@ class LowRankConv2d(LowRankLayer):
         """Return the product of both convolutions as one kernel, shape ``[out, in, k, k]``."""
         first: Any = self.down.weight
         second: Any = self.up.weight
+        # Two convolutions in a row, the second 1x1, are one convolution with the product of their kernels.
         return torch.einsum("or,rikl->oikl", second[:, :, 0, 0], first) * self.scaling
 
 
@@ -157,6 +159,7 @@ def _check_rank(rank: int) -> None:
 def _start_update(down: nn.Module, up: nn.Module, like: Tensor) -> None:
     for part in (down, up):
         part.to(device=like.device, dtype=like.dtype)
+    # a = sqrt(5) is what torch draws nn.Linear and nn.Conv2d with.
     nn.init.kaiming_uniform_(down.weight, a=math.sqrt(5))  # type: ignore[arg-type]
     nn.init.zeros_(up.weight)  # type: ignore[arg-type]
 

@@ -103,6 +103,7 @@ class MemorialMixture(nn.Module):
         seen = features if memory is None else torch.cat([features, memory], dim=1)
         if self.gate == "sample":
             seen = seen.mean(dim=(2, 3), keepdim=True)
+        # Linear layers work on the last axis: [B, h, w, C + C'] and back; h = w = 1 for one gate per sample.
         return torch.softmax(self.context(seen.permute(0, 2, 3, 1)) + scores, dim=-1).permute(0, 3, 1, 2)
 
     def forward(self, features: Tensor, experts: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -117,6 +118,7 @@ class MemorialMixture(nn.Module):
             ``[B, C', h, w]``, and the weights as :meth:`weights` returns them.
         """
         weights = self.weights(features, memory)
+        # [B, N, 1, ...] times [B, N, C', h, w], summed over the experts.
         assembled = (weights[:, : self.num_experts].unsqueeze(2) * experts.unflatten(1, (self.num_experts, self.width))).sum(
             dim=1
         )

@@ -69,6 +69,7 @@ class AxisMixing(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """Return the mixed state, in the same shape ``[B, C, n, d]``."""
+        # The axis to mix comes last, where the MLP and the gate act. For features the transposition does nothing.
         mixed = self.norm(state).transpose(self.axis, -1)
         return state + self.attention(self.mlp(mixed)).transpose(self.axis, -1)
 
@@ -92,6 +93,7 @@ class MixerLayer(nn.Module):
             self.channels = AxisMixing(width, channels, axis=CHANNELS, expansion=expansion, dropout=dropout)
             last = self.channels.mlp[-1]
             assert isinstance(last, nn.Linear)
+            # An MLP of zeros: the residual alone is left, so the mixing starts as the identity.
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.patches = AxisMixing(width, patches, axis=PATCHES, expansion=expansion, dropout=dropout)
@@ -140,5 +142,6 @@ class AdaptiveMixer(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         """Return the mixed state, in the same shape ``[B, C, n, d]``."""
         for factor, level in zip(self.factors, self.levels, strict=True):
+            # Finest patches first; every level ends in the layout [B, C, n, d] that it began with.
             state = join_patches(level(split_patches(state, factor)), factor)
         return state

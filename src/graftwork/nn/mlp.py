@@ -55,5 +55,6 @@ class ResidualMLP(nn.Module):
         """Return the features, ``[B, width]``."""
         state = self.project(inputs)
         for block in self.blocks:
+            # Pre-norm: each block begins with its own norm, so the residual path itself is never normed before the end.
             state = state + block(state)
         return self.norm(state)

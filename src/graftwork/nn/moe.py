@@ -61,6 +61,7 @@ class RoutedLayer(nn.Module):
     @property
     def num_experts(self) -> int:
         """Number of experts."""
+        # All banks of a layer have equally many: experts are added and dropped in all of them.
         return self.banks()[0].num_experts
 
     @property
@@ -160,6 +161,7 @@ class MoELayer(RoutedLayer):
         gates = _all_gates(routing, self.num_experts)
         hidden = F.dropout(F.gelu(self.expand.all_experts(flat)), self.dropout, self.training)
         weight, bias = self.contract.stacked()
+        # sum_e g_e (h_e W_e + b_e) as one product: [N, E * h] with [E * h, d], and [N, E] with [E, d].
         return (hidden * gates.unsqueeze(2)).flatten(1) @ weight.flatten(0, 1) + gates @ bias
 
 
@@ -195,13 +197,16 @@ class MoEAttention(RoutedLayer):
         dispatch = self._dispatch(routing)
         if dispatch is None:
             chosen = routing.experts.unsqueeze(2).expand(-1, -1, self.query.width_out)
+            # [N, k, head_width]
             queries = self.query.all_experts(flat).gather(1, chosen)
         else:
             queries = dispatch.of_tokens(self.query, flat)
         heads = queries.shape[1]
         query = queries.view(batch, length, heads, self.query.width_out).transpose(1, 2)
+        # One key and value for all heads, [B, k, L, head_width]: heads differ in their queries only.
         key, value = (part.unsqueeze(1).expand(-1, heads, -1, -1) for part in self.key_value(states).chunk(2, dim=-1))
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        # [B, k, L, head_width] to [N, k, head_width]
         pairs = mixed.transpose(1, 2).flatten(0, 1)
         if dispatch is None:
             # As a product: the traced exporter would freeze zeros to scatter into at the example's size.
@@ -234,6 +239,7 @@ def recording(module: nn.Module) -> Iterator[dict[str, list[RoutingRecord]]]:
     layers = routed_layers(module)
     found: dict[str, list[RoutingRecord]] = {}
     for layer in layers.values():
+        # What was recorded before the block is not part of it.
         layer.journal.pop()
         layer.records_always = True
     try:

@@ -55,6 +55,7 @@ class Dispatch:
     def of(cls, experts: Tensor, num_experts: int) -> Dispatch:
         """Sort the chosen experts, int64 ``[N, k]``, of ``N`` tokens."""
         flat = experts.reshape(-1)
+        # Stable, so that sums over rows are in one order in every run.
         order = torch.argsort(flat, stable=True)
         inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return cls(order, inverse, torch.bincount(flat, minlength=num_experts).tolist(), experts.shape[1])
@@ -62,6 +63,7 @@ class Dispatch:
     def to_experts(self, tokens: Tensor) -> Tensor:
         """Return ``[N, d]`` as rows sorted by expert, ``[N * k, d]``: each token stands in ``k`` queues."""
         if not torch.is_grad_enabled():
+            # Pair p belongs to token p // k. Without a graph one gather does it, and the copies of each token are never made.
             return tokens.index_select(0, self.order.div(self.top_k, rounding_mode="floor"))
         pairs = tokens.unsqueeze(1).expand(-1, self.top_k, -1).flatten(0, 1)
         return self.pairs_to_experts(pairs)
@@ -104,6 +106,7 @@ class TracedDispatch:
     def of(cls, experts: Tensor, num_experts: int) -> TracedDispatch:
         """Find the rows of each expert among the chosen ones, int64 ``[N, k]``."""
         top_k = int(experts.shape[1])
+        # One `nonzero` for each expert rather than a sort and counts: their lengths stay symbolic in a traced graph.
         places = [(experts == expert).nonzero() for expert in range(num_experts)]
         order = _pairs(torch.cat(places), top_k)
         every = torch.arange(experts.shape[0] * top_k, device=experts.device)
@@ -162,6 +165,7 @@ class GroupedLinear(nn.Module):
     def add_experts(self, count: int) -> None:
         """Add a bank, drawn as :class:`torch.nn.Linear` draws its weights."""
         bound = 1.0 / math.sqrt(self.width_in)
+        # New experts get device and type of the older ones.
         like = self.weights[0] if len(self.weights) else torch.empty(0)
         for banks, shape in ((self.weights, (count, self.width_in, self.width_out)), (self.biases, (count, self.width_out))):
             banks.append(nn.Parameter(like.new_empty(shape).uniform_(-bound, bound)))
@@ -190,6 +194,7 @@ class GroupedLinear(nn.Module):
         """Return ``[R, out]`` for rows ``[R, in]`` of which the first ``counts[0]`` belong to expert 0, and so on."""
         weights = [weight for bank in self.weights for weight in bank.unbind(0)]
         biases = [bias for bank in self.biases for bias in bank.unbind(0)]
+        # Experts without rows are left out: their product would be empty and still cost a call.
         groups = [group for group in zip(biases, rows.split(list(counts)), weights, strict=True) if group[1].shape[0]]
         if not torch.is_grad_enabled() and rows.dtype == weights[0].dtype and not torch.is_autocast_enabled(rows.device.type):
             # Joining the groups afterwards would copy all of them, a fifth of a narrow layer's time.
@@ -210,5 +215,6 @@ class GroupedLinear(nn.Module):
         """Return the results of all experts for all rows, ``[R, E, out]``: the dense path of exported graphs and of
         references."""
         weight, bias = self.stacked()
+        # [R, in] with [in, E * out]: one product for all experts.
         flat = rows @ weight.transpose(0, 1).reshape(self.width_in, -1)
         return flat.unflatten(1, (-1, self.width_out)) + bias

@@ -64,6 +64,7 @@ def squared_variation(values: Tensor) -> Tensor:
     """
     if len(values) < 2:
         return values.new_zeros(())
+    # The constant is for a call in which no expert gets anything.
     return values.var() / (values.mean().square() + 1e-10)
 
 
@@ -97,11 +98,14 @@ def mutual_information_loss(records: Sequence[RoutingRecord]) -> Tensor:
     joint = records[0].probabilities.new_zeros(num_tasks, num_experts)
     for item in records:
         place = torch.tensor([item.task], device=joint.device)
+        # Experts that were added later are at the end, and older tasks never see them.
         row = torch.nn.functional.pad(item.probabilities, (0, num_experts - len(item.probabilities)))
+        # Not in place: every row keeps its graph.
         joint = joint.index_add(0, place, row.unsqueeze(0))
     joint = joint / joint.sum().clamp(min=1e-12)
     smallest = torch.finfo(joint.dtype).tiny
     independent = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
+    # 0 * log 0 counts as 0: the clamp keeps the logarithm finite, and the factor in front is 0.
     return -(joint * (joint.clamp(min=smallest).log() - independent.clamp(min=smallest).log())).sum()
 
 

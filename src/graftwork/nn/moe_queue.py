@@ -90,6 +90,7 @@ class ExpertQueue:
         groups = dict(enumerate(rows.split(list(counts))))
         results = []
         with ThreadPoolExecutor(max_workers=1) as pool:
+            # One worker: at most one expert is on its way while another computes, so two are resident.
             coming = [pool.submit(self._fetch, expert) for expert in busy[:1]]
             for position, expert in enumerate(busy):
                 weights = coming.pop().result()
@@ -98,9 +99,11 @@ class ExpertQueue:
                 hidden = F.gelu(torch.addmm(expand_bias, groups[expert], expand))
                 results.append(torch.addmm(contract_bias, hidden, contract))
                 self._meter.release(_size(weights))
+        # Groups follow the order of the experts, so the results are in the order of the rows.
         return torch.cat(results) if results else rows
 
     def _fetch(self, expert: int) -> list[Tensor]:
+        # A copy: the mapped pages are not memory that is owned and counted.
         weights = [torch.from_numpy(self._source[f"{expert}.{part}"].copy()) for part in _PARTS]
         self._meter.acquire(_size(weights))
         return weights
@@ -147,6 +150,7 @@ def loads_in_token_order(experts: Tensor, *, resident: int = 2) -> int:
             held.remove(expert)
         else:
             loads += 1
+            # The front was not used for the longest time.
             del held[: max(0, len(held) - resident + 1)]
         held.append(expert)
     return loads

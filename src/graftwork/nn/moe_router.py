@@ -97,6 +97,7 @@ class Router(nn.Module):
         self.weights = nn.ParameterList(self._drawn(num_experts) for _ in range(count))
         self.noise_weights = nn.ParameterList(self._silent(num_experts) for _ in range(count if noise == "learned" else 0))
         self.kept: Tensor | None
+        # A buffer, so that it moves with the model and is saved once it is set.
         self.register_buffer("kept", None)
 
     def forward(self, tokens: Tensor, top_k: int, task: int = 0) -> Routing:
@@ -116,7 +117,9 @@ class Router(nn.Module):
             if self.noise == "learned":
                 deviation = F.softplus(tokens @ self.noise_weights[index]) + _SMALLEST_NOISE
             else:
+                # Divided by the number of experts before any were dropped.
                 deviation = torch.full_like(clean, float(self.noise) / clean.shape[1])
+            # Drawn for all experts, dropped ones too.
             logits = clean + torch.randn_like(clean) * deviation
         probabilities = torch.softmax(logits, dim=1)
         if self.floor:
@@ -129,6 +132,7 @@ class Router(nn.Module):
         if deviation is not None and num_chosen < probabilities.shape[1]:
             load = _expected_load(clean, logits, deviation, num_chosen)
         else:
+            # Without noise the load is a count, which has no gradient.
             load = torch.zeros_like(probabilities).scatter(1, experts, 1.0).sum(dim=0)
         if self.renormalise:
             gates = gates / gates.sum(dim=1, keepdim=True)
@@ -143,6 +147,7 @@ class Router(nn.Module):
     def keep_experts(self, experts: Sequence[int]) -> None:
         """Choose among some experts only from now on, renumbered in the given order; they count as much as before."""
         kept = torch.as_tensor(list(experts), dtype=torch.int64, device=self.weights[0].device)
+        # Numbers refer to the experts that are left now, the buffer to those of the softmax.
         self.kept = kept if self.kept is None else self.kept[kept]
 
     def keep_task(self, task: int) -> None:
@@ -189,5 +194,6 @@ def _expected_load(clean: Tensor, noisy: Tensor, deviation: Tensor, top_k: int) 
     """
     highest = noisy.topk(top_k + 1, dim=1).values
     if_in, if_out = highest[:, top_k : top_k + 1], highest[:, top_k - 1 : top_k]
+    # Those in now compete with the k + 1-th, all others with the k-th.
     threshold = torch.where(noisy > if_in, if_in, if_out)
     return (0.5 * (1.0 + torch.erf((clean - threshold) / (deviation * math.sqrt(2.0))))).sum(dim=0)

@@ -82,6 +82,7 @@ def _timm_parts(block: nn.Module) -> PreNormBlock | None:
     if type(block) is not Block or type(timm_block.attn) is not Attention:  # relatives compute something else
         return None
     attention = timm_block.attn
+    # Gated attention and narrower inner widths are options of newer timm versions.
     if getattr(attention, "gate", None) is not None or attention.qkv.out_features != 3 * attention.qkv.in_features:
         return None
     norm = getattr(attention, "norm", nn.Identity())
@@ -116,6 +117,7 @@ def class_token_trunk(backbone: Backbone, method: str) -> BlockBackbone:
         raise ConfigError(message)
     # Asked of the trunk itself, so that nothing has to be known of its kind: other tokens must not change the features.
     weight = next(trunk.parameters())
+    # A generator of its own: looking at a trunk must not move the random stream of a training.
     random = torch.Generator().manual_seed(0)
     states = torch.randn(1, 5, trunk.feature_shape.width, generator=random).to(weight)
     try:
@@ -144,6 +146,7 @@ def prefix_attention(parts: PreNormBlock, tokens: Tensor, prompts: Tensor | None
     width = tokens.shape[-1]
     asking = tokens if queries is None else tokens[..., :queries, :]
     weight, bias = parts.project.weight, parts.project.bias
+    # Queries of few tokens, keys and values of all: the joint projection is split so that nothing is computed in vain.
     query = F.linear(asking, weight[:width], None if bias is None else bias[:width])
     key, value = F.linear(tokens, weight[width:], None if bias is None else bias[width:]).chunk(2, dim=-1)
     query, key, value = (_heads(part, parts.num_heads) for part in (query, key, value))

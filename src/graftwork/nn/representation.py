@@ -22,6 +22,7 @@ def representation_of(model: SharedModel, batch: Batch) -> Tensor | None:
         model: The model.
         batch: On the model's device.
     """
+    # Each module's own mode: parts of a model may be in evaluation mode while the rest trains.
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

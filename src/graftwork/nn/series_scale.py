@@ -27,6 +27,7 @@ def context_scale(series: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     known = mask.to(series.dtype)
     count = known.sum(dim=1).clamp(min=1.0)
     center = (series * known).sum(dim=1) / count
+    # From the differences, in a second pass: the mean of squares loses its digits where values are large and move little.
     variance = ((series - center.unsqueeze(1)).square() * known).sum(dim=1) / count
     return center, (variance + EPSILON).sqrt()
 
@@ -48,8 +49,10 @@ def interval_codes(times: Tensor) -> Tensor:
         times: Seconds, rising, ``[B, T]``; the later half of the steps is looked at.
     """
     half = times.shape[1] // 2
+    # A mean over half of the steps: single steps may be missing or irregular.
     interval = (times[:, -1] - times[:, half]) / max(times.shape[1] - 1 - half, 1)
     rates = torch.tensor(RATES, dtype=times.dtype, device=times.device)
+    # Geometric means lie halfway by ratio.
     bounds = (rates[1:] * rates[:-1]).sqrt()
     code = 1 + (interval.unsqueeze(1) >= bounds).sum(dim=1)
     return torch.where(interval > 0, code, torch.zeros_like(code))

@@ -42,6 +42,7 @@ def active_channels(channels: int, ratio: float) -> int:
     """
     if not 0.0 < ratio <= 1.0:
         raise ConfigError(f"A width ratio is above 0 and at most 1; got {ratio!r}.")
+    # 0.7 * 10 is just below or above 7, depending on the number.
     return max(1, math.floor(ratio * channels + 1e-9))
 
 
@@ -100,6 +101,7 @@ class SlimmableConv2d(Slimmable, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Return ``[B, active_out, h, w]`` from ``[B, active_in, H, W]``."""
         weight, bias = _leading(self.weight, self.bias, self.active_out, self.active_in)
+        # torch's own forward with another weight: padding modes and strides are handled there.
         return self._conv_forward(input, weight, bias)
 
     def slice(self) -> nn.Conv2d:
@@ -208,6 +210,7 @@ def materialise(module: ModuleT) -> ModuleT:
     replaced: dict[int, object] = {}
     for part in module.modules():
         if isinstance(part, Slimmable):
+            # As memo of the copy: deepcopy takes what stands there for already copied, and so puts the slice in its place.
             replaced[id(part)] = part.slice()
     return copy.deepcopy(module, replaced)
 
@@ -228,6 +231,7 @@ def _norm(channels: int, kind: NormKind, group_size: int) -> nn.Module:
 
 
 def _leading(weight: Tensor, bias: Tensor | None, out: int, width_in: int) -> tuple[Tensor, Tensor | None]:
+    # At full width the parameter itself: a slice would be one more node in the graph.
     if (out, width_in) == tuple(weight.shape[:2]):
         return weight, bias
     return weight[:out, :width_in], None if bias is None else bias[:out]

@@ -56,6 +56,7 @@ class ConvEncoder(nn.Module):
         self.width = channels[-1]
         stages, width_in = [], 3
         for index, (width, stride) in enumerate(zip(channels, strides, strict=True)):
+            # Without bias: the norm behind it has a shift. The picture's three channels are never slim.
             conv = SlimmableConv2d(width_in, width, 3, stride=stride, padding=1, bias=False, slim_in=index > 0)
             stages.append(nn.Sequential(conv, SwitchableNorm(width, ratios, kind=norm), nn.ReLU()))
             width_in = width
@@ -193,8 +194,10 @@ class DenseDecoder(nn.Module):
         """Return raw outputs, ``[B, num_outputs, H, W]``, from features ``[B, width_in, h, w]``."""
         state = torch.relu(self.first_norm(self.first(features)))
         state = F.interpolate(state, size=self.working_size, mode="bilinear", align_corners=False)
+        # [B, 4 * num_outputs, H / 2, W / 2] to [B, num_outputs, H, W]
         outputs = F.pixel_shuffle(self.output(torch.relu(self.second_norm(self.second(state)))), 2)
         return (
+            # An odd side was rounded up by half a square: one row or column is too much.
             outputs[..., : self.size[0], : self.size[1]]
             if self.size != (2 * self.working_size[0], 2 * self.working_size[1])
             else outputs

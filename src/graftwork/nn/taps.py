@@ -72,6 +72,7 @@ def tapped(backbone: BlockBackbone, depths: Sequence[int]) -> Iterator[dict[int,
 def _hook(backbone: BlockBackbone, block: nn.Module, depth: int, number: int, found: dict[int, Tensor]) -> Iterator[None]:
     def keep(module: nn.Module, arguments: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output  # some libraries give attention maps beside
+        # Under the number as given, which may be negative.
         found[depth] = backbone.read_states(number, states)
 
     handle = block.register_forward_hook(keep)

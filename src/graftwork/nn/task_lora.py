@@ -87,9 +87,12 @@ class TaskLowRankLinear(nn.Module):
             asked: Indices of the asked tasks; in mode ``addition`` all of them, since the shared output is a sum over tasks.
         """
         plain, dropped = self.base(shared), self.dropout(shared)
+        # Before the fork all tasks read the shared stream, under one dropout mask.
         sources = [dropped] * len(asked) if streams is None else list(streams.unbind(0))
+        # [T, ..., out]: `plain` is broadcast over the tasks.
         outputs = plain + torch.stack([self.updates[index](source) for index, source in zip(asked, sources, strict=True)])
         if self.mode == "addition":
+            # Without a norm nobody reads the shared output.
             return plain if self.norm is None else plain + self.norm(outputs.sum(dim=0)), outputs
         if self.shared is None:
             return plain, outputs

@@ -43,8 +43,10 @@ class FeatureTokenizer(nn.Module):
         sizes: dict[int, int] = {}
         owners = list(range(len(cardinalities))) if vocabularies is None else list(vocabularies)
         for owner, size in zip(owners, cardinalities, strict=True):
+            # Columns of one vocabulary may know different numbers of codes; the table holds the most.
             sizes[owner] = max(size, sizes.get(owner, 0))
         first = dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False))
+        # All tables lie in one, column after column; `starts` moves each column's codes to its own rows.
         self.embedding = nn.Embedding(max(sum(sizes.values()), 1), width)
         nn.init.normal_(self.embedding.weight, 0.0, std)
         starts = torch.tensor([first[owner] for owner in owners], dtype=torch.int64)

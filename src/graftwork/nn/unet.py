@@ -52,6 +52,7 @@ class ResidualBlock(nn.Module):
         self.first_norm, self.second_norm = _norm(num_in), _norm(num_out)
         self.first = nn.Conv2d(num_in, num_out, 3, padding=1)
         self.second = nn.Conv2d(num_out, num_out, 3, padding=1)
+        # As in DDPM: a deep chain of blocks starts as the identity.
         nn.init.zeros_(self.second.weight)
         nn.init.zeros_(cast(Tensor, self.second.bias))
         self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
@@ -73,6 +74,7 @@ class _PixelAttention(nn.Module):
         self.norm, self.attention = _norm(width), SelfAttention(width, num_heads)
 
     def forward(self, states: Tensor) -> Tensor:
+        # [B, C, H, W] to [B, H * W, C] and back. Only at the coarsest scale, since the cost is quadratic in the pixels.
         tokens = self.attention(self.norm(states).flatten(2).transpose(1, 2))
         return states + tokens.transpose(1, 2).reshape(states.shape)
 
@@ -95,6 +97,7 @@ class PictureEncoder(nn.Module):
 
     def forward(self, picture: Tensor) -> list[Tensor]:
         """Return ``[B, widths[i], H / (patch 2^i), W / (patch 2^i)]`` for each scale ``i``."""
+        # [B, C, H, W] to [B, C * patch ** 2, H / patch, W / patch]: the rest works at this size.
         states = self.stem(F.pixel_unshuffle(picture, self.patch))
         scales = []
         for index, block in enumerate(self.blocks):
@@ -175,9 +178,11 @@ class UNet(nn.Module):
         for index in reversed(range(self.num_scales)):
             states = self.up_blocks[index](torch.cat([states, skipped[index]], dim=1), embedded)
             if index:
+                # Nearest neighbours and a convolution afterwards: no checkerboard as of transposed convolutions.
                 states = F.interpolate(self.up[index - 1](states), scale_factor=2, mode="nearest")
         return F.pixel_shuffle(self.out(F.silu(self.out_norm(states))), self.patch)
 
 
 def _norm(width: int) -> nn.GroupNorm:
+    # At most 8 groups, and a number that divides the width.
     return nn.GroupNorm(math.gcd(8, width), width)

@@ -151,6 +151,7 @@ class WeightDelta(Delta):
                     f"Tensor {name!r} is {list(tensor.shape)} in the base and {list(tuned[name].shape)} in the tuned model."
                 )
         parts: dict[str, Part] = {
+            # Equal tensors are left out, so that a delta is as small as what was tuned.
             name: Dense((tuned[name] - tensor).detach().clone())
             for name, tensor in base.items()
             if tensor.is_floating_point() and not torch.equal(tensor, tuned[name])
@@ -194,6 +195,7 @@ class WeightDelta(Delta):
             )
         parts = {**other.parts, **self.parts}
         for name in self.parts.keys() & other.parts.keys():
+            # Only where both have a part; the others were joined above.
             parts[name] = _sum(self.parts[name], other.parts[name], shapes[name])
         return WeightDelta(
             parts,
@@ -216,6 +218,7 @@ class WeightDelta(Delta):
         parts: dict[str, Part] = {}
         for name in self.parts:
             flat = self.tensor(name).flatten()
+            # Sorted: `Sparse` wants increasing places, topk gives them by size.
             kept = torch.topk(flat.abs(), max(1, round(density * flat.numel()))).indices.sort().values
             parts[name] = Sparse(kept, flat[kept])
         return self._with(parts)
@@ -261,6 +264,7 @@ class WeightDelta(Delta):
             if isinstance(part, LowRank):
                 described[name]["factor"] = part.factor
             for key, tensor in part.tensors().items():
+                # A copy: safetensors refuses tensors that share memory.
                 stored[f"{name}:{key}"] = tensor.detach().cpu().contiguous().clone()
         facts = {
             "format": FORMAT,
@@ -314,6 +318,7 @@ class WeightDelta(Delta):
 
 def _sum(one: Part, other: Part, shape: torch.Size) -> Part:
     if isinstance(one, LowRank) and isinstance(other, LowRank):
+        # [B1 B2] [A1; A2] = B1 A1 + B2 A2; the factors go into B, since the two may differ.
         return LowRank(torch.cat([one.down, other.down]), torch.cat([one.factor * one.up, other.factor * other.up], dim=1))
     return Dense(one.expand(shape) + other.expand(shape))
 

@@ -68,6 +68,7 @@ def split_at(spec: TaskSpec, threshold: float = 0.0) -> int:
         )
     if len(edges) < 2:
         return 0
+    # Not the last edge: the long term keeps at least one interval.
     return len(edges) // 2 if threshold == 0 else 1 + int(abs(edges[:-1] - threshold).argmin())
 
 
@@ -123,6 +124,7 @@ class TwoTermSurvival(SharedModel):
             sizes = [task.num_outputs]
             if task.kind == "survival":
                 cut = split_at(task, threshold) if two_terms else 0
+                # The two heads together give as many hazards as one head would.
                 sizes = [cut, task.size - cut] if cut else sizes
                 self.terms[task.name] = (slice(0, cut), slice(cut, task.size)) if cut else (slice(0, task.size),)
             self.heads.append(nn.ModuleList(mlp([width, head_hidden, size] if head_hidden else [width, size]) for size in sizes))
@@ -136,6 +138,7 @@ class TwoTermSurvival(SharedModel):
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the outputs of the asked tasks; those of a survival task are the hazards' logits, both terms joined."""
         asked = self.task_names if tasks is None else tasks
+        # Terms lie in the order of time, so their logits joined are the whole sequence.
         return {name: torch.cat([head(representation) for head in self.heads_of(name)], dim=1) for name in asked}
 
     def heads_of(self, task: str) -> nn.ModuleList:
@@ -200,9 +203,12 @@ class TwoTermLikelihood(Objective):
         for name, task in self._tasks.items():
             output = inputs.outputs[name]
             at_risk, here = risk_and_events(task, inputs.batch.targets[name])
+            # [B, K]: of each interval, whether the event came in it.
             each = F.binary_cross_entropy_with_logits(output, here.to(output.dtype), reduction="none")
+            # Intervals after the event or the censoring tell nothing.
             each = torch.where(at_risk, each, torch.zeros_like(each)) * weights
             for term in model.terms[name]:
                 total = total + each[:, term].sum() / at_risk[:, term].sum().clamp(min=1)
+            # The loop adds its own loss of the task; this takes it out again.
             total = total - inputs.losses[model.task_names.index(name)]
         return total

@@ -62,10 +62,13 @@ class RelativeColumn:
         """
         encoded, column = inputs[self.array][:, self.index], self.column
         if not column.knots:
+            # encoded = (x - mean) / std, so x / mean = 1 + encoded * std / mean.
             return (1.0 + encoded * (column.std / column.mean)).clamp(min=0.0)
         knots = encoded.new_tensor(column.knots)
         normal = NormalDist()
+        # The encoding maps quantiles to those of a normal distribution; this is the same table, read the other way.
         scores = encoded.new_tensor([normal.inv_cdf((place + 0.5) / len(knots)) for place in range(len(knots))])
+        # Clamped to a segment that has two ends; `share` below then keeps values beyond the ends on them.
         right = torch.searchsorted(scores, encoded.contiguous()).clamp(1, len(knots) - 1)
         share = ((encoded - scores[right - 1]) / (scores[right] - scores[right - 1])).clamp(0.0, 1.0)
         return ((knots[right - 1] + share * (knots[right] - knots[right - 1])) / column.mean).clamp(min=0.0)

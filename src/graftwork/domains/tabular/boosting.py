@@ -49,6 +49,7 @@ def _softmax(raw: Floats) -> Floats:
 
 
 def _sigmoid(raw: Floats) -> Floats:
+    # The sigmoid without an exponential that can overflow.
     return 0.5 * (1.0 + np.tanh(0.5 * raw))
 
 
@@ -66,6 +67,7 @@ class Booster:
     def __init__(self, data: BoosterData, objective: str, num_classes: int, params: Mapping[str, Any], *, patience: int) -> None:
         self.objective, self.num_classes, self.patience = objective, num_classes, patience
         self._data = data
+        # LightGBM's default of 20 rows a leaf would leave small tables without any split.
         smallest = int(np.clip(len(data.train_y) // 50, 1, 20))
         classes = {"num_class": num_classes} if objective == "multiclass" else {}
         self._params = {"objective": objective, "min_data_in_leaf": smallest, "verbosity": -1, **classes, **params}
@@ -77,6 +79,7 @@ class Booster:
     @property
     def is_done(self) -> bool:
         """Whether more rounds have not helped for a while."""
+        # A booster that has not begun is not done, whatever the patience.
         return self.rounds - self.best_rounds >= self.patience and self.rounds > 0
 
     def advance(self) -> None:
@@ -87,6 +90,7 @@ class Booster:
             self._booster.update()
         self.rounds += 1
         if len(self._data.val_y):
+            # Only the new tree is walked: predicting all rounds anew would make training quadratic in them.
             self._val_raw = self._val_raw + self._raw(self._booster, self._data.val_x, self.rounds - 1, 1)
             loss = self._loss(self._val_raw)
         else:
@@ -101,6 +105,7 @@ class Booster:
             label=self._data.train_y,
             categorical_feature=list(self._data.categorical),
             params=self._params,
+            # Kept: a booster that goes on from a stored one predicts the rows by its old trees first.
             free_raw_data=False,
         )
         if self._resumes is None:
@@ -124,6 +129,7 @@ class Booster:
         if self.objective == "regression":
             return float(np.mean((raw[:, 0] - y) ** 2))
         if self.objective == "binary":
+            # log(1 + exp(-margin)), safe for margins of any size.
             return float(np.mean(np.logaddexp(0.0, np.where(y > 0, -raw[:, 0], raw[:, 0]))))
         picked = np.take_along_axis(_softmax(raw), y.astype(np.int64)[:, None], axis=1)
         return float(-np.mean(np.log(np.maximum(picked, 1e-15))))
@@ -144,6 +150,7 @@ class Booster:
     def trees(self) -> list[dict[str, Any]]:
         """Return the trees of the best rounds as LightGBM dumps them; tree ``i`` adds to output ``i % num_classes``."""
         model = self._model()
+        # LightGBM would take 0 rounds for all of them.
         if model is None or self.best_rounds == 0:
             return []
         return model.dump_model(num_iteration=self.best_rounds)["tree_info"]

@@ -41,13 +41,16 @@ def fit_cox(features: Floats, time: Floats, event: NDArray[np.bool_], *, penalty
     for _ in range(max_steps):
         if np.abs(slope).max(initial=0.0) < 1e-9:
             return beta
+        # Least squares: columns that repeat each other make the curvature singular.
         step = np.linalg.lstsq(curve, slope, rcond=None)[0]
         for _ in range(30):
             found, new_slope, new_curve = _penalised(beta + step, features, time, event, penalty)
+            # Close to the maximum a good step can lower the value by rounding.
             if found >= value - 1e-12:
                 break
             step = step / 2.0
         beta, value, slope, curve = beta + step, found, new_slope, new_curve
+    # Not as flat as wished for, but as far as rounding allows.
     if np.abs(slope).max() < 1e-5:
         return beta
     raise DataError(
@@ -70,12 +73,14 @@ def _penalised(
 def partial_likelihood(beta: Floats, features: Floats, time: Floats, event: NDArray[np.bool_]) -> tuple[float, Floats, Floats]:
     """Return the log partial likelihood, its gradient ``[F]`` and minus its second derivatives ``[F, F]``."""
     scores = features @ beta
+    # A common factor cancels in all ratios, and is put back into the value below.
     risk = np.exp(scores - scores.max())
     moments = [risk, risk[:, None] * features, risk[:, None, None] * features[:, :, None] * features[:, None, :]]
     times, at = np.unique(time, return_inverse=True)
     order = np.argsort(at[event], kind="stable")
     place = at[event][order]  # of each event, which time it is; events of one time side by side
     number = np.bincount(place, minlength=len(times))
+    # The number of each event among those of its time, l = 0 ... d - 1.
     rank = np.arange(len(place)) - (np.cumsum(number) - number)[place]
     part = rank / number[place]
 
@@ -85,6 +90,7 @@ def partial_likelihood(beta: Floats, features: Floats, time: Floats, event: NDAr
         everyone, tied = np.zeros(shape), np.zeros(shape)
         np.add.at(everyone, at, moment)
         np.add.at(tied, at[event], moment[event])
+        # Sums from the end: at risk are the rows whose time is not over yet.
         remaining = np.cumsum(everyone[::-1], axis=0)[::-1]
         return remaining[place] - part.reshape(-1, *(1,) * (moment.ndim - 1)) * tied[place]
 
@@ -92,5 +98,6 @@ def partial_likelihood(beta: Floats, features: Floats, time: Floats, event: NDAr
     mean = first / total[:, None]
     value = scores[event].sum() - np.log(total).sum() - scores.max() * len(place)
     slope = features[event].sum(axis=0) - mean.sum(axis=0)
+    # Second moment minus the square of the first, added over events: a sum of covariances.
     curve = (second / total[:, None, None]).sum(axis=0) - mean.T @ mean
     return float(value), slope, curve

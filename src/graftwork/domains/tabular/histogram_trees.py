@@ -65,8 +65,10 @@ def column_cuts(column: Array, max_bins: int) -> Floats:
     values = np.unique(ordered)
     if len(values) <= max_bins:
         return (values[:-1] + values[1:]) / 2.0
+    # Places of equal shares in the sorted rows; common values are hit more than once.
     places = np.unique(np.arange(1, max_bins) * len(ordered) // max_bins)
     below = np.unique(ordered[places - 1])
+    # Above the largest value there is nothing to part.
     below = below[below < values[-1]]
     above = values[np.searchsorted(values, below, side="right")]
     return (below + above) / 2.0
@@ -82,12 +84,15 @@ def best_splits(sums: Floats, counts: Floats, min_samples_leaf: int) -> tuple[Fl
     """
     left, smaller = np.cumsum(sums, axis=3), np.cumsum(counts, axis=2)
     whole, rows = left[..., -1:], smaller[..., -1:]
+    # A cut behind the last bin would leave the right side empty.
     left, smaller = left[..., :-1], smaller[..., :-1]
     larger = rows - smaller
     allowed = (smaller >= min_samples_leaf) & (larger >= min_samples_leaf)
     right = whole - left
     with np.errstate(divide="ignore", invalid="ignore"):
+        # A leaf that predicts its mean lowers the squared error by (sum of targets)^2 / rows. Divisions by 0 are not `allowed`.
         score = np.square(left).sum(axis=1) / smaller + np.square(right).sum(axis=1) / larger
+        # [G, F, B - 1]
         gain = np.where(allowed, score - np.square(whole).sum(axis=1) / rows, -np.inf)
     flat = gain.reshape(len(gain), -1)
     if flat.shape[1] == 0:
@@ -97,6 +102,7 @@ def best_splits(sums: Floats, counts: Floats, min_samples_leaf: int) -> tuple[Fl
     found = flat[every, best]
     with np.errstate(invalid="ignore"):  # minus infinity stays so
         found = np.where(found > _SMALLEST_GAIN * np.abs(score.reshape(len(gain), -1)[every, best]), found, -np.inf)
+    # The flat place back to column and cut.
     feature, cut = np.divmod(best, gain.shape[2])
     # empty bins beside the cut gain the same: take the middle, as if it were midway between the node's own values
     ahead = np.arange(counts.shape[2]) > cut[:, None]
@@ -119,6 +125,7 @@ class TreeGrower:
         self.cuts = [column_cuts(x[:, column], shape.max_bins) for column in range(x.shape[1])]
         self.num_bins = max((len(cuts) for cuts in self.cuts), default=0) + 1
         narrow = np.uint8 if self.num_bins <= 256 else np.uint16
+        # [F, N]: columns are contiguous, since histograms go through them one by one.
         self.codes = np.stack([np.searchsorted(cuts, x[:, column]).astype(narrow) for column, cuts in enumerate(self.cuts)])
         self.num_tasks = len(task_sizes)
         self._members = self._incidence(np.repeat(np.arange(self.num_tasks), task_sizes))
@@ -129,12 +136,14 @@ class TreeGrower:
         all histograms at once."""
         from scipy.sparse import csr_array
 
+        # [F, N]: one number for each pair of task and bin.
         keys = task * self.num_bins + self.codes
         size = self.num_tasks * self.num_bins
         ends = np.concatenate(
             [np.cumsum(np.bincount(key, minlength=size)) + column * len(task) for column, key in enumerate(keys)]
         )
         wide = np.int32 if keys.size < 2**31 else np.int64
+        # Rows sorted by key are the column indices of the sparse matrix. For 16 bits NumPy sorts by radix.
         order = np.argsort(keys.astype(np.uint16 if size <= 65_536 else np.int64), axis=1, kind="stable").astype(wide)
         starts = np.concatenate([[0], ends]).astype(wide)
         return csr_array((np.ones(keys.size), order.ravel(), starts), shape=(len(keys) * size, len(task)))
@@ -155,6 +164,7 @@ class TreeGrower:
         if rows is not None:
             counted = np.zeros(targets.shape[1])
             counted[rows] = 1.0
+            # Rows that do not count get a target of 0, so the sums need no other matrix.
             counts, targets = self._pass(counted), targets * counted
         return Roots(np.stack([self._pass(target) for target in targets], axis=1), counts)
 
@@ -186,6 +196,7 @@ class TreeGrower:
         outputs = np.zeros((len(targets), stop - start))
         values = [root.sums[:, 0].sum(axis=1) / max(root.counts[0].sum(), 1.0)]
         splits: dict[int, tuple[int, float, int, int]] = {}
+        # The node number breaks ties of equal gains: leaves themselves cannot be compared.
         waiting = [(-root.gain, 0, root)]
         done: list[_Leaf] = []
         leaves = 1
@@ -218,6 +229,7 @@ class TreeGrower:
         assert root.sums is not None
         assert root.counts is not None
         sums, counts = root.sums[:, root.feature], root.counts[root.feature]
+        # Bins up to the cut go left.
         edge = root.cut + 1
         values = [sums.sum(axis=1) / counts.sum(), sums[:, :edge].sum(axis=1) / counts[:edge].sum()]
         values.append(sums[:, edge:].sum(axis=1) / counts[edge:].sum())
@@ -242,9 +254,11 @@ class TreeGrower:
             _Leaf(number + 1, leaf.depth + 1, rows[1], None, None),
         )
         if not is_last:
+            # Only the smaller child is counted; the larger one is its parent less that.
             small = 0 if len(rows[0]) <= len(rows[1]) else 1
             sums, counts = self._histogram(targets, rows[small])
             other = leaf.counts - counts
+            # Differences leave rounding errors in empty bins, which must be exactly 0.
             rest = np.where(other > 0, leaf.sums - sums, 0.0)
             pairs = [(sums, counts), (rest, other)]
             both = pairs if small == 0 else pairs[::-1]
@@ -270,6 +284,7 @@ class TreeGrower:
 
 def _assemble(splits: dict[int, tuple[int, float, int, int]], values: list[Floats]) -> Tree:
     size = len(values)
+    # A leaf is its own child, and every row goes left.
     nodes = [splits.get(node, (0, np.inf, node, node)) for node in range(size)]
     feature, threshold, left, right = zip(*nodes, strict=True)
     return Tree(

@@ -64,8 +64,10 @@ class LightGBMLearner(Learner):
             "num_leaves": num_leaves,
             "lambda_l2": l2,
             "deterministic": True,
+            # LightGBM would otherwise time both ways and choose, and sums differ in their last digits.
             "force_row_wise": True,
             "num_threads": context.threads,
+            # LightGBM takes 32-bit integers.
             "seed": context.seed % 2**31,
         }
         self._patience = patience
@@ -85,6 +87,7 @@ class LightGBMLearner(Learner):
             )
         boosters = []
         for column in columns:
+            # Two classes need one tree a round, not two.
             many = column.num_classes if column.form == "classes" and column.num_classes > 2 else 1
             objective = "regression" if column.form == "number" else "multiclass" if many > 1 else "binary"
             boosters.append(self._one(task, column.values, objective, many))
@@ -142,6 +145,7 @@ class LightGBMLearner(Learner):
         state = {}
         for task, group in self._boosters.items():
             texts = [booster.to_text() for booster in group]
+            # Named by content: files of an earlier checkpoint are never overwritten while its index may still be read.
             names = [f"{hash_bytes(text.encode())[:20]}.txt" for text in texts]
             for name, text in zip(names, texts, strict=True):
                 write_text(folder / name, text)
@@ -168,6 +172,7 @@ class LightGBMLearner(Learner):
             self.context.check_identity(stored.get("identity", {}), folder)
             for task, group in self._boosters.items():
                 for entry, booster in zip(stored["boosters"][task], group, strict=True):
+                    # The bare name: an index must not lead out of its folder.
                     text = (folder / Path(entry["file"]).name).read_text(encoding="utf-8")
                     if not entry["file"].startswith(hash_bytes(text.encode())[:20]):
                         raise CheckpointError(f"{folder / entry['file']} is damaged. Remove {folder} and run again.")

@@ -92,6 +92,7 @@ class RobustBoosting:
         self._slices = [slice(int(start), int(start + size)) for start, size in zip(self._starts, sizes, strict=True)]
         self._grower = TreeGrower(self._x, sizes.tolist(), shape or TreeShape())
         self.forest = RobustForest(num_tasks, len(self._y), blocks, learning_rate)
+        # Random: with theta = 0 both functions would get the same trees, and no slope could ever part them.
         self.forest.thetas = [0.1 * np.random.default_rng([seed % 2**63, 0]).normal(size=num_tasks)]
         self._reset()
 
@@ -138,6 +139,7 @@ class RobustBoosting:
         if self._subsample == 1.0:
             return None
         size = self._y.shape[1]
+        # Seeded by the iteration: a resumed training draws the same rows. Number 0 drew `theta`.
         generator = np.random.default_rng([self._seed % 2**63, 1 + self.forest.iterations])
         return np.sort(generator.choice(size, max(1, int(self._subsample * size)), replace=False))
 
@@ -161,10 +163,12 @@ class RobustBoosting:
         rate, theta = self.forest.learning_rate, self.forest.thetas[-1]
         share = sigmoid(theta)
         of_row = np.repeat(share, self._sizes)
+        # Both trees are fitted at the same F: neither sees what the other has just learned.
         targets = [of_row * gradient, (1.0 - of_row) * gradient]
         (tree_out, output_out), (tree_in, output_in) = self._pooled(targets, [share, 1.0 - share], gradient, rows)
         agreement = (gradient * (self._outside - self._inside)).sum(axis=0)  # before this iteration's trees
         slope = np.add.reduceat(agreement, self._starts) * share * (1.0 - share)
+        # One column stands for two classes of opposite gradients and functions, so each product counts twice.
         both_classes = 2.0 if self._loss == "binary" else 1.0
         self._outside += rate * output_out
         self._inside += rate * output_in
@@ -181,6 +185,7 @@ class RobustBoosting:
         roots = self._grower.roots(gradient, rows)
         own: list[Rows | slice] = list(self._slices)
         if rows is not None:
+            # Drawn rows are sorted and tasks lie together, so each task's are one slice.
             edges = np.searchsorted(rows, [*self._starts, len(self._order)])
             own = [rows[edges[task] : edges[task + 1]] for task in range(len(self._slices))]
         grown = self._grower.grow([gradient] * len(own), roots, own)
@@ -195,6 +200,7 @@ class RobustBoosting:
         Raises:
             DataError: If they belong to other tasks.
         """
+        # The trees are stored, the sums are not: they are added up again in the order of training, to the last digit.
         self.forest.fill(arrays)
         self._reset()
         rate = self.forest.learning_rate
@@ -206,6 +212,7 @@ class RobustBoosting:
             for tree in trees:
                 kept += rate * tree.predict(self._x)
         self._raw = self._base.copy()
+        # `F` before block 2 has no part of the two functions.
         if self.forest.outside:
             self._mix()
         for number, tree in enumerate(self.forest.own):

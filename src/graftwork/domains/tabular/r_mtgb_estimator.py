@@ -81,6 +81,7 @@ class _RobustMultiTask(BaseEstimator):
             return X, None if task_ids is None else np.asarray(task_ids)
         if task_ids is not None:
             raise DataError("Task ids came both as an argument and by `task_column`; give one of them.")
+        # A data frame: the task can be named, and may be of another type than the features.
         if hasattr(X, "columns"):
             name = X.columns[self.task_column] if isinstance(self.task_column, int) else self.task_column
             if name not in X.columns:
@@ -106,6 +107,7 @@ class _RobustMultiTask(BaseEstimator):
         if fitting:
             self.tasks_, numbers = np.unique(task_ids, return_inverse=True)
             return numbers.astype(np.int64)
+        # searchsorted gives the end for ids above all known ones; the comparison below finds them out.
         places = np.minimum(np.searchsorted(self.tasks_, task_ids), len(self.tasks_) - 1)
         unknown = self.tasks_[places] != task_ids
         if unknown.any():
@@ -125,6 +127,7 @@ class _RobustMultiTask(BaseEstimator):
             learning_rate=self.learning_rate,
             shape=TreeShape(self.max_leaf_nodes, self.max_depth, self.min_samples_leaf, self.max_bins),
             subsample=self.subsample,
+            # A generator that is passed in moves on, as scikit-learn's estimators do it.
             seed=int(check_random_state(self.random_state).randint(2**31 - 1)),
         )
         while not boosting.is_done:
@@ -215,6 +218,7 @@ class RMTGBClassifier(ClassifierMixin, _RobustMultiTask):
     def decision_function(self, X: Any, task_ids: ArrayLike | None = None) -> Array:
         """Return raw scores ``[N, classes]``; for two classes their difference ``[N]``, the log odds."""
         raw = self._raw(X, task_ids)
+        # The raw scores of the two classes are -F and F.
         return 2.0 * raw[:, 0] if len(self.classes_) == 2 else raw
 
     def predict_proba(self, X: Any, task_ids: ArrayLike | None = None) -> Array:

@@ -73,6 +73,7 @@ class RobustForest:
 
     def weights(self, iterations: int | None = None) -> Floats:
         """Return ``s_r`` ``[T]``."""
+        # Entry k is theta after k iterations of block 2; the first one is from before.
         return sigmoid(self.thetas[self.sizes(iterations)[1]])
 
     def parts(self, iterations: int | None = None) -> dict[str, list[Tree]]:
@@ -93,6 +94,7 @@ class RobustForest:
         total = base + (1.0 - share) * inner + share * out
         for number in np.unique(task) if parts["own"] else ():
             rows = np.flatnonzero(task == number)
+            # Every T-th tree, from the task's number on, is its own.
             total[:, rows] += self._sum(parts["own"][number :: self.num_tasks], x[rows])
         return total
 
@@ -138,6 +140,7 @@ class RobustForest:
                 f"The stored trees are for {arrays['thetas'].shape[1]} tasks and {arrays['value'].shape[1]} outputs, "
                 f"not for {self.num_tasks} and {self.num_outputs}."
             )
+        # All trees lie one after the other; the numbers of nodes say where each ends.
         ends = np.cumsum(arrays["nodes"])
         names = ("feature", "threshold", "left", "right", "value")
         trees = [

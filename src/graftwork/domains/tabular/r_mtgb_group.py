@@ -63,6 +63,7 @@ class _Follower:
             self.seen[place] = len(trees)
         base, out, inner, own = self._sums
         share = forest.weights()[self.task]
+        # Kept apart until here: the shares change with every iteration of block 2, the sums of trees do not.
         return base + (1.0 - share) * inner + share * out + own
 
 
@@ -148,6 +149,7 @@ class TaskGroup:
         """Whether all iterations are finished, or those of the last block have not helped for a while."""
         forest = self.boosting.forest
         own = forest.sizes()[2]
+        # Only the last block can stop early: before it no task has trees of its own.
         return self.boosting.is_done or (own > 0 and min(own, forest.iterations - self.best_iterations) >= self._patience)
 
     def advance_to(self, iterations: int) -> None:
@@ -168,6 +170,7 @@ class TaskGroup:
             losses = np.logaddexp(0.0, np.where(y > 0, -2.0, 2.0) * raw[0])
         else:
             losses = np.logaddexp.reduce(raw, axis=0) - np.take_along_axis(raw, y[None], axis=0)[0]
+        # Tasks without a validation row have no mean.
         counts = np.bincount(self._val_task)
         sums = np.bincount(self._val_task, weights=losses)
         return float(np.mean(sums[counts > 0] / counts[counts > 0]))
@@ -199,12 +202,14 @@ class TaskGroup:
         self.best_iterations = int(state["best_iterations"])
         self.best_loss = float("inf") if state["best_loss"] is None else float(state["best_loss"])
         self.boosting.resume(arrays)
+        # Anew: it adds up all trees at the next validation.
         self._follower = _Follower(self.boosting.forest, self._follower.x, self._val_task)
 
     def count_numbers(self) -> int:
         """Return how many numbers the best iterations need."""
         forest = self.boosting.forest
         trees = [tree for part in forest.parts(self.best_iterations).values() for tree in part]
+        # A binary tree of n leaves has 2 n - 1 nodes.
         leaves = sum((len(tree.feature) + 1) // 2 for tree in trees)
         return 2 * (leaves - len(trees)) + leaves * forest.num_outputs + (forest.num_tasks if forest.num_tasks > 1 else 0)
 
@@ -222,6 +227,7 @@ class TaskGroup:
 
     def _dump(self, member: Member, weighted: list[tuple[Tree, float]], table: IndicatorTable) -> _TaskTrees:
         center, scale = member.units
+        # Into the leaves: the exported sum is the answer itself. Two classes' log odds are 2 F.
         factor = self.boosting.forest.learning_rate * (2.0 if self._loss == "binary" else scale)
         outputs = self.boosting.forest.num_outputs
         dumped = [

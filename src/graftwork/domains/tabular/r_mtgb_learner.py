@@ -75,6 +75,7 @@ class RMTGBLearner(Learner):
             raise DataError(f"R-MTGB needs a table; the suite {suite.name!r} has the inputs: {join_kinds(suite.kinds)}.")
         total = max(3, round(iterations_per_step * context.max_steps))
         first, second = round(shares[0] * total), round(shares[1] * total)
+        # The rest, not a third rounding: the three add up to the total.
         self._blocks = Blocks(first, second, total - first - second)
         self._patience = round(patience * iterations_per_step)
         self._shape = TreeShape(max_leaf_nodes, max_depth)
@@ -93,6 +94,7 @@ class RMTGBLearner(Learner):
 
     def _group(self, index: int, members: list[Member]) -> TaskGroup:
         suite = self.context.suite
+        # One target has nothing to share.
         blocks = self._blocks if len(members) > 1 else Blocks(0, 0, self._blocks.total)
         return TaskGroup(
             members,
@@ -115,6 +117,7 @@ class RMTGBLearner(Learner):
         """Return how many iterations are finished after ``step`` steps."""
         early = blocks.shared + blocks.robust
         lead = max(1, round(_LEAD * self.context.max_steps)) if early else 0
+        # Until `lead` both common blocks are spread evenly, afterwards the tasks' own trees are.
         if step < lead:
             return round(early * step / lead)
         rest = max(1, self.context.max_steps - lead)
@@ -157,6 +160,7 @@ class RMTGBLearner(Learner):
         content = save(
             {f"{index}.{name}": array for index, group in enumerate(self._groups) for name, array in group.arrays().items()}
         )
+        # Named by content: the old index and its file stay valid until the new index is written.
         name = f"trees-{hash_bytes(content)[:20]}.safetensors"
         write_bytes(folder / name, content)
         state = [group.state() for group in self._groups]
@@ -255,6 +259,7 @@ def _members(task: TaskSpec, target: Array) -> list[Member]:
         if column.form == "classes":
             values = np.where(labelled_rows(values), values, np.nan).astype(np.float64)
             if column.num_classes > 2:
+                # Only targets of the same classes can share trees: a leaf has one value for each class.
                 key = ("softmax", str(task.size), *(task.classes or (task.name,)))
         members.append(Member(task, values, key, index))
     return members

@@ -72,10 +72,12 @@ class Tree:
 
     def predict(self, x: Array) -> Floats:
         """Return ``[C, N]`` for rows ``[N, F]``."""
+        # A root that is its own child: the tree is one leaf.
         if self.left[0] == 0:
             return np.repeat(self.value[0][:, None], len(x), axis=1)
         node = np.where(x[:, self.feature[0]] <= self.threshold[0], self.left[0], self.right[0])
         every = np.arange(len(x))
+        # All rows take as many steps as the longest way has; those in a leaf stay where they are.
         for _ in range(self.depth - 1):
             goes_left = x[every, self.feature[node]] <= self.threshold[node]
             node = np.where(goes_left, self.left[node], self.right[node])

@@ -43,6 +43,7 @@ class IndicatorTable:
         design = design_matrix(inputs, rows)
         found = np.empty((len(design), len(self.columns)), dtype=np.float32)
         for place, (column, level) in enumerate(self.columns):
+            # Codes are whole numbers that float32 holds exactly, so == is safe.
             found[:, place] = design[:, column] if level is None else design[:, column] == level
         return found
 

@@ -44,6 +44,7 @@ class TreeGroup(Protocol):
 
 def _round_down(threshold: float) -> float:
     rounded = np.float32(threshold)
+    # Rounded up, a value between the threshold and its float32 would change sides.
     return float(rounded if float(rounded) <= threshold else np.nextafter(rounded, np.float32(-np.inf)))
 
 
@@ -81,9 +82,11 @@ def flatten_trees(trees: Sequence[Mapping[str, Any]], num_outputs: int) -> dict[
             return leaf(float(part["leaf_value"]), target), True
         if part["decision_type"] == "==":
             here = node(int(part["split_feature"]), _MEMBER, 0.0)
+            # Sets of all nodes lie in one list; NaN ends each of them.
             flat["members"] += [*(float(code) for code in str(part["threshold"]).split("||")), float("nan")]
         else:
             here = node(int(part["split_feature"]), _LESS_OR_EQUAL, _round_down(float(part["threshold"])))
+        # The node's own entry was added before its children's, so that they can be filled in here.
         for side, ids, leaves in (("left_child", "true_ids", "true_leaves"), ("right_child", "false_ids", "false_leaves")):
             index, is_leaf = walk(part[side], target)
             flat[ids][here], flat[leaves][here] = index, int(is_leaf)
@@ -104,6 +107,7 @@ def flatten_trees(trees: Sequence[Mapping[str, Any]], num_outputs: int) -> dict[
 
 
 def _ensemble(onnx: Any, booster: TreeGroup, output: str) -> Any:
+    # An ensemble without trees is not allowed: one leaf of 0 stands for it.
     flat = flatten_trees(booster.trees() or [{"tree_structure": {"leaf_value": 0.0}}], booster.num_classes)
 
     def tensor(name: str, values: list[Any], dtype: Any) -> Any:
@@ -152,6 +156,7 @@ def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[TreeGroup
     nodes.append(make("Sigmoid", [raw], [one]))
     if not shape:
         return [*nodes, make("Squeeze", [one, "axis_1"], [output])]
+    # One probability learned, two answered: the first class gets the rest.
     return [*nodes, make("Sub", ["one", one], [f"other_{index}"]), make("Concat", [f"other_{index}", one], [output], axis=1)]
 
 
@@ -229,6 +234,7 @@ def export_trees(
 
 def output_names(suite: Suite) -> dict[str, str]:
     """Return ``{task: output}``: the task's name, with ``_output`` behind it where an input is called so."""
+    # The last three are names of values in the graph.
     taken = {*suite.inputs, "features", "axis_1", "one"}
     names: dict[str, str] = {}
     for task in suite.task_names:
@@ -255,6 +261,7 @@ def _difference(
         found = session.run([names[task.name]], feed)[0]
         gap = np.abs(found.astype(np.float64) - expected[task.name])
         if task.scale:
+            # Values far from zero cannot agree better than float32 can say them.
             gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / np.asarray(task.scale)
         worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
     return worst

@@ -35,6 +35,7 @@ def seasonal_naive(context: Array, horizon: int, season: int) -> Array:
     """
     _check(horizon, season)
     length = context.shape[-1]
+    # A season that the context does not hold whole cannot be repeated.
     period = season if season <= length else 1
     return context[..., length - period + np.arange(horizon) % period]
 
@@ -58,6 +59,7 @@ def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
     """
     _check(horizon, season)
     rows = context.reshape(-1, context.shape[-1]).astype(np.float64)
+    # One season is used up for the start; with another one there is something to smooth.
     has_season = season > 1 and 2 * season <= rows.shape[1]
     best_error = np.full(len(rows), np.inf)
     best = np.zeros((len(rows), horizon))
@@ -72,12 +74,14 @@ def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
 def _holt_winters(rows: Array, horizon: int, season: int, alpha: float, beta: float, gamma: float) -> tuple[Array, Array]:
     """Return the sum of squared one-step errors after the first season, ``[N]``, and forecasts ``[N, horizon]``."""
     length = rows.shape[1]
+    # A mean over a whole season is free of it.
     level = rows[:, :season].mean(axis=1)
     trend = np.zeros(len(rows))
     seasonal = rows[:, :season] - level[:, None] if season > 1 else np.zeros((len(rows), 1))
     error = np.zeros(len(rows))
     for step in range(season, length):
         place = step % season
+        # The forecast from what was known before this step: its error rates the constants.
         expected = level + DAMPING * trend + seasonal[:, place]
         error += np.square(rows[:, step] - expected)
         moved = alpha * (rows[:, step] - seasonal[:, place]) + (1 - alpha) * (level + DAMPING * trend)
@@ -85,6 +89,7 @@ def _holt_winters(rows: Array, horizon: int, season: int, alpha: float, beta: fl
         level = moved
         if season > 1:
             seasonal[:, place] = gamma * (rows[:, step] - level) + (1 - gamma) * seasonal[:, place]
+    # A damped trend adds DAMPING + DAMPING^2 + ... up to the step.
     ahead = np.cumsum(DAMPING ** np.arange(1, horizon + 1))
     return error, level[:, None] + ahead * trend[:, None] + seasonal[:, (length + np.arange(horizon)) % season]
 

@@ -61,12 +61,14 @@ class DLinear(SharedModel):
         own = self.spec.own(inputs)
         center, scale = context_scale(own["series"], own["series_mask"])
         scaled = scaled_by(own["series"], own["series_mask"], center, scale)
+        # Center and scale travel with the representation: `decode` gets nothing else, and needs them to scale back.
         return torch.cat([scaled.transpose(1, 2), torch.stack([center, scale], dim=2)], dim=2)
 
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the asked forecasts."""
         assert isinstance(representation, Tensor)
         scaled, center, scale = representation[..., :-2], representation[..., -2], representation[..., -1]
+        # The ends are repeated, so that the average has the length of the series and is not drawn to 0 there.
         trend = F.avg_pool1d(F.pad(scaled, (self.kernel // 2, self.kernel // 2), mode="replicate"), self.kernel, stride=1)
         found: dict[str, Tensor] = {}
         for name in self.task_names if tasks is None else tasks:

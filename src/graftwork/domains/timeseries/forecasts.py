@@ -50,6 +50,7 @@ class ForecastOutput(nn.Module):
         channels = int(spec.sizes["channels"])
 
         def each(values: Sequence[float], default: float) -> Tensor:
+            # [C] to [C * H]: each channel's number for all of its steps.
             return torch.tensor(list(values) or [default] * channels, dtype=torch.float64).repeat_interleave(
                 task.size // channels
             )

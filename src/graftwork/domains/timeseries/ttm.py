@@ -120,6 +120,7 @@ class TTM(SharedModel):
                 length, channels, width=width, patch=patch, levels=levels, layers=layers, prefix=prefix, dropout=dropout
             )
         self.backbone = trunk
+        # A trained decoder fits only a decoder of its own sizes, so they win over the arguments.
         trained = trunk.forecaster.get("settings", {})
         self.settings = {"width": decoder_width, "layers": decoder_layers, **trained}
         """What the decoder was built with, but for the channels."""
@@ -151,6 +152,7 @@ class TTM(SharedModel):
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy trained weights of the decoder, and of the head where the horizon is the one that it was trained for."""
         for name, parameter in self.decoder.named_parameters():
+            # Mixing of channels is new where a model is tuned with it, and has no trained weights.
             found = tensors.get(f"decoder.{name}")
             if found is not None:
                 parameter.copy_(found)
@@ -158,6 +160,7 @@ class TTM(SharedModel):
             head = self.heads[self._index[task]]
             for name, parameter in head.named_parameters():
                 found = tensors.get(f"head.{name}")
+                # With another horizon the head starts anew.
                 if found is not None and found.shape == parameter.shape:
                     parameter.copy_(found)
 
@@ -165,6 +168,7 @@ class TTM(SharedModel):
         """Return what the decoder makes of all patches and, behind it, mean and deviation of the context: ``[B, C, F + 2]``."""
         own = self.spec.own(inputs)
         tokens: Tensor = self.backbone(own)
+        # [B, C * n, width] to [B, C, n, width]
         state = self.decoder(tokens.unflatten(1, (self.channels, -1)))
         center, scale = context_scale(own["series"], own["series_mask"])
         return torch.cat([state.flatten(2), torch.stack([center, scale], dim=2)], dim=2)

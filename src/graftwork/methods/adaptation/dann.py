@@ -86,6 +86,7 @@ class DomainAdversarial(Objective):
                 "Domain-adversarial training needs one representation that all tasks share, and the model has none. "
                 "Choose a sharing method with a shared trunk."
             )
+        # The number of steps of the whole training: the ramp runs over it.
         self._horizon = binding.facts.horizon
         self.module = DomainClassifier(pool_features(features).shape[1], hidden=self.hidden, dropout=self.dropout)
 
@@ -102,6 +103,7 @@ class DomainAdversarial(Objective):
         reversed_features = reverse_gradient(pool_features(inputs.representation), self.strength(inputs.step))
         logits = self.module(reversed_features).squeeze(1)
         is_target = inputs.batch.role == UNLABELLED
+        # [B]
         losses = F.binary_cross_entropy_with_logits(logits, is_target.to(logits.dtype), reduction="none")
         # Masked, not picked out: shapes never depend on how many rows of each domain a batch holds.
         sums = torch.stack([losses.masked_fill(is_target, 0.0).sum(), losses.masked_fill(~is_target, 0.0).sum()])

@@ -53,6 +53,7 @@ class ClassStep(TrainStep[Batch]):
         """Write gradients; return the task's loss, ``[1]``."""
         outputs = self.model(batch.inputs)
         loss = task_loss(self.task, only_classes(outputs[self.task.name], self.classes), batch.targets[self.task.name])
+        # Popped in every step, or the term of an earlier batch would be added to a later one.
         extra = self.model.pop_auxiliary_loss()
         (loss if extra is None else loss + extra).backward()
         return torch.stack([loss.detach()])

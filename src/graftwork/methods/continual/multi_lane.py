@@ -130,6 +130,7 @@ class LaneNetwork(SharedModel):
         self.head.grow(classes)
         lane = Lane(self.trunk.feature_shape.width, self._num_selectors, self._prompt_sizes)
         if self.lanes:
+            # A state dict carries values only: the copy of a frozen lane still learns.
             lane.load_state_dict(self.lanes[-1].state_dict())
         self.lanes.requires_grad_(False)
         self.lanes.append(lane)
@@ -145,6 +146,7 @@ class LaneNetwork(SharedModel):
         lanes = [self.lanes[number] for number in self._running()]
         selectors, prompts = (torch.stack([getattr(lane, name) for lane in lanes]) for name in ("selectors", "prompts"))
         with torch.no_grad():
+            # The frozen stream is computed once and without a graph: no gradient of any lane goes into it.
             states = self.trunk.embed(inputs)
         run = self._run_summaries if self.summarise else self._run_whole
         tokens = run(states, inputs, selectors, prompts.transpose(0, 1))  # prompts [blocks, T, 2, P, C]
@@ -154,16 +156,19 @@ class LaneNetwork(SharedModel):
     def _run_summaries(self, states: Tensor, inputs: Mapping[str, Tensor], selectors: Tensor, prompts: Tensor) -> Tensor:
         """Return the class tokens after the last block, ``[B, T, 1, C]``."""
         lanes, _, width = selectors.shape
+        # [B, 1 + N, C]: position 0 is the class token. Every lane starts from the same one, [B, T, 1, C].
         token = states[:, None, :1].expand(-1, lanes, -1, -1)
         for number, parts in enumerate(self._parts):
             with torch.no_grad():
                 patches = parts.attention_norm(self.trunk.read_states(number, states))  # [B, N, C]
             # All selectors of all lanes side by side: one product for all of them, [B, T * S, N].
             scores = parts.attention_norm(selectors).flatten(0, 1) @ patches.transpose(1, 2) / math.sqrt(width)
+            # [B, T, S, C]
             summaries = (scores.softmax(dim=-1) @ patches).unflatten(1, (lanes, -1))
             seen = torch.cat([parts.attention_norm(token), summaries], dim=2)  # [B, T, 1 + S, C]
             token = token + prefix_attention(parts, seen, prompts[number] if number < len(prompts) else None, queries=1)
             token = token + parts.feed(parts.feed_norm(token))
+            # After the last block only the class token is read.
             if number + 1 < len(self._parts):
                 selectors = selectors + parts.feed(parts.feed_norm(selectors))
                 with torch.no_grad():
@@ -180,6 +185,7 @@ class LaneNetwork(SharedModel):
     def decode(self, representation: Tensor | tuple[Tensor, ...], tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Return the logits, each class read from the lane of its owner."""
         assert isinstance(representation, Tensor)
+        # [T, B, C]: one lane for each group of classes.
         logits = self.head(representation.transpose(0, 1), self._running())
         return dict.fromkeys(self.task_names if tasks is None else tasks, logits)
 

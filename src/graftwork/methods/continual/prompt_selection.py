@@ -111,6 +111,7 @@ class PromptNetwork(SharedModel):
             queries: ``[B, width]``.
         """
         similarity = F.normalize(queries, dim=-1) @ F.normalize(torch.stack(list(self.keys)), dim=-1).T
+        # In training the experience is known: its own prompt, whatever the keys say. The key learns to be found later.
         if self.training and self.select == "experience":
             return torch.full((len(queries), 1), len(self.keys) - 1, device=queries.device), similarity[:, -1:]
         cosine, chosen = similarity.topk(self._top_k, dim=-1)
@@ -119,12 +120,14 @@ class PromptNetwork(SharedModel):
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor:
         """Return the features, of length 1, ``[B, width]``."""
         with torch.no_grad():
+            # A pass of its own without prompts: the query must not depend on what it selects.
             queries = self.trunk(inputs)
             states = self.trunk.embed(inputs)
         chosen, cosine = self.choose(queries)
         self._auxiliary = self.pull * (1.0 - cosine).mean() if self.training else None
         # [B, k, blocks, 2, P, C] to [blocks, B, 2, k * P, C]: the chosen prompts one after the other.
         prompts = torch.stack(list(self.prompts))[chosen].permute(2, 0, 3, 1, 4, 5).flatten(3, 4)
+        # [blocks, B, 2, G, C]
         general = self.general[:, None].expand(-1, len(states), -1, -1, -1)
         prompts = torch.cat([general, prompts], dim=3)
         for number, parts in enumerate(self._parts):

@@ -87,6 +87,7 @@ class StainDiffuser(nn.Module, Generator):
         self.outputs, self.channels = tuple(channels), dict(channels)
         self.predicts, self.sampler_steps, self.eta = predicts, sampler_steps, float(eta)
         self.process = cosine_schedule(num_steps) if schedule == "cosine" else linear_schedule(num_steps)
+        # Every scale but the first halves the picture; its sides must divide evenly down to the coarsest one.
         self.side = patch * 2 ** (len(widths) - 1)
         self.encoder = PictureEncoder(3, condition_widths, patch=patch)
         self.branches = nn.ModuleDict(
@@ -110,6 +111,7 @@ class StainDiffuser(nn.Module, Generator):
                 f"Height and width must be multiples of {self.side} for this many scales; got {tuple(picture.shape[1:3])}. "
                 "Change the picture's size, widths or patch."
             )
+        # [B, H, W, 3] in 0..255 to [B, 3, H, W] in [-1, 1], the range of the noised pictures.
         features: list[Tensor] = self.encoder(picture.permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1.0)
         return features
 
@@ -151,10 +153,12 @@ class StainDiffuser(nn.Module, Generator):
             own = torch.Generator().manual_seed(seeds[name])
             start = torch.randn((batch, self.channels[name], height, width), generator=own).to(features[0].device)
 
+            # `name` as a default value: a closure would see the last name of the loop.
             def predict(noisy: Tensor, step: Tensor, name: str = name) -> Tensor:
                 return self.clean(name, noisy, step, features)
 
             clean = sample(predict, start, self.process, num_steps=self.sampler_steps, eta=self.eta, generator=own)
+            # The chain works in [-1, 1], targets are in [0, 1].
             value = (clean + 1.0) / 2.0
             drawn[name] = value.squeeze(1) if self.channels[name] == 1 else value
         return drawn
@@ -193,11 +197,13 @@ class DualDiffusionStep(TrainStep[Batch]):
         target, known = batch.targets[name], batch.mask[name]
         if self.model.channels[name] == 1 and target.ndim == 3:
             target = target.unsqueeze(1)
+        # [B] to [B, 1, 1, 1]
         row_known = known.reshape(-1, 1, 1, 1)
         # Missing targets are replaced before anything is computed: NaN times zero would still be NaN.
         clean = torch.where(row_known, target.to(torch.float32), 0.5) * 2.0 - 1.0
         process = self.model.process
         steps = torch.randint(len(process), (len(clean),), device=clean.device)
+        # Drawn for rows without a target too: the random stream must not depend on labels.
         noise = torch.randn_like(clean)
         noisy = process.add_noise(clean, noise, steps)
         wanted = {"clean": clean, "noise": noise}.get(self.model.predicts)

@@ -40,6 +40,7 @@ class AveragingMerger(Merger):
         weights = self.weights or (1.0 / len(experts),) * len(experts)
         dtype = np.result_type(np.float32, *(expert.dtype for expert in experts))
         # written as first + sum_i w_i (x_i - first): exact when all models are equal, or only one has a weight
+        # The largest weight: its model is written as it is, and the differences of the others are scaled by smaller factors.
         first = max(range(len(experts)), key=lambda index: weights[index])
         others = [index for index, weight in enumerate(weights) if index != first and weight > 0.0]
         return add_changes(experts[first], [experts[index] for index in others], [weights[index] for index in others], dtype)

@@ -48,6 +48,7 @@ def coefficient_points(num_models: int, trials: int, *, seed: int = 0, concentra
             "The number of models and `trials` must be at least 1, and `concentration` above 0; "
             f"got {num_models!r}, {trials!r} and {concentration!r}."
         )
+    # One row: all weight on the first model.
     alone = np.eye(1, num_models)
     if num_models == 1:
         return alone
@@ -73,5 +74,6 @@ def search_coefficients(points: NDArray[np.float64], score: Callable[[tuple[floa
     usable = [value if math.isfinite(value) else -math.inf for value in scores]
     if not scores or max(usable) == -math.inf:
         raise ConfigError(f"None of the {len(scores)} coefficients gives a score that is finite. Look at the models and rows.")
+    # The first of equals, so the target wins a tie.
     best = usable.index(max(usable))
     return CoefficientSearch(weights[best], scores[best], scores)

@@ -64,6 +64,7 @@ def iterate_merged(
     try:
         merger.run_passes(roles.merged, lambda name: (lazy(base, name), [lazy(expert, name) for expert in experts]))
     except DataError as error:
+        # Finding the tensor takes another pass over all files, so it is looked for only after a failure.
         raise DataError(f"{error}{_where_not_finite(base, experts, roles.merged)}") from error
     merged, averaged = set(roles.merged), set(roles.averaged)
     for name in sorted(base):
@@ -88,6 +89,7 @@ def merge_arrays(
     for note in roles.notes:
         warnings.warn(note, stacklevel=2)
     merged = {name: np.array(values) for name, values in iterate_merged(base, experts, merger, roles=roles)}
+    # Only known once every tensor was merged.
     for name, indices, values in merger.corrections():
         merged[name].reshape(-1)[indices] = values
     return merged
@@ -96,6 +98,7 @@ def merge_arrays(
 def _mean(arrays: Sequence[Array]) -> Array:
     if all(are_equal(arrays[0], array) for array in arrays[1:]):  # a mean of equal numbers need not be that number
         return np.array(arrays[0])
+    # float64: variances of many models add up without losing digits.
     return np.asarray(np.mean(arrays, axis=0, dtype=np.float64))
 
 

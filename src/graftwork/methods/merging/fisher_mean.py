@@ -89,7 +89,9 @@ def fisher_mean(
                 weight = coefficient * np.maximum(precision, floors[index])
             total += weight
             if index:
+                # As differences from the first model: where all agree, the change is exactly 0.
                 change += weight * (np.asarray(flat[window], np.float64) - first)
+        # Where no model has any information the change is 0 already, and the first model's value stays.
         np.divide(change, total, out=change, where=total > 0.0)
         merged[window] = first + change
     return merged.reshape(values[0].shape)

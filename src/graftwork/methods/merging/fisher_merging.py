@@ -118,6 +118,7 @@ class FisherMerging(ModelMerger):
         found = None if config.information == "none" else self._information(experts, roles, context)
         scales = [1.0] * len(experts)
         if found is not None:
+            # Computed without `normalize` too: it is also what refuses negative or all-zero information.
             norms = [information_scale(part, roles.merged, model.name) for part, model in zip(found, experts, strict=True)]
             scales = norms if config.normalize else scales
         floors = [config.floor if index == 0 or not config.favor_target else 0.0 for index in range(len(experts))]
@@ -128,6 +129,7 @@ class FisherMerging(ModelMerger):
                 parts = None if found is None else [lazy(part, name) for part in found]
                 yield name, fisher_mean(values, parts, weights, scales=scales, floors=floors)
             for name in roles.averaged:
+                # Running statistics have no gradient and so no information.
                 yield name, fisher_mean([model.tensors[name] for model in experts], None, weights)
 
         self.weights = self._coefficients(experts, merged, context)
@@ -164,6 +166,7 @@ class FisherMerging(ModelMerger):
         if len(models) < 2 or any(model.network is None for model in models):
             return []
         answering = [Answering(model, context.tasks) for model in models]
+        # Equal tasks: heads mean the same in all models and are merged like the rest.
         if len({answer.answered for answer in answering}) == 1:
             return []
         return answering[0].owned()
@@ -215,6 +218,7 @@ class FisherMerging(ModelMerger):
 
         def score(weights: tuple[float, ...]) -> float:
             context.count("trials")
+            # Every trial overwrites all merged tensors, so nothing is left of the last one.
             target.load(merged(weights))
             return target.score(context, "val")
 
@@ -223,4 +227,5 @@ class FisherMerging(ModelMerger):
 
 def _literal(name: str) -> str:
     """Return a shell pattern that fits one name only."""
+    # A bracket around a special letter takes it literally.
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -54,6 +54,7 @@ class Answering:
 
         if not isinstance(self.network, SharedModel):
             return []
+        # By identity: parameter iterators give no names.
         ids = {id(parameter) for task in self.network.task_names for parameter in self.network.task_parameters(task)}
         return [name for name, parameter in self.network.named_parameters() if id(parameter) in ids]
 
@@ -98,6 +99,7 @@ class Answering:
                 )
             pairs = [(task, torch.cat(outputs[task.name]), torch.cat(targets[task.name])) for task in scored]
             if len(pairs) > 1:
+                # Metrics of several tasks have different units; losses are all that can be averaged.
                 return -float(np.mean([float(task_kind(task).loss(task, output, target)) for task, output, target in pairs]))
             task, output, target = pairs[0]
             metric = default_metric(task)
@@ -148,6 +150,7 @@ class Answering:
         found = diagonal_fisher(
             network,
             [
+                # Batches of 256 bound the memory of the plain forward pass.
                 {name: value[part : part + 256] for name, value in rows.items()}
                 for part in range(0, len(next(iter(rows.values()))), 256)
             ],
@@ -175,6 +178,7 @@ class Answering:
 
     @property
     def _prefix(self) -> str:
+        # The wrapper's parameters are called "inner.<name>", the files hold the plain names.
         return "inner." if hasattr(self.network, "is_wrapper") else ""
 
     def _own_rows(self, context: MergeContext, role: str) -> Iterator[dict[str, Tensor]]:
@@ -183,6 +187,7 @@ class Answering:
         for batch in context.batches(role):
             own = [batch.mask[task.name] for task in self.tasks]
             any_label = torch.stack(list(batch.mask.values())).any(dim=0)
+            # Rows labelled for other tasks only are likely not from this model's data.
             chosen = torch.stack(own).any(dim=0) | ~any_label
             if bool(chosen.any()):
                 yield {name: value[chosen] for name, value in batch.inputs.items()}
@@ -201,6 +206,7 @@ def _draw_rows(batches: Iterable[dict[str, Tensor]], count: int, random: np.rand
         keys = np.concatenate([keys, random.random(len(next(iter(batch.values()))))])
         held = {name: torch.cat([held[name], value]) for name, value in batch.items()} if held else batch
         if len(keys) > count:
+            # Sorted, so that rows keep their order and later results do not depend on how argpartition breaks it.
             kept = np.sort(np.argpartition(-keys, count)[:count])
             keys, held = keys[kept], {name: value[torch.from_numpy(kept)] for name, value in held.items()}
     return held or None
@@ -224,6 +230,7 @@ def _one_output(network: nn.Module, tasks: Sequence[TaskSpec], name: str) -> nn.
             self.inner = network
 
         def forward(self, inputs: Mapping[str, Tensor], asked: Sequence[str]) -> dict[str, Tensor]:
+            # Tables always come with a numeric and a categorical input, one of which may have no columns.
             filled = [value for value in inputs.values() if value.numel()]
             if len(filled) != 1:
                 raise ConfigError(f"{name} takes one tensor; the rows have {len(filled)} inputs: {', '.join(inputs)}.")

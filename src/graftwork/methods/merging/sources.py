@@ -43,6 +43,7 @@ def are_equal(first: Any, second: Any) -> bool:
     if first.shape != second.shape:
         return False
     flat, other = first.reshape(-1), second.reshape(-1)
+    # equal_nan raises for types that cannot hold NaN.
     nan = np.issubdtype(first.dtype, np.inexact) and np.issubdtype(second.dtype, np.inexact)
     return all(np.array_equal(flat[part], other[part], equal_nan=bool(nan)) for part in _blocks(flat.size))
 

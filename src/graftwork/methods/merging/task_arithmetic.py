@@ -40,6 +40,7 @@ def add_changes(start: Array, models: Sequence[Array], weights: Sequence[float],
     for bit."""
     flat, flats = start.reshape(-1), [model.reshape(-1) for model in models]
     merged = np.empty(flat.size, dtype)
+    # At least 1: a tensor may be empty.
     scratch = np.empty(min(_CHUNK, max(flat.size, 1)), dtype)
     for begin in range(0, flat.size, _CHUNK):
         window = slice(begin, begin + _CHUNK)
@@ -49,6 +50,7 @@ def add_changes(start: Array, models: Sequence[Array], weights: Sequence[float],
         for model, weight in zip(flats, weights, strict=True):
             np.subtract(model[window], first, out=change, dtype=dtype)
             if weight != 1.0:
+                # dtype.type keeps the product in this type; a NumPy float64 scalar would not.
                 np.multiply(change, dtype.type(weight), out=change)
             out += change
     return merged.reshape(start.shape)

@@ -24,6 +24,7 @@ __all__ = ["Buffers", "TensorRoles", "assign_roles"]
 
 Tensors = Mapping[str, NDArray[Any]]
 Buffers = Literal["base", "mean"]
+# Buffers of BatchNorm. Signs, thresholds or Fisher weights of changes mean nothing for them.
 _STATISTICS = ("running_mean", "running_var")
 _REMEDY = "Merge models tuned from one base, or leave tensors out with --exclude."
 
@@ -69,7 +70,9 @@ def assign_roles(
             f"There is nothing to merge: the base has {what}, and no floating-point parameter is left. "
             f"Merging needs at least one{f'; --exclude was {short_list(exclude)}' if exclude else ''}."
         )
+    # Buffers may be missing (the base's stay then), parameters may not.
     problems = [*_misfits(base, experts, merged, optional=False), *_misfits(base, experts, [*statistics, *others], optional=True)]
+    # Comparing integers reads whole tensors, and needs equal shapes.
     if not problems:
         problems = _different_integers(base, experts, others)
     if problems:

@@ -95,6 +95,7 @@ class KthMagnitude:
                 self._settle(low)
             else:
                 self._bracket = (0.0, low)
+        # Every pass samples anew and counts anew: the bracket alone is carried over.
         self._sample = _Sample(self._largest * _LARGEST_INSIDE)
         self._above = self._on_high = self._on_low = self._inside = 0
 
@@ -107,7 +108,9 @@ class KthMagnitude:
             below = magnitude < high
             on_high = int(np.count_nonzero(magnitude == high))
             self._on_high += on_high
+            # Not counted as `magnitude > high`, so that NaN, which compares false, lands above as well.
             self._above += magnitude.size - int(np.count_nonzero(below)) - on_high
+            # With equal ends the entries on them were counted as `on_high`.
             if low < high:
                 self._on_low += int(np.count_nonzero(magnitude == low))
             inside = magnitude[below & (magnitude > low)]
@@ -117,13 +120,16 @@ class KthMagnitude:
     def _within(self, values: Array, rank: int, total: int, is_whole: bool) -> None:
         """Settle the rank among the values inside the bracket, or bracket it closer where they are a sample."""
         if is_whole:
+            # A whole sample: the answer is exact. NumPy sorts NaN last, that is, as the largest.
             self._settle(np.partition(values, values.size - rank)[values.size - rank])
             return
+        # Rank as a quantile of the sample, with the standard error of a quantile around it; 1 / n covers rounding of the rank.
         share = rank / total
         spread = _DEVIATIONS * np.sqrt(share * (1.0 - share) / values.size) + 1.0 / values.size
         ordered = np.sort(values)[::-1]
         first = int(np.floor((share - spread) * values.size))
         last = int(np.ceil((share + spread) * values.size))
+        # Where the sample has no such entry, the old end stays.
         low, high = self._bracket or (0.0, np.inf)
         high = high if first < 0 or np.isnan(ordered[first]) else ordered[first]
         low = low if last >= values.size or np.isnan(ordered[last]) else ordered[last]
@@ -147,6 +153,7 @@ class _Sample:
 
     def take(self, size: int, values: Callable[[slice], Array]) -> None:
         """Sample the next ``size`` values, which ``values`` gives slice by slice."""
+        # Sampled are multiples of the stride in the count of all values, so tensors and chunks may be cut anywhere.
         position = -self._seen % self.stride
         while position < size:
             part = values(slice(position, position + _CHUNK * self.stride, self.stride))
@@ -154,9 +161,11 @@ class _Sample:
             self._size += part.size
             position += part.size * self.stride
             while self._size > self._largest:
+                # Every second of what is kept equals a stride twice as long from the start. The copy frees the longer array.
                 self._parts = [np.concatenate(self._parts)[::2].copy()]
                 self._size = self._parts[0].size
                 self.stride *= 2
+            # The stride may have doubled: on to the next multiple of the new one.
             position += -(self._seen + position) % self.stride
         self._seen += size
 

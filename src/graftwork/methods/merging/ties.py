@@ -139,6 +139,7 @@ class TiesMerger(Merger):
             if self.needs_pass():
                 raise RuntimeError("Global trimming needs the observing passes first; use the driver in methods.merging.driver.")
             return [float(search.threshold) for search in self._searches]
+        # Rounded down as in peft; a tensor so small that nothing is kept gets an infinite threshold.
         keep = int(config.density * base.size)
         thresholds = []
         for expert in experts:
@@ -159,15 +160,18 @@ class TiesMerger(Merger):
         config = self.config
         size = base.size
         changes, scratch, total = workspace.changes[:, :size], workspace.scratch[:size], workspace.total[:size]
+        # Counts of models: uint8 holds up to 255 of them.
         positives, negatives = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         total.fill(0.0)
         for change, expert, threshold, weight in zip(changes, experts, thresholds, weights, strict=True):
             np.subtract(expert, base, out=change, dtype=change.dtype)  # not in half precision
             if threshold > 0.0:
                 np.abs(change, out=scratch)
+                # A product, not a mask: no array of the kept entries is made. NaN stays NaN.
                 np.multiply(change, scratch >= threshold, out=change)
             positives += change > 0
             negatives += change < 0
+            # Added up before `change` itself is weighted below, so that an unweighted election sees plain changes.
             if weight != 1.0 and config.elect == "weighted":
                 np.multiply(change, weight, out=scratch)
                 total += scratch
@@ -181,10 +185,12 @@ class TiesMerger(Merger):
             total = changes.sum(axis=0, out=total)
             divisor: Array | float = len(weights) if config.divide_by == "models" else np.maximum(positives + negatives, 1)
             return np.divide(total, divisor, out=total)
+        # Each entry has one vote for the majority of the whole model, whatever its size.
         self._sign_votes += int(np.count_nonzero(total > 0)) - int(np.count_nonzero(total < 0))
         upwards = total > 0 if config.zero_sign != "positive" else total >= 0
         result = self._agreeing_mean(changes, upwards, positives, negatives, weights, scratch, workspace.result[:size])
         if config.zero_sign == "majority":
+            # Downwards was assumed above; the values for upwards are kept until the vote of all tensors is counted.
             tied = np.flatnonzero((total == 0) & (negatives > 0))
             if tied.size:
                 up = np.ones(tied.size, np.bool_)
@@ -208,6 +214,7 @@ class TiesMerger(Merger):
         result.fill(0.0)
         divisor = np.zeros_like(result) if self.config.divide_by == "weights" else None
         for change, weight in zip(changes, weights, strict=True):
+            # Agreeing changes become positive, the others are cut to 0 by the next line.
             np.multiply(change, sign, out=scratch)
             np.maximum(scratch, 0, out=scratch)
             result += scratch

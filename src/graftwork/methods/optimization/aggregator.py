@@ -34,6 +34,7 @@ def present_tasks(losses: Tensor, gradients: Tensor) -> Tensor:
         losses: ``[T]``.
         gradients: One row per task, ``[T, P]``; the rows of their inner products will do as well.
     """
+    # A loss can be exactly 0 with labels too (a hinge, say). Only for such losses the rows are read, which is slow.
     present = losses.detach() != 0
     for index in (~present).nonzero().flatten().tolist():
         present[index] = bool(gradients[index].any())
@@ -76,6 +77,7 @@ class PlainAggregator(Aggregator):
     def combine_(self, matrix: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the function's result, or NaN for gradients that are not finite; there are no weights."""
         if not all_finite(matrix):
+            # Solvers fail on NaN with errors of their own; a direction of NaN is noticed by the training loop.
             return torch.full_like(matrix[0], torch.nan), None
         return self.function(matrix), None
 
@@ -114,6 +116,7 @@ class WeightedAggregator(Aggregator):
             return self.weights(statistic)
         weights = torch.zeros(len(statistic), dtype=statistic.dtype, device=statistic.device)
         if bool(present.any()):
+            # Both axes of inner products are tasks; of a matrix of gradients only the first.
             kept = statistic[present][:, present] if self.statistic == "gramian" else statistic[present]
             weights[present] = self.weights(kept).to(weights.dtype)
         return weights

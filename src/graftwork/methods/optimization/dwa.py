@@ -45,6 +45,7 @@ class DynamicWeightAverage(WeightBalancer):
     def scalarize(self, losses: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weighted sum and the weights ``[T]``, constant within an epoch."""
         if self._weights is None or self._weights.shape != losses.shape:
+            # The first two epochs have no ratio yet; equal ratios give equal weights.
             ratios = losses.detach().new_ones(len(losses))
             if len(self._epochs) == 2 and len(self._epochs[0]) == len(losses):
                 ratios = losses.detach().new_tensor([_ratio(now, before) for before, now in zip(*self._epochs, strict=True)])
@@ -55,6 +56,7 @@ class DynamicWeightAverage(WeightBalancer):
     def end_epoch(self, mean_losses: Tensor) -> None:
         """Remember the epoch's mean losses ``[T]`` and compute new weights at the next step."""
         self._epochs = [*self._epochs[-1:], mean_losses.detach().tolist()]
+        # Computed at the next step, where dtype and device of the losses are known.
         self._weights = None
 
     def reset(self) -> None:
@@ -63,6 +65,7 @@ class DynamicWeightAverage(WeightBalancer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the last two epochs' mean losses."""
+        # NaN is no JSON value: epochs without labels are stored as null.
         return {"epochs": [_without_nan(epoch) for epoch in self._epochs]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

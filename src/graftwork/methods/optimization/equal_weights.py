@@ -54,4 +54,5 @@ class EqualWeights(WeightBalancer):
                 raise ValueError(f"`weights` has {len(self._fixed)} entries for {len(losses)} tasks; give one weight per task.")
             weights = losses.detach().new_ones(len(losses)) if self._fixed is None else losses.detach().new_tensor(self._fixed)
             self._weights = weights
+        # A plain sum, whose rounding a product with ones need not share.
         return (losses.sum() if self._fixed is None else losses @ weights), weights

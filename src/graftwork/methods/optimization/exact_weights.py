@@ -38,6 +38,7 @@ class _ExactWeights(WeightedAggregator):
             self._preference = torch.as_tensor(pref_vector, dtype=torch.float64).detach().cpu().numpy()
             if self._preference.ndim != 1 or not np.isfinite(self._preference).all():
                 raise ConfigError(f"`pref_vector` must hold one finite number per task; got {pref_vector!r}.")
+            # Preferences belong to tasks by position, which leaving rows out would shift.
             self.skips_absent = False
 
     @property
@@ -135,6 +136,7 @@ class FairGrad(_ExactWeights):
 
     def solve(self, gramian: Floats) -> Floats:
         """Return the weights ``[T]``."""
+        # The equation has w^(-1/alpha); its limit at 0 is equal weights.
         if self.alpha == 0:
             return np.full(len(gramian), 1.0 / len(gramian))
         return fair_weights(gramian, self.alpha)

@@ -94,11 +94,13 @@ class FlatMTL(Balancer):
         if not losses.requires_grad:
             return None
         plain, climbed = self._prepare(context.shared, len(losses))
+        # All first passes come before any second one: a second one moves the weights that the graph of `losses` still needs.
         own_gradients = _first_pass(losses, context, plain)
         present = losses.detach() != 0 if plain is None else present_tasks(losses, plain.matrix)
         for task, is_present in enumerate(present.tolist()):
             if is_present:
                 self._second_pass(task, context, recompute, plain, climbed, own_gradients[task])
+            # The buffer still holds the last step's row of this task.
             elif climbed is not None:
                 climbed.write(task, [None] * len(context.shared))
         if plain is None or climbed is None:
@@ -130,6 +132,7 @@ class FlatMTL(Balancer):
         offsets += ascent_offsets(own, own_gradients, self.rho_own)
         with shifted([*shared, *own], offsets):
             again = recompute().losses
+            # Only this task's loss: its own ascent says nothing about the others' worst points.
             root = loss_roots(again)[task]
             assert root is not None, "the loss had a gradient in the first pass"
             found = gradients_from(root, [*shared, *own], again, retain_graph=False)
@@ -146,6 +149,7 @@ class FlatMTL(Balancer):
         if self.variant == "direct":
             direction, weights = self._aggregator(0).combine_(climbed, present)
             return direction.clone(), weights
+        # In place: the climbed gradients are not needed any more, and a third matrix [T, P] would be large.
         flat = climbed.sub_(plain)
         flat_present = present & flat.any(dim=1)
         if self.variant == "each":
@@ -153,13 +157,16 @@ class FlatMTL(Balancer):
             for task in range(len(plain)):
                 pair = torch.stack([plain[task], flat[task]])
                 merged[task] = self._aggregator(1 + task).combine_(pair, torch.stack([present[task], flat_present[task]]))[0]
+            # Place 0 is over tasks in all variants; places 1 to T belong to one task each.
             direction, weights = self._aggregator(0).combine_(merged, present)
             return direction.clone(), weights
         uphill, weights = self._aggregator(0).combine_(plain, present)
+        # Radii of 0 leave nothing for the second aggregator, and solvers fail without a row.
         if not bool(flat_present.any()):
             return uphill.clone(), weights
         rough, _ = self._aggregator(1).combine_(flat, flat_present)
         if self.variant == "decomposed":
+            # `uphill` and `rough` may be views of the two matrices; the sum has memory of its own.
             return uphill + rough, weights
         both = torch.stack([uphill, rough])
         return self._aggregator(2).combine_(both, both.any(dim=1))[0].clone(), None

@@ -92,6 +92,7 @@ class GradientNoise(GradientTransform):
         if self._generator is None or self._generator.device != device:
             self._generator = torch.Generator(device).manual_seed(self._seed)
             if self._state is not None:
+                # A restored state waits here until the first step, because the device of the gradients is not known at load time.
                 self._generator.set_state(self._state)
                 self._state = None
         return self._generator

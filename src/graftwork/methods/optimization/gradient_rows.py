@@ -32,6 +32,7 @@ class GradientRows:
             dtype = torch.promote_types(dtype, parameter.dtype)
         width = sum(parameter.numel() for parameter in self.parameters)
         self.matrix = torch.empty(num_tasks, width, dtype=dtype, device=self.parameters[0].device)
+        # Made once: the buffer lives for many steps.
         self._views = [self.split(row) for row in self.matrix]
 
     def fits(self, parameters: Sequence[nn.Parameter], num_tasks: int) -> bool:

@@ -76,6 +76,7 @@ class JacobianBalancer(_AggregatingBalancer):
         if len(losses) == 1 or not context.shared:
             return _plain_backward(losses)
         roots = loss_roots(losses)
+        # Factors belong to the inputs of one batch: those of several parts or processes cannot be added up.
         whole = context.parts == 1 and context.average is None
         if whole and self.factored and isinstance(self.aggregator, WeightedAggregator) and self.aggregator.statistic == "gramian":
             layers = find_layers(roots, context.shared)
@@ -83,11 +84,13 @@ class JacobianBalancer(_AggregatingBalancer):
                 return self._backward_factored(self.aggregator, layers, roots, losses, context)
         rows = self._prepare(context.shared, len(losses))
         last = _last(roots)
+        # The first part overwrites what the last step left, later parts add to it.
         with rows.recording(add=context.part > 0) as into_row:
             for index, root in enumerate(roots):
                 with into_row(index):
                     if root is not None:
                         backward_from(root, losses, retain_graph=index != last)
+        # Rows are complete only after the last part of the batch.
         if context.part < context.parts - 1:
             return None
         with torch.no_grad():
@@ -110,7 +113,9 @@ class JacobianBalancer(_AggregatingBalancer):
         others = [parameter for parameter in context.shared if id(parameter) not in inside]
         rows = self._prepare(others, len(losses)) if others else None
         if rows is not None:
+            # Gradients handed out in the last step may be views of this buffer, and `write` is about to overwrite it.
             rows.release()
+        # Half precision is widened: inner products in it would overflow, or lose small terms.
         outputs = self._layer_buffers(layers, len(losses), torch.promote_types(losses.dtype, torch.float32))
         edges, last = [layer.edge for layer in layers], _last(roots)
         for index, root in enumerate(roots):
@@ -125,8 +130,10 @@ class JacobianBalancer(_AggregatingBalancer):
                     _accumulate(parameter, gradient)
                 for layer, output, gradient in zip(layers, outputs, found[len(others) + len(own) :], strict=True):
                     layer.write(output[index], gradient)
+            # The layers' output gradients are large; freed before the next pass makes new ones.
             del found
         with torch.no_grad():
+            # Inner products of the whole gradient are the sum over layers, kept as factors or not.
             products = torch.zeros(len(losses), len(losses), dtype=torch.float64, device=losses.device)
             if rows is not None:
                 products += gramian(rows.matrix)
@@ -146,6 +153,7 @@ class JacobianBalancer(_AggregatingBalancer):
         sizes = [num_tasks * layer.size for layer in layers]
         buffer, device = self._outputs, layers[0].weight.device
         if buffer is None or buffer.numel() < sum(sizes) or buffer.dtype != dtype or buffer.device != device:
+            # Drops the old buffer first, so that two of them are never alive together.
             self._outputs = None
             self._outputs = buffer = torch.empty(sum(sizes), dtype=dtype, device=device)
         parts = buffer[: sum(sizes)].split(sizes)
@@ -192,6 +200,7 @@ class RepresentationBalancer(_AggregatingBalancer):
             return _plain_backward(losses)
         matrix = self._matrix(len(losses), representation)
         roots = loss_roots(losses)
+        # Shared parameters that the representation does not depend on get no gradient from the pass through the trunk.
         above = outside_of(representation, context.shared)
         entries = task_entries(roots, representation)
         if entries is None:
@@ -206,6 +215,7 @@ class RepresentationBalancer(_AggregatingBalancer):
             else:
                 weights = self._weigh_over_processes(matrix, context)
                 direction = combine_rows_(matrix, weights)
+        # The chain rule is linear: one pass of the combined gradient equals the combination of the tasks' passes.
         torch.autograd.backward([representation], [direction.view_as(representation)])
         return weights
 
@@ -238,14 +248,17 @@ def _fill_at_once(
 
     def catch(row: Tensor, index: int) -> Callable[[tuple[Tensor | None, ...], tuple[Tensor | None, ...]], None]:
         def hook(inputs: tuple[Tensor | None, ...], outputs: tuple[Tensor | None, ...]) -> None:
+            # The node's gradient with respect to this input, before autograd adds up the inputs of all readers.
             part = inputs[index]
             if part is not None:
+                # Added, since a task may read the representation in several places.
                 row.add_(part)
 
         return hook
 
     handles = [node.register_hook(catch(rows[task], index)) for task, found in enumerate(entries) for node, index in found]
     try:
+        # The graph is kept: the trunk's part of it is still needed for the combined pass.
         gradients = torch.autograd.grad(losses.sum(), [representation, *parameters], retain_graph=True, allow_unused=True)
     finally:
         for handle in handles:

@@ -53,6 +53,7 @@ class FactoredLayer:
         source = self.source.detach()
         if self.unfold is None:
             return source
+        # [B, I, positions] to [B * positions, I].
         return F.unfold(source, **self.unfold).transpose(1, 2).flatten(0, 1)
 
     @property
@@ -67,22 +68,27 @@ class FactoredLayer:
         elif self.unfold is None:
             row.copy_(gradient)
         else:
+            # [B, O, H, W] to [B, H * W, O], the order in which `rows` lists the patches.
             row.view(len(gradient), -1, row.shape[1]).copy_(gradient.flatten(2).transpose(1, 2))
 
     def inner_products(self, outputs: Tensor) -> Tensor:
         """Return ``[T, T]`` in float64 from stacked output gradients ``[T, N, O]``."""
+        # `kernel` is [N, N]: small, because N < I is why the layer was chosen.
         rows = self.rows().to(outputs.dtype)
         kernel = rows @ rows.T
         if self.bias is not None:
+            # A bias is a weight whose input is always 1.
             kernel += 1.0
         left, right = outputs.flatten(1), torch.matmul(kernel, outputs).flatten(1)
         total = torch.zeros(len(outputs), len(outputs), dtype=torch.float64, device=outputs.device)
         for some, others in zip(left.split(CHUNK, dim=1), right.split(CHUNK, dim=1), strict=True):
             total += some @ others.T
+        # Symmetric in exact arithmetic only; eigenvalue solvers read one triangle and would depend on which.
         return (total + total.T) / 2
 
     def weighted_sum(self, outputs: Tensor, weights: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
         """Return the weighted sum of the tasks' gradients for weight and bias."""
+        # [N, O]
         mixed = torch.tensordot(weights.to(outputs.dtype), outputs, dims=1)
         total = (mixed.T @ self.rows().to(outputs.dtype)).view_as(self.weight)
         found = [(self.weight, total.to(self.weight.dtype))]
@@ -115,10 +121,12 @@ def find_layers(roots: Sequence[Root | None], shared: Sequence[nn.Parameter]) ->
                 continue
             variable = getattr(child, "variable", None)
             if variable is not None:
+                # Counted by edges: a weight used twice has cross terms that the factors of one use lack.
                 uses[id(variable)] = uses.get(id(variable), 0) + 1
             elif child.name() == "TBackward0":  # its one parameter is used as often as it is
                 leaf = _leaf(child.next_functions[0][0])
                 if leaf is not None:
+                    # The parameter is counted above when the transpose is visited: only further readers are added here.
                     uses[id(leaf)] = uses.get(id(leaf), 0) + (child in seen)
             if child not in seen:
                 seen.add(child)
@@ -128,8 +136,10 @@ def find_layers(roots: Sequence[Root | None], shared: Sequence[nn.Parameter]) ->
         layer = READERS[node.name()](node)
         if layer is None or id(layer.weight) not in wanted or uses[id(layer.weight)] != 1:
             continue
+        # A bias that is frozen or used elsewhere would get a wrong or unwanted gradient.
         if layer.bias is not None and (id(layer.bias) not in wanted or uses[id(layer.bias)] != 1):
             continue
+        # Factors cost N * O numbers for each task, the gradient I * O.
         if layer.size < layer.weight.numel():
             layers.append(layer)
     return layers
@@ -147,10 +157,13 @@ def _linear(node: Any) -> FactoredLayer | None:
     if transposed is None or transposed.name() != "TBackward0":
         return None
     weight, bias = _leaf(transposed.next_functions[0][0]), _leaf(edges[0]) if has_bias else None
+    # A frozen bias has no edge (None). An edge without a leaf is a computed bias, which nothing here can fill.
     if weight is None or (has_bias and edges[0] is not None and bias is None):
         return None
+    # torch.addmm scales its terms; nn.Linear never does.
     if has_bias and (node._saved_alpha != 1 or node._saved_beta != 1):
         return None
+    # Not saved where the weight needs no gradient.
     source = node._saved_mat1 if has_bias else node._saved_self
     if source is None:
         return None
@@ -159,6 +172,7 @@ def _linear(node: Any) -> FactoredLayer | None:
 
 def _convolution(node: Any) -> FactoredLayer | None:
     """Read a plain two-dimensional convolution."""
+    # Edges in the order of the arguments: input, weight, bias.
     _, weight_edge, bias_edge = (edge for edge, _ in node.next_functions)
     weight, bias = _leaf(weight_edge), _leaf(bias_edge)
     if weight is None or weight.dim() != 4 or node._saved_transposed or node._saved_groups != 1:
@@ -170,6 +184,7 @@ def _convolution(node: Any) -> FactoredLayer | None:
     padding, dilation = node._saved_padding, node._saved_dilation
     positions = len(source)
     for size, width, step, pad, spread in zip(source.shape[2:], kernel, stride, padding, dilation, strict=True):
+        # The output size of a convolution, as in the documentation of nn.Conv2d.
         positions *= (size + 2 * pad - spread * (width - 1) - 1) // step + 1
     unfold = {"kernel_size": tuple(kernel), "stride": tuple(stride), "padding": tuple(padding), "dilation": tuple(dilation)}
     return FactoredLayer(node, weight, bias, source, unfold, positions * len(weight))

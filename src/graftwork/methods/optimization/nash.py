@@ -50,6 +50,7 @@ class ExactNashMTL(WeightedAggregator):
 
     def weigh(self, statistic: Tensor, present: Tensor) -> Tensor:
         """Return the weights ``[T]``; kept weights serve only batches that label the same tasks."""
+        # Weights are kept by position among the present tasks: with other labels they would go to the wrong tasks.
         same = self._solution is not None and self._known is not None and torch.equal(self._known, present.cpu())
         if not same:
             self._steps = 0
@@ -62,6 +63,7 @@ class ExactNashMTL(WeightedAggregator):
             self._solution = torch.from_numpy(bargaining_weights(statistic.detach().cpu().double().numpy()))
         self._steps += 1
         weights = self._solution.to(statistic.device)
+        # |w J|^2 = w G w: the direction's length without the direction.
         length = float((weights @ statistic.double() @ weights).clamp(min=0.0).sqrt())
         if 0 < self.max_norm < length:
             weights = weights * (self.max_norm / length)

@@ -92,11 +92,13 @@ class RepMTL(Objective):
             total = total + self.lambda_csa * alignment_loss(saliencies, self.temperature)
         if self.moves == "all" or not total.requires_grad:
             return total
+        # moves = "trunk": heads must not lower the terms themselves, so only the path through the representation counts.
         (slope,) = torch.autograd.grad(total, [representation], retain_graph=True, allow_unused=True)
         if (
             slope is None
         ):  # heads that are linear in the representation up to the loss, and a loss that is linear: nothing to move
             return total.detach()
+        # Value of `total`, gradient of `linear`: the slope goes into the trunk and nowhere else.
         linear = (slope.detach() * representation).sum()
         return total.detach() + linear - linear.detach()
 
@@ -121,6 +123,7 @@ def task_saliencies(losses: Tensor, representation: Tensor) -> Tensor:
 def _channels_by_locations(gradient: Tensor) -> Tensor:
     if gradient.ndim == 2:
         return gradient.unsqueeze(2)
+    # Tokens are [B, N, C], maps [B, C, H, W]: both to [B, C, N].
     return gradient.transpose(1, 2) if gradient.ndim == 3 else gradient.flatten(2)
 
 
@@ -130,8 +133,10 @@ def regulation_loss(saliencies: Tensor) -> Tensor:
     Args:
         saliencies: ``[T, B, C, N]``.
     """
+    # [T, B, N]
     spatial = saliencies.mean(dim=2).abs()
     smallest = torch.finfo(spatial.dtype).tiny
+    # Saliencies are as small as gradients of means: only the smallest number of the type is a safe floor.
     share = spatial / spatial.sum(dim=0, keepdim=True).clamp(min=smallest)
     return -(share * torch.log(share + TINY)).sum(dim=0).mean()
 
@@ -149,9 +154,11 @@ def alignment_loss(saliencies: Tensor, temperature: float = 0.5) -> Tensor:
     num_samples = saliencies.shape[1]
     if num_samples < 2:
         return saliencies.new_zeros(())
+    # A positive factor for each task and sample, which cosines of affinities do not see.
     scaled = _unit_scale(saliencies, dims=(2, 3))
     anchors = _unit_scale(saliencies.mean(dim=3).permute(1, 2, 0), dims=(1, 2))  # [B, C, T]
     anchor_norms = _affinity_norm(anchors)
+    # Squared norm of S^T A over all columns: the inner product of the two affinities.
     positive = torch.einsum("tbcn,bck->tbnk", scaled, anchors).square().sum(dim=(2, 3))
     positive = positive / (_affinity_norm(scaled) * anchor_norms).clamp(min=TINY)  # cosines, [T, B]
     between = torch.einsum("bct,kcu->bktu", anchors, anchors).square().sum(dim=(2, 3))
@@ -164,7 +171,7 @@ def alignment_loss(saliencies: Tensor, temperature: float = 0.5) -> Tensor:
     # Rows without a negative would be log(0); they are filled before the logarithm and left out after it.
     masked = (between / temperature).masked_fill(~(usable | ~contrasted.unsqueeze(1)), -torch.inf)
     negatives = torch.logsumexp(masked, dim=1)
-    mean_positive = (positive * labelled).sum(dim=0) / labelled.sum(dim=0).clamp(min=1)
+    mean_positive = (positive * labelled).sum(dim=0) / labelled.sum(dim=0).clamp(min=1)  # [B]
     per_sample = torch.where(contrasted, negatives - mean_positive / temperature, torch.zeros_like(negatives))
     return per_sample.sum() / contrasted.sum().clamp(min=1)
 

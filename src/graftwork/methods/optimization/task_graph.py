@@ -27,6 +27,7 @@ def _starts_at_edges() -> bool:
     stacked = torch.stack([leaf * 2.0, leaf * 3.0])
     assert stacked.grad_fn is not None
     try:
+        # Tried out, not read from a version number.
         node, output = stacked.grad_fn.next_functions[1]
         assert node is not None
         torch.autograd.backward([GradientEdge(node, output)], [torch.ones(())])
@@ -44,6 +45,7 @@ def loss_roots(losses: Tensor) -> list[Root | None]:
     if losses.grad_fn is None:
         return [losses[index] if losses.requires_grad else None for index in range(len(losses))]
     edges = losses.grad_fn.next_functions
+    # Edges of a stack lead straight to each loss. An index of the stack would send zeros through all other tasks.
     if losses.grad_fn.name() == "StackBackward0" and len(edges) == len(losses) and _starts_at_edges():
         return [None if node is None else GradientEdge(node, output) for node, output in edges]
     return [losses[index] for index in range(len(losses))]
@@ -72,6 +74,7 @@ def gradients_from(
 
 def outside_of(tensor: Tensor, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
     """Return those ``parameters`` that ``tensor`` was not computed from, in order."""
+    # The representation itself can be a parameter.
     leaves: set[int] = {id(tensor)}
     pending = [] if tensor.grad_fn is None else [tensor.grad_fn]
     seen = set(pending)
@@ -110,12 +113,14 @@ def task_entries(roots: Sequence[Root | None], representation: Tensor) -> list[l
         pending = [root.node]
         while pending:
             node = pending.pop()
+            # A loss read off the representation directly has no node of its own; a node of two tasks mixes their gradients.
             if node is target or owner.get(node, task) != task:
                 return None
             if node in owner:
                 continue
             owner[node] = task
             for index, (child, number) in enumerate(node.next_functions):
+                # Stops here: below lies the trunk, which all tasks share.
                 if child is target and number == output:
                     entries[task].append((node, index))
                 elif child is not None and not hasattr(child, "variable"):  # leaves may be shared

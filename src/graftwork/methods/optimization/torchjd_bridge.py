@@ -72,8 +72,11 @@ AGGREGATORS: dict[str, str] = {
 }
 """Names that :func:`jacobian_balancer` knows, with a few words each."""
 
+# LibMTL's and the papers' names.
 ALIASES = {"imtl": "IMTLG", "moo": "MGDA", "rlw": "Random", "ew": "Sum", "equalweights": "Sum"}
+# Their weights do not depend on the gradients' scale, so inner products may be divided by their trace.
 SCALE_FREE = {"CAGrad", "DualProj", "GradVac", "Krum", "MGDA", "PCGrad", "UPGrad"}
+# They remember something for each task, have settings by position, or choose among all rows.
 NEEDS_ALL_TASKS = {"Constant", "ExcessMTL", "GradVac", "Krum", "NashMTL", "PCD"}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "CAGrad": {"c": 0.5, "norm_eps": 1e-8},
@@ -168,6 +171,7 @@ def _build(name: str, settings: dict[str, Any]) -> Aggregator:
     if name in ("UPGrad", "DualProj"):
         chosen["projector"] = least_squares_projector(chosen.pop("norm_eps", 1e-4), chosen.pop("reg_eps", 1e-4))
     _check_names(name, getattr(torchjd, name), {key: value for key, value in chosen.items() if key != "projector"})
+    # Plans are JSON and hold lists, where torchjd wants tensors.
     tensors = {
         key: torch.tensor(value, dtype=torch.float32) if isinstance(value, (list, tuple)) else value
         for key, value in chosen.items()
@@ -176,6 +180,7 @@ def _build(name: str, settings: dict[str, Any]) -> Aggregator:
         aggregator = getattr(torchjd, name)(**tensors)
     except (TypeError, ValueError, ImportError) as error:
         raise ConfigError(f"{name} cannot be built with {settings or 'no settings'}: {error}") from error
+    # Preferences belong to tasks by position: a row that is left out would shift them.
     skips_absent = name not in NEEDS_ALL_TASKS and "pref_vector" not in settings
     if isinstance(aggregator, torchjd.GramianWeightedAggregator):
         return TorchJDWeights(
@@ -186,6 +191,7 @@ def _build(name: str, settings: dict[str, Any]) -> Aggregator:
             least_length=LEAST_LENGTH.get(name, 0.0),
         )
     if name == "NashMTL":
+        # Nash-MTL's weighting takes a matrix and looks at its inner products alone; the root has the same ones.
         return TorchJDWeights(aggregator, "root", skips_absent=False, keeps_weights=True)
     if isinstance(aggregator, torchjd.WeightedAggregator):
         return TorchJDWeights(aggregator, "matrix" if name == "ExcessMTL" else "gramian", skips_absent=skips_absent)
@@ -216,6 +222,7 @@ def least_squares_projector(norm_eps: float, reg_eps: float) -> Any:
         def __call__(self, U: Tensor, G: Tensor) -> Tensor:
             gram = G.detach().cpu().double().numpy()
             trace = float(np.trace(gram))
+            # The regularisation is relative to the trace, as in torchjd.
             gram = gram / trace if trace >= norm_eps else np.zeros_like(gram)
             weights = dual_cone_weights(gram + reg_eps * np.eye(len(gram)), U.detach().cpu().double().numpy())
             return torch.as_tensor(weights).to(device=G.device, dtype=G.dtype)

@@ -55,6 +55,7 @@ class TorchJDWeights(WeightedAggregator):
         if self._keeps_weights and not bool(present.all()):
             known = self._last is not None and len(self._last) == len(statistic)
             last = self._last.to(statistic.dtype) if known and self._last is not None else statistic.new_ones(len(statistic))
+            # The kept weights of absent tasks are 0 for this step only: `_last` is not overwritten.
             return last * present
         self._last = super().weigh(statistic, present)
         return self._last
@@ -72,15 +73,18 @@ class TorchJDWeights(WeightedAggregator):
         if not self._least_length:
             return self._ask(statistic)
         squares = statistic.diagonal()
+        # Squares on both sides: the diagonal holds squared lengths.
         kept = squares > self._least_length**2 * squares.max()
         weights = torch.zeros_like(squares)
         if bool(kept.any()):
+            # The answer for fewer tasks averages over fewer; the factor makes it a share of all of them again.
             weights[kept] = self._ask(statistic[kept][:, kept]) * (kept.sum() / num_tasks)
         return weights
 
     def _ask(self, statistic: Tensor) -> Tensor:
         if self._scale_free:
             trace = statistic.diagonal().sum()
+            # All rows zero: divided by 1 rather than 0.
             statistic = statistic / torch.where(trace > 0, trace, torch.ones_like(trace))
         return torch.as_tensor(self._weighting(statistic))
 
@@ -152,6 +156,7 @@ def load_memory(aggregator: Any, memory: dict[str, Any]) -> None:
         if len(memory.get(f"{path}prvs_alpha", ())) > 1:
             module.prvs_alpha = memory[f"{path}prvs_alpha"].numpy().copy()
             module.n_tasks = len(module.prvs_alpha)
+            # _init_optim_problem reads this attribute, and a fresh object has it for one task.
             module.init_gtg = torch.eye(len(memory[f"{path}prvs_alpha"])).numpy()
             module._init_optim_problem()
         for name in MEMORY_FIELDS:

@@ -89,6 +89,7 @@ class TRAM(AscentBalancer):
             ConfigError: If the caller hands over no outputs, or ``x`` meets inputs without any number to add noise to.
         """
         self._count += 1
+        # The distance is 0 here, so no ascent: None leaves the graph to the plain step.
         if self.reference != "x" and self._weights is None:
             self._remember(parameters)
             return None
@@ -108,6 +109,7 @@ class TRAM(AscentBalancer):
                 "TRAM compares outputs, but this caller hands over no tasks, inputs and outputs. Train with graftwork's loop."
             )
         if self._weights is None:
+            # Same dropout masks as the batch's own pass: `recompute` replays the random state.
             trusted = recompute(noised_inputs(context.inputs, self.sigma)).outputs
         else:
             with restored(parameters):
@@ -116,6 +118,7 @@ class TRAM(AscentBalancer):
         radius = torch.zeros((), device=parameters[0].device)
         for task in context.tasks:
             output = context.outputs[task.name].detach()
+            # Rounding can make a divergence of equal outputs slightly negative, and with it the ascent a descent.
             divergence = output_divergence(task, trusted[task.name], output).clamp(min=0.0)
             radius = radius + (divergence / (output.shape[1] * output.shape[0]) if self.released else divergence)
         return radius * self.scale
@@ -164,6 +167,7 @@ def noised_inputs(inputs: Mapping[str, Tensor], sigma: float) -> dict[str, Tenso
     noised = dict(inputs)
     for name, values in inputs.items():
         if values.dtype == torch.uint8:
+            # Floats from 0 to 255: backbones divide pictures by 255 whatever their type is.
             noised[name] = values.float() + 255.0 * sigma * torch.randn(values.shape, device=values.device)
         elif values.is_floating_point() and values.numel():
             noised[name] = values + sigma * torch.randn_like(values)

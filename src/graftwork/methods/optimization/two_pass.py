@@ -84,9 +84,11 @@ class AscentBalancer(Balancer):
         """
         recompute = ask_recompute(context, type(self).__name__)
         parameters = [*context.shared, *(parameter for own in context.owned for parameter in own)]
+        # Without a gradient (no labels in the batch) there is no direction to climb.
         offsets = self.ascend(losses, context, parameters) if losses.requires_grad else None
         if offsets is None:
             return self.inner.backward(losses, context)
+        # The inner balancer must run inside the block: it differentiates a graph built at the moved weights.
         with shifted(parameters, offsets):
             again = recompute()
             there = dataclasses.replace(context, representation=again.representation, outputs=again.outputs)

@@ -60,6 +60,7 @@ class UncertaintyWeighting(WeightBalancer):
             ConfigError: If ``forms`` or ``max_tasks`` do not fit the tasks.
         """
         self._check(len(binding.tasks))
+        # Through `.data`: the optimiser may hold this parameter already.
         self.log_variance.data = self.log_variance.data.to(binding.device)
 
     def _check(self, num_tasks: int) -> None:
@@ -76,6 +77,7 @@ class UncertaintyWeighting(WeightBalancer):
         if self._factors is not None:
             weights = weights * self._factors.to(weights)
         labelled = losses.detach() != 0
+        # Without this an absent task's s falls at a constant rate, since d/ds of s / 2 is 1 / 2 and no loss answers it.
         terms = weights * losses + torch.where(labelled, 0.5 * log_variance, torch.zeros_like(log_variance))
         return terms.sum(), weights
 

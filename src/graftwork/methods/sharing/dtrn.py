@@ -55,12 +55,13 @@ class FieldGate(nn.Module):
         super().__init__()
         hidden = max(1, num_fields // reduction)
         self.squeeze, self.excite = nn.Linear(num_fields, hidden), nn.Linear(hidden, num_fields)
+        # With zeros the weights are 2 * sigmoid(0) = 1: the network starts as if the gate were not there.
         nn.init.zeros_(self.excite.weight)
         nn.init.zeros_(self.excite.bias)
 
     def forward(self, fields: Tensor) -> Tensor:
         """Return the weighted fields, ``[B, F, d]``."""
-        weights = 2.0 * torch.sigmoid(self.excite(torch.relu(self.squeeze(fields.mean(dim=2)))))
+        weights = 2.0 * torch.sigmoid(self.excite(torch.relu(self.squeeze(fields.mean(dim=2)))))  # [B, F]
         return fields * weights.unsqueeze(2)
 
 
@@ -151,6 +152,7 @@ class DTRN(SharedModel):
         if self.conditioner is None:
             return None
         tasks = torch.stack([self.task_vectors[self._index[name]] for name in asked])
+        # [K, S, condition_width] each: every asked task with every sequence.
         grid = [len(asked), len(self.behaviour_vectors), -1]
         pairs = torch.cat([tasks.unsqueeze(1).expand(grid), self.behaviour_vectors.unsqueeze(0).expand(grid)], dim=-1)
         return self.conditioner(pairs)
@@ -165,6 +167,7 @@ class DTRN(SharedModel):
             interests = self.attention(
                 self.fields.query(plain), encoded, filled
             )  # [B, K, S, d]; K is 1 without the interest module
+            # The modulo: without conditions there is one reading, which all tasks share.
             bottoms = [torch.cat([plain, interests[:, index % interests.shape[1]]], dim=1) for index in range(len(asked))]
         if self.refine is not None:
             bottoms = [self.refine[self._index[name]](fields) for name, fields in zip(asked, bottoms, strict=True)]
@@ -179,6 +182,7 @@ class DTRN(SharedModel):
         shared = self.experts(bottoms)  # tasks in place of positions: [B, K, E, O]
         outputs = {}
         for place, name in enumerate(asked):
+            # A slice, not an index: the bank expects an axis of positions, [B, 1, D].
             index, bottom = self._index[name], bottoms[:, place : place + 1]
             banks = [shared[:, place : place + 1]]
             if self.own_experts is not None:

@@ -164,6 +164,7 @@ class ECMT(EncoderDecoders, ControllableModel):
         set_width(self.encoder, configuration.encoder)
         for name, decoder in zip(self.task_names, self.decoders, strict=True):
             assert isinstance(decoder, DenseDecoder | GlobalDecoder)
+            # A decoder's first layer reads as many channels as the encoder gives at its present width.
             decoder.set_width(configuration.decoders[name], configuration.encoder)
         self._configuration = configuration
 
@@ -194,8 +195,10 @@ class ECMT(EncoderDecoders, ControllableModel):
             ConfigError: If the smallest configuration is above the budget, or a weight cannot be used.
         """
         weights = self._weights(importance or {})
+        # Room for rounding: a budget that is exactly the cost of a configuration must admit it.
         limit = budget * self.flops(self.full) * (1.0 + 1e-9)
         for decoders in narrowing_widths(dict.fromkeys(self.task_names, self.ratios), weights):
+            # Widths of decoders outside, encoders inside: importance is given up only where no encoder fits.
             for ratio in reversed(self.ratios):
                 candidate = Configuration(ratio, decoders)
                 if self.flops(candidate) <= limit:
@@ -262,12 +265,14 @@ class ECMT(EncoderDecoders, ControllableModel):
                 "This model was built without projections; build it with projection=True, or distil 'leading' channels."
             )
         layer = self.projections[self.ratios.index(self._configuration.encoder)]
+        # A linear layer works on the last axis: [B, c, ...] to [B, ..., c].
         projected: Tensor = layer(features.movedim(1, -1))
         return projected.movedim(-1, 1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ECMT:
         """Copy everything but the measured operations, which are shared: equal widths cost the same in every copy."""
         twin = self.__class__.__new__(self.__class__)
+        # First, so that references from children back to this module do not copy it again.
         memo[id(self)] = twin
         for name, value in self.__dict__.items():
             twin.__dict__[name] = value if name == "_measured" else copy.deepcopy(value, memo)

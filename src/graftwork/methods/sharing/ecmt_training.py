@@ -77,12 +77,14 @@ class ConfigurationTraining(Objective):
             )
         batch = inputs.batch
         total = inputs.losses.new_zeros(())
+        # From the step, not from a running stream: a resumed run draws the same configurations.
         random = np.random.default_rng([self.seed, inputs.step])
         for configuration in sample_configurations(
             model, random, self.num_random, smallest=self.smallest, common_ratio=self.common_ratio
         ):
             with model.configured(configuration):
                 is_full = configuration.encoder == 1.0
+                # The loop has run the full encoder already.
                 features = parent if is_full else model.encode(batch.inputs)
                 outputs = model.decode(features)
                 losses = [task_loss(task, outputs[task.name], batch.targets[task.name]) for task in model.tasks]
@@ -115,5 +117,6 @@ def feature_distance(features: Tensor, parent: Tensor) -> Tensor:
         features: ``[B, c, ...]``.
         parent: ``[B, C, ...]`` with ``C >= c``; its leading ``c`` channels count.
     """
+    # After a ReLU a place can be zero in all channels, and the gradient there is 1 / eps: larger than the default 1e-12.
     target = F.normalize(parent.detach()[:, : features.shape[1]], dim=1, eps=1e-6)
     return (F.normalize(features, dim=1, eps=1e-6) - target).square().sum(dim=1).mean()

@@ -97,6 +97,7 @@ class ESMM(SharedModel):
         self._towered = [task for task in tasks if task.name != self.conversion or not self.conversion]
         self._index = {task.name: index for index, task in enumerate(self._towered)}
         width = (layout.num_fields + len(layout.sequences)) * embedding
+        # One set of embeddings for all towers, or one for each.
         self.fields = nn.ModuleList(Fields(layout, embedding) for _ in (self._towered if not share_embeddings else [0]))
         rectifier = nn.ReLU if activation == "relu" else nn.GELU
         self.towers = nn.ModuleList(
@@ -136,6 +137,7 @@ class ESMM(SharedModel):
             needs = self._needs(name)
             pieces = (part,) * len(needs) if shared else part.chunk(len(needs), dim=1)
             for tower, piece in zip(needs, pieces, strict=True):
+                # The click tower may be asked for twice, by its own task and by the product.
                 if tower not in done:
                     done[tower] = self.towers[self._index[tower]](piece)
         return {name: self._output(name, done) for name in asked}
@@ -205,9 +207,12 @@ class EntireSpace(Objective):
         blank = (purchase < 0) & (click == 0)
         known = purchase >= 0
         output = inputs.outputs[model.purchase].squeeze(1)
+        # The loop's mean over rows with a label.
         current = inputs.losses[model.task_names.index(model.purchase)]
+        # softplus(logit) is the cross-entropy of a label 0.
         added = torch.where(blank, F.softplus(output), torch.zeros_like(output)).sum()
         total = (known.sum() + blank.sum()).clamp(min=1)
+        # Added to the loop's loss, this gives the mean over known and blank rows together.
         return (added + current * known.sum()) / total - current
 
 
@@ -225,6 +230,7 @@ def _chain(tasks: Sequence[TaskSpec], click: str, purchase: str, conversion: str
     given = [name for name in named.values() if name]
     if len(set(given)) < len(given):
         problems.append(f"`click`, `purchase` and `conversion` must be three tasks; got {given}")
+    # Binary tasks that are not named, in the order of the suite: they fill the empty settings.
     free = [name for name, kind in kinds.items() if kind == "binary" and name not in given]
     if not problems and len(free) < (not click) + (not purchase):
         shown = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())

@@ -71,6 +71,7 @@ class Grouped(SharedModel):
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> tuple[Tensor, ...]:
         """Return one representation per asked task, that of its group; trunks of groups that nobody asks for do not run."""
         names = self.task_names if tasks is None else tasks
+        # dict.fromkeys keeps the order and drops repeats, so each trunk runs once.
         features = {index: self.backbones[index](inputs) for index in dict.fromkeys(self._group[name] for name in names)}
         return tuple(features[self._group[name]] for name in names)
 

@@ -100,6 +100,7 @@ class M3ViT(SharedModel):
         if not 1 <= top_k <= num_experts:
             raise ConfigError(f"`top_k` must be from 1 to `num_experts`; got {top_k} of {num_experts}.")
         self.task_names = tuple(task.name for task in tasks)
+        # Dense blocks as wide as the experts that one token uses, so that dense and sparse blocks cost the same.
         hidden = top_k * (width if expert_hidden is None else expert_hidden)
         self.backbone = block_trunk(
             make_backbone, inputs, method="M3ViT", width=width, depth=depth, num_heads=num_heads, hidden=hidden
@@ -125,6 +126,7 @@ class M3ViT(SharedModel):
             layer = experts(shapes[number].width)
             replace_feed_forward(blocks[number], layer, method="M3ViT")
             self._layers.append(layer)
+        # No block before the first mixture depends on the task.
         self._first, self._num_blocks = routed[0], len(blocks)
         self.balance, self.has_shared_representation = balance, router == "shared"
         shape, size = self.backbone.feature_shape, output_size(inputs)
@@ -138,6 +140,7 @@ class M3ViT(SharedModel):
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor | tuple[Tensor, ...]:
         """Return one representation per asked task, each from a pass with this task's routers; other tasks' passes do not run."""
         for layer in self._layers:
+            # Records of a pass whose loss was never asked for would be added to this one's.
             layer.journal.pop()
         tokens = self.backbone.embed(inputs)
         for number in range(self._first):
@@ -148,6 +151,7 @@ class M3ViT(SharedModel):
 
     def _routed(self, tokens: Tensor, task: int, inputs: Mapping[str, Tensor]) -> Tensor:
         for layer in self._layers:
+            # State of the layer, since blocks of other libraries pass no task on.
             layer.task = task
         for number in range(self._first, self._num_blocks):
             tokens = self.backbone.run_block(number, tokens, inputs)

@@ -67,6 +67,7 @@ class MMoE(SharedModel):
         """Return features and expert outputs, ``[B, D + E * O]`` for vectors (maps and tokens likewise along their channels)."""
         features = self.backbone(inputs)
         positions = to_positions(features, self._shape)
+        # [B, P, D + E * O]
         joined = torch.cat([positions, self.experts(positions).flatten(2)], dim=2)
         return from_positions(joined, self._shape, features.shape[2:])
 
@@ -75,6 +76,7 @@ class MMoE(SharedModel):
         assert isinstance(representation, Tensor)
         positions = to_positions(representation, self._shape)
         features, experts = positions[..., : self._shape.width], positions[..., self._shape.width :]
+        # [B, P, E, O]
         experts = experts.unflatten(2, (-1, self._width))
         outputs = {}
         for name in self.task_names if tasks is None else tasks:

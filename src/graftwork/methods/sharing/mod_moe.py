@@ -68,6 +68,7 @@ def kept_experts(usage: Tensor, top_k: int, *, threshold: float | None = None, s
     given = threshold if share is None else share
     if given is None or (threshold is not None and share is not None) or not 0 <= given <= 1:
         raise ConfigError(f"Give either `threshold` or `share`, from 0 to 1; got {threshold!r} and {share!r}.")
+    # Stable: among equally used experts the first ones stay, on every machine.
     order = torch.argsort(usage, descending=True, stable=True).tolist()
     if share is not None:
         count = int(share * len(order))
@@ -184,6 +185,7 @@ class ModMoE(SharedModel):
         """Return one representation per asked task: of the task's labelled rows in training, of all rows otherwise."""
         asked = self.task_names if tasks is None else tasks
         masks = {name: batch.mask[name] for name in asked if name in batch.mask} if self.training else {}
+        # Tasks whose rows all have labels need no selection.
         rows = {name: mask.nonzero().squeeze(1) for name, mask in masks.items() if not bool(mask.all())}
         return self._encode(batch.inputs, tasks, rows, len(batch))
 
@@ -195,7 +197,9 @@ class ModMoE(SharedModel):
         for layer in layers:
             layer.journal.pop()
         asked = self.task_names if tasks is None else tuple(tasks)
+        # `decode` gets the features only, and must know which rows of the batch they belong to.
         self._rows, self._num_rows = rows, num_rows
+        # Once for all tasks: the embedding of the input knows no task.
         tokens = self.backbone.embed(inputs)
         found = []
         for name in asked:
@@ -218,6 +222,7 @@ class ModMoE(SharedModel):
         for name, features in zip(self.task_names if tasks is None else tasks, representation, strict=True):
             output = self.heads[self.task_names.index(name)](features)
             if name in self._rows:
+                # Rows without a label are never read by the loss, but outputs must line up with the batch.
                 output = output.new_zeros(self._num_rows, *output.shape[1:]).index_copy(0, self._rows[name], output)
             outputs[name] = output
         return outputs
@@ -226,6 +231,7 @@ class ModMoE(SharedModel):
         """Return the weighted losses of all routers of the last training pass: mutual information over the tasks, and balance."""
         terms: list[Tensor] = []
         for records in (layer.journal.pop() for layer in self.routed_layers()):
+            # A task without rows in this batch has no probabilities to average.
             used = [item for item in records if item.num_tokens]
             if used and self.mutual_information:
                 terms.append(self.mutual_information * mutual_information_loss(used))
@@ -250,6 +256,7 @@ class ModMoE(SharedModel):
             keep: ``{layer: experts}`` with the names of :func:`graftwork.nn.moe.routed_layers` of this model; layers not named
                 keep all.
         """
+        # The copy must not carry the row numbers of the last batch.
         self._rows = {}
         index, model = self.task_names.index(task), copy.deepcopy(self)
         for name, layer in routed_layers(model).items():
@@ -284,5 +291,6 @@ class ModMoE(SharedModel):
             parameter.requires_grad_(True)
         if newest_experts:
             for bank in (bank for layer in self.routed_layers() for bank in layer.banks()):
+                # Experts of one addition share one parameter, the last.
                 bank.weights[-1].requires_grad_(True)
                 bank.biases[-1].requires_grad_(True)

@@ -102,6 +102,7 @@ class MTLoRA(SharedModel):
         ranks = [task_rank if isinstance(task_rank, int) else task_rank.get(name, 0) for name in self.task_names]
         self._check(shared_rank, ranks)
         self.backbone = as_swin(make_backbone()) if new_base is None else _new_base(new_base, inputs)
+        # Before the updates are added: those must learn.
         self.backbone.requires_grad_(False)
         self.backbone.norm = nn.Identity()  # type: ignore[assignment] # it follows the last map; no stream passes it
         self._add_updates(shared_rank, ranks, scaling, dropout, merging_lora)
@@ -136,6 +137,7 @@ class MTLoRA(SharedModel):
                     base: Any = getattr(block, name)
                     if forks and name in FORKED:
                         mode: SharedMode = self.mode  # type: ignore[assignment]
+                        # No later layer reads the shared stream of the very last one.
                         ends = stage is stages[-1] and name == "contract"
                         layer: nn.Module = TaskLowRankLinear(
                             base, ranks, shared_rank=shared_rank, scaling=scaling, dropout=dropout, mode=mode, ends_shared=ends
@@ -151,6 +153,7 @@ class MTLoRA(SharedModel):
     def _map_widths(self) -> list[int]:
         """Return the channels of the maps that decoders get: those after each stage's merging."""
         widths = self.backbone.widths
+        # Merging takes a stage's map to the next stage's width; the last stage has no merging.
         return [*widths[1:], widths[-1]]
 
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> tuple[Tensor, ...]:
@@ -159,6 +162,7 @@ class MTLoRA(SharedModel):
         Streams that are not asked are not computed, save in mode ``addition``, whose shared stream is made of all of them.
         """
         asked = [self._index[name] for name in (self.task_names if tasks is None else tasks)]
+        # Positions in `maps` follow `running`, not the order of the tasks.
         running = list(range(len(self.task_names))) if self.mode == "addition" else asked
         maps = self._stream_maps(inputs, running)
         single = self.mode == "lora_only"
@@ -181,9 +185,11 @@ class MTLoRA(SharedModel):
             else:
                 states, streams = _fork(last, states, running)
                 if stage.merge is not None:
+                    # Shared and task streams share the merging: one pass over [(1 + T) * B, S, S, width].
                     together = torch.cat([states.unsqueeze(0), streams]).flatten(0, 1)
                     merged = stage.merge(together).unflatten(0, (1 + len(running), -1))
                     states, streams = merged[0], merged[1:]
+            # Swin keeps channels last, decoders want [T, B, width, h, w].
             maps.append(streams.permute(0, 1, 4, 2, 3))
         return maps
 
@@ -211,6 +217,7 @@ def _fork(block: Any, states: Tensor, asked: Sequence[int]) -> tuple[Tensor, Ten
     ``[T, B, S, S, width]``."""
     assert isinstance(block, SwinBlock)
     output: Any = block.output
+    # None: up to here all tasks share one stream, which forks in this layer.
     shared, streams = output(block.mix(block.attention_norm(states)), None, asked)
     shared, streams = states + shared, states + streams  # each stream keeps its own shortcut
     hidden, task_hidden = _call(block.expand, block.feed_norm(shared), block.feed_norm(streams), asked)

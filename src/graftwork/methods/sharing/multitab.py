@@ -71,6 +71,7 @@ class _Block(nn.Module):
         tokens = self.columns(tokens)
         if self.rows is None:
             return tokens
+        # [B, L, d] to [1, B, L * d]: the rows of the batch become the sequence.
         return self.rows(tokens.flatten(1).unsqueeze(0)).squeeze(0).view_as(tokens)
 
 
@@ -136,6 +137,7 @@ class MultiTabNet(SharedModel):
 
         self.blocks = nn.Sequential(*(block() for _ in range(num_blocks)))
         self.towers = nn.ModuleList(mlp([width, tower, task.num_outputs], dropout=dropout) for task in tasks)
+        # Overwrites what the layers drew; the task tokens are no layer and follow by hand.
         self.apply(_start_small)
         nn.init.normal_(self.task_tokens, 0.0, 0.01)
 
@@ -145,6 +147,7 @@ class MultiTabNet(SharedModel):
         All tokens are computed whatever is asked: feature tokens may read any task token.
         """
         cells = self.tokenizer(inputs["numeric"], inputs["categorical"])
+        # [B, T, d]
         first = self.task_tokens.expand(cells.shape[0], -1, -1)
         tokens: Tensor = self.blocks(torch.cat([first, cells], dim=1))
         if self.single_token:

@@ -80,6 +80,7 @@ class PLE(SharedModel):
         self.task_gates = nn.ModuleList(
             nn.ModuleList(Gate(width, shared_experts + task_experts) for _ in tasks) for width in widths
         )
+        # The shared gate reads the experts of all tasks, so it and what lies before it is nobody's own.
         everyone = shared_experts + task_experts * len(self.task_names)
         self.shared_gates = nn.ModuleList(Gate(width, everyone) for width in widths[:-1])
         mixed, size = FeatureShape(self._shape.layout, expert_width, self._shape.extent), output_size(inputs)
@@ -104,7 +105,9 @@ class PLE(SharedModel):
             banks: Any = self.task_banks[level]
             gates: Any = self.task_gates[level]
             own = [bank(state) for bank, state in zip(banks, states, strict=True)]
+            # Overwritten at each level: only the last one's parts are handed on, in the order of `_parts`.
             parts = [*(states if level > 0 else [shared]), *(experts.flatten(2) for experts in own), common.flatten(2)]
+            # The states after the last shared level belong to the tasks: `decode` computes them.
             if level < self._num_levels - 2:
                 states = [mix_experts(gate(state), [mine, common]) for gate, state, mine in zip(gates, states, own, strict=True)]
             shared = mix_experts(self.shared_gates[level](shared), [*own, common])
@@ -123,6 +126,7 @@ class PLE(SharedModel):
             index = self._index[name]
             state = parts[index if self._num_levels > 2 else 0]
             if self._num_levels > 1:
+                # Counted from the end: the number of states at the front depends on the number of levels.
                 own = parts[len(parts) - 2 - len(self.task_names) + index].unflatten(2, (-1, self._width))
                 common = parts[-2].unflatten(2, (-1, self._width))
                 state = mix_experts(task_gates[-2][index](state), [own, common])

@@ -57,6 +57,7 @@ def tapped_maps(trunk: BlockBackbone, inputs: Mapping[str, Tensor], taps: Sequen
     for number in range(depth):
         tokens = trunk.run_block(number, tokens, inputs)
         if number in taps:
+            # Only the last block's output is what the trunk's final norm was made for.
             states = trunk.final_norm(tokens) if number == depth - 1 else tokens
             maps.append(_as_map(trunk.read_states(number, states)))
     return maps
@@ -66,6 +67,7 @@ def _as_map(states: Tensor) -> Tensor:
     """Return tokens ``[B, side ** 2, width]`` of a square picture as a map; maps as they are."""
     if states.dim() == 4:
         return states
+    # [B, side ** 2, C] to [B, C, side, side]; `_tap_width` has checked that the picture is square.
     side = math.isqrt(states.shape[1])
     return states.transpose(1, 2).unflatten(2, (side, side))
 
@@ -147,6 +149,7 @@ class TaskExpert(SharedModel):
         self.fusion = fusion
         self._taps = even_taps(len(trunk.block_list()), num_taps)
         tap_width = _tap_width(trunk, self._taps)
+        # Channels of the representation: features and experts of each tap in turn.
         self._split = [tap_width, num_experts * expert_width] * num_taps
         self.experts = nn.ModuleList(ConvExperts(tap_width, expert_width, num_experts) for _ in self._taps)
         self.mixtures = nn.ModuleList(
@@ -198,6 +201,7 @@ class TaskExpert(SharedModel):
             state, weight = mixture(parts[2 * layer], parts[2 * layer + 1], memory)
             states.append(state)
             weights.append(weight)
+            # The mixture returns the written memory, which the next tap reads.
             memory = state if memory is not None else None
         return states, weights
 

@@ -49,6 +49,7 @@ class BatchNormOnly(SelectedTuning):
             for layer, module in model.named_modules()
             if is_batch_norm(module)
             for part in ("weight", "bias")
+            # BatchNorm with affine=False has neither.
             if getattr(module, part) is not None
         ]
         if not names:
@@ -69,6 +70,7 @@ def draw_scales_(model: nn.Module, generator: torch.Generator | None = None) -> 
     for module in model.modules():
         if is_batch_norm(module) and module.weight is not None:
             weight: Tensor = module.weight  # type: ignore[assignment]
+            # Drawn on the CPU, so that a seed gives the same scales on every device.
             weight.copy_(torch.rand(weight.shape, generator=generator))
             module.bias.zero_()  # type: ignore[union-attr, operator]
 

@@ -29,6 +29,7 @@ class Frozen(Tuner):
     def attach(self, model: nn.Module) -> None:
         """Freeze all parameters and the mode of ``model``, in place."""
         model.requires_grad_(False)
+        # `eval()` alone would be undone by the next `train()` of the training loop.
         fix_mode(model)
         self._model = model
 

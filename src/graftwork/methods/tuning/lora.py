@@ -40,6 +40,7 @@ def select_layers(model: nn.Module, target_modules: str | Sequence[str]) -> list
         ConfigError: If nothing matches, or a match is not a Linear or Conv2d layer without groups.
     """
     layers = dict(model.named_modules())
+    # The model itself, under the empty name, cannot be replaced by a wrapper.
     layers.pop("", None)
     linear = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     if target_modules == "all-linear" or (target_modules == "auto" and linear):
@@ -129,6 +130,7 @@ class LoRA(Tuner):
             ConfigError: If no layer matches, or this tuner is attached already.
         """
         chosen = select_layers(model, self.target_modules)
+        # named_modules lists layers in the order of definition, which for backbones is from input to output.
         kept = chosen[-math.ceil(self.depth_share * len(chosen)) :]
         self.attach_ranks(model, dict.fromkeys(kept, self.r))
         set_working_size(model, self.working_size)
@@ -142,6 +144,7 @@ class LoRA(Tuner):
             if is_batch_norm(module):
                 fix_mode(module)
         for name, rank in ranks.items():
+            # The layer's own rank, as in peft: adapters may have several ranks.
             scaling = self.lora_alpha / (math.sqrt(rank) if self.use_rslora else rank)
             self.layers[name] = wrap_layer(model.get_submodule(name), rank, scaling, self.lora_dropout)
             _put(model, name, self.layers[name])
@@ -168,6 +171,7 @@ class LoRA(Tuner):
                     f"The model given is no copy of the one that this LoRA is attached to: it has no low-rank layer {name!r}. "
                     "Give a copy, or none."
                 )
+            # Taken out of `base`, which then has the names and values of the plain model: the fingerprint is of that.
             down, up = (base.pop(f"{name}.{part}.weight").detach().clone() for part in ("down", "up"))
             parts[f"{name}.weight"] = LowRank(down, up, layer.scaling)
             for key in [key for key in base if key.startswith(f"{name}.base.")]:
@@ -187,6 +191,7 @@ class LoRA(Tuner):
             return
         for name, layer in self.layers.items():
             weight: Any = layer.base.weight
+            # `folded` puts a new tensor into `weight.data`, so this one stays as it was: unfolding is exact.
             self._base_weights[name] = weight.data
             _put(model, name, layer.folded())
         for module in list(model.modules()):

@@ -83,10 +83,12 @@ def save_adapter(
         "init_lora_weights": True,
         # Full names as one expression: in a list "fc" would also match "block.fc".
         "target_modules": "|".join(re.escape(name) for name in ranks),
+        # peft lets a pattern match after any prefix that ends in a dot; the ^ forbids a prefix.
         "rank_pattern": {f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != settings["r"]},
         "alpha_pattern": {},
         "modules_to_save": None,
     }
+    # Weights first: a new folder whose configuration exists is complete.
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     write_json(folder / CONFIG_NAME, config)
@@ -121,10 +123,12 @@ def load_adapter(folder: str | Path) -> tuple[dict[str, Any], dict[str, int], di
             raise ConfigError(
                 f"{folder / WEIGHTS_NAME} holds the tensor {key!r}, which is no low-rank update; it cannot be used."
             )
+        # ".lora_A.weight" and ".lora_A.default.weight" are two keys of the same part.
         if match["part"] in parts.get(match["layer"], {}):
             raise FileFormatError(
                 f"{folder / WEIGHTS_NAME} holds {match['part']} of {match['layer']!r} twice. Save the adapter again."
             )
+        # A copy: the file is mapped read-only, and torch needs writable memory.
         parts.setdefault(match["layer"], {})[match["part"]] = torch.from_numpy(np.array(stored[key]))
     halves = [layer for layer, pair in parts.items() if len(pair) != 2]
     if halves or not parts:
@@ -132,6 +136,7 @@ def load_adapter(folder: str | Path) -> tuple[dict[str, Any], dict[str, int], di
         raise FileFormatError(f"{folder / WEIGHTS_NAME} holds {what}. Save the adapter again.")
     ranks = {layer: _rank(folder, layer, pair) for layer, pair in parts.items()}
     patterns = config.get("rank_pattern") or {}
+    # Ranks come from the tensors. A rank that the configuration does not name would be scaled by a wrong alpha / r.
     known = [config["r"], *(patterns.values() if isinstance(patterns, dict) else ())]
     if wrong := [layer for layer, rank in ranks.items() if rank not in known]:
         raise FileFormatError(
@@ -154,6 +159,7 @@ def _problems(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"peft_type is {config.get('peft_type')!r}; only 'LORA' can be read"
     for key, understood in _UNDERSTOOD.items():
         value = config.get(key)
+        # With types: 0 == False and 1 == True would pass otherwise.
         if not any(value is allowed or (value == allowed and type(value) is type(allowed)) for allowed in understood):
             yield f"{key} is {_short(value)}; only {understood[0]!r} can be read{_REMEDIES.get(key, '')}"
     for key in sorted(config.keys() - _UNDERSTOOD.keys() - _INFORMATION):
@@ -193,6 +199,7 @@ def _rank(folder: Path, layer: str, pair: Mapping[str, Tensor]) -> int:
 
 
 def _is_number(value: Any) -> bool:
+    # bool is an int in Python. The bounds also refuse NaN and infinity.
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e9 < value < 1e9
 
 

@@ -59,8 +59,10 @@ class RandomWeights(Tuner):
         if not found:
             raise ConfigError(f"RandomWeights needs convolutions inside the model; {type(model).__name__} has none. Choose LoRA.")
         model.requires_grad_(False)
+        # Before the convolutions are wrapped, so that names are those of the plain model.
         self._before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        # One generator through all layers, in order: a seed fixes all places.
         for name, layer in found:
             self.layers[name] = ChosenWeights(layer, draw_places(layer, self.per_filter, generator))
             _put(model, name, self.layers[name])
@@ -86,6 +88,7 @@ class RandomWeights(Tuner):
             for key in [key for key in now if key.startswith(f"{name}.base.")]:
                 now[f"{name}.{key.removeprefix(f'{name}.base.')}"] = now.pop(key)
             size = now[f"{name}.weight"][0].numel()
+            # Places inside a filter become places in the flat weight: filter f begins at f * size.
             flat = places + size * torch.arange(len(places), device=places.device).unsqueeze(1)
             parts[f"{name}.weight"] = Sparse(flat.flatten(), layer.difference().flatten())
         base = {name: self._before.get(name, tensor) for name, tensor in now.items()}

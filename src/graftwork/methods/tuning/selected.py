@@ -49,6 +49,7 @@ class SelectedTuning(Tuner):
         self._chosen = {name: parameters[name] for name in names}
         for parameter in self._chosen.values():
             parameter.requires_grad_(True)
+        # Buffers too: running statistics move in training mode though nothing learns them.
         moving: dict[str, Tensor] = {**self._chosen, **dict(model.named_buffers())}
         self._before = {name: tensor.detach().clone() for name, tensor in moving.items()}
         self._model = model
@@ -62,6 +63,7 @@ class SelectedTuning(Tuner):
         if self._model is None:
             raise ConfigError(f"This {type(self).__name__} is attached to no model yet; call attach(model) first.")
         now = {name: tensor.detach() for name, tensor in (model or self._model).state_dict().items()}
+        # Names that are not in `_before` are frozen: their present values are the base's.
         base = {name: self._before.get(name, tensor) for name, tensor in now.items()}
         delta = WeightDelta.between(base, now, lineage={"tuner": type(self).__name__})
         delta.base_fingerprint = state_fingerprint(base)

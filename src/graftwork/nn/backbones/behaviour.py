@@ -47,5 +47,6 @@ class BehaviourBackbone(Backbone):
         plain, states, filled = self.fields(inputs)
         if self.encoder is not None and states is not None and filled is not None:
             interests = self.attention(self.fields.query(plain), self.encoder(states, filled), filled)
+            # One reading for all tasks: [B, 1, S, d] to [B, S, d].
             plain = torch.cat([plain, interests.squeeze(1)], dim=1)
         return plain.flatten(1)

@@ -155,6 +155,7 @@ def default_backbone(kinds: Sequence[str]) -> str | None:
     installed."""
     found = []
     for kind in kinds:
+        # Names with a colon stand for whole families: there is no default among them.
         ready = [info.name for info in list_backbones(kind) if info.pretrained and info.available and ":" not in info.name]
         found += ready[:1]
     return ",".join(found) or None
@@ -170,6 +171,7 @@ def split_names(names: str) -> list[str]:
         ['hf:models/a,b']
     """
     known = "|".join(re.escape(info.name.removesuffix("NAME")) for info in list_backbones())
+    # Split only at commas that a known name or prefix follows: folders may have commas in their names.
     return [name.strip() for name in re.split(rf",(?=\s*(?:{known}))", names) if name.strip()]
 
 
@@ -188,6 +190,7 @@ def backbones_of_inputs(names: str, inputs: InputSpecs) -> dict[str, str]:
     chosen: dict[str, str] = {}
     kinds = {spec.kind for spec in inputs.values()}
     for name in split_names(names):
+        # Belongs to every kind; it is also what inputs without a name get.
         if _split_size(name, None)[0] == "scratch":
             continue
         kind = modality_of(name)
@@ -239,6 +242,7 @@ def build_backbone(
         return build_untrained(base, dense=dense)
     layout: Literal["vector", "map"] = "map" if dense else "vector"
     if base == "efficientnet_lite0":
+        # Imported here and below: listing backbones must not import torch.
         from graftwork.nn.backbones.lite0 import DEFAULT_SIZE, build_lite0
 
         return build_lite0(size=size or DEFAULT_SIZE, layout=layout)
@@ -267,6 +271,7 @@ def modality_of(name: str) -> str:
 
 
 def _split_size(name: str, size: int | None) -> tuple[str, int | None]:
+    # Folders may have an @ in their names, and these kinds have no resolution.
     if name.startswith(("hf:", "ttm:")) or "@" not in name:
         return name, size
     base, _, digits = name.rpartition("@")
@@ -279,6 +284,7 @@ def _info(name: str) -> BackboneInfo:
     base, _ = _split_size(name, None)
     known = {info.name: info for info in list_backbones() if info.name != "scratch"}
     prefix, separator, rest = base.partition(":")
+    # "timm:resnet18" is described by the line of "timm:NAME".
     info = known.get(f"{prefix}:NAME" if separator and rest else base)
     if info is None or base.endswith(":NAME"):
         names = ["scratch", *known]

@@ -63,12 +63,14 @@ class CifarResNet(Backbone):
             raise ConfigError(f"`depth` must be 6n+2 (8, 14, 20, 26 ...); got {depth!r}.")
         if len(channels) != 3 or min(channels) < 1:
             raise ConfigError(f"`channels` are three numbers of at least 1, one for each stage; got {list(channels)!r}.")
+        # 6n + 2: three stages of n blocks of two convolutions, the stem, and the classifier that follows.
         blocks = (depth - 2) // 6
         self.stem = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels[0])
         self.stages = nn.ModuleList()
         width = channels[0]
         for index, width_out in enumerate(channels):
+            # Every stage but the first halves the map.
             first = BasicBlock(width, width_out, stride=1 if index == 0 else 2)
             self.stages.append(nn.Sequential(first, *(BasicBlock(width_out, width_out) for _ in range(blocks - 1))))
             width = width_out

@@ -36,12 +36,14 @@ class ConvBackbone(Backbone):
         self.factor = shrink_factor(image_size)
         self.feature_map = feature_map
         first, second, third, last = channels
+        # A map keeps the full size one convolution longer: edges matter per pixel. Both paths end at a quarter of it.
         self.stem = nn.Conv2d(3, first, 3, stride=1 if feature_map else 2, padding=1)
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width_in, width_out, 3, stride=stride, padding=1), nn.GroupNorm(groups, width_out), nn.ReLU())
             for width_in, width_out, stride in ((first, second, 2 if feature_map else 1), (second, third, 2), (third, last, 1))
         )
         working = image_size // self.factor
+        # Two convolutions of stride 2 with padding 1, each rounding up.
         extent = ((working + 1) // 2 + 1) // 2
         self.feature_shape = (
             FeatureShape("map", last, (extent, extent)) if feature_map else FeatureShape("vector", first + 2 * last)
@@ -62,5 +64,6 @@ class ConvBackbone(Backbone):
 
 def shrink_factor(image_size: int) -> int:
     """Return how many pixels become one: a divisor of the size if there is one above 1, so that no edge is cut off."""
+    # The working size is at least 24 pixels.
     most = max(1, image_size // 24)
     return next((factor for factor in range(most, 1, -1) if image_size % factor == 0), most)

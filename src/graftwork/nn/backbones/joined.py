@@ -49,6 +49,7 @@ class JoinedBackbone(Backbone):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features, ``[B, width]``."""
+        # Arrays of several inputs have prefixed names; `own` gives each trunk those that it knows.
         features = [norm(trunk(spec.own(inputs))) for trunk, norm, spec in zip(self.parts, self.norms, self.specs, strict=True)]
         joined = torch.cat(features, dim=1)
         return torch.cat([joined, self.dropout(F.gelu(self.mix(joined)))], dim=1)

@@ -97,8 +97,10 @@ def build_lite0(
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
     if path is not None:
         try:
+            # weights_only: the file is a pickle, and this mode builds tensors and nothing else.
             state = to_timm_names(torch.load(path, map_location="cpu", weights_only=True))
             state = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+            # Strict: a tensor that the mapping misses would stay random without a word.
             model.load_state_dict(state, strict=True)
         except Exception as error:
             raise FileFormatError(

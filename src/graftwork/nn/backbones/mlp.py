@@ -64,6 +64,7 @@ class TableBackbone(Backbone):
             parts.append(inputs["numeric"].clamp(-10.0, 10.0))  # one absurd cell must not own the row
         if self.embedding is not None:
             codes = inputs["categorical"]
+            # Codes out of range count as missing, rather than read the rows of another column.
             codes = torch.where((codes < 0) | (codes > self.last), torch.zeros_like(codes), codes)
             parts.append(self.embedding(codes + self.starts).flatten(1))
         return self.trunk(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])

@@ -75,6 +75,7 @@ class LiteConv(nn.Module):
 
     def reset(self) -> None:
         """Draw the weights anew, each stream's as if it were alone: Kaiming's normal distribution over its fan-out."""
+        # Computed by hand: nn.init would take the fan-out of all streams together.
         nn.init.normal_(self.point.weight, std=math.sqrt(2.0 / self.width))
         nn.init.normal_(self.depth.weight, std=math.sqrt(2.0 / (9 * self.width)))
 
@@ -144,6 +145,7 @@ class OSBlock(nn.Module):
         """Return ``[B, width_out, h, w]`` of a state ``[B, width_in, h, w]``."""
         scales = self.see(F.relu(self.squeeze(state)))
         if self.fusion == "concat":
+            # [B, T * width, h, w]
             fused = scales.flatten(1, 2)
         else:
             fused = (scales if self.gate is None else scales * self.weigh(scales)).sum(dim=1)
@@ -155,12 +157,14 @@ class OSBlock(nn.Module):
         for layer in self.layers:
             waiting = layer(waiting)
             finished.append(waiting[:, :width])  # the first stream of a layer ends with it
+            # The other streams go through one more layer each.
             waiting = waiting[:, width:]
         return torch.stack(finished, dim=1)
 
     def weigh(self, scales: Tensor) -> Tensor:
         """Return the gate's weights of the streams ``[B, T, width, h, w]``: ``[B, T, width, 1, 1]``."""
         assert self.gate is not None
+        # Streams as rows of the batch, [B * T, width, h, w]: one gate with the same weights for all.
         return self.gate(scales.flatten(0, 1)).unflatten(0, (-1, scales.shape[1]))
 
 
@@ -297,6 +301,7 @@ def _draw(model: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.bias)
     for module in model.modules():
+        # A second pass: the first one has drawn the convolutions inside, as if all streams were one.
         if isinstance(module, LiteConv):
             module.reset()
 

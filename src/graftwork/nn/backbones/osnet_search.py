@@ -40,6 +40,7 @@ class SearchableBlock(nn.Module):
     def __init__(self, width_in: int, width_out: int, **settings: Any) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(OSBlock(width_in, width_out, placement=name, **settings) for name in CANDIDATES)
+        # Equal at the start, and at 1: relu must let the gradient through.
         self.pi = nn.Parameter(torch.ones(len(CANDIDATES)))
         self.temperature = 1.0
         """Lambda: the higher, the more alike the weights."""
@@ -48,6 +49,7 @@ class SearchableBlock(nn.Module):
         """Return the weights of the candidates, ``[4]``; in training each call draws new noise from torch's global generator."""
         scores = torch.log(torch.relu(self.pi) + _TINY)
         if self.training:
+            # Gumbel noise: -log(-log u) with u uniform. The constants keep both logarithms finite.
             scores = scores - torch.log(-torch.log(torch.rand_like(scores) + _TINY) + _TINY)
         return torch.softmax(scores / self.temperature, dim=0)
 
@@ -78,6 +80,7 @@ class OSNetSearch(OSNet):
         super().__init__(stem_norm="instance", **settings)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d):
+                # Scale 1 and shift 0, as they were made, stay so.
                 module.requires_grad_(False)
 
     def make_block(self, width_in: int, width_out: int, **settings: Any) -> nn.Module:

@@ -51,6 +51,7 @@ def input_trunk(spec: InputSpec, *, dense: bool = False) -> Backbone:
         ConfigError: If the kind is unknown, a size is missing, or ``dense`` is asked of a kind without maps.
     """
     try:
+        # By name: kinds of inputs can come from other packages.
         trunk: Backbone = load_part(input_kind(spec.kind).trunk)(spec.sizes, dense=dense)
     except KeyError as error:
         raise ConfigError(

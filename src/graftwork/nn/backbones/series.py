@@ -37,6 +37,7 @@ class SeriesBackbone(Backbone):
         self.tokens = tokens
         self.latest = min(_LATEST, length)
         self.project = nn.Conv1d(3 * channels, width, 1)
+        # No wider than the series: the outer taps of a wider kernel would mostly read padding.
         dilations = [2**level for level in range(5) if 2 * 2**level < max(length, 3)]
         self.layers = nn.ModuleList(
             nn.Sequential(
@@ -59,6 +60,7 @@ class SeriesBackbone(Backbone):
         known = mask.to(series.dtype)
         # Scaling takes the level away, which some tasks ask for; one absurd value must not own the row.
         values = (series * known).clamp(-10.0, 10.0)
+        # [B, T, 3 C] to [B, 3 C, T] and, projected, [B, width, T]. The mask tells a known 0 from an unknown one.
         state = self.project(torch.cat([scaled, values, known], dim=2).transpose(1, 2))
         for layer in self.layers:
             state = state + layer(state)

@@ -43,7 +43,9 @@ class SwinBlock(nn.Module):
         if width % num_heads:
             raise ConfigError(f"`widths` must be divisible by `num_heads`; got {width} and {num_heads}.")
         self.side, self.num_heads = side, num_heads
+        # A map that is one window has nothing to shift: all its places see each other.
         self.window, self.shift = (side, 0) if side <= window else (window, shift)
+        # What is missing to the next multiple of the window.
         self.pad = -side % self.window
         self.attention_norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, 3 * width)
@@ -56,6 +58,7 @@ class SwinBlock(nn.Module):
         self.contract = nn.Linear(hidden, width)
         self.feed_forward: nn.Module | None = None
         self.register_buffer("pairs", _pair_index(self.window), persistent=False)
+        # Padded places are not masked, as in timm: they are zeros, put in after the norm.
         mask = _shift_mask(side + self.pad, self.window, self.shift) if self.shift else None
         self.register_buffer("mask", mask, persistent=False)
 
@@ -65,15 +68,20 @@ class SwinBlock(nn.Module):
         if self.shift:
             states = torch.roll(states, (-self.shift, -self.shift), dims=(1, 2))
         if self.pad:
+            # F.pad counts dimensions from the last: width untouched, then columns, then rows.
             states = F.pad(states, (0, 0, 0, self.pad, 0, self.pad))
         count, width = (self.side + self.pad) // self.window, states.shape[-1]
+        # [B, rows of windows, columns of windows, window, window, width]
         windows = states.unflatten(2, (count, self.window)).unflatten(1, (count, self.window)).transpose(2, 3)
         windows = windows.flatten(3, 4).flatten(1, 2)  # [B, windows, places, width]
+        # [3, B, windows, heads, places, width of a head]
         projected = self.project(windows).unflatten(-1, (3, self.num_heads, width // self.num_heads)).permute(3, 0, 1, 4, 2, 5)
         query, key, value = projected[0], projected[1], projected[2]
         scores = (query * (width // self.num_heads) ** -0.5) @ key.transpose(-1, -2) + self._bias()
         if self.mask is not None:
+            # [windows, 1, places, places]: one mask for all heads.
             scores = scores + self.mask.unsqueeze(1)
+        # Heads side by side again, then windows back to where they were: [B, S + pad, S + pad, width].
         mixed = (scores.softmax(dim=-1) @ value).transpose(2, 3).flatten(3)
         mixed = mixed.unflatten(2, (self.window, self.window)).unflatten(1, (count, count)).transpose(2, 3)
         mixed = mixed.flatten(3, 4).flatten(1, 2)
@@ -114,6 +122,7 @@ class PatchMerging(nn.Module):
         if odd:
             states = F.pad(states, (0, 0, 0, odd, 0, odd))
         rows = states.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [B, S/2, row, S/2, column, width]
+        # The order of the four neighbours is timm's (columns outside, rows inside), so that its weights fit.
         return self.reduction(self.norm(rows.permute(0, 1, 3, 4, 2, 5).flatten(3)))
 
 
@@ -190,6 +199,7 @@ class SwinBackbone(BlockBackbone):
             ]
             is_last = index == len(widths) - 1
             stages.append(SwinStage(blocks, None if is_last else PatchMerging(width, widths[index + 1])))
+            # Rounded up: an odd map is padded before merging.
             side = side if is_last else -(-side // 2)
         self._stages = nn.ModuleList(stages)
         self.norm = nn.LayerNorm(widths[-1])
@@ -240,6 +250,7 @@ class SwinBackbone(BlockBackbone):
 def _pair_index(window: int) -> Tensor:
     """Return the row of the bias table for every pair of places (query, key) of a window, flat, int64 ``[places ** 2]``."""
     places = torch.cartesian_prod(torch.arange(window), torch.arange(window))
+    # Differences of rows and of columns, from 0 to 2 * window - 2.
     offset = places.unsqueeze(1) - places.unsqueeze(0) + window - 1
     return (offset[..., 0] * (2 * window - 1) + offset[..., 1]).flatten()
 
@@ -247,6 +258,7 @@ def _pair_index(window: int) -> Tensor:
 def _shift_mask(side: int, window: int, shift: int) -> Tensor:
     """Return what keeps places apart that shifting brought into one window from opposite ends, ``[windows, places, places]``."""
     band = torch.zeros(side, dtype=torch.long)
+    # After the shift the last window of each axis holds places from both ends, 1 and 2, which are no neighbours.
     band[side - window :] = 1
     band[side - shift :] = 2
     region = 3 * band.unsqueeze(1) + band

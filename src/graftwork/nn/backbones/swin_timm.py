@@ -59,6 +59,7 @@ def as_swin(backbone: Backbone) -> SwinBackbone:
         widths=[int(block.norm1.normalized_shape[0]) for block in first],
         depths=[len(layer.blocks) for layer in model.layers],
         num_heads=[int(block.attn.num_heads) for block in first],
+        # timm shrinks the window of a stage whose map is smaller, so the largest one is that of the model.
         window=max(int(block.window_size[0]) for block in first),
         expansion=first[0].mlp.fc1.out_features / first[0].mlp.fc1.in_features,
         feature_map=backbone.layout == "map",
@@ -73,6 +74,7 @@ def as_swin(backbone: Backbone) -> SwinBackbone:
 
 
 def _is_weight(name: str, tensor: Tensor) -> bool:
+    # Masks and pair indices are buffers that the own blocks make for themselves.
     return torch.is_floating_point(tensor) and not name.startswith("head.") and not name.endswith("attn_mask")
 
 

@@ -37,10 +37,12 @@ class TextBackbone(Backbone):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features; a text without any token gets those of an empty bag, finite as any other."""
         tokens = inputs["tokens"]
+        # [B, 1, L]
         known = (tokens != 0).unsqueeze(1)
         weight = known.to(self.embedding.weight.dtype)
         count = weight.sum(dim=2).clamp(min=1.0)
         words = self.dropout(self.norm(self.embedding(tokens)).transpose(1, 2)) * weight  # [B, embedding, L]
+        # Weighted once more: next to a word the convolution gives padding a value, too.
         local = F.gelu(self.convolution(words)) * weight
         highest = torch.where(known, local, torch.full_like(local, -1.0)).amax(dim=2)  # GELU is above -0.2
         return torch.cat([words.sum(dim=2) / count, local.sum(dim=2) / count, highest], dim=1)

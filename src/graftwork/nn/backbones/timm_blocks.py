@@ -55,6 +55,7 @@ class TimmViT(_TimmBlocks):
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the tokens before the first block."""
+        # The steps of timm's own forward_features up to its blocks.
         return self.model.norm_pre(self.model.patch_drop(self.model._pos_embed(self.model.patch_embed(self.prepare(inputs)))))
 
     def block_list(self) -> list[nn.Module]:
@@ -86,6 +87,7 @@ class TimmSwin(_TimmBlocks):
 
     def block_list(self) -> list[nn.Module]:
         """Return mergings and blocks in the order in which they run."""
+        # timm merges at the start of a stage; the first stage has an Identity there.
         parts = [[stage.downsample, *stage.blocks] for stage in self.model.layers]
         return [part for stage in parts for part in stage if not isinstance(part, nn.Identity)]
 

@@ -65,6 +65,7 @@ class TimmBackbone(Backbone, Resizable):
         """
         if size < 32:
             raise ConfigError(f"The working size of an image backbone must be at least 32 pixels; got {size}.")
+        # Set before measuring, since `prepare` resizes to it; put back if the model refuses.
         before, self.size = getattr(self, "size", size), size
         try:
             self.feature_shape = self._measure()
@@ -93,10 +94,12 @@ class TimmBackbone(Backbone, Resizable):
         """Return what the model's ``forward_features`` gives as ``layout`` says."""
         if self.layout == "vector":
             return self.model.forward_head(features, pre_logits=True)
+        # Some timm models (Swin, for one) keep channels last and say so here.
         return features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "") == "NHWC" else features
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of weights and of the settings that change the features: size, normalisation, layout."""
+        # Buffers of mean and deviation are not in the state dict, but features depend on them.
         settings = (self.size, self.layout, self.mean.flatten().tolist(), self.std.flatten().tolist())
         return hashlib.sha256(f"{super().fingerprint()}{settings}".encode()).hexdigest()
 

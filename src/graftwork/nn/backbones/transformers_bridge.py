@@ -77,11 +77,13 @@ class BertBlocks(TransformersBackbone, BlockBackbone):
 
     def run_block(self, number: int, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the token states after a layer; padded tokens are not attended to."""
+        # [B, 1, 1, L], over heads and queries.
         hidden = (inputs["attention_mask"] == 0)[:, None, None, :]
         mask = torch.zeros(hidden.shape, dtype=states.dtype, device=states.device).masked_fill(
             hidden, torch.finfo(states.dtype).min
         )
         output = self.model.encoder.layer[number](states, mask)
+        # Older versions of transformers return a tuple.
         return output[0] if isinstance(output, tuple) else output
 
     def finish(self, states: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -180,12 +182,14 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     # Padding beyond the longest text of the development rows costs time and carries nothing; longer new texts are cut there.
     known = [rows for name, rows in suite.splits.items() if name in ("train", "val")]
     lengths = encoded["attention_mask"].sum(axis=1)
+    # At least 8, so that a suite of very short texts can still read longer ones later.
     used = max([8, *(int(lengths[rows].max()) for rows in known if len(rows))])
     encoder = TextEncoder(content, min(used, trial.max_length), columns=columns, inputs=inputs, pad_id=pad_id)
     made = encoder.transform(texts)
     if len(suite.input_specs) == 1:
         return replace(suite, inputs=made, input_specs={input_name: encoder.spec()})
     others = {name: array for name, array in suite.inputs.items() if name not in spec.arrays.values()}
+    # Another text input may have arrays of these names already.
     names = {own: own if own not in others else f"{input_name}.{own}" for own in made}
     return replace(
         suite,

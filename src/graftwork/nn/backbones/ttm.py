@@ -78,11 +78,13 @@ class TtmBackbone(Backbone):
         """Return the tokens, ``[B, C * n, width]``."""
         series, mask = inputs["series"], inputs["series_mask"]
         scaled = scaled_by(series, mask, *context_scale(series, mask))
+        # [B, C, T], cut at the front to whole patches.
         steps = scaled.transpose(1, 2)[..., -(series.shape[1] // self.patch) * self.patch :]
         state = self.embed(steps.unflatten(2, (-1, self.patch)))  # [B, C, n, width]
         if self.rate is not None:
             # Without times the rate is unknown, code 0.
             codes = interval_codes(inputs["series_times"]) if "series_times" in inputs else mask[:, 0, 0].long() * 0
+            # [B, C, 1, width]: the same prefix for every channel.
             first = self.rate(codes)[:, None, None].expand(-1, self.channels, -1, -1)
             state = torch.cat([first, state], dim=2)
         return self.mixer(state).flatten(1, 2)

@@ -43,6 +43,7 @@ def save_ttm(backbone: TtmBackbone, forecaster: Mapping[str, Tensor], settings: 
     folder = Path(folder)
     tensors = {f"{_TRUNK}{name}": tensor for name, tensor in backbone.state_dict().items()}
     tensors |= {f"{_REST}{name}": tensor for name, tensor in forecaster.items()}
+    # Copies: safetensors refuses tensors that share memory.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(plain, metadata={"format": "pt"}))
     write_json(folder / "config.json", {"format": FORMAT, "backbone": backbone.settings, "decoder": dict(settings)})

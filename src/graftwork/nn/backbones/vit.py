@@ -91,6 +91,7 @@ class ViTBackbone(BlockBackbone):
         """Return patches with their positions, ``[B, length, width]``."""
         picture = inputs["image"].permute(0, 3, 1, 2).to(self.patches.weight.dtype)
         if self.shrink is not None:
+            # Rows, then columns, of each channel: [s, S] with [B, 3, S, S] with [S, s].
             picture = self.shrink @ picture @ self.shrink.T
         return self.patches(picture / 127.5 - 1.0).flatten(2).transpose(1, 2) + self.positions
 
@@ -154,6 +155,7 @@ def block_trunk(
         ConfigError: If a chosen trunk has no blocks, the suite has no pictures, or they are too small.
     """
     backbone = None if make_backbone is None else make_backbone()
+    # The exact types: a subclass is something that somebody chose.
     if backbone is None or type(backbone) in _UNTRAINED:
         return scratch_vit(inputs, **settings)
     return blocks_of(backbone, method)
@@ -162,6 +164,7 @@ def block_trunk(
 def _area_average(size_in: int, size_out: int) -> Tensor:
     """Return ``[size_out, size_in]``: how much of each pixel lies in each of ``size_out`` equal parts of the side; rows sum to
     one."""
+    # Edges of the new pixels in units of the old ones; float64, since they are compared with whole numbers.
     edges = torch.arange(size_out + 1, dtype=torch.float64) * size_in / size_out
     pixels = torch.arange(size_in, dtype=torch.float64)
     shared = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
