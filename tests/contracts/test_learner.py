@@ -22,11 +22,14 @@ from graftwork.core.stages.train import TrainStage
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.training.stages import learner_of
+from graftwork.workflows.fit.ensemble import blend_plan
 
 LEARNERS = found(Learner)
 TIES = "graftwork.methods.merging.ties:TiesMerger"
 MERGED = "NeuralLearner, merged"
 """A plan of several stages has a learner of its own, which no plan names."""
+BLENDED = "NeuralLearner, blended"
+"""So has an average of plans, which a run makes for itself: here of two seeds."""
 STEPS = 8
 
 
@@ -72,7 +75,9 @@ class Case:
         assert plan is not None
         if name == MERGED:
             plan = replace(plan, role="joint", stages=(TrainStage(), MergeStage(merger=Component(TIES))))
-        self.plan: Plan = plan.with_train(training={**plan.train.training, "batch_size": 16}) if "Neural" in name else plan
+        if "Neural" in name:
+            plan = plan.with_train(training={**plan.train.training, "batch_size": 16})
+        self.plan: Plan = blended(plan) if name == BLENDED else plan
 
     def build(self, suite: Suite = SUITE, **fields: Any) -> Learner:
         context = LearnerContext(
@@ -81,7 +86,21 @@ class Case:
         return learner_of(context)
 
 
-@pytest.fixture(params=[*sorted(LEARNERS), MERGED])
+def blended(plan: Plan) -> Plan:
+    """Two models of a plan: for the first target the second alone, for the others both."""
+    members = [
+        {
+            "plan": plan.to_json(),
+            "steps": STEPS,
+            "seed": part,
+            "weights": {name: share for name in SUITE.task_names if (share := float(part) if name == "sign" else 0.5)},
+        }
+        for part in range(2)
+    ]
+    return blend_plan("average", "An average", members, SUITE.kinds)
+
+
+@pytest.fixture(params=[*sorted(LEARNERS), MERGED, BLENDED])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     if "LightGBM" in request.param and not has("lightgbm"):
         pytest.skip("needs lightgbm")
@@ -245,7 +264,8 @@ def test_the_ledger_counts(case: Case) -> None:
     learner = case.build()
     learner.train(STEPS)
     ledger = learner.ledger()
-    assert ledger.steps == learner.step
+    # a step of an average is one of each member
+    assert ledger.steps == learner.step * (2 if case.plan.name == "average" else 1)
     assert ledger.samples > 0
     assert ledger.parameters_total >= ledger.parameters_trained > 0
     assert ledger.parameters_stored > 0

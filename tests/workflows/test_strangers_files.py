@@ -149,7 +149,7 @@ def test_no_job_runs_what_its_plan_may_not_name(
             "until": 2,
             "max_steps": 4,
         }
-        more = {"source": "x", "folder": "model"} if kind == "export" else {}
+        more = {"export": {"source": "x", "folder": "model"}, "assemble": {"sources": ["x"], "folder": "model"}}.get(kind, {})
         result = execute(read_job({**fields, **more}), run)
         assert (result["status"], result["error"]) == ("failed", "ComponentError"), result
         assert repr(path) in result["message"]

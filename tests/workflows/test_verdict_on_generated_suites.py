@@ -22,6 +22,7 @@ def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
         steps=400,
         seeds=3,
         overrides={"batch_size": 128},
+        single=True,
         out=tmp_path / "run",
     )
     verdict = run.result["verdict"]

@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--steps", metavar="N", type=int, help="steps of a full training, in place of what the time allows; repeats exactly")
     add("--seeds", metavar="N", type=int, default=3, help="seeds of every finalist (default 3)")
+    add(
+        "--folds",
+        metavar="N",
+        type=int,
+        help="compare by cross-validation in N folds; 0: one split (default: 5 below 2,000 rows)",
+    )
     add("--max-params", metavar="N", help="most parameters to store, as in 5M")
     add("--max-latency", metavar="TIME", help="longest time for one row, as in 20ms")
     add("--max-memory", metavar="SIZE", help="most memory while training, as in 2GB")
@@ -45,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
     add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
     add("--seed", metavar="N", type=int, default=0, help="root seed of splits, initialisation and batches (default 0)")
+    add("--single", action="store_true", help="hand over one model of one plan: no ensemble, no average over other rows")
+    add("--no-refit", action="store_true", help="hand over a model as it was judged, without the test rows")
     add(
         "--set",
         metavar="KEY=VALUE",
@@ -65,9 +73,17 @@ def run(args: argparse.Namespace) -> int:
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
-    limits = {name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory")}
+    own = {name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory", "folds", "single")}
     with display:
-        result = fit(source, **shared_settings(args), **limits, out=out, on_event=display.handle, dry_run=args.dry_run)
+        result = fit(
+            source,
+            **shared_settings(args),
+            **own,
+            refit=not args.no_refit,
+            out=out,
+            on_event=display.handle,
+            dry_run=args.dry_run,
+        )
     if args.dry_run:
         print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
         return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -73,6 +73,13 @@ class Ledger:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Read :meth:`to_json`'s object."""
         return cls(**value)
+
+    @classmethod
+    def together(cls, parts: Sequence[Self]) -> Self:
+        """Return what several models cost that are used together: all adds up, but of memory the highest counts."""
+        highest = ("peak_rss_bytes", "activation_bytes")
+        names = [item.name for item in dataclasses.fields(cls)]
+        return cls(**{name: (max if name in highest else sum)(getattr(part, name) for part in parts) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -30,14 +30,15 @@ class SeedScores:
     """Values on the test rows, ``[S]``."""
     resampled: Floats
     """Values on the resamples, ``[S, B]``; all plans have the same resamples."""
+    parts: Floats | None = None
+    """In a cross-validation, the values on the rows of each fold, ``[F]``: there, folds are what seeds are elsewhere."""
 
     def interval(self, metric: Metric, *, level: float = 0.95) -> Interval:
         """Return the mean over seeds with its interval over rows and seeds."""
         value = float(mean_of_columns(self.point))
         rows = mean_of_columns(self.resampled.T)
-        return percentile_interval(
-            value, rows + _seed_noise(self.point, len(rows)), level=level, low=metric.low, high=metric.high
-        )
+        noise = self.point if self.parts is None else np.zeros(0)  # other models answered other rows: resampling covers both
+        return percentile_interval(value, rows + _seed_noise(noise, len(rows)), level=level, low=metric.low, high=metric.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,10 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
     mean = float(mean_of_columns(reference.point))
     value = float(relative_changes(spec_or_metric, mean_of_columns(plan.point), mean))
     rows = relative_changes(spec_or_metric, mean_of_columns(plan.resampled.T), mean_of_columns(reference.resampled.T))
+    if plan.parts is not None and reference.parts is not None and len(plan.parts) == len(reference.parts):
+        base = float(mean_of_columns(reference.parts))
+        left, right = (relative_changes(spec_or_metric, parts, base) for parts in (plan.parts, reference.parts))
+        return Change(value, rows, left - right)
     # All seeds are taken relative to the same mean, so that their mean is the value.
     plan_relative = relative_changes(spec_or_metric, plan.point, mean)
     reference_relative = relative_changes(spec_or_metric, reference.point, mean)

@@ -7,9 +7,11 @@ from typing import Any
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.input_kinds import input_kind, input_kind_names, load_part
-from graftwork.data.encoders.base import Encoder
+from graftwork.data.encoders.base import SEVERAL, Encoder
 
 __all__ = ["Encoder", "encoder_from_state"]
+
+_SEVERAL = "graftwork.data.encoders.several:SeveralEncoders"
 
 
 def encoder_from_state(state: Mapping[str, Any]) -> Encoder:
@@ -24,7 +26,9 @@ def encoder_from_state(state: Mapping[str, Any]) -> Encoder:
             f"The encoder state has the kind {kind!r}; allowed are {', '.join(input_kind_names())}. Export the model again."
         )
     try:
-        encoder: Encoder = load_part(input_kind(kind).encoder).from_state(state)
+        # By path, as the encoders of kinds are: this module is what they are restored with.
+        path = _SEVERAL if SEVERAL in state else input_kind(kind).encoder
+        encoder: Encoder = load_part(path).from_state(state)
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"The {kind} encoder state lacks {error}. Export the model again.") from error
     return encoder

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 
 from graftwork.core.input_spec import InputSpec
 
-__all__ = ["Encoder"]
+__all__ = ["SEVERAL", "Encoder"]
+
+SEVERAL = "several"
+"""Key of a state that holds the states of several encoders of one input (:mod:`graftwork.data.encoders.several`)."""
 
 Array = NDArray[Any]
 

@@ -18,6 +18,7 @@ from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
+from graftwork.data.folds import DRAWN
 from graftwork.data.names import check_names, short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.output_columns import column_notes
@@ -148,7 +149,7 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         groups=groups,
         domain=raw_suite.domain,
         domains=tuple(raw_suite.domains),
-        raw={"labels": labels, "reasons": reasons, **raw_suite.raw, **inputs.raw},
+        raw={DRAWN: True, "labels": labels, "reasons": reasons, **raw_suite.raw, **inputs.raw},
         notes=(*notes, *inputs.notes),
         sources=dict(raw_suite.sources),
     )

@@ -36,6 +36,9 @@ class FinalRun:
     """``{task: {metric: value}}`` on the validation rows of this seed: the only thing that selects."""
     transfer_predictions: Mapping[str, NDArray[Any]] | None = None
     """The same for ``suite.splits["transfer"]``, if the suite has one."""
+    parts: NDArray[np.int64] | None = None
+    """In a cross-validation, the fold of each test row: rows of one fold were answered by one model. None if one model answered
+    all."""
 
 
 class ScoreBank:
@@ -67,6 +70,7 @@ class ScoreBank:
         resamples = max(2, min(num_resamples, max(200, _MOST_WORK // max(1, len(rows)))))
         self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
         self._targets = {name: suite.targets[name][rows] for name in suite.task_names}
+        self._parts: dict[tuple[str, str, str], list[list[float]]] = {}
         self._scores = self._measure(arms, split)
 
     def _measure(self, arms: Mapping[str, Sequence[FinalRun]], split: str) -> dict[tuple[str, str, str], SeedScores]:
@@ -74,6 +78,8 @@ class ScoreBank:
         places: dict[tuple[str, str, str], tuple[list[int], list[int]]] = {}
         for arm, runs in arms.items():
             for run in runs:
+                if run.parts is not None and split == "test":
+                    self._add_parts(arm, run)
                 predictions = run.predictions if split == "test" else run.transfer_predictions or {}
                 for task in self.suite.tasks:
                     if task.name not in predictions:
@@ -94,7 +100,29 @@ class ScoreBank:
         # One evaluator for each run and metric; `places` says which of them belong together.
         point = np.array([evaluate(once)[0] for evaluate in evaluators])
         resampled = resample(evaluators, self._resampler)
-        return {key: SeedScores(tuple(seeds), point[indices], resampled[indices]) for key, (seeds, indices) in places.items()}
+        return {
+            key: SeedScores(tuple(seeds), point[indices], resampled[indices], self._by_part(key))
+            for key, (seeds, indices) in places.items()
+        }
+
+    def _add_parts(self, arm: str, run: FinalRun) -> None:
+        """Measure the primary metrics of one run fold by fold."""
+        assert run.parts is not None
+        for task in self.suite.tasks:
+            if task.name not in run.predictions:
+                continue
+            metric, prediction = default_metric(task), np.asarray(run.predictions[task.name])
+            values = []
+            for part in np.unique(run.parts):
+                rows = run.parts == part
+                evaluate = prepare_metric(task, self._targets[task.name][rows], prediction[rows], metric)
+                values.append(float(evaluate(np.ones((1, int(rows.sum()))))[0]))
+            self._parts.setdefault((arm, task.name, metric), []).append(values)
+
+    def _by_part(self, key: tuple[str, str, str]) -> NDArray[np.float64] | None:
+        """Return an arm's primary metric by fold, the mean over repetitions; None without folds."""
+        found = self._parts.get(key)
+        return np.mean(found, axis=0) if found else None
 
     def scores(self, arm: str, task: str, metric: str = "") -> SeedScores | None:
         """Return an arm's scores of a task (primary metric by default); None if it has none."""

@@ -13,6 +13,7 @@ from graftwork.core.folders import remove_own
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Lineage
 from graftwork.core.version import __version__
+from graftwork.workflows.fit.handover import Handover
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
@@ -23,8 +24,8 @@ _REPLACED = ".model.replaced"
 """Where an older model goes until the new one is in its place: a kill leaves one of the two whole."""
 
 
-def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
-    """Export the chosen plan's model and complete its folder.
+def deploy_model(context: RunContext[Any], given: Handover) -> None:
+    """Export what is handed over and complete its folder.
 
     The model is written beside and renamed, so that ``model/`` is whole or absent.
 
@@ -33,7 +34,7 @@ def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
         StorageError: If ``model/`` holds something else than a model of a run; it is not replaced.
     """
     run, suite = context.run, context.suite
-    job = context.maker.export(plan, seed, "model.new")
+    job, plan = given.job(context, "model.new"), given.plan.name
     fresh, final = run.path / "model.new", run.path / "model"
     # No fresh folder: an earlier call came to its end. With one, it was cut somewhere below.
     if (run.path / "model.onnx").exists() and not fresh.exists() and _plan_of(final) == plan:
@@ -49,7 +50,7 @@ def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
     config = read_json(fresh / "config.json") if (fresh / "config.json").exists() else {}
     config = {
         "format": "graftwork-model-1",
-        "plan": context.plans[plan].to_json(),
+        "plan": given.plan.to_json(),
         "tasks": [task.to_json() for task in suite.tasks],
         "outputs": list(suite.task_names),
         "input_specs": write_input_specs(suite.input_specs),
@@ -60,7 +61,7 @@ def deploy_model(context: RunContext[Any], plan: str, seed: int) -> None:
         made_by=f"{_MADE_BY} {__version__}",
         command=run.state["command"],
         plan=plan,
-        seed=seed,
+        seed=given.trained[0].seed,
         inputs={**suite.sources, "suite": suite.fingerprint()},
         bases=answer.get("bases", {}),
         licences={**suite.credits, **answer.get("licences", {})},

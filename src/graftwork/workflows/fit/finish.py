@@ -10,11 +10,12 @@ from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
+from graftwork.workflows.fit.handover import handover
+from graftwork.workflows.fit.judged_field import JudgedField, judged_field
 from graftwork.workflows.fit.race import RaceOutcome
 from graftwork.workflows.runs.auto_groups import suggest_grouping
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.job_data import read_predictions
-from graftwork.workflows.runs.result_parts import final_runs, job_ledger, result_head, timing, try_last_steps, try_step
+from graftwork.workflows.runs.result_parts import result_head, timing, try_last_steps, try_step
 from graftwork.workflows.runs.run_folder import clean_json
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -29,27 +30,25 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     Raises:
         GraftworkError: If no plan reached its end, so that there is nothing to judge.
     """
-    run, suite = context.run, context.suite
+    run = context.run
     if not outcome.finals:
         raise GraftworkError(
             f"No plan was finished within the time limit, so there is no verdict. Finished work is kept in {run.path}; go on "
             f"with: graftwork fit --resume {run.path} --time-limit 10m"
         )
     run.emit("phase", phase="verdict", jobs=0)
-    result = _collect(context, outcome, _judge(context, outcome))
+    field = judged_field(context, outcome)
+    result = _collect(context, outcome, field, _judge(context, field))
     choice = result["verdict"]["choice"]
-    chosen = outcome.finals[choice]
-    # Seeds are not ranked: the lowest one is taken, so that no luck of a seed is chosen.
-    best_seed = min(chosen)
-    predictions = read_predictions(run.job(chosen[best_seed].id) / "predictions.safetensors", suite)
-    result["examples"] = sample_predictions(suite, predictions["test"], seed=context.settings.seed)
+    result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
+    weights = field.weights(choice)
+    given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
+    context.pause_point()
+    if given.note:
+        result["verdict"]["warnings"].append(given.note)
+    result["model"] = given.facts()
     run.emit("phase", phase="model", jobs=1)
-    # A failed export is a warning: the verdict is worth having without a model.
-    try_step(
-        result["verdict"]["warnings"],
-        "The model could not be exported",
-        lambda: deploy_model(context, choice, best_seed),
-    )
+    try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given))
     result["timing"] = timing(run)
     result = clean_json(result)
     # Before report and card: if one of them fails, the numbers are safe.
@@ -69,29 +68,31 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     return result
 
 
-def _judge(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[str, Any]:
+def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:
     from graftwork.evaluation.choice.verdict import build_verdict
 
     settings = context.settings
     return build_verdict(
-        context.suite,
-        final_runs(context, outcome.finals),
-        controls=final_runs(context, outcome.controls),
-        affinity=outcome.affinity,
-        ledgers={name: job_ledger(context.run, jobs) for name, jobs in outcome.finals.items()},
-        plans=dict(context.plans),
+        field.suite,
+        field.finals,
+        controls=field.controls,
+        affinity=field.affinity,
+        ledgers=field.ledgers,
+        plans=field.plans,
         limits={"max_params": settings.max_params, "max_latency": settings.max_latency, "max_memory": settings.max_memory},
         seed=settings.seed,
     )
 
 
-def _collect(context: RunContext[FitSettings], outcome: RaceOutcome, judged: Mapping[str, Any]) -> dict[str, Any]:
-    run, plans = context.run, context.plans
+def _collect(
+    context: RunContext[FitSettings], outcome: RaceOutcome, field: JudgedField, judged: Mapping[str, Any]
+) -> dict[str, Any]:
+    run = context.run
     estimates = run.state.get("estimates", {})
     entries = {}
-    for name in outcome.finals:
+    for name in field.finals:
         entry = dict(judged["plans"].get(name, {}))
-        entry |= {"plan": plans[name].to_json(), "finalist": True, "ledger": job_ledger(run, outcome.finals[name]).to_json()}
+        entry |= {"plan": field.plans[name].to_json(), "finalist": True, "ledger": field.ledgers[name].to_json()}
         entries[name] = entry
     # Plans that the estimate left out are part of the race's story, with the reason in place of a score.
     excluded = [
@@ -101,10 +102,11 @@ def _collect(context: RunContext[FitSettings], outcome: RaceOutcome, judged: Map
         if not estimate["kept"]
     ]
     verdict = dict(judged["verdict"])
-    verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *context.schedule.notes]
+    verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *field.warnings, *context.schedule.notes]
     others = {key: value for key, value in judged.items() if key not in ("plans", "verdict")}
     return {
         **result_head(context, RESULT_FORMAT),
+        "measured": field.measured,
         "estimate": [
             {
                 key: estimate.get(key)

@@ -17,10 +17,15 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.schedule import RUNGS, shared_plans
 
-__all__ = ["MAX_CONTROL_TASKS", "Race", "RaceOutcome"]
+__all__ = ["Race", "RaceOutcome", "max_control_tasks"]
 
-MAX_CONTROL_TASKS = 8
+_MOST_CONTROLS, _MOST_CONTROLS_OF_FOLDS = 8, 3
 Result = Mapping[str, Any]
+
+
+def max_control_tasks(folds: int) -> int:
+    """Return for how many tasks the control with shuffled companions is made at most; with folds, each needs as many trainings."""
+    return _MOST_CONTROLS_OF_FOLDS if folds else _MOST_CONTROLS
 
 
 @dataclass(slots=True)
@@ -158,12 +163,16 @@ class Race:
             )
             return []
         changes = task_changes(self._suite, results[plan]["validation"], results[reference]["validation"])
-        if len(changes) > MAX_CONTROL_TASKS:
+        most = max_control_tasks(self._maker.facts.folds)
+        if not self._schedule.control_seeds:
+            self.outcome.warnings.append("There was no time for a control with shuffled companions.")
+            return []
+        if len(changes) > most:
             self.outcome.warnings.append(
-                f"The control with shuffled companions was made for {MAX_CONTROL_TASKS} of {len(changes)} tasks, those with "
-                "the largest gains and losses."
+                f"The control with shuffled companions was made for {most} of {len(changes)} tasks, those with the largest gains "
+                "and losses."
             )
-        return control_tasks(changes, MAX_CONTROL_TASKS)
+        return control_tasks(changes, most)
 
     def _collect(
         self,

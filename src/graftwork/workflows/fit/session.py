@@ -3,19 +3,20 @@ begins."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
 from graftwork.workflows.fit.finish import finish_run
-from graftwork.workflows.fit.race import MAX_CONTROL_TASKS, Race
+from graftwork.workflows.fit.race import Race, max_control_tasks
 from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.estimation import estimate_plans
-from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts
+from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, number_of_folds
 from graftwork.workflows.runs.schedule import Estimate, RaceBudget, Schedule, make_schedule, shared_plans
 from graftwork.workflows.runs.session import RunSession
 from graftwork.workflows.runs.settings import FitSettings
@@ -62,7 +63,7 @@ class FitSession(RunSession[FitSettings]):
             context.pause_point()
         self.run.save(state="done")
         # A prefix, so plans with a longer name may keep theirs as well; that costs space only.
-        self._drop_checkpoints(keep=f"final-{result['verdict']['choice']}-")
+        self._drop_checkpoints(keep=set(result["model"]["trainings"]))
         self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
         return result
 
@@ -75,10 +76,10 @@ class FitSession(RunSession[FitSettings]):
             f"Give more: graftwork fit --resume {self.run.path} --time-limit 10m"
         )
 
-    def _drop_checkpoints(self, keep: str) -> None:
-        """Remove the checkpoints of a finished run but those of the chosen plan, from which the model can be exported again."""
+    def _drop_checkpoints(self, keep: Collection[str]) -> None:
+        """Remove the checkpoints of a finished run but those from which the model can be exported again."""
         for folder in (self.run.path / "jobs").iterdir():
-            if not folder.name.startswith(keep):
+            if folder.name not in keep:
                 self.run.drop_checkpoint(folder.name)
 
     def is_late(self) -> bool:
@@ -98,7 +99,7 @@ class FitSession(RunSession[FitSettings]):
         backbone, reason = choose_backbone(self.settings, suite.kinds)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]
-        self.run.save(backbone=backbone)
+        self.run.save(backbone=backbone, folds=number_of_folds(self.settings, suite))
         context = context.planned(racing)
         resolved, reasons, _ = resolve_groupings(context, racing)
         context.pause_point()
@@ -110,9 +111,11 @@ class FitSession(RunSession[FitSettings]):
         context.pause_point()
         kept = [plan for plan in racing if estimates[plan.name].kept]
         limit = self.settings.time_limit
-        controls = min(len(suite.tasks), MAX_CONTROL_TASKS) if shared_plans(kept) else 0
+        folds = int(self.run.state["folds"])
+        controls = min(len(suite.tasks), max_control_tasks(folds)) if shared_plans(kept) else 0
         budget = RaceBudget(
-            seeds=tuple(range(self.settings.seeds)),
+            seeds=tuple(range(folds or self.settings.seeds)),
+            refits=0 if not self.settings.refit else folds if folds and not self.settings.single else 1,
             steps=self.settings.steps,
             # What the estimates took is gone already.
             seconds=None if limit is None else max(1.0, BUDGET_SHARE * limit - self.run.seconds_used()),
@@ -120,6 +123,8 @@ class FitSession(RunSession[FitSettings]):
             control_tasks=controls,
         )
         schedule = make_schedule(kept, estimates, budget)
+        if folds and schedule.control_seeds < folds:  # a control on some of the rows could be compared with nothing
+            schedule = replace(schedule, control_seeds=0)
         left_out |= schedule.left_out
         stored = {}
         for plan in plans:

@@ -52,6 +52,9 @@ def fit(
     steps: int | None = None,
     seeds: int = 3,
     seed: int = 0,
+    folds: int | None = None,
+    single: bool = False,
+    refit: bool = True,
     resume: bool = False,
     plans: str | Sequence[str | Plan] | None = None,
     backbone: str | None = None,
@@ -88,6 +91,9 @@ def fit(
         steps: Steps of a full training; None takes as many as fit into the time limit. With ``steps`` the run repeats exactly.
         seeds: Seeds of every finalist, at least 1; three or more are needed to assert anything.
         seed: Root seed of splits, initialisation and batches.
+        folds: Compare plans by cross-validation in so many folds; 0 is one split; None is five folds below 2,000 rows.
+        single: Hand over one model of one plan: no ensemble of plans, and no average of models that see different rows.
+        refit: Let the chosen plan learn from all rows once the verdict is there; the scores are those measured before.
         resume: Go on with the run in ``out`` (begin it if there is none).
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records, which join the others.
@@ -132,6 +138,9 @@ def fit(
         steps=steps,
         seeds=seeds,
         seed=seed,
+        folds=folds,
+        single=single,
+        refit=refit,
         plans=names,
         backbone=backbone,
         max_params=max_params,

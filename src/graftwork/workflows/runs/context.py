@@ -28,13 +28,14 @@ SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
 
 
 def run_facts(run: RunFolder, settings: FitSettings) -> RunFacts:
-    """Return what the jobs of a run share; the backbone is the one in the run's state."""
+    """Return what the jobs of a run share; backbone and folds are those in the run's state."""
     return RunFacts(
         cache=str(cache_folder()),
         backbone=run.state.get("backbone", ""),
         root_seed=settings.seed,
         overrides=dict(settings.overrides),
         checkpoint_seconds=settings.checkpoint_seconds,
+        folds=int(run.state.get("folds", 0)),
     )
 
 

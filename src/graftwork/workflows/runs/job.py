@@ -42,6 +42,8 @@ class RunFacts:
     """Training settings of the user, stronger than those of all plans."""
     checkpoint_seconds: float = 20.0
     """Longest time in seconds whose work a kill may undo."""
+    folds: int = 0
+    """Folds of the cross-validation; 0: one split, whose test rows all trainings share."""
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that :meth:`from_json` reads back."""
@@ -72,7 +74,10 @@ class Job(ABC):
     phase: str = ""
     """Part of the run that it belongs to, for people: ``"rung 1"``."""
     seed: int = 0
-    """0 is the split of the suite itself; others divide the development rows anew, the test rows stay."""
+    """0 is the split of the suite itself; others divide the development rows anew, the test rows stay. With folds, the number of
+    the training in the cross-validation; with ``parts``, that of the part."""
+    parts: int = 0
+    """For a model that is handed over: how many such models are averaged; see :func:`graftwork.data.folds.whole_suite`."""
     until: int = 0
     """Step to train to."""
     max_steps: int = 0
@@ -110,7 +115,7 @@ class Job(ABC):
 
     def suite(self, run: RunFolder) -> Suite:
         """Return the suite that the job works on."""
-        return run_suite(run.suite, self.seed)
+        return run_suite(run.suite, self.seed, folds=self.facts.folds, parts=self.parts)
 
     def learner(self, suite: Suite) -> Learner:
         """Build the learner of the plan."""

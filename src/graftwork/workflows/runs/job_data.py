@@ -31,22 +31,31 @@ Array = NDArray[Any]
 
 
 # A process serves many jobs; dividing and loading would dominate short ones.
-@functools.lru_cache(maxsize=8)
-def _stored_suite(folder: Path, seed: int) -> Suite:
+@functools.lru_cache(maxsize=16)
+def _stored_suite(folder: Path, seed: int, folds: int, parts: int) -> Suite:
+    from graftwork.data.folds import fold_suite, whole_suite
     from graftwork.data.splits import resplit
     from graftwork.data.store import load_suite
 
-    return load_suite(folder) if seed == 0 else resplit(_stored_suite(folder, 0), seed)
+    if not (seed or folds or parts):
+        return load_suite(folder)
+    suite = _stored_suite(folder, 0, 0, 0)
+    if parts:
+        return whole_suite(suite, parts, seed)
+    return fold_suite(suite, folds, seed) if folds else resplit(suite, seed)
 
 
-def run_suite(folder: Path, seed: int) -> Suite:
+def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0) -> Suite:
     """Return the suite of a run, divided for a seed.
 
     Args:
         folder: Folder of the stored suite.
         seed: 0 is the split of the suite itself, others divide the development rows anew, the test rows stay.
+        folds: Cross-validation in so many folds: the seed numbers its trainings, and each has other test rows. 0 is none.
+        parts: The models that are handed over, so many of which are averaged: the seed numbers them, none has test rows. 0 is
+            none; otherwise ``folds`` does not matter.
     """
-    return _stored_suite(folder, seed)
+    return _stored_suite(folder, seed, 0 if parts else folds, parts)
 
 
 def control_suite(suite: Suite, keep: str, root_seed: int, seed: int) -> Suite:

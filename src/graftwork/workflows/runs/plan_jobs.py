@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.job import Job, RunFacts, folder_name
 from graftwork.workflows.runs.jobs.affinity import AffinityJob
+from graftwork.workflows.runs.jobs.assemble import AssembleJob
 from graftwork.workflows.runs.jobs.estimate import LONG_HORIZON, EstimateJob
 from graftwork.workflows.runs.jobs.export import ExportJob
 from graftwork.workflows.runs.jobs.grouping import GroupingJob
@@ -92,7 +93,7 @@ class JobMaker:
             # 0 trains nothing: the learner is further already.
             until=0 if now else self.schedule.horizons[plan],
             continues=self.rung_id(plan, len(RUNGS) - 1) if seed == 0 else None,
-            predict=("test", "transfer"),
+            predict=("test", "transfer", "val"),
             cut=now,
         )
 
@@ -110,12 +111,43 @@ class JobMaker:
             predict=("test",),
         )
 
+    def whole(self, plan: str, part: int, parts: int) -> TrainJob:
+        """Return the job that trains a model to be handed over: on all rows but one of ``parts`` parts."""
+        return self.make(
+            TrainJob,
+            f"whole-{plan}-{part + 1}of{parts}",
+            plan,
+            phase="whole",
+            seed=part,
+            parts=parts,
+            until=self.schedule.horizons[plan],
+            predict=("val",),
+        )
+
     def affinity(self, plan: str) -> AffinityJob:
         """Return the short extra run in which the tasks' effects on one another are measured."""
         until = max(4, round(0.3 * self.schedule.horizons[plan]))
         return self.make(AffinityJob, f"affinity-{plan}", plan, phase="affinity", until=until)
 
-    def export(self, plan: str, seed: int, folder: str) -> ExportJob:
-        """Return the job that writes the deployable model of a finished final into a folder of the run."""
-        source = folder_name(f"final-{plan}-s{seed}")
-        return self.make(ExportJob, f"export-{plan}", plan, phase="export", seed=seed, source=source, folder=folder)
+    def export(self, trained: TrainJob, folder: str) -> ExportJob:
+        """Return the job that writes the deployable model of a finished training into a folder of the run."""
+        plan, own = trained.plan.name, {"seed": trained.seed, "parts": trained.parts}
+        return self.make(ExportJob, f"export-{plan}", plan, phase="export", source=trained.id, folder=folder, **own)
+
+    def assemble(self, plan: Plan, trained: Sequence[TrainJob], folder: str) -> AssembleJob:
+        """Return the job that writes the average of finished trainings into a folder of the run.
+
+        Args:
+            plan: From :func:`graftwork.training.blend.blend_plan`, with a member for each training.
+            trained: The trainings, in the order of the members.
+            folder: Name of the folder.
+        """
+        return AssembleJob(
+            id=folder_name(f"export-{plan.name}"),
+            phase="export",
+            plan=plan,
+            facts=self.facts,
+            max_steps=max(job.max_steps for job in trained),
+            sources=tuple(job.id for job in trained),
+            folder=folder,
+        )

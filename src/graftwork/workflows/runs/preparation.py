@@ -16,7 +16,11 @@ from graftwork.workflows.portfolio import check_stored, portfolio
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["choose_backbone", "choose_plans", "machine_facts", "open_run_suite"]
+__all__ = ["choose_backbone", "choose_plans", "machine_facts", "number_of_folds", "open_run_suite"]
+
+FEW_ROWS = 2000
+"""Below so many rows, plans are compared by cross-validation: the test rows of one split would decide little."""
+FOLDS = 5
 
 
 def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> Suite:
@@ -111,6 +115,26 @@ def _refuse_untrained(names: str) -> None:
                 f"The backbone {name!r} has no weights yet, and --backbone names pretrained ones. Let a plan name it, with "
                 f'source = "scratch" and backbone = "{UNTRAINED[name].component.path}".'
             )
+
+
+def number_of_folds(settings: FitSettings, suite: Suite) -> int:
+    """Return the folds by which plans are compared; 0 for one split, whose test rows everybody shares.
+
+    Raises:
+        ConfigError: If the user asks for folds where the splits are given, or for more than the rows allow.
+    """
+    from graftwork.data.folds import can_fold
+
+    if settings.folds:
+        if not can_fold(suite, settings.folds):
+            raise ConfigError(
+                f"The suite {suite.name!r} cannot be divided into {settings.folds} folds: its splits are given, or there are fewer "
+                f"than {2 * settings.folds} labelled rows (or groups). Leave --folds out, or give a smaller number."
+            )
+        return settings.folds
+    # with fewer seeds than three nothing may be asserted, and the user wants a quick look
+    is_small = len(suite) < FEW_ROWS and settings.seeds >= 3
+    return FOLDS if settings.folds is None and is_small and can_fold(suite, FOLDS) else 0
 
 
 def machine_facts() -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Schedule:
     """Steps of a full training, by plan, in the order of the portfolio."""
     seeds: tuple[int, ...]
     control_seeds: int
-    """Seeds of the shuffled control, at least 1."""
+    """Seeds of the shuffled control; 0 leaves it out."""
     finalists: int = FINALISTS
     seconds: float = 0.0
     """Expected seconds until the verdict."""
@@ -123,6 +123,8 @@ class RaceBudget:
     """Processes that train at the same time."""
     control_tasks: int
     """Number of tasks that get the shuffled control."""
+    refits: int = 0
+    """Trainings of every chosen plan on all rows, once the verdict is there."""
 
 
 def shared_plans(plans: Iterable[Plan]) -> list[Plan]:
@@ -195,7 +197,7 @@ def _total_seconds(
     mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
     finals = sum(whole[plan.name] for plan in references) + (slowest + mean) / 2
     # The first seed goes on from the last rung, so that much of its training is paid for.
-    total += finals * (len(budget.seeds) - RUNGS[1])
+    total += finals * (len(budget.seeds) - RUNGS[1] + budget.refits)
     shared = shared_plans(plans)
     if shared:
         cost = sum(whole[plan.name] for plan in shared) / len(shared)

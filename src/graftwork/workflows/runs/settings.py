@@ -32,6 +32,12 @@ class FitSettings:
     """Optimiser steps of a full training; None: as many as fit into the time limit."""
     seeds: int = 3
     """Seeds of every finalist, at least 1."""
+    folds: int | None = None
+    """Folds of a cross-validation by which plans are compared, at least 3; 0: one split; None: five below 2,000 rows."""
+    single: bool = False
+    """Whether one model of one plan is handed over: no average of plans, none of models that see different rows."""
+    refit: bool = True
+    """Whether the model that is handed over learns from all rows, once its plan is chosen."""
     plans: tuple[str, ...] | None = None
     """Names of plans, ``all``, ``+name`` (besides the defaults), or paths of TOML files with plans; None: the defaults."""
     backbone: str | None = None
@@ -56,6 +62,8 @@ class FitSettings:
             problems.append(f"steps must be at least 4 (the race stops at a quarter and a half of it); got {self.steps}")
         if not 1 <= self.seeds <= 100:
             problems.append(f"seeds must be between 1 and 100; got {self.seeds}")
+        if self.folds is not None and (self.folds in (1, 2) or not 0 <= self.folds <= 50):
+            problems.append(f"folds must be 0 (one split), or between 3 and 50; got {self.folds}")
         if self.workers is not None and self.workers < 0:
             problems.append(f"workers must be at least 0; got {self.workers}")
         if problems:

@@ -20,7 +20,8 @@ def test_a_plan_that_needs_the_labels_dependence_has_no_control(
     names = ["separate", plan]
     suite: Any = SimpleNamespace(tasks=("click", "purchase"), task_names=("click", "purchase"))
     plans = {name: entries[name].plan for name in names}
-    context: Any = SimpleNamespace(run=None, suite=suite, plans=plans, schedule=None, maker=None, stop=None)
+    schedule, maker = SimpleNamespace(control_seeds=1), SimpleNamespace(facts=SimpleNamespace(folds=0))
+    context: Any = SimpleNamespace(run=None, suite=suite, plans=plans, schedule=schedule, maker=maker, stop=None)
     race = Race(context)
     monkeypatch.setattr(module, "task_changes", lambda *_: {"click": 4.0, "purchase": 3.0})
     scores = {"separate": 0.0, plan: 1.0}

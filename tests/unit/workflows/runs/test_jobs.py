@@ -32,7 +32,9 @@ ALL = (
     MAKER.final(PLAN.name, 1),
     MAKER.control(PLAN.name, "size", 2, 0),
     MAKER.affinity(PLAN.name),
-    MAKER.export(PLAN.name, 0, "model.new"),
+    MAKER.export(MAKER.final(PLAN.name, 0), "model.new"),
+    MAKER.whole(PLAN.name, 1, 5),
+    MAKER.assemble(PLAN, [MAKER.whole(PLAN.name, part, 2) for part in range(2)], "model.new"),
 )
 
 
@@ -42,7 +44,7 @@ def test_a_job_comes_back_from_json_as_it_was(job: Job) -> None:
 
 
 def test_all_kinds_are_made_and_each_module_is_called_like_its_kind() -> None:
-    assert {job.kind for job in ALL} == set(job_kinds()) == {"affinity", "estimate", "export", "grouping", "train"}
+    assert {job.kind for job in ALL} == set(job_kinds()) == {"affinity", "assemble", "estimate", "export", "grouping", "train"}
     assert all(job_class(kind).kind == kind for kind in job_kinds())
 
 
@@ -54,6 +56,8 @@ def test_names_of_jobs_stay_what_they_were_in_older_runs() -> None:
         "final-a_plan_1-s1",
         "control-a_plan_1-t2-s0",
         "affinity-a_plan_1",
+        "export-a_plan_1",
+        "whole-a_plan_1-2of5",
         "export-a_plan_1",
     ]
     rung, final, export = ALL[2], ALL[3], ALL[6]

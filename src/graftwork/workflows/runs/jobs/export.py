@@ -10,6 +10,7 @@ import numpy as np
 
 from graftwork.core.errors import CheckpointError
 from graftwork.core.files import write_json
+from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.job import Job, check_folder_name
@@ -20,7 +21,7 @@ from graftwork.workflows.runs.run_folder import RunFolder
 if TYPE_CHECKING:
     from graftwork.interfaces.learner import Learner
 
-__all__ = ["JOB", "ExportJob"]
+__all__ = ["JOB", "ExportJob", "bases_of", "check_is_judged"]
 
 _CHECKED_ROWS = 256
 """One batch of predictions: enough to tell another set of weights."""
@@ -64,26 +65,28 @@ class ExportJob(Job):
         if not load_job_checkpoint(learner, judged):
             raise CheckpointError(f"The checkpoint in {judged} is missing or damaged. Run again in another folder.")
         # The verdict is about the weights that made these predictions; no others are exported under its name.
-        _check_is_judged(learner, suite, judged / "predictions.safetensors")
+        check_is_judged(learner, suite, judged / "predictions.safetensors")
         folder = run.path / self.folder
         folder.mkdir(parents=True, exist_ok=True)
         learner.export(folder)
         # Last of all: whoever finds this file knows that the export is whole.
         write_json(folder / "exported.json", {"source": self.source})
-        bases, licences = _bases(self)
+        bases, licences = bases_of(self.plan, self.facts.backbone)
         return {"status": "ok", "steps": learner.step, "bases": bases, "licences": licences}
 
 
-def _check_is_judged(learner: Learner, suite: Suite, stored: Path) -> None:
-    """Compare the loaded model with the predictions that the verdict was made from, on the first test rows.
+def check_is_judged(learner: Learner, suite: Suite, stored: Path) -> None:
+    """Compare the loaded model with the predictions that its training stored, on the first test rows, or, for a model that was
+    handed all rows, on the first rows that it did not learn from.
 
     Raises:
         CheckpointError: If they differ by more than rounding (the number of threads may differ).
     """
-    rows = suite.splits.get("test", np.zeros(0, dtype=np.int64))[:_CHECKED_ROWS]
+    split = "test" if len(suite.splits.get("test", ())) else "val"
+    rows = suite.splits[split][:_CHECKED_ROWS]
     if not stored.exists() or not len(rows):
         return
-    judged = StoredPredictions(stored, suite, "test")
+    judged = StoredPredictions(stored, suite, split)
     for task, found in learner.predict(rows).items():
         # Tasks that were not judged compare with themselves.
         expected = judged[task][: len(rows)] if task in judged else found
@@ -97,14 +100,14 @@ def _check_is_judged(learner: Learner, suite: Suite, stored: Path) -> None:
             )
 
 
-def _bases(job: Job) -> tuple[dict[str, str], dict[str, str]]:
-    """Return fingerprints and licences of the pretrained backbones, by their names."""
-    if job.plan.source != "pretrained":
+def bases_of(plan: Plan, backbone: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return fingerprints and licences of the pretrained backbones that a plan starts from, by their names."""
+    if plan.source != "pretrained":
         return {}, {}
     from graftwork.nn.backbones.catalog import build_backbone, list_backbones, split_names
 
     licences = {info.name: info.licence for info in list_backbones()}
-    names = split_names(job.facts.backbone)
+    names = split_names(backbone)
     known = {name: licences.get(name.partition("@")[0], "") for name in names}
     return {name: build_backbone(name).fingerprint() for name in names}, {name: text for name, text in known.items() if text}
 

@@ -1,0 +1,131 @@
+"""What finished finals answered, as the verdict and the weights of ensembles read it: on test rows and on validation rows.
+
+With one split, every seed is a run of its own on the same test rows. With folds, the trainings of one repetition are one run:
+each row is answered by the model that did not learn from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.data.suite import Suite
+from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.evaluation.metrics import score_task
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.job_data import read_predictions
+from graftwork.workflows.runs.result_parts import final_run
+
+__all__ = ["Answers", "Folds", "answers_of", "judged_folds", "judged_suite"]
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folds:
+    """Which trainings of a cross-validation are judged."""
+
+    number: int
+    """Folds of one repetition."""
+    judged: tuple[int, ...]
+    """Folds that all plans finished."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """One run of a plan, with what it answered on the rows that select."""
+
+    final: FinalRun
+    val_rows: Rows
+    """Rows of the suite."""
+    val: Mapping[str, Array]
+    """``{task: prediction}`` for them."""
+
+
+def judged_folds(context: RunContext[Any], finals: Mapping[str, Mapping[int, Job]]) -> Folds | None:
+    """Return the folds on which plans are compared: those that the plan with the most of them finished; None without folds.
+
+    Args:
+        context: The run.
+        finals: ``{plan: {number of the training: job}}``.
+    """
+    folds = context.maker.facts.folds
+    if not folds:
+        return None
+    most = max(finals.values(), key=lambda jobs: sum(number < folds for number in jobs))
+    return Folds(number=folds, judged=tuple(sorted(number for number in most if number < folds)))
+
+
+def judged_suite(suite: Suite, folds: Folds | None) -> Suite:
+    """Return the suite whose test rows are those that the judged trainings answered.
+
+    ``train`` and ``val`` are those of the first fold: how many rows trainings exchange is what the tests over folds need.
+    """
+    if folds is None:
+        return suite
+    from graftwork.data.folds import fold_suite, fold_test_rows
+
+    rows = fold_test_rows(suite, folds.number, folds.judged)
+    first = fold_suite(suite, folds.number, 0)
+    return suite.with_splits({**first.splits, "test": rows})
+
+
+def answers_of(context: RunContext[Any], jobs: Mapping[int, Job], suite: Suite, folds: Folds | None) -> list[Answers]:
+    """Return the runs of one plan.
+
+    Args:
+        context: The run.
+        jobs: Finished trainings by seed, or by their number in the cross-validation.
+        suite: From :func:`judged_suite`.
+        folds: From :func:`judged_folds`.
+
+    Returns:
+        With folds, one run for each repetition that is whole; none if the plan did not finish all judged folds.
+    """
+    if folds is None:
+        return [_of_seed(context, jobs[seed]) for seed in sorted(jobs)]
+    found = []
+    for repetition in range(1 + max(jobs, default=0) // folds.number):
+        numbers = [repetition * folds.number + fold for fold in (folds.judged if not repetition else range(folds.number))]
+        if repetition and len(folds.judged) < folds.number:
+            break
+        if all(number in jobs for number in numbers):
+            found.append(_of_folds(context, [jobs[number] for number in numbers], repetition, suite))
+    return found
+
+
+def _of_seed(context: RunContext[Any], job: Job) -> Answers:
+    predictions = read_predictions(context.run.job(job.id) / "predictions.safetensors", context.suite)
+    rows = job.suite(context.run).splits["val"]
+    return Answers(final=final_run(context, job), val_rows=rows, val=predictions.get("val", {}))
+
+
+def _of_folds(context: RunContext[Any], jobs: Sequence[Job], repetition: int, suite: Suite) -> Answers:
+    parts = [read_predictions(context.run.job(job.id) / "predictions.safetensors", context.suite) for job in jobs]
+    divided = [job.suite(context.run).splits for job in jobs]
+    test_rows, fold = (
+        np.concatenate(column)
+        for column in zip(
+            *((splits["test"], np.full(len(splits["test"]), number)) for number, splits in enumerate(divided)), strict=True
+        )
+    )
+    order = np.argsort(test_rows, kind="stable")
+    place = np.searchsorted(test_rows[order], suite.splits["test"])
+    chosen = order[place]
+    test = {task: np.concatenate([part["test"][task] for part in parts])[chosen] for task in parts[0]["test"]}
+    val_rows = np.concatenate([splits["val"] for splits in divided])
+    stored = parts[0].get("val", {})  # controls store none: they select nothing
+    val = {task: np.concatenate([part["val"][task] for part in parts]) for task in stored}
+    validation = {
+        task.name: score_task(task, np.asarray(suite.targets[task.name][val_rows]), val[task.name])
+        for task in suite.tasks
+        if task.name in val
+    }
+    final = FinalRun(plan_name=jobs[0].plan.name, seed=repetition, predictions=test, validation=validation, parts=fold[chosen])
+    return Answers(final=final, val_rows=val_rows, val=val)

@@ -1,0 +1,135 @@
+"""The ensemble of a race: finished plans, averaged task by task with weights from rows that none of them learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import Plan, TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.evaluation.choice.blend import can_blend, crossed_blend
+from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.evaluation.metrics import default_metric, find_metric, score_task
+from graftwork.workflows.fit.answers import Answers
+
+__all__ = ["ENSEMBLE", "Ensemble", "blend_plan", "build_ensemble"]
+
+ENSEMBLE = "ensemble"
+"""Name of the plan."""
+LEAST_WEIGHT = 0.02
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """Weights, and what the average answers."""
+
+    weights: Mapping[str, Mapping[str, float]]
+    """``{plan: {task: weight}}`` of the plans that have any."""
+    runs: tuple[FinalRun, ...]
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+        return f"Weighted average of {', '.join(self.weights)}, with weights for each task"
+
+
+def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> Ensemble | None:
+    """Choose weights on validation rows; None if there are fewer than two plans, or one plan alone is best for every task.
+
+    What the ensemble answers for a row is averaged with weights that the labels of this row took no part in.
+
+    Args:
+        suite: The judged suite.
+        answers: ``{plan: runs}``; plans that lack a run which others have are left out.
+    """
+    most = max((len(runs) for runs in answers.values()), default=0)
+    plans = [name for name, runs in answers.items() if len(runs) == most and all(run.val for run in runs)]
+    if len(plans) < 2 or not most:
+        return None
+    runs = [[answers[name][number] for name in plans] for number in range(most)]
+    chosen: dict[str, NDArray[np.float64]] = {}
+    answered: list[dict[str, dict[str, Array]]] = [{"test": {}, "val": {}} for _ in runs]
+    for task in suite.tasks:
+        chosen[task.name] = _blend_task(suite, task, plans, runs, answered)
+    weights = {
+        plan: {task: float(found[number]) for task, found in chosen.items() if found[number] > 0}
+        for number, plan in enumerate(plans)
+        if any(found[number] > 0 for found in chosen.values())
+    }
+    if len(weights) < 2:
+        return None
+    finals = tuple(_final(suite, number, parts[0], answered[number]) for number, parts in enumerate(runs))
+    return Ensemble(weights=weights, runs=finals)
+
+
+def _blend_task(
+    suite: Suite,
+    task: TaskSpec,
+    plans: Sequence[str],
+    runs: Sequence[Sequence[Answers]],
+    answered: Sequence[dict[str, dict[str, Array]]],
+) -> NDArray[np.float64]:
+    """Return the weights of the plans for one task; write the answers of every run."""
+    target = np.asarray(suite.targets[task.name])
+    if not can_blend(task, target):
+        best = _best_plan(task, runs)
+        for number, parts in enumerate(runs):
+            answered[number]["test"][task.name] = np.asarray(parts[best].final.predictions[task.name])
+            answered[number]["val"][task.name] = np.asarray(parts[best].val[task.name])
+        return np.eye(len(plans))[best]
+    rows = np.concatenate([parts[0].val_rows for parts in runs])
+    predictions = [np.concatenate([parts[index].val[task.name] for parts in runs]) for index in range(len(plans))]
+    asked = {}
+    for number, parts in enumerate(runs):
+        asked[f"test {number}"] = (suite.splits["test"], [np.asarray(one.final.predictions[task.name]) for one in parts])
+        asked[f"val {number}"] = (parts[0].val_rows, [one.val[task.name] for one in parts])
+    weights, found = crossed_blend(task, target[rows], rows, predictions, asked)
+    for number in range(len(runs)):
+        answered[number]["test"][task.name] = found[f"test {number}"]
+        answered[number]["val"][task.name] = found[f"val {number}"]
+    kept = np.where(weights >= LEAST_WEIGHT, weights, 0.0)
+    return kept / kept.sum()
+
+
+def _best_plan(task: TaskSpec, runs: Sequence[Sequence[Answers]]) -> int:
+    """Return the number of the plan with the best mean validation score."""
+    metric = default_metric(task)
+    sign = 1.0 if find_metric(metric).higher_is_better else -1.0
+    table = [[sign * float(one.final.validation.get(task.name, {}).get(metric, np.nan)) for one in parts] for parts in runs]
+    means = np.mean(table, axis=0)
+    return int(np.nanargmax(means)) if np.isfinite(means).any() else 0
+
+
+def _final(suite: Suite, number: int, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> FinalRun:
+    validation = {
+        task.name: score_task(task, np.asarray(suite.targets[task.name][first.val_rows]), answered["val"][task.name])
+        for task in suite.tasks
+    }
+    return FinalRun(
+        plan_name=ENSEMBLE,
+        seed=first.final.seed,
+        predictions=answered["test"],
+        validation=validation,
+        parts=first.final.parts,
+    )
+
+
+def blend_plan(name: str, title: str, members: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Plan:
+    """Return the plan of an average.
+
+    Args:
+        name: Its name.
+        title: One line for people.
+        members: As :class:`graftwork.training.blend.BlendLearner` takes them.
+        kinds: Kinds of the inputs.
+    """
+    learner = {"path": "graftwork.training.blend:BlendLearner", "settings": {"members": [dict(one) for one in members]}}
+    stage = {"kind": "train", "learner": learner}
+    fields = {"name": name, "title": title, "role": "independent", "group": "ensemble", "modalities": list(kinds)}
+    return Plan.from_json({**fields, "stages": [stage]})

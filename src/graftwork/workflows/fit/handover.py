@@ -1,0 +1,138 @@
+"""What is handed over once the verdict has chosen: trainings on all rows of the chosen plan, or of the members of the ensemble.
+
+If the time is up before they are done, the models of the race are handed over, as they were judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graftwork.core.records import Plan
+from graftwork.core.seeds import Seeds
+from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.jobs.train import TrainJob
+from graftwork.workflows.runs.settings import FitSettings
+
+__all__ = ["Handover", "handover", "whole_parts"]
+
+Weights = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handover:
+    """What the deployed model is made of."""
+
+    plan: Plan
+    """The plan itself, or an average whose members are the trainings."""
+    trained: tuple[TrainJob, ...]
+    """Finished trainings, in the order of the members."""
+    parts: int
+    """Models of each plan that see all rows between them; 0 if these are models of the race."""
+    weights: Weights
+    """``{plan: {task: weight}}``."""
+    note: str = ""
+    """Why it is not what was planned; empty if it is."""
+
+    def job(self, context: RunContext[Any], folder: str) -> Job:
+        """Return the job that writes the model into a folder of the run."""
+        if len(self.trained) == 1:
+            return context.maker.export(self.trained[0], folder)
+        return context.maker.assemble(self.plan, self.trained, folder)
+
+    def facts(self) -> dict[str, Any]:
+        """Return ``model`` of ``result.json``."""
+        return {
+            "rows": "all" if self.parts else "training",
+            "models": len(self.trained),
+            "parts": self.parts,
+            "weights": {plan: dict(weights) for plan, weights in self.weights.items()},
+            "trainings": [job.id for job in self.trained],
+        }
+
+
+def whole_parts(context: RunContext[FitSettings]) -> int:
+    """Return how many models of a plan are handed over that see all rows between them; 0 for those of the race."""
+    settings, folds = context.settings, context.maker.facts.folds
+    if not settings.refit:
+        return 0
+    return 1 if settings.single or not folds else folds
+
+
+def handover(
+    context: RunContext[FitSettings], choice: str, title: str, weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]
+) -> Handover:
+    """Train what is handed over, or take what there is.
+
+    Args:
+        context: The run.
+        choice: Name of the chosen plan.
+        title: One line about it.
+        weights: ``{plan: {task: weight}}``: one plan with all weight, or the members of the ensemble.
+        finals: Finished finals of every plan.
+    """
+    parts, note = whole_parts(context), ""
+    if parts:
+        jobs = {(plan, part): context.maker.whole(plan, part, parts) for plan in weights for part in range(parts)}
+        context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(weights))
+        longest_first: list[Job] = [*sorted(jobs.values(), key=lambda job: -_seconds(context, job))]
+        answers = context.run_jobs(longest_first)
+        done = {job.id for job in jobs.values() if _is_whole(answers.get(job.id))}
+        usable = [part for part in range(parts) if all(jobs[plan, part].id in done for plan in weights)]
+        if usable:
+            if len(usable) < parts:
+                note = (
+                    f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
+                )
+            return _average(
+                context, choice, title, weights, [(plan, jobs[plan, part]) for plan in weights for part in usable], parts, note
+            )
+        note = "The time limit came before the chosen plan could learn from all rows, so the model is one of the race."
+    folds = context.maker.facts.folds
+    first = {plan: [finals[plan][seed] for seed in sorted(finals[plan])] for plan in weights}
+    many = bool(folds) and not context.settings.single
+    taken = [(plan, job) for plan, jobs in first.items() for job in (jobs if many else jobs[:1])]
+    return _average(context, choice, title, weights, taken, 0, note)
+
+
+def _average(
+    context: RunContext[FitSettings],
+    choice: str,
+    title: str,
+    weights: Weights,
+    taken: Sequence[tuple[str, TrainJob]],
+    parts: int,
+    note: str,
+) -> Handover:
+    jobs = tuple(job for _, job in taken)
+    if len(jobs) == 1:
+        return Handover(plan=context.plans[taken[0][0]], trained=jobs, parts=parts, weights=weights, note=note)
+    share = {plan: sum(name == plan for name, _ in taken) for plan in weights}
+    members = [
+        _member(context, job, {task: weight / share[plan] for task, weight in weights[plan].items()}) for plan, job in taken
+    ]
+    plan = blend_plan(choice, title, members, context.suite.kinds)
+    return Handover(plan=plan, trained=jobs, parts=parts, weights=weights, note=note)
+
+
+def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[str, float]) -> dict[str, Any]:
+    """Return one member as :class:`graftwork.training.blend.BlendLearner` takes it, with the rows and the seed of its training."""
+    folds = context.maker.facts.folds
+    divided: dict[str, int] = {}
+    if job.parts:
+        divided = {"parts": job.parts, "part": job.seed}
+    elif folds:
+        divided = {"folds": folds, "number": job.seed}
+    seed = Seeds(context.maker.facts.root_seed).integer(f"seed {job.seed}")
+    return {"plan": job.plan.to_json(), "steps": job.max_steps, "weights": dict(weights), "seed": seed, **divided}
+
+
+def _is_whole(result: Mapping[str, Any] | None) -> bool:
+    return result is not None and result["status"] == "ok" and not result.get("cut")
+
+
+def _seconds(context: RunContext[FitSettings], job: TrainJob) -> float:
+    return job.until * float(context.run.state.get("estimates", {}).get(job.plan.name, {}).get("seconds_per_step", 0.0))

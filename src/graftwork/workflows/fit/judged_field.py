@@ -1,0 +1,84 @@
+"""Everybody whom the verdict compares: finalists with what they answered, the ensemble of them, controls, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftwork.core.records import Ledger, Plan
+from graftwork.data.suite import Suite
+from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.workflows.fit.answers import Answers, answers_of, judged_folds, judged_suite
+from graftwork.workflows.fit.ensemble import ENSEMBLE, blend_plan, build_ensemble
+from graftwork.workflows.fit.race import RaceOutcome
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.result_parts import job_ledger
+from graftwork.workflows.runs.settings import FitSettings
+
+__all__ = ["JudgedField", "judged_field"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgedField:
+    """What :func:`graftwork.evaluation.choice.verdict.build_verdict` needs, and what the report says of it."""
+
+    suite: Suite
+    """Its test rows are those that are judged."""
+    finals: Mapping[str, list[FinalRun]]
+    controls: Mapping[str, list[FinalRun]]
+    plans: Mapping[str, Plan]
+    ledgers: Mapping[str, Ledger]
+    affinity: dict[str, Any] | None
+    members: Mapping[str, Mapping[str, float]]
+    """``{plan: {task: weight}}`` of the ensemble; empty without one."""
+    measured: Mapping[str, Any]
+    """On what the scores were measured, for ``result.json``."""
+    warnings: list[str] = field(default_factory=list)
+
+    def weights(self, choice: str) -> dict[str, Mapping[str, float]]:
+        """Return ``{plan: {task: weight}}`` of what is handed over for a choice."""
+        if choice == ENSEMBLE:
+            return dict(self.members)
+        return {choice: dict.fromkeys(self.suite.task_names, 1.0)}
+
+
+def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> JudgedField:
+    """Read what the finalists answered and add the ensemble."""
+    folds = judged_folds(context, outcome.finals)
+    suite = judged_suite(context.suite, folds)
+    answers: dict[str, list[Answers]] = {}
+    warnings = []
+    for name, jobs in outcome.finals.items():
+        answers[name] = answers_of(context, jobs, suite, folds)
+        if not answers[name]:
+            del answers[name]
+            warnings.append(f"`{name}` did not finish all folds within the time limit, so it is not compared.")
+    controls = {task: answers_of(context, jobs, suite, folds) for task, jobs in outcome.controls.items()}
+    finals = {name: [one.final for one in runs] for name, runs in answers.items()}
+    plans, ledgers = dict(context.plans), {name: job_ledger(context.run, outcome.finals[name]) for name in finals}
+    ensemble = None if context.settings.single else build_ensemble(suite, answers)
+    if ensemble is not None:
+        members = [
+            {"plan": plans[name].to_json(), "steps": context.schedule.horizons[name], "weights": dict(weights)}
+            for name, weights in ensemble.weights.items()
+        ]
+        plans[ENSEMBLE] = blend_plan(ENSEMBLE, ensemble.title, members, suite.kinds)
+        finals[ENSEMBLE] = list(ensemble.runs)
+        ledgers[ENSEMBLE] = Ledger.together([ledgers[name] for name in ensemble.weights])
+    return JudgedField(
+        suite=suite,
+        finals=finals,
+        controls={task: [one.final for one in runs] for task, runs in controls.items() if runs},
+        plans=plans,
+        ledgers=ledgers,
+        affinity=outcome.affinity,
+        members=ensemble.weights if ensemble is not None else {},
+        measured={
+            "folds": folds.number if folds else 0,
+            "judged_folds": len(folds.judged) if folds else 0,
+            "rows": len(suite.splits["test"]),
+            "training_rows": len(suite.splits["train"]),
+        },
+        warnings=warnings,
+    )

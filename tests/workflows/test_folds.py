@@ -1,0 +1,148 @@
+"""Small tables: plans are compared by cross-validation, and the model that is handed over has learned from all rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+pytest.importorskip("torch")
+pytest.importorskip("lightgbm")
+
+import graftwork as gw  # noqa: E402
+from graftwork.core.errors import ConfigError  # noqa: E402
+
+MEASURED = {
+    "seconds",
+    "wall_seconds",
+    "cpu_seconds",
+    "peak_rss_bytes",
+    "latency_ms_batch1",
+    "latency_ms_batch32",
+    "created",
+    "timing",
+    "estimate",
+    "machine",
+    "command",
+    "pareto",
+}
+
+
+def frame_of(rows: int = 150) -> Any:
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(rows, 4))
+    hidden = x[:, 0] + 0.5 * x[:, 1]
+    frame = pd.DataFrame(x, columns=list("abcd"))
+    frame["price"] = 10 + 3 * hidden + 0.3 * draw.normal(size=rows)
+    frame["late"] = np.where(hidden + 0.3 * draw.normal(size=rows) > 0, "yes", "no")
+    return frame
+
+
+QUICK: dict[str, Any] = {
+    "targets": ["price", "late"],
+    "plans": "shared-trunk,lightgbm",
+    "steps": 8,
+    "workers": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return gw.fit(frame_of(), **QUICK, out=tmp_path_factory.mktemp("runs") / "run")
+
+
+def read(run: Any) -> Any:
+    return json.loads((Path(run.folder) / "result.json").read_text(encoding="utf-8"))
+
+
+def test_every_row_is_judged_by_a_model_that_did_not_learn_from_it(run: Any) -> None:
+    measured = read(run)["measured"]
+    assert (measured["folds"], measured["judged_folds"], measured["rows"]) == (5, 5, 150)
+    for name in ("shared-trunk", "lightgbm"):
+        assert len(list((Path(run.folder) / "jobs").glob(f"final-{name}-*"))) == 5
+
+
+def test_the_model_has_learned_from_all_rows_and_predicts_as_exported(run: Any) -> None:
+    result = read(run)
+    assert result["model"]["rows"] == "all"
+    assert result["model"]["parts"] == 5
+    assert result["verdict"]["choice"] in {*result["model"]["weights"], "ensemble"}
+    for task in ("price", "late"):
+        assert sum(weights.get(task, 0.0) for weights in result["model"]["weights"].values()) == pytest.approx(1.0)
+    rows = frame_of().drop(columns=["price", "late"])
+    found = gw.Predictor(run.folder).predict(rows)
+    assert np.corrcoef(np.asarray(found["price"], dtype=float), frame_of()["price"])[0, 1] > 0.8
+
+
+def test_equal_settings_give_equal_results(run: Any, tmp_path: Path) -> None:
+    again = gw.fit(frame_of(), **QUICK, out=tmp_path / "run")
+    assert _numbers(read(again)) == _numbers(read(run))
+
+
+def test_one_model_without_the_test_rows_on_request(tmp_path: Path) -> None:
+    result = read(gw.fit(frame_of(), **QUICK, single=True, refit=False, out=tmp_path / "run"))
+    assert result["model"]["rows"] == "training"
+    assert result["model"]["models"] == 1
+    assert "ensemble" not in result["plans"]
+
+
+def test_one_split_on_request(tmp_path: Path) -> None:
+    result = read(gw.fit(frame_of(), **QUICK, folds=0, seeds=1, out=tmp_path / "run"))
+    assert result["measured"]["folds"] == 0
+    assert result["measured"]["rows"] == 30
+    assert (result["model"]["rows"], result["model"]["parts"]) == ("all", 1)
+
+
+def test_more_folds_than_the_rows_allow_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be divided into 50 folds"):
+        gw.fit(frame_of(60), **QUICK, folds=50, out=tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_a_killed_cross_validation_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    table = tmp_path / "small.csv"
+    frame_of().to_csv(table, index=False)
+    words = [sys.executable, "-m", "graftwork.cli.main", "fit", str(table), "--targets", "price,late", "--steps", "8"]
+    words += ["--plans", "shared-trunk,lightgbm", "--workers", "1", "--checkpoint-seconds", "0.2"]
+
+    def start(out: Path, *more: str) -> subprocess.Popen[bytes]:
+        log = open(out.with_suffix(".txt"), "ab")  # noqa: SIM115
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([*words, "--out", str(out), *more], stdout=log, stderr=log, env=environment)
+
+    whole = tmp_path / "whole"
+    began = time.monotonic()
+    assert start(whole).wait(timeout=300) == 0, whole.with_suffix(".txt").read_text()
+    seconds = time.monotonic() - began
+    out = tmp_path / "killed"
+    for share in (0.45, 0.3, 0.3, 0.2):
+        process = start(out, "--resume")
+        try:
+            process.wait(timeout=share * seconds)
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    else:
+        process = start(out, "--resume")
+        process.wait(timeout=300)
+    assert process.returncode == 0, out.with_suffix(".txt").read_text()[-3000:]
+    results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (whole, out)]
+    assert _numbers(results[0]) == _numbers(results[1])
+    graphs = [(folder / "model.onnx").read_bytes() for folder in (whole, out)]
+    assert graphs[0] == graphs[1]
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items() if key not in MEASURED}
+    return [_numbers(item) for item in value] if isinstance(value, list) else value
