@@ -1,6 +1,6 @@
-"""Writes the generated part of the documentation: a gallery of all systems, and a page and a plot for each.
+"""Writes the generated part of the documentation: a gallery of all systems, a page and a plot for each, and a page of plans.
 
-Sources are the cards, the evidence files and the docstrings; nothing is imported but the cards. Run ``make docs``, or::
+Sources are the cards, the evidence files and the docstrings; of graftwork's components none is imported. Run ``make docs``, or::
 
     python docs/generate.py [--out FOLDER]
 """
@@ -19,12 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from plan_pages import plans_page
 from plots import evidence_plot
 
 from graftwork.core.cards import ROOMS, STATUSES, Card, load_cards
 from graftwork.core.files import write_json, write_text
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
+from graftwork.workflows.portfolio import load_catalogue
 
 __all__ = ["generate", "main"]
 
@@ -37,14 +39,14 @@ def escape(text: str) -> str:
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the gallery and one page per system below ``out``, and return their paths, the gallery first.
+    """Write the gallery, the plans and one page per system below ``out``, and return their paths, the gallery first.
 
     Pages of systems that are gone are removed; a folder that is neither empty nor of generated pages is refused.
     """
     claim_folder(out, _KIND).release()
     write_json(out / _KIND.marker, {"format": _KIND.format})
     cards = list(load_cards().values())
-    pages = {out / "gallery.md": gallery_page(cards)}
+    pages = {out / "gallery.md": gallery_page(cards), out / "plans.md": plans_page(load_catalogue().values())}
     for card in cards:
         pages[out / "systems" / f"{card.slug}.md"] = system_page(card, cards)
     for path, text in pages.items():
@@ -59,7 +61,7 @@ def gallery_page(cards: list[Card]) -> str:
     """Return the page with all systems: search, and filters by room and verdict, in the reader's browser."""
     counts = Counter[str](card.status for card in cards)
     summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    rows = "\n".join(_gallery_row(card) for card in sorted(cards, key=lambda card: (card.room, card.slug)))
+    rows = "\n".join(_gallery_row(card) for card in sorted(cards, key=_built_first))
     rooms = _options([room for room in ROOMS if any(card.room == room for card in cards)])
     verdicts = _options([status for status in STATUSES if counts[status]])
     return f"""---
@@ -89,6 +91,10 @@ claim changed since the run.
 {_STYLE}
 {_SCRIPT}
 """
+
+
+def _built_first(card: Card) -> tuple[bool, str, str]:
+    return card.status == "planned", card.room, card.slug
 
 
 def _gallery_row(card: Card) -> str:

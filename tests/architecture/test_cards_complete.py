@@ -72,3 +72,10 @@ def test_evidence_belongs_to_a_built_system(path: Path) -> None:
     assert card.room == path.parent.name
     assert card.evidence is not None
     assert card.evidence["slug"] == card.slug
+
+
+def test_the_readme_says_how_many_systems_are_built() -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"a catalogue of {NUM_SYSTEMS} published systems" in readme
+    assert f"{len(BUILT)} are built" in readme
+    assert f"{NUM_SYSTEMS - len(BUILT)} are described" in readme

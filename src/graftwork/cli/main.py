@@ -20,7 +20,21 @@ from graftwork.core.nearest import did_you_mean
 
 __all__ = ["find_verbs", "main"]
 
-_ORDER = ("fit", "compare", "predict", "serve", "validate", "systems", "show", "reproduce", "merge", "data", "backbones", "new")
+_ORDER = (
+    "fit",
+    "compare",
+    "predict",
+    "serve",
+    "validate",
+    "plans",
+    "systems",
+    "show",
+    "reproduce",
+    "merge",
+    "data",
+    "backbones",
+    "new",
+)
 _FOOTER = """Run without a source, `graftwork fit` shows what it does on an embedded demo suite in about five minutes.
 `graftwork VERB --help` explains a verb with examples."""
 

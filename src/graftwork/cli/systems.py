@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     room = _checked("room", arguments.room, ROOMS)
     verdict = _checked("verdict", arguments.verdict, STATUSES)
     cards = [card for card in load_cards().values() if room in (None, card.room) and verdict in (None, card.status)]
-    cards.sort(key=lambda card: (card.room, card.slug))
+    # What is built comes first: that is what one can use.
+    cards.sort(key=lambda card: (card.status == "planned", card.room, card.slug))
     if arguments.json:
         print(json.dumps([card.to_json() for card in cards], ensure_ascii=False, indent=2))
         return 0

@@ -25,6 +25,13 @@ def test_lists_every_system(capsys: pytest.CaptureFixture[str]) -> None:
     assert "142 systems: " in text
 
 
+def test_what_is_built_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    call(systems, "--json")
+    planned = [item["status"] == "planned" for item in json.loads(capsys.readouterr().out)]
+    assert planned == sorted(planned)
+    assert not planned[0]
+
+
 def test_filters_by_room_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     call(systems, "--room", "merging", "--json")
     listed = json.loads(capsys.readouterr().out)

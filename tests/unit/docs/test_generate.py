@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from graftwork.cli.plans import plan_text
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError
+from graftwork.workflows.portfolio import load_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,22 @@ def pages(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> li
 
 
 def test_every_system_has_a_page(pages: list[Path]) -> None:
-    assert {page.stem for page in pages[1:]} == set(load_cards())
-    assert len(pages) == 143
+    assert [page.name for page in pages[:2]] == ["gallery.md", "plans.md"]
+    assert {page.stem for page in pages[2:]} == set(load_cards())
+
+
+def test_every_plan_is_on_the_page_of_plans(pages: list[Path]) -> None:
+    text = pages[1].read_text(encoding="utf-8")
+    for name, entry in load_catalogue().items():
+        assert f"### {name}\n" in text
+        assert plan_text(entry) in text
+
+
+def test_built_systems_come_first_in_the_gallery(pages: list[Path]) -> None:
+    verdicts = re.findall(r'data-verdict="([a-z ]+)"', pages[0].read_text(encoding="utf-8"))
+    first_planned = verdicts.index("planned")
+    assert first_planned > 0
+    assert set(verdicts[first_planned:]) == {"planned"}
 
 
 def test_only_generated_pages_are_removed(generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

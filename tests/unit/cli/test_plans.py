@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from graftwork.cli import plans
+from graftwork.core.errors import ConfigError
+from graftwork.workflows.portfolio import load_catalogue, read_plan_file
+
+
+def call(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    plans.add_arguments(parser)
+    return plans.run(parser.parse_args(words))
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return capsys.readouterr().out.splitlines()
+
+
+def test_every_plan_has_a_line_and_defaults_have_a_star(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call() == 0
+    table = lines(capsys)
+    for name, entry in load_catalogue().items():
+        (line,) = [line for line in table if f" {name} " in line[:24]]
+        assert line.startswith("*") == bool(entry.default)
+
+
+def test_the_star_is_that_of_the_asked_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    call("--modality", "image")
+    table = lines(capsys)
+    assert any(line.startswith("*  lora-late ") for line in table)
+    assert any(line.startswith("   ple ") for line in table), "ple enters races of tables alone"
+    assert not any(" lightgbm " in line[:20] for line in table)
+
+
+def test_what_is_shown_can_be_read_as_a_plan_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name, entry in load_catalogue().items():
+        call(name)
+        (tmp_path / "mine.toml").write_text(capsys.readouterr().out, encoding="utf-8")
+        (read,) = read_plan_file(tmp_path / "mine.toml")
+        assert read.plan == entry.plan
+
+
+def test_an_unknown_plan_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no plan 'plee'\. Did you mean 'ple'\? See: graftwork plans"):
+        call("plee")
+
+
+def test_json_holds_where_plans_enter(capsys: pytest.CaptureFixture[str]) -> None:
+    call("ple", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["default"] == ["table"]
+    assert found["origin"] == "portfolio.toml"
+    call("--json")
+    assert {item["name"] for item in json.loads(capsys.readouterr().out)} == set(load_catalogue())
