@@ -1,0 +1,1 @@
+"""Predictions on kept-back rows, beside what people use today: ``python -m benchmarks.quality --help``."""

@@ -1,0 +1,200 @@
+"""What people use today, one predictor a target: ``python peers.py NAME JOB_FOLDER``.
+
+It imports nothing of graftwork, so that it also runs with the interpreter of another environment (AutoGluon pins other versions). The
+folder holds ``job.json``, ``train.csv`` and ``test.csv``; ``answers.json`` is written into it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Answer = dict[str, Any]
+"""``{"values": [...]}`` for numbers; ``{"classes": [...], "probabilities": [[...]]}`` for classes."""
+
+
+def _columns(train: pd.DataFrame, test: pd.DataFrame, job: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the names of numeric and of other input columns."""
+    names = [name for name in train if name not in job["targets"]]
+    numeric = [name for name in names if pd.api.types.is_numeric_dtype(train[name]) and pd.api.types.is_numeric_dtype(test[name])]
+    return numeric, [name for name in names if name not in numeric]
+
+
+def _table_features(train: pd.DataFrame, job: dict[str, Any], *, scale: bool) -> Any:
+    """Return the usual preparation for scikit-learn: medians, scaling, one-hot words."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numeric, words = _columns(train, train, job)
+    numbers = make_pipeline(SimpleImputer(strategy="median", add_indicator=True), *([StandardScaler()] if scale else []))
+    coded = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=3)
+    return ColumnTransformer([("numbers", numbers, numeric), ("words", coded, words)])
+
+
+def _fitted(model: Any, train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str) -> Answer:
+    known = train[target].notna()
+    model.fit(train[known], train.loc[known, target])
+    if kind == "number":
+        return {"values": np.asarray(model.predict(test), dtype=float).tolist()}
+    return {"classes": [str(name) for name in model.classes_], "probabilities": model.predict_proba(test).tolist()}
+
+
+def extra_trees(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """500 extremely randomised trees."""
+    from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+    from sklearn.pipeline import make_pipeline
+
+    learner = ExtraTreesRegressor if kind == "number" else ExtraTreesClassifier
+    model = make_pipeline(_table_features(train, job, scale=False), learner(500, n_jobs=job["cores"], random_state=0))
+    return _fitted(model, train, test, target, kind)
+
+
+def linear(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """Ridge and logistic regression, the penalty by cross-validation."""
+    from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+    from sklearn.pipeline import make_pipeline
+
+    penalties = np.logspace(-3, 3, 13)
+    if kind == "number":
+        learner: Any = RidgeCV(penalties)
+    else:
+        learner = LogisticRegressionCV(Cs=7, max_iter=300, scoring="neg_log_loss", n_jobs=job["cores"])
+    return _fitted(make_pipeline(_table_features(train, job, scale=True), learner), train, test, target, kind)
+
+
+def lightgbm(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """Gradient-boosted trees, the number of rounds by early stopping on a fifth of the rows, then refitted."""
+    import lightgbm as lgb
+
+    train = train[train[target].notna()]
+    numeric, words = _columns(train, test, job)
+    frames = []
+    for frame in (train, test):
+        made = frame[numeric + words].copy()
+        for name in words:
+            made[name] = pd.Categorical(frame[name], categories=sorted(map(str, train[name].dropna().unique())))
+        frames.append(made)
+    labels = train[target]
+    classes = sorted(labels.unique()) if kind == "class" else []
+    y = labels.map({name: number for number, name in enumerate(classes)}) if classes else labels
+    settings = {"n_estimators": 3000, "learning_rate": 0.05, "n_jobs": job["cores"], "verbose": -1, "random_state": 0}
+    learner = lgb.LGBMClassifier if classes else lgb.LGBMRegressor
+    held = np.random.default_rng(0).random(len(y)) < 0.2
+    seen = set(y[~held]) if classes else set()
+    held &= np.asarray([value in seen for value in y]) if classes else True
+    first = learner(**settings)
+    first.fit(
+        frames[0][~held], y[~held], eval_set=[(frames[0][held], y[held])], callbacks=[lgb.early_stopping(100, verbose=False)]
+    )
+    model = learner(**{**settings, "n_estimators": max(10, int((first.best_iteration_ or 100) * 1.1))})
+    model.fit(frames[0], y)
+    if not classes:
+        return {"values": model.predict(frames[1]).tolist()}
+    return {
+        "classes": [str(classes[number]) for number in model.classes_],
+        "probabilities": model.predict_proba(frames[1]).tolist(),
+    }
+
+
+def tfidf(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """TF-IDF of words and characters into ridge or logistic regression."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+    from sklearn.pipeline import make_pipeline, make_union
+
+    union = make_union(
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_features=100_000),
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(3, 5), analyzer="char_wb", min_df=2, max_features=100_000),
+    )
+    if kind == "number":
+        learner: Any = RidgeCV(np.logspace(-2, 2, 9))
+    else:
+        learner = LogisticRegressionCV(Cs=[1, 10, 100], max_iter=200, scoring="neg_log_loss", n_jobs=job["cores"], cv=3)
+    model = make_pipeline(union, learner)
+    known = train[target].notna()
+    model.fit(train.loc[known, "body"], train.loc[known, target])
+    if kind == "number":
+        return {"values": model.predict(test["body"]).tolist()}
+    return {"classes": [str(name) for name in model.classes_], "probabilities": model.predict_proba(test["body"]).tolist()}
+
+
+def embeddings(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """Features of a pretrained encoder (MiniLM, EfficientNet-Lite0 at 224 pixels) into ridge or logistic regression."""
+    from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    stored = np.load(Path(job["folder"]) / "features.npz")
+    learner: Any = RidgeCV(np.logspace(-1, 5, 13))
+    if kind == "class":
+        learner = LogisticRegressionCV(Cs=np.logspace(-5, 1, 7), max_iter=200, scoring="neg_log_loss", n_jobs=job["cores"], cv=3)
+    model = make_pipeline(StandardScaler(), learner)
+    known = train[target].notna().to_numpy()
+    model.fit(stored["train"][known], train.loc[known, target])
+    if kind == "number":
+        return {"values": model.predict(stored["test"]).tolist()}
+    return {"classes": [str(name) for name in model.classes_], "probabilities": model.predict_proba(stored["test"]).tolist()}
+
+
+def _autogluon(preset: str) -> Callable[..., Answer]:
+    def run(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+        from autogluon.tabular import TabularPredictor
+
+        others = [name for name in job["targets"] if name != target]
+        train = train[train[target].notna()].drop(columns=others)
+        problem = "regression" if kind == "number" else ("binary" if train[target].nunique() == 2 else "multiclass")
+        with tempfile.TemporaryDirectory() as folder:
+            model = TabularPredictor(label=target, path=folder, problem_type=problem, verbosity=0)
+            model.fit(
+                train,
+                presets=preset,
+                time_limit=job["seconds"] / len(job["targets"]),
+                num_cpus=job["cores"],
+                num_gpus=0,
+            )
+            if kind == "number":
+                return {"values": model.predict(test).tolist()}
+            found = model.predict_proba(test)
+            return {"classes": [str(name) for name in found.columns], "probabilities": found.to_numpy().tolist()}
+
+    return run
+
+
+PEERS: dict[str, Callable[..., Answer]] = {
+    "extra-trees": extra_trees,
+    "linear": linear,
+    "lightgbm": lightgbm,
+    "tfidf-linear": tfidf,
+    "embeddings-linear": embeddings,
+    "autogluon-medium": _autogluon("medium_quality"),
+    "autogluon-good": _autogluon("good_quality"),
+}
+"""By name."""
+
+
+def main(name: str, folder: Path) -> None:
+    """Answer a job."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    train, test = pd.read_csv(folder / "train.csv"), pd.read_csv(folder / "test.csv")
+    started = time.perf_counter()
+    answers = {}
+    for target, kind in job["targets"].items():
+        if kind == "class":
+            train[target] = train[target].astype(str).where(train[target].notna())
+        answers[target] = PEERS[name](train, test, target, kind, {**job, "folder": str(folder)})
+    done = {"seconds": time.perf_counter() - started, "answers": answers}
+    (folder / "answers.json").write_text(json.dumps(done), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
