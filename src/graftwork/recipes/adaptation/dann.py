@@ -88,8 +88,8 @@ STEPS = {"digits": 600, "moons": 600}
 TRAINING: Mapping[str, Mapping[str, Any]] = {"digits": {}, "moons": {"optimizer": "adamw", "weight_decay": 0.02}}
 """Overrides of the plan's training, the same for all arms."""
 RATES: Mapping[str, Mapping[str, float]] = {
-    "digits": {"source": 0.05, "dann": 0.03, "zero": 0.05, "matching": 0.05, "target": 0.03},
-    "moons": {"source": 1e-3, "dann": 2e-3, "zero": 1e-3, "matching": 1e-3, "target": 1e-3},
+    "digits": {"source": 0.05, "dann": 0.03, "zero": 0.05, "matching": 0.08, "target": 0.03},
+    "moons": {"source": 5e-4, "dann": 8e-3, "zero": 5e-4, "matching": 6.25e-5, "target": 1e-3},
 }
 """Learning rate of each arm, by the pilot. DANN with strength 0 takes that of source-only training, which it is compared with."""
 ROWS = {"digits": 32, "moons": 64}
