@@ -50,7 +50,7 @@ What was tried and dropped before: textures at full brightness, where source onl
 which strength 1 destroys the features; the library's decay of 0.02 on digits, with which source only had 34.8 at a rate of 0.02;
 reverse validation, the paper's way to choose without labels of the target, which with about half of the labels wrong gave 12 to
 87 % to source-only networks of nearly equal accuracy. With every feature scaled by itself the proxy A-distance of digits is 1.9
-to 2 for all arms, the bound too, so features keep their own spreads in the distance that is judged (pilot: 1.73 for source only,
+to 2 for all arms, the bound too, so features keep their own spreads in the distance that is judged (pilot: 1.67 for source only,
 1.21 for DANN); the other one is reported as ``traces``.
 """
 
