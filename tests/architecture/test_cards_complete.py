@@ -13,9 +13,6 @@ from graftwork.core.cards import KINDS, ROOMS, Card, load_cards
 NUM_SYSTEMS = 142
 AWAITING = {
     "osnet": "its pilot lacks one rate; the counting run follows",
-    "ad-survival": "its pilot covers one seed and two chosen values lie at the edge; the counting run follows a whole one",
-    "dann": "its pilot lacks rates on moons without dropout; the counting run follows a whole one",
-    "multi-lane": "its pilot covers one seed and no full grid yet; the counting run follows a whole one",
     "stain-diffuser": "its pilot and counting run are still to come",
     "ttm": "its pilot has set the world and not the rates yet; the counting run follows a whole one",
 }
