@@ -166,9 +166,9 @@ def _ozone(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 
 def _visitors(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    trend = np.cumsum(0.02 * random.normal() + random.normal(0.0, 0.15, (steps, 1)), axis=0)
+    trend = np.cumsum(0.02 * random.normal() + random.normal(0.0, 0.1, (steps, 1)), axis=0)
     season = random.uniform(0.4, 1.0, CHANNELS) * _wave(random, _phase(random, steps, 4.0, 0.0), 2, 0.3)
-    strength = 1.0 + 0.5 * _noise(random, steps, 0.9, 1.0)[:, :1]
+    strength = 1.0 + 0.5 * _noise(random, steps, 0.97, 1.0)[:, :1]
     return trend + season * strength + _noise(random, steps, 0.3, 0.35), 4
 
 
@@ -186,9 +186,9 @@ LEARNED: dict[str, Family] = {
 }
 """Families that a forecaster is trained on."""
 HELD_OUT: dict[str, Family] = {
-    "demand": Family(_demand, (1800.0,), 2400),
-    "ozone": Family(_ozone, (HOUR,), 2400),
-    "visitors": Family(_visitors, (3.0 * MONTH,), 1600),
+    "demand": Family(_demand, (HOUR,), 4000),
+    "ozone": Family(_ozone, (HOUR,), 4000),
+    "visitors": Family(_visitors, (3.0 * MONTH,), 4000),
 }
 """Families that it is asked about."""
 FAMILIES = {**LEARNED, **HELD_OUT}

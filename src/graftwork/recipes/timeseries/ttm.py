@@ -49,6 +49,8 @@ __all__ = ["ARMS", "RECIPE", "few_shot_plan", "filled_context", "pretrained", "r
 
 TASK = "next"
 LENGTH, HORIZON = 64, 16
+PER_FAMILY, WINDOWS = 40, 6
+"""Data sets of each family of the zoo, and windows of each of their channels: many data sets, few windows of each."""
 PRETRAINING = {"batch_size": 64, "learning_rate": 2e-3, "ema_decay": 0.99, "evaluations": 0}
 PRETRAINING_STEPS = 2500
 FEW_SHOT: dict[str, Any] = {"batch_size": 16, "ema_decay": 0.98, "evaluations": 0}
@@ -77,8 +79,8 @@ def pretrained(variant: str, seed: int, context: ArmContext) -> Path:
         suite = series_zoo(
             length=LENGTH,
             horizon=HORIZON,
-            per_family=context.choose(full=10, smoke=1),
-            windows=context.choose(full=20, smoke=4),
+            per_family=context.choose(full=PER_FAMILY, smoke=1),
+            windows=context.choose(full=WINDOWS, smoke=4),
             downsample=bool(settings.pop("downsample", True)),
             seed=seed,
         )
