@@ -141,7 +141,7 @@ def _walk(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 
 def _seasons(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    periods = {600.0: (144.0, 72.0), HOUR: (24.0, 12.0), DAY: (7.0, 30.44), MONTH: (12.0, 6.0)}[interval]
+    periods = {HOUR: (24.0, 12.0), DAY: (7.0, 30.44), MONTH: (12.0, 6.0)}[interval]
     period = periods[random.integers(2)]
     shape = _wave(random, _phase(random, steps, period), int(random.integers(1, 6)), random.uniform(0.3, 1.5))
     drift = np.cumsum(random.normal(0.0, 0.02, (steps, CHANNELS)), axis=0) * random.integers(0, 2)
@@ -173,16 +173,16 @@ def _visitors(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 
 LEARNED: dict[str, Family] = {
-    "office": Family(_office, (600.0,), 4000),
+    "office": Family(_office, (1800.0,), 3000),
     "traffic": Family(_traffic, (1800.0, HOUR), 3000),
-    "solar": Family(_solar, (600.0,), 4000),
+    "solar": Family(_solar, (1800.0,), 3000),
     "heating": Family(_heating, (1800.0, HOUR), 4000),
     "sales": Family(_sales, (DAY,), 1200),
     "output": Family(_output, (MONTH,), 900),
     "births": Family(_births, (MONTH,), 900),
-    "cycles": Family(_cycles, (600.0, HOUR, DAY, MONTH), 1200),
-    "walk": Family(_walk, (600.0, HOUR, DAY, MONTH), 1200),
-    "seasons": Family(_seasons, (600.0, HOUR, DAY, MONTH), 1500),
+    "cycles": Family(_cycles, (HOUR, DAY, MONTH), 1200),
+    "walk": Family(_walk, (HOUR, DAY, MONTH), 1200),
+    "seasons": Family(_seasons, (HOUR, DAY, MONTH), 1500),
 }
 """Families that a forecaster is trained on."""
 HELD_OUT: dict[str, Family] = {
