@@ -186,9 +186,9 @@ LEARNED: dict[str, Family] = {
 }
 """Families that a forecaster is trained on."""
 HELD_OUT: dict[str, Family] = {
-    "demand": Family(_demand, (HOUR,), 4000),
-    "ozone": Family(_ozone, (HOUR,), 4000),
-    "visitors": Family(_visitors, (3.0 * MONTH,), 4000),
+    "demand": Family(_demand, (HOUR,), 3000),
+    "ozone": Family(_ozone, (HOUR,), 3000),
+    "visitors": Family(_visitors, (3.0 * MONTH,), 3000),
 }
 """Families that it is asked about."""
 FAMILIES = {**LEARNED, **HELD_OUT}
