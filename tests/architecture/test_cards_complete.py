@@ -12,9 +12,7 @@ from graftwork.core.cards import KINDS, ROOMS, Card, load_cards
 
 NUM_SYSTEMS = 142
 AWAITING = {
-    "osnet": "its pilot lacks one rate; the counting run follows",
     "stain-diffuser": "its pilot and counting run are still to come",
-    "ttm": "its pilot has set the world and not the rates yet; the counting run follows a whole one",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]

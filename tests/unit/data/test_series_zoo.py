@@ -148,7 +148,7 @@ def test_arguments_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(ConfigError, match="A target is one of demand, ozone, visitors, weather"):
         forecast_target("moon")
     with pytest.raises(ConfigError, match="too few for windows"):
-        forecast_target("visitors", length=2000)
+        forecast_target("visitors", length=4000)
     with pytest.raises(ConfigError, match="must be at least 1"):
         series_zoo(windows=0)
     assert replace(record(np.zeros((1, 1))), season=2).season == 2

@@ -141,7 +141,7 @@ def _walk(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 
 def _seasons(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    periods = {600.0: (144.0, 72.0), HOUR: (24.0, 12.0), DAY: (7.0, 30.44), MONTH: (12.0, 6.0)}[interval]
+    periods = {HOUR: (24.0, 12.0), DAY: (7.0, 30.44), MONTH: (12.0, 6.0)}[interval]
     period = periods[random.integers(2)]
     shape = _wave(random, _phase(random, steps, period), int(random.integers(1, 6)), random.uniform(0.3, 1.5))
     drift = np.cumsum(random.normal(0.0, 0.02, (steps, CHANNELS)), axis=0) * random.integers(0, 2)
@@ -166,29 +166,29 @@ def _ozone(random: Random, steps: int, interval: float) -> tuple[Array, int]:
 
 
 def _visitors(random: Random, steps: int, interval: float) -> tuple[Array, int]:
-    trend = np.cumsum(0.02 * random.normal() + random.normal(0.0, 0.15, (steps, 1)), axis=0)
+    trend = np.cumsum(0.02 * random.normal() + random.normal(0.0, 0.1, (steps, 1)), axis=0)
     season = random.uniform(0.4, 1.0, CHANNELS) * _wave(random, _phase(random, steps, 4.0, 0.0), 2, 0.3)
-    strength = 1.0 + 0.5 * _noise(random, steps, 0.9, 1.0)[:, :1]
+    strength = 1.0 + 0.5 * _noise(random, steps, 0.97, 1.0)[:, :1]
     return trend + season * strength + _noise(random, steps, 0.3, 0.35), 4
 
 
 LEARNED: dict[str, Family] = {
-    "office": Family(_office, (600.0,), 4000),
+    "office": Family(_office, (1800.0,), 3000),
     "traffic": Family(_traffic, (1800.0, HOUR), 3000),
-    "solar": Family(_solar, (600.0,), 4000),
+    "solar": Family(_solar, (1800.0,), 3000),
     "heating": Family(_heating, (1800.0, HOUR), 4000),
     "sales": Family(_sales, (DAY,), 1200),
     "output": Family(_output, (MONTH,), 900),
     "births": Family(_births, (MONTH,), 900),
-    "cycles": Family(_cycles, (600.0, HOUR, DAY, MONTH), 1200),
-    "walk": Family(_walk, (600.0, HOUR, DAY, MONTH), 1200),
-    "seasons": Family(_seasons, (600.0, HOUR, DAY, MONTH), 1500),
+    "cycles": Family(_cycles, (HOUR, DAY, MONTH), 1200),
+    "walk": Family(_walk, (HOUR, DAY, MONTH), 1200),
+    "seasons": Family(_seasons, (HOUR, DAY, MONTH), 1500),
 }
 """Families that a forecaster is trained on."""
 HELD_OUT: dict[str, Family] = {
-    "demand": Family(_demand, (1800.0,), 2400),
-    "ozone": Family(_ozone, (HOUR,), 2400),
-    "visitors": Family(_visitors, (3.0 * MONTH,), 1600),
+    "demand": Family(_demand, (HOUR,), 3000),
+    "ozone": Family(_ozone, (HOUR,), 3000),
+    "visitors": Family(_visitors, (3.0 * MONTH,), 3000),
 }
 """Families that it is asked about."""
 FAMILIES = {**LEARNED, **HELD_OUT}

@@ -80,7 +80,8 @@ class TTM(SharedModel):
         dropout: Probability of dropping a hidden unit.
 
     Raises:
-        ConfigError: If the input is no series, a task asks for one answer a step, or a size is out of range.
+        ConfigError: If the input is no series, a task asks for one answer a step, a size is out of range, or a trained decoder has
+            weights that this one has no place for.
     """
 
     def __init__(
@@ -122,6 +123,9 @@ class TTM(SharedModel):
         self.backbone = trunk
         # A trained decoder fits only a decoder of its own sizes, so they win over the arguments.
         trained = trunk.forecaster.get("settings", {})
+        if trunk.forecaster:
+            # Layers with and without dropout name their weights differently, and trained ones are found by name.
+            dropout = float(trunk.settings["dropout"])
         self.settings = {"width": decoder_width, "layers": decoder_layers, **trained}
         """What the decoder was built with, but for the channels."""
         decoded = int(self.settings["width"])
@@ -151,6 +155,13 @@ class TTM(SharedModel):
     @torch.no_grad()
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy trained weights of the decoder, and of the head where the horizon is the one that it was trained for."""
+        own = {f"decoder.{name}" for name, _ in self.decoder.named_parameters()}
+        # A decoder that keeps some of its new weights would forecast, badly, without a sign of it.
+        if strange := [name for name in tensors if name.startswith("decoder.") and name not in own]:
+            raise ConfigError(
+                f"The trained decoder has weights that this one has no place for: {', '.join(strange[:3])}"
+                f"{' and others' if len(strange) > 3 else ''}. Save the trained model again with this version."
+            )
         for name, parameter in self.decoder.named_parameters():
             # Mixing of channels is new where a model is tuned with it, and has no trained weights.
             found = tensors.get(f"decoder.{name}")

@@ -3,24 +3,30 @@
 The paper reports 12 to 38 % better accuracy than rivals on public benchmarks, zero-shot and few-shot, with fewer than a million
 parameters (figures not verified here).
 
-Our setting: the zoo of :mod:`graftwork.data.suites.series_zoo`, ten data sets of four channels for each of ten families, at
-their own rates and down-sampled; windows of 64 steps, the next 16 asked for, data sets drawn with equal probability. Targets
-are three families that are held out with all their versions (demand every half hour, ozone every hour, visitors every quarter),
-drawn anew for each seed, and the weather of 2013 at three airports in means of three hours, which is measured and the same for
-all seeds. The last 30 % of the steps of a target are asked about; few-shot arms learn from the windows of the last tenth before
-them. All errors are mean absolute errors in units of the seasonal naive forecast's error before the border (MASE), after the
-scaling by the context is undone, and the mean over the four targets counts. Pre-training: 2,500 steps of 64 windows; few-shot:
-150 steps of 16; the bound learns from all windows before the border, 600 steps. Zero-shot and tuned share one pre-training a
-seed, whose steps and labels are charged to both; the plan on the card trains it, with the sizes of this recipe. Smoothing and
-the naive forecast see the context alone. About 15 minutes on 2 idle cores.
+Our setting: the zoo of :mod:`graftwork.data.suites.series_zoo`, 40 data sets of four channels for each of ten families, six
+windows of each channel, at their own rates and down-sampled (from half an hour to a quarter of a year); windows of 64 steps, the
+next 16 asked for, data sets drawn with equal probability. Targets are three families that are held out with all their versions
+(demand and ozone every hour, visitors every quarter), drawn anew for each seed, and the weather of 2013 at three airports in
+means of three hours, which is measured and the same for all seeds. The last 30 % of the steps of a target are asked about;
+few-shot arms learn from the windows of the last tenth before them, 210 steps. All errors are mean absolute errors in units of
+the seasonal naive forecast's error before the border (MASE), after the scaling by the context is undone, and the mean over the
+four targets counts. Pre-training: 2,500 steps of 64 windows; few-shot: 150 steps of 16; the bound learns from all windows before
+the border, 450 steps. Zero-shot and tuned share one pre-training a seed, whose steps and labels are charged to both; the plan on
+the card trains it, with the sizes of this recipe. Smoothing and the naive forecast see the context alone. About 12 minutes on an
+idle core. TTM without adaptive patching is left out, for its time.
 
-The pilot is not complete. Seed 100 has set the world: families whose seasons are not those of the calendar were taken out
-(tides gave 2.0 zero-shot where the last season gave 1.1, after 1,500 steps), and visitors were given a season that changes
-faster (zero-shot 1.9 to 2.2, last season 1.3). On that earlier zoo 1,500 steps gave 1.24 for zero-shot, 1.63 without down-
-sampling, 1.32 from scratch, 1.22 tuned, 1.34 for DLinear; 2,500 steps 1.19 for zero-shot; the last season 1.07. A linear map by
-ridge regression on today's zoo (seeds 100, 101, 102) gives 1.03, 0.90, 0.99 if fitted for each rate apart, 1.08, 1.00, 1.09 if
-not, and the last season 1.06, 1.00, 1.13: what a forecaster can win there by knowing the rate. Not tuned yet: learning rates on
-equal grids.
+Pilot, all of it on seed 100 (MASE; the last season 1.131, smoothing 1.259):
+
+- rate of pre-training 0.002, 0.008, 0.016: mean training loss 0.330, 0.263, 0.283, zero-shot 1.046, 1.039, 1.023. 0.008 was
+  taken, by the training loss (the first of them on a zoo with three rates more, from 10 minutes on);
+- DLinear at 0.001, 0.003, 0.01, 0.03: 1.108, 1.043, 1.073, 1.086;
+- from scratch at 0.0003, 0.001, 0.003: 1.198, 1.117, 1.151;
+- tuned at 0.0001, 0.0003, 0.001: 1.028, 1.031, 1.073; the first two are as good, and 0.0003 is at no edge.
+
+Not looked at: seed 101, rates of the bound, which takes that of scratch, and rates of the ablations, which take that of the
+whole. The world was set on seeds 100 and 101, by a ridge regression of each target's windows: in an earlier one the tenth held
+little more than one window (168 steps for windows of 80), and nothing could be learned from it (from scratch 1.3 to 1.5); with
+all windows the regression beat the last season by 10 to 25 %, so there is that much to win.
 """
 
 from __future__ import annotations
@@ -49,14 +55,16 @@ __all__ = ["ARMS", "RECIPE", "few_shot_plan", "filled_context", "pretrained", "r
 
 TASK = "next"
 LENGTH, HORIZON = 64, 16
-PRETRAINING = {"batch_size": 64, "learning_rate": 2e-3, "ema_decay": 0.99, "evaluations": 0}
+PER_FAMILY, WINDOWS = 40, 6
+"""Data sets of each family of the zoo, and windows of each of their channels: many data sets, few windows of each."""
+PRETRAINING = {"batch_size": 64, "learning_rate": 8e-3, "ema_decay": 0.99, "evaluations": 0}
 PRETRAINING_STEPS = 2500
 FEW_SHOT: dict[str, Any] = {"batch_size": 16, "ema_decay": 0.98, "evaluations": 0}
 FEW_SHOT_STEPS = 150
-BOUND_STEPS = 600
+BOUND_STEPS = 450
 """The bound has ten times as many windows to learn."""
-RATES = {"scratch": 2e-3, "tuned": 1e-3, "dlinear": 2e-3, "bound": 2e-3}
-"""Highest learning rate of each few-shot arm."""
+RATES = {"scratch": 1e-3, "tuned": 3e-4, "dlinear": 3e-3, "bound": 1e-3}
+"""Highest learning rate of each few-shot arm; see the pilot."""
 ROLES = {"train": "target", "val": "source", "test": "test"}
 """What the splits of a target are: its training windows belong to the target."""
 
@@ -77,8 +85,8 @@ def pretrained(variant: str, seed: int, context: ArmContext) -> Path:
         suite = series_zoo(
             length=LENGTH,
             horizon=HORIZON,
-            per_family=context.choose(full=10, smoke=1),
-            windows=context.choose(full=20, smoke=4),
+            per_family=context.choose(full=PER_FAMILY, smoke=1),
+            windows=context.choose(full=WINDOWS, smoke=4),
             downsample=bool(settings.pop("downsample", True)),
             seed=seed,
         )
@@ -162,9 +170,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "whole": {**SIZES},
     "no-prefix": {**SIZES, "prefix": False},
     "no-down-sampling": {**SIZES, "downsample": False},
-    "one-level": {**SIZES, "levels": 1, "layers": 3},
 }
-"""What is pre-trained: the system, and the system without one of its parts (one level has as many layers as the three)."""
+"""What is pre-trained: the system, and the system without one of its parts."""
 _ZOO = Access(source_labels=True)
 _FEW = Access(target_inputs=True, target_labels=True)
 _BOTH = Access(source_labels=True, target_inputs=True, target_labels=True)
@@ -174,7 +181,6 @@ ARMS = (
     Arm("zero", "TTM as pre-trained", _ZOO, {"kind": "zero", "variant": "whole"}),
     Arm("no-prefix", "pre-trained without the prefix of the rate", _ZOO, {"kind": "zero", "variant": "no-prefix"}),
     Arm("no-down-sampling", "pre-trained without down-sampling", _ZOO, {"kind": "zero", "variant": "no-down-sampling"}),
-    Arm("one-level", "pre-trained without adaptive patching", _ZOO, {"kind": "zero", "variant": "one-level"}),
     Arm("scratch", "TTM from new weights on a tenth", _FEW, {"kind": "scratch"}),
     Arm("dlinear", "DLinear on a tenth", _FEW, {"kind": "dlinear"}),
     Arm("tuned", "TTM tuned on a tenth, trunk frozen", _BOTH, {"kind": "tuned", "variant": "whole"}),
@@ -183,30 +189,32 @@ ARMS = (
 
 RECIPE = Recipe(
     slug="ttm",
-    seeds=(0, 1, 2, 3, 4),
+    seeds=(0, 1, 2),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
     inequalities=(
-        Inequality("zero-shot beats seasonal naive", "naive.mase", "zero.mase", min_sign_seeds=4),
+        Inequality("zero-shot beats seasonal naive", "naive.mase", "zero.mase", min_sign_seeds=3),
         Inequality(
-            "zero-shot is at most 1.05 times from scratch", "scratch.mase", "zero.mase", left_factor=1.05, min_sign_seeds=4
+            "zero-shot is at most 1.05 times from scratch", "scratch.mase", "zero.mase", left_factor=1.05, min_sign_seeds=3
         ),
         Inequality(
-            "tuned with a frozen trunk beats from scratch by 5%", "scratch.mase", "tuned.mase", left_factor=0.95, min_sign_seeds=4
+            "tuned with a frozen trunk beats from scratch by 5%", "scratch.mase", "tuned.mase", left_factor=0.95, min_sign_seeds=3
         ),
-        Inequality("the prefix helps", "no-prefix.mase", "zero.mase", min_sign_seeds=4),
-        Inequality("down-sampling helps", "no-down-sampling.mase", "zero.mase", min_sign_seeds=4),
-        Inequality("adaptive patching helps", "one-level.mase", "zero.mase", primary=False),
+        Inequality("the prefix helps", "no-prefix.mase", "zero.mase", min_sign_seeds=3),
+        Inequality("down-sampling helps", "no-down-sampling.mase", "zero.mase", min_sign_seeds=3),
         Inequality("tuned beats DLinear on a tenth", "dlinear.mase", "tuned.mase", primary=False),
         Inequality("tuned beats zero-shot", "zero.mase", "tuned.mase", primary=False),
         Inequality("zero-shot beats exponential smoothing", "smoothing.mase", "zero.mase", primary=False),
         Inequality("weather: zero-shot beats seasonal naive", "naive.on.weather", "zero.on.weather", primary=False),
         Inequality("headroom: all windows beat a tenth by 10%", "scratch.mase", "bound.mase", left_factor=0.9, primary=False),
+        Inequality(
+            "headroom: all windows beat seasonal naive by 10%", "naive.mase", "bound.mase", left_factor=0.9, primary=False
+        ),
     ),
     equal_budget=(
-        EqualBudget(("steps", "samples"), arms=("zero", "no-prefix", "no-down-sampling", "one-level")),
-        EqualBudget(("labels",), arms=("zero", "no-prefix", "one-level")),
+        EqualBudget(("steps", "samples"), arms=("zero", "no-prefix", "no-down-sampling")),
+        EqualBudget(("labels",), arms=("zero", "no-prefix")),
         EqualBudget(("steps", "samples", "labels"), arms=("scratch", "dlinear")),
     ),
     minutes=10,

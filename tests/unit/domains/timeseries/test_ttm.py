@@ -153,6 +153,26 @@ def test_the_trained_folder_gives_the_same_forecasts(folder: Path, tmp_path: Pat
     torch.testing.assert_close(shorter.decoder.adapter.weight, again.decoder.adapter.weight)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_tuned_model_starts_from_all_trained_weights_whatever_the_dropout(dropout: float, tmp_path: Path) -> None:
+    model = new_model(1, dropout=dropout)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    inputs = inputs_of(1)
+    again = tuned(model.save_pretrained(tmp_path / "trained"), 1).eval()
+    # The plan's own dropout is 0.1: the trained model's wins, since layers without dropout name their weights differently.
+    torch.testing.assert_close(again(inputs)["next"], model(inputs)["next"], rtol=0.0, atol=0.0)
+
+
+def test_trained_weights_without_a_place_are_refused(folder: Path) -> None:
+    trunk = load_ttm(folder)
+    tensors = dict(trunk.forecaster["tensors"])
+    tensors["decoder.layers.0.patches.mlp.9.weight"] = torch.zeros(1)
+    trunk.forecaster = {**trunk.forecaster, "tensors": tensors}
+    with pytest.raises(ConfigError, match=r"no place for: decoder\.layers\.0\.patches\.mlp\.9\.weight"):
+        TTM([task_of(1)], lambda: trunk, inputs=spec_of(1))
+
+
 def test_folders_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match=r"holds no TTM"):
         load_ttm(tmp_path)
