@@ -149,8 +149,8 @@ class JacobianBalancer(_AggregatingBalancer):
             aggregator.precision = losses.dtype
             weights = aggregator.weigh(products, present_tasks(losses, products)).to(losses.dtype)
             for layer, output in zip(layers, outputs, strict=True):
-                found = layer.weighted_sum(output, weights)
-                add_gradients([parameter for parameter, _ in found], [gradient for _, gradient in found])
+                sums = layer.weighted_sum(output, weights)
+                add_gradients([parameter for parameter, _ in sums], [gradient for _, gradient in sums])
             if rows is not None:
                 rows.add_to_gradients(combine_rows_(rows.matrix, weights.to(rows.matrix.dtype)))
         return weights
@@ -243,8 +243,8 @@ class RepresentationBalancer(_AggregatingBalancer):
         size = num_tasks * representation.numel()
         buffer, device = self._buffer, representation.device
         if buffer is None or buffer.numel() < size or buffer.dtype != representation.dtype or buffer.device != device:
-            self._buffer = torch.empty(size, dtype=representation.dtype, device=representation.device)
-        return self._buffer[:size].view(num_tasks, -1)
+            self._buffer = buffer = torch.empty(size, dtype=representation.dtype, device=device)
+        return buffer[:size].view(num_tasks, -1)
 
 
 def _fill_at_once(
