@@ -175,14 +175,17 @@ class GuardedSuite:
         allowed: dict[str, NDArray[np.int64]] = {}
         refusals: dict[str, str] = {}
         access = self._context.access
+        hidden: list[NDArray[np.int64]] = []
         for split, rows in self._suite.splits.items():
             role = self._roles[split]
             sees_inputs = {"source": True, "target": "target_inputs" in access, "test": "test_batches" in access}[role]
             sees_labels = {"source": "source_labels" in access, "target": "target_labels" in access, "test": False}[role]
+            if not sees_labels:
+                hidden.append(rows)
             if sees_inputs or sees_labels:
                 # Labels without declared inputs open the inputs of these rows as well.
                 inputs[rows] = True
-                labels[rows] = sees_labels
+                labels[rows] |= sees_labels
                 allowed[split] = rows
                 # What may be learned from counts as used, whether the arm looks at it or not.
                 self._context.used.update(_parts(role, sees_labels))
@@ -191,6 +194,9 @@ class GuardedSuite:
                 refusals[split] = self._refusal(
                     split, {"target": "target_inputs", "test": "test_batches"}[role] + " is not declared"
                 )
+        # Last, whatever the order of the splits: a row that is in two of them has labels only if both may show them.
+        for rows in hidden:
+            labels[rows] = False
         visible = _blank(self._suite, inputs, labels, GuardedSplits(allowed, refusals))
         self._context.hand_out(self._suite.fingerprint(), _num_labels(visible))
         return visible

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,12 +95,23 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _latest_run(verb: str) -> str | None:
     """Return the newest unfinished run in ``runs/``, the newest at all if every one is finished."""
+    from graftwork.core.errors import FileFormatError, GraftworkError
     from graftwork.core.files import read_json
 
     # By the time of writing, not by name: folders may have any name.
     runs = sorted(Path("runs").glob("*/run.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-    states = {file: read_json(file) for file in runs}
-    runs = [file for file in runs if states[file].get("verb", "fit") == verb]
+    states: dict[Path, Mapping[str, Any]] = {}
+    for file in runs:
+        try:
+            state = read_json(file)
+            if not isinstance(state, dict):
+                raise FileFormatError(f"{file} holds no object.")
+        except (GraftworkError, OSError) as error:
+            # One damaged folder must not keep the others from being resumed; whoever means it names it.
+            print(f"note: {file.parent} is passed over: {error}", file=sys.stderr)
+            continue
+        states[file] = state
+    runs = [file for file in states if states[file].get("verb", "fit") == verb]
     unfinished = [file for file in runs if states[file].get("state") != "done"]
     # Finished ones as well: more time or another report may be wanted.
     found = unfinished or runs
@@ -114,16 +126,20 @@ def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str 
     if args.resume is None:
         return source, out
     if args.resume:
+        is_run = (Path(args.resume) / "run.json").exists()
+        if out is not None and (is_run or source is not None) and Path(out).resolve() != Path(args.resume).resolve():
+            raise ConfigError(
+                f"--resume names the run folder {args.resume} and --out another one, {out}. Give one of them: a run is resumed "
+                "where it is."
+            )
         # It is a run, or it can only have been meant as one.
-        if (Path(args.resume) / "run.json").exists() or (out is None and source is not None):
+        if is_run or source is not None:
             return source, args.resume
         # `fit --resume table.csv`: the flag has taken the source, and the run is looked for.
-        if source is None and Path(args.resume).exists():
+        if Path(args.resume).exists():
             return args.resume, out or _latest_run(verb)
-        if source is None or out is None:
-            # Neither a run nor something that could be the source.
-            raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
-        return source, args.resume
+        # Neither a run nor something that could be the source.
+        raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
     if out is None:
         out = _latest_run(verb)
         if out is None:

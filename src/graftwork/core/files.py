@@ -91,8 +91,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def _locked_temporary(path: Path) -> tuple[int | None, Path]:
     while True:
-        # Most file systems allow 255 bytes a name; prefix and suffix need their share.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:200]}{_MARK}", suffix=".tmp", dir=path.parent)
+        # Most file systems allow 255 bytes a name; prefix and suffix need their share. Letters can have four bytes.
+        short = os.fsencode(path.name)[:200].decode("utf-8", errors="ignore")
+        handle, name = tempfile.mkstemp(prefix=f".{short}{_MARK}", suffix=".tmp", dir=path.parent)
         if fcntl is None:
             os.close(handle)  # Windows renames no open file
             return None, Path(name)
@@ -180,7 +181,8 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not splitlines, which also cuts at characters that JSON texts may hold, such as U+2028.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records

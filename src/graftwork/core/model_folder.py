@@ -38,8 +38,9 @@ def model_files(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
         listed = _read_index(folder / INDEX_NAME)
         return _existing(folder, sorted(set(listed.values()))), listed
     found = sorted(path.name for path in folder.glob("*.safetensors"))
-    if len(found) > 1:
-        sets = {(match["stem"], match["count"]) for name in found if (match := _SHARD.fullmatch(name))}
+    sets = {(match["stem"], match["count"]) for name in found if (match := _SHARD.fullmatch(name))}
+    # A single file whose name says that it is one of several is no whole model.
+    if sets or len(found) > 1:
         whole = [name for name in found if _SHARD.fullmatch(name)]
         if len(sets) != 1 or len(whole) < len(found):
             raise FileFormatError(

@@ -217,9 +217,15 @@ def _convert(value: Any, annotation: Any, converters: Converters) -> Any:
         return value
     if annotation is float:
         # ``True`` would become 1.0.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise _WrongValueError
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            raise _WrongValueError from None
+        if not math.isfinite(number):
+            raise _WrongValueError
+        return number
     if annotation is int and isinstance(value, bool):
         raise _WrongValueError
     if isinstance(origin, type) and origin in converters and isinstance(value, str | Path):

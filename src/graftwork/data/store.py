@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, FileFormatError, StorageError
-from graftwork.core.files import check_writable_folder, read_json, write_json
+from graftwork.core.files import check_writable_folder, read_json, remove_leftovers, write_json
 from graftwork.core.folders import FolderKind, check_folder, remove_own
 from graftwork.core.input_spec import read_input_specs, write_input_specs
 from graftwork.core.records import TaskSpec
@@ -37,6 +37,8 @@ def is_stored_suite(folder: str | Path) -> bool:
 def save_suite(suite: Suite, folder: str | Path) -> Path:
     """Write ``suite`` into ``folder``, replacing an older suite there only once the new one is complete.
 
+    A process that is killed meanwhile leaves the older suite or the new one, whole, and at most files that the next call removes.
+
     Args:
         suite: Any suite; ``raw`` may hold arrays, lists, strings, numbers and mappings of these.
         folder: Target; its parents are made.
@@ -49,8 +51,11 @@ def save_suite(suite: Suite, folder: str | Path) -> Path:
         TypeError: If ``raw`` holds something that is neither an array nor JSON.
     """
     folder = Path(folder)
-    _check_replaceable(folder)
+    remove_leftovers(folder)
+    is_suite = _check_replaceable(folder)
     check_writable_folder(folder.parent)
+    if is_suite:
+        return _replace(suite, folder)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         _write(suite, temporary)
@@ -58,23 +63,50 @@ def save_suite(suite: Suite, folder: str | Path) -> Path:
         os.chmod(temporary, 0o755)
         old = None
         if folder.exists():
-            # A folder cannot be renamed over one that is not empty, so the old one steps aside first.
+            # A folder cannot be renamed over one that is not empty: what a killed process left in the old one steps aside.
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
             os.replace(folder, old)
         os.replace(temporary, folder)
         if old is not None:
             remove_own(old.parent, old.name)
     except OSError as error:
-        raise StorageError(
-            f"Cannot write the suite into {folder}: {error.strerror or error}. Free space, or choose another folder."
-        ) from error
+        raise _storage_error(folder, error) from error
     finally:
         remove_own(temporary.parent, temporary.name)
     return folder
 
 
-def _check_replaceable(folder: Path) -> None:
+def _replace(suite: Suite, folder: Path) -> Path:
+    """Write ``suite`` beside the suite in ``folder``, under other names; ``suite.json`` says which of them count."""
+    before = _array_files(folder)
+    first = 1 + max((int(Path(name).stem) for name in before), default=-1)
+    try:
+        _write(suite, folder, first=first)
+    # An interrupt too: half a suite would take its space until the next one is written.
+    except BaseException as error:
+        for name in _array_files(folder) - before:
+            remove_own(folder, name)
+        if isinstance(error, OSError):
+            raise _storage_error(folder, error) from error
+        raise
+    for name in before:
+        remove_own(folder, name)
+    return folder
+
+
+def _array_files(folder: Path) -> set[str]:
+    return {name for name in os.listdir(folder) if _OWN_FILE.fullmatch(name)} - {_KIND.marker}
+
+
+def _storage_error(folder: Path, error: OSError) -> StorageError:
+    return StorageError(f"Cannot write the suite into {folder}: {error.strerror or error}. Free space, or choose another folder.")
+
+
+def _check_replaceable(folder: Path) -> bool:
     """Refuse a folder that is neither absent, empty nor a stored suite and nothing else: it is replaced as a whole.
+
+    Returns:
+        Whether it holds a suite.
 
     Raises:
         StorageError: If something in it is not ours.
@@ -86,6 +118,7 @@ def _check_replaceable(folder: Path) -> None:
     more = sorted(name for name in os.listdir(folder) if not _OWN_FILE.fullmatch(name)) if is_suite else []
     if more:
         raise StorageError(f"{folder} holds {more[0]!r} beside a stored suite, so it is not replaced. Choose another folder.")
+    return is_suite
 
 
 def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:
@@ -109,6 +142,17 @@ def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:
         raise FileFormatError(
             f"{folder / 'suite.json'} has the format {found!r}; this version reads {FORMAT!r}. Make the suite again."
         )
+    try:
+        return Suite(**_fields_of(state, folder, memory_map))
+    except (KeyError, TypeError, AttributeError) as error:
+        reason = f"no entry {error}" if isinstance(error, KeyError) else error
+        raise FileFormatError(
+            f"{folder / 'suite.json'} is damaged ({reason}). Remove the folder {folder} and make the suite again."
+        ) from error
+
+
+def _fields_of(state: Mapping[str, Any], folder: Path, memory_map: bool) -> dict[str, Any]:
+    """Return the arguments of the suite that ``suite.json`` describes."""
     arrays = {name: _load_array(folder, file, memory_map) for name, file in state["arrays"].items()}
     fields: dict[str, Any] = {key: state[key] for key in _JSON_FIELDS}
     fields["input_specs"] = read_input_specs(state)
@@ -118,10 +162,11 @@ def load_suite(folder: str | Path, *, memory_map: bool = True) -> Suite:
     fields |= {part: arrays.get(part) for part in ("groups", "domain")}
     fields["tasks"] = tuple(TaskSpec.from_json(task) for task in state["tasks"])
     fields["raw"] = _unpack(state["raw"], arrays)
-    return Suite(**fields)
+    return fields
 
 
-def _write(suite: Suite, folder: Path) -> None:
+def _write(suite: Suite, folder: Path, *, first: int = 0) -> None:
+    """Write arrays and then ``suite.json``; file names count from ``first``."""
     arrays: dict[str, NDArray[Any]] = {}
     for part in ("inputs", "targets", "splits"):
         arrays |= {f"{part}/{key}": np.asarray(array) for key, array in getattr(suite, part).items()}
@@ -132,7 +177,7 @@ def _write(suite: Suite, folder: Path) -> None:
     state["raw"] = _pack(suite.raw, arrays, "raw")
     state["order"] = {part: list(getattr(suite, part)) for part in ("inputs", "targets", "splits")}
     # Numbers for file names: names of inputs and targets may hold anything.
-    state["arrays"] = {name: f"{index:03d}.npy" for index, name in enumerate(arrays)}
+    state["arrays"] = {name: f"{index:03d}.npy" for index, name in enumerate(arrays, first)}
     for name, array in arrays.items():
         with open(folder / state["arrays"][name], "wb") as target:
             np.save(target, np.ascontiguousarray(array), allow_pickle=False)

@@ -31,7 +31,8 @@ def labelled_rows(target: Array) -> NDArray[np.bool_]:
     """
     # -1 for integers and NaN for floats mean "missing", see TaskSpec.
     known: Array = target >= 0 if np.issubdtype(target.dtype, np.integer) else ~np.isnan(target)
-    return np.asarray(known.reshape(len(known), -1).any(axis=1), dtype=np.bool_)
+    # Over all axes but the first; without a row, reshaping to (0, -1) is not defined.
+    return np.asarray(known.any(axis=tuple(range(1, known.ndim))), dtype=np.bool_)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_graph import fold_batch_free_shapes, rename_outputs, strip_origins
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.modes import evaluating
 from graftwork.tasks.decode import decode_output
 
 __all__ = ["OPSET", "export_onnx", "output_names"]
@@ -97,14 +98,9 @@ def export_onnx(
     """
     inputs = {name: torch.as_tensor(value).detach().cpu() for name, value in example_inputs.items()}
     deployed = _Deployed(model, tasks, list(inputs))
-    was_training = model.training
-    deployed.eval()
-    try:
-        with torch.no_grad(), tempfile.TemporaryDirectory(prefix="graftwork-export-") as folder:
-            expected = {size: _expected(deployed, _rows(inputs, size)) for size in _CHECKED_BATCHES}
-            content, difference = _first_that_agrees(deployed, inputs, expected, Path(folder), tolerance)
-    finally:
-        model.train(was_training)
+    with evaluating(deployed), torch.no_grad(), tempfile.TemporaryDirectory(prefix="graftwork-export-") as folder:
+        expected = {size: _expected(deployed, _rows(inputs, size)) for size in _CHECKED_BATCHES}
+        content, difference = _first_that_agrees(deployed, inputs, expected, Path(folder), tolerance)
     write_bytes(path, content)
     return difference
 

@@ -51,7 +51,8 @@ class Merger(ABC):
         """Turn what was seen into statistics."""
 
     def run_passes(self, names: Sequence[str], tensors: Callable[[str], tuple[Array, Sequence[Array]]]) -> None:
-        """Show all tensors as often as :meth:`needs_pass` asks for them.
+        """Show all tensors as often as :meth:`needs_pass` asks for them. Every merge begins here, also one without a pass: what
+        is remembered of an earlier one is forgotten.
 
         Args:
             names: Names of the tensors that are merged.

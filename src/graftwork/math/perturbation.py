@@ -49,8 +49,9 @@ def ascent_offsets(
             torch._foreach_add_(scales, eta)
         offsets = list(torch._foreach_mul(offsets, scales))
     norm = global_norm(offsets)
-    # The clamp is for zero gradients, where 0 / 0 would be NaN.
-    factor = radius / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+    limits = torch.finfo(norm.dtype)
+    # The clamps are for zero gradients: 0 / 0 would be NaN, and so would 0 times a factor that overflowed.
+    factor = (radius / norm.clamp(min=limits.tiny)).clamp(max=limits.max)
     if adaptive:
         # The offsets hold T g already; the step needs T^2 g.
         torch._foreach_mul_(offsets, scales)

@@ -51,8 +51,8 @@ class ChosenWeights(FoldableLayer):
             or (places.numel() and not 0 <= int(places.min()) <= int(places.max()) < size)
         ):
             raise ConfigError(
-                f"`places` must be [{filters}, k] with values below {size}; got shape {list(places.shape)}, "
-                f"largest {int(places.max())}."
+                f"`places` must be [{filters}, k] with values from 0 to {size - 1}; got shape {list(places.shape)}"
+                + (f", values from {int(places.min())} to {int(places.max())}." if places.numel() else ".")
             )
         self.base = base.requires_grad_(False)
         self.register_buffer("places", places)

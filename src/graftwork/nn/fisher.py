@@ -17,6 +17,7 @@ from torch.func import functional_call, vjp, vmap
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskSpec
+from graftwork.nn.modes import evaluating
 from graftwork.tasks.output_fisher import output_scores
 
 __all__ = ["diagonal_fisher", "squared_gradients"]
@@ -60,9 +61,8 @@ def diagonal_fisher(
     """
     chosen = _choose(network, parameters)
     total = {name: torch.zeros_like(value) for name, value in chosen.items()}
-    was_training, num_rows = network.training, 0
-    network.eval()
-    try:
+    num_rows = 0
+    with evaluating(network):
         for inputs in batches:
             num_rows += _num_rows(inputs)
             for task in tasks:
@@ -76,8 +76,6 @@ def diagonal_fisher(
                     network, chosen, inputs, task.name, scores, working_bytes=working_bytes, vectorised=vectorised
                 ).items():
                     total[name] += part
-    finally:
-        network.train(was_training)
     if num_rows == 0:
         raise DataError("There are no rows to take the Fisher information from.")
     return {name: value / num_rows for name, value in total.items()}

@@ -244,6 +244,6 @@ PlainT = TypeVar("PlainT", nn.Conv2d, nn.Linear)
 def _fill(plain: PlainT, weight: Tensor, bias: Tensor | None, out: int, width_in: int) -> PlainT:
     narrow, narrow_bias = _leading(weight, bias, out, width_in)
     plain.weight.copy_(narrow).requires_grad_(weight.requires_grad)
-    if narrow_bias is not None and plain.bias is not None:
-        plain.bias.copy_(narrow_bias)
+    if bias is not None and narrow_bias is not None and plain.bias is not None:
+        plain.bias.copy_(narrow_bias).requires_grad_(bias.requires_grad)
     return plain

@@ -230,10 +230,27 @@ class WeightDelta(Delta):
             raise ConfigError("This delta is attached to a model already. Detach or fold it first.")
         state = model.state_dict(keep_vars=True)
         self._check_base(state, check=check)
+        names = self._names_once(state)
         self._model = model
-        for name in self.parts:
+        for name in names:
             self._before[name] = state[name].data  # kept, not subtracted again: rounding would leave other bits
             state[name].data = state[name].data + self.tensor(name).to(state[name])
+
+    def _names_once(self, state: Mapping[str, Tensor]) -> list[str]:
+        """Return one name for each tensor that differs: tied weights have several, and change once.
+
+        Raises:
+            ConfigError: If the delta says different things of one tensor.
+        """
+        first: dict[int, str] = {}
+        for name in self.parts:
+            other = first.setdefault(id(state[name]), name)
+            if other != name and not torch.equal(self.tensor(other), self.tensor(name)):
+                raise ConfigError(
+                    f"{other!r} and {name!r} are one tensor in this model, but the delta changes them in different ways. "
+                    "Attach it to a model in which they are not tied."
+                )
+        return list(first.values())
 
     @torch.no_grad()
     def detach(self) -> None:

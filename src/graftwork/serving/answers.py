@@ -23,7 +23,7 @@ def prediction_rows(
         probabilities: Whether to add the probability of every class.
 
     Returns:
-        Per task: ``value`` (class name, number, or names of the labels from 0.5 on), ``probability`` of that class,
+        Per task: ``value`` (class name, number, or names of the labels above 0.5), ``probability`` of that class,
             ``probabilities`` by
         class or label (labels always), ``values`` by column for regressions with several. Tasks that predict per position have
         ``map``,

@@ -132,7 +132,20 @@ def _flops(node: Any, shapes: Mapping[str, tuple[int, ...]]) -> float:
         return 2.0 * math.prod(inputs[0]) * math.prod(inputs[1][1:])
     equation = next(attribute.s.decode() for attribute in node.attribute if attribute.name == "equation").replace(" ", "")
     sizes: dict[str, int] = {}
-    for letters, shape in zip(equation.partition("->")[0].split(","), inputs):
-        # Letters that appear in several inputs have one size.
-        sizes |= dict(zip(letters, shape))
+    for term, shape in zip(equation.partition("->")[0].split(","), inputs):
+        for name, size in zip(_axes(term, len(shape)), shape):
+            # Axes that appear in several inputs have one size; those of an ellipsis may be 1 in some, which are repeated.
+            sizes[name] = max(size, sizes.get(name, 1))
     return 2.0 * math.prod(sizes.values())
+
+
+def _axes(term: str, rank: int) -> list[str]:
+    """Return the name of each axis of one input of an ``Einsum``; those of an ellipsis count from the last one.
+
+    Example:
+        >>> _axes("b...i", 4)
+        ['b', '2', '1', 'i']
+    """
+    front, _, back = term.partition("...")
+    hidden = rank - len(front) - len(back)
+    return [*front, *map(str, range(hidden, 0, -1)), *back]

@@ -126,7 +126,7 @@ def answer_schema(engine: Engine) -> Schema:
     prediction: Schema = {
         "type": "object",
         "properties": {
-            "value": {"type": ["string", "number", "array", "null"], "description": "Class, number, or labels from 0.5 on."},
+            "value": {"type": ["string", "number", "array", "null"], "description": "Class, number, or labels above 0.5."},
             "probability": {**number, "description": "Of the class in value."},
             "probabilities": {**numbers, "description": "By class or label."},
             "values": {**numbers, "description": "By column, if a task predicts several numbers."},

@@ -45,7 +45,7 @@ class SeriesReader(RowReader):
         if not isinstance(item, dict):
             problems.append(Problem(place, item, f"an object with the columns {short_list(self._columns)}"))
             return ()
-        cells = []
+        cells, before = [], len(problems)
         for name in self._columns:
             if name not in item:
                 problems.append(Problem(f"{place}.{name}", None, f"a series or null.{did_you_mean(name, item)}"))
@@ -53,7 +53,9 @@ class SeriesReader(RowReader):
             width = 0 if name == self.encoder.times else self._width
             cells.append(self._cell(f"{place}.{name}", item[name], width, problems))
         # Columns hold the same steps of a row, so they are equally long.
-        self._check_lengths(place, cells, problems)
+        # A cell that is missing or wrong has been named, and says nothing about its length.
+        if len(problems) == before:
+            self._check_lengths(place, cells, problems)
         return tuple(cells)
 
     def _cell(self, place: str, value: Any, width: int, problems: list[Problem]) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 
-__all__ = ["class_names", "listed", "map_answers", "named", "value_names"]
+__all__ = ["class_names", "flat_rows", "listed", "map_answers", "named", "value_names"]
 
 
 def class_names(spec: TaskSpec, size: int) -> list[str]:
@@ -22,6 +22,16 @@ def class_names(spec: TaskSpec, size: int) -> list[str]:
 def value_names(spec: TaskSpec, size: int) -> list[str]:
     """Return the names of ``size`` values: the task's columns, or numbers."""
     return list(spec.columns) if len(spec.columns) == size else [str(index) for index in range(size)]
+
+
+def flat_rows(values: Array) -> Array:
+    """Return values ``[N, ...]`` as ``[N, P]``, also without a row, where numpy cannot know what -1 stands for.
+
+    Example:
+        >>> flat_rows(np.zeros((0, 2, 3))).shape, flat_rows(np.zeros(4)).shape
+        ((0, 6), (4, 1))
+    """
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def named(spec: TaskSpec, index: int) -> str:

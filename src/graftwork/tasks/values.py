@@ -11,7 +11,7 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import TaskKind
-from graftwork.tasks.answers import listed, value_names
+from graftwork.tasks.answers import flat_rows, listed, value_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,9 @@ class ValueKind(TaskKind):
         axes = tuple(axis for axis in range(known.ndim) if axis != 1)
         center, scale = np.nanmean(known, axis=axes), np.nanstd(known, axis=axes)
         # A value that never varies keeps its unit; dividing by 0 would make every loss NaN.
-        scale = np.where(scale > 1e-12, scale, 1.0)
+        # Compared with the values themselves, whose unit may be tiny; rounding alone gives a constant one a deviation.
+        size = np.abs(np.nan_to_num(known)).max(axis=axes, initial=0.0)
+        scale = np.where(scale > 1e-12 * size, scale, 1.0)
         return replace(spec, center=tuple(map(float, center)), scale=tuple(map(float, scale)))
 
     # --- learning ---
@@ -90,14 +92,14 @@ class ValueKind(TaskKind):
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
         """Return ``task``, or ``task[column]`` for each of several values."""
-        values = with_origin(spec, values.reshape(len(values), -1))
+        values = with_origin(spec, flat_rows(values))
         if values.shape[1] == 1:
             return {spec.name: values[:, 0]}
         return {f"{spec.name}[{name}]": values[:, index] for index, name in enumerate(value_names(spec, values.shape[1]))}
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
         """Return ``value``, or ``values`` by column if there are several."""
-        values = with_origin(spec, values.reshape(len(values), -1))
+        values = with_origin(spec, flat_rows(values))
         columns = [listed(values[:, index]) for index in range(values.shape[1])]
         if len(columns) == 1:
             return [{"value": value} for value in columns[0]]

@@ -17,6 +17,7 @@ __all__ = ["augment_batch", "check_augmentation"]
 
 SHIFT = 1 / 16
 """Largest shift as a share of the picture's side."""
+_ALL = slice(None)
 
 
 def check_augmentation(augment: Augmentation, inputs: tuple[str, ...], tasks: tuple[TaskSpec, ...]) -> None:
@@ -36,10 +37,29 @@ def check_augmentation(augment: Augmentation, inputs: tuple[str, ...], tasks: tu
         )
 
 
-def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ...], seed: int, step: int) -> Batch:
+def augment_batch(
+    batch: Batch,
+    augment: Augmentation,
+    tasks: tuple[TaskSpec, ...],
+    seed: int,
+    step: int,
+    *,
+    share: slice = _ALL,
+    num_rows: int | None = None,
+) -> Batch:
     """Return the batch with its pictures flipped (each with probability one half) or shifted (edges repeat).
 
     Dense targets are flipped along; the first component of flipped normals and offsets changes sign.
+
+    Args:
+        batch: The rows of this process.
+        augment: What is done.
+        tasks: The tasks of the targets.
+        seed: With ``step`` the seed of all draws.
+        step: See ``seed``.
+        share: Which rows of the whole step these are: all draws are made for the whole step, so that a row changes in the same
+            way whichever process has it.
+        num_rows: Rows of the whole step; those of the batch by default.
     """
     if augment == "none":
         return batch
@@ -48,9 +68,10 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
     random = np.random.default_rng([seed, step])
     targets = dict(batch.targets)
     size, count = pictures.shape[1], len(pictures)
+    total = count if num_rows is None else num_rows
     columns = torch.arange(size).expand(count, size)
     if "flip" in augment:
-        flipped = torch.from_numpy(random.random(count) < 0.5)
+        flipped = torch.from_numpy(random.random(total)[share] < 0.5)
         # [B, W]: which column of the old picture each new column shows
         columns = torch.where(flipped.unsqueeze(1), columns.flip(1), columns)
         for task in tasks:
@@ -62,7 +83,7 @@ def augment_batch(batch: Batch, augment: Augmentation, tasks: tuple[TaskSpec, ..
     if "shift" in augment:
         reach = max(1, round(size * SHIFT))
         # Rows and columns of a picture move by amounts of their own; all pixels of a picture move together.
-        moves = torch.from_numpy(random.integers(-reach, reach + 1, size=(2, count, 1)))
+        moves = torch.from_numpy(random.integers(-reach, reach + 1, size=(2, total, 1))[:, share])
         rows = (rows + moves[0]).clamp(0, size - 1)
         # Gathered, not added: the columns may be mirrored already.
         columns = columns.gather(1, (torch.arange(size) + moves[1]).clamp(0, size - 1))

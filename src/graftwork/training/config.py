@@ -39,7 +39,8 @@ class LoopConfig:
     backbone_lr_scale: float = 1.0
     """Factor on the learning rate inside backbones; below 1 for pretrained ones."""
     weight_decay: float = 0.01
-    """Decoupled decay of matrices and kernels (coupled for ``sgd``); norms, biases and embeddings of one dimension are spared."""
+    """Decoupled decay of matrices and kernels (coupled for ``sgd`` and ``adam``); norms, biases and embeddings of one dimension
+    are spared."""
     optimizer: OptimizerName = "adamw"
     momentum: float = 0.9
     """Momentum of ``sgd``."""

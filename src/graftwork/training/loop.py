@@ -5,14 +5,14 @@ state for checkpoints. What is computed in a step is a :class:`~graftwork.interf
 objectives are one of them (:class:`~graftwork.training.trainer.Trainer`), denoising, contrast or a policy are others.
 
 Nothing in a step waits for a value (no ``.item()``); divergence is noticed by running sums that are looked at every now and then.
-Dropout, noise and all other draws in a step come from torch's global generator, which the loop swaps for its own stream during a
-slice. On one machine with equal thread counts two loops with equal arguments end with equal bits.
+Dropout, noise and all other draws in a step come from torch's global generators, that of the CPU and that of the model's device,
+which the loop swaps for its own stream during a slice. On one machine with equal thread counts two loops with equal arguments end
+with equal bits.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -27,6 +27,7 @@ from graftwork.training.config import LoopConfig
 from graftwork.training.learned import copy_into, learned_state
 from graftwork.training.optimizers import build_optimizer, load_optimizer_state, optimizer_state
 from graftwork.training.parallel import DataParallel
+from graftwork.training.random_state import RandomStream
 from graftwork.training.schedules import schedule_factor
 from graftwork.training.watch import DivergenceWatch
 
@@ -83,7 +84,7 @@ class Loop(Generic[BatchT]):
         self._average = WeightAverage(self.model, config.ema_decay) if config.ema_decay > 0 else None
         # Built before any forward pass: copies of modules that hold a graph fail.
         self._eval_view = self.model if self._average is None else self._average.view_of(self.model)
-        self._random = seeds.torch("dropout").get_state()
+        self._random = RandomStream(seeds, "dropout", self.device)
         self._watch = DivergenceWatch(train_step.loss_names, self.device)
 
     @property
@@ -105,7 +106,7 @@ class Loop(Generic[BatchT]):
             return
         for module in (self.model, *self._modules.values()):
             module.train()
-        with self._own_random_state():
+        with self._random.swapped():
             for callback in self.callbacks:
                 callback.on_start(self)
             try:
@@ -161,16 +162,6 @@ class Loop(Generic[BatchT]):
         )
         self._watch.check(self._step, advice, self._learned if weights else ())
 
-    @contextlib.contextmanager
-    def _own_random_state(self) -> Iterator[None]:
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._random)
-        try:
-            yield
-        finally:
-            self._random = torch.get_rng_state()
-            torch.set_rng_state(outside)
-
     def eval_model(self) -> nn.Module:
         """Return the model to predict with, in evaluation mode: averaged weights if there are any, else the trained model
         itself."""
@@ -188,7 +179,7 @@ class Loop(Generic[BatchT]):
             "modules": {name: module.state_dict() for name, module in self._modules.items()},
             "parameters": [parameter.detach() for parameter in self._extra],
             "optimizer": optimizer_state(self.optimizer),
-            "random": self._random.clone(),
+            **self._random.state_dict(),
             "train_step": self.train_step.state_dict(),
             "callbacks": [callback.state_dict() for callback in self.callbacks],
             "watch": self._watch.state_dict(),
@@ -211,7 +202,7 @@ class Loop(Generic[BatchT]):
             module.load_state_dict(state["modules"][name])
         load_optimizer_state(self.optimizer, state["optimizer"])
         self._step = int(state["step"])
-        self._random = state["random"].clone()
+        self._random.load_state_dict(state)
         self.train_step.load_state_dict(state["train_step"])
         copy_into(self._extra, state["parameters"])
         for callback, values in zip(self.callbacks, state["callbacks"], strict=True):

@@ -64,7 +64,12 @@ class DataParallel:
         if len(rows) < self.size:
             raise ConfigError(f"A batch of {len(rows)} rows cannot be shared by {self.size} processes; raise batch_size.")
         # Every n-th row: quotas stand one after the other, and each process needs its share of all of them.
-        return rows[self.rank :: self.size]
+        return rows[self.share]
+
+    @property
+    def share(self) -> slice:
+        """Which rows of a batch are this process' own."""
+        return slice(self.rank, None, self.size)
 
     @torch.no_grad()
     def same_start(self, model: nn.Module) -> None:

@@ -42,9 +42,12 @@ class BestWeights:
 
         Args:
             model: The model with the weights to judge (the averaged ones, say).
-            losses: Validation loss per task over that of a constant prediction, so that tasks compare. NaN is never kept.
+            losses: Validation loss per task over that of a constant prediction, so that tasks compare. NaN is never kept, and
+                nothing is without any loss: no moment is then known to be better than a later one.
         """
-        mean = sum(losses.values()) / len(losses) if losses else 0.0
+        if not losses:
+            return
+        mean = sum(losses.values()) / len(losses)
         current, kept = learned_state(model), learned_state(self.model)
         for group, names in self._groups.items():
             loss = losses.get(group, mean)

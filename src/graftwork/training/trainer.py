@@ -61,8 +61,10 @@ class TaskBatches:
         """Return the batch of ``step``."""
         # Drawn for the whole batch in every process, then shared: the rows do not depend on the number of processes.
         rows = self.stream.rows_of(step)
-        batch = self.stream.source.batch(rows if self.processes is None else self.processes.own_rows(rows))
-        return augment_batch(batch, self.augment, self.tasks, self._seed, step)
+        if self.processes is None:
+            return augment_batch(self.stream.source.batch(rows), self.augment, self.tasks, self._seed, step)
+        batch = self.stream.source.batch(self.processes.own_rows(rows))
+        return augment_batch(batch, self.augment, self.tasks, self._seed, step, share=self.processes.share, num_rows=len(rows))
 
 
 class Trainer(Loop[Batch]):

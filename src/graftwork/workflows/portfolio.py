@@ -205,7 +205,9 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
         chosen = set()
     elif exclusive:
         # Plans of a file are wanted whatever else was named: why give the file otherwise?
-        chosen = set(exclusive) | {name for name, entry in fitting.items() if entry.origin in {Path(file).name for file in files}}
+        # By their names: a file of the user may be called like that of graftwork.
+        from_files = {entry.plan.name for file in files for entry in read_plan_file(file)}
+        chosen = set(exclusive) | (from_files & set(fitting))
     else:
         chosen = {name for name, entry in fitting.items() if entry.enters(kinds)}
     chosen |= set(added)

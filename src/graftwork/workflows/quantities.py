@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from graftwork.core.errors import ConfigError
 
@@ -12,6 +13,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600
 # `m` is a million here and a minute above: what is asked for decides.
 _COUNTS = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9}
 _BYTES = {"b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30, "k": 1e3, "m": 1e6, "g": 1e9}
+_PART = r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*([a-z]+)"
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
@@ -22,10 +24,13 @@ def _parse(value: float | str, units: dict[str, float], plain: str, what: str, e
     if isinstance(value, bool):
         raise error
     if isinstance(value, (int, float)):
-        number = float(value) * units[plain]
-    elif "h" in units and re.fullmatch(r"\s*(?:[0-9.]+\s*[a-z]+\s*){2,}", value, re.IGNORECASE):
+        try:
+            number = float(value) * units[plain]
+        except OverflowError:  # an integer of hundreds of digits
+            raise error from None
+    elif "h" in units and re.fullmatch(rf"\s*(?:{_PART}\s*){{2,}}", value, re.IGNORECASE):
         # Only times are written in several units, as in `1h30m`.
-        parts = re.findall(r"([0-9.]+)\s*([a-z]+)", value.lower())
+        parts = re.findall(_PART, value.lower())
         if any(unit not in units for _, unit in parts):
             raise error
         number = sum(float(amount) * units[unit] for amount, unit in parts)
@@ -53,11 +58,7 @@ def parse_seconds(value: float | str) -> float:
 
 def parse_milliseconds(value: float | str) -> float:
     """Return milliseconds; a bare number means milliseconds."""
-    plain = float(value) / 1000 if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-    # A bare text means milliseconds here, while the table below counts in seconds.
-    if isinstance(plain, str) and re.fullmatch(r"\s*[0-9.]+\s*", plain):
-        plain = f"{plain.strip()}ms"
-    return 1000 * _parse(plain, _SECONDS, "s", "A latency", "'20ms', '0.5s' or a number of milliseconds")
+    return 1000 * _parse(value, _SECONDS, "ms", "A latency", "'20ms', '0.5s' or a number of milliseconds")
 
 
 def parse_count(value: float | str) -> int:
@@ -94,10 +95,7 @@ def format_count(number: float) -> str:
         >>> format_count(4_650_000), format_count(812)
         ('4.65 M', '812')
     """
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {suffix}"
-    return f"{number:.0f}"
+    return _in_units(number, ((1e9, " B"), (1e6, " M"), (1e3, " k"))) or f"{number:.0f}"
 
 
 def format_bytes(number: float) -> str:
@@ -107,4 +105,15 @@ def format_bytes(number: float) -> str:
         >>> format_bytes(2_500_000_000)
         '2.5 GB'
     """
-    return f"{number / 1e9:.3g} GB" if number >= 1e9 else f"{number / 1e6:.3g} MB"
+    return _in_units(number, ((1e9, " GB"),)) or f"{number / 1e6:.3g} MB"
+
+
+def _in_units(number: float, units: Sequence[tuple[float, str]]) -> str:
+    """Return a number of three digits in the first unit of which there is at least one once it is rounded; empty if there is
+    none."""
+    for size, suffix in units:
+        amount = number / size
+        if float(f"{amount:.3g}") >= 1:
+            # More than three digits before the point are written out: `1e+03` is nothing that people write.
+            return (f"{amount:.3g}" if amount < 999.5 else f"{amount:.0f}") + suffix
+    return ""

@@ -298,3 +298,16 @@ def test_a_plan_trains_on_the_target_rows_that_the_arm_may_see(suite: Suite, tmp
         adapting.splits["test"]
     bound = make_context(tmp_path, source_labels=True, target_inputs=True, target_labels=True).guard(suite).for_training()
     assert bound.targets["odd"][6:9].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("order", [("train", "val", "target", "test"), ("test", "target", "val", "train")])
+@pytest.mark.parametrize("test_batches", [False, True])
+def test_test_labels_stay_hidden_whatever_the_order_of_splits_that_share_rows(
+    tmp_path: Path, suite: Suite, order: tuple[str, ...], test_batches: bool
+) -> None:
+    splits = {**suite.splits, "test": np.array([3, 8, 9])}  # a row of `train` and one of `target` are among them
+    suite = replace(suite, splits={name: splits[name] for name in order})
+    access = {"source_labels": True, "target_inputs": True, "target_labels": True, "test_batches": test_batches}
+    visible = make_context(tmp_path, **access).guard(suite).visible
+    assert visible.targets["odd"].tolist() == [0, 1, 0, -1, 0, 1, 0, 1, -1, -1, -1, -1]
+    assert visible.inputs["numeric"].ravel().tolist() == [*range(1, 10), 10 if test_batches else 0, 0, 0]

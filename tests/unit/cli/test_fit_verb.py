@@ -94,6 +94,23 @@ def test_which_run_resume_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert run_folder_of(parse("t.csv", "--out", "new"), "fit") == ("t.csv", "new")
     with pytest.raises(ConfigError, match="There is no run to resume in nowhere"):
         run_folder_of(parse("--resume", "nowhere"), "fit")
+    assert run_folder_of(parse("t.csv", "--out", "elsewhere", "--resume", "./elsewhere"), "fit") == ("t.csv", "./elsewhere")
+    for source in ((), ("t.csv",)):
+        with pytest.raises(ConfigError, match="--resume names the run folder elsewhere and --out another one, new"):
+            run_folder_of(parse(*source, "--out", "new", "--resume", "elsewhere"), "fit")
+    with pytest.raises(ConfigError, match="--resume names the run folder nowhere and --out another one, new"):
+        run_folder_of(parse("t.csv", "--out", "new", "--resume", "nowhere"), "fit")
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", "7"])
+def test_a_damaged_run_keeps_no_other_from_being_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun(Path("runs/open"))
+    (begun(Path("runs/bad")) / "run.json").write_text(content)
+    assert run_folder_of(parse("--resume"), "fit") == (None, "runs/open")
+    assert "note: runs/bad is passed over: runs/bad/run.json" in capsys.readouterr().err.replace("\\", "/")
 
 
 EVENTS: list[dict[str, Any]] = [

@@ -118,3 +118,20 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
 def test_a_file_with_the_longest_name_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / ("n" * 250), "x")
     assert (tmp_path / ("n" * 250)).read_text() == "x"
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\u2029", "\x85", "\x1e", "\x0b"])
+def test_a_log_keeps_texts_with_any_line_separator(tmp_path: Path, letter: str) -> None:
+    log = tmp_path / "log.jsonl"
+    records = [{"text": f"a{letter}b"}, {"text": "c"}]
+    for record in records:
+        append_jsonl(log, record)
+    assert read_jsonl(log) == records
+
+
+def test_the_longest_name_of_letters_with_several_bytes_can_be_written(tmp_path: Path) -> None:
+    for letter in ("\u00e4", "\u6f22", "\U0001f600"):
+        path = tmp_path / (letter * (255 // len(letter.encode())))
+        write_text(path, "whole")
+        assert path.read_text() == "whole"
+    assert len(os.listdir(tmp_path)) == 3

@@ -121,3 +121,11 @@ def test_links_of_a_download_cache_are_followed(tmp_path: Path) -> None:
     (tmp_path / "snapshot" / "part.safetensors").symlink_to(tmp_path / "blobs" / "abc.safetensors")
     (tmp_path / "snapshot" / INDEX_NAME).write_text(json.dumps({"weight_map": {"w": "part.safetensors"}}))
     assert open_tensors(tmp_path / "snapshot")["w"][0] == 5.0
+
+
+def test_one_shard_of_several_is_no_whole_model(tmp_path: Path) -> None:
+    save_file({"w": np.ones(1, np.float32)}, tmp_path / "model-00001-of-00003.safetensors")
+    with pytest.raises(FileFormatError, match=r"missing model-00002-of-00003\.safetensors, model-00003-of-00003\.safetensors"):
+        model_files(tmp_path)
+    (tmp_path / "model-00001-of-00003.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
+    assert [path.name for path in model_files(tmp_path)[0]] == ["model-00001-of-00001.safetensors"]

@@ -164,3 +164,10 @@ def test_all_problems_are_listed_at_once() -> None:
     assert len(caught.value.problems) == 4
     assert "unknown setting 'cuont'. Did you mean 'count'? Settings of plain: rate, count" in str(caught.value)
     assert "rate must be given: a finite number" in str(caught.value)
+
+
+@pytest.mark.parametrize("from_text", [False, True])
+def test_an_integer_beyond_all_floats_is_a_wrong_value(from_text: bool) -> None:
+    digits = "1" + "0" * 400
+    with pytest.raises(ConfigError, match="rate must be a finite number; got"):
+        build_from_settings(Plain, {"rate": digits if from_text else int(digits)}, from_text=from_text)

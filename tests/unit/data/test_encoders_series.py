@@ -152,3 +152,45 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
 def test_no_rows_give_no_rows() -> None:
     assert SeriesEncoder(2, [0.0], [1.0]).transform([])["series"].shape == (0, 2, 1)
     assert fill_rows([], 3, 2).shape == (0, 3, 2)
+
+
+def test_a_table_needs_columns_to_read() -> None:
+    table = pd.DataFrame({"load": [[1, 2]]})
+    fitted = SeriesEncoder.fit(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    for use in (fitted.transform, SeriesEncoder.fit):
+        with pytest.raises(DataError, match=r"no column of the table \(load\) is known to hold them.*list or an array"):
+            use(table)
+
+
+DATES = [1_767_225_600.0, 1_767_229_200.0]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        ["2026-01-01T00:00:00", "2026-01-01T01:00:00"],
+        '["2026-01-01T00:00:00", "2026-01-01T01:00:00"]',
+        "['2026-01-01 00:00:00', '2026-01-01 01:00:00']",
+        "2026-01-01 00:00:00; 2026-01-01 01:00:00",
+        "2026-01-01T00:00:00 2026-01-01T01:00:00",
+        "2026-01-01,2026-01-01T01:00",
+        np.array(["2026-01-01T00", "2026-01-01T01"], dtype="datetime64[ns]"),
+    ],
+)
+def test_moments_are_dates_in_lists_and_in_texts(cell: object) -> None:
+    assert moments_of(cell).tolist() == DATES
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ('["2026-01-01", null]', "a moment is missing"),
+        ([None, "2026-01-01"], "a moment is missing"),
+        ("2026-01-01;;2026-01-02", "a moment is missing"),
+        ("yesterday today", "no date such as 2026-01-31"),
+    ],
+)
+def test_what_is_no_moment_is_refused(cell: object, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        moments_of(cell)
+    assert moments_of("1 2,5").tolist() == moments_of('["1", "2", 5]').tolist() == [1.0, 2.0, 5.0]

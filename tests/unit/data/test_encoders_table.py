@@ -218,3 +218,21 @@ def test_restored_encoders_give_the_same_bits(numbers: list[float | None], words
 def test_tables_without_one_kind_of_column() -> None:
     frame = pd.DataFrame({"c": ["a", "b"]})
     assert TableEncoder.fit(frame, ["c"]).transform(frame)["numeric"].shape == (2, 0)
+
+
+@given(st.integers(-30, 30), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_the_unit_of_a_column_does_not_matter(exponent: int, is_heavy: bool) -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    values = np.where(np.arange(60) == 7, 1e3, values) if is_heavy else values
+    unit = 2.0**exponent if exponent > -30 else 1e-13
+    plain, scaled = NumericColumn.fit("x", pd.Series(values)), NumericColumn.fit("x", pd.Series(values * unit))
+    assert bool(plain.knots) == bool(scaled.knots) == is_heavy
+    np.testing.assert_allclose(
+        scaled.encode(pd.Series(values * unit))[0], plain.encode(pd.Series(values))[0], rtol=1e-6, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-13, 0.1, 1e9 + 0.1])
+def test_a_constant_column_keeps_its_unit(value: float) -> None:
+    assert NumericColumn.fit("x", pd.Series([value] * 1001)).std == 1.0

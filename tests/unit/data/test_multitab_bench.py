@@ -57,3 +57,14 @@ def test_flights_keeps_delays_out_of_the_features_and_missing_labels_missing() -
     assert np.isnan(suite.targets["air_time"][cancelled]).all()
     assert (suite.targets["late"][cancelled] == -1).all()
     assert suite.fingerprint() == flights(rows=3_000, seed=1).fingerprint()
+
+
+@pytest.mark.parametrize("test_rows", [5_000, 4_000, 3_991, 0])
+def test_test_rows_leave_rows_to_train_on(test_rows: int) -> None:
+    with pytest.raises(ConfigError, match=rf"`test_rows` must be between 1 and rows - 10.*got {test_rows} of 4000 rows"):
+        multitab_bench(rows=4_000, test_rows=test_rows)
+    assert {name: len(rows) for name, rows in multitab_bench(rows=4_000, test_rows=3_990).splits.items()} == {
+        "train": 9,
+        "val": 1,
+        "test": 3_990,
+    }

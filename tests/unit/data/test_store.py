@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,4 +156,61 @@ def test_arrays_outside_of_the_folder_are_not_read(tmp_path: Path, kind: str) ->
         state["arrays"][name] = "../outside.npy" if kind == "parent" else str(outside)
     (folder / "suite.json").write_text(json.dumps(state))
     with pytest.raises(FileFormatError, match=r"names the array file '.*', which is not in .*Make the suite again"):
+        load_suite(folder)
+
+
+KILLED = """
+import os, runpy, sys
+from pathlib import Path
+suite_of = runpy.run_path(sys.argv[1])["suite_of"]
+from graftwork.data.store import load_suite, save_suite
+for number in range(40):
+    folder = Path(sys.argv[2]) / f"place-{number}" / "s"
+    save_suite(suite_of(), folder)
+    child = os.fork()
+    if not child:
+        left = number
+        def dying(call):
+            def replaced(*arguments, **more):
+                global left
+                if not left:
+                    os._exit(1)
+                left -= 1
+                return call(*arguments, **more)
+            return replaced
+        for name in ("replace", "rename", "unlink", "rmdir", "fsync"):
+            setattr(os, name, dying(getattr(os, name)))
+        save_suite(suite_of(name="new"), folder)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), load_suite(folder).name)
+    save_suite(suite_of(name="last"), folder)
+    assert load_suite(folder).name == "last"
+    assert len(os.listdir(folder)) == 1 + len(list(folder.glob("*.npy"))) == 12, os.listdir(folder)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_suite(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, __file__, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "1 s", "killed at once"
+    assert "1 new" in lines, "killed while the old one was removed"
+    assert lines[-1] == "0 new", "not killed"
+
+
+@pytest.mark.parametrize("key", ["arrays", "order", "tasks", "raw", "notes", "input_specs", "inputs/numeric"])
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_damaged_list_of_contents_is_named(tmp_path: Path, key: str, is_gone: bool) -> None:
+    folder = save_suite(suite_of(), tmp_path / "s")
+    state = json.loads((folder / "suite.json").read_text())
+    part = state["arrays"] if key == "inputs/numeric" else state
+    if is_gone:
+        del part[key]
+    else:
+        part[key] = 7
+    (folder / "suite.json").write_text(json.dumps(state))
+    if key == "raw" and not is_gone:
+        assert load_suite(folder).raw == 7, "any JSON value can be the raw part"
+        return
+    with pytest.raises(FileFormatError, match="damaged|input|array"):
         load_suite(folder)

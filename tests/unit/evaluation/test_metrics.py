@@ -251,3 +251,10 @@ def test_wrong_shape_is_named() -> None:
 
 def test_probabilities_of_zero_and_one_cost_a_finite_log_loss() -> None:
     assert score_task(BINARY, np.array([1, 0]), np.array([0.0, 1.0]))["log_loss"] == pytest.approx(-np.log(1e-7))
+
+
+@pytest.mark.parametrize("spec", ALL_TASKS, ids=lambda spec: spec.kind)
+def test_no_row_at_all_gives_nan_as_well(spec: TaskSpec, rng: np.random.Generator, recwarn: pytest.WarningsRecorder) -> None:
+    target, prediction = make(spec, rng)
+    assert all(np.isnan(value) for value in score_task(spec, target[:0], prediction[:0]).values())
+    assert not recwarn.list

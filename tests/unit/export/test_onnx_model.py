@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -179,3 +180,12 @@ def test_output_names_never_clash() -> None:
     names = output_names(["image", "image_output", "a"], ["image"])
     assert names == {"image": "image_output_output", "image_output": "image_output", "a": "a"}
     assert len(set(names.values())) == 3
+
+
+def test_each_part_keeps_its_mode(model: SmallCNN, pictures: np.ndarray, tmp_path: Path) -> None:
+    model.train()
+    model.trunk.eval()
+    export_onnx(model, TASKS, {"image": pictures}, tmp_path / "model.onnx")
+    assert model.training
+    assert model.heads.training
+    assert not any(part.training for part in model.trunk.modules())

@@ -58,3 +58,10 @@ def test_restored_puts_back_the_same_bits_even_after_an_error() -> None:
                 parameter.add_(1e8)
         raise RuntimeError("stop")
     assert all(torch.equal(one.detach(), two) for one, two in zip(parameters, before, strict=True))
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("radius", [4.1, 1e6, torch.tensor(1e20)])
+def test_a_zero_gradient_moves_nothing_whatever_the_radius(adaptive: bool, radius: float | torch.Tensor) -> None:
+    offsets = ascent_offsets([torch.ones(3), torch.ones(2)], [torch.zeros(3), torch.zeros(2)], radius, adaptive=adaptive)
+    assert all(torch.equal(offset, torch.zeros_like(offset)) for offset in offsets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
@@ -75,3 +76,32 @@ def test_unknown_names_and_unreachable_weights(monkeypatch: pytest.MonkeyPatch) 
         ConfigError, match=r"'resnet18' could not be loaded \(OSError: no route to host\)(.|\n)*graftwork backbones"
     ):
         load_timm("resnet18")
+
+
+class Odd(nn.Module):
+    """What a timm model has, and pictures of 96 pixels break it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout())
+        self.devices: set[str] = set()
+
+    def forward_features(self, pictures: torch.Tensor) -> torch.Tensor:
+        self.devices.add(pictures.device.type)
+        if pictures.shape[-1] == 96:
+            raise RuntimeError("96 pixels")
+        assert not self.inner.training
+        return self.inner(pictures)
+
+
+def test_measuring_leaves_all_modes_as_they_were_and_works_on_the_models_device() -> None:
+    model = Odd().train()
+    model.inner.eval()
+    backbone = TimmBackbone(model, size=32, mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), layout="map")
+    assert (model.training, model.inner.training) == (True, False)
+    with pytest.raises(ConfigError, match="cannot work at 96 pixels"):
+        backbone.set_working_size(96)
+    assert (model.training, model.inner.training) == (True, False)
+    model.devices.clear()
+    backbone.to("meta").set_working_size(64)
+    assert model.devices == {"meta"}

@@ -63,5 +63,18 @@ def test_a_new_layer_computes_what_its_base_does_and_folds_into_it() -> None:
 
 @pytest.mark.parametrize("places", [torch.zeros(2, 1, dtype=torch.int64), torch.full((3, 1), 4), torch.full((3, 1), -1)])
 def test_places_that_do_not_fit_are_refused(places: torch.Tensor) -> None:
-    with pytest.raises(ConfigError, match=r"must be \[3, k\] with values below 4"):
+    with pytest.raises(ConfigError, match=r"must be \[3, k\] with values from 0 to 3"):
+        ChosenWeights(nn.Linear(4, 3), places)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (torch.zeros(2, 0, dtype=torch.int64), r"got shape \[2, 0\]\.$"),
+        (torch.full((3, 1), 4), r"values from 0 to 3; got shape \[3, 1\], values from 4 to 4\.$"),
+        (torch.full((3, 1), -1), r"values from -1 to -1\.$"),
+    ],
+)
+def test_places_that_do_not_fit_are_named(places: torch.Tensor, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         ChosenWeights(nn.Linear(4, 3), places)

@@ -183,3 +183,12 @@ def test_what_is_missing_is_named() -> None:
 
     with pytest.raises(ConfigError, match="no output for the task 'digit'; it gives other"):
         diagonal_fisher(Mute(), [rows(1)], [DIGIT])
+
+
+def test_each_part_keeps_its_mode() -> None:
+    network = Network().train()
+    network.norm.eval()
+    diagonal_fisher(network, [rows(3)], [DIGIT])
+    assert network.training
+    assert network.drop.training
+    assert not network.norm.training

@@ -141,3 +141,14 @@ def test_what_cannot_be_is_refused() -> None:
         SwitchableNorm(12, (0.5, 1.0))
     with pytest.raises(ConfigError, match="group, layer or batch; got 'instance'"):
         SwitchableNorm(8, (1.0,), kind="instance")
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_plain_layer_learns_what_the_slimmable_one_does(learns: bool) -> None:
+    for layer in (SlimmableConv2d(4, 8, 3), SlimmableLinear(4, 8)):
+        layer.requires_grad_(not learns)
+        layer.weight.requires_grad_(learns)
+        layer.set_active_width(0.5)
+        plain = materialise(layer)
+        assert plain.weight.requires_grad is learns
+        assert plain.bias.requires_grad is not learns

@@ -153,3 +153,41 @@ def test_fingerprints_see_names_types_and_values() -> None:
     assert state_fingerprint(other) != state_fingerprint(state)
     assert state_fingerprint({"a": torch.zeros(2)}) != state_fingerprint({"b": torch.zeros(2)})
     assert state_fingerprint({"a": torch.zeros(2)}) != state_fingerprint({"a": torch.zeros(2, dtype=torch.float64)})
+
+
+class Tied(nn.Module):
+    """One weight under two names, as input and output embeddings often are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.second.weight = self.first.weight
+
+
+def test_tied_weights_change_once_and_come_back() -> None:
+    base, tuned = Tied(), Tied()
+    with torch.no_grad():
+        tuned.first.weight += 1.0
+    delta = WeightDelta.between(base.state_dict(), tuned.state_dict())
+    assert sorted(delta.names()) == ["first.weight", "second.weight"]
+    before = base.first.weight.detach().clone()
+    delta.attach(base)
+    assert torch.equal(base.second.weight, tuned.first.weight)
+    delta.detach()
+    assert torch.equal(base.first.weight, before)
+    assert base.first.weight is base.second.weight
+    half = WeightDelta({"second.weight": delta.parts["second.weight"]}, delta.shapes)
+    half.attach(base)
+    assert torch.equal(base.first.weight, tuned.first.weight)
+
+
+def test_two_differences_of_one_tensor_are_refused() -> None:
+    model = Tied()
+    parts = {"first.weight": Dense(torch.ones(3, 3)), "second.weight": Dense(torch.zeros(3, 3))}
+    delta = WeightDelta(parts, {name: torch.Size([3, 3]) for name in parts})
+    before = model.first.weight.detach().clone()
+    with pytest.raises(ConfigError, match=r"'first.weight' and 'second.weight' are one tensor in this model"):
+        delta.attach(model)
+    assert torch.equal(model.first.weight, before)
+    delta.attach(nn.ModuleDict({"first": nn.Linear(3, 3, bias=False), "second": nn.Linear(3, 3, bias=False)}))

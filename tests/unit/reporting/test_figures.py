@@ -55,6 +55,20 @@ def test_forest_is_sorted_and_leaves_the_reference_out() -> None:
     assert forest_figure(_view(plans={"separate": plans["separate"]}, verdict={"reference": "separate"})) is None
 
 
+def test_a_bound_of_zero_is_a_bound() -> None:
+    intervals = {
+        "x": {"value": 2.0, "low": 0.0, "high": 3.0},
+        "y": {"value": -2.0, "low": -5.0, "high": 0.0},
+        "z": {"value": 1.0},
+    }
+    plans = {name: {"finalist": True, "delta_m": value} for name, value in intervals.items()}
+    figure = forest_figure(_view(plans=plans, verdict={"choice": "x", "reference": "separate"}))
+    assert figure is not None
+    assert figure.data[0]["x"] == [-2.0, 1.0, 2.0]
+    assert figure.data[0]["error_x"]["arrayminus"] == [3.0, 0.0, 2.0]
+    assert figure.data[0]["error_x"]["array"] == [2.0, 0.0, 1.0]
+
+
 def test_pareto_takes_a_log_axis_only_for_wide_costs() -> None:
     def points(costs: list[float]) -> list[dict[str, object]]:
         return [

@@ -31,8 +31,8 @@ def one(spec: TaskSpec, values: object, **options: bool) -> dict[str, object]:
         ),
         (
             TaskSpec(name="t", kind="multilabel", size=3, classes=("a", "b", "c")),
-            [[0.5, 0.25, 1.0]],
-            {"value": ["a", "c"], "probabilities": {"a": 0.5, "b": 0.25, "c": 1.0}},
+            [[0.75, 0.5, 1.0]],
+            {"value": ["a", "c"], "probabilities": {"a": 0.75, "b": 0.5, "c": 1.0}},
         ),
         (TaskSpec(name="t", kind="regression", size=1), [[2.5]], {"value": 2.5}),
         (TaskSpec(name="t", kind="regression", size=1), [[np.nan]], {"value": None}),

@@ -122,3 +122,21 @@ def test_costs_are_a_courtesy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run_builder.write_picture_model(tmp_path / "model.onnx")
     monkeypatch.setattr("graftwork.serving.costs.has", lambda _: False)
     assert graph_costs(tmp_path / "model.onnx", {"grey": "grey"}) is None
+
+
+def test_einsum_with_an_ellipsis_by_hand(tmp_path: Path) -> None:
+    float_type = run_builder.FLOAT
+    run_builder.graph(
+        tmp_path / "model.onnx",
+        [
+            helper.make_node("Einsum", ["x", "w"], ["y"], equation="...ij, ...jk -> ...ik"),
+            helper.make_node("Einsum", ["x"], ["z"], equation="b...j -> b..."),
+        ],
+        {"x": (float_type, ["batch", 4, 2, 3])},
+        {"y": (float_type, ["batch", 4, 2, 5]), "z": (float_type, ["batch", 4, 2])},
+        {"w": np.ones((1, 4, 3, 5), np.float32)},
+    )
+    costs = graph_costs(tmp_path / "model.onnx", {"first": "y", "second": "z"})
+    assert costs is not None
+    assert costs.flops(["first"]) == 2 * 4 * 2 * 3 * 5
+    assert costs.flops(["second"]) == 2 * 4 * 2 * 3

@@ -56,6 +56,9 @@ def test_rows_with_columns_give_what_the_encoder_gives() -> None:
         (SeriesEncoder(2, [0.0], [1.0], columns=("a",)), {"rows": [{"A": [1]}]}, "rows[0].a"),
         (SeriesEncoder(2, [0.0] * 2, [1.0] * 2, columns=("a", "b")), {"rows": [{"a": [1], "b": [1, 2]}]}, "rows[0]"),
         (SeriesEncoder(2, [0.0], [1.0], columns=("a",), times="t"), {"rows": [{"a": [1, 2], "t": [2, 1]}]}, "rows[0].t"),
+        (SeriesEncoder(2, [0.0] * 2, [1.0] * 2, columns=("a", "b")), {"rows": [{"a": [1, "x"], "b": [1, 2]}]}, "rows[0].a"),
+        (SeriesEncoder(2, [0.0] * 3, [1.0] * 3, columns=("a", "b", "c")), {"rows": [{"a": [1], "b": [1]}]}, "rows[0].c"),
+        (SeriesEncoder(2, [0.0], [1.0], columns=("a",), times="t"), {"rows": [{"a": [2, 1]}]}, "rows[0].t"),
     ],
 )
 def test_faults_are_named_by_their_place(encoder: SeriesEncoder, content: dict[str, Any], place: str) -> None:

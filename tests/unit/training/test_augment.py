@@ -85,3 +85,14 @@ def test_what_does_not_fit_the_data_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"would shift pictures against the dense targets \['seg', 'normals'\]"):
         check_augmentation("flip+shift", ("image",), DENSE)
     check_augmentation("flip", ("image",), DENSE)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_row_changes_alike_in_any_number_of_processes(processes: int) -> None:
+    batch = batch_of(11)
+    whole = augment_batch(batch, "flip+shift", (), seed=3, step=5)
+    for rank in range(processes):
+        share = slice(rank, None, processes)
+        own = Batch({"image": batch.inputs["image"][share]}, {}, {}, batch.rows[share], batch.rows[share] * 0)
+        found = augment_batch(own, "flip+shift", (), 3, 5, share=share, num_rows=11)
+        assert torch.equal(found.inputs["image"], whole.inputs["image"][share])

@@ -253,3 +253,15 @@ def test_the_mixing_policy_of_the_suite_is_followed_and_can_be_overridden(tmp_pa
     assert small_learner(asked, tmp_path).config.mixing == "uniform"
     assert small_learner(asked, tmp_path, overrides={"mixing": 2.0}).config.mixing == 2.0
     assert small_learner(SUITE, tmp_path).config.mixing == "proportional"
+
+
+def test_without_any_validation_label_the_last_weights_predict(tmp_path: Path) -> None:
+    rows = SUITE.splits["val"]
+    targets = {name: target.copy() for name, target in SUITE.targets.items()}
+    for target in targets.values():
+        target[rows] = -1 if target.dtype == np.int64 else np.nan
+    learner = small_learner(SUITE.with_targets(targets), tmp_path)
+    learner.train(40)
+    assert [losses for _, losses in learner.validation] == [{}] * len(learner.validation)
+    assert len(learner.validation) > 1
+    assert_equal_weights(weights_of(learner.best_model), weights_of(learner.trainer.eval_model()))

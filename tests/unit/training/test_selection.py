@@ -87,3 +87,15 @@ def test_a_state_goes_in_and_out() -> None:
     shift(model, 1.0)
     other.offer(model, {"sign": 0.6})
     assert_equal_weights(weights_of(best.model), weights_of(other.model))
+
+
+def test_without_any_loss_nothing_is_kept() -> None:
+    model = small_model(SUITE)
+    best = BestWeights(model)
+    best.offer(model, {})
+    assert not best.is_filled
+    best.offer(model, {"sign": 3.0})
+    wanted = weights_of(model)
+    shift(model, 1.0)
+    best.offer(model, {})
+    assert_equal_weights(weights_of(best.model), wanted)

@@ -96,3 +96,9 @@ def test_two_plans_of_one_name_are_refused(tmp_path: Path) -> None:
     file.write_text(PLAN.replace('"mine"', '"mmoe"'))
     with pytest.raises(ConfigError, match=r"Two plans are called 'mmoe': in portfolio.toml and in plans.toml"):
         portfolio(["table"], 2, [str(file)])
+
+
+def test_a_file_may_be_called_like_that_of_graftwork(tmp_path: Path) -> None:
+    file = tmp_path / "portfolio.toml"
+    file.write_text(PLAN)
+    assert [plan.name for plan in portfolio(["table"], 2, [str(file), "dwa"])] == ["separate", "dwa", "mine"]

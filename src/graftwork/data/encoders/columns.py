@@ -49,8 +49,8 @@ def _moments(values: Floats) -> tuple[float, float]:
     if not len(known):
         return 0.0, 1.0
     deviation = float(known.std())
-    # Relative where values are large: a constant column of them has a rounding error for a deviation.
-    return float(known.mean()), deviation if deviation > 1e-12 * max(1.0, float(np.abs(known).max())) else 1.0
+    # Relative to the values: a constant column has a rounding error for a deviation, and their unit may be tiny.
+    return float(known.mean()), deviation if deviation > 1e-12 * float(np.abs(known).max()) else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class NumericColumn:
         if len(known) >= 20:
             low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
             # Half of the values may be equal; the quartiles are then too, and nothing must be divided by 0.
-            spread = max(high - low, 1e-12 * max(1.0, abs(float(middle))))
+            spread = max(high - low, 1e-12 * float(np.abs(known).max()))
             # 20 different values are levels in all but name, however far apart.
             if len(np.unique(known)) > 20 and max(known.max() - middle, middle - known.min()) / spread > _HEAVY_TAIL_RATIO:
                 knots = tuple(float(item) for item in np.unique(np.quantile(known, np.linspace(0, 1, _NUM_KNOTS))))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.series_cells import fill_rows, moments_of, numbers_of, read_all
-from graftwork.data.names import check_names
+from graftwork.data.names import check_names, short_list
 
 __all__ = ["SeriesEncoder"]
 
@@ -137,6 +137,11 @@ class SeriesEncoder(Encoder):
             if isinstance(source, str | Mapping) or not hasattr(source, "__len__"):
                 raise DataError(f"Give a table, an array or a list of series; got {type(source).__name__}.")
             return read_all(source, "the list", lambda cell: numbers_of(cell, channels=self.channels))
+        if not self.columns:
+            raise DataError(
+                "The series were given as lists or an array, so no column of the table "
+                f"({short_list(source.columns)}) is known to hold them. Give a list or an array of series."
+            )
         check_names(self.columns, map(str, source.columns), what="The series column", where="the table")
         # One column may hold all channels; of several, each holds one.
         width = self.channels if len(self.columns) == 1 else 1

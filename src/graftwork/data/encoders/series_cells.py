@@ -69,23 +69,46 @@ def _split(text: str) -> Any:
 def moments_of(cell: Any) -> NDArray[np.float64]:
     """Return the moments of a cell in seconds, float64 ``[steps]``: numbers are seconds, texts are dates in ISO form.
 
+    Args:
+        cell: A list, an array, or a text of a list; None is a series without any step.
+
     Raises:
         ValueError: If one is missing or cannot be read.
     """
-    if not isinstance(cell, str) and hasattr(cell, "__len__") and len(cell) and isinstance(cell[0], str):
+    items = _moments_in(cell) if isinstance(cell, str) else cell
+    if _are_dates(items):
         try:
-            moments = np.asarray(cell, dtype="datetime64[ms]")
+            moments = np.asarray(items, dtype="datetime64[ms]")
         except (TypeError, ValueError):
             raise ValueError("it holds something that is no date such as 2026-01-31 or 2026-01-31T12:00:00") from None
         # Milliseconds to seconds.
         found = moments.astype(np.int64) / 1000.0
         missing = np.isnat(moments)
     else:
-        found = numbers_of(cell)[:, 0]
+        found = numbers_of(items)[:, 0]
         missing = np.isnan(found)
     if missing.any():
         raise ValueError("a moment is missing")
     return found
+
+
+def _are_dates(items: Any) -> bool:
+    if isinstance(items, np.ndarray) and items.dtype != object:
+        return items.dtype.kind in "MU"
+    return isinstance(items, Sequence | np.ndarray) and any(isinstance(item, str) for item in items)
+
+
+def _moments_in(text: str) -> Any:
+    """Return the numbers of a text, else what it holds as dates, None where one is unknown."""
+    try:
+        return numbers_of(text)
+    except ValueError:
+        inner = text.strip().removeprefix("[").removesuffix("]").strip()
+        # White space separates dates only where nothing else does: a date and its hour may have some between them.
+        words = re.split(r"\s*[,;|]\s*" if re.search(r"[,;|]", inner) else r"\s+", inner)
+        # Quotes are those of a list in JSON or as Python prints it.
+        bare = [word.strip("\"'") for word in words]
+        return [None if word.lower() in _UNKNOWN else word for word in bare]
 
 
 def fill_rows(rows: Sequence[NDArray[np.float64]], length: int, channels: int) -> NDArray[np.float64]:

@@ -243,7 +243,11 @@ def _split(
     targets = {task.spec.name: task.target for task in tasks}
     splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
     kept, notes = judged_tasks(tasks, splits)
-    return (kept, splits, notes) if len(kept) == len(tasks) else (kept, _split(kept, groups, raw_suite)[1], notes)
+    if len(kept) == len(tasks):
+        return kept, splits, notes
+    # Fewer tasks are split in another way, and a task that could be judged before may now lack a class.
+    kept, splits, more = _split(kept, groups, raw_suite)
+    return kept, splits, [*notes, *more]
 
 
 def _with_entries(table: Table, candidates: Sequence[str]) -> tuple[list[str], list[str]]:

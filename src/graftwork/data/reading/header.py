@@ -4,11 +4,16 @@ loads."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["guess_delimiter", "long_fields", "read_header"]
+__all__ = ["first_line", "guess_delimiter", "long_fields", "read_header"]
+
+
+def first_line(lines: Iterable[str]) -> str:
+    """Return the first line that is not blank, which is the header; an empty text if there is none."""
+    return next((line for line in lines if line.strip()), "")
 
 
 def guess_delimiter(header: str) -> str:
@@ -25,11 +30,11 @@ def guess_delimiter(header: str) -> str:
 
 
 def read_header(path: str | Path) -> list[str]:
-    """Return the column names of a CSV or TSV file, reading its first line only (no pandas)."""
+    """Return the column names of a CSV or TSV file, reading no further than its header (no pandas)."""
     path = Path(path)
     # utf-8-sig drops the mark that spreadsheets write in front of the first name.
     with open(path, encoding="utf-8-sig", newline="") as source:
-        first = source.readline()
+        first = first_line(source)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else guess_delimiter(first)
     with long_fields():
         return [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]

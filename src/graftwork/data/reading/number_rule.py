@@ -70,6 +70,7 @@ _GROUPED = {
 _PAIRS = ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"), (",", ""))
 _PAIRS_OF_COMMA_FILES = ((",", "."), (",", ""), (",", " "), (",", "'"), (".", ","), (".", " "), (".", "'"))
 """Where decimal commas are likelier (files whose fields are separated by semicolons), they are tried first."""
+_INFINITY = re.compile(r"[-+]?inf(?:inity)?", re.IGNORECASE)
 _FLAGS = {"true": 1.0, "false": 0.0}
 _FEW_WORDS, _FEW_ROWS = 5, 0.02
 _FEWEST_NUMBERS = 10
@@ -134,7 +135,7 @@ class NumberRule:
         found = _WRITTEN.fullmatch(text)
         # Infinity is a number to Python, however it is written.
         if found is None or not _fits(found, self.unit):
-            return float(text) if text.lower().strip("+-") in ("inf", "infinity") else None
+            return float(text) if _INFINITY.fullmatch(text) else None
         body = found["body"].translate(_SPACES)
         if not _body_pattern(self.decimal, self.thousands).fullmatch(body):
             return None

@@ -18,7 +18,7 @@ from graftwork.core.errors import FileFormatError
 from graftwork.core.optional import require
 from graftwork.data.names import short_list
 from graftwork.data.reading.cells import arrow_to_pandas
-from graftwork.data.reading.header import guess_delimiter, long_fields
+from graftwork.data.reading.header import first_line, guess_delimiter, long_fields
 from graftwork.data.reading.nested import flatten_records
 from graftwork.data.reading.sniff import check_encoding, check_table_file
 from graftwork.data.reading.surrogates import surrogate_note, without_lone_surrogates
@@ -88,7 +88,7 @@ def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
     pandas = require("pandas", extra=_EXTRA, purpose=_PURPOSE)
     # newline="": line breaks inside quoted fields must reach the CSV reader as they are.
     with open(path, encoding="utf-8-sig", newline="") as source:
-        delimiter = "\t" if kind == "tsv" else guess_delimiter(source.readline())
+        delimiter = "\t" if kind == "tsv" else guess_delimiter(first_line(source))
     # Python's reader checks, pandas reads: pandas fills short rows up without a word.
     with long_fields():
         header = _check_rows(path, delimiter)
@@ -196,10 +196,10 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
                 continue
             try:
                 record = json.loads(line, object_pairs_hook=_unique_keys)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise FileFormatError(
-                    f"{path}, line {number} is not one JSON object: {error}; it begins {line.strip()[:40]!r}. Repair the line; "
-                    "if it is the last one the file was cut off."
+                    f"{path}, line {number} is not one JSON object: {_fault(error)}; it begins {line.strip()[:40]!r}. "
+                    "Repair the line; if it is the last one the file was cut off."
                 ) from error
             if not isinstance(record, dict):
                 raise FileFormatError(
@@ -210,13 +210,13 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
     else:
         try:
             value = json.loads(text, object_pairs_hook=_unique_keys)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             hint = (
                 " Files with one object per line must end in .jsonl."
                 if "Extra data" in str(error)
                 else " It may have been cut off."
             )
-            raise FileFormatError(f"{path} is not valid JSON: {error}.{hint} Repair or rename it.") from error
+            raise FileFormatError(f"{path} is not valid JSON: {_fault(error)}.{hint} Repair or rename it.") from error
         if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
             raise FileFormatError(
                 f'{path} must hold a list of objects, one per row, like [{{"a": 1}}]; got {type(value).__name__}. '
@@ -231,6 +231,10 @@ def _read_json(path: Path, *, lines: bool) -> pd.DataFrame:
     frame = _frame_of(records, str(path), pandas)
     frame.attrs["notes"] = [surrogate_note(replaced)] if replaced else []
     return frame
+
+
+def _fault(error: Exception) -> str:
+    return "brackets are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _frame_of(records: Sequence[Mapping[str, Any]], where: str, pandas: Any) -> pd.DataFrame:

@@ -74,7 +74,15 @@ def multitab_bench(
         sigma: Standard deviation of the label noise before standardisation.
         test_rows: Rows of the test split.
         seed: Root of all draws.
+
+    Raises:
+        ConfigError: If fewer than ten rows are left besides the test rows, or `task_weights` refuses its arguments.
     """
+    if not 1 <= test_rows <= rows - 10:
+        raise ConfigError(
+            f"`test_rows` must be between 1 and rows - 10, so that training and validation rows are left; got {test_rows} of "
+            f"{rows} rows."
+        )
     seeds = Seeds(seed)
     weights = task_weights(num_tasks, num_features, rho, seeds.numpy("weights"))
     features = seeds.numpy("features").normal(size=(rows, num_features))

@@ -10,6 +10,7 @@ iteration with the best validation loss counts.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import CheckpointError, DataError, FileFormatError
+from graftwork.core.errors import CheckpointError, ConfigError, DataError, FileFormatError
 from graftwork.core.files import hash_bytes, read_json, write_bytes, write_json
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.input_spec import write_input_specs
@@ -47,7 +48,7 @@ class RMTGBLearner(Learner):
     Args:
         context: A table suite; ``max_steps`` sets the number of iterations. Overrides of the training loop do not apply to trees.
         iterations_per_step: Iterations for each step of the horizon, on average.
-        shares: Shares of the iterations that the three blocks get; they add up to 1.
+        shares: Shares of the iterations that the three blocks get, each at least 0; they add up to 1.
         learning_rate: Shrinkage of each tree, above 0.
         max_leaf_nodes: Most leaves of a tree, at least 2.
         max_depth: Most splits on the way to a leaf.
@@ -73,6 +74,8 @@ class RMTGBLearner(Learner):
         suite = context.suite
         if suite.kinds != ("table",):
             raise DataError(f"R-MTGB needs a table; the suite {suite.name!r} has the inputs: {join_kinds(suite.kinds)}.")
+        if len(shares) != 3 or not all(share >= 0 for share in shares) or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+            raise ConfigError(f"`shares` must be three numbers of at least 0 that add up to 1; got {list(shares)}.")
         total = max(3, round(iterations_per_step * context.max_steps))
         first, second = round(shares[0] * total), round(shares[1] * total)
         # The rest, not a third rounding: the three add up to the total.

@@ -47,12 +47,12 @@ def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
     have the smallest square. Contexts of less than two seasons get no season.
 
     Args:
-        context: See :func:`seasonal_naive`.
+        context: See :func:`seasonal_naive`. Fill unknown values before.
         horizon: See :func:`seasonal_naive`.
         season: See :func:`seasonal_naive`.
 
     Returns:
-        Forecasts ``[..., horizon]``.
+        Forecasts ``[..., horizon]``; NaN for contexts that hold NaN.
 
     Raises:
         ConfigError: If ``horizon`` or ``season`` is below 1.
@@ -62,7 +62,8 @@ def exponential_smoothing(context: Array, horizon: int, season: int) -> Array:
     # One season is used up for the start; with another one there is something to smooth.
     has_season = season > 1 and 2 * season <= rows.shape[1]
     best_error = np.full(len(rows), np.inf)
-    best = np.zeros((len(rows), horizon))
+    # A row with an unknown value has no error that is smaller than another; like the naive forecast it gets NaN, never a number.
+    best = np.full((len(rows), horizon), np.nan)
     for alpha, beta, gamma in itertools.product(LEVELS, TRENDS, SEASONS if has_season else (0.0,)):
         error, forecast = _holt_winters(rows, horizon, season if has_season else 1, alpha, beta, gamma)
         better = error < best_error

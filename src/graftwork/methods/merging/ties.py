@@ -9,8 +9,8 @@ sampled magnitudes.
 Departures and options (the defaults follow the paper and its released code):
 
 - The released code keeps entries whose magnitude is at least that of the ``int(density * D)``-th largest of ``D``, counted so
-  that one more survives; equal magnitudes all survive. ``trim="per-tensor"`` keeps exactly ``int(density * n)`` entries of each
-  tensor, as peft does.
+  that one more survives; equal magnitudes all survive. ``trim="per-tensor"`` keeps the ``int(density * n)`` largest entries of
+  each tensor, as peft does, and what is as large as the smallest of them (peft drops such ties by their place).
 - Where trimmed changes cancel exactly, the released code takes the majority sign of the whole model; ``zero_sign="positive"`` is
   peft's and mergekit's rule.
 - ``weights`` scale the models' changes. By default signs are elected on unweighted changes and sums are divided by the number of
@@ -19,7 +19,7 @@ Departures and options (the defaults follow the paper and its released code):
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -71,6 +71,9 @@ class TiesMerger(Merger):
 
     def __init__(self, config: TiesConfig | None = None) -> None:
         self.config = config or TiesConfig()
+        self._forget()
+
+    def _forget(self) -> None:
         self._searches: list[KthMagnitude] = []
         self._started = False
         self._sign_votes = 0
@@ -79,6 +82,11 @@ class TiesMerger(Merger):
         """Entries where surviving changes of different models have different signs; counted while merging."""
         self.kept_anywhere = 0
         """Entries where at least two models' changes survive trimming."""
+
+    def run_passes(self, names: Sequence[str], tensors: Callable[[str], tuple[Array, Sequence[Array]]]) -> None:
+        """Forget the merge before this one, and show all tensors; see :class:`~graftwork.interfaces.merger.Merger`."""
+        self._forget()
+        super().run_passes(names, tensors)
 
     def needs_pass(self) -> bool:
         """Global trimming needs one pass (small models) or two."""
@@ -160,8 +168,9 @@ class TiesMerger(Merger):
         config = self.config
         size = base.size
         changes, scratch, total = workspace.changes[:, :size], workspace.scratch[:size], workspace.total[:size]
-        # Counts of models: uint8 holds up to 255 of them.
-        positives, negatives = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        # Counts of models, in the smallest type that holds all of them: uint8 for up to 255.
+        counts = np.min_scalar_type(len(experts))
+        positives, negatives = np.zeros(size, counts), np.zeros(size, counts)
         total.fill(0.0)
         for change, expert, threshold, weight in zip(changes, experts, thresholds, weights, strict=True):
             np.subtract(expert, base, out=change, dtype=change.dtype)  # not in half precision

@@ -34,7 +34,7 @@ from graftwork.math.perturbation import ascent_offsets, shifted
 from graftwork.methods.optimization.aggregator import Aggregator, as_aggregator, present_tasks
 from graftwork.methods.optimization.gradient_rows import GradientRows
 from graftwork.methods.optimization.jacobian import JacobianBalancer
-from graftwork.methods.optimization.task_graph import gradients_from, loss_roots
+from graftwork.methods.optimization.task_graph import add_gradients, gradients_from, loss_roots
 from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer
 from graftwork.methods.optimization.two_pass import ask_recompute
 
@@ -138,9 +138,7 @@ class FlatMTL(Balancer):
             found = gradients_from(root, [*shared, *own], again, retain_graph=False)
         if climbed is not None:
             climbed.write(task, found[: len(shared)])
-        for parameter, gradient in zip(own, found[len(shared) :], strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        add_gradients(own, found[len(shared) :])
 
     def _direction(self, plain: Tensor, climbed: Tensor, present: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the direction ``[P]``, in memory of its own, and the weights of the loss part; both matrices are used up."""

@@ -26,7 +26,7 @@ class GradientRows:
 
     def __init__(self, parameters: Sequence[nn.Parameter], num_tasks: int) -> None:
         self.parameters = list(parameters)
-        self._identity = tuple(map(id, parameters))
+        self._identity = _identity(parameters)
         dtype = self.parameters[0].dtype
         for parameter in self.parameters:
             dtype = torch.promote_types(dtype, parameter.dtype)
@@ -37,7 +37,7 @@ class GradientRows:
 
     def fits(self, parameters: Sequence[nn.Parameter], num_tasks: int) -> bool:
         """Return whether the buffer can be used again for these parameters and this number of tasks."""
-        return num_tasks == len(self.matrix) and tuple(map(id, parameters)) == self._identity
+        return num_tasks == len(self.matrix) and _identity(parameters) == self._identity
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Return views of a ``[P]`` vector in the parameters' shapes."""
@@ -118,3 +118,8 @@ class GradientRows:
         if gradient is None or gradient.untyped_storage().data_ptr() != self.matrix.untyped_storage().data_ptr():
             return gradient
         return gradient.clone()
+
+
+def _identity(parameters: Sequence[nn.Parameter]) -> tuple[tuple[int, torch.device, torch.dtype], ...]:
+    """Return which parameters these are and where they live: a model that moves keeps its parameters."""
+    return tuple((id(parameter), parameter.device, parameter.dtype) for parameter in parameters)

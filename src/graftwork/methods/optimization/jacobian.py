@@ -22,7 +22,15 @@ from graftwork.math.gramian import combine_rows_, gramian
 from graftwork.methods.optimization.aggregator import Aggregator, WeightedAggregator, as_aggregator, present_tasks
 from graftwork.methods.optimization.gradient_rows import GradientRows
 from graftwork.methods.optimization.layer_factors import FactoredLayer, find_layers
-from graftwork.methods.optimization.task_graph import Root, backward_from, gradients_from, loss_roots, outside_of, task_entries
+from graftwork.methods.optimization.task_graph import (
+    Root,
+    add_gradients,
+    backward_from,
+    gradients_from,
+    loss_roots,
+    outside_of,
+    task_entries,
+)
 
 __all__ = ["JacobianBalancer", "RepresentationBalancer"]
 
@@ -126,8 +134,7 @@ class JacobianBalancer(_AggregatingBalancer):
             with torch.no_grad():
                 if rows is not None:
                     rows.write(index, found[: len(others)])
-                for parameter, gradient in zip(own, found[len(others) :], strict=False):
-                    _accumulate(parameter, gradient)
+                add_gradients(own, found[len(others) : len(others) + len(own)])
                 for layer, output, gradient in zip(layers, outputs, found[len(others) + len(own) :], strict=True):
                     layer.write(output[index], gradient)
             # The layers' output gradients are large; freed before the next pass makes new ones.
@@ -142,8 +149,8 @@ class JacobianBalancer(_AggregatingBalancer):
             aggregator.precision = losses.dtype
             weights = aggregator.weigh(products, present_tasks(losses, products)).to(losses.dtype)
             for layer, output in zip(layers, outputs, strict=True):
-                for parameter, gradient in layer.weighted_sum(output, weights):
-                    _accumulate(parameter, gradient)
+                sums = layer.weighted_sum(output, weights)
+                add_gradients([parameter for parameter, _ in sums], [gradient for _, gradient in sums])
             if rows is not None:
                 rows.add_to_gradients(combine_rows_(rows.matrix, weights.to(rows.matrix.dtype)))
         return weights
@@ -234,9 +241,10 @@ class RepresentationBalancer(_AggregatingBalancer):
 
     def _matrix(self, num_tasks: int, representation: Tensor) -> Tensor:
         size = num_tasks * representation.numel()
-        if self._buffer is None or self._buffer.numel() < size or self._buffer.dtype != representation.dtype:
-            self._buffer = torch.empty(size, dtype=representation.dtype, device=representation.device)
-        return self._buffer[:size].view(num_tasks, -1)
+        buffer, device = self._buffer, representation.device
+        if buffer is None or buffer.numel() < size or buffer.dtype != representation.dtype or buffer.device != device:
+            self._buffer = buffer = torch.empty(size, dtype=representation.dtype, device=device)
+        return buffer[:size].view(num_tasks, -1)
 
 
 def _fill_at_once(
@@ -263,9 +271,7 @@ def _fill_at_once(
     finally:
         for handle in handles:
             handle.remove()
-    with torch.no_grad():
-        for parameter, gradient in zip(parameters, gradients[1:], strict=True):
-            _accumulate(parameter, gradient)
+    add_gradients(parameters, gradients[1:])
 
 
 def _fill_task_by_task(
@@ -286,8 +292,7 @@ def _fill_task_by_task(
         with torch.no_grad():
             if found[0] is not None:
                 matrix[index].view_as(representation).copy_(found[0])
-            for parameter, gradient in zip(parameters, found[1:], strict=True):
-                _accumulate(parameter, gradient)
+            add_gradients(parameters, found[1:])
 
 
 def _last(roots: Sequence[Root | None]) -> int:
@@ -300,12 +305,3 @@ def _plain_backward(losses: Tensor) -> Tensor:
     if total.requires_grad:
         total.backward()
     return torch.ones_like(losses.detach())
-
-
-def _accumulate(parameter: nn.Parameter, gradient: Tensor | None) -> None:
-    if gradient is None:
-        return
-    if parameter.grad is None:
-        parameter.grad = gradient
-    else:
-        parameter.grad.add_(gradient)

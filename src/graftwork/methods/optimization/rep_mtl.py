@@ -50,6 +50,8 @@ class RepMTL(Objective):
         lambda_tsr: Factor of the regulation term, at least 0; 0 leaves it out.
         lambda_csa: Factor of the alignment term, at least 0; 0 leaves it out.
         temperature: :math:`\\tau` of the alignment, above 0.
+        moves: What the terms move: ``"trunk"``, the shared parameters only, along the path through the representation; or
+            ``"all"``, the heads as well, which can then lower the terms by themselves.
 
     Raises:
         ConfigError: If a setting is out of range.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
-__all__ = ["Root", "backward_from", "gradients_from", "loss_roots", "outside_of", "task_entries"]
+__all__ = ["Root", "add_gradients", "backward_from", "gradients_from", "loss_roots", "outside_of", "task_entries"]
 
 Root: TypeAlias = "Tensor | GradientEdge"
 """Where a backward pass starts, or a place in the graph that it passes."""
@@ -54,6 +54,31 @@ def loss_roots(losses: Tensor) -> list[Root | None]:
 def backward_from(root: Root, like: Tensor, *, retain_graph: bool) -> None:
     """Add gradients of one loss to ``.grad`` of all leaves; ``like`` gives dtype and device of the loss."""
     torch.autograd.backward([root], [like.new_ones(())], retain_graph=retain_graph)  # type: ignore[arg-type, unused-ignore]
+
+
+@torch.no_grad()
+def add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    """Add what ``torch.autograd.grad`` returned to ``.grad``.
+
+    It may return one tensor, or views of one memory, for several parameters (of ``first + second``, say). Each parameter gets
+    memory of its own, since gradients are added to, scaled and clipped in place.
+
+    Args:
+        parameters: Leaves.
+        gradients: One for each; None counts as zero. They must not be written to afterwards.
+    """
+    taken: set[int] = set()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+            continue
+        memory = id(gradient) if gradient.is_sparse else gradient.untyped_storage().data_ptr()
+        # An expanded gradient holds one number for many entries.
+        is_own = memory not in taken and (gradient.is_sparse or 0 not in gradient.stride())
+        taken.add(memory)
+        parameter.grad = gradient if is_own else gradient.clone()
 
 
 def gradients_from(

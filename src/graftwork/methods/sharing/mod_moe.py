@@ -281,7 +281,8 @@ class ModMoE(SharedModel):
         for layer in self.routed_layers():
             layer.add_task(new_experts)
         self.embeddings.append(nn.Parameter(0.02 * torch.randn_like(self.embeddings[0])))
-        self.heads.append(self._head(task))
+        # Where the rest of the model is, and in its precision.
+        self.heads.append(self._head(task).to(self.embeddings[0]))
         self.task_names = (*self.task_names, task.name)
 
     def train_only(self, task: str, *, newest_experts: bool = False) -> None:

@@ -49,9 +49,14 @@ class SelectedTuning(Tuner):
         self._chosen = {name: parameters[name] for name in names}
         for parameter in self._chosen.values():
             parameter.requires_grad_(True)
-        # Buffers too: running statistics move in training mode though nothing learns them.
-        moving: dict[str, Tensor] = {**self._chosen, **dict(model.named_buffers())}
-        self._before = {name: tensor.detach().clone() for name, tensor in moving.items()}
+        # Buffers too: running statistics move in training mode though nothing learns them. Tied ones have several names.
+        moving = {id(tensor) for tensor in (*self._chosen.values(), *model.buffers())}
+        named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        copies: dict[int, Tensor] = {}
+        for _, tensor in named:
+            if id(tensor) in moving and id(tensor) not in copies:
+                copies[id(tensor)] = tensor.detach().clone()
+        self._before = {name: copies[id(tensor)] for name, tensor in named if id(tensor) in moving}
         self._model = model
 
     def trainable(self) -> Iterator[nn.Parameter]:

@@ -48,7 +48,7 @@ class JoinedBackbone(Backbone):
         self.feature_shape = FeatureShape("vector", sum(widths) + width)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the features, ``[B, width]``."""
+        """Return the features, ``[B, sum of widths + width]``."""
         # Arrays of several inputs have prefixed names; `own` gives each trunk those that it knows.
         features = [norm(trunk(spec.own(inputs))) for trunk, norm, spec in zip(self.parts, self.norms, self.specs, strict=True)]
         joined = torch.cat(features, dim=1)

@@ -21,7 +21,8 @@ _LATEST = 16
 class SeriesBackbone(Backbone):
     """Inputs ``series`` and ``series_mask`` ``[B, T, C]`` to a vector, or to tokens ``[B, T, width]``, one a step.
 
-    The vector holds mean and maximum over the known steps and the state after the last one, beside what scaling takes away (mean
+    The vector holds the mean over the known steps, the maximum over all of them (after GELU; an unknown step counts as 0) and the
+    state after the last one, beside what scaling takes away (mean
     and deviation of each channel) and the latest scaled values.
 
     Args:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from graftwork.core.optional import has
 from graftwork.interfaces.backbone import BlockBackbone, FeatureShape
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
+from graftwork.nn.modes import evaluating
 
 __all__ = ["TimmSwin", "TimmViT", "block_class"]
 
@@ -30,11 +31,9 @@ class _TimmBlocks(TimmBackbone, BlockBackbone):
 
     def block_shapes(self) -> list[FeatureShape]:
         """Return the layouts after each block at the present working size; costs a forward pass of one blank picture."""
-        was_training = self.training
-        self.eval()
         inputs = {"image": torch.zeros(1, self.size, self.size, 3, device=self.mean.device)}
         found = []
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             states = self.embed(inputs)
             for number in range(len(self.block_list())):
                 states = self.run_block(number, states, inputs)
@@ -43,7 +42,6 @@ class _TimmBlocks(TimmBackbone, BlockBackbone):
                     found.append(FeatureShape("map", shape[1], (shape[2], shape[3])))
                 else:
                     found.append(FeatureShape("tokens", shape[2], (shape[1],)))
-        self.train(was_training)
         return found
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.nn.backbones.resizable import Resizable
+from graftwork.nn.modes import evaluating
 
 __all__ = ["TimmBackbone"]
 
@@ -104,11 +105,8 @@ class TimmBackbone(Backbone, Resizable):
         return hashlib.sha256(f"{super().fingerprint()}{settings}".encode()).hexdigest()
 
     def _measure(self) -> FeatureShape:
-        was_training = self.model.training
-        self.model.eval()
-        with torch.no_grad():
-            features = self({"image": torch.zeros(1, self.size, self.size, 3)})
-        self.model.train(was_training)
+        with evaluating(self.model), torch.no_grad():
+            features = self({"image": torch.zeros(1, self.size, self.size, 3, device=self.mean.device)})
         if self.layout == "map" and features.ndim != 4:
             raise ConfigError(
                 f"This backbone has no feature map (its features have {features.ndim} dimensions); tasks with a prediction "

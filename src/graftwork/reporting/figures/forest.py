@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from graftwork.reporting.figures.base import axis, layout, plot_text, shorten
@@ -34,8 +35,8 @@ def forest_figure(view: ResultView) -> Figure | None:
             "type": "data",
             "symmetric": False,
             # Lengths, not ends: plotly draws them from the point outwards.
-            "array": [max(0.0, float(value.get("high") or value["value"]) - value["value"]) for _, value in rows],
-            "arrayminus": [max(0.0, value["value"] - float(value.get("low") or value["value"])) for _, value in rows],
+            "array": [max(0.0, _bound(value, "high") - value["value"]) for _, value in rows],
+            "arrayminus": [max(0.0, value["value"] - _bound(value, "low")) for _, value in rows],
             "color": "var(--ink-3)",
             "thickness": 2,
             "width": 0,
@@ -79,3 +80,9 @@ def forest_figure(view: ResultView) -> Figure | None:
             yaxis=axis(showgrid=False, type="category", range=[-0.6, len(rows) - 0.4]),
         ),
     )
+
+
+def _bound(value: Mapping[str, Any], end: str) -> float:
+    """Return an end of the interval; the value itself if there is no interval. (A bound of 0 is one.)"""
+    bound = value.get(end)
+    return float(value["value"] if bound is None else bound)

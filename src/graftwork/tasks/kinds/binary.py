@@ -110,12 +110,12 @@ class Binary(ClassKind):
         return np.stack([1.0 - positive, positive], axis=1)
 
     def chosen(self, values: Array) -> Array:
-        """Return class 1 from a probability of one half on."""
-        return (values.reshape(-1) >= 0.5).astype(np.int64)
+        """Return class 1 above a probability of one half, as the metrics do."""
+        return (values.reshape(-1) > 0.5).astype(np.int64)
 
     def decided(self, spec: TaskSpec, value: Array) -> int:
-        """Return class 1 from a probability of one half on."""
-        return int(float(np.ravel(value)[0]) >= 0.5)
+        """Return class 1 above a probability of one half, as the metrics do."""
+        return int(float(np.ravel(value)[0]) > 0.5)
 
     def share_of(self, value: Array, index: int) -> float:
         """Return the probability of either class."""

@@ -128,12 +128,12 @@ class Multilabel(TaskKind):
         return {f"{spec.name}[{name}]": values[:, index] for index, name in enumerate(class_names(spec, values.shape[1]))}
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
-        """Return ``value`` (names of the labels from 0.5 on) and ``probabilities`` by label."""
+        """Return ``value`` (names of the labels above 0.5) and ``probabilities`` by label."""
         names = class_names(spec, values.shape[1])
         found = []
         for row in zip(*(listed(values[:, index]) for index in range(values.shape[1])), strict=True):
             group = dict(zip(names, row, strict=True))
-            chosen = [name for name, share in group.items() if share is not None and share >= 0.5]
+            chosen = [name for name, share in group.items() if share is not None and share > 0.5]
             found.append({"value": chosen, "probabilities": group})
         return found
 
@@ -142,14 +142,14 @@ class Multilabel(TaskKind):
         # Nothing is known, which is not the same as "none applies".
         if np.isnan(value).all():
             return ""
-        names = [named(spec, int(index)) for index in np.flatnonzero(np.nan_to_num(value) >= 0.5)]
+        names = [named(spec, int(index)) for index in np.flatnonzero(np.nan_to_num(value) > 0.5)]
         return ", ".join(names) or "none"
 
     def is_right(self, spec: TaskSpec, truth: Array, prediction: Array) -> bool | None:
         """Return whether all labels are right; None if one is not known."""
         if np.isnan(truth).any():
             return None
-        return bool(((prediction >= 0.5) == (truth >= 0.5)).all())
+        return bool(((prediction > 0.5) == (truth > 0.5)).all())
 
 
 KIND = Multilabel()

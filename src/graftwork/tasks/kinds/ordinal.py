@@ -6,14 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from graftwork.core.kinds import find_kind
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.scales import word_order
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
-from graftwork.interfaces.metric import Array
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels
 
@@ -102,11 +99,6 @@ class Ordinal(ClassKind):
             assert isinstance(binary, ClassKind)
             return binary.build(request, cells, order, f"{reason}; two levels are a binary task")
         return super().build(request, cells, order, reason)
-
-    def decided(self, spec: TaskSpec, value: Array) -> int:
-        """Return the median class: what a scale with an order asks for."""
-        # 1e-9 takes the lower class where a cumulative sum of exactly one half came out just below it.
-        return int(np.searchsorted(np.cumsum(value), 0.5 - 1e-9).clip(0, spec.size - 1))
 
 
 def _running_minimum(above: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ class Ranking(TaskKind):
             return spec
         scale = float(known.std())
         # A relevance that never varies keeps its unit; dividing by 0 would make every loss NaN.
-        return replace(spec, center=(float(known.mean()),), scale=(scale if scale > 1e-12 else 1.0,))
+        # Compared with the values themselves, whose unit may be tiny.
+        is_constant = scale <= 1e-12 * float(np.abs(known).max())
+        return replace(spec, center=(float(known.mean()),), scale=(1.0 if is_constant else scale,))
 
     def answer_shape(self, spec: TaskSpec, target_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return ``[N]``."""

@@ -16,6 +16,7 @@ from graftwork.data.reading.target_arrays import check_finite, number_target, nu
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn
+from graftwork.tasks.answers import flat_rows
 from graftwork.tasks.metrics import values as metrics_of_values
 from graftwork.tasks.values import ValueKind
 
@@ -65,7 +66,7 @@ class Regression(ValueKind):
 
     def scored(self, spec: TaskSpec, target: Array, prediction: Array) -> tuple[Array, Array]:
         """Return both as ``[N, size]``; one value a row may come as ``[N]``."""
-        return super().scored(spec, target.reshape(len(target), -1), prediction.reshape(len(prediction), -1))
+        return super().scored(spec, flat_rows(target), flat_rows(prediction))
 
     def read_column(self, request: TargetRequest, cells: TargetCells, reason: str) -> InferredTask:
         """Return the task of one column of numbers.

@@ -6,6 +6,8 @@ the target, or ``[N, size]`` probabilities of the classes.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from graftwork.core.records import TaskSpec
@@ -105,7 +107,8 @@ def _log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
         known = target >= 0  # False for NaN as well
         loss = -np.where(target == 1, np.log(probability), np.log1p(-probability)) * known
         # A row is the unit of resampling, so the losses of its labels are summed, and their number with them.
-        loss, known = loss.reshape(len(loss), -1).sum(axis=1), known.reshape(len(loss), -1).sum(axis=1)
+        flat = (len(loss), math.prod(loss.shape[1:]))  # not -1, which is undefined without a row
+        loss, known = loss.reshape(flat).sum(axis=1), known.reshape(flat).sum(axis=1)
     else:
         known = target >= 0
         chosen = np.take_along_axis(probability, np.where(known, target, 0)[:, None], axis=1)[:, 0]

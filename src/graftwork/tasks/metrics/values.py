@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from graftwork.core.records import TaskSpec
@@ -18,7 +20,7 @@ def _known_errors(target: Array, prediction: Array) -> tuple[Floats, Floats, Flo
     known = ~np.isnan(target)
     error = np.where(known, prediction.astype(np.float64) - np.where(known, target, 0.0), 0.0)
     rows, size = target.shape[:2]
-    flat = (rows, size, -1)
+    flat = (rows, size, math.prod(target.shape[2:]))  # not -1, which is undefined without a row
     return (
         np.square(error).reshape(flat).sum(axis=2),
         np.abs(error).reshape(flat).sum(axis=2),

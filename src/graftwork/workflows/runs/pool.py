@@ -25,8 +25,9 @@ __all__ = ["Engine", "InlinePool", "Pool", "Results", "StopRequest", "WorkerPool
 
 Engine = Literal["local", "ray"]
 Listener = Callable[[str, Job, Mapping[str, Any]], None]
-Results = dict[str, dict[str, Any]]
 """Called with ``start``, ``progress`` or ``end``, the job, and details."""
+Results = dict[str, dict[str, Any]]
+"""``{job id: result}``."""
 
 MAX_ATTEMPTS = 2
 GRACE_SECONDS = {"keep": 20.0, "finish": 60.0, "kill": 0.0}

@@ -28,16 +28,50 @@ def _die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
-def _listen(source: IO[str], jobs: queue.Queue[dict[str, Any]], current: dict[str, Any]) -> None:
+class _Current:
+    """The job that runs, and stops for those that were sent and do not run yet. Two threads use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control: Any = None
+        self._id = ""
+        self._waiting: dict[str, str | None] = {}
+
+    def expect(self, job_id: str) -> None:
+        """Note that a job was sent."""
+        with self._lock:
+            self._waiting[job_id] = None
+
+    def stop(self, job_id: str, mode: str) -> None:
+        """Stop a job that runs, or that was sent and is about to. One that has ended must not stop the next one."""
+        with self._lock:
+            if self._id == job_id:
+                self._control.stop = mode
+            elif job_id in self._waiting:
+                self._waiting[job_id] = mode
+
+    def begin(self, job_id: str, control: Any) -> None:
+        """Note that a job runs, and hand it the stop that came before."""
+        with self._lock:
+            self._id, self._control = job_id, control
+            control.stop = self._waiting.pop(job_id, None)
+
+    def end(self) -> None:
+        """Note that no job runs."""
+        with self._lock:
+            self._id, self._control = "", None
+
+
+def _listen(source: IO[str], jobs: queue.Queue[dict[str, Any]], current: _Current) -> None:
     """Read commands for ever; runs in a thread of its own, so that a stop arrives while a job trains."""
     for line in source:
         message = json.loads(line)
         if message["type"] == "stop":
-            # A request for a job that has just ended must not stop the next one.
-            if current.get("id") == message["id"]:
-                current["control"].stop = message["mode"]
-        else:
-            jobs.put(message)
+            current.stop(message["id"], message["mode"])
+            continue
+        if isinstance(message.get("job"), dict):
+            current.expect(str(message["job"].get("id")))
+        jobs.put(message)
     # The input ends when the parent is gone, also where there is no death signal.
     os._exit(1)
 
@@ -59,7 +93,7 @@ def main() -> None:
             answers.flush()
 
     jobs: queue.Queue[dict[str, Any]] = queue.Queue()
-    current: dict[str, Any] = {}
+    current = _Current()
     threading.Thread(target=_listen, args=(sys.stdin, jobs, current), daemon=True).start()
 
     from graftwork.core.components import allow_components
@@ -80,9 +114,11 @@ def main() -> None:
             send(refusal(message.get("job"), error))
             continue
         control = JobControl(report=send)
-        current.update(id=job.id, control=control)
-        send(answer(job, hello["run_folder"], control))
-        current.clear()
+        current.begin(job.id, control)
+        said = answer(job, hello["run_folder"], control)
+        # First: once the answer is out, a stop may be meant for a later try of the same job.
+        current.end()
+        send(said)
 
 
 if __name__ == "__main__":

@@ -196,3 +196,21 @@ def test_json_column_order_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     path.write_text(json.dumps([{"z": 1, "a": 2}, {"z": 3, "b": 4}]))
     assert list(read_table(path).columns) == ["z", "a", "b"]
+
+
+@pytest.mark.parametrize("blank", ["\n", "\r\n\r\n"])
+def test_the_delimiter_is_that_of_the_first_line_that_is_not_blank(tmp_path: Path, blank: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"{blank}a;b{blank[:2]}1,5;2\n".encode())
+    frame = read_table(path)
+    assert frame.to_dict("list") == {"a": ["1,5"], "b": ["2"]}
+    assert frame.attrs["decimal"] == ","
+    assert read_header(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("ending", "where"), [("json", "is not valid JSON"), ("jsonl", "line 1 is not one JSON object")])
+def test_endless_brackets_are_a_fault_of_the_file(tmp_path: Path, ending: str, where: str) -> None:
+    path = tmp_path / f"t.{ending}"
+    path.write_text('[{"a": ' + "[" * 100_000 if ending == "json" else '{"a": ' + "[" * 100_000)
+    with pytest.raises(FileFormatError, match=rf"{where}: brackets are nested too deeply"):
+        read_table(path)

@@ -309,3 +309,31 @@ def test_output_columns_that_collide_are_said() -> None:
     assert "it is called 'spam_probability_2'" in notes
     assert "it is called 'tags[red]_2'" in notes
     assert "predictions name their rows in the column 'row_2'" in notes
+
+
+@pytest.mark.parametrize("text", ["--inf", "inf-", "+-inf", "-+infinity", "inf+", "infin"])
+def test_infinity_has_one_sign_in_front(text: str) -> None:
+    numbers, unread = NumberRule().read([text, "inf", "-Infinity", "+INF"])
+    assert unread.tolist() == [True, False, False, False]
+    assert numbers[1:].tolist() == [float("inf"), float("-inf"), float("inf")]
+    unread = NumberRule(decimal=",").read([text, "-inf"])[1]
+    assert unread.tolist() == [True, False]
+
+
+def test_a_target_that_lacks_a_class_only_in_the_second_split_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"x": draw().normal(size=100)})
+    for name, row in (("first", 0), ("second", 50)):
+        frame[name] = np.where((np.arange(100) >= row) & (np.arange(100) < row + 10), "yes", "no")
+    frame["y"] = frame["x"] * 2
+
+    def split(tasks: Any, targets: Any, **_: Any) -> dict[str, Any]:
+        # While `first` is asked for, its class is missing from the test rows; then that of `second` is.
+        test = np.arange(55, 75) if "first" in targets else np.arange(0, 20)
+        rest = np.setdiff1d(np.arange(100), test)
+        return {"train": rest[::2], "val": rest[1::2], "test": test}
+
+    monkeypatch.setattr("graftwork.data.reading.assemble.split_rows", split)
+    suite = open_suite(frame, targets="first,second,y")
+    assert suite.task_names == ("y",)
+    assert "one class only in the test rows" in notes_about(suite, "first")
+    assert "one class only in the test rows" in notes_about(suite, "second")

@@ -227,3 +227,9 @@ def test_the_onnx_graph_computes_the_same(tmp_path: Path, cardinality: int) -> N
         assert np.abs((found - expected[task.name]) / scale).max() < 1e-4
     assert (tmp_path / "model" / "config.json").exists()
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("shares", [(0.1, 0.2, 0.3), (0.5, 0.6, 0.1), (0.5, 0.5), (float("nan"), 0.5, 0.5)])
+def test_shares_add_up_to_one(tmp_path: Path, shares: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="`shares` must be three numbers of at least 0 that add up to 1; got"):
+        learner_of(mixed_suite(60), tmp_path, shares=shares)

@@ -63,3 +63,12 @@ def test_sizes_below_one_are_refused(forecast: object) -> None:
     for horizon, season in ((0, 1), (1, 0)):
         with pytest.raises(ConfigError, match="at least 1"):
             forecast(np.zeros((1, 4)), horizon, season)  # type: ignore[operator]
+
+
+def test_an_unknown_value_gives_no_number() -> None:
+    context = np.arange(24.0).reshape(2, 12)
+    whole = exponential_smoothing(context, 3, 4)
+    context[1, 5] = np.nan
+    found = exponential_smoothing(context, 3, 4)
+    np.testing.assert_array_equal(found[0], whole[0])
+    assert np.isnan(found[1]).all()

@@ -160,3 +160,37 @@ def test_threshold_survives_a_misleading_sample() -> None:
 def test_bad_settings_name_the_value(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TiesConfig(**settings)
+
+
+def test_a_merger_that_is_used_again_remembers_nothing() -> None:
+    merger = TiesMerger(TiesConfig(density=0.3))
+    random = np.random.default_rng(5)
+    # Few different values, so that some of them cancel and are corrected at the end.
+    base = {"a": np.zeros((6, 7), np.float32), "b": np.zeros(9, np.float32)}
+    first, second = (
+        [{name: random.integers(-2, 3, value.shape).astype(np.float32) * scale for name, value in base.items()} for _ in range(4)]
+        for scale in (1.0, 50.0)
+    )
+    merge_arrays(base, first, merger)
+    again = merge_arrays(base, second, merger)
+    fresh = TiesMerger(TiesConfig(density=0.3))
+    once = merge_arrays(base, second, fresh)
+    assert all(np.array_equal(again[name], once[name]) for name in base)
+    assert (merger.conflicts, merger.kept_anywhere) == (fresh.conflicts, fresh.kept_anywhere)
+    assert merger.settings() == fresh.settings()
+    merge_arrays(base, second[:2], merger)
+    assert len(merger.settings()["thresholds"]) == 2
+
+
+@pytest.mark.parametrize("count", [255, 256, 300])
+def test_votes_of_hundreds_of_models_are_counted(count: int) -> None:
+    base = {"w": np.zeros(2, np.float32)}
+    tuned = [{"w": np.array([1.0, -1.0], np.float32)} for _ in range(count)]
+    merged = merge_arrays(base, tuned, TiesMerger(TiesConfig(density=1.0)))["w"]
+    np.testing.assert_allclose(merged, [1.0, -1.0], rtol=1e-5)
+
+
+def test_equal_magnitudes_all_survive_per_tensor() -> None:
+    base, tuned = {"w": np.zeros(4, np.float32)}, [{"w": np.array([2.0, 2.0, 2.0, 1.0], np.float32)}]
+    merged = merge_arrays(base, tuned, TiesMerger(TiesConfig(density=0.5, trim="per-tensor")))["w"]
+    assert merged.tolist() == [2.0, 2.0, 2.0, 0.0]

@@ -167,3 +167,19 @@ def test_errors() -> None:
         FlatMTL("CAGard")
     with pytest.raises(ConfigError, match="CAGrad has no setting 'd'"):
         FlatMTL("CAGrad", d=1)
+
+
+def test_own_parameters_that_are_added_have_gradients_of_their_own() -> None:
+    trunk, first, second = nn.Linear(3, 2), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    inputs = torch.randn(4, 3)
+
+    def run(_: Mapping[str, Tensor] | None = None) -> ForwardPass:
+        hidden = trunk(inputs)
+        losses = torch.stack([(hidden + (first + second)).square().mean(), hidden.square().mean()])
+        return ForwardPass({}, losses, hidden)
+
+    FlatMTL("Mean").backward(run().losses, BackwardContext(list(trunk.parameters()), [[first, second], []], None, 0, run))
+    assert first.grad is not None
+    assert second.grad is not None
+    assert torch.equal(first.grad, second.grad)
+    assert first.grad.untyped_storage().data_ptr() != second.grad.untyped_storage().data_ptr()

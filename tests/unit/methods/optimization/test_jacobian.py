@@ -6,11 +6,13 @@ from balancing_models import TinyModel
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.interfaces.balancer import BackwardContext
+from graftwork.interfaces.balancer import BackwardContext, Balancer
 from graftwork.methods.optimization import jacobian
 from graftwork.methods.optimization.aggregator import WeightedAggregator
+from graftwork.methods.optimization.equal_weights import EqualWeights
+from graftwork.methods.optimization.gradient_rows import GradientRows
 from graftwork.methods.optimization.jacobian import JacobianBalancer, RepresentationBalancer
-from graftwork.methods.optimization.task_graph import loss_roots, outside_of
+from graftwork.methods.optimization.task_graph import add_gradients, loss_roots, outside_of
 
 
 class Seen:
@@ -245,3 +247,82 @@ def test_fixed_representation_trains_the_heads_alone() -> None:
     RepresentationBalancer(Seen(WEIGHTS)).backward(losses, model.context(representation))
     assert all(parameter.grad is None for parameter in model.shared)
     assert all(parameter.grad is not None for parameter in model.heads.parameters())
+
+
+class Biases(nn.Module):
+    """Two tasks with two biases each that are added: autograd gives both one gradient, in one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        # Wide, so that the layer is kept as factors.
+        self.trunk = nn.Linear(40, 30)
+        self.biases = nn.ParameterList(torch.randn(30, generator=generator) for _ in range(4))
+        self.inputs = torch.randn(5, 40, generator=generator)
+
+    def step(self, balancer: Balancer) -> None:
+        self.zero_grad(set_to_none=True)
+        hidden = self.trunk(self.inputs)
+        losses = [(hidden + (self.biases[2 * task] + self.biases[2 * task + 1])).square().mean() for task in range(2)]
+        losses[0] = losses[0] + self.biases[0].sum()  # its gradient alone is an expanded number
+        owned = [[self.biases[2 * task], self.biases[2 * task + 1]] for task in range(2)]
+        balancer.backward(torch.stack(losses), BackwardContext(list(self.trunk.parameters()), owned, hidden, 0))
+
+
+class Summed(WeightedAggregator):
+    statistic = "gramian"
+
+    def weights(self, statistic: Tensor) -> Tensor:
+        return torch.ones(len(statistic), dtype=statistic.dtype)
+
+
+@pytest.mark.parametrize("kind", [JacobianBalancer, RepresentationBalancer])
+def test_no_two_parameters_share_the_memory_of_a_gradient(kind: type[JacobianBalancer | RepresentationBalancer]) -> None:
+    model, plain = Biases(), Biases()
+    plain.load_state_dict(model.state_dict())
+    balancer = kind(Summed())
+    model.step(balancer)
+    plain.step(EqualWeights())
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, parameter in plain.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad)
+    own = [parameter.grad for parameter in model.biases]
+    assert all(gradient is not None for gradient in own)
+    assert len({gradient.untyped_storage().data_ptr() for gradient in own if gradient is not None}) == 4
+    norms = [float(nn.utils.clip_grad_norm_(each.parameters(), 0.01)) for each in (model, plain)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    total = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+    assert float(total) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_gradients_of_one_memory_are_parted() -> None:
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(5)]
+    both, joined = torch.ones(2), torch.arange(4.0)
+    add_gradients(parameters, [both, both, joined[:2], joined[2:], torch.ones(()).expand(2)])
+    for index, parameter in enumerate(parameters):
+        assert parameter.grad is not None
+        parameter.grad.mul_(10.0**index)
+    assert [parameter.grad.tolist() for parameter in parameters if parameter.grad is not None] == [
+        [1, 1],
+        [10, 10],
+        [0, 100],
+        [2000, 3000],
+        [10000, 10000],
+    ]
+    add_gradients(parameters[:2], [torch.ones(2), None])
+    assert parameters[0].grad is not None
+    assert parameters[0].grad.tolist() == [2, 2]
+
+
+def test_buffers_follow_a_model_to_another_device_or_precision() -> None:
+    balancer = RepresentationBalancer(Summed())
+    assert balancer._matrix(2, torch.zeros(2, 3)).device.type == "cpu"
+    assert balancer._matrix(2, torch.zeros(2, 3, device="meta")).device.type == "meta"
+    layer = nn.Linear(3, 2)
+    rows = GradientRows(list(layer.parameters()), 2)
+    assert rows.fits(list(layer.parameters()), 2)
+    layer.double()
+    assert not rows.fits(list(layer.parameters()), 2), "the same parameters, in another precision"
+    rows = GradientRows([layer.bias], 2)
+    torch.utils.swap_tensors(layer.bias, nn.Parameter(torch.zeros(2, dtype=torch.float64, device="meta")))
+    assert not rows.fits([layer.bias], 2), "the same parameter, on another device"

@@ -269,3 +269,12 @@ def test_errors() -> None:
         build(top_k=9)
     with pytest.raises(ConfigError, match="`every` must be"):
         build(every=3)
+
+
+def test_a_new_task_is_where_the_model_is() -> None:
+    model = build().double()
+    model.add_task(NEW)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
+    elsewhere = build().to("meta")
+    elsewhere.add_task(NEW)
+    assert {parameter.device.type for parameter in elsewhere.parameters()} == {"meta"}

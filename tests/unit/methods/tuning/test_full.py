@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from graftwork.math.fingerprint import state_fingerprint
 from graftwork.methods.tuning.full import FullTuning
 
 
@@ -25,3 +26,22 @@ def test_batch_norm_statistics_move_unless_frozen(freeze: bool) -> None:
     tuner.fold()
     assert type(model[1]) is nn.BatchNorm2d
     assert model.train()[1].training
+
+
+def test_the_delta_of_tied_weights_belongs_to_the_base() -> None:
+    def tied() -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"first": nn.Linear(3, 3), "second": nn.Linear(3, 3)})
+        model["second"].weight = model["first"].weight
+        return model
+
+    model, base = tied(), tied()
+    tuner = FullTuning()
+    tuner.attach(model)
+    with torch.no_grad():
+        for parameter in tuner.trainable():
+            parameter += 1.0
+    delta = tuner.delta()
+    assert delta.base_fingerprint == state_fingerprint(base.state_dict())
+    delta.attach(base)
+    assert all(torch.equal(base.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
