@@ -68,6 +68,11 @@ class BlendLearner(Learner):
         """Count the members as trained: their checkpoints were loaded one by one."""
         self._step = self.context.max_steps
 
+    @property
+    def still_improving(self) -> bool:
+        """Whether a member is."""
+        return any(member.still_improving for member in self.members)
+
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train every member to its share of ``until``, one after the other."""
         started = self._step
