@@ -20,7 +20,7 @@ def test_a_plan_that_needs_the_labels_dependence_has_no_control(
     names = ["separate", plan]
     suite: Any = SimpleNamespace(tasks=("click", "purchase"), task_names=("click", "purchase"))
     plans = {name: entries[name].plan for name in names}
-    schedule, maker = SimpleNamespace(control_seeds=1), SimpleNamespace(facts=SimpleNamespace(folds=0))
+    schedule, maker = SimpleNamespace(control_seeds=1, control_tasks=8), SimpleNamespace(facts=SimpleNamespace(folds=0))
     context: Any = SimpleNamespace(run=None, suite=suite, plans=plans, schedule=schedule, maker=maker, stop=None)
     race = Race(context)
     monkeypatch.setattr(module, "task_changes", lambda *_: {"click": 4.0, "purchase": 3.0})
