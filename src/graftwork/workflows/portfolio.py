@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ __all__ = [
     "portfolio",
     "read_plan_file",
     "read_plan_tables",
+    "variants_of",
 ]
 
 
@@ -118,6 +119,17 @@ def read_plan_tables(path: str | Path) -> list[Any]:
     return tables
 
 
+def variants_of(plan: str, names: Sequence[str] | None = None) -> tuple[Mapping[str, Any], ...]:
+    """Return the other settings that a race with time left tries for a plan.
+
+    Args:
+        plan: Name of the plan.
+        names: As :func:`portfolio` takes them; plan files among them are read.
+    """
+    entry = load_catalogue(_files(names or ())).get(plan)
+    return () if entry is None else entry.variants
+
+
 def read_plan_file(path: str | Path) -> list[CatalogueEntry]:
     """Read the ``[[plans]]`` tables of a TOML file. Components are not looked at.
 
@@ -144,7 +156,7 @@ def load_catalogue(extra_files: Iterable[str | Path] = ()) -> dict[str, Catalogu
     """
     entries = [*read_plan_file(Path(__file__).with_name("portfolio.toml")), *_card_entries()]
     for file in extra_files:
-        entries += [CatalogueEntry(entry.plan, entry.plan.modalities, entry.origin) for entry in read_plan_file(file)]
+        entries += [replace(entry, default=entry.plan.modalities) for entry in read_plan_file(file)]
     catalogue: dict[str, CatalogueEntry] = {}
     for entry in entries:
         if entry.plan.name in catalogue:

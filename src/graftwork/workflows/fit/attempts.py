@@ -16,7 +16,7 @@ from graftwork.core.components import Component
 from graftwork.core.records import Plan
 from graftwork.core.stages.train import TrainStage
 from graftwork.workflows.fit.ranking import mean_change
-from graftwork.workflows.portfolio import load_catalogue
+from graftwork.workflows.portfolio import variants_of
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
@@ -143,10 +143,8 @@ class Attempts:
         return mean(bool(result.get("still_improving")) for result in results) >= 0.5
 
     def _settings(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        entry = load_catalogue().get(names[0])
-        if entry is not None and entry.variants:
-            found: Sequence[Mapping[str, Any]] = entry.variants
-        else:
+        found: Sequence[Mapping[str, Any]] = variants_of(names[0], self.context.settings.plans)
+        if not found:
             networks = all(self.context.plans[name].train.learner.path == _NEURAL.path for name in names)
             found = OF_NETWORKS if networks else ()
         asked = set(self.context.settings.overrides)
