@@ -48,6 +48,17 @@ def _steps(jobs: Mapping[int, TrainJob]) -> int:
     return next(iter(jobs.values())).max_steps
 
 
+def _sample_note(context: RunContext[FitSettings], suite: Suite) -> list[str]:
+    """Say that the first rungs saw a part of the rows."""
+    rows, all_rows = context.maker.facts.race_rows, len(suite.splits["train"])
+    if not rows:
+        return []
+    return [
+        f"The first two rungs compared plans on {rows:,} of {all_rows:,} training rows; finalists learned from all of them where the "
+        "time sufficed."
+    ]
+
+
 def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> JudgedField:
     """Read what the finalists answered and add the ensemble."""
     folds = judged_folds(context, outcome.finals)
@@ -84,6 +95,7 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
             "judged_folds": len(folds.judged) if folds else 0,
             "rows": len(suite.splits["test"]),
             "training_rows": len(suite.splits["train"]),
+            "race_rows": context.maker.facts.race_rows,
         },
-        warnings=warnings,
+        warnings=[*warnings, *_sample_note(context, suite)],
     )

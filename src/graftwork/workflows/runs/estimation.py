@@ -56,7 +56,7 @@ def estimate_plans(
     workers = max(1, context.settings.num_workers)
     each = ENOUGH if seconds is None else min(ENOUGH, 0.7 * seconds * workers / max(len(plans), 1))
     jobs = {plan.name: context.maker.estimate(plan, seconds=each, rows=rows) for plan in plans}
-    context.run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
+    context.run.emit("phase", phase="estimate", jobs=len(first) + len(jobs), plans=list(jobs))
     # Only the user stops these, and their own time: without estimates there is nothing to cut.
     answers = context.run_jobs([*first, *jobs.values()], past_deadline=True, seconds=seconds)
     found = {plan.name: _estimate_of(context, plan, answers.get(jobs[plan.name].id)) for plan in plans}
