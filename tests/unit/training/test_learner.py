@@ -268,7 +268,8 @@ def test_training_stops_where_validations_no_longer_become_better(tmp_path: Path
     patient, endless = _noise_learner(tmp_path, patience=0.1), _noise_learner(tmp_path)
     patient.train(800)
     endless.train(800)
-    assert patient.is_converged and not endless.is_converged
+    assert patient.is_converged
+    assert not endless.is_converged
     assert 100 <= patient.step < endless.step == 800
     assert not patient.still_improving
     best = min(np.mean(list(losses.values())) for _, losses in patient.validation)
@@ -287,7 +288,8 @@ def test_settings_of_the_workflow_are_weaker_than_those_of_the_plan(tmp_path: Pa
     found = NeuralLearner(replace(context, plan=plan)).config
     assert (found.patience, found.batch_size) == (0.25, 9)
     assert NeuralLearner(replace(context, overrides={})).config.patience == 0.5
-    assert "defaults" not in learner.context.identity() and "defaults" in context.identity()
+    assert "defaults" not in learner.context.identity()
+    assert "defaults" in context.identity()
 
 
 @pytest.mark.parametrize(("evaluations", "points"), [(8, 8), (40, 40), (11, 8), (6, 6)])

@@ -36,6 +36,8 @@ __all__ = ["FitSession"]
 
 OVER_SHARE = 1.03
 """Share of the time limit at which trainings that were cut and still work are ended."""
+LEAST_GRACE = 5.0
+"""Seconds that they are given at least."""
 ESTIMATE_SHARE = 0.2
 """Share of the time left that estimates may take together."""
 TRAINING = {"evaluations": 40, "patience": 0.3}
@@ -109,7 +111,7 @@ class FitSession(RunSession[FitSettings]):
     def is_over(self) -> bool:
         """Return whether what is cut at the end of the time has had its time, too."""
         limit = self.settings.time_limit
-        return limit is not None and self.run.seconds_used() > OVER_SHARE * limit
+        return limit is not None and self.run.seconds_used() > max(OVER_SHARE * limit, DEADLINE_SHARE * limit + LEAST_GRACE)
 
     def _plan_race(self, context: RunContext[FitSettings]) -> None:
         """Choose plans, make first models, estimate the plans' costs, decide the schedule, and store all of it."""
