@@ -16,6 +16,8 @@ __all__ = ["FALLBACK_ROWS", "fallback_job", "first_models"]
 FALLBACK_ROWS = 5000
 """Most rows that first models learn from."""
 FALLBACK_STEPS = 60
+MANY_OUTPUTS = 200
+"""Classes and values of all tasks from which on quick plans are not relied on alone."""
 LEAST_LIMIT = 5.0
 """Seconds below which a time limit is taken for a mistake that is said."""
 SHARE = 0.08
@@ -25,8 +27,9 @@ SHARE = 0.08
 def _jobs(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJob]:
     limit = context.settings.time_limit or 0.0
     quick = [plan for plan in plans if plan.quick]
-    # Without any quick plan, a few steps of the one that has one model for all tasks.
-    chosen = quick or [*shared_plans(plans), *plans][:1]
+    # Trees of thousands of classes are not quick: a few steps of one model for all tasks are.
+    outputs = sum(max(task.size, len(task.classes)) for task in context.suite.tasks)
+    chosen = quick if quick and outputs <= MANY_OUTPUTS else [*[*shared_plans(plans), *plans][:1], *quick]
     return [
         context.maker.fallback(plan, steps=FALLBACK_STEPS, rows=FALLBACK_ROWS, seconds=0.5 * SHARE * limit) for plan in chosen
     ]

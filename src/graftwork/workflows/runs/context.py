@@ -23,7 +23,7 @@ from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import NO_SCHEDULE, Schedule
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["RunContext", "SomeSettings", "run_facts"]
+__all__ = ["GRACE", "RunContext", "SomeSettings", "run_facts"]
 
 SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
-from graftwork.workflows.quantities import format_bytes, format_count
-from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.quantities import format_bytes, format_count, format_seconds
+from graftwork.workflows.runs.context import GRACE, RunContext
+from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.estimate import ENOUGH
 from graftwork.workflows.runs.plan_costs import Estimate
@@ -41,7 +42,8 @@ def estimate_plans(
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
     The separate models stay in even if they break a limit: everything is measured against them, but they cannot be chosen then.
-    Plans that could not be measured in time are taken for as slow as the others: the first rung measures them.
+    Plans that could not be measured in time are taken for as slow as the others: the first rung measures them. One whose first
+    steps had to be ended while most others were measured is left out, unless it is needed.
 
     Args:
         context: The run.
@@ -60,12 +62,23 @@ def estimate_plans(
     # Only the user stops these, and their own time: without estimates there is nothing to cut.
     answers = context.run_jobs([*first, *jobs.values()], past_deadline=True, seconds=seconds)
     found = {plan.name: _estimate_of(context, plan, answers.get(jobs[plan.name].id)) for plan in plans}
-    return {name: _guess(name, list(found.values())) if estimate is None else estimate for name, estimate in found.items()}
+    measured = {name: estimate for name, estimate in found.items() if estimate is not None}
+    needed = {plan.name for plan in plans if plan.role == "reference"} | {plan.name for plan in shared_plans(plans)}
+    for plan in plans:
+        if found[plan.name] is not None:
+            continue
+        was_ended = jobs[plan.name].id in answers
+        if was_ended and plan.name not in needed and len(measured) >= len(plans) / 2:
+            reason = f"too slow: its first steps did not end within {format_seconds((1 + GRACE) * (seconds or 0.0))}"
+            found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
+        else:
+            found[plan.name] = _guess(plan.name, list(measured.values()))
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
-def _guess(plan: str, others: Sequence[Estimate | None]) -> Estimate:
+def _guess(plan: str, others: Sequence[Estimate]) -> Estimate:
     """Return the costs of a plan that could not be measured: the median of those that were."""
-    known = [one for one in others if one is not None and one.kept]
+    known = [one for one in others if one.kept]
 
     def middle(values: Sequence[float], otherwise: float) -> float:
         return median(values) if values else otherwise

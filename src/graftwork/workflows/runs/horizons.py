@@ -78,7 +78,9 @@ def common_limits(plans: Sequence[Plan], costs: Mapping[str, Estimate]) -> tuple
 
 
 def _cheapest(plans: Iterable[Plan], costs: Mapping[str, Estimate]) -> str | None:
-    names = [plan.name for plan in shared_plans(plans)]
+    shared = shared_plans(plans)
+    # Networks first: joint trees are cheap, and say nothing about what a shared network would do.
+    names = [plan.name for plan in shared if own_horizon(plan) is None] or [plan.name for plan in shared]
     return min(names, key=lambda name: costs[name].seconds_per_step, default=None)
 
 

@@ -110,6 +110,11 @@ def test_reference_cheapest_sharing_and_quick_plans_are_never_left_out(slow: str
         assert not essential_plans(PLANS, known) & set(found.left_out)
 
 
+def test_joint_trees_do_not_stand_in_for_a_network_that_shares() -> None:
+    known = {**estimates(), "forest": Estimate(plan="forest", setup_seconds=0.1)}
+    assert essential_plans([*PLANS, plan("forest", "joint", max_steps=1)], known) == NEEDED
+
+
 def test_hundreds_of_small_tasks_leave_sharing_in_the_race_with_a_decent_number_of_steps() -> None:
     """Separate models at 0.9 s a step, sharing at 0.08 s: equal steps would leave both without any."""
     found = schedule(180.0, separate=0.9, shared=0.08, moe=0.1, weights=0.09, trees=0.3)
