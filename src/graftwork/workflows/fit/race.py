@@ -29,6 +29,8 @@ _MOST_CONTROLS, _MOST_CONTROLS_OF_FOLDS = 8, 3
 REFIT_PLANS = 0.75
 """Share of the finalists' costs that one model on all rows of everything handed over is expected to take."""
 VERDICT_SECONDS = 2.0
+JUDGING_SECONDS = 40.0
+"""Seconds after the end of the time in which finalists are judged as far as they came, if there is no other model."""
 
 
 def max_control_tasks(folds: int) -> int:
@@ -189,7 +191,8 @@ class Race:
         open_names = [name for name in names if answers.get(first[name].id, {}).get("status") in (None, "stopped")]
         jobs = [job for job in (self._judged_as_it_is(name, first[name]) for name in open_names) if job is not None]
         limit = self.context.settings.time_limit
-        grace = None if limit is None else max(3.0, 0.03 * limit)
+        # Without a first model these are all that the run has.
+        grace = None if limit is None else max(3.0, 0.03 * limit) if fallback_job(self.context) else JUDGING_SECONDS
         return self.context.run_jobs(jobs, past_deadline=True, seconds=grace) if jobs else {}
 
     def _judged_as_it_is(self, name: str, first: TrainJob) -> TrainJob | None:

@@ -3,8 +3,9 @@ begins."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
@@ -38,6 +39,8 @@ OVER_SHARE = 1.03
 """Share of the time limit at which trainings that were cut and still work are ended."""
 LEAST_GRACE = 5.0
 """Seconds that they are given at least."""
+LAST_GRACE = 60.0
+"""Seconds that they are given if the run has no model yet."""
 ESTIMATE_SHARE = 0.2
 """Share of the time left that estimates may take together."""
 TRAINING = {"evaluations": 40, "patience": 0.3}
@@ -111,7 +114,18 @@ class FitSession(RunSession[FitSettings]):
     def is_over(self) -> bool:
         """Return whether what is cut at the end of the time has had its time, too."""
         limit = self.settings.time_limit
-        return limit is not None and self.run.seconds_used() > max(OVER_SHARE * limit, DEADLINE_SHARE * limit + LEAST_GRACE)
+        if limit is None:
+            return False
+        grace = LEAST_GRACE if self._has_model() else LAST_GRACE
+        return self.run.seconds_used() > max(OVER_SHARE * limit, DEADLINE_SHARE * limit + grace)
+
+    def _has_model(self) -> bool:
+        """Return whether anything was finished that could be handed over."""
+        results = (self.run.result(file.parent.name) for name in ("first-*", "final-*") for file in self._results(name))
+        return any(result is not None and result["status"] == "ok" for result in results)
+
+    def _results(self, name: str) -> Iterator[Path]:
+        return (self.run.path / "jobs").glob(f"{name}/result.json")
 
     def _plan_race(self, context: RunContext[FitSettings]) -> None:
         """Choose plans, make first models, estimate the plans' costs, decide the schedule, and store all of it."""
