@@ -102,7 +102,7 @@ def train_in_slices(learner: Learner, until: int, folder: Path, control: JobCont
         until: Step to stop at.
         folder: Of the checkpoints.
         control: Says when to stop.
-        seconds: Seconds after which it stops as well; 0: no limit.
+        seconds: Seconds after which it stops as well, and that it is granted if it is asked to finish; 0: no limit.
     """
     done = False  # also with no step left: a stop may have come between the last step and its validation
     end = time.monotonic() + seconds if seconds else math.inf
@@ -112,6 +112,9 @@ def train_in_slices(learner: Learner, until: int, folder: Path, control: JobCont
             raise PauseTraining
         control.progress(step)
 
+    if seconds and control.stop == "finish":
+        # A model is wanted all the same: whoever asks waits for so long.
+        control.stop = None
     while not done and control.stop is None and time.monotonic() < end:
         control.begin_slice()
         try:
@@ -119,7 +122,7 @@ def train_in_slices(learner: Learner, until: int, folder: Path, control: JobCont
             done = True
         except PauseTraining:
             # With a stop the caller decides what to keep; without one a checkpoint was due.
-            if control.stop is None:
+            if control.stop is None and time.monotonic() < end:
                 save_job_checkpoint(learner, folder)
     return not done
 
