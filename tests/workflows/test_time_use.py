@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def race(out: Path, *plans: Plan, **settings: Any) -> FitRun:
     return fit(linear_suite(), plans=["none", *plans], out=out, **fields)
 
 
+@pytest.fixture
+def two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few attempts that a slow machine makes them, too."""
+    monkeypatch.setitem(PRESETS, "good", dataclasses.replace(PRESETS["good"], tries=2))
+
+
 def improving(delay: float = 0.0) -> list[Plan]:
     return [
         linear_plan("alone", "reference", rate=0.0001, improving=True, delay=delay),
@@ -58,8 +65,9 @@ def improving(delay: float = 0.0) -> list[Plan]:
     ]
 
 
+@pytest.mark.usefixtures("two_tries")
 def test_time_that_is_left_makes_trainings_longer_while_plans_improve(tmp_path: Path) -> None:
-    run = race(tmp_path / "run", *improving())
+    run = race(tmp_path / "run", *improving(), time_limit=200)
     attempts = run.result["attempts"]
     assert attempts
     assert {item["plan"] for item in attempts} == {"alone", "fast"}, "those that are compared are tried together"
@@ -92,7 +100,7 @@ def test_settings_of_a_plan_file_are_tried_and_the_better_ones_taken(tmp_path: P
         linear_suite(),
         plans=[str(file), "mine", linear_plan("alone", "reference", rate=0.0001)],
         out=tmp_path / "run",
-        time_limit=60,
+        time_limit=200,
         seeds=2,
         workers=0,
         backbone="none",
@@ -114,6 +122,7 @@ def test_variants_that_are_no_settings_are_refused(tmp_path: Path) -> None:
         fit(linear_suite(), plans=[str(file)], out=tmp_path / "run", steps=8, workers=0, backbone="none")
 
 
+@pytest.mark.usefixtures("two_tries")
 def test_a_stopped_race_goes_on_with_what_was_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions: list[FitSession] = []
     original = FitSession.go
@@ -129,7 +138,7 @@ def test_a_stopped_race_goes_on_with_what_was_decided(tmp_path: Path, monkeypatc
             sessions[-1].stop.press()
 
     with pytest.raises(RunStopped):
-        race(tmp_path / "run", *improving(), time_limit=20, on_event=press)
+        race(tmp_path / "run", *improving(), time_limit=200, on_event=press)
     before = json.loads((tmp_path / "run" / "run.json").read_text())["decisions"]
     assert {"after rung 1", "after rung 2", "attempt 1"} <= set(before)
     run = fit(out=tmp_path / "run", resume=True)
@@ -157,7 +166,7 @@ def test_a_race_that_finishes_nothing_hands_over_the_first_model(tmp_path: Path)
 def test_a_quick_look_has_few_plans_and_one_model(tmp_path: Path) -> None:
     more = linear_plan("other", "joint", rate=0.2)
     plans = [linear_plan("alone", "reference"), linear_plan("fast", "joint", rate=0.3), more, quick()]
-    run = race(tmp_path / "run", *plans, time_limit=60, seeds=None, preset="quick")
+    run = race(tmp_path / "run", *plans, time_limit=200, seeds=None, preset="quick")
     assert run.result["settings"]["preset"] == "quick"
     assert run.result["settings"]["single"] is True
     assert run.result["settings"]["seeds"] == PRESETS["quick"].seeds

@@ -42,7 +42,7 @@ def run_facts(run: RunFolder, settings: FitSettings) -> RunFacts:
     )
 
 
-GRACE = 0.75
+GRACE = 1.5
 """Share of the seconds of a batch that its jobs have to end by themselves."""
 
 
