@@ -29,6 +29,8 @@ _MOST_CONTROLS, _MOST_CONTROLS_OF_FOLDS = 8, 3
 REFIT_PLANS = 0.75
 """Share of the finalists' costs that one model on all rows of everything handed over is expected to take."""
 VERDICT_SECONDS = 2.0
+VERDICT_SHARE = 0.03
+"""Seconds and share of the time limit that the verdict may take, the larger of the two."""
 JUDGING_SECONDS = 40.0
 """Seconds after the end of the time in which finalists are judged as far as they came, if there is no other model."""
 
@@ -181,8 +183,10 @@ class Race:
         checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
         refits = REFIT_PLANS * sum(each.values()) * (schedule.refits or 0)
         longest = max(each.values(), default=0.0) * (1 if schedule.refits else 0)
-        left = seconds_left(context) or 0.0
-        return max((checks + refits) / max(1, context.settings.num_workers), longest) + min(VERDICT_SECONDS, 0.1 * left)
+        left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
+        return max((checks + refits) / max(1, context.settings.num_workers), longest) + max(
+            min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit
+        )
 
     def _judge_now(
         self, names: Sequence[str], first: Mapping[str, TrainJob], answers: Mapping[str, Result]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.data.samples import take_rows
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -27,33 +29,33 @@ MEASURED = 9
 LONG_HORIZON = 100_000
 """Horizon handed to the learner: so long that it does not stop to validate within the few steps."""
 ENOUGH = 4.0
-"""Seconds after which no more steps are measured if nothing else is asked for."""
+"""Seconds of measured steps if nothing else is asked for."""
 FEW_ROWS = (16, 64)
-"""Rows on which plans with a pretrained backbone are measured: features of all rows may take longer than the whole race."""
+"""Rows with which everything is imported, and rows on which plans with a pretrained backbone are measured: features of all rows may take
+longer than the whole race."""
 SAMPLE_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EstimateJob(Job):
-    """Builds the plan's learner (a second time with warm caches, if that is quick), trains a few steps, predicts some rows."""
+    """Builds the plan's learner once everything is imported, trains a few steps, predicts some rows."""
 
     kind: ClassVar[str] = "estimate"
 
     max_steps: int = LONG_HORIZON
     seconds: float = ENOUGH
-    """Seconds after which it makes do with what was measured; a step that has begun is finished."""
+    """Seconds of steps after which it makes do with what was measured; a step that has begun is finished."""
 
     def run(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
         """Measure."""
         suite = self.suite(run)
         control.report({"type": "progress", "step": 0})
+        first_setup = self._warmed(suite)
+        learner, setup, once = self._built(suite)
         end = time.monotonic() + self.seconds
-        learner, setup, first_setup, once = self._built(suite, end)
-        # A few steps, even if imports and set-up took all of it.
-        end = max(end, time.monotonic() + 0.3 * self.seconds)
         few = learner.context.suite
         times: list[float] = []
-        made, small = 0, 0
+        made, small, is_one_shot = 0, 0, False
         while made < self.max_steps and (not times or (len(times) < WARM_UP + MEASURED and time.monotonic() < end)):
             if times and control.stop is not None:
                 break
@@ -62,13 +64,14 @@ class EstimateJob(Job):
             times.append(time.perf_counter() - started)
             if learner.step == made:  # fitted in one go, or nothing more is gained
                 times.pop()
+                is_one_shot = made == 1
                 break
             made = learner.step
             small = small or _numbers(learner)
             control.report({"type": "progress", "step": made})
-        is_one_shot = made == 1 and len(times) == 1 and time.monotonic() < end
+        is_one_shot |= self.max_steps == 1
         later = times[WARM_UP:] or times[1:] or times
-        seconds = 0.0 if is_one_shot else median(later)
+        seconds = 0.0 if is_one_shot or not later else median(later)
         # What the first step takes beyond a step belongs to every training (the trees' tables of bins, say).
         setup += max(0.0, times[0] - seconds) if times else 0.0
         rows = few.splits["val"][:SAMPLE_ROWS]
@@ -97,35 +100,27 @@ class EstimateJob(Job):
             "first_setup_seconds": first_setup,
         }
 
-    def _built(self, suite: Suite, end: float) -> tuple[Learner, float, float, float]:
-        """Return a learner, the seconds that building it takes with warm caches, those of the first time, and those that all
-        trainings of the plan pay together once."""
-        if self.plan.source == "pretrained":
-            return self._built_on_few(suite)
-        started = time.monotonic()
-        learner = self.learner(suite)
-        first = time.monotonic() - started
-        # Packages were imported: the race meets warm caches. A slow build is not made twice.
-        if 0.5 < first < 0.3 * (end - started):
-            learner.train(1)
-            started = time.monotonic()
+    def _warmed(self, suite: Suite) -> float:
+        """Import what the plan needs, with a learner of a few rows; return the seconds that it took."""
+        started = time.perf_counter()
+        # What fails here fails below with its own words, or not at all: so few rows are no fair test.
+        with contextlib.suppress(Exception):
+            self.learner(take_rows(suite, FEW_ROWS[0])).train(1)
+        return time.perf_counter() - started
+
+    def _built(self, suite: Suite) -> tuple[Learner, float, float]:
+        """Return a learner, the seconds that building it takes, and those that all trainings of the plan pay together once."""
+        if self.plan.source != "pretrained":
+            started = time.perf_counter()
             learner = self.learner(suite)
-            return learner, time.monotonic() - started, first, 0.0
-        return learner, first, first, 0.0
-
-    def _built_on_few(self, suite: Suite) -> tuple[Learner, float, float, float]:
-        from graftwork.data.samples import take_rows
-
-        seconds, learner = [], None
-        # The second time on new rows: what a row costs. The third time with everything stored: what a training pays.
-        for number in (*FEW_ROWS, FEW_ROWS[-1]):
-            few = take_rows(suite, number)
+            return learner, time.perf_counter() - started, 0.0
+        few, seconds = take_rows(suite, FEW_ROWS[1]), []
+        # The first time: what a row costs. The second time, with everything stored: what a training pays.
+        for _ in range(2):
             started = time.perf_counter()
             learner = self.learner(few)
             seconds.append(time.perf_counter() - started)
-        assert learner is not None
-        a_row = max(0.0, seconds[1] - seconds[2]) / len(learner.context.suite)
-        return learner, seconds[2], seconds[0], a_row * len(suite)
+        return learner, seconds[1], max(0.0, seconds[0] - seconds[1]) / len(few) * len(suite)
 
 
 def _numbers(learner: Learner) -> int:
