@@ -13,7 +13,9 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import Plan
 from graftwork.data.store import save_suite
 from graftwork.workflows.fit import FitRun, RunStopped, fit
+from graftwork.workflows.fit.race import Race
 from graftwork.workflows.fit.session import FitSession
+from graftwork.workflows.runs import horizons
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.execution import execute
 from graftwork.workflows.runs.job import RunFacts
@@ -23,7 +25,14 @@ from graftwork.workflows.runs.run_folder import RunFolder
 
 from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
 
-pytestmark = pytest.mark.usefixtures("fake_learners")
+pytestmark = pytest.mark.usefixtures("fake_learners", "short_trainings")
+
+
+@pytest.fixture
+def short_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Horizons of a few dozen steps, whatever the time allows."""
+    for name, value in {"MOST_STEPS": 60, "MOST_EPOCHS": 4, "DECENT_STEPS": 40, "DECENT_EPOCHS": 2}.items():
+        monkeypatch.setattr(horizons, name, value)
 
 
 def estimate(folder: Path, **settings: Any) -> dict[str, Any]:
@@ -60,8 +69,8 @@ def two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def improving(delay: float = 0.0) -> list[Plan]:
     return [
-        linear_plan("alone", "reference", rate=0.0001, improving=True, delay=delay),
-        linear_plan("fast", "joint", rate=0.00015, improving=True, delay=delay),
+        linear_plan("alone", "reference", rate=0.002, improving=True, delay=delay),
+        linear_plan("fast", "joint", rate=0.003, improving=True, delay=delay),
     ]
 
 
@@ -160,7 +169,23 @@ def test_a_race_that_finishes_nothing_hands_over_the_first_model(tmp_path: Path)
     assert (tmp_path / "run" / "model.onnx").exists()
     what = {item["what"] for item in run.result["not_tested"]}
     assert "sharing" in what
-    assert run.result["timing"]["seconds"] < 60
+    assert run.result["timing"]["seconds"] < 200
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "first model"
+    assert any(f"graftwork fit --resume {tmp_path / 'run'} --time-limit" in warning for warning in run.warnings)
+
+
+def test_a_run_that_ended_with_its_first_model_goes_on_with_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [linear_plan("alone", "reference"), quick()]
+    with monkeypatch.context() as patch:
+        # As if the time had been up when the race began.
+        patch.setattr(Race, "_rung", lambda *_: {})
+        first = race(tmp_path / "run", *plans, time_limit=100)
+    assert list(first.result["plans"]) == ["quick"]
+    before = (tmp_path / "run" / "model" / "state.json").read_text()
+    run = fit(out=tmp_path / "run", resume=True, time_limit=400)
+    assert {"alone", "quick"} <= set(run.result["plans"])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "done"
+    assert run.choice != "quick" or (tmp_path / "run" / "model" / "state.json").read_text() != before
 
 
 def test_a_quick_look_has_few_plans_and_one_model(tmp_path: Path) -> None:

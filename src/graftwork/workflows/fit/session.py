@@ -43,6 +43,8 @@ LAST_GRACE = 60.0
 """Seconds that they are given if the run has no model yet."""
 ESTIMATE_SHARE = 0.2
 """Share of the time left that estimates may take together."""
+_FIRST_MODEL = "first model"
+"""State of a run that ended with nothing else."""
 TRAINING = {"evaluations": 40, "patience": 0.3}
 """Training settings where the time decides how long trainings are; plans and users may say otherwise."""
 
@@ -60,6 +62,8 @@ class FitSession(RunSession[FitSettings]):
             RunStopped: If the user stopped it; finished work is kept.
         """
         with self.opened() as context:
+            if self.run.state["state"] == _FIRST_MODEL:
+                self._begin_anew()
             if "schedule" not in self.run.state:
                 self._plan_race(context)
                 context.pause_point()
@@ -80,11 +84,20 @@ class FitSession(RunSession[FitSettings]):
                 self._raise_too_late()
             result = finish_run(context, outcome)
             context.pause_point()
-        self.run.save(state="done")
+        # With more time a resume goes on where only a first model was made.
+        self.run.save(state=_FIRST_MODEL if outcome.first_model else "done")
         # A prefix, so plans with a longer name may keep theirs as well; that costs space only.
         self._drop_checkpoints(keep=set(result["model"]["trainings"]))
         self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
         return result
+
+    def _begin_anew(self) -> None:
+        """Forget a race that ended with its first model: its schedule was made for a time that is gone."""
+        for key in ("schedule", "decisions"):
+            self.run.state.pop(key, None)
+        self.run.save(state="suite")
+        # The next model may be of the same plan, which would pass for exported.
+        (self.run.path / "model.onnx").unlink(missing_ok=True)
 
     def _raise_too_late(self) -> None:
         """Forget the schedule, which was made for a time that is gone: a resume with more time makes another."""

@@ -110,6 +110,9 @@ def shortened(planned: Effort, given: Effort) -> Sequence[dict[str, Any]]:
         [('control_seeds', 3, 0)]
     """
     before, after = dataclasses.asdict(planned), dataclasses.asdict(given)
+    # Where no control was planned, none was given up; where none is left, that says it all.
+    silent = {"control_seeds", "control_tasks"} if not planned.control_tasks else set()
+    silent |= {"control_tasks"} if not given.control_seeds else set()
     return [
         {
             "what": name,
@@ -119,5 +122,5 @@ def shortened(planned: Effort, given: Effort) -> Sequence[dict[str, Any]]:
             "reason": f"the time limit allows {after[name]} of {before[name]} {_WORDS[name]}",
         }
         for name in before
-        if after[name] < before[name]
+        if after[name] < before[name] and name not in silent
     ]

@@ -147,6 +147,13 @@ def test_what_was_given_up_is_said() -> None:
     assert all(item["given"] < item["planned"] and "time limit" in item["reason"] for item in found.cuts)
 
 
+def test_controls_that_were_never_planned_are_not_missed() -> None:
+    found = make_schedule(PLANS, estimates(), budget(None, 20.0, control_tasks=0))
+    assert not {item["what"] for item in found.cuts} & {"control_seeds", "control_tasks"}
+    without = make_schedule(PLANS, estimates(), budget(None, 20.0))
+    assert "control_seeds" in {item["what"] for item in without.cuts}
+
+
 def test_too_little_time_keeps_the_reference_and_says_so() -> None:
     found = schedule(1.0)
     assert "separate" in found.horizons
