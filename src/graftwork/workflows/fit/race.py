@@ -202,12 +202,17 @@ class Race:
 
     def _judged_as_it_is(self, name: str, first: TrainJob) -> TrainJob | None:
         """Return the job that judges a finalist without training it; None if it was never trained."""
-        job, facts = self.context.maker.final(name, 0, now=True), self.context.maker.facts
+        maker = self.context.maker
+        job = maker.final(name, 0, now=True)
         if self._has_checkpoint(first.id):
             return job
-        if facts.race_rows:  # what the rungs learned from a sample
-            job = replace(job, rows=facts.race_rows, continues=self.context.maker.rung_id(name, len(RUNGS) - 1))
-        return job if job.continues and self._has_checkpoint(job.continues) else None
+        for rung in reversed(range(len(RUNGS))):
+            before = maker.rung_id(name, rung)
+            if self._has_checkpoint(before):
+                # The rung may have been made for another horizon, or with a part of the rows.
+                horizon = (self.context.run.result(before) or {}).get("horizon", job.max_steps)
+                return replace(job, rows=maker.facts.race_rows, continues=before, max_steps=int(horizon))
+        return None
 
     def _has_checkpoint(self, job_id: str) -> bool:
         return (self.context.run.job(job_id) / "checkpoint.json").exists()
