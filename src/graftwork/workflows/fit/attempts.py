@@ -22,7 +22,7 @@ from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["Attempts", "plan_seconds"]
+__all__ = ["MARGIN", "Attempts", "plan_seconds"]
 
 LONGER = (4.0, 2.0)
 """By how much trainings become longer where plans are still improving: the first that fits into the time."""
@@ -31,9 +31,9 @@ LEAST_GAIN = 0.2
 MARGIN = 1.15
 """Trainings may take so many times as long as those before."""
 OF_NETWORKS: tuple[Mapping[str, Any], ...] = (
-    {"training": {"learning_rate": 6e-4}},
-    {"training": {"weight_decay": 0.3}},
     {"training": {"learning_rate": 5e-3}},
+    {"training": {"weight_decay": 0.3}},
+    {"training": {"learning_rate": 6e-4}},
     {"training": {"batch_size": 32, "learning_rate": 1e-3}},
     {"training": {"schedule": "wsd"}},
     {"training": {"batch_size": 256, "learning_rate": 4e-3}},

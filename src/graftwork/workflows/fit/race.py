@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
-from graftwork.workflows.fit.attempts import Attempts, plan_seconds
+from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
-from graftwork.workflows.fit.replanning import known_costs, replanned, with_measured
+from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, with_measured
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import seconds_left
+from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
@@ -161,6 +161,9 @@ class Race:
             return
         missing = self._collect_finals(finals, answers)
         if not missing:
+            self._add_seeds(names, tasks)
+            if self._is_stopped():
+                return
             attempts = Attempts(self.context, self.outcome.finals, self._reserved(tasks))
             attempts.run()
             self.context, self.outcome.attempts = attempts.context, attempts.made
@@ -177,13 +180,43 @@ class Race:
                 "out. The verdict rests on what was finished; give more time with --time-limit."
             )
 
+    def _add_seeds(self, names: Sequence[str], tasks: Sequence[str]) -> None:
+        """Train the finalists with seeds that the schedule had given up, while there is time."""
+        names = [name for name in names if name in self.outcome.finals]
+        planned = race_budget(self.context, control_tasks=0).seeds
+        for seed in planned[len(self.context.schedule.seeds) :]:
+            context = self.context
+            if context.stop() is not None or not decided(context, f"seed {seed}", lambda: self._has_time(names, tasks)):
+                return
+            jobs = {name: context.maker.final(name, seed) for name in names}
+            context.run.emit("phase", phase="more seeds", jobs=len(jobs), plans=names)
+            answers = context.run_jobs(self._longest_first(jobs.values()))
+            found = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
+            # Runs are compared on equal seeds: one that some plans lack counts for nobody.
+            if len(found) < len(jobs) or any(result["status"] != "ok" or result.get("cut") for result in found.values()):
+                return
+            scores = rung_scores(context.suite, context.plans, found)
+            for name, result in found.items():
+                self.outcome.finals[name][seed] = jobs[name]
+                self.outcome.record(len(RUNGS), name, seed, result, scores.get(name))
+            self.context = context.planned(context.plans.values(), context.schedule.with_seed(seed))
+
+    def _has_time(self, names: Sequence[str], tasks: Sequence[str]) -> bool:
+        """Return whether one more training of each of these plans fits before what must follow."""
+        each = [plan_seconds(self.context, self.outcome.finals[name]) for name in names]
+        left, workers = seconds_left(self.context), max(1, self.context.settings.num_workers)
+        if left is None or not each:
+            return False
+        return MARGIN * max(sum(each) / workers, max(each)) + self._reserved(tasks) <= left
+
     def _reserved(self, tasks: Sequence[str]) -> float:
         """Return the seconds that controls, affinity, verdict and the models on all rows will take."""
         context, schedule = self.context, self.context.schedule
         each = {name: plan_seconds(context, jobs) for name, jobs in self.outcome.finals.items()}
         checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
-        refits = REFIT_PLANS * sum(each.values()) * (schedule.refits or 0)
-        longest = max(each.values(), default=0.0) * (1 if schedule.refits else 0)
+        parts = max(schedule.refits or 0, 1) if context.settings.refit else 0
+        refits = REFIT_PLANS * sum(each.values()) * parts
+        longest = max(each.values(), default=0.0) if parts else 0.0
         left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
         return max((checks + refits) / max(1, context.settings.num_workers), longest) + max(
             min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["FINALISTS", "Effort", "RaceBudget", "efforts", "full_effort", "least_effort", "shortened"]
+__all__ = ["FINALISTS", "Effort", "RaceBudget", "efforts", "full_effort", "least_efforts", "shortened", "shortened_to"]
 
 FINALISTS = 3
 """Best plans of the rungs that are trained to the end, besides those that answer a question."""
@@ -78,11 +78,11 @@ def efforts(budget: RaceBudget) -> Iterator[Effort]:
             yield effort
 
 
-def least_effort(budget: RaceBudget) -> Effort:
-    """Return the smallest effort: one seed, no control, no model on all rows."""
-    return _smaller(
-        full_effort(budget), {"seeds": 1, "control_seeds": 0, "control_tasks": 0, "refits": 0, "finalists": 1}, budget
-    )
+def least_efforts(budget: RaceBudget) -> Iterator[Effort]:
+    """Yield the efforts below those on which something may be asserted: two seeds, one seed, at last no model on all rows."""
+    least = {"control_seeds": 0, "control_tasks": 0, "finalists": 1}
+    for change in ({"seeds": 2, "refits": 1}, {"seeds": 1, "refits": 1}, {"seeds": 1, "refits": 0}):
+        yield _smaller(full_effort(budget), {**least, **change}, budget)
 
 
 def _smaller(effort: Effort, change: Mapping[str, int], budget: RaceBudget) -> Effort:
@@ -90,6 +90,12 @@ def _smaller(effort: Effort, change: Mapping[str, int], budget: RaceBudget) -> E
     if budget.whole_controls and found.control_seeds:
         return replace(found, control_seeds=found.seeds)
     return replace(found, control_seeds=min(found.control_seeds, found.seeds))
+
+
+def shortened_to(cut: Mapping[str, Any], given: int) -> dict[str, Any]:
+    """Return an item of :func:`shortened` with the number that was given in the end, and the reason in words."""
+    reason = f"the time limit allows {given} of {cut['planned']} {cut['name']}"
+    return {**cut, "given": given, "reason": reason}
 
 
 _WORDS = {
@@ -114,13 +120,7 @@ def shortened(planned: Effort, given: Effort) -> Sequence[dict[str, Any]]:
     silent = {"control_seeds", "control_tasks"} if not planned.control_tasks else set()
     silent |= {"control_tasks"} if not given.control_seeds else set()
     return [
-        {
-            "what": name,
-            "name": _WORDS[name],
-            "planned": before[name],
-            "given": after[name],
-            "reason": f"the time limit allows {after[name]} of {before[name]} {_WORDS[name]}",
-        }
+        shortened_to({"what": name, "name": _WORDS[name], "planned": before[name]}, after[name])
         for name in before
         if after[name] < before[name] and name not in silent
     ]

@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from graftwork.core.records import Plan
-from graftwork.workflows.runs.effort import FINALISTS, Effort, RaceBudget, efforts, full_effort, least_effort, shortened
+from graftwork.workflows.runs.effort import (
+    FINALISTS,
+    Effort,
+    RaceBudget,
+    efforts,
+    full_effort,
+    least_efforts,
+    shortened,
+    shortened_to,
+)
 from graftwork.workflows.runs.horizons import (
     MIN_STEPS,
     RUNGS,
@@ -66,6 +75,12 @@ class Schedule:
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
         return cls(**fields)
 
+    def with_seed(self, seed: int) -> Self:
+        """Return the schedule with one more seed, which it had given up."""
+        cuts = (shortened_to(cut, len(self.seeds) + 1) if cut["what"] == "seeds" else cut for cut in self.cuts)
+        kept = tuple(cut for cut in cuts if cut["given"] < cut["planned"])
+        return dataclasses.replace(self, seeds=(*self.seeds, seed), cuts=kept)
+
     def rung_steps(self, plan: str, rung: int) -> int:
         """Return the step at which a plan stops at a rung (0 is the first)."""
         return max(1, round(self.horizons[plan] * RUNGS[rung]))
@@ -110,7 +125,7 @@ def make_schedule(
     if effort is None:
         effort = _smallest_fair(budget)
         if expected(shortest, effort) > limit:
-            effort = least_effort(budget)
+            effort = _least(budget, lambda one: expected(shortest, one) <= limit)
     common = horizon_of(effort, float(MIN_STEPS), longest)
     if before is None:
         for plan in _that_cannot_learn(plans, estimates, horizons_of(plans, estimates, common)):
@@ -125,8 +140,11 @@ def make_schedule(
     horizons = horizons_of(plans, estimates, common)
     if before is not None and all(_is_close(before.horizons[name], steps) for name, steps in horizons.items()):
         horizons = {name: before.horizons[name] for name in horizons}
-        kept = _affordable(budget, lambda one: race_seconds(plans, estimates, horizons, budget, one) <= limit)
-        effort = kept or least_effort(budget)
+
+        def fits(one: Effort) -> bool:
+            return race_seconds(plans, estimates, horizons, budget, one) <= limit
+
+        effort = _affordable(budget, fits) or _least(budget, fits)
     notes = []
     if common < shortest:
         notes.append(
@@ -165,6 +183,12 @@ def _smallest_fair(budget: RaceBudget) -> Effort:
 
 def _affordable(budget: RaceBudget, fits: Callable[[Effort], bool]) -> Effort | None:
     return next((effort for effort in efforts(budget) if fits(effort)), None)
+
+
+def _least(budget: RaceBudget, fits: Callable[[Effort], bool]) -> Effort:
+    """Return the largest of the smallest efforts that fits; the last one if none does."""
+    *larger, last = least_efforts(budget)
+    return next((effort for effort in larger if fits(effort)), last)
 
 
 def _drop_slow(

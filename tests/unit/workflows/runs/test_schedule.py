@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from graftwork.core.records import Plan, Role
 from graftwork.core.stages.train import TrainStage
-from graftwork.workflows.runs.effort import Effort, RaceBudget, efforts, full_effort, least_effort
+from graftwork.workflows.runs.effort import Effort, RaceBudget, efforts, full_effort, least_efforts
 from graftwork.workflows.runs.horizons import MOST_EPOCHS, essential_plans, race_seconds
 from graftwork.workflows.runs.plan_costs import Estimate, measured_cost
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
@@ -130,7 +130,7 @@ def test_controls_and_averaged_models_give_way_before_seeds_and_seeds_before_ste
         pairs = zip(dataclasses.astuple(larger), dataclasses.astuple(smaller), strict=True)
         assert all(before >= after for before, after in pairs)
     assert ladder[-1] == Effort(seeds=3, control_seeds=0, control_tasks=1, refits=1, finalists=1)
-    assert least_effort(wide).seeds == 1
+    assert [(one.seeds, one.refits) for one in least_efforts(wide)] == [(2, 1), (1, 1), (1, 0)]
     given = [effort_of(make_schedule(PLANS, estimates(), budget(None, seconds, refits=5))) for seconds in (20, 60, 240, 1e6)]
     assert [one.seeds for one in given] == sorted(one.seeds for one in given)
     assert [one.refits for one in given] == sorted(one.refits for one in given)
@@ -145,6 +145,16 @@ def test_what_was_given_up_is_said() -> None:
     found = make_schedule(PLANS, estimates(), budget(None, 60.0, refits=5))
     assert {item["what"] for item in found.cuts} >= {"control_seeds", "refits"}
     assert all(item["given"] < item["planned"] and "time limit" in item["reason"] for item in found.cuts)
+
+
+def test_a_seed_that_is_made_up_for_is_no_longer_missed() -> None:
+    found = make_schedule(PLANS, estimates(), budget(None, 5.0, seeds=(0, 1, 2, 3)))
+    assert len(found.seeds) == 1
+    more = found.with_seed(1)
+    cut = next(item for item in more.cuts if item["what"] == "seeds")
+    assert (more.seeds, cut["given"], cut["reason"].split(" tr")[0]) == ((0, 1), 2, "the time limit allows 2 of 4")
+    whole = more.with_seed(2).with_seed(3)
+    assert "seeds" not in {item["what"] for item in whole.cuts}
 
 
 def test_controls_that_were_never_planned_are_not_missed() -> None:
