@@ -18,11 +18,15 @@ from graftwork.interfaces.learner import Learner
 class LinearLearner(Learner):
     """Ridge regression on ``numeric`` for regression tasks, by gradient descent from a seeded start.
 
-    Settings: ``rate``; ``delay`` (seconds a step); ``fail`` (``nan``, ``crash``, ``die``) at step ``fail_at``.
+    Settings: ``rate``; ``delay`` (seconds a step); ``fail`` (``nan``, ``crash``, ``die``) at step ``fail_at``; ``improving`` (says that
+    it still improves); ``hiccup`` (seconds that step 4 takes longer); ``one_shot`` (a second step does nothing).
     """
 
-    def __init__(self, context, *, rate=0.1, delay=0.0, fail="", fail_at=3, handicap=0.0):
+    def __init__(
+        self, context, *, rate=0.1, delay=0.0, fail="", fail_at=3, handicap=0.0, improving=False, hiccup=0.0, one_shot=False
+    ):
         super().__init__(context)
+        self.improving, self.hiccup, self.one_shot = improving, hiccup, one_shot
         self.rate, self.delay, self.fail, self.fail_at, self.handicap = rate, delay, fail, fail_at, handicap
         self._step = 0
         suite = context.suite
@@ -34,6 +38,10 @@ class LinearLearner(Learner):
     def step(self):
         return self._step
 
+    @property
+    def still_improving(self):
+        return self.improving
+
     def _design(self, x):
         return np.concatenate([x, np.ones((len(x), 1))], axis=1)
 
@@ -41,7 +49,7 @@ class LinearLearner(Learner):
         suite = self.context.suite
         rows = suite.splits["train"]
         design = self._design(self.x[rows])
-        while self._step < until:
+        while self._step < until and not (self.one_shot and self._step):
             for task in suite.tasks:
                 target = (np.asarray(suite.targets[task.name][rows], dtype=np.float64) - task.center) / task.scale
                 residual = design @ self.weights[task.name] - target
@@ -49,6 +57,8 @@ class LinearLearner(Learner):
             self._step += 1
             if self.delay:
                 time.sleep(self.delay)
+            if self._step == 4:
+                time.sleep(self.hiccup)
             if self.fail and self._step >= self.fail_at:
                 if self.fail == "nan":
                     raise TrainingDivergedError("The loss became NaN at step 3.")

@@ -73,7 +73,7 @@ def test_a_run_from_data_to_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fail", ["nan", "crash"])
 def test_a_plan_that_fails_leaves_and_the_race_goes_on(tmp_path: Path, fail: str) -> None:
-    run = race(tmp_path / "run", linear_plan("bad", "joint", rate=0.2, fail=fail, fail_at=7))
+    run = race(tmp_path / "run", linear_plan("bad", "joint", rate=0.2, fail=fail, fail_at=20), steps=64)
     assert run.choice in ("fast", "alone")
     last = rows(run, 1)["bad"]
     assert last["status"] == ("diverged" if fail == "nan" else "failed")
@@ -103,7 +103,7 @@ def test_worker_processes_give_the_same_numbers_as_one_process(tmp_path: Path) -
 
 
 def test_a_worker_that_dies_costs_only_its_plan(tmp_path: Path) -> None:
-    run = race(tmp_path / "run", linear_plan("deadly", "joint", rate=0.2, fail="die", fail_at=7), workers=2)
+    run = race(tmp_path / "run", linear_plan("deadly", "joint", rate=0.2, fail="die", fail_at=20), workers=2, steps=64)
     last = rows(run, 1)["deadly"]
     assert last["status"] == "failed"
     assert "Its process ended with exit code 9, 2 times" in last["message"]
@@ -205,12 +205,12 @@ def test_a_half_trained_job_goes_on_from_its_checkpoint(tmp_path: Path, monkeypa
 
 def test_the_deadline_cuts_what_is_left_and_still_gives_a_verdict(tmp_path: Path) -> None:
     crawling = ["none", linear_plan("alone", "reference", delay=0.02), linear_plan("fast", "joint", rate=0.3, delay=0.02)]
-    run = fit(linear_suite(), plans=crawling, out=tmp_path / "run", steps=200, time_limit=4, workers=2, seeds=3, backbone="none")
+    run = fit(linear_suite(), plans=crawling, out=tmp_path / "run", steps=400, time_limit=10, workers=2, seeds=3, backbone="none")
     assert "alone" in run.result["plans"]
     assert any("The time limit came before the end" in warning for warning in run.warnings)
     assert run.result["timing"]["seconds"] < 30
     steps = [row["steps"] for row in run.result["race"] if row["rung"] == 2]
-    assert min(steps) < 200
+    assert min(steps) < 400
 
 
 def test_no_time_at_all_is_said_and_more_time_mends_it(tmp_path: Path) -> None:

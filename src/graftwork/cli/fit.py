@@ -34,13 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--time-limit", metavar="TIME", help="6m, 90s, 1h30m for everything up to the verdict (default: 5m, or none with --steps)"
     )
+    add(
+        "--preset",
+        metavar="NAME",
+        help="quick (few plans, one model), good (default), best (all plans, more seeds, folds and settings; give it time)",
+    )
     add("--steps", metavar="N", type=int, help="steps of a full training, in place of what the time allows; repeats exactly")
-    add("--seeds", metavar="N", type=int, default=3, help="seeds of every finalist (default 3)")
+    add("--seeds", metavar="N", type=int, help="seeds of every finalist (default: 3, best: 5)")
     add(
         "--folds",
         metavar="N",
         type=int,
-        help="compare by cross-validation in N folds; 0: one split (default: 5 below 2,000 rows)",
+        help="compare by cross-validation in N folds; 0: one split (default: 5 below 2,000 rows; quick: 3, best: 8)",
     )
     add("--max-params", metavar="N", help="most parameters to store, as in 5M")
     add("--max-latency", metavar="TIME", help="longest time for one row, as in 20ms")
@@ -51,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
     add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
     add("--seed", metavar="N", type=int, default=0, help="root seed of splits, initialisation and batches (default 0)")
-    add("--single", action="store_true", help="hand over one model of one plan: no ensemble, no average over other rows")
+    add(
+        "--single",
+        action="store_true",
+        default=None,
+        help="hand over one model of one plan: no ensemble, no average over other rows",
+    )
     add("--no-refit", action="store_true", help="hand over a model as it was judged, without the test rows")
     add(
         "--set",
@@ -73,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
-    own = {name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory", "folds", "single")}
+    own = {name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory", "folds", "single", "preset")}
     with display:
         result = fit(
             source,

@@ -51,7 +51,11 @@ class Progress:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
         if self.phase == "estimate":
-            return [f"estimating {self.jobs_total} plans: {', '.join(event['plans'])}"]
+            return [f"estimating {len(event['plans'])} plans: {', '.join(event['plans'])}"]
+        if self.phase.startswith("attempt"):
+            return [f"{self.phase}, since there is time left: {event['what']}"]
+        if self.phase == "controls":
+            return [f"controls and affinities: {', '.join(event['plans'])}"]
         if self.phase.startswith("rung"):
             return [f"{self.phase}: {len(event['plans'])} plans race: {', '.join(event['plans'])}"]
         if self.phase in ("trainings", "grouping"):
@@ -85,6 +89,11 @@ class Progress:
             f"the race will take about {_seconds(self.expected_seconds)} with {self._workers} workers; finals on {seeds} seeds",
             *notes,
         ]
+
+    def _on_replan(self, event: Mapping[str, Any]) -> list[str]:
+        self.expected_seconds, self.raced_since = float(event["seconds"]), time.monotonic()
+        self._busy_seconds = 0.0
+        return [f"  planned again with measured times: about {_seconds(self.expected_seconds)} to go"]
 
     def _on_budget(self, event: Mapping[str, Any]) -> list[str]:
         self.raced_since, self._workers = time.monotonic(), max(1, int(event.get("workers", 1)))

@@ -62,6 +62,9 @@ class Plan:
     shuffled_control: bool = True
     """Whether it can be trained with its companions' labels shuffled. A plan that builds on how labels of its tasks depend on
     each other (no purchase without a click) cannot."""
+    quick: bool = False
+    """Whether it is trained within seconds where others take long. The race never leaves it out, and every run makes a first model
+    with it."""
     system: str = ""
     """Slug of the published system that this plan comes from, if any."""
 
@@ -169,6 +172,7 @@ _PLAN_VALUES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
     # ``True`` is an integer to isinstance.
     ("min_tasks", "an integer of at least 1", lambda item: isinstance(item, int) and not isinstance(item, bool) and item >= 1),
     ("shuffled_control", "true or false", lambda item: isinstance(item, bool)),
+    ("quick", "true or false", lambda item: isinstance(item, bool)),
     ("system", "the slug of a system, a text", lambda item: isinstance(item, str)),
 )
 

@@ -50,6 +50,8 @@ class LearnerContext:
     threads: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training settings of the user, stronger than the plan's."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings of the workflow, weaker than the plan's."""
     callbacks: Sequence[Callback] = ()
     """Called after every step of learners that train by the loop; others leave them alone."""
     start: Mapping[str, Tensor] = field(default_factory=dict)
@@ -58,6 +60,8 @@ class LearnerContext:
 
     def identity(self) -> dict[str, Any]:
         """Return what a checkpoint must agree in, as JSON values: plan, seed, suite, horizon, backbone, overrides."""
+        # Absent without any, so that older checkpoints keep their identity.
+        weaker = {"defaults": dict(self.defaults)} if self.defaults else {}
         return {
             "plan": self.plan.to_json(),
             "seed": self.seed,
@@ -65,6 +69,7 @@ class LearnerContext:
             "max_steps": self.max_steps,
             "backbone": self.backbone,
             "overrides": dict(self.overrides),
+            **weaker,
         }
 
     def check_identity(self, saved: Mapping[str, Any], folder: Path) -> None:
@@ -104,6 +109,12 @@ class Learner(ABC):
     @abstractmethod
     def step(self) -> int:
         """Number of finished steps; what a step of trees is, the learner says."""
+
+    @property
+    def still_improving(self) -> bool:
+        """Whether its last steps still made it better on validation rows, so that more steps would probably help; False as well
+        if the learner cannot say."""
+        return False
 
     @abstractmethod
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:

@@ -39,7 +39,8 @@ class BlendLearner(Learner):
         members: Objects with ``plan`` (as :meth:`.Plan.to_json` writes it), ``steps`` (its horizon), ``weights`` (``{task:
             weight}``; of one task they sum to 1), and what is not that of the context: ``seed``, and the division of the rows, as
             ``parts`` and ``part`` (:func:`graftwork.data.folds.whole_suite`) or ``folds`` and ``number``
-            (:func:`graftwork.data.folds.fold_suite`).
+            (:func:`graftwork.data.folds.fold_suite`), or ``rows`` and ``rows_seed``
+            (:func:`graftwork.data.samples.sampled_suite`).
 
     Raises:
         ConfigError: If there is no member, or the weights of a task are negative or do not sum to 1.
@@ -67,6 +68,11 @@ class BlendLearner(Learner):
     def adopt_members(self) -> None:
         """Count the members as trained: their checkpoints were loaded one by one."""
         self._step = self.context.max_steps
+
+    @property
+    def still_improving(self) -> bool:
+        """Whether a member is."""
+        return any(member.still_improving for member in self.members)
 
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train every member to its share of ``until``, one after the other."""
@@ -161,7 +167,11 @@ class BlendLearner(Learner):
 def _member(context: LearnerContext, value: Mapping[str, Any]) -> Learner:
     """Build the learner of one member."""
     suite = context.suite
-    if value.get("parts"):
+    if value.get("rows"):
+        from graftwork.data.samples import sampled_suite
+
+        suite = sampled_suite(suite, int(value["rows"]), int(value.get("rows_seed", 0)))
+    elif value.get("parts"):
         suite = whole_suite(suite, int(value["parts"]), int(value.get("part", 0)))
     elif value.get("folds"):
         suite = fold_suite(suite, int(value["folds"]), int(value.get("number", 0)))

@@ -125,6 +125,8 @@ class TrainConfig(LoopConfig):
     """Precision of forward passes; losses, gradients and weights stay in float32."""
     evaluations: int = 8
     """At most so many validations over the horizon; fewer if they would cost too much. 0 keeps the last weights."""
+    patience: float = 0.0
+    """Share of the horizon without a better validation after which training stops, below 1; 0 goes on to the horizon."""
 
     def _problems(self) -> list[str]:
         problems = LoopConfig._problems(self)
@@ -149,6 +151,7 @@ class TrainConfig(LoopConfig):
             ("accumulate", "an integer of at least 1", _is_int(self.accumulate, 1)),
             ("autocast", f"one of {', '.join(get_args(Autocast))}", self.autocast in get_args(Autocast)),
             ("evaluations", "an integer of at least 0", _is_int(self.evaluations, 0)),
+            ("patience", "a number in [0, 1)", _is_number(self.patience) and 0 <= self.patience < 1),
         ]
 
 

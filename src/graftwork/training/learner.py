@@ -2,7 +2,8 @@
 
 Validation happens at a few points that depend on the horizon alone. Its score is the mean over tasks of the validation loss
 divided by the loss of the best constant prediction on the same rows; the weights with the lowest score are kept (of models that
-share nothing: each task's own best) and predict. Before the first validation the current (averaged) weights predict.
+share nothing: each task's own best) and predict. Before the first validation the current (averaged) weights predict. With a
+patience, training stops before its horizon where validations have not become better for so long.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from graftwork.training.config import TrainConfig
 from graftwork.training.costs import CostMeter, held_for_backward, inference_costs
 from graftwork.training.feature_store import cached_features
 from graftwork.training.learned import begin_from
-from graftwork.training.selection import BestWeights
+from graftwork.training.selection import BestWeights, last_improvement, still_improves
 from graftwork.training.trainer import Trainer
 
 __all__ = ["NeuralLearner"]
@@ -45,6 +46,8 @@ __all__ = ["NeuralLearner"]
 EVALUATION_BATCH = 256
 MAX_VALIDATION_ROWS = 4096
 """More rows hardly change which weights are best."""
+LEAST_PATIENCE = 100
+"""Steps without a better validation that every training is granted, however short its horizon."""
 VALIDATION_SHARE = 0.1
 """Validation may cost about so much of training, a forward pass counting as a third of a training step."""
 
@@ -68,7 +71,7 @@ class NeuralLearner(Learner):
         with self._costs.running(), torch.random.fork_rng(devices=[]):
             self.suite = prepare_inputs(context.suite, plan, context.backbone)
             torch.manual_seed(seeds.integer("init"))
-            asked = {**plan.train.training, **context.overrides}
+            asked = {**context.defaults, **plan.train.training, **context.overrides}
             self._assembly = assemble(
                 plan,
                 self.suite.tasks,
@@ -124,7 +127,7 @@ class NeuralLearner(Learner):
         """``(step, relative loss per task)`` of every validation so far."""
 
     def _make_config(self) -> TrainConfig:
-        """Return the settings: defaults for the model, then the plan's, then what a suite.yaml asks for, then the user's."""
+        """Return the settings: defaults for the model, then the workflow's, the plan's, then what a suite.yaml asks for, then the user's."""
         context = self.context
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         total = sum(count for count, _ in counts)
@@ -137,7 +140,7 @@ class NeuralLearner(Learner):
         mixing = {"mixing": self.suite.raw["mixing"]} if "mixing" in self.suite.raw else {}
         # The horizon is the workflow's decision; it reads a plan's own `max_steps` before it makes one.
         return TrainConfig.from_settings(
-            defaults, context.plan.train.training, mixing, context.overrides, {"max_steps": context.max_steps}
+            defaults, context.defaults, context.plan.train.training, mixing, context.overrides, {"max_steps": context.max_steps}
         )
 
     @property
@@ -149,6 +152,19 @@ class NeuralLearner(Learner):
     def steps_per_epoch(self) -> int:
         """Steps in which as many rows are seen as there are training rows."""
         return self._stream.steps_per_epoch
+
+    @property
+    def is_converged(self) -> bool:
+        """Whether training has stopped because validations have not become better for as long as the patience says."""
+        if not self.config.patience or not self.validation:
+            return False
+        granted = max(self.config.patience * self.config.max_steps, LEAST_PATIENCE)
+        return self._validated - last_improvement(self.validation, self._best.groups) >= granted
+
+    @property
+    def still_improving(self) -> bool:
+        """Whether the last validation was the best one, and clearly better than those of the first three quarters."""
+        return still_improves(self.validation, self._best.groups)
 
     @property
     def best_model(self) -> SharedModel:
@@ -164,7 +180,7 @@ class NeuralLearner(Learner):
             self._held_bytes = held_for_backward(self.model, self._stream.batch(0))
         with self._costs.running():
             self._validate_if_due()  # a stop may have come between the last step and its validation
-            while self.step < until:
+            while self.step < until and not self.is_converged:
                 upcoming = [point for point in self._points if point > self.step]
                 self.trainer.train(min([until, *upcoming[:1]]), on_progress)
                 self._validate_if_due()
@@ -345,4 +361,7 @@ def _validation_points(config: TrainConfig, batch_size: int, num_rows: int) -> l
     # A validation costs a third of `num_rows` rows of training.
     affordable = int(VALIDATION_SHARE * 3 * config.max_steps * batch_size / num_rows)
     count = min(config.evaluations, max(4, affordable), config.max_steps)
+    if count > 8:
+        # The race stops at quarters and at halves.
+        count -= count % 4
     return sorted({round(config.max_steps * index / count) for index in range(1, count + 1)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +12,16 @@ from graftwork.interfaces.shared_model import SharedModel
 from graftwork.training.averaging import copy_sharing
 from graftwork.training.learned import learned_state
 
-__all__ = ["BestWeights", "tensor_owners", "tensors_by_task"]
+__all__ = ["BestWeights", "last_improvement", "still_improves", "tensor_owners", "tensors_by_task"]
 
 _ALL = "all"
+_GAIN = 1e-3
+"""Relative gain below which a better validation does not keep a training going."""
+_LATE_GAIN = 0.01
+"""Relative gain over the last quarter of the validations from which on more steps would probably help."""
+
+History = Sequence[tuple[int, Mapping[str, float]]]
+"""``(step, loss per task)`` of every validation, in order."""
 
 
 class BestWeights:
@@ -30,6 +37,11 @@ class BestWeights:
         self.model = copy_sharing(model, {id(tensor): tensor.detach().clone() for tensor in learned})
         self._groups = tensors_by_task(model) or {_ALL: list(learned_state(model))}
         self._best: dict[str, float] = {}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the tasks whose weights are kept one by one; empty if all weights are kept from one moment."""
+        return () if set(self._groups) == {_ALL} else tuple(self._groups)
 
     @property
     def is_filled(self) -> bool:
@@ -78,6 +90,46 @@ class BestWeights:
         kept = learned_state(self.model)
         for name, tensor in state.get("tensors", {}).items():
             kept[name].copy_(tensor)
+
+
+def _series(history: History, groups: Sequence[str]) -> list[list[float]]:
+    """Return the losses of each group in order; one series of means without groups."""
+    means = [sum(losses.values()) / len(losses) if losses else float("nan") for _, losses in history]
+    if not groups:
+        return [means]
+    return [[losses.get(group, mean) for (_, losses), mean in zip(history, means, strict=True)] for group in groups]
+
+
+def last_improvement(history: History, groups: Sequence[str] = ()) -> int:
+    """Return the step of the last validation that was better than all before, by more than rounding; 0 without any.
+
+    Args:
+        history: The validations.
+        groups: Tasks that are judged one by one: one that improves is enough. Empty judges the mean.
+    """
+    last = 0
+    for series in _series(history, groups):
+        best = float("inf")
+        for (step, _), loss in zip(history, series, strict=True):
+            # NaN is never better.
+            if loss < best * (1.0 - _GAIN):
+                best, last = loss, max(last, step)
+    return last
+
+
+def still_improves(history: History, groups: Sequence[str] = ()) -> bool:
+    """Return whether the last validation is the best one and clearly better than the best of the first three quarters.
+
+    Args:
+        history: The validations; fewer than four say nothing.
+        groups: As for :func:`last_improvement`.
+    """
+    if len(history) < 4:
+        return False
+    early = len(history) - max(1, len(history) // 4)
+    return any(
+        series[-1] <= min(series) and series[-1] < min(series[:early]) * (1.0 - _LATE_GAIN) for series in _series(history, groups)
+    )
 
 
 def tensors_by_task(model: SharedModel) -> dict[str, list[str]]:

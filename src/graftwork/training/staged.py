@@ -45,6 +45,11 @@ class StagedLearner(Learner):
         """Number of finished steps of all stages."""
         return self.before.step + self.own_step
 
+    @property
+    def still_improving(self) -> bool:
+        """Whether the stages before are: what this stage adds has a length of its own."""
+        return self.before.still_improving
+
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train the stages one after the other until ``step == until``."""
         # Once this stage has begun, the weights before it are final.

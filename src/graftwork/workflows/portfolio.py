@@ -1,14 +1,15 @@
 """The portfolio: which plans exist, as plain data. Adding a plan touches a TOML file and no code.
 
 Plans come from ``portfolio.toml`` beside this module, from the ``[[plans]]`` tables of cards, and from TOML files that the
-user names. A plan may say ``default``: true, false, or a list of modalities in which it enters without being asked for.
+user names. A plan may say ``default``: true, false, or a list of modalities in which it enters without being asked for; and
+``variants``: other settings that are tried for it when a race has time left.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "portfolio",
     "read_plan_file",
     "read_plan_tables",
+    "variants_of",
 ]
 
 
@@ -39,6 +41,8 @@ class CatalogueEntry:
     """Kinds of input with which it enters the race without being named."""
     origin: str
     """File that it comes from."""
+    variants: tuple[Mapping[str, Any], ...] = ()
+    """Other settings that a race with time left tries, in this order: ``{"training": {...}, "learner": {...}}``."""
 
     def enters(self, kinds: Collection[str]) -> bool:
         """Return whether it enters the race of a suite with inputs of these kinds without being named."""
@@ -50,6 +54,7 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
     # What is no table goes on to `Plan.read`, which says so.
     fields = dict(value) if isinstance(value, Mapping) else value
     default = fields.pop("default", False) if isinstance(fields, dict) else False
+    variants = fields.pop("variants", []) if isinstance(fields, dict) else []
     plan, problems = Plan.read(fields)
     if default is True:
         default = plan.modalities
@@ -58,7 +63,22 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
     elif not isinstance(default, list | tuple) or not _covers(plan.modalities, default):
         problems.append(f"`default` must be true, false or a list of its modalities {list(plan.modalities)}; got {default!r}")
         default = ()
-    return CatalogueEntry(plan, tuple(default), origin), [f"plan {plan.name!r}: {problem}" for problem in problems]
+    if not _are_variants(variants):
+        problems.append(f"`variants` must be a list of tables with `training` or `learner` settings; got {variants!r:.200}")
+        variants = []
+    return CatalogueEntry(plan, tuple(default), origin, tuple(variants)), [
+        f"plan {plan.name!r}: {problem}" for problem in problems
+    ]
+
+
+def _are_variants(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(one, Mapping)
+        and one
+        and set(one) <= {"training", "learner"}
+        and all(isinstance(part, Mapping) for part in one.values())
+        for one in value
+    )
 
 
 def _covers(modalities: Collection[str], default: Iterable[Any]) -> bool:
@@ -99,6 +119,17 @@ def read_plan_tables(path: str | Path) -> list[Any]:
     return tables
 
 
+def variants_of(plan: str, names: Sequence[str] | None = None) -> tuple[Mapping[str, Any], ...]:
+    """Return the other settings that a race with time left tries for a plan.
+
+    Args:
+        plan: Name of the plan.
+        names: As :func:`portfolio` takes them; plan files among them are read.
+    """
+    entry = load_catalogue(_files(names or ())).get(plan)
+    return () if entry is None else entry.variants
+
+
 def read_plan_file(path: str | Path) -> list[CatalogueEntry]:
     """Read the ``[[plans]]`` tables of a TOML file. Components are not looked at.
 
@@ -125,7 +156,7 @@ def load_catalogue(extra_files: Iterable[str | Path] = ()) -> dict[str, Catalogu
     """
     entries = [*read_plan_file(Path(__file__).with_name("portfolio.toml")), *_card_entries()]
     for file in extra_files:
-        entries += [CatalogueEntry(entry.plan, entry.plan.modalities, entry.origin) for entry in read_plan_file(file)]
+        entries += [replace(entry, default=entry.plan.modalities) for entry in read_plan_file(file)]
     catalogue: dict[str, CatalogueEntry] = {}
     for entry in entries:
         if entry.plan.name in catalogue:

@@ -151,6 +151,19 @@ def test_progress_follows_the_events() -> None:
     assert progress.running_rows() == []
 
 
+def test_progress_says_what_is_planned_anew_and_what_is_tried() -> None:
+    progress = Progress()
+    for event in EVENTS:
+        progress.handle(event)
+    assert progress.handle({"event": "replan", "rung": 0, "seconds": 30.0}) == [
+        "  planned again with measured times: about 30 s to go"
+    ]
+    assert 20 < (progress.remaining_seconds() or 0) <= 30
+    attempt = {"event": "phase", "phase": "attempt 1", "jobs": 2, "plans": ["a"], "what": "a: learning_rate 0.001"}
+    assert progress.handle(attempt) == ["attempt 1, since there is time left: a: learning_rate 0.001"]
+    assert progress.handle({"event": "phase", "phase": "controls", "jobs": 1, "plans": ["a"]}) == ["controls and affinities: a"]
+
+
 def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stdout", stream)

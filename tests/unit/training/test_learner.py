@@ -265,3 +265,47 @@ def test_without_any_validation_label_the_last_weights_predict(tmp_path: Path) -
     assert [losses for _, losses in learner.validation] == [{}] * len(learner.validation)
     assert len(learner.validation) > 1
     assert_equal_weights(weights_of(learner.best_model), weights_of(learner.trainer.eval_model()))
+
+
+def _noise_learner(cache: Path, **settings: Any) -> NeuralLearner:
+    """A learner whose labels can be learned by heart only: validations soon become worse."""
+    random = np.random.default_rng(0)
+    noise = {name: random.permutation(SUITE.targets[name]) for name in ("sign", "level")}
+    suite = SUITE.with_targets(noise).with_tasks(("sign", "level"))
+    common = {"learning_rate": 0.02, "schedule": "constant", "ema_decay": 0.0, "evaluations": 40}
+    return small_learner(suite, cache, max_steps=800, overrides={**common, **settings})
+
+
+def test_training_stops_where_validations_no_longer_become_better(tmp_path: Path) -> None:
+    patient, endless = _noise_learner(tmp_path, patience=0.1), _noise_learner(tmp_path)
+    patient.train(800)
+    endless.train(800)
+    assert patient.is_converged
+    assert not endless.is_converged
+    assert 100 <= patient.step < endless.step == 800
+    assert not patient.still_improving
+    best = min(np.mean(list(losses.values())) for _, losses in patient.validation)
+    assert any(np.mean(list(losses.values())) == best and step < patient.step for step, losses in patient.validation)
+    patient.save(tmp_path / "checkpoint")
+    resumed = _noise_learner(tmp_path, patience=0.1)
+    resumed.load(tmp_path / "checkpoint")
+    resumed.train(800)
+    assert resumed.step == patient.step, "a training that has ended does not go on"
+
+
+def test_settings_of_the_workflow_are_weaker_than_those_of_the_plan(tmp_path: Path) -> None:
+    learner = small_learner(SUITE, tmp_path)
+    context = replace(learner.context, defaults={"patience": 0.5, "batch_size": 7}, overrides={"patience": 0.25})
+    plan = context.plan.with_train(training={"batch_size": 9})
+    found = NeuralLearner(replace(context, plan=plan)).config
+    assert (found.patience, found.batch_size) == (0.25, 9)
+    assert NeuralLearner(replace(context, overrides={})).config.patience == 0.5
+    assert "defaults" not in learner.context.identity()
+    assert "defaults" in context.identity()
+
+
+@pytest.mark.parametrize(("evaluations", "points"), [(8, 8), (40, 40), (11, 8), (6, 6)])
+def test_many_validations_fall_on_quarters_of_the_horizon(tmp_path: Path, evaluations: int, points: int) -> None:
+    learner = small_learner(SUITE, tmp_path, max_steps=400, overrides={"evaluations": evaluations})
+    assert len(learner._points) == points
+    assert evaluations == 6 or {100, 200, 400} <= set(learner._points)

@@ -6,7 +6,7 @@ from torch import nn
 
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.training.assembly import FeatureInput
-from graftwork.training.selection import BestWeights, tensors_by_task
+from graftwork.training.selection import BestWeights, last_improvement, still_improves, tensors_by_task
 
 SUITE = small_suite()
 
@@ -99,3 +99,24 @@ def test_without_any_loss_nothing_is_kept() -> None:
     shift(model, 1.0)
     best.offer(model, {})
     assert_equal_weights(weights_of(best.model), wanted)
+
+
+def history(*means: float) -> list[tuple[int, dict[str, float]]]:
+    return [(10 * number, {"a": mean, "b": mean}) for number, mean in enumerate(means, 1)]
+
+
+def test_the_last_improvement_is_told_from_rounding_and_from_noise() -> None:
+    assert last_improvement([]) == 0
+    assert last_improvement(history(0.9, 0.5, 0.7, 0.6)) == 20
+    assert last_improvement(history(0.9, 0.5, 0.4999, 0.49)) == 40, "gains below a thousandth do not count"
+    assert last_improvement(history(0.9, float("nan"), 0.5)) == 30
+    apart = [(10, {"a": 0.9, "b": 0.5}), (20, {"a": 0.8, "b": 0.9})]
+    assert last_improvement(apart) == 10
+    assert last_improvement(apart, ("a", "b")) == 20, "tasks that share nothing are judged one by one"
+
+
+def test_a_training_that_gains_to_its_end_still_improves() -> None:
+    assert still_improves(history(1.0, 0.9, 0.8, 0.7))
+    assert not still_improves(history(1.0, 0.7, 0.7, 0.699)), "a hundredth is needed"
+    assert not still_improves(history(1.0, 0.9, 0.5, 0.6))
+    assert not still_improves(history(1.0, 0.5)), "two validations say nothing"

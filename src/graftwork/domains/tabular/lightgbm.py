@@ -117,6 +117,11 @@ class LightGBMLearner(Learner):
         """Number of finished boosting rounds."""
         return max((booster.rounds for booster in self._all), default=0)
 
+    @property
+    def still_improving(self) -> bool:
+        """Whether a target gained within the last few of its rounds."""
+        return any(booster.rounds - booster.best_rounds < self._patience // 5 and booster.rounds > 1 for booster in self._all)
+
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Boost until ``step == until`` or no target gains any more."""
         started, cpu = time.perf_counter(), time.process_time()

@@ -103,6 +103,11 @@ class MergeLearner(Learner):
         return min(learner.step for learner in self.learners)
 
     @property
+    def still_improving(self) -> bool:
+        """Whether a group is."""
+        return any(learner.still_improving for learner in self.learners)
+
+    @property
     def suite(self) -> Suite:
         """The suite with the inputs that the model reads."""
         return self._host.suite
@@ -115,15 +120,18 @@ class MergeLearner(Learner):
     def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
         """Train every group until ``step == until``, in turns."""
         # Nothing left to train, but a learner may still owe the validation after its last step.
-        if until <= self.step:
-            until = self.step
+        reached = self.step
+        if until <= reached:
+            until = reached
         while True:
-            # Up to the next common mark, from the slowest group: a cut in the middle of a turn is made up first.
-            ahead = min(until, (self.step // self._turn + 1) * self._turn)
+            # Up to the next common mark, from the slowest group: a cut in the middle of a turn is made up first. A group may stop
+            # before the mark, where more steps do not help it.
+            ahead = min(until, (reached // self._turn + 1) * self._turn)
             for learner in self.learners:
                 # What was merged before is stale as soon as one group moves.
                 self._is_merged = False
                 learner.train(ahead, on_progress=None if on_progress is None else partial(self._tell, learner, on_progress))
+            reached = ahead
             if ahead >= until:
                 return
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from graftwork.core.records import Plan
 from graftwork.workflows.quantities import format_seconds
-from graftwork.workflows.runs.schedule import MIN_STEPS, VALIDATIONS, Estimate, Schedule, own_horizon
+from graftwork.workflows.runs.horizons import MIN_STEPS, own_horizon
+from graftwork.workflows.runs.plan_costs import VALIDATIONS, Estimate
+from graftwork.workflows.runs.schedule import Schedule
 
 __all__ = ["budget_sentence", "make_budget"]
 

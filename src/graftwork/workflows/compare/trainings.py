@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
-from graftwork.workflows.runs.schedule import shared_plans
 
 __all__ = ["Trainings", "run_trainings"]
 

@@ -12,7 +12,8 @@ from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
 from graftwork.workflows.fit.handover import handover
 from graftwork.workflows.fit.judged_field import JudgedField, judged_field
-from graftwork.workflows.fit.race import RaceOutcome
+from graftwork.workflows.fit.race_outcome import RaceOutcome
+from graftwork.workflows.fit.untested import not_tested, still_improving
 from graftwork.workflows.runs.auto_groups import suggest_grouping
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.result_parts import result_head, timing, try_last_steps, try_step
@@ -93,6 +94,7 @@ def _collect(
     for name in field.finals:
         entry = dict(judged["plans"].get(name, {}))
         entry |= {"plan": field.plans[name].to_json(), "finalist": True, "ledger": field.ledgers[name].to_json()}
+        entry["still_improving"] = still_improving(context, outcome, name)
         entries[name] = entry
     # Plans that the estimate left out are part of the race's story, with the reason in place of a score.
     excluded = [
@@ -115,6 +117,8 @@ def _collect(
             for estimate in estimates.values()
         ],
         "race": [*excluded, *outcome.history],
+        "attempts": outcome.attempts,
+        "not_tested": not_tested(context, outcome),
         "plans": entries,
         "affinity": outcome.affinity,
         "gradients": outcome.gradients,

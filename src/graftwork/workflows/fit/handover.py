@@ -11,8 +11,10 @@ from typing import Any
 
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
+from graftwork.workflows.fit.attempts import plan_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
@@ -62,6 +64,28 @@ def whole_parts(context: RunContext[FitSettings]) -> int:
     return 1 if settings.single or not folds else folds
 
 
+def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]) -> int:
+    """Return how many models of each plan are trained on all rows: as planned, or fewer if the time does not suffice."""
+    planned = whole_parts(context)
+    # A first model was made because there was no time for more.
+    if not planned or any(name not in context.schedule.horizons for name in weights):
+        return 0
+    if any(job.rows for name in weights for job in finals[name].values()):
+        return 0
+
+    def decide() -> int:
+        left = seconds_left(context)
+        if left is None:
+            return planned
+        each = [plan_seconds(context, finals[name]) for name in weights]
+        workers = max(1, context.settings.num_workers)
+        choices = [parts for parts in dict.fromkeys((planned, 3, 2, 1)) if parts <= planned]
+        fitting = [parts for parts in choices if max(max(each), parts * sum(each) / workers) <= left]
+        return fitting[0] if fitting else 1
+
+    return int(decided(context, "models on all rows", decide))
+
+
 def handover(
     context: RunContext[FitSettings], choice: str, title: str, weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]
 ) -> Handover:
@@ -74,7 +98,7 @@ def handover(
         weights: ``{plan: {task: weight}}``: one plan with all weight, or the members of the ensemble.
         finals: Finished finals of every plan.
     """
-    parts, note = whole_parts(context), ""
+    parts, note = _parts_in_time(context, weights, finals), ""
     if parts:
         jobs = {(plan, part): context.maker.whole(plan, part, parts) for plan in weights for part in range(parts)}
         context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(weights))
@@ -124,6 +148,8 @@ def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[st
     divided: dict[str, int] = {}
     if job.parts:
         divided = {"parts": job.parts, "part": job.seed}
+    elif job.rows:
+        divided = {"rows": job.rows, "rows_seed": job.seed}
     elif folds:
         divided = {"folds": folds, "number": job.seed}
     seed = Seeds(context.maker.facts.root_seed).integer(f"seed {job.seed}")

@@ -11,8 +11,9 @@ from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.workflows.fit.answers import Answers, answers_of, judged_folds, judged_suite
 from graftwork.workflows.fit.ensemble import ENSEMBLE, blend_plan, build_ensemble
-from graftwork.workflows.fit.race import RaceOutcome
+from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.result_parts import job_ledger
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -43,6 +44,21 @@ class JudgedField:
         return {choice: dict.fromkeys(self.suite.task_names, 1.0)}
 
 
+def _steps(jobs: Mapping[int, TrainJob]) -> int:
+    return next(iter(jobs.values())).max_steps
+
+
+def _sample_note(context: RunContext[FitSettings], suite: Suite) -> list[str]:
+    """Say that the first rungs saw a part of the rows."""
+    rows, all_rows = context.maker.facts.race_rows, len(suite.splits["train"])
+    if not rows:
+        return []
+    return [
+        f"The first two rungs compared plans on {rows:,} of {all_rows:,} training rows; finalists learned from all of them where the "
+        "time sufficed."
+    ]
+
+
 def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> JudgedField:
     """Read what the finalists answered and add the ensemble."""
     folds = judged_folds(context, outcome.finals)
@@ -60,7 +76,7 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
     ensemble = None if context.settings.single else build_ensemble(suite, answers)
     if ensemble is not None:
         members = [
-            {"plan": plans[name].to_json(), "steps": context.schedule.horizons[name], "weights": dict(weights)}
+            {"plan": plans[name].to_json(), "steps": _steps(outcome.finals[name]), "weights": dict(weights)}
             for name, weights in ensemble.weights.items()
         ]
         plans[ENSEMBLE] = blend_plan(ENSEMBLE, ensemble.title, members, suite.kinds)
@@ -79,6 +95,7 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
             "judged_folds": len(folds.judged) if folds else 0,
             "rows": len(suite.splits["test"]),
             "training_rows": len(suite.splits["train"]),
+            "race_rows": context.maker.facts.race_rows,
         },
-        warnings=warnings,
+        warnings=[*warnings, *_sample_note(context, suite)],
     )

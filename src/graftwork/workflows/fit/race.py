@@ -1,26 +1,38 @@
-"""The race: rungs of successive halving, then finals on several seeds, controls and affinity in one queue.
+"""The race: rungs of successive halving, then finals on several seeds, attempts with other settings while there is time, controls and
+affinity.
 
 The race knows plans as data and learners as jobs. Calling it again after an interruption walks the same way: jobs that are
-finished answer from their folders, and every decision depends on their results and the stored schedule only.
+finished answer from their folders, and every decision depends on their results and on what was decided and stored before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
+from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
+from graftwork.workflows.fit.fallback import fallback_job
+from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
+from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, with_measured
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.decisions import decided, seconds_left
+from graftwork.workflows.runs.horizons import RUNGS, shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
-from graftwork.workflows.runs.schedule import RUNGS, shared_plans
 
 __all__ = ["Race", "RaceOutcome", "max_control_tasks"]
 
 _MOST_CONTROLS, _MOST_CONTROLS_OF_FOLDS = 8, 3
-Result = Mapping[str, Any]
+REFIT_PLANS = 0.75
+"""Share of the finalists' costs that one model on all rows of everything handed over is expected to take."""
+VERDICT_SECONDS = 2.0
+VERDICT_SHARE = 0.03
+"""Seconds and share of the time limit that the verdict may take, the larger of the two."""
+JUDGING_SECONDS = 40.0
+"""Seconds after the end of the time in which finalists are judged as far as they came, if there is no other model."""
 
 
 def max_control_tasks(folds: int) -> int:
@@ -28,35 +40,16 @@ def max_control_tasks(folds: int) -> int:
     return _MOST_CONTROLS_OF_FOLDS if folds else _MOST_CONTROLS
 
 
-@dataclass(slots=True)
-class RaceOutcome:
-    """What the verdict is made of."""
-
-    history: list[dict[str, Any]] = field(default_factory=list)
-    """One record for each job of rungs and finals, as ``race`` of ``result.json``."""
-    finals: dict[str, dict[int, TrainJob]] = field(default_factory=dict)
-    """``{plan: {seed: finished job}}``."""
-    controls: dict[str, dict[int, TrainJob]] = field(default_factory=dict)
-    """``{task: {seed: finished job}}``."""
-    control_plan: str | None = None
-    affinity: dict[str, Any] | None = None
-    gradients: dict[str, Any] | None = None
-    """Cosines of the tasks' gradients by stage, from the same run."""
-    warnings: list[str] = field(default_factory=list)
-
-
 class Race:
     """Runs the schedule.
 
     Args:
         context: The run, with its plans and schedule. Its stop switch says ``finish`` when the time is up, ``keep`` or ``kill``
-            on Ctrl-C.
+            on Ctrl-C. :attr:`context` is the run with the plans and the schedule at the end of the race.
     """
 
     def __init__(self, context: RunContext[Any]) -> None:
-        self._context = context
-        self._run, self._suite, self._plans = context.run, context.suite, context.plans
-        self._schedule, self._maker, self._stop = context.schedule, context.maker, context.stop
+        self.context = context
         self.outcome = RaceOutcome()
 
     def run(self) -> RaceOutcome:
@@ -66,105 +59,215 @@ class Race:
             What came of it; empty if the time was up before any plan was trained.
 
         Raises:
-            GraftworkError: If no plan survived the first rung.
+            GraftworkError: If no plan survived the first rung, and there is no first model either.
         """
-        names = [name for name in self._plans if name in self._schedule.horizons]
+        names = [name for name in self.context.plans if name in self.context.schedule.horizons]
         scores: dict[str, float] = {}
         results: dict[str, Result] = {}
+        costs = known_costs(self.context)
+        failed = ""
         for rung in range(len(RUNGS)):
-            found = self._rung(rung, names)
-            new = rung_scores(self._suite, self._plans, found)
+            jobs = {name: self.context.maker.rung(name, rung) for name in names}
+            found = self._rung(rung, jobs)
+            if self._is_stopped():
+                return self.outcome
+            new = rung_scores(self.context.suite, self.context.plans, found)
             if not new:
-                # After Ctrl-C missing scores say nothing about the plans.
-                if rung == 0 and found and self._stop() in (None, "finish"):
-                    raise GraftworkError(self._why_nothing(found))
+                failed = self._why_nothing(found) if rung == 0 and found else ""
                 break
             results |= found
             # a plan that a deadline kept from this rung goes on with its score of the rung before
             late = {name: scores[name] for name in names if name not in found and name in scores} if rung else {}
             scores = {**late, **new}
-            racing = {name: self._plans[name] for name in self._plans if name in scores}
+            racing = {name: self.context.plans[name] for name in self.context.plans if name in scores}
             last = rung == len(RUNGS) - 1
-            names = finalists_of(racing, scores, self._schedule.finalists) if last else survivors_of(racing, scores)
-            self._run.emit("rung", rung=rung, scores=scores, kept=names, left=[name for name in racing if name not in names])
+            names = finalists_of(racing, scores, self.context.schedule.finalists) if last else survivors_of(racing, scores)
+            self.context.run.emit(
+                "rung", rung=rung, scores=scores, kept=names, left=[name for name in racing if name not in names]
+            )
+            costs = with_measured(self.context, costs, jobs, found, went_on=rung > 0)
+            most = len(self._suite_tasks(names))
+            self.context = replanned(self.context, names, costs, control_tasks=most, rung=rung)
         # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
-        if self._stop() not in ("keep", "kill"):
+        if scores:
             self._finals(names, scores, results)
+        if not self.outcome.finals and not self._is_stopped():
+            self._take_first_model(failed)
         return self.outcome
 
-    def _rung(self, rung: int, names: Sequence[str]) -> dict[str, Result]:
-        jobs = {name: self._maker.rung(name, rung) for name in names}
-        self._run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(names))
-        answers = self._context.run_jobs(self._longest_first(jobs.values()))
+    def _is_stopped(self) -> bool:
+        return self.context.stop.by_user() is not None
+
+    def _suite_tasks(self, names: Sequence[str]) -> Sequence[str]:
+        """Return the tasks that may get a control."""
+        tasks = list(self.context.suite.task_names)[: max_control_tasks(self.context.maker.facts.folds)]
+        return tasks if shared_plans(self.context.plans[name] for name in names) else []
+
+    def _rung(self, rung: int, jobs: Mapping[str, TrainJob]) -> dict[str, Result]:
+        self.context.run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(jobs))
+        answers = self.context.run_jobs(self._longest_first(jobs.values()))
         found: dict[str, Result] = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
-        scores = rung_scores(self._suite, self._plans, found)
+        scores = rung_scores(self.context.suite, self.context.plans, found)
         for name, result in found.items():
-            self._record(rung, name, 0, result, scores.get(name))
+            self.outcome.record(rung, name, 0, result, scores.get(name))
         # The older checkpoint goes only when the rung that continued it has a result.
         for job in jobs.values():
             if job.continues and answers.get(job.id, {}).get("status") == "ok":
-                self._run.drop_checkpoint(job.continues)
+                self.context.run.drop_checkpoint(job.continues)
         return found
+
+    def _take_first_model(self, failed: str) -> None:
+        """Hand over the model that was made before the race, since nothing else was finished."""
+        job = fallback_job(self.context)
+        if job is None:
+            if failed:
+                raise GraftworkError(failed)
+            return
+        steps = (self.context.run.result(job.id) or {}).get("steps", 0)
+        rows = min(job.rows, len(self.context.suite.splits["train"]))
+        self.outcome.finals, self.outcome.first_model = {job.plan.name: {0: job}}, True
+        self.outcome.warnings.append(
+            f"No plan of the race was finished within the time limit, so the model is the first one that was made: `{job.plan.name}`, "
+            f"{steps} steps on {rows} rows. Nothing was compared. Go on with: graftwork fit --resume {self.context.run.path} "
+            "--time-limit 10m"
+        )
 
     def _finals(self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]) -> None:
         tasks = self._control_plan_and_tasks(names, scores, results)
-        first = {name: self._maker.final(name, 0) for name in names}
-        # The order decides what a deadline cuts first: one final of everybody, the affinities, then seed after seed with its
-        # controls.
+        schedule, maker = self.context.schedule, self.context.maker
+        first = {name: maker.final(name, 0) for name in names}
+        # The order decides what a deadline cuts first: one final of everybody, then seed after seed.
         queue: list[Job] = [*self._longest_first(first.values())]
         finals = [(name, 0, first[name]) for name in names]
-        controls: list[tuple[str, int, TrainJob]] = []
-        plan = self.outcome.control_plan
-        if plan is not None:
-            queue.append(self._maker.affinity(plan))
-        for position, seed in enumerate(self._schedule.seeds):
-            more = {name: self._maker.final(name, seed) for name in names} if seed != 0 else {}
+        for seed in schedule.seeds:
+            more = {name: maker.final(name, seed) for name in names} if seed != 0 else {}
             finals += [(name, seed, job) for name, job in more.items()]
-            checks = []
-            if plan is not None and position < self._schedule.control_seeds:
-                order = list(self._suite.task_names)
-                checks = [(task, seed, self._maker.control(plan, task, order.index(task), seed)) for task in tasks]
-            controls += checks
-            queue += [*self._longest_first(more.values()), *(job for _, _, job in checks)]
-        self._run.emit("phase", phase="finals", jobs=len(queue), plans=list(names), control_plan=plan, control_tasks=tasks)
-        answers = self._context.run_jobs(queue)
-        # Finals that never began were cleared from the queue by the deadline.
-        if self._stop() == "finish":
-            answers |= self._judge_now(names, first, answers)
-        if self._stop() in ("keep", "kill"):
+            queue += self._longest_first(more.values())
+        self.context.run.emit(
+            "phase",
+            phase="finals",
+            jobs=len(queue),
+            plans=list(names),
+            control_plan=self.outcome.control_plan,
+            control_tasks=tasks,
+        )
+        answers = self.context.run_jobs(queue)
+        if self._is_stopped():
             return
-        self._collect(finals, controls, answers, len(queue))
+        # Finals that never began were cleared from the queue by the deadline.
+        if self.context.stop() is not None:
+            answers |= self._judge_now(names, first, answers)
+        if self._is_stopped():
+            return
+        missing = self._collect_finals(finals, answers)
+        if not missing:
+            self._add_seeds(names, tasks)
+            if self._is_stopped():
+                return
+            attempts = Attempts(self.context, self.outcome.finals, self._reserved(tasks))
+            attempts.run()
+            self.context, self.outcome.attempts = attempts.context, attempts.made
+            if self._is_stopped():
+                self.outcome.finals = {}
+                return
+        checks = self._checks(tasks)
+        missing += self._collect_controls(checks)
+        if self._is_stopped():
+            self.outcome.finals = {}
+        elif missing:
+            self.outcome.warnings.append(
+                f"The time limit came before the end: {missing} of {len(queue) + len(checks)} trainings of the finals were cut or left "
+                "out. The verdict rests on what was finished; give more time with --time-limit."
+            )
+
+    def _add_seeds(self, names: Sequence[str], tasks: Sequence[str]) -> None:
+        """Train the finalists with seeds that the schedule had given up, while there is time."""
+        names = [name for name in names if name in self.outcome.finals]
+        planned = race_budget(self.context, control_tasks=0).seeds
+        for seed in planned[len(self.context.schedule.seeds) :]:
+            context = self.context
+            if context.stop() is not None or not decided(context, f"seed {seed}", lambda: self._has_time(names, tasks)):
+                return
+            jobs = {name: context.maker.final(name, seed) for name in names}
+            context.run.emit("phase", phase="more seeds", jobs=len(jobs), plans=names)
+            answers = context.run_jobs(self._longest_first(jobs.values()))
+            found = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
+            # Runs are compared on equal seeds: one that some plans lack counts for nobody.
+            if len(found) < len(jobs) or any(result["status"] != "ok" or result.get("cut") for result in found.values()):
+                return
+            scores = rung_scores(context.suite, context.plans, found)
+            for name, result in found.items():
+                self.outcome.finals[name][seed] = jobs[name]
+                self.outcome.record(len(RUNGS), name, seed, result, scores.get(name))
+            self.context = context.planned(context.plans.values(), context.schedule.with_seed(seed))
+
+    def _has_time(self, names: Sequence[str], tasks: Sequence[str]) -> bool:
+        """Return whether one more training of each of these plans fits before what must follow."""
+        each = [plan_seconds(self.context, self.outcome.finals[name]) for name in names]
+        left, workers = seconds_left(self.context), max(1, self.context.settings.num_workers)
+        if left is None or not each:
+            return False
+        return MARGIN * max(sum(each) / workers, max(each)) + self._reserved(tasks) <= left
+
+    def _reserved(self, tasks: Sequence[str]) -> float:
+        """Return the seconds that controls, affinity, verdict and the models on all rows will take."""
+        context, schedule = self.context, self.context.schedule
+        each = {name: plan_seconds(context, jobs) for name, jobs in self.outcome.finals.items()}
+        checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
+        parts = max(schedule.refits or 0, 1) if context.settings.refit else 0
+        refits = REFIT_PLANS * sum(each.values()) * parts
+        longest = max(each.values(), default=0.0) if parts else 0.0
+        left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
+        return max((checks + refits) / max(1, context.settings.num_workers), longest) + max(
+            min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit
+        )
 
     def _judge_now(
         self, names: Sequence[str], first: Mapping[str, TrainJob], answers: Mapping[str, Result]
     ) -> dict[str, dict[str, Any]]:
         """Time is up: finalists that have not even one final are judged as far as they came."""
         open_names = [name for name in names if answers.get(first[name].id, {}).get("status") in (None, "stopped")]
-        # A finalist that was never trained has nothing to judge.
-        jobs = [self._maker.final(name, 0, now=True) for name in open_names if self._has_checkpoint(first[name])]
-        return self._context.run_jobs(jobs, past_deadline=True) if jobs else {}
+        jobs = [job for job in (self._judged_as_it_is(name, first[name]) for name in open_names) if job is not None]
+        limit = self.context.settings.time_limit
+        # Without a first model these are all that the run has.
+        grace = None if limit is None else max(3.0, 0.03 * limit) if fallback_job(self.context) else JUDGING_SECONDS
+        return self.context.run_jobs(jobs, past_deadline=True, seconds=grace) if jobs else {}
 
-    def _has_checkpoint(self, job: TrainJob) -> bool:
-        ids = [job.id, job.continues or job.id]
-        return any((self._run.job(name) / "checkpoint.json").exists() for name in ids)
+    def _judged_as_it_is(self, name: str, first: TrainJob) -> TrainJob | None:
+        """Return the job that judges a finalist without training it; None if it was never trained."""
+        maker = self.context.maker
+        job = maker.final(name, 0, now=True)
+        if self._has_checkpoint(first.id):
+            return job
+        for rung in reversed(range(len(RUNGS))):
+            before = maker.rung_id(name, rung)
+            if self._has_checkpoint(before):
+                # The rung may have been made for another horizon, or with a part of the rows.
+                horizon = (self.context.run.result(before) or {}).get("horizon", job.max_steps)
+                return replace(job, rows=maker.facts.race_rows, continues=before, max_steps=int(horizon))
+        return None
+
+    def _has_checkpoint(self, job_id: str) -> bool:
+        return (self.context.run.job(job_id) / "checkpoint.json").exists()
 
     def _control_plan_and_tasks(
         self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]
     ) -> list[str]:
-        reference = next((name for name in names if self._plans[name].role == "reference"), None)
-        plan = best_of(shared_plans(self._plans[name] for name in names), scores)
-        if plan is None or reference is None or len(self._suite.tasks) < 2:
+        plans, suite, schedule = self.context.plans, self.context.suite, self.context.schedule
+        reference = next((name for name in names if plans[name].role == "reference"), None)
+        plan = best_of(shared_plans(plans[name] for name in names), scores)
+        if plan is None or reference is None or len(suite.tasks) < 2:
             return []
         self.outcome.control_plan = plan
-        if not self._plans[plan].shuffled_control:
+        if not plans[plan].shuffled_control:
             self.outcome.warnings.append(
                 f"`{plan}` builds on how the labels of its tasks depend on each other, so it has no control with shuffled "
                 "companions: what of its gains is transfer and what regularisation stays open."
             )
             return []
-        changes = task_changes(self._suite, results[plan]["validation"], results[reference]["validation"])
-        most = max_control_tasks(self._maker.facts.folds)
-        if not self._schedule.control_seeds:
+        changes = task_changes(suite, results[plan]["validation"], results[reference]["validation"])
+        most = min(max_control_tasks(self.context.maker.facts.folds), schedule.control_tasks)
+        if not schedule.control_seeds or not most:
             self.outcome.warnings.append("There was no time for a control with shuffled companions.")
             return []
         if len(changes) > most:
@@ -174,13 +277,8 @@ class Race:
             )
         return control_tasks(changes, most)
 
-    def _collect(
-        self,
-        finals: Sequence[tuple[str, int, TrainJob]],
-        controls: Sequence[tuple[str, int, TrainJob]],
-        answers: Mapping[str, Result],
-        asked: int,
-    ) -> None:
+    def _collect_finals(self, finals: Sequence[tuple[str, int, TrainJob]], answers: Mapping[str, Result]) -> int:
+        """Note what came of the finals; return how many were cut or are missing."""
         missing = 0
         by_seed: dict[int, dict[str, Result]] = {}
         for name, seed, job in finals:
@@ -194,27 +292,46 @@ class Race:
             if result is not None and result["status"] in ("failed", "diverged"):
                 self.outcome.warnings.append(f"`{name}` with seed {seed} {result['status']}: {result['message']}")
         for seed, found in by_seed.items():
-            scores = rung_scores(self._suite, self._plans, found)
+            scores = rung_scores(self.context.suite, self.context.plans, found)
             for name, result in found.items():
-                self._record(len(RUNGS), name, seed, result, scores.get(name))
+                self.outcome.record(len(RUNGS), name, seed, result, scores.get(name))
+        return missing
+
+    def _checks(self, tasks: Sequence[str]) -> list[tuple[str, int, TrainJob]]:
+        """Return the controls, by task and seed."""
+        schedule, plan = self.context.schedule, self.outcome.control_plan
+        if plan is None:
+            return []
+        order = list(self.context.suite.task_names)
+        return [
+            (task, seed, self.context.maker.control(plan, task, order.index(task), seed))
+            for seed in schedule.seeds[: schedule.control_seeds]
+            for task in tasks
+        ]
+
+    def _collect_controls(self, controls: Sequence[tuple[str, int, TrainJob]]) -> int:
+        """Measure affinity, make the controls; return how many were cut or are missing."""
+        plan = self.outcome.control_plan
+        if plan is None or plan not in self.outcome.finals:
+            return 0
+        affinity = self.context.maker.affinity(plan)
+        queue: list[Job] = [affinity, *(job for _, _, job in controls)]
+        self.context.run.emit("phase", phase="controls", jobs=len(queue), plans=[plan])
+        answers = self.context.run_jobs(queue)
+        missing = 0
         for task, seed, job in controls:
             result = answers.get(job.id)
             # A cut control would be compared with whole trainings, so it is left out.
             if result is not None and result["status"] == "ok" and not result.get("cut"):
                 self.outcome.controls.setdefault(task, {})[seed] = job
             missing += result is None or result["status"] == "stopped" or bool(result.get("cut"))
-        if self.outcome.control_plan is not None:
-            measured = answers.get(self._maker.affinity(self.outcome.control_plan).id, {})
-            self.outcome.affinity, self.outcome.gradients = measured.get("affinity"), measured.get("gradients")
-        if missing:
-            self.outcome.warnings.append(
-                f"The time limit came before the end: {missing} of {asked} trainings of the finals were cut or left out. The "
-                "verdict rests on what was finished; give more time with --time-limit."
-            )
+        measured = answers.get(affinity.id, {})
+        self.outcome.affinity, self.outcome.gradients = measured.get("affinity"), measured.get("gradients")
+        return missing
 
     def _longest_first(self, jobs: Iterable[TrainJob]) -> list[TrainJob]:
         """Return jobs so that the longest begin first: workers then end at about the same time."""
-        costs = self._run.state.get("estimates", {})
+        costs = self.context.run.state.get("estimates", {})
 
         def seconds(job: TrainJob) -> float:
             # The estimate's order is enough: all that counts is who is slow.
@@ -222,22 +339,7 @@ class Race:
 
         return sorted(jobs, key=seconds, reverse=True)
 
-    def _record(self, rung: int, plan: str, seed: int, result: Result, score: float | None) -> None:
-        self.outcome.history.append(
-            {
-                "rung": rung,
-                "plan": plan,
-                "seed": seed,
-                "steps": result.get("steps", 0),
-                "status": result["status"],
-                "message": result.get("message", ""),
-                "validation": result.get("validation", {}),
-                "score": score,
-                "seconds": result.get("seconds", 0.0),
-            }
-        )
-
     def _why_nothing(self, found: Mapping[str, Result]) -> str:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]
         listed = "".join(f"\n  - {reason}" for reason in reasons)
-        return f"No plan survived the first rung, so there is nothing to compare.{listed}\nSee {self._run.path / 'log.jsonl'}."
+        return f"No plan survived the first rung, so there is nothing to compare.{listed}\nSee {self.context.run.path / 'log.jsonl'}."

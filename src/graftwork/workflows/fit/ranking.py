@@ -10,16 +10,22 @@ from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.delta_m import relative_change
 from graftwork.evaluation.metrics import default_metric
+from graftwork.workflows.runs.horizons import kept_groups, shared_plans
 from graftwork.workflows.runs.job_data import primary_scores
-from graftwork.workflows.runs.schedule import kept_groups, shared_plans
 
-__all__ = ["best_of", "control_tasks", "finalists_of", "rung_scores", "survivors_of", "task_changes"]
+__all__ = ["best_of", "control_tasks", "finalists_of", "mean_change", "rung_scores", "survivors_of", "task_changes"]
 
 
 def task_changes(suite: Suite, validation: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
     """Return the relative change of each task's primary validation metric, percent, positive is better; NaN if unknown."""
     values, base = primary_scores(dict(validation), suite), primary_scores(dict(reference), suite)
     return {task.name: relative_change(default_metric(task), values[task.name], base[task.name]) for task in suite.tasks}
+
+
+def mean_change(suite: Suite, validation: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
+    """Return the mean of :func:`task_changes` over the tasks that have a metric; None without any."""
+    known = [value for value in task_changes(suite, validation, reference).values() if math.isfinite(value)]
+    return sum(known) / len(known) if known else None
 
 
 def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -39,11 +45,10 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
     reference = next((name for name in fine if plans[name].role == "reference"), next(iter(fine), None))
     scores = {}
     for name, result in fine.items():
-        changes = task_changes(suite, result["validation"], fine[reference]["validation"]) if reference else {}
         # Plans are scored by the tasks that have a metric; a task without validation labels counts for nobody.
-        known = [value for value in changes.values() if math.isfinite(value)]
-        if known:
-            scores[name] = sum(known) / len(known)
+        change = mean_change(suite, result["validation"], fine[reference]["validation"]) if reference else None
+        if change is not None:
+            scores[name] = change
     return scores
 
 

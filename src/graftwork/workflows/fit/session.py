@@ -3,30 +3,50 @@ begins."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
+from graftwork.workflows.fit.fallback import first_models
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import Race, max_control_tasks
+from graftwork.workflows.fit.replanning import race_budget
 from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.decisions import DEADLINE_SHARE, seconds_left
 from graftwork.workflows.runs.estimation import estimate_plans
-from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, number_of_folds
-from graftwork.workflows.runs.schedule import Estimate, RaceBudget, Schedule, make_schedule, shared_plans
+from graftwork.workflows.runs.horizons import shared_plans
+from graftwork.workflows.runs.plan_costs import Estimate
+from graftwork.workflows.runs.preparation import (
+    choose_backbone,
+    choose_plans,
+    machine_facts,
+    number_of_folds,
+    rows_of_race,
+)
+from graftwork.workflows.runs.schedule import Schedule, make_schedule
 from graftwork.workflows.runs.session import RunSession
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["FitSession"]
 
-BUDGET_SHARE = 0.85
-"""Share of the time limit that the schedule plans to use; the rest is for what estimates do not see."""
-DEADLINE_SHARE = 0.96
-"""Share of the time limit at which trainings are cut; the rest is for the verdict."""
+OVER_SHARE = 1.03
+"""Share of the time limit at which trainings that were cut and still work are ended."""
+LEAST_GRACE = 5.0
+"""Seconds that they are given at least."""
+LAST_GRACE = 60.0
+"""Seconds that they are given if the run has no model yet."""
+ESTIMATE_SHARE = 0.2
+"""Share of the time left that estimates may take together."""
+_FIRST_MODEL = "first model"
+"""State of a run that ended with nothing else."""
+TRAINING = {"evaluations": 40, "patience": 0.3}
+"""Training settings where the time decides how long trainings are; plans and users may say otherwise."""
 
 
 class FitSession(RunSession[FitSettings]):
@@ -42,6 +62,8 @@ class FitSession(RunSession[FitSettings]):
             RunStopped: If the user stopped it; finished work is kept.
         """
         with self.opened() as context:
+            if self.run.state["state"] == _FIRST_MODEL:
+                self._begin_anew()
             if "schedule" not in self.run.state:
                 self._plan_race(context)
                 context.pause_point()
@@ -54,18 +76,28 @@ class FitSession(RunSession[FitSettings]):
             if dry_run:
                 # The lock is released and the state is kept: a later call with `--resume` races with this schedule.
                 return None
-            outcome = Race(context).run()
+            race = Race(context)
+            outcome, context = race.run(), race.context
             context.pause_point()
             # No job ended at all, so there is nothing that a resume could keep.
-            if not outcome.history:
+            if not outcome.history and not outcome.finals:
                 self._raise_too_late()
             result = finish_run(context, outcome)
             context.pause_point()
-        self.run.save(state="done")
+        # With more time a resume goes on where only a first model was made.
+        self.run.save(state=_FIRST_MODEL if outcome.first_model else "done")
         # A prefix, so plans with a longer name may keep theirs as well; that costs space only.
         self._drop_checkpoints(keep=set(result["model"]["trainings"]))
         self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
         return result
+
+    def _begin_anew(self) -> None:
+        """Forget a race that ended with its first model: its schedule was made for a time that is gone."""
+        for key in ("schedule", "decisions"):
+            self.run.state.pop(key, None)
+        self.run.save(state="suite")
+        # The next model may be of the same plan, which would pass for exported.
+        (self.run.path / "model.onnx").unlink(missing_ok=True)
 
     def _raise_too_late(self) -> None:
         """Forget the schedule, which was made for a time that is gone: a resume with more time makes another."""
@@ -92,14 +124,37 @@ class FitSession(RunSession[FitSettings]):
             self.save_clock()
         return self.run.seconds_used() > DEADLINE_SHARE * limit
 
+    def is_over(self) -> bool:
+        """Return whether what is cut at the end of the time has had its time, too."""
+        limit = self.settings.time_limit
+        if limit is None:
+            return False
+        grace = LEAST_GRACE if self._has_model() else LAST_GRACE
+        return self.run.seconds_used() > max(OVER_SHARE * limit, DEADLINE_SHARE * limit + grace)
+
+    def _has_model(self) -> bool:
+        """Return whether anything was finished that could be handed over."""
+        results = (self.run.result(file.parent.name) for name in ("first-*", "final-*") for file in self._results(name))
+        return any(result is not None and result["status"] == "ok" for result in results)
+
+    def _results(self, name: str) -> Iterator[Path]:
+        return (self.run.path / "jobs").glob(f"{name}/result.json")
+
     def _plan_race(self, context: RunContext[FitSettings]) -> None:
-        """Choose plans, estimate their costs, decide the schedule, and store all of it."""
+        """Choose plans, make first models, estimate the plans' costs, decide the schedule, and store all of it."""
         suite = context.suite
         plans = choose_plans(self.run, self.settings, suite)
         backbone, reason = choose_backbone(self.settings, suite.kinds)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]
-        self.run.save(backbone=backbone, folds=number_of_folds(self.settings, suite))
+        race_rows = rows_of_race(self.settings, suite)
+        self.run.save(
+            backbone=backbone,
+            folds=number_of_folds(self.settings, suite),
+            race_rows=race_rows,
+            # Fixed steps are made, all of them.
+            training={} if self.settings.steps is not None else dict(TRAINING),
+        )
         context = context.planned(racing)
         resolved, reasons, _ = resolve_groupings(context, racing)
         context.pause_point()
@@ -107,24 +162,19 @@ class FitSession(RunSession[FitSettings]):
         # Plans that were left out stay in the list, so that the result can say why.
         plans = [{plan.name: plan for plan in resolved}.get(plan.name, plan) for plan in plans]
         racing = [plan for plan in resolved if plan.name not in reasons]
-        estimates = estimate_plans(context, racing)
+        left = seconds_left(context)
+        estimates = estimate_plans(
+            context,
+            racing,
+            seconds=None if left is None else max(2.0, ESTIMATE_SHARE * left),
+            rows=race_rows,
+            first=first_models(context, racing),
+        )
         context.pause_point()
         kept = [plan for plan in racing if estimates[plan.name].kept]
-        limit = self.settings.time_limit
         folds = int(self.run.state["folds"])
         controls = min(len(suite.tasks), max_control_tasks(folds)) if shared_plans(kept) else 0
-        budget = RaceBudget(
-            seeds=tuple(range(folds or self.settings.seeds)),
-            refits=0 if not self.settings.refit else folds if folds and not self.settings.single else 1,
-            steps=self.settings.steps,
-            # What the estimates took is gone already.
-            seconds=None if limit is None else max(1.0, BUDGET_SHARE * limit - self.run.seconds_used()),
-            workers=max(1, self.settings.num_workers),
-            control_tasks=controls,
-        )
-        schedule = make_schedule(kept, estimates, budget)
-        if folds and schedule.control_seeds < folds:  # a control on some of the rows could be compared with nothing
-            schedule = replace(schedule, control_seeds=0)
+        schedule = make_schedule(kept, estimates, race_budget(context, control_tasks=controls))
         left_out |= schedule.left_out
         stored = {}
         for plan in plans:

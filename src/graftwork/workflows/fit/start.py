@@ -49,11 +49,12 @@ def fit(
     ignore: str | Sequence[str] | None = None,
     out: str | Path | None = None,
     time_limit: float | str | None = None,
+    preset: str | None = None,
     steps: int | None = None,
-    seeds: int = 3,
+    seeds: int | None = None,
     seed: int = 0,
     folds: int | None = None,
-    single: bool = False,
+    single: bool | None = None,
     refit: bool = True,
     resume: bool = False,
     plans: str | Sequence[str | Plan] | None = None,
@@ -88,11 +89,15 @@ def fit(
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
         time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with
             ``steps``.
+        preset: How thorough it is where nothing else is said: ``"quick"`` (few plans, one model), ``"good"`` (the default) or
+            ``"best"`` (all plans, more seeds, folds and settings; for long time limits).
         steps: Steps of a full training; None takes as many as fit into the time limit. With ``steps`` the run repeats exactly.
-        seeds: Seeds of every finalist, at least 1; three or more are needed to assert anything.
+        seeds: Seeds of every finalist, at least 1; three or more are needed to assert anything. None is as the preset says.
         seed: Root seed of splits, initialisation and batches.
-        folds: Compare plans by cross-validation in so many folds; 0 is one split; None is five folds below 2,000 rows.
-        single: Hand over one model of one plan: no ensemble of plans, and no average of models that see different rows.
+        folds: Compare plans by cross-validation in so many folds; 0 is one split; None is three, five or eight folds (by preset)
+            below 2,000 rows.
+        single: Hand over one model of one plan: no ensemble of plans, and no average of models that see different rows. None is
+            as the preset says.
         refit: Let the chosen plan learn from all rows once the verdict is there; the scores are those measured before.
         resume: Go on with the run in ``out`` (begin it if there is none).
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
@@ -135,6 +140,7 @@ def fit(
             ignore=ignore,
         ),
         time_limit=time_limit,
+        preset=preset,
         steps=steps,
         seeds=seeds,
         seed=seed,

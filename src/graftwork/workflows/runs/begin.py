@@ -185,6 +185,9 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
             continue
         if value == default.to_json()[key]:
             continue
+        if isinstance(value, bool):
+            words.append(f"--{key}" if value else f"--no-{key}")
+            continue
         unit = {"time_limit": "s", "max_latency": "ms"}.get(key, "")
         text = ",".join(value) if isinstance(value, list) else f"{value:g}{unit}" if unit else str(value)
         words += [f"--{key.replace('_', '-')}", text]

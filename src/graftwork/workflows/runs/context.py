@@ -6,7 +6,8 @@ It is opened once a run and handed from step to step; :meth:`RunContext.planned`
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
@@ -17,18 +18,18 @@ from graftwork.workflows.runs.events import announce
 from graftwork.workflows.runs.interrupts import StopSwitch
 from graftwork.workflows.runs.job import Job, RunFacts
 from graftwork.workflows.runs.plan_jobs import JobMaker
-from graftwork.workflows.runs.pool import Pool, Results
+from graftwork.workflows.runs.pool import Pool, Results, StopRequest
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.schedule import NO_SCHEDULE, Schedule
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["RunContext", "SomeSettings", "run_facts"]
+__all__ = ["GRACE", "RunContext", "SomeSettings", "run_facts"]
 
 SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
 
 
 def run_facts(run: RunFolder, settings: FitSettings) -> RunFacts:
-    """Return what the jobs of a run share; backbone and folds are those in the run's state."""
+    """Return what the jobs of a run share; backbone, folds and the workflow's training settings are those in the run's state."""
     return RunFacts(
         cache=str(cache_folder()),
         backbone=run.state.get("backbone", ""),
@@ -36,7 +37,24 @@ def run_facts(run: RunFolder, settings: FitSettings) -> RunFacts:
         overrides=dict(settings.overrides),
         checkpoint_seconds=settings.checkpoint_seconds,
         folds=int(run.state.get("folds", 0)),
+        defaults=run.state.get("training", {}),
+        race_rows=int(run.state.get("race_rows", 0)),
     )
+
+
+GRACE = 1.5
+"""Share of the seconds of a batch that its jobs have to end by themselves."""
+
+
+def _ending(stop: Callable[[], StopRequest | None], seconds: float) -> Callable[[], StopRequest | None]:
+    """Return a stop switch that asks for an end by itself after some seconds, and enforces it a little later."""
+    end = time.monotonic() + seconds
+
+    def asked() -> StopRequest | None:
+        late = time.monotonic() - end
+        return stop() or (None if late < 0 else "kill" if late > GRACE * seconds else "finish")
+
+    return asked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,18 +85,21 @@ class RunContext(Generic[SomeSettings]):
         maker = JobMaker(facts=run_facts(self.run, self.settings), plans={plan.name: plan for plan in plans}, schedule=schedule)
         return dataclasses.replace(self, maker=maker)
 
-    def run_jobs(self, jobs: Sequence[Job], *, past_deadline: bool = False) -> Results:
+    def run_jobs(self, jobs: Sequence[Job], *, past_deadline: bool = False, seconds: float | None = None) -> Results:
         """Run jobs in the pool, with events of the run for starts, progress and ends.
 
         Args:
             jobs: The jobs, in the order in which they begin.
             past_deadline: Whether they run also when the time is up, so that only the user stops them.
+            seconds: Seconds from now after which no more of them begin and those that run are ended.
 
         Returns:
             ``{job id: result}``; jobs that never started are missing.
         """
         # What has to end even so (an export, a verdict) listens to the user alone.
         stop = self.stop.by_user if past_deadline else self.stop
+        if seconds is not None:
+            stop = _ending(stop, seconds)
         return self.pool.run(jobs, listener=lambda *told: announce(self.run, *told), stop=stop)
 
     def pause_point(self) -> None:

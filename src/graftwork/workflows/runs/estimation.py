@@ -1,16 +1,20 @@
-"""Before the race: measure what every plan costs, and leave out what breaks the user's limits, with the reason."""
+"""Before the race: measure what every plan costs, within a share of the time, and leave out what breaks the user's limits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
-from graftwork.workflows.quantities import format_bytes, format_count
-from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.schedule import Estimate
+from graftwork.workflows.quantities import format_bytes, format_count, format_seconds
+from graftwork.workflows.runs.context import GRACE, RunContext
+from graftwork.workflows.runs.horizons import shared_plans
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.jobs.estimate import ENOUGH
+from graftwork.workflows.runs.plan_costs import Estimate
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["broken_limit", "estimate_plans"]
@@ -32,37 +36,77 @@ def broken_limit(estimate: Estimate, settings: FitSettings) -> str:
     return ""
 
 
-def estimate_plans(context: RunContext[Any], plans: Sequence[Plan]) -> dict[str, Estimate]:
+def estimate_plans(
+    context: RunContext[Any], plans: Sequence[Plan], *, seconds: float | None = None, rows: int = 0, first: Sequence[Job] = ()
+) -> dict[str, Estimate]:
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
     The separate models stay in even if they break a limit: everything is measured against them, but they cannot be chosen then.
+    Plans that could not be measured in time are taken for as slow as the others: the first rung measures them. One whose first
+    steps had to be ended while most others were measured is left out, unless it is needed.
+
+    Args:
+        context: The run.
+        plans: Plans to measure.
+        seconds: Seconds for all of them together; None: no limit.
+        rows: Most training rows to measure with; 0: all.
+        first: Jobs that are run before, so that workers start once.
 
     Raises:
         GraftworkError: If the separate models cannot be trained at all.
     """
-    jobs = {plan.name: context.maker.estimate(plan) for plan in plans}
-    context.run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
-    # only the user stops these: without estimates there is nothing to cut
-    answers = context.run_jobs(list(jobs.values()), past_deadline=True)
-    estimates = {}
+    workers = max(1, context.settings.num_workers)
+    each = ENOUGH if seconds is None else min(ENOUGH, 0.7 * seconds * workers / max(len(plans), 1))
+    jobs = {plan.name: context.maker.estimate(plan, seconds=each, rows=rows) for plan in plans}
+    context.run.emit("phase", phase="estimate", jobs=len(first) + len(jobs), plans=list(jobs))
+    # Only the user stops these, and their own time: without estimates there is nothing to cut.
+    answers = context.run_jobs([*first, *jobs.values()], past_deadline=True, seconds=seconds)
+    found = {plan.name: _estimate_of(context, plan, answers.get(jobs[plan.name].id)) for plan in plans}
+    measured = {name: estimate for name, estimate in found.items() if estimate is not None}
+    needed = {plan.name for plan in plans if plan.role == "reference"} | {plan.name for plan in shared_plans(plans)}
     for plan in plans:
-        answer = answers.get(jobs[plan.name].id)
-        if answer is None or answer["status"] == "stopped":
-            estimates[plan.name] = Estimate(plan=plan.name, kept=False, reason="there was no time to try it")
-        elif answer["status"] != "ok":
-            if plan.role == "reference":
-                raise GraftworkError(
-                    f"The plan {plan.name!r}, the reference of every comparison, cannot be trained: {answer['message']} "
-                    f"Details: {context.run.job(jobs[plan.name].id)}."
-                )
-            estimates[plan.name] = Estimate(plan=plan.name, kept=False, reason=f"cannot be trained here: {answer['message']}")
+        if found[plan.name] is not None:
+            continue
+        was_ended = jobs[plan.name].id in answers
+        if was_ended and plan.name not in needed and len(measured) >= len(plans) / 2:
+            reason = f"too slow: its first steps did not end within {format_seconds((1 + GRACE) * (seconds or 0.0))}"
+            found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
         else:
-            estimate = Estimate.from_json(answer["estimate"])
-            broken = broken_limit(estimate, context.settings)
-            # Without it there would be no scale; the reason keeps it from being chosen.
-            if broken and plan.role == "reference":
-                estimate = replace(estimate, reason=f"kept as the reference only: {broken}")
-            elif broken:
-                estimate = replace(estimate, kept=False, reason=broken)
-            estimates[plan.name] = estimate
-    return estimates
+            found[plan.name] = _guess(plan.name, list(measured.values()))
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def _guess(plan: str, others: Sequence[Estimate]) -> Estimate:
+    """Return the costs of a plan that could not be measured: the median of those that were."""
+    known = [one for one in others if one.kept]
+
+    def middle(values: Sequence[float], otherwise: float) -> float:
+        return median(values) if values else otherwise
+
+    return Estimate(
+        plan=plan,
+        seconds_per_step=middle([one.seconds_per_step for one in known if one.seconds_per_step], 0.05),
+        setup_seconds=middle([one.setup_seconds for one in known], 1.0),
+        eval_seconds=middle([one.eval_seconds for one in known], 0.1),
+        steps_per_epoch=max([one.steps_per_epoch for one in known], default=1.0),
+        measured=False,
+    )
+
+
+def _estimate_of(context: RunContext[Any], plan: Plan, answer: Mapping[str, Any] | None) -> Estimate | None:
+    """Return what was measured; None if the time did not suffice."""
+    if answer is None or answer["status"] == "stopped":
+        return None
+    if answer["status"] != "ok":
+        if plan.role == "reference":
+            raise GraftworkError(
+                f"The plan {plan.name!r}, the reference of every comparison, cannot be trained: {answer['message']} "
+                f"Details: {context.run.job(context.maker.estimate(plan).id)}."
+            )
+        return Estimate(plan=plan.name, kept=False, reason=f"cannot be trained here: {answer['message']}")
+    estimate = Estimate.from_json(answer["estimate"])
+    broken = broken_limit(estimate, context.settings)
+    # Without it there would be no scale; the reason keeps it from being chosen.
+    if broken and plan.role == "reference":
+        return replace(estimate, reason=f"kept as the reference only: {broken}")
+    return replace(estimate, kept=False, reason=broken) if broken else estimate

@@ -30,11 +30,16 @@ class RunStopped(KeyboardInterrupt):
 
 
 class StopSwitch:
-    """Counts Ctrl-C and watches the clock."""
+    """Counts Ctrl-C and watches the clock.
 
-    def __init__(self, is_late: Callable[[], bool] = lambda: False) -> None:
+    Args:
+        is_late: Whether the time is up, so that running jobs have to come to an end.
+        is_over: Whether they were given the time to do so.
+    """
+
+    def __init__(self, is_late: Callable[[], bool] = lambda: False, is_over: Callable[[], bool] = lambda: False) -> None:
         self.presses = 0
-        self.is_late = is_late
+        self.is_late, self.is_over = is_late, is_over
         self.on_press: Callable[[int], None] = lambda presses: None
 
     def __call__(self) -> StopRequest | None:
@@ -44,12 +49,13 @@ class StopSwitch:
         if self.presses:
             # The user outranks the clock: Ctrl-C after the deadline still means to keep.
             return "keep"
-        return "finish" if self.is_late() else None
+        if not self.is_late():
+            return None
+        return "kill" if self.is_over() else "finish"
 
     def by_user(self) -> StopRequest | None:
         """Return what running jobs have to do, the clock aside: ``kill`` or ``keep`` after Ctrl-C, else None."""
-        asked = self()
-        return asked if asked in ("keep", "kill") else None
+        return ("kill" if self.presses > 1 else "keep") if self.presses else None
 
     def press(self) -> None:
         """Ask for a stop, as Ctrl-C does."""

@@ -40,8 +40,12 @@ class RunFacts:
     root_seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training settings of the user, stronger than those of all plans."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings of the workflow, weaker than those of all plans."""
     checkpoint_seconds: float = 20.0
     """Longest time in seconds whose work a kill may undo."""
+    race_rows: int = 0
+    """Most training rows that rungs see; finals see all. 0: rungs see all as well."""
     folds: int = 0
     """Folds of the cross-validation; 0: one split, whose test rows all trainings share."""
 
@@ -78,6 +82,8 @@ class Job(ABC):
     the training in the cross-validation; with ``parts``, that of the part."""
     parts: int = 0
     """For a model that is handed over: how many such models are averaged; see :func:`graftwork.data.folds.whole_suite`."""
+    rows: int = 0
+    """Most training rows that it sees, drawn at random; 0: all. See :func:`graftwork.data.samples.sampled_suite`."""
     until: int = 0
     """Step to train to."""
     max_steps: int = 0
@@ -115,7 +121,7 @@ class Job(ABC):
 
     def suite(self, run: RunFolder) -> Suite:
         """Return the suite that the job works on."""
-        return run_suite(run.suite, self.seed, folds=self.facts.folds, parts=self.parts)
+        return run_suite(run.suite, self.seed, folds=self.facts.folds, parts=self.parts, rows=self.rows)
 
     def learner(self, suite: Suite) -> Learner:
         """Build the learner of the plan."""
@@ -131,6 +137,7 @@ class Job(ABC):
             cache=Path(facts.cache),
             backbone=facts.backbone,
             overrides=facts.overrides,
+            defaults=facts.defaults,
         )
         return learner_of(context)
 

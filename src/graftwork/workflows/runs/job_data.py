@@ -32,20 +32,23 @@ Array = NDArray[Any]
 
 # A process serves many jobs; dividing and loading would dominate short ones.
 @functools.lru_cache(maxsize=16)
-def _stored_suite(folder: Path, seed: int, folds: int, parts: int) -> Suite:
+def _stored_suite(folder: Path, seed: int, folds: int, parts: int, rows: int) -> Suite:
     from graftwork.data.folds import fold_suite, whole_suite
+    from graftwork.data.samples import sampled_suite
     from graftwork.data.splits import resplit
     from graftwork.data.store import load_suite
 
+    if rows:
+        return sampled_suite(_stored_suite(folder, seed, folds, parts, 0), rows, seed)
     if not (seed or folds or parts):
         return load_suite(folder)
-    suite = _stored_suite(folder, 0, 0, 0)
+    suite = _stored_suite(folder, 0, 0, 0, 0)
     if parts:
         return whole_suite(suite, parts, seed)
     return fold_suite(suite, folds, seed) if folds else resplit(suite, seed)
 
 
-def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0) -> Suite:
+def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: int = 0) -> Suite:
     """Return the suite of a run, divided for a seed.
 
     Args:
@@ -54,8 +57,9 @@ def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0) -> Sui
         folds: Cross-validation in so many folds: the seed numbers its trainings, and each has other test rows. 0 is none.
         parts: The models that are handed over, so many of which are averaged: the seed numbers them, none has test rows. 0 is
             none; otherwise ``folds`` does not matter.
+        rows: Most training rows (see :func:`graftwork.data.samples.sampled_suite`); 0 is all.
     """
-    return _stored_suite(folder, seed, 0 if parts else folds, parts)
+    return _stored_suite(folder, seed, 0 if parts else folds, parts, rows)
 
 
 def control_suite(suite: Suite, keep: str, root_seed: int, seed: int) -> Suite:

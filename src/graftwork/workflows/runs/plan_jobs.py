@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from graftwork.core.records import Plan
+from graftwork.workflows.runs.horizons import RUNGS, own_horizon
 from graftwork.workflows.runs.job import Job, RunFacts, folder_name
 from graftwork.workflows.runs.jobs.affinity import AffinityJob
 from graftwork.workflows.runs.jobs.assemble import AssembleJob
-from graftwork.workflows.runs.jobs.estimate import LONG_HORIZON, EstimateJob
+from graftwork.workflows.runs.jobs.estimate import ENOUGH, LONG_HORIZON, MEASURED, WARM_UP, EstimateJob
 from graftwork.workflows.runs.jobs.export import ExportJob
 from graftwork.workflows.runs.jobs.grouping import GroupingJob
 from graftwork.workflows.runs.jobs.train import TrainJob
-from graftwork.workflows.runs.schedule import NO_SCHEDULE, RUNGS, Schedule, own_horizon
+from graftwork.workflows.runs.schedule import NO_SCHEDULE, Schedule
 
 __all__ = ["JobMaker"]
 
@@ -42,15 +43,23 @@ class JobMaker:
         known: dict[str, Any] = {"plan": self.plans[plan], "facts": self.facts, "max_steps": self.schedule.horizons[plan]}
         return kind(id=folder_name(name), **known, **fields)
 
-    def estimate(self, plan: Plan) -> EstimateJob:
-        """Return the job that measures what a step costs."""
+    def estimate(self, plan: Plan, *, seconds: float = ENOUGH, rows: int = 0) -> EstimateJob:
+        """Return the job that measures what a step costs.
+
+        Args:
+            plan: The plan; it need not be in the schedule.
+            seconds: Seconds after which it makes do with what it has.
+            rows: Most training rows; 0: all.
+        """
         own = own_horizon(plan)
         return EstimateJob(
             id=folder_name(f"estimate-{plan.name}"),
             phase="estimate",
             plan=plan,
             facts=self.facts,
-            until=6,
+            rows=rows,
+            seconds=seconds,
+            until=WARM_UP + MEASURED,
             max_steps=LONG_HORIZON if own is None else own,
         )
 
@@ -73,7 +82,15 @@ class JobMaker:
         """Return the job of a rung (0 is the first); later ones go on from the one before."""
         before = self.rung_id(plan, rung - 1) if rung else None
         until = self.schedule.rung_steps(plan, rung)
-        return self.make(TrainJob, self.rung_id(plan, rung), plan, phase=f"rung {rung + 1}", until=until, continues=before)
+        return self.make(
+            TrainJob,
+            self.rung_id(plan, rung),
+            plan,
+            phase=f"rung {rung + 1}",
+            rows=self.facts.race_rows,
+            until=until,
+            continues=before,
+        )
 
     def final(self, plan: str, seed: int, *, now: bool = False) -> TrainJob:
         """Return the job of a finalist; seed 0 goes on from the last rung.
@@ -92,9 +109,52 @@ class JobMaker:
             seed=seed,
             # 0 trains nothing: the learner is further already.
             until=0 if now else self.schedule.horizons[plan],
-            continues=self.rung_id(plan, len(RUNGS) - 1) if seed == 0 else None,
+            # What was learned from a sample of the rows is no start for all of them.
+            continues=self.rung_id(plan, len(RUNGS) - 1) if seed == 0 and not self.facts.race_rows else None,
             predict=("test", "transfer", "val"),
             cut=now,
+        )
+
+    def fallback(self, plan: Plan, *, steps: int, rows: int, seconds: float) -> TrainJob:
+        """Return the job of a first model, on a few rows and within seconds.
+
+        Args:
+            plan: The plan; it need not be in the schedule.
+            steps: Steps; a plan that sets a lower number for itself makes so many.
+            rows: Most training rows.
+            seconds: Seconds of training after which it is judged as it is.
+        """
+        steps = min(steps, own_horizon(plan) or steps)
+        return TrainJob(
+            id=folder_name(f"first-{plan.name}"),
+            phase="first model",
+            plan=plan,
+            facts=self.facts,
+            rows=rows,
+            until=steps,
+            max_steps=steps,
+            predict=("test", "transfer", "val"),
+            seconds=seconds,
+        )
+
+    def attempt(self, number: int, plan: Plan, horizon: int, seed: int) -> TrainJob:
+        """Return the job that trains a finalist again with other settings or a longer horizon.
+
+        Args:
+            number: Number of the attempt in this run.
+            plan: The plan with its settings.
+            horizon: Steps of the training.
+            seed: As for :meth:`final`.
+        """
+        return TrainJob(
+            id=folder_name(f"attempt{number}-{plan.name}-s{seed}"),
+            phase=f"attempt {number}",
+            plan=plan,
+            facts=self.facts,
+            seed=seed,
+            until=horizon,
+            max_steps=horizon,
+            predict=("test", "transfer", "val"),
         )
 
     def control(self, plan: str, task: str, task_index: int, seed: int) -> TrainJob:
@@ -127,12 +187,22 @@ class JobMaker:
     def affinity(self, plan: str) -> AffinityJob:
         """Return the short extra run in which the tasks' effects on one another are measured."""
         until = max(4, round(0.3 * self.schedule.horizons[plan]))
-        return self.make(AffinityJob, f"affinity-{plan}", plan, phase="affinity", until=until)
+        return self.make(AffinityJob, f"affinity-{plan}", plan, phase="affinity", rows=self.facts.race_rows, until=until)
 
     def export(self, trained: TrainJob, folder: str) -> ExportJob:
         """Return the job that writes the deployable model of a finished training into a folder of the run."""
-        plan, own = trained.plan.name, {"seed": trained.seed, "parts": trained.parts}
-        return self.make(ExportJob, f"export-{plan}", plan, phase="export", source=trained.id, folder=folder, **own)
+        return ExportJob(
+            id=folder_name(f"export-{trained.plan.name}"),
+            phase="export",
+            plan=trained.plan,
+            facts=self.facts,
+            seed=trained.seed,
+            parts=trained.parts,
+            rows=trained.rows,
+            max_steps=trained.max_steps,
+            source=trained.id,
+            folder=folder,
+        )
 
     def assemble(self, plan: Plan, trained: Sequence[TrainJob], folder: str) -> AssembleJob:
         """Return the job that writes the average of finished trainings into a folder of the run.

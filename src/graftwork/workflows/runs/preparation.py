@@ -13,14 +13,24 @@ from graftwork.core.records import Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
 from graftwork.workflows.portfolio import check_stored, portfolio
+from graftwork.workflows.runs.horizons import kept_groups, shared_plans
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["choose_backbone", "choose_plans", "machine_facts", "number_of_folds", "open_run_suite"]
+__all__ = [
+    "choose_backbone",
+    "choose_plans",
+    "machine_facts",
+    "needed_plans",
+    "number_of_folds",
+    "open_run_suite",
+    "rows_of_race",
+]
 
+RACE_ROWS = 30_000
+"""Training rows that tell plans apart in the rungs of large suites."""
 FEW_ROWS = 2000
 """Below so many rows, plans are compared by cross-validation: the test rows of one split would decide little."""
-FOLDS = 5
 
 
 def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> Suite:
@@ -68,7 +78,9 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     Raises:
         ConfigError: If a name is unknown or taken, or a plan does not fit the suite.
     """
-    plans = portfolio(suite.kinds, len(suite.tasks), settings.plans)
+    plans = portfolio(suite.kinds, len(suite.tasks), _named_plans(settings))
+    if settings.plans is None and settings.preset_values.only_needed:
+        plans = needed_plans(plans)
     extra = [Plan.from_json(value) for value in run.state.get("extra_plans", ())]
     check_stored([*plans, *extra], f"The run in {run.path}")
     if any(plan.role == "reference" for plan in extra):  # the user's own reference takes the place of ours
@@ -79,6 +91,19 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
         raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
     # A stable sort: the reference first, all others in their order.
     return sorted([*plans, *extra], key=lambda plan: plan.role != "reference")
+
+
+def _named_plans(settings: FitSettings) -> Sequence[str] | None:
+    """Return the names that the settings ask for; the preset may ask for all where they ask for none."""
+    return ("all",) if settings.plans is None and settings.preset_values.optional_plans else settings.plans
+
+
+def needed_plans(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans of a first look: the reference, the first plan that shares, quick plans, and the first of each other kind
+    that does not share (fixed features, trees)."""
+    shared = shared_plans(plans)[:1]
+    independent = [group[0] for group in kept_groups(plans)]
+    return [plan for plan in plans if plan.quick or plan in shared or plan in independent]
 
 
 def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, str]:
@@ -134,7 +159,16 @@ def number_of_folds(settings: FitSettings, suite: Suite) -> int:
         return settings.folds
     # with fewer seeds than three nothing may be asserted, and the user wants a quick look
     is_small = len(suite) < FEW_ROWS and settings.seeds >= 3
-    return FOLDS if settings.folds is None and is_small and can_fold(suite, FOLDS) else 0
+    folds = settings.preset_values.folds
+    return folds if settings.folds is None and is_small and can_fold(suite, folds) else 0
+
+
+def rows_of_race(settings: FitSettings, suite: Suite) -> int:
+    """Return how many training rows the rungs see; 0 for all. Finals see all rows.
+
+    With fixed steps rungs see all rows as well: the user said how long they are.
+    """
+    return RACE_ROWS if settings.steps is None and len(suite.splits["train"]) > 2 * RACE_ROWS else 0
 
 
 def machine_facts() -> dict[str, Any]:

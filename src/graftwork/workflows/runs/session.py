@@ -29,11 +29,15 @@ class RunSession(Generic[SomeSettings]):
 
     def __init__(self, run: RunFolder, settings: SomeSettings, data: Any = None) -> None:
         self.run, self.settings, self._data = run, settings, data
-        self.stop = StopSwitch(self.is_late)
+        self.stop = StopSwitch(self.is_late, self.is_over)
         self._clock_saved = 0.0
 
     def is_late(self) -> bool:
         """Return whether the time is up; without a limit for the whole run it never is."""
+        return False
+
+    def is_over(self) -> bool:
+        """Return whether jobs that run after the end of the time have to be ended now; without a limit they never have."""
         return False
 
     def make_pool(self) -> Pool:

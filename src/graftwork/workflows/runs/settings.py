@@ -11,6 +11,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.machine import available_cores
 from graftwork.data.options import DataOptions
 from graftwork.workflows.quantities import parse_bytes, parse_count, parse_milliseconds, parse_seconds
+from graftwork.workflows.runs.presets import DEFAULT_PRESET, Preset, preset_of
 
 __all__ = ["DEFAULT_TIME_LIMIT", "FitSettings"]
 
@@ -28,6 +29,8 @@ class FitSettings:
     """How the data is read."""
     time_limit: float | None = None
     """Seconds for everything up to the verdict; None: no limit."""
+    preset: str = DEFAULT_PRESET
+    """How thorough the run is where nothing else is said: a name of :data:`graftwork.workflows.runs.presets.PRESETS`."""
     steps: int | None = None
     """Optimiser steps of a full training; None: as many as fit into the time limit."""
     seeds: int = 3
@@ -58,6 +61,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         problems = []
+        try:
+            preset_of(self.preset)
+        except ConfigError as error:
+            problems.append(str(error))
         if self.steps is not None and self.steps < 4:
             problems.append(f"steps must be at least 4 (the race stops at a quarter and a half of it); got {self.steps}")
         if not 1 <= self.seeds <= 100:
@@ -68,6 +75,11 @@ class FitSettings:
             problems.append(f"workers must be at least 0; got {self.workers}")
         if problems:
             raise ConfigError("Some settings cannot be used.", problems)
+
+    @property
+    def preset_values(self) -> Preset:
+        """What the preset stands for."""
+        return preset_of(self.preset)
 
     @property
     def num_workers(self) -> int:
@@ -81,6 +93,9 @@ class FitSettings:
         *,
         time_limit: float | str | None = None,
         steps: int | None = None,
+        preset: str | None = None,
+        seeds: int | None = None,
+        single: bool | None = None,
         plans: str | Sequence[str] | None = None,
         max_params: float | str | None = None,
         max_latency: float | str | None = None,
@@ -89,19 +104,23 @@ class FitSettings:
         **others: Any,
     ) -> Self:
         """Build settings from what people write: ``"6m"``, ``"5M"``, ``"a,b,c"``; ``others`` are fields, those of ``data``
-        included.
+        included. What is None is as the preset says.
 
         Raises:
             ConfigError: If a value cannot be read.
         """
         # With steps the user wants them all, however long they take.
         limit = parse_seconds(time_limit) if time_limit is not None else (None if steps is not None else DEFAULT_TIME_LIMIT)
+        chosen = preset_of(preset or DEFAULT_PRESET)
         about_data = {name: others.pop(name) for name in DataOptions.names() if name in others}
         return cls(
             source=source,
             data=others.pop("data", None) or DataOptions.of_user(**about_data),
             time_limit=limit,
             steps=steps,
+            preset=preset or DEFAULT_PRESET,
+            seeds=chosen.seeds if seeds is None else seeds,
+            single=chosen.single if single is None else single,
             plans=_names(plans),
             max_params=parse_count(max_params) if max_params is not None else None,
             max_latency=parse_milliseconds(max_latency) if max_latency is not None else None,

@@ -19,8 +19,8 @@ from graftwork.workflows.runs.control import JobControl, PauseTraining
 from graftwork.workflows.runs.estimation import broken_limit
 from graftwork.workflows.runs.job_data import read_predictions, write_predictions
 from graftwork.workflows.runs.jobs.estimate import _final_numbers
+from graftwork.workflows.runs.plan_costs import Estimate
 from graftwork.workflows.runs.run_folder import RunFolder, clean_json
-from graftwork.workflows.runs.schedule import Estimate
 from graftwork.workflows.runs.settings import DEFAULT_TIME_LIMIT, FitSettings
 
 CLASSES = ("red", "green", "blue")

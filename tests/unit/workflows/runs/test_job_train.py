@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,24 @@ def test_a_stop_that_came_first_is_no_end(tmp_path: Path) -> None:
     learner = StoppedLearner()
     assert train_in_slices(learner, 10, tmp_path, JobControl(stop="keep")) is True  # type: ignore[arg-type]
     assert learner.asked == []
+
+
+class EndlessLearner(StoppedLearner):
+    """Goes on for ever, and counts its steps."""
+
+    step = 0
+
+    def train(self, until: int, *, on_progress: Any = None) -> None:
+        while self.step < until:
+            self.step += 1
+            time.sleep(0.002)
+            on_progress(self.step)
+
+
+def test_a_first_model_gets_its_seconds_even_if_the_time_is_up(tmp_path: Path) -> None:
+    learner = EndlessLearner()
+    assert train_in_slices(learner, 10**6, tmp_path, JobControl(stop="finish"), seconds=0.05) is True  # type: ignore[arg-type]
+    assert 1 <= learner.step < 10**6
 
 
 def plan(name: str, sharing: str) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,21 @@ def test_a_job_comes_back_from_json_as_it_was(job: Job) -> None:
 def test_all_kinds_are_made_and_each_module_is_called_like_its_kind() -> None:
     assert {job.kind for job in ALL} == set(job_kinds()) == {"affinity", "assemble", "estimate", "export", "grouping", "train"}
     assert all(job_class(kind).kind == kind for kind in job_kinds())
+
+
+def test_finals_of_large_suites_see_all_rows_and_begin_anew() -> None:
+    few = dataclasses.replace(MAKER, facts=dataclasses.replace(FACTS, race_rows=500))
+    assert few.rung(PLAN.name, 0).rows == few.affinity(PLAN.name).rows == 500
+    assert MAKER.rung(PLAN.name, 0).rows == 0
+    final = few.final(PLAN.name, 0)
+    assert (final.rows, final.continues) == (0, None)
+    assert MAKER.final(PLAN.name, 0).continues == MAKER.rung_id(PLAN.name, 1)
+    assert few.whole(PLAN.name, 0, 1).rows == 0
+    first = few.fallback(PLAN, steps=60, rows=200, seconds=2.0)
+    assert (first.rows, first.until, first.max_steps) == (200, 60, 60)
+    exported = few.export(first, "model")
+    assert (exported.rows, exported.max_steps) == (200, 60), "an export rebuilds the learner of the training"
+    assert few.attempt(3, PLAN, 99, 1).id == "attempt3-a_plan_1-s1"
 
 
 def test_names_of_jobs_stay_what_they_were_in_older_runs() -> None:

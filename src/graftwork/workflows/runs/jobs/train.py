@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -33,6 +35,8 @@ class TrainJob(Job):
     """Splits whose predictions are stored."""
     cut: bool = False
     """Whether it judges a training that the end of the time cut."""
+    seconds: float = 0.0
+    """Seconds of training after which it is judged as it is; 0: no limit."""
 
     def __post_init__(self) -> None:
         Job.__post_init__(self)
@@ -64,7 +68,7 @@ class TrainJob(Job):
         if not own and self.continues is not None:
             load_job_checkpoint(learner, run.job(self.continues))
         control.checkpoint_seconds = self.facts.checkpoint_seconds
-        cut = train_in_slices(learner, self.until, folder, control)
+        cut = train_in_slices(learner, self.until, folder, control, seconds=self.seconds)
         # Cut by the deadline, it goes on: what was learned is judged.
         if cut and control.stop == "keep":
             save_job_checkpoint(learner, folder)
@@ -82,23 +86,43 @@ class TrainJob(Job):
             "plan": self.plan.name,
             "seed": self.seed,
             "steps": learner.step,
+            "horizon": self.max_steps,
             "cut": cut or self.cut,
+            "still_improving": cut or self.cut or learner.still_improving,
             "validation": scores,
             "ledger": learner.ledger().to_json(),
         }
 
 
-def train_in_slices(learner: Learner, until: int, folder: Path, control: JobControl) -> bool:
-    """Train with checkpoints in between; return whether it was stopped before the end."""
+def train_in_slices(learner: Learner, until: int, folder: Path, control: JobControl, *, seconds: float = 0.0) -> bool:
+    """Train with checkpoints in between; return whether it was stopped before the end.
+
+    Args:
+        learner: What is trained.
+        until: Step to stop at.
+        folder: Of the checkpoints.
+        control: Says when to stop.
+        seconds: Seconds after which it stops as well, and that it is granted if it is asked to finish; 0: no limit.
+    """
     done = False  # also with no step left: a stop may have come between the last step and its validation
-    while not done and control.stop is None:
+    end = time.monotonic() + seconds if seconds else math.inf
+
+    def progress(step: int) -> None:
+        if time.monotonic() > end:
+            raise PauseTraining
+        control.progress(step)
+
+    if seconds and control.stop == "finish":
+        # A model is wanted all the same: whoever asks waits for so long.
+        control.stop = None
+    while not done and control.stop is None and time.monotonic() < end:
         control.begin_slice()
         try:
-            learner.train(until, on_progress=control.progress)
+            learner.train(until, on_progress=progress)
             done = True
         except PauseTraining:
             # With a stop the caller decides what to keep; without one a checkpoint was due.
-            if control.stop is None:
+            if control.stop is None and time.monotonic() < end:
                 save_job_checkpoint(learner, folder)
     return not done
 

@@ -1,0 +1,225 @@
+"""What is done with time that is left after the finals: finalists are trained again, longer where they were still improving, and with
+other settings; what is better on validation rows takes the place of what was there.
+
+The reference and the joint plans from scratch are always tried together and with equal settings, so that a difference between them
+stays one of sharing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import mean
+from typing import Any
+
+from graftwork.core.components import Component
+from graftwork.core.records import Plan
+from graftwork.core.stages.train import TrainStage
+from graftwork.workflows.fit.ranking import mean_change
+from graftwork.workflows.portfolio import variants_of
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.decisions import decided, seconds_left
+from graftwork.workflows.runs.horizons import own_horizon
+from graftwork.workflows.runs.jobs.train import TrainJob
+
+__all__ = ["MARGIN", "Attempts", "plan_seconds"]
+
+LONGER = (4.0, 2.0)
+"""By how much trainings become longer where plans are still improving: the first that fits into the time."""
+LEAST_GAIN = 0.2
+"""Percent that validation must gain for other settings to be taken: less is chance."""
+MARGIN = 1.15
+"""Trainings may take so many times as long as those before."""
+OF_NETWORKS: tuple[Mapping[str, Any], ...] = (
+    {"training": {"learning_rate": 5e-3}},
+    {"training": {"weight_decay": 0.3}},
+    {"training": {"learning_rate": 6e-4}},
+    {"training": {"batch_size": 32, "learning_rate": 1e-3}},
+    {"training": {"schedule": "wsd"}},
+    {"training": {"batch_size": 256, "learning_rate": 4e-3}},
+)
+"""Settings that are tried for networks, in this order."""
+_NEURAL = TrainStage().learner
+
+Finals = dict[str, dict[int, TrainJob]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Attempt:
+    key: str
+    """What is tried, for people and so that nothing is tried twice."""
+    plans: Mapping[str, Plan]
+    horizons: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The attempts of one race.
+
+    Args:
+        context: The run; :attr:`context` holds the plans and horizons that were taken in the end.
+        finals: Finished finals of every plan; trainings that are better take their places.
+        reserved: Seconds that are needed for what follows.
+    """
+
+    context: RunContext[Any]
+    finals: Finals
+    reserved: float
+    made: list[dict[str, Any]] = field(default_factory=list)
+    """What was tried, as ``attempts`` of ``result.json``."""
+
+    def run(self) -> None:
+        """Try until the time is used, everything was tried, or somebody stops it."""
+        tried: set[str] = set()
+        for number in range(1, self.context.settings.preset_values.tries + 1):
+            if self.context.stop() is not None or seconds_left(self.context) is None:
+                return
+            found = self._decided(number, tried)
+            if found is None:
+                return
+            tried.add(found.key)
+            if not self._try(number, found):
+                return
+
+    def _decided(self, number: int, tried: set[str]) -> _Attempt | None:
+        def decide() -> dict[str, Any]:
+            chosen = next((one for one in self._candidates(tried) if self._seconds(one) <= self._free()), None)
+            if chosen is None:
+                return {}
+            plans = {name: plan.to_json() for name, plan in chosen.plans.items()}
+            return {"key": chosen.key, "plans": plans, "horizons": dict(chosen.horizons)}
+
+        value = decided(self.context, f"attempt {number}", decide)
+        if not value:
+            return None
+        plans = {name: Plan.from_json(plan) for name, plan in value["plans"].items()}
+        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"])
+
+    def _free(self) -> float:
+        return (seconds_left(self.context) or 0.0) - self.reserved
+
+    def _seconds(self, attempt: _Attempt) -> float:
+        workers = max(1, self.context.settings.num_workers)
+        each = {
+            name: plan_seconds(self.context, self.finals[name]) * max(1.0, horizon / self.context.schedule.horizons[name])
+            for name, horizon in attempt.horizons.items()
+        }
+        total = sum(seconds * len(self.finals[name]) for name, seconds in each.items())
+        return MARGIN * max(total / workers, max(each.values()))
+
+    def _candidates(self, tried: set[str]) -> Iterator[_Attempt]:
+        """Yield what may be tried: longer trainings first, then settings in turns."""
+        groups = self._groups()
+        horizons = self.context.schedule.horizons
+        plans = self.context.plans
+        for names in groups:
+            if not any(self._improves(name) for name in names):
+                continue
+            for factor in LONGER:
+                longer = {name: round(factor * horizons[name]) for name in names}
+                yield _Attempt(
+                    key=f"{', '.join(names)}: {max(longer.values())} steps",
+                    plans={name: _with_horizon(plans[name], longer[name]) for name in names},
+                    horizons=longer,
+                )
+        settings = [self._settings(names) for names in groups]
+        for place in range(max(map(len, settings), default=0)):
+            for names, changes in zip(groups, settings, strict=True):
+                if place >= len(changes):
+                    continue
+                attempt = self._changed(names, changes[place])
+                if attempt.key not in tried:
+                    yield attempt
+
+    def _groups(self) -> list[list[str]]:
+        """Return the finalists that are tried together: networks from scratch, and every other plan by itself."""
+        plans = self.context.plans
+        apart = {name: plans[name].source != "scratch" or own_horizon(plans[name]) is not None for name in self.finals}
+        together = [name for name in self.finals if not apart[name]]
+        return [*([together] if together else []), *([name] for name in self.finals if apart[name])]
+
+    def _improves(self, name: str) -> bool:
+        results = [self.context.run.result(job.id) or {} for job in self.finals[name].values()]
+        return mean(bool(result.get("still_improving")) for result in results) >= 0.5
+
+    def _settings(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        found: Sequence[Mapping[str, Any]] = variants_of(names[0], self.context.settings.plans)
+        if not found:
+            networks = all(self.context.plans[name].train.learner.path == _NEURAL.path for name in names)
+            found = OF_NETWORKS if networks else ()
+        asked = set(self.context.settings.overrides)
+        return [change for change in found if not asked & set(change.get("training", {}))]
+
+    def _changed(self, names: Sequence[str], change: Mapping[str, Any]) -> _Attempt:
+        plans, horizons = {}, {}
+        for name in names:
+            plan = self.context.plans[name]
+            learner = plan.train.learner
+            changed = plan.with_train(
+                training={**plan.train.training, **change.get("training", {})},
+                learner=Component(learner.path, {**learner.settings, **change.get("learner", {})}),
+            )
+            plans[name] = changed
+            # A plan that counts rounds may get more of them together with smaller ones.
+            own = own_horizon(changed)
+            horizons[name] = self.context.schedule.horizons[name] if own == own_horizon(plan) else int(own or 0)
+        what = {**change.get("training", {}), **change.get("learner", {})}
+        words = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in what.items())
+        return _Attempt(key=f"{', '.join(names)}: {words}", plans=plans, horizons=horizons)
+
+    def _try(self, number: int, attempt: _Attempt) -> bool:
+        """Train all finals of an attempt; return whether the race goes on."""
+        context, maker = self.context, self.context.maker
+        jobs = {
+            name: {seed: maker.attempt(number, plan, attempt.horizons[name], seed) for seed in sorted(self.finals[name])}
+            for name, plan in attempt.plans.items()
+        }
+        queue = [job for by_seed in jobs.values() for job in by_seed.values()]
+        context.run.emit("phase", phase=f"attempt {number}", jobs=len(queue), plans=list(jobs), what=attempt.key)
+        answers = context.run_jobs(queue)
+        if context.stop.by_user() is not None:
+            return False
+        plans, horizons = dict(context.plans), dict(context.schedule.horizons)
+        for name, by_seed in jobs.items():
+            results = {seed: answers.get(job.id) for seed, job in by_seed.items()}
+            gain = self._gain(name, results)
+            taken = gain is not None and gain > LEAST_GAIN
+            self.made.append({"number": number, "plan": name, "what": attempt.key, "change": gain, "taken": taken})
+            if taken:
+                self.finals[name] = by_seed
+                plans[name], horizons[name] = attempt.plans[name], attempt.horizons[name]
+            dropped = by_seed.values() if not taken else ()
+            for job in dropped:
+                context.run.drop_checkpoint(job.id)
+        self.context = context.planned(plans.values(), replace(context.schedule, horizons=horizons))
+        return True
+
+    def _gain(self, name: str, results: Mapping[int, Mapping[str, Any] | None]) -> float | None:
+        """Return the mean change of validation in percent; None if a training is missing or was cut."""
+        changes = []
+        for seed, result in results.items():
+            if result is None or result["status"] != "ok" or result.get("cut"):
+                return None
+            before = self.context.run.result(self.finals[name][seed].id) or {}
+            change = mean_change(self.context.suite, result["validation"], before.get("validation", {}))
+            if change is not None:
+                changes.append(change)
+        return mean(changes) if changes else None
+
+
+def _with_horizon(plan: Plan, steps: int) -> Plan:
+    """Return a plan that asks for its own horizon with a longer one."""
+    if own_horizon(plan) is None:
+        return plan
+    return plan.with_train(training={**plan.train.training, "max_steps": steps})
+
+
+def plan_seconds(context: RunContext[Any], jobs: Mapping[int, TrainJob]) -> float:
+    """Return the mean seconds of a plan's trainings from nothing to the end."""
+    found = []
+    for job in jobs.values():
+        result = context.run.result(job.id) or {}
+        whole = float(result.get("seconds", 0.0))
+        # The first seed went on from a rung: its ledger holds the whole training.
+        found.append(max(whole, float(result.get("ledger", {}).get("wall_seconds", 0.0))))
+    return mean(found) if found else 0.0

@@ -1,0 +1,63 @@
+"""A first model within seconds, so that every run ends with one, however short its time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from graftwork.core.records import Plan
+from graftwork.workflows.fit.ranking import rung_scores
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.horizons import shared_plans
+from graftwork.workflows.runs.jobs.train import TrainJob
+
+__all__ = ["FALLBACK_ROWS", "fallback_job", "first_models"]
+
+FALLBACK_ROWS = 5000
+"""Most rows that first models learn from."""
+FALLBACK_STEPS = 60
+MANY_OUTPUTS = 200
+"""Classes and values of all tasks from which on quick plans are not relied on alone."""
+LEAST_LIMIT = 5.0
+"""Seconds below which a time limit is taken for a mistake that is said."""
+SHARE = 0.08
+"""Share of the time limit for the first models, all together."""
+
+
+def _jobs(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJob]:
+    limit = context.settings.time_limit or 0.0
+    quick = [plan for plan in plans if plan.quick]
+    # Trees of thousands of classes are not quick: a few steps of one model for all tasks are.
+    outputs = sum(max(task.size, len(task.classes)) for task in context.suite.tasks)
+    chosen = quick if quick and outputs <= MANY_OUTPUTS else [*[*shared_plans(plans), *plans][:1], *quick]
+    return [
+        context.maker.fallback(plan, steps=FALLBACK_STEPS, rows=FALLBACK_ROWS, seconds=0.5 * SHARE * limit) for plan in chosen
+    ]
+
+
+def first_models(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJob]:
+    """Return the jobs that make first models of the quick plans; none without a time limit, or with one of less than 5 s.
+
+    Args:
+        context: The run.
+        plans: Plans that may race.
+    """
+    limit = context.settings.time_limit
+    if limit is None or limit < LEAST_LIMIT or context.settings.steps is not None:
+        return []
+    return _jobs(context, plans)
+
+
+def fallback_job(context: RunContext[Any]) -> TrainJob | None:
+    """Return the best of the first models by validation; None if there is none."""
+    run = context.run
+    done = {}
+    for job in _jobs(context, list(context.plans.values())):
+        result = run.result(job.id)
+        if result is not None and result["status"] == "ok":
+            done[job.plan.name] = (job, result)
+    if not done:
+        return None
+    scores = rung_scores(context.suite, context.plans, {name: result for name, (_, result) in done.items()})
+    best = max(done, key=lambda name: scores.get(name, float("-inf")))
+    return done[best][0]

@@ -1,0 +1,107 @@
+"""The schedule after a rung: made again with measured times, so that one noisy estimate decides no race."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.decisions import decided, seconds_left
+from graftwork.workflows.runs.effort import RaceBudget
+from graftwork.workflows.runs.job import Job
+from graftwork.workflows.runs.plan_costs import Estimate, measured_cost
+from graftwork.workflows.runs.schedule import Schedule, make_schedule
+
+__all__ = ["known_costs", "race_budget", "replanned", "with_measured"]
+
+RACE_SHARE = 0.9
+"""Share of the time limit that a schedule plans to use; the rest is for what costs do not see."""
+
+Result = Mapping[str, Any]
+
+
+def known_costs(context: RunContext[Any]) -> dict[str, Estimate]:
+    """Return the estimates that the run holds."""
+    names = {item.name for item in fields(Estimate)}
+    stored = context.run.state.get("estimates", {})
+    return {
+        name: Estimate.from_json({key: item for key, item in value.items() if key in names}) for name, value in stored.items()
+    }
+
+
+def with_measured(
+    context: RunContext[Any], costs: Mapping[str, Estimate], jobs: Mapping[str, Job], found: Mapping[str, Result], went_on: bool
+) -> dict[str, Estimate]:
+    """Return the costs as the jobs of a rung show them.
+
+    Args:
+        context: The run.
+        costs: What was known before.
+        jobs: ``{plan: job}``.
+        found: ``{plan: its result}``.
+        went_on: Whether the jobs went on from those of the rung before.
+    """
+    known = dict(costs)
+    for name, result in found.items():
+        if result["status"] != "ok" or name not in known:
+            continue
+        wall, steps = float(result.get("ledger", {}).get("wall_seconds", 0.0)), int(result.get("steps", 0))
+        before = context.run.result(getattr(jobs[name], "continues", None) or "") if went_on else None
+        if before is not None and before.get("horizon") == jobs[name].max_steps:
+            wall -= float(before.get("ledger", {}).get("wall_seconds", 0.0))
+            steps -= int(before.get("steps", 0))
+        # The ledger counts neither imports nor what a kill undid; learners without clock leave the seconds of the job.
+        known[name] = measured_cost(known[name], wall if wall > 0 else float(result.get("seconds", 0.0)), steps)
+    return known
+
+
+def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int = 0) -> RaceBudget:
+    """Return what the rest of the race may use.
+
+    Args:
+        context: The run.
+        control_tasks: Number of tasks that get the control.
+        rungs_done: Rungs that are behind.
+    """
+    settings, facts = context.settings, context.maker.facts
+    folds, rows = facts.folds, len(context.suite.splits["train"])
+    left = seconds_left(context, RACE_SHARE)
+    preset = settings.preset_values
+    return RaceBudget(
+        seeds=tuple(range(folds or settings.seeds)),
+        steps=settings.steps,
+        seconds=None if left is None else max(1.0, left),
+        workers=max(1, settings.num_workers),
+        control_tasks=control_tasks,
+        refits=0 if not settings.refit else folds if folds and not settings.single else 1,
+        finalists=preset.finalists,
+        whole_controls=bool(folds),
+        scale=rows / facts.race_rows if facts.race_rows else 1.0,
+        rungs_done=rungs_done,
+    )
+
+
+def replanned(
+    context: RunContext[Any], names: Sequence[str], costs: Mapping[str, Estimate], *, control_tasks: int, rung: int
+) -> RunContext[Any]:
+    """Return the context with the schedule of what is ahead after a rung; without a time limit, or with fixed steps, as it is.
+
+    Args:
+        context: The run.
+        names: Plans that go on.
+        costs: What they cost, as measured.
+        control_tasks: Number of tasks that get the control.
+        rung: The rung that is behind, 0 is the first.
+    """
+    if seconds_left(context) is None or not all(name in costs for name in names):
+        return context
+    plans = [context.plans[name] for name in names]
+
+    def decide() -> dict[str, Any]:
+        budget = race_budget(context, control_tasks=control_tasks, rungs_done=rung + 1)
+        return make_schedule(plans, costs, budget, context.schedule).to_json()
+
+    schedule = Schedule.from_json(decided(context, f"after rung {rung + 1}", decide))
+    context.run.emit("replan", rung=rung, **schedule.to_json())
+    return context.planned(context.plans.values(), schedule)

@@ -1,0 +1,165 @@
+"""How many steps every plan gets, and what a race of these steps costs. Pure functions of plans and measured costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from graftwork.core.records import Plan
+from graftwork.workflows.runs.effort import Effort, RaceBudget
+from graftwork.workflows.runs.plan_costs import Estimate
+
+__all__ = [
+    "MIN_STEPS",
+    "RUNGS",
+    "common_limits",
+    "essential_plans",
+    "horizons_of",
+    "kept_groups",
+    "own_horizon",
+    "race_seconds",
+    "shared_plans",
+]
+
+RUNGS = (0.25, 0.5)
+"""Shares of the horizon after which plans are compared and the worse half leaves."""
+MIN_STEPS = 8
+LEAST_EPOCHS = 2
+"""Epochs that plans are given before others are left out."""
+DECENT_EPOCHS, DECENT_STEPS = 10, 400
+"""A horizon for which controls, seeds and finalists give way; the longer of the two counts."""
+MOST_EPOCHS, MOST_STEPS = 200, 3000
+"""The longest horizon of the first finals; the longer of the two counts. Training stops earlier where validations no longer become
+better, and longer trainings follow where they still do."""
+SLOWEST = 2.0
+"""A plan with a horizon of its own (trees) may take this many times the seconds of the reference."""
+SLOWEST_PRETRAINED = 1.0
+"""The same for plans that tune a pretrained backbone: slow per step, they get fewer steps."""
+SLOWEST_JOINT = 3.0
+"""The same for joint plans from scratch: one that is slower makes fewer steps than the others."""
+JOB_SECONDS = 0.05
+"""What a job costs beside its training."""
+
+
+def shared_plans(plans: Iterable[Plan]) -> list[Plan]:
+    """Return the joint plans that start from the source of the reference, so that a difference to it is due to what tasks share.
+
+    The best of them gets the control with shuffled companions, and affinities are measured with one.
+    """
+    plans = list(plans)
+    source = next((plan.source for plan in plans if plan.role == "reference"), "scratch")
+    return [plan for plan in plans if plan.role == "joint" and plan.source == source]
+
+
+def kept_groups(plans: Iterable[Plan]) -> list[list[Plan]]:
+    """Return groups of which the verdict needs the best plan: the references, and the independent plans by source (trees, fixed
+    features)."""
+    plans = list(plans)
+    groups = [[plan for plan in plans if plan.role == "reference"]]
+    for source in ("scratch", "pretrained"):
+        groups.append([plan for plan in plans if plan.role == "independent" and plan.source == source])
+    return [group for group in groups if group]
+
+
+def own_horizon(plan: Plan) -> int | None:
+    """Return the horizon that a plan sets for itself (boosting rounds, say); None if the schedule decides."""
+    own = plan.train.training.get("max_steps")
+    return int(own) if own is not None else None
+
+
+def common_limits(plans: Sequence[Plan], costs: Mapping[str, Estimate]) -> tuple[float, float, float]:
+    """Return the shortest, a decent and the longest horizon of the plans from scratch."""
+    epoch = max((costs[plan.name].steps_per_epoch for plan in plans if plan.source == "scratch"), default=1.0)
+    return (
+        max(LEAST_EPOCHS * epoch, MIN_STEPS),
+        max(DECENT_EPOCHS * epoch, DECENT_STEPS),
+        max(MOST_EPOCHS * epoch, MOST_STEPS),
+    )
+
+
+def _cheapest(plans: Iterable[Plan], costs: Mapping[str, Estimate]) -> str | None:
+    shared = shared_plans(plans)
+    # Networks first: joint trees are cheap, and say nothing about what a shared network would do.
+    names = [plan.name for plan in shared if own_horizon(plan) is None] or [plan.name for plan in shared]
+    return min(names, key=lambda name: costs[name].seconds_per_step, default=None)
+
+
+def essential_plans(plans: Sequence[Plan], costs: Mapping[str, Estimate]) -> set[str]:
+    """Return the plans without which a question stays open, or without which a model may be missing: the reference, the cheapest
+    plan that shares, and those that are quick."""
+    cheapest = _cheapest(plans, costs)
+    return {plan.name for plan in plans if plan.role == "reference" or plan.quick or plan.name == cheapest}
+
+
+def horizons_of(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: float) -> dict[str, int]:
+    """Return the steps of every plan if the reference makes ``common`` steps.
+
+    Plans from scratch make as many, so that they are compared at equal steps. Exceptions: a joint plan that is much slower makes
+    fewer; and where the reference is so slow that it makes less than a decent number of steps (hundreds of tasks), joint plans
+    go on to that number within the time of the reference.
+    """
+    reference = max((costs[plan.name].seconds_per_step for plan in plans if plan.role == "reference"), default=0.0)
+    # Without the reference among the plans nothing limits the others.
+    whole = common * reference if reference > 0 else math.inf
+    _, decent, _ = common_limits(plans, costs)
+    cheapest = _cheapest(plans, costs)
+    horizons = {}
+    for plan in plans:
+        cost = costs[plan.name]
+        ceiling = max(MIN_STEPS, MOST_STEPS, MOST_EPOCHS * cost.steps_per_epoch)
+        own, fair = own_horizon(plan), whole / max(cost.seconds_per_step, 1e-9)
+        if plan.source == "pretrained":  # heads on stored features are nearly free: they take what the reference's time allows
+            steps = min(own or ceiling, SLOWEST_PRETRAINED * fair)
+        elif own is not None:
+            steps = min(own, SLOWEST * fair)
+        elif plan.role == "reference":
+            steps = min(common, ceiling)
+        else:
+            steps = max(common, min(decent, fair))
+            if plan.name != cheapest:
+                steps = min(steps, SLOWEST_JOINT * fair)
+            steps = min(steps, ceiling)
+        horizons[plan.name] = max(MIN_STEPS if own is None else min(MIN_STEPS, own), int(steps))
+    return horizons
+
+
+def race_seconds(
+    plans: Sequence[Plan],
+    costs: Mapping[str, Estimate],
+    horizons: Mapping[str, int],
+    budget: RaceBudget,
+    effort: Effort,
+) -> float:
+    """Return the expected seconds of all that is ahead: rungs, finals, controls, affinity, models on all rows."""
+
+    def seconds(plan: Plan, part: float, scale: float = 1.0) -> float:
+        return costs[plan.name].seconds(horizons[plan.name], part, scale) + JOB_SECONDS
+
+    whole = {plan.name: seconds(plan, 1.0, budget.scale) for plan in plans}
+    references = [group[0] for group in kept_groups(plans)]
+    others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
+    total = sum(costs[plan.name].once_seconds for plan in plans)
+    if budget.rungs_done < 1:
+        total += sum(seconds(plan, RUNGS[0]) for plan in plans)
+    if budget.rungs_done < 2:
+        # Who will be ahead is unknown; the slowest half is assumed, so that the schedule does not promise too much.
+        second = references + others[: math.ceil(len(plans) / 2)]
+        total += sum(seconds(plan, RUNGS[1] - RUNGS[0]) for plan in second)
+        # who survives is not known yet: count the more expensive of the possible finalists half, the mean half
+        free = max(0, min(effort.finalists, len(others)))
+        slowest = sum(whole[plan.name] for plan in others[:free])
+        mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
+        finals = sum(whole[plan.name] for plan in references) + (slowest + mean) / 2
+    else:
+        finals = sum(whole.values())
+    # The first seed goes on from the last rung, so that much of its training is paid for; not on other rows.
+    begun = RUNGS[1] if budget.scale == 1.0 else 0.0
+    total += finals * (effort.seeds - begun + effort.refits)
+    shared = shared_plans(plans)
+    if shared:
+        cost = sum(whole[plan.name] for plan in shared) / len(shared)
+        # 0.3 of a training for the affinities, and what it takes to measure them.
+        total += cost * (effort.control_tasks * effort.control_seeds + 0.4)
+    longest = max(whole.values(), default=0.0)
+    # More workers do not make a single training shorter.
+    return max(total / max(budget.workers, 1), longest)
