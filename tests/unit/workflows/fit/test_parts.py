@@ -120,7 +120,7 @@ def test_values_in_words() -> None:
     assert describe_value(tags, np.array([0.0, 0.1, 0.2]), is_prediction=True) == "none"
     assert describe_value(price, np.array([1234.56, 0.001]), is_prediction=True) == "1235, 0.001"
     assert describe_value(price, np.array([np.nan, np.nan]), is_prediction=False) == ""
-    assert describe_value(stars, np.array([0.4, 0.3, 0.3]), is_prediction=True) == "2 (30 %)"
+    assert describe_value(stars, np.array([0.4, 0.3, 0.3]), is_prediction=True) == "1 (40 %)", "as predict says it"
 
 
 def test_examples_have_pictures_truth_and_prediction() -> None:
