@@ -107,7 +107,7 @@ class OneShotLearner(Learner):
     def _content(self) -> bytes:
         from safetensors.numpy import save
 
-        return save({name: np.ascontiguousarray(array) for name, array in self._state.items()})
+        return save({name: np.asarray(array, order="C") for name, array in self._state.items()})
 
     def save(self, folder: Path) -> None:
         """Write the arrays as safetensors, and ``model.json`` last."""
