@@ -8,6 +8,9 @@ from typing import Any
 
 __all__ = ["Progress"]
 
+_NO_STEP = 1e-5
+"""Seconds of a step below which there are no steps: the plan is fitted in one go."""
+
 
 def _seconds(value: float) -> str:
     from graftwork.workflows.quantities import format_seconds
@@ -74,10 +77,12 @@ class Progress:
             return [f"  {event['plan']}: left out: {event['reason']}"]
         memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
         note = f" ({event['reason']})" if event["reason"] else ""
+        steps = f"{1000 * event['seconds_per_step']:.3g} ms a step, {event.get('horizon', 0)} steps"
+        if event["seconds_per_step"] < _NO_STEP:
+            steps = "fitted in one go"
         return [
-            f"  {event['plan']}: {format_count(event['parameters'])} parameters{memory}, "
-            f"{1000 * event['seconds_per_step']:.3g} ms a step, "
-            f"{event.get('horizon', 0)} steps, about {_seconds(event.get('seconds', 0.0))}{note}"
+            f"  {event['plan']}: {format_count(event['parameters'])} parameters{memory}, {steps}, "
+            f"about {_seconds(event.get('seconds', 0.0))}{note}"
         ]
 
     def _on_schedule(self, event: Mapping[str, Any]) -> list[str]:

@@ -207,3 +207,12 @@ def test_validate_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "suite.yaml").write_text("datasets:\n- source: t.csv\n  targets: {a: {metric: acuracy}}\n")
     assert cli.main(["validate", str(tmp_path / "suite.yaml")]) == 2
     assert "Did you mean 'accuracy'" in capsys.readouterr().err
+
+
+def test_plans_that_are_fitted_in_one_go_are_said_to_be() -> None:
+    event = {"event": "estimate", "kept": True, "plan": "linear", "parameters": 30, "peak_rss_bytes": 0, "reason": ""}
+    event |= {"horizon": 1, "seconds": 2.0}
+    (line,) = Progress().handle({**event, "seconds_per_step": 0.0})
+    assert line == "  linear: 30 parameters, fitted in one go, about 2.0 s"
+    (line,) = Progress().handle({**event, "seconds_per_step": 0.004})
+    assert "4 ms a step, 1 steps" in line

@@ -48,7 +48,7 @@ def test_every_plan_of_the_catalogue_can_run() -> None:
 
 
 def test_one_task_leaves_sharing_out() -> None:
-    assert {plan.group for plan in portfolio(["table"], 1)} == {"separate", "trees"}
+    assert {plan.group for plan in portfolio(["table"], 1)} == {"separate", "baseline", "trees", "linear", "kernels"}
 
 
 def test_names_add_and_replace() -> None:
