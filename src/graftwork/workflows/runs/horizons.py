@@ -42,13 +42,16 @@ JOB_SECONDS = 0.05
 
 
 def shared_plans(plans: Iterable[Plan]) -> list[Plan]:
-    """Return the joint plans that start from the source of the reference, so that a difference to it is due to what tasks share.
+    """Return the joint networks that start from the source of the reference, so that a difference to it is due to what tasks share.
 
-    The best of them gets the control with shuffled companions, and affinities are measured with one.
+    The best of them gets the control with shuffled companions, and affinities are measured with one. Joint trees and linear models
+    are no networks: they race, and a difference to the reference says nothing about sharing.
     """
     plans = list(plans)
     source = next((plan.source for plan in plans if plan.role == "reference"), "scratch")
-    return [plan for plan in plans if plan.role == "joint" and plan.source == source]
+    # Without a reference among the plans, any kind of model may be meant.
+    learner = next((plan.train.learner.path for plan in plans if plan.role == "reference"), "")
+    return [plan for plan in plans if plan.role == "joint" and plan.source == source and learner in ("", plan.train.learner.path)]
 
 
 def kept_groups(plans: Iterable[Plan]) -> list[list[Plan]]:
