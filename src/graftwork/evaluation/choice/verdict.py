@@ -7,6 +7,7 @@ say no more than the comparisons carry (``verdict_text``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -311,10 +312,7 @@ def _control_arm(task: str) -> str:
 def _only(task: str, runs: Sequence[FinalRun]) -> list[FinalRun]:
     """Return control runs with the kept task's predictions only: those of shuffled tasks mean nothing."""
     kept = [run for run in runs if task in run.predictions]
-    return [
-        FinalRun(plan_name=run.plan_name, seed=run.seed, predictions={task: run.predictions[task]}, validation=run.validation)
-        for run in kept
-    ]
+    return [replace(run, predictions={task: run.predictions[task]}) for run in kept]
 
 
 def _transfer_bank(suite: Suite, finals: Mapping[str, Sequence[FinalRun]], num_resamples: int, seed: int) -> ScoreBank | None:
