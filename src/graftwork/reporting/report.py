@@ -43,7 +43,8 @@ def report_sections(view: ResultView) -> list[Section]:
         Section(
             "controls", "Transfer or regularisation", "Transfer check",
             "The control trains the same plan with the companion targets shuffled, so that they hold no knowledge. A gain "
-            "that the control shows as well is regularisation; only what beats the control is transfer between tasks.",
+            "that the control shows as well is regularisation; only what beats the control is transfer between tasks. A loss "
+            "that the control shows as well is the cost of sharing, not harm from the companions.",
             (controls_table(view),),
         ),
         Section(

@@ -35,6 +35,8 @@ class FinalRun:
     """``{task: prediction}`` in the user's units for ``suite.splits["test"]``, in that order."""
     validation: Scores
     """``{task: {metric: value}}`` on the validation rows of this seed: the only thing that selects."""
+    validation_parts: Mapping[int, Scores] | None = None
+    """In a cross-validation, the same for each fold: how they vary says how sure the mean is. None if there is one division."""
     transfer_predictions: Mapping[str, NDArray[Any]] | None = None
     """The same for ``suite.splits["transfer"]``, if the suite has one."""
     parts: NDArray[np.int64] | None = None

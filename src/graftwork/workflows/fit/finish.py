@@ -80,6 +80,9 @@ def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, An
         ledgers=field.ledgers,
         plans=field.plans,
         limits={"max_params": settings.max_params, "max_latency": settings.max_latency, "max_memory": settings.max_memory},
+        weights=settings.weights,
+        tolerance=settings.tolerance,
+        prefer=settings.prefer,
         seed=settings.seed,
     )
 
@@ -103,7 +106,7 @@ def _collect(
     ]
     verdict = dict(judged["verdict"])
     verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *field.warnings, *context.schedule.notes]
-    others = {key: value for key, value in judged.items() if key not in ("plans", "verdict")}
+    others = {key: value for key, value in judged.items() if key not in ("plans", "verdict", "pair_words")}
     return {
         **result_head(context, RESULT_FORMAT),
         "measured": field.measured,
@@ -116,9 +119,13 @@ def _collect(
         ],
         "race": [*excluded, *outcome.history],
         "plans": entries,
-        "affinity": outcome.affinity,
+        "affinity": None if outcome.affinity is None else {**outcome.affinity, "words": judged["pair_words"]},
         "gradients": outcome.gradients,
-        "grouping": suggest_grouping(outcome.affinity, separate_is_chosen=verdict.get("choice") == verdict.get("reference", "")),
+        "grouping": suggest_grouping(
+            outcome.affinity,
+            controls={row["task"]: row["label"] for row in judged["controls"]},
+            separate_is_chosen=verdict.get("choice") == verdict.get("reference", ""),
+        ),
         **others,
         "verdict": verdict,
         "examples": [],

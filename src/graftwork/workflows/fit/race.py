@@ -73,7 +73,7 @@ class Race:
         results: dict[str, Result] = {}
         for rung in range(len(RUNGS)):
             found = self._rung(rung, names)
-            new = rung_scores(self._suite, self._plans, found)
+            new = rung_scores(self._suite, self._plans, found, self._context.settings.weights)
             if not new:
                 # After Ctrl-C missing scores say nothing about the plans.
                 if rung == 0 and found and self._stop() in (None, "finish"):
@@ -97,7 +97,7 @@ class Race:
         self._run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(names))
         answers = self._context.run_jobs(self._longest_first(jobs.values()))
         found: dict[str, Result] = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
-        scores = rung_scores(self._suite, self._plans, found)
+        scores = rung_scores(self._suite, self._plans, found, self._context.settings.weights)
         for name, result in found.items():
             self._record(rung, name, 0, result, scores.get(name))
         # The older checkpoint goes only when the rung that continued it has a result.
@@ -194,7 +194,7 @@ class Race:
             if result is not None and result["status"] in ("failed", "diverged"):
                 self.outcome.warnings.append(f"`{name}` with seed {seed} {result['status']}: {result['message']}")
         for seed, found in by_seed.items():
-            scores = rung_scores(self._suite, self._plans, found)
+            scores = rung_scores(self._suite, self._plans, found, self._context.settings.weights)
             for name, result in found.items():
                 self._record(len(RUNGS), name, seed, result, scores.get(name))
         for task, seed, job in controls:

@@ -22,13 +22,19 @@ def task_changes(suite: Suite, validation: Mapping[str, Any], reference: Mapping
     return {task.name: relative_change(default_metric(task), values[task.name], base[task.name]) for task in suite.tasks}
 
 
-def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def rung_scores(
+    suite: Suite,
+    plans: Mapping[str, Plan],
+    results: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Return the score of every plan that ended well: mean relative change against the separate models at the same rung.
 
     Args:
         suite: The suite.
         plans: Plans by name.
         results: ``{plan: job result}``.
+        weights: Weights of tasks in the mean, above 0; tasks without one weigh 1.
 
     Returns:
         Percent; plans without any usable metric are missing. If the separate models themselves failed, the first plan that did
@@ -41,9 +47,10 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
     for name, result in fine.items():
         changes = task_changes(suite, result["validation"], fine[reference]["validation"]) if reference else {}
         # Plans are scored by the tasks that have a metric; a task without validation labels counts for nobody.
-        known = [value for value in changes.values() if math.isfinite(value)]
+        known = {task: value for task, value in changes.items() if math.isfinite(value)}
         if known:
-            scores[name] = sum(known) / len(known)
+            share = {task: (weights or {}).get(task, 1.0) for task in known}
+            scores[name] = sum(share[task] * value for task, value in known.items()) / sum(share.values())
     return scores
 
 

@@ -16,7 +16,7 @@ from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.estimation import estimate_plans
-from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts, number_of_folds
+from graftwork.workflows.runs.preparation import check_weights, choose_backbone, choose_plans, machine_facts, number_of_folds
 from graftwork.workflows.runs.schedule import Estimate, RaceBudget, Schedule, make_schedule, shared_plans
 from graftwork.workflows.runs.session import RunSession
 from graftwork.workflows.runs.settings import FitSettings
@@ -95,6 +95,7 @@ class FitSession(RunSession[FitSettings]):
     def _plan_race(self, context: RunContext[FitSettings]) -> None:
         """Choose plans, estimate their costs, decide the schedule, and store all of it."""
         suite = context.suite
+        check_weights(self.settings, suite)
         plans = choose_plans(self.run, self.settings, suite)
         backbone, reason = choose_backbone(self.settings, suite.kinds)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
