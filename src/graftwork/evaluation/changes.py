@@ -4,7 +4,7 @@ Two levels: the paired bootstrap over test rows (or groups) says how far another
 over the paired differences of seeds says how far other seeds (initialisation, batches, training rows) would. A bootstrap over the
 two to five seeds that a run can afford would be far too narrow, so that level draws from t instead, with the correction of Nadeau
 and Bengio (see :mod:`graftwork.evaluation.paired`) for the training rows that seeds share. The two add up. In a cross-validation
-the differences of the folds hold both levels already, so there the wider of the two counts.
+the mean over folds is one over all rows, so there the folds add only what the correction asks for.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class Change:
     """Rows that the seeds (or folds) exchange with the training rows, as a share of those: widens the error over seeds."""
     in_folds: bool = False
     """Whether ``seeds`` holds the folds of a cross-validation: every row is in one of them."""
+    units: int = 0
+    """Independent test rows (or groups); 0 if they are many."""
 
     @property
     def by_id(self) -> dict[int, float]:
@@ -73,26 +75,29 @@ class Change:
         return dict(zip(self.ids or range(len(self.seeds)), map(float, self.seeds), strict=True))
 
     def seed_error(self) -> tuple[float, int]:
-        """Return the standard error over seeds and its degrees of freedom; 0 if nothing is known of it."""
+        """Return the standard error over seeds (or folds) and its degrees of freedom; 0 if nothing is known of it."""
         known = self.seeds[~np.isnan(self.seeds)]
         if len(known) < 2:
             # With one seed a side the error is 0: then the interval speaks of rows only, which nothing is asserted from.
             return self.unpaired_error, self.unpaired_degrees
-        return float(known.std(ddof=1) * np.sqrt(1 / len(known) + self.exchange)), len(known) - 1
+        spread, own = float(known.std(ddof=1)), 1 / len(known)
+        if self.in_folds and spread**2 * own <= 2 * self.row_error() ** 2:
+            # Folds differ by the rows that are in them, which the resamples of all rows tell more surely.
+            own = 0.0
+        return spread * float(np.sqrt(own + self.exchange)), len(known) - 1
 
-    def _row_error(self) -> float:
+    def row_error(self) -> float:
+        """Return the standard error over test rows; NaN if nothing is known."""
         known = self.rows[~np.isnan(self.rows)]
-        return float(known.std(ddof=1)) if len(known) > 1 else float("nan")
+        # A bootstrap over n rows is too narrow by this factor.
+        narrow = np.sqrt(self.units / (self.units - 1)) if self.units > 1 else 1.0
+        return float(known.std(ddof=1) * narrow) if len(known) > 1 else float("nan")
 
     @property
     def draws(self) -> Floats:
         """Return draws of the change from both levels, ``[B]``."""
         error, degrees = self.seed_error()
-        if not self.in_folds:
-            return self.rows + error * _student(degrees, len(self.rows))
-        if not error > self._row_error():
-            return self.rows
-        return self.value + error * _student(degrees, len(self.rows))
+        return self.rows + error * _student(degrees, len(self.rows))
 
     def interval(self, *, level: float = 0.95) -> Interval:
         """Return the value with its confidence interval over rows and seeds."""
@@ -105,19 +110,16 @@ class Change:
         Student's t with the degrees of freedom of Welch and Satterthwaite: many if the rows are what is unsure, few if the seeds
         are. A share of draws could not be smaller than one over their number, which is too coarse to correct for many tasks.
         """
-        rows, (seeds, degrees) = self._row_error(), self.seed_error()
+        rows, (seeds, degrees) = self.row_error(), self.seed_error()
         if np.isnan(self.value) or np.isnan(rows):
             return float("nan")
-        if self.in_folds:
-            error, freedom = (seeds, float(degrees)) if seeds > rows else (rows, float("inf"))
-        else:
-            error = float(np.hypot(rows, seeds))
-            freedom = degrees * (error / seeds) ** 4 if seeds > 0 else float("inf")
+        error = float(np.hypot(rows, seeds))
         if error <= 1e-12 * max(1.0, abs(self.value)):
             # Plans that answer every row alike are no evidence of a difference.
             return 1.0 if abs(self.value) <= 1e-12 else 0.0
+        parts = (rows / error) ** 4 / (self.units - 1 if self.units > 1 else 1e6) + (seeds / error) ** 4 / degrees
         student = require("scipy.stats", extra="train", purpose="The p-value of a change").t
-        return float(2 * student.sf(abs(self.value) / error, min(freedom, 1e9)))
+        return float(2 * student.sf(abs(self.value) / error, 1 / parts))
 
     @property
     def probability(self) -> float:
@@ -141,7 +143,9 @@ def _seed_noise(values: Floats, count: int) -> Floats:
     return known.std(ddof=1) / np.sqrt(len(known)) * _student(len(known) - 1, count)
 
 
-def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScores, *, exchange: float = 0.0) -> Change:
+def change(
+    spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScores, *, exchange: float = 0.0, units: int = 0
+) -> Change:
     """Return the relative change of a plan's metric against a reference's, paired by test row and by seed (or fold).
 
     Args:
@@ -149,6 +153,7 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
         plan: Scores of the plan.
         reference: Scores of the reference, on the same resamples.
         exchange: Rows that seeds (or folds) exchange with the training rows, as a share of those, at least 0.
+        units: Independent test rows (or groups); 0 if they are many.
     """
     mean = float(mean_of_columns(reference.point))
     value = float(relative_changes(spec_or_metric, mean_of_columns(plan.point), mean))
@@ -157,14 +162,14 @@ def change(spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScor
         base = float(np.nanmean(reference.parts)) if np.isfinite(reference.parts).any() else float("nan")
         left, right = (relative_changes(spec_or_metric, one.parts, base) for one in (plan, reference))  # type: ignore[arg-type]
         ids, folds = _paired(plan.part_ids or range(len(left)), left, reference.part_ids or range(len(right)), right)
-        return Change(value, rows, folds, ids=ids, exchange=exchange, in_folds=len(ids) > 1)
+        return Change(value, rows, folds, ids=ids, exchange=exchange, in_folds=len(ids) > 1, units=units)
     # All seeds are taken relative to the same mean, so that their mean is the value.
     plan_relative = relative_changes(spec_or_metric, plan.point, mean)
     reference_relative = relative_changes(spec_or_metric, reference.point, mean)
     ids, seeds = _paired(plan.seeds, plan_relative, reference.seeds, reference_relative)
     # Pairing needs two common seeds; otherwise the spread of each side is all there is.
     error, degrees = (0.0, 1) if len(ids) > 1 else _unpaired_error([plan_relative, reference_relative])
-    return Change(value, rows, seeds, error, degrees, ids=ids, exchange=exchange)
+    return Change(value, rows, seeds, error, degrees, ids=ids, exchange=exchange, units=units)
 
 
 def _paired(left_ids: Sequence[int], left: Floats, right_ids: Sequence[int], right: Floats) -> tuple[tuple[int, ...], Floats]:
@@ -224,6 +229,7 @@ def mean_change(changes: Sequence[Change], weights: Sequence[float] | None = Non
         ids=ids,
         exchange=max(item.exchange for item in items),
         in_folds=all(item.in_folds for item in items),
+        units=min(item.units for item in items),
     )
 
 

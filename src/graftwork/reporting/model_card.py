@@ -14,6 +14,7 @@ from graftwork.core.input_kinds import InputKind, input_kind, input_kind_names
 from graftwork.core.records import Lineage
 from graftwork.reporting.fact_tables import ledger_table, splits_table, tasks_table
 from graftwork.reporting.formatting import percent_interval
+from graftwork.reporting.model_lines import measured_line, model_line
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, scores_table, transfer_table
@@ -128,7 +129,9 @@ def _kinds(view: ResultView) -> list[InputKind]:
 def _results_lead(view: ResultView) -> str:
     sentences = " ".join(_sentence(item) for item in view.section("verdict").get("sentences") or ())
     delta = percent_interval((view.plans.get(view.choice) or {}).get("delta_m"))
-    lead = "Test scores with 95 % intervals, on rows that were never used for selection."
+    lead = measured_line(view) or "Test scores with 95 % intervals, on rows that were never used for selection."
+    if made := model_line(view):
+        lead += f" {_sentence(made)}"
     if view.choice and view.choice != view.reference and view.reference:
         lead += f" Delta-m against separate models: {delta}."
     return f"{sentences}\n\n{lead}" if sentences else lead

@@ -160,7 +160,7 @@ class ScoreBank:
         left, right = self.scores(arm, task), self.scores(reference, task)
         if left is None or right is None:
             return None
-        return change(self.suite.task(task), left, right, exchange=self._exchange(task))
+        return change(self.suite.task(task), left, right, exchange=self._exchange(task), units=self.num_units(task))
 
     def _exchange(self, task: str) -> float:
         """Return how many rows seeds (or folds) exchange with the training rows of a task, as a share of those.

@@ -33,10 +33,10 @@ MINIMAL_EFFECT = 0.5
 """Percent; smaller changes do not matter to anybody and count as none."""
 NARROW = 2.0
 """Percent; an interval around zero that stays below this shows that there is no difference, a wider one leaves it open."""
-ALPHA = 0.05
+ALPHA = 0.03
 """Adjusted p-value below which a difference is asserted."""
-PROBABLE_ALPHA = 0.1
-"""Adjusted p-value below which it is probable."""
+PROBABLE_ALPHA = 0.05
+"""Adjusted p-value below which it is probable: where nothing differs, at most one comparison in twenty gets that far."""
 POSITIVE: tuple[Word, ...] = ("better", "probably better")
 NEGATIVE: tuple[Word, ...] = ("worse", "probably worse")
 
@@ -52,8 +52,9 @@ def word_of(value: float, low: float, high: float, p_value: float, evidence: Evi
         evidence: What the numbers of rows, groups and seeds allow to say.
 
     Returns:
-        - ``better``, ``worse``: the interval excludes zero, the p-value is below 0.05, there is enough evidence.
-        - ``probably better``, ``probably worse``: the interval excludes zero and the p-value is below 0.1.
+        - ``better``, ``worse``: the interval excludes zero, the p-value is below 0.03, there is enough evidence.
+        - ``probably better``, ``probably worse``: the interval excludes zero and the p-value is below 0.05, or
+          below 0.03 with ``some`` evidence only.
         - ``no difference``: the interval shows that the change is too small to matter.
         - ``unclear``: everything else, whatever is unknown included.
 
@@ -67,7 +68,9 @@ def word_of(value: float, low: float, high: float, p_value: float, evidence: Evi
         return "no difference"
     # A value outside of its own interval (a skewed bootstrap) has no sign to speak of. NaN is below nothing.
     sure = (low > 0 and value > 0) or (high < 0 and value < 0)
-    if not sure or abs(value) < MINIMAL_EFFECT or not p_value < PROBABLE_ALPHA:
+    # Few rows make metrics skewed, and p-values with them.
+    limit = PROBABLE_ALPHA if evidence == "enough" else ALPHA
+    if not sure or abs(value) < MINIMAL_EFFECT or not p_value < limit:
         return "unclear"
     if p_value < ALPHA and evidence == "enough":
         return "better" if value > 0 else "worse"

@@ -98,7 +98,8 @@ def labels(result: Mapping[str, Any], plan: str) -> dict[str, str]:
 
 
 def test_separate_wins() -> None:
-    result = judge(make_suite(TWO), {"separate": {"topic": 0.8, "price": 0.5}, "shared": {"topic": 0.6, "price": 0.7}})
+    qualities = {"separate": {"topic": 0.8, "price": 0.5}, "shared": {"topic": 0.6, "price": 0.7}}
+    result = judge(make_suite(TWO), qualities, spread=0.002)
     verdict = result["verdict"]
     assert (verdict["choice"], verdict["reference"], verdict["strength"]) == ("separate", "separate", "asserts")
     assert verdict["sentences"][0].startswith(
@@ -107,19 +108,20 @@ def test_separate_wins() -> None:
     assert labels(result, "shared") == {"topic": "worse", "price": "worse"}
     together = verdict["sentences"][1]
     assert together.startswith("Learning together (`shared`) is worse than separately (`separate`), -3")
-    assert "was not tested, for lack of a control with shuffled companions; `topic` (-3" in together
+    assert "was not tested, for lack of a control with shuffled companions; `topic` (-" in together
     assert "hurt" not in together  # nobody knows whether the companions' labels did it
     assert verdict["per_task_best"] == {"topic": "separate", "price": "separate"}
     assert verdict["warnings"] == []
 
 
 def test_sharing_wins() -> None:
-    result = judge(make_suite(TWO), {"separate": {"topic": 0.6, "price": 0.7}, "shared": {"topic": 0.75, "price": 0.55}})
+    qualities = {"separate": {"topic": 0.6, "price": 0.7}, "shared": {"topic": 0.8, "price": 0.5}}
+    result = judge(make_suite(TWO), qualities, spread=0.002)
     verdict, delta = result["verdict"], result["plans"]["shared"]["delta_m"]
     assert (verdict["choice"], verdict["strength"]) == ("shared", "asserts")
-    expected = (0.15 / 0.6 + 0.15 / 0.7) / 2 * 100
+    expected = (0.2 / 0.6 + 0.2 / 0.7) / 2 * 100
     assert delta["low"] < expected < delta["high"]
-    assert verdict["sentences"][0].startswith("Use `shared`: it is better than separate models (`separate`), +2")
+    assert verdict["sentences"][0].startswith("Use `shared`: it is better than separate models (`separate`), +3")
     assert verdict["sentences"][0].endswith("on average over the tasks, at a third of the parameters.")
     assert labels(result, "shared") == {"topic": "better", "price": "better"}
     assert result["plans"]["separate"]["delta_m"]["value"] == 0.0
@@ -182,7 +184,7 @@ def test_exact_equals_are_decided_by_cost() -> None:
 
 
 def test_when_nothing_differs_false_alarms_are_rare() -> None:
-    suite, trials = make_suite(TWO, rows=200), 40
+    suite, trials = make_suite(TWO, rows=200), 20
     alarms, words, strengths = 0, [], []
     for trial in range(trials):
         rng = np.random.default_rng(100 + trial)
@@ -204,7 +206,7 @@ def test_when_nothing_differs_false_alarms_are_rare() -> None:
         alarms += any(row["label"] in ("better", "worse") for row in result["comparisons"])
         words += [row["label"] for row in result["comparisons"]]
         strengths.append(result["verdict"]["strength"])
-    assert alarms <= 2
+    assert alarms <= 1
     assert len(words) - words.count("unclear") - words.count("no difference") <= 0.05 * len(words)
     assert strengths.count("asserts") <= 1
 
