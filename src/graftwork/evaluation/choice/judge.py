@@ -250,7 +250,11 @@ class Judge:
         phrases = text.affinity_phrases(affinity)
         # Affinities were measured in one of the plans only, that with the controls.
         checked = [any(row["control"] is not None for row in answer["tasks"]) for answer in answers]
-        return [together_sentence(answer, phrases if flag else ()) for answer, flag in zip(answers, checked, strict=True)]
+        weighted = bool(self._bank.weights)
+        return [
+            together_sentence(answer, phrases if flag else (), weighted=weighted)
+            for answer, flag in zip(answers, checked, strict=True)
+        ]
 
     def _evidence_warnings(self) -> list[str]:
         warnings = []

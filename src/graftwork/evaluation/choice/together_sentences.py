@@ -27,19 +27,20 @@ def not_tested_sentence(joint: Sequence[str]) -> str:
     )
 
 
-def together_sentence(answer: Row, phrases: Sequence[str] = ()) -> str:
+def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: bool = False) -> str:
     """Say whether the tasks help or hurt each other.
 
     Args:
         answer: From :func:`graftwork.evaluation.choice.together.answers_of`.
         phrases: From :func:`graftwork.evaluation.choice.sentences.affinity_phrases`.
+        weighted: Whether the user weighs the tasks.
     """
     word, tasks = answer["label"], answer["tasks"]
     helped = [row for row in tasks if row["control"] == "transfer"]
     hurt = [row for row in tasks if row["control"] == "harm"]
     checked = [row for row in tasks if row["control"] is not None]
     plan, other = f"together ({quote(answer['plan'])})", f"separately ({quote(answer['reference'])})"
-    changes = f"{row_interval(answer)} on average over the tasks"
+    changes = f"{row_interval(answer)} on average over the tasks{', weighted as asked' if weighted else ''}"
     if word in POSITIVE:
         causes, verb = helped, "help"
     elif word in NEGATIVE:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from verdict_suites import make_suite
 
 from graftwork.core.errors import DataError
-from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Ledger, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.selection import limit_problems
@@ -28,26 +28,6 @@ LEDGERS = {name: Ledger(parameters_stored=cost, latency_ms_batch1=cost / 1e6) fo
 
 Qualities = Mapping[str, Mapping[str, float]]
 """``{plan: {task: quality}}``: accuracy for a class task, RMSE for a value task."""
-
-
-def make_suite(tasks: Mapping[str, str], rows: int = 600, groups: int | None = None) -> Suite:
-    """A suite of class tasks (``"multiclass"``) and value tasks (``"regression"``), ``rows`` of them for test."""
-    rng = np.random.default_rng(1)
-    total = rows + 1200
-    specs = tuple(TaskSpec(name=name, kind=kind, size=4 if kind == "multiclass" else 1) for name, kind in tasks.items())
-    targets = {
-        spec.name: rng.integers(0, 4, total) if spec.kind == "multiclass" else rng.normal(size=(total, 1)).astype(np.float32)
-        for spec in specs
-    }
-    return Suite.of_arrays(
-        name="toy",
-        input_specs={"image": InputSpec(kind="image")},
-        tasks=specs,
-        inputs={"image": np.zeros((total, 1, 1, 3), np.uint8)},
-        targets=targets,
-        splits={"train": np.arange(1000), "val": np.arange(1000, 1200), "test": np.arange(1200, total)},
-        groups=None if groups is None else np.arange(total) % groups,
-    )
 
 
 def predict(suite: Suite, task: TaskSpec, quality: float, rng: np.random.Generator, split: str = "test") -> np.ndarray:
