@@ -74,7 +74,10 @@ def model_card_text(result: Mapping[str, Any], *, lineage: Lineage | Mapping[str
 
 def _md(text: Any) -> str:
     """Escape user text for Markdown tables and paragraphs; HTML stays text."""
-    flat = " ".join(str(text).split())
+    return _escaped(" ".join(str(text).split()))
+
+
+def _escaped(flat: str) -> str:
     # The backslash first, or those that escape the others would be escaped once more.
     for sign in "\\`*_[]|":
         flat = flat.replace(sign, f"\\{sign}")
@@ -87,7 +90,8 @@ def _sentence(text: Any) -> str:
     # An odd backtick quotes nothing; the sentence is taken as plain text.
     if len(parts) % 2 == 0:
         return _md(text)
-    return "".join(_md(part) if index % 2 == 0 else f"`{part}`" for index, part in enumerate(parts))
+    # The spaces around a name belong to the parts beside it.
+    return "".join(_escaped(part) if index % 2 == 0 else f"`{part}`" for index, part in enumerate(parts))
 
 
 def _front_matter(view: ResultView, origin: Mapping[str, Any]) -> str:

@@ -271,9 +271,9 @@ class Judge:
             level, reason = evidence_of(self._bank, task, change)
             if reason:
                 reasons.setdefault((level, reason), []).append(text.quote(task))
-        for (level, reason), tasks in reasons.items():
-            what = "nothing is said of these comparisons" if level == "none" else "these comparisons are tentative"
-            least = f" ({FEWEST_ROWS} are needed)" if level == "none" and "labelled" in reason else ""
+        for (known, reason), tasks in reasons.items():
+            what = "nothing is said of these comparisons" if known == "none" else "these comparisons are tentative"
+            least = f" ({FEWEST_ROWS} are needed)" if known == "none" and "labelled" in reason else ""
             warnings.append(f"Only {reason}{least} for {text.join_words(tasks)}: {what}.")
         return warnings
 

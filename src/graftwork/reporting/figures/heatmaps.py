@@ -57,7 +57,7 @@ def heatmap(
     if marks is None:
         marks = [
             [
-                _UNCLEAR if not is_number(value) or spans_zero(low, high) else words[0] if value > 0 else words[1]
+                _UNCLEAR if not is_number(value) or spans_zero(low, high) else words[0] if float(value or 0.0) > 0 else words[1]
                 for value, low, high in row
             ]
             for row in cells
