@@ -2,79 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from verdict_suites import make_suite
+from verdict_suites import LEDGERS, PLANS, TWO, finals_of, judge, labels, make_suite, predict
 
 from graftwork.core.errors import DataError
-from graftwork.core.records import Ledger, Plan, TaskSpec
-from graftwork.data.suite import Suite
-from graftwork.evaluation.choice.selection import limit_problems
-from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
-
-SEPARATE = Plan(name="separate", title="Separate models", role="reference", modalities=("image",))
-SHARED = Plan(name="shared", title="Shared trunk", role="joint", modalities=("image",))
-EXPERTS = Plan(name="experts", title="Experts", role="joint", modalities=("image",))
-FROZEN = Plan(name="frozen", title="Frozen features", role="independent", modalities=("image",), source="pretrained")
-PLANS = {plan.name: plan for plan in (SEPARATE, SHARED, EXPERTS, FROZEN)}
-COSTS = {"separate": 3_000_000, "shared": 1_000_000, "experts": 2_000_000, "frozen": 5_000_000}
-LEDGERS = {name: Ledger(parameters_stored=cost, latency_ms_batch1=cost / 1e6) for name, cost in COSTS.items()}
-
-Qualities = Mapping[str, Mapping[str, float]]
-"""``{plan: {task: quality}}``: accuracy for a class task, RMSE for a value task."""
-
-
-def predict(suite: Suite, task: TaskSpec, quality: float, rng: np.random.Generator, split: str = "test") -> np.ndarray:
-    """Predictions of a known quality; what is hard for one plan is hard for all (the same rows, drawn from a fixed stream)."""
-    target = suite.targets[task.name][suite.splits[split]]
-    hardness = np.random.default_rng(9).random(len(target))
-    if task.kind == "multiclass":
-        right = 0.85 * hardness + 0.15 * rng.random(len(target)) < quality
-        return np.eye(4)[np.where(right, target, (target + 1) % 4)] * 0.7 + 0.075
-    common = np.random.default_rng(8).normal(size=target.shape)
-    return target + quality * (0.9 * common + np.sqrt(1 - 0.81) * rng.normal(size=target.shape))
-
-
-def finals_of(
-    suite: Suite, qualities: Qualities, *, seeds: int = 3, spread: float = 0.01, noise: float = 0.01, stream: int = 3
-) -> dict[str, list[FinalRun]]:
-    """Runs whose quality varies by ``spread`` (relative) over seeds; validation scores have ``noise`` (relative) on top."""
-    rng = np.random.default_rng(stream)
-    finals: dict[str, list[FinalRun]] = {}
-    split_luck = 1 + noise * rng.normal(size=(seeds, len(suite.tasks)))  # hard validation rows are hard for every plan
-    for plan, by_task in qualities.items():
-        for seed in range(seeds):
-            predictions, validation = {}, {}
-            for index, task in enumerate(suite.tasks):
-                if task.name not in by_task:
-                    continue
-                quality = by_task[task.name] * (1 + spread * rng.normal())
-                predictions[task.name] = predict(suite, task, quality, rng)
-                metric = "accuracy" if task.kind == "multiclass" else "rmse"
-                validation[task.name] = {metric: quality * split_luck[seed, index]}
-            run = FinalRun(plan_name=plan, seed=seed, predictions=predictions, validation=validation)
-            finals.setdefault(plan, []).append(run)
-    return finals
-
-
-def judge(suite: Suite, qualities: Qualities, *, options: Mapping[str, Any] | None = None, **simulation: Any) -> dict[str, Any]:
-    settings = {"controls": {}, "affinity": None, "ledgers": LEDGERS, "plans": PLANS, "limits": {}, "num_resamples": 400}
-    result = build_verdict(suite, finals_of(suite, qualities, **simulation), **{**settings, **(options or {})})
-    json.dumps(result, allow_nan=False)
-    return result
-
-
-TWO = {"topic": "multiclass", "price": "regression"}
-
-
-def labels(result: Mapping[str, Any], plan: str) -> dict[str, str]:
-    return {row["task"]: row["label"] for row in result["comparisons"] if row["plan"] == plan}
 
 
 def test_separate_wins() -> None:
@@ -107,60 +42,6 @@ def test_sharing_wins() -> None:
     assert result["plans"]["separate"]["delta_m"]["value"] == 0.0
     assert set(result["plans"]["shared"]["test"]["topic"]) == {"accuracy", "balanced_accuracy", "f1_macro", "log_loss"}
     assert [entry["seed"] for entry in result["plans"]["shared"]["per_seed"]] == [0, 1, 2]
-
-
-def test_the_best_on_validation_is_chosen_and_a_cheaper_one_only_if_cost_is_preferred_and_it_is_not_worse() -> None:
-    qualities = {
-        "separate": {"topic": 0.5, "price": 0.7},
-        "shared": {"topic": 0.7, "price": 0.5},
-        "experts": {"topic": 0.702, "price": 0.4985},
-    }
-
-    def decide(**options: Any) -> dict[str, Any]:
-        return dict(judge(make_suite(TWO), qualities, spread=0.0, noise=0.001, options=options)["verdict"])
-
-    verdict = decide()
-    assert (verdict["choice"], verdict["best_on_validation"], verdict["strength"]) == ("experts", "experts", "asserts")
-    assert verdict["cheaper"]["plan"] == "shared"
-    assert not verdict["cheaper"]["taken"]
-    offer = next(sentence for sentence in verdict["sentences"] if "--prefer cost" in sentence)
-    assert offer.startswith(
-        "`shared` costs half the parameters of `experts` and is not worse: -0.3 % on validation, at least -0."
-    )
-    taken = decide(prefer="cost")
-    assert (taken["choice"], taken["best_on_validation"], taken["cheaper"]["taken"]) == ("shared", "experts", True)
-    assert any("the best on validation, and is not worse: -0.3 %" in sentence for sentence in taken["sentences"])
-    strict = decide(prefer="cost", tolerance=0.1)
-    assert (strict["choice"], strict["cheaper"]) == ("experts", None)
-
-
-def test_that_plans_cannot_be_told_apart_is_no_reason_to_take_the_cheaper_one() -> None:
-    quality = {"topic": 0.7, "price": 0.6}
-    qualities = {"separate": quality, "experts": {"topic": 0.72, "price": 0.58}, "shared": {"topic": 0.7, "price": 0.62}}
-    verdict = judge(make_suite(TWO), qualities, spread=0.05, options={"prefer": "cost"})["verdict"]
-    assert verdict["choice"] == verdict["best_on_validation"]
-    assert verdict["cheaper"] is None
-
-
-def test_one_task_that_may_lose_more_than_the_tolerance_keeps_the_cheaper_plan_out() -> None:
-    qualities = {
-        "separate": {"topic": 0.5, "price": 0.7},
-        "shared": {"topic": 0.72, "price": 0.52},  # better on average, far worse on one task
-        "experts": {"topic": 0.7, "price": 0.5},
-    }
-    verdict = judge(make_suite(TWO), qualities, spread=0.0, noise=0.001, options={"prefer": "cost"})["verdict"]
-    assert (verdict["choice"], verdict["cheaper"]) == ("experts", None)
-
-
-def test_exact_equals_are_decided_by_cost() -> None:
-    quality = {"topic": 0.7, "price": 0.6}
-    suite = make_suite(TWO)
-    one = finals_of(suite, {"shared": quality})["shared"]
-    finals = {name: [replace(run, plan_name=name) for run in one] for name in ("separate", "experts", "shared")}
-    verdict = build_verdict(suite, finals, controls={}, affinity=None, ledgers=LEDGERS, plans=PLANS, num_resamples=100)["verdict"]
-    assert (verdict["choice"], verdict["strength"]) == ("shared", "no difference")
-    assert "no difference to separate models (`separate`) was found on the test rows, 0.0 %" in verdict["sentences"][0]
-    assert verdict["sentences"][0].endswith(", at a third of the parameters.")
 
 
 def test_when_nothing_differs_false_alarms_are_rare() -> None:
@@ -264,41 +145,6 @@ def test_a_plan_that_wins_and_loses_says_which_task_wants_which_plan() -> None:
     assert verdict["sentences"][1].startswith("For `price` (+")
     assert verdict["sentences"][1].endswith(") use `separate` instead of `shared`.")
     assert "`price` (-" in verdict["sentences"][-1]
-
-
-def test_test_rows_never_select() -> None:
-    """Validation and test disagree on purpose: the choice follows validation, the words follow the test rows."""
-    suite = make_suite(TWO)
-    finals = finals_of(suite, {"separate": {"topic": 0.8, "price": 0.5}, "shared": {"topic": 0.6, "price": 0.7}})
-    swapped = {
-        name: [
-            FinalRun(plan_name=run.plan_name, seed=run.seed, predictions=run.predictions, validation=other.validation)
-            for run, other in zip(finals[name], finals[partner], strict=True)
-        ]
-        for name, partner in (("separate", "shared"), ("shared", "separate"))
-    }
-    result = build_verdict(suite, swapped, controls={}, affinity=None, ledgers=LEDGERS, plans=PLANS, limits={}, num_resamples=200)
-    verdict = result["verdict"]
-    assert verdict["choice"] == "shared"
-    assert verdict["strength"] == "open"
-    assert "with care: on the test rows it is worse than separate models (`separate`), -" in verdict["sentences"][0]
-    assert "Validation and test rows disagree" in verdict["sentences"][0]
-
-
-def test_limits_leave_plans_out() -> None:
-    qualities = {name: {"topic": 0.6, "price": 0.6} for name in ("separate", "shared")} | {
-        "experts": {"topic": 0.9, "price": 0.3}
-    }
-    suite = make_suite(TWO)
-    assert judge(suite, qualities)["verdict"]["choice"] == "experts"
-    assert judge(suite, qualities, options={"limits": {"max_params": 1_500_000}})["verdict"]["choice"] == "shared"
-    none = judge(suite, qualities, options={"limits": {"max_latency": 0.5}})["verdict"]
-    assert none["choice"] == "shared"
-    assert none["cost_name"] == "latency_ms_batch1"
-    assert any(
-        "No finalist meets the limits" in warning and "2 ms latency (limit 0.5)" in warning for warning in none["warnings"]
-    )
-    assert limit_problems(None, {"max_params": 1}) == []
 
 
 def test_controls_tell_transfer_from_regularisation() -> None:
@@ -432,10 +278,3 @@ def test_what_cannot_be_judged_is_named() -> None:
     short = FinalRun(plan_name="shared", seed=4, predictions={"topic": np.zeros((3, 4))}, validation={})
     with pytest.raises(DataError, match=r"'shared', seed 4: 3 predictions of task 'topic' for 600 test rows"):
         build_verdict(suite, {"shared": [short]}, **settings)
-
-
-def test_reference_is_the_best_of_several_separate_plans_on_validation() -> None:
-    suite = make_suite(TWO)
-    finals = finals_of(suite, {"separate": {"topic": 0.6, "price": 0.6}, "shared": {"topic": 0.7, "price": 0.5}})
-    plans = {"separate": SEPARATE, "shared": Plan(name="shared", title="t", role="reference", modalities=("image",))}
-    assert ValidationTable(suite, finals, plans).reference == "shared"
