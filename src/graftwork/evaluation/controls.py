@@ -11,18 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from graftwork.core.records import Interval
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite, labelled_rows
 
 __all__ = ["ControlLabel", "classify_control", "shuffled_companions"]
 
-ControlLabel = Literal["transfer", "regularisation", "no gain", "harm", "unclear"]
-
-MINIMAL_EFFECT = 0.5
-"""Percent; smaller changes count as none."""
-NARROW = 2.0
-"""Percent; an interval around zero that ends below this rules a gain out, a wider one leaves it open."""
+ControlLabel = Literal["transfer", "regularisation", "gain", "no gain", "harm", "cost", "loss", "unclear"]
 
 
 def shuffled_companions(suite: Suite, keep: str, seed: int) -> Suite:
@@ -55,37 +49,32 @@ def shuffled_companions(suite: Suite, keep: str, seed: int) -> Suite:
     return suite.with_targets(shuffled)
 
 
-def classify_control(gain: Interval, over_control: Interval, *, minimal_effect: float = MINIMAL_EFFECT) -> ControlLabel:
-    """Say what a task's result in a shared plan is.
+def classify_control(gain: str, over_control: str, gained: float, control_high: float) -> ControlLabel:
+    """Say what a task's result in a shared plan is, from the words for its two comparisons.
 
     Args:
-        gain: Change of the shared plan against separate models, percent, positive is better.
-        over_control: Change of the shared plan against its control with shuffled companions, percent.
-        minimal_effect: Percent; smaller changes count as none.
+        gain: Word for the shared plan against separate models.
+        over_control: Word for the shared plan against its control with shuffled companions.
+        gained: Change of the shared plan against separate models, percent.
+        control_high: Upper end of the interval of the change against the control, percent.
 
     Returns:
-        - ``harm``: worse than separate.
         - ``transfer``: better than separate and better than the control.
-        - ``regularisation``: better than separate, but the control is, too, or nothing suggests that the companions' labels
-          matter.
-        - ``no gain``: not better than separate, and a gain of more than 2 % is ruled out.
-        - ``unclear``: the intervals are too wide to tell.
+        - ``regularisation``: better than separate, and the control certainly took part of the gain.
+        - ``gain``: better than separate; whether the companions' labels matter is open.
+        - ``harm``: worse than separate and worse than the control: the companions' labels hurt.
+        - ``cost``: worse than separate, and the control is as bad: the price of sharing, whatever the companions' labels.
+        - ``loss``: worse than separate; whether the companions' labels matter is open.
+        - ``no gain``: no difference to separate.
+        - ``unclear``: the data do not tell.
     """
-    # One seed or too few rows: there is no interval to judge by.
-    if not all(map(np.isfinite, (gain.low, gain.high))):
-        return "unclear"
-    # Sure to be worse, but by less than matters, is no harm.
-    if gain.high < 0:
-        return "harm" if gain.value <= -minimal_effect else "no gain"
-    # A narrow interval around zero is an answer; a wide one is none.
-    if gain.low <= 0 or gain.value < minimal_effect:
-        return "no gain" if gain.high <= NARROW else "unclear"
-    if not all(map(np.isfinite, (over_control.low, over_control.high))):
-        return "unclear"
-    if over_control.low > 0 and over_control.value >= minimal_effect:
-        return "transfer"
-    # The control took part of the gain for sure (its own lead over separate excludes zero), or there is no sign of more than
-    # that.
-    if over_control.high < gain.value or over_control.value < minimal_effect:
-        return "regularisation"
-    return "unclear"
+    up, down = ("better", "probably better"), ("worse", "probably worse")
+    if gain in up:
+        if over_control in up:
+            return "transfer"
+        return "regularisation" if over_control in (*down, "no difference") or control_high < gained else "gain"
+    if gain in down:
+        if over_control in down:
+            return "harm"
+        return "cost" if over_control in (*up, "no difference") else "loss"
+    return "no gain" if gain == "no difference" else "unclear"

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graftwork.core.optional import require
+from graftwork.evaluation.pair_judgement import judged_tasks
 
-__all__ = ["EXACT_LIMIT", "Grouping", "advise_grouping", "best_grouping", "group_tasks", "grouping_value"]
+__all__ = ["EXACT_LIMIT", "Grouping", "advise_grouping", "advised_groups", "best_grouping", "group_tasks", "grouping_value"]
 
 EXACT_LIMIT = 10
 """Most tasks for which every partition is considered."""
 SURE, PROBABLE = 0.95, 0.8
-"""Shares of draws from which a task's place is asserted, or leaned towards."""
+"""Shares of draws from which a task's place is asserted, or called probable."""
 _TIE = 1e-9
 """Values that differ by less count as equal."""
 _ROUNDING = 1e-13
@@ -267,36 +268,53 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
-def advise_grouping(grouping: Mapping[str, Any]) -> list[str]:
-    """Return what a grouping says in words, one sentence a group, as strong as its least sure task.
+def advised_groups(grouping: Mapping[str, Any], controls: Mapping[str, str] | None) -> list[tuple[list[str], float]]:
+    """Return the groups that the control with shuffled companions bears out, each with the confidence of its least sure task.
+
+    A group counts only if the companions' labels help every task of it; a task that stays alone only if they hurt it. How
+    steadily one training shows its affinities is no evidence that the tasks are related.
 
     Args:
         grouping: From :func:`group_tasks`.
+        controls: ``{task: label}`` from :func:`graftwork.evaluation.controls.classify_control`; None if no control was made.
+    """
+    effects = judged_tasks(controls)
+    shares = dict(zip(grouping["tasks"], grouping["confidence"] or [0.0] * len(grouping["tasks"])))
+    found = []
+    for group in grouping["groups"]:
+        share = min(shares[name] for name in group)
+        wanted = 1 if len(group) > 1 else -1
+        if share >= PROBABLE and all(effects.get(name) == wanted for name in group):
+            found.append((list(group), share))
+    return found
+
+
+def advise_grouping(grouping: Mapping[str, Any], controls: Mapping[str, str] | None) -> list[str]:
+    """Return what a grouping says in words, one sentence for each of :func:`advised_groups`.
+
+    Args:
+        grouping: From :func:`group_tasks`.
+        controls: See :func:`advised_groups`.
 
     Example:
         >>> found = {"tasks": ["depth", "normals", "edges"], "groups": [["depth", "normals"], ["edges"]], "confidence": [0.99, 0.97, 0.85]}
-        >>> advise_grouping(found)
-        ['Train `depth` with `normals` (confidence 97 %).', 'Rather keep `edges` apart (confidence 85 %).']
+        >>> advise_grouping(found, {"depth": "transfer", "normals": "transfer", "edges": "harm"})
+        ['Train `depth` with `normals` (confidence 97 %).', 'Probably keep `edges` apart (confidence 85 %).']
+        >>> advise_grouping(found, {"depth": "unclear", "normals": "transfer", "edges": "no gain"})
+        ['No grouping is advised: against shuffled companions, no group of tasks was shown to help all its members.']
     """
-    shares = dict(zip(grouping["tasks"], grouping["confidence"] or [None] * len(grouping["tasks"])))
+    if not controls:
+        return [
+            "No grouping is advised: the affinities were not checked against shuffled companions, and unrelated tasks show steady "
+            "groups, too."
+        ]
     sentences = []
-    for group in grouping["groups"]:
-        known = [shares[name] for name in group if shares[name] is not None]
-        share = min(known) if known else None
+    for group, share in advised_groups(grouping, controls):
         what = f"keep {_listed(group)} apart" if len(group) == 1 else f"train {_listed(group[:1])} with {_listed(group[1:])}"
-        if share is None:
-            sentences.append(f"{what[0].upper()}{what[1:]}; there are too few measurements to say how sure that is.")
-        elif share >= SURE:
-            sentences.append(f"{what[0].upper()}{what[1:]} (confidence {_percent(share)}).")
-        elif share >= PROBABLE:
-            sentences.append(f"Rather {what} (confidence {_percent(share)}).")
-        else:
-            # The sentence is as sure as its least sure task; these are the tasks to blame.
-            doubtful = [name for name in group if (shares[name] or 0.0) < PROBABLE]
-            sentences.append(
-                f"The best guess is to {what}, but the measurements do not settle the place of "
-                f"{_listed(doubtful)} (confidence {_percent(share)})."
-            )
+        lead = f"{what[0].upper()}{what[1:]}" if share >= SURE else f"Probably {what}"
+        sentences.append(f"{lead} (confidence {_percent(share)}).")
+    if not sentences:
+        return ["No grouping is advised: against shuffled companions, no group of tasks was shown to help all its members."]
     return sentences
 
 

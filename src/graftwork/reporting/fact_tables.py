@@ -128,6 +128,10 @@ def splits_table(view: ResultView) -> Table | None:
         "test": "the numbers of this report; never used for selection",
         "transfer": "another domain, looked at once at the end",
     }
+    folds = view.section("measured").get("folds")
+    if folds:
+        # The first division decides encoders and scales only.
+        use |= dict.fromkeys(("train", "val", "test"), f"learning, selection and test in turn, in {folds} folds")
     total = sum(splits.values()) or 1
     return Table(
         caption="Splits",

@@ -13,10 +13,11 @@ __all__ = ["affinity_section", "grouping_table", "layers_table"]
 
 
 def grouping_table(view: ResultView) -> Table | None:
-    """Return the suggested groups with the confidence of each task's place, or None without a suggestion."""
+    """Return the groups with the steadiness of each task's place, or None if the control with shuffled companions bears none out."""
     found = view.section("grouping")
     groups = [list(group) for group in found.get("groups") or ()]
-    if not groups:
+    # A table of groups that shuffled companions do not bear out would read like advice.
+    if not groups or found.get("advised") == []:
         return None
     # By task: groups list the tasks in another order.
     shares = dict(zip(found.get("tasks") or (), found.get("confidence") or ()))
@@ -30,10 +31,10 @@ def grouping_table(view: ResultView) -> Table | None:
     return Table(
         caption=(
             f"Groups to train together, at most {found.get('max_groups')}, {how}: value {number(value)}, against "
-            f"{number(together)} for all tasks in one group and 0 for separate models. Confidence: how often no other place "
-            "of the task is better."
+            f"{number(together)} for all tasks in one group and 0 for separate models. Steadiness: how often no other place "
+            "of the task is better within the measurements' noise; it says nothing about other trainings."
         ),
-        headers=["Group", Cell("Tasks", numeric=False), Cell("Confidence", numeric=False)],
+        headers=["Group", Cell("Tasks", numeric=False), Cell("Steadiness", numeric=False)],
         rows=[
             [
                 str(index + 1),
@@ -72,7 +73,8 @@ def affinity_section(view: ResultView) -> Section:
         "affinity",
         "Which tasks help each other",
         "Affinity",
-        "Does it help the column's task to have the row's task trained along? Only cells with a filled ground are clear of zero."
+        "Does it help the column's task to have the row's task trained along? Only of cells with a filled ground anything is "
+        "claimed: they stand out among all pairs, and training with shuffled companions bears them out."
         + (f" Measured by: {method}." if method else "")
         + (f" Below: {sampled}." if sampled else ""),
         (affinity_figure(view), grouping_table(view), gradient_figure(view), gradient_time_figure(view)),

@@ -14,6 +14,7 @@ from graftwork.core.input_kinds import InputKind, input_kind, input_kind_names
 from graftwork.core.records import Lineage
 from graftwork.reporting.fact_tables import ledger_table, splits_table, tasks_table
 from graftwork.reporting.formatting import percent_interval
+from graftwork.reporting.model_lines import measured_line, model_line
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, scores_table, transfer_table
@@ -73,7 +74,10 @@ def model_card_text(result: Mapping[str, Any], *, lineage: Lineage | Mapping[str
 
 def _md(text: Any) -> str:
     """Escape user text for Markdown tables and paragraphs; HTML stays text."""
-    flat = " ".join(str(text).split())
+    return _escaped(" ".join(str(text).split()))
+
+
+def _escaped(flat: str) -> str:
     # The backslash first, or those that escape the others would be escaped once more.
     for sign in "\\`*_[]|":
         flat = flat.replace(sign, f"\\{sign}")
@@ -86,7 +90,8 @@ def _sentence(text: Any) -> str:
     # An odd backtick quotes nothing; the sentence is taken as plain text.
     if len(parts) % 2 == 0:
         return _md(text)
-    return "".join(_md(part) if index % 2 == 0 else f"`{part}`" for index, part in enumerate(parts))
+    # The spaces around a name belong to the parts beside it.
+    return "".join(_escaped(part) if index % 2 == 0 else f"`{part}`" for index, part in enumerate(parts))
 
 
 def _front_matter(view: ResultView, origin: Mapping[str, Any]) -> str:
@@ -128,7 +133,9 @@ def _kinds(view: ResultView) -> list[InputKind]:
 def _results_lead(view: ResultView) -> str:
     sentences = " ".join(_sentence(item) for item in view.section("verdict").get("sentences") or ())
     delta = percent_interval((view.plans.get(view.choice) or {}).get("delta_m"))
-    lead = "Test scores with 95 % intervals, on rows that were never used for selection."
+    lead = measured_line(view) or "Test scores with 95 % intervals, on rows that were never used for selection."
+    if made := model_line(view):
+        lead += f" {_sentence(made)}"
     if view.choice and view.choice != view.reference and view.reference:
         lead += f" Delta-m against separate models: {delta}."
     return f"{sentences}\n\n{lead}" if sentences else lead

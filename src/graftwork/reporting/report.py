@@ -12,6 +12,7 @@ from graftwork.reporting.fact_tables import estimate_table
 from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.figures.race import race_figure
 from graftwork.reporting.grouping_tables import affinity_section
+from graftwork.reporting.model_lines import measured_line, model_line, weights_table
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, other_metrics_table, scores_table, source_table
@@ -34,16 +35,19 @@ def report_sections(view: ResultView) -> list[Section]:
     sections = [
         Section(
             "tasks", "Each task on test rows", "Tasks",
-            "Scores on rows that were never used for selection. In brackets: 95 % interval. The sign and the words compare "
+            (measured_line(view) or "Scores on rows that were never used for selection.")
+            + " In brackets: 95 % interval. The sign and the words compare "
             "with separate models, one per task, in percent; plus is better whatever the metric's direction.",
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
+        Section("model", "The model that is handed over", "Model", model_line(view), (weights_table(view),)),
         gain_section(view),
         affinity_section(view),
         Section(
             "controls", "Transfer or regularisation", "Transfer check",
             "The control trains the same plan with the companion targets shuffled, so that they hold no knowledge. A gain "
-            "that the control shows as well is regularisation; only what beats the control is transfer between tasks.",
+            "that the control shows as well is regularisation; only what beats the control is transfer between tasks. A loss "
+            "that the control shows as well is the cost of sharing, not harm from the companions.",
             (controls_table(view),),
         ),
         Section(

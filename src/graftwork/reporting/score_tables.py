@@ -96,8 +96,8 @@ def controls_table(view: ResultView) -> Table | None:
         mark = control_mark(control.get("label"))
         return [
             Cell(str(control.get("task", MISSING)), note=str(control.get("plan", "")), numeric=False),
-            Cell(percent_interval(control.get("gain"))),
-            Cell(percent_interval(control.get("over_control"))),
+            Cell(percent_interval(control.get("gain")), mark=comparison_mark(control.get("gain_word"))),
+            Cell(percent_interval(control.get("over_control")), mark=comparison_mark(control.get("over_control_word"))),
             Cell("", mark=mark, numeric=False),
         ]
 

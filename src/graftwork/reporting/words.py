@@ -26,6 +26,7 @@ _COMPARISONS = {
     "better": Mark("▲", "better", "good"),
     "probably better": Mark("△", "probably better", "good-weak"),
     "no difference": Mark("=", "no difference", "even"),
+    "unclear": Mark("?", "unclear", "even"),
     "probably worse": Mark("▽", "probably worse", "bad-weak"),
     "worse": Mark("▼", "worse", "bad"),
 }
@@ -33,7 +34,10 @@ _COMPARISONS = {
 _CONTROLS = {
     "transfer": Mark("▲", "transfer", "good"),
     "regularisation": Mark("△", "regularisation", "good-weak"),
+    "gain": Mark("△", "gain, cause open", "good-weak"),
     "no gain": Mark("=", "no gain", "even"),
+    "loss": Mark("▽", "loss, cause open", "bad-weak"),
+    "cost": Mark("▽", "cost of sharing", "bad-weak"),
     "harm": Mark("▼", "harm", "bad"),
     "unclear": Mark("?", "unclear", "even"),
 }
@@ -41,7 +45,8 @@ _CONTROLS = {
 STRENGTHS = {
     "asserts": ("Clear result", "The intervals support this choice."),
     "tentative": ("Tentative", "The data point this way but do not settle it: more rows or more seeds would."),
-    "no difference": ("No difference found", "The plans could not be told apart, so the cheaper one is chosen."),
+    "no difference": ("No difference", "The intervals show that the difference is too small to matter."),
+    "open": ("Open", "The data do not show which plan is better; the choice is the best guess from validation rows."),
 }
 """Badge and explanation of each strength of a verdict."""
 

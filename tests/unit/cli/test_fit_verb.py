@@ -17,6 +17,7 @@ from graftwork.cli.progress import Progress
 from graftwork.cli.run_flags import run_folder_of
 from graftwork.core.errors import ConfigError
 from graftwork.workflows.fit.fit_run import FitRun
+from graftwork.workflows.runs.settings import FitSettings
 
 
 def parse(*words: str) -> Any:
@@ -57,6 +58,27 @@ def test_words_become_settings(calls: list[tuple[Any, dict[str, Any]]], capsys: 
     expected |= {"overrides": {"learning_rate": 0.01}, "out": "x", "resume": False, "dry_run": False}
     assert {key: settings[key] for key in expected} == expected
     assert capsys.readouterr().out.startswith("Use `a`.")
+
+
+def test_weights_tolerance_and_preference_become_settings(calls: list[tuple[Any, dict[str, Any]]]) -> None:
+    words = "fit t.csv --weight sold=2 --weight price=0.5 --tolerance 2% --prefer cost --quiet"
+    assert cli.main(words.split()) == 0
+    settings = calls[0][1]
+    given = FitSettings.of_user("t.csv", **{key: settings[key] for key in ("weights", "tolerance", "prefer")})
+    assert (given.weights, given.tolerance, given.prefer) == ({"sold": 2.0, "price": 0.5}, 2.0, "cost")
+    assert FitSettings.from_json(given.to_json()) == given
+    plain = FitSettings.of_user("t.csv")
+    assert (plain.weights, plain.tolerance, plain.prefer) == ({}, 1.0, "score")
+
+
+def test_what_cannot_weigh_or_be_tolerated_is_named() -> None:
+    with pytest.raises(ConfigError, match="The weight of 'sold' is a number, as in 2 or 0.5; got 'much'"):
+        FitSettings.of_user("t.csv", weights={"sold": "much"})
+    with pytest.raises(ConfigError) as caught:
+        FitSettings.of_user("t.csv", weights={"sold": 0}, tolerance=-1, prefer="speed")
+    text = str(caught.value)
+    for words in ("weights of tasks must be above 0; got sold=0.0", "tolerance must be between 0 and 100", "one of score, cost"):
+        assert words in text
 
 
 def test_no_source_is_the_demo_and_json_prints_the_verdict(

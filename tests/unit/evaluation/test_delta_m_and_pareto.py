@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
 from graftwork.evaluation.delta_m import delta_m, relative_change, relative_changes
+from graftwork.evaluation.paired import corrected_resampled_ttest
 from graftwork.evaluation.pareto import pareto_front
 
 TOPIC = TaskSpec(name="topic", kind="multiclass", size=3)
@@ -77,6 +78,49 @@ def test_delta_m_of_tasks_with_opposite_rows_is_surer_than_each() -> None:
     interval = together.interval()
     assert (interval.low, interval.high) == pytest.approx((2.0, 2.0))
     assert first.interval().high - first.interval().low > 15
+
+
+def test_the_mean_pairs_seeds_by_their_number_and_not_by_their_place() -> None:
+    rows = np.zeros(10)
+    first = Change(2.0, rows + 2, np.array([1.0, 3.0, 2.0]), ids=(0, 1, 2))
+    second = Change(5.0, rows + 5, np.array([8.0, 2.0]), ids=(2, 0))
+    together = mean_change([first, second])
+    assert together.ids == (0, 2)
+    assert together.seeds == pytest.approx([(1 + 2) / 2, (2 + 8) / 2])
+    apart = mean_change([first, Change(5.0, rows + 5, np.array([8.0, 2.0]), ids=(7, 8))])
+    assert apart.ids == ()
+    assert apart.unpaired_error > 0  # nothing is paired, and yet the seeds are not silent
+
+
+def test_weights_move_value_rows_and_seeds_alike() -> None:
+    changes = [Change(v, np.full(4, v), np.array([v, v + 2]), ids=(0, 1)) for v in (1.0, 5.0)]
+    found = mean_change(changes, [3.0, 1.0])
+    assert (found.value, found.rows.tolist(), found.seeds.tolist()) == (2.0, [2.0] * 4, [2.0, 4.0])
+    with pytest.raises(ValueError, match=r"one weight a change \(2\); got 1"):
+        mean_change(changes, [1.0])
+
+
+def in_folds(values: list[float], ids: tuple[int, ...]) -> SeedScores:
+    return SeedScores((0,), np.array([np.mean(values)]), np.full((1, 50), np.mean(values)), np.array(values), ids)
+
+
+def test_folds_are_paired_by_their_number() -> None:
+    found = change(TOPIC, in_folds([0.6, 0.9, 0.7], (2, 4, 1)), in_folds([0.5, 0.5, 0.5], (1, 2, 3)))
+    assert dict(found.by_id) == pytest.approx({2: 20.0, 1: 40.0})
+    assert found.in_folds
+
+
+def test_the_p_value_covers_rows_and_seeds_and_agrees_with_the_t_test() -> None:
+    draw = np.random.default_rng(0)
+    seeds = np.array([1.0, 2.0, 4.0])
+    only_seeds = Change(seeds.mean(), np.full(2000, seeds.mean()), seeds, exchange=0.25)
+    assert only_seeds.p_value == pytest.approx(corrected_resampled_ttest(seeds, 4, 1).p_value, rel=1e-9)
+    only_rows = Change(2.0, 2 + draw.normal(size=20000), np.array([2.0, 2.0]))
+    assert only_rows.p_value == pytest.approx(0.0455, abs=0.003)
+    both = Change(2.0, 2 + draw.normal(size=20000), np.array([1.0, 3.0]))
+    assert both.p_value > only_rows.p_value
+    assert Change(0.0, np.zeros(9), np.zeros(3)).p_value == 1.0
+    assert np.isnan(Change(float("nan"), np.full(9, np.nan), np.zeros(3)).p_value)
 
 
 def test_undefined_tasks_are_left_out_of_the_mean() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from graftwork.evaluation.affinity import summarise_affinity
-from graftwork.evaluation.grouping import advise_grouping, best_grouping, group_tasks, grouping_value
+from graftwork.evaluation.grouping import advise_grouping, advised_groups, best_grouping, group_tasks, grouping_value
 
 
 def partitions(tasks: list[int]) -> list[list[list[int]]]:
@@ -120,23 +120,36 @@ def test_sure_measurements_give_sure_words() -> None:
     assert found["groups"] == [["depth", "normals"], ["edges"]]
     assert min(found["confidence"]) > 0.99
     assert found["value"] > 0.7 > 0.0 > found["together"]
-    assert advise_grouping(found) == [
+    assert advise_grouping(found, {"depth": "transfer", "normals": "transfer", "edges": "harm"}) == [
         "Train `depth` with `normals` (confidence 99 %).",
         "Keep `edges` apart (confidence 99 %).",
     ]
     assert json.dumps(found, allow_nan=False)
 
 
-def test_noise_takes_the_confidence_away() -> None:
+@pytest.mark.parametrize("label", ["unclear", "no gain", "regularisation", "gain", "cost", "loss"])
+def test_steady_measurements_advise_nothing_that_shuffled_companions_do_not_bear_out(label: str) -> None:
+    found = group_tasks(measured(0.01), 3)
+    assert min(found["confidence"]) > 0.99
+    assert advise_grouping(found, dict.fromkeys(found["tasks"], label)) == [
+        "No grouping is advised: against shuffled companions, no group of tasks was shown to help all its members."
+    ]
+    half = {"depth": "transfer", "normals": label, "edges": "transfer"}
+    assert advised_groups(found, half) == []  # one member is not enough, and who is helped is not to be kept apart
+    assert advise_grouping(found, None)[0].startswith("No grouping is advised: the affinities were not checked against shuffled")
+
+
+def test_noise_takes_the_advice_away() -> None:
     found = group_tasks(measured(2.0), 3)
     assert min(found["confidence"]) < 0.8
-    assert any("do not settle the place" in sentence for sentence in advise_grouping(found))
+    borne_out = {name: "transfer" if len(group) > 1 else "harm" for group in found["groups"] for name in group}
+    assert len(advised_groups(found, borne_out)) < len(found["groups"])
 
 
 def test_one_measurement_says_nothing_of_its_noise() -> None:
     found = group_tasks(measured(0.01, count=1), 3)
     assert found["confidence"] is None
-    assert advise_grouping(found)[1] == "Keep `edges` apart; there are too few measurements to say how sure that is."
+    assert advised_groups(found, {"depth": "transfer", "normals": "transfer", "edges": "harm"}) == []
 
 
 def test_confidence_is_the_share_of_draws_in_which_no_other_place_is_better() -> None:

@@ -24,6 +24,7 @@ def test_affinity_mutes_what_is_not_clear_of_zero() -> None:
         "value": [[0, 3], [-2, 0]],
         "low": [[0, 1], [-5, 0]],
         "high": [[0, 5], [1, 0]],
+        "words": [["", "helps"], ["unclear", ""]],
         "method": "m",
     }
     figure = affinity_figure(_view(affinity=affinity))

@@ -1,95 +1,68 @@
-"""Comparisons on the test rows, and the words for them.
+"""Comparisons on the test rows, each with its word (:mod:`graftwork.evaluation.choice.word`).
 
-``better`` and ``worse`` need two witnesses: the paired interval over rows and seeds, and the corrected resampled t-test over
-seeds (Holm over tasks). One of them, or a probability of 0.8, gives ``tentative``. Few rows or seeds never give more than ``tentative``.
+Every row of a comparison holds the numbers that its word follows from: the paired interval over rows and seeds, the p-value,
+adjusted for the number of comparisons side by side, and what the numbers of rows, groups and seeds allow to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from graftwork.core.records import Plan
-from graftwork.data.suite import Suite, labelled_rows
 from graftwork.evaluation.changes import Change
 from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
-from graftwork.evaluation.choice.selection import MINIMAL_EFFECT, ValidationTable
+from graftwork.evaluation.choice.validation_table import ValidationTable
+from graftwork.evaluation.choice.word import Evidence, word_of
 from graftwork.evaluation.controls import classify_control
-from graftwork.evaluation.paired import corrected_resampled_ttest, holm
+from graftwork.evaluation.paired import holm
 
 __all__ = [
-    "Label",
+    "FEWEST_ROWS",
     "compare_cells",
     "compare_means",
     "compare_tasks",
     "control_rows",
-    "label_change",
-    "seed_p_value",
+    "evidence_of",
+    "evidence_of_mean",
     "source_rows",
-    "weak_evidence",
 ]
 
-Label = Literal["better", "probably better", "no difference", "probably worse", "worse"]
-
-MIN_ROWS = 100
-"""Labelled test rows of a task below which nothing is asserted."""
-MIN_GROUPS = 20
-"""Groups among the test rows below which nothing is asserted: a bootstrap over a handful of groups is too sure."""
-MIN_SEEDS = 3
-PROBABLE = 0.8
-"""Probability from which a comparison is tentative, and not open."""
-ALPHA = 0.05
+MIN_ROWS, FEWEST_ROWS = 100, 30
+"""Labelled test rows of a task below which nothing is asserted, and below which nothing is said."""
+MIN_GROUPS, FEWEST_GROUPS = 20, 6
+"""The same for groups among the test rows: a bootstrap over a handful of groups is too sure."""
+MIN_SEEDS, FEWEST_SEEDS = 3, 2
+"""The same for seeds (or folds)."""
 
 
-def label_change(change: Change, p_value: float, *, may_assert: bool, probable: float = PROBABLE) -> Label:
-    """Return the word for a change.
+def evidence_of(bank: ScoreBank, task: str, change: Change) -> tuple[Evidence, str]:
+    """Return how much may be said of a task, and, if that is not everything, why, in words.
 
     Args:
-        change: The change with its uncertainty.
-        p_value: Of the corrected resampled t-test, adjusted for the number of tasks; NaN if the test says nothing.
-        may_assert: Whether there are enough rows and seeds.
-        probable: Probability from which it is tentative.
+        bank: Test scores.
+        task: Name of the task.
+        change: Any change of that task.
     """
-    interval = change.interval()
-    # `not >=` and not `<`: a change that is NaN is no difference either.
-    if not abs(change.value) >= MINIMAL_EFFECT:
-        return "no difference"
-    # Comparisons with NaN are False, so unknown bounds agree with nothing.
-    rows_agree = interval.low > 0 or interval.high < 0
-    seeds_agree = p_value < ALPHA
-    # Of a change in the direction that was seen.
-    probability = change.probability if change.value > 0 else 1 - change.probability
-    if rows_agree and seeds_agree and may_assert:
-        return "better" if change.value > 0 else "worse"
-    if rows_agree or seeds_agree or probability >= probable:
-        return "probably better" if change.value > 0 else "probably worse"
-    return "no difference"
+    what = "fold" if change.in_folds else "seed"
+    counts = [(bank.num_labelled(task), "labelled test row", "", FEWEST_ROWS, MIN_ROWS)]
+    if bank.groups is not None:
+        counts.append((bank.num_units(task), "group", " among the test rows", FEWEST_GROUPS, MIN_GROUPS))
+    counts.append((len(change.seeds), what, " in common", FEWEST_SEEDS, MIN_SEEDS))
+    for level in (3, 4):
+        for count, unit, where, *least in counts:
+            if count < least[level - 3]:
+                return ("none" if level == 3 else "some"), f"{count} {unit}{'s' * (count != 1)}{where}"
+    return "enough", ""
 
 
-def seed_p_value(suite: Suite, change: Change, task: str | None = None) -> float:
-    """Return the corrected resampled t-test's p-value for a change over seeds.
-
-    The test rows are the same for all seeds; what seeds exchange are training and validation rows, so those set the correction.
-    How far other test rows would move the change is the bootstrap's part.
-    """
-    counts = []
-    for split in ("train", "val"):
-        # Rows without a label of the task teach and judge nothing, so they are not exchanged either.
-        rows = suite.splits[split]
-        counts.append(len(rows) if task is None else int(labelled_rows(suite.targets[task][rows]).sum()))
-    return corrected_resampled_ttest(change.seeds, max(1, counts[0]), counts[1]).p_value
-
-
-def weak_evidence(bank: ScoreBank, task: str, change: Change) -> str:
-    """Return why nothing may be asserted of a task, in words; empty if something may."""
-    rows = bank.num_labelled(task)
-    if rows < MIN_ROWS:
-        return f"{rows} labelled test rows"
-    if bank.groups is not None and bank.num_units(task) < MIN_GROUPS:
-        return f"{bank.num_units(task)} groups among the test rows"
-    if len(change.seeds) < MIN_SEEDS:
-        return f"{len(change.seeds)} seed{'s' * (len(change.seeds) != 1)} in common"
-    return ""
+def evidence_of_mean(levels: Iterable[Evidence]) -> Evidence:
+    """Return how much may be said of a mean over tasks: no more than of its weakest task, but for a minority of which nothing is
+    known."""
+    found = list(levels)
+    if 2 * found.count("none") >= len(found):
+        return "none"
+    return "enough" if all(level == "enough" for level in found) else "some"
 
 
 def compare_tasks(bank: ScoreBank, pairs: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
@@ -100,7 +73,7 @@ def compare_tasks(bank: ScoreBank, pairs: Mapping[str, tuple[str, str]]) -> list
         pairs: ``{task: (plan, reference)}``.
 
     Returns:
-        Entries of ``comparisons`` as ``result.json`` holds them, with ``probability`` (that the plan is better) beside.
+        Entries of ``comparisons`` as ``result.json`` holds them.
     """
     return compare_cells(bank, [(task, plan, reference) for task, (plan, reference) in pairs.items()])
 
@@ -118,17 +91,9 @@ def compare_cells(bank: ScoreBank, cells: Sequence[tuple[str, str, str]]) -> lis
     found = [(task, plan, reference, bank.change(task, plan, reference)) for task, plan, reference in cells]
     kept = [(task, plan, reference, item) for task, plan, reference, item in found if item is not None]
     # Cells without a score say nothing, so they do not count among the comparisons.
-    p_values = holm([seed_p_value(bank.suite, item, task) for task, _, _, item in kept])
+    p_values = holm([item.p_value for *_, item in kept])
     return [
-        {
-            "task": task,
-            "plan": plan,
-            "reference": reference,
-            "difference": item.interval().to_json(),
-            "p_value": float(p_value),
-            "probability": item.probability,
-            "label": label_change(item, p_value, may_assert=not weak_evidence(bank, task, item)),
-        }
+        {"task": task, "plan": plan, "reference": reference} | _judged(item, float(p_value), evidence_of(bank, task, item)[0])
         for (task, plan, reference, item), p_value in zip(kept, p_values, strict=True)
     ]
 
@@ -146,21 +111,24 @@ def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list
     """
     found = [(plan, bank.delta_m(plan, reference)) for plan in plans]
     kept = [(plan, item) for plan, item in found if item is not None]
-    p_values = holm([seed_p_value(bank.suite, item) for _, item in kept])
-    return [
-        {
-            "plan": plan,
-            "reference": reference,
-            "difference": item.interval().to_json(),
-            "p_value": float(p_value),
-            "probability": item.probability,
-            # A mean is no better founded than its weakest task.
-            "label": label_change(
-                item, p_value, may_assert=not any(weak_evidence(bank, task, item) for task in bank.suite.task_names)
-            ),
-        }
-        for (plan, item), p_value in zip(kept, p_values, strict=True)
-    ]
+    p_values = holm([item.p_value for _, item in kept])
+    rows = []
+    for (plan, item), p_value in zip(kept, p_values, strict=True):
+        changes = bank.changes(plan, reference)
+        level = evidence_of_mean(evidence_of(bank, task, change)[0] for task, change in changes.items())
+        rows.append({"plan": plan, "reference": reference} | _judged(item, float(p_value), level))
+    return rows
+
+
+def _judged(change: Change, p_value: float, evidence: Evidence) -> dict[str, Any]:
+    interval = change.interval()
+    return {
+        "difference": interval.to_json(),
+        "p_value": p_value,
+        "evidence": evidence,
+        "probability": change.probability,
+        "label": word_of(interval.value, interval.low, interval.high, p_value, evidence),
+    }
 
 
 def source_rows(
@@ -186,33 +154,46 @@ def source_rows(
             "scratch_plan": row["reference"],
             "difference": row["difference"],
             "p_value": row["p_value"],
+            "evidence": row["evidence"],
             "label": row["label"],
         }
         for row in compare_tasks(bank, pairs)
     ]
 
 
-def control_rows(bank: ScoreBank, controls: Mapping[str, tuple[str, str, str]]) -> list[dict[str, Any]]:
-    """Say for each task with a control whether its result in the shared plan is transfer or regularisation.
+def control_rows(
+    bank: ScoreBank, controls: Mapping[str, tuple[str, str]], gains: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Say for each task with a control whether its result in the shared plan comes from the companions' labels.
 
     Args:
         bank: Test scores of plans and controls.
-        controls: ``{task: (shared plan, its separate reference, arm of the control)}``.
+        controls: ``{task: (shared plan, arm of the control)}``.
+        gains: ``{task: row}`` of the shared plan against its separate counterpart, from :func:`compare_tasks`.
+
+    Returns:
+        For each task ``gain`` (against separate models) and ``over_control``, both with their words, and ``label``. p-values are
+        adjusted for the number of tasks.
     """
+    beyond = {row["task"]: row for row in compare_tasks(bank, dict(controls))}
     rows = []
-    for task, (plan, reference, arm) in controls.items():
-        gain, over = bank.change(task, plan, reference), bank.change(task, plan, arm)
-        # One of the arms did not finish, or there is no reference.
-        if gain is None or over is None:
+    for task, (plan, _) in controls.items():
+        # One of the arms did not finish, or there is no counterpart.
+        if task not in gains or task not in beyond:
             continue
-        gained, beyond = gain.interval(), over.interval()
+        gain, over = gains[task], beyond[task]
         rows.append(
             {
                 "task": task,
                 "plan": plan,
-                "gain": gained.to_json(),
-                "over_control": beyond.to_json(),
-                "label": classify_control(gained, beyond),
+                "reference": gain["reference"],
+                "gain": gain["difference"],
+                "gain_word": gain["label"],
+                "over_control": over["difference"],
+                "over_control_p_value": over["p_value"],
+                "over_control_word": over["label"],
+                "evidence": over["evidence"],
+                "label": classify_control(gain["label"], over["label"], gain["difference"]["value"], over["difference"]["high"]),
             }
         )
     return rows

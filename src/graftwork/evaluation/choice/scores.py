@@ -16,6 +16,7 @@ from graftwork.evaluation.bootstrap import Resampler, resample
 from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
 from graftwork.evaluation.metrics import default_metric, find_metric, metrics_of, prepare_metric
 from graftwork.interfaces.metric import Evaluator
+from graftwork.math.weighted_sums import mean_of_columns
 
 __all__ = ["FinalRun", "ScoreBank"]
 
@@ -34,6 +35,8 @@ class FinalRun:
     """``{task: prediction}`` in the user's units for ``suite.splits["test"]``, in that order."""
     validation: Scores
     """``{task: {metric: value}}`` on the validation rows of this seed: the only thing that selects."""
+    validation_parts: Mapping[int, Scores] | None = None
+    """In a cross-validation, the same for each fold: how they vary says how sure the mean is. None if there is one division."""
     transfer_predictions: Mapping[str, NDArray[Any]] | None = None
     """The same for ``suite.splits["transfer"]``, if the suite has one."""
     parts: NDArray[np.int64] | None = None
@@ -50,6 +53,7 @@ class ScoreBank:
         split: ``"test"`` or ``"transfer"``.
         num_resamples: Resamples, fewer for very many rows.
         seed: Seed of the resamples.
+        weights: Weights of tasks in means over tasks, above 0; tasks without one weigh 1.
 
     Raises:
         DataError: If a prediction has another number of rows than the split.
@@ -63,14 +67,17 @@ class ScoreBank:
         split: str = "test",
         num_resamples: int = 1000,
         seed: int = 0,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
         self.suite = suite
+        self.weights = dict(weights or {})
+        self._exchanged: dict[str, float] = {}
         rows = suite.splits[split]
         self.groups = None if suite.groups is None else suite.groups[rows]
         resamples = max(2, min(num_resamples, max(200, _MOST_WORK // max(1, len(rows)))))
         self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
         self._targets = {name: suite.targets[name][rows] for name in suite.task_names}
-        self._parts: dict[tuple[str, str, str], list[list[float]]] = {}
+        self._parts: dict[tuple[str, str, str], list[dict[int, float]]] = {}
         self._scores = self._measure(arms, split)
 
     def _measure(self, arms: Mapping[str, Sequence[FinalRun]], split: str) -> dict[tuple[str, str, str], SeedScores]:
@@ -101,7 +108,7 @@ class ScoreBank:
         point = np.array([evaluate(once)[0] for evaluate in evaluators])
         resampled = resample(evaluators, self._resampler)
         return {
-            key: SeedScores(tuple(seeds), point[indices], resampled[indices], self._by_part(key))
+            key: SeedScores(tuple(seeds), point[indices], resampled[indices], *self._by_part(key))
             for key, (seeds, indices) in places.items()
         }
 
@@ -112,17 +119,20 @@ class ScoreBank:
             if task.name not in run.predictions:
                 continue
             metric, prediction = default_metric(task), np.asarray(run.predictions[task.name])
-            values = []
+            values: dict[int, float] = {}
             for part in np.unique(run.parts):
                 rows = run.parts == part
                 evaluate = prepare_metric(task, self._targets[task.name][rows], prediction[rows], metric)
-                values.append(float(evaluate(np.ones((1, int(rows.sum()))))[0]))
+                values[int(part)] = float(evaluate(np.ones((1, int(rows.sum()))))[0])
             self._parts.setdefault((arm, task.name, metric), []).append(values)
 
-    def _by_part(self, key: tuple[str, str, str]) -> NDArray[np.float64] | None:
-        """Return an arm's primary metric by fold, the mean over repetitions; None without folds."""
+    def _by_part(self, key: tuple[str, str, str]) -> tuple[NDArray[np.float64] | None, tuple[int, ...]]:
+        """Return an arm's primary metric by fold, the mean over repetitions, and the folds' numbers; None without folds."""
         found = self._parts.get(key)
-        return np.mean(found, axis=0) if found else None
+        if not found:
+            return None, ()
+        ids = tuple(sorted({part for values in found for part in values}))
+        return mean_of_columns(np.array([[values.get(part, np.nan) for values in found] for part in ids])), ids
 
     def scores(self, arm: str, task: str, metric: str = "") -> SeedScores | None:
         """Return an arm's scores of a task (primary metric by default); None if it has none."""
@@ -148,7 +158,21 @@ class ScoreBank:
     def change(self, task: str, arm: str, reference: str) -> Change | None:
         """Return the paired relative change of a task's primary metric; None if one arm lacks the task."""
         left, right = self.scores(arm, task), self.scores(reference, task)
-        return None if left is None or right is None else change(self.suite.task(task), left, right)
+        if left is None or right is None:
+            return None
+        return change(self.suite.task(task), left, right, exchange=self._exchange(task), units=self.num_units(task))
+
+    def _exchange(self, task: str) -> float:
+        """Return how many rows seeds (or folds) exchange with the training rows of a task, as a share of those.
+
+        Seeds share the test rows and exchange validation rows; folds exchange test rows, of which each has as many.
+        """
+        # Rows without a label of the task teach and judge nothing, so they are not exchanged either.
+        if task not in self._exchanged:
+            target, splits = self.suite.targets[task], self.suite.splits
+            train, val = (int(labelled_rows(target[splits[split]]).sum()) for split in ("train", "val"))
+            self._exchanged[task] = val / max(1, train)
+        return self._exchanged[task]
 
     def changes(self, arm: str, reference: str) -> dict[str, Change]:
         """Return :meth:`change` for all tasks that both arms have."""
@@ -156,9 +180,9 @@ class ScoreBank:
         return {task: item for task, item in found.items() if item is not None}
 
     def delta_m(self, arm: str, reference: str) -> Change | None:
-        """Return the mean change over tasks; None if the arms share no task."""
-        found = list(self.changes(arm, reference).values())
-        return mean_change(found) if found else None
+        """Return the (weighted) mean change over tasks; None if the arms share no task."""
+        found = self.changes(arm, reference)
+        return mean_change(list(found.values()), [self.weights.get(task, 1.0) for task in found]) if found else None
 
     def num_labelled(self, task: str) -> int:
         """Return how many rows of the split have a label of the task."""

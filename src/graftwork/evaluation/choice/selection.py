@@ -1,44 +1,43 @@
-"""Which plan to take, decided on validation scores alone: test rows measure, they never select.
+"""Which plan to ship, decided on validation scores alone: test rows measure, they never select.
 
-Rule: among the plans that meet the limits, the best mean relative change on validation; and in its place the cheapest plan whose
-distance to it is within noise. "Within noise" is the corrected resampled t-test over seeds, which exchange validation and
-training rows.
+Rule: the plan with the best expected score among those that meet the limits. A cheaper one may take its place only if the user
+prefers cost, only if it is cheaper in a cost that was measured, and only if it is not worse: the lower bound of its change lies
+above minus the tolerance, for the mean over tasks and for each task. That nobody could tell two plans apart is no reason to take
+the cheaper one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from graftwork.core.records import Ledger, Plan
-from graftwork.data.suite import Suite
+from graftwork.core.records import Ledger
 from graftwork.evaluation.choice.scores import FinalRun
-from graftwork.evaluation.delta_m import relative_changes
-from graftwork.evaluation.metrics import default_metric
-from graftwork.evaluation.paired import corrected_resampled_ttest
-from graftwork.interfaces.metric import Floats
+from graftwork.evaluation.choice.validation_table import ValidationTable
 
 __all__ = [
     "CLEARLY_CHEAPER",
-    "MINIMAL_EFFECT",
-    "SURE_ENOUGH",
+    "TOLERANCE",
+    "Cheaper",
     "Choice",
-    "ValidationTable",
+    "Prefer",
     "choose_plan",
     "cost_name",
     "limit_problems",
     "plan_cost",
 ]
 
-MINIMAL_EFFECT = 0.5
-"""Percent; smaller changes do not matter to anybody and count as none."""
-SURE_ENOUGH = 0.9
-"""Probability from which a lead on validation is worth a higher cost."""
+TOLERANCE = 1.0
+"""Percent of the best score that a cheaper plan may be worse by."""
 CLEARLY_CHEAPER = 0.95
 """A plan is cheaper if it costs less than this share of the other."""
+_SAME = 1e-9
+"""Percent; expected scores that differ by less are equal."""
+
+Prefer = Literal["score", "cost"]
 
 _LIMITS: dict[str, tuple[tuple[str, ...], str]] = {
     "max_params": (("parameters_stored", "parameters_total"), "parameters"),
@@ -48,77 +47,19 @@ _LIMITS: dict[str, tuple[tuple[str, ...], str]] = {
 _COSTS = ("parameters_stored", "latency_ms_batch1", "flops_per_sample", "parameters_total", "wall_seconds")
 
 
-class ValidationTable:
-    """Validation scores of all finalists as percent of the reference's mean, ``[seeds, tasks]`` a plan.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cheaper:
+    """A cheaper plan that is not worse than the best one within the tolerance."""
 
-    Args:
-        suite: The suite.
-        finals: Runs by plan.
-        plans: Plan records; the reference is the best plan of the family ``separate``.
-    """
-
-    def __init__(self, suite: Suite, finals: Mapping[str, Sequence[FinalRun]], plans: Mapping[str, Plan]) -> None:
-        self.tasks = suite.tasks
-        self.num_train, self.num_val = len(suite.splits["train"]), len(suite.splits["val"])
-        self._seeds = {name: [run.seed for run in runs] for name, runs in finals.items()}
-        self._raw = {
-            name: np.array(
-                [[run.validation.get(task.name, {}).get(default_metric(task), np.nan) for task in self.tasks] for run in runs],
-                dtype=np.float64,
-            ).reshape(len(runs), len(self.tasks))
-            for name, runs in finals.items()
-        }
-        separate = [
-            name
-            for name in finals
-            # A plan with a hole cannot be 100 %: its mean is NaN, and everything relative to it.
-            if plans[name].role == "reference" and self._raw[name].size and np.isfinite(self._raw[name]).all()
-        ]
-        # Any plan can be the 100 % of an order of plans; deltas of the report are against the reference, or there are none.
-        self._base = next(iter(separate or finals))
-        # `best` compares relative to a base, so there must be one before the reference is known.
-        self.reference: str | None = self.best(separate)
-        self._base = self.reference or self._base
-
-    def relative(self, plan: str) -> Floats:
-        """Return the plan's changes against the reference's mean in percent, ``[S, T]``."""
-        base = self._raw[self._base].mean(axis=0)
-        columns = [relative_changes(task, self._raw[plan][:, index], base[index]) for index, task in enumerate(self.tasks)]
-        return np.stack(columns, axis=1)
-
-    def mean(self, plan: str, task: str | None = None) -> float:
-        """Return the plan's mean change over seeds and tasks (or for one task); NaN if a score is missing."""
-        table = self.relative(plan)
-        # A plain mean: one missing score makes it NaN, and the plan cannot be chosen.
-        return float((table if task is None else table[:, self._column(task)]).mean()) if table.size else float("nan")
-
-    def best(self, candidates: Sequence[str], task: str | None = None) -> str | None:
-        """Return the candidate with the best mean (first of equals); None if no candidate has all scores."""
-        means = {name: self.mean(name, task) for name in candidates}
-        known = [name for name in candidates if not np.isnan(means[name])]
-        # max keeps the first of equals, so the order of plans decides and not chance.
-        return max(known, key=lambda name: means[name]) if known else None
-
-    def is_beyond_noise(self, better: str, other: str, task: str | None = None) -> bool:
-        """Return whether the lead of ``better`` over ``other`` is large enough to matter and too sure to be noise."""
-        left, right = (self._by_seed(name, task) for name in (better, other))
-        lead = self.mean(better, task) - self.mean(other, task)
-        # NaN is no lead.
-        if not lead >= MINIMAL_EFFECT:
-            return False
-        # Paired by seed: both plans saw the same split.
-        differences = [left[seed] - right[seed] for seed in left if seed in right]
-        test = corrected_resampled_ttest(differences, self.num_train, self.num_val)
-        # One seed, or seeds that agree exactly, say nothing about noise: then only the size of the lead counts.
-        return bool(np.isnan(test.p_value)) or test.probability_positive >= SURE_ENOUGH
-
-    def _by_seed(self, plan: str, task: str | None) -> dict[int, float]:
-        table = self.relative(plan)
-        values = table.mean(axis=1) if task is None else table[:, self._column(task)]
-        return dict(zip(self._seeds[plan], map(float, values), strict=True))
-
-    def _column(self, task: str) -> int:
-        return [item.name for item in self.tasks].index(task)
+    plan: str
+    than: str
+    """The best plan."""
+    change: float
+    """Change of the validation score from the best plan to this one, percent of the best score."""
+    lower: float
+    """What the true change exceeds with 95 % probability."""
+    lowest: float
+    """The lowest of these bounds over the single tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +68,11 @@ class Choice:
 
     plan: str
     best: str
-    """Best mean on validation; another than ``plan`` if that is cheaper and within noise."""
+    """Best expected score on validation; another than ``plan`` only if that is cheaper and not worse."""
     per_task: dict[str, str]
     """For each task the plan to take if tasks may take different ones: another than ``plan`` only where it leads beyond noise."""
+    cheaper: Cheaper | None = None
+    """The cheapest plan that is not worse than ``best``, whether it was taken or not; None if there is none."""
     warnings: list[str] = field(default_factory=list)
 
 
@@ -167,7 +110,13 @@ def limit_problems(ledger: Ledger | None, limits: Mapping[str, Any]) -> list[str
 
 
 def choose_plan(
-    table: ValidationTable, finals: Mapping[str, Sequence[FinalRun]], ledgers: Mapping[str, Ledger], limits: Mapping[str, Any]
+    table: ValidationTable,
+    finals: Mapping[str, Sequence[FinalRun]],
+    ledgers: Mapping[str, Ledger],
+    limits: Mapping[str, Any],
+    *,
+    tolerance: float = TOLERANCE,
+    prefer: Prefer = "score",
 ) -> Choice:
     """Choose the plan, for all tasks together and for each.
 
@@ -176,9 +125,11 @@ def choose_plan(
         finals: Runs by plan, at least one plan.
         ledgers: Costs by plan.
         limits: See :func:`limit_problems`.
+        tolerance: Percent of the best score that a cheaper plan may be worse by, at least 0.
+        prefer: ``score`` keeps the best plan, ``cost`` takes the cheapest that is not worse within the tolerance.
     """
     warnings = []
-    complete = [name for name in finals if not np.isnan(table.mean(name))]
+    complete = [name for name in finals if not np.isnan(table.expected(name))]
     for name in finals:
         if name not in complete:
             warnings.append(f"`{name}` has no complete validation scores and could not be chosen.")
@@ -195,15 +146,36 @@ def choose_plan(
             # min over NaN would return whatever comes first.
             known = [name for name in candidates if not np.isnan(costs[name])] or candidates
             candidates = [min(known, key=lambda name: costs[name])]
-    best = table.best(candidates) or candidates[0]
-    # A comparison with an unknown cost is False: what nobody measured is not cheaper.
-    cheaper = [
-        name for name in candidates if costs[name] < CLEARLY_CHEAPER * costs[best] and not table.is_beyond_noise(best, name)
-    ]
-    plan = min(cheaper, key=lambda name: costs[name]) if cheaper else best
+    best = _best(table, candidates, costs)
+    found = [one for name in candidates if (one := _cheaper(table, name, best, costs, tolerance)) is not None]
+    cheaper = min(found, key=lambda one: costs[one.plan]) if found else None
+    plan = cheaper.plan if cheaper is not None and prefer == "cost" else best
     per_task = {}
     for task in table.tasks:
         leader = table.best(candidates, task.name) or plan
         # Another plan for one task is another model to serve, so only a sure lead counts.
         per_task[task.name] = leader if table.is_beyond_noise(leader, plan, task.name) else plan
-    return Choice(plan=plan, best=best, per_task=per_task, warnings=warnings)
+    return Choice(plan=plan, best=best, per_task=per_task, cheaper=cheaper, warnings=warnings)
+
+
+def _best(table: ValidationTable, candidates: Sequence[str], costs: Mapping[str, float]) -> str:
+    """Return the candidate with the best expected score; of exact equals the cheapest."""
+    best = table.best(candidates)
+    if best is None:
+        return candidates[0]
+    equals = [name for name in candidates if abs(table.behind(name, best)) <= _SAME]
+    return min(equals, key=lambda name: costs[name] if not np.isnan(costs[name]) else float("inf"))
+
+
+def _cheaper(table: ValidationTable, plan: str, best: str, costs: Mapping[str, float], tolerance: float) -> Cheaper | None:
+    """Return what is known of a cheaper plan; None if it is not cheaper, or may be worse than the tolerance allows."""
+    # A comparison with an unknown cost is False: what nobody measured is not cheaper.
+    if not costs[plan] < CLEARLY_CHEAPER * costs[best]:
+        return None
+    lower = table.lower_bound(plan, best)
+    lowest = [table.lower_bound(plan, best, task.name) for task in table.tasks if table.counts(task.name)]
+    # Every task must pass, so that no correction for their number is needed. A bound that is unknown is not above anything.
+    if not all(bound > -tolerance for bound in (lower, *lowest)):
+        return None
+    change = float(np.mean(list(table.differences(plan, best).values())))
+    return Cheaper(plan=plan, than=best, change=change, lower=lower, lowest=min(lowest))

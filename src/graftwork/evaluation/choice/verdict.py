@@ -1,12 +1,14 @@
 """The verdict: from the finalists' predictions to what to use and why. A pure function, no files and no training.
 
-Validation scores select (``verdict_choice``), test rows only measure (``verdict_scores``, ``verdict_compare``), and sentences
-say no more than the comparisons carry (``verdict_text``).
+Validation scores select (:mod:`graftwork.evaluation.choice.selection`), test rows only measure, and sentences say no more than
+the comparisons carry (:mod:`graftwork.evaluation.choice.word`). Two questions are answered apart: which model to ship, and do the
+tasks help each other (:mod:`graftwork.evaluation.choice.together`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,33 +16,16 @@ import numpy as np
 from graftwork.core.errors import DataError
 from graftwork.core.records import Interval, Ledger, Plan
 from graftwork.data.suite import Suite
-from graftwork.evaluation.changes import Change
 from graftwork.evaluation.choice import sentences as text
-from graftwork.evaluation.choice.comparison import (
-    compare_cells,
-    compare_means,
-    compare_tasks,
-    control_rows,
-    label_change,
-    seed_p_value,
-    source_rows,
-    weak_evidence,
-)
+from graftwork.evaluation.choice.comparison import control_rows, source_rows
+from graftwork.evaluation.choice.judge import Judge, pareto_rows
 from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
-from graftwork.evaluation.choice.selection import (
-    CLEARLY_CHEAPER,
-    SURE_ENOUGH,
-    Choice,
-    ValidationTable,
-    choose_plan,
-    cost_name,
-    plan_cost,
-)
-from graftwork.evaluation.pareto import pareto_front
+from graftwork.evaluation.choice.selection import TOLERANCE, Prefer, choose_plan
+from graftwork.evaluation.choice.together import pairs_to_judge
+from graftwork.evaluation.choice.validation_table import ValidationTable
+from graftwork.evaluation.pair_judgement import judge_pairs
 
 __all__ = ["FinalRun", "build_verdict", "pareto_rows"]
-
-_NO_CHANGE = {"value": 0.0, "low": 0.0, "high": 0.0, "level": 0.95}
 
 
 def build_verdict(
@@ -52,6 +37,9 @@ def build_verdict(
     ledgers: Mapping[str, Ledger],
     plans: Mapping[str, Plan],
     limits: Mapping[str, Any] | None = None,
+    weights: Mapping[str, float] | None = None,
+    tolerance: float = TOLERANCE,
+    prefer: Prefer = "score",
     num_resamples: int = 1000,
     seed: int = 0,
     over_plans: bool = False,
@@ -66,6 +54,9 @@ def build_verdict(
         ledgers: Costs by plan.
         plans: Records of all plans in ``finals``.
         limits: ``max_params`` (stored numbers), ``max_latency`` (ms), ``max_memory`` (bytes); missing or None is no limit.
+        weights: Weights of tasks in means over tasks, above 0; tasks without one weigh 1.
+        tolerance: Percent of the best validation score that a cheaper plan may be worse by, at least 0.
+        prefer: ``score`` keeps the best plan on validation, ``cost`` takes the cheapest that is not worse within the tolerance.
         num_resamples: Bootstrap resamples of the test rows.
         seed: Seed of the resamples.
         over_plans: Adjust p-values for the number of plans as well as of tasks, for readers who compare plans with one another;
@@ -73,9 +64,10 @@ def build_verdict(
 
     Returns:
         JSON: ``plans`` (``test``, ``per_seed``, ``delta_m``, ``relative``, ``transfer`` for each), ``comparisons``,
-            ``source_effect``,
-        ``controls``, ``pareto``, ``verdict``. Undefined numbers are None. The verdict also has ``per_task_best`` (the plan to
-        take for each task, by validation), ``best_on_validation`` and ``cost_name``.
+            ``source_effect``, ``controls``, ``pair_words`` (what may be said of the affinities), ``pareto``, ``verdict``.
+            Undefined numbers are None. The numbers behind the verdict's sentences are ``ship``, ``help``, ``baseline``,
+            ``cheaper``, ``expected`` and ``per_task`` of it; it also has ``per_task_best`` (the plan to take for each task, by
+            validation), ``best_on_validation`` and ``cost_name``.
 
     Raises:
         DataError: If there is no finished run, a plan has no record, or predictions do not fit the rows.
@@ -87,221 +79,48 @@ def build_verdict(
     unknown = [name for name in finals if name not in plans]
     if unknown:
         raise DataError(f"There is no plan record for {', '.join(unknown)}; the plans are {', '.join(plans)}.")
-    limits = limits or {}
     controls = {task: list(runs) for task, runs in controls.items() if runs}
     # Controls share the resamples of the plans, so that both can be compared in pairs.
     arms = {**finals, **{_control_arm(task): _only(task, runs) for task, runs in controls.items()}}
-    bank = ScoreBank(suite, arms, num_resamples=num_resamples, seed=seed)
-    table = ValidationTable(suite, finals, plans)
-    choice = choose_plan(table, finals, ledgers, limits)
-    judge = _Judge(suite, finals, plans, ledgers, limits, bank, table, choice)
-    comparisons = judge.comparisons(over_plans=over_plans)
-    control_pairs = {
-        task: (runs[0].plan_name, judge.separate_for(runs[0].plan_name) or "", _control_arm(task))
-        for task, runs in controls.items()
-    }
-    control_results = control_rows(bank, control_pairs)
+    bank = ScoreBank(suite, arms, num_resamples=num_resamples, seed=seed, weights=weights)
+    table = ValidationTable(suite, finals, plans, weights)
+    choice = choose_plan(table, finals, ledgers, limits or {}, tolerance=tolerance, prefer=prefer)
+    pairs = pairs_to_judge(plans, finals, controls, table)
+    judge = Judge(
+        bank=bank,
+        table=table,
+        plans={name: plans[name] for name in finals},
+        choice=choice,
+        ledgers=ledgers,
+        limits=limits or {},
+        tolerance=tolerance,
+        over_plans=over_plans,
+    )
+    gains = {plan: {row["task"]: row for row in judge.rows(plan, other)} for plan, other in pairs}
+    control_results = [
+        row
+        for plan, rows in gains.items()
+        for row in control_rows(
+            bank, {task: (plan, _control_arm(task)) for task, runs in controls.items() if runs[0].plan_name == plan}, rows
+        )
+    ]
+    words = None
+    if affinity:
+        labels = {row["task"]: row["label"] for row in control_results}
+        words = judge_pairs(affinity, labels or None)
     sources = source_rows(bank, table, plans, finals)
+    verdict = judge.verdict(pairs, control_results, {**(affinity or {}), "words": words}, text.source_sentence(sources))
     result = {
         "plans": judge.plan_entries(_transfer_bank(suite, finals, num_resamples, seed)),
-        "comparisons": comparisons,
+        "comparisons": judge.comparisons(),
         "source_effect": sources,
         "controls": control_results,
+        "pair_words": words,
         "pareto": judge.pareto(),
         **({"overall": judge.overall()} if over_plans else {}),
-        "verdict": judge.verdict(comparisons, control_results, affinity, text.source_sentence(sources)),
+        "verdict": {**verdict, "prefer": prefer, "weights": dict(weights or {})},
     }
-    return _clean(result)
-
-
-class _Judge:
-    """The parts of one verdict, over the same evidence."""
-
-    def __init__(
-        self,
-        suite: Suite,
-        finals: Mapping[str, Sequence[FinalRun]],
-        plans: Mapping[str, Plan],
-        ledgers: Mapping[str, Ledger],
-        limits: Mapping[str, Any],
-        bank: ScoreBank,
-        table: ValidationTable,
-        choice: Choice,
-    ) -> None:
-        self.suite, self.finals, self.plans, self.bank, self.table, self.choice = suite, finals, plans, bank, table, choice
-        self.reference = table.reference
-        self.cost_name = cost_name(list(finals), ledgers, limits)
-        self.costs = {name: plan_cost(ledgers.get(name), self.cost_name) for name in finals}
-
-    def separate_for(self, plan: str) -> str | None:
-        """Return the separate models to compare a shared plan with: of the same source if such ran."""
-        separate = [name for name in self.finals if self.plans[name].role == "reference"]
-        # With another source, its effect would be taken for that of sharing.
-        same = [name for name in separate if plan in self.plans and self.plans[name].source == self.plans[plan].source]
-        return self.table.best(same) or self.reference
-
-    def _differs_by_sharing(self, plan: str) -> bool:
-        """Whether separate models of the same source ran; with others, the source would be blamed on the sharing."""
-        separate = self.separate_for(plan)
-        return separate is not None and self.plans[separate].source == self.plans[plan].source
-
-    def comparisons(self, *, over_plans: bool = False) -> list[dict[str, Any]]:
-        """Compare every plan with the reference, task by task."""
-        if self.reference is None:
-            return []
-        # Holm within each plan: a reader looks at one plan at a time. `over_plans` puts all cells into one family.
-        families = [[(task, name, self.reference) for task in self.suite.task_names] for name in self._others()]
-        if over_plans:
-            families = [[cell for cells in families for cell in cells]]
-        return [row for cells in families for row in compare_cells(self.bank, cells)]
-
-    def overall(self) -> list[dict[str, Any]]:
-        """Compare every plan with the reference by delta-m."""
-        return compare_means(self.bank, self._others(), self.reference) if self.reference is not None else []
-
-    def _others(self) -> list[str]:
-        return [name for name in self.finals if name != self.reference]
-
-    def plan_entries(self, transfer: ScoreBank | None) -> dict[str, Any]:
-        """Return the test part of each plan's entry."""
-        entries = {}
-        for name in self.finals:
-            mean, relative = None, {}
-            if name == self.reference:
-                # The reference against itself is 0 by definition.
-                mean, relative = _NO_CHANGE, dict.fromkeys(self.suite.task_names, _NO_CHANGE)
-            elif self.reference is not None:
-                changes = self.bank.changes(name, self.reference)
-                relative = {task: change.interval().to_json() for task, change in changes.items()}
-                delta = self.bank.delta_m(name, self.reference)
-                mean = delta.interval().to_json() if delta else None
-            entries[name] = {
-                "test": _intervals_json(self.bank, name),
-                "per_seed": self.bank.per_seed(name),
-                "delta_m": mean,
-                "relative": relative,
-                "transfer": (_intervals_json(transfer, name) or None) if transfer else None,
-            }
-        return entries
-
-    def pareto(self) -> list[dict[str, Any]]:
-        """Return cost and test score of each plan and who is on the front; the score is delta-m, 0 for the reference itself."""
-        # Without a reference some other plan has to be the origin.
-        base = self.reference or next(iter(self.finals))
-        deltas = {name: self.bank.delta_m(name, base) for name in self.finals}
-        scores = {name: 0.0 if name == base else (delta.value if delta else float("nan")) for name, delta in deltas.items()}
-        return pareto_rows(self.costs, scores, self.cost_name)
-
-    def verdict(
-        self,
-        comparisons: Sequence[Mapping[str, Any]],
-        control_results: Sequence[Mapping[str, Any]],
-        affinity: Mapping[str, Any] | None,
-        source: str | None,
-    ) -> dict[str, Any]:
-        """Choose words for the choice."""
-        choice, warnings = self.choice.plan, list(self.choice.warnings)
-        strength, first = self._headline(warnings)
-        swapped = {task: (plan, choice) for task, plan in self.choice.per_task.items() if plan != choice}
-        per_task = text.per_task_sentence(compare_tasks(self.bank, swapped), choice)
-        sentences = [first, per_task, self._together(comparisons, affinity, advise=per_task is None)]
-        sentences.append(text.control_sentence(control_results))
-        self._warn_of_weak_evidence(warnings)
-        return {
-            "choice": choice,
-            "reference": self.reference,
-            "strength": strength,
-            "sentences": [sentence for sentence in sentences if sentence],
-            "source_sentence": source,
-            "warnings": warnings,
-            "per_task_best": dict(self.choice.per_task),
-            "best_on_validation": self.choice.best,
-            "cost_name": self.cost_name,
-        }
-
-    def _headline(self, warnings: list[str]) -> tuple[str, str]:
-        choice, reference = self.choice.plan, self.reference
-        others = [name for name in self.finals if name != choice]
-        rival = None
-        if choice == reference:
-            # A rival that shares something, if there is one: separate models of another source answer another question.
-            rival = self.table.best([name for name in others if self.plans[name].role != "reference"]) or self.table.best(others)
-        change, label, interval = None, "no difference", None
-        if reference is not None:
-            change = self.bank.delta_m(rival or choice, reference) if choice != reference or rival else None
-        if change is not None:
-            interval, label = change.interval(), self._label_mean(change)
-        if choice != reference and label in ("worse", "probably worse"):
-            warnings.append("Validation and test rows disagree on the chosen plan: more data or seeds are needed to decide.")
-        known = [cost for cost in self.costs.values() if not np.isnan(cost)]
-        return text.headline(
-            choice=choice,
-            reference=reference,
-            rival=rival,
-            interval=interval,
-            label=label,
-            cost=text.ratio_phrase(self.costs[choice], self.costs[reference], self.cost_name) if reference else "",
-            num_tasks=len(self.suite.tasks),
-            # Against the reference the sentence already gives the gain.
-            saves_from=self.choice.best if self.choice.best not in (choice, reference) else None,
-            is_cheapest=bool(known) and self.costs[choice] * CLEARLY_CHEAPER <= min(known),
-        )
-
-    def _label_mean(self, change: Change) -> str:
-        weak = any(weak_evidence(self.bank, task, change) for task in self.suite.task_names)
-        # The one sentence that everybody reads needs more than a cell of a table does.
-        return label_change(change, seed_p_value(self.suite, change), may_assert=not weak, probable=SURE_ENOUGH)
-
-    def _together(
-        self, comparisons: Sequence[Mapping[str, Any]], affinity: Mapping[str, Any] | None, *, advise: bool
-    ) -> str | None:
-        """Say what training together does: of the chosen plan if it does that, else of the best plan that does."""
-        # Without separate models of the same source nothing can be said about sharing.
-        joint = [name for name in self.finals if self.plans[name].role == "joint" and self._differs_by_sharing(name)]
-        plan = self.choice.plan if self.choice.plan in joint else self.table.best(joint)
-        if plan is None or len(self.suite.tasks) < 2:
-            return None
-        separate = self.separate_for(plan)
-        if separate is None:
-            return None
-        if separate == self.reference:
-            rows: Sequence[Mapping[str, Any]] = [row for row in comparisons if row["plan"] == plan]
-        else:
-            rows = compare_tasks(self.bank, dict.fromkeys(self.suite.task_names, (plan, separate)))
-        hurt = [row["task"] for row in rows if row["label"] in ("worse", "probably worse")]
-        # A choice that trains separately already needs no such advice.
-        advise = advise and self.plans[self.choice.plan].role != "reference"
-        return text.together_sentence(plan, rows, text.affinity_phrases(affinity, hurt), advise=advise)
-
-    def _warn_of_weak_evidence(self, warnings: list[str]) -> None:
-        if self.reference is None:
-            warnings.append("No plan of separate models finished, so gains of learning together are not measured.")
-            return
-        reasons: dict[str, list[str]] = {}
-        # Any pair shows how many rows and seeds there are; the chosen plan's, if it is not the reference.
-        other = next((name for name in (self.choice.plan, *self.finals) if name != self.reference), None)
-        for task in self.suite.task_names:
-            change = self.bank.change(task, other, self.reference) if other else None
-            reason = weak_evidence(self.bank, task, change) if change else ""
-            if reason:
-                reasons.setdefault(reason, []).append(text.quote(task))
-        for reason, tasks in reasons.items():
-            warnings.append(f"Only {reason} for {text.join_words(tasks)}: these comparisons are tentative.")
-
-
-def pareto_rows(costs: Mapping[str, float], scores: Mapping[str, float], cost: str) -> list[dict[str, Any]]:
-    """Return ``pareto`` of ``result.json`` for one kind of cost.
-
-    Args:
-        costs: Cost of each plan; NaN if it was not measured.
-        scores: Score of each plan, higher is better.
-        cost: Name of the ledger entry.
-    """
-    front = pareto_front([[costs[name], scores[name]] for name in costs], maximize=[False, True])
-    return [
-        {"plan": name, "cost": costs[name], "cost_name": cost, "score": scores[name], "on_front": bool(on_front)}
-        for name, on_front in zip(costs, front, strict=True)
-    ]
+    return dict(_clean(result))
 
 
 def _control_arm(task: str) -> str:
@@ -310,24 +129,13 @@ def _control_arm(task: str) -> str:
 
 def _only(task: str, runs: Sequence[FinalRun]) -> list[FinalRun]:
     """Return control runs with the kept task's predictions only: those of shuffled tasks mean nothing."""
-    kept = [run for run in runs if task in run.predictions]
-    return [
-        FinalRun(plan_name=run.plan_name, seed=run.seed, predictions={task: run.predictions[task]}, validation=run.validation)
-        for run in kept
-    ]
+    return [replace(run, predictions={task: run.predictions[task]}) for run in runs if task in run.predictions]
 
 
 def _transfer_bank(suite: Suite, finals: Mapping[str, Sequence[FinalRun]], num_resamples: int, seed: int) -> ScoreBank | None:
     if not len(suite.splits.get("transfer", ())) or not any(run.transfer_predictions for runs in finals.values() for run in runs):
         return None
     return ScoreBank(suite, finals, split="transfer", num_resamples=num_resamples, seed=seed)
-
-
-def _intervals_json(bank: ScoreBank, name: str) -> dict[str, dict[str, Any]]:
-    return {
-        task: {metric: interval.to_json() for metric, interval in metrics.items()}
-        for task, metrics in bank.intervals(name).items()
-    }
 
 
 def _clean(value: Any) -> Any:

@@ -8,13 +8,14 @@ from graftwork.reporting.figures.base import DIVERGING, axis, layout, plot_text,
 from graftwork.reporting.formatting import MISSING, is_number, percent_interval, signed_interval, spans_zero
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
-from graftwork.reporting.words import Mark
+from graftwork.reporting.words import Mark, comparison_mark
 
 __all__ = ["Triple", "affinity_figure", "change_figure", "heatmap"]
 
 Triple = tuple[float | None, float | None, float | None]
 
 _BETTER, _WORSE, _UNCLEAR = Mark("▲", "better", "good"), Mark("▼", "worse", "bad"), Mark("?", "unclear", "even")
+_HELPS, _HURTS = Mark("▲", "helps", "good"), Mark("▼", "hurts", "bad")
 
 
 def heatmap(
@@ -32,12 +33,14 @@ def heatmap(
     show: Callable[[Mapping[str, float | None]], str] = percent_interval,
     notes: Sequence[Sequence[str]] | None = None,
     least_limit: float = 0.0,
+    marks: Sequence[Sequence[Mark | None]] | None = None,
 ) -> Figure:
     """Return a heat map around zero.
 
     Args:
         name: Identifier of the figure, unique in the page.
-        cells: ``(value, low, high)`` of each cell; None where nothing is known. Cells whose interval holds zero are muted.
+        cells: ``(value, low, high)`` of each cell; None where nothing is known. Cells whose interval holds zero are muted, or
+            those that ``marks`` says nothing clear of.
         rows: Names of the rows.
         columns: Names of the columns.
         summary: What the map shows, in one or two sentences.
@@ -49,8 +52,20 @@ def heatmap(
         show: Turns ``{"value", "low", "high"}`` into text.
         notes: A further line for each cell, in the table and on hovering.
         least_limit: Value that gets the full colour if none is larger, so that small values look small.
+        marks: The judgement of each cell, if it was judged by more than its interval; those of tone ``even`` are muted.
     """
-    clear = [[is_number(value) and not spans_zero(low, high) for value, low, high in row] for row in cells]
+    if marks is None:
+        marks = [
+            [
+                _UNCLEAR if not is_number(value) or spans_zero(low, high) else words[0] if float(value or 0.0) > 0 else words[1]
+                for value, low, high in row
+            ]
+            for row in cells
+        ]
+    clear = [
+        [is_number(value) and mark is not None and mark.tone != "even" for (value, _, _), mark in zip(row, judged)]
+        for row, judged in zip(cells, marks)
+    ]
     known = [abs(value) for row in cells for value, _, _ in row if value is not None]
     # All zeros: any limit will do, except zero.
     limit = max([*known, least_limit]) or 1.0
@@ -61,7 +76,7 @@ def heatmap(
     details = [
         [
             hover.format(row=plot_text(rows[i]), column=plot_text(columns[j]), value=texts[i][j])
-            + ("" if clear[i][j] or texts[i][j] == MISSING else "<br>the interval contains zero: unclear")
+            + ("" if clear[i][j] or texts[i][j] == MISSING else f"<br>{(marks[i][j] or _UNCLEAR).words}")
             + (f"<br>{plot_text(notes[i][j])}" if notes is not None and notes[i][j] else "")
             for j in range(len(columns))
         ]
@@ -103,11 +118,10 @@ def heatmap(
         )
 
     def cell(i: int, j: int) -> Cell:
-        value = cells[i][j][0]
-        if value is None:
+        if cells[i][j][0] is None:
             return Cell(MISSING)
         note = notes[i][j] if notes is not None else ""
-        return Cell(texts[i][j], note=note, mark=_UNCLEAR if not clear[i][j] else words[0] if value > 0 else words[1])
+        return Cell(texts[i][j], note=note, mark=marks[i][j] or _UNCLEAR)
 
     table = Table(
         caption=caption,
@@ -157,13 +171,15 @@ def change_figure(view: ResultView) -> Figure | None:
         tasks,
         summary=(
             "Change of each task's metric against a separate model, in percent; plus is better whatever the metric's direction. "
-            "Cells in parentheses have an interval that contains zero."
+            "Cells in parentheses are unclear, or show no difference."
         ),
         caption="Relative change of each task against separate models, in percent, plus is better",
         corner="Plan",
         words=(_BETTER, _WORSE),
         hover="{column} under {row}<br>{value}",
         titles=("", ""),
+        # The same words as in the table of scores.
+        marks=[[comparison_mark(view.comparison(plan, task).get("label")) for task in tasks] for plan in names],
     )
 
 
@@ -179,6 +195,11 @@ def affinity_figure(view: ResultView) -> Figure | None:
         value = grid[i][j] if i < len(grid) and j < len(grid[i]) else None
         return float(value) if value is not None and is_number(value) and i != j else None
 
+    def word(i: int, j: int) -> str:
+        # Results of older versions were not judged against shuffled companions.
+        grid = affinity.get("words") or []
+        return str(grid[i][j]) if i < len(grid) and j < len(grid[i]) else ""
+
     size = range(len(tasks))
     return heatmap(
         "affinity",
@@ -188,11 +209,13 @@ def affinity_figure(view: ResultView) -> Figure | None:
         summary=(
             "Read along a row: a step of training on this task helps (plus) or hurts (minus) the column's task. "
             + ("1 would be as much as a step on the column's own task. " if affinity.get("own") else "")
-            + "Cells in parentheses have an interval that contains zero: nothing is claimed there."
+            + "Nothing is claimed of cells in parentheses: they do not stand out among all pairs, or shuffled companions show the "
+            "same."
         ),
         caption="Effect of training the row's task on the column's task",
         corner="Trained along",
-        words=(Mark("▲", "helps", "good"), Mark("▼", "hurts", "bad")),
+        words=(_HELPS, _HURTS),
+        marks=[[{"helps": _HELPS, "hurts": _HURTS}.get(word(i, j), _UNCLEAR) for j in size] for i in size],
         hover="training {row} along<br>effect on {column}: {value}",
         titles=("trained along", "effect on"),
         show=signed_interval,

@@ -93,7 +93,7 @@ def _result(context: RunContext[CompareSettings], trained: Trainings) -> dict[st
         "comparisons": judged["comparisons"],
         "overall": judged["overall"],
         "pareto": _pareto(entries, ledgers, reference),
-        "affinity": trained.affinity,
+        "affinity": None if trained.affinity is None else {**trained.affinity, "words": judged["pair_words"]},
         "gradients": trained.gradients,
         "grouping": grouping,
         "verdict": verdict,

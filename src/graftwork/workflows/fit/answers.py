@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.records import Scores
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.metrics import score_task
@@ -21,7 +22,7 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.job_data import read_predictions
 from graftwork.workflows.runs.result_parts import final_run
 
-__all__ = ["Answers", "Folds", "answers_of", "judged_folds", "judged_suite"]
+__all__ = ["Answers", "Folds", "answers_of", "fold_scores", "judged_folds", "judged_suite"]
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -46,6 +47,30 @@ class Answers:
     """Rows of the suite."""
     val: Mapping[str, Array]
     """``{task: prediction}`` for them."""
+    val_parts: Rows | None = None
+    """In a cross-validation, the fold whose training did not see the row, ``[N]``; None without folds."""
+
+
+def fold_scores(suite: Suite, answers: Mapping[str, Array], rows: Rows, parts: Rows | None) -> dict[int, Scores] | None:
+    """Return ``{training: {task: {metric: value}}}`` of answers on validation rows; None without folds.
+
+    Args:
+        suite: The suite.
+        answers: ``{task: prediction}``.
+        rows: Rows of the suite, ``[N]``.
+        parts: Which training answered each, ``[N]``, or None.
+    """
+    if parts is None:
+        return None
+    found: dict[int, Scores] = {}
+    for part in np.unique(parts):
+        own = parts == part
+        found[int(part)] = {
+            task.name: score_task(task, np.asarray(suite.targets[task.name][rows[own]]), answers[task.name][own])
+            for task in suite.tasks
+            if task.name in answers
+        }
+    return found
 
 
 def judged_folds(context: RunContext[Any], finals: Mapping[str, Mapping[int, Job]]) -> Folds | None:
@@ -120,6 +145,7 @@ def _of_folds(context: RunContext[Any], jobs: Sequence[Job], repetition: int, su
     chosen = order[place]
     test = {task: np.concatenate([part["test"][task] for part in parts])[chosen] for task in parts[0]["test"]}
     val_rows = np.concatenate([splits["val"] for splits in divided])
+    val_parts = np.concatenate([np.full(len(splits["val"]), number) for number, splits in enumerate(divided)])
     stored = parts[0].get("val", {})  # controls store none: they select nothing
     val = {task: np.concatenate([part["val"][task] for part in parts]) for task in stored}
     validation = {
@@ -127,5 +153,12 @@ def _of_folds(context: RunContext[Any], jobs: Sequence[Job], repetition: int, su
         for task in suite.tasks
         if task.name in val
     }
-    final = FinalRun(plan_name=jobs[0].plan.name, seed=repetition, predictions=test, validation=validation, parts=fold[chosen])
-    return Answers(final=final, val_rows=val_rows, val=val)
+    final = FinalRun(
+        plan_name=jobs[0].plan.name,
+        seed=repetition,
+        predictions=test,
+        validation=validation,
+        validation_parts=fold_scores(suite, val, val_rows, val_parts) if val else None,
+        parts=fold[chosen],
+    )
+    return Answers(final=final, val_rows=val_rows, val=val, val_parts=val_parts)

@@ -201,7 +201,9 @@ class Attempts:
             if result is None or result["status"] != "ok" or result.get("cut"):
                 return None
             before = self.context.run.result(self.finals[name][seed].id) or {}
-            change = mean_change(self.context.suite, result["validation"], before.get("validation", {}))
+            change = mean_change(
+                self.context.suite, result["validation"], before.get("validation", {}), self.context.settings.weights
+            )
             if change is not None:
                 changes.append(change)
         return mean(changes) if changes else None

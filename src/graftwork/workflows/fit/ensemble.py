@@ -14,7 +14,7 @@ from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.blend import can_blend, crossed_blend
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.metrics import default_metric, find_metric, score_task
-from graftwork.workflows.fit.answers import Answers
+from graftwork.workflows.fit.answers import Answers, fold_scores
 
 __all__ = ["ENSEMBLE", "Ensemble", "blend_plan", "build_ensemble"]
 
@@ -116,6 +116,7 @@ def _final(suite: Suite, number: int, first: Answers, answered: Mapping[str, Map
         seed=first.final.seed,
         predictions=answered["test"],
         validation=validation,
+        validation_parts=fold_scores(suite, answered["val"], first.val_rows, first.val_parts),
         parts=first.final.parts,
     )
 

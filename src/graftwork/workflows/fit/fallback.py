@@ -58,6 +58,7 @@ def fallback_job(context: RunContext[Any]) -> TrainJob | None:
             done[job.plan.name] = (job, result)
     if not done:
         return None
-    scores = rung_scores(context.suite, context.plans, {name: result for name, (_, result) in done.items()})
+    found = {name: result for name, (_, result) in done.items()}
+    scores = rung_scores(context.suite, context.plans, found, context.settings.weights)
     best = max(done, key=lambda name: scores.get(name, float("-inf")))
     return done[best][0]

@@ -81,6 +81,9 @@ def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, An
         ledgers=field.ledgers,
         plans=field.plans,
         limits={"max_params": settings.max_params, "max_latency": settings.max_latency, "max_memory": settings.max_memory},
+        weights=settings.weights,
+        tolerance=settings.tolerance,
+        prefer=settings.prefer,
         seed=settings.seed,
     )
 
@@ -105,7 +108,7 @@ def _collect(
     ]
     verdict = dict(judged["verdict"])
     verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *field.warnings, *context.schedule.notes]
-    others = {key: value for key, value in judged.items() if key not in ("plans", "verdict")}
+    others = {key: value for key, value in judged.items() if key not in ("plans", "verdict", "pair_words")}
     return {
         **result_head(context, RESULT_FORMAT),
         "measured": field.measured,
@@ -120,9 +123,13 @@ def _collect(
         "attempts": outcome.attempts,
         "not_tested": not_tested(context, outcome),
         "plans": entries,
-        "affinity": outcome.affinity,
+        "affinity": None if outcome.affinity is None else {**outcome.affinity, "words": judged["pair_words"]},
         "gradients": outcome.gradients,
-        "grouping": suggest_grouping(outcome.affinity, separate_is_chosen=verdict.get("choice") == verdict.get("reference", "")),
+        "grouping": suggest_grouping(
+            outcome.affinity,
+            controls={row["task"]: row["label"] for row in judged["controls"]},
+            separate_is_chosen=verdict.get("choice") == verdict.get("reference", ""),
+        ),
         **others,
         "verdict": verdict,
         "examples": [],

@@ -71,7 +71,7 @@ class Race:
             found = self._rung(rung, jobs)
             if self._is_stopped():
                 return self.outcome
-            new = rung_scores(self.context.suite, self.context.plans, found)
+            new = rung_scores(self.context.suite, self.context.plans, found, self.context.settings.weights)
             if not new:
                 failed = self._why_nothing(found) if rung == 0 and found else ""
                 break
@@ -107,7 +107,7 @@ class Race:
         self.context.run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(jobs))
         answers = self.context.run_jobs(self._longest_first(jobs.values()))
         found: dict[str, Result] = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
-        scores = rung_scores(self.context.suite, self.context.plans, found)
+        scores = rung_scores(self.context.suite, self.context.plans, found, self.context.settings.weights)
         for name, result in found.items():
             self.outcome.record(rung, name, 0, result, scores.get(name))
         # The older checkpoint goes only when the rung that continued it has a result.
@@ -195,7 +195,7 @@ class Race:
             # Runs are compared on equal seeds: one that some plans lack counts for nobody.
             if len(found) < len(jobs) or any(result["status"] != "ok" or result.get("cut") for result in found.values()):
                 return
-            scores = rung_scores(context.suite, context.plans, found)
+            scores = rung_scores(context.suite, context.plans, found, context.settings.weights)
             for name, result in found.items():
                 self.outcome.finals[name][seed] = jobs[name]
                 self.outcome.record(len(RUNGS), name, seed, result, scores.get(name))
@@ -292,7 +292,7 @@ class Race:
             if result is not None and result["status"] in ("failed", "diverged"):
                 self.outcome.warnings.append(f"`{name}` with seed {seed} {result['status']}: {result['message']}")
         for seed, found in by_seed.items():
-            scores = rung_scores(self.context.suite, self.context.plans, found)
+            scores = rung_scores(self.context.suite, self.context.plans, found, self.context.settings.weights)
             for name, result in found.items():
                 self.outcome.record(len(RUNGS), name, seed, result, scores.get(name))
         return missing

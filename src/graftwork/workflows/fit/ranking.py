@@ -22,19 +22,28 @@ def task_changes(suite: Suite, validation: Mapping[str, Any], reference: Mapping
     return {task.name: relative_change(default_metric(task), values[task.name], base[task.name]) for task in suite.tasks}
 
 
-def mean_change(suite: Suite, validation: Mapping[str, Any], reference: Mapping[str, Any]) -> float | None:
-    """Return the mean of :func:`task_changes` over the tasks that have a metric; None without any."""
-    known = [value for value in task_changes(suite, validation, reference).values() if math.isfinite(value)]
-    return sum(known) / len(known) if known else None
+def mean_change(
+    suite: Suite, validation: Mapping[str, Any], reference: Mapping[str, Any], weights: Mapping[str, float] | None = None
+) -> float | None:
+    """Return the weighted mean of :func:`task_changes` over the tasks that have a metric; None without any."""
+    known = {task: value for task, value in task_changes(suite, validation, reference).items() if math.isfinite(value)}
+    share = {task: (weights or {}).get(task, 1.0) for task in known}
+    return sum(share[task] * value for task, value in known.items()) / sum(share.values()) if known else None
 
 
-def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def rung_scores(
+    suite: Suite,
+    plans: Mapping[str, Plan],
+    results: Mapping[str, Mapping[str, Any]],
+    weights: Mapping[str, float] | None = None,
+) -> dict[str, float]:
     """Return the score of every plan that ended well: mean relative change against the separate models at the same rung.
 
     Args:
         suite: The suite.
         plans: Plans by name.
         results: ``{plan: job result}``.
+        weights: Weights of tasks in the mean, above 0; tasks without one weigh 1.
 
     Returns:
         Percent; plans without any usable metric are missing. If the separate models themselves failed, the first plan that did
@@ -46,7 +55,7 @@ def rung_scores(suite: Suite, plans: Mapping[str, Plan], results: Mapping[str, M
     scores = {}
     for name, result in fine.items():
         # Plans are scored by the tasks that have a metric; a task without validation labels counts for nobody.
-        change = mean_change(suite, result["validation"], fine[reference]["validation"]) if reference else None
+        change = mean_change(suite, result["validation"], fine[reference]["validation"], weights) if reference else None
         if change is not None:
             scores[name] = change
     return scores

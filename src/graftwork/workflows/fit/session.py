@@ -23,6 +23,7 @@ from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.plan_costs import Estimate
 from graftwork.workflows.runs.preparation import (
+    check_weights,
     choose_backbone,
     choose_plans,
     machine_facts,
@@ -143,6 +144,7 @@ class FitSession(RunSession[FitSettings]):
     def _plan_race(self, context: RunContext[FitSettings]) -> None:
         """Choose plans, make first models, estimate the plans' costs, decide the schedule, and store all of it."""
         suite = context.suite
+        check_weights(self.settings, suite)
         plans = choose_plans(self.run, self.settings, suite)
         backbone, reason = choose_backbone(self.settings, suite.kinds)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}

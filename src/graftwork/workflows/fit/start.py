@@ -59,6 +59,9 @@ def fit(
     resume: bool = False,
     plans: str | Sequence[str | Plan] | None = None,
     backbone: str | None = None,
+    weights: Mapping[str, float | str] | None = None,
+    tolerance: float | str | None = None,
+    prefer: str = "score",
     max_params: float | str | None = None,
     max_latency: float | str | None = None,
     max_memory: float | str | None = None,
@@ -103,6 +106,9 @@ def fit(
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records, which join the others.
         backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
+        weights: Weights of tasks in means over tasks, ``{"sold": 2}``; tasks without one weigh 1.
+        tolerance: Percent of the best validation score that a cheaper plan may be worse by; 1 by default.
+        prefer: Within the tolerance, ``"score"`` keeps the best plan and ``"cost"`` takes the cheapest that is not worse.
         max_params: Most parameters to store, ``"5M"``.
         max_latency: Longest time for one row, ``"20ms"``.
         max_memory: Most resident memory while training, ``"2GB"``.
@@ -149,6 +155,9 @@ def fit(
         refit=refit,
         plans=names,
         backbone=backbone,
+        weights=weights,
+        tolerance=tolerance,
+        prefer=prefer,
         max_params=max_params,
         max_latency=max_latency,
         max_memory=max_memory,

@@ -28,25 +28,32 @@ _TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
 
 
 def suggest_grouping(
-    affinity: Mapping[str, Any] | None, max_groups: int = MAX_GROUPS, *, separate_is_chosen: bool = False
+    affinity: Mapping[str, Any] | None,
+    max_groups: int = MAX_GROUPS,
+    *,
+    controls: Mapping[str, str] | None = None,
+    separate_is_chosen: bool = False,
 ) -> dict[str, Any] | None:
-    """Return the best grouping with confidence and ``advice`` in words; None without affinities of at least two tasks.
+    """Return the best grouping with confidence, its ``advised`` groups and ``advice`` in words; None without affinities of at least two tasks.
 
     Args:
         affinity: Pairwise gains with intervals.
         max_groups: Most groups.
+        controls: ``{task: label}`` of the control with shuffled companions; without one nothing is advised, and ``advised`` is
+            None.
         separate_is_chosen: Whether whole trainings were in favour of separate models; the advice then says what its groups are
             worth.
     """
     if not affinity or len(affinity["tasks"]) < 2:
         return None
-    from graftwork.evaluation.grouping import advise_grouping, group_tasks
+    from graftwork.evaluation.grouping import advise_grouping, advised_groups, group_tasks
 
     found = group_tasks(affinity, max_groups)
-    advice = advise_grouping(found)
-    if separate_is_chosen and any(len(group) > 1 for group in found["groups"]):
+    advice = advise_grouping(found, controls)
+    advised = [group for group, _ in advised_groups(found, controls)]
+    if separate_is_chosen and any(len(group) > 1 for group in advised):
         advice.insert(0, _ONLY_A_HINT)
-    return {**found, "advice": advice}
+    return {**found, "advised": advised if controls else None, "advice": advice}
 
 
 def needs_grouping(plan: Plan) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.machine import available_cores
+from graftwork.core.nearest import did_you_mean
 from graftwork.core.records import Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
@@ -18,6 +19,7 @@ from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
+    "check_weights",
     "choose_backbone",
     "choose_plans",
     "machine_facts",
@@ -139,6 +141,20 @@ def _refuse_untrained(names: str) -> None:
             raise ConfigError(
                 f"The backbone {name!r} has no weights yet, and --backbone names pretrained ones. Let a plan name it, with "
                 f'source = "scratch" and backbone = "{UNTRAINED[name].component.path}".'
+            )
+
+
+def check_weights(settings: FitSettings, suite: Suite) -> None:
+    """Check that the tasks with weights are in the suite.
+
+    Raises:
+        ConfigError: If one is not.
+    """
+    for name in settings.weights:
+        if name not in suite.task_names:
+            raise ConfigError(
+                f"There is a weight for {name!r}, which is no task.{did_you_mean(name, suite.task_names)} "
+                f"Tasks: {', '.join(suite.task_names)}."
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.machine import available_cores
@@ -17,6 +17,8 @@ __all__ = ["DEFAULT_TIME_LIMIT", "FitSettings"]
 
 DEFAULT_TIME_LIMIT = 300.0
 """Seconds that ``fit`` may take if neither a time limit nor a number of steps is given."""
+
+_Prefer = Literal["score", "cost"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,12 @@ class FitSettings:
     """Names of plans, ``all``, ``+name`` (besides the defaults), or paths of TOML files with plans; None: the defaults."""
     backbone: str | None = None
     """Pretrained backbone (see ``graftwork backbones``); ``"none"`` leaves pretrained plans out; None takes the default one."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Weights of tasks in means over tasks, above 0; tasks without one weigh 1."""
+    tolerance: float = 1.0
+    """Percent of the best validation score that a cheaper plan may be worse by, at least 0."""
+    prefer: _Prefer = "score"
+    """Within the tolerance: ``score`` keeps the best plan, ``cost`` takes the cheapest that is not worse."""
     max_params: int | None = None
     """Most parameters to store."""
     max_latency: float | None = None
@@ -73,6 +81,13 @@ class FitSettings:
             problems.append(f"folds must be 0 (one split), or between 3 and 50; got {self.folds}")
         if self.workers is not None and self.workers < 0:
             problems.append(f"workers must be at least 0; got {self.workers}")
+        wrong = [f"{name}={weight}" for name, weight in self.weights.items() if not 0 < weight < float("inf")]
+        if wrong:
+            problems.append(f"weights of tasks must be above 0; got {', '.join(wrong)}")
+        if not 0 <= self.tolerance <= 100:
+            problems.append(f"tolerance must be between 0 and 100 percent; got {self.tolerance}")
+        if self.prefer not in get_args(_Prefer):
+            problems.append(f"prefer must be one of {', '.join(get_args(_Prefer))}; got {self.prefer!r}")
         if problems:
             raise ConfigError("Some settings cannot be used.", problems)
 
@@ -100,6 +115,8 @@ class FitSettings:
         max_params: float | str | None = None,
         max_latency: float | str | None = None,
         max_memory: float | str | None = None,
+        weights: Mapping[str, float | str] | None = None,
+        tolerance: float | str | None = None,
         overrides: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> Self:
@@ -125,6 +142,8 @@ class FitSettings:
             max_params=parse_count(max_params) if max_params is not None else None,
             max_latency=parse_milliseconds(max_latency) if max_latency is not None else None,
             max_memory=parse_bytes(max_memory) if max_memory is not None else None,
+            weights={name: _number(weight, f"The weight of {name!r}") for name, weight in (weights or {}).items()},
+            tolerance=1.0 if tolerance is None else _number(tolerance, "The tolerance"),
             overrides=dict(overrides or {}),
             **others,
         )
@@ -143,6 +162,18 @@ class FitSettings:
         own = {key: item for key, item in value.items() if key not in DataOptions.names()}
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in own.items()}
         return cls(data=DataOptions.from_json(value), **fields)
+
+
+def _number(value: float | str, what: str) -> float:
+    """Return a number that a user wrote, as in ``1.5``, ``"2"`` or ``"1 %"``.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    try:
+        return float(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise ConfigError(f"{what} is a number, as in 2 or 0.5; got {value!r}.") from None
 
 
 def _names(value: str | Sequence[str] | None) -> tuple[str, ...] | None:

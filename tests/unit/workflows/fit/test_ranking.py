@@ -54,6 +54,11 @@ def test_scores_are_the_mean_change_against_separate_models() -> None:
     assert found == pytest.approx({"separate": 0.0, "trunk": 15.0, "moe": -20.0})
 
 
+def test_weights_count_in_the_score() -> None:
+    found = rung_scores(SUITE, PLANS, {"separate": result(1.0, 0.5), "trunk": result(0.9, 0.6)}, {"a": 3.0})
+    assert found["trunk"] == pytest.approx((3 * 10.0 + 20.0) / 4)
+
+
 def test_without_the_separate_models_somebody_else_is_the_measure() -> None:
     found = rung_scores(SUITE, PLANS, {"separate": {"status": "failed"}, "trunk": result(1.0, 0.5), "moe": result(0.5, 0.5)})
     assert found == pytest.approx({"trunk": 0.0, "moe": 25.0})

@@ -88,13 +88,23 @@ def test_validation_and_test_targets_do_not_change_what_is_measured(tmp_path: Pa
 def test_a_suggestion_needs_affinities() -> None:
     assert suggest_grouping(None) is None
     gains = [[None, 4.0], [4.0, None]]
-    affinity = {"tasks": ["a", "b"], "value": gains, "low": [[None, 3.0], [3.0, None]], "high": [[None, 5.0], [5.0, None]]}
-    plain, doubted = (suggest_grouping(affinity, separate_is_chosen=chosen) for chosen in (False, True))
+    affinity: dict[str, Any] = {
+        "tasks": ["a", "b"],
+        "value": gains,
+        "low": [[None, 3.0], [3.0, None]],
+        "high": [[None, 5.0], [5.0, None]],
+    }
+    affinity["measurements"] = 4
+    controls = {"a": "transfer", "b": "transfer"}
+    plain, doubted = (suggest_grouping(affinity, controls=controls, separate_is_chosen=chosen) for chosen in (False, True))
     assert plain is not None
     assert doubted is not None
-    assert plain["groups"] == [["a", "b"]]
+    assert plain["groups"] == plain["advised"] == [["a", "b"]]
     assert doubted["advice"][1:] == plain["advice"]
     assert doubted["advice"][0].startswith("Whole trainings were in favour of separate models")
+    unchecked = suggest_grouping(affinity)
+    assert unchecked is not None
+    assert unchecked["advised"] is None
     assert suggest_grouping({"tasks": ["a"], "value": [[1.0]], "low": [[None]], "high": [[None]]}) is None
     assert needs_grouping(AUTO)
     assert not needs_grouping(Plan(name="x", title="", role="joint", modalities=("table",)))
@@ -107,9 +117,8 @@ def test_a_comparison_fills_the_groups_in_and_says_so(tmp_path: Path) -> None:
     assert sorted(task for group in settings["groups"] for task in group) == ["also_up", "noise", "up"]
     assert len(settings["groups"]) <= 2
     assert found.result["grouping"]["tasks"] == ["up", "also_up", "noise"]
-    separate = found.result["verdict"]["choice"] == found.result["verdict"]["reference"]
-    hint = separate and any(len(group) > 1 for group in found.result["grouping"]["groups"])
-    assert len(found.advice) == len(found.result["grouping"]["groups"]) + hint
+    # A comparison makes no control, so it shows the groups and advises none.
+    assert [sentence.partition(":")[0] for sentence in found.advice] == ["No grouping is advised"]
     assert any("were measured on training rows before, in 4 steps" in note for note in found.result["verdict"]["warnings"])
     page = found.report.read_text(encoding="utf-8")
     for word in ("plot-gradients", "plot-affinity", "Groups to train together", "layer by layer"):

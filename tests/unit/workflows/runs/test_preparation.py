@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from graftwork.core.errors import ConfigError
-from graftwork.workflows.runs.preparation import choose_backbone
+from graftwork.workflows.runs.preparation import check_weights, choose_backbone
 
 
 @pytest.mark.parametrize("asked", ["osnet", "minilm,osnet_ain"])
@@ -16,3 +16,10 @@ def test_an_untrained_trunk_is_no_pretrained_backbone(asked: str) -> None:
         choose_backbone(settings, ["image", "text"])
     settings.backbone = "minilm"
     assert choose_backbone(settings, ["text"]) == ("minilm", "")
+
+
+def test_a_weight_of_no_task_is_refused() -> None:
+    suite: Any = SimpleNamespace(task_names=("sold", "price"))
+    check_weights(SimpleNamespace(weights={"sold": 2.0}), suite)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"a weight for 'sol', which is no task\. Did you mean 'sold'\? Tasks: sold, price\."):
+        check_weights(SimpleNamespace(weights={"sol": 2.0}), suite)  # type: ignore[arg-type]

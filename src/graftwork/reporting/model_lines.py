@@ -1,0 +1,70 @@
+"""Lines on what the scores were measured on, and what the model is made of that is handed over: the two are not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graftwork.reporting.parts import Cell, Table
+from graftwork.reporting.result_view import ResultView
+
+__all__ = ["measured_line", "model_line", "weights_table"]
+
+
+def measured_line(view: ResultView) -> str:
+    """Return on what the scores were measured; empty if the result does not say (an older or unfinished run)."""
+    measured = view.section("measured")
+    rows, folds, judged = (int(measured.get(key) or 0) for key in ("rows", "folds", "judged_folds"))
+    if not measured or not rows:
+        return ""
+    if not folds:
+        return f"Scores were measured on {rows:,} test rows that no training and no selection saw."
+    part = f", {judged} of which were finished" if judged < folds else ""
+    return (
+        f"Scores were measured by cross-validation in {folds} folds{part}: {rows:,} rows, each answered by a model that did not "
+        "learn from it."
+    )
+
+
+def model_line(view: ResultView) -> str:
+    """Return what the handed-over model is made of; empty if the result does not say."""
+    model = view.section("model")
+    if not model:
+        return ""
+    count, parts, weights = int(model.get("models") or 0), int(model.get("parts") or 0), _weights(model)
+    names = ", ".join(f"`{name}`" for name in weights)
+    if len(weights) > 1:
+        made = f"The model is an average of {count} trainings of {names}, with weights for each task"
+    elif count > 1:
+        made = f"The model is the average of {count} trainings of {names}"
+    else:
+        made = f"The model is one training of {names}"
+    if model.get("rows") != "all":
+        return f"{made}: those that the scores were measured with, which learned from the training rows only."
+    if parts > 1 and count == parts * len(weights):
+        return f"{made}. They learned from all rows, each of them from all but one of {parts} parts; its own scores were not measured."
+    if parts > 1:
+        return (
+            f"{made}. Each of them learned from all rows but one of {parts} parts; not all parts were finished, and its own scores "
+            "were not measured."
+        )
+    return f"{made}, made anew on all rows but a tenth, on which it stops; its own scores were not measured."
+
+
+def weights_table(view: ResultView) -> Table | None:
+    """Return the weights of the members of an average, a row for each task; None if there is one plan only."""
+    weights = _weights(view.section("model"))
+    if len(weights) < 2:
+        return None
+    return Table(
+        caption="Weights of the plans in the average that is handed over",
+        headers=["Task", *weights],
+        rows=[
+            [task.name, *(Cell(f"{100 * float(own.get(task.name, 0.0)):.0f}\u00a0%") for own in weights.values())]
+            for task in view.tasks
+        ],
+    )
+
+
+def _weights(model: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    return {str(name): dict(own or {}) for name, own in (model.get("weights") or {}).items()}

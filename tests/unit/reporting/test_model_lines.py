@@ -1,0 +1,83 @@
+"""On what the scores were measured, and what the model is made of: in words, in all places where a result is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from graftwork.reporting.model_card import model_card_text
+from graftwork.reporting.model_lines import measured_line, model_line, weights_table
+from graftwork.reporting.result_view import ResultView
+from graftwork.reporting.tables import format_summary
+
+
+def view(measured: dict[str, Any] | None = None, model: dict[str, Any] | None = None) -> ResultView:
+    return ResultView({"format": "graftwork-fit-1", "measured": measured, "model": model})
+
+
+@pytest.mark.parametrize(
+    ("measured", "line"),
+    [
+        (None, ""),
+        (
+            {"folds": 0, "judged_folds": 0, "rows": 1200},
+            "Scores were measured on 1,200 test rows that no training and no selection saw.",
+        ),
+        (
+            {"folds": 5, "judged_folds": 5, "rows": 150},
+            "Scores were measured by cross-validation in 5 folds: 150 rows, each answered by a model that did not learn from it.",
+        ),
+        (
+            {"folds": 5, "judged_folds": 3, "rows": 90},
+            "Scores were measured by cross-validation in 5 folds, 3 of which were finished: 90 rows, each answered by a model that "
+            "did not learn from it.",
+        ),
+    ],
+)
+def test_what_scores_were_measured_on(measured: dict[str, Any] | None, line: str) -> None:
+    assert measured_line(view(measured)) == line
+
+
+ONE, TWO = {"a": {"x": 1.0}}, {"a": {"x": 0.7, "y": 1.0}, "b": {"x": 0.3}}
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            {"rows": "training", "models": 1, "parts": 0, "weights": ONE},
+            ["one training of `a`", "learned from the training rows only"],
+        ),
+        ({"rows": "all", "models": 1, "parts": 1, "weights": ONE}, ["one training of `a`, made anew on all rows but a tenth"]),
+        ({"rows": "all", "models": 5, "parts": 5, "weights": ONE}, ["average of 5 trainings of `a`", "all but one of 5 parts"]),
+        (
+            {"rows": "all", "models": 10, "parts": 5, "weights": TWO},
+            ["average of 10 trainings of `a`, `b`, with weights for each task"],
+        ),
+        ({"rows": "all", "models": 6, "parts": 5, "weights": TWO}, ["not all parts were finished"]),
+    ],
+)
+def test_what_the_model_is_made_of(model: dict[str, Any], words: list[str]) -> None:
+    line = model_line(view(None, model))
+    for word in words:
+        assert word in line
+    assert line.endswith(".")
+    assert ("its own scores were not measured" in line) == (model["rows"] == "all")
+    assert model_line(view()) == ""
+
+
+def test_summary_and_card_say_both_and_show_the_weights(build_result: Callable[..., dict[str, Any]]) -> None:
+    result = build_result("table")
+    names = [task["name"] for task in result["suite"]["tasks"]]
+    result["measured"] = {"folds": 5, "judged_folds": 5, "rows": 2400, "training_rows": 1440}
+    result["model"] = {"rows": "all", "models": 10, "parts": 5, "trainings": []}
+    result["model"]["weights"] = {"lightgbm": dict.fromkeys(names, 0.6), "mmoe": dict.fromkeys(names, 0.4)}
+    for text in (format_summary(result, 160), model_card_text(result)):
+        assert "by cross-validation in 5 folds: 2,400 rows" in text
+        assert "average of 10 trainings of `lightgbm`, `mmoe`" in text
+    table = weights_table(ResultView(result))
+    assert table is not None
+    assert [getattr(cell, "text", cell) for cell in table.rows[0]] == [names[0], "60\u00a0%", "40\u00a0%"]
+    assert "Weights of the plans" in format_summary(result, 160)
