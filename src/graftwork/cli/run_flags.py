@@ -44,7 +44,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
     add("--labels", metavar="FILE", help="table with the labels of pictures")
     add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
-    add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
+    add(
+        "--group",
+        metavar="COLUMN",
+        help="column (patient, user, site) whose equal values stay on one side of every split (default: one that is found to give "
+        "targets away; none: split by rows)",
+    )
     add("--categories", metavar="A,B", help="columns whose numbers are names (ids, codes): levels, not a scale")
     add(
         "--history",

@@ -24,7 +24,7 @@ class DataOptions:
     text: str | tuple[str, ...] | None = None
     """Column(s) with the text to learn from."""
     group: str | None = None
-    """Column whose equal values stay on one side of every split."""
+    """Column whose equal values stay on one side of every split; ``"none"`` splits by rows whatever is found."""
     categories: tuple[str, ...] | None = None
     """Columns whose numbers are names (ids, codes)."""
     histories: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +75,14 @@ class DataOptions:
     def names(cls) -> tuple[str, ...]:
         """Return the names of the options."""
         return tuple(one.name for one in dataclasses.fields(cls))
+
+    def group_in(self, columns: Collection[object]) -> str | None:
+        """Return the group column; ``"none"`` is no column unless one is called so."""
+        return None if self.is_ungrouped(columns) else self.group
+
+    def is_ungrouped(self, columns: Collection[object]) -> bool:
+        """Return whether the rows of a table with these columns are to be split one by one."""
+        return self.group == "none" and "none" not in columns
 
     def text_columns(self, columns: Collection[object]) -> tuple[str, ...]:
         """Return the text columns; ``"title+body"`` are two unless a column is called so."""

@@ -19,19 +19,19 @@ from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
 from graftwork.data.folds import DRAWN
-from graftwork.data.names import check_names, short_list
+from graftwork.data.names import short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.output_columns import column_notes
 from graftwork.data.reading.cells import as_text
-from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.reading.checks import check_features, duplicate_note, label_notes
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.division import Division, divide_rows
 from graftwork.data.reading.enough_labels import judged_tasks
+from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.nested import entry_name
-from graftwork.data.reading.row_groups import task_groups
 from graftwork.data.reading.table import Table, as_table
-from graftwork.data.splits import split_rows
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
 
@@ -112,22 +112,29 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     # Columns named as categories are not guessed as numbers.
     table = as_table(frame, {*(options.categories or ()), *items})
     _check_categories(table, [*(options.categories or ()), *items])
-    if options.group is not None:
-        check_names([options.group], frame.columns, what="--group", where="the table")
     asked = infer_tasks(table, raw_suite.requests, options.task_kinds)
     # Before the split, and after it once more: the splits themselves can lack a class.
-    tasks, rare_words = judged_tasks(asked)
-    groups, group_words = task_groups(tasks) if options.group is None else _groups(table, options.group)
-    tasks, splits, more_words = _split(tasks, groups, raw_suite)
-    rare_words += more_words
+    judged, rare_words = judged_tasks(asked)
+    taken = {column for request in raw_suite.requests for column in request.columns}
+    taken |= {*raw_suite.text, *raw_suite.images, *options.histories}
+    # Columns that are ignored as well: rows of a person belong together whether the person is learned from or not.
+    division = divide_rows(
+        table,
+        options,
+        judged,
+        [name for name in table.columns if name not in taken],
+        domain=raw_suite.domain,
+        seed=raw_suite.seed,
+    )
+    tasks, splits = division.tasks, division.splits
     targets = {task.spec.name: task.target for task in tasks}
-    notes = [note for task in tasks for note in (_reason(task), *task.notes)]
-    notes += [*rare_words, *raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
+    notes = [*division.first, *(note for task in tasks for note in (_reason(task), *task.notes))]
+    notes += [*rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
     labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
     inputs = _Inputs()
-    _add_table(inputs, raw_suite, table, asked, tasks, splits["train"])
+    _add_table(inputs, raw_suite, table, asked, division)
     if raw_suite.text:
         texts = join_texts(frame, raw_suite.text)
         inputs.notes += _text_notes(texts)
@@ -146,10 +153,10 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         inputs=arrays,
         targets=targets,
         splits=splits,
-        groups=groups,
+        groups=division.groups,
         domain=raw_suite.domain,
         domains=tuple(raw_suite.domains),
-        raw={DRAWN: True, "labels": labels, "reasons": reasons, **raw_suite.raw, **inputs.raw},
+        raw={DRAWN: True, "labels": labels, "reasons": reasons, "crossing": division.crossing, **raw_suite.raw, **inputs.raw},
         notes=(*notes, *inputs.notes),
         sources=dict(raw_suite.sources),
     )
@@ -160,8 +167,7 @@ def _add_table(
     raw_suite: RawSuite,
     table: Table,
     asked: Sequence[InferredTask],
-    tasks: Sequence[InferredTask],
-    train: NDArray[np.int64],
+    division: Division,
 ) -> None:
     """Add the columns of the table, unless none of them is to be learned from.
 
@@ -170,26 +176,25 @@ def _add_table(
         raw_suite: What is asked for.
         table: The table.
         asked: The tasks as asked for.
-        tasks: Those of them that are kept.
-        train: Training rows.
+        division: Those of them that are kept, the splits and the group.
 
     Raises:
         DataError: If there is no other input and no column is left to learn from, or a history's item is a target.
     """
     options, has_others = raw_suite.options, bool(raw_suite.text or raw_suite.images)
     # Also columns of tasks that were left out: a target that cannot be judged still gives others away.
-    used = {column for task in asked for column in task.spec.columns} | {options.group, *options.histories}
+    used = {column for task in asked for column in task.spec.columns} | {division.column, *options.histories}
     used |= {*raw_suite.text, *raw_suite.images, *(options.ignore or ())}
     named = table.columns if raw_suite.features is None else raw_suite.features
     candidates = [name for name in named if name not in used]
     # The user asked for no table beside the text or the pictures.
     if raw_suite.features is not None and not candidates and has_others:
         left = [name for name in table.columns if name not in used]
-        inputs.notes += [*(duplicate_note(table) if raw_suite.text else []), *group_notes(table, left, options.group)]
+        inputs.notes += [*(duplicate_note(table) if raw_suite.text else []), *group_notes(table, left, division.column)]
         return
     items = tuple(set(options.histories.values()))
     candidates, vector_words = _with_entries(table, candidates)
-    report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
+    report = check_features(table, candidates, division.tasks, keep=items, seed=raw_suite.seed)
     if not set(items) <= set(report.features):
         raise DataError(
             f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the "
@@ -197,12 +202,12 @@ def _add_table(
         )
     if not report.features and not has_others:
         raise DataError(
-            f"No feature column is left besides the targets ({', '.join(task.spec.name for task in tasks)}). "
+            f"No feature column is left besides the targets ({', '.join(task.spec.name for task in division.tasks)}). "
             + " ".join(report.notes)
             + " Add columns to learn from."
         )
     inputs.notes += [*vector_words, *duplicate_note(table), *report.notes]
-    inputs.notes += group_notes(table, report.features or candidates, options.group)
+    inputs.notes += group_notes(table, report.features or candidates, division.column)
     if not report.features:
         return
     inputs.notes += history_notes(table, options.histories)
@@ -211,7 +216,7 @@ def _add_table(
             f"Besides {'the text' if raw_suite.text else 'the pictures'}, {len(report.features)} columns are learned from: "
             f"{short_list(report.features)}. Leave columns out with --ignore."
         )
-    encoder = TableEncoder.fit(table, report.features, rows=train, histories=options.histories)
+    encoder = TableEncoder.fit(table, report.features, rows=division.splits["train"], histories=options.histories)
     inputs.add(encoder, encoder.transform(table))
     if len(table) * len(table.columns) <= _MAX_RAW_CELLS:
         inputs.raw["frame"] = {name: _raw_column(table[name]) for name in table.columns}
@@ -234,16 +239,6 @@ def _add_pictures(
             f"{len(files) - len(there)} of {len(files)} rows have no picture in column {column!r}; an empty one stands for it."
         )
     inputs.add(encoder, arrays)
-
-
-def _split(
-    tasks: list[InferredTask], groups: NDArray[np.int64] | None, raw_suite: RawSuite
-) -> tuple[list[InferredTask], dict[str, NDArray[np.int64]], list[str]]:
-    """Return the tasks that can be judged on the splits, these splits, and notes about the other tasks."""
-    targets = {task.spec.name: task.target for task in tasks}
-    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
-    kept, notes = judged_tasks(tasks, splits)
-    return (kept, splits, notes) if len(kept) == len(tasks) else (kept, _split(kept, groups, raw_suite)[1], notes)
 
 
 def _with_entries(table: Table, candidates: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -277,22 +272,6 @@ def _check_categories(table: Table, names: Sequence[str]) -> None:
 def _reason(task: InferredTask) -> str:
     spec = task.spec
     return f"Target {spec.name!r} is read as {spec.kind}{task_kind(spec).size_words(spec)}: {task.reason}."
-
-
-def _groups(table: Table, group: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Return group numbers; rows without a group are groups of their own."""
-    codes, levels = table[group].named(table[group].naming)
-    missing = int((codes < 0).sum())
-    groups = codes.copy()
-    # A new number for each, so that rows without a group do not become one large group.
-    groups[codes < 0] = np.arange(len(levels), len(levels) + missing)
-    notes = [
-        f"Rows are grouped by {group!r} ({len(levels)} groups): all rows of a group are on one side of every split; it is no "
-        f"feature."
-    ]
-    if missing:
-        notes.append(f"{missing} rows have no value in the group column {group!r}; each counts as a group of its own.")
-    return groups, notes
 
 
 def _raw_column(column: Column) -> Any:

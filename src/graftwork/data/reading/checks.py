@@ -1,9 +1,7 @@
-"""Findings about a table before anything is trained: constant, identifier and leaking columns, copies, likely groups, rare
-classes."""
+"""Findings about a table before anything is trained: constant, identifier and leaking columns, copies, rare classes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.group_names import is_group_name, is_id_name
 from graftwork.data.reading.infer import InferredTask
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.reading.table import Table, as_table
@@ -24,14 +23,8 @@ from graftwork.interfaces.task_kind import task_kind
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FeatureReport", "check_features", "duplicate_note", "group_notes", "label_notes"]
+__all__ = ["FeatureReport", "check_features", "duplicate_note", "label_notes"]
 
-_GROUP_WORD = re.compile(
-    r"(^|_)(patient|user|customer|client|subject|person|people|participant|student|pupil|teacher|site|hospital|clinic|school|store|shop|session|"
-    r"household|family|group|device|sensor|machine|animal|mouse|batch|plate|slide|farm|speaker|author|rater|doctor|company|donor|visit|study|centre|center)s?"
-    r"(_?(id|no|nr|num|number|code|key|name))?$"
-)
-_ID_NAME = re.compile(r"(^|_)(id|uuid|guid|key|index|idx|row|rownames|rowid|no|nr|number|code|unnamed: ?\d+)$")
 _FEW_ROWS = 200
 _RARE_CLASS = 5
 
@@ -44,11 +37,6 @@ class FeatureReport:
     notes: tuple[str, ...]
     identifiers: tuple[str, ...]
     """Columns dropped because they only name rows."""
-
-
-def _snake(name: str) -> str:
-    # patientId and "Patient ID" become patient_id.
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().replace(" ", "_").replace("-", "_").strip("_")
 
 
 def check_features(
@@ -138,7 +126,7 @@ def _fate(column: Column) -> str:
     if kind == "numeric" and len(known) >= 20 and distinct == len(known):
         # Measurements are all different as well; only whole numbers with a telling name, or counted up by 1, name rows.
         whole = bool(np.isfinite(known).all() and (known == np.round(known)).all())
-        if whole and (_ID_NAME.search(_snake(name)) or _GROUP_WORD.search(_snake(name)) or bool((np.diff(known) == 1).all())):
+        if whole and (is_id_name(name) or is_group_name(name) or bool((np.diff(known) == 1).all())):
             return "identifier"
     return ""
 
@@ -197,88 +185,6 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
         f"{copies} of {len(table)} rows are exact copies of others; copies on both sides of a split flatter the scores. "
         "Remove them, or keep them together with --group."
     ]
-
-
-def group_notes(frame: pd.DataFrame | Table, candidates: Sequence[str], group: str | None) -> list[str]:
-    """Point out columns that look like groups (patient, user, site) which the user did not name.
-
-    A column counts if its name says so, or if it is made of words or whole numbers and rows of equal value are much alike in the
-    other columns; in both cases with values that repeat.
-    """
-    if group is not None:
-        return []
-    notes = []
-    table = as_table(frame)
-    numbers = _standard_numbers(table, candidates)
-    for name in candidates:
-        column = table[name]
-        if column.kind not in ("numeric", "categorical") or (column.kind == "numeric" and not _is_whole(column)):
-            continue
-        codes, levels = column.named(column.naming)
-        known, distinct = int((codes >= 0).sum()), len(levels)
-        # A group has at least two rows on average; one value alone groups nothing.
-        if not 2 <= distinct <= known // 2:
-            continue
-        # A column called "code" with three values is a category.
-        named = _GROUP_WORD.search(_snake(name)) is not None or (_ID_NAME.search(_snake(name)) is not None and distinct >= 10)
-        # With few values any two columns are alike by chance, and the name says it already.
-        alike = 0.0 if named or distinct < 20 else _likeness(codes, {key: item for key, item in numbers.items() if key != name})
-        if named or alike > 0.6:
-            why = (
-                "by its name"
-                if named
-                else f"since rows of one value are much alike ({alike:.0%} of the spread lies between values)"
-            )
-            advice = (
-                f"Keep such rows together with --group {name}."
-                if distinct >= 10
-                else f"With {distinct} values it cannot be split by group; read the scores with care."
-            )
-            notes.append(
-                f"Column {name!r} looks like a group {why}: {distinct} values, {known / distinct:.0f} rows each on average. "
-                f"Rows of one {name} may land on both sides of a split. {advice}"
-            )
-    return notes
-
-
-def _is_whole(column: Column) -> bool:
-    """Return whether a column of numbers could be one of ids: whole numbers or flags, as they stand in the cells."""
-    values = column.numbers().values
-    known = values[~np.isnan(values)]
-    return bool(np.isfinite(known).all() and (known == np.round(known)).all())
-
-
-def _standard_numbers(table: Table, candidates: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    # 20 columns settle a median.
-    columns = [table[name] for name in candidates if table[name].kind == "numeric" and table[name].machine_kind != "b"][:20]
-    numbers = {}
-    for column in columns:
-        values = column.numbers().values
-        finite = np.isfinite(values)
-        if finite.sum() > 1 and values[finite].std() > 0:
-            # Missing cells in the middle: they make rows neither alike nor different.
-            middle = np.median(values[finite])
-            numbers[column.name] = np.where(finite, values, middle)
-    return numbers
-
-
-def _likeness(codes: NDArray[np.int64], numbers: dict[str, NDArray[np.float64]]) -> float:
-    """Return the median share of variance between groups, corrected for chance (1 = rows of a group are equal)."""
-    if len(numbers) < 2:
-        return 0.0
-    known = codes >= 0
-    groups = codes[known]
-    sizes = np.bincount(groups)
-    num_rows, num_groups = len(groups), int((sizes > 0).sum())
-    shares = []
-    for values in numbers.values():
-        column = values[known]
-        means = np.bincount(groups, weights=column) / np.maximum(sizes, 1)
-        # n - groups degrees of freedom, so that many small groups do not look alike by chance.
-        within = ((column - means[groups]) ** 2).sum() / max(num_rows - num_groups, 1)
-        total = column.var(ddof=1)
-        shares.append(1.0 - within / total if total > 0 else 0.0)
-    return float(np.median(shares))
 
 
 def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:

@@ -54,7 +54,8 @@ def open_suite(
             and without any the sub-folders name the classes.
         text: Column(s) that hold the text to learn from; ``"title+body"`` joins two. The other columns of the table are learned
             from, too.
-        group: Column whose equal values (patient, user, site) stay on one side of every split.
+        group: Column whose equal values (patient, user, site) stay on one side of every split; None looks for one whose rows
+            would give targets away, and ``"none"`` splits by rows.
         categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a
             scale.
         histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as

@@ -93,7 +93,7 @@ def build_suite(file: SuiteFile) -> Suite:
     table = pandas.concat(frames, ignore_index=True)
     requests = _requests(file)
     hidden = {_GROUP, _TEXT, *(column for request in requests for column in request.columns)}
-    grouped = any(entry.group is not None for entry in file.datasets)
+    by_rows = any(entry.group == "none" for entry in file.datasets)
     features = [name for name in map(str, table.columns) if name not in hidden]
     suite = assemble_suite(
         RawSuite(
@@ -102,7 +102,7 @@ def build_suite(file: SuiteFile) -> Suite:
             requests=requests,
             options=DataOptions(
                 image_size=file.image_size,
-                group=_GROUP if grouped else None,
+                group=_GROUP if _GROUP in table.columns else "none" if by_rows else None,
                 # In the order of the table, each once.
                 categories=tuple(name for name in table.columns if any(name in entry.categories for entry in file.datasets)),
                 histories=_histories(file, features, taken),
@@ -145,6 +145,7 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
     """Return the columns that the suite uses: features under their own names, targets as ``task:part``, group and text in fixed
     columns."""
     where = f"data set {entry.name!r}"
+    group = DataOptions(group=entry.group).group_in([str(name) for name in frame.columns])
     wanted = [
         *(column for target in entry.targets for column in target.columns),
         *entry.text,
@@ -154,12 +155,10 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
         *entry.histories,
         *entry.histories.values(),
     ]
-    check_names(
-        [*wanted, *([entry.group] if entry.group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where
-    )
+    check_names([*wanted, *([group] if group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where)
     columns: dict[str, Any] = {}
     if "table" in kinds:
-        hidden = {*taken, *entry.ignore, *entry.text, entry.group, entry.image_column}
+        hidden = {*taken, *entry.ignore, *entry.text, group, entry.image_column}
         # Labels of a picture folder have columns of all sorts: only those that are named are learned from.
         named = entry.features if entry.features is not None else () if entry.source.is_dir() else frame.columns
         names = [name for name in map(str, named) if name not in hidden]
@@ -169,9 +168,9 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
             key: frame[column]
             for key, column in zip(_target_columns(target.name, len(target.columns)), target.columns, strict=True)
         }
-    if entry.group is not None:
+    if group is not None:
         # Patient 7 of one data set is not patient 7 of another.
-        columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[entry.group].tolist())]
+        columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[group].tolist())]
     if "text" in kinds:
         from graftwork.data.encoders.text import join_texts
 

@@ -240,7 +240,9 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
         _check_histories(check, entry["histories"], columns, (*place, "histories"))
     for key in ("group", "image_column"):
         if entry.get(key) is not None:
-            _check_columns(check, check.texts(entry[key], (*place, key))[:1], columns, (*place, key))
+            named = check.texts(entry[key], (*place, key))[:1]
+            # `group: none` splits by rows.
+            _check_columns(check, [] if key == "group" and named == ["none"] else named, columns, (*place, key))
     for key in ("name", "domain", "credit"):
         if key in entry:
             check.texts(entry[key], (*place, key))

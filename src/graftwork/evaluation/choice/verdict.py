@@ -285,8 +285,10 @@ class _Judge:
             reason = weak_evidence(self.bank, task, change) if change else ""
             if reason:
                 reasons.setdefault(reason, []).append(text.quote(task))
+        crossing = str(self.suite.raw.get("crossing", ""))
         for reason, tasks in reasons.items():
-            warnings.append(f"Only {reason} for {text.join_words(tasks)}: these comparisons are tentative.")
+            few = f"Only {reason} for {text.join_words(tasks)}" if reason != crossing else reason[:1].upper() + reason[1:]
+            warnings.append(f"{few}: these comparisons are tentative.")
 
 
 def pareto_rows(costs: Mapping[str, float], scores: Mapping[str, float], cost: str) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ def compare(
         targets: Columns to predict; see :func:`graftwork.fit` for this and the next eight.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
-        group: Column whose equal values stay on one side of every split.
+        group: Column whose equal values stay on one side of every split; None looks for one, ``"none"`` splits by rows.
         categories: Columns whose numbers are names (ids, codes).
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds.
