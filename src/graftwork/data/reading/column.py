@@ -77,9 +77,9 @@ class Column:
 
     def __init__(self, name: str, cells: pd.Series, *, decimal: str = ".", is_category: bool = False) -> None:
         self.name = name
-        self.cells = plain_cells(cells)
+        self._cells = plain_cells(cells)
         self.decimal = decimal
-        self.is_category = is_category or type(self.cells.dtype).__name__ == "CategoricalDtype"
+        self.is_category = is_category or type(self._cells.dtype).__name__ == "CategoricalDtype"
         self._codes: Codes | None = None
         self._levels: list[str] = []
         self._kind: ColumnKind | None = None
@@ -92,6 +92,11 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    @property
+    def cells(self) -> pd.Series:
+        """The cells as they stand, ``[N]``, of a dtype that the readers know."""
+        return self._cells
 
     @property
     def machine_kind(self) -> str:
@@ -291,9 +296,19 @@ class _Part(Column):
     """Some rows of a column. What they are is decided from all of its rows, and what is read is read for all."""
 
     def __init__(self, whole: Column, rows: NDArray[np.int64]) -> None:
-        # Readings come from the whole column; this gives the part its cells and nothing else.
-        super().__init__(whole.name, whole.cells.iloc[rows], decimal=whole.decimal, is_category=whole.is_category)
+        super().__init__(whole.name, whole.cells, decimal=whole.decimal, is_category=whole.is_category)
         self._whole, self._rows = whole, rows
+        self._own_cells: pd.Series | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def cells(self) -> pd.Series:
+        # Readings come from the whole column, so that few parts need cells of their own.
+        if self._own_cells is None:
+            self._own_cells = self._whole.cells.iloc[self._rows]
+        return self._own_cells
 
     @property
     def codes(self) -> Codes:

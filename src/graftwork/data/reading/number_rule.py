@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
@@ -261,25 +261,28 @@ def _is_word(text: str) -> bool:
     return text not in ("", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
 
 
-def _candidates(levels: Sequence[str], decimal: str) -> list[NumberRule]:
-    """Return the rules worth trying, the plain one first, by what the first 500 cells look like."""
+def _candidates(levels: Sequence[str], decimal: str) -> Iterator[NumberRule]:
+    """Yield the rules worth trying, the plain one first, by what the first 500 cells look like."""
+    # Numbers as programs write them are the usual case, and reading them is quicker than looking at how they are written.
+    yield NumberRule()
     sample = [level for level in levels[:500] if not is_blank(level)]
     found = [match for match in map(_WRITTEN.fullmatch, sample) if match is not None]
     clocks = sum(_seconds(text) is not None for text in sample)
-    rules = [NumberRule()]
     if clocks > 0.5 * len(sample):
-        return [NumberRule(is_duration=True)]
+        yield NumberRule(is_duration=True)
+        return
     # Mostly words: no way of writing numbers will make it a column of numbers.
     if len(found) < 0.5 * len(sample):
-        return rules
+        return
     units = {part for match in found for part in (match["front"], match["back"]) if part}
     # Dollars and euros in one column cannot be compared.
     if len(units) > 1:
-        return rules
+        return
     unit = next(iter(units), "")
-    rules.append(NumberRule(unit=unit))
+    yield NumberRule(unit=unit)
     pairs = _PAIRS_OF_COMMA_FILES if decimal == "," else _PAIRS
-    return rules + [NumberRule(point, group, unit) for point, group in pairs]
+    for point, group in pairs:
+        yield NumberRule(point, group, unit)
 
 
 def number_notes(
