@@ -31,6 +31,7 @@ from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.nested import entry_name
+from graftwork.data.reading.notes import fold
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
@@ -42,6 +43,7 @@ __all__ = ["RawSuite", "assemble_suite", "default_image_size"]
 
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
+_MOST_REASONS = 8
 _MAX_PICTURE_BYTES = 1_500_000_000
 
 
@@ -128,7 +130,7 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     )
     tasks, splits = division.tasks, division.splits
     targets = {task.spec.name: task.target for task in tasks}
-    notes = [*division.first, *(note for task in tasks for note in (_reason(task), *task.notes))]
+    notes = [*division.first, *_task_notes(tasks)]
     notes += [*rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
@@ -267,6 +269,19 @@ def _check_categories(table: Table, names: Sequence[str]) -> None:
                 f"Column {name!r} is to be read as a category, but some of its cells hold lists. Name a column with one value a "
                 f"row."
             )
+
+
+def _task_notes(tasks: Sequence[InferredTask]) -> list[str]:
+    """Return how each target is read; of many, one line a kind."""
+    if len(tasks) <= _MOST_REASONS:
+        return [note for task in tasks for note in (_reason(task), *task.notes)]
+    notes = []
+    for kind in dict.fromkeys(task.spec.kind for task in tasks):
+        of_kind = [task for task in tasks if task.spec.kind == kind]
+        examples = [f"{task.spec.name!r} ({task.reason})" for task in of_kind]
+        count = "1 target is" if len(of_kind) == 1 else f"{len(of_kind)} targets are"
+        notes.append(f"{count} read as {kind}: {short_list(examples, 3)}.")
+    return notes + fold([note for task in tasks for note in task.notes], "Notes on targets")
 
 
 def _reason(task: InferredTask) -> str:

@@ -15,7 +15,9 @@ from graftwork.data.names import short_list
 from graftwork.data.reading.column import Column
 from graftwork.data.reading.group_names import is_group_name, is_id_name
 from graftwork.data.reading.infer import InferredTask
-from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
+from graftwork.data.reading.leak_notes import CopyFinder, leak_notes
+from graftwork.data.reading.notes import fold, fold_by_example
+from graftwork.data.reading.odd_cells import odd_cell_notes
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.suite import labelled_rows
 from graftwork.interfaces.task_kind import task_kind
@@ -63,22 +65,26 @@ def check_features(
     table = as_table(frame)
     dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": [], "list": [], "binary": []}
     kept: list[str] = []
+    copies: list[tuple[str, str]] = []
+    finder = CopyFinder(table, [(task.spec.name, column) for task in tasks for column in task.spec.columns])
     for name in candidates:
         fate = "" if name in keep else _fate(table[name])
-        copied = [
-            task.spec.name
-            for task in tasks
-            if not fate and any(_same(table[name], table[column]) for column in task.spec.columns)
-        ]
+        copied = "" if fate else finder.copied(table[name])
         if copied:
-            notes.append(
-                f"Column {name!r} is identical to target {copied[0]!r}: it would give the answer away, so it is dropped from "
-                f"the features."
+            copies.append(
+                (
+                    f"{name!r} (of {copied!r})",
+                    f"Column {name!r} is identical to target {copied!r}: it would give the answer away, so it is dropped from "
+                    f"the features.",
+                )
             )
         elif fate:
             dropped[fate].append(name)
         else:
             kept.append(name)
+    notes += fold_by_example(
+        copies, "{count} columns are identical to targets and would give the answers away, so they are dropped: {examples}."
+    )
     if dropped["constant"]:
         notes.append(f"Dropped columns that hold one value or none: {short_list(dropped['constant'])}.")
     if dropped["identifier"]:
@@ -94,12 +100,14 @@ def check_features(
         )
     if dropped["binary"]:
         notes.append(f"Dropped columns that hold bytes which are no UTF-8 text: {short_list(dropped['binary'])}.")
-    for name in kept:
-        notes += table[name].notes()
+    notes += fold(
+        [note for name in kept for note in table[name].notes()], "Notes on columns whose cells are read in a way of their own"
+    )
     infinite = [name for name in kept if table[name].kind == "numeric" and np.isinf(table[name].numbers().values).any()]
     if infinite:
         notes.append(f"Infinite values count as missing in the feature columns {short_list(infinite)}.")
-    notes += _leak_notes(table, kept, tasks, seed)
+    notes += leak_notes(table, kept, tasks, seed)
+    notes += odd_cell_notes(table, kept, [column for task in tasks for column in task.spec.columns])
     return FeatureReport(tuple(kept), tuple(notes), tuple(dropped["identifier"]))
 
 
@@ -131,43 +139,6 @@ def _fate(column: Column) -> str:
     return ""
 
 
-def _same(feature: Column, target: Column) -> bool:
-    """Return whether a feature repeats a target's cells wherever the target is known."""
-    if feature.is_nested or target.is_nested:
-        return False
-    # Numbers are compared by value: 1.0 repeats 1. A category's numbers are names.
-    if "numeric" in (feature.kind, target.kind) and not (feature.is_category or target.is_category):
-        if feature.kind != target.kind:
-            return False
-        known = ~np.isnan(target.numbers().values)
-        return bool(known.any() and np.array_equal(feature.numbers().values[known], target.numbers().values[known]))
-    codes, levels = target.named(target.naming)
-    known = codes >= 0
-    others, other_levels = feature.named(target.naming)
-    if not known.any() or (others[known] < 0).any():
-        return False
-    index = {level: number for number, level in enumerate(levels)}
-    # Levels that the target does not have become -1, which equals no known label.
-    translated = np.array([index.get(level, -1) for level in other_levels], dtype=np.int64)
-    return bool(np.array_equal(translated[others[known]], codes[known]))
-
-
-def _leak_notes(table: Table, features: Sequence[str], tasks: Sequence[InferredTask], seed: int) -> list[str]:
-    notes = []
-    for name in features:
-        feature = FeatureKeys.of(table[name])
-        for task in tasks:
-            score = single_feature_score(feature, task.spec, task.target, seed=seed)
-            if score is not None and score > LEAK_SCORE:
-                forms = {column.form for column in task_kind(task.spec).label_columns(task.spec, task.target)}
-                measure = "R2" if "number" in forms else "accuracy"
-                notes.append(
-                    f"Possible leak: column {name!r} alone predicts target {task.spec.name!r} almost perfectly ({measure} "
-                    f"{score:.4f}). If it is only known once the target is, remove it from the table."
-                )
-    return notes
-
-
 def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
     """Return a note if rows are exact copies of others."""
     table = as_table(frame)
@@ -189,19 +160,29 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
 
 def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
     """Return notes on missing labels, rows without any label, rare classes and few rows."""
-    notes = []
+    missing: list[tuple[str, str]] = []
+    few: list[tuple[str, str]] = []
+    rare: list[tuple[str, str]] = []
     any_label = np.zeros(num_rows, dtype=bool)
     for task in tasks:
-        known = labelled_rows(task.target)
+        name, known = task.spec.name, labelled_rows(task.target)
         any_label |= known
         count = int(known.sum())
-        if count < num_rows:
-            notes.append(
-                f"Target {task.spec.name!r}: {num_rows - count} of {num_rows} labels are missing; these rows do not count for it."
-            )
+        lost = num_rows - count
+        if lost:
+            sentence = f"Target {name!r}: {lost} of {num_rows} labels are missing; these rows do not count for it."
+            missing.append((f"{name!r} ({lost} of {num_rows})", sentence))
         if count < _FEW_ROWS:
-            notes.append(f"Few labels: target {task.spec.name!r} has {count}; intervals will be wide, and the verdict tentative.")
-        notes += _rare_notes(task.spec, task.target)
+            sentence = f"Few labels: target {name!r} has {count}; intervals will be wide, and the verdict tentative."
+            few.append((f"{name!r} has {count}", sentence))
+        rare += [(repr(name), note) for note in _rare_notes(task.spec, task.target)]
+    notes = fold_by_example(
+        missing, "Labels are missing for {count} targets: {examples}; rows without a label do not count for its target."
+    )
+    notes += fold_by_example(
+        few, "Few labels for {count} targets: {examples}; intervals will be wide, and the verdict tentative."
+    )
+    notes += fold_by_example(rare, f"{{count}} targets have rare classes with fewer than {_RARE_CLASS} rows: {{examples}}.")
     unlabelled = num_rows - int(any_label.sum())
     if unlabelled:
         notes.append(
