@@ -44,6 +44,8 @@ __all__ = ["RawSuite", "assemble_suite", "default_image_size"]
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
 _MOST_REASONS = 8
+_SKIPPED_SHARE = 0.01
+"""Share of pictures that may be unreadable: more of them are no accident."""
 _MAX_PICTURE_BYTES = 1_500_000_000
 
 
@@ -81,6 +83,8 @@ class _Inputs:
     arrays: dict[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
+    """Rows that are in no split, since their picture cannot be read."""
 
     def add(self, encoder: Encoder, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add an input; it is called like its kind, further ones of a kind have a number."""
@@ -114,7 +118,7 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     # Columns named as categories are not guessed as numbers.
     table = as_table(frame, {*(options.categories or ()), *items})
     _check_categories(table, [*(options.categories or ()), *items])
-    asked = infer_tasks(table, raw_suite.requests, options.task_kinds)
+    asked = infer_tasks(table, raw_suite.requests, options.task_kinds, options.split_labels)
     # Before the split, and after it once more: the splits themselves can lack a class.
     judged, rare_words = judged_tasks(asked)
     taken = {column for request in raw_suite.requests for column in request.columns}
@@ -131,6 +135,11 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     tasks, splits = division.tasks, division.splits
     targets = {task.spec.name: task.target for task in tasks}
     notes = [*division.first, *_task_notes(tasks)]
+    if len(tasks) == 1:
+        notes.append(
+            "There is one target, so nothing can be learned together with it: plans are compared for it alone. Whether learning "
+            "together helps shows with two targets or more (--targets a,b)."
+        )
     notes += [*rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
@@ -141,11 +150,14 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         texts = join_texts(frame, raw_suite.text)
         inputs.notes += _text_notes(texts)
         # Fitted on training rows only: the vocabulary must not know words of the test rows.
-        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
+        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text, missing=options.missing or ())
         inputs.add(encoder, encoder.transform(texts))
         inputs.raw["text"] = texts
     for column, files in raw_suite.images.items():
-        _add_pictures(inputs, column, files, options.image_size, splits["train"])
+        _add_pictures(inputs, column, files, options, splits["train"])
+    if inputs.skipped:
+        targets = {name: _without_labels(target, inputs.skipped) for name, target in targets.items()}
+        splits = {part: rows[~np.isin(rows, list(inputs.skipped))] for part, rows in splits.items()}
     specs, arrays = inputs.specs()
     reasons = {task.spec.name: task.reason for task in tasks}
     return Suite.of_arrays(
@@ -218,29 +230,47 @@ def _add_table(
             f"Besides {'the text' if raw_suite.text else 'the pictures'}, {len(report.features)} columns are learned from: "
             f"{short_list(report.features)}. Leave columns out with --ignore."
         )
-    encoder = TableEncoder.fit(table, report.features, rows=division.splits["train"], histories=options.histories)
+    encoder = TableEncoder.fit(
+        table, report.features, rows=division.splits["train"], histories=options.histories, missing=options.missing or ()
+    )
     inputs.add(encoder, encoder.transform(table))
     if len(table) * len(table.columns) <= _MAX_RAW_CELLS:
         inputs.raw["frame"] = {name: _raw_column(table[name]) for name in table.columns}
 
 
 def _add_pictures(
-    inputs: _Inputs, column: str, files: Sequence[Path | None], image_size: int | None, train: NDArray[np.int64]
+    inputs: _Inputs, column: str, files: Sequence[Path | None], options: DataOptions, train: NDArray[np.int64]
 ) -> None:
-    """Add the pictures of a column (or of a folder, if no column names them)."""
+    """Add the pictures of a column (or of a folder, if no column names them); a few that cannot be read are skipped."""
     there = [path for path in files if path is not None]
-    size = default_image_size(there) if image_size is None else image_size
+    size = default_image_size(there) if options.image_size is None else options.image_size
     # From rows to numbers among the pictures that are there.
     position = np.cumsum([path is not None for path in files]) - 1
     survey = survey_pictures(there, position[[row for row in train.tolist() if files[row] is not None]].astype(np.int64))
     encoder = ImageEncoder(size, scales=survey.scales, column=column or None)
-    arrays = encoder.transform_files(files)
-    inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][[path is not None for path in files]])]
+    arrays, faults = encoder.transform_readable(files, 0 if options.strict else int(_SKIPPED_SHARE * len(there)))
+    known = [path is not None and row not in faults for row, path in enumerate(files)]
+    inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][known])]
+    inputs.skipped |= set(faults)
+    if faults:
+        rows = (
+            "1 row is skipped, since its picture" if len(faults) == 1 else f"{len(faults)} rows are skipped, since their pictures"
+        )
+        inputs.notes.append(
+            f"{rows} cannot be read: {short_list(faults.values(), 3)}. Replace the files, or say --strict to stop at such files."
+        )
     if len(there) < len(files):
         inputs.notes.append(
             f"{len(files) - len(there)} of {len(files)} rows have no picture in column {column!r}; an empty one stands for it."
         )
     inputs.add(encoder, arrays)
+
+
+def _without_labels(target: NDArray[Any], rows: set[int]) -> NDArray[Any]:
+    """Return a target with the labels of some rows missing."""
+    target = target.copy()
+    target[list(rows)] = -1 if np.issubdtype(target.dtype, np.integer) else np.nan
+    return target
 
 
 def _with_entries(table: Table, candidates: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graftwork.data.reading.cells import NESTED_TYPES, as_text, plain_cells, text_codes
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
+from graftwork.data.reading.missing_words import blank_words
 from graftwork.data.reading.nested import vectors_of
 from graftwork.data.reading.number_rule import NumberRule, guess_number_rule, number_notes
 
@@ -237,7 +238,10 @@ class Column:
     def numbers(self, rule: NumberRule | None = None) -> Parsed:
         """Return the cells as numbers, float64, by ``rule``, or by the column's own (the plain one if it holds no numbers)."""
         rule = rule or self.number_rule or NumberRule()
-        return self._read(rule, lambda: _machine_numbers(self.cells) if self.machine_kind in "biufm" else None)
+        missing = rule.missing
+        return self._read(
+            rule, lambda: blank_words(_machine_numbers(self.cells), missing) if self.machine_kind in "biufm" else None
+        )
 
     def dates(self, rule: DateRule | None = None) -> Parsed:
         """Return the cells as seconds since 1970 (UTC), float64, by ``rule``, or by the column's own."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import find_kind
 from graftwork.data.names import check_names, did_you_mean, short_list
+from graftwork.data.reading.label_lists import split_cells
 from graftwork.data.reading.scales import looks_like_scale_name, word_order
 from graftwork.data.reading.siblings import looks_like_amount_name, shared_values
 from graftwork.data.reading.table import Table, as_table
@@ -83,9 +84,13 @@ def parse_kind(name: str, text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def infer_tasks(
-    frame: pd.DataFrame | Table, requests: Sequence[TargetRequest], task_kinds: Mapping[str, str] | None = None
+    frame: pd.DataFrame | Table,
+    requests: Sequence[TargetRequest],
+    task_kinds: Mapping[str, str] | None = None,
+    split_labels: str | None = None,
 ) -> list[InferredTask]:
-    """Infer all tasks; overrides are ``{name: kind}``.
+    """Infer all tasks; overrides are ``{name: kind}``, and ``split_labels`` is what separates labels in one cell (see
+    :func:`~graftwork.data.reading.label_lists.split_cells`).
 
     Raises:
         DataError: All faulty targets at once.
@@ -102,9 +107,14 @@ def infer_tasks(
     tasks, problems = [], []
     table = as_table(frame)
     asked = [_overridden(request, overrides.get(request.name)) for request in requests]
+    split = split_cells(table, asked, split_labels)
     shared = shared_values(table, asked)
     for request in asked:
         try:
+            if request.name in split:
+                cells, sign = split[request.name]
+                tasks.append(_kind("multilabel").read_column(request, cells, f"its cells are split at {sign!r}, as asked"))
+                continue
             tasks.append(infer_task(table, request, shared.get(request.name)))
         except DataError as error:
             problems.append(str(error))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.data.reading.cells import is_blank, shown_cells
+from graftwork.data.reading.missing_words import blank_words
 
 __all__ = ["NumberRule", "Reader", "guess_number_rule", "number_notes", "plain_floats"]
 
@@ -108,6 +109,8 @@ class NumberRule:
     """Whether cells such as ``1 days 02:00:00`` are read as seconds."""
     tolerant: bool = False
     """Whether training rows held other words, which count as missing."""
+    missing: tuple[str, ...] = ()
+    """Words and numbers that the user says mean a missing cell."""
 
     def read(self, texts: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return numbers (NaN where there is none), and which texts cannot be read: neither numbers nor words for a missing
@@ -118,7 +121,7 @@ class NumberRule:
         # Levels, not rows, and only those that Python cannot read.
         for index in np.flatnonzero(unread).tolist():
             text = texts[index]
-            if is_blank(text):
+            if is_blank(text) or text in self.missing:
                 unread[index] = False
                 continue
             number = _FLAGS.get(text.lower())
@@ -126,7 +129,7 @@ class NumberRule:
                 number = self._read_written(text)
             if number is not None:
                 numbers[index], unread[index] = number, False
-        return numbers, unread
+        return blank_words(numbers, self.missing), unread
 
     def _read_written(self, text: str) -> float | None:
         if self.is_duration:
@@ -167,12 +170,13 @@ class NumberRule:
             "unit": self.unit,
             "is_duration": self.is_duration,
             "tolerant": self.tolerant,
+            **({"missing": list(self.missing)} if self.missing else {}),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`."""
-        return cls(**state)
+        return cls(**{**state, "missing": tuple(state.get("missing", ()))})
 
 
 def _fits(found: re.Match[str], unit: str) -> bool:

@@ -21,6 +21,7 @@ from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
+from graftwork.data.reading.missing_words import without_words
 from graftwork.data.reading.picture_cells import picture_paths
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
@@ -79,6 +80,7 @@ def build_suite(file: SuiteFile) -> Suite:
     }
     for entry in file.datasets:
         frame, pictures, hashes, found = _read_entry(entry, file)
+        frame = without_words(frame, file.missing or ())
         frames.append(_renamed(frame, entry, file.kinds, taken))
         images += pictures
         sources |= {f"{entry.name}: {key}": value for key, value in hashes.items()}
@@ -102,6 +104,9 @@ def build_suite(file: SuiteFile) -> Suite:
             requests=requests,
             options=DataOptions(
                 image_size=file.image_size,
+                missing=file.missing,
+                split_labels=file.split_labels,
+                strict=file.strict,
                 group=_GROUP if _GROUP in table.columns else "none" if by_rows else None,
                 # In the order of the table, each once.
                 categories=tuple(name for name in table.columns if any(name in entry.categories for entry in file.datasets)),

@@ -47,6 +47,9 @@ def fit(
     image_size: int | None = None,
     image_column: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
+    missing: str | Sequence[str] | None = None,
+    split_labels: str | None = None,
+    strict: bool = False,
     out: str | Path | None = None,
     time_limit: float | str | None = None,
     steps: int | None = None,
@@ -85,6 +88,10 @@ def fit(
         image_size: Side of the encoded pictures.
         image_column: Column of the labels that names the pictures; of a table, column(s) with the paths of pictures.
         ignore: Columns of a table that are not learned from.
+        missing: Words and numbers that mean a missing cell, in all columns, ``"?"`` or ``["?", "-999"]``; kept with the model.
+        split_labels: What separates the labels in the cells of targets, such as ``";"`` or ``"_"``; ``"auto"`` looks for it. Such
+            targets are sets of labels.
+        strict: Refuse pictures that cannot be read; else rows of up to one in a hundred are skipped, with a note.
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
         time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with
             ``steps``.
@@ -133,6 +140,9 @@ def fit(
             image_size=image_size,
             image_column=image_column,
             ignore=ignore,
+            missing=missing,
+            split_labels=split_labels,
+            strict=strict,
         ),
         time_limit=time_limit,
         steps=steps,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftwork import open_suite
+from graftwork.core.errors import DataError
 from graftwork.data.reading.group_names import is_group_name
 from graftwork.data.reading.grouping import find_group
 from graftwork.data.reading.infer import infer_tasks, parse_targets
@@ -176,6 +177,18 @@ def test_packaged_tables_have_no_groups() -> None:
     digits = datasets.load_digits(as_frame=True).frame
     assert found_in(digits, "target,pixel_2_3") == ""
     assert found_in(datasets.load_linnerud(as_frame=True).frame, "Weight,Waist,Pulse") == ""
+
+
+def test_what_is_too_little_is_said_before_training() -> None:
+    frame = visits("subject#")
+    assert any(note.startswith("There is one target") for note in open_suite(frame, targets="motor").notes)
+    assert not any(note.startswith("There is one target") for note in open_suite(frame, targets="motor,total").notes)
+    frame["won"] = [1, 1, *[0] * (len(frame) - 2)]
+    suite = open_suite(frame, targets="motor,won")
+    assert suite.task_names == ("motor",)
+    assert any("has too few rows of all classes but one: 1 (2) of 504" in note and "5 are needed" in note for note in suite.notes)
+    with pytest.raises(DataError, match="has only one class or value: 'a' in all 504 labelled rows.*at least two are needed"):
+        open_suite(frame.assign(same="a"), targets="same")
 
 
 def test_names() -> None:
