@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -220,7 +222,7 @@ def test_whole_numbers_that_are_no_codes_in_a_row_are_numbers(values: list[int],
     assert f"whole numbers from {min(values)} to {max(values)}" in task.reason
 
 
-def kinds_of(columns: dict[str, list[int] | list[float]], **overrides: str) -> dict[str, str]:
+def kinds_of(columns: Mapping[str, list[int] | list[float]], **overrides: str) -> dict[str, str]:
     frame = pd.DataFrame(columns)
     return {
         task.spec.name: task.spec.kind for task in infer_tasks(frame, parse_targets(list(frame.columns), list(frame)), overrides)
