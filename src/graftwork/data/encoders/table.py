@@ -78,10 +78,11 @@ class TableEncoder(Encoder):
                 columns.append(items[name])
             else:
                 # The kind is that of the whole table, the statistics those of the training rows.
-                made = _TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name])
+                made: Any = _TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name])
                 # Levels that training does not have are missing anyway, so that categories need no words.
-                if (missing and isinstance(made, NumericColumn)) or (missing and isinstance(made, DateColumn)):
-                    made = replace(made, rule=replace(made.rule, missing=tuple(missing)))
+                if missing and isinstance(made, NumericColumn | DateColumn):
+                    rule: Any = made.rule
+                    made = replace(made, rule=replace(rule, missing=tuple(missing)))  # type: ignore[arg-type]
                 columns.append(made)
         return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
 

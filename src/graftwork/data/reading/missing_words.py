@@ -62,7 +62,7 @@ def without_words(frame: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
         lost = column.isin(missing_numbers(words)) if kind in "iuf" else _holding(column, words)
         if lost.any():
             # Integers become nullable ones: as floats large ids would lose digits.
-            nullable = {"i": "Int64", "u": "UInt64"}.get(kind)
+            nullable: Any = {"i": "Int64", "u": "UInt64"}.get(kind)
             changed[name] = (column.astype(nullable) if nullable else column).mask(lost.astype(bool))
     if not changed:
         return frame
