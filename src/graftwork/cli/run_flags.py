@@ -27,6 +27,9 @@ _SHARED = (
     "image_size",
     "image_column",
     "ignore",
+    "missing",
+    "split_labels",
+    "strict",
     "time_limit",
     "steps",
     "seeds",
@@ -42,10 +45,16 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     add = data.add_argument
     add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
-    add("--task-kind", metavar="TASK=KIND", action="append", default=[], help="override an inferred kind, as in stars=regression")
+    override = "override an inferred kind, as in stars=regression"
+    add("--task-kind", metavar="TASK=KIND", action="append", default=[], help=override)
     add("--labels", metavar="FILE", help="table with the labels of pictures")
     add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
-    add("--group", metavar="COLUMN", help="column (patient, user, site) whose equal values stay on one side of every split")
+    add(
+        "--group",
+        metavar="COLUMN",
+        help="column (patient, user, site) whose equal values stay on one side of every split (default: one that is found to give "
+        "targets away; none: split by rows)",
+    )
     add("--categories", metavar="A,B", help="columns whose numbers are names (ids, codes): levels, not a scale")
     add(
         "--history",
@@ -62,6 +71,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "its pictures (default: the one that matches them)",
     )
     add("--ignore", metavar="A,B", help="columns of the table that are not learned from")
+    add(
+        "--missing",
+        metavar="WORD",
+        action="append",
+        help="word or number that means a missing cell, in all columns, as in --missing '?' --missing -999; kept with the model",
+    )
+    add(
+        "--split-labels",
+        metavar="SEP",
+        help="sign between the labels in a cell of a target, such as ';' or '_' (auto: look for it): they become sets of labels",
+    )
+    add("--strict", action="store_true", help="refuse pictures that cannot be read (default: rows of up to 1 %% are skipped)")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:

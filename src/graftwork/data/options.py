@@ -24,7 +24,7 @@ class DataOptions:
     text: str | tuple[str, ...] | None = None
     """Column(s) with the text to learn from."""
     group: str | None = None
-    """Column whose equal values stay on one side of every split."""
+    """Column whose equal values stay on one side of every split; ``"none"`` splits by rows whatever is found."""
     categories: tuple[str, ...] | None = None
     """Columns whose numbers are names (ids, codes)."""
     histories: Mapping[str, str] = field(default_factory=dict)
@@ -37,6 +37,12 @@ class DataOptions:
     """Column of the labels that names the pictures; of a table, column(s) with the paths of pictures."""
     ignore: tuple[str, ...] | None = None
     """Columns of a table that are not learned from."""
+    missing: tuple[str, ...] | None = None
+    """Words and numbers that mean a missing cell, in all columns."""
+    split_labels: str | None = None
+    """What separates the labels in a cell of a target; ``"auto"`` looks for it."""
+    strict: bool = False
+    """Whether a single picture that cannot be read is an error."""
 
     @classmethod
     def of_user(
@@ -52,6 +58,9 @@ class DataOptions:
         image_size: int | None = None,
         image_column: str | Sequence[str] | None = None,
         ignore: str | Sequence[str] | None = None,
+        missing: str | Sequence[str] | None = None,
+        split_labels: str | None = None,
+        strict: bool = False,
     ) -> Self:
         """Build options from what people write, such as ``"a,b"`` for names."""
         if isinstance(targets, Mapping):
@@ -69,12 +78,24 @@ class DataOptions:
             image_size=image_size,
             image_column=image_column if image_column is None or isinstance(image_column, str) else tuple(image_column),
             ignore=_names(ignore),
+            # Not cut at commas, which a word may hold.
+            missing=None if missing is None else (missing,) if isinstance(missing, str) else tuple(map(str, missing)),
+            split_labels=split_labels,
+            strict=strict,
         )
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return the names of the options."""
         return tuple(one.name for one in dataclasses.fields(cls))
+
+    def group_in(self, columns: Collection[object]) -> str | None:
+        """Return the group column; ``"none"`` is no column unless one is called so."""
+        return None if self.is_ungrouped(columns) else self.group
+
+    def is_ungrouped(self, columns: Collection[object]) -> bool:
+        """Return whether the rows of a table with these columns are to be split one by one."""
+        return self.group == "none" and "none" not in columns
 
     def text_columns(self, columns: Collection[object]) -> tuple[str, ...]:
         """Return the text columns; ``"title+body"`` are two unless a column is called so."""
@@ -93,7 +114,9 @@ class DataOptions:
         values = {name: getattr(self, name) for name in self.names() if name not in besides}
         # Empty mappings are "not given"; an empty tuple was given on purpose.
         return {
-            name: value for name, value in values.items() if value is not None and not (isinstance(value, Mapping) and not value)
+            name: value
+            for name, value in values.items()
+            if value is not None and value is not False and not (isinstance(value, Mapping) and not value)
         }
 
     def to_json(self) -> dict[str, Any]:

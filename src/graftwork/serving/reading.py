@@ -20,6 +20,7 @@ from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.history import HISTORY_FORM, history_ids
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.cells import as_text, missing_notes
+from graftwork.data.reading.missing_words import is_missing_word, missing_numbers
 from graftwork.data.reading.nested import find_cell, split_entry
 from graftwork.serving.asking import is_number, is_text
 from graftwork.serving.limits import ServeLimits
@@ -213,6 +214,7 @@ class TextReader(RowReader):
     def __init__(self, encoder: Any, limits: ServeLimits) -> None:
         super().__init__(encoder, limits)
         self._columns = tuple(encoder.columns)
+        self._missing = tuple(encoder.missing)
         self.keys = ("texts", "rows") if self._columns else ("texts",)
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
@@ -234,7 +236,7 @@ class TextReader(RowReader):
             if fault:
                 problems.append(Problem(f"{place}.{name}", item[name], fault))
             # Missing cells are left out of the text, as in training.
-            parts.append(cell or "")
+            parts.append("" if cell is None or is_missing_word(cell, self._missing) else cell)
         return "\n".join(filter(None, parts))
 
     def blank(self) -> list[Any]:
@@ -299,6 +301,7 @@ def _cell_reader(column: Any, kind: str) -> Callable[[Any], tuple[str, Any]]:
     if kind in ("categorical", "history"):
         return _read_level if kind == "categorical" else _read_history
     rule = column.rule
+    lost = missing_numbers(rule.missing)
     written = f" {rule.in_words()}" if kind == "numeric" and not rule.is_plain else ""
     allowed = f"a number from -1e300 to 1e300, a text that holds one{written}, true, false or null"
     allowed = allowed if kind == "numeric" else "a date such as 2026-01-31 or 2026-01-31T12:00:00, or null"
@@ -307,7 +310,7 @@ def _cell_reader(column: Any, kind: str) -> Callable[[Any], tuple[str, Any]]:
         if value is None:
             return "", math.nan
         if kind == "numeric" and (isinstance(value, bool) or is_number(value)):
-            return "", float(value)
+            return "", math.nan if float(value) in lost and not isinstance(value, bool) else float(value)
         if not is_text(value) or len(value) > MAX_TEXT:
             return allowed, math.nan
         text = value.strip()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from graftwork.cli.run_flags import add_data_arguments
 from graftwork.core.errors import DataError
 from graftwork.data.options import DataOptions
 from graftwork.data.reading.ingest import open_data, open_suite
 from graftwork.workflows.compare.settings import CompareSettings
+from graftwork.workflows.runs.begin import repeat_command
 from graftwork.workflows.runs.settings import FitSettings
 
 OPTIONS = DataOptions.of_user(
@@ -75,3 +78,18 @@ def test_a_record_and_arguments_open_the_same_suite(tmp_path: Path) -> None:
 def test_a_column_may_be_called_a_comma_b() -> None:
     frame = pd.DataFrame({"a,b": [float(index) for index in range(40)], "x": [index % 7 for index in range(40)]})
     assert open_suite(frame, targets="a,b").task_names == ("a,b",)
+
+
+def test_words_for_missing_cells_are_one_flag_each() -> None:
+    settings = FitSettings.of_user("t.csv", targets="y", missing=["?", "a, b"], split_labels="_", strict=True, steps=10)
+    assert settings.data.missing == ("?", "a, b")
+    assert FitSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert DataOptions.of_user(missing="a, b").missing == ("a, b",)
+    assert "strict" not in DataOptions().given()
+    command = repeat_command(settings)
+    assert command == "graftwork fit t.csv --targets y --split-labels _ --steps 10 --missing '?' --missing 'a, b' --strict"
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    arguments = parser.parse_args(["--missing", "?", "--missing", "-999", "--split-labels", "_", "--strict"])
+    assert (arguments.missing, arguments.split_labels, arguments.strict) == (["?", "-999"], "_", True)
+    assert parser.parse_args([]).missing is None

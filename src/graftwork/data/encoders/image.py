@@ -149,7 +149,25 @@ class ImageEncoder(Encoder):
                 max_pixels=max_pixels,
             )
 
-    def _encode(self, items: Sequence[str | Path | bytes | None]) -> tuple[NDArray[np.uint8], list[PictureError]]:
+    def transform_readable(
+        self, files: Sequence[str | Path | bytes | None], most: int
+    ) -> tuple[dict[str, NDArray[Any]], dict[int, PictureError]]:
+        """Encode files; up to ``most`` that cannot be read are left empty, and their rows are returned with what is wrong.
+
+        Raises:
+            DataError: If there are more.
+        """
+        faults: dict[int, PictureError] = {}
+        pictures, problems = self._encode(files, faults)
+        if len(problems) > most:
+            raise self._refusal(problems, len(pictures))
+        for row in faults:
+            pictures[row] = self.blank()
+        return {"image": pictures}, faults
+
+    def _encode(
+        self, items: Sequence[str | Path | bytes | None], faults: dict[int, PictureError] | None = None
+    ) -> tuple[NDArray[np.uint8], list[PictureError]]:
         pictures = np.zeros((len(items), self.size, self.size, 3), dtype=np.uint8)
         problems: list[PictureError] = []
         for index, item in enumerate(items):
@@ -158,6 +176,8 @@ class ImageEncoder(Encoder):
                 pictures[index] = self.blank() if item is None else self.encode_one(item)
             except PictureError as error:
                 problems.append(error)
+                if faults is not None:
+                    faults[index] = error
         return pictures, problems
 
     def _refusal(self, problems: Sequence[PictureError], count: int) -> DataError:

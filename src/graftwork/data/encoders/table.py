@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -54,6 +55,7 @@ class TableEncoder(Encoder):
         *,
         rows: NDArray[np.int64] | None = None,
         histories: Mapping[str, str] | None = None,
+        missing: Sequence[str] = (),
     ) -> Self:
         """Fit an encoder.
 
@@ -62,6 +64,7 @@ class TableEncoder(Encoder):
             names: Feature columns; how they are read is decided on all rows, their statistics come from ``rows``.
             rows: Training rows; all by default.
             histories: Further columns, ``{history: item}``; the item is one of ``names``, the same for all.
+            missing: Words and numbers that mean a missing cell; ``frame`` holds none of them any more, later tables do.
         """
         columns: list[Encoding] = []
         past = dict(histories or {})
@@ -75,7 +78,12 @@ class TableEncoder(Encoder):
                 columns.append(items[name])
             else:
                 # The kind is that of the whole table, the statistics those of the training rows.
-                columns.append(_TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name]))
+                made: Any = _TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name])
+                # Levels that training does not have are missing anyway, so that categories need no words.
+                if missing and isinstance(made, NumericColumn | DateColumn):
+                    rule: Any = made.rule
+                    made = replace(made, rule=replace(rule, missing=tuple(missing)))  # type: ignore[arg-type]
+                columns.append(made)
         return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
 
     @property

@@ -15,6 +15,7 @@ from graftwork.core.optional import require
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.names import check_names
 from graftwork.data.reading.cells import as_text
+from graftwork.data.reading.missing_words import is_missing_word
 from graftwork.data.reading.surrogates import valid_text
 
 __all__ = ["TextEncoder", "join_texts"]
@@ -25,10 +26,12 @@ _LONGEST_WORD = 1000
 _ENDLESS_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
 
 
-def join_texts(frame: Any, columns: Sequence[str]) -> list[str]:
-    """Return one text per row: the columns' texts joined by a line break, missing cells as nothing."""
+def join_texts(frame: Any, columns: Sequence[str], missing: Sequence[str] = ()) -> list[str]:
+    """Return one text per row: the columns' texts joined by a line break, missing cells and words for them as nothing."""
     cells = [getattr(frame[name], "cells", frame[name]) for name in columns]  # of a table that is read lazily, or a DataFrame
     parts = [[as_text(value) or "" for value in column.tolist()] for column in cells]
+    if missing:
+        parts = [["" if is_missing_word(text, missing) else text for text in part] for part in parts]
     return ["\n".join(filter(None, row)) for row in zip(*parts, strict=True)]
 
 
@@ -52,6 +55,7 @@ class TextEncoder(Encoder):
         columns: Column(s) that hold the text when a table is given.
         inputs: Which arrays to return: name of the input -> ``ids`` or ``mask``.
         pad_id: Token number that fills short texts.
+        missing: Words that mean a missing cell of a text column.
     """
 
     kind: ClassVar[str] = "text"
@@ -64,6 +68,7 @@ class TextEncoder(Encoder):
         columns: Sequence[str] = (),
         inputs: Mapping[str, str] | None = None,
         pad_id: int = 0,
+        missing: Sequence[str] = (),
     ) -> None:
         library = require("tokenizers", extra="text", purpose="Reading texts")
         self.tokenizer = dict(tokenizer)
@@ -71,6 +76,7 @@ class TextEncoder(Encoder):
         self.columns = tuple(columns)
         self.inputs = dict(inputs or {"tokens": "ids"})
         self.pad_id = int(pad_id)
+        self.missing = tuple(missing)
         unknown = sorted(set(self.inputs.values()) - {"ids", "mask"})
         if unknown:
             raise DataError(f"A text input must be 'ids' or 'mask'; got {unknown}.")
@@ -81,7 +87,13 @@ class TextEncoder(Encoder):
 
     @classmethod
     def fit(
-        cls, texts: Sequence[str], *, columns: Sequence[str] = (), vocabulary_size: int = 8000, max_length: int | None = None
+        cls,
+        texts: Sequence[str],
+        *,
+        columns: Sequence[str] = (),
+        vocabulary_size: int = 8000,
+        max_length: int | None = None,
+        missing: Sequence[str] = (),
     ) -> Self:
         """Train a tokenizer.
 
@@ -89,6 +101,7 @@ class TextEncoder(Encoder):
             texts: Texts of the training rows.
             columns: Columns they came from.
             vocabulary_size: Most tokens, padding and unknown included.
+            missing: Words that mean a missing cell of a text column.
             max_length: Tokens kept of each text; by default what 95 % of the texts need, from 64 to 128.
 
         Raises:
@@ -117,7 +130,7 @@ class TextEncoder(Encoder):
             # 20,000 texts settle a quantile, and tokenising all of them twice takes long.
             lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(known[:20_000])]
             max_length = int(np.clip(np.quantile(lengths, 0.95), _SHORTEST, _LONGEST))
-        return cls(json.loads(tokenizer.to_str()), max_length, columns=columns)
+        return cls(json.loads(tokenizer.to_str()), max_length, columns=columns, missing=missing)
 
     def transform(self, source: Any) -> dict[str, NDArray[Any]]:
         """Encode a list of texts, or a table that has the text column(s).
@@ -136,7 +149,7 @@ class TextEncoder(Encoder):
     def _texts(self, source: Any) -> list[str]:
         if hasattr(source, "columns"):
             check_names(self.columns, map(str, source.columns), what="The text column", where="the table")
-            return join_texts(source, self.columns)
+            return join_texts(source, self.columns, self.missing)
         if isinstance(source, str) or not isinstance(source, Iterable):
             raise DataError(
                 f"Give a list of texts or a table with the column(s) {list(self.columns)}; got {type(source).__name__}."
@@ -162,6 +175,7 @@ class TextEncoder(Encoder):
             "inputs": dict(self.inputs),
             "pad_id": self.pad_id,
             "tokenizer": self.tokenizer,
+            **({"missing": list(self.missing)} if self.missing else {}),
         }
 
     @classmethod
@@ -173,4 +187,5 @@ class TextEncoder(Encoder):
             columns=state.get("columns", ()),
             inputs=state.get("inputs"),
             pad_id=state.get("pad_id", 0),
+            missing=state.get("missing", ()),
         )

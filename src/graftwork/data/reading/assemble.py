@@ -19,19 +19,20 @@ from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import TextEncoder, join_texts
 from graftwork.data.folds import DRAWN
-from graftwork.data.names import check_names, short_list
+from graftwork.data.names import short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.output_columns import column_notes
 from graftwork.data.reading.cells import as_text
-from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.reading.checks import check_features, duplicate_note, label_notes
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.division import Division, divide_rows
 from graftwork.data.reading.enough_labels import judged_tasks
+from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.nested import entry_name
-from graftwork.data.reading.row_groups import task_groups
+from graftwork.data.reading.notes import fold
 from graftwork.data.reading.table import Table, as_table
-from graftwork.data.splits import split_rows
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
 
@@ -42,6 +43,9 @@ __all__ = ["RawSuite", "assemble_suite", "default_image_size"]
 
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
+_MOST_REASONS = 8
+_SKIPPED_SHARE = 0.01
+"""Share of pictures that may be unreadable: more of them are no accident."""
 _MAX_PICTURE_BYTES = 1_500_000_000
 
 
@@ -79,6 +83,8 @@ class _Inputs:
     arrays: dict[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    skipped: set[int] = field(default_factory=set)
+    """Rows that are in no split, since their picture cannot be read."""
 
     def add(self, encoder: Encoder, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add an input; it is called like its kind, further ones of a kind have a number."""
@@ -112,31 +118,46 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     # Columns named as categories are not guessed as numbers.
     table = as_table(frame, {*(options.categories or ()), *items})
     _check_categories(table, [*(options.categories or ()), *items])
-    if options.group is not None:
-        check_names([options.group], frame.columns, what="--group", where="the table")
-    asked = infer_tasks(table, raw_suite.requests, options.task_kinds)
+    asked = infer_tasks(table, raw_suite.requests, options.task_kinds, options.split_labels)
     # Before the split, and after it once more: the splits themselves can lack a class.
-    tasks, rare_words = judged_tasks(asked)
-    groups, group_words = task_groups(tasks) if options.group is None else _groups(table, options.group)
-    tasks, splits, more_words = _split(tasks, groups, raw_suite)
-    rare_words += more_words
+    judged, rare_words = judged_tasks(asked)
+    taken = {column for request in raw_suite.requests for column in request.columns}
+    taken |= {*raw_suite.text, *raw_suite.images, *options.histories}
+    # Columns that are ignored as well: rows of a person belong together whether the person is learned from or not.
+    division = divide_rows(
+        table,
+        options,
+        judged,
+        [name for name in table.columns if name not in taken],
+        domain=raw_suite.domain,
+        seed=raw_suite.seed,
+    )
+    tasks, splits = division.tasks, division.splits
     targets = {task.spec.name: task.target for task in tasks}
-    notes = [note for task in tasks for note in (_reason(task), *task.notes)]
-    notes += [*rare_words, *raw_suite.notes, *group_words, *label_notes(tasks, len(frame))]
+    notes = [*division.first, *_task_notes(tasks)]
+    if len(tasks) == 1:
+        notes.append(
+            "There is one target, so nothing can be learned together with it: plans are compared for it alone. Whether learning "
+            "together helps shows with two targets or more (--targets a,b)."
+        )
+    notes += [*rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
     labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
     inputs = _Inputs()
-    _add_table(inputs, raw_suite, table, asked, tasks, splits["train"])
+    _add_table(inputs, raw_suite, table, asked, division)
     if raw_suite.text:
         texts = join_texts(frame, raw_suite.text)
         inputs.notes += _text_notes(texts)
         # Fitted on training rows only: the vocabulary must not know words of the test rows.
-        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text)
+        encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text, missing=options.missing or ())
         inputs.add(encoder, encoder.transform(texts))
         inputs.raw["text"] = texts
     for column, files in raw_suite.images.items():
-        _add_pictures(inputs, column, files, options.image_size, splits["train"])
+        _add_pictures(inputs, column, files, options, splits["train"])
+    if inputs.skipped:
+        targets = {name: _without_labels(target, inputs.skipped) for name, target in targets.items()}
+        splits = {part: rows[~np.isin(rows, list(inputs.skipped))] for part, rows in splits.items()}
     specs, arrays = inputs.specs()
     reasons = {task.spec.name: task.reason for task in tasks}
     return Suite.of_arrays(
@@ -146,10 +167,10 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         inputs=arrays,
         targets=targets,
         splits=splits,
-        groups=groups,
+        groups=division.groups,
         domain=raw_suite.domain,
         domains=tuple(raw_suite.domains),
-        raw={DRAWN: True, "labels": labels, "reasons": reasons, **raw_suite.raw, **inputs.raw},
+        raw={DRAWN: True, "labels": labels, "reasons": reasons, "crossing": division.crossing, **raw_suite.raw, **inputs.raw},
         notes=(*notes, *inputs.notes),
         sources=dict(raw_suite.sources),
     )
@@ -160,8 +181,7 @@ def _add_table(
     raw_suite: RawSuite,
     table: Table,
     asked: Sequence[InferredTask],
-    tasks: Sequence[InferredTask],
-    train: NDArray[np.int64],
+    division: Division,
 ) -> None:
     """Add the columns of the table, unless none of them is to be learned from.
 
@@ -170,26 +190,25 @@ def _add_table(
         raw_suite: What is asked for.
         table: The table.
         asked: The tasks as asked for.
-        tasks: Those of them that are kept.
-        train: Training rows.
+        division: Those of them that are kept, the splits and the group.
 
     Raises:
         DataError: If there is no other input and no column is left to learn from, or a history's item is a target.
     """
     options, has_others = raw_suite.options, bool(raw_suite.text or raw_suite.images)
     # Also columns of tasks that were left out: a target that cannot be judged still gives others away.
-    used = {column for task in asked for column in task.spec.columns} | {options.group, *options.histories}
+    used = {column for task in asked for column in task.spec.columns} | {division.column, *options.histories}
     used |= {*raw_suite.text, *raw_suite.images, *(options.ignore or ())}
     named = table.columns if raw_suite.features is None else raw_suite.features
     candidates = [name for name in named if name not in used]
     # The user asked for no table beside the text or the pictures.
     if raw_suite.features is not None and not candidates and has_others:
         left = [name for name in table.columns if name not in used]
-        inputs.notes += [*(duplicate_note(table) if raw_suite.text else []), *group_notes(table, left, options.group)]
+        inputs.notes += [*(duplicate_note(table) if raw_suite.text else []), *group_notes(table, left, division.column)]
         return
     items = tuple(set(options.histories.values()))
     candidates, vector_words = _with_entries(table, candidates)
-    report = check_features(table, candidates, tasks, keep=items, seed=raw_suite.seed)
+    report = check_features(table, candidates, division.tasks, keep=items, seed=raw_suite.seed)
     if not set(items) <= set(report.features):
         raise DataError(
             f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the "
@@ -197,12 +216,12 @@ def _add_table(
         )
     if not report.features and not has_others:
         raise DataError(
-            f"No feature column is left besides the targets ({', '.join(task.spec.name for task in tasks)}). "
+            f"No feature column is left besides the targets ({', '.join(task.spec.name for task in division.tasks)}). "
             + " ".join(report.notes)
             + " Add columns to learn from."
         )
     inputs.notes += [*vector_words, *duplicate_note(table), *report.notes]
-    inputs.notes += group_notes(table, report.features or candidates, options.group)
+    inputs.notes += group_notes(table, report.features or candidates, division.column)
     if not report.features:
         return
     inputs.notes += history_notes(table, options.histories)
@@ -211,24 +230,35 @@ def _add_table(
             f"Besides {'the text' if raw_suite.text else 'the pictures'}, {len(report.features)} columns are learned from: "
             f"{short_list(report.features)}. Leave columns out with --ignore."
         )
-    encoder = TableEncoder.fit(table, report.features, rows=train, histories=options.histories)
+    encoder = TableEncoder.fit(
+        table, report.features, rows=division.splits["train"], histories=options.histories, missing=options.missing or ()
+    )
     inputs.add(encoder, encoder.transform(table))
     if len(table) * len(table.columns) <= _MAX_RAW_CELLS:
         inputs.raw["frame"] = {name: _raw_column(table[name]) for name in table.columns}
 
 
 def _add_pictures(
-    inputs: _Inputs, column: str, files: Sequence[Path | None], image_size: int | None, train: NDArray[np.int64]
+    inputs: _Inputs, column: str, files: Sequence[Path | None], options: DataOptions, train: NDArray[np.int64]
 ) -> None:
-    """Add the pictures of a column (or of a folder, if no column names them)."""
+    """Add the pictures of a column (or of a folder, if no column names them); a few that cannot be read are skipped."""
     there = [path for path in files if path is not None]
-    size = default_image_size(there) if image_size is None else image_size
+    size = default_image_size(there) if options.image_size is None else options.image_size
     # From rows to numbers among the pictures that are there.
     position = np.cumsum([path is not None for path in files]) - 1
     survey = survey_pictures(there, position[[row for row in train.tolist() if files[row] is not None]].astype(np.int64))
     encoder = ImageEncoder(size, scales=survey.scales, column=column or None)
-    arrays = encoder.transform_files(files)
-    inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][[path is not None for path in files]])]
+    arrays, faults = encoder.transform_readable(files, 0 if options.strict else int(_SKIPPED_SHARE * len(there)))
+    known = [path is not None and row not in faults for row, path in enumerate(files)]
+    inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][known])]
+    inputs.skipped |= set(faults)
+    if faults:
+        rows = (
+            "1 row is skipped, since its picture" if len(faults) == 1 else f"{len(faults)} rows are skipped, since their pictures"
+        )
+        inputs.notes.append(
+            f"{rows} cannot be read: {short_list(faults.values(), 3)}. Replace the files, or say --strict to stop at such files."
+        )
     if len(there) < len(files):
         inputs.notes.append(
             f"{len(files) - len(there)} of {len(files)} rows have no picture in column {column!r}; an empty one stands for it."
@@ -236,18 +266,11 @@ def _add_pictures(
     inputs.add(encoder, arrays)
 
 
-def _split(
-    tasks: list[InferredTask], groups: NDArray[np.int64] | None, raw_suite: RawSuite
-) -> tuple[list[InferredTask], dict[str, NDArray[np.int64]], list[str]]:
-    """Return the tasks that can be judged on the splits, these splits, and notes about the other tasks."""
-    targets = {task.spec.name: task.target for task in tasks}
-    splits = split_rows([task.spec for task in tasks], targets, groups=groups, domain=raw_suite.domain, seed=raw_suite.seed)
-    kept, notes = judged_tasks(tasks, splits)
-    if len(kept) == len(tasks):
-        return kept, splits, notes
-    # Fewer tasks are split in another way, and a task that could be judged before may now lack a class.
-    kept, splits, more = _split(kept, groups, raw_suite)
-    return kept, splits, [*notes, *more]
+def _without_labels(target: NDArray[Any], rows: set[int]) -> NDArray[Any]:
+    """Return a target with the labels of some rows missing."""
+    target = target.copy()
+    target[list(rows)] = -1 if np.issubdtype(target.dtype, np.integer) else np.nan
+    return target
 
 
 def _with_entries(table: Table, candidates: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -278,25 +301,22 @@ def _check_categories(table: Table, names: Sequence[str]) -> None:
             )
 
 
+def _task_notes(tasks: Sequence[InferredTask]) -> list[str]:
+    """Return how each target is read; of many, one line a kind."""
+    if len(tasks) <= _MOST_REASONS:
+        return [note for task in tasks for note in (_reason(task), *task.notes)]
+    notes = []
+    for kind in dict.fromkeys(task.spec.kind for task in tasks):
+        of_kind = [task for task in tasks if task.spec.kind == kind]
+        examples = [f"{task.spec.name!r} ({task.reason})" for task in of_kind]
+        count = "1 target is" if len(of_kind) == 1 else f"{len(of_kind)} targets are"
+        notes.append(f"{count} read as {kind}: {short_list(examples, 3)}.")
+    return notes + fold([note for task in tasks for note in task.notes], "Notes on targets")
+
+
 def _reason(task: InferredTask) -> str:
     spec = task.spec
     return f"Target {spec.name!r} is read as {spec.kind}{task_kind(spec).size_words(spec)}: {task.reason}."
-
-
-def _groups(table: Table, group: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Return group numbers; rows without a group are groups of their own."""
-    codes, levels = table[group].named(table[group].naming)
-    missing = int((codes < 0).sum())
-    groups = codes.copy()
-    # A new number for each, so that rows without a group do not become one large group.
-    groups[codes < 0] = np.arange(len(levels), len(levels) + missing)
-    notes = [
-        f"Rows are grouped by {group!r} ({len(levels)} groups): all rows of a group are on one side of every split; it is no "
-        f"feature."
-    ]
-    if missing:
-        notes.append(f"{missing} rows have no value in the group column {group!r}; each counts as a group of its own.")
-    return groups, notes
 
 
 def _raw_column(column: Column) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from graftwork.data.reading.cells import NESTED_TYPES, as_text, plain_cells, text_codes
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
+from graftwork.data.reading.missing_words import blank_words
 from graftwork.data.reading.nested import vectors_of
 from graftwork.data.reading.number_rule import NumberRule, guess_number_rule, number_notes
 
@@ -77,9 +78,9 @@ class Column:
 
     def __init__(self, name: str, cells: pd.Series, *, decimal: str = ".", is_category: bool = False) -> None:
         self.name = name
-        self.cells = plain_cells(cells)
+        self._cells = plain_cells(cells)
         self.decimal = decimal
-        self.is_category = is_category or type(self.cells.dtype).__name__ == "CategoricalDtype"
+        self.is_category = is_category or type(self._cells.dtype).__name__ == "CategoricalDtype"
         self._codes: Codes | None = None
         self._levels: list[str] = []
         self._kind: ColumnKind | None = None
@@ -92,6 +93,11 @@ class Column:
 
     def __len__(self) -> int:
         return len(self.cells)
+
+    @property
+    def cells(self) -> pd.Series:
+        """The cells as they stand, ``[N]``, of a dtype that the readers know."""
+        return self._cells
 
     @property
     def machine_kind(self) -> str:
@@ -232,7 +238,10 @@ class Column:
     def numbers(self, rule: NumberRule | None = None) -> Parsed:
         """Return the cells as numbers, float64, by ``rule``, or by the column's own (the plain one if it holds no numbers)."""
         rule = rule or self.number_rule or NumberRule()
-        return self._read(rule, lambda: _machine_numbers(self.cells) if self.machine_kind in "biufm" else None)
+        missing = rule.missing
+        return self._read(
+            rule, lambda: blank_words(_machine_numbers(self.cells), missing) if self.machine_kind in "biufm" else None
+        )
 
     def dates(self, rule: DateRule | None = None) -> Parsed:
         """Return the cells as seconds since 1970 (UTC), float64, by ``rule``, or by the column's own."""
@@ -291,9 +300,19 @@ class _Part(Column):
     """Some rows of a column. What they are is decided from all of its rows, and what is read is read for all."""
 
     def __init__(self, whole: Column, rows: NDArray[np.int64]) -> None:
-        # Readings come from the whole column; this gives the part its cells and nothing else.
-        super().__init__(whole.name, whole.cells.iloc[rows], decimal=whole.decimal, is_category=whole.is_category)
+        super().__init__(whole.name, whole.cells, decimal=whole.decimal, is_category=whole.is_category)
         self._whole, self._rows = whole, rows
+        self._own_cells: pd.Series | None = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def cells(self) -> pd.Series:
+        # Readings come from the whole column, so that few parts need cells of their own.
+        if self._own_cells is None:
+            self._own_cells = self._whole.cells.iloc[self._rows]
+        return self._own_cells
 
     @property
     def codes(self) -> Codes:

@@ -55,6 +55,8 @@ class DateRule:
     """Whether a training cell shows the order (a day above 12)."""
     tolerant: bool = False
     """Whether training rows held other words, which count as missing."""
+    missing: tuple[str, ...] = ()
+    """Words and numbers that the user says mean a missing cell."""
 
     def read(self, texts: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return seconds since 1970 (NaN where there is no date; zones become UTC), and which texts cannot be read."""
@@ -62,7 +64,7 @@ class DateRule:
         unread = np.isnan(seconds)
         # Levels, not rows, and only those that are not ISO: the slow way is taken seldom.
         for index in np.flatnonzero(unread).tolist():
-            if is_blank(texts[index]):
+            if is_blank(texts[index]) or texts[index] in self.missing:
                 unread[index] = False
             elif (found := _WRITTEN.fullmatch(texts[index])) is not None and (moment := _moment(found, self.order)) is not None:
                 seconds[index], unread[index] = moment, False
@@ -70,12 +72,13 @@ class DateRule:
 
     def state(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {"order": self.order, "is_certain": self.is_certain, "tolerant": self.tolerant}
+        state = {"order": self.order, "is_certain": self.is_certain, "tolerant": self.tolerant}
+        return state | ({"missing": list(self.missing)} if self.missing else {})
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`."""
-        return cls(**state)
+        return cls(**{**state, "missing": tuple(state.get("missing", ()))})
 
 
 def _iso_seconds(texts: Sequence[str]) -> Floats:

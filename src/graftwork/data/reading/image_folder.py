@@ -19,6 +19,7 @@ from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.infer import parse_targets
+from graftwork.data.reading.missing_words import without_words
 from graftwork.data.reading.picture_column import PictureColumn, choose_picture_column
 from graftwork.data.reading.picture_names import PictureNames
 from graftwork.data.reading.readers import check_columns, read_table
@@ -60,7 +61,7 @@ def open_image_folder(
         DataError: If there are no pictures, no labels, or the labels name other files.
     """
     found = label_pictures(folder, options.labels, _one_column(options))
-    frame, images = found.frame, found.images
+    frame, images = without_words(found.frame, options.missing or ()), found.images
     columns = [column for column in frame.columns if column != found.columns[0]]
     targets = options.targets
     if targets is None:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import find_kind
 from graftwork.data.names import check_names, did_you_mean, short_list
+from graftwork.data.reading.label_lists import split_cells
 from graftwork.data.reading.scales import looks_like_scale_name, word_order
+from graftwork.data.reading.siblings import looks_like_amount_name, shared_values
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_arrays import check_finite, label_sets, numeric_columns
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
@@ -82,9 +84,13 @@ def parse_kind(name: str, text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def infer_tasks(
-    frame: pd.DataFrame | Table, requests: Sequence[TargetRequest], task_kinds: Mapping[str, str] | None = None
+    frame: pd.DataFrame | Table,
+    requests: Sequence[TargetRequest],
+    task_kinds: Mapping[str, str] | None = None,
+    split_labels: str | None = None,
 ) -> list[InferredTask]:
-    """Infer all tasks; overrides are ``{name: kind}``.
+    """Infer all tasks; overrides are ``{name: kind}``, and ``split_labels`` is what separates labels in one cell (see
+    :func:`~graftwork.data.reading.label_lists.split_cells`).
 
     Raises:
         DataError: All faulty targets at once.
@@ -100,13 +106,16 @@ def infer_tasks(
             )
     tasks, problems = [], []
     table = as_table(frame)
-    for request in requests:
-        if request.name in overrides:
-            kind, classes = parse_kind(request.name, overrides[request.name])
-            # Classes of the override first, those of the request otherwise.
-            request = TargetRequest(request.name, request.columns, kind, classes or request.classes, request.metric)
+    asked = [_overridden(request, overrides.get(request.name)) for request in requests]
+    split = split_cells(table, asked, split_labels)
+    shared = shared_values(table, asked)
+    for request in asked:
         try:
-            tasks.append(infer_task(table, request))
+            if request.name in split:
+                cells, sign = split[request.name]
+                tasks.append(_kind("multilabel").read_column(request, cells, f"its cells are split at {sign!r}, as asked"))
+                continue
+            tasks.append(infer_task(table, request, shared.get(request.name)))
         except DataError as error:
             problems.append(str(error))
     if problems:
@@ -118,8 +127,20 @@ def infer_tasks(
     return tasks
 
 
-def infer_task(frame: pd.DataFrame | Table, request: TargetRequest) -> InferredTask:
+def _overridden(request: TargetRequest, override: str | None) -> TargetRequest:
+    if override is None:
+        return request
+    kind, classes = parse_kind(request.name, override)
+    return replace(request, kind=kind, classes=classes or request.classes)
+
+
+def infer_task(frame: pd.DataFrame | Table, request: TargetRequest, shared: NDArray[np.float64] | None = None) -> InferredTask:
     """Infer one task from its column(s).
+
+    Args:
+        frame: The table.
+        request: What is asked for.
+        shared: The different values of this target and its siblings; see :func:`~graftwork.data.reading.siblings.shared_values`.
 
     Raises:
         DataError: If all labels are missing, there is only one class, a number is infinite, numbers and words are mixed, nearly
@@ -155,7 +176,7 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest) -> InferredT
     if request.kind:
         return _with_notes(_kind(request.kind).read_column(request, cells, "as asked"), cells)
     check_finite(name, cells)
-    found, reason = _kind_of_words(name, cells) if cells.words else _kind_of_numbers(name, cells.numbers)
+    found, reason = _kind_of_words(name, cells) if cells.words else _kind_of_numbers(name, cells.numbers, shared)
     return _with_notes(_kind(found).read_column(request, cells, reason), cells)
 
 
@@ -167,25 +188,32 @@ def _kind(name: str) -> TaskKind:
     return cast(TaskKind, find_kind(name))
 
 
-def _kind_of_numbers(name: str, numbers: NDArray[np.float64]) -> tuple[str, str]:
-    known = np.unique(numbers[~np.isnan(numbers)])
-    if len(known) == 2:
-        return "binary", f"two different values: {known[0]:g} and {known[1]:g}"
-    whole = bool((known == np.round(known)).all())
-    # Class numbers are counted up; prices and years have gaps.
-    consecutive = whole and bool((np.diff(known) == 1).all())
-    levels = f"{len(known)} whole numbers from {known[0]:g} to {known[-1]:g}"
+def _kind_of_numbers(name: str, numbers: NDArray[np.float64], shared: NDArray[np.float64] | None) -> tuple[str, str]:
+    """Return the kind of a column of numbers, and why.
+
+    Only codes that follow each other are classes; whole numbers with gaps are counts or amounts.
+
+    Args:
+        name: The target.
+        numbers: Its cells.
+        shared: The different values of all its siblings, if it has any: they decide together.
+    """
+    own = np.unique(numbers[~np.isnan(numbers)])
+    known = own if shared is None else shared
+    of_all = "" if shared is None or len(known) == len(own) else ", its siblings' included"
+    consecutive = bool((known == np.round(known)).all()) and bool((np.diff(known) == 1).all())
+    levels = f"{len(known)} whole numbers from {known[0]:g} to {known[-1]:g}{of_all}"
+    is_class = consecutive and len(known) <= _MAX_CODES and known[0] in (0, 1) and not looks_like_amount_name(name)
+    if len(own) == 2 and (len(known) == 2 or is_class or bool(own[1] - own[0] == 1)):
+        return "binary", f"two different values: {own[0]:g} and {own[1]:g}"
     if consecutive and len(known) <= _MAX_LEVELS and looks_like_scale_name(name):
         return "ordinal", f"{levels} and a name that says they are steps of a scale"
-    # Class numbers count from 0 or 1; other short runs of whole numbers are looked at next.
-    if consecutive and len(known) <= _MAX_CODES and known[0] in (0, 1):
+    if is_class:
         return "multiclass", f"{levels}, read as class numbers (ordinal and regression are possible overrides)"
-    if whole and len(known) <= _MAX_LEVELS:
-        return (
-            "multiclass",
-            f"only {len(known)} different whole numbers, read as class numbers (regression is a possible override)",
-        )
-    return "regression", f"numbers with {len(known)} different values"
+    if len(own) <= _MAX_LEVELS:
+        why = "with a name of amounts" if consecutive and looks_like_amount_name(name) else "that are no codes in a row"
+        return "regression", f"{levels} {why}" if not of_all else f"{len(own)} values of {levels}"
+    return "regression", f"numbers with {len(own)} different values"
 
 
 def _kind_of_words(name: str, cells: TargetCells) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from graftwork.data.options import DataOptions, Targets
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.infer import TargetRequest, parse_targets
+from graftwork.data.reading.missing_words import without_words
 from graftwork.data.reading.nested import flatten_records
 from graftwork.data.reading.picture_cells import picture_paths
 from graftwork.data.reading.readers import check_columns, read_table
@@ -42,6 +43,9 @@ def open_suite(
     name: str | None = None,
     image_column: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
+    missing: str | Sequence[str] | None = None,
+    split_labels: str | None = None,
+    strict: bool = False,
 ) -> Suite:
     """Open data as a suite.
 
@@ -54,7 +58,8 @@ def open_suite(
             and without any the sub-folders name the classes.
         text: Column(s) that hold the text to learn from; ``"title+body"`` joins two. The other columns of the table are learned
             from, too.
-        group: Column whose equal values (patient, user, site) stay on one side of every split.
+        group: Column whose equal values (patient, user, site) stay on one side of every split; None looks for one whose rows
+            would give targets away, and ``"none"`` splits by rows.
         categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a
             scale.
         histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as
@@ -67,6 +72,10 @@ def open_suite(
             them, with file endings before names without. For a table, the column(s) with the paths of pictures, relative to the
             table's folder: they are learned from beside the other columns. An empty cell is a row without a picture.
         ignore: Columns of a table that are not learned from, ``"a,b"`` or a list.
+        missing: Words and numbers that mean a missing cell, in all columns, ``"?"`` or ``["?", "-999"]``; kept with the model.
+        split_labels: What separates the labels in the cells of targets, such as ``";"`` or ``"_"``; ``"auto"`` looks for it. Such
+            targets are sets of labels.
+        strict: Refuse pictures that cannot be read; else rows of up to one in a hundred are skipped, with a note.
 
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
@@ -82,6 +91,9 @@ def open_suite(
         image_size=image_size,
         image_column=image_column,
         ignore=ignore,
+        missing=missing,
+        split_labels=split_labels,
+        strict=strict,
     )
     return open_data(source, options, seed=seed, name=name)
 
@@ -167,7 +179,7 @@ def _open_frame(
     # Rows are counted by position everywhere; a user's index may repeat.
     frame = frame.reset_index(drop=True)
     frame.columns = [str(column) for column in frame.columns]
-    frame = flatten_records(frame)
+    frame = without_words(flatten_records(frame), options.missing or ())
     if len(frame) == 0:
         raise DataError(f"The table has columns ({short_list(frame.columns)}) but no rows. Add rows.")
     if options.targets is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.data.reading.cells import is_blank, shown_cells
+from graftwork.data.reading.missing_words import blank_words
 
 __all__ = ["NumberRule", "Reader", "guess_number_rule", "number_notes", "plain_floats"]
 
@@ -109,6 +110,8 @@ class NumberRule:
     """Whether cells such as ``1 days 02:00:00`` are read as seconds."""
     tolerant: bool = False
     """Whether training rows held other words, which count as missing."""
+    missing: tuple[str, ...] = ()
+    """Words and numbers that the user says mean a missing cell."""
 
     def read(self, texts: Sequence[str]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return numbers (NaN where there is none), and which texts cannot be read: neither numbers nor words for a missing
@@ -119,7 +122,7 @@ class NumberRule:
         # Levels, not rows, and only those that Python cannot read.
         for index in np.flatnonzero(unread).tolist():
             text = texts[index]
-            if is_blank(text):
+            if is_blank(text) or text in self.missing:
                 unread[index] = False
                 continue
             number = _FLAGS.get(text.lower())
@@ -127,7 +130,7 @@ class NumberRule:
                 number = self._read_written(text)
             if number is not None:
                 numbers[index], unread[index] = number, False
-        return numbers, unread
+        return blank_words(numbers, self.missing), unread
 
     def _read_written(self, text: str) -> float | None:
         if self.is_duration:
@@ -168,12 +171,13 @@ class NumberRule:
             "unit": self.unit,
             "is_duration": self.is_duration,
             "tolerant": self.tolerant,
+            **({"missing": list(self.missing)} if self.missing else {}),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`."""
-        return cls(**state)
+        return cls(**{**state, "missing": tuple(state.get("missing", ()))})
 
 
 def _fits(found: re.Match[str], unit: str) -> bool:
@@ -262,25 +266,28 @@ def _is_word(text: str) -> bool:
     return text not in ("", "NA", "N/A", "n/a", "NaN", "nan", "-nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA", "NaT")
 
 
-def _candidates(levels: Sequence[str], decimal: str) -> list[NumberRule]:
-    """Return the rules worth trying, the plain one first, by what the first 500 cells look like."""
+def _candidates(levels: Sequence[str], decimal: str) -> Iterator[NumberRule]:
+    """Yield the rules worth trying, the plain one first, by what the first 500 cells look like."""
+    # Numbers as programs write them are the usual case, and reading them is quicker than looking at how they are written.
+    yield NumberRule()
     sample = [level for level in levels[:500] if not is_blank(level)]
     found = [match for match in map(_WRITTEN.fullmatch, sample) if match is not None]
     clocks = sum(_seconds(text) is not None for text in sample)
-    rules = [NumberRule()]
     if clocks > 0.5 * len(sample):
-        return [NumberRule(is_duration=True)]
+        yield NumberRule(is_duration=True)
+        return
     # Mostly words: no way of writing numbers will make it a column of numbers.
     if len(found) < 0.5 * len(sample):
-        return rules
+        return
     units = {part for match in found for part in (match["front"], match["back"]) if part}
     # Dollars and euros in one column cannot be compared.
     if len(units) > 1:
-        return rules
+        return
     unit = next(iter(units), "")
-    rules.append(NumberRule(unit=unit))
+    yield NumberRule(unit=unit)
     pairs = _PAIRS_OF_COMMA_FILES if decimal == "," else _PAIRS
-    return rules + [NumberRule(point, group, unit) for point, group in pairs]
+    for point, group in pairs:
+        yield NumberRule(point, group, unit)
 
 
 def number_notes(

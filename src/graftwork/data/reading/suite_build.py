@@ -21,6 +21,7 @@ from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
+from graftwork.data.reading.missing_words import without_words
 from graftwork.data.reading.picture_cells import picture_paths
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.suite_yaml import DatasetEntry, SuiteFile, read_suite_yaml
@@ -79,6 +80,7 @@ def build_suite(file: SuiteFile) -> Suite:
     }
     for entry in file.datasets:
         frame, pictures, hashes, found = _read_entry(entry, file)
+        frame = without_words(frame, file.missing or ())
         frames.append(_renamed(frame, entry, file.kinds, taken))
         images += pictures
         sources |= {f"{entry.name}: {key}": value for key, value in hashes.items()}
@@ -93,7 +95,7 @@ def build_suite(file: SuiteFile) -> Suite:
     table = pandas.concat(frames, ignore_index=True)
     requests = _requests(file)
     hidden = {_GROUP, _TEXT, *(column for request in requests for column in request.columns)}
-    grouped = any(entry.group is not None for entry in file.datasets)
+    by_rows = any(entry.group == "none" for entry in file.datasets)
     features = [name for name in map(str, table.columns) if name not in hidden]
     suite = assemble_suite(
         RawSuite(
@@ -102,7 +104,10 @@ def build_suite(file: SuiteFile) -> Suite:
             requests=requests,
             options=DataOptions(
                 image_size=file.image_size,
-                group=_GROUP if grouped else None,
+                missing=file.missing,
+                split_labels=file.split_labels,
+                strict=file.strict,
+                group=_GROUP if _GROUP in table.columns else "none" if by_rows else None,
                 # In the order of the table, each once.
                 categories=tuple(name for name in table.columns if any(name in entry.categories for entry in file.datasets)),
                 histories=_histories(file, features, taken),
@@ -145,6 +150,7 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
     """Return the columns that the suite uses: features under their own names, targets as ``task:part``, group and text in fixed
     columns."""
     where = f"data set {entry.name!r}"
+    group = DataOptions(group=entry.group).group_in([str(name) for name in frame.columns])
     wanted = [
         *(column for target in entry.targets for column in target.columns),
         *entry.text,
@@ -154,12 +160,10 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
         *entry.histories,
         *entry.histories.values(),
     ]
-    check_names(
-        [*wanted, *([entry.group] if entry.group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where
-    )
+    check_names([*wanted, *([group] if group else [])], map(str, frame.columns), what=f"datasets: {entry.name}", where=where)
     columns: dict[str, Any] = {}
     if "table" in kinds:
-        hidden = {*taken, *entry.ignore, *entry.text, entry.group, entry.image_column}
+        hidden = {*taken, *entry.ignore, *entry.text, group, entry.image_column}
         # Labels of a picture folder have columns of all sorts: only those that are named are learned from.
         named = entry.features if entry.features is not None else () if entry.source.is_dir() else frame.columns
         names = [name for name in map(str, named) if name not in hidden]
@@ -169,9 +173,9 @@ def _renamed(frame: pd.DataFrame, entry: DatasetEntry, kinds: Sequence[str], tak
             key: frame[column]
             for key, column in zip(_target_columns(target.name, len(target.columns)), target.columns, strict=True)
         }
-    if entry.group is not None:
+    if group is not None:
         # Patient 7 of one data set is not patient 7 of another.
-        columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[entry.group].tolist())]
+        columns[_GROUP] = [None if text is None else f"{entry.name}/{text}" for text in map(as_text, frame[group].tolist())]
     if "text" in kinds:
         from graftwork.data.encoders.text import join_texts
 

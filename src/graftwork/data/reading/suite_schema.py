@@ -24,7 +24,7 @@ Lines = dict[tuple[Any, ...], int]
 
 MODALITIES = ("table", "text", "image")
 """Kinds of input that a suite file can describe."""
-_TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "datasets")
+_TOP = ("name", "modality", "mixing", "temperature", "image_size", "seed", "missing", "split_labels", "strict", "datasets")
 _DATASET = (
     *("name", "source", "labels", "image_column", "text", "group", "domain"),
     *("features", "categories", "histories", "ignore", "targets", "credit"),
@@ -160,9 +160,10 @@ class _Checker:
                 self.add(place, f"the key {key!r} is missing. Add it.")
         return True
 
-    def choice(self, value: Any, place: tuple[Any, ...], allowed: tuple[str, ...]) -> None:
+    def choice(self, value: Any, place: tuple[Any, ...], allowed: tuple[object, ...]) -> None:
         if value not in allowed:
-            self.add(place, f"must be one of {', '.join(allowed)}; got {_shown(value)}.{did_you_mean(str(value), allowed)}")
+            names = [str(item).lower() if isinstance(item, bool) else str(item) for item in allowed]
+            self.add(place, f"must be one of {', '.join(names)}; got {_shown(value)}.{did_you_mean(str(value), names)}")
 
     def number(self, value: Any, place: tuple[Any, ...], low: float, high: float, *, whole: bool = False) -> None:
         # ``True`` is an integer to isinstance.
@@ -202,6 +203,9 @@ def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:
         "image_size": lambda item, place: check.number(item, place, 8, 1024, whole=True),
         "seed": lambda item, place: check.number(item, place, 0, 2**31, whole=True),
         "name": check.texts,
+        "missing": check.texts,
+        "split_labels": check.texts,
+        "strict": lambda item, place: check.choice(item, place, (True, False)),
     }
     for key, rule in rules.items():
         if key in value:
@@ -240,7 +244,9 @@ def _check_dataset(check: _Checker, entry: Any, place: tuple[Any, ...]) -> None:
         _check_histories(check, entry["histories"], columns, (*place, "histories"))
     for key in ("group", "image_column"):
         if entry.get(key) is not None:
-            _check_columns(check, check.texts(entry[key], (*place, key))[:1], columns, (*place, key))
+            named = check.texts(entry[key], (*place, key))[:1]
+            # `group: none` splits by rows.
+            _check_columns(check, [] if key == "group" and named == ["none"] else named, columns, (*place, key))
     for key in ("name", "domain", "credit"):
         if key in entry:
             check.texts(entry[key], (*place, key))

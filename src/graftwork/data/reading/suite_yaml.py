@@ -77,6 +77,9 @@ class SuiteFile:
     datasets: tuple[DatasetEntry, ...]
     image_size: int | None = None
     seed: int | None = None
+    missing: tuple[str, ...] | None = None
+    split_labels: str | None = None
+    strict: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -125,6 +128,9 @@ def read_suite_yaml(path: str | Path) -> SuiteFile:
         datasets=datasets,
         image_size=value.get("image_size"),
         seed=value.get("seed"),
+        missing=_texts(value["missing"]) if value.get("missing") is not None else None,
+        split_labels=None if value.get("split_labels") is None else str(value["split_labels"]),
+        strict=bool(value.get("strict", False)),
     )
 
 

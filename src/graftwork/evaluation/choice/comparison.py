@@ -52,8 +52,10 @@ def evidence_of(bank: ScoreBank, task: str, change: Change) -> tuple[Evidence, s
     for level in (3, 4):
         for count, unit, where, *least in counts:
             if count < least[level - 3]:
-                return ("none" if level == 3 else "some"), f"{count} {unit}{'s' * (count != 1)}{where}"
-    return "enough", ""
+                return ("none" if level == 3 else "some"), f"only {count} {unit}{'s' * (count != 1)}{where}"
+    # Rows of one person or site on both sides: more of such rows would make nothing surer.
+    crossing = str(bank.suite.raw.get("crossing", ""))
+    return ("some" if crossing else "enough"), crossing
 
 
 def evidence_of_mean(levels: Iterable[Evidence]) -> Evidence:

@@ -274,7 +274,9 @@ class Judge:
         for (known, reason), tasks in reasons.items():
             what = "nothing is said of these comparisons" if known == "none" else "these comparisons are tentative"
             least = f" ({FEWEST_ROWS} are needed)" if known == "none" and "labelled" in reason else ""
-            warnings.append(f"Only {reason}{least} for {text.join_words(tasks)}: {what}.")
+            # What is known against the splits concerns all tasks.
+            where = f" for {text.join_words(tasks)}" if reason.startswith("only ") else ""
+            warnings.append(f"{reason[:1].upper()}{reason[1:]}{least}{where}: {what}.")
         return warnings
 
 

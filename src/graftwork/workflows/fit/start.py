@@ -47,6 +47,9 @@ def fit(
     image_size: int | None = None,
     image_column: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
+    missing: str | Sequence[str] | None = None,
+    split_labels: str | None = None,
+    strict: bool = False,
     out: str | Path | None = None,
     time_limit: float | str | None = None,
     preset: str | None = None,
@@ -82,13 +85,17 @@ def fit(
             next eight.
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
-        group: Column whose equal values stay on one side of every split.
+        group: Column whose equal values stay on one side of every split; None looks for one, ``"none"`` splits by rows.
         categories: Columns whose numbers are names (ids, codes).
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
         image_size: Side of the encoded pictures.
         image_column: Column of the labels that names the pictures; of a table, column(s) with the paths of pictures.
         ignore: Columns of a table that are not learned from.
+        missing: Words and numbers that mean a missing cell, in all columns, ``"?"`` or ``["?", "-999"]``; kept with the model.
+        split_labels: What separates the labels in the cells of targets, such as ``";"`` or ``"_"``; ``"auto"`` looks for it. Such
+            targets are sets of labels.
+        strict: Refuse pictures that cannot be read; else rows of up to one in a hundred are skipped, with a note.
         out: Run folder; ``runs/<suite>-<date>-<time>`` by default.
         time_limit: ``"6m"``, ``"1h30m"`` or seconds, for everything up to the verdict; None is 5 minutes, or no limit with
             ``steps``.
@@ -144,6 +151,9 @@ def fit(
             image_size=image_size,
             image_column=image_column,
             ignore=ignore,
+            missing=missing,
+            split_labels=split_labels,
+            strict=strict,
         ),
         time_limit=time_limit,
         preset=preset,

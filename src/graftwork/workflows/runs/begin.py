@@ -181,7 +181,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
     for key, value in settings.to_json().items():
         # Written with flags of their own below, or no part of what the run computes.
-        if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "histories", "overrides"):
+        if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "histories", "overrides", "missing", "strict"):
             continue
         if value == default.to_json()[key]:
             continue
@@ -193,5 +193,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
         words += [f"--{key.replace('_', '-')}", text]
     words += [word for name, kind in settings.data.task_kinds.items() for word in ("--task-kind", f"{name}={kind}")]
     words += [word for name, item in settings.data.histories.items() for word in ("--history", f"{name}={item}")]
+    words += [word for one in settings.data.missing or () for word in ("--missing", one)]
+    words += ["--strict"] if settings.data.strict else []
     words += [word for name, value in settings.overrides.items() for word in ("--set", f"{name}={value}")]
     return shlex.join(words)

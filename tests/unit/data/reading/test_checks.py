@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from graftwork.data.reading.checks import check_features, duplicate_note, group_notes, label_notes
+from graftwork.data.reading.checks import check_features, duplicate_note, label_notes
+from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.infer import InferredTask, infer_tasks, parse_targets
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 

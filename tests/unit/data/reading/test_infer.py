@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +31,7 @@ KINDS = [
     ("positive is first in the alphabet", ["malignant", "other", "other"], "y", "binary", ("other", "malignant")),
     ("two words", ["b", "a", "b"], "y", "binary", ("a", "b")),
     ("digits", list(range(10)) * 5, "digit", "multiclass", tuple("0123456789")),
-    ("codes with gaps", [101, 205, 300] * 5, "y", "multiclass", ("101", "205", "300")),
+    ("codes with gaps", [101, 205, 300] * 5, "y", "regression", ()),
     ("words", ["cat", "dog", "bird"] * 3, "y", "multiclass", ("bird", "cat", "dog")),
     ("stars", [1, 2, 3, 4, 5] * 3, "stars", "ordinal", tuple("12345")),
     ("stars with gaps", [1, 2, None, 4, 3, 5] * 3, "userRating", "ordinal", tuple("12345")),
@@ -202,3 +204,66 @@ def test_classes_decode_to_the_cells_they_came_from(cells: list[str | None]) -> 
     task = infer(pd.Series(cells, dtype=object))
     decoded = [None if code < 0 else task.spec.classes[code] for code in task.target]
     assert decoded == cells
+
+
+GAPS = [
+    ("amounts", [0, 5000, 23000, 41000] * 10, "y"),
+    ("few counts with a gap", [0, 1, 2, 4, 7] * 10, "y"),
+    ("codes that begin at two", [2, 3, 4, 5] * 10, "y"),
+    ("counts by name", [0, 1, 2, 3] * 10, "visit_count"),
+    ("an age in a row", [1, 2, 3, 4, 5] * 10, "ageInYears"),
+]
+
+
+@pytest.mark.parametrize(("values", "name"), [row[1:] for row in GAPS], ids=[row[0] for row in GAPS])
+def test_whole_numbers_that_are_no_codes_in_a_row_are_numbers(values: list[int], name: str) -> None:
+    task = infer(values, name)
+    assert task.spec.kind == "regression", task.reason
+    assert f"whole numbers from {min(values)} to {max(values)}" in task.reason
+
+
+def kinds_of(columns: Mapping[str, list[int] | list[float]], **overrides: str) -> dict[str, str]:
+    frame = pd.DataFrame(columns)
+    return {
+        task.spec.name: task.spec.kind for task in infer_tasks(frame, parse_targets(list(frame.columns), list(frame)), overrides)
+    }
+
+
+def test_siblings_are_inferred_together() -> None:
+    months = {
+        "month_1": [500 * step for step in range(40)],
+        "month_2": [0, 19000, 1000, 2000] * 10,
+        "month_3": [0, 3000] * 20,
+    }
+    assert set(kinds_of(months).values()) == {"regression"}
+    assert kinds_of({"month_3": months["month_3"]}) == {"month_3": "binary"}, "alone it has two values"
+    assert kinds_of({"day_1": list(range(40)), "day_2": [0, 1, 2, 3] * 10})["day_2"] == "regression"
+    questions = {"q1": [1, 2, 3, 4, 5] * 8, "q2": [2, 3, 5, 5] * 10, "q3": [1, 2] * 20}
+    assert kinds_of(questions) == {"q1": "multiclass", "q2": "multiclass", "q3": "binary"}
+    assert kinds_of({"q2": questions["q2"]}) == {"q2": "regression"}
+    assert kinds_of(questions, q1="regression")["q2"] == "regression", "a sibling with a kind of its own decides nothing"
+
+
+def test_amounts_are_siblings_whatever_their_names() -> None:
+    sales: list[int] = [500 * step for step in range(60)]
+    few = [0, 23000] * 30
+    assert kinds_of({"north": sales, "south": few}) == {"north": "regression", "south": "regression"}
+    assert kinds_of({"south": few}) == {"south": "binary"}
+    assert kinds_of({"north": sales, "coded": [17, 99] * 30})["coded"] == "binary", "its values are others"
+
+
+def test_other_columns_are_no_siblings() -> None:
+    counts = [3 * step for step in range(40)]
+    assert kinds_of({"y1": [0, 1] * 20, "y2": counts})["y1"] == "binary", "a flag beside counts stays one"
+    assert kinds_of({"colour": [0, 1, 2, 3] * 10, "amount_1": counts})["colour"] == "multiclass"
+    assert kinds_of({"y1": [0, 1, 2, 0] * 10, "y2": counts})["y1"] == "multiclass", "its values are others"
+    assert kinds_of({"y1": [0, 1, 2, 0] * 10, "y2": [0.5 * step for step in range(40)]})["y1"] == "multiclass"
+
+
+@given(st.integers(2, 20), st.sampled_from([0, 1]), st.randoms(use_true_random=False))
+def test_consecutive_codes_are_classes_in_any_order(size: int, first: int, random: object) -> None:
+    values = list(range(first, first + size)) * 3
+    random.shuffle(values)  # type: ignore[attr-defined]
+    assert infer(values).spec.kind == ("binary" if size == 2 else "multiclass")
+    if size > 2:
+        assert infer([value * 10 for value in values]).spec.kind == "regression"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from graftwork.core.input_spec import InputSpec
-from graftwork.core.records import Interval, Plan, TaskSpec
+from graftwork.core.records import Interval, Ledger, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice import sentences as text
 from graftwork.evaluation.choice.validation_table import ValidationTable
-from graftwork.evaluation.choice.verdict import FinalRun
+from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
 
 PLANS = {
     name: Plan(name=name, title=name, role=role, modalities=("table",))
@@ -66,3 +69,40 @@ def test_numbers_in_words() -> None:
     assert text.format_interval(Interval(-120.4, -150.2, -90.0)) == "-120 % (95 % interval -150 to -90)"
     assert text.format_interval(Interval(2.0, float("nan"), float("nan"))) == "+2.0 %"
     assert text.join_words(["a"]) == "a"
+
+
+def test_nothing_is_asserted_on_splits_that_give_targets_away() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(900, 1)).astype(np.float32)
+    plain = Suite.of_arrays(
+        name="houses",
+        input_specs={"table": InputSpec(kind="table")},
+        tasks=[TaskSpec(name="price", kind="regression", size=1, scale=(1.0,), center=(0.0,))],
+        inputs={"numeric": np.zeros((900, 1), np.float32), "categorical": np.zeros((900, 0), np.int64)},
+        targets={"price": values},
+        splits={"train": np.arange(400), "val": np.arange(400, 600), "test": np.arange(600, 900)},
+    )
+    finals = {
+        plan: [
+            FinalRun(
+                plan_name=plan,
+                seed=seed,
+                predictions={"price": values[600:] + error * rng.normal(size=(300, 1))},
+                validation={"price": {"rmse": error, "r2": 1.0 - error**2}},
+            )
+            for seed in range(3)
+        ]
+        for plan, error in (("separate", 1.0), ("shared", 0.4))
+    }
+
+    def verdict(raw: dict[str, str]) -> dict[str, Any]:
+        suite = replace(plain, raw=raw)
+        ledgers = dict.fromkeys(PLANS, Ledger(parameters_stored=10))
+        found = build_verdict(suite, finals, controls={}, affinity=None, ledgers=ledgers, plans=PLANS, num_resamples=200)
+        result: dict[str, Any] = found["verdict"]
+        return result
+
+    crossing = "rows of one house are on both sides of the splits"
+    assert verdict({"crossing": ""})["strength"] == "asserts"
+    assert verdict({"crossing": crossing})["strength"] == "tentative"
+    assert f"{crossing.capitalize()}: these comparisons are tentative." in verdict({"crossing": crossing})["warnings"]
