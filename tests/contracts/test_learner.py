@@ -70,9 +70,11 @@ class Case:
     """A learner as a plan names it; neural plans with the portfolio's shared trunk."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        path = LEARNERS[name.partition(",")[0]].path
-        self.folder, plan = folder, plan_of(path)
+        component = LEARNERS[name.partition(",")[0]]
+        self.folder, plan = folder, plan_of(component.path)
         assert plan is not None
+        if component.settings:
+            plan = plan.with_train(learner=component)
         if name == MERGED:
             plan = replace(plan, role="joint", stages=(TrainStage(), MergeStage(merger=Component(TIES))))
         if "Neural" in name:
@@ -215,14 +217,15 @@ def test_a_stop_from_outside_leaves_the_learner_whole(case: Case) -> None:
         pass
 
     def stop(step: int) -> None:
-        if step >= 3:
+        if step >= last:
             raise StopError
 
     whole, stopped = case.build(), case.build()
     whole.train(STEPS)
+    last = min(3, whole.step)  # what is fitted in one go has one step
     with pytest.raises(StopError):
         stopped.train(STEPS, on_progress=stop)
-    assert stopped.step == 3
+    assert stopped.step == last
     stopped.train(STEPS)
     assert_equal(answers(whole), answers(stopped))
 
@@ -288,6 +291,8 @@ def test_the_exported_graph_gives_the_predictions(case: Case, tmp_path: Path) ->
 
 
 def test_wrong_data_are_refused_by_name(case: Case) -> None:
+    if "ConstantLearner" in case.plan.train.learner.path:
+        pytest.skip("the same answer for every row can be given to any task")
     dense = TaskSpec(name="map", kind="multiclass", size=3, positions="pixels")
     rows = len(SUITE)
     suite = Suite(

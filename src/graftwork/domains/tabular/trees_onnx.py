@@ -6,7 +6,6 @@ float32 inputs ``x <= t`` then decides exactly as LightGBM's float64 threshold d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,21 +13,22 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import GraftworkError
-from graftwork.core.files import write_bytes
-from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
-from graftwork.interfaces.task_kind import task_kind
+from graftwork.domains.tabular.suite_graph import (
+    TOLERANCE,
+    answer_shape,
+    arrange_columns,
+    output_names,
+    require_onnx,
+    write_graph,
+)
 
 __all__ = ["TOLERANCE", "TreeGroup", "arrange_columns", "export_trees", "flatten_trees", "output_names"]
 
 Array = NDArray[Any]
-TOLERANCE = 1e-4
-"""Largest difference to the learner: of probabilities, and of values in standard deviations of the target."""
 _LESS_OR_EQUAL, _MEMBER = 0, 6
 _SUM, _NO_TRANSFORM = 1, 0
-_OPSET, _ML_OPSET, _IR = 18, 5, 10
 
 
 class TreeGroup(Protocol):
@@ -149,7 +149,7 @@ def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[TreeGroup
         return [*nodes, make("Identity", [raw], [output])]
     if group[0].objective == "multiclass":
         return [*nodes, make("Softmax", [raw], [output], axis=1)]
-    shape = _answer_shape(task)
+    shape = answer_shape(task)
     if shape == (len(group),):  # one yes or no for each column of the answer
         return [*nodes, make("Sigmoid", [raw], [output])]
     one = f"probability_{index}"
@@ -158,20 +158,6 @@ def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[TreeGroup
         return [*nodes, make("Squeeze", [one, "axis_1"], [output])]
     # One probability learned, two answered: the first class gets the rest.
     return [*nodes, make("Sub", ["one", one], [f"other_{index}"]), make("Concat", [f"other_{index}", one], [output], axis=1)]
-
-
-def _answer_shape(task: TaskSpec) -> tuple[int, ...]:
-    """Return the shape of one row's answer."""
-    return task_kind(task).answer_shape(task, (1,))[1:]
-
-
-def arrange_columns(task: TaskSpec, values: Array) -> Array:
-    """Return the outputs of a task's label columns, ``[N, K]``, as ``Learner.predict`` lays them out; of two classes only one is
-    learned."""
-    shape = _answer_shape(task)
-    if not shape:
-        return values[:, 0]
-    return values if shape == values.shape[1:] else np.concatenate([1.0 - values, values], axis=1)
 
 
 def export_trees(
@@ -192,8 +178,7 @@ def export_trees(
     Raises:
         GraftworkError: If it is above 1e-4.
     """
-    onnx = require("onnx", extra="export", purpose="Exporting to ONNX")
-    onnx.helper, onnx.numpy_helper  # noqa: B018  (sub-modules that `import onnx` binds)
+    onnx = require_onnx()
     kinds = onnx.TensorProto
     value = onnx.helper.make_tensor_value_info
     inputs, parts, nodes = [], [], []
@@ -210,58 +195,9 @@ def export_trees(
     outputs = []
     for index, task in enumerate(suite.tasks):
         nodes += _task_nodes(onnx, task, index, boosters[task.name], names[task.name])
-        outputs.append(value(names[task.name], kinds.FLOAT, ["batch", *_answer_shape(task)]))
+        outputs.append(value(names[task.name], kinds.FLOAT, ["batch", *answer_shape(task)]))
     constants = [
         onnx.numpy_helper.from_array(np.array([1], dtype=np.int64), "axis_1"),
         onnx.numpy_helper.from_array(np.array(1.0, dtype=np.float32), "one"),
     ]
-    graph = onnx.helper.make_graph(nodes, "trees", inputs, outputs, constants)
-    versions = [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
-    model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=_IR, producer_name="graftwork")
-    for key, text in (("graftwork.format", "graftwork-onnx-1"), ("graftwork.outputs", json.dumps(names, ensure_ascii=False))):
-        model.metadata_props.add(key=key, value=text)
-    onnx.checker.check_model(model)
-    content = bytes(model.SerializeToString())
-    difference = _difference(content, suite, names, expected, rows)
-    if not difference <= TOLERANCE:
-        raise GraftworkError(
-            f"The ONNX form of the trees differs from the trees by {difference:.2g}, more than {TOLERANCE:g}; "
-            f"no file was written."
-        )
-    write_bytes(path, content)
-    return difference
-
-
-def output_names(suite: Suite) -> dict[str, str]:
-    """Return ``{task: output}``: the task's name, with ``_output`` behind it where an input is called so."""
-    # The last three are names of values in the graph.
-    taken = {*suite.inputs, "features", "axis_1", "one"}
-    names: dict[str, str] = {}
-    for task in suite.task_names:
-        name = task
-        while name in taken:
-            name += "_output"
-        taken.add(name)
-        names[task] = name
-    return names
-
-
-def _difference(
-    content: bytes, suite: Suite, names: Mapping[str, str], expected: Mapping[str, Array], rows: NDArray[np.int64]
-) -> float:
-    runtime: Any = require("onnxruntime", extra="export", purpose="Exporting to ONNX")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    used = {item.name for item in session.get_inputs()}
-    feed = {name: np.asarray(array[rows]) for name, array in suite.inputs.items() if name in used}
-    worst = 0.0
-    for task in suite.tasks:
-        found = session.run([names[task.name]], feed)[0]
-        gap = np.abs(found.astype(np.float64) - expected[task.name])
-        if task.scale:
-            # Values far from zero cannot agree better than float32 can say them.
-            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / np.asarray(task.scale)
-        worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
-    return worst
+    return write_graph(nodes, inputs, outputs, constants, suite, path, expected, rows, what="trees")

@@ -48,7 +48,7 @@ class Estimate:
     plan: str
     seconds_per_step: float = 0.0
     setup_seconds: float = 0.0
-    """Building the model and reading the suite, with warm caches."""
+    """Building the model and reading the suite, with warm caches; and fitting it, for what is fitted in one go."""
     eval_seconds: float = 0.0
     """One pass over the validation rows."""
     steps_per_epoch: float = 1.0

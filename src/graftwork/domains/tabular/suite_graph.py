@@ -1,0 +1,211 @@
+"""ONNX graphs from the arrays of a suite to the answers of its tasks, written by hand: inputs, names of outputs, layout of
+answers, and the check that no file is written whose answers differ from the learner's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.errors import GraftworkError
+from graftwork.core.files import write_bytes
+from graftwork.core.optional import require
+from graftwork.core.records import TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.interfaces.task_kind import task_kind
+
+__all__ = ["TOLERANCE", "GraphBuilder", "answer_shape", "arrange_columns", "output_names", "require_onnx", "write_graph"]
+
+Array = NDArray[Any]
+TOLERANCE = 1e-4
+"""Largest difference to the learner: of probabilities, and of values in standard deviations of the target."""
+_OPSET, _ML_OPSET, _IR = 18, 5, 10
+_INNER = "_inner/"
+
+
+def require_onnx() -> Any:
+    """Return the package onnx, with the sub-modules that ``import onnx`` binds.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    onnx = require("onnx", extra="export", purpose="Exporting to ONNX")
+    onnx.helper, onnx.numpy_helper  # noqa: B018  (sub-modules that `import onnx` binds)
+    return onnx
+
+
+def answer_shape(task: TaskSpec) -> tuple[int, ...]:
+    """Return the shape of one row's answer."""
+    return task_kind(task).answer_shape(task, (1,))[1:]
+
+
+def arrange_columns(task: TaskSpec, values: Array) -> Array:
+    """Return the outputs of a task's label columns, ``[N, K]``, as ``Learner.predict`` lays them out; of two classes only one is
+    learned."""
+    shape = answer_shape(task)
+    if not shape:
+        return values[:, 0]
+    return values if shape == values.shape[1:] else np.concatenate([1.0 - values, values], axis=1)
+
+
+def output_names(suite: Suite) -> dict[str, str]:
+    """Return ``{task: output}``: the task's name, with ``_output`` behind it where an input is called so."""
+    # The last three are names of values in the graph of trees; names of a GraphBuilder begin with _INNER.
+    taken = {*suite.inputs, "features", "axis_1", "one"}
+    names: dict[str, str] = {}
+    for task in suite.task_names:
+        name = f"output {task}" if task.startswith(_INNER) else task
+        while name in taken:
+            name += "_output"
+        taken.add(name)
+        names[task] = name
+    return names
+
+
+def write_graph(
+    nodes: Sequence[Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    constants: Sequence[Any],
+    suite: Suite,
+    path: Path,
+    expected: Mapping[str, Array],
+    rows: NDArray[np.int64],
+    *,
+    what: str,
+) -> float:
+    """Write one graph and prove that ONNX Runtime computes what the learner does.
+
+    Args:
+        nodes: In an order in which they can run.
+        inputs: Arrays of the suite that it reads.
+        outputs: One a task, called as :func:`output_names` says.
+        constants: Its constants.
+        suite: Tasks and inputs.
+        path: File to write; nothing is written if the check fails.
+        expected: The learner's predictions for ``rows``.
+        rows: Rows of the suite.
+        what: What the graph stands for, as in "trees"; its name, and a word of the error.
+
+    Returns:
+        The largest difference found: of probabilities, and of values in standard deviations of the target.
+
+    Raises:
+        GraftworkError: If it is above 1e-4.
+    """
+    onnx, names = require_onnx(), output_names(suite)
+    graph = onnx.helper.make_graph(nodes, what, inputs, outputs, constants)
+    versions = [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
+    model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=_IR, producer_name="graftwork")
+    for key, text in (("graftwork.format", "graftwork-onnx-1"), ("graftwork.outputs", json.dumps(names, ensure_ascii=False))):
+        model.metadata_props.add(key=key, value=text)
+    onnx.checker.check_model(model)
+    content = bytes(model.SerializeToString())
+    difference = _difference(content, suite, names, expected, rows)
+    if not difference <= TOLERANCE:
+        raise GraftworkError(
+            f"The ONNX form of the {what} differs from the {what} by {difference:.2g}, more than {TOLERANCE:g}; "
+            f"no file was written."
+        )
+    write_bytes(path, content)
+    return difference
+
+
+def _difference(
+    content: bytes, suite: Suite, names: Mapping[str, str], expected: Mapping[str, Array], rows: NDArray[np.int64]
+) -> float:
+    runtime: Any = require("onnxruntime", extra="export", purpose="Exporting to ONNX")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    used = {item.name for item in session.get_inputs()}
+    feed = {name: np.asarray(array[rows]) for name, array in suite.inputs.items() if name in used}
+    worst = 0.0
+    for task in suite.tasks:
+        found = session.run([names[task.name]], feed)[0]
+        if found.shape != expected[task.name].shape:
+            return float("inf")
+        gap = np.abs(found.astype(np.float64) - expected[task.name])
+        if task.scale:
+            scale = np.asarray(task.scale).reshape(-1, *[1] * (gap.ndim - 2)) if gap.ndim > 1 else np.asarray(task.scale[0])
+            # Values far from zero cannot agree better than float32 can say them.
+            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / scale
+        worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
+    return worst
+
+
+class GraphBuilder:
+    """A graph that grows node by node; every node has one output, which gets a name of its own.
+
+    Args:
+        suite: Its arrays are the inputs; only the first dimension is free for a table, all are for other inputs.
+    """
+
+    def __init__(self, suite: Suite) -> None:
+        self._onnx = require_onnx()
+        self._suite = suite
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+        self._read: set[str] = set()
+
+    def _name(self) -> str:
+        return f"{_INNER}{len(self._nodes) + len(self._constants)}"
+
+    def tensor(self, values: Array) -> Any:
+        """Return an array as an attribute of an operator."""
+        return self._onnx.numpy_helper.from_array(np.ascontiguousarray(values))
+
+    def constant(self, values: Array) -> str:
+        """Return the name of a constant."""
+        name = self._name()
+        self._constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def add(self, operator: str, *operands: str | Array, domain: str = "", **attributes: Any) -> str:
+        """Return the name of an operator's output; operands are names of inputs and outputs, or constants."""
+        inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
+        self._read |= {name for name in inputs if name in self._suite.inputs}
+        name = self._name()
+        self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], domain=domain, **attributes))
+        return name
+
+    def cast(self, value: str, dtype: type[np.generic]) -> str:
+        """Return a value in another type of numbers."""
+        return self.add("Cast", value, to=self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+
+    def concat(self, values: Sequence[str]) -> str:
+        """Return ``[N, a]``, ``[N, b]`` ... side by side."""
+        return values[0] if len(values) == 1 else self.add("Concat", *values, axis=1)
+
+    def arrange(self, task: TaskSpec, value: str) -> str:
+        """Return what :func:`arrange_columns` does of a value ``[N, K]``."""
+        shape = answer_shape(task)
+        if not shape:
+            return self.add("Squeeze", value, np.array([1], dtype=np.int64))
+        if len(task_kind(task).label_columns(task, np.zeros((1, task.size)))) == 1 and shape == (2,):
+            return self.concat([self.add("Sub", np.array(1.0), value), value])
+        return value
+
+    def write(
+        self, outputs: Mapping[str, str], path: Path, expected: Mapping[str, Array], rows: NDArray[np.int64], *, what: str
+    ) -> float:
+        """Write the graph whose values ``{task: name}`` are the answers; see :func:`write_graph`."""
+        onnx, suite, names = self._onnx, self._suite, output_names(self._suite)
+        kinds, value = onnx.helper.np_dtype_to_tensor_dtype, onnx.helper.make_tensor_value_info
+        for task, name in outputs.items():
+            self._nodes.append(onnx.helper.make_node("Cast", [name], [names[task]], to=onnx.TensorProto.FLOAT))
+        inputs = []
+        for name, array in suite.inputs.items():
+            is_table = name in ("numeric", "categorical")
+            if name in self._read or is_table:
+                inner = [size if is_table else f"{name} {place}" for place, size in enumerate(array.shape[1:], 1)]
+                inputs.append(value(name, kinds(array.dtype), ["batch", *inner]))
+        declared = [
+            value(names[task.name], onnx.TensorProto.FLOAT, ["batch", *expected[task.name].shape[1:]]) for task in suite.tasks
+        ]
+        return write_graph(self._nodes, inputs, declared, self._constants, suite, path, expected, rows, what=what)
