@@ -116,7 +116,7 @@ class TermWeights:
     def state(self, prefix: str) -> dict[str, Array]:
         """Return the arrays that :meth:`of_state` reads back, their names behind a prefix."""
         codes = {f"{prefix}codes_{length}": found for length, found in enumerate(self.vocabulary.codes, 1)}
-        facts = {f"{prefix}base": np.array(self.vocabulary.base), f"{prefix}texts_with": self.vocabulary.texts_with}
+        facts = {f"{prefix}base": np.array([self.vocabulary.base]), f"{prefix}texts_with": self.vocabulary.texts_with}
         return {**codes, **facts, f"{prefix}idf": self.idf}
 
     @classmethod
@@ -124,5 +124,5 @@ class TermWeights:
         """Return what :meth:`state` wrote."""
         longest = sum(name.startswith(f"{prefix}codes_") for name in state)
         codes = [state[f"{prefix}codes_{length}"] for length in range(1, longest + 1)]
-        vocabulary = NgramVocabulary(int(state[f"{prefix}base"]), codes, state[f"{prefix}texts_with"])
+        vocabulary = NgramVocabulary(int(state[f"{prefix}base"][0]), codes, state[f"{prefix}texts_with"])
         return cls(array, vocabulary, state[f"{prefix}idf"])
