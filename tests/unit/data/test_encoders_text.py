@@ -77,7 +77,7 @@ def test_a_suite_says_how_many_texts_are_cut() -> None:
     suite = open_suite(frame, targets="y", text="body")
     assert suite.inputs["tokens"].shape[1] == 300
     assert "3 of 100 texts are cut after 300 tokens: what follows is not read." in suite.notes
-    assert any("networks without pretraining the first 256" in note for note in suite.notes)
+    assert any("untrained networks the first 256, pretrained ones the first 128" in note for note in suite.notes)
 
 
 def test_state_and_mask() -> None:

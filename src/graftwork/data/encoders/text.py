@@ -17,10 +17,12 @@ from graftwork.data.names import check_names
 from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.surrogates import valid_text
 
-__all__ = ["NETWORK_TOKENS", "TextEncoder", "join_texts"]
+__all__ = ["NETWORK_TOKENS", "PRETRAINED_TOKENS", "TextEncoder", "join_texts"]
 
 NETWORK_TOKENS = 256
 """So many tokens of a text are read by untrained networks, whose cost grows with the length; linear models and trees read all."""
+PRETRAINED_TOKENS = 128
+"""Most tokens of a text that pretrained backbones read: attention costs grow with the square."""
 _SHORTEST, _LONGEST = 64, 1024
 _MOST_CELLS = 64_000_000
 """Token numbers of all training texts, padding included: half a gigabyte. Many texts are cut earlier than a few."""

@@ -17,7 +17,7 @@ from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
-from graftwork.data.encoders.text import NETWORK_TOKENS, TextEncoder, join_texts
+from graftwork.data.encoders.text import NETWORK_TOKENS, PRETRAINED_TOKENS, TextEncoder, join_texts
 from graftwork.data.folds import DRAWN
 from graftwork.data.names import check_names, short_list
 from graftwork.data.options import DataOptions
@@ -313,10 +313,10 @@ def _text_notes(texts: Sequence[str], cut: int, length: int) -> list[str]:
     notes = [f"{empty} of {len(texts)} texts are empty."] if empty else []
     if cut:
         notes.append(f"{cut} of {len(texts)} texts are cut after {length} tokens: what follows is not read.")
-    if length > NETWORK_TOKENS:
+    if length > PRETRAINED_TOKENS:
         notes.append(
-            f"Linear models and trees read up to {length} tokens of a text, networks without pretraining the first "
-            f"{NETWORK_TOKENS}."
+            f"Linear models and trees read up to {length} tokens of a text, untrained networks the first "
+            f"{min(length, NETWORK_TOKENS)}, pretrained ones the first {PRETRAINED_TOKENS}."
         )
     return notes
 
