@@ -114,11 +114,11 @@ def blended(plan: Plan) -> Plan:
             "plan": plan.to_json(),
             "steps": STEPS,
             "seed": part,
-            "weights": {name: share for name in SUITE.task_names if (share := float(part) if name == "sign" else 0.5)},
+            "weights": {name: share for name in SUITES["table"].task_names if (share := float(part) if name == "sign" else 0.5)},
         }
         for part in range(2)
     ]
-    return blend_plan("average", "An average", members, SUITE.kinds)
+    return blend_plan("average", "An average", members, SUITES["table"].kinds)
 
 
 @pytest.fixture(params=[*sorted(LEARNERS), MERGED, BLENDED])
