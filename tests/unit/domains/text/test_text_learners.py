@@ -22,7 +22,7 @@ from graftwork.domains.text.tfidf_linear import TfidfLinearLearner
 from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.workflows.portfolio import load_catalogue, portfolio
 
-FILL = ["the", "of", "and", "to", "in", "is", "it", "you", "that", "he", "was", "for", "on", "are", "with", "as"]
+FILL = ["the", "of", "and", "to"]
 Make = Callable[[LearnerContext], Learner]
 MAKERS: dict[str, Make] = {"tfidf-linear": TfidfLinearLearner, "tfidf-lightgbm": TfidfLightGBMLearner}
 
