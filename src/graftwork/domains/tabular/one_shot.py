@@ -31,8 +31,8 @@ __all__ = ["BlockLearner", "OneShotLearner", "State"]
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
 State = dict[str, Array]
-_CELLS = 4_000_000
-"""Cells of the table that are predicted at a time."""
+_NUMBERS = 4_000_000
+"""Numbers that are worked on at a time in prediction."""
 
 
 class OneShotLearner(Learner):
@@ -107,7 +107,7 @@ class OneShotLearner(Learner):
     def _content(self) -> bytes:
         from safetensors.numpy import save
 
-        return save({name: np.ascontiguousarray(array) for name, array in self._state.items()})
+        return save({name: np.asarray(array, order="C") for name, array in self._state.items()})
 
     def save(self, folder: Path) -> None:
         """Write the arrays as safetensors, and ``model.json`` last."""
@@ -208,6 +208,10 @@ class BlockLearner(OneShotLearner):
     def graph_scores(self, graph: GraphBuilder, state: State) -> list[str]:
         """Add :meth:`scores` to a graph; return the names of double values."""
 
+    def numbers_of_row(self, state: State, inputs: Mapping[str, Array]) -> int:
+        """Return how many numbers are held for a row while it is predicted, roughly."""
+        return sum(array.shape[1] for name, array in inputs.items() if name in ("numeric", "categorical"))
+
     @property
     def train_rows(self) -> Rows:
         """Training rows of the suite."""
@@ -218,8 +222,7 @@ class BlockLearner(OneShotLearner):
         if not state:
             shares = [block.shares(block.labelled(self.train_rows)) for block in self.blocks]
             return answers_of(self.blocks, [np.tile(share, (len(rows), 1)) for share in shares])
-        width = sum(array.shape[1] for name, array in inputs.items() if name in ("numeric", "categorical"))
-        size = int(np.clip(_CELLS // max(width, 1), 64, 4096))
+        size = int(np.clip(_NUMBERS // max(self.numbers_of_row(state, inputs), 1), 64, 4096))
         parts = [
             answers_of(self.blocks, self.scores(state, inputs, rows[start : start + size]))
             for start in range(0, max(len(rows), 1), size)

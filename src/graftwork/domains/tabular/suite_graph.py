@@ -140,7 +140,7 @@ def _difference(
 
 
 class GraphBuilder:
-    """A graph that grows node by node; every node has one output, which gets a name of its own.
+    """A graph that grows node by node; of every node one output is used, which gets a name of its own.
 
     Args:
         suite: Its arrays are the inputs; only the first dimension is free for a table, all are for other inputs.
@@ -172,6 +172,12 @@ class GraphBuilder:
         self._read |= {name for name in inputs if name in self._suite.inputs}
         name = self._name()
         self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], domain=domain, **attributes))
+        return name
+
+    def first(self, operator: str, *operands: str | Array, outputs: int, **attributes: Any) -> str:
+        """Return the name of the first of several outputs of an operator, as :meth:`add` does; the others are not used."""
+        name = self.add(operator, *operands, **attributes)
+        self._nodes[-1].output.extend(f"{name}/{place}" for place in range(1, outputs))
         return name
 
     def cast(self, value: str, dtype: type[np.generic]) -> str:
