@@ -194,11 +194,13 @@ def fit_linear_blocks(
         rest = [number for number, block in enumerate(blocks) if block.is_number is form and number not in choosing]
         for number in [*choosing, *rest]:
             given = None if number in choosing else float(np.exp(np.median(np.log([strengths[place] for place in choosing]))))
-            *found, strengths[number] = _fit_block(features, blocks[number], rows, groups, given)
-            fitted[number] = (found[0], found[1])
+            slopes, offsets, strengths[number] = _fit_block(features, blocks[number], rows, groups, given)
+            fitted[number] = slopes, offsets
     weights = np.concatenate([fitted[number][0] for number in range(len(blocks))], axis=1)
     intercepts = np.concatenate([fitted[number][1] for number in range(len(blocks))])
-    return *(space.weights(weights, intercepts) if space else (weights, intercepts)), strengths
+    if space is not None:
+        weights, intercepts = space.weights(weights, intercepts)
+    return weights, intercepts, strengths
 
 
 def _spread(blocks: Sequence[LabelBlock], *, is_number: bool) -> list[int]:
