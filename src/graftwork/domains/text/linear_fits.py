@@ -86,7 +86,9 @@ def ridge_path(x: Any, y: Floats, strengths: Sequence[float]) -> tuple[Floats, F
     if length <= 1e-12 * max(1.0, abs(center)) * np.sqrt(len(y)):
         return np.zeros((x.shape[1], len(strengths))), np.full(len(strengths), center)
     most = min(_MOST_STEPS, len(y))
-    basis, diagonal, off = np.empty((most, len(y))), [], []
+    basis = np.empty((most, len(y)))
+    diagonal: list[float] = []
+    off: list[float] = []
     basis[0] = rest / length
     coefficients = np.zeros((0, len(strengths)))
     for step in range(1, most + 1):

@@ -56,8 +56,8 @@ class TfidfLightGBMLearner(Learner):
     def _as_table(self, suite: Suite) -> Suite:
         """Return a suite whose only input is a table: counts, numbers, category codes."""
         inputs = self._features(suite.inputs, np.arange(len(suite)))
-        codes = inputs["categorical"].max(axis=0, initial=0) + 1 if "categorical" in inputs else np.zeros(0)
-        return replace(suite, inputs=inputs, input_specs=table_input(inputs["numeric"].shape[1], codes.tolist()), raw={})
+        sizes = [int(top) + 1 for top in inputs["categorical"].max(axis=0, initial=0)] if "categorical" in inputs else []
+        return replace(suite, inputs=inputs, input_specs=table_input(inputs["numeric"].shape[1], sizes), raw={})
 
     def _features(self, inputs: Mapping[str, Array], rows: NDArray[np.int64]) -> dict[str, Array]:
         parts = [terms.matrix(inputs, rows) for terms in self.terms]

@@ -62,8 +62,8 @@ class TfidfLinearLearner(OneShotLearner):
         terms = [TermWeights.learn(suite, array, most=self._most_terms) for array in self.arrays]
         table = TableColumns.of_suite(suite)
         state: State = {"columns": table.columns, "levels": table.levels}
-        for number, weights in enumerate(terms):
-            state |= weights.state(f"text_{number}_")
+        for number, found in enumerate(terms):
+            state |= found.state(f"text_{number}_")
         weights, intercepts, strengths = fit_linear_blocks(
             self._matrix(terms, table, suite.inputs, suite.splits["train"]), self.blocks, suite.splits["train"], suite.groups
         )
