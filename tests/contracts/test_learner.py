@@ -14,7 +14,7 @@ import torch
 from discovery import found, plan_of
 
 from graftwork.core.errors import CheckpointError, ConfigError, DataError
-from graftwork.core.input_spec import table_input
+from graftwork.core.input_spec import table_input, text_input
 from graftwork.core.optional import has
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.stages.merge import MergeStage
@@ -63,7 +63,22 @@ def suite_of(seed: int = 0, rows: int = 120) -> Suite:
     )
 
 
-SUITE = suite_of()
+def text_suite_of(seed: int = 0, rows: int = 120) -> Suite:
+    """The same tasks and columns, and texts of words that say how large the columns are."""
+    table, draw = suite_of(seed, rows), np.random.default_rng(seed + 100)
+    tokens = np.zeros((rows, 9), dtype=np.int64)
+    tokens[:, :4] = 2 + 4 * np.arange(4) + np.digitize(table.inputs["numeric"], [-1.0, 0.0, 1.0])
+    tokens[:, 4:8] = draw.integers(20, 25, size=(rows, 4))
+    tokens[5] = 0  # a text without words
+    arrays = {name: name for name in table.inputs}
+    specs = {
+        "table": replace(table.input_specs["table"], arrays=arrays),
+        "text": replace(text_input(25, 9)["text"], arrays={"tokens": "tokens"}),
+    }
+    return replace(table, input_specs=specs, inputs={**table.inputs, "tokens": tokens})
+
+
+SUITES = {"table": suite_of(), "text": text_suite_of()}
 
 
 class Case:
@@ -77,13 +92,17 @@ class Case:
             plan = plan.with_train(learner=component)
         if name == MERGED:
             plan = replace(plan, role="joint", stages=(TrainStage(), MergeStage(merger=Component(TIES))))
+        if plan.source == "pretrained":  # an untrained trunk will do
+            plan = replace(plan, source="scratch")
+        self.make = suite_of if plan.fits(["table"]) or "LinearProbe" in name else text_suite_of
+        self.suite = SUITES["table" if self.make is suite_of else "text"]
         if "Neural" in name:
             plan = plan.with_train(training={**plan.train.training, "batch_size": 16})
         self.plan: Plan = blended(plan) if name == BLENDED else plan
 
-    def build(self, suite: Suite = SUITE, **fields: Any) -> Learner:
+    def build(self, suite: Suite | None = None, **fields: Any) -> Learner:
         context = LearnerContext(
-            suite=suite, plan=self.plan, cache=self.folder / "cache", **{"seed": 0, "max_steps": STEPS, **fields}
+            suite=suite or self.suite, plan=self.plan, cache=self.folder / "cache", **{"seed": 0, "max_steps": STEPS, **fields}
         )
         return learner_of(context)
 
@@ -95,11 +114,11 @@ def blended(plan: Plan) -> Plan:
             "plan": plan.to_json(),
             "steps": STEPS,
             "seed": part,
-            "weights": {name: share for name in SUITE.task_names if (share := float(part) if name == "sign" else 0.5)},
+            "weights": {name: share for name in SUITES["table"].task_names if (share := float(part) if name == "sign" else 0.5)},
         }
         for part in range(2)
     ]
-    return blend_plan("average", "An average", members, SUITE.kinds)
+    return blend_plan("average", "An average", members, SUITES["table"].kinds)
 
 
 @pytest.fixture(params=[*sorted(LEARNERS), MERGED, BLENDED])
@@ -110,7 +129,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
 
 
 def answers(learner: Learner, rows: Any = None) -> dict[str, Any]:
-    return learner.predict(SUITE.splits["test"] if rows is None else rows)
+    return learner.predict(learner.context.suite.splits["test"] if rows is None else rows)
 
 
 def assert_equal(first: dict[str, Any], second: dict[str, Any]) -> None:
@@ -126,7 +145,7 @@ def test_the_known_learners_are_found() -> None:
 def test_predictions_are_in_the_users_units(case: Case) -> None:
     learner = case.build()
     learner.train(STEPS)
-    rows = SUITE.splits["test"]
+    rows = case.suite.splits["test"]
     found = answers(learner)
     assert {name: values.shape for name, values in found.items()} == {
         "sign": (len(rows),),
@@ -144,20 +163,20 @@ def test_predictions_are_in_the_users_units(case: Case) -> None:
 def test_asked_tasks_and_rows_give_what_all_give(case: Case) -> None:
     learner = case.build()
     learner.train(STEPS)
-    rows, whole = SUITE.splits["test"], answers(learner)
+    rows, whole = case.suite.splits["test"], answers(learner)
     some = learner.predict(rows[::-1], ["amount", "sign"])
     assert set(some) == {"amount", "sign"}
     for name, values in some.items():
         np.testing.assert_allclose(values, whole[name][::-1], rtol=1e-5, atol=1e-5)
     none = learner.predict(rows[:0])
-    assert {name: len(values) for name, values in none.items()} == dict.fromkeys(SUITE.task_names, 0)
+    assert {name: len(values) for name, values in none.items()} == dict.fromkeys(case.suite.task_names, 0)
 
 
 def test_inputs_of_other_rows_take_the_place_of_the_suites(case: Case) -> None:
     learner = case.build()
     learner.train(STEPS)
-    rows = SUITE.splits["test"]
-    copied = {name: np.array(array[rows]) for name, array in SUITE.inputs.items()}
+    rows = case.suite.splits["test"]
+    copied = {name: np.array(array[rows]) for name, array in case.suite.inputs.items()}
     found = learner.predict(np.arange(len(rows)), inputs=copied)
     for name, values in answers(learner).items():
         np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5)
@@ -231,7 +250,7 @@ def test_a_stop_from_outside_leaves_the_learner_whole(case: Case) -> None:
 
 
 def test_data_are_read_and_never_written(case: Case) -> None:
-    suite = suite_of()
+    suite = case.make()
     for arrays in (suite.inputs, suite.targets, suite.splits):
         for array in arrays.values():
             array.setflags(write=False)
@@ -243,7 +262,7 @@ def test_data_are_read_and_never_written(case: Case) -> None:
 
 
 def test_test_labels_are_never_looked_at(case: Case) -> None:
-    hidden = suite_of()
+    hidden = case.make()
     for name, target in hidden.targets.items():
         target[hidden.splits["test"]] = -1 if np.issubdtype(target.dtype, np.integer) else np.nan
         assert name in hidden.task_names
@@ -253,12 +272,13 @@ def test_test_labels_are_never_looked_at(case: Case) -> None:
     assert_equal(answers(seen), answers(blind))
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"suite": suite_of(seed=1)}, {"max_steps": STEPS + 1}])
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"suite": 1}, {"max_steps": STEPS + 1}])
 def test_a_checkpoint_of_another_run_is_refused(case: Case, tmp_path: Path, changed: dict[str, Any]) -> None:
     learner = case.build()
     learner.train(2)
     learner.save(tmp_path / "checkpoint")
-    (name,) = changed
+    ((name, value),) = changed.items()
+    changed = {"suite": case.make(seed=value)} if name == "suite" else changed
     with pytest.raises(CheckpointError, match=f"written for another {name}"):
         case.build(**changed).load(tmp_path / "checkpoint")
 
@@ -282,9 +302,9 @@ def test_the_exported_graph_gives_the_predictions(case: Case, tmp_path: Path) ->
     learner.train(STEPS)
     learner.export(tmp_path / "model")
     session = session_of(tmp_path / "model" / "model.onnx", providers=["CPUExecutionProvider"])
-    rows = SUITE.splits["test"]
-    feed = {item.name: np.asarray(SUITE.inputs[item.name][rows]) for item in session.get_inputs()}
-    assert {item.name for item in session.get_outputs()} >= set(SUITE.task_names)
+    rows = case.suite.splits["test"]
+    feed = {item.name: np.asarray(case.suite.inputs[item.name][rows]) for item in session.get_inputs()}
+    assert {item.name for item in session.get_outputs()} >= set(case.suite.task_names)
     for name, values in answers(learner).items():
         (graph,) = session.run([name], feed)
         np.testing.assert_allclose(np.asarray(graph).reshape(values.shape), values, rtol=1e-3, atol=1e-4)
@@ -294,14 +314,14 @@ def test_wrong_data_are_refused_by_name(case: Case) -> None:
     if "ConstantLearner" in case.plan.train.learner.path:
         pytest.skip("the same answer for every row can be given to any task")
     dense = TaskSpec(name="map", kind="multiclass", size=3, positions="pixels")
-    rows = len(SUITE)
+    rows = len(case.suite)
     suite = Suite(
         name="maps",
-        input_specs=SUITE.input_specs,
+        input_specs=case.suite.input_specs,
         tasks=(dense,),
-        inputs=SUITE.inputs,
+        inputs=case.suite.inputs,
         targets={"map": np.zeros((rows, 4, 4), dtype=np.int64)},
-        splits=SUITE.splits,
+        splits=case.suite.splits,
     )
     with pytest.raises((ConfigError, DataError), match=r"map|position|vector|picture"):
         case.build(suite).train(1)

@@ -50,7 +50,8 @@ class Plan:
     tasks, so that they can help or hurt each other. ``independent``: tasks do not influence each other either, but it is not the
     reference (trees, heads on fixed features)."""
     modalities: tuple[Modality, ...]
-    """Kinds of input that it can learn from; ``any`` stands for all of them. See :meth:`fits`."""
+    """Kinds of input that it can learn from; ``any`` stands for all of them, and ``table + text`` for suites that have exactly
+    these together. See :meth:`fits`."""
     stages: tuple[Stage, ...] = (TrainStage(),)
     """What is done, in this order."""
     group: str = ""
@@ -79,7 +80,7 @@ class Plan:
             allowed: Kinds in place of :attr:`modalities`.
         """
         known = self.modalities if allowed is None else allowed
-        if "any" in known:
+        if "any" in known or any(set(_parts(entry)) == set(kinds) for entry in known):
             return True
         return any(kind in known for kind in kinds) if self.source == "pretrained" else set(kinds) <= set(known)
 
@@ -207,10 +208,15 @@ def _read_modalities(value: Mapping[str, Any], problems: list[str]) -> dict[str,
         return {}
     if "modalities" in value and not found:
         problems.append(f"modalities must name at least one of {', '.join(allowed)}")
-    for item in found:
-        if item not in allowed:
-            problems.append(f"modalities must be of {', '.join(allowed)}; got {item!r}.{did_you_mean(str(item), allowed)}")
-    return {"modalities": tuple(item for item in found if item in allowed)}
+    wrong = [item for item in found if item not in allowed and not set(_parts(str(item))) <= set(allowed[1:])]
+    for item in wrong:
+        problems.append(f"modalities must be of {', '.join(allowed)}; got {item!r}.{did_you_mean(str(item), allowed)}")
+    return {"modalities": tuple(item for item in found if item not in wrong)}
+
+
+def _parts(entry: str) -> list[str]:
+    """Return the kinds of an entry of ``modalities``: ``table + text`` has two."""
+    return [part.strip() for part in entry.split("+")]
 
 
 def _read_stages(value: Any, named: bool, problems: list[str]) -> tuple[Stage, ...]:

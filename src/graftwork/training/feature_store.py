@@ -18,6 +18,7 @@ Array = NDArray[Any]
 
 __all__ = ["cached_features", "feature_key"]
 
+_TEXT = ("token_ids", "attention_mask")
 _VERSION = 1
 """Raised whenever the same backbone and inputs would give other features."""
 
@@ -72,6 +73,18 @@ def cached_features(
     return arrays["features"]
 
 
+def _text_lengths(inputs: Mapping[str, Array]) -> NDArray[np.int64]:
+    """Return how many tokens of each row the backbone attends to, so that texts of like length are read together and their
+    padding is not; 0 for rows that are no texts, or texts that are padded in front."""
+    size = len(next(iter(inputs.values())))
+    if set(inputs) != set(_TEXT):
+        return np.zeros(size, dtype=np.int64)
+    mask = np.asarray(inputs["attention_mask"])
+    lengths = mask.sum(axis=1, dtype=np.int64)
+    is_plain = bool((mask == (np.arange(mask.shape[1]) < lengths[:, None])).all())
+    return lengths if is_plain else np.zeros(size, dtype=np.int64)
+
+
 def _compute(
     backbone: Backbone, inputs: Mapping[str, Array], batch_size: int, on_progress: Callable[[int, int], None] | None
 ) -> NDArray[Any]:
@@ -80,20 +93,28 @@ def _compute(
     # Mode by mode: `backbone.train()` afterwards would also wake parts that are kept in evaluation mode.
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
-    parts: list[NDArray[np.float32]] = []
+    features = np.zeros((0,), dtype=np.float32)
+    is_vector = backbone.feature_shape.layout == "vector"
+    lengths = _text_lengths(inputs) if is_vector else np.zeros(size, dtype=np.int64)
+    order = np.argsort(lengths, kind="stable")
     try:
         with torch.inference_mode():
             for start in range(0, size, batch_size):
-                rows = slice(start, start + batch_size)
-                # A copy: stores hand out read-only arrays, which torch must not wrap.
+                rows = order[start : start + batch_size]
+                # Copies: stores hand out read-only arrays, which torch must not wrap.
                 part = {name: torch.from_numpy(np.array(array[rows])).to(device) for name, array in inputs.items()}
-                parts.append(backbone(part).float().cpu().numpy())
+                if lengths.any():
+                    longest = max(1, int(lengths[rows[-1]]))
+                    part |= {name: part[name][:, :longest].contiguous() for name in _TEXT}
+                found = backbone(part).float().cpu().numpy()
+                if start == 0:
+                    features = np.empty((size, *found.shape[1:]), dtype=np.float32)
+                features[rows] = found
                 if on_progress is not None:
                     on_progress(min(start + batch_size, size), size)
     finally:
         for module, mode in modes:
             module.training = mode
-    features = np.concatenate(parts)
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features.reshape(len(features), -1))).any(axis=1).sum())
         raise FloatingPointError(

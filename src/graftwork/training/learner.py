@@ -44,6 +44,8 @@ from graftwork.training.trainer import Trainer
 __all__ = ["NeuralLearner"]
 
 EVALUATION_BATCH = 256
+EVALUATED_TOKENS = 8192
+"""Tokens of pretrained text backbones that are looked at without training; 256 texts of 128 tokens would take more than 1 GB."""
 MAX_VALIDATION_ROWS = 4096
 """More rows hardly change which weights are best."""
 LEAST_PATIENCE = 100
@@ -198,8 +200,9 @@ class NeuralLearner(Learner):
     def _validation_losses(self, model: SharedModel) -> dict[str, float]:
         """Return the loss per task over that of the best constant, for tasks with a validation label."""
         collected: dict[str, list[tuple[Tensor, Tensor]]] = {task.name: [] for task in self.suite.tasks}
-        for start in range(0, len(self._validation_rows), EVALUATION_BATCH):
-            batch = self._stream.source.batch(self._validation_rows[start : start + EVALUATION_BATCH])
+        size = _evaluation_batch(self._stream.source.suite.inputs)
+        for start in range(0, len(self._validation_rows), size):
+            batch = self._stream.source.batch(self._validation_rows[start : start + size])
             outputs = model(batch.inputs)
             for name, parts in collected.items():
                 parts.append((outputs[name], batch.targets[name]))
@@ -254,8 +257,9 @@ class NeuralLearner(Learner):
         parts: dict[str, list[Array]] = {task.name: [] for task in wanted}
         with torch.inference_mode():
             # One empty pass at least, so that no rows give arrays of the right shape.
-            for start in range(0, max(len(rows), 1), EVALUATION_BATCH):
-                outputs = model(inputs_to_torch(source, rows[start : start + EVALUATION_BATCH]), tuple(parts))
+            size = _evaluation_batch(source)
+            for start in range(0, max(len(rows), 1), size):
+                outputs = model(inputs_to_torch(source, rows[start : start + size]), tuple(parts))
                 for task in wanted:
                     parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
         return {name: np.concatenate(chunks) for name, chunks in parts.items()}
@@ -344,6 +348,12 @@ class NeuralLearner(Learner):
         write_model(self._assembly.deployable(self.best_model), self.suite, folder, described, stored=bool(self._assembly.fronts))
         if context.plan.source == "pretrained":
             write_deltas(self.deltas(), self.best_model, folder)
+
+
+def _evaluation_batch(inputs: Mapping[str, Array]) -> int:
+    """Return how many rows are looked at together without training."""
+    tokens = sum(array.shape[1] for name, array in inputs.items() if name.rpartition(".")[2] == "token_ids")
+    return max(1, min(EVALUATION_BATCH, EVALUATED_TOKENS // max(tokens, 1)))
 
 
 def _validation_rows(rows: NDArray[np.int64], seeds: Seeds) -> NDArray[np.int64]:

@@ -225,3 +225,15 @@ def test_a_plan_without_training_says_so(blend: None) -> None:
     plan = Plan.from_json({**SHORT, "stages": [{"kind": "blend"}]})
     with pytest.raises(ConfigError, match=r"Plan 'p' has no training stage; its stages are \['blend'\]"):
         _ = plan.train
+
+
+def test_kinds_that_are_read_only_together() -> None:
+    plan = Plan.from_json({**SHORT, "modalities": ["text", "table + text"]})
+    assert plan.fits(["text"])
+    assert plan.fits(["table", "text"])
+    assert plan.fits(["text", "table"])
+    assert not plan.fits(["table"])
+    assert not plan.fits(["image", "text"])
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(ConfigError, match=r"modalities must be of .*got 'table \+ teksts'"):
+        Plan.from_json({**SHORT, "modalities": ["table + teksts"]})

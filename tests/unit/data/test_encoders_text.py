@@ -9,6 +9,7 @@ import pytest
 from graftwork.core.errors import DataError
 from graftwork.data.encoders import encoder_from_state
 from graftwork.data.encoders.text import TextEncoder, join_texts
+from graftwork.data.reading.ingest import open_suite
 
 TEXTS = ["The quick brown fox", "the lazy dog sleeps", "quick dogs and lazy foxes", "a fox is a fox", ""] * 20
 
@@ -37,10 +38,46 @@ def test_training_repeats() -> None:
 
 
 def test_length_follows_the_texts_and_long_ones_are_cut() -> None:
-    assert TextEncoder.fit(["word " * 300] * 5).max_length == 128
+    assert TextEncoder.fit(["word " * 300] * 5).max_length == 300
+    assert TextEncoder.fit(["word " * 3000] * 5).max_length == 1024
     assert TextEncoder.fit(["word " * 90] * 5).max_length == 90
     encoder = TextEncoder.fit(["word " * 90] * 5, max_length=8)
     assert (encoder.transform(["word " * 90])["tokens"] > 0).sum() == 8
+
+
+def test_one_text_of_twenty_may_be_longer_and_all_cut_ones_are_counted() -> None:
+    texts = ["word " * 100] * 99 + ["word " * 500]
+    encoder = TextEncoder.fit(texts)
+    assert encoder.max_length == 100
+    arrays, cut = encoder.transform_counted(texts)
+    assert cut == 1
+    assert list(arrays) == ["tokens"]
+
+
+def test_many_texts_are_cut_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftwork.data.encoders import text
+
+    monkeypatch.setattr(text, "_MOST_CELLS", 10_000)
+    assert TextEncoder.fit(["word " * 300] * 100).max_length == 100
+    assert TextEncoder.fit(["word " * 300] * 1000).max_length == 64
+
+
+def test_parts_are_encoded_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftwork.data.encoders import text
+
+    encoder = TextEncoder.fit(TEXTS)
+    whole = encoder.transform(TEXTS)["tokens"]
+    monkeypatch.setattr(text, "_BATCH", 3)
+    np.testing.assert_array_equal(encoder.transform(TEXTS)["tokens"], whole)
+    assert TextEncoder.fit(TEXTS).max_length == encoder.max_length
+
+
+def test_a_suite_says_how_many_texts_are_cut() -> None:
+    frame = pd.DataFrame({"body": ["word " * 300] * 97 + ["word " * 900] * 3, "y": np.arange(100) % 2})
+    suite = open_suite(frame, targets="y", text="body")
+    assert suite.inputs["tokens"].shape[1] == 300
+    assert "3 of 100 texts are cut after 300 tokens: what follows is not read." in suite.notes
+    assert any("untrained networks the first 256, pretrained ones the first 128" in note for note in suite.notes)
 
 
 def test_state_and_mask() -> None:

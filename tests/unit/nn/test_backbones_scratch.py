@@ -91,6 +91,13 @@ def test_a_table_without_columns_is_refused() -> None:
         TableBackbone(0)
 
 
+def test_the_text_trunk_reads_the_beginning_of_long_texts() -> None:
+    torch.manual_seed(0)
+    trunk = TextBackbone(10, longest=4).eval()
+    tokens = torch.randint(1, 10, (3, 9))
+    torch.testing.assert_close(trunk({"tokens": tokens}), trunk({"tokens": tokens[:, :4]}))
+
+
 def test_padding_changes_nothing() -> None:
     backbone = TextBackbone(10).eval()
     short = backbone({"tokens": torch.tensor([[4, 5, 0]])})

@@ -96,3 +96,32 @@ def test_bad_settings_and_features_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="not finite for 10 of 10 rows"):
         cached_features(broken, suite().inputs, tmp_path)
     assert not list(tmp_path.glob("features-*"))
+
+
+class MeanToken(Backbone):
+    """The mean token number over the real tokens, which padding must not change; counts what it looks at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_shape = FeatureShape("vector", 1)
+        self.seen = 0
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        tokens, mask = inputs["token_ids"].float(), inputs["attention_mask"].float()
+        self.seen += tokens.numel()
+        return (tokens * mask).sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def test_texts_of_like_length_are_read_together_without_their_padding(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    lengths = np.array([1, 40, 2, 40, 3, 0])
+    mask = (np.arange(40) < lengths[:, None]).astype(np.int64)
+    tokens = draw.integers(1, 99, size=mask.shape) * mask
+    backbone = MeanToken()
+    features = cached_features(backbone, {"token_ids": tokens, "attention_mask": mask}, tmp_path, batch_size=2)
+    np.testing.assert_allclose(features[:, 0], tokens.sum(axis=1) / np.maximum(lengths, 1), rtol=1e-6)
+    assert backbone.seen == 2 * 1 + 2 * 3 + 2 * 40
+    in_front = MeanToken()
+    turned = {"token_ids": tokens[:, ::-1].copy(), "attention_mask": mask[:, ::-1].copy()}
+    np.testing.assert_allclose(cached_features(in_front, turned, tmp_path, batch_size=2), features, rtol=1e-6)
+    assert in_front.seen == 6 * 40

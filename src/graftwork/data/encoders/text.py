@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,9 +18,17 @@ from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.missing_words import is_missing_word
 from graftwork.data.reading.surrogates import valid_text
 
-__all__ = ["TextEncoder", "join_texts"]
+__all__ = ["NETWORK_TOKENS", "PRETRAINED_TOKENS", "TextEncoder", "join_texts"]
 
-_SHORTEST, _LONGEST = 64, 128
+NETWORK_TOKENS = 256
+"""So many tokens of a text are read by untrained networks, whose cost grows with the length; linear models and trees read all."""
+PRETRAINED_TOKENS = 128
+"""Most tokens of a text that pretrained backbones read: attention costs grow with the square."""
+_SHORTEST, _LONGEST = 64, 1024
+_MOST_CELLS = 64_000_000
+"""Token numbers of all training texts, padding included: half a gigabyte. Many texts are cut earlier than a few."""
+_BATCH = 1000
+"""Texts that are encoded at a time: the tokenizer keeps the strings and places of all their tokens."""
 _LONGEST_WORD = 1000
 # Only where more letters follow: a word of exactly 1000 stays whole.
 _ENDLESS_WORD = re.compile(rf"\S{{{_LONGEST_WORD}}}(?=\S)")
@@ -33,6 +41,11 @@ def join_texts(frame: Any, columns: Sequence[str], missing: Sequence[str] = ()) 
     if missing:
         parts = [["" if is_missing_word(text, missing) else text for text in part] for part in parts]
     return ["\n".join(filter(None, row)) for row in zip(*parts, strict=True)]
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), _BATCH):
+        yield texts[start : start + _BATCH]
 
 
 def _with_short_words(text: str) -> str:
@@ -102,7 +115,8 @@ class TextEncoder(Encoder):
             columns: Columns they came from.
             vocabulary_size: Most tokens, padding and unknown included.
             missing: Words that mean a missing cell of a text column.
-            max_length: Tokens kept of each text; by default what 95 % of the texts need, from 64 to 128.
+            max_length: Tokens kept of each text; by default what 95 % of the texts need, from 64 to 1024, and fewer where there
+                are more than 60,000 texts.
 
         Raises:
             DataError: If all texts are empty.
@@ -127,9 +141,11 @@ class TextEncoder(Encoder):
         )
         tokenizer.train_from_iterator(known, trainer)
         if max_length is None:
-            # 20,000 texts settle a quantile, and tokenising all of them twice takes long.
-            lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(known[:20_000])]
-            max_length = int(np.clip(np.quantile(lengths, 0.95), _SHORTEST, _LONGEST))
+            # 10,000 texts settle a quantile, and tokenising all of them twice takes long.
+            some = known[:: -(-len(known) // 10_000)]
+            lengths = [len(encoding.ids) for part in _batches(some) for encoding in tokenizer.encode_batch(part)]
+            longest = int(np.clip(_MOST_CELLS // len(texts), _SHORTEST, _LONGEST))
+            max_length = int(np.clip(np.ceil(np.quantile(lengths, 0.95)), _SHORTEST, longest))
         return cls(json.loads(tokenizer.to_str()), max_length, columns=columns, missing=missing)
 
     def transform(self, source: Any) -> dict[str, NDArray[Any]]:
@@ -138,13 +154,24 @@ class TextEncoder(Encoder):
         Raises:
             DataError: If the table lacks a text column, or something else than texts is given.
         """
-        encodings = self._tokenizer.encode_batch([_with_short_words(text) for text in self._texts(source)])
-        ids = np.full((len(encodings), self.max_length), self.pad_id, dtype=np.int64)
-        mask = np.zeros((len(encodings), self.max_length), dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding.ids)] = encoding.ids
-            mask[row, : len(encoding.ids)] = 1
-        return {name: ids if what == "ids" else mask for name, what in self.inputs.items()}
+        return self.transform_counted(source)[0]
+
+    def transform_counted(self, source: Any) -> tuple[dict[str, NDArray[Any]], int]:
+        """Return :meth:`transform`'s arrays, and how many texts are longer than what is kept of them."""
+        texts = self._texts(source)
+        ids = np.full((len(texts), self.max_length), self.pad_id, dtype=np.int64)
+        mask = np.zeros(ids.shape, dtype=np.int64) if "mask" in self.inputs.values() else None
+        row = cut = 0
+        for part in _batches(texts):
+            for encoding in self._tokenizer.encode_batch([_with_short_words(text) for text in part]):
+                found = encoding.ids
+                ids[row, : len(found)] = found
+                if mask is not None:
+                    mask[row, : len(found)] = 1
+                cut += bool(encoding.overflowing)
+                row += 1
+        arrays: dict[str, Any] = {"ids": ids, "mask": mask}
+        return {name: arrays[what] for name, what in self.inputs.items()}, cut
 
     def _texts(self, source: Any) -> list[str]:
         if hasattr(source, "columns"):

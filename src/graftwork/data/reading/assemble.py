@@ -17,7 +17,7 @@ from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
 from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
-from graftwork.data.encoders.text import TextEncoder, join_texts
+from graftwork.data.encoders.text import NETWORK_TOKENS, PRETRAINED_TOKENS, TextEncoder, join_texts
 from graftwork.data.folds import DRAWN
 from graftwork.data.names import short_list
 from graftwork.data.options import DataOptions
@@ -148,10 +148,11 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     _add_table(inputs, raw_suite, table, asked, division)
     if raw_suite.text:
         texts = join_texts(frame, raw_suite.text)
-        inputs.notes += _text_notes(texts)
         # Fitted on training rows only: the vocabulary must not know words of the test rows.
         encoder = TextEncoder.fit([texts[row] for row in splits["train"]], columns=raw_suite.text, missing=options.missing or ())
-        inputs.add(encoder, encoder.transform(texts))
+        arrays, cut = encoder.transform_counted(texts)
+        inputs.notes += _text_notes(texts, cut, encoder.max_length)
+        inputs.add(encoder, arrays)
         inputs.raw["text"] = texts
     for column, files in raw_suite.images.items():
         _add_pictures(inputs, column, files, options, splits["train"])
@@ -331,9 +332,17 @@ def _raw_column(column: Column) -> Any:
     return [names[code] for code in column.codes.tolist()]
 
 
-def _text_notes(texts: Sequence[str]) -> list[str]:
+def _text_notes(texts: Sequence[str], cut: int, length: int) -> list[str]:
     empty = sum(not text.strip() for text in texts)
-    return [f"{empty} of {len(texts)} texts are empty."] if empty else []
+    notes = [f"{empty} of {len(texts)} texts are empty."] if empty else []
+    if cut:
+        notes.append(f"{cut} of {len(texts)} texts are cut after {length} tokens: what follows is not read.")
+    if length > PRETRAINED_TOKENS:
+        notes.append(
+            f"Linear models and trees read up to {length} tokens of a text, untrained networks the first "
+            f"{min(length, NETWORK_TOKENS)}, pretrained ones the first {PRETRAINED_TOKENS}."
+        )
+    return notes
 
 
 def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:

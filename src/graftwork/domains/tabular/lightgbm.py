@@ -109,6 +109,11 @@ class LightGBMLearner(Learner):
         return Booster(data, objective, num_classes, self._params, patience=self._patience)
 
     @property
+    def boosters(self) -> Mapping[str, Sequence[Booster]]:
+        """The boosters of each task, one a label column."""
+        return self._boosters
+
+    @property
     def _all(self) -> list[Booster]:
         return [booster for group in self._boosters.values() for booster in group]
 

