@@ -64,7 +64,9 @@ def table(rows: int = 160) -> pd.DataFrame:
 def run(tmp_path_factory: pytest.TempPathFactory) -> FitRun:
     out = tmp_path_factory.mktemp("merged") / "run"
     plans: list[str | Plan] = ["none", IDLE, MERGED]
-    return graftwork.fit(table(), targets="price,late", plans=plans, out=out, steps=32, seeds=2, workers=0, backbone="none")
+    return graftwork.fit(
+        table(), targets="price,late", plans=plans, out=out, steps=32, seeds=2, workers=0, backbone="none", single=True
+    )
 
 
 async def ask(folder: Path, rows: list[dict[str, Any]]) -> Any:

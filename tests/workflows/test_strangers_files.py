@@ -182,6 +182,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         seeds=1,
         workers=0,
         backbone="none",
+        single=True,
         out=folder / "run",
     )
     assert (run.folder / "model" / "config.json").exists()

@@ -43,7 +43,7 @@ def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
         related_tasks(num_tasks=6),
         plans="separate,shared-trunk",
         steps=300,
-        seeds=3,
+        seeds=5,
         overrides={"batch_size": 64},
         out=tmp_path / "run",
     )

@@ -40,6 +40,11 @@ class SeveralEncoders(Encoder):
         return found
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """Words that mean a missing cell; all encoders read them alike."""
+        return tuple(getattr(self.parts[0], "missing", ()))
+
+    @property
     def picture_columns(self) -> tuple[str, ...]:
         """Columns of a table whose cells name picture files."""
         return self.parts[0].picture_columns

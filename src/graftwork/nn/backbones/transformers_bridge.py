@@ -175,14 +175,15 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     texts = list(suite.raw["text"])
     inputs = {"token_ids": "ids", "attention_mask": "mask"}
     columns = tuple(spec.encoder.get("columns", ()))
-    trial = TextEncoder(content, min(longest, PRETRAINED_TOKENS), columns=columns, inputs=inputs, pad_id=pad_id)
+    missing = tuple(spec.encoder.get("missing", ()))
+    trial = TextEncoder(content, min(longest, PRETRAINED_TOKENS), columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
     encoded = trial.transform(texts)
     # Padding beyond the longest text of the development rows costs time and carries nothing; longer new texts are cut there.
     known = [rows for name, rows in suite.splits.items() if name in ("train", "val")]
     lengths = encoded["attention_mask"].sum(axis=1)
     # At least 8, so that a suite of very short texts can still read longer ones later.
     used = max([8, *(int(lengths[rows].max()) for rows in known if len(rows))])
-    encoder = TextEncoder(content, min(used, trial.max_length), columns=columns, inputs=inputs, pad_id=pad_id)
+    encoder = TextEncoder(content, min(used, trial.max_length), columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
     made = encoder.transform(texts)
     if len(suite.input_specs) == 1:
         return replace(suite, inputs=made, input_specs={input_name: encoder.spec()})

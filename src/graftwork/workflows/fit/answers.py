@@ -74,7 +74,10 @@ def fold_scores(suite: Suite, answers: Mapping[str, Array], rows: Rows, parts: R
 
 
 def judged_folds(context: RunContext[Any], finals: Mapping[str, Mapping[int, Job]]) -> Folds | None:
-    """Return the folds on which plans are compared: those that the plan with the most of them finished; None without folds.
+    """Return the folds on which plans are compared; None without folds.
+
+    Those of the plan that finished the most, but no more than the reference, if that finished two: without it, gains would have
+    nothing to be measured against.
 
     Args:
         context: The run.
@@ -83,8 +86,10 @@ def judged_folds(context: RunContext[Any], finals: Mapping[str, Mapping[int, Job
     folds = context.maker.facts.folds
     if not folds:
         return None
-    most = max(finals.values(), key=lambda jobs: sum(number < folds for number in jobs))
-    return Folds(number=folds, judged=tuple(sorted(number for number in most if number < folds)))
+    done = {name: {number for number in jobs if number < folds} for name, jobs in finals.items()}
+    reference = [found for name, found in done.items() if context.plans[name].role == "reference" and len(found) > 1]
+    judged = max(reference or done.values(), key=len)
+    return Folds(number=folds, judged=tuple(sorted(judged)))
 
 
 def judged_suite(suite: Suite, folds: Folds | None) -> Suite:

@@ -22,6 +22,8 @@ from graftwork.workflows.runs.settings import FitSettings
 __all__ = ["Handover", "handover", "whole_parts"]
 
 Weights = Mapping[str, Mapping[str, float]]
+GRACE = 0.08
+"""Share of the time limit by which models on all rows may end later than trainings of the race, which stop a little before it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,7 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
         return 0
 
     def decide() -> int:
-        left = seconds_left(context)
+        left = _seconds(context)
         if left is None:
             return planned
         each = [plan_seconds(context, finals[name]) for name in weights]
@@ -102,8 +104,10 @@ def handover(
     if parts:
         jobs = {(plan, part): context.maker.whole(plan, part, parts) for plan in weights for part in range(parts)}
         context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(weights))
-        longest_first: list[Job] = [*sorted(jobs.values(), key=lambda job: -_seconds(context, job))]
-        answers = context.run_jobs(longest_first)
+        # Part after part, so that what a deadline cuts leaves whole parts.
+        in_order: list[Job] = [job for _, job in sorted(jobs.items(), key=lambda item: (item[0][1], -_cost(context, item[1])))]
+        left = _seconds(context)
+        answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
         done = {job.id for job in jobs.values() if _is_whole(answers.get(job.id))}
         usable = [part for part in range(parts) if all(jobs[plan, part].id in done for plan in weights)]
         if usable:
@@ -160,5 +164,12 @@ def _is_whole(result: Mapping[str, Any] | None) -> bool:
     return result is not None and result["status"] == "ok" and not result.get("cut")
 
 
-def _seconds(context: RunContext[FitSettings], job: TrainJob) -> float:
+def _seconds(context: RunContext[FitSettings]) -> float | None:
+    """Return the seconds that models on all rows may take: what is left, and a little beyond the limit, since they are the better
+    models; None without a limit."""
+    left, limit = seconds_left(context), context.settings.time_limit
+    return None if left is None or limit is None else left + GRACE * limit
+
+
+def _cost(context: RunContext[FitSettings], job: TrainJob) -> float:
     return job.until * float(context.run.state.get("estimates", {}).get(job.plan.name, {}).get("seconds_per_step", 0.0))

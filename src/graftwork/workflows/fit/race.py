@@ -13,6 +13,7 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
+from graftwork.workflows.fit.cheap_finalists import cheap_finalists
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
 from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
@@ -51,6 +52,7 @@ class Race:
     def __init__(self, context: RunContext[Any]) -> None:
         self.context = context
         self.outcome = RaceOutcome()
+        self._cheap: list[str] = []
 
     def run(self) -> RaceOutcome:
         """Run everything; ends early, with what is there, when ``stop`` says so.
@@ -82,10 +84,14 @@ class Race:
             racing = {name: self.context.plans[name] for name in self.context.plans if name in scores}
             last = rung == len(RUNGS) - 1
             names = finalists_of(racing, scores, self.context.schedule.finalists) if last else survivors_of(racing, scores)
+            costs = with_measured(self.context, costs, jobs, found, went_on=rung > 0)
+            if last:
+                ended = [name for name, result in results.items() if result["status"] == "ok"]
+                self._cheap = cheap_finalists(self.context, ended, costs)
+                names = [name for name in self.context.plans if name in names or name in self._cheap]
             self.context.run.emit(
                 "rung", rung=rung, scores=scores, kept=names, left=[name for name in racing if name not in names]
             )
-            costs = with_measured(self.context, costs, jobs, found, went_on=rung > 0)
             most = len(self._suite_tasks(names))
             self.context = replanned(self.context, names, costs, control_tasks=most, rung=rung)
         # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
@@ -136,13 +142,13 @@ class Race:
         tasks = self._control_plan_and_tasks(names, scores, results)
         schedule, maker = self.context.schedule, self.context.maker
         first = {name: maker.final(name, 0) for name in names}
-        # The order decides what a deadline cuts first: one final of everybody, then seed after seed.
-        queue: list[Job] = [*self._longest_first(first.values())]
         finals = [(name, 0, first[name]) for name in names]
-        for seed in schedule.seeds:
-            more = {name: maker.final(name, seed) for name in names} if seed != 0 else {}
-            finals += [(name, seed, job) for name, job in more.items()]
-            queue += self._longest_first(more.values())
+        finals += [(name, seed, maker.final(name, seed)) for seed in schedule.seeds if seed != 0 for name in names]
+        # The order decides what a deadline cuts first: cheap plans are done before it can, then come one final of everybody, and
+        # seed after seed.
+        queue: list[Job] = [job for name, _, job in finals if name in self._cheap]
+        for seed in dict.fromkeys((0, *schedule.seeds)):
+            queue += self._longest_first(job for name, own, job in finals if own == seed and name not in self._cheap)
         self.context.run.emit(
             "phase",
             phase="finals",

@@ -138,8 +138,9 @@ def make_schedule(
         # The time of those that left goes to the others.
         common = horizon_of(effort, float(MIN_STEPS), longest)
     horizons = horizons_of(plans, estimates, common)
-    if before is not None and all(_is_close(before.horizons[name], steps) for name, steps in horizons.items()):
-        horizons = {name: before.horizons[name] for name in horizons}
+    # A plan that left after the first rung and comes back has no horizon there.
+    if before is not None and all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items()):
+        horizons = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
 
         def fits(one: Effort) -> bool:
             return race_seconds(plans, estimates, horizons, budget, one) <= limit

@@ -13,6 +13,7 @@ import pytest
 from graftwork.core.errors import CheckpointError, DataError
 from graftwork.core.input_spec import InputSpec, table_input
 from graftwork.core.records import Plan, TaskSpec
+from graftwork.data.options import DataOptions
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.infer import TargetRequest
 from graftwork.data.suite import Suite
@@ -209,7 +210,9 @@ def test_users_of_a_log_are_told_apart_and_exported(tmp_path: Path) -> None:
     effect = generator.choice([-3.0, 3.0], 500)[user]
     frame = pd.DataFrame({"user": [f"user {code}" for code in user], "x": generator.normal(size=12_000)})
     frame["y"] = effect + frame["x"] + 0.1 * generator.normal(size=12_000)
-    suite = assemble_suite(RawSuite(name="log", frame=frame, requests=[TargetRequest("y", ("y",))]))
+    # As a feature: by itself, a column of persons would divide the rows.
+    raw = RawSuite(name="log", frame=frame, requests=[TargetRequest("y", ("y",))], options=DataOptions(group="none"))
+    suite = assemble_suite(raw)
     assert suite.only_input.sizes["cardinalities"] == [501]
     learner = learner_of(suite, tmp_path, learning_rate=0.3)
     learner.train(25)
