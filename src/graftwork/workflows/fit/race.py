@@ -16,7 +16,15 @@ from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
-from graftwork.workflows.fit.ranking import best_of, control_tasks, finalists_of, rung_scores, survivors_of, task_changes
+from graftwork.workflows.fit.ranking import (
+    best_of,
+    control_tasks,
+    finalists_of,
+    is_trained,
+    rung_scores,
+    survivors_of,
+    task_changes,
+)
 from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, with_measured
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
@@ -86,7 +94,7 @@ class Race:
             names = finalists_of(racing, scores, self.context.schedule.finalists) if last else survivors_of(racing, scores)
             costs = with_measured(self.context, costs, jobs, found, went_on=rung > 0)
             if last:
-                ended = [name for name, result in results.items() if result["status"] == "ok"]
+                ended = [name for name, result in results.items() if is_trained(result)]
                 self._cheap = cheap_finalists(self.context, ended, costs)
                 names = [name for name in self.context.plans if name in names or name in self._cheap]
             self.context.run.emit(
@@ -289,7 +297,7 @@ class Race:
         by_seed: dict[int, dict[str, Result]] = {}
         for name, seed, job in finals:
             result = answers.get(job.id)
-            if result is not None and result["status"] == "ok":
+            if result is not None and is_trained(result):
                 self.outcome.finals.setdefault(name, {})[seed] = job
             if result is not None:
                 by_seed.setdefault(seed, {})[name] = result

@@ -13,7 +13,16 @@ from graftwork.evaluation.metrics import default_metric
 from graftwork.workflows.runs.horizons import kept_groups, shared_plans
 from graftwork.workflows.runs.job_data import primary_scores
 
-__all__ = ["best_of", "control_tasks", "finalists_of", "mean_change", "rung_scores", "survivors_of", "task_changes"]
+__all__ = [
+    "best_of",
+    "control_tasks",
+    "finalists_of",
+    "is_trained",
+    "mean_change",
+    "rung_scores",
+    "survivors_of",
+    "task_changes",
+]
 
 
 def task_changes(suite: Suite, validation: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, float]:
@@ -29,6 +38,11 @@ def mean_change(
     known = {task: value for task, value in task_changes(suite, validation, reference).items() if math.isfinite(value)}
     share = {task: (weights or {}).get(task, 1.0) for task in known}
     return sum(share[task] * value for task, value in known.items()) / sum(share.values()) if known else None
+
+
+def is_trained(result: Mapping[str, Any]) -> bool:
+    """Return whether a training ended well with a step at least: one that was cut before its first step has learned nothing."""
+    return result["status"] == "ok" and int(result.get("steps", 1)) > 0
 
 
 def rung_scores(
@@ -49,7 +63,7 @@ def rung_scores(
         Percent; plans without any usable metric are missing. If the separate models themselves failed, the first plan that did
         not takes their place.
     """
-    fine = {name: result for name, result in results.items() if result["status"] == "ok"}
+    fine = {name: result for name, result in results.items() if is_trained(result)}
     # Without a reference all changes are relative to some plan, which still puts the plans in order.
     reference = next((name for name in fine if plans[name].role == "reference"), next(iter(fine), None))
     scores = {}
