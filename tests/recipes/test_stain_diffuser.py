@@ -25,12 +25,12 @@ def make_context(name: str, folder: Path, *, smoke: bool = True) -> ArmContext:
 
 def test_arms_of_one_number_of_triples_have_about_as_many_parameters(tmp_path: Path) -> None:
     sizes = {}
-    for kind in ("dual", "single", "head"):
+    for kind in ("dual", "single", "regression"):
         step = build(kind, make_context("dual", tmp_path))
         modules = (step.model, *step.modules().values())
         sizes[kind] = sum(parameter.numel() for module in modules for parameter in module.parameters())
     assert sizes["single"] == pytest.approx(sizes["dual"], rel=0.05)
-    assert sizes["head"] == pytest.approx(sizes["dual"], rel=0.1)
+    assert sizes["regression"] == pytest.approx(sizes["dual"], rel=0.1)
 
 
 def test_arms_without_a_mask_are_handed_none(tmp_path: Path) -> None:
