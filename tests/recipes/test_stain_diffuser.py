@@ -73,7 +73,7 @@ def test_all_arms_measure_and_spend_what_is_declared(tmp_path: Path) -> None:
     for arm in ARMS:
         context = make_context(arm.name, tmp_path)
         found = run_arm(arm, 0, context)
-        assert {"f1", "ssim", "psnr", "parameters"} <= set(found)
+        assert {"f1", "train_f1", "ssim", "psnr", "parameters"} <= set(found)
         assert ("mask_f1" in found) == (arm.settings["kind"] == "dual")
         assert context.counts["steps"] == 3
         assert context.counts["samples"] == 48
