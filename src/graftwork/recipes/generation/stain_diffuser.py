@@ -23,8 +23,8 @@ contrast of 0.3:
 Lower contrasts, for headroom: at 0.28 regression 96.9 at 0.008, single 90.7 at 0.001 and 83.7 at 0.008, dual 61.6 at 0.008; at
 0.27 single 89.3 at 0.001 and 85.1 at 0.002, dual 84.4 at 0.001 and 82.3 at 0.002; at 0.25 single 74.0 at 0.002 and 54.3 at
 0.008. So dual and single take 0.001, the bound 0.008, and the contrast is 0.26, where regression was hoped to be at least 8
-points, twice the margin, above single: at 0.28 and 0.3 it was 6 to 7 points above its best rate. With 2000 triples single had 69.4 at a contrast of 0.28 and a rate of 0.008, 90.2 at
-0.27 and 0.002.
+points, twice the margin, above single: at 0.28 and 0.3 it was 6 to 7 points above its best rate. With 2000 triples single had
+69.4 at a contrast of 0.28 and a rate of 0.008, 90.2 at 0.27 and 0.002.
 
 What the pilot leaves open: 0.001 is the lowest rate that was tried for dual and single, no rate but 0.008 was tried for
 regression at these steps, the chosen contrast was not run itself, seed 101 was not, and training pictures of dual at 93 to 94
