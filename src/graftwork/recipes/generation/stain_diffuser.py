@@ -4,34 +4,26 @@ The paper reports (figures not read again) better virtual stains for two markers
 picture, learned from small paired sets.
 
 Our setting: generated tissue of 24 x 24 pixels, four to five nuclei a picture, 35 % of them positive, the type to be seen in
-the grain of the chromatin; 200 triples (2000 for the secondary claim), coarse masks with 15 % of the objects wrong, 400 test
-pictures. U-Nets of two scales on patches of 2 x 2 pixels, 0.26 to 0.29 M parameters an arm; AdamW, cosine schedule, 1200 steps
-of 16 rows with flips, weights averaged over about 200 steps; 1000 levels of noise, 20 steps of DDIM, one draw a picture. 40 to 60
-s of one core an arm.
+the grain of the chromatin (contrast 0.22); 200 triples (2000 for the secondary claim), coarse masks with 15 % of the objects
+wrong, 400 test pictures. U-Nets of two scales on patches of 2 x 2 pixels, 0.26 to 0.29 M parameters an arm; AdamW, cosine
+schedule, 2000 steps of 16 rows with flips, weights averaged over about 200 steps; 1000 levels of noise, 20 steps of DDIM, one
+draw a picture. 65 to 95 s of one core an arm.
 
 Predicting the noise or the velocity left narrow networks with wrong colours after 600 to 800 steps (root mean squared error 0.13
 to 0.40 on the cosine schedule, 0.15 for the velocity on the linear one; regression 0.06 to 0.08; other things differed between
 these runs, too). All branches predict the clean picture, whose run had 0.11.
 
-Pilot on seed 100 alone. F1 of stained nuclei on test pictures, in brackets on 200 training pictures; rates first, at a
-contrast of 0.3:
+A first setting (contrast 0.26, 1200 steps, dual and single at 0.001, regression at 0.008) was counted on seeds 0 to 2 and
+dropped: dual had an F1 of 84.9, single 83.1, regression 90.6, so that the bound was 7.4 points ahead of single, less than twice
+the margin; training pictures had 94, 98 and 99, and one single-task network had not learned. Its pilot, at contrasts of 0.25 to
+0.35, had tried unequal rates and chosen one at the edge. Fewer triples in place of a lower contrast did not help: single has
+91.0 with 80 triples at 0.35, 43.3 with 40 (training pictures 100).
 
-- dual at 0.001, 0.002, 0.004, 0.008: 88.2 (94), 89.0 (94), 85.8 (93), 65.7 (84);
-- single at 0.002, 0.004, 0.008, 0.016: 91.4 (99), 79.6 (96), 88.5 (98), 73.5 (79);
-- regression at 0.008: 98.1 (100).
+Second pilot, 2000 steps. F1 of stained nuclei on test pictures, in brackets on 200 training pictures.
 
-Lower contrasts, for headroom: at 0.28 regression 96.9 at 0.008, single 90.7 at 0.001 and 83.7 at 0.008, dual 61.6 at 0.008; at
-0.27 single 89.3 at 0.001 and 85.1 at 0.002, dual 84.4 at 0.001 and 82.3 at 0.002; at 0.25 single 74.0 at 0.002 and 54.3 at
-0.008. So dual and single take 0.001, the bound 0.008, and the contrast is 0.26, where regression was hoped to be at least 8
-points, twice the margin, above single: at 0.28 and 0.3 it was 6 to 7 points above its best rate. With 2000 triples single had
-69.4 at a contrast of 0.28 and a rate of 0.008, 90.2 at 0.27 and 0.002.
-
-What the pilot leaves open: 0.001 is the lowest rate that was tried for dual and single, no rate but 0.008 was tried for
-regression at these steps, the chosen contrast was not run itself, seed 101 was not, and training pictures of dual at 93 to 94
-say that it needs more steps than single. The ablation with a discriminative head for the mask was left out for its time.
-
-What was tried and dropped: fewer triples at a contrast of 0.35, where single has 91.0 with 80 triples, 43.3 (100) with 40: the
-grain is found or the pictures are learned by heart, with little between.
+- Contrast, on seed 100: at 0.24 single 86.1 (100) at a rate of 0.001, regression 95.0 (100) at 0.002; at 0.22 single 72.6 (100),
+  regression 95.5 (100). So 0.22.
+- Rates, the other arms and seed 101: still to be run at this contrast.
 """
 
 from __future__ import annotations
@@ -65,13 +57,13 @@ __all__ = ["ARMS", "RECIPE", "RegressionStep", "StainRegression", "build", "cell
 
 FEW, MANY = 200, 2000
 """Training triples."""
-STEPS, BATCH = 1200, 16
+STEPS, BATCH = 2000, 16
 RATES = {"dual": 1e-3, "single": 1e-3, "regression": 8e-3}
 """Highest learning rates by kind of arm."""
 WIDTHS: dict[str, Sequence[int]] = {"dual": (16, 32), "single": (20, 44), "regression": (24, 44)}
 """Channels by kind of arm: all have about as many parameters."""
 PATCH = 2
-WORLD: dict[str, Any] = {"contrast": 0.26, "growth": 1.06}
+WORLD: dict[str, Any] = {"contrast": 0.22, "growth": 1.06}
 BROWN = 0.2
 """Concentration of DAB above which a pixel counts as stained: positive nuclei have 0.25 to 0.6, the background about 0.05."""
 LOOKED_AT = 100
@@ -241,7 +233,7 @@ def derive(results: Mapping[str, Mapping[str, float]]) -> dict[str, Measurements
 
 RECIPE = Recipe(
     slug="stain-diffuser",
-    seeds=(0, 1, 2),
+    seeds=(10, 11, 12),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
@@ -271,7 +263,7 @@ RECIPE = Recipe(
         EqualBudget(("steps", "samples")),
         EqualBudget(("labels",), arms=("single", "regression")),
     ),
-    minutes=10,
+    minutes=11,
     notes=(
         "Generated tissue of 24 x 24 pixels in place of whole slides; the networks have 0.26 to 0.29 M parameters.",
         "The last weights count, averaged over about 200 steps; no arm chooses an epoch.",
