@@ -25,12 +25,12 @@ def make_context(name: str, folder: Path, *, smoke: bool = True) -> ArmContext:
 
 def test_arms_of_one_number_of_triples_have_about_as_many_parameters(tmp_path: Path) -> None:
     sizes = {}
-    for kind in ("dual", "single", "head"):
+    for kind in ("dual", "single", "regression"):
         step = build(kind, make_context("dual", tmp_path))
         modules = (step.model, *step.modules().values())
         sizes[kind] = sum(parameter.numel() for module in modules for parameter in module.parameters())
     assert sizes["single"] == pytest.approx(sizes["dual"], rel=0.05)
-    assert sizes["head"] == pytest.approx(sizes["dual"], rel=0.1)
+    assert sizes["regression"] == pytest.approx(sizes["dual"], rel=0.1)
 
 
 def test_arms_without_a_mask_are_handed_none(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_all_arms_measure_and_spend_what_is_declared(tmp_path: Path) -> None:
     for arm in ARMS:
         context = make_context(arm.name, tmp_path)
         found = run_arm(arm, 0, context)
-        assert {"f1", "ssim", "psnr", "parameters"} <= set(found)
+        assert {"f1", "train_f1", "ssim", "psnr", "parameters"} <= set(found)
         assert ("mask_f1" in found) == (arm.settings["kind"] == "dual")
         assert context.counts["steps"] == 3
         assert context.counts["samples"] == 48
