@@ -136,6 +136,10 @@ def _store_features(suite: QualitySuite, parts: Mapping[str, pd.DataFrame], fold
     keyword: dict[str, Any] = {"text": TEXT} if suite.kind == "text" else {"image_column": PICTURE, "image_size": 224}
     both = pd.concat(parts.values(), ignore_index=True)
     opened = open_suite(both[[TEXT if suite.kind == "text" else PICTURE, *suite.targets]], targets=list(suite.targets), **keyword)
+    if suite.kind == "text":
+        from graftwork.nn.backbones.transformers_bridge import prepare_suite
+
+        opened = prepare_suite(opened, name)
     spec: InputSpec = opened.only_input
     backbone = build_backbone(name, spec).eval()
     made = []
