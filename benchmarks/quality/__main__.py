@@ -1,4 +1,4 @@
-"""Predictions on kept-back rows: graftwork beside what people use today, same rows, same time, same cores.
+"""Predictions on kept-back rows: graftwork beside what people use today, same rows, same cores.
 
 Example::
 
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--suites", metavar="A,B", help=f"some of {', '.join(SUITES)} (default: all that are installed)")
     parser.add_argument("--peers", metavar="A,B", help="some of the peers (default: all but AutoGluon, and it with --autogluon)")
     parser.add_argument(
-        "--time-limit", metavar="SECONDS", type=float, default=60.0, help="for each contender and suite (default 60)"
+        "--time-limit", metavar="SECONDS", type=float, default=60.0, help="for us and for AutoGluon, per suite (default 60)"
     )
     parser.add_argument("--seeds", metavar="N", type=int, default=1, help="divisions into learned and kept-back rows (default 1)")
     parser.add_argument("--cores", metavar="N", type=int, default=os.cpu_count() or 1)

@@ -13,6 +13,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import Plan
 from graftwork.data.store import save_suite
 from graftwork.workflows.fit import FitRun, RunStopped, fit
+from graftwork.workflows.fit.attempts import Attempts
 from graftwork.workflows.fit.race import Race
 from graftwork.workflows.fit.session import FitSession
 from graftwork.workflows.runs import horizons
@@ -89,6 +90,15 @@ def test_time_that_is_left_makes_trainings_longer_while_plans_improve(tmp_path: 
     )
     assert longest > max(state["schedule"]["horizons"].values())
     assert run.result["plans"]["fast"]["still_improving"] is True
+
+
+def test_what_was_tried_in_vain_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "good", dataclasses.replace(PRESETS["good"], tries=4))
+    monkeypatch.setattr(Attempts, "_gain", lambda *_: 0.0)
+    run = race(tmp_path / "run", *improving(), time_limit=200)
+    tried = [item["what"] for item in run.result["attempts"] if item["plan"] == "alone"]
+    assert len(tried) > 1
+    assert len(set(tried)) == len(tried)
 
 
 def test_a_race_whose_plans_have_converged_ends_early(tmp_path: Path) -> None:

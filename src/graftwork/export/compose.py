@@ -1,7 +1,8 @@
 """Several ONNX graphs of the same suite as one that answers with weighted averages of their outputs.
 
 Parts that compute the same (a frozen backbone that several models read) become one: equal constants are stored once, and nodes
-that do the same with the same values are merged. So an average of models on one backbone costs one pass through it.
+that do the same with the same values are merged. So an average of models on one backbone costs one pass through it. What no output
+needs (the heads of a model for tasks in which it has no weight) is left out.
 """
 
 from __future__ import annotations
@@ -15,18 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import GraftworkError
-from graftwork.core.files import write_bytes
 from graftwork.core.optional import require
 from graftwork.data.suite import Suite
-from graftwork.export.onnx_model import output_names
+from graftwork.export.written_graph import output_names, write_checked
 
-__all__ = ["TOLERANCE", "compose_models", "merge_equal_nodes"]
-
-TOLERANCE = 1e-4
-"""Largest difference to the averaged predictions: of probabilities, and of values in standard deviations of the target."""
-_MOST_BYTES = 2_000_000_000
-"""An ONNX file without external data cannot hold more."""
+__all__ = ["compose_models", "merge_equal_nodes", "needed_nodes"]
 
 Array = NDArray[Any]
 
@@ -89,31 +83,21 @@ def compose_models(
         results.append(onnx.ValueInfoProto())
         results[-1].CopyFrom(shapes[task])
         results[-1].name = names[task]
-    nodes, constants = merge_equal_nodes(nodes, constants, [item.name for item in results])
+    wanted = [item.name for item in results]
+    nodes, constants = needed_nodes(*merge_equal_nodes(nodes, constants, wanted), wanted)
     ordered = [read[name] for name in inputs if name in read]
     graph = onnx.helper.make_graph(nodes, "average", ordered, results, constants)
-    model = onnx.helper.make_model(
+    difference = write_checked(
         graph,
-        opset_imports=[onnx.helper.make_opsetid(domain, version) for domain, version in versions.items()],
-        ir_version=max(model.ir_version for model in models),
-        producer_name="graftwork",
+        versions,
+        max(model.ir_version for model in models),
+        path,
+        tasks=suite.tasks,
+        names=names,
+        inputs=inputs,
+        expected=expected,
+        what="averaged models",
     )
-    for key, text in (("graftwork.format", "graftwork-onnx-1"), ("graftwork.outputs", json.dumps(names, ensure_ascii=False))):
-        model.metadata_props.add(key=key, value=text)
-    if model.ByteSize() > _MOST_BYTES:
-        raise GraftworkError(
-            f"The average of {len(parts)} models has {model.ByteSize() / 1e9:.1f} GB, and one ONNX file holds 2 GB. Ask for one "
-            "plan with --single, or for smaller ones with --max-params."
-        )
-    onnx.checker.check_model(model)
-    content = bytes(model.SerializeToString())
-    difference = _difference(content, suite, names, expected, inputs)
-    if not difference <= TOLERANCE:
-        raise GraftworkError(
-            f"The graph of the averaged models differs from their averaged predictions by {difference:.2g}, more than "
-            f"{TOLERANCE:g}; no file was written."
-        )
-    write_bytes(path, content)
     return difference, names
 
 
@@ -152,7 +136,7 @@ def merge_equal_nodes(nodes: Sequence[Any], constants: Sequence[Any], outputs: S
     for node in nodes:
         for position, name in enumerate(node.input):
             node.input[position] = same.get(name, name)
-        has_graph = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+        has_graph = any(_graphs(attribute) for attribute in node.attribute)
         bare = type(node)()
         bare.CopyFrom(node)
         bare.name = ""
@@ -172,31 +156,37 @@ def merge_equal_nodes(nodes: Sequence[Any], constants: Sequence[Any], outputs: S
     return kept, list(kept_constants.values())
 
 
+def needed_nodes(nodes: Sequence[Any], constants: Sequence[Any], outputs: Sequence[str]) -> tuple[list[Any], list[Any]]:
+    """Return the nodes and constants without which the outputs could not be computed.
+
+    Args:
+        nodes: In the order of computation.
+        constants: Initializers.
+        outputs: Names of values.
+    """
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.output):
+            needed |= _names_read(node)
+            kept.append(node)
+    return kept[::-1], [constant for constant in constants if constant.name in needed]
+
+
+def _names_read(node: Any) -> set[str]:
+    """Return the names of values that a node reads, in the graphs inside it as well."""
+    inner = (graph for attribute in node.attribute for graph in _graphs(attribute))
+    return set(node.input).union(*(_names_read(part) for graph in inner for part in graph.node))
+
+
+def _graphs(attribute: Any) -> list[Any]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
 def _rename_inside(attribute: Any, same: Mapping[str, str]) -> None:
     """Let graphs inside a node read the values that were kept."""
-    for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+    for graph in _graphs(attribute):
         for node in graph.node:
             for position, name in enumerate(node.input):
                 node.input[position] = same.get(name, name)
             for inner in node.attribute:
                 _rename_inside(inner, same)
-
-
-def _difference(
-    content: bytes, suite: Suite, names: Mapping[str, str], expected: Mapping[str, Array], inputs: Mapping[str, Array]
-) -> float:
-    runtime: Any = require("onnxruntime", extra="export", purpose="Exporting to ONNX")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    used = {item.name for item in session.get_inputs()}
-    feed = {name: np.asarray(array) for name, array in inputs.items() if name in used}
-    worst = 0.0
-    for task in suite.tasks:
-        found = session.run([names[task.name]], feed)[0]
-        gap = np.abs(found.astype(np.float64) - expected[task.name])
-        if task.scale:
-            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / np.asarray(task.scale)
-        worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
-    return worst

@@ -16,7 +16,8 @@ from graftwork.core.version import __version__
 from graftwork.data.loader import inputs_to_torch
 from graftwork.data.suite import Suite
 from graftwork.export.configurations import export_configurations
-from graftwork.export.onnx_model import export_onnx, output_names
+from graftwork.export.onnx_model import export_onnx
+from graftwork.export.written_graph import output_names
 from graftwork.interfaces.controllable import ControllableModel
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.foldable import fold_layers

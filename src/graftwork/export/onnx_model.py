@@ -24,11 +24,12 @@ from graftwork.core.files import write_bytes
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_graph import fold_batch_free_shapes, rename_outputs, strip_origins
+from graftwork.export.written_graph import output_names
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.modes import evaluating
 from graftwork.tasks.decode import decode_output
 
-__all__ = ["OPSET", "export_onnx", "output_names"]
+__all__ = ["OPSET", "export_onnx"]
 
 OPSET = 18
 """Version of the ONNX operators; ONNX Runtime reads it since 1.14."""
@@ -37,22 +38,6 @@ OPSET = 18
 _CHECKED_BATCHES = (1, 7)
 # Not 1: a batch of one row can be broadcast, or specialised, without notice.
 _TRACED_BATCH = 3
-
-
-def output_names(tasks: Sequence[str], inputs: Sequence[str]) -> dict[str, str]:
-    """Return ``{task: output}``: the task's own name, with ``_output`` behind it if an input is called so.
-
-    Example:
-        >>> output_names(["price", "numeric"], ["numeric", "categorical"])
-        {'price': 'price', 'numeric': 'numeric_output'}
-    """
-    names: dict[str, str] = {}
-    for task in tasks:
-        name = task
-        while name in inputs or name in names.values() or (name != task and name in tasks):
-            name += "_output"
-        names[task] = name
-    return names
 
 
 class _Deployed(nn.Module):
@@ -90,7 +75,7 @@ def export_onnx(
 
     Returns:
         The largest difference found on batches of 1 and 7 rows, in these units. The first dimension of every input and output is
-        free. Inputs are called as in the suite, outputs as the tasks (see :func:`output_names`; the mapping is also in the
+        free. Inputs are called as in the suite, outputs as the tasks (see :func:`graftwork.export.written_graph.output_names`; the mapping is also in the
         file's metadata).
 
     Raises:

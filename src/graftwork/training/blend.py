@@ -130,10 +130,7 @@ class BlendLearner(Learner):
         return Ledger.together([member.ledger() for member in self.members])
 
     def export(self, folder: Path) -> None:
-        """Write every member into a folder of its own, and ``config.json`` and ``model.onnx`` of the average.
-
-        A member without weight for any task is left out.
-        """
+        """Write every member into a folder of its own, and ``config.json`` and ``model.onnx`` of the average."""
         folder, suite = Path(folder), self.context.suite
         parts = []
         for number, (member, weights) in enumerate(zip(self.members, self._weights, strict=True)):

@@ -17,7 +17,7 @@ from graftwork.data.suite import Suite
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from graftwork.export.compose import compose_models, merge_equal_nodes  # noqa: E402
+from graftwork.export.compose import compose_models, merge_equal_nodes, needed_nodes  # noqa: E402
 
 ROWS = 20
 TRUNK = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
@@ -83,7 +83,9 @@ def test_the_graph_averages_with_the_weights_of_each_task(suite: Suite, tmp_path
     assert difference < 1e-5
     assert names == {"price": "price", "size": "size"}
     graph = onnx.load(str(tmp_path / "model.onnx")).graph
-    # the trunk is the same in both, so it is computed and stored once; nobody asks for the second model's size
+    # the trunk is the same in both, so it is computed and stored once; nobody asks for the second model's size, so that is left out
+    assert sum(node.op_type == "MatMul" and "head" in node.input[1] for node in graph.node) == 3
+    assert not any(constant.name == "part1/head size" for constant in graph.initializer)
     assert sum(node.op_type == "MatMul" and "trunk" in node.input[1] for node in graph.node) == 1
     assert sum(list(constant.dims) == [3, 4] for constant in graph.initializer) == 1
 
@@ -92,7 +94,7 @@ def test_no_file_is_written_if_the_graph_answers_something_else(suite: Suite, tm
     models = [write_model(tmp_path / "a.onnx", 0), write_model(tmp_path / "b.onnx", 1)]
     weights = [{"price": 0.5, "size": 0.5}] * 2
     wrong = expected(suite, models, [{"price": 0.4, "size": 0.5}, weights[1]], np.arange(5))
-    with pytest.raises(GraftworkError, match=r"differs from their averaged predictions by .*no file was written"):
+    with pytest.raises(GraftworkError, match=r"differs from the averaged models by .*no file was written"):
         compose_models(
             [(tmp_path / "a.onnx", weights[0]), (tmp_path / "b.onnx", weights[1])],
             suite,
@@ -126,3 +128,28 @@ def test_an_output_keeps_its_name_beside_an_equal_node() -> None:
     make = onnx.helper.make_node
     kept, _ = merge_equal_nodes([make("Relu", ["x"], ["a"]), make("Relu", ["x"], ["y"])], [], ["y"])
     assert [list(node.output) for node in kept] == [["a"], ["y"]]
+
+
+def test_what_only_graphs_inside_a_node_read_is_needed() -> None:
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    inner = onnx.helper.make_graph([make("Identity", ["a"], ["r"])], "inner", [], [value("r", onnx.TensorProto.FLOAT, [1])])
+    nodes = [
+        make("Relu", ["x"], ["a"]),
+        make("Neg", ["x"], ["b"]),
+        make("If", ["condition"], ["y"], then_branch=inner, else_branch=inner),
+    ]
+    constants = [onnx.numpy_helper.from_array(np.ones(1, dtype=np.float32), name) for name in ("c", "condition")]
+    kept, values = needed_nodes(nodes, constants, ["y"])
+    assert [node.op_type for node in kept] == ["Relu", "If"]
+    assert [item.name for item in values] == ["condition"]
+
+
+def test_an_answer_of_another_shape_is_no_answer(suite: Suite, tmp_path: Path) -> None:
+    """Shapes that could be broadcast must not pass for equal."""
+    models = [write_model(tmp_path / "a.onnx", 0)]
+    flat = {name: values[:1, :1] for name, values in expected(suite, models, [{"price": 1.0, "size": 1.0}], np.arange(1)).items()}
+    flat = {name: values.reshape(1) for name, values in flat.items()}
+    with pytest.raises(GraftworkError, match="differs from the averaged models by inf"):
+        compose_models(
+            [(tmp_path / "a.onnx", {"price": 1.0, "size": 1.0})], suite, tmp_path / "m.onnx", flat, arrays(suite, np.arange(1))
+        )

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import TaskSpec
 from graftwork.export import onnx_model as module
-from graftwork.export.onnx_model import export_onnx, output_names
+from graftwork.export.onnx_model import export_onnx
+from graftwork.export.written_graph import output_names
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.moe import MoEAttention, MoELayer, RoutedLayer
 

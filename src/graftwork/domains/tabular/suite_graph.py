@@ -3,7 +3,6 @@ answers, and the check that no file is written whose answers differ from the lea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import GraftworkError
-from graftwork.core.files import write_bytes
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
+from graftwork.export.written_graph import output_names as free_names
+from graftwork.export.written_graph import write_checked
 from graftwork.interfaces.task_kind import task_kind
 
-__all__ = ["TOLERANCE", "GraphBuilder", "answer_shape", "arrange_columns", "output_names", "require_onnx", "write_graph"]
+__all__ = ["GraphBuilder", "answer_shape", "arrange_columns", "output_names", "require_onnx", "write_graph"]
 
 Array = NDArray[Any]
-TOLERANCE = 1e-4
-"""Largest difference to the learner: of probabilities, and of values in standard deviations of the target."""
 _OPSET, _ML_OPSET, _IR = 18, 5, 10
 _INNER = "_inner/"
 
@@ -53,17 +50,11 @@ def arrange_columns(task: TaskSpec, values: Array) -> Array:
 
 
 def output_names(suite: Suite) -> dict[str, str]:
-    """Return ``{task: output}``: the task's name, with ``_output`` behind it where an input is called so."""
+    """Return ``{task: output}``: the task's name, with ``_output`` behind it where an input or an inner value is called so."""
     # The last three are names of values in the graph of trees; names of a GraphBuilder begin with _INNER.
-    taken = {*suite.inputs, "features", "axis_1", "one"}
-    names: dict[str, str] = {}
-    for task in suite.task_names:
-        name = f"output {task}" if task.startswith(_INNER) else task
-        while name in taken:
-            name += "_output"
-        taken.add(name)
-        names[task] = name
-    return names
+    taken = [*suite.inputs, "features", "axis_1", "one"]
+    tasks = {f"output {name}" if name.startswith(_INNER) else name: name for name in suite.task_names}
+    return {tasks[shown]: output for shown, output in free_names(list(tasks), taken).items()}
 
 
 def write_graph(
@@ -99,44 +90,9 @@ def write_graph(
     """
     onnx, names = require_onnx(), output_names(suite)
     graph = onnx.helper.make_graph(nodes, what, inputs, outputs, constants)
-    versions = [onnx.helper.make_opsetid("", _OPSET), onnx.helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
-    model = onnx.helper.make_model(graph, opset_imports=versions, ir_version=_IR, producer_name="graftwork")
-    for key, text in (("graftwork.format", "graftwork-onnx-1"), ("graftwork.outputs", json.dumps(names, ensure_ascii=False))):
-        model.metadata_props.add(key=key, value=text)
-    onnx.checker.check_model(model)
-    content = bytes(model.SerializeToString())
-    difference = _difference(content, suite, names, expected, rows)
-    if not difference <= TOLERANCE:
-        raise GraftworkError(
-            f"The ONNX form of the {what} differs from the {what} by {difference:.2g}, more than {TOLERANCE:g}; "
-            f"no file was written."
-        )
-    write_bytes(path, content)
-    return difference
-
-
-def _difference(
-    content: bytes, suite: Suite, names: Mapping[str, str], expected: Mapping[str, Array], rows: NDArray[np.int64]
-) -> float:
-    runtime: Any = require("onnxruntime", extra="export", purpose="Exporting to ONNX")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    used = {item.name for item in session.get_inputs()}
-    feed = {name: np.asarray(array[rows]) for name, array in suite.inputs.items() if name in used}
-    worst = 0.0
-    for task in suite.tasks:
-        found = session.run([names[task.name]], feed)[0]
-        if found.shape != expected[task.name].shape:
-            return float("inf")
-        gap = np.abs(found.astype(np.float64) - expected[task.name])
-        if task.scale:
-            scale = np.asarray(task.scale).reshape(-1, *[1] * (gap.ndim - 2)) if gap.ndim > 1 else np.asarray(task.scale[0])
-            # Values far from zero cannot agree better than float32 can say them.
-            gap = np.maximum(gap - 8 * np.finfo(np.float32).eps * np.abs(expected[task.name]), 0.0) / scale
-        worst = max(worst, float(np.max(gap, initial=0.0))) if np.isfinite(gap).all() else float("inf")
-    return worst
+    arrays = {name: np.asarray(array[rows]) for name, array in suite.inputs.items()}
+    versions = {"": _OPSET, "ai.onnx.ml": _ML_OPSET}
+    return write_checked(graph, versions, _IR, path, tasks=suite.tasks, names=names, inputs=arrays, expected=expected, what=what)
 
 
 class GraphBuilder:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.domains.tabular.suite_graph import (
-    TOLERANCE,
     answer_shape,
     arrange_columns,
     output_names,
@@ -25,7 +24,6 @@ from graftwork.domains.tabular.suite_graph import (
 )
 
 __all__ = [
-    "TOLERANCE",
     "TreeGroup",
     "arrange_columns",
     "ensemble_attributes",

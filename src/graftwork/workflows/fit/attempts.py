@@ -83,7 +83,9 @@ class Attempts:
 
     def _decided(self, number: int, tried: set[str]) -> _Attempt | None:
         def decide() -> dict[str, Any]:
-            chosen = next((one for one in self._candidates(tried) if self._seconds(one) <= self._free()), None)
+            # What was tried and not taken would be tried again without end.
+            new = (one for one in self._candidates() if one.key not in tried)
+            chosen = next((one for one in new if self._seconds(one) <= self._free()), None)
             if chosen is None:
                 return {}
             plans = {name: plan.to_json() for name, plan in chosen.plans.items()}
@@ -107,7 +109,7 @@ class Attempts:
         total = sum(seconds * len(self.finals[name]) for name, seconds in each.items())
         return MARGIN * max(total / workers, max(each.values()))
 
-    def _candidates(self, tried: set[str]) -> Iterator[_Attempt]:
+    def _candidates(self) -> Iterator[_Attempt]:
         """Yield what may be tried: longer trainings first, then settings in turns."""
         groups = self._groups()
         horizons = self.context.schedule.horizons
@@ -127,9 +129,7 @@ class Attempts:
             for names, changes in zip(groups, settings, strict=True):
                 if place >= len(changes):
                     continue
-                attempt = self._changed(names, changes[place])
-                if attempt.key not in tried:
-                    yield attempt
+                yield self._changed(names, changes[place])
 
     def _groups(self) -> list[list[str]]:
         """Return the finalists that are tried together: networks from scratch, and every other plan by itself."""
