@@ -165,7 +165,7 @@ def _emoji_pictures(folder: Path) -> pd.DataFrame:
 
 
 def _glyphs(folder: Path) -> pd.DataFrame:
-    """Two scripts of generated shapes: which shape, how large, how turned."""
+    """Generated polygons on noise: how many corners they have, and how large they are."""
     from PIL import Image, ImageDraw
 
     draw = np.random.default_rng(0)
