@@ -15,12 +15,14 @@ from graftwork.core.stages.train import TrainStage
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.choice.validation_table import ValidationTable
 
-__all__ = ["Pair", "answers_of", "counterpart", "is_baseline", "pairs_to_judge", "trunk_of"]
+__all__ = ["Pair", "answers_of", "counterpart", "is_average", "is_baseline", "pairs_to_judge", "trunk_of"]
 
 Row = Mapping[str, Any]
 Pair = tuple[str, str]
 """A plan that learns the tasks together, and its counterpart that learns them separately."""
 
+_AVERAGE = "graftwork.training.blend:BlendLearner"
+"""By path, since groups of plans are free text, and this floor knows no learner."""
 _JOINT = "Joint"
 """Learners of all targets together are named after those of one target, with this in front."""
 
@@ -28,6 +30,11 @@ _JOINT = "Joint"
 def is_baseline(plan: Plan) -> bool:
     """Return whether a plan looks at no input: it answers with a constant, or the like."""
     return plan.group in ("baseline", "constant") or plan.name == "constant"
+
+
+def is_average(plan: Plan) -> bool:
+    """Return whether a plan averages others, of whatever kinds and sources they are."""
+    return any(isinstance(stage, TrainStage) and stage.learner.path == _AVERAGE for stage in plan.stages)
 
 
 def trunk_of(plan: Plan) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from verdict_suites import LEDGERS, PLANS, TWO, finals_of, judge, labels, make_s
 
 from graftwork.core.errors import DataError
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
+from graftwork.workflows.fit.ensemble import blend_plan
 
 
 def test_separate_wins() -> None:
@@ -133,6 +134,20 @@ def test_pretrained_helps_two_tasks_and_hurts_two() -> None:
     assert rows["ink"]["scratch_plan"] == "separate"
     assert {row["pretrained_plan"] for row in rows.values()} == {"frozen"}
     assert [rows[task]["label"] for task in FOUR] == ["better", "better", "worse", "worse"]
+
+
+def test_an_average_that_holds_pretrained_features_is_no_plan_from_scratch() -> None:
+    qualities = {
+        "separate": {"topic": 0.5, "price": 0.5},
+        "frozen": {"topic": 0.7, "price": 0.3},
+        "ensemble": {"topic": 0.8, "price": 0.2},
+    }
+    plans = {**PLANS, "ensemble": blend_plan("ensemble", "An average", [], ["image"])}
+    ledgers = {**LEDGERS, "ensemble": LEDGERS["frozen"]}
+    result = judge(make_suite(TWO), qualities, options={"plans": plans, "ledgers": ledgers})
+    assert result["verdict"]["choice"] == "ensemble"
+    assert {row["scratch_plan"] for row in result["source_effect"]} == {"separate"}
+    assert result["verdict"]["source_sentence"].startswith("The pretrained backbone helps `topic` (+")
 
 
 def test_a_plan_that_wins_and_loses_says_which_task_wants_which_plan() -> None:
