@@ -95,6 +95,20 @@ def test_one_model_without_the_test_rows_on_request(tmp_path: Path) -> None:
     assert "ensemble" not in result["plans"]
 
 
+def test_members_that_had_no_time_for_all_rows_come_from_the_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Networks make 8 steps here and trees more, so only the trees count as made anew.
+    monkeypatch.setattr("graftwork.workflows.fit.handover._is_whole", lambda result: bool(result and result["steps"] > 8))
+    out = gw.fit(frame_of(), **QUICK, folds=0, seeds=2, out=tmp_path / "run")
+    model = read(out)["model"]
+    assert "lightgbm" in model["weights"]
+    assert len(model["weights"]) > 1
+    assert (model["rows"], model["whole"]) == ("some", ["lightgbm"])
+    assert {job for job in model["trainings"] if job.startswith("whole-")} == {"whole-lightgbm-1of1"}
+    assert any("could learn from all rows, so this part of the average is one of the race" in line for line in out.warnings)
+    found = gw.Predictor(out.folder).predict(frame_of().drop(columns=["price", "late"]))
+    assert np.corrcoef(np.asarray(found["price"], dtype=float), frame_of()["price"])[0, 1] > 0.8
+
+
 def test_one_split_on_request(tmp_path: Path) -> None:
     result = read(gw.fit(frame_of(), **QUICK, folds=0, seeds=1, out=tmp_path / "run"))
     assert result["measured"]["folds"] == 0

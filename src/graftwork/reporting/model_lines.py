@@ -39,6 +39,12 @@ def model_line(view: ResultView) -> str:
         made = f"The model is the average of {count} trainings of {names}"
     else:
         made = f"The model is one training of {names}"
+    if model.get("rows") == "some":
+        whole = ", ".join(f"`{name}`" for name in model.get("whole") or ())
+        return (
+            f"{made}. Those of {whole} learned from all rows, the others from the training rows only; its own scores were not "
+            "measured."
+        )
     if model.get("rows") != "all":
         return f"{made}: those that the scores were measured with, which learned from the training rows only."
     if parts > 1 and count == parts * len(weights):

@@ -57,6 +57,10 @@ ONE, TWO = {"a": {"x": 1.0}}, {"a": {"x": 0.7, "y": 1.0}, "b": {"x": 0.3}}
             ["average of 10 trainings of `a`, `b`, with weights for each task"],
         ),
         ({"rows": "all", "models": 6, "parts": 5, "weights": TWO}, ["not all parts were finished"]),
+        (
+            {"rows": "some", "whole": ["b"], "models": 2, "parts": 1, "weights": TWO},
+            ["average of 2 trainings of `a`, `b`", "Those of `b` learned from all rows, the others from the training rows only"],
+        ),
     ],
 )
 def test_what_the_model_is_made_of(model: dict[str, Any], words: list[str]) -> None:
@@ -64,7 +68,7 @@ def test_what_the_model_is_made_of(model: dict[str, Any], words: list[str]) -> N
     for word in words:
         assert word in line
     assert line.endswith(".")
-    assert ("its own scores were not measured" in line) == (model["rows"] == "all")
+    assert ("its own scores were not measured" in line) == (model["rows"] != "training")
     assert model_line(view()) == ""
 
 

@@ -1,6 +1,6 @@
 """What is handed over once the verdict has chosen: trainings on all rows of the chosen plan, or of the members of the ensemble.
 
-If the time is up before they are done, the models of the race are handed over, as they were judged.
+Where the time is up before they are done, models of the race take their places, as they were judged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
+from graftwork.evaluation.choice.sentences import join_words
 from graftwork.workflows.fit.attempts import plan_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
 from graftwork.workflows.runs.context import RunContext
@@ -38,6 +39,8 @@ class Handover:
     """Models of each plan that see all rows between them; 0 if these are models of the race."""
     weights: Weights
     """``{plan: {task: weight}}``."""
+    whole: tuple[str, ...] = ()
+    """Plans whose trainings saw all rows between them."""
     note: str = ""
     """Why it is not what was planned; empty if it is."""
 
@@ -50,7 +53,8 @@ class Handover:
     def facts(self) -> dict[str, Any]:
         """Return ``model`` of ``result.json``."""
         return {
-            "rows": "all" if self.parts else "training",
+            "rows": "all" if set(self.whole) == set(self.weights) else "some" if self.whole else "training",
+            "whole": list(self.whole),
             "models": len(self.trained),
             "parts": self.parts,
             "weights": {plan: dict(weights) for plan, weights in self.weights.items()},
@@ -109,21 +113,33 @@ def handover(
         left = _seconds(context)
         answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
         done = {job.id for job in jobs.values() if _is_whole(answers.get(job.id))}
-        usable = [part for part in range(parts) if all(jobs[plan, part].id in done for plan in weights)]
-        if usable:
-            if len(usable) < parts:
-                note = (
-                    f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
-                )
-            return _average(
-                context, choice, title, weights, [(plan, jobs[plan, part]) for plan in weights for part in usable], parts, note
+        made = {plan: [part for part in range(parts) if jobs[plan, part].id in done] for plan in weights}
+        # Parts that all members have; without one, each member brings what it has.
+        usable = [part for part in range(parts) if all(part in found for found in made.values())]
+        whole = {plan: [jobs[plan, part] for part in usable or made[plan]] for plan in weights if usable or made[plan]}
+        if usable and len(usable) < parts:
+            note = f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
+        elif not whole:
+            note = "The time limit came before the chosen plan could learn from all rows, so the model is one of the race."
+        elif not usable:
+            missing = join_words([f"`{plan}`" for plan in weights if plan not in whole])
+            note = (
+                f"The time limit came before {missing} could learn from all rows, so this part of the average is one of the race."
             )
-        note = "The time limit came before the chosen plan could learn from all rows, so the model is one of the race."
-    folds = context.maker.facts.folds
-    first = {plan: [finals[plan][seed] for seed in sorted(finals[plan])] for plan in weights}
-    many = bool(folds) and not context.settings.single
-    taken = [(plan, job) for plan, jobs in first.items() for job in (jobs if many else jobs[:1])]
-    return _average(context, choice, title, weights, taken, 0, note)
+        if whole:
+            return _average(
+                context, choice, title, weights, {**_of_race(context, weights, finals), **whole}, parts, tuple(whole), note
+            )
+    return _average(context, choice, title, weights, _of_race(context, weights, finals), 0, (), note)
+
+
+def _of_race(
+    context: RunContext[FitSettings], weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]
+) -> dict[str, list[TrainJob]]:
+    """Return the trainings of the race by which each plan was judged: all folds, or the first seed."""
+    many = bool(context.maker.facts.folds) and not context.settings.single
+    found = {plan: [finals[plan][seed] for seed in sorted(finals[plan])] for plan in weights}
+    return {plan: jobs if many else jobs[:1] for plan, jobs in found.items()}
 
 
 def _average(
@@ -131,19 +147,21 @@ def _average(
     choice: str,
     title: str,
     weights: Weights,
-    taken: Sequence[tuple[str, TrainJob]],
+    taken: Mapping[str, Sequence[TrainJob]],
     parts: int,
+    whole: tuple[str, ...],
     note: str,
 ) -> Handover:
-    jobs = tuple(job for _, job in taken)
-    if len(jobs) == 1:
-        return Handover(plan=context.plans[taken[0][0]], trained=jobs, parts=parts, weights=weights, note=note)
-    share = {plan: sum(name == plan for name, _ in taken) for plan in weights}
-    members = [
-        _member(context, job, {task: weight / share[plan] for task, weight in weights[plan].items()}) for plan, job in taken
-    ]
-    plan = blend_plan(choice, title, members, context.suite.kinds)
-    return Handover(plan=plan, trained=jobs, parts=parts, weights=weights, note=note)
+    jobs = tuple(job for plan in weights for job in taken[plan])
+    plan = context.plans[next(iter(weights))]
+    if len(jobs) > 1:
+        members = [
+            _member(context, job, {task: weight / len(taken[name]) for task, weight in weights[name].items()})
+            for name in weights
+            for job in taken[name]
+        ]
+        plan = blend_plan(choice, title, members, context.suite.kinds)
+    return Handover(plan=plan, trained=jobs, parts=parts, weights=weights, whole=whole, note=note)
 
 
 def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[str, float]) -> dict[str, Any]:
