@@ -68,7 +68,8 @@ def other_metrics_table(view: ResultView) -> Table | None:
 def transfer_table(view: ResultView) -> Table | None:
     """Return scores on the extra split ``transfer`` (rows of another domain), or None without one."""
     plans = [plan for plan in view.finalists if view.plans[plan].get("transfer")]
-    if not plans:
+    # Without the record of the suite there are no tasks to make rows of.
+    if not plans or not view.tasks:
         return None
 
     def score(plan: str, task: TaskSpec) -> str:

@@ -207,3 +207,10 @@ def test_other_files_are_refused(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="Cannot write"):
         write_report({"format": "graftwork-fit-1"}, tmp_path / "file" / "report.html")
+
+
+def test_scores_of_another_domain_need_the_tasks_of_the_suite(build_result) -> None:
+    result = build_result("image")
+    assert "domain" in _sections(result)
+    result["suite"] = result["affinity"] = None
+    assert "domain" not in _sections(result)
