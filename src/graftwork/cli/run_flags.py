@@ -47,6 +47,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
     override = "override an inferred kind, as in stars=regression"
     add("--task-kind", metavar="TASK=KIND", action="append", default=[], help=override)
+    add(
+        "--metric",
+        metavar="TASK=METRIC",
+        action="append",
+        default=[],
+        help="by what a task is judged and models are chosen, as in sold=log_loss (default: ROC AUC, accuracy or RMSE)",
+    )
     add("--labels", metavar="FILE", help="table with the labels of pictures")
     add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
     add(
@@ -108,6 +115,7 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(args, name) for name in (*_SHARED, "checkpoint_seconds")},
         "task_kinds": parse_assignments(args.task_kind, flag="--task-kind", plain=True),
+        "metrics": parse_assignments(args.metric, flag="--metric", plain=True),
         "histories": parse_assignments(args.history, flag="--history", plain=True),
         "overrides": parse_assignments(args.set, flag="--set"),
         "resume": args.resume is not None,

@@ -31,6 +31,8 @@ class DataOptions:
     """``{history column: item column}``."""
     task_kinds: Mapping[str, str] = field(default_factory=dict)
     """Overrides of the inferred kinds, ``{"size": "ordinal: s < m < l"}``."""
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """Primary metrics of tasks, ``{"sold": "log_loss"}``."""
     image_size: int | None = None
     """Side of the encoded pictures in pixels."""
     image_column: str | tuple[str, ...] | None = None
@@ -55,6 +57,7 @@ class DataOptions:
         categories: str | Sequence[str] | None = None,
         histories: Mapping[str, str] | None = None,
         task_kinds: Mapping[str, str] | None = None,
+        metrics: Mapping[str, str] | None = None,
         image_size: int | None = None,
         image_column: str | Sequence[str] | None = None,
         ignore: str | Sequence[str] | None = None,
@@ -75,6 +78,7 @@ class DataOptions:
             categories=_names(categories),
             histories=dict(histories or {}),
             task_kinds=dict(task_kinds or {}),
+            metrics=dict(metrics or {}),
             image_size=image_size,
             image_column=image_column if image_column is None or isinstance(image_column, str) else tuple(image_column),
             ignore=_names(ignore),

@@ -87,7 +87,7 @@ def test_words_for_missing_cells_are_one_flag_each() -> None:
     assert DataOptions.of_user(missing="a, b").missing == ("a, b",)
     assert "strict" not in DataOptions().given()
     command = repeat_command(settings)
-    assert command == "graftwork fit t.csv --targets y --split-labels _ --steps 10 --missing '?' --missing 'a, b' --strict"
+    assert command == "graftwork fit t.csv --targets y --split-labels _ --steps 10 --strict --missing '?' --missing 'a, b'"
     parser = argparse.ArgumentParser()
     add_data_arguments(parser)
     arguments = parser.parse_args(["--missing", "?", "--missing", "-999", "--split-labels", "_", "--strict"])

@@ -38,6 +38,7 @@ def open_suite(
     categories: str | Sequence[str] | None = None,
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
+    metrics: Mapping[str, str] | None = None,
     image_size: int | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -65,6 +66,7 @@ def open_suite(
         histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as
             a category: ``{"clicked": "item"}``. One item column for all; the last 20 ids of a cell count.
         task_kinds: Overrides of the inferred kinds, ``{"stars": "regression"}`` or ``{"size": "ordinal: s < m < l"}``.
+        metrics: By what tasks are judged, in place of the defaults of their kinds, ``{"sold": "log_loss"}``.
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
         name: Name of the suite; from the source by default.
@@ -88,6 +90,7 @@ def open_suite(
         categories=categories,
         histories=histories,
         task_kinds=task_kinds,
+        metrics=metrics,
         image_size=image_size,
         image_column=image_column,
         ignore=ignore,
@@ -106,6 +109,27 @@ def open_data(
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
     """
+    # A metric is about judging: any source takes one, also those that describe their own data.
+    suite = _open(source, replace(options, metrics={}), seed, name)
+    return _with_metrics(suite, options.metrics) if options.metrics else suite
+
+
+def _with_metrics(suite: Suite, metrics: Mapping[str, str]) -> Suite:
+    """Return the suite with other primary metrics; whether they can judge their tasks is checked before training.
+
+    Raises:
+        DataError: If a metric is given for a task that the suite does not have.
+    """
+    unknown = [name for name in metrics if name not in suite.task_names]
+    if unknown:
+        raise DataError(
+            f"--metric names {unknown[0]!r}, which is no task.{did_you_mean(unknown[0], suite.task_names)} "
+            f"The tasks are: {short_list(suite.task_names, 40)}."
+        )
+    return replace(suite, tasks=tuple(replace(task, metric=metrics.get(task.name, task.metric)) for task in suite.tasks))
+
+
+def _open(source: str | Path | pd.DataFrame | Suite, options: DataOptions, seed: int, name: str | None) -> Suite:
     if isinstance(source, Suite):
         _refuse(source.name, options.given(besides=("targets",)))
         return _with_targets(source, options)

@@ -44,6 +44,7 @@ def fit(
     categories: str | Sequence[str] | None = None,
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
+    metrics: Mapping[str, str] | None = None,
     image_size: int | None = None,
     image_column: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
@@ -89,6 +90,7 @@ def fit(
         categories: Columns whose numbers are names (ids, codes).
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
+        metrics: By what tasks are judged, in place of the defaults of their kinds, ``{"sold": "log_loss"}``.
         image_size: Side of the encoded pictures.
         image_column: Column of the labels that names the pictures; of a table, column(s) with the paths of pictures.
         ignore: Columns of a table that are not learned from.
@@ -148,6 +150,7 @@ def fit(
             categories=categories,
             histories=histories,
             task_kinds=task_kinds,
+            metrics=metrics,
             image_size=image_size,
             image_column=image_column,
             ignore=ignore,

@@ -4,7 +4,7 @@ command."""
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -168,6 +168,17 @@ def default_out_folder(source: str, prefix: str = "") -> Path:
     return folder
 
 
+_REPEATED = {
+    "task_kinds": "--task-kind",
+    "metrics": "--metric",
+    "histories": "--history",
+    "weights": "--weight",
+    "missing": "--missing",
+    "overrides": "--set",
+}
+"""Flags that are given once an item, by the name of their setting."""
+
+
 def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     """Return the command line that repeats a run with these settings.
 
@@ -181,7 +192,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
     for key, value in settings.to_json().items():
         # Written with flags of their own below, or no part of what the run computes.
-        if key in ("source", "checkpoint_seconds", "workers", "task_kinds", "histories", "overrides", "missing", "strict"):
+        if key in ("source", "checkpoint_seconds", "workers", "strict", *_REPEATED):
             continue
         if value == default.to_json()[key]:
             continue
@@ -191,9 +202,9 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
         unit = {"time_limit": "s", "max_latency": "ms"}.get(key, "")
         text = ",".join(value) if isinstance(value, list) else f"{value:g}{unit}" if unit else str(value)
         words += [f"--{key.replace('_', '-')}", text]
-    words += [word for name, kind in settings.data.task_kinds.items() for word in ("--task-kind", f"{name}={kind}")]
-    words += [word for name, item in settings.data.histories.items() for word in ("--history", f"{name}={item}")]
-    words += [word for one in settings.data.missing or () for word in ("--missing", one)]
     words += ["--strict"] if settings.data.strict else []
-    words += [word for name, value in settings.overrides.items() for word in ("--set", f"{name}={value}")]
+    for key, flag in _REPEATED.items():
+        items = settings.to_json().get(key) or ()
+        parts = [f"{name}={value}" for name, value in items.items()] if isinstance(items, Mapping) else items
+        words += [word for part in parts for word in (flag, part)]
     return shlex.join(words)
