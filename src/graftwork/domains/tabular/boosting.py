@@ -1,8 +1,7 @@
 """One gradient-boosted target: trained round by round, stopped early on validation rows, stored as LightGBM's own text.
 
 Nothing random takes part (no bagging, no feature sampling), so that training in slices, with a save and load between them, gives
-the
-same trees bit for bit as training in one go: LightGBM's text format keeps every digit.
+the same trees bit for bit as training in one go: LightGBM's text format keeps every digit.
 """
 
 from __future__ import annotations
@@ -69,8 +68,11 @@ class Booster:
         self._data = data
         # LightGBM's default of 20 rows a leaf would leave small tables without any split.
         smallest = int(np.clip(len(data.train_y) // 50, 1, 20))
+        # Nor can it tell categories of less than 100 rows apart by default, which on small tables are all that there are.
+        share = min(1.0, len(data.train_y) / 2000)
+        categories = {"min_data_per_group": max(5, int(100 * share)), "cat_smooth": max(1.0, 10 * share)}
         classes = {"num_class": num_classes} if objective == "multiclass" else {}
-        self._params = {"objective": objective, "min_data_in_leaf": smallest, "verbosity": -1, **classes, **params}
+        self._params = {"objective": objective, "min_data_in_leaf": smallest, "verbosity": -1, **categories, **classes, **params}
         self._booster: Any = None
         self._resumes: str | None = None
         self._val_raw = np.zeros((len(data.val_y), num_classes))

@@ -258,3 +258,24 @@ def test_a_tree_without_split_is_one_value() -> None:
 def test_the_design_is_numbers_then_codes() -> None:
     inputs = {"numeric": np.array([[0.5], [1.5]], np.float32), "categorical": np.array([[3], [4]])}
     assert design_matrix(inputs, np.array([1])).tolist() == [[1.5, 4.0]]
+
+
+def test_categories_of_few_rows_are_told_apart(tmp_path) -> None:
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 9, size=(160, 1))
+    # No order of the codes: only splits by category can find it.
+    target = np.asarray([0.0, 3.0, 1.0, 5.0, 0.5, 4.0, 2.0, 6.0, 1.5])[codes[:, 0]] + generator.normal(0, 0.1, 160)
+    suite = Suite.of_arrays(
+        name="few",
+        input_specs=table_input(0, [9]),
+        tasks=[TaskSpec(name="y", kind="regression", size=1)],
+        inputs={"categorical": codes},
+        targets={"y": target[:, None].astype(np.float32)},
+        splits={"train": np.arange(100), "val": np.arange(100, 130), "test": np.arange(130, 160)},
+    )
+    context = LearnerContext(suite=suite, plan=PLAN, seed=0, max_steps=300, cache=tmp_path / "cache")
+    learner = LightGBMLearner(context)
+    learner.train(300)
+    test = suite.splits["test"]
+    error = learner.predict(test)["y"][:, 0] - target[test]
+    assert np.sqrt(np.mean(error**2)) < 0.25 * target.std()
