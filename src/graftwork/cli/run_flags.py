@@ -23,6 +23,7 @@ _SHARED = (
     "labels",
     "text",
     "group",
+    "time",
     "categories",
     "image_size",
     "image_column",
@@ -61,6 +62,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="column (patient, user, site) whose equal values stay on one side of every split (default: one that is found to give "
         "targets away; none: split by rows)",
+    )
+    add(
+        "--time",
+        metavar="COLUMN",
+        help="column of dates or numbers: learn from the earliest rows, choose on later ones, test on the latest (not with --group)",
     )
     add("--categories", metavar="A,B", help="columns whose numbers are names (ids, codes): levels, not a scale")
     add(

@@ -25,6 +25,8 @@ class DataOptions:
     """Column(s) with the text to learn from."""
     group: str | None = None
     """Column whose equal values stay on one side of every split; ``"none"`` splits by rows whatever is found."""
+    time: str | None = None
+    """Column by whose order the rows are divided: the latest ones are tested on."""
     categories: tuple[str, ...] | None = None
     """Columns whose numbers are names (ids, codes)."""
     histories: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +56,7 @@ class DataOptions:
         labels: Any = None,
         text: str | Sequence[str] | None = None,
         group: str | None = None,
+        time: str | None = None,
         categories: str | Sequence[str] | None = None,
         histories: Mapping[str, str] | None = None,
         task_kinds: Mapping[str, str] | None = None,
@@ -75,6 +78,7 @@ class DataOptions:
             labels=labels,
             text=text if text is None or isinstance(text, str) else tuple(text),
             group=group,
+            time=time,
             categories=_names(categories),
             histories=dict(histories or {}),
             task_kinds=dict(task_kinds or {}),

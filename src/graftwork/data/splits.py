@@ -14,9 +14,11 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.strata import assign_groups, assign_rows, label_matrix, repair_rare_labels
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["FRACTIONS", "MIN_UNITS", "resplit", "split_rows"]
+__all__ = ["FRACTIONS", "IN_ORDER", "MIN_UNITS", "resplit", "split_rows"]
 
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
+IN_ORDER = "splits_in_order"
+"""Key of ``Suite.raw``: whether the rows are divided by time, and are never dealt out anew."""
 MIN_UNITS = 10
 """Fewest labelled rows (or groups) that can be split into three parts."""
 
@@ -88,9 +90,10 @@ def resplit(suite: Suite, seed: int) -> Suite:
 
     Args:
         suite: A suite with splits.
-        seed: 0 returns the suite as it is; other seeds give other divisions, equal ones equal divisions.
+        seed: 0 returns the suite as it is; other seeds give other divisions, equal ones equal divisions. A division by time stays
+            what it is.
     """
-    if seed == 0:
+    if seed == 0 or suite.raw.get(IN_ORDER):
         return suite
     development = np.sort(np.concatenate([suite.splits["train"], suite.splits["val"]]))
     share = len(suite.splits["train"]) / max(len(development), 1)

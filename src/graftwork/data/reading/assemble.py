@@ -33,6 +33,7 @@ from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_task
 from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.notes import fold
 from graftwork.data.reading.table import Table, as_table
+from graftwork.data.splits import IN_ORDER
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
 
@@ -171,7 +172,15 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         groups=division.groups,
         domain=raw_suite.domain,
         domains=tuple(raw_suite.domains),
-        raw={DRAWN: True, "labels": labels, "reasons": reasons, "crossing": division.crossing, **raw_suite.raw, **inputs.raw},
+        raw={
+            DRAWN: not division.in_order,
+            IN_ORDER: division.in_order,
+            "labels": labels,
+            "reasons": reasons,
+            "crossing": division.crossing,
+            **raw_suite.raw,
+            **inputs.raw,
+        },
         notes=(*notes, *inputs.notes),
         sources=dict(raw_suite.sources),
     )

@@ -1,5 +1,5 @@
-"""How the rows of a table are divided into training, validation and test rows: by the group that the user names, that a task asks
-for, or that was found."""
+"""How the rows of a table are divided into training, validation and test rows: by time, by the group that the user names, that a
+task asks for, or that was found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from graftwork.data.reading.grouping import find_group
 from graftwork.data.reading.row_groups import task_groups
 from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_cells import InferredTask
+from graftwork.data.reading.time_order import read_times, split_by_time
 from graftwork.data.splits import split_rows
+from graftwork.data.suite import labelled_rows
 
 __all__ = ["Division", "divide_rows"]
 
@@ -37,6 +39,8 @@ class Division:
     """The column that the groups come from."""
     crossing: str = ""
     """Why scores on these splits say little; empty if nothing is known against them."""
+    in_order: bool = False
+    """Whether the rows are divided by time, so that they must not be dealt out anew."""
     first: tuple[str, ...] = ()
     """Notes that are said before all others."""
     notes: tuple[str, ...] = ()
@@ -55,7 +59,7 @@ def divide_rows(
 
     Args:
         table: The raw table.
-        options: Holds the user's group.
+        options: Holds the user's group or time.
         tasks: The tasks, with their targets.
         candidates: Columns among which a group is looked for, if the user and the tasks ask for none.
         domain: Data set of each row, int64 ``[N]``.
@@ -64,6 +68,8 @@ def divide_rows(
     Raises:
         DataError: If the group is no column, or there are too few rows or groups, or no task can be judged.
     """
+    if options.time is not None:
+        return _by_time(table, options.time, tasks)
     named = options.group_in(table.columns)
     if named is not None:
         check_names([named], table.columns, what="--group", where="the table")
@@ -123,6 +129,22 @@ def divide_rows(
         crossing=crossing,
         first=(first,) if first else (),
         notes=(*asked_notes, *rare),
+    )
+
+
+def _by_time(table: Table, column: str, tasks: Sequence[InferredTask]) -> Division:
+    """Return splits at two times."""
+    check_names([column], table.columns, what="--time", where="the table")
+    times, is_dates = read_times(table, column)
+    labelled = np.any([labelled_rows(task.target) for task in tasks], axis=0)
+    splits, spans = split_by_time(times, labelled, is_dates=is_dates)
+    kept, rare = judged_tasks(tasks, splits)
+    return Division(
+        tasks=tuple(kept),
+        splits=splits,
+        in_order=True,
+        first=(f"Rows are divided by {column!r}, the latest ones for the test: {spans}. They are not dealt into folds.",),
+        notes=tuple(rare),
     )
 
 

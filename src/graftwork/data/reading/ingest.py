@@ -35,6 +35,7 @@ def open_suite(
     labels: str | Path | pd.DataFrame | None = None,
     text: str | Sequence[str] | None = None,
     group: str | None = None,
+    time: str | None = None,
     categories: str | Sequence[str] | None = None,
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
@@ -61,6 +62,8 @@ def open_suite(
             from, too.
         group: Column whose equal values (patient, user, site) stay on one side of every split; None looks for one whose rows
             would give targets away, and ``"none"`` splits by rows.
+        time: Column of dates or numbers by whose order the rows are divided: models learn from the earliest 60 %, are chosen on
+            the next 20 % and tested on the latest. It stays a feature, unless ``ignore`` names it. Not beside ``group``.
         categories: Columns of a table whose numbers are names (ids, codes), ``"user,item"`` or a list: each gets levels, not a
             scale.
         histories: Columns of a table with the ids of earlier items, most recent last, and the column of the item shown, read as
@@ -87,6 +90,7 @@ def open_suite(
         labels=labels,
         text=text,
         group=group,
+        time=time,
         categories=categories,
         histories=histories,
         task_kinds=task_kinds,
@@ -279,6 +283,10 @@ def _check_roles(
             roles.setdefault(column, []).append(flag)
     if options.group is not None:
         roles.setdefault(options.group, []).append("--group")
+    if options.time is not None and options.group not in (None, "none"):
+        raise DataError("Rows are divided by --time or by --group, not by both. Leave one of them out.")
+    if options.time is not None and any(options.time in request.columns for request in requests):
+        raise DataError(f"Column {options.time!r} is named with --targets and with --time. Name it once.")
     for column, flags in roles.items():
         # A column may be ignored and be the group: it is no feature in either case.
         given = list(dict.fromkeys(flags))

@@ -45,6 +45,7 @@ def compare(
     labels: str | None = None,
     text: str | None = None,
     group: str | None = None,
+    time: str | None = None,
     categories: str | Sequence[str] | None = None,
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
@@ -82,6 +83,7 @@ def compare(
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split; None looks for one, ``"none"`` splits by rows.
+        time: Column by whose order the rows are divided: the latest ones are tested on. Not beside ``group``.
         categories: Columns whose numbers are names (ids, codes).
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds.
@@ -126,6 +128,7 @@ def compare(
             labels=str(labels) if labels is not None else None,
             text=text,
             group=group,
+            time=time,
             categories=categories,
             histories=histories,
             task_kinds=task_kinds,

@@ -41,6 +41,7 @@ def fit(
     labels: str | None = None,
     text: str | None = None,
     group: str | None = None,
+    time: str | None = None,
     categories: str | Sequence[str] | None = None,
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
@@ -87,6 +88,7 @@ def fit(
         labels: Table with the labels of pictures.
         text: Column with the text to learn from.
         group: Column whose equal values stay on one side of every split; None looks for one, ``"none"`` splits by rows.
+        time: Column by whose order the rows are divided: the latest ones are tested on. Not beside ``group``.
         categories: Columns whose numbers are names (ids, codes).
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
@@ -147,6 +149,7 @@ def fit(
             labels=str(labels) if labels is not None else None,
             text=text,
             group=group,
+            time=time,
             categories=categories,
             histories=histories,
             task_kinds=task_kinds,
