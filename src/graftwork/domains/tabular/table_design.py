@@ -17,7 +17,7 @@ __all__ = ["TableDesign", "cardinalities", "num_numeric"]
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-MOST_LEVELS = 33
+MOST_LEVELS = 100
 """There is an indicator for each level of categories with no more levels than this; codes of others stay numbers, which are
 ordered by frequency, so that thresholds part common levels from rare ones."""
 
