@@ -13,6 +13,7 @@ NAME = "predict"
 HELP = "predict new rows, pictures or texts with the model of a run"
 EXAMPLES = """examples:
   graftwork predict runs/table-20260101-120000 new.csv --out predictions.csv
+  graftwork predict runs/table-20260101-120000 new.csv --interval 90
   graftwork predict runs/emoji-20260101-120000 pictures/ --tasks category,ink
 """
 
@@ -25,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", metavar="A,B", help="tasks to compute; the others cost nothing (default: all)")
     parser.add_argument("--out", metavar="FILE", help="csv, parquet or jsonl file to write (default: print as csv)")
     parser.add_argument("--probabilities", action="store_true", help="add a column for the probability of every class")
+    parser.add_argument(
+        "--interval",
+        metavar="PERCENT",
+        help="add columns NAME_low and NAME_high for numbers: of new rows, as many in a hundred lie between them, as in 90",
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime (default: all cores)")
     add_component_argument(parser)
 
@@ -44,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
-    frame = Predictor(args.run, threads=args.threads).predict(args.source, tasks, probabilities=args.probabilities)
+    frame = Predictor(args.run, threads=args.threads).predict(
+        args.source, tasks, probabilities=args.probabilities, interval=_share(args.interval)
+    )
     for note in frame.attrs.get("notes", []):
         print(f"note: {note}", file=sys.stderr)
     if not args.out:
@@ -60,3 +68,23 @@ def run(args: argparse.Namespace) -> int:
             frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False)
     print(f"{args.out}: {len(frame)} rows, {len(frame.columns)} columns", file=sys.stderr)
     return 0
+
+
+def _share(text: str | None) -> float | None:
+    """Return a share for ``90``, ``90%`` or ``0.9``.
+
+    Raises:
+        ConfigError: If it is no number, or not between 0 and 100 %.
+    """
+    from graftwork.core.errors import ConfigError
+    from graftwork.evaluation.conformal import check_level
+
+    if text is None:
+        return None
+    try:
+        number = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise ConfigError(f"--interval takes percent, as in 90; got {text!r}.") from None
+    share = number if number < 1 and not text.strip().endswith("%") else number / 100
+    check_level(share)
+    return share

@@ -257,7 +257,14 @@ def _understand(engine: Engine, content: Any) -> tuple[Ask, list[Any]]:
     if not isinstance(content, dict):
         raise RequestError(422, "The request is not an object.", Problem("", content, f"an object with {short_list(keys)}"))
     problems: list[Problem] = []
-    ask = read_options(content, engine.tasks, rows=keys, smallest_budget=engine.smallest_budget, problems=problems)
+    ask = read_options(
+        content,
+        engine.tasks,
+        rows=keys,
+        smallest_budget=engine.smallest_budget,
+        widest_interval=engine.predictor.widest_interval,
+        problems=problems,
+    )
     rows = engine.reader.read(content, problems)
     if problems:
         count = f"{len(problems)} faults" if len(problems) > 1 else "a fault"

@@ -1,4 +1,4 @@
-"""What a client asks beside its rows: tasks, budget, importance, probabilities; and reading JSON without surprises. Standard
+"""What a client asks beside its rows: tasks, budget, importance, probabilities, intervals; and reading JSON without surprises. Standard
 library only."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from graftwork.serving.problems import Problem, RequestError
 
 __all__ = ["OPTIONS", "Ask", "is_number", "is_text", "least_shown", "parse_json", "read_options"]
 
-OPTIONS = ("tasks", "budget", "importance", "probabilities")
+OPTIONS = ("tasks", "budget", "importance", "probabilities", "interval")
 """Keys of a request that are not rows."""
 CONTROLS = ("budget", "importance")
 
@@ -29,6 +29,8 @@ class Ask:
     """Largest share of the full model's FLOPs; None if it was not said."""
     importance: Mapping[str, float] | None = None
     probabilities: bool = False
+    interval: float | None = None
+    """Share of new rows that is to lie in its interval; None asks for none."""
 
 
 def parse_json(content: bytes) -> Any:
@@ -75,6 +77,7 @@ def read_options(
     *,
     rows: Sequence[str],
     smallest_budget: float | None,
+    widest_interval: float | None = None,
     problems: list[Problem],
 ) -> Ask:
     """Read everything but the rows; faults go into ``problems``.
@@ -84,11 +87,15 @@ def read_options(
         tasks: Tasks of the model.
         rows: Keys that hold rows.
         smallest_budget: Share of the smallest configuration; None if the model is not controllable.
+        widest_interval: Largest share of new rows that an interval can hold; None if the model has no intervals.
         problems: Faults found so far, added to.
     """
-    known = (*rows, *OPTIONS) if smallest_budget is not None else (*rows, "tasks", "probabilities")
+    lacking = (*(CONTROLS if smallest_budget is None else ()), *(("interval",) if widest_interval is None else ()))
+    known = (*rows, *(option for option in OPTIONS if option not in lacking))
     for key in content:
-        if key in CONTROLS and smallest_budget is None:
+        if key == "interval" and key in lacking:
+            problems.append(Problem(key, content[key], "leave it out: this model has no errors on kept-back rows of numbers"))
+        elif key in lacking:
             problems.append(
                 Problem(key, content[key], "leave it out: this model is not controllable, it has no smaller configurations")
             )
@@ -99,10 +106,11 @@ def read_options(
         "budget": lambda value: _budget(value, smallest_budget, problems),
         "importance": lambda value: _importance(value, tasks, problems),
         "probabilities": lambda value: _boolean(value, problems),
+        "interval": lambda value: _interval(value, widest_interval or 0.0, problems),
     }
     found = {key: read(content[key]) for key, read in reading.items() if key in content and key in known}
     asked = found.get("tasks") or tuple(tasks)
-    return Ask(asked, found.get("budget"), found.get("importance"), bool(found.get("probabilities")))
+    return Ask(asked, found.get("budget"), found.get("importance"), bool(found.get("probabilities")), found.get("interval"))
 
 
 def _tasks(value: Any, tasks: Sequence[str], problems: list[Problem]) -> tuple[str, ...]:
@@ -154,3 +162,11 @@ def _boolean(value: Any, problems: list[Problem]) -> bool:
     if not isinstance(value, bool):
         problems.append(Problem("probabilities", value, "true or false"))
     return value is True
+
+
+def _interval(value: Any, most: float, problems: list[Problem]) -> float | None:
+    if is_number(value) and 0 < value <= most:
+        return float(value)
+    shown = math.floor(most * 1000) / 1000
+    problems.append(Problem("interval", value, f"a share of new rows above 0, such as 0.5, and at most {shown:g}"))
+    return None

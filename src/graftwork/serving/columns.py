@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import task_kind
 
-__all__ = ["prediction_columns"]
+__all__ = ["interval_columns", "prediction_columns"]
 
 
 def prediction_columns(spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
@@ -28,3 +32,17 @@ def prediction_columns(spec: TaskSpec, values: Array, *, probabilities: bool = F
         ConfigError: If the task predicts per position: a table cannot hold that.
     """
     return task_kind(spec).table(spec, values, probabilities=probabilities)
+
+
+def interval_columns(columns: Mapping[str, Array], half_widths: Sequence[float] | Array) -> dict[str, Array]:
+    """Return the columns ``name_low`` and ``name_high`` for columns of numbers.
+
+    Args:
+        columns: What :func:`prediction_columns` returned for a task of numbers.
+        half_widths: Distance of the ends from each column; none adds no column.
+    """
+    found: dict[str, Array] = {}
+    for (name, values), width in zip(columns.items(), half_widths, strict=bool(len(half_widths))):
+        middle = np.asarray(values, dtype=np.float64)
+        found |= {f"{name}_low": middle - width, f"{name}_high": middle + width}
+    return found

@@ -3,6 +3,7 @@ answers."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from graftwork.interfaces.task_kind import task_kind
@@ -78,6 +79,14 @@ def _options(engine: Engine) -> Schema:
         },
         "probabilities": {"type": "boolean", "description": "Whether to add the probability of every class."},
     }
+    widest = engine.predictor.widest_interval
+    if widest is not None:
+        options["interval"] = {
+            "type": "number",
+            "exclusiveMinimum": 0,
+            "maximum": math.floor(widest * 1000) / 1000,
+            "description": "Share of new rows that is to lie between low and high, which are added to numbers.",
+        }
     if engine.smallest_budget is not None:
         weight = {"type": "number", "minimum": 0, "maximum": 1e300}
         options["budget"] = {
@@ -107,6 +116,8 @@ def _form(options: Schema, max_rows: int) -> Schema:
         "probabilities": {"type": "string", "enum": ["true", "false"]},
         "tasks": options["tasks"],
     }
+    if "interval" in options:
+        fields["interval"] = options["interval"]
     if "budget" in options:
         fields["budget"] = options["budget"]
         # Not a JSON schema format: the page recognises the field by it.
@@ -129,6 +140,8 @@ def answer_schema(engine: Engine) -> Schema:
             "value": {"type": ["string", "number", "array", "null"], "description": "Class, number, or labels above 0.5."},
             "probability": {**number, "description": "Of the class in value."},
             "probabilities": {**numbers, "description": "By class or label."},
+            "low": {"type": ["number", "object", "null"], "description": "End of the interval, by column if there are several."},
+            "high": {"type": ["number", "object", "null"], "description": "End of the interval, by column if there are several."},
             "values": {**numbers, "description": "By column, if a task predicts several numbers."},
             "map": {**pixels, "description": "One number per pixel, by row: class numbers, probabilities or values."},
             "maps": {"type": "array", "items": pixels},

@@ -9,13 +9,14 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError, FileFormatError, GraftworkError
 from graftwork.core.input_kinds import input_kind, load_part
@@ -167,6 +168,7 @@ class Engine:
         started = time.perf_counter() if started is None else started
         # Before anything is queued: a budget that nothing fits is refused at once.
         configuration = self._configuration(ask)
+        around = {} if ask.interval is None else self._intervals(ask.interval, ask.tasks)
         lane: Lane = (configuration.file if configuration else self._main, ask.tasks)
         try:
             futures = [asyncio.wrap_future(future) for future in self.batcher.submit(lane, rows)]
@@ -183,7 +185,7 @@ class Engine:
         size = sum(value.size for part in parts for value in part.values.values())
         # Known by now: the lane has opened, which counts its costs.
         cost, notes = self._lane_costs.get(lane, _Cost(None, None)), self.reader.notes(rows)
-        work = functools.partial(self._render, ask, configuration, cost, parts, notes, started)
+        work = functools.partial(self._render, ask, configuration, cost, parts, around, notes, started)
         return await self._in_pool(work) if size > _MUCH else work()
 
     def _render(
@@ -192,6 +194,7 @@ class Engine:
         configuration: Configuration | None,
         cost: _Cost,
         parts: Sequence[Answer],
+        around: Mapping[str, NDArray[np.float64]],
         notes: Sequence[str],
         started: float,
     ) -> bytes:
@@ -199,7 +202,9 @@ class Engine:
         rows = len(values[ask.tasks[0]])
         self.metrics.count_rows(rows, rows * (cost.flops or 0.0), rows * cost.saved_flops)
         content = {
-            "predictions": prediction_rows([self.specs[task] for task in ask.tasks], values, probabilities=ask.probabilities),
+            "predictions": prediction_rows(
+                [self.specs[task] for task in ask.tasks], values, probabilities=ask.probabilities, around=around
+            ),
             "tasks": list(ask.tasks),
             "cost": cost.json(),
             "configuration": configuration.widths() if configuration else None,
@@ -212,6 +217,11 @@ class Engine:
             "notes": list(notes),
         }
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+    def _intervals(self, level: float, tasks: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        # Classes have none, which is no fault of a request that names an interval for whatever is a number.
+        numbers = [task for task in tasks if task in self.predictor.tasks_with_intervals]
+        return self.predictor.interval_widths(level, numbers) if numbers else {}
 
     def close(self) -> None:
         """Finish what was accepted and end all threads."""

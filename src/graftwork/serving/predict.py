@@ -23,7 +23,8 @@ from graftwork.data.names import did_you_mean
 from graftwork.data.output_columns import output_name, row_name
 from graftwork.data.reading.cells import missing_notes
 from graftwork.data.reading.table import as_table
-from graftwork.serving.columns import prediction_columns
+from graftwork.evaluation.conformal import check_level, has_errors, read_errors, widths
+from graftwork.serving.columns import interval_columns, prediction_columns
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
 from graftwork.tasks.values import with_origin
@@ -84,6 +85,7 @@ class Predictor:
             raise FileFormatError(
                 f"{config_path} lacks {error}. It was not written by graftwork fit; restore it from a copy."
             ) from error
+        self._errors = {task.name: read_errors(config, task) for task in self.tasks if has_errors(task)}
         self._encoder: Encoder | None = None
         self.model = OnnxModel(onnx_path, threads=threads)
         missing = [task.name for task in self.tasks if task.name not in self.model.outputs]
@@ -117,13 +119,22 @@ class Predictor:
             self._encoder = encoder_of_inputs(self.inputs)
         return self._encoder
 
-    def predict(self, source: Any, tasks: Sequence[str] | None = None, *, probabilities: bool = False) -> pd.DataFrame:
+    def predict(
+        self,
+        source: Any,
+        tasks: Sequence[str] | None = None,
+        *,
+        probabilities: bool = False,
+        interval: float | None = None,
+    ) -> pd.DataFrame:
         """Return predictions as a table, one row per row, picture or text of ``source``.
 
         Args:
             source: A table (path or DataFrame), a folder or list of pictures, or a list of texts or series.
             tasks: Names of the tasks to compute, all by default; what is not asked is not computed.
             probabilities: Whether to add a column ``task[class]`` for every class.
+            interval: Share of new rows, in (0, 1), that is to lie between two further columns of each number, ``price_low`` and
+                ``price_high`` (see :mod:`graftwork.evaluation.conformal`); None adds none.
 
         Returns:
             Columns as :func:`~graftwork.serving.columns.prediction_columns` says, with a number behind a name that is another
@@ -132,16 +143,19 @@ class Predictor:
 
         Raises:
             DataError: If rows cannot be read, or columns are missing (all are named).
-            ConfigError: If a task is unknown.
+            ConfigError: If a task is unknown, or there are too few kept-back rows for the interval.
         """
         pandas = require("pandas", extra="predict", purpose="Predicting")
         specs = self._specs(tasks)
+        around = {} if interval is None else self.interval_widths(interval, tasks)
         rows = open_source(source, self.encoder)
         parts: dict[str, list[Array]] = {}
         unread: dict[str, Counter[str]] = {}
         for values in self._batches(rows.batches(self.batch_size), specs, unread):
             for spec in specs:
-                for name, column in prediction_columns(spec, values[spec.name], probabilities=probabilities).items():
+                columns = prediction_columns(spec, values[spec.name], probabilities=probabilities)
+                columns |= interval_columns(columns, around.get(spec.name, ()))
+                for name, column in columns.items():
                     # A task may be called like another task's column of probabilities.
                     parts.setdefault(output_name(name, spec.name, self._names), []).append(column)
         frame: pd.DataFrame = pandas.DataFrame(
@@ -150,6 +164,33 @@ class Predictor:
         )
         frame.attrs["notes"] = missing_notes(unread)
         return frame
+
+    def interval_widths(self, level: float, tasks: Sequence[str] | None = None) -> dict[str, NDArray[np.float64]]:
+        """Return how far the ends of intervals are from predictions, ``{task: [size]}``, for tasks made of numbers.
+
+        Args:
+            level: Share of new rows that is to lie in its interval, in (0, 1).
+            tasks: Names of tasks, all by default.
+
+        Raises:
+            ConfigError: If the level is out of range or needs more kept-back rows, a task is unknown, or none is made of numbers.
+        """
+        check_level(level)
+        specs = [spec for spec in self._specs(tasks) if spec.name in self._errors]
+        if not specs:
+            raise ConfigError("None of the tasks predicts numbers, so there are no intervals. Leave the interval out.")
+        return {spec.name: widths(spec, self._errors[spec.name], level) for spec in specs}
+
+    @property
+    def tasks_with_intervals(self) -> tuple[str, ...]:
+        """Names of the tasks made of numbers."""
+        return tuple(self._errors)
+
+    @property
+    def widest_interval(self) -> float | None:
+        """The largest share of new rows for which all tasks made of numbers have an interval; None without such tasks or rows."""
+        rows = min((len(column) for columns in self._errors.values() for column in columns), default=0)
+        return rows / (rows + 1) if rows else None
 
     def predict_arrays(self, source: Any, tasks: Sequence[str] | None = None) -> dict[str, Array]:
         """Return ``{task: array}`` for raw rows, laid out as ``Learner.predict`` says; also for tasks that predict per pixel."""

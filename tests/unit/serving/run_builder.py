@@ -35,9 +35,12 @@ def graph(
     onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
 
 
-def describe(folder: Path, encoder: Mapping[str, Any], tasks: Sequence[TaskSpec]) -> Path:
+def describe(
+    folder: Path, encoder: Mapping[str, Any], tasks: Sequence[TaskSpec], kept_errors: Mapping[str, Any] | None = None
+) -> Path:
     (folder / "model").mkdir(parents=True, exist_ok=True)
     config = {"encoder": dict(encoder), "tasks": [task.to_json() for task in tasks], "outputs": [task.name for task in tasks]}
+    config |= {"kept_errors": dict(kept_errors)} if kept_errors else {}
     (folder / "model" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
@@ -90,7 +93,7 @@ def write_table_run(folder: Path, *, further_cities: int = 0) -> Path:
         TaskSpec(name="third", kind="regression", size=1),
         TaskSpec(name="city class", kind="multiclass", size=size, classes=("?", *encoder.columns[1].levels)),
     )
-    return describe(folder, encoder.state(), tasks)
+    return describe(folder, encoder.state(), tasks, {"number": [[float(n) for n in range(1, 20)]], "third": [[0.5] * 30]})
 
 
 def write_text_run(folder: Path) -> Path:

@@ -12,8 +12,9 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from app_client import ROW, Serve
+from app_client import ROW, Client, Serve
 from PIL import EpsImagePlugin, Image
+from run_builder import write_table_run
 
 from graftwork.serving.engine import Engine
 from graftwork.serving.predict import Predictor
@@ -312,3 +313,40 @@ def test_metrics_can_be_read_by_prometheus(serve: Serve) -> None:
     assert counted == {("/predict", "200"): 1.0, ("/predict", "422"): 1.0, ("other", "404"): 1.0}
     assert families["graftwork_requests_in_work"].samples[0].value == 0.0
     assert {s.value for s in families["graftwork_batch_rows"].samples if s.name.endswith("_count")} == {1.0}
+
+
+def test_intervals_around_numbers(tmp_path: Path) -> None:
+    run = write_table_run(tmp_path / "run")
+    path = run / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    engine = Engine(run, threads=1)
+    try:
+        client = Client(engine)
+        row = client.predict({"rows": [ROW], "interval": 0.9, "tasks": ["number", "city class"]}).json()["predictions"][0]
+        assert row["number"]["high"] - row["number"]["value"] == pytest.approx(18.0)
+        assert row["number"]["value"] - row["number"]["low"] == pytest.approx(18.0)
+        assert "low" not in row["city class"]
+        assert "low" not in client.predict({"rows": [ROW]}).json()["predictions"][0]["number"]
+        for level in (0, 1, 1.5, "0.9", True):
+            fault = check_error(client.predict({"rows": [ROW], "interval": level}), 422)
+            assert fault["problems"][0]["field"] == "interval"
+        # Each of the tasks must have rows for it.
+        config["kept_errors"]["third"] = [[0.5, 1.0, 1.5]]
+        path.write_text(json.dumps(config), encoding="utf-8")
+        few = Engine(run, threads=1)
+        try:
+            fault = check_error(Client(few).predict({"rows": [ROW], "interval": 0.9}), 422)
+            assert fault["problems"][0]["allowed"].endswith("at most 0.75")
+            both = Client(few).predict({"rows": [ROW], "interval": 0.75}).json()["predictions"][0]
+            assert both["third"]["high"] - both["third"]["value"] == pytest.approx(1.5)
+            classes = Client(few).predict({"rows": [ROW], "interval": 0.75, "tasks": ["city class"]}).json()["predictions"][0]
+            assert "low" not in classes["city class"]
+        finally:
+            few.close()
+    finally:
+        engine.close()
+
+
+def test_a_model_without_kept_errors_has_no_intervals(serve: Serve) -> None:
+    fault = check_error(serve("text").predict({"texts": ["a day"], "interval": 0.9}), 422)
+    assert "leave it out" in fault["problems"][0]["allowed"]

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from run_builder import write_table_run
 
 from graftwork.cli.main import main
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
@@ -247,3 +248,21 @@ def test_predicting_imports_no_torch(run_folder, frame, tmp_path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "60"
+
+
+def test_intervals_stand_beside_the_numbers(tmp_path) -> None:
+    run = write_table_run(tmp_path / "run")
+    path = run / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["kept_errors"] = {"number": [[float(n) for n in range(1, 20)]], "third": [[0.5, 1.0, 1.5]]}
+    path.write_text(json.dumps(config))
+    found = Predictor(run, threads=1)
+    rows = pd.DataFrame([{"age": 40.0, "city": "Rome", "since": "2021-01-01", "id": 3.0}] * 2)
+    wide = found.predict(rows, ["number", "city class"], interval=0.9)
+    assert list(wide.columns) == ["number", "number_low", "number_high", "city class", "city class_probability"]
+    np.testing.assert_allclose(wide["number_high"] - wide["number"], 18.0, rtol=1e-6)
+    np.testing.assert_allclose(wide["number"] - wide["number_low"], 18.0, rtol=1e-6)
+    plain = found.predict(rows, ["number"])
+    np.testing.assert_array_equal(plain["number"], wide["number"])
+    with pytest.raises(ConfigError, match="'third' has no interval for 0.9"):
+        found.predict(rows, interval=0.9)

@@ -24,10 +24,16 @@ _REPLACED = ".model.replaced"
 """Where an older model goes until the new one is in its place: a kill leaves one of the two whole."""
 
 
-def deploy_model(context: RunContext[Any], given: Handover) -> None:
+def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str, Any]) -> None:
     """Export what is handed over and complete its folder.
 
     The model is written beside and renamed, so that ``model/`` is whole or absent.
+
+    Args:
+        context: The run.
+        given: What is handed over.
+        errors: Errors of the chosen plan on rows that it had not learned from, as
+            :func:`graftwork.evaluation.conformal.kept_errors` gives them, by task.
 
     Raises:
         GraftworkError: If the export failed.
@@ -54,6 +60,7 @@ def deploy_model(context: RunContext[Any], given: Handover) -> None:
         "tasks": [task.to_json() for task in suite.tasks],
         "outputs": list(suite.task_names),
         "input_specs": write_input_specs(suite.input_specs),
+        "kept_errors": dict(errors),
         **config,
     }
     write_json(fresh / "config.json", config)

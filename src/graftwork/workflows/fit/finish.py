@@ -42,14 +42,14 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result = _collect(context, outcome, field, _judge(context, field))
     choice = result["verdict"]["choice"]
     result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
-    weights = field.weights(choice)
+    weights, errors = field.weights(choice), _kept_errors(field, choice)
     given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
     context.pause_point()
     if given.note:
         result["verdict"]["warnings"].append(given.note)
     result["model"] = given.facts()
     run.emit("phase", phase="model", jobs=1)
-    try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given))
+    try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given, errors))
     result["timing"] = timing(run)
     result = clean_json(result)
     # Before report and card: if one of them fails, the numbers are safe.
@@ -67,6 +67,20 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     }
     try_last_steps(run, result, last_steps)
     return result
+
+
+def _kept_errors(field: JudgedField, choice: str) -> dict[str, list[list[float]]]:
+    """Return the errors of the chosen plan on the judged rows, for intervals around numbers, by task."""
+    from graftwork.evaluation.conformal import has_errors, kept_errors
+
+    suite, found = field.suite, field.finals[choice][0].predictions
+    rows = suite.splits["test"]
+    # Rounded by the network, or without the origin of large numbers: errors are differences, so that both sides lack it.
+    return {
+        task.name: kept_errors(task, suite.targets[task.name][rows], found[task.name])
+        for task in suite.tasks
+        if has_errors(task) and task.name in found
+    }
 
 
 def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:
