@@ -51,7 +51,7 @@ def open_source(source: Any, encoder: Encoder) -> RowSource:
     Args:
         source: A path (table file, picture folder, picture file), a DataFrame, or a list of texts, series, picture paths or
             picture bytes.
-        encoder: The run's encoder, which says what rows are.
+        encoder: The run's encoder, which says what rows are. Where a column named the pictures, a table with that column will do.
 
     Raises:
         DataError: If the source does not fit the kind, or holds no rows.
@@ -60,7 +60,7 @@ def open_source(source: Any, encoder: Encoder) -> RowSource:
     kind = encoder.kind
     if isinstance(source, RowSource):
         return source
-    if kind == "image":
+    if kind == "image" and not (encoder.picture_columns and _is_table(source, pandas)):
         found = _pictures(source, pandas)
     elif isinstance(source, pandas.DataFrame):
         # As tables were read in training: records flattened, paths of pictures from the working folder.
@@ -76,6 +76,14 @@ def open_source(source: Any, encoder: Encoder) -> RowSource:
     if len(found) == 0:
         raise DataError("There are no rows to predict: the source is empty. Give at least one row.")
     return found
+
+
+def _is_table(source: Any, pandas: Any) -> bool:
+    """Return whether a source is a table, which names its pictures in a column."""
+    from graftwork.data.reading.sniff import TABLE_FORMATS
+
+    is_file = isinstance(source, str | Path) and Path(source).suffix.lower() in TABLE_FORMATS
+    return is_file or isinstance(source, pandas.DataFrame)
 
 
 def _table(path: Path, encoder: Encoder, pandas: Any) -> RowSource:

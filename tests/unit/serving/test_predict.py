@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from run_builder import write_table_run
+from run_builder import write_picture_run, write_table_run
 
 from graftwork.cli.main import main
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
@@ -266,3 +266,25 @@ def test_intervals_stand_beside_the_numbers(tmp_path) -> None:
     np.testing.assert_array_equal(plain["number"], wide["number"])
     with pytest.raises(ConfigError, match="'third' has no interval for 0.9"):
         found.predict(rows, interval=0.9)
+
+
+def test_a_table_that_names_pictures_is_predicted_as_it_was_trained(tmp_path) -> None:
+    from PIL import Image
+
+    run = write_picture_run(tmp_path / "run")
+    path = run / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["encoder"]["column"] = "photo"
+    path.write_text(json.dumps(config))
+    for number in range(3):
+        Image.new("RGB", (8, 8), (90 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    frame = pd.DataFrame({"photo": ["2.png", "0.png", "1.png"], "other": [1, 2, 3]})
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    predictor = Predictor(run, threads=1)
+    found = predictor.predict(tmp_path / "new.csv", ["colour"])
+    files = predictor.predict([tmp_path / "2.png", tmp_path / "0.png", tmp_path / "1.png"], ["colour"])
+    np.testing.assert_array_equal(found.to_numpy(), files.to_numpy())
+    absolute = frame.assign(photo=[str(tmp_path / name) for name in frame["photo"]])
+    np.testing.assert_array_equal(predictor.predict(absolute, ["colour"]).to_numpy(), files.to_numpy())
+    with pytest.raises(DataError, match="photo"):
+        predictor.predict(frame.drop(columns="photo"))

@@ -14,6 +14,7 @@ from graftwork.domains.tabular.label_blocks import LabelBlock
 from graftwork.domains.tabular.suite_graph import GraphBuilder
 from graftwork.domains.text.ngrams import NgramVocabulary, count_ngrams
 from graftwork.domains.text.term_weights import TermWeights, count_in_graph
+from graftwork.domains.text.text_shape import TextCounts
 
 __all__ = ["TellingTerms"]
 
@@ -28,12 +29,13 @@ _COLUMNS = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TellingTerms:
-    """Columns: how often each chosen n-gram stands in a text, and its number of tokens. All are whole numbers, so that graphs
-    and trees agree exactly about thresholds."""
+    """Columns: how often each chosen n-gram stands in a text, and what :class:`~graftwork.domains.text.text_shape.TextCounts`
+    counts. All are whole numbers, so that graphs and trees agree exactly about thresholds."""
 
     array: str
     """Input with token numbers."""
     vocabulary: NgramVocabulary
+    counts: TextCounts
 
     @classmethod
     def learn(cls, suite: Suite, array: str, blocks: Sequence[LabelBlock], *, most: int = MOST_TERMS) -> Self:
@@ -46,41 +48,41 @@ class TellingTerms:
             most: Most n-grams.
         """
         most = int(np.clip(_MOST_CELLS // max(len(suite), 1), 50, most))
-        terms, train = TermWeights.learn(suite, array), suite.splits["train"]
+        terms, train, counts = TermWeights.learn(suite, array), suite.splits["train"], TextCounts.of_suite(suite, array)
         if not len(terms):
-            return cls(array, terms.vocabulary)
+            return cls(array, terms.vocabulary, counts)
         weights = terms.matrix(suite.inputs, train)
         correlations = np.concatenate([_correlations(weights, block.targets(train)) for block in blocks], axis=1)
         places = np.linspace(0, correlations.shape[1] - 1, min(_COLUMNS, correlations.shape[1])).astype(np.int64)
         # The best n-gram of each column, then the second best of each ...
         ranked = np.argsort(-correlations[:, places], axis=0, kind="stable").reshape(-1)
         firsts = np.sort(np.unique(ranked, return_index=True)[1])[:most]
-        return cls(array, _part(terms.vocabulary, np.sort(ranked[firsts])))
+        return cls(array, _part(terms.vocabulary, np.sort(ranked[firsts])), counts)
 
     @property
     def width(self) -> int:
         """Number of columns."""
-        return len(self.vocabulary) + 1
+        return len(self.vocabulary) + self.counts.width
 
     def matrix(self, inputs: Mapping[str, Array], rows: Rows) -> NDArray[np.float32]:
         """Return ``[n, width]``."""
-        found = np.empty((len(rows), self.width), dtype=np.float32)
-        found[:, -1] = (np.asarray(inputs[self.array][rows]) > 0).sum(axis=1)
-        if self.width > 1:
-            found[:, :-1] = count_ngrams(self.vocabulary, inputs[self.array], rows).toarray()
+        found, terms = np.empty((len(rows), self.width), dtype=np.float32), len(self.vocabulary)
+        found[:, terms:] = self.counts.matrix(inputs, rows)
+        if terms:
+            found[:, :terms] = count_ngrams(self.vocabulary, inputs[self.array], rows).toarray()
         return found
 
     def graph(self, graph: GraphBuilder) -> str:
         """Add the columns to a graph; return the name of the float value ``[N, width]``."""
-        known = graph.cast(graph.add("Greater", self.array, np.array(0)), np.float32)
-        length = graph.add("ReduceSum", known, np.array([1]), keepdims=1)
-        if self.width == 1:
-            return length
-        return graph.concat([count_in_graph(graph, self.array, self.vocabulary.tokens()), length])
+        counts = self.counts.graph(graph)
+        if not len(self.vocabulary):
+            return counts
+        return graph.concat([count_in_graph(graph, self.array, self.vocabulary.tokens()), counts])
 
     def state(self, prefix: str) -> dict[str, Array]:
         """Return the n-grams of each length, their names behind a prefix."""
-        return {f"{prefix}ngrams_{length}": found for length, found in enumerate(self.vocabulary.tokens(), 1)}
+        ngrams = {f"{prefix}ngrams_{length}": found for length, found in enumerate(self.vocabulary.tokens(), 1)}
+        return {**ngrams, f"{prefix}counts": self.counts.table}
 
 
 def _correlations(weights: Any, targets: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """TF-IDF and linear models: each text as a bag of words, pairs of words and pieces of rare words, one model per target.
 
 Numbers have ridge regression, classes and flags logistic regression, each with the strength that predicts held-out training rows
-best. Columns of a table beside the text are among the features. Shares nothing between tasks.
+best. How long texts are and how many numbers and signs they have are features, too, as are columns of a table beside the text. Shares nothing between tasks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from graftwork.domains.tabular.suite_graph import GraphBuilder
 from graftwork.domains.text.linear_fits import fit_linear_blocks
 from graftwork.domains.text.table_columns import TableColumns
 from graftwork.domains.text.term_weights import MOST_TERMS, TermWeights, text_arrays
+from graftwork.domains.text.text_shape import TextShape
 from graftwork.interfaces.learner import LearnerContext
 
 __all__ = ["TfidfLinearLearner"]
@@ -62,37 +63,42 @@ class TfidfLinearLearner(OneShotLearner):
         terms = [TermWeights.learn(suite, array, most=self._most_terms) for array in self.arrays]
         table = TableColumns.of_suite(suite)
         state: State = {"columns": table.columns, "levels": table.levels}
-        for number, found in enumerate(terms):
-            state |= found.state(f"text_{number}_")
+        shapes = [TextShape.learn(suite, array) for array in self.arrays]
+        for number, (found, shape) in enumerate(zip(terms, shapes, strict=True)):
+            state |= found.state(f"text_{number}_") | shape.state(f"shape_{number}_")
         weights, intercepts, strengths = fit_linear_blocks(
-            self._matrix(terms, table, suite.inputs, suite.splits["train"]), self.blocks, suite.splits["train"], suite.groups
+            self._matrix(terms, [*shapes, table], suite.inputs, suite.splits["train"]),
+            self.blocks,
+            suite.splits["train"],
+            suite.groups,
         )
         # What predicts is what is stored, so that a loaded model gives the same bits.
         state |= {"weights": weights.astype(np.float32), "intercepts": intercepts}
         return state, {"terms": [len(found) for found in terms], "strengths": strengths}
 
     @staticmethod
-    def _matrix(terms: list[TermWeights], table: TableColumns, inputs: Mapping[str, Array], rows: Rows) -> Any:
+    def _matrix(terms: list[TermWeights], dense: list[TextShape | TableColumns], inputs: Mapping[str, Array], rows: Rows) -> Any:
         from scipy.sparse import csr_array, hstack
 
         parts = [weights.matrix(inputs, rows) for weights in terms]
-        return csr_array(hstack([*parts, csr_array(table.matrix(inputs, rows))], format="csr"))
+        return csr_array(hstack([*parts, *(csr_array(part.matrix(inputs, rows)) for part in dense)], format="csr"))
 
-    def _parts(self, state: State) -> tuple[list[TermWeights], TableColumns]:
+    def _parts(self, state: State) -> tuple[list[TermWeights], list[TextShape | TableColumns]]:
         terms = [TermWeights.of_state(array, state, f"text_{number}_") for number, array in enumerate(self.arrays)]
+        shapes = [TextShape.of_state(array, state, f"shape_{number}_") for number, array in enumerate(self.arrays)]
         arrays = TableColumns.of_suite(self.context.suite).arrays
-        return terms, TableColumns(arrays, state["columns"], state["levels"])
+        return terms, [*shapes, TableColumns(arrays, state["columns"], state["levels"])]
 
     def answers(self, state: State, inputs: Mapping[str, Array], rows: Rows) -> dict[str, Array]:
         """Return the answers, some thousand rows at a time."""
         if not state:
             shares = [block.shares(block.labelled(self.context.suite.splits["train"])) for block in self.blocks]
             return answers_of(self.blocks, [np.tile(share, (len(rows), 1)) for share in shares])
-        terms, table = self._parts(state)
+        terms, dense = self._parts(state)
         weights = state["weights"].astype(np.float64)
         found = []
         for start in range(0, max(len(rows), 1), _ROWS):
-            x = self._matrix(terms, table, inputs, rows[start : start + _ROWS])
+            x = self._matrix(terms, dense, inputs, rows[start : start + _ROWS])
             found.append(answers_of(self.blocks, self._scores(np.asarray(x @ weights) + state["intercepts"])))
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
@@ -112,16 +118,16 @@ class TfidfLinearLearner(OneShotLearner):
 
     def graph_answers(self, graph: GraphBuilder, state: State) -> dict[str, str]:
         """Add the model to a graph; return ``{task: name}``."""
-        terms, table = self._parts(state)
+        terms, dense = self._parts(state)
         total, start = graph.constant(state["intercepts"][None]), 0
         for found in terms:
             if len(found):
                 product = graph.add("MatMul", found.graph(graph), state["weights"][start : start + len(found)])
                 total = graph.add("Add", total, graph.cast(product, np.float64))
             start += len(found)
-        columns = table.graph(graph)
-        if columns:
-            total = graph.add("Add", total, graph.add("MatMul", columns, state["weights"][start:].astype(np.float64)))
+        columns = [name for name in (part.graph(graph) for part in dense) if name]
+        product = graph.add("MatMul", graph.concat(columns), state["weights"][start:].astype(np.float64))
+        total = graph.add("Add", total, product)
         return graph_answers(graph, self.blocks, self._graph_scores(graph, total))
 
     def _graph_scores(self, graph: GraphBuilder, total: str) -> list[str]:
