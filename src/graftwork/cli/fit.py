@@ -86,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="training setting for all plans, as in learning_rate=0.001",
     )
     add = add_run_arguments(parser, "runs/<suite>-<date>-<time>").add_argument
+    add(
+        "--keep",
+        choices=("finalists", "chosen"),
+        default="finalists",
+        help="whose models stay in the run folder, for predict and serve --plan NAME (default: those of all finalists)",
+    )
     add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
     add("--quiet", action="store_true", help="print the run folder and the verdict only")
     add("--json", action="store_true", help="print the verdict as JSON, everything else on stderr")
@@ -98,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
-    names = ("max_params", "max_latency", "max_memory", "folds", "single", "tolerance", "prefer", "preset")
+    names = ("max_params", "max_latency", "max_memory", "folds", "single", "tolerance", "prefer", "preset", "keep")
     own = {name: getattr(args, name) for name in names}
     own["weights"] = parse_assignments(args.weight, flag="--weight", plain=True)
     with display:

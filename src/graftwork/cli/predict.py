@@ -1,4 +1,4 @@
-"""``graftwork predict``: use the model that a run chose."""
+"""``graftwork predict``: use the model that a run chose, or that of another finalist."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   graftwork predict runs/table-20260101-120000 new.csv --out predictions.csv
   graftwork predict runs/table-20260101-120000 new.csv --interval 90
   graftwork predict runs/emoji-20260101-120000 pictures/ --tasks category,ink
+  graftwork predict runs/table-20260101-120000 new.csv --plan lightgbm       another finalist than the chosen one
 """
 
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("source", help="table, folder of pictures, picture, or text table")
+    parser.add_argument("--plan", metavar="NAME", help="finalist whose model predicts (default: the chosen plan)")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to compute; the others cost nothing (default: all)")
     parser.add_argument("--out", metavar="FILE", help="csv, parquet or jsonl file to write (default: print as csv)")
     parser.add_argument("--probabilities", action="store_true", help="add a column for the probability of every class")
@@ -50,9 +52,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
-    frame = Predictor(args.run, threads=args.threads).predict(
-        args.source, tasks, probabilities=args.probabilities, interval=_share(args.interval)
-    )
+    predictor = Predictor(args.run, plan=args.plan, threads=args.threads)
+    frame = predictor.predict(args.source, tasks, probabilities=args.probabilities, interval=_share(args.interval))
     for note in frame.attrs.get("notes", []):
         print(f"note: {note}", file=sys.stderr)
     if not args.out:

@@ -13,6 +13,7 @@ NAME = "serve"
 HELP = "answer requests over HTTP with the model of a run, and show a page to try it"
 EXAMPLES = """examples:
   graftwork serve runs/emoji-20260101-120000
+  graftwork serve runs/houses --plan lightgbm                another finalist than the chosen one
   graftwork serve runs/houses --port 8080 --max-batch 256 --max-wait-ms 5
   GRAFTWORK_TOKEN=secret graftwork serve runs/houses --host 0.0.0.0
   curl http://127.0.0.1:8000/predict -H 'Content-Type: application/json' -d '{"rows": [{"area": 120, "city": "Rome"}], "tasks": ["price"]}'
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags; limits that are not given keep their defaults."""
     parser.epilog = EXAMPLES
     parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--plan", metavar="NAME", help="finalist whose model answers (default: the chosen plan)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: 8000)")
     parser.add_argument(
@@ -52,9 +54,17 @@ def run(args: argparse.Namespace) -> int:
     limits = {name: getattr(args, name) for name in ServeLimits.__dataclass_fields__ if getattr(args, name) is not None}
 
     def ready(address: str) -> None:
-        print(
-            f"{args.run} answers at {address} (try it there; API: {address}/docs). Stop with Ctrl-C.", file=sys.stderr, flush=True
-        )
+        what = f"{args.run} (plan {args.plan})" if args.plan else args.run
+        print(f"{what} answers at {address} (try it there; API: {address}/docs). Stop with Ctrl-C.", file=sys.stderr, flush=True)
 
-    serve(args.run, host=args.host, port=args.port, token=args.token, threads=args.threads, on_ready=ready, **limits)
+    serve(
+        args.run,
+        host=args.host,
+        port=args.port,
+        token=args.token,
+        threads=args.threads,
+        plan=args.plan,
+        on_ready=ready,
+        **limits,
+    )
     return 0

@@ -71,16 +71,25 @@ class Engine:
         run_folder: Folder that ``graftwork fit`` wrote; ``controls.json`` beside its ``model.onnx`` makes the model controllable.
         limits: Of requests and batches.
         threads: Threads of ONNX Runtime for each session; None takes all cores.
+        plan: Name of a finalist whose model the run kept; None is the chosen plan.
 
     Raises:
         FileFormatError: If the folder is no finished run, or a file in it is damaged.
+        ConfigError: If the run has no model of this plan.
         DataError: If the run has no encoder (it was trained on ready arrays).
     """
 
-    def __init__(self, run_folder: str | Path, *, limits: ServeLimits | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        run_folder: str | Path,
+        *,
+        limits: ServeLimits | None = None,
+        threads: int | None = None,
+        plan: str | None = None,
+    ) -> None:
         self.limits = limits or ServeLimits()
         self._threads = threads
-        self.predictor = Predictor(run_folder, threads=threads)
+        self.predictor = Predictor(run_folder, plan=plan, threads=threads)
         self.specs: dict[str, TaskSpec] = {spec.name: spec for spec in self.predictor.tasks}
         self.reader = _reader(self.predictor, self.limits)
         self._main = self.predictor.model.path.resolve()  # as configurations are named, which can be the full model too

@@ -25,6 +25,7 @@ from graftwork.data.reading.cells import missing_notes
 from graftwork.data.reading.table import as_table
 from graftwork.evaluation.conformal import check_level, has_errors, read_errors, widths
 from graftwork.serving.columns import interval_columns, prediction_columns
+from graftwork.serving.kept_plans import PLANS_FOLDER, folder_of_plan
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
 from graftwork.tasks.values import with_origin
@@ -36,7 +37,7 @@ __all__ = ["Predictor", "check_predictions_file"]
 
 Array = NDArray[Any]
 
-_PARTS_OF_A_RUN = ("model", "suite", "jobs", "logs", "log.jsonl")
+_PARTS_OF_A_RUN = ("model", PLANS_FOLDER, "suite", "jobs", "logs", "log.jsonl")
 """What a run keeps under names that predictions could have."""
 
 
@@ -57,25 +58,37 @@ def check_predictions_file(out: str | Path, run_folder: str | Path, source: str 
 
 
 class Predictor:
-    """Predicts with the model that a run of ``graftwork fit`` chose.
+    """Predicts with the model that a run of ``graftwork fit`` chose, or with that of another finalist.
 
     Args:
         run_folder: Folder that ``graftwork fit`` wrote (with ``model.onnx`` and ``model/config.json``).
+        plan: Name of a finalist whose model the run kept; None is the chosen plan. ``"per-task-best"`` is the best plan of each
+            task together, where these differ.
         threads: Threads of ONNX Runtime; None takes all cores.
         batch_size: Rows per batch; None takes 4096 for tables, 256 for texts and 64 for pictures.
 
     Raises:
         FileFormatError: If the folder is no finished run, or a file in it is damaged.
+        ConfigError: If the run has no model of this plan; the message names those that there are.
 
     Example:
         >>> Predictor("runs/emoji").predict("new_pictures/", tasks=["category"])  # doctest: +SKIP
+        >>> Predictor("runs/emoji", plan="separate").predict("new_pictures/")  # doctest: +SKIP
     """
 
-    def __init__(self, run_folder: str | Path, *, threads: int | None = None, batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        run_folder: str | Path,
+        *,
+        plan: str | None = None,
+        threads: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1; got {batch_size}.")
         self.folder = Path(run_folder)
-        config_path, onnx_path = _find_files(self.folder)
+        self.plan = plan
+        config_path, onnx_path = _find_files(folder_of_plan(self.folder, plan))
         config = read_json(config_path)
         try:
             self.tasks: tuple[TaskSpec, ...] = tuple(TaskSpec.from_json(task) for task in config["tasks"])

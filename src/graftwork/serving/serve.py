@@ -30,6 +30,7 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     threads: int | None = None,
+    plan: str | None = None,
     on_ready: Callable[[str], None] | None = None,
     **limits: Any,
 ) -> None:
@@ -42,16 +43,18 @@ def serve(
         token: What clients must send as ``Authorization: Bearer TOKEN``; None takes ``$GRAFTWORK_TOKEN``, and without that
             anybody may ask.
         threads: Threads of ONNX Runtime for each session; None takes all cores.
+        plan: Name of a finalist whose model the run kept; None is the chosen plan.
         on_ready: Called with the server's address once it listens.
         limits: Fields of :class:`graftwork.serving.limits.ServeLimits`.
 
     Raises:
         FileFormatError: If the folder is no finished run.
-        ConfigError: If a limit is wrong, or the address cannot be listened on.
+        ConfigError: If a limit is wrong, the run has no model of the plan, or the address cannot be listened on.
         MissingDependencyError: If the extra ``serve`` is not installed.
 
     Example:
         >>> serve("runs/emoji", port=8080, max_batch=128)  # doctest: +SKIP
+        >>> serve("runs/emoji", plan="separate")  # doctest: +SKIP
     """
     for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         require(package, extra="serve", purpose="Serving")
@@ -62,7 +65,7 @@ def serve(
     # Read here, so that an empty variable is refused and not taken for no token.
     token = _checked_token(token if token is not None else os.environ.get(TOKEN_VARIABLE))
     with contextlib.closing(_listen(host, port)) as listener:
-        _run(run_folder, listener, chosen, token, threads, on_ready)
+        _run(run_folder, plan, listener, chosen, token, threads, on_ready)
 
 
 def _checked_token(token: str | None) -> str | None:
@@ -97,6 +100,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _run(
     run_folder: str | Path,
+    plan: str | None,
     listener: socket.socket,
     limits: ServeLimits,
     token: str | None,
@@ -108,7 +112,7 @@ def _run(
     from graftwork.serving.app import create_app
     from graftwork.serving.engine import Engine
 
-    engine = Engine(run_folder, limits=limits, threads=threads)
+    engine = Engine(run_folder, limits=limits, threads=threads, plan=plan)
     # Before the address is announced: whoever waits for it may ask at once.
     engine.warm_up()
     host, port = listener.getsockname()[:2]

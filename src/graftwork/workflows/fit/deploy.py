@@ -1,4 +1,5 @@
-"""The deployable model of a run: ``model/`` with lineage and model card, ``model.onnx`` beside it."""
+"""The deployable model of a run: ``model/`` with lineage and model card, ``model.onnx`` beside it. Other finalists: see
+:mod:`graftwork.workflows.fit.kept_plans`."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ from graftwork.core.folders import remove_own
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Lineage
 from graftwork.core.version import __version__
+from graftwork.serving.kept_plans import chosen_plan
 from graftwork.workflows.fit.handover import Handover
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
-__all__ = ["deploy_model", "write_card"]
+__all__ = ["complete_model", "deploy_model", "is_model_of_fit", "write_card"]
 
 _MADE_BY = "graftwork fit"
 _REPLACED = ".model.replaced"
@@ -39,11 +41,11 @@ def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str,
         GraftworkError: If the export failed.
         StorageError: If ``model/`` holds something else than a model of a run; it is not replaced.
     """
-    run, suite = context.run, context.suite
+    run = context.run
     job, plan = given.job(context, "model.new"), given.plan.name
     fresh, final = run.path / "model.new", run.path / "model"
     # No fresh folder: an earlier call came to its end. With one, it was cut somewhere below.
-    if (run.path / "model.onnx").exists() and not fresh.exists() and _plan_of(final) == plan:
+    if (run.path / "model.onnx").exists() and not fresh.exists() and chosen_plan(run.path) == plan:
         return
     # Asked before the export, which takes long, and again before the replacing.
     _check_replaceable(final)
@@ -53,29 +55,7 @@ def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str,
     answer = context.run_jobs([job], past_deadline=True).get(job.id, {"status": "stopped", "message": "stopped"})
     if answer["status"] != "ok":
         raise GraftworkError(str(answer["message"]))
-    config = read_json(fresh / "config.json") if (fresh / "config.json").exists() else {}
-    config = {
-        "format": "graftwork-model-1",
-        "plan": given.plan.to_json(),
-        "tasks": [task.to_json() for task in suite.tasks],
-        "outputs": list(suite.task_names),
-        "input_specs": write_input_specs(suite.input_specs),
-        "kept_errors": dict(errors),
-        **config,
-    }
-    write_json(fresh / "config.json", config)
-    lineage = Lineage(
-        made_by=f"{_MADE_BY} {__version__}",
-        command=run.state["command"],
-        plan=plan,
-        seed=given.trained[0].seed,
-        inputs={**suite.sources, "suite": suite.fingerprint()},
-        bases=answer.get("bases", {}),
-        licences={**suite.credits, **answer.get("licences", {})},
-        versions={key: str(value) for key, value in run.state.get("machine", {}).items()},
-        created=utc_now(),
-    ).to_json()
-    write_json(fresh / "lineage.json", lineage)
+    complete_model(context, given, fresh, answer, errors)
     if (fresh / "model.onnx").exists():
         # A kill here leaves the new `model.onnx` beside the old `model/`; the fresh folder is still there and a resume goes on.
         os.replace(fresh / "model.onnx", run.path / "model.onnx")
@@ -87,6 +67,44 @@ def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str,
         os.replace(final, run.path / _REPLACED)
     os.replace(fresh, final)
     remove_own(run.path, _REPLACED)
+
+
+def complete_model(
+    context: RunContext[Any], given: Handover, folder: Path, answer: Mapping[str, Any], errors: Mapping[str, Any]
+) -> None:
+    """Complete ``config.json`` of an exported model and write its ``lineage.json``.
+
+    Args:
+        context: The run.
+        given: What was exported.
+        folder: Where it was exported to.
+        answer: Result of the export.
+        errors: As for :func:`deploy_model`.
+    """
+    run, suite = context.run, context.suite
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = {
+        "format": "graftwork-model-1",
+        "plan": given.plan.to_json(),
+        "tasks": [task.to_json() for task in suite.tasks],
+        "outputs": list(suite.task_names),
+        "input_specs": write_input_specs(suite.input_specs),
+        "kept_errors": dict(errors),
+        **config,
+    }
+    write_json(folder / "config.json", config)
+    lineage = Lineage(
+        made_by=f"{_MADE_BY} {__version__}",
+        command=run.state["command"],
+        plan=given.plan.name,
+        seed=given.trained[0].seed,
+        inputs={**suite.sources, "suite": suite.fingerprint()},
+        bases=answer.get("bases", {}),
+        licences={**suite.credits, **answer.get("licences", {})},
+        versions={key: str(value) for key, value in run.state.get("machine", {}).items()},
+        created=utc_now(),
+    ).to_json()
+    write_json(folder / "lineage.json", lineage)
 
 
 def _clear(run: RunFolder, name: str) -> None:
@@ -105,13 +123,18 @@ def _check_replaceable(final: Path) -> None:
     Raises:
         StorageError: If it is a link or a file, or has no lineage of a fit in it.
     """
-    lineage = final / "lineage.json"
-    is_ours = lineage.is_file() and not lineage.is_symlink() and _made_by(lineage).startswith(_MADE_BY)
-    if final.is_symlink() or (final.exists() and not is_ours):
+    if final.is_symlink() or (final.exists() and not is_model_of_fit(final)):
         raise StorageError(
             f"{final} is not a model that {_MADE_BY} wrote, so it is not replaced. Move it out of the run folder, then go on "
             f"with: {_MADE_BY} --resume {final.parent}"
         )
+
+
+def is_model_of_fit(folder: Path) -> bool:
+    """Return whether a folder holds a model that ``fit`` wrote, by its lineage."""
+    lineage = folder / "lineage.json"
+    is_file = not folder.is_symlink() and lineage.is_file() and not lineage.is_symlink()
+    return is_file and _made_by(lineage).startswith(_MADE_BY)
 
 
 def _made_by(lineage: Path) -> str:
@@ -121,14 +144,6 @@ def _made_by(lineage: Path) -> str:
     except FileFormatError:
         return ""
     return str(content.get("made_by", "")) if isinstance(content, Mapping) else ""
-
-
-def _plan_of(folder: Path) -> str:
-    """Return the name of the plan whose model lies in a folder; empty if there is none."""
-    if not (folder / "config.json").exists():
-        return ""
-    plan = read_json(folder / "config.json").get("plan", {})
-    return str(plan.get("name", "")) if isinstance(plan, Mapping) else str(plan)
 
 
 def write_card(run: RunFolder, result: Mapping[str, Any]) -> None:

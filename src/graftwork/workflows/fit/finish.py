@@ -12,6 +12,7 @@ from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
 from graftwork.workflows.fit.handover import handover
 from graftwork.workflows.fit.judged_field import JudgedField, judged_field
+from graftwork.workflows.fit.kept_plans import keep_finalists
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.fit.untested import not_tested, still_improving
 from graftwork.workflows.runs.auto_groups import suggest_grouping
@@ -42,7 +43,7 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result = _collect(context, outcome, field, _judge(context, field))
     choice = result["verdict"]["choice"]
     result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
-    weights, errors = field.weights(choice), _kept_errors(field, choice)
+    weights, errors = field.weights(choice), field.errors(dict.fromkeys(field.suite.task_names, choice))
     given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
     context.pause_point()
     if given.note:
@@ -50,6 +51,13 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result["model"] = given.facts()
     run.emit("phase", phase="model", jobs=1)
     try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given, errors))
+    others = result["kept_plans"]
+
+    def keep() -> None:
+        others.update(keep_finalists(context, outcome, field, result["verdict"], given))
+
+    try_step(result["verdict"]["warnings"], "Other finalists could not be kept", keep)
+    context.pause_point()
     result["timing"] = timing(run)
     result = clean_json(result)
     # Before report and card: if one of them fails, the numbers are safe.
@@ -67,20 +75,6 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     }
     try_last_steps(run, result, last_steps)
     return result
-
-
-def _kept_errors(field: JudgedField, choice: str) -> dict[str, list[list[float]]]:
-    """Return the errors of the chosen plan on the judged rows, for intervals around numbers, by task."""
-    from graftwork.evaluation.conformal import has_errors, kept_errors
-
-    suite, found = field.suite, field.finals[choice][0].predictions
-    rows = suite.splits["test"]
-    # Rounded by the network, or without the origin of large numbers: errors are differences, so that both sides lack it.
-    return {
-        task.name: kept_errors(task, suite.targets[task.name][rows], found[task.name])
-        for task in suite.tasks
-        if has_errors(task) and task.name in found
-    }
 
 
 def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:
@@ -147,5 +141,6 @@ def _collect(
         **others,
         "verdict": verdict,
         "examples": [],
+        "kept_plans": {"kept": {}, "not_kept": {}},
         "timing": timing(run),
     }

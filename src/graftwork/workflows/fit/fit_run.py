@@ -36,12 +36,12 @@ class FitRun(FinishedRun):
 
         return load_suite(self.folder / "suite")
 
-    def predict(self, source: Any, tasks: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return predictions of the chosen model for new rows, pictures or texts; see
+    def predict(self, source: Any, tasks: Sequence[str] | None = None, *, plan: str | None = None) -> pd.DataFrame:
+        """Return predictions of the chosen model, or of another finalist's, for new rows, pictures or texts; see
         :class:`graftwork.serving.predict.Predictor`."""
         from graftwork.serving.predict import Predictor
 
-        return Predictor(self.folder).predict(source, tasks)
+        return Predictor(self.folder, plan=plan).predict(source, tasks)
 
     def summary(self, width: int = 100) -> str:
         """Return the result as text for a terminal."""

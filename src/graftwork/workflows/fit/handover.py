@@ -20,7 +20,7 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["Handover", "handover", "whole_parts"]
+__all__ = ["Handover", "at_hand", "handover", "whole_parts"]
 
 Weights = Mapping[str, Mapping[str, float]]
 GRACE = 0.08
@@ -131,6 +131,31 @@ def handover(
                 context, choice, title, weights, {**_of_race(context, weights, finals), **whole}, parts, tuple(whole), note
             )
     return _average(context, choice, title, weights, _of_race(context, weights, finals), 0, (), note)
+
+
+def at_hand(
+    context: RunContext[FitSettings],
+    name: str,
+    title: str,
+    weights: Weights,
+    finals: Mapping[str, Mapping[int, TrainJob]],
+    given: Handover,
+) -> Handover:
+    """Return what another finalist is handed over as, from trainings that are finished: nothing is trained.
+
+    Those of the race by which it was judged, or, of plans that take part in what is handed over for the choice, those on all rows.
+
+    Args:
+        context: The run.
+        name: Name of the finalist.
+        title: One line about it.
+        weights: ``{plan: {task: weight}}``, as for :func:`handover`.
+        finals: Finished finals of every plan.
+        given: What is handed over for the choice.
+    """
+    whole = {plan: [job for job in given.trained if job.plan.name == plan] for plan in weights if plan in given.whole}
+    taken = {**_of_race(context, weights, finals), **whole}
+    return _average(context, name, title, weights, taken, given.parts if whole else 0, tuple(whole), "")
 
 
 def _of_race(

@@ -9,6 +9,7 @@ from typing import Any
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.evaluation.conformal import has_errors, kept_errors
 from graftwork.workflows.fit.answers import Answers, answers_of, judged_folds, judged_suite
 from graftwork.workflows.fit.ensemble import ENSEMBLE, blend_plan, build_ensemble
 from graftwork.workflows.fit.race_outcome import RaceOutcome
@@ -42,6 +43,21 @@ class JudgedField:
         if choice == ENSEMBLE:
             return dict(self.members)
         return {choice: dict.fromkeys(self.suite.task_names, 1.0)}
+
+    def errors(self, plans: Mapping[str, str]) -> dict[str, list[list[float]]]:
+        """Return the errors of plans on the judged rows, for intervals around numbers, by task.
+
+        Args:
+            plans: ``{task: plan that answers it}``.
+        """
+        suite, rows = self.suite, self.suite.splits["test"]
+        found = {}
+        for task in suite.tasks:
+            answers = self.finals[plans[task.name]][0].predictions
+            # Rounded by the network, or without the origin of large numbers: errors are differences, so that both sides lack it.
+            if has_errors(task) and task.name in answers:
+                found[task.name] = kept_errors(task, suite.targets[task.name][rows], answers[task.name])
+        return found
 
 
 def _steps(jobs: Mapping[int, TrainJob]) -> int:

@@ -61,6 +61,7 @@ def fit(
     folds: int | None = None,
     single: bool | None = None,
     refit: bool = True,
+    keep: str = "finalists",
     resume: bool = False,
     plans: str | Sequence[str | Plan] | None = None,
     backbone: str | None = None,
@@ -113,6 +114,8 @@ def fit(
         single: Hand over one model of one plan: no ensemble of plans, and no average of models that see different rows. None is
             as the preset says.
         refit: Let the chosen plan learn from all rows once the verdict is there; the scores are those measured before.
+        keep: ``"finalists"`` keeps a model of every finalist in ``plans/`` of the run folder, as far as time and size allow;
+            ``"chosen"`` keeps that of the chosen plan alone.
         resume: Go on with the run in ``out`` (begin it if there is none).
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records, which join the others.
@@ -169,6 +172,7 @@ def fit(
         folds=folds,
         single=single,
         refit=refit,
+        keep=keep,
         plans=names,
         backbone=backbone,
         weights=weights,

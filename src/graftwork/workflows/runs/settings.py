@@ -19,6 +19,7 @@ DEFAULT_TIME_LIMIT = 300.0
 """Seconds that ``fit`` may take if neither a time limit nor a number of steps is given."""
 
 _Prefer = Literal["score", "cost"]
+_Keep = Literal["finalists", "chosen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +44,8 @@ class FitSettings:
     """Whether one model of one plan is handed over: no average of plans, none of models that see different rows."""
     refit: bool = True
     """Whether the model that is handed over learns from all rows, once its plan is chosen."""
+    keep: _Keep = "finalists"
+    """Whose models stay in the run folder: those of all ``finalists``, or the ``chosen`` one alone."""
     plans: tuple[str, ...] | None = None
     """Names of plans, ``all``, ``+name`` (besides the defaults), or paths of TOML files with plans; None: the defaults."""
     backbone: str | None = None
@@ -88,6 +91,8 @@ class FitSettings:
             problems.append(f"tolerance must be between 0 and 100 percent; got {self.tolerance}")
         if self.prefer not in get_args(_Prefer):
             problems.append(f"prefer must be one of {', '.join(get_args(_Prefer))}; got {self.prefer!r}")
+        if self.keep not in get_args(_Keep):
+            problems.append(f"keep must be one of {', '.join(get_args(_Keep))}; got {self.keep!r}")
         if problems:
             raise ConfigError("Some settings cannot be used.", problems)
 
