@@ -20,7 +20,8 @@ EXAMPLES = """examples:
   graftwork fit suite.yaml --max-params 2M --max-latency 10ms
   graftwork fit --resume runs/table-20260101-120000        go on after Ctrl-C or a crash
 
-The run folder gets report.html, model/, model.onnx, result.json and log.jsonl. Ctrl-C keeps all finished work.
+The run folder gets report.html, model/, model.onnx, plans/ (models of other finalists), result.json and log.jsonl. Ctrl-C keeps all
+finished work.
 """
 
 

@@ -1,14 +1,15 @@
-"""Lines on what the scores were measured on, and what the model is made of that is handed over: the two are not the same."""
+"""Lines on what the scores were measured on, what the model is made of that is handed over (the two are not the same), and which
+other finalists can be used."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 
-__all__ = ["measured_line", "model_line", "weights_table"]
+__all__ = ["measured_line", "model_line", "others_line", "weights_table"]
 
 
 def measured_line(view: ResultView) -> str:
@@ -55,6 +56,32 @@ def model_line(view: ResultView) -> str:
             "were not measured."
         )
     return f"{made}, made anew on all rows but a tenth, on which it stops; its own scores were not measured."
+
+
+def others_line(view: ResultView) -> str:
+    """Return how other finalists are used and which were not kept; empty if the result does not say or there are none."""
+    section = view.section("kept_plans")
+    kept, not_kept = dict(section.get("kept") or {}), dict(section.get("not_kept") or {})
+    parts = []
+    if kept:
+        parts.append(
+            "Other finalists can be used as well, with `--plan NAME` of `graftwork predict` and `graftwork serve`: "
+            f"{_quoted(kept)}."
+        )
+        measured = [name for name, own in kept.items() if (own or {}).get("rows") == "training"]
+        if measured:
+            who = "They are" if len(measured) == len(kept) else f"Of these, {_quoted(measured)} {'are' if measured[1:] else 'is'}"
+            parts.append(f"{who} as the scores were measured, not made anew on all rows.")
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in not_kept.items():
+        by_reason.setdefault(str(reason), []).append(name)
+    if by_reason:
+        parts.append(f"Not kept: {'; '.join(f'{_quoted(names)} ({reason})' for reason, names in by_reason.items())}.")
+    return " ".join(parts)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def weights_table(view: ResultView) -> Table | None:

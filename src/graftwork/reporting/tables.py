@@ -9,7 +9,7 @@ from typing import Any
 
 from graftwork.reporting.fact_tables import key_numbers
 from graftwork.reporting.formatting import count, duration, number, percent_interval
-from graftwork.reporting.model_lines import measured_line, model_line, weights_table
+from graftwork.reporting.model_lines import measured_line, model_line, others_line, weights_table
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, scores_table
@@ -39,7 +39,7 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     blocks += [wrap_text(sentence, width) for sentence in sentences]
     blocks += [wrap_text(meaning, width)]
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
-    blocks += [wrap_text(line, width) for line in (measured_line(view), model_line(view)) if line]
+    blocks += [wrap_text(line, width) for line in (measured_line(view), model_line(view), others_line(view)) if line]
     blocks.append("\n".join(wrap_text(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
     for table in (scores_table(view, (view.choice, view.reference)), controls_table(view), weights_table(view)):
         if table is not None:

@@ -16,7 +16,7 @@ Schema = dict[str, Any]
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """Return name, inputs, tasks, limits, costs and controls of the model."""
+    """Return name, plan, inputs, tasks, limits, costs and controls of the model."""
     limits = engine.limits
     costs = engine.costs
     controls = None
@@ -26,6 +26,7 @@ def describe(engine: Engine) -> dict[str, Any]:
         controls = {"smallest_budget": least_shown(engine.smallest_budget), "shares": shares}
     return {
         "name": engine.predictor.folder.resolve().name,
+        "plan": engine.predictor.plan,
         "kind": engine.predictor.kind,
         "inputs": engine.reader.inputs(),
         "keys": list(engine.reader.keys),

@@ -13,7 +13,7 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.nearest import did_you_mean
 
-__all__ = ["PLANS_FOLDER", "chosen_plan", "folder_of_plan", "kept_plans"]
+__all__ = ["PLANS_FOLDER", "chosen_plan", "folder_of_plan", "kept_plans", "plan_name"]
 
 PLANS_FOLDER = "plans"
 """Name of the folder in a run that holds the models of other finalists."""
@@ -85,10 +85,14 @@ def _section(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _plan_of(config: Path) -> str:
+def plan_name(config: Any) -> str:
+    """Return the name of the plan that the content of a ``config.json`` gives; empty if it gives none."""
+    plan = config.get("plan", "") if isinstance(config, Mapping) else ""
+    return str(plan.get("name", "")) if isinstance(plan, Mapping) else str(plan)
+
+
+def _plan_of(file: Path) -> str:
     try:
-        content = read_json(config)
+        return plan_name(read_json(file))
     except (FileFormatError, OSError):
         return ""
-    plan = content.get("plan", "") if isinstance(content, Mapping) else ""
-    return str(plan.get("name", "")) if isinstance(plan, Mapping) else str(plan)

@@ -25,7 +25,7 @@ from graftwork.data.reading.cells import missing_notes
 from graftwork.data.reading.table import as_table
 from graftwork.evaluation.conformal import check_level, has_errors, read_errors, widths
 from graftwork.serving.columns import interval_columns, prediction_columns
-from graftwork.serving.kept_plans import PLANS_FOLDER, folder_of_plan
+from graftwork.serving.kept_plans import PLANS_FOLDER, folder_of_plan, plan_name
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
 from graftwork.tasks.values import with_origin
@@ -87,9 +87,10 @@ class Predictor:
         if batch_size is not None and batch_size < 1:
             raise ConfigError(f"`batch_size` must be at least 1; got {batch_size}.")
         self.folder = Path(run_folder)
-        self.plan = plan
         config_path, onnx_path = _find_files(folder_of_plan(self.folder, plan))
         config = read_json(config_path)
+        self.plan = plan or plan_name(config)
+        """Name of the plan whose model this is; empty if the model does not say."""
         try:
             self.tasks: tuple[TaskSpec, ...] = tuple(TaskSpec.from_json(task) for task in config["tasks"])
             self._names = tuple(task.name for task in self.tasks)

@@ -68,7 +68,8 @@ class PlanFolder:
     def tidy(self) -> bool:
         """Remove what an export left beside the folder; return whether nothing is there any more."""
         job = f"jobs/{folder_name(f'export-{self.plan}')}"
-        return all([remove_own(self.run.path, name) for name in (job, self.fresh)])
+        is_job_gone = remove_own(self.run.path, job)
+        return remove_own(self.run.path, self.fresh) and is_job_gone
 
     def take(self, context: RunContext[Any], given: Handover, answer: Mapping[str, Any], errors: Mapping[str, Any]) -> None:
         """Put what was exported in its place: the graph and what describes it; weights and checkpoints are left out.
