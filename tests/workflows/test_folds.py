@@ -83,6 +83,21 @@ def test_the_model_has_learned_from_all_rows_and_predicts_as_exported(run: Any) 
     assert np.corrcoef(np.asarray(found["price"], dtype=float), frame_of()["price"])[0, 1] > 0.8
 
 
+def test_other_finalists_answer_as_the_average_of_their_own_trainings(run: Any) -> None:
+    new, kept = frame_of(170).iloc[150:], run.result["kept_plans"]["kept"]
+    assert run.choice == "ensemble"
+    assert set(run.result["model"]["weights"]) <= set(kept)
+    for name in run.result["model"]["weights"]:
+        assert (kept[name]["rows"], kept[name]["models"]) == ("all", 5)
+        # The members of the chosen average are stored one by one beside it.
+        members = sorted((Path(run.folder) / "model" / "members").glob(f"*-{name}"))
+        assert len(members) == 5
+        alone = [gw.Predictor(member).predict_arrays(new) for member in members]
+        found = gw.Predictor(run.folder, plan=name).predict_arrays(new)
+        for task, values in found.items():
+            np.testing.assert_allclose(values, np.mean([one[task] for one in alone], axis=0), rtol=1e-4, atol=1e-4)
+
+
 def test_equal_settings_give_equal_results(run: Any, tmp_path: Path) -> None:
     again = gw.fit(frame_of(), **QUICK, out=tmp_path / "run")
     assert _numbers(read(again)) == _numbers(read(run))
@@ -154,6 +169,9 @@ def test_a_killed_cross_validation_ends_with_the_same_numbers(tmp_path: Path) ->
     assert _numbers(results[0]) == _numbers(results[1])
     graphs = [(folder / "model.onnx").read_bytes() for folder in (whole, out)]
     assert graphs[0] == graphs[1]
+    others = [{file.parent.name: file.read_bytes() for file in folder.glob("plans/*/model.onnx")} for folder in (whole, out)]
+    assert others[0] == others[1]
+    assert len(others[0]) >= 2
 
 
 def _numbers(value: Any) -> Any:
