@@ -12,6 +12,7 @@ import pytest
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import Plan
 from graftwork.data.store import save_suite
+from graftwork.data.suite import Suite
 from graftwork.workflows.fit import FitRun, RunStopped, fit
 from graftwork.workflows.fit.attempts import Attempts
 from graftwork.workflows.fit.race import Race
@@ -55,6 +56,20 @@ def test_what_is_fitted_in_one_go_has_no_step_to_pay(tmp_path: Path) -> None:
     found = estimate(tmp_path, delay=0.05, one_shot=True)
     assert found["seconds_per_step"] == 0.0
     assert found["setup_seconds"] >= 0.05
+
+
+def test_features_of_an_earlier_run_do_not_make_a_plan_seem_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, build = [], EstimateJob.learner
+
+    def learner(job: EstimateJob, suite: Suite) -> Any:
+        used.append(Path(job.facts.cache))
+        assert used[-1].is_dir()
+        return build(job, suite)
+
+    monkeypatch.setattr(EstimateJob, "learner", learner)
+    estimate(tmp_path)
+    assert used
+    assert not [folder for folder in used if folder == tmp_path / "cache" or folder.exists()]
 
 
 def race(out: Path, *plans: Plan, **settings: Any) -> FitRun:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import DataError, FileFormatError
-from graftwork.core.files import hash_bytes, hash_file, hash_files
+from graftwork.core.files import hash_file, hash_files
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.options import DataOptions, Targets
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.frame_hash import hash_frame
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.infer import TargetRequest, parse_targets
 from graftwork.data.reading.missing_words import without_words
@@ -232,8 +233,7 @@ def _open_frame(
         where="the table",
     )
     images = {column: picture_paths(frame[column], folder) for column in pictures}
-    # surrogatepass: a lone surrogate in a cell must not keep the data from being hashed.
-    found = dict(sources or {"DataFrame": hash_bytes(frame.to_csv(index=False).encode("utf-8", "surrogatepass"))})
+    found = dict(sources or {"DataFrame": hash_frame(frame)})
     for column, files in images.items():
         known = list(dict.fromkeys(path for path in files if path is not None))
         found[f"{column} ({len(known)} pictures)"] = hash_files(known)

@@ -1,4 +1,5 @@
-"""Plans that go into the finals whatever their rank, because leaving them out would save next to nothing.
+"""Plans that go into the finals whatever their rank, because leaving them out would save next to nothing, and the plan whose finals
+come first.
 
 Closed forms, forests and trees on small tables are trained in a fraction of the time of a network. They may help an average, and they
 are what a user would compare with.
@@ -14,10 +15,40 @@ from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.plan_costs import Estimate
 
-__all__ = ["CHEAP_SHARE", "cheap_finalists"]
+__all__ = ["CHEAP_SHARE", "cheap_finalists", "leading_finalist"]
 
 CHEAP_SHARE = 0.03
 """Share of the time left that all trainings of such a plan may take, those for the model that is handed over included."""
+
+
+LEADER_SHARE = 0.4
+"""Share of the time left that all finals of the plan that is ahead may take, so that they come before those of the others."""
+
+
+def leading_finalist(
+    context: RunContext[Any], names: Sequence[str], scores: Mapping[str, float], costs: Mapping[str, Estimate]
+) -> list[str]:
+    """Return the finalist that is ahead, if its finals leave most of the time to the others; empty if not.
+
+    It is the likely choice: cut by a deadline, it could not be compared.
+
+    Args:
+        context: The run.
+        names: The finalists.
+        scores: Their scores in the last rung, more is better.
+        costs: What plans cost, as measured.
+    """
+    leader = max((name for name in names if name in scores and name in costs), key=lambda name: scores[name], default="")
+    left = seconds_left(context)
+    if not leader or left is None:
+        return []
+
+    def decide() -> bool:
+        each = costs[leader].seconds(context.schedule.horizons.get(leader, 1))
+        trainings = len(context.schedule.seeds) / max(1, context.settings.num_workers)
+        return trainings * each <= LEADER_SHARE * left
+
+    return [leader] if decided(context, "leader first", decide) else []
 
 
 def cheap_finalists(context: RunContext[Any], names: Sequence[str], costs: Mapping[str, Estimate]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
-from graftwork.workflows.fit.cheap_finalists import cheap_finalists
+from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
 from graftwork.workflows.fit.ranking import (
@@ -31,6 +31,7 @@ from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
+from graftwork.workflows.runs.plan_costs import Estimate
 
 __all__ = ["Race", "RaceOutcome", "max_control_tasks"]
 
@@ -104,7 +105,7 @@ class Race:
             self.context = replanned(self.context, names, costs, control_tasks=most, rung=rung)
         # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
         if scores:
-            self._finals(names, scores, results)
+            self._finals(names, scores, results, costs)
         if not self.outcome.finals and not self._is_stopped():
             self._take_first_model(failed)
         return self.outcome
@@ -146,17 +147,20 @@ class Race:
             "--time-limit 10m"
         )
 
-    def _finals(self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result]) -> None:
+    def _finals(
+        self, names: Sequence[str], scores: Mapping[str, float], results: Mapping[str, Result], costs: Mapping[str, Estimate]
+    ) -> None:
         tasks = self._control_plan_and_tasks(names, scores, results)
         schedule, maker = self.context.schedule, self.context.maker
         first = {name: maker.final(name, 0) for name in names}
         finals = [(name, 0, first[name]) for name in names]
         finals += [(name, seed, maker.final(name, seed)) for seed in schedule.seeds if seed != 0 for name in names]
-        # The order decides what a deadline cuts first: cheap plans are done before it can, then come one final of everybody, and
-        # seed after seed.
-        queue: list[Job] = [job for name, _, job in finals if name in self._cheap]
+        # The order decides what a deadline cuts first: cheap plans are done before it can, and the one that is ahead if it leaves
+        # time for others; then come one final of everybody, and seed after seed.
+        early = {*self._cheap, *leading_finalist(self.context, names, scores, costs)}
+        queue: list[Job] = [job for name, _, job in finals if name in early]
         for seed in dict.fromkeys((0, *schedule.seeds)):
-            queue += self._longest_first(job for name, own, job in finals if own == seed and name not in self._cheap)
+            queue += self._longest_first(job for name, own, job in finals if own == seed and name not in early)
         self.context.run.emit(
             "phase",
             phase="finals",

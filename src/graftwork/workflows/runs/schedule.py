@@ -3,7 +3,7 @@ that a resumed run repeats it.
 
 Too little time takes, in this order: controls and averaged models, finalists and seeds down to three, steps, plans that answer no
 question (the dearest first), and at last all seeds but one. The reference, the cheapest plan that shares and quick plans always
-race.
+race, and so do plans that are fitted in one go in a small part of the time: networks make fewer steps for them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from graftwork.workflows.runs.plan_costs import Estimate
 
 __all__ = ["NO_SCHEDULE", "Schedule", "make_schedule"]
 
+SMALL_SHARE = 0.1
+"""Share of the time that all trainings of a plan that is fitted in one go may take, so that it stays whatever else must go."""
 KEPT_RATIO = (0.7, 1.5)
 """Horizons that measured times would change by less than this stay: a training that goes on is cheaper than one from the start."""
 
@@ -120,7 +122,8 @@ def make_schedule(
 
     shortest, decent, longest = common_limits(plans, estimates)
     if before is None:
-        _drop_slow(plans, estimates, left_out, lambda: expected(shortest, _smallest_fair(budget)) <= limit, shortest)
+        small = _small_plans(plans, estimates, budget)
+        _drop_slow(plans, estimates, left_out, lambda: expected(shortest, _smallest_fair(budget)) <= limit, shortest, small)
     effort = _affordable(budget, lambda one: expected(longest if one == full else min(decent, longest), one) <= limit)
     if effort is None:
         effort = _smallest_fair(budget)
@@ -198,10 +201,11 @@ def _drop_slow(
     left_out: dict[str, str],
     fits: Callable[[], bool],
     shortest: float,
+    small: set[str],
 ) -> None:
-    """Remove the plans with the highest costs until the rest fits; those that answer a question stay."""
+    """Remove the plans with the highest costs until the rest fits; those that answer a question stay, and ``small`` ones."""
     while not fits():
-        needed = essential_plans(plans, estimates)
+        needed = essential_plans(plans, estimates) | small
         droppable = [plan for plan in plans if plan.name not in needed]
         # A race needs somebody beside the reference; better a late one than none.
         if not droppable or len(plans) <= 2:
@@ -213,6 +217,18 @@ def _drop_slow(
         cost = estimates[slowest.name]
         left_out[slowest.name] = f"too slow: {_cost_words(cost)} do not fit into the time limit"
         plans.remove(slowest)
+
+
+def _small_plans(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget) -> set[str]:
+    """Return the plans that are fitted in one go and cost little in all: closed forms and forests on few rows, linear models on
+    features that are computed once."""
+    trainings = 2 + _smallest_fair(budget).seeds  # the rungs and the finals, and one on all rows
+    limit = math.inf if budget.seconds is None else SMALL_SHARE * budget.seconds * max(1, budget.workers)
+    return {
+        plan.name
+        for plan in plans
+        if own_horizon(plan) == 1 and estimates[plan.name].once_seconds + trainings * estimates[plan.name].seconds(1) <= limit
+    }
 
 
 def _cost_words(cost: Estimate) -> str:

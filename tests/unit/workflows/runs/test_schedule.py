@@ -233,3 +233,15 @@ def test_it_never_plans_more_than_the_time_unless_nothing_can_be_dropped(
     expected = race_seconds(racing, known, found.horizons, given, effort_of(found))
     assert expected == pytest.approx(found.seconds)
     assert found.seconds <= seconds * 1.001 or found.notes or set(found.horizons) == essential_plans(racing, known)
+
+
+def test_what_is_fitted_in_one_go_and_small_stays_however_slow_networks_are() -> None:
+    closed = plan("closed", "independent", max_steps=1)
+    known = estimates(separate=2.0, shared=1.0, moe=1.5, weights=1.1)
+    for setup, once, stays in ((0.5, 0.0, True), (0.1, 3.0, True), (0.1, 40.0, False), (8.0, 0.0, False)):
+        known["closed"] = Estimate(
+            plan="closed", seconds_per_step=0.0, setup_seconds=setup, eval_seconds=0.01, steps_per_epoch=1.0, once_seconds=once
+        )
+        found = make_schedule([*PLANS, closed], known, budget(None, 40.0))
+        assert ("closed" in found.horizons) is stays, (setup, once)
+        assert "separate" in found.horizons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -47,7 +48,11 @@ class EstimateJob(Job):
     """Seconds of steps after which it makes do with what was measured; a step that has begun is finished."""
 
     def run(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
-        """Measure."""
+        """Measure, with an empty store of features: what an earlier run of the same data left there would make them seem free."""
+        with tempfile.TemporaryDirectory(prefix="graftwork-", ignore_cleanup_errors=True) as folder:
+            return self.with_cache(folder)._measured(run, control)
+
+    def _measured(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
         suite = self.suite(run)
         control.report({"type": "progress", "step": 0})
         first_setup = self._warmed(suite)
