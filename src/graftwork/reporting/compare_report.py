@@ -66,7 +66,7 @@ def render_compare_report(result: Mapping[str, Any]) -> str:
 
     Raises:
         FileFormatError: If ``result`` is no result of ``graftwork compare``.
-        MissingDependencyError: If jinja2 or plotly is not installed.
+        MissingDependencyError: If jinja2 is not installed.
     """
     view = CompareView(result)
     return render_page(view, compare_sections(view), _WORDS, keys=_keys(view))

@@ -20,6 +20,10 @@ from graftwork.reporting.words import STRENGTHS
 __all__ = ["PageWords", "Section", "render_page"]
 
 
+_PLOTLY = ("plotly", "plotly-cartesian.min.js")
+"""plotly.js with what the figures use: scatter, bar, heat map."""
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """One part of the page; parts without content are left out."""
@@ -84,12 +88,12 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         keys: The few numbers at the head; those of a fit by default.
 
     Raises:
-        MissingDependencyError: If jinja2 or plotly is not installed.
+        MissingDependencyError: If jinja2 is not installed.
     """
     jinja = require("jinja2", extra="report", purpose="The report")
     markupsafe = require("markupsafe", extra="report", purpose="The report")
-    plotly = require("plotly.offline", extra="report", purpose="The report")
-    folder = files("graftwork.reporting") / "templates"
+    package = files("graftwork.reporting")
+    folder = package / "templates"
     # Strict: a misspelt name in the template fails in place of printing nothing.
     environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja.StrictUndefined)
     # Escaped first: only the marks that are added here become HTML.
@@ -117,7 +121,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         created=view.result.get("created") or "",
         css=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),
-        # Megabytes of script: only where there is a plot.
-        plotly=plotly.get_plotlyjs() if figures else "",
+        # 1.5 MB of script: only where there is a plot.
+        plotly=package.joinpath(*_PLOTLY).read_text(encoding="utf-8") if figures else "",
         figures=_script_json({figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures}),
     )

@@ -81,7 +81,7 @@ def render_report(result: Mapping[str, Any]) -> str:
 
     Raises:
         FileFormatError: If it is no result of ``graftwork fit``.
-        MissingDependencyError: If jinja2 or plotly is not installed.
+        MissingDependencyError: If jinja2 is not installed.
     """
     view = ResultView(result)
     return render_page(view, report_sections(view), _WORDS)
