@@ -43,6 +43,8 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     choice = result["verdict"]["choice"]
     result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
     weights, errors = field.weights(choice), _kept_errors(field, choice)
+    warnings = result["verdict"]["warnings"]
+    try_step(warnings, "The predictions could not be looked at", lambda: _look(context, field, choice, result))
     given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
     context.pause_point()
     if given.note:
@@ -81,6 +83,13 @@ def _kept_errors(field: JudgedField, choice: str) -> dict[str, list[list[float]]
         for task in suite.tasks
         if has_errors(task) and task.name in found
     }
+
+
+def _look(context: RunContext[FitSettings], field: JudgedField, choice: str, result: dict[str, Any]) -> None:
+    """Add how the chosen plan predicts, by its first training (or the first repetition of the folds)."""
+    from graftwork.evaluation.diagnostics import diagnose
+
+    result["diagnostics"] = diagnose(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
 
 
 def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:
@@ -147,5 +156,6 @@ def _collect(
         **others,
         "verdict": verdict,
         "examples": [],
+        "diagnostics": {},
         "timing": timing(run),
     }
