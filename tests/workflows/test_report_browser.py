@@ -34,7 +34,7 @@ def _build_result(modality: str) -> dict[str, Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    result: dict[str, Any] = module.build_result(modality)
+    result: dict[str, Any] = module.build_result(modality, model=True)
     return result
 
 
@@ -134,7 +134,15 @@ def test_no_label_of_a_plot_is_cut(browser, reports, width) -> None:
 
 def test_plots_are_drawn_and_answer_to_the_mouse(browser, reports) -> None:
     visit = Visit(browser, reports["image"], 1280)
-    assert visit.page.locator(".plot svg.main-svg").count() >= 5
+    empty = "[...document.querySelectorAll('.plot')].filter(plot => !plot.querySelector('svg.main-svg'))"
+    assert visit.page.evaluate(f"{empty}.map(plot => plot.id)") == []
+    assert visit.page.locator(".plot").count() >= 10
+    for kind in (
+        "#plot-confusion-0 .heatmaplayer image",
+        "#plot-true-3-0 .points path.point",
+        "#plot-calibration-0 .errorbars path",
+    ):
+        assert visit.page.locator(kind).count() > 0, kind
     point = visit.page.locator("#plot-forest .points path.point").last
     point.scroll_into_view_if_needed()
     box = point.bounding_box()

@@ -17,11 +17,21 @@ from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.words import STRENGTHS
 
-__all__ = ["PageWords", "Section", "render_page"]
+__all__ = ["PageWords", "Panel", "Section", "render_page"]
 
 
 _PLOTLY = ("plotly", "plotly-cartesian.min.js")
 """plotly.js with what the figures use: scatter, bar, heat map."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Figures on one subject, side by side where the screen is wide."""
+
+    title: str
+    lead: str
+    """What to see, in a sentence or two."""
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +50,19 @@ class Section:
     """Credit lines of the pictures or texts shown."""
     folded: tuple[Table | None, ...] = field(default=())
     """Tables behind a click."""
+    panels: tuple[Panel, ...] = ()
+    """Figures side by side, below everything else but the folded tables."""
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures, in reading order."""
+        parts = [*self.parts, *(figure for panel in self.panels for figure in panel.figures)]
+        return [part for part in parts if isinstance(part, Figure)]
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it was measured."""
-        return not (any(self.parts) or any(self.folded) or self.notes or self.examples)
+        return not (any(self.parts) or any(self.folded) or self.notes or self.examples or self.panels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +117,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
     # Escaped first: only the marks that are added here become HTML.
     environment.filters["spans"] = lambda text: markupsafe.Markup(_quoted_names(str(markupsafe.escape(text))))
     environment.tests["figure"] = lambda value: isinstance(value, Figure)
-    figures = [part for section in sections for part in section.parts if isinstance(part, Figure)]
+    figures = [figure for section in sections for figure in section.figures]
     verdict = view.section("verdict")
     badge, meaning = STRENGTHS.get(str(verdict.get("strength")), ("", ""))
     return environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(

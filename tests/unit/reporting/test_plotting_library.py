@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from graftwork.reporting.parts import Figure
 from graftwork.reporting.report import render_report, report_sections
 from graftwork.reporting.result_view import ResultView
 
@@ -48,9 +47,9 @@ def test_figures_are_checked_against_the_schema_of_the_same_version() -> None:
 
 @pytest.mark.parametrize("modality", ["image", "table"])
 def test_a_page_is_small_beside_its_pictures(build_result, modality) -> None:
-    result = build_result(modality)
+    result = build_result(modality, model=True)
     page = render_report(result)
     assert LIBRARY.read_text("utf-8") in page
     assert len(re.sub(r"data:image/[^\"]+", "", page).encode()) < MOST_BYTES
-    figures = [part for section in report_sections(ResultView(result)) for part in section.parts if isinstance(part, Figure)]
+    figures = [figure for section in report_sections(ResultView(result)) for figure in section.figures]
     assert {trace["type"] for figure in figures for trace in figure.data} <= {"scatter", "bar", "heatmap"}
