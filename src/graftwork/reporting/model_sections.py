@@ -29,7 +29,7 @@ def answers_section(view: ResultView) -> Section:
         f"Predictions of `{view.choice}` on test rows"
         + (", each by a model that did not learn from its row" if folds else ", by its first training")
         + "."
-        + (" The model that is handed over learned from all rows afterwards." if view.section("model").get("rows") == "all" else "")
+        + (" The model that is handed over was made anew afterwards, from more rows." if view.section("model").get("rows") == "all" else "")
         + (f" Plots are for the first {len(shown)} tasks; the tables hold all." if left > 0 and shown else ""),
         (_numbers_table(found), _classes_table(found)), folded=(_labels_table(found),), panels=tuple(panels),
     )  # fmt: skip

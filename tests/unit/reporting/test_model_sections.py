@@ -68,7 +68,7 @@ def test_it_is_said_on_which_rows_predictions_were_made(build_result) -> None:
     result["model"] = {"rows": "all", "models": 5, "parts": 5, "weights": {"shared-trunk": {}}}
     lead = answers_section(ResultView(result)).lead
     assert "each by a model that did not learn from its row" in lead
-    assert "learned from all rows afterwards" in lead
+    assert "was made anew afterwards, from more rows" in lead
 
 
 def test_results_of_older_versions_have_no_such_sections(build_result) -> None:
