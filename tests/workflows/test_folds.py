@@ -71,6 +71,23 @@ def test_every_row_is_judged_by_a_model_that_did_not_learn_from_it(run: Any) -> 
         assert len(list((Path(run.folder) / "jobs").glob(f"final-{name}-*"))) == 5
 
 
+def test_the_result_shows_how_every_row_was_predicted_and_what_became_of_the_columns(run: Any) -> None:
+    result = read(run)
+    late, price = result["diagnostics"]["late"], result["diagnostics"]["price"]["values"][0]
+    assert (late["rows"], price["rows"]) == (150, 150)
+    if result["verdict"]["choice"] != "ensemble":
+        stated = result["plans"][result["verdict"]["choice"]]["test"]["price"]["rmse"]["value"]
+        points = price["points"]
+        errors = np.subtract(points["prediction"], points["truth"])
+        assert float(np.sqrt(np.mean(errors**2))) == pytest.approx(stated, rel=0.02), (
+            "the predictions that the score was measured on"
+        )
+    assert list(result["suite"]["columns"]) == list("abcd")
+    page = (Path(run.folder) / "report.html").read_text(encoding="utf-8")
+    assert "each by a model that did not learn from its row" in page
+    assert "What became of the columns" in page
+
+
 def test_the_model_has_learned_from_all_rows_and_predicts_as_exported(run: Any) -> None:
     result = read(run)
     assert result["model"]["rows"] == "all"

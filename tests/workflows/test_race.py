@@ -63,6 +63,7 @@ def test_a_run_from_data_to_result(tmp_path: Path) -> None:
     assert {row["seed"] for row in run.result["race"] if row["rung"] == 2} == {0, 1}
     assert {entry["task"] for entry in run.result["controls"]} == {"first", "second"}
     assert len(run.result["examples"]) == 24
+    assert run.result["diagnostics"]["first"]["values"][0]["rows"] == 24
     assert run.result["examples"][0]["truth"]["first"]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "suite"

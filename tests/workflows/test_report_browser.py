@@ -34,7 +34,7 @@ def _build_result(modality: str) -> dict[str, Any]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    result: dict[str, Any] = module.build_result(modality)
+    result: dict[str, Any] = module.build_result(modality, model=True)
     return result
 
 
@@ -94,7 +94,7 @@ class Visit:
 
 
 @pytest.mark.parametrize("modality", ["image", "table"])
-@pytest.mark.parametrize("width", [360, 390, 768, 1280])
+@pytest.mark.parametrize("width", [360, 390, 768, 1280, 1920])
 def test_page_never_scrolls_sideways(browser, reports, modality, width) -> None:
     visit = Visit(browser, reports[modality], width)
     assert visit.overflow() == 0
@@ -103,9 +103,46 @@ def test_page_never_scrolls_sideways(browser, reports, modality, width) -> None:
     visit.close()
 
 
+@pytest.mark.parametrize("width", [1280, 1920])
+def test_wide_tables_use_the_screen(browser, reports, width) -> None:
+    visit = Visit(browser, reports["table"], width)
+    assert visit.page.evaluate("document.querySelector('main').clientWidth") > 0.78 * width
+    cut = "[...document.querySelectorAll('section > .scroll')].filter(box => box.scrollWidth > box.clientWidth + 1)"
+    assert visit.page.evaluate(f"{cut}.map(box => box.getAttribute('aria-label'))") == []
+    table = visit.page.locator("#costs > .scroll table")
+    assert table.bounding_box()["width"] > 944
+    # Text and narrow tables stay as narrow as they read well.
+    assert visit.page.locator("#data .lead").first.bounding_box()["width"] < 800
+    assert visit.page.locator("#data .scroll table").nth(1).bounding_box()["width"] < 960
+    visit.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_no_label_of_a_plot_is_cut(browser, reports, width) -> None:
+    visit = Visit(browser, reports["image"], width)
+    cut = visit.page.evaluate("""() => [...document.querySelectorAll(".plot")].flatMap((plot) => {
+      const box = plot.getBoundingClientRect();
+      const outside = (text) => {
+        const own = text.getBoundingClientRect();
+        return own.width && (own.left < box.left - 1 || own.right > box.right + 1 || own.top < box.top - 1 || own.bottom > box.bottom + 1);
+      };
+      return [...plot.querySelectorAll("svg text")].filter(outside).map((text) => `${plot.id}: ${text.textContent}`);
+    })""")
+    assert cut == []
+    visit.close()
+
+
 def test_plots_are_drawn_and_answer_to_the_mouse(browser, reports) -> None:
     visit = Visit(browser, reports["image"], 1280)
-    assert visit.page.locator(".plot svg.main-svg").count() >= 5
+    empty = "[...document.querySelectorAll('.plot')].filter(plot => !plot.querySelector('svg.main-svg'))"
+    assert visit.page.evaluate(f"{empty}.map(plot => plot.id)") == []
+    assert visit.page.locator(".plot").count() >= 10
+    for kind in (
+        "#plot-confusion-0 .heatmaplayer image",
+        "#plot-true-3-0 .points path.point",
+        "#plot-calibration-0 .errorbars path",
+    ):
+        assert visit.page.locator(kind).count() > 0, kind
     point = visit.page.locator("#plot-forest .points path.point").last
     point.scroll_into_view_if_needed()
     box = point.bounding_box()

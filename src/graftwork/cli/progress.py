@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from graftwork.core.plain_numbers import plain_number
+
 __all__ = ["Progress"]
 
 _NO_STEP = 1e-5
@@ -77,7 +79,7 @@ class Progress:
             return [f"  {event['plan']}: left out: {event['reason']}"]
         memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
         note = f" ({event['reason']})" if event["reason"] else ""
-        steps = f"{1000 * event['seconds_per_step']:.3g} ms a step, {event.get('horizon', 0)} steps"
+        steps = f"{plain_number(1000 * event['seconds_per_step'], 3)} ms a step, {event.get('horizon', 0)} steps"
         if event["seconds_per_step"] < _NO_STEP:
             steps = "fitted in one go"
         return [

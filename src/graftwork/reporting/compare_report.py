@@ -12,6 +12,7 @@ from graftwork.reporting.compare_view import CompareView
 from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.formatting import MISSING, duration, percent_interval
 from graftwork.reporting.grouping_tables import affinity_section
+from graftwork.reporting.model_sections import inputs_section
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.parts import Cell
 from graftwork.reporting.shared_sections import costs_section, data_section, domain_section, gain_section
@@ -43,6 +44,7 @@ def compare_sections(view: CompareView) -> list[Section]:
         costs_section(view, [pareto_figure(view, cost) for cost in costs]),
         affinity_section(view),
         domain_section(view, "plans"),
+        inputs_section(view),
         data_section(view),
     ]  # fmt: skip
     return [section for section in sections if not section.is_empty]
@@ -66,7 +68,7 @@ def render_compare_report(result: Mapping[str, Any]) -> str:
 
     Raises:
         FileFormatError: If ``result`` is no result of ``graftwork compare``.
-        MissingDependencyError: If jinja2 or plotly is not installed.
+        MissingDependencyError: If jinja2 is not installed.
     """
     view = CompareView(result)
     return render_page(view, compare_sections(view), _WORDS, keys=_keys(view))

@@ -39,8 +39,7 @@ def ledger_table(view: ResultView) -> Table | None:
         latencies = [f"{number(value)} ms" if (value := ledger.get(f"latency_ms_batch{size}")) else MISSING for size in (1, 32)]
         rows.append(
             [
-                Cell(name, note=view.title(name) if view.title(name) != name else "", strong=name == view.choice, numeric=False),
-                Cell(view.group(name) or MISSING, numeric=False),
+                Cell(name, note=_about(view, name), strong=name == view.choice, numeric=False),
                 Cell(count(ledger.get("parameters_total"))),
                 Cell(count(ledger.get("parameters_trained"))),
                 Cell(count(ledger.get("parameters_stored"))),
@@ -57,7 +56,6 @@ def ledger_table(view: ResultView) -> Table | None:
         return None
     headers: list[str | Cell] = [
         "Plan",
-        Cell("Group", numeric=False),
         "Parameters",
         "Trained",
         "Stored",
@@ -67,6 +65,14 @@ def ledger_table(view: ResultView) -> Table | None:
     ]
     headers += ["Peak memory", "Activations", "Steps", "Training time", "CPU time"]
     return Table(caption="Measured costs; n/a where the probe did not run", headers=headers, rows=rows)
+
+
+def _about(view: ResultView, name: str) -> str:
+    """Return title and group of a plan, without what its name says already."""
+    title, group = view.title(name), view.group(name)
+    return "; ".join(
+        part for part in (title if title != name else "", f"group: {group}" if group and group != name else "") if part
+    )
 
 
 def estimate_table(view: ResultView) -> Table | None:

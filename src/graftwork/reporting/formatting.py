@@ -16,6 +16,7 @@ __all__ = [
     "number",
     "percent",
     "percent_interval",
+    "share",
     "signed_interval",
     "spans_zero",
 ]
@@ -68,6 +69,24 @@ def percent(value: float | None) -> str:
     assert value is not None
     text = f"{value:+,.1f}" if abs(value) < 1000 else f"{value:+,.0f}"
     return _signed(f"{'0.0' if text in ('+0.0', '-0.0') else text}{_NO_BREAK}%")
+
+
+def share(value: float | None, least: int = 0) -> str:
+    """Return a share as a percentage without sign, with ``least`` decimals or more: shares between none and all never read as 0 %
+    or 100 %.
+
+    Example:
+        >>> share(0.713), share(0.9999), share(0.001), share(1.0)
+        ('71\\xa0%', '99.99\\xa0%', '0.1\\xa0%', '100\\xa0%')
+    """
+    if not is_number(value):
+        return MISSING
+    assert value is not None
+    for decimals in range(least, 3):
+        text = f"{100 * value:.{decimals}f}"
+        if value in (0, 1) or float(text) not in (0.0, 100.0):
+            return f"{text}{_NO_BREAK}%"
+    return f"< 0.01{_NO_BREAK}%" if value < 0.5 else f"> 99.99{_NO_BREAK}%"
 
 
 def _bounds(value: Mapping[str, Any] | None) -> tuple[float, float, float] | None:

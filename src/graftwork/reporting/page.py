@@ -17,7 +17,21 @@ from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.words import STRENGTHS
 
-__all__ = ["PageWords", "Section", "render_page"]
+__all__ = ["PageWords", "Panel", "Section", "render_page"]
+
+
+_PLOTLY = ("plotly", "plotly-cartesian.min.js")
+"""plotly.js with what the figures use: scatter, bar, heat map."""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Figures on one subject, side by side where the screen is wide."""
+
+    title: str
+    lead: str
+    """What to see, in a sentence or two."""
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +50,19 @@ class Section:
     """Credit lines of the pictures or texts shown."""
     folded: tuple[Table | None, ...] = field(default=())
     """Tables behind a click."""
+    panels: tuple[Panel, ...] = ()
+    """Figures side by side, below everything else but the folded tables."""
+
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures, in reading order."""
+        parts = [*self.parts, *(figure for panel in self.panels for figure in panel.figures)]
+        return [part for part in parts if isinstance(part, Figure)]
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing of it was measured."""
-        return not (any(self.parts) or any(self.folded) or self.notes or self.examples)
+        return not (any(self.parts) or any(self.folded) or self.notes or self.examples or self.panels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +106,18 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         keys: The few numbers at the head; those of a fit by default.
 
     Raises:
-        MissingDependencyError: If jinja2 or plotly is not installed.
+        MissingDependencyError: If jinja2 is not installed.
     """
     jinja = require("jinja2", extra="report", purpose="The report")
     markupsafe = require("markupsafe", extra="report", purpose="The report")
-    plotly = require("plotly.offline", extra="report", purpose="The report")
-    folder = files("graftwork.reporting") / "templates"
+    package = files("graftwork.reporting")
+    folder = package / "templates"
     # Strict: a misspelt name in the template fails in place of printing nothing.
     environment = jinja.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja.StrictUndefined)
     # Escaped first: only the marks that are added here become HTML.
     environment.filters["spans"] = lambda text: markupsafe.Markup(_quoted_names(str(markupsafe.escape(text))))
     environment.tests["figure"] = lambda value: isinstance(value, Figure)
-    figures = [part for section in sections for part in section.parts if isinstance(part, Figure)]
+    figures = [figure for section in sections for figure in section.figures]
     verdict = view.section("verdict")
     badge, meaning = STRENGTHS.get(str(verdict.get("strength")), ("", ""))
     return environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(
@@ -117,7 +139,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         created=view.result.get("created") or "",
         css=(folder / "report.css").read_text(encoding="utf-8"),
         script=(folder / "report.js").read_text(encoding="utf-8"),
-        # Megabytes of script: only where there is a plot.
-        plotly=plotly.get_plotlyjs() if figures else "",
+        # 1.5 MB of script: only where there is a plot.
+        plotly=package.joinpath(*_PLOTLY).read_text(encoding="utf-8") if figures else "",
         figures=_script_json({figure.name: {"data": figure.data, "layout": figure.layout} for figure in figures}),
     )

@@ -13,6 +13,7 @@ from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.figures.race import race_figure
 from graftwork.reporting.grouping_tables import affinity_section
 from graftwork.reporting.model_lines import measured_line, model_line, weights_table
+from graftwork.reporting.model_sections import answers_section, inputs_section
 from graftwork.reporting.page import PageWords, Section, render_page
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, other_metrics_table, scores_table, source_table
@@ -41,6 +42,8 @@ def report_sections(view: ResultView) -> list[Section]:
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
         Section("model", "The model that is handed over", "Model", model_line(view), (weights_table(view),)),
+        answers_section(view),
+        inputs_section(view),
         gain_section(view),
         affinity_section(view),
         Section(
@@ -81,7 +84,7 @@ def render_report(result: Mapping[str, Any]) -> str:
 
     Raises:
         FileFormatError: If it is no result of ``graftwork fit``.
-        MissingDependencyError: If jinja2 or plotly is not installed.
+        MissingDependencyError: If jinja2 is not installed.
     """
     view = ResultView(result)
     return render_page(view, report_sections(view), _WORDS)

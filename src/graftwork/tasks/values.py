@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import TaskKind
@@ -112,7 +113,7 @@ class ValueKind(TaskKind):
         if np.isnan(numbers).all():
             return ""
         digits = _decimals(spec) if spec.details.get("origin") else 0
-        return ", ".join(f"{float(item):.{digits}f}" if digits else f"{float(item):.4g}" for item in numbers)
+        return ", ".join(f"{float(item):.{digits}f}" if digits else plain_number(float(item)) for item in numbers)
 
 
 def with_origin(spec: TaskSpec, values: Array) -> Array:

@@ -80,8 +80,37 @@ def _picture(seed: int) -> str:
     return "data:image/png;base64," + base64.b64encode(target.getvalue()).decode()
 
 
-def build_result(modality: str = "image", *, seed: int = 0) -> dict[str, Any]:
-    """Return a result as ``graftwork fit`` writes it; ``modality`` is ``image`` or ``table``."""
+def _diagnostics(tasks: list[dict[str, Any]], rows: int) -> dict[str, Any]:
+    """Return what is shown of made-up predictions."""
+    from graftwork.core.records import TaskSpec
+    from graftwork.evaluation.diagnostics import diagnose_task
+
+    draw, found = np.random.default_rng(1), {}
+    for item in tasks:
+        task = TaskSpec.from_json(item)
+        if task.kind == "regression":
+            target = draw.normal(50, 20, (rows, task.size))
+            answer = target + draw.normal(0, 8, target.shape)
+        elif task.kind == "multilabel":
+            target = (draw.random((rows, task.size)) < 0.4).astype(np.float32)
+            answer = np.clip(0.3 + 0.4 * target + draw.normal(0, 0.2, target.shape), 0.01, 0.99)
+        else:
+            target = draw.integers(0, len(task.classes), rows)
+            answer = draw.dirichlet(np.ones(len(task.classes)), rows) + 0.6 * np.eye(len(task.classes))[target]
+            answer = answer / answer.sum(axis=1, keepdims=True)
+            answer = answer[:, 1] if task.kind == "binary" else answer
+        found[task.name] = diagnose_task(task, target, answer)
+    return found
+
+
+def build_result(modality: str = "image", *, seed: int = 0, model: bool = False) -> dict[str, Any]:
+    """Return a result as ``graftwork fit`` writes it.
+
+    Args:
+        modality: ``image`` or ``table``.
+        seed: Seed of its numbers.
+        model: Whether it has the parts that show the model, which results of older versions lack.
+    """
     draw = np.random.default_rng(seed)
     tasks = [{"classes": [], "columns": [], "center": [], "scale": [], "metric": "", **task} for task in _TASKS[modality]]
     names = [task["name"] for task in tasks]
@@ -226,4 +255,12 @@ def build_result(modality: str = "image", *, seed: int = 0) -> dict[str, Any]:
              "picture": _picture(row) if modality == "image" else None, "text": None,
              "truth": truth, "prediction": prediction, "correct": correct}
         )  # fmt: skip
+    if model:
+        result["diagnostics"] = _diagnostics(tasks, 316)
+        result["suite"]["columns"] = {
+            "age": {"kind": "numeric", "missing": 21, "use": "number, and a flag where it is missing", "why": ""},
+            "since": {"kind": "date", "missing": 0, "use": "year, month, elapsed days", "why": ""},
+            "postcode": {"kind": "categorical", "missing": 0, "use": "", "why": "only names rows: nearly all values differ"},
+        }
+        result["suite"]["num_columns"] = 3
     return result

@@ -49,7 +49,7 @@ def _sections(result: dict[str, Any]) -> dict[str, Any]:
 
 def _figures(result: dict[str, Any]) -> Iterator[Figure]:
     for section in report_sections(ResultView(result)):
-        yield from (part for part in section.parts if isinstance(part, Figure))
+        yield from section.figures
 
 
 def test_page_says_everything(build_result, tmp_path) -> None:
@@ -116,16 +116,16 @@ def test_every_plot_has_a_table_and_a_sentence(build_result, modality) -> None:
 def test_plots_are_valid_for_plotly(build_result) -> None:
     import plotly.graph_objects as go
 
-    for figure in _figures(build_result("table")):
+    for figure in _figures(build_result("table", model=True)):
         plain = re.sub(r"var\(--[a-z0-9-]+\)", "#123456", json.dumps({"data": figure.data, "layout": figure.layout}))
         assert len(go.Figure(json.loads(plain)).data) == len(figure.data)
 
 
 def test_colours_used_in_plots_are_in_the_style_sheet(build_result) -> None:
-    page = render_report(build_result("image"))
+    page = render_report(build_result("image", model=True))
     used = {
         name
-        for figure in _figures(build_result("image"))
+        for figure in _figures(build_result("image", model=True))
         for name in re.findall(r"var\((--[a-z0-9-]+)\)", json.dumps([*figure.data, figure.layout]))
     }
     assert len(used) > 5
@@ -136,7 +136,7 @@ def test_colours_used_in_plots_are_in_the_style_sheet(build_result) -> None:
 def _poison(value: Any) -> Any:
     """Put the attack into every text that can come from the user's data."""
     if isinstance(value, dict):
-        return {key: _poison(item) if key not in ("format", "kind", "label", "status", "strength", "metric", "modality") else item
+        return {key: _poison(item) if key not in ("format", "form", "kind", "label", "status", "strength", "metric", "modality") else item
                 for key, item in value.items()}  # fmt: skip
     if isinstance(value, list):
         return [_poison(item) for item in value]
@@ -144,8 +144,10 @@ def _poison(value: Any) -> Any:
 
 
 def test_text_from_the_user_stays_text(build_result) -> None:
-    clean = Page(render_report(build_result("image")))
-    result = _poison(build_result("image"))
+    clean = Page(render_report(build_result("image", model=True)))
+    result = _poison(build_result("image", model=True))
+    result["diagnostics"] = {f"{task}{ATTACK}": found for task, found in result["diagnostics"].items()}
+    result["suite"]["columns"] = {f"{name}{ATTACK}": fate for name, fate in result["suite"]["columns"].items()}
     names = {name: name + ATTACK for name in build_result("image")["plans"]}
     result["plans"] = {names[name]: plan for name, plan in result["plans"].items()}
     for plan in result["plans"].values():
@@ -160,6 +162,7 @@ def test_text_from_the_user_stays_text(build_result) -> None:
     assert "onerror=alert(2)>" not in text.replace("&gt;", "")
     assert page.count("img") == 0, "pictures with anything but base64 in them are left out"
     assert "category<script>alert(1)" in page.text
+    assert "postcode<script>alert(1)" in page.text
 
 
 def test_only_embedded_raster_pictures_are_shown(build_result) -> None:
@@ -184,7 +187,7 @@ def test_a_race_cut_short_still_makes_a_page(build_result) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_part_may_be_missing(build_result, data) -> None:
-    result = copy.deepcopy(build_result(data.draw(st.sampled_from(["image", "table"]))))
+    result = copy.deepcopy(build_result(data.draw(st.sampled_from(["image", "table"])), model=True))
     for key in data.draw(st.sets(st.sampled_from(sorted(set(result) - {"format"})))):
         result[key] = data.draw(st.sampled_from([None, type(result[key])()]))
     for plan in (result["plans"] or {}).values():
@@ -193,7 +196,7 @@ def test_any_part_may_be_missing(build_result, data) -> None:
     sections = report_sections(ResultView(result))
     assert all(not section.is_empty for section in sections)
     for section in sections:
-        for part in section.parts:
+        for part in (*section.parts, *section.figures, *section.folded):
             table = part.table if isinstance(part, Figure) else part
             if isinstance(table, Table):
                 assert {len(row) for row in table.rows} == {len(table.headers)}

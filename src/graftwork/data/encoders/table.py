@@ -22,7 +22,7 @@ from graftwork.data.reading.table import Table, as_table
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TableEncoder", "column_type"]
+__all__ = ["Encoding", "TableEncoder", "column_type"]
 
 Encoding = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn
 _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}

@@ -25,6 +25,7 @@ from graftwork.data.output_columns import column_notes
 from graftwork.data.reading.cells import as_text
 from graftwork.data.reading.checks import check_features, duplicate_note, label_notes
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.column_fates import column_fates
 from graftwork.data.reading.division import Division, divide_rows
 from graftwork.data.reading.enough_labels import judged_tasks
 from graftwork.data.reading.grouping import group_notes
@@ -86,6 +87,8 @@ class _Inputs:
     raw: dict[str, Any] = field(default_factory=dict)
     skipped: set[int] = field(default_factory=set)
     """Rows that are in no split, since their picture cannot be read."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Why columns are not learned from."""
 
     def add(self, encoder: Encoder, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Add an input; it is called like its kind, further ones of a kind have a number."""
@@ -157,6 +160,14 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         inputs.raw["text"] = texts
     for column, files in raw_suite.images.items():
         _add_pictures(inputs, column, files, options, splits["train"])
+    inputs.raw["columns"] = column_fates(
+        table,
+        inputs.encoders.get("table"),
+        targets={column for task in asked for column in task.spec.columns},
+        roles=dict.fromkeys(raw_suite.text, "text") | dict.fromkeys(raw_suite.images, "picture"),
+        dropped=inputs.dropped | dict.fromkeys(options.ignore or (), "left out with --ignore"),
+        group=division.column,
+    )
     if inputs.skipped:
         targets = {name: _without_labels(target, inputs.skipped) for name, target in targets.items()}
         splits = {part: rows[~np.isin(rows, list(inputs.skipped))] for part, rows in splits.items()}
@@ -219,6 +230,7 @@ def _add_table(
     items = tuple(set(options.histories.values()))
     candidates, vector_words = _with_entries(table, candidates)
     report = check_features(table, candidates, division.tasks, keep=items, seed=raw_suite.seed)
+    inputs.dropped |= report.dropped
     if not set(items) <= set(report.features):
         raise DataError(
             f"The histories' item column {items[0]!r} is identical to a target, so it cannot be a feature. Leave the "

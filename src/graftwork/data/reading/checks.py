@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureReport", "check_features", "duplicate_note", "label_notes"]
 
+_WHY = {
+    "constant": "one value or none",
+    "identifier": "only names rows: nearly all values differ",
+    "text": "free text; --text learns from it",
+    "list": "lists or records of no one form",
+    "binary": "bytes that are no text",
+}
+"""Why a column is dropped, in a few words."""
 _FEW_ROWS = 200
 _RARE_CLASS = 5
 
@@ -39,6 +47,8 @@ class FeatureReport:
     notes: tuple[str, ...]
     identifiers: tuple[str, ...]
     """Columns dropped because they only name rows."""
+    dropped: Mapping[str, str]
+    """Why each candidate that is no feature is none, in a few words."""
 
 
 def check_features(
@@ -65,12 +75,14 @@ def check_features(
     table = as_table(frame)
     dropped: dict[str, list[str]] = {"constant": [], "identifier": [], "text": [], "list": [], "binary": []}
     kept: list[str] = []
+    why: dict[str, str] = {}
     copies: list[tuple[str, str]] = []
     finder = CopyFinder(table, [(task.spec.name, column) for task in tasks for column in task.spec.columns])
     for name in candidates:
         fate = "" if name in keep else _fate(table[name])
         copied = "" if fate else finder.copied(table[name])
         if copied:
+            why[name] = f"identical to target {copied!r}"
             copies.append(
                 (
                     f"{name!r} (of {copied!r})",
@@ -80,6 +92,7 @@ def check_features(
             )
         elif fate:
             dropped[fate].append(name)
+            why[name] = _WHY[fate]
         else:
             kept.append(name)
     notes += fold_by_example(
@@ -108,7 +121,7 @@ def check_features(
         notes.append(f"Infinite values count as missing in the feature columns {short_list(infinite)}.")
     notes += leak_notes(table, kept, tasks, seed)
     notes += odd_cell_notes(table, kept, [column for task in tasks for column in task.spec.columns])
-    return FeatureReport(tuple(kept), tuple(notes), tuple(dropped["identifier"]))
+    return FeatureReport(tuple(kept), tuple(notes), tuple(dropped["identifier"]), why)
 
 
 def _fate(column: Column) -> str:

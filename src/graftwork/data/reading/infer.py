@@ -202,10 +202,10 @@ def _kind_of_numbers(name: str, numbers: NDArray[np.float64], shared: NDArray[np
     known = own if shared is None else shared
     of_all = "" if shared is None or len(known) == len(own) else ", its siblings' included"
     consecutive = bool((known == np.round(known)).all()) and bool((np.diff(known) == 1).all())
-    levels = f"{len(known)} whole numbers from {known[0]:g} to {known[-1]:g}{of_all}"
+    levels = f"{len(known)} whole numbers from {known[0]:.15g} to {known[-1]:.15g}{of_all}"
     is_class = consecutive and len(known) <= _MAX_CODES and known[0] in (0, 1) and not looks_like_amount_name(name)
     if len(own) == 2 and (len(known) == 2 or is_class or bool(own[1] - own[0] == 1)):
-        return "binary", f"two different values: {own[0]:g} and {own[1]:g}"
+        return "binary", f"two different values: {own[0]:.15g} and {own[1]:.15g}"
     if consecutive and len(known) <= _MAX_LEVELS and looks_like_scale_name(name):
         return "ordinal", f"{levels} and a name that says they are steps of a scale"
     if is_class:

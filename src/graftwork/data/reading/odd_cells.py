@@ -74,8 +74,8 @@ def odd_cell_notes(table: Table, names: Sequence[str], targets: Sequence[str] = 
         if column.kind == "numeric":
             found = stand_in(column.numbers().values)
             if found is not None:
-                code = code or f"{found[0]:g}"
-                codes.append(f"{name!r} ({found[0]:g} in {found[1]} rows)")
+                code = code or f"{found[0]:.15g}"
+                codes.append(f"{name!r} ({found[0]:.15g} in {found[1]} rows)")
         elif column.kind == "categorical":
             level = _word_in(column)
             if level is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.plain_numbers import plain_number
 from graftwork.core.seeds import Seeds
 from graftwork.data.names import short_list
 from graftwork.data.reading.table import Table
@@ -226,7 +227,7 @@ def _product(columns: Mapping[str, Floats], target: Floats) -> str:
         return ""
     over = [_power(term) for term in terms if term.factor > 0]
     under = [_power(term) for term in terms if term.factor < 0]
-    front = [] if abs(constant - 1.0) < 1e-3 else [f"{constant:.4g}"]
+    front = [] if abs(constant - 1.0) < 1e-3 else [plain_number(constant)]
     return " * ".join([*front, *over] or ["1"]) + "".join(f" / {part}" for part in under)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from graftwork.core.errors import DataError
+from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.table import Table, as_table
@@ -198,7 +199,7 @@ class Ranking(TaskKind):
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return the relevance or the score."""
         number = float(value if is_prediction else value[0])
-        return "" if np.isnan(number) else f"{number:.4g}"
+        return "" if np.isnan(number) else plain_number(float(number))
 
 
 KIND = Ranking()

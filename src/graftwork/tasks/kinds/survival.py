@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import TaskSpec
 from graftwork.data.reading.table import Table
 from graftwork.data.reading.target_cells import InferredTask, TargetRequest
@@ -191,10 +192,10 @@ class Survival(TaskKind):
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return the time: of the event, at least (censored), or the predicted mean up to the last edge."""
         if is_prediction:
-            return f"{survival.mean_time(spec, value[None])[0]:.4g}"
+            return plain_number(float(survival.mean_time(spec, value[None])[0]))
         if np.isnan(value).any():
             return ""
-        return f"{value[0]:.4g}" if value[1] == 1 else f"more than {value[0]:.4g}"
+        return plain_number(float(value[0])) if value[1] == 1 else f"more than {plain_number(float(value[0]))}"
 
 
 def risk_and_events(spec: TaskSpec, target: Tensor) -> tuple[Tensor, Tensor]:

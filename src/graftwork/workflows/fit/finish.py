@@ -43,6 +43,8 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result = _collect(context, outcome, field, _judge(context, field))
     choice = result["verdict"]["choice"]
     result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
+    warnings = result["verdict"]["warnings"]
+    try_step(warnings, "The predictions could not be looked at", lambda: _look(context, field, choice, result))
     weights, errors = field.weights(choice), field.errors(dict.fromkeys(field.suite.task_names, choice))
     given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
     context.pause_point()
@@ -75,6 +77,13 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     }
     try_last_steps(run, result, last_steps)
     return result
+
+
+def _look(context: RunContext[FitSettings], field: JudgedField, choice: str, result: dict[str, Any]) -> None:
+    """Add how the chosen plan predicts, by its first training (or the first repetition of the folds)."""
+    from graftwork.evaluation.diagnostics import diagnose
+
+    result["diagnostics"] = diagnose(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
 
 
 def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:
@@ -142,5 +151,6 @@ def _collect(
         "verdict": verdict,
         "examples": [],
         "kept_plans": {"kept": {}, "not_kept": {}},
+        "diagnostics": {},
         "timing": timing(run),
     }

@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
+from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import Plan
 from graftwork.workflows.quantities import format_bytes, format_count, format_seconds
 from graftwork.workflows.runs.context import GRACE, RunContext
@@ -30,7 +31,7 @@ def broken_limit(estimate: Estimate, settings: FitSettings) -> str:
     if settings.max_params is not None and estimate.parameters > settings.max_params:
         return f"{format_count(estimate.parameters)} parameters, more than --max-params {format_count(settings.max_params)}"
     if settings.max_latency is not None and estimate.latency_ms > settings.max_latency:
-        return f"{estimate.latency_ms:.3g} ms for one row, more than --max-latency {settings.max_latency:.3g} ms"
+        return f"{plain_number(estimate.latency_ms, 3)} ms for one row, more than --max-latency {plain_number(settings.max_latency, 3)} ms"
     if settings.max_memory is not None and estimate.peak_rss_bytes > settings.max_memory:
         return f"{format_bytes(estimate.peak_rss_bytes)} of memory, more than --max-memory {format_bytes(settings.max_memory)}"
     return ""

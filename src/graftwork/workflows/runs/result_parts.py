@@ -3,6 +3,7 @@ may fail."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from graftwork.evaluation.choice.scores import FinalRun
 
 __all__ = ["final_run", "final_runs", "job_ledger", "result_head", "timing", "try_last_steps", "try_step"]
+
+MOST_COLUMNS = 300
+"""Columns whose fate ``result.json`` holds."""
 
 
 def try_step(warnings: list[str], what: str, action: Callable[[], None]) -> None:
@@ -121,6 +125,7 @@ def job_ledger(run: RunFolder, jobs: Mapping[int, Job]) -> Ledger:
 
 def _suite_facts(suite: Suite) -> dict[str, Any]:
     """Return ``suite`` of ``result.json``."""
+    columns = suite.raw.get("columns", {})
     return {
         "name": suite.name,
         "modality": join_kinds(suite.kinds),
@@ -132,4 +137,7 @@ def _suite_facts(suite: Suite) -> dict[str, Any]:
         "sources": dict(suite.sources),
         "fingerprint": suite.fingerprint(),
         "domains": list(suite.domains),
+        # Those of the table that the suite was read from, bounded.
+        "columns": dict(itertools.islice(columns.items(), MOST_COLUMNS)),
+        "num_columns": len(columns),
     }

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.effort import (
     FINALISTS,
@@ -134,7 +135,7 @@ def make_schedule(
         for plan in _that_cannot_learn(plans, estimates, horizons_of(plans, estimates, common)):
             steps = horizons_of(plans, estimates, common)[plan.name]
             left_out[plan.name] = (
-                f"too slow: {estimates[plan.name].seconds_per_step:.2g} s per step allow only {steps} steps, fewer than half of the "
+                f"too slow: {plain_number(estimates[plan.name].seconds_per_step, 2)} s per step allow only {steps} steps, fewer than half of the "
                 f"{math.ceil(estimates[plan.name].steps_per_epoch)} that show every row once"
             )
             plans.remove(plan)
@@ -233,8 +234,12 @@ def _small_plans(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budge
 
 def _cost_words(cost: Estimate) -> str:
     if cost.once_seconds > 1.0:
-        return f"about {cost.once_seconds:.3g} s to compute its features"
-    return f"{cost.seconds_per_step:.2g} s per step" if cost.seconds_per_step else f"{cost.setup_seconds:.2g} s to fit it"
+        return f"about {plain_number(cost.once_seconds, 3)} s to compute its features"
+    return (
+        f"{plain_number(cost.seconds_per_step, 2)} s per step"
+        if cost.seconds_per_step
+        else f"{plain_number(cost.setup_seconds, 2)} s to fit it"
+    )
 
 
 def _is_close(before: int, now: int) -> bool:
