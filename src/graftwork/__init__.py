@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graftwork.workflows.compare import CompareRun, compare
     from graftwork.workflows.estimator import MultiTaskEstimator
     from graftwork.workflows.fit import FitRun, fit
+    from graftwork.workflows.load_run import load_run
     from graftwork.workflows.merge import merge
 
 _HOMES = {
@@ -43,6 +44,7 @@ _HOMES = {
     "find_cards": "core.cards",
     "fit": "workflows.fit",
     "load_cards": "core.cards",
+    "load_run": "workflows.load_run",
     "merge": "workflows.merge",
     "open_suite": "data.reading.ingest",
     "reproduce": "claims.reproduction",
@@ -65,6 +67,7 @@ __all__ = [
     "find_cards",
     "fit",
     "load_cards",
+    "load_run",
     "merge",
     "open_suite",
     "reproduce",

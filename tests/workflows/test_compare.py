@@ -41,11 +41,11 @@ def numbers(found: CompareRun) -> Any:
 def test_a_comparison_from_data_to_leaderboard(tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     found = run(tmp_path / "run", linear_plan("slow", "joint", rate=0.001), on_event=events.append)
-    assert [row["plan"] for row in found.leaderboard] == ["fast", "alone", "slow"]
-    assert [row["rank"] for row in found.leaderboard] == [1, 2, 3]
-    assert [row["label"] for row in found.leaderboard] == ["better", None, "worse"]
-    assert found.leaderboard[1]["delta_m"]["value"] == 0
-    assert all(row["seeds"] == [0, 1, 2] and row["steps"] == 16 for row in found.leaderboard)
+    assert [row["plan"] for row in found.rows] == ["fast", "alone", "slow"]
+    assert [row["rank"] for row in found.rows] == [1, 2, 3]
+    assert [row["label"] for row in found.rows] == ["better", None, "worse"]
+    assert found.rows[1]["delta_m"]["value"] == 0
+    assert all(row["seeds"] == [0, 1, 2] and row["steps"] == 16 for row in found.rows)
     assert found.best == "fast"
     assert found.sentences[0].startswith("`fast` leads with +")
     assert "`fast` is better; `slow` is worse (paired by seed and test row, Holm's correction for 2 plans)" in found.sentences[1]
@@ -80,7 +80,7 @@ def test_p_values_are_corrected_for_plans_and_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("fail", "status"), [("nan", "diverged"), ("crash", "failed")])
 def test_a_plan_that_fails_is_a_row_with_the_reason(tmp_path: Path, fail: str, status: str) -> None:
     found = run(tmp_path / "run", linear_plan("bad", "joint", fail=fail, fail_at=7))
-    last = found.leaderboard[-1]
+    last = found.rows[-1]
     assert (last["plan"], last["rank"], last["status"]) == ("bad", None, status)
     assert ("NaN" if fail == "nan" else "RuntimeError: boom") in last["message"]
     assert found.sentences[-1] == "Without a score: `bad`; the table says why."
@@ -93,7 +93,7 @@ def test_separate_models_that_fail_leave_no_common_scale_but_scores(tmp_path: Pa
     found = compare(linear_suite(), plans=broken, out=tmp_path / "run", steps=8, seeds=2, workers=0, backbone="none")
     assert found.sentences[0].startswith("The separate models did not finish")
     assert found.result["plans"]["fast"]["test"]["first"]
-    assert found.leaderboard[0]["delta_m"] is None
+    assert found.rows[0]["delta_m"] is None
     assert found.report.exists()
 
 
@@ -109,8 +109,8 @@ def test_processes_give_the_same_numbers_as_one_process(tmp_path: Path) -> None:
 
 def test_a_worker_that_dies_costs_only_its_plan(tmp_path: Path) -> None:
     found = run(tmp_path / "run", linear_plan("deadly", "joint", fail="die", fail_at=7), workers=2, seeds=1)
-    assert found.leaderboard[-1]["plan"] == "deadly"
-    assert "Its process ended with exit code 9, 2 times" in found.leaderboard[-1]["message"]
+    assert found.rows[-1]["plan"] == "deadly"
+    assert "Its process ended with exit code 9, 2 times" in found.rows[-1]["message"]
 
 
 @pytest.mark.parametrize("number", [1, 4])
@@ -161,13 +161,13 @@ def test_a_finished_comparison_is_not_run_again(tmp_path: Path) -> None:
 def test_the_same_seconds_for_every_training(tmp_path: Path) -> None:
     dear = linear_plan("dear", "joint", rate=0.3, delay=0.02)
     found = run(tmp_path / "run", dear, steps=None, time_limit=0.5, seeds=1)
-    steps = {row["plan"]: row["steps"] for row in found.leaderboard}
+    steps = {row["plan"]: row["steps"] for row in found.rows}
     assert 8 <= steps["dear"] <= 25
     assert steps["fast"] > 10 * steps["dear"]
     assert "0.5 s for each training" in found.result["budget"]["sentence"]
     hopeless = linear_plan("hopeless", "joint", delay=0.2)
     other = run(tmp_path / "other", hopeless, steps=None, time_limit=0.5, seeds=1)
-    last = other.leaderboard[-1]
+    last = other.rows[-1]
     assert (last["plan"], last["status"]) == ("hopeless", "left out")
     assert "steps fit into 0.5 s" in last["message"]
 

@@ -59,10 +59,10 @@ def test_a_cluster_gives_the_numbers_of_one_process(cluster: Any, tmp_path: Path
 def test_a_worker_that_dies_costs_only_its_plan(cluster: Any, tmp_path: Path) -> None:
     deadly = linear_plan("deadly", "joint", fail="die", fail_at=7)
     found = run(tmp_path / "run", deadly, engine="ray", workers=2, seeds=1)
-    last = found.leaderboard[-1]
+    last = found.rows[-1]
     assert (last["plan"], last["status"]) == ("deadly", "failed")
     assert "ended on the Ray cluster" in last["message"]
-    assert found.leaderboard[0]["plan"] == "fast"
+    assert found.rows[0]["plan"] == "fast"
 
 
 @needs_ray

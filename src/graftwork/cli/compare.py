@@ -48,8 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
-    from graftwork.cli.live import make_display
     from graftwork.workflows.compare import compare
+    from graftwork.workflows.runs.display import make_display
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
             max_groups=args.max_groups,
             out=out,
             on_event=display.handle,
+            progress=False,
         )
     keys = ("budget", "leaderboard", "overall", "grouping", "verdict")
     print_end(result, args, lambda: {key: result.result[key] for key in keys})

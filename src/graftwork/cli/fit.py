@@ -100,8 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
-    from graftwork.cli.live import make_display
     from graftwork.workflows.fit import fit
+    from graftwork.workflows.runs.display import make_display
 
     source, out = run_folder_of(args, NAME)
     display = make_display(quiet=args.quiet, to_stderr=args.json)
@@ -116,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
             refit=not args.no_refit,
             out=out,
             on_event=display.handle,
+            progress=False,
             dry_run=args.dry_run,
         )
     if args.dry_run:

@@ -190,8 +190,8 @@ def print_end(result: FitRun | CompareRun, args: argparse.Namespace, shown: Call
         return
     if args.quiet:
         print("\n".join(result.sentences))
+        print(result.where)
     else:
-        from graftwork.cli.live import terminal_width
+        from graftwork.workflows.runs.display import terminal_width
 
-        print(result.summary(terminal_width()))
-    print(f"report: {result.report}" if result.report.exists() else f"results: {result.folder}")
+        print(result.fit_summary(terminal_width()))

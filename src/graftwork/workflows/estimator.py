@@ -21,15 +21,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import table_input
-from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
-from graftwork.data.reading.target_arrays import origin_of
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import LearnerContext
 from graftwork.tasks.decode import decode_output
 from graftwork.tasks.values import with_origin
 from graftwork.training.stages import learner_of
-from graftwork.workflows.estimator_targets import has_fractions, label_keys, target_columns
+from graftwork.workflows.estimator_kinds import LearnedTarget, learned_targets
+from graftwork.workflows.estimator_targets import label_keys, target_columns
 from graftwork.workflows.portfolio import portfolio
 
 __all__ = ["MultiTaskEstimator"]
@@ -44,16 +43,20 @@ class MultiTaskEstimator(BaseEstimator):
         plan: Name of a neural plan for tables (``graftwork fit --help`` lists them), such as ``"shared-trunk"``, ``"separate"``
             or ``"mmoe"``.
         max_steps: Optimiser steps.
-        kinds: ``"auto"`` (columns of floats with fractions are regressions, everything else classes), or one of ``"regression"``
-            and ``"classes"`` per column.
+        kinds: ``"auto"``, or one of ``"auto"``, ``"regression"`` and ``"classes"`` per column. ``"auto"`` decides as
+            :func:`graftwork.fit` does, for all columns together: words, true and false, and whole numbers in a row from 0 or 1
+            are classes, words of a known scale are ordered classes, other numbers are regressions.
         validation_fraction: Share of the rows that chooses the best weights, in [0, 1); 0 keeps the last.
         training: Settings of :class:`graftwork.training.config.TrainConfig`, such as ``{"learning_rate": 1e-3}``.
         random_state: Seed; an integer repeats bit for bit.
 
     Attributes:
-        tasks_: The tasks as :class:`~graftwork.core.records.TaskSpec`, one per column.
+        tasks_: The tasks as :class:`~graftwork.core.records.TaskSpec`, one per column; named as the columns of a DataFrame, else
+            ``y0``, ``y1`` ...
+        reasons_: ``{task: why it is of this kind}``.
         classes_: Classes of each column (None for a regression); of the only column if ``y`` has one dimension.
         n_features_in_: Number of columns of ``X``.
+        feature_names_in_: Their names, if ``X`` was a DataFrame whose names are texts.
 
     Example:
         >>> import numpy as np
@@ -93,13 +96,17 @@ class MultiTaskEstimator(BaseEstimator):
 
         Args:
             X: Numbers, ``[N, F]``.
-            y: One target ``[N]`` or several ``[N, T]``.
+            y: One target ``[N]`` or several ``[N, T]``, an array or a DataFrame with columns of any types. Labels that are
+                missing (NaN, None, ``pandas.NA``, empty texts) are left out, column by column.
 
         Raises:
-            ValueError: If shapes do not fit, values are missing or infinite, or the plan does not exist.
+            ValueError: If shapes do not fit, values of ``X`` are missing or infinite, a column of ``y`` has no label or can be no
+                target, or the plan does not exist.
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        targets, self._is_single = target_columns(y, len(X))
+        columns, self._is_single = target_columns(y, len(X))
+        targets = learned_targets(columns, self.kinds)
+        self._levels = {one.spec.name: one.levels for one in targets if one.levels is not None}
         # A generator that was handed in moves on: two fits in a row then differ, as in scikit-learn.
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self._center = X.mean(axis=0)
@@ -108,6 +115,7 @@ class MultiTaskEstimator(BaseEstimator):
         self._scale = np.where(scale > 1e-12, scale, 1.0)
         suite = self._suite(X, targets, seed)
         self.tasks_ = suite.tasks
+        self.reasons_ = {one.spec.name: one.reason for one in targets}
         classes = [self._levels.get(task.name) for task in suite.tasks]
         self.classes_ = classes[0] if self._is_single else classes
         # a single target is fine here: sharing and balancing of one task is plain training
@@ -141,7 +149,8 @@ class MultiTaskEstimator(BaseEstimator):
             if levels is None:
                 columns.append(with_origin(task, raw[task.name])[:, 0].astype(np.float64))
             else:
-                columns.append(levels[_class_index(raw[task.name])])
+                # A column with one class only has no second one to name.
+                columns.append(levels[np.minimum(_class_index(raw[task.name]), len(levels) - 1)])
         if self._is_single:
             return columns[0]
         kinds = {column.dtype.kind for column in columns}
@@ -161,16 +170,32 @@ class MultiTaskEstimator(BaseEstimator):
         return tables[0] if self._is_single else tables
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean over columns of R squared (regressions) and accuracy (classes); 1, 1.0 and True are one label."""
-        targets, _ = target_columns(y, None, fitting=False)
+        """Return the mean over columns of R squared (regressions) and accuracy (classes), at most 1.
+
+        Args:
+            X: Numbers, ``[N, F]``.
+            y: Labels as in :meth:`fit`; missing ones are left out, and so are columns without any. 1, 1.0 and True are one
+                label.
+
+        Raises:
+            ValueError: If shapes do not fit, or there is no label at all.
+        """
         predicted = self.predict(X)
         predicted = predicted[:, None] if self._is_single else predicted
-        scores = [
-            r2_score(targets[index].astype(float), predicted[:, index].astype(float))
-            if task.name not in self._levels
-            else accuracy_score(label_keys(targets[index]), label_keys(predicted[:, index]))
-            for index, task in enumerate(self.tasks_)
-        ]
+        columns, _ = target_columns(y, len(predicted), fitting=False)
+        if len(columns) != len(self.tasks_):
+            raise ValueError(f"`y` has {len(columns)} columns; the estimator was fitted on {len(self.tasks_)}.")
+        scores = []
+        for index, (task, column) in enumerate(zip(self.tasks_, columns, strict=True)):
+            known, answers = column.known, predicted[:, index]
+            if not known.any():
+                continue
+            if task.name in self._levels:
+                scores.append(accuracy_score(label_keys(column.cells[known]), label_keys(answers[known])))
+            else:
+                scores.append(r2_score(column.numbers()[known], answers[known].astype(float)))
+        if not scores:
+            raise ValueError("Input y contains NaN only: there is no label to score.")
         return float(np.mean(scores))
 
     def _outputs(self, X: Any) -> dict[str, Array]:
@@ -187,55 +212,29 @@ class MultiTaskEstimator(BaseEstimator):
                     parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
         return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
-    def _suite(self, X: Array, targets: Sequence[Array], seed: int) -> Suite:
-        kinds = self.kinds if not isinstance(self.kinds, str) else [self.kinds] * len(targets)
-        if len(kinds) != len(targets) or any(kind not in ("auto", "regression", "classes") for kind in kinds):
-            raise ConfigError(
-                f"`kinds` is 'auto', or one of 'regression' and 'classes' per column ({len(targets)}); got {self.kinds!r}."
-            )
-        self._levels: dict[str, Array] = {}
-        tasks, arrays = [], {}
-        for index, kind in enumerate(kinds):
-            column, name = targets[index], f"y{index}"
-            if kind == "regression" or (kind == "auto" and has_fractions(column)):
-                values = column.astype(np.float64)[:, None]
-                origin = origin_of(values)
-                details = {"origin": list(origin)} if origin else {}
-                tasks.append(TaskSpec(name=name, kind="regression", size=1, details=details))
-                arrays[name] = (values - np.asarray(origin or 0.0)).astype(np.float32)
-                continue
-            levels, codes = _classes(column)
-            self._levels[name] = levels
-            binary = len(levels) <= 2
-            tasks.append(TaskSpec(name=name, kind="binary" if binary else "multiclass", size=1 if binary else len(levels)))
-            arrays[name] = codes.astype(np.int64)
+    def _suite(self, X: Array, targets: Sequence[LearnedTarget], seed: int) -> Suite:
         order = Seeds(seed).numpy("validation").permutation(len(X))
         # Below 20 rows a validation part says nothing, and costs training rows.
         held = int(self.validation_fraction * len(X)) if len(X) >= 20 else 0
+        # A task whose few labels all fell into the validation part could not be learned.
+        if not all(_has_label(one.target[order[held:]]) for one in targets):
+            held = 0
         return Suite.of_arrays(
             name="arrays",
             input_specs=table_input(X.shape[1]),
-            tasks=tasks,
+            tasks=[one.spec for one in targets],
             inputs={
                 "numeric": ((X - self._center) / self._scale).astype(np.float32),
                 "categorical": np.zeros((len(X), 0), np.int64),
             },
-            targets=arrays,
+            targets={one.spec.name: one.target for one in targets},
             # No test rows: whoever calls keeps their own.
             splits={"train": np.sort(order[held:]), "val": np.sort(order[:held]), "test": order[:0]},
         )
 
 
-def _classes(column: Array) -> tuple[Array, Array]:
-    """Return the classes of a column, sorted, and the class of each row.
-
-    Raises:
-        ValueError: If labels cannot be put in order, such as numbers and strings.
-    """
-    try:
-        return np.unique(column, return_inverse=True)
-    except TypeError:
-        raise ValueError("A column of `y` mixes numbers and strings. Write its labels in one type.") from None
+def _has_label(target: Array) -> bool:
+    return bool((~np.isnan(target) if target.dtype.kind == "f" else target >= 0).any())
 
 
 def _class_index(output: Array) -> Array:

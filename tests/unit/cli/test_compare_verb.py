@@ -24,7 +24,7 @@ def test_flags_reach_the_workflow(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
     def compare(source: Any, **settings: Any) -> Any:
         seen.update(settings, source=source)
-        return SimpleNamespace(folder=tmp_path, result=result, sentences=("It leads.",), report=tmp_path / "report.html")
+        return SimpleNamespace(folder=tmp_path, result=result, sentences=("It leads.",), where=f"results: {tmp_path}")
 
     monkeypatch.setattr("graftwork.workflows.compare.compare", compare)
     words = [

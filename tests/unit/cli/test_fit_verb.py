@@ -12,11 +12,11 @@ import pytest
 from graftwork.cli import fit as verb
 from graftwork.cli import main as cli
 from graftwork.cli.common import VerbParser
-from graftwork.cli.live import PlainDisplay, QuietDisplay, make_display
-from graftwork.cli.progress import Progress
 from graftwork.cli.run_flags import run_folder_of
 from graftwork.core.errors import ConfigError
 from graftwork.workflows.fit.fit_run import FitRun
+from graftwork.workflows.runs.display import PlainDisplay, QuietDisplay, make_display
+from graftwork.workflows.runs.progress import Progress
 from graftwork.workflows.runs.settings import FitSettings
 
 
@@ -200,7 +200,7 @@ def test_plain_lines_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_live_table_draws_everything() -> None:
     pytest.importorskip("rich")
-    from graftwork.cli.live import LiveDisplay
+    from graftwork.workflows.runs.display import LiveDisplay
 
     stream = io.StringIO()
     display = LiveDisplay(stream)

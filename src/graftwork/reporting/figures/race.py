@@ -11,7 +11,7 @@ from graftwork.reporting.formatting import MISSING, is_number, number
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
 
-__all__ = ["race_figure"]
+__all__ = ["race_fates", "race_figure"]
 
 _TROUBLE = {"diverged": "diverged", "failed": "failed", "excluded": "excluded by a limit", "stopped": "stopped"}
 
@@ -32,6 +32,23 @@ def _scores(rungs: dict[int, list[dict[str, Any]]]) -> dict[int, float]:
     return means
 
 
+def _order(history: dict[str, dict[int, list[dict[str, Any]]]], scores: dict[str, dict[int, float]]) -> list[str]:
+    return sorted(history, key=lambda plan: (-max(history[plan]), -(list(scores[plan].values()) or [float("-inf")])[-1]))
+
+
+def race_fates(view: ResultView) -> dict[str, str]:
+    """Return what became of each plan of the race in a few words; those that stayed longest, with the best scores, first."""
+    history = _history(view)
+    scores = {plan: _scores(rungs) for plan, rungs in history.items()}
+    last = max((rung for rungs in history.values() for rung in rungs), default=0)
+    found = {}
+    for plan in _order(history, scores):
+        _, left, _, _, why = _fate(view, plan, history, scores, last)
+        words = why.text if isinstance(why, Cell) else why
+        found[plan] = words if left == "stayed" else f"left after {left}: {words}"
+    return found
+
+
 def race_figure(view: ResultView) -> Figure | None:
     """Return the plot, or None if nothing ran."""
     history = _history(view)
@@ -39,7 +56,7 @@ def race_figure(view: ResultView) -> Figure | None:
         return None
     scores = {plan: _scores(rungs) for plan, rungs in history.items()}
     last = max(rung for rungs in history.values() for rung in rungs)
-    order = sorted(history, key=lambda plan: (-max(history[plan]), -(list(scores[plan].values()) or [float("-inf")])[-1]))
+    order = _order(history, scores)
     # Drawn in this order, the best line lies on top.
     data = [_line(view, plan, history[plan], scores[plan]) for plan in reversed(order)]
     stayed = [plan for plan in order if plan in view.finalists]

@@ -5,26 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftwork.workflows.runs.finished_run import FinishedRun, read_result
+
+if TYPE_CHECKING:
+    from graftwork.reporting.compare_view import CompareView
 
 __all__ = ["CompareRun", "load_comparison"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CompareRun(FinishedRun):
     """What ``compare`` returns: the folder and what is in ``result.json``."""
 
+    def view(self) -> CompareView:
+        """Return the result with defaults for what it may lack."""
+        from graftwork.reporting.compare_view import CompareView
+
+        return CompareView(self.finished_result())
+
     @property
-    def leaderboard(self) -> tuple[Mapping[str, Any], ...]:
-        """One row a plan, the best first; plans that failed come last, with the reason in ``message``."""
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """The leaderboard as it stands in ``result.json``: one row a plan, the best first; plans that failed come last, with the
+        reason in ``message``."""
         return tuple(self.result["leaderboard"])
 
     @property
     def best(self) -> str:
         """Name of the plan that validation rows choose."""
-        return str(self.result["verdict"]["choice"])
+        return str(self.verdict["choice"])
 
     @property
     def advice(self) -> tuple[str, ...]:
@@ -35,10 +45,10 @@ class CompareRun(FinishedRun):
         """Return the result as text for a terminal."""
         from graftwork.reporting.compare_tables import format_comparison
 
-        return format_comparison(dict(self.result), width)
+        return format_comparison(self.result, width)
 
     def __repr__(self) -> str:
-        return f"CompareRun({str(self.folder)!r}, {len(self.leaderboard)} plans, best={self.best!r})"
+        return f"CompareRun({str(self.folder)!r}, {len(self.rows)} plans, best={self.best!r})"
 
 
 def load_comparison(folder: str | Path) -> CompareRun:

@@ -25,6 +25,7 @@ from graftwork.workflows.runs.begin import (
 )
 from graftwork.workflows.runs.pool import Engine
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
 
 __all__ = ["compare"]
 
@@ -65,6 +66,7 @@ def compare(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
     on_event: Listener | None = None,
+    progress: ProgressChoice = "auto",
     command: str | None = None,
     checkpoint_seconds: float = 20.0,
     allow_components: str | Sequence[str] | None = None,
@@ -105,6 +107,8 @@ def compare(
         seed: Root seed of splits, initialisation and batches.
         overrides: Training settings stronger than those of all plans.
         on_event: Called with every event of the run, a JSON object.
+        progress: Whether to show how far the run is, on stderr or below the cell: ``"auto"`` where that is a terminal or a
+            notebook, True in any case, False never.
         command: The command that the report shows; made from the arguments by default.
         checkpoint_seconds: Longest work in seconds that a kill may undo.
         allow_components: Packages besides graftwork whose components plans may name; see :mod:`graftwork.core.components`. It
@@ -118,6 +122,7 @@ def compare(
         GraftworkError: If data or settings cannot be used, or nothing could be trained; the message says what to do.
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
+    check_progress(progress)
     names, extra = split_plans(plans)
     is_path = source is None or isinstance(source, str | Path)
     unset = steps is None and time_limit is None
@@ -159,7 +164,6 @@ def compare(
         return resumed_settings(run, given, is_new=source is not None, may_change=changes)
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "compare-"))
-    run.listen(on_event)
     call = Call(verb="compare", resume=resume, command=command, extra=extra)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped plan leaves nothing behind.
@@ -168,5 +172,7 @@ def compare(
         with begun_run(run, given, resumed, call) as settings:
             if is_finished(run, "result.json", "report.html"):
                 return load_comparison(run.path)
-            result = CompareSession(run, settings, None if is_path else source).go()
+            with listening(progress, on_event) as listener:
+                run.listen(listener)
+                result = CompareSession(run, settings, None if is_path else source).go()
     return CompareRun(run.path, result)

@@ -13,22 +13,30 @@ from graftwork.workflows.runs.finished_run import FinishedRun, read_result
 if TYPE_CHECKING:
     import pandas as pd
 
+    from graftwork.reporting.result_view import ResultView
+
 __all__ = ["FitRun", "load_run"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitRun(FinishedRun):
     """What ``fit`` returns: the folder and what is in ``result.json``."""
+
+    def view(self) -> ResultView:
+        """Return the result with defaults for what it may lack."""
+        from graftwork.reporting.result_view import ResultView
+
+        return ResultView(self.finished_result())
 
     @property
     def choice(self) -> str:
         """Name of the plan to use."""
-        return str(self.result["verdict"]["choice"])
+        return str(self.verdict["choice"])
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What limits the verdict or went wrong on the way."""
-        return tuple(self.result["verdict"]["warnings"])
+        return tuple(self.verdict["warnings"])
 
     def suite(self) -> Suite:
         """Return the suite that the run was made on."""
@@ -47,10 +55,10 @@ class FitRun(FinishedRun):
         """Return the result as text for a terminal."""
         from graftwork.reporting.tables import format_summary
 
-        return format_summary(dict(self.result), width)
+        return format_summary(self.view().result, width)
 
     def __repr__(self) -> str:
-        return f"FitRun({str(self.folder)!r}, choice={self.choice!r})"
+        return f"FitRun({str(self.folder)!r}, {f'choice={self.choice!r}' if self.result else 'dry run'})"
 
 
 def load_run(folder: str | Path) -> FitRun:

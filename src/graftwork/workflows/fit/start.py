@@ -24,6 +24,7 @@ from graftwork.workflows.runs.begin import (
     split_plans,
 )
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["fit"]
@@ -74,6 +75,7 @@ def fit(
     workers: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_event: Listener | None = None,
+    progress: ProgressChoice = "auto",
     dry_run: bool = False,
     command: str | None = None,
     checkpoint_seconds: float = 20.0,
@@ -129,6 +131,8 @@ def fit(
         workers: Processes that train at the same time; None is one for each core, 0 runs in this process.
         overrides: Training settings stronger than those of all plans (:class:`graftwork.training.config.TrainConfig`).
         on_event: Called with every event of the run, a JSON object.
+        progress: Whether to show how far the run is, on stderr or below the cell: ``"auto"`` where that is a terminal or a
+            notebook, True in any case, False never.
         dry_run: Stop after checks, estimates and schedule.
         command: The command that the report shows; made from the arguments by default.
         checkpoint_seconds: Longest work in seconds that a kill may undo.
@@ -143,6 +147,7 @@ def fit(
         GraftworkError: If data or settings cannot be used, or nothing could be trained; the message says what to do.
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
+    check_progress(progress)
     names, extra = split_plans(plans)
     is_path = source is None or isinstance(source, str | Path)
     given = FitSettings.of_user(
@@ -192,7 +197,6 @@ def fit(
         return replace(settings, time_limit=limit if limit is not None else settings.time_limit)
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source))
-    run.listen(on_event)
     call = Call(verb="fit", resume=resume, command=command, extra=extra)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped plan leaves nothing behind.
@@ -202,5 +206,7 @@ def fit(
             # With a file missing the session goes through again; finished jobs answer from their folders.
             if is_finished(run, "result.json", "report.html", "model.onnx"):
                 return load_run(run.path)
-            result = FitSession(run, settings, None if is_path else source).go(dry_run=dry_run)
+            with listening(progress, on_event) as listener:
+                run.listen(listener)
+                result = FitSession(run, settings, None if is_path else source).go(dry_run=dry_run)
     return FitRun(run.path, result or {})

@@ -1,7 +1,8 @@
-"""What ``graftwork fit`` shows while it runs: a live table on a terminal, plain lines elsewhere."""
+"""What the command line shows while a run trains: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any, Self
 
-from graftwork.cli.progress import Progress
+from graftwork.workflows.runs.progress import Progress
 
 __all__ = ["LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "terminal_width"]
 
@@ -53,17 +54,24 @@ class LiveDisplay(PlainDisplay):
         from rich.console import Console
         from rich.live import Live
 
+        self._is_live = False
         self._console = Console(file=stream)
         # Transient: the table goes when the run ends, the lines above it stay.
         self._live = Live(console=self._console, refresh_per_second=4, transient=True, get_renderable=self._render)
         self._drawn = 0.0
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        from rich.errors import LiveError
+
+        # A caller may draw a live table of its own, and there can be only one: then there are lines alone.
+        with contextlib.suppress(LiveError):
+            self._live.__enter__()
+            self._is_live = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._live.__exit__(kind, error, trace)
+        if self._is_live:
+            self._live.__exit__(kind, error, trace)
 
     def handle(self, event: Mapping[str, Any]) -> None:
         """Take an event and redraw."""
@@ -72,7 +80,7 @@ class LiveDisplay(PlainDisplay):
             if not routine:  # the table shows what runs and what is done
                 self._console.print(line, highlight=False, markup=False)
         # Progress comes several times a second from every worker; drawing each time would cost the trainings time.
-        if time.monotonic() - self._drawn > 0.2:
+        if self._is_live and time.monotonic() - self._drawn > 0.2:
             self._drawn = time.monotonic()
             self._live.refresh()
 
