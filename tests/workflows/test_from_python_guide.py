@@ -9,6 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import graftwork as gw
+
+from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
+
 
 def houses(rows: int, seed: int) -> pd.DataFrame:
     draw = np.random.default_rng(seed)
@@ -33,3 +37,29 @@ def test_every_line_gives_what_the_guide_says(repository: Path, tmp_path: Path, 
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     found = runner.run(examples, out=problems.append)
     assert found.failed == 0, "".join(problems)
+
+
+@pytest.mark.usefixtures("fake_learners")
+def test_a_run_shows_progress_where_it_is_asked_for_and_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plans = ["none", linear_plan("alone", "reference"), linear_plan("fast", "joint", rate=0.3)]
+    settings = {"plans": plans, "steps": 16, "seeds": 1, "workers": 0, "backbone": "none"}
+    events: list[str] = []
+    run = gw.fit(
+        linear_suite(), out=tmp_path / "shown", progress=True, on_event=lambda event: events.append(event["event"]), **settings
+    )
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert lines[0].startswith("data: linear (table), 120 rows")
+    assert lines[-1].startswith("done in")
+    assert "progress" in events
+    assert events[-1] == "done"
+    gw.compare(linear_suite(), out=tmp_path / "silent", **settings)
+    assert capsys.readouterr().err == "", "nobody watches a captured stream"
+    again = gw.load_run(tmp_path / "shown")
+    assert again.result == run.result
+    assert again.leaderboard().equals(run.leaderboard())
+    assert set(again.leaderboard()["plan"]) == {"alone", "fast", "ensemble"}
+    assert gw.fit(linear_suite(), out=tmp_path / "dry", dry_run=True, **settings).result == {}
+    with pytest.raises(ValueError, match=r"its schedule is made, .*graftwork fit --resume"):
+        gw.load_run(tmp_path / "dry")
