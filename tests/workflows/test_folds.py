@@ -115,6 +115,19 @@ def test_other_finalists_answer_as_the_average_of_their_own_trainings(run: Any) 
             np.testing.assert_allclose(values, np.mean([one[task] for one in alone], axis=0), rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_fitted_in_one_go_is_made_once_on_all_rows(tmp_path: Path) -> None:
+    settings = {**QUICK, "plans": "shared-trunk,linear,extra-trees"}
+    out = gw.fit(frame_of(), **settings, out=tmp_path / "run")
+    model = read(out)["model"]
+    at_once = set(model["weights"]) - {"shared-trunk"}
+    assert at_once
+    assert (model["rows"], set(model["at_once"])) == ("all", at_once)
+    assert {job for job in model["trainings"] if "shared-trunk" not in job} == {f"whole-{name}-1of1" for name in at_once}
+    assert sum("shared-trunk" in job for job in model["trainings"]) in (0, 5)
+    found = gw.Predictor(out.folder).predict(frame_of().drop(columns=["price", "late"]))
+    assert np.corrcoef(np.asarray(found["price"], dtype=float), frame_of()["price"])[0, 1] > 0.9
+
+
 def test_equal_settings_give_equal_results(run: Any, tmp_path: Path) -> None:
     again = gw.fit(frame_of(), **QUICK, out=tmp_path / "run")
     assert _numbers(read(again)) == _numbers(read(run))

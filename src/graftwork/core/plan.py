@@ -96,6 +96,11 @@ class Plan:
                 return stage
         raise ConfigError(f"Plan {self.name!r} has no training stage; its stages are {[stage.kind for stage in self.stages]}.")
 
+    @property
+    def fitted_at_once(self) -> bool:
+        """Whether the model is fitted in one go (closed forms, forests): no training that could stop on validation rows."""
+        return self.train.training.get("max_steps") == 1
+
     def with_train(self, **changes: Any) -> Self:
         """Return the plan with some fields of its training stage replaced."""
         changed = dataclasses.replace(self.train, **changes)

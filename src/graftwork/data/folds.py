@@ -125,7 +125,7 @@ def fold_test_rows(suite: Suite, folds: int, numbers: tuple[int, ...]) -> Rows:
     return np.sort(np.concatenate([fold_suite(suite, folds, number).splits["test"] for number in numbers]))
 
 
-def whole_suite(suite: Suite, parts: int, part: int) -> Suite:
+def whole_suite(suite: Suite, parts: int, part: int, *, keep_all: bool = False) -> Suite:
     """Return the suite divided for a model that is handed over: no test rows.
 
     Args:
@@ -133,6 +133,7 @@ def whole_suite(suite: Suite, parts: int, part: int) -> Suite:
         parts: Number of models that are averaged. Each leaves out another part of the rows, on which its training stops; with one
             part, a tenth of the rows is left out.
         part: Number of the model.
+        keep_all: Whether the model learns from the rows that are left out, too: one that is fitted in one go stops on nothing.
     """
     rows = _rows(suite)
     fractions = {"train": 1.0 - HELD_BACK, "val": HELD_BACK} if parts == 1 else {str(one): 1.0 / parts for one in range(parts)}
@@ -146,4 +147,5 @@ def whole_suite(suite: Suite, parts: int, part: int) -> Suite:
     )
     val = rows[dealt["val" if parts == 1 else str(part)]]
     known = np.isin(rows, val)
-    return suite.with_splits({**suite.splits, "train": rows[~known], "val": rows[known], "test": rows[:0]})
+    train = rows if keep_all else rows[~known]
+    return suite.with_splits({**suite.splits, "train": train, "val": rows[known], "test": rows[:0]})

@@ -48,14 +48,17 @@ def model_line(view: ResultView) -> str:
         )
     if model.get("rows") != "all":
         return f"{made}: those that the scores were measured with, which learned from the training rows only."
-    if parts > 1 and count == parts * len(weights):
-        return f"{made}. They learned from all rows, each of them from all but one of {parts} parts; its own scores were not measured."
+    at_once = [name for name in weights if name in (model.get("at_once") or ())]
+    in_parts, unmeasured = len(weights) - len(at_once), "its own scores were not measured"
+    if not in_parts:
+        return f"{made}, made anew on all rows; {unmeasured}."
+    rest = f", those of {_quoted(at_once)} from all at once" if at_once else ""
+    if parts > 1 and count == parts * in_parts + len(at_once):
+        return f"{made}. They learned from all rows, each of them from all but one of {parts} parts{rest}; {unmeasured}."
     if parts > 1:
-        return (
-            f"{made}. Each of them learned from all rows but one of {parts} parts; not all parts were finished, and its own scores "
-            "were not measured."
-        )
-    return f"{made}, made anew on all rows but a tenth, on which it stops; its own scores were not measured."
+        return f"{made}. Each of them learned from all rows but one of {parts} parts{rest}; not all parts were finished, and {unmeasured}."
+    rest = f" (those of {_quoted(at_once)} on this tenth, too)" if at_once else ""
+    return f"{made}, made anew on all rows but a tenth, on which training stops{rest}; {unmeasured}."
 
 
 def others_line(view: ResultView) -> str:

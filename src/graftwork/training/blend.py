@@ -163,19 +163,19 @@ class BlendLearner(Learner):
 
 def _member(context: LearnerContext, value: Mapping[str, Any]) -> Learner:
     """Build the learner of one member."""
-    suite = context.suite
+    suite, plan = context.suite, Plan.from_json(value["plan"])
     if value.get("rows"):
         from graftwork.data.samples import sampled_suite
 
         suite = sampled_suite(suite, int(value["rows"]), int(value.get("rows_seed", 0)))
     elif value.get("parts"):
-        suite = whole_suite(suite, int(value["parts"]), int(value.get("part", 0)))
+        suite = whole_suite(suite, int(value["parts"]), int(value.get("part", 0)), keep_all=plan.fitted_at_once)
     elif value.get("folds"):
         suite = fold_suite(suite, int(value["folds"]), int(value.get("number", 0)))
     inner = replace(
         context,
         suite=suite,
-        plan=Plan.from_json(value["plan"]),
+        plan=plan,
         max_steps=int(value["steps"]),
         seed=int(value.get("seed", context.seed)),
     )

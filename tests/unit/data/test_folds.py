@@ -83,3 +83,12 @@ def test_models_that_are_handed_over_see_all_rows_between_them(parts: int) -> No
         assert sorted(np.concatenate([splits["val"] for splits in divided])) == list(range(80)), "each stops on other rows"
     else:
         assert 0.05 <= len(divided[0]["val"]) / 80 <= 0.15
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_what_stops_on_nothing_learns_from_the_rows_that_are_left_out_too(parts: int) -> None:
+    suite = suite_of(80)
+    found, usual = whole_suite(suite, parts, 0, keep_all=True).splits, whole_suite(suite, parts, 0).splits
+    assert found["train"].tolist() == list(range(80))
+    assert found["val"].tolist() == usual["val"].tolist()
+    assert len(found["test"]) == 0

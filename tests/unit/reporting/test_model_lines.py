@@ -58,6 +58,18 @@ ONE, TWO = {"a": {"x": 1.0}}, {"a": {"x": 0.7, "y": 1.0}, "b": {"x": 0.3}}
         ),
         ({"rows": "all", "models": 6, "parts": 5, "weights": TWO}, ["not all parts were finished"]),
         (
+            {"rows": "all", "models": 6, "parts": 5, "weights": TWO, "at_once": ["b"]},
+            ["each of them from all but one of 5 parts, those of `b` from all at once; "],
+        ),
+        (
+            {"rows": "all", "models": 2, "parts": 1, "weights": TWO, "at_once": ["a", "b"]},
+            ["average of 2 trainings of `a`, `b`, with weights for each task, made anew on all rows; its"],
+        ),
+        (
+            {"rows": "all", "models": 2, "parts": 1, "weights": TWO, "at_once": ["a"]},
+            ["made anew on all rows but a tenth, on which training stops (those of `a` on this tenth, too); its"],
+        ),
+        (
             {"rows": "some", "whole": ["b"], "models": 2, "parts": 1, "weights": TWO},
             ["average of 2 trainings of `a`, `b`", "Those of `b` learned from all rows, the others from the training rows only"],
         ),

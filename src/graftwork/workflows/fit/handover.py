@@ -41,6 +41,8 @@ class Handover:
     """``{plan: {task: weight}}``."""
     whole: tuple[str, ...] = ()
     """Plans whose trainings saw all rows between them."""
+    at_once: tuple[str, ...] = ()
+    """Those of them that are fitted in one go, on all rows."""
     note: str = ""
     """Why it is not what was planned; empty if it is."""
 
@@ -55,6 +57,7 @@ class Handover:
         return {
             "rows": "all" if set(self.whole) == set(self.weights) else "some" if self.whole else "training",
             "whole": list(self.whole),
+            "at_once": list(self.at_once),
             "models": len(self.trained),
             "parts": self.parts,
             "weights": {plan: dict(weights) for plan, weights in self.weights.items()},
@@ -83,13 +86,24 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
         left = _seconds(context)
         if left is None:
             return planned
-        each = [plan_seconds(context, finals[name]) for name in weights]
+        each = {name: plan_seconds(context, finals[name]) for name in weights}
         workers = max(1, context.settings.num_workers)
         choices = [parts for parts in dict.fromkeys((planned, 3, 2, 1)) if parts <= planned]
-        fitting = [parts for parts in choices if max(max(each), parts * sum(each) / workers) <= left]
+
+        def seconds(parts: int) -> float:
+            total = sum(_num_parts(context, name, parts) * one for name, one in each.items())
+            return max(*each.values(), total / workers)
+
+        fitting = [parts for parts in choices if seconds(parts) <= left]
         return fitting[0] if fitting else 1
 
     return int(decided(context, "models on all rows", decide))
+
+
+def _num_parts(context: RunContext[Any], plan: str, parts: int) -> int:
+    """Return how many models of a plan are handed over: one where it is fitted in one go, which needs no rows to stop on and so
+    learns from all of them."""
+    return 1 if context.plans[plan].fitted_at_once else parts
 
 
 def handover(
@@ -106,29 +120,34 @@ def handover(
     """
     parts, note = _parts_in_time(context, weights, finals), ""
     if parts:
-        jobs = {(plan, part): context.maker.whole(plan, part, parts) for plan in weights for part in range(parts)}
+        counts = {plan: _num_parts(context, plan, parts) for plan in weights}
+        jobs = {(plan, part): context.maker.whole(plan, part, counts[plan]) for plan in weights for part in range(counts[plan])}
         context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(weights))
         # Part after part, so that what a deadline cuts leaves whole parts.
         in_order: list[Job] = [job for _, job in sorted(jobs.items(), key=lambda item: (item[0][1], -_cost(context, item[1])))]
         left = _seconds(context)
         answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
         done = {job.id for job in jobs.values() if _is_whole(answers.get(job.id))}
-        made = {plan: [part for part in range(parts) if jobs[plan, part].id in done] for plan in weights}
-        # Parts that all members have; without one, each member brings what it has.
-        usable = [part for part in range(parts) if all(part in found for found in made.values())]
-        whole = {plan: [jobs[plan, part] for part in usable or made[plan]] for plan in weights if usable or made[plan]}
-        if usable and len(usable) < parts:
-            note = f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
-        elif not whole:
+        made = {plan: [part for part in range(counts[plan]) if jobs[plan, part].id in done] for plan in weights}
+        # Parts that all members with parts have; without one, each member brings what it has.
+        bagged = [plan for plan in weights if counts[plan] > 1]
+        usable = [part for part in range(parts) if bagged and all(part in made[plan] for plan in bagged)]
+        taken = {plan: usable if usable and plan in bagged else found for plan, found in made.items()}
+        whole = {plan: [jobs[plan, part] for part in found] for plan, found in taken.items() if found}
+        missing = [f"`{plan}`" for plan in weights if plan not in whole]
+        if not whole:
             note = "The time limit came before the chosen plan could learn from all rows, so the model is one of the race."
-        elif not usable:
-            missing = join_words([f"`{plan}`" for plan in weights if plan not in whole])
+        elif missing:
             note = (
-                f"The time limit came before {missing} could learn from all rows, so this part of the average is one of the race."
+                f"The time limit came before {join_words(missing)} could learn from all rows, so this part of the average is one "
+                "of the race."
             )
+        elif bagged and len(usable) < parts:
+            note = f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
         if whole:
+            shown = parts if any(plan in whole for plan in bagged) else 1
             return _average(
-                context, choice, title, weights, {**_of_race(context, weights, finals), **whole}, parts, tuple(whole), note
+                context, choice, title, weights, {**_of_race(context, weights, finals), **whole}, shown, tuple(whole), note
             )
     return _average(context, choice, title, weights, _of_race(context, weights, finals), 0, (), note)
 
@@ -186,7 +205,8 @@ def _average(
             for job in taken[name]
         ]
         plan = blend_plan(choice, title, members, context.suite.kinds)
-    return Handover(plan=plan, trained=jobs, parts=parts, weights=weights, whole=whole, note=note)
+    at_once = tuple(name for name in whole if context.plans[name].fitted_at_once)
+    return Handover(plan=plan, trained=jobs, parts=parts, weights=weights, whole=whole, at_once=at_once, note=note)
 
 
 def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[str, float]) -> dict[str, Any]:

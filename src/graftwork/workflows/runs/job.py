@@ -121,7 +121,9 @@ class Job(ABC):
 
     def suite(self, run: RunFolder) -> Suite:
         """Return the suite that the job works on."""
-        return run_suite(run.suite, self.seed, folds=self.facts.folds, parts=self.parts, rows=self.rows)
+        return run_suite(
+            run.suite, self.seed, folds=self.facts.folds, parts=self.parts, rows=self.rows, keep_all=self.plan.fitted_at_once
+        )
 
     def learner(self, suite: Suite) -> Learner:
         """Build the learner of the plan."""

@@ -32,23 +32,23 @@ Array = NDArray[Any]
 
 # A process serves many jobs; dividing and loading would dominate short ones.
 @functools.lru_cache(maxsize=16)
-def _stored_suite(folder: Path, seed: int, folds: int, parts: int, rows: int) -> Suite:
+def _stored_suite(folder: Path, seed: int, folds: int, parts: int, rows: int, keep_all: bool = False) -> Suite:
     from graftwork.data.folds import fold_suite, whole_suite
     from graftwork.data.samples import sampled_suite
     from graftwork.data.splits import resplit
     from graftwork.data.store import load_suite
 
     if rows:
-        return sampled_suite(_stored_suite(folder, seed, folds, parts, 0), rows, seed)
+        return sampled_suite(_stored_suite(folder, seed, folds, parts, 0, keep_all), rows, seed)
     if not (seed or folds or parts):
         return load_suite(folder)
     suite = _stored_suite(folder, 0, 0, 0, 0)
     if parts:
-        return whole_suite(suite, parts, seed)
+        return whole_suite(suite, parts, seed, keep_all=keep_all)
     return fold_suite(suite, folds, seed) if folds else resplit(suite, seed)
 
 
-def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: int = 0) -> Suite:
+def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: int = 0, keep_all: bool = False) -> Suite:
     """Return the suite of a run, divided for a seed.
 
     Args:
@@ -58,6 +58,7 @@ def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: 
         parts: The models that are handed over, so many of which are averaged: the seed numbers them, none has test rows. 0 is
             none; otherwise ``folds`` does not matter.
         rows: Most training rows (see :func:`graftwork.data.samples.sampled_suite`); 0 is all.
+        keep_all: Of ``parts``: whether what one leaves out is learned from, too.
     """
     return _stored_suite(folder, seed, 0 if parts else folds, parts, rows)
 
