@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graftwork.reporting.model_card import model_card_text
-from graftwork.reporting.model_lines import measured_line, model_line, weights_table
+from graftwork.reporting.model_lines import measured_line, model_line, others_line, weights_table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.tables import format_summary
 
@@ -97,3 +97,28 @@ def test_summary_and_card_say_both_and_show_the_weights(build_result: Callable[.
     assert table is not None
     assert [getattr(cell, "text", cell) for cell in table.rows[0]] == [names[0], "60\u00a0%", "40\u00a0%"]
     assert "Weights of the plans" in format_summary(result, 160)
+
+
+@pytest.mark.parametrize(
+    ("kept", "line"),
+    [
+        (None, ""),
+        ({"kept": {}, "not_kept": {}}, ""),
+        (
+            {"kept": {"a": {"rows": "all"}}, "not_kept": {}},
+            "Other finalists can be used as well, with `--plan NAME` of `graftwork predict` and `graftwork serve`: `a`.",
+        ),
+        (
+            {"kept": {"a": {"rows": "training"}, "b": {"rows": "training"}}, "not_kept": {}},
+            "Other finalists can be used as well, with `--plan NAME` of `graftwork predict` and `graftwork serve`: `a`, `b`. They are "
+            "as the scores were measured, not made anew on all rows.",
+        ),
+        (
+            {"kept": {"a": {"rows": "training"}, "b": {"rows": "all"}}, "not_kept": {"c": "no time", "d": "no time", "e": "big"}},
+            "Other finalists can be used as well, with `--plan NAME` of `graftwork predict` and `graftwork serve`: `a`, `b`. Of these, "
+            "`a` is as the scores were measured, not made anew on all rows. Not kept: `c`, `d` (no time); `e` (big).",
+        ),
+    ],
+)
+def test_which_other_finalists_can_be_used(kept: dict[str, Any] | None, line: str) -> None:
+    assert others_line(ResultView({"format": "graftwork-fit-1", "kept_plans": kept})) == line

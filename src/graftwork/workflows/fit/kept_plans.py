@@ -12,6 +12,7 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError, StorageError
 from graftwork.serving.kept_plans import PLANS_FOLDER
+from graftwork.workflows.fit.ensemble import ENSEMBLE
 from graftwork.workflows.fit.handover import Handover, at_hand
 from graftwork.workflows.fit.judged_field import JudgedField
 from graftwork.workflows.fit.plan_folders import PlanFolder, plan_folders, remove_others
@@ -53,7 +54,7 @@ def keep_finalists(
     verdict: Mapping[str, Any],
     chosen: Handover,
 ) -> dict[str, Any]:
-    """Export the finalists that were not chosen, the better ones first, and after them the best plans of all tasks together.
+    """Export the finalists that were not chosen, the better ones first, averages and the best plans of all tasks together last.
 
     Args:
         context: The run.
@@ -103,15 +104,16 @@ def _wishes(
     verdict: Mapping[str, Any],
     chosen: Handover,
 ) -> dict[str, _Wish]:
-    """Return what would be kept, by name, the better ones first."""
+    """Return what would be kept, by name, in the order of the exports."""
     expected, best = verdict.get("expected") or {}, verdict.get("per_task_best") or {}
 
-    def behind(name: str) -> float:
+    def order(name: str) -> tuple[bool, float]:
         value = (expected.get(name) or {}).get("behind_best")
-        return float("inf") if value is None else float(value)
+        # An average takes as long as all its members, which are wanted by their names first.
+        return name == ENSEMBLE, float("inf") if value is None else float(value)
 
     tasks = field.suite.task_names
-    others = sorted((name for name in field.finals if name != verdict["choice"]), key=behind)
+    others = sorted((name for name in field.finals if name != verdict["choice"]), key=order)
     asked: dict[str, tuple[str, Mapping[str, str]]] = {
         name: (field.plans[name].title, dict.fromkeys(tasks, name)) for name in others
     }
