@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.interfaces.task_kind import task_kind
+from graftwork.tasks.values import ValueKind
 
 __all__ = ["MOST_KEPT", "check_level", "half_width", "has_errors", "kept_errors", "read_errors", "widths"]
 
@@ -76,7 +78,8 @@ def half_width(errors: Sequence[float], level: float) -> float:
 
 def has_errors(task: TaskSpec) -> bool:
     """Return whether predictions of a task get intervals: it is made of numbers, one answer for each row."""
-    return task.kind == "regression" and not task.positions
+    kind = task_kind(task)
+    return isinstance(kind, ValueKind) and not kind.over_positions
 
 
 def read_errors(config: Mapping[str, Any], task: TaskSpec) -> list[list[float]]:

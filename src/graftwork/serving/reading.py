@@ -365,7 +365,14 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
         "maxItems": _MOST_IDS,
         "description": f"{HISTORY_FORM[0].upper()}{HISTORY_FORM[1:]}.",
     },
-    "date": {"anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}, {"type": "null"}]},
+    "date": {
+        "anyOf": [
+            {"type": "string", "format": "date"},
+            {"type": "string", "format": "date-time"},
+            {"type": "string", "pattern": r"^\s*$", "description": "An empty cell, as null."},
+            {"type": "null"},
+        ]
+    },
 }
 
 
