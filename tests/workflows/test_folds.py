@@ -20,6 +20,8 @@ pytest.importorskip("lightgbm")
 
 import graftwork as gw  # noqa: E402
 from graftwork.core.errors import ConfigError  # noqa: E402
+from graftwork.core.files import read_json  # noqa: E402
+from graftwork.workflows.runs.job_data import run_suite  # noqa: E402
 
 MEASURED = {
     "seconds",
@@ -116,16 +118,25 @@ def test_other_finalists_answer_as_the_average_of_their_own_trainings(run: Any) 
 
 
 def test_what_is_fitted_in_one_go_is_made_once_on_all_rows(tmp_path: Path) -> None:
-    settings = {**QUICK, "plans": "shared-trunk,linear,extra-trees"}
-    out = gw.fit(frame_of(), **settings, out=tmp_path / "run")
-    model = read(out)["model"]
-    at_once = set(model["weights"]) - {"shared-trunk"}
-    assert at_once
+    settings, frame = {**QUICK, "plans": "linear,extra-trees,knn"}, frame_of()
+    # In part a straight line, in part not: an average of both plans is better than either.
+    frame["price"] += 3 * np.abs(frame["c"])
+    out = gw.fit(frame, **settings, out=tmp_path / "run")
+    model, job = read(out)["model"], "whole-extra-trees-1of1"
+    assert out.choice == "ensemble"
+    at_once = set(model["weights"]) - {"separate"}
     assert (model["rows"], set(model["at_once"])) == ("all", at_once)
-    assert {job for job in model["trainings"] if "shared-trunk" not in job} == {f"whole-{name}-1of1" for name in at_once}
-    assert sum("shared-trunk" in job for job in model["trainings"]) in (0, 5)
-    found = gw.Predictor(out.folder).predict(frame_of().drop(columns=["price", "late"]))
-    assert np.corrcoef(np.asarray(found["price"], dtype=float), frame_of()["price"])[0, 1] > 0.9
+    others = [name for name in model["trainings"] if "separate" not in name]
+    assert sorted(others) == sorted(f"whole-{name}-1of1" for name in at_once)
+    assert len(model["trainings"]) == len(others) + 5 * ("separate" in model["weights"])
+    assert not [line for line in out.warnings if "exported" in line]
+    assert "extra-trees" in model["weights"]
+    # All rows of the suite were learned from, also those by which its score is shown.
+    assert len(run_suite(Path(out.folder) / "suite", 0, parts=1, keep_all=True).splits["train"]) == 150
+    identity = read_json(next((Path(out.folder) / "jobs" / job).glob("checkpoint-*/model.json")))["identity"]
+    assert identity["suite"] == run_suite(Path(out.folder) / "suite", 0, parts=1, keep_all=True).fingerprint()
+    found = gw.Predictor(out.folder).predict(frame.drop(columns=["price", "late"]))
+    assert np.corrcoef(np.asarray(found["price"], dtype=float), frame["price"])[0, 1] > 0.9
 
 
 def test_equal_settings_give_equal_results(run: Any, tmp_path: Path) -> None:

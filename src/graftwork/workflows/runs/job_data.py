@@ -60,7 +60,7 @@ def run_suite(folder: Path, seed: int, *, folds: int = 0, parts: int = 0, rows: 
         rows: Most training rows (see :func:`graftwork.data.samples.sampled_suite`); 0 is all.
         keep_all: Of ``parts``: whether what one leaves out is learned from, too.
     """
-    return _stored_suite(folder, seed, 0 if parts else folds, parts, rows)
+    return _stored_suite(folder, seed, 0 if parts else folds, parts, rows, keep_all and parts > 0)
 
 
 def control_suite(suite: Suite, keep: str, root_seed: int, seed: int) -> Suite:
