@@ -44,7 +44,8 @@ def estimate_plans(
 
     The separate models stay in even if they break a limit: everything is measured against them, but they cannot be chosen then.
     Plans that could not be measured in time are taken for as slow as the others: the first rung measures them. One whose first
-    steps had to be ended while most others were measured is left out, unless it is needed.
+    steps had to be ended while most others were measured is left out, unless it is needed; and so is one that begins with a
+    pretrained model, whose steps may take a hundred times as long as those of the others.
 
     Args:
         context: The run.
@@ -71,6 +72,9 @@ def estimate_plans(
         was_ended = jobs[plan.name].id in answers
         if was_ended and plan.name not in needed and len(measured) >= len(plans) / 2:
             reason = f"too slow: its first steps did not end within {format_seconds((1 + GRACE) * (seconds or 0.0))}"
+            found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
+        elif plan.source == "pretrained" and plan.name not in needed and len(measured) >= max(3, len(plans) / 2):
+            reason = "there was no time to measure what it costs; give more with --time-limit"
             found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
         else:
             found[plan.name] = _guess(plan.name, list(measured.values()))

@@ -1,0 +1,55 @@
+"""Plans that could not be measured in time: guessed from the others, unless their steps may take far longer."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from graftwork.core.plan import Plan
+from graftwork.workflows.runs.estimation import estimate_plans
+
+
+def _plan(name: str, role: Any = "joint", source: Any = "scratch") -> Plan:
+    return Plan(name=name, title=name, role=role, modalities=("text",), source=source)
+
+
+def _context(measured: set[str]) -> Any:
+    estimate = {"seconds_per_step": 0.05, "setup_seconds": 0.1, "eval_seconds": 0.1, "steps_per_epoch": 10.0}
+
+    def run_jobs(jobs: Any, **_: Any) -> dict[str, Any]:
+        return {job.id: {"status": "ok", "estimate": {"plan": job.plan, **estimate}} for job in jobs if job.plan in measured}
+
+    return SimpleNamespace(
+        settings=SimpleNamespace(num_workers=2, max_params=None, max_latency=None, max_memory=None),
+        maker=SimpleNamespace(estimate=lambda plan, **_: SimpleNamespace(id=f"estimate-{plan.name}", plan=plan.name)),
+        run=SimpleNamespace(emit=lambda *_, **__: None),
+        run_jobs=run_jobs,
+    )
+
+
+PLANS = [
+    _plan("separate", "reference"),
+    _plan("shared"),
+    _plan("moe"),
+    _plan("trees", "independent"),
+    _plan("lora", source="pretrained"),
+]
+
+
+def test_a_pretrained_plan_that_was_not_measured_is_left_out() -> None:
+    found = estimate_plans(_context({"separate", "shared", "moe", "trees"}), PLANS, seconds=5.0)
+    assert not found["lora"].kept
+    assert "no time to measure" in found["lora"].reason
+    assert all(found[plan.name].kept for plan in PLANS[:-1])
+
+
+def test_others_are_taken_for_as_slow_as_those_that_were_measured() -> None:
+    found = estimate_plans(_context({"separate", "shared", "trees", "lora"}), PLANS, seconds=5.0)
+    assert found["moe"].kept
+    assert not found["moe"].measured
+    assert found["moe"].seconds_per_step == 0.05
+
+
+def test_where_little_else_races_it_stays() -> None:
+    plans = [PLANS[0], PLANS[-1]]
+    assert estimate_plans(_context({"separate"}), plans, seconds=5.0)["lora"].kept
