@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.data.suite import Suite
 from graftwork.domains.tabular.label_blocks import LabelBlock
+from graftwork.domains.tabular.smooth_clip import smooth_clip, smooth_clip_in_graph
 from graftwork.domains.tabular.suite_graph import GraphBuilder
 from graftwork.domains.tabular.table_design import cardinalities, num_numeric
 
@@ -31,7 +32,6 @@ MOST_INDICATORS = 1000
 """Most indicators: the most common levels get them, all others of a category are one level without indicator."""
 _RARE = 3
 """Training rows that a level needs for an indicator."""
-_LIMIT = 3.0
 _SAMPLE = 5000
 """Rows from which statistics are taken."""
 
@@ -100,7 +100,7 @@ class SmoothDesign:
             numbers = np.asarray(inputs["numeric"][rows], dtype=np.float64)[:, self.numbers]
             found[:, :count] = (numbers - self.center) / self.scale
             robust = (numbers - self.middle) / self.spread
-            found[:, count : 2 * count] = robust / np.sqrt(1.0 + np.square(robust / _LIMIT))
+            found[:, count : 2 * count] = smooth_clip(robust)
         if len(self.columns):
             found[:, 2 * count :] = np.asarray(inputs["categorical"][rows])[:, self.columns] == self.levels
         return found
@@ -112,9 +112,7 @@ class SmoothDesign:
             numbers = graph.cast(graph.add("Gather", "numeric", self.numbers, axis=1), np.float64)
             parts.append(graph.add("Div", graph.add("Sub", numbers, self.center), self.scale))
             robust = graph.add("Div", graph.add("Sub", numbers, self.middle), self.spread)
-            share = graph.add("Div", robust, np.array(_LIMIT))
-            bend = graph.add("Sqrt", graph.add("Add", graph.add("Mul", share, share), np.array(1.0)))
-            parts.append(graph.add("Div", robust, bend))
+            parts.append(smooth_clip_in_graph(graph, robust))
         if len(self.columns):
             cells = graph.add("Gather", "categorical", self.columns, axis=1)
             parts.append(graph.cast(graph.add("Equal", cells, self.levels[None]), np.float64))

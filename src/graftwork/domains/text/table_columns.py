@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.data.suite import Suite
+from graftwork.domains.tabular.smooth_clip import smooth_clip, smooth_clip_in_graph
 from graftwork.domains.tabular.suite_graph import GraphBuilder
 
 __all__ = ["TableColumns", "table_arrays"]
@@ -20,8 +21,6 @@ Ints = NDArray[np.int64]
 MOST_INDICATORS = 1000
 """The most common levels get an indicator; the others of a category are one level without."""
 _LEAST_ROWS = 3
-_BEND = 3.0
-"""Smooth clipping tends to this many standard deviations."""
 
 
 def table_arrays(suite: Suite) -> dict[str, str]:
@@ -62,7 +61,7 @@ class TableColumns:
         parts: list[Array] = [np.zeros((len(rows), 0))]
         if "numeric" in self.arrays:
             numbers = np.asarray(inputs[self.arrays["numeric"]][rows], dtype=np.float64)
-            parts.append(numbers / np.sqrt(1.0 + np.square(numbers / _BEND)))
+            parts.append(smooth_clip(numbers))
         if len(self.columns):
             codes = np.asarray(inputs[self.arrays["categorical"]][rows])
             parts.append((codes[:, self.columns] == self.levels).astype(np.float64))
@@ -72,10 +71,7 @@ class TableColumns:
         """Add the columns to a graph; return the name of the double value ``[n, width]``, empty if there are none."""
         parts = []
         if "numeric" in self.arrays:
-            numbers = graph.cast(self.arrays["numeric"], np.float64)
-            share = graph.add("Div", numbers, np.array(_BEND))
-            bent = graph.add("Add", graph.add("Mul", share, share), np.array(1.0))
-            parts.append(graph.add("Div", numbers, graph.add("Sqrt", bent)))
+            parts.append(smooth_clip_in_graph(graph, graph.cast(self.arrays["numeric"], np.float64)))
         if len(self.columns):
             cells = graph.add("Gather", self.arrays["categorical"], self.columns, axis=1)
             parts.append(graph.cast(graph.add("Equal", cells, self.levels[None]), np.float64))

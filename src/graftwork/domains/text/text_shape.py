@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.data.suite import Suite
+from graftwork.domains.tabular.smooth_clip import smooth_clip, smooth_clip_in_graph
 from graftwork.domains.tabular.suite_graph import GraphBuilder
 
 __all__ = ["TextCounts", "TextShape"]
@@ -22,8 +23,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 _MOST_CELLS = 4_000_000
 """Token numbers times counts that are looked at at a time."""
-_BEND = 3.0
-"""Smooth clipping tends to this many standard deviations."""
 
 
 def _counted(token: str) -> tuple[int, ...]:
@@ -104,9 +103,7 @@ class TextShape:
 
     def matrix(self, inputs: Mapping[str, Array], rows: Ints) -> Floats:
         """Return ``[n, 2 C - 1]``."""
-        found = (self._raw(self.counts.matrix(inputs, rows)) - self.center) / self.scale
-        bent: Floats = found / np.sqrt(1.0 + np.square(found / _BEND))
-        return bent
+        return smooth_clip((self._raw(self.counts.matrix(inputs, rows)) - self.center) / self.scale)
 
     def graph(self, graph: GraphBuilder) -> str:
         """Add the columns to a graph; return the name of the double value ``[N, 2 C - 1]``."""
@@ -117,9 +114,7 @@ class TextShape:
             others = graph.add("Slice", wide, np.array([1]), np.array([self.counts.width]), np.array([1]))
             parts.append(graph.add("Div", others, graph.add("Max", first, np.array(1.0))))
         found = graph.add("Div", graph.add("Sub", graph.concat(parts), self.center[None]), self.scale[None])
-        share = graph.add("Div", found, np.array(_BEND))
-        bent = graph.add("Add", graph.add("Mul", share, share), np.array(1.0))
-        return graph.add("Div", found, graph.add("Sqrt", bent))
+        return smooth_clip_in_graph(graph, found)
 
     def state(self, prefix: str) -> dict[str, Array]:
         """Return the arrays that :meth:`of_state` reads back, their names behind a prefix."""
