@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from graftwork.cli.common import parse_assignments
 from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
@@ -123,4 +124,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
         return 0
     print_end(result, args, lambda: result.result["verdict"])
+    if not (result.folder / "model" / "config.json").is_file():
+        # Whoever calls this from a script goes on to `predict`.
+        print(
+            f"graftwork fit: there is no model; the notes above say why. Try again with: graftwork fit --resume {result.folder}",
+            file=sys.stderr,
+        )
+        return 1
     return 0

@@ -30,6 +30,8 @@ def parse(*words: str) -> Any:
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, dict[str, Any]]]:
     """Record what ``fit`` is called with."""
     found: list[tuple[Any, dict[str, Any]]] = []
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
 
     def fake(source: Any, **settings: Any) -> FitRun:
         found.append((source, settings))
@@ -58,6 +60,14 @@ def test_words_become_settings(calls: list[tuple[Any, dict[str, Any]]], capsys: 
     expected |= {"overrides": {"learning_rate": 0.01}, "out": "x", "resume": False, "dry_run": False}
     assert {key: settings[key] for key in expected} == expected
     assert capsys.readouterr().out.startswith("Use `a`.")
+
+
+def test_a_run_without_a_model_ends_with_an_error(
+    calls: list[tuple[Any, dict[str, Any]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model" / "config.json").unlink()
+    assert cli.main(["fit", "t.csv", "--quiet"]) == 1
+    assert f"graftwork fit --resume {tmp_path}" in capsys.readouterr().err
 
 
 def test_weights_tolerance_and_preference_become_settings(calls: list[tuple[Any, dict[str, Any]]]) -> None:
