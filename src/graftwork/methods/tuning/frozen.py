@@ -9,6 +9,7 @@ from torch import nn
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.tuner import Tuner
 from graftwork.math.fingerprint import state_fingerprint
+from graftwork.nn.backbones.depths import read_depths
 from graftwork.nn.freeze import fix_mode, release_mode
 from graftwork.nn.weight_delta import WeightDelta
 
@@ -21,9 +22,14 @@ class Frozen(Tuner):
     Evaluation mode matters as much as the weights: BatchNorm would go on moving its running statistics in training mode, dropout
     would blur the features. Equal inputs always give equal features, so that they can be computed once and kept in a feature
     store.
+
+    Args:
+        depths: Whether backbones that can give pooled states of several depths do so (:mod:`graftwork.nn.backbones.depths`);
+            others give their last features.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, depths: bool = False) -> None:
+        self.depths = depths
         self._model: nn.Module | None = None
 
     def attach(self, model: nn.Module) -> None:
@@ -31,6 +37,8 @@ class Frozen(Tuner):
         model.requires_grad_(False)
         # `eval()` alone would be undone by the next `train()` of the training loop.
         fix_mode(model)
+        if self.depths:
+            read_depths(model)
         self._model = model
 
     def trainable(self) -> Iterator[nn.Parameter]:

@@ -12,13 +12,14 @@ from torch.nn import functional
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.backbone import Backbone, FeatureShape
+from graftwork.nn.backbones.depths import DepthReader, pool_depths, spread_depths
 from graftwork.nn.backbones.resizable import Resizable
 from graftwork.nn.modes import evaluating
 
 __all__ = ["TimmBackbone"]
 
 
-class TimmBackbone(Backbone, Resizable):
+class TimmBackbone(Backbone, Resizable, DepthReader):
     """A timm model without its classifier. Takes ``inputs["image"]``, uint8 (or float 0..255) ``[B, S, S, 3]``, any ``S``.
 
     Pictures are scaled to 0..1, resized bilinearly to ``size`` and normalised, all inside the graph.
@@ -52,6 +53,8 @@ class TimmBackbone(Backbone, Resizable):
         super().__init__()
         self.model: Any = model
         self.layout, self.channels_last = layout, channels_last
+        self.depths: list[int] = []
+        """Stages (blocks of a transformer) whose pooled states stand behind the features; see :meth:`read_depths`."""
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(1, -1, 1, 1), persistent=False)
         if channels_last:
@@ -89,7 +92,22 @@ class TimmBackbone(Backbone, Resizable):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return features ``[B, width]`` or ``[B, width, h, w]``, as ``layout`` says."""
-        return self.arrange(self.model.forward_features(self.prepare(inputs)))
+        pictures = self.prepare(inputs)
+        if not self.depths:
+            return self.arrange(self.model.forward_features(pictures))
+        last, maps = self.model.forward_intermediates(pictures, indices=self.depths, output_fmt="NCHW")
+        # The picture itself is the first depth: its colours.
+        return torch.cat([self.arrange(last), pool_depths([pictures, *maps])], dim=1)
+
+    def read_depths(self) -> bool:
+        """Put mean and deviation of the picture and of at most five stages behind the features of layout ``"vector"``."""
+        known = getattr(self.model, "feature_info", ())
+        stages = len(getattr(known, "info", known))  # timm keeps a list, or an object around it
+        if self.layout != "vector" or not stages or not hasattr(self.model, "forward_intermediates"):
+            return False
+        self.depths = spread_depths(stages)
+        self.feature_shape = self._measure()
+        return True
 
     def arrange(self, features: Tensor) -> Tensor:
         """Return what the model's ``forward_features`` gives as ``layout`` says."""
@@ -101,7 +119,8 @@ class TimmBackbone(Backbone, Resizable):
     def fingerprint(self) -> str:
         """Return the SHA-256 of weights and of the settings that change the features: size, normalisation, layout."""
         # Buffers of mean and deviation are not in the state dict, but features depend on them.
-        settings = (self.size, self.layout, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        settings: tuple[object, ...] = (self.size, self.layout, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        settings += (self.depths,) if self.depths else ()
         return hashlib.sha256(f"{super().fingerprint()}{settings}".encode()).hexdigest()
 
     def _measure(self) -> FeatureShape:
