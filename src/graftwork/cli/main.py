@@ -34,6 +34,7 @@ _ORDER = (
     "data",
     "backbones",
     "new",
+    "completion",
 )
 _FOOTER = """Run without a source, `graftwork fit` shows what it does on an embedded demo suite in about five minutes.
 `graftwork VERB --help` explains a verb with examples."""
