@@ -103,7 +103,9 @@ class Connections:
         if len(self._open) > self.most:
             # All others are at work: this one is the one too many.
             victim = next(iter(self._waiting), connection)
-            self._close(victim, "full", "503 Service Unavailable", "The server has too many connections. Ask again a little later.")
+            self._close(
+                victim, "full", "503 Service Unavailable", "The server has too many connections. Ask again a little later."
+            )
             if victim is connection:
                 return
         self._waiting[connection] = now
@@ -217,6 +219,10 @@ class Connection(H11Protocol):
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # Such a request is answered as any other; advice to install more is no use to anybody here.
+        pass
 
     def _note(self, *, answered: bool = False) -> None:
         in_work = self.cycle is not None and not self.cycle.response_complete

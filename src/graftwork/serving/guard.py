@@ -181,7 +181,9 @@ class Guard:
             body.size += size
             self._held += size
             if self._held > max(self._limit_of_all, self._limit):
-                problem = Problem("", f"{self._held} bytes in work", f"at most {self._limit_of_all} bytes; ask again a little later")
+                problem = Problem(
+                    "", f"{self._held} bytes in work", f"at most {self._limit_of_all} bytes; ask again a little later"
+                )
                 raise RequestError(503, "The server has too much to do.", problem, retry_after=1)
         return message
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import socket
+import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +24,22 @@ __all__ = ["LINGER_SECONDS", "Server"]
 
 LINGER_SECONDS = 0.5
 """How long a stopping server waits for requests that are on their way, in order to refuse them with words."""
+_SO_ATTACH_FILTER = 26
 _QUEUE = 2_048
 """Connections that the system accepts before the server takes them."""
+
+
+def _let_nobody_in(listener: socket.socket) -> None:
+    """Let the system ignore who asks for a connection from now on, where it can: their next try finds the socket closed.
+
+    Otherwise it would accept some more between the last ``accept`` here and the closing, and then cut them off.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    # A packet filter of one instruction: keep nothing of a packet. Connections that exist are not concerned.
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    with contextlib.suppress(OSError):  # not every container allows it
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
 
 
 class Server(uvicorn.Server):
@@ -93,6 +110,7 @@ class Server(uvicorn.Server):
         # What the event loop has accepted needs some turns to become a connection of the server that is closed below.
         for _ in range(10):
             await asyncio.sleep(0)
+        _let_nobody_in(listener)
         accepted: list[socket.socket] = []
         with contextlib.suppress(OSError):  # there are no more, or no descriptors for them
             while len(accepted) < self._connections.most:

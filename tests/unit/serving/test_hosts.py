@@ -28,8 +28,25 @@ def test_names_that_are_allowed() -> None:
     hosts = AllowedHosts(["Models.Example.org", "*.example.net", "2001:db8::7"], "10.0.0.7")
     good = ["localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:8000", "10.0.0.7", "models.example.org", "a.b.example.net:80"]
     assert all(map(hosts.allow, [*good, "[2001:db8::7]", "localhost.", "localhost.:80"]))
-    bad = ["", "example.org", "example.net", "evil.org", "localhost.evil.org", "evilexample.net", "127.0.0.1.evil.org", "10.0.0.8"]
-    bad += ["localhost@evil.org", "evil.org/localhost", "localhost:80:80", "localhost:x", " localhost", "local host", "127.0.0.1\n"]
+    bad = [
+        "",
+        "example.org",
+        "example.net",
+        "evil.org",
+        "localhost.evil.org",
+        "evilexample.net",
+        "127.0.0.1.evil.org",
+        "10.0.0.8",
+    ]
+    bad += [
+        "localhost@evil.org",
+        "evil.org/localhost",
+        "localhost:80:80",
+        "localhost:x",
+        " localhost",
+        "local host",
+        "127.0.0.1\n",
+    ]
     assert not any(map(hosts.allow, bad))
 
 
