@@ -44,7 +44,9 @@ def fault(sentence: str, tests: list[str]) -> str:
 def has_test(path: Path, name: str) -> bool:
     if not path.is_file():
         return False
-    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text(encoding="utf-8")).body)
+    return any(
+        isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text(encoding="utf-8")).body
+    )
 
 
 FOUND = guarantees((ROOT / "SECURITY.md").read_text(encoding="utf-8"))

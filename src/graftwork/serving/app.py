@@ -227,7 +227,7 @@ async def _understood(engine: Engine, content: Any) -> tuple[Ask, list[Any]]:
         return _understand(engine, content)
     if len(content) <= WINDOW:
         return _understand(engine, parse_json(content))
-    return await engine.do_large(lambda: _understand(engine, parse_json(content)), len(content))
+    return await engine.threads.run(lambda: _understand(engine, parse_json(content)), size=len(content))
 
 
 def _what(engine: Engine) -> str:

@@ -6,13 +6,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,17 +32,14 @@ from graftwork.serving.predict import Predictor
 from graftwork.serving.problems import Problem, RequestError
 from graftwork.serving.reading import RowReader
 from graftwork.serving.session import OnnxModel, read_model
+from graftwork.serving.threads import Threads
 
 __all__ = ["Engine"]
 
-_Result = TypeVar("_Result")
 Lane = tuple[Path, tuple[str, ...]]
 """The ONNX file and the tasks that are asked of it."""
 _MUCH = 20_000
 """Numbers of an answer from which on writing it as JSON is left to another thread."""
-
-_LARGE = 1 << 20
-"""Bytes of a body whose values may need much memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +105,8 @@ class Engine:
         self.is_stopping = False
         """Whether new requests are to be refused; set by :meth:`stop`."""
         self._lane_costs: dict[Lane, _Cost] = {}
-        # Pictures release the interpreter's lock while they are decoded, so threads help.
-        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="graftwork-pictures")
-        # One at a time: the values of a JSON text can take twenty times its memory.
-        self._large = ThreadPoolExecutor(max_workers=1, thread_name_prefix="graftwork-large")
+        self.threads = Threads()
+        """For what would hold up all other requests."""
         self.batcher = Batcher(
             self._open,
             max_batch=self.limits.max_batch,
@@ -162,19 +155,7 @@ class Engine:
         # A thread would cost more than the rows.
         if not self.reader.is_slow:
             return rows
-        return await _in_pool(self._pool, functools.partial(self.reader.finish, rows))
-
-    async def do_large(self, work: Callable[[], _Result], size: int) -> _Result:
-        """Return what ``work`` returns, done in another thread because it would hold up all other requests.
-
-        Args:
-            work: Reads the body of a request.
-            size: Of that body in bytes; the largest ones are read one after the other.
-
-        Raises:
-            RequestError: 503 if the server is stopping.
-        """
-        return await _in_pool(self._large if size > _LARGE else self._pool, work)
+        return await self.threads.run(functools.partial(self.reader.finish, rows))
 
     async def answer(self, ask: Ask, rows: Sequence[Any], *, started: float | None = None) -> bytes:
         """Return the answer for checked rows, as JSON.
@@ -209,7 +190,7 @@ class Engine:
         # Known by now: the lane has opened, which counts its costs.
         cost, notes = self._lane_costs.get(lane, _Cost(None, None)), self.reader.notes(rows)
         work = functools.partial(self._render, ask, configuration, cost, parts, around, notes, started)
-        return await _in_pool(self._pool, work) if size > _MUCH else work()
+        return await self.threads.run(work) if size > _MUCH else work()
 
     def _render(
         self,
@@ -254,8 +235,7 @@ class Engine:
         """Finish what was accepted and end all threads."""
         self.is_stopping = True
         self.batcher.close()
-        for pool in (self._pool, self._large):
-            pool.shutdown(cancel_futures=True)
+        self.threads.close()
 
     def _configuration(self, ask: Ask) -> Configuration | None:
         # Without a wish the full model answers, also of a controllable run.
@@ -292,14 +272,6 @@ class Engine:
         self.metrics.count_batch(
             "all" if len(tasks) == len(self.specs) else tasks[0] if len(tasks) == 1 else "several", rows, seconds
         )
-
-
-async def _in_pool(pool: ThreadPoolExecutor, work: Callable[[], _Result]) -> _Result:
-    try:
-        waiting = asyncio.get_running_loop().run_in_executor(pool, work)
-    except RuntimeError as error:  # the pool is closed
-        raise RequestError(503, "The server is stopping. Ask again when it has started anew.", retry_after=5) from error
-    return await waiting
 
 
 def _reader(predictor: Predictor, limits: ServeLimits) -> RowReader:

@@ -4,7 +4,7 @@ of a class, and would be computed where the predictions are opened. No torch."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,5 +56,5 @@ def _each(values: Any) -> Any:
     return values.map(lambda cell: found.get(cell, cell)) if found else values
 
 
-def _map_of(texts: Sequence[Any]) -> Any:
+def _map_of(texts: Iterable[Any]) -> dict[Any, Any]:
     return {text: escaped_cell(text) for text in texts}

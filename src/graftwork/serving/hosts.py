@@ -63,7 +63,8 @@ class AllowedHosts:
         if name in self.names or (self._endings and name.endswith(self._endings)):
             return True
         # A name that leads here can be anybody's, an address cannot.
-        return self._listens_to_all and bool(local) and name == _bracketed(local)
+        # Where both protocols are listened to, an address of the old one comes as `::ffff:192.0.2.7`.
+        return self._listens_to_all and bool(local) and name == _bracketed(local.removeprefix("::ffff:"))
 
 
 def _bracketed(name: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from json.decoder import scanstring
 from typing import Any
 
 __all__ = ["WINDOW", "parse_large"]
@@ -18,6 +17,7 @@ WINDOW = 32_768
 """Characters that the decoder gets at once: about a millisecond. Only a single string or number may be longer."""
 _DEEPEST = 200
 """Levels of lists and objects that are each larger than a window."""
+_scan_text: Callable[[str, int, bool], tuple[str, int]] = json.decoder.scanstring  # type: ignore[attr-defined]
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -153,7 +153,7 @@ class _Parser:
         while True:
             if self._text[at : at + 1] != '"':
                 raise self._fault("Expecting property name enclosed in double quotes", at)
-            key, at = scanstring(self._text, at + 1, True)
+            key, at = _scan_text(self._text, at + 1, True)
             at = self.skip(at)
             if self._text[at : at + 1] != ":":
                 raise self._fault("Expecting ':' delimiter", at)

@@ -73,8 +73,10 @@ def serve(
         raise ConfigError(f"{error}. The limits are: {', '.join(ServeLimits.__dataclass_fields__)}.") from error
     # Read here, so that an empty variable is refused and not taken for no token.
     token = _checked_token(token if token is not None else os.environ.get(TOKEN_VARIABLE))
-    hosts = AllowedHosts(allowed_hosts, host)
     with contextlib.closing(_listen(host, port)) as listener:
+        # Both the name that was given and the address that it has.
+        given = [host.rstrip(".")] if host and ":" not in host else []
+        hosts = AllowedHosts([*allowed_hosts, *given], listener.getsockname()[0])
         engine = Engine(run_folder, limits=chosen, threads=threads, plan=plan)
         # Before the address is announced: whoever waits for it may ask at once.
         engine.warm_up()

@@ -49,7 +49,9 @@ def test_tables_are_escaped_in_cells_names_of_rows_and_headings() -> None:
     assert found["'=task"].isna().tolist() == [False, False, True]
     pd.testing.assert_series_equal(found["price"], frame["price"], check_index=False)
     assert frame.columns[0] == "=task", "what was given is unchanged"
-    pd.testing.assert_frame_equal(escape_formulas(frame[["price"]].reset_index(drop=True)), frame[["price"]].reset_index(drop=True))
+    pd.testing.assert_frame_equal(
+        escape_formulas(frame[["price"]].reset_index(drop=True)), frame[["price"]].reset_index(drop=True)
+    )
 
 
 def test_the_verb_escapes_csv_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,7 +62,9 @@ def test_the_verb_escapes_csv_when_asked(tmp_path: Path, capsys: pytest.CaptureF
     task["classes"] = [FORMULA, *[f"@{name}" for name in task["classes"][1:]]]
     config.write_text(json.dumps(content))
     table = tmp_path / "rows.csv"
-    pd.DataFrame({"age": [-33.0, 1.0], "city": ["Rome", "Oslo"], "since": ["2021-01-01"] * 2, "id": [1, 2]}).to_csv(table, index=False)
+    pd.DataFrame({"age": [-33.0, 1.0], "city": ["Rome", "Oslo"], "since": ["2021-01-01"] * 2, "id": [1, 2]}).to_csv(
+        table, index=False
+    )
     assert main(["predict", str(folder), str(table)]) == 0
     plain = list(csv.reader(io.StringIO(capsys.readouterr().out)))
     assert main(["predict", str(folder), str(table), "--escape-formulas", "--out", str(tmp_path / "out.csv")]) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import logging
@@ -19,7 +20,7 @@ from live_server import PATIENCE, get_request, live, predict_request
 from PIL import Image
 
 from graftwork.core.errors import FileFormatError
-from graftwork.serving import app, asking
+from graftwork.serving import app, asking, threads
 from graftwork.serving.answers import to_json
 from graftwork.serving.engine import Engine
 from graftwork.serving.limits import ServeLimits
@@ -91,9 +92,11 @@ def test_others_are_answered_while_a_large_body_is_read(tmp_path: Path, monkeypa
         if len(content) > 100_000:
             # If this ran in the thread that answers, nobody could set the event.
             assert answered.wait(PATIENCE)
+            assert not gc.isenabled(), "looking for garbage among millions of values would hold everything up"
         return parse(content)
 
     monkeypatch.setattr(app, "parse_json", late)
+    monkeypatch.setattr(threads, "_LARGE", 50_000)
     client = Client(engine)
     try:
         # Other keys of a row are ignored.
@@ -113,6 +116,7 @@ def test_others_are_answered_while_a_large_body_is_read(tmp_path: Path, monkeypa
 
         quick, slow = asyncio.run(both())
         assert values(quick) == values(slow)
+        assert gc.isenabled()
     finally:
         answered.set()
         engine.close()
@@ -215,10 +219,10 @@ def test_four_large_pictures_at_once_stay_within_the_pixels_of_one_request(tmp_p
     reader.encoder.encode_one = counted
     try:
         found: list[Any] = []
-        threads = [threading.Thread(target=lambda: found.extend(reader.finish([file.getvalue()]))) for _ in range(4)]
-        for thread in threads:
+        workers = [threading.Thread(target=lambda: found.extend(reader.finish([file.getvalue()]))) for _ in range(4)]
+        for thread in workers:
             thread.start()
-        for thread in threads:
+        for thread in workers:
             thread.join(PATIENCE)
         assert len(found) == 4
         assert most[0] == 40_000, "two would be more than one request may have"
