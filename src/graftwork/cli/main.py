@@ -17,6 +17,7 @@ from types import ModuleType
 
 from graftwork.cli.common import VerbParser
 from graftwork.core.nearest import did_you_mean
+from graftwork.core.plain_text import plain_terminal
 
 __all__ = ["find_verbs", "main"]
 
@@ -93,7 +94,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 fine, 1 a bug, 2 wrong use or data, 3 storage, 130 stopped by Ctrl-C.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    with _plain_terminals():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+@contextlib.contextmanager
+def _plain_terminals() -> Iterator[None]:
+    """Keep control characters of data and files from the terminal, which would obey them."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = plain_terminal(sys.stdout), plain_terminal(sys.stderr)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         with _quiet_pipe():
             print(_help(), flush=True)

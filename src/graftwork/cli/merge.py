@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 from graftwork.cli.common import add_component_argument, parse_assignments
+from graftwork.core.plain_text import own_code
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -96,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
 
     def show(done: int, total: int) -> None:
         if live:
-            print(f"\rmerging: {done} of {total} tensors", end="" if done < total else "\n", file=sys.stderr, flush=True)
+            start = own_code("\r", sys.stderr)
+            print(f"{start}merging: {done} of {total} tensors", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
     report = merge(
         args.base,

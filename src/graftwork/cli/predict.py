@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="add columns NAME_low and NAME_high for numbers: of new rows, as many in a hundred lie between them, as in 90",
     )
+    parser.add_argument(
+        "--escape-formulas",
+        action="store_true",
+        help="write texts that a spreadsheet would take for a formula (=, +, -, @) with an apostrophe in front; csv only",
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime (default: all cores)")
     add_component_argument(parser)
 
@@ -43,11 +48,14 @@ def run(args: argparse.Namespace) -> int:
 
     from graftwork.core.errors import ConfigError
     from graftwork.core.files import atomic_path
+    from graftwork.serving.formula_cells import escape_formulas
     from graftwork.serving.predict import Predictor, check_predictions_file
 
     suffix = Path(args.out).suffix.lower() if args.out else ".csv"
     if suffix not in (".csv", ".parquet", ".jsonl"):
         raise ConfigError(f"--out takes a .csv, .parquet or .jsonl file; got {args.out!r}.")
+    if args.escape_formulas and suffix != ".csv":
+        raise ConfigError(f"--escape-formulas is for csv files, which spreadsheets open; got --out {args.out!r}. Leave it out.")
     # Before the model is loaded: nothing is computed that could not be written.
     if args.out:
         check_predictions_file(args.out, args.run, args.source)
@@ -56,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     frame = predictor.predict(args.source, tasks, probabilities=args.probabilities, interval=_share(args.interval))
     for note in frame.attrs.get("notes", []):
         print(f"note: {note}", file=sys.stderr)
+    if args.escape_formulas:
+        frame = escape_formulas(frame)
     if not args.out:
         frame.to_csv(sys.stdout)
         return 0

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from graftwork.core.plain_text import own_code
+
 if TYPE_CHECKING:
     from graftwork.claims.reproduction import Reproduction
 
@@ -136,7 +138,7 @@ def print_reproduction(done: Reproduction) -> None:
 
 
 def _clear(is_live: bool) -> str:
-    return "\r\x1b[K" if is_live else ""
+    return own_code("\r\x1b[K", sys.stderr) if is_live else ""
 
 
 def _duration(seconds: float) -> str:

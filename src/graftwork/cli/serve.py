@@ -15,7 +15,7 @@ EXAMPLES = """examples:
   graftwork serve runs/emoji-20260101-120000
   graftwork serve runs/houses --plan lightgbm                another finalist than the chosen one
   graftwork serve runs/houses --port 8080 --max-batch 256 --max-wait-ms 5
-  GRAFTWORK_TOKEN=secret graftwork serve runs/houses --host 0.0.0.0
+  GRAFTWORK_TOKEN=secret graftwork serve runs/houses --host 0.0.0.0 --allowed-hosts models.example.org
   curl http://127.0.0.1:8000/predict -H 'Content-Type: application/json' -d '{"rows": [{"area": 120, "city": "Rome"}], "tasks": ["price"]}'
   curl http://127.0.0.1:8000/predict -F images=@picture.png -F tasks=category,ink
 """
@@ -31,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token", help="what clients must send as Authorization: Bearer TOKEN (default: $GRAFTWORK_TOKEN, or no token)"
     )
+    parser.add_argument(
+        "--allowed-hosts",
+        metavar="A,B",
+        help="names by which clients call this server, as in example.org,*.example.net, or * for any (default: localhost and the "
+        "address that is listened on)",
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime for each session (default: all cores)")
     add_component_argument(parser)
     limits = parser.add_argument_group("batches and limits")
@@ -38,10 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-wait-ms", metavar="MS", type=float, help="how long a request waits for others (default: 2)")
     limits.add_argument("--max-rows", metavar="ROWS", type=int, help="rows of one request (default: 1000)")
     limits.add_argument("--max-body-bytes", metavar="BYTES", type=int, help="size of one request (default: 16777216)")
+    limits.add_argument("--max-bodies-bytes", metavar="BYTES", type=int, help="size of all requests in work (default: 268435456)")
     limits.add_argument("--max-pixels", metavar="N", type=int, help="pixels of one request's pictures (default: 64000000)")
     limits.add_argument("--max-picture-pixels", metavar="N", type=int, help="pixels of one picture (default: 25000000)")
     limits.add_argument("--max-queue", metavar="N", type=int, help="requests in work at once (default: 1024)")
+    limits.add_argument("--max-connections", metavar="N", type=int, help="connections that are open at once (default: 1000)")
     limits.add_argument("--max-lanes", metavar="N", type=int, help="sets of tasks whose sessions stay open (default: 32)")
+    limits.add_argument("--header-timeout", metavar="SECONDS", type=float, help="time for a request's headers (default: 10)")
     limits.add_argument("--timeout", metavar="SECONDS", type=float, help="time for one request (default: 30)")
     limits.add_argument("--stop-timeout", metavar="SECONDS", type=float, help="time to finish when stopping (default: 30)")
 
@@ -62,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         token=args.token,
+        allowed_hosts=[name for name in (args.allowed_hosts or "").split(",") if name.strip()],
         threads=args.threads,
         plan=args.plan,
         on_ready=ready,

@@ -9,6 +9,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
+from graftwork.core.plain_text import own_code
+
 __all__ = ["colour", "format_table", "paragraph", "terminal_width"]
 
 _CODES = {"green": "32", "yellow": "33", "red": "31", "grey": "90", "bold": "1"}
@@ -26,7 +28,8 @@ def colour(text: str, name: str) -> str:
     """Return ``text`` in a colour if the output is a terminal that wants colours (``NO_COLOR`` is respected)."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    return f"\x1b[{_CODES[name]}m{text}\x1b[0m"
+    start, end = (own_code(code, sys.stdout) for code in (f"\x1b[{_CODES[name]}m", "\x1b[0m"))
+    return f"{start}{text}{end}"
 
 
 def format_table(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -158,6 +159,7 @@ class Card:
 
 _REQUIRED = ("slug", "title", "year", "room", "kind", "summary", "claim")
 _KNOWN = tuple(item.name for item in fields(Card))
+_LINK = re.compile(r"https?://[^\s<>\"'()\[\]\\`]+")
 _LISTS = ("essentials", "tags", "components", "aliases", "seams", "extras", "departures", "analysis")
 
 
@@ -201,6 +203,10 @@ def _problems(path: Path, table: Mapping[str, Any]) -> list[str]:
             problems.append(f"{key} is a list of texts; got {value!r}")
         elif key == "components" and not all(item.startswith("graftwork.") and ":" in item for item in value):
             problems.append(f"components are dotted paths 'graftwork.module:Name'; got {value!r}")
+    link = table.get("link", "")
+    # It becomes a link on pages, where `javascript:` would run.
+    if not isinstance(link, str) or not (link == "" or _LINK.fullmatch(link)):
+        problems.append(f"link is an address that begins with http:// or https://, without spaces; got {link!r}")
     if table.get("components") and not table.get("recipe"):
         problems.append("a card with components names its recipe")
     return problems

@@ -23,6 +23,8 @@ from graftwork.serving.asking import Ask, parse_json, read_options
 from graftwork.serving.describing import answer_schema, describe, error_schema, request_bodies
 from graftwork.serving.engine import Engine
 from graftwork.serving.guard import Guard, refusal_headers
+from graftwork.serving.hosts import AllowedHosts
+from graftwork.serving.large_json import WINDOW
 from graftwork.serving.problems import Problem, RequestError
 
 __all__ = ["create_app"]
@@ -33,13 +35,14 @@ _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _ASSETS = ("page.css", "shared.js", "try.js", "pixels.js", "docs.js")
 
 
-def create_app(engine: Engine, *, token: str | None = None) -> Any:
+def create_app(engine: Engine, *, token: str | None = None, hosts: AllowedHosts | None = None) -> Any:
     """Return the ASGI application that serves an engine.
 
     Args:
         engine: The model; close it when the server has stopped.
         token: What clients must send as ``Authorization: Bearer``; None lets everybody in. The empty page and ``/health`` stay
             open.
+        hosts: The names that the server answers to; None answers to any.
     """
 
     app = FastAPI(
@@ -49,6 +52,8 @@ def create_app(engine: Engine, *, token: str | None = None) -> Any:
         # Own pages: those of FastAPI load scripts from elsewhere, and a server may have no network.
         docs_url=None,
         redoc_url=None,
+        # They would send clients to whatever the Host header names.
+        redirect_slashes=False,
     )
     _add_errors(app)
     _add_pages(app)
@@ -61,7 +66,10 @@ def create_app(engine: Engine, *, token: str | None = None) -> Any:
         paths=frozenset(PATHS),
         open_paths=frozenset({*_PAGES, *assets, "/health"}),
         max_body_bytes=engine.limits.max_body_bytes,
+        max_bodies_bytes=engine.limits.max_bodies_bytes,
         token=token,
+        hosts=hosts,
+        is_stopping=lambda: engine.is_stopping,
     )
 
 
@@ -112,6 +120,7 @@ def _add_answers(app: FastAPI, engine: Engine, needs_token: bool) -> None:
         408: "The body came too slowly",
         413: "The body, or its pictures, are too large",
         415: "Wrong content type",
+        421: "The server does not go by the name in the Host header",
         422: "Rows or options are wrong; every fault is listed",
         503: "Too many requests in work, or the server is stopping",
         504: "No answer in time",
@@ -179,27 +188,24 @@ def _json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None 
 async def _predict(engine: Engine, request: Request) -> Response:
     started = time.perf_counter()
     limits = engine.limits
-    # Before the body is read: a full server must not fill its memory with requests that wait.
-    if engine.requests_in_work >= limits.max_queue:
-        problem = Problem(
-            "", f"{engine.requests_in_work} requests in work", f"at most {limits.max_queue}; ask again a little later"
-        )
-        raise RequestError(503, "The server has too much to do.", problem, retry_after=1)
+    # Before the body is read, and again when it is there: clients that send slowly must not keep the others out.
+    _check_queue(engine)
+    try:
+        async with asyncio.timeout(limits.timeout):
+            content = await _read(engine, request)
+    except TimeoutError as error:
+        raise RequestError(
+            408, "The request came too slowly.", Problem("", None, f"a whole body in {limits.timeout:g} s")
+        ) from error
+    except ClientDisconnect:
+        # Nobody is there to read an answer; the status is for the metrics.
+        return Response(status_code=400)
+    _check_queue(engine)
     with engine.at_work():
-        try:
-            async with asyncio.timeout(limits.timeout):
-                content = await _read(engine, request)
-        except TimeoutError as error:
-            raise RequestError(
-                408, "The request came too slowly.", Problem("", None, f"a whole body in {limits.timeout:g} s")
-            ) from error
-        except ClientDisconnect:
-            # Nobody is there to read an answer; the status is for the metrics.
-            return Response(status_code=400)
-        ask, rows = _understand(engine, content)
         try:
             # What reading took is gone from the time for the answer.
             async with asyncio.timeout(max(0.0, limits.timeout - (time.perf_counter() - started))):
+                ask, rows = await _understood(engine, content)
                 body = await engine.answer(ask, await engine.finish_rows(rows), started=started)
         except TimeoutError as error:
             problem = Problem("", None, f"an answer in {limits.timeout:g} s; send fewer rows at once, or ask again later")
@@ -207,15 +213,33 @@ async def _predict(engine: Engine, request: Request) -> Response:
     return Response(body, media_type="application/json")
 
 
+def _check_queue(engine: Engine) -> None:
+    if engine.requests_in_work >= engine.limits.max_queue:
+        problem = Problem(
+            "", f"{engine.requests_in_work} requests in work", f"at most {engine.limits.max_queue}; ask again a little later"
+        )
+        raise RequestError(503, "The server has too much to do.", problem, retry_after=1)
+
+
+async def _understood(engine: Engine, content: Any) -> tuple[Ask, list[Any]]:
+    """Return what a body asks, and its rows; a large one is read in another thread, so that all others are still answered."""
+    if not isinstance(content, bytes):
+        return _understand(engine, content)
+    if len(content) <= WINDOW:
+        return _understand(engine, parse_json(content))
+    return await engine.threads.run(lambda: _understand(engine, parse_json(content)), size=len(content))
+
+
 def _what(engine: Engine) -> str:
     kind = engine.predictor.kind
     return "row" if kind == "joint" else kind
 
 
-async def _read(engine: Engine, request: Request) -> Any:
+async def _read(engine: Engine, request: Request) -> bytes | dict[str, Any]:
+    """Return the bytes of a JSON text, or the fields of a form."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return parse_json(await request.body())
+        return await request.body()
     if kind == "multipart/form-data" and engine.predictor.kind == "image":
         return await _read_form(engine, request)
     allowed = "application/json" + (" or multipart/form-data" if engine.predictor.kind == "image" else "")

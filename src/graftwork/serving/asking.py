@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from graftwork.data.names import did_you_mean
+from graftwork.serving.large_json import WINDOW, parse_large
 from graftwork.serving.problems import Problem, RequestError
 
 __all__ = ["OPTIONS", "Ask", "is_number", "is_text", "least_shown", "parse_json", "read_options"]
@@ -45,7 +47,11 @@ def parse_json(content: bytes) -> Any:
 
     try:
         # With a byte order mark or without; some clients on Windows send one.
-        return json.loads(content.decode("utf-8-sig"), parse_constant=refuse)
+        text = content.decode("utf-8-sig")
+        if len(text) > WINDOW:
+            # Sleeping, even for no time at all, lets the other threads run.
+            return parse_large(text, parse_constant=refuse, pause=lambda: time.sleep(0))
+        return json.loads(text, parse_constant=refuse)
     except RecursionError:
         reason = "it is nested too deep"
     except ValueError as error:

@@ -53,11 +53,11 @@ class GraphCosts:
         return self.flops(tasks) / total if total else 1.0
 
 
-def graph_costs(path: str | Path, outputs: Mapping[str, str]) -> GraphCosts | None:
+def graph_costs(source: str | Path | bytes, outputs: Mapping[str, str]) -> GraphCosts | None:
     """Count the FLOPs of a model.
 
     Args:
-        path: The ONNX file.
+        source: The ONNX file, or its content.
         outputs: ``{task: output}``.
 
     Returns:
@@ -69,7 +69,7 @@ def graph_costs(path: str | Path, outputs: Mapping[str, str]) -> GraphCosts | No
 
     from graftwork.export.onnx_graph import live_nodes
 
-    model = onnx.load(str(path))
+    model = onnx.load_model_from_string(source) if isinstance(source, bytes) else onnx.load(str(source))
     counted = [node for node in model.graph.node if node.op_type in _COUNTED]
     shapes = _shapes(model, counted)
     if shapes is None:

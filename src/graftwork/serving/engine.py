@@ -6,11 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from graftwork.core.input_kinds import input_kind, load_part
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders.joint import JointEncoder
-from graftwork.serving.answers import prediction_rows
+from graftwork.serving.answers import prediction_rows, to_json
 from graftwork.serving.asking import Ask
 from graftwork.serving.batching import Answer, Batcher, Runner
 from graftwork.serving.controls import Configuration, Controls, find_controls
@@ -34,7 +31,8 @@ from graftwork.serving.metrics import ServerMetrics
 from graftwork.serving.predict import Predictor
 from graftwork.serving.problems import Problem, RequestError
 from graftwork.serving.reading import RowReader
-from graftwork.serving.session import OnnxModel
+from graftwork.serving.session import OnnxModel, read_model
+from graftwork.serving.threads import Threads
 
 __all__ = ["Engine"]
 
@@ -100,11 +98,15 @@ class Engine:
                 f"{list(self.specs)}. Export the model again."
             )
         # Of the full model; those of configurations are counted when their lane opens.
-        self.costs: GraphCosts | None = graph_costs(self.predictor.model.path, self.predictor.model.outputs)
+        self.costs: GraphCosts | None = graph_costs(self.predictor.model.content, self.predictor.model.outputs)
+        # All files, now: one that is replaced later would give two answers for one row, and one that is deleted none.
+        self._contents = {item.file: read_model(item.file) for item in self.controls.configurations} if self.controls else {}
         self.requests_in_work = 0
+        self.is_stopping = False
+        """Whether new requests are to be refused; set by :meth:`stop`."""
         self._lane_costs: dict[Lane, _Cost] = {}
-        # Pictures release the interpreter's lock while they are decoded, so threads help.
-        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="graftwork-pictures")
+        self.threads = Threads()
+        """For what would hold up all other requests."""
         self.batcher = Batcher(
             self._open,
             max_batch=self.limits.max_batch,
@@ -129,7 +131,7 @@ class Engine:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Count a request while it is read, queued or computed."""
+        """Count a request while it is checked, queued or computed."""
         self.requests_in_work += 1
         self.metrics.in_work.set(self.requests_in_work)
         try:
@@ -153,14 +155,7 @@ class Engine:
         # A thread would cost more than the rows.
         if not self.reader.is_slow:
             return rows
-        return await self._in_pool(self.reader.finish, rows)
-
-    async def _in_pool(self, work: Callable[..., Any], *values: Any) -> Any:
-        try:
-            waiting = asyncio.get_running_loop().run_in_executor(self._pool, work, *values)
-        except RuntimeError as error:  # the pool is closed
-            raise RequestError(503, "The server is stopping. Ask again when it has started anew.", retry_after=5) from error
-        return await waiting
+        return await self.threads.run(functools.partial(self.reader.finish, rows))
 
     async def answer(self, ask: Ask, rows: Sequence[Any], *, started: float | None = None) -> bytes:
         """Return the answer for checked rows, as JSON.
@@ -195,7 +190,7 @@ class Engine:
         # Known by now: the lane has opened, which counts its costs.
         cost, notes = self._lane_costs.get(lane, _Cost(None, None)), self.reader.notes(rows)
         work = functools.partial(self._render, ask, configuration, cost, parts, around, notes, started)
-        return await self._in_pool(work) if size > _MUCH else work()
+        return await self.threads.run(work) if size > _MUCH else work()
 
     def _render(
         self,
@@ -225,17 +220,22 @@ class Engine:
             "batch_rows": max(part.batch_rows for part in parts),
             "notes": list(notes),
         }
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return to_json(content)
 
     def _intervals(self, level: float, tasks: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         # Classes have none, which is no fault of a request that names an interval for whatever is a number.
         numbers = [task for task in tasks if task in self.predictor.tasks_with_intervals]
         return self.predictor.interval_widths(level, numbers) if numbers else {}
 
+    def stop(self) -> None:
+        """Refuse new requests from now on; those in work are finished."""
+        self.is_stopping = True
+
     def close(self) -> None:
         """Finish what was accepted and end all threads."""
+        self.is_stopping = True
         self.batcher.close()
-        self._pool.shutdown()
+        self.threads.close()
 
     def _configuration(self, ask: Ask) -> Configuration | None:
         # Without a wish the full model answers, also of a controllable run.
@@ -247,7 +247,7 @@ class Engine:
         """Return what runs the batches of a lane; called in its thread."""
         path, tasks = lane
         main = self.predictor.model
-        model = main if path == self._main else OnnxModel(path, threads=self._threads)
+        model = main if path == self._main else OnnxModel(path, threads=self._threads, content=self._contents[path])
         only, reader = model.only(tasks), self.reader
         only.run(reader.encode(reader.blank()), tasks)  # the first run of a session sets up its memory
         # Bounded: clients choose tasks freely, and there are as many lanes as sets of them.
@@ -262,7 +262,7 @@ class Engine:
             return _Cost(self.costs.flops(tasks), self.costs.total) if self.costs else _Cost(None, None)
         assert self.controls is not None
         configuration = next(item for item in self.controls.configurations if item.file == path)
-        costs = graph_costs(path, model.outputs)
+        costs = graph_costs(model.content, model.outputs)
         # The listed FLOPs are those of all tasks; the graph says which share these need.
         return _Cost(configuration.flops * (costs.share(tasks) if costs else 1.0), self.controls.full_flops)
 

@@ -1,14 +1,16 @@
-"""What every request passes before and after its answer: token, size of the body, headers, counts. An ASGI middleware; no
-torch."""
+"""What every request passes before and after its answer: name of the server, token, size of the body, headers, counts. An ASGI
+middleware; no torch."""
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from graftwork.serving.hosts import AllowedHosts
 from graftwork.serving.metrics import ServerMetrics
 from graftwork.serving.problems import Problem, RequestError
 
@@ -40,7 +42,20 @@ def refusal_headers(refusal: RequestError) -> dict[str, str]:
         headers["Retry-After"] = str(refusal.retry_after)
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if refusal.status == 408:
+        # The rest of the body would be taken for the next request.
+        headers["Connection"] = "close"
     return headers
+
+
+class _Body:
+    """How much of a body was seen, and how much of it is held."""
+
+    __slots__ = ("seen", "size")
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.size = 0
 
 
 class Guard:
@@ -52,7 +67,10 @@ class Guard:
         paths: Paths that are counted by their name, the others as ``other``.
         open_paths: Paths that need no token.
         max_body_bytes: Largest body; beyond, the answer is 413.
+        max_bodies_bytes: Of all requests in work together; beyond, the answer is 503.
         token: What ``Authorization: Bearer`` must carry; None lets everybody in.
+        hosts: The names that the server answers to; None for any.
+        is_stopping: Whether new requests are to be refused.
     """
 
     def __init__(
@@ -63,13 +81,20 @@ class Guard:
         paths: frozenset[str],
         open_paths: frozenset[str],
         max_body_bytes: int,
+        max_bodies_bytes: int,
         token: str | None,
+        hosts: AllowedHosts | None,
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._application = application
         self._metrics = metrics
         self._paths = paths
         self._open_paths = open_paths
         self._limit = max_body_bytes
+        self._limit_of_all = max_bodies_bytes
+        self._held = 0
+        self._hosts = hosts
+        self._is_stopping = is_stopping
         self._token = token.encode("utf-8") if token is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,27 +102,46 @@ class Guard:
         if scope["type"] != "http":
             await self._application(scope, receive, send)
             return
-        # Before the token is looked at: refused requests are counted and timed as well.
+        # Before anything is looked at: refused requests are counted and timed as well.
         started = time.perf_counter()
-        status = 500
+        status = 0
+        body = _Body()
 
         async def send_on(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # On every answer, those of the framework's own errors included.
-                message["headers"] = [*message.get("headers", []), *_HEADERS]
+                closing = [(b"connection", b"close")] if self._is_stopping() else []
+                message["headers"] = [*message.get("headers", []), *_HEADERS, *closing]
             await send(message)
 
         try:
+            self._check_host(scope)
+            if self._is_stopping():
+                raise _stopping()
             self._check_token(scope)
-            await self._application(scope, self._limited(scope, receive), send_on)
+            await self._application(scope, self._limited(scope, receive, body), send_on)
         except RequestError as refusal:
             await _answer(refusal, send_on)
+        except asyncio.CancelledError:
+            # The time for stopping is over: whoever still waits hears it, rather than nothing.
+            if status or not self._is_stopping():
+                raise
+            await _answer(_stopping(), send_on)
         finally:
+            self._held -= body.size
             # Anybody can ask for any path, and every name would be a new series in the metrics.
             path = scope["path"] if scope["path"] in self._paths else "other"
-            self._metrics.count_request(path, status, time.perf_counter() - started)
+            self._metrics.count_request(path, status or 500, time.perf_counter() - started)
+
+    def _check_host(self, scope: Scope) -> None:
+        if self._hosts is None:
+            return
+        given = _header(scope, b"host").decode("latin-1")
+        if not self._hosts.allow(given, (scope.get("server") or ("",))[0]):
+            allowed = f"one of {', '.join(self._hosts.names)}; others are allowed with --allowed-hosts"
+            raise RequestError(421, "This server has another name.", Problem("Host", given or None, allowed))
 
     def _check_token(self, scope: Scope) -> None:
         if self._token is None or scope["path"] in self._open_paths:
@@ -109,28 +153,39 @@ class Guard:
             state = "a wrong token" if given else None
             raise RequestError(401, "This server needs a token.", Problem("Authorization", state, "Authorization: Bearer TOKEN"))
 
-    def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """Return a ``receive`` that refuses bodies above the limit."""
+    def _limited(self, scope: Scope, receive: Receive, body: _Body) -> Receive:
+        """Return a ``receive`` that refuses bodies above the limits."""
         length = _header(scope, b"content-length")
         # A missing or senseless length: the body is counted as it comes.
-        announced = int(length) if length.isdigit() else 0
-        seen = 0
+        announced = int(length) if length.isdigit() and len(length) < 20 else 0
 
         async def receive_on() -> Message:
-            nonlocal seen
             # So far above the limit, reading on only to be polite would cost too much.
             if announced > self._limit * _DRAINED:
                 raise self._too_large(announced)
-            message = await receive()
-            seen += len(message.get("body", b""))
-            while seen > self._limit and message.get("more_body") and seen <= self._limit * _DRAINED:
-                message = await receive()
-                seen += len(message.get("body", b""))
-            if seen > self._limit:
-                raise self._too_large(max(announced, seen))
+            message = await self._next(receive, body)
+            while body.seen > self._limit and message.get("more_body") and body.seen <= self._limit * _DRAINED:
+                message = await self._next(receive, body)
+            if body.seen > self._limit:
+                raise self._too_large(max(announced, body.seen))
             return message
 
         return receive_on
+
+    async def _next(self, receive: Receive, body: _Body) -> Message:
+        message = await receive()
+        size = len(message.get("body", b""))
+        body.seen += size
+        # What is above the limit of one request is thrown away, so it is not held.
+        if body.seen <= self._limit:
+            body.size += size
+            self._held += size
+            if self._held > max(self._limit_of_all, self._limit):
+                problem = Problem(
+                    "", f"{self._held} bytes in work", f"at most {self._limit_of_all} bytes; ask again a little later"
+                )
+                raise RequestError(503, "The server has too much to do.", problem, retry_after=1)
+        return message
 
     def _too_large(self, size: int) -> RequestError:
         return RequestError(
@@ -138,6 +193,10 @@ class Guard:
             "The request is too large.",
             Problem("", f"{size} bytes", f"at most {self._limit} bytes; send fewer rows at once"),
         )
+
+
+def _stopping() -> RequestError:
+    return RequestError(503, "The server is stopping. Ask again when it has started anew.", retry_after=5)
 
 
 def _header(scope: Scope, name: bytes) -> bytes:

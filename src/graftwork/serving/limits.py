@@ -14,10 +14,13 @@ _RANGES = {
     "max_wait_ms": (0, 10_000),
     "max_rows": (1, 1_000_000),
     "max_body_bytes": (1_000, 1 << 31),
+    "max_bodies_bytes": (1_000, 1 << 40),
     "max_pixels": (64, 1 << 31),
     "max_picture_pixels": (64, 150_000_000),
     "max_queue": (1, 1_000_000),
+    "max_connections": (1, 1_000_000),
     "max_lanes": (1, 1_000),
+    "header_timeout": (0.001, 3_600),
     "timeout": (0.001, 3_600),
     "stop_timeout": (0, 3_600),
 }
@@ -39,14 +42,22 @@ class ServeLimits:
     """Rows of one request."""
     max_body_bytes: int = 16 << 20
     """Bytes of one request; 413 beyond."""
+    max_bodies_bytes: int = 256 << 20
+    """Bytes of all requests that are in work; 503 beyond. At least one request fits, whatever this says."""
     max_pixels: int = 64_000_000
-    """Pixels of all pictures of one request together, before they are resized; 413 beyond."""
+    """Pixels of all pictures of one request together, before they are resized; 413 beyond. Pictures of all requests are decoded
+    within this number of pixels at once; the others wait."""
     max_picture_pixels: int = 25_000_000
     """Pixels of one picture, three times as many for a JPEG that is not progressive, half as many for WebP; 413 beyond."""
     max_queue: int = 1_024
     """Requests that are in work at once; 503 beyond."""
+    max_connections: int = 1_000
+    """Connections that are open at once, fewer if the system's limit of descriptors asks for it; beyond, the one that has waited
+    longest for its client is closed."""
     max_lanes: int = 32
     """Sets of tasks (of one sub-network) whose sessions stay open."""
+    header_timeout: float = 10.0
+    """Seconds for the headers of a request, from the opening of a connection on; 408 beyond."""
     timeout: float = 30.0
     """Seconds for one request, reading included; 408 if the client was slow, 504 if the model was."""
     stop_timeout: float = 30.0

@@ -36,6 +36,8 @@ class ServerMetrics:
         self.in_work = self._gauge("requests_in_work", "Requests that are being read, queued or computed")
         self._gauge("requests_waiting", "Requests that wait for a batch").set_function(waiting)
         self._gauge("sessions_open", "Sets of tasks with a session of their own").set_function(lanes)
+        self._connections = self._gauge("connections", "Open connections")
+        self._closed = self._counter("connections_closed", "Connections that the server closed early, by reason", ["reason"])
         share = self._gauge("task_flops_share", "Share of the full model's operations that a task needs alone", ["task"])
         for task, value in shares.items():
             share.labels(task).set(value)
@@ -55,6 +57,14 @@ class ServerMetrics:
         # Pages and health checks would hide how long predictions take.
         if path == "/predict":
             self._request_seconds.observe(seconds)
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Show the number of open connections that ``count`` returns."""
+        self._connections.set_function(count)
+
+    def count_closed(self, reason: str) -> None:
+        """Count a connection that was closed because its client was slow, or because there were too many."""
+        self._closed.labels(reason).inc()
 
     def count_batch(self, tasks: str, rows: int, seconds: float) -> None:
         """Count a batch; ``tasks`` is ``all``, ``several`` or the name of one."""

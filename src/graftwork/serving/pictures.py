@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,29 @@ from graftwork.serving.reading import RowReader
 __all__ = ["PictureReader"]
 
 _FORMATS = "a whole PNG, JPEG, WebP, GIF, BMP or TIFF picture"
+
+
+class _PixelBudget:
+    """Lets so many pixels be decoded at once, in whatever threads; the others wait."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._in_work = 0
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room for a picture, and keep it while the block runs."""
+        with self._changed:
+            # One alone always goes, however large it is.
+            self._changed.wait_for(lambda: not self._in_work or self._in_work + pixels <= self._most)
+            self._in_work += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._in_work -= pixels
+                self._changed.notify_all()
 
 
 class PictureReader(RowReader):
@@ -36,6 +61,7 @@ class PictureReader(RowReader):
         super().__init__(encoder, limits)
         self.max_pixels = limits.max_pixels
         self.max_picture_pixels = limits.max_picture_pixels
+        self._budget = _PixelBudget(limits.max_pixels)
         self._column = encoder.column
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
@@ -66,13 +92,17 @@ class PictureReader(RowReader):
 
         Raises:
             RequestError: 413 if there are too many pixels, 422 naming every picture that cannot be decoded.
+
+        Pictures of all requests together are decoded within ``max_pixels`` at once: memory stays bounded, however many ask.
         """
         # All headers first: decoding could fill the memory before the last picture is looked at.
         pixels = 0
+        sizes = [0] * len(rows)
         for index, content in enumerate(rows):
             if content is None:
                 continue
-            pixels += self._pixels(index, content)
+            sizes[index] = self._pixels(index, content)
+            pixels += sizes[index]
             if pixels > self.max_pixels:
                 raise RequestError(
                     413,
@@ -86,7 +116,9 @@ class PictureReader(RowReader):
                 decoded.append(self.encoder.blank())
                 continue
             try:
-                decoded.append(self.encoder.encode_one(content, max_pixels=self.max_picture_pixels))
+                # A larger JPEG is shrunk while it is decoded.
+                with self._budget.of(min(sizes[index], self.max_picture_pixels)):
+                    decoded.append(self.encoder.encode_one(content, max_pixels=self.max_picture_pixels))
             except PictureError as error:
                 if error.too_large:  # a JPEG that stays large while it is shrunk
                     raise self._too_large(index, error) from error

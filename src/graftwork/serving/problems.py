@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,10 @@ __all__ = ["Problem", "RequestError", "shown"]
 
 _LONGEST = 120
 """Characters of a value that an answer repeats."""
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = 8
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _LONGEST
+_SHORT.maxlevel = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ def shown(value: Any) -> Any:
         return value
     if isinstance(value, int):
         return f"a whole number of {value.bit_length()} bits"
-    text = value if isinstance(value, str) else _described(value)
+    # Cut first: a value may be as large as a request.
+    text = value[: _LONGEST + 1] if isinstance(value, str) else _described(value)
     # JSON can escape half a character, which cannot be sent back.
     text = text.encode("utf-8", "replace").decode("utf-8")
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
@@ -77,6 +83,6 @@ def _described(value: Any) -> str:
     if isinstance(value, dict) and len(value) > 8:
         return f"an object with {len(value)} keys"
     try:
-        return repr(value)
+        return _SHORT.repr(value)
     except (ValueError, RecursionError):  # numbers with thousands of digits, very deep lists
         return f"a value of type {type(value).__name__}"

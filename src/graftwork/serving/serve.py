@@ -8,15 +8,21 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.optional import require
+from graftwork.serving.engine import Engine
+from graftwork.serving.hosts import AllowedHosts
 from graftwork.serving.limits import ServeLimits
+from graftwork.serving.quiet_log import quiet_log
 
-__all__ = ["TOKEN_VARIABLE", "serve"]
+if TYPE_CHECKING:
+    from graftwork.serving.stopping import Server
+
+__all__ = ["TOKEN_VARIABLE", "make_server", "serve"]
 
 TOKEN_VARIABLE = "GRAFTWORK_TOKEN"
 """Environment variable that holds the token if none is given."""
@@ -31,6 +37,7 @@ def serve(
     token: str | None = None,
     threads: int | None = None,
     plan: str | None = None,
+    allowed_hosts: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
     **limits: Any,
 ) -> None:
@@ -44,12 +51,14 @@ def serve(
             anybody may ask.
         threads: Threads of ONNX Runtime for each session; None takes all cores.
         plan: Name of a finalist whose model the run kept; None is the chosen plan.
+        allowed_hosts: Names by which clients call the server, beside those of the loopback address and the address that is
+            listened on; ``*.example.org`` for all names below one, ``*`` for any. Requests for other names get 421.
         on_ready: Called with the server's address once it listens.
         limits: Fields of :class:`graftwork.serving.limits.ServeLimits`.
 
     Raises:
         FileFormatError: If the folder is no finished run.
-        ConfigError: If a limit is wrong, the run has no model of the plan, or the address cannot be listened on.
+        ConfigError: If a limit or an allowed host is wrong, the run has no model of the plan, or the address cannot be listened on.
         MissingDependencyError: If the extra ``serve`` is not installed.
 
     Example:
@@ -65,7 +74,18 @@ def serve(
     # Read here, so that an empty variable is refused and not taken for no token.
     token = _checked_token(token if token is not None else os.environ.get(TOKEN_VARIABLE))
     with contextlib.closing(_listen(host, port)) as listener:
-        _run(run_folder, plan, listener, chosen, token, threads, on_ready)
+        # Both the name that was given and the address that it has.
+        given = [host.rstrip(".")] if host and ":" not in host else []
+        hosts = AllowedHosts([*allowed_hosts, *given], listener.getsockname()[0])
+        engine = Engine(run_folder, limits=chosen, threads=threads, plan=plan)
+        # Before the address is announced: whoever waits for it may ask at once.
+        engine.warm_up()
+        try:
+            with _signals_end_quietly(), quiet_log():
+                make_server(engine, listener, hosts=hosts, token=token, on_ready=on_ready).run(sockets=[listener])
+        finally:
+            # After the server: what was accepted is still answered.
+            engine.close()
 
 
 def _checked_token(token: str | None) -> str | None:
@@ -98,49 +118,70 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(
-    run_folder: str | Path,
-    plan: str | None,
+def make_server(
+    engine: Engine,
     listener: socket.socket,
-    limits: ServeLimits,
-    token: str | None,
-    threads: int | None,
-    on_ready: Callable[[str], None] | None,
-) -> None:
+    *,
+    hosts: AllowedHosts,
+    token: str | None = None,
+    on_ready: Callable[[str], None] | None = None,
+) -> Server:
+    """Return the server of an engine; its ``run(sockets=[listener])`` serves until ``should_exit`` is set.
+
+    Args:
+        engine: The model.
+        listener: A bound socket.
+        hosts: The names that the server answers to.
+        token: What clients must send; None lets everybody in.
+        on_ready: Called with the server's address once it listens.
+
+    Raises:
+        ConfigError: If this process may open too few files.
+    """
     import uvicorn
 
     from graftwork.serving.app import create_app
-    from graftwork.serving.engine import Engine
+    from graftwork.serving.connections import ACCEPTED_AT_ONCE, Connection, Connections, connection_limit
+    from graftwork.serving.stopping import Server
 
-    engine = Engine(run_folder, limits=limits, threads=threads, plan=plan)
-    # Before the address is announced: whoever waits for it may ask at once.
-    engine.warm_up()
     host, port = listener.getsockname()[:2]
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if token is None and host not in _LOOPBACK:
         print(f"warning: anybody who reaches {address} may ask. Set a token with --token or ${TOKEN_VARIABLE}.", file=sys.stderr)
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if on_ready is not None and self.started:
-                on_ready(address)
-
+    limits = engine.limits
+    # Uploads above 1 MB go to the disk, one descriptor each; libraries and the model need some.
+    most = connection_limit(limits.max_connections, 64 + (limits.max_bodies_bytes >> 20))
+    if most < limits.max_connections:
+        print(f"note: at most {most} connections at once, since this process may open few files (ulimit -n).", file=sys.stderr)
+    connections = Connections(
+        most,
+        head_seconds=limits.header_timeout,
+        # The application answers slow bodies at `timeout`; this is for bodies that nobody reads.
+        body_seconds=limits.timeout + 1,
+        write_seconds=limits.timeout,
+        on_close=engine.metrics.count_closed,
+    )
+    engine.metrics.watch_connections(lambda: connections.num_open)
     config = uvicorn.Config(
-        create_app(engine, token=token),
+        create_app(engine, token=token, hosts=hosts),
+        # Chosen, not left to what happens to be installed: connections are watched in this protocol.
+        loop="asyncio",
+        http=Connection.of(connections),
+        ws="none",
+        proxy_headers=False,
         log_level="warning",
         access_log=False,
         server_header=False,
         date_header=False,
-        timeout_graceful_shutdown=max(1, round(limits.stop_timeout)),
-        backlog=2048,
+        backlog=ACCEPTED_AT_ONCE,
     )
-    try:
-        with _signals_end_quietly():
-            Server(config).run(sockets=[listener])
-    finally:
-        # After the server: what was accepted is still answered.
-        engine.close()
+    return Server(
+        config,
+        connections,
+        stop_seconds=limits.stop_timeout,
+        on_ready=lambda: on_ready(address) if on_ready is not None else None,
+        on_stop=engine.stop,
+    )
 
 
 @contextlib.contextmanager

@@ -14,9 +14,28 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError, FileFormatError
 from graftwork.core.optional import has, require
 
-__all__ = ["OnnxModel"]
+__all__ = ["OnnxModel", "read_model"]
 
 Array = NDArray[Any]
+
+
+def read_model(path: Path) -> bytes:
+    """Return the content of an ONNX file.
+
+    Raises:
+        FileFormatError: If it is missing, empty or cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        state = "does not exist"
+    except OSError as error:
+        state = f"cannot be read: {error.strerror or error}"
+    else:
+        if content:
+            return content
+        state = "is empty (zero bytes)"
+    raise FileFormatError(f"{path} {state}. Run graftwork fit again with --resume, or restore the file from a copy.")
 
 
 class OnnxModel:
@@ -27,24 +46,26 @@ class OnnxModel:
     as a session of its own.
 
     Args:
-        path: The ONNX file.
+        path: The ONNX file. It is read once, here: what becomes of it later changes nothing.
         threads: Threads for one operator; None leaves the choice to ONNX Runtime (all cores).
         profile_prefix: If given, sessions write ONNX Runtime profiles whose file names begin with it.
+        content: What is in the file, if it was read before.
 
     Raises:
         FileFormatError: If the file is missing, empty, truncated or no ONNX model.
     """
 
-    def __init__(self, path: str | Path, *, threads: int | None = None, profile_prefix: str = "") -> None:
+    def __init__(
+        self, path: str | Path, *, threads: int | None = None, profile_prefix: str = "", content: bytes | None = None
+    ) -> None:
         self.path = Path(path)
-        if not self.path.is_file() or self.path.stat().st_size == 0:
-            state = "is empty (zero bytes)" if self.path.is_file() else "does not exist"
-            raise FileFormatError(f"{self.path} {state}. Run graftwork fit again with --resume, or restore the file from a copy.")
+        self.content = read_model(self.path) if content is None else content
+        """The bytes of the file."""
         self._threads = threads
         self._profile_prefix = profile_prefix
         self._sessions: dict[tuple[str, ...], Any] = {}
         self._calls: dict[tuple[str, ...], tuple[Any, tuple[str, ...], list[str]]] = {}
-        self._full = self._open(str(self.path))
+        self._full = self._open(self.content)
         self.outputs: dict[str, str] = self._read_names()
         """``{task: output}``."""
 
@@ -65,7 +86,7 @@ class OnnxModel:
             raise FileFormatError(f"{self.path} has no outputs {missing}; it has {found}. Restore the file from a copy.")
         return names
 
-    def _open(self, model: str | bytes) -> Any:
+    def _open(self, model: bytes) -> Any:
         runtime = require("onnxruntime", extra="predict", purpose="Predicting")
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # failures are raised, not printed
@@ -101,7 +122,7 @@ class OnnxModel:
 
         from graftwork.export.onnx_graph import keep_outputs
 
-        model = onnx.load(str(self.path))
+        model = onnx.load_model_from_string(self.content)
         keep_outputs(model, [self.outputs[task] for task in tasks])
         return self._open(model.SerializeToString())
 

@@ -155,3 +155,26 @@ def test_listing_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "javascript:alert(1)",
+        "JavaScript:alert(1)//http://a.org",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "//a.org",
+        "http://a.org/) [x](javascript:alert(1)",
+        'https://a.org/"onclick="x',
+        "https://a b.org",
+        "ftp://a.org",
+    ],
+)
+def test_links_of_cards_are_web_addresses(tmp_path: Path, link: str) -> None:
+    path = write_card(tmp_path, f"{GOOD}\nlink = {json.dumps(link)}\n")
+    with pytest.raises(ConfigError, match="link is an address that begins with http:// or https://"):
+        read_card(path)
+    good = write_card(tmp_path, f'{GOOD}\nlink = "https://arxiv.org/abs/1706.05098"\n')
+    assert read_card(good).link == "https://arxiv.org/abs/1706.05098"
+    assert all(card.link.startswith(("http://", "https://")) for card in load_cards().values() if card.link)

@@ -165,6 +165,15 @@ def test_text_from_the_user_stays_text(build_result) -> None:
     assert "postcode<script>alert(1)" in page.text
 
 
+def test_links_lead_into_the_page_alone(build_result) -> None:
+    result = _poison(build_result("table", model=True))
+    result["suite"]["name"] = "javascript:alert(1)"
+    result["verdict"]["sentences"] = ["[here](javascript:alert(1)) and javascript:alert(2)"]
+    targets = [attributes["href"] for _, attributes in Page(render_report(result)).tags if "href" in attributes]
+    assert targets
+    assert all(target.startswith("#") for target in targets), targets
+
+
 def test_only_embedded_raster_pictures_are_shown(build_result) -> None:
     result = build_result("image")
     result["examples"][0]["picture"] = "https://example.org/a.png"

@@ -118,8 +118,9 @@ def test_a_port_that_is_taken(folder: Path, capsys: pytest.CaptureFixture[str]) 
         assert "Choose another --port" in capsys.readouterr().err
 
 
-def test_the_verb_takes_limits_and_the_token_from_the_environment(folder: Path) -> None:
+def test_the_verb_takes_limits_names_and_the_token_from_the_environment(folder: Path) -> None:
     command = [sys.executable, "-m", "graftwork", "serve", str(folder), "--port", "0", "--max-rows", "1", "--threads", "1"]
+    command += ["--allowed-hosts", "a.example.org, *.example.net"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"GRAFTWORK_TOKEN": "secret"})
     assert process.stderr is not None
     try:
@@ -130,6 +131,8 @@ def test_the_verb_takes_limits_and_the_token_from_the_environment(folder: Path) 
         headers = {"Authorization": "Bearer secret"}
         assert httpx.post(f"{address}/predict", json={"rows": [ROW]}, headers=headers).status_code == 200
         assert httpx.post(f"{address}/predict", json={"rows": [ROW] * 2}, headers=headers).status_code == 422
+        names = {"x.example.net": 200, "a.example.org": 200, "b.example.org": 421}
+        assert {name: httpx.get(f"{address}/health", headers={"Host": name}).status_code for name in names} == names
         process.terminate()
         assert process.wait(30) == 0
     finally:

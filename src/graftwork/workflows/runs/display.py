@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any, Self
 
+from graftwork.core.plain_text import PlainTerminal
 from graftwork.workflows.runs.progress import Progress
 
 __all__ = ["LiveDisplay", "PlainDisplay", "QuietDisplay", "make_display", "terminal_width"]
@@ -55,7 +56,8 @@ class LiveDisplay(PlainDisplay):
         from rich.live import Live
 
         self._is_live = False
-        self._console = Console(file=stream)
+        # Its codes go to the terminal itself; the texts are plain already.
+        self._console = Console(file=stream.stream if isinstance(stream, PlainTerminal) else stream)
         # Transient: the table goes when the run ends, the lines above it stay.
         self._live = Live(console=self._console, refresh_per_second=4, transient=True, get_renderable=self._render)
         self._drawn = 0.0

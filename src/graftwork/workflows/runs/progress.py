@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftwork.core.plain_numbers import plain_number
+from graftwork.core.plain_text import plain_text
 
 __all__ = ["Progress"]
 
@@ -41,7 +42,8 @@ class Progress:
         """Take one event; return lines to print."""
         # Events that this version does not know say nothing here.
         method = getattr(self, "_on_" + str(event["event"]).replace("-", "_"), None)
-        return method(event) if method is not None else []
+        # Names of columns, files and plans are in them.
+        return [plain_text(line) for line in method(event)] if method is not None else []
 
     def _on_suite(self, event: Mapping[str, Any]) -> list[str]:
         splits = ", ".join(f"{name} {count}" for name, count in event["splits"].items())
@@ -184,7 +186,7 @@ class Progress:
         rows = []
         for job in self.running.values():
             detail = f"{job['phase']}, seed {job['seed']}" + (f", only {job['task']} keeps its labels" if job.get("task") else "")
-            rows.append((job["plan"] or job["job"], detail, int(job["step"]), int(job["until"] or 0)))
+            rows.append((plain_text(job["plan"] or job["job"]), plain_text(detail), int(job["step"]), int(job["until"] or 0)))
         return rows
 
     def ranking(self) -> list[tuple[str, str, str]]:
@@ -195,5 +197,5 @@ class Progress:
         for name, score in ranked:
             state = self.left.get(name) or ("leads" if leader and score is not None else "racing")
             leader = leader and state != "leads"
-            rows.append((name, "" if score is None else f"{score:+.1f} %", state))
+            rows.append((plain_text(name), "" if score is None else f"{score:+.1f} %", state))
         return rows

@@ -1,0 +1,153 @@
+"""What a server's clients do wrong, each a coroutine that returns what it sent and what it got."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+__all__ = ["WAYS", "read_answer", "request"]
+
+Questions = Sequence[tuple[bytes, Any]]
+Way = Callable[[random.Random, asyncio.StreamReader, asyncio.StreamWriter, Questions], Awaitable[tuple[bytes, bytes]]]
+
+_NASTY = (
+    *(b"\r\n", b"\0", b":", b"\xff", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 99999999999999999999\r\n", b"Content-Length: -1\r\n"),
+    *(b"Host: evil.org\r\n", b"Connection: Upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n", b"/../", b"%00", b"HTTP/9.9"),
+)  # fmt: skip
+_VALUES: tuple[Any, ...] = (
+    *(None, True, -0.0, 1e308, -1e308, 10**400, "", "nan", "=1", "\ud800", "\0", [], {}, [[]], {"a": {}}, "x" * 200_000),
+    *([0] * 2_000, {"rows": []}, "2021-13-45", "1e999", -(2**63)),
+)
+
+
+def request(body: bytes, *, path: str = "/predict", close: bool = True, host: str = "127.0.0.1") -> bytes:
+    """Return a request with a JSON body."""
+    end = "Connection: close\r\n" if close else ""
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{end}\r\n"
+    return head.encode() + body
+
+
+async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of one answer."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    return await reader.read(100_000)
+
+
+async def silence(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send nothing."""
+    return b"", await _rest(reader)
+
+
+async def half_a_request(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send a part of a request and wait."""
+    sent = request(rng.choice(questions)[0])
+    sent = sent[: rng.randrange(len(sent))]
+    writer.write(sent)
+    return sent, await _rest(reader)
+
+
+async def trickle(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send a request byte by byte."""
+    sent = request(rng.choice(questions)[0])
+    for byte in sent:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(0.05)
+    return sent, await _rest(reader)
+
+
+async def leave_early(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Ask, and leave without the answer."""
+    sent = request(rng.choice(questions)[0])
+    writer.write(sent)
+    await asyncio.sleep(rng.random() * 0.01)
+    writer.transport.abort()
+    return sent, b""
+
+
+async def never_read(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Ask for long answers without taking any."""
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    for _ in range(2_000):
+        writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        await writer.drain()
+    await asyncio.sleep(8)
+    return b"", b""
+
+
+async def damaged_http(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send a request with bytes that were changed, left out or put in."""
+    sent = bytearray(request(rng.choice(questions)[0]))
+    for _ in range(rng.randint(1, 4)):
+        # The head mostly: the body has its own attack.
+        at = min(len(sent) - 1, int(rng.expovariate(1 / 60)))
+        way = rng.randrange(3)
+        if way == 0:
+            sent[at] = rng.randrange(256)
+        elif way == 1:
+            del sent[at : at + rng.randint(1, 20)]
+        else:
+            sent[at:at] = rng.choice(_NASTY)
+    writer.write(bytes(sent))
+    writer.write_eof()
+    return bytes(sent), await _rest(reader)
+
+
+async def damaged_json(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send a body whose values, or whose text, are wrong."""
+    content = json.loads(rng.choice(questions)[0])
+    for _ in range(rng.randint(0, 3)):
+        value = rng.choice(_VALUES)
+        target = (
+            rng.choice([content, rng.choice(content["rows"])])
+            if isinstance(content.get("rows"), list) and content["rows"]
+            else content
+        )
+        if isinstance(target, dict):
+            target[rng.choice([*target, "budget", "interval", "importance", "texts", "new"])] = value
+    body = bytearray(json.dumps(content).encode())
+    for _ in range(rng.randint(0, 3)):
+        at = rng.randrange(len(body))
+        body[at : at + rng.randint(0, 3)] = rng.choice([b"", b"[", b"}", b'"', b"\\u12", b"NaN", b"\xff", b"9" * 5_000])
+    sent = request(bytes(body), path=rng.choice(["/predict"] * 9 + ["/model"]))
+    writer.write(sent)
+    return sent, await _rest(reader)
+
+
+async def megabytes(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send much: deep, long, or more than is allowed."""
+    size = int(10 ** rng.uniform(5, 7.2))
+    body = rng.choice(
+        [b"[" * size, b'{"rows":[' + b"1," * (size // 2) + b"1]}", b'{"rows":["' + b"x" * size + b'"]}', b" " * size]
+    )
+    sent = request(body)
+    writer.write(sent)
+    await writer.drain()
+    return sent[:1_000], await _rest(reader)
+
+
+WAYS: tuple[Way, ...] = (silence, half_a_request, trickle, leave_early, never_read, damaged_http, damaged_json, megabytes)
