@@ -59,6 +59,8 @@ class Schedule:
     finalists: int = FINALISTS
     refits: int | None = None
     """Models of each chosen plan that see all rows; None: as many as the settings say."""
+    final_rows: int = 0
+    """Most training rows that finals see; 0: all. On very large suites a decent training of all rows may not fit into the time."""
     seconds: float = 0.0
     """Expected seconds until the verdict."""
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,8 @@ def make_schedule(
         fixed = {plan.name: own_horizon(plan) or budget.steps for plan in plans}
         return _schedule(fixed, budget, full, race_seconds(plans, estimates, fixed, budget, full), {})
     limit = math.inf if budget.seconds is None else budget.seconds
+    budget = _with_rows_in_time(plans, estimates, budget, limit)
+    full = full_effort(budget)
 
     def expected(common: float, effort: Effort) -> float:
         return race_seconds(plans, estimates, horizons_of(plans, estimates, common), budget, effort)
@@ -174,11 +178,30 @@ def _schedule(
         control_tasks=effort.control_tasks,
         finalists=effort.finalists,
         refits=effort.refits,
+        final_rows=budget.final_rows,
         seconds=seconds,
         left_out=left_out,
         cuts=tuple(shortened(full_effort(budget), effort)),
         notes=tuple(notes),
     )
+
+
+def _with_rows_in_time(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget, limit: float) -> RaceBudget:
+    """Return the budget with so many rows for finals as a decent training allows: plans that see all rows in every step (trees)
+    would otherwise stop after a few rounds, and take the steps of all others with them."""
+    if budget.scale <= 1.0 or not budget.race_rows:
+        return budget
+    _, decent, longest = common_limits(plans, estimates)
+    horizons = horizons_of(plans, estimates, min(decent, longest))
+    # One seed: rows are worth more than seeds.
+    *_, one_seed, _ = least_efforts(budget)
+    scale = budget.scale
+    while scale > 1.0 and race_seconds(plans, estimates, horizons, dataclasses.replace(budget, scale=scale), one_seed) > limit:
+        scale = max(1.0, scale / 2)
+    if scale == budget.scale:
+        return budget
+    # Models on all rows would not fit either.
+    return dataclasses.replace(budget, scale=scale, refits=0, final_rows=round(scale * budget.race_rows))
 
 
 def _smallest_fair(budget: RaceBudget) -> Effort:
