@@ -20,8 +20,8 @@ from graftwork.interfaces.task_kind import task_kind
 __all__ = ["CopyFinder", "leak_notes"]
 
 Floats = NDArray[np.float64]
-_FEW_COLUMNS = 100
-"""So many columns are scored without a filter in front."""
+_FEW_COLUMNS, _FEW_PAIRS = 100, 1000
+"""So many columns, and pairs of column and target, are scored without a filter in front."""
 _MOST_SCORES = 200
 """Columns of a wide table that are scored for one target: more findings would say nothing new."""
 _FIRST = 16
@@ -130,7 +130,7 @@ def _worth_a_score(
     """Return the pairs of column and task that are to be scored, in the order of the columns."""
     labels = [(task, column) for task in tasks for column in task_kind(task.spec).label_columns(task.spec, task.target)]
     ordered = [name for name in names if table[name].kind in ("numeric", "date")]
-    if len(ordered) <= _FEW_COLUMNS or not labels:
+    if (len(ordered) <= _FEW_COLUMNS and len(ordered) * len(tasks) <= _FEW_PAIRS) or not labels:
         return [(name, task) for name in names for task in tasks]
 
     def keys(column: Column) -> Floats:
