@@ -175,7 +175,7 @@ def many_texts(folder: Path, *, seed: int, rows: int, kept_back: int, words: int
     # Cumulated weights of words: by topic, twice for low and high mood.
     tables = {}
     for topic in range(8):
-        own = np.where(np.arange(len(vocabulary)) % 8 == topic, 1.6, 1.0)
+        own = np.where(np.arange(len(vocabulary)) % 8 == topic, 2.5, 1.0)
         for high in (False, True):
             weights = frequency * own * np.exp(0.25 * tilt * (1 if high else -1))
             tables[topic, high] = np.cumsum(weights / weights.sum())
@@ -248,7 +248,7 @@ CASES = {
             what="100,000 texts of 60 words, 2 targets",
             write=many_texts,
             full={"rows": 100_000, "kept_back": 10_000, "words": 60},
-            quick={"rows": 600, "kept_back": 200, "words": 20},
+            quick={"rows": 800, "kept_back": 200, "words": 40},
             peers=("tfidf",),
         ),
         ScaleCase(
