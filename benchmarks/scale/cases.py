@@ -97,7 +97,7 @@ def many_rows(folder: Path, *, seed: int, rows: int, columns: int, kept_back: in
     frame = pd.DataFrame({f"x{index}": inputs[:, index] for index in range(columns)})
     for index in range(max(1, columns // 5)):
         frame[f"x{index}"] = pd.Categorical.from_codes(
-            np.digitize(inputs[:, index], np.linspace(-2, 2, 11)).astype(np.int8), [f"c{code}" for code in range(12)]
+            np.digitize(inputs[:, index], np.linspace(-2, 2, 11)).astype(np.int8), pd.Index([f"c{code}" for code in range(12)])
         )
     last = f"x{columns - 1}"
     frame.loc[generator.random(len(frame)) < 0.05, last] = np.nan
