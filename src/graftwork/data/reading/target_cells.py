@@ -126,7 +126,7 @@ def _flag_levels(column: Column) -> tuple[NDArray[np.int64], list[str]]:
     return numbers[column.codes], list(names)
 
 
-def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[NDArray[np.int64], list[str]]:
+def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[NDArray[np.int64], Sequence[str]]:
     """Return the levels of a column of numbers, each value one level however it is written; words for a missing cell are none."""
     if column.machine_kind in "iuf":
         # Different numbers have different names, which are written for those who ask.

@@ -101,7 +101,9 @@ class Attempts:
         if not value:
             return None
         plans = {name: Plan.from_json(plan) for name, plan in value["plans"].items()}
-        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"], rows=value["rows"])
+        # Runs of older versions chose no rows.
+        rows = value.get("rows", self._rows_of(list(plans)))
+        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"], rows=rows)
 
     def _free(self) -> float:
         return (seconds_left(self.context) or 0.0) - self.reserved
