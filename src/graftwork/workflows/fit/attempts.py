@@ -147,7 +147,9 @@ class Attempts:
     def _with_more_rows(self, groups: Sequence[Sequence[str]]) -> Iterator[_Attempt]:
         """Yield the same trainings on more rows, if finals saw a part of them."""
         plans, horizons, all_rows = self.context.plans, self.context.schedule.horizons, len(self.context.suite.splits["train"])
-        for names in groups:
+        costs = known_costs(self.context)
+        # Trees learn from every row in every step; networks of a few epochs gain less.
+        for names in sorted(groups, key=lambda names: not any(name in costs and costs[name].sees_all_rows for name in names)):
             seen = max(self._rows_of(names).values())
             more = {min(all_rows, int(min(factor * seen, all_rows))) for factor in MORE_ROWS} if seen else set()
             for rows in sorted(more - {seen}, reverse=True):

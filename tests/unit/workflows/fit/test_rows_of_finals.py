@@ -32,7 +32,7 @@ def test_more_rows_are_tried_first(seen: int, wanted: list[int]) -> None:
         schedule=SimpleNamespace(horizons={"trees": 50}),
         suite=SimpleNamespace(splits={"train": range(600)}),
         settings=SimpleNamespace(plans=None, overrides={}),
-        run=SimpleNamespace(result=lambda _: {}),
+        run=SimpleNamespace(result=lambda _: {}, state={}),
     )
     finals: Any = {"trees": {0: SimpleNamespace(rows=seen, id="final")}}
     found = list(Attempts(context, finals, 0.0)._candidates())
