@@ -146,6 +146,8 @@ def make_schedule(
         # The time of those that left goes to the others.
         common = horizon_of(effort, float(MIN_STEPS), longest)
     horizons = horizons_of(plans, estimates, common)
+    if before is not None and common < shortest:
+        horizons = _no_shorter_than_made(horizons, before, budget)
     # A plan that left after the first rung and comes back has no horizon there.
     if before is not None and all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items()):
         horizons = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
@@ -184,6 +186,18 @@ def _schedule(
         cuts=tuple(shortened(full_effort(budget), effort)),
         notes=tuple(notes),
     )
+
+
+def _no_shorter_than_made(horizons: Mapping[str, int], before: Schedule, budget: RaceBudget) -> dict[str, int]:
+    """Return the horizons, with those before where the new ones are shorter than what the rungs have made: a training from the start
+    would end with a worse model than the one that is there. It goes on, and is judged as far as it comes."""
+    # What was learned from fewer rows is no start for finals on more.
+    if not budget.rungs_done or budget.final_rows != budget.race_rows:
+        return dict(horizons)
+    made = RUNGS[budget.rungs_done - 1]
+    return {
+        name: before.horizons[name] if steps <= made * before.horizons.get(name, 0) else steps for name, steps in horizons.items()
+    }
 
 
 def _with_rows_in_time(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget, limit: float) -> RaceBudget:
@@ -239,7 +253,11 @@ def _drop_slow(
             droppable, key=lambda plan: estimates[plan.name].seconds(steps[plan.name]) + estimates[plan.name].once_seconds
         )
         cost = estimates[slowest.name]
-        left_out[slowest.name] = f"too slow: {_cost_words(cost)} do not fit into the time limit"
+        left_out[slowest.name] = (
+            f"too slow: {_cost_words(cost)} do not fit into the time limit"
+            if cost.measured
+            else "there was no time to measure what it costs; give more with --time-limit"
+        )
         plans.remove(slowest)
 
 

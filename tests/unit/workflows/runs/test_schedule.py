@@ -271,3 +271,21 @@ def test_plans_that_see_all_rows_do_not_shorten_the_trainings_of_others() -> Non
 def test_rows_of_finals_lie_between_those_of_the_rungs_and_all(seconds: float, trees: float, scale: float) -> None:
     rows = large(seconds, scale=scale, trees=trees).final_rows
     assert rows == 0 or 30_000 <= rows <= 30_000 * scale + 1
+
+
+def test_a_training_is_never_planned_shorter_than_what_the_rungs_have_made() -> None:
+    first = large(240.0, trees=0.05)
+    # The first rung took far longer than estimated: next to nothing is left.
+    costs = estimates(factor=20.0, trees=1.0)
+    left = budget(None, 20.0, scale=20.0, race_rows=30_000, refits=1, rungs_done=1)
+    again = make_schedule([plan for plan in PLANS if plan.name in first.horizons], costs, left, first)
+    assert again.final_rows == 30_000
+    for name, steps in again.horizons.items():
+        assert steps == first.horizons[name] or steps > first.rung_steps(name, 0)
+    assert again.horizons["trees"] == first.horizons["trees"], "it goes on from the rung, and is judged as far as it comes"
+
+
+def test_a_plan_that_was_not_measured_is_not_called_too_slow() -> None:
+    costs = {name: dataclasses.replace(cost, measured=name != "moe") for name, cost in estimates(moe=2.0).items()}
+    found = make_schedule(PLANS, costs, budget(None, 30.0))
+    assert "no time to measure" in found.left_out["moe"]
