@@ -35,6 +35,7 @@ NAMES = (
     "merging",
     "prediction",
     "serving",
+    "scale",
 )
 """In the order in which they run."""
 PACKAGES = (
@@ -55,7 +56,8 @@ PACKAGES = (
 
 def available() -> list[str]:
     """Return the names of the benchmarks that are there, in the order in which they run."""
-    return [name for name in NAMES if (Path(__file__).parent / f"{name}.py").exists()]
+    folder = Path(__file__).parent
+    return [name for name in NAMES if (folder / f"{name}.py").exists() or (folder / name / "__init__.py").exists()]
 
 
 def machine() -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Row:
     """What ours stands beside: a floor or another library, named in ``beside``; None if there is nothing."""
     beside: str = ""
     unit: str
-    """Of ``ours`` and ``peer``: ``s``, ``ms`` or ``MiB``."""
+    """Of ``ours`` and ``peer``: ``s``, ``ms``, ``MiB`` or ``loss`` (1 is the trivial answer)."""
     target: float | None = None
     judged: Literal["ratio", "ours"] = "ratio"
     """What must not be above ``target``."""

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["sampled_suite", "take_rows"]
+__all__ = ["MOST_VALIDATION", "sampled_suite", "take_rows"]
 
+MOST_VALIDATION = 10_000
+"""Most validation rows of a sample: samples of any size are then compared on the same rows."""
 LEAST_LABELS = 200
 """Labelled training rows of each task that a sample keeps, if there are so many."""
 
@@ -21,7 +23,8 @@ Rows = NDArray[np.int64]
 
 
 def sampled_suite(suite: Suite, rows: int, seed: int) -> Suite:
-    """Return the suite with at most ``rows`` training rows and a third as many validation rows, drawn at random; test rows stay.
+    """Return the suite with at most ``rows`` training rows and a third as many validation rows (10,000 at most), drawn at random;
+    test rows stay.
 
     Tasks with few labels keep :data:`LEAST_LABELS` of them, so the sample may be a little larger.
 
@@ -30,7 +33,7 @@ def sampled_suite(suite: Suite, rows: int, seed: int) -> Suite:
         rows: Most training rows, at least 1.
         seed: Equal seeds give equal samples.
     """
-    limits = {"train": rows, "val": max(1, rows // 3)}
+    limits = {"train": rows, "val": min(MOST_VALIDATION, max(1, rows // 3))}
     splits = {name: _sample(suite, suite.splits[name], limit, seed) for name, limit in limits.items() if name in suite.splits}
     return suite.with_splits({**suite.splits, **splits})
 

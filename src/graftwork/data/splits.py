@@ -14,7 +14,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.strata import assign_groups, assign_rows, label_matrix, repair_rare_labels
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["FRACTIONS", "IN_ORDER", "MIN_UNITS", "resplit", "split_rows"]
+__all__ = ["FRACTIONS", "IN_ORDER", "MIN_UNITS", "most_judged_rows", "resplit", "split_rows"]
 
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
 IN_ORDER = "splits_in_order"
@@ -22,8 +22,25 @@ IN_ORDER = "splits_in_order"
 MIN_UNITS = 10
 """Fewest labelled rows (or groups) that can be split into three parts."""
 
+MOST_JUDGED_ROWS, LEAST_JUDGED_ROWS = 50_000, 2000
+"""Most validation and most test rows: more of them narrow no interval that matters, and cannot be learned from."""
+JUDGED_ANSWERS = 20_000_000
+"""Most answers (rows times classes and values of all tasks) of one model on the rows of one part, down to the least number of rows:
+models are compared by answers that are all stored."""
+
 Rows = NDArray[np.int64]
 Array = NDArray[Any]
+
+
+def most_judged_rows(tasks: Sequence[TaskSpec]) -> int:
+    """Return how many validation rows, and how many test rows, a suite of these tasks gets at most.
+
+    Example:
+        >>> most_judged_rows([TaskSpec(name="product", kind="multiclass", size=4000)])
+        5000
+    """
+    outputs = sum(max(task.size, len(task.classes), 1) for task in tasks)
+    return int(min(MOST_JUDGED_ROWS, max(LEAST_JUDGED_ROWS, JUDGED_ANSWERS // max(outputs, 1))))
 
 
 def split_rows(
@@ -33,7 +50,7 @@ def split_rows(
     groups: Rows | None = None,
     domain: Rows | None = None,
     seed: int = 0,
-    fractions: Mapping[str, float] = FRACTIONS,
+    fractions: Mapping[str, float] | None = None,
 ) -> dict[str, Rows]:
     """Split rows into parts.
 
@@ -47,7 +64,8 @@ def split_rows(
         groups: Group of each row, int64 ``[N]``; rows of one group land in one part.
         domain: Data set or domain of each row, int64 ``[N]``; every domain is spread over all parts.
         seed: Equal seeds give equal splits.
-        fractions: Share of each part; the first must be the training part.
+        fractions: Share of each part; the first must be the training part. None is 60 % for training and 20 % each for validation
+            and test, of large suites at most :func:`most_judged_rows` each.
 
     Returns:
         ``{part: sorted row numbers}``; the parts are disjoint and cover all rows.
@@ -59,6 +77,7 @@ def split_rows(
     for task in tasks:
         labelled |= labelled_rows(targets[task.name])
     rows = np.arange(len(labelled))
+    fractions = _capped(tasks, int(labelled.sum())) if fractions is None else fractions
     names = tuple(fractions)
     shares = np.array([fractions[name] for name in names], dtype=np.float64)
     shares = shares / shares.sum()
@@ -80,6 +99,14 @@ def split_rows(
         # One part a group, handed to its rows.
         part = assign_groups(unit, labels, labelled, has_label, shares, generator)[unit]
     return {name: rows[part == index] for index, name in enumerate(names)}
+
+
+def _capped(tasks: Sequence[TaskSpec], num_rows: int) -> dict[str, float]:
+    """Return the shares of the parts; what validation and test do not need is learned from."""
+    most = most_judged_rows(tasks) / max(num_rows, 1)
+    judged = {name: min(share, most) for name, share in FRACTIONS.items() if name != "train"}
+    # Exactly as they stand for all suites of ordinary size.
+    return dict(FRACTIONS) if judged.items() <= FRACTIONS.items() else {"train": 1.0 - sum(judged.values()), **judged}
 
 
 def resplit(suite: Suite, seed: int) -> Suite:

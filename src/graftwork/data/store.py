@@ -212,7 +212,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        # Names of a million rows are JSON already.
+        return list(value) if set(map(type, value)) <= {str} else [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return _plain(value.item())
     if isinstance(value, np.ndarray):

@@ -16,6 +16,9 @@ __all__ = ["assign_groups", "assign_rows", "label_matrix", "repair_rare_labels"]
 Array = NDArray[Any]
 Index = NDArray[np.int64]
 
+_MANY_LABELS = 1000
+"""Up to so many labels every part gets a row of each."""
+
 
 def label_matrix(tasks: Sequence[TaskSpec], targets: Mapping[str, Array], domain: Index | None) -> Index:
     """Return the labels of each row as numbers, int64 ``[N, K]``; -1 where there is none.
@@ -97,7 +100,8 @@ def _proportional_sequence(length: int, shares: NDArray[np.float64], generator: 
 def repair_rare_labels(part: Index, labels: Index) -> Index:
     """Return ``part`` changed so that every label has a row in part 0, and labels of five rows or more one in every part.
 
-    Rows move only where a label would be missing, the last step fills part 0, so that its guarantee always holds.
+    Rows move only where a label would be missing, the last step fills part 0, so that its guarantee always holds. Other parts stay as
+    they are if there are more labels than half of their rows.
     """
     part = part.copy()
     num_parts = int(part.max(initial=0)) + 1
@@ -109,6 +113,9 @@ def repair_rare_labels(part: Index, labels: Index) -> Index:
     for wanted in [*range(1, num_parts), 0]:
         # Fewer than five rows are best used for training.
         enough = counts >= (1 if wanted == 0 else 5)
+        # Ten thousand classes in some thousand rows: a row of each would make another part of it.
+        if wanted and enough.sum() > 0.5 * (part == wanted).sum() and enough.sum() > _MANY_LABELS:
+            continue
         for label in np.flatnonzero(enough & (table[:, wanted] == 0)):
             if table[label, wanted]:  # an earlier move brought one along
                 continue

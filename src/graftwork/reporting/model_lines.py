@@ -3,9 +3,10 @@ other finalists can be used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from graftwork.core.records import TaskSpec
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 
@@ -87,8 +88,8 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def weights_table(view: ResultView) -> Table | None:
-    """Return the weights of the members of an average, a row for each task; None if there is one plan only."""
+def weights_table(view: ResultView, tasks: Sequence[TaskSpec] | None = None) -> Table | None:
+    """Return the weights of the members of an average, a row for each task (or some); None if there is one plan only."""
     weights = _weights(view.section("model"))
     if len(weights) < 2:
         return None
@@ -97,7 +98,7 @@ def weights_table(view: ResultView) -> Table | None:
         headers=["Task", *weights],
         rows=[
             [task.name, *(Cell(f"{100 * float(own.get(task.name, 0.0)):.0f}\u00a0%") for own in weights.values())]
-            for task in view.tasks
+            for task in (view.tasks if tasks is None else tasks)
         ],
     )
 

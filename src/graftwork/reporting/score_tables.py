@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,35 @@ from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.words import comparison_mark, control_mark, metric_words
 
-__all__ = ["controls_table", "other_metrics_table", "scores_table", "source_table", "transfer_table"]
+__all__ = ["controls_table", "folded_scores", "other_metrics_table", "scores_table", "source_table", "transfer_table"]
+
+MOST_TASKS = 20
+"""Tasks that a terminal shows one by one."""
 
 
-def scores_table(view: ResultView, plans: Sequence[str] | None = None) -> Table | None:
-    """Return the primary metric of every task under some plans (all finalists) with its judgement, or None before any test
-    score."""
+def folded_scores(view: ResultView) -> tuple[str, Sequence[TaskSpec]]:
+    """Return what a terminal shows of the tasks: of more than 20, how the chosen plan is judged on all of them in one sentence, and
+    those with the largest differences to separate models, best first; else no sentence and all tasks as they are."""
+    if len(view.tasks) <= MOST_TASKS:
+        return "", view.tasks
+    compared = {task.name: view.comparison(view.choice, task.name) for task in view.tasks}
+    marks = [comparison_mark(one.get("label")) for one in compared.values()]
+    counts = Counter(mark.words for mark in marks if mark is not None)
+    known = {
+        name: float(value) for name, one in compared.items() if (value := (one.get("difference") or {}).get("value")) is not None
+    }
+    # Without differences (no separate models, or they are the choice) in the order of the suite.
+    ordered = sorted(view.tasks, key=lambda task: -known.get(task.name, 0.0))
+    shown = [*ordered[: MOST_TASKS // 2], *ordered[-MOST_TASKS // 2 :]]
+    judged = ", ".join(f"{words} on {number}" for words, number in counts.most_common())
+    of_all = f"`{view.choice}` on {len(view.tasks)} tasks, against separate models: {judged}. " if judged else ""
+    what = "the ten best and the ten worst of them" if known else f"{len(shown)} of {len(view.tasks)} tasks"
+    return f"{of_all}Shown are {what}; report.html has all.", shown
+
+
+def scores_table(view: ResultView, plans: Sequence[str] | None = None, tasks: Sequence[TaskSpec] | None = None) -> Table | None:
+    """Return the primary metric of every task (or of some) under some plans (all finalists) with its judgement, or None before any
+    test score."""
     plans = [plan for plan in view.finalists if plans is None or plan in plans]
     notes = {view.reference: "reference", view.choice: "chosen"}
     if not plans or not any(view.score(plan, task) for plan in plans for task in view.tasks):
@@ -27,7 +51,7 @@ def scores_table(view: ResultView, plans: Sequence[str] | None = None) -> Table 
             Cell("Task", numeric=False),
             *(Cell(name, note=notes.get(name, ""), strong=name == view.choice) for name in plans),
         ],
-        rows=[_score_row(view, task, plans) for task in view.tasks],
+        rows=[_score_row(view, task, plans) for task in (view.tasks if tasks is None else tasks)],
     )
 
 

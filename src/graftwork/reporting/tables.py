@@ -12,7 +12,7 @@ from graftwork.reporting.formatting import count, duration, number, percent_inte
 from graftwork.reporting.model_lines import measured_line, model_line, others_line, weights_table
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
-from graftwork.reporting.score_tables import controls_table, scores_table
+from graftwork.reporting.score_tables import controls_table, folded_scores, scores_table
 from graftwork.reporting.words import STRENGTHS
 
 __all__ = ["format_summary", "plain_text", "render_table", "wrap_text"]
@@ -41,7 +41,9 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
     blocks += [wrap_text(line, width) for line in (measured_line(view), model_line(view), others_line(view)) if line]
     blocks.append("\n".join(wrap_text(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
-    for table in (scores_table(view, (view.choice, view.reference)), controls_table(view), weights_table(view)):
+    folded, tasks = folded_scores(view)
+    blocks.append(wrap_text(folded, width))
+    for table in (scores_table(view, (view.choice, view.reference), tasks), controls_table(view), weights_table(view, tasks)):
         if table is not None:
             blocks.append(render_table(table, width))
     finalists = _finalists_table(view)

@@ -248,3 +248,11 @@ def test_plans_that_are_fitted_in_one_go_are_said_to_be() -> None:
     assert line == "  linear: 30 parameters, fitted in one go, about 2.0 s"
     (line,) = Progress().handle({**event, "seconds_per_step": 0.004})
     assert "4 ms a step, 1 steps" in line
+
+
+def test_many_tasks_are_told_in_one_line() -> None:
+    tasks = [{"name": f"t{number}", "kind": "binary" if number % 4 else "regression", "size": 1} for number in range(200)]
+    event = {"event": "suite", "name": "x", "modality": "table", "rows": 10, "splits": {"train": 10}, "tasks": tasks, "notes": []}
+    lines = Progress().handle(event)
+    assert len(lines) == 2
+    assert "200 tasks: 150 binary (t1 ...), 50 regression (t0 ...)" in lines[1]

@@ -194,3 +194,20 @@ def test_resplit_keeps_other_splits() -> None:
     suite = suite_of()
     suite = suite.with_splits({**suite.splits, "transfer": np.array([1, 2])})
     assert resplit(suite, 3).splits["transfer"].tolist() == [1, 2]
+
+
+def test_of_large_suites_more_is_learned_from() -> None:
+    number = 300_000
+    task = TaskSpec(name="y", kind="regression", size=1)
+    parts = split_rows([task], {"y": np.random.default_rng(0).normal(size=(number, 1)).astype(np.float32)})
+    assert [len(parts[name]) for name in ("val", "test")] == pytest.approx([50_000, 50_000], abs=20)
+    assert sum(map(len, parts.values())) == number
+
+
+def test_of_many_classes_fewer_rows_are_judged() -> None:
+    classes = 8000
+    task = TaskSpec(name="y", kind="multiclass", size=classes)
+    target = np.arange(5 * classes, dtype=np.int64) % classes
+    parts = split_rows([task], {"y": target})
+    assert len(parts["test"]) == pytest.approx(2500, abs=20)
+    assert len(np.unique(target[parts["train"]])) == classes, "every class is learned from"

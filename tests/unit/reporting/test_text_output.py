@@ -73,3 +73,22 @@ def test_card_of_a_bare_result() -> None:
     assert "No licence of the data was stated." in model_card_text({"format": "graftwork-fit-1"})
     with pytest.raises(FileFormatError, match="no result"):
         model_card_text({})
+
+
+def test_of_many_tasks_a_sentence_and_the_extremes_are_shown(build_result) -> None:
+    result = build_result("table")
+    first, choice = result["suite"]["tasks"][0], result["verdict"]["choice"]
+    compared = next(row for row in result["comparisons"] if row["plan"] == choice and row["task"] == first["name"])
+    scores = {plan: entry["test"][first["name"]] for plan, entry in result["plans"].items() if entry.get("test")}
+    for number in range(100):
+        name = f"extra {number:02d}"
+        result["suite"]["tasks"].append({**first, "name": name})
+        gain = {"value": float(number), "low": number - 1.0, "high": number + 1.0}
+        result["comparisons"].append({**compared, "task": name, "difference": gain, "label": "better"})
+        for plan, values in scores.items():
+            result["plans"][plan]["test"][name] = values
+    text = format_summary(result, 100)
+    assert "on 105 tasks, against separate models: better on 10" in text
+    assert "extra 99" in text
+    assert "extra 50" not in text
+    assert len(text.splitlines()) < 120

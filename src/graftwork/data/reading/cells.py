@@ -23,6 +23,7 @@ __all__ = [
     "as_text",
     "is_blank",
     "missing_notes",
+    "number_codes",
     "plain_cells",
     "shown_cells",
     "text_codes",
@@ -100,6 +101,17 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, (bytes, bytearray)):
         return bytes(value).decode("utf-8", errors="replace").strip() or None
     return str(value).strip() or None
+
+
+def number_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[int | float]] | None:
+    """Return a column of machine numbers as level numbers ``[N]``, -1 where missing, and the different numbers in order of
+    appearance: :func:`text_codes` without the texts. None if it has cells that only those can tell apart."""
+    pandas = require("pandas", extra="data", purpose="Reading tables")
+    codes, cells = pandas.factorize(values)
+    # Nullable columns may hold a NaN beside their missing cells.
+    if pandas.isna(cells).any():
+        return None
+    return np.asarray(codes, dtype=np.int64), cells.tolist()
 
 
 def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:

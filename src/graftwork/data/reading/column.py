@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.data.reading.cells import NESTED_TYPES, as_text, plain_cells, text_codes
+from graftwork.data.reading.cells import NESTED_TYPES, as_text, number_codes, plain_cells, text_codes
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
 from graftwork.data.reading.missing_words import blank_words
 from graftwork.data.reading.nested import vectors_of
@@ -82,7 +82,8 @@ class Column:
         self.decimal = decimal
         self.is_category = is_category or type(self._cells.dtype).__name__ == "CategoricalDtype"
         self._codes: Codes | None = None
-        self._levels: list[str] = []
+        self._levels: list[str] | None = None
+        self._distinct: Sequence[Any] = ()
         self._kind: ColumnKind | None = None
         self._naming: Naming | None = None
         self._guessed: dict[str, Any] = {}
@@ -111,19 +112,37 @@ class Column:
     def codes(self) -> Codes:
         """Level of each row, int64 ``[N]``, -1 where the cell is missing."""
         if self._codes is None:
-            self._codes, self._levels = text_codes(self.cells)
+            found = number_codes(self.cells) if self.machine_kind in "iuf" else None
+            if found is None:
+                self._codes, self._levels = text_codes(self.cells)
+                self._distinct = self._levels
+            else:
+                self._codes, self._distinct = found
         return self._codes
 
     @property
     def levels(self) -> list[str]:
         """The different cells as texts, in order of appearance (those of :attr:`codes`)."""
         self.codes  # noqa: B018 - reads the cells
+        if self._levels is None:
+            # Of a million measurements each is a level: they are named only for those who ask.
+            self._levels = [as_text(cell) or "" for cell in self._distinct]
         return self._levels
+
+    @property
+    def num_levels(self) -> int:
+        """Number of different cells; those of machine numbers are counted without naming them."""
+        self.codes  # noqa: B018 - reads the cells
+        return len(self._distinct)
+
+    def texts_of(self, rows: NDArray[np.int64]) -> list[str | None]:
+        """Return the cells of some rows as texts, None where they are missing."""
+        return [None if code < 0 else as_text(self._distinct[code]) for code in self.codes[rows].tolist()]
 
     @property
     def counts(self) -> Codes:
         """Rows of each level."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.levels))
+        return np.bincount(self.codes[self.codes >= 0], minlength=self.num_levels)
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -195,7 +214,7 @@ class Column:
         if self.machine_kind == "M":
             return "date"
         # Numbers come before dates: 20230531 may be both, and most such columns are numbers.
-        if self.machine_kind in "biufm" or not len(self) or not self.levels or self.number_rule is not None:
+        if self.machine_kind in "biufm" or not len(self) or not self.num_levels or self.number_rule is not None:
             return "numeric"
         if self._is_binary():
             return "binary"
@@ -321,6 +340,13 @@ class _Part(Column):
     @property
     def levels(self) -> list[str]:
         return self._whole.levels
+
+    @property
+    def num_levels(self) -> int:
+        return self._whole.num_levels
+
+    def texts_of(self, rows: NDArray[np.int64]) -> list[str | None]:
+        return self._whole.texts_of(self._rows[rows])
 
     @property
     def kind(self) -> ColumnKind:

@@ -158,7 +158,7 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest, shared: NDAr
                 f"Target {name!r} is to be {kind.name}, but its cells are lists. Choose multilabel, or one value a cell."
             )
         return kind.read_column(request, TargetCells.of_lists(column.cells), "its cells are lists")
-    if not column.levels:
+    if not column.num_levels:
         raise DataError(f"Target {name!r}: all {len(column)} labels are missing. Fill in labels, or leave this target out.")
     if column.machine_kind == "M":
         raise DataError(

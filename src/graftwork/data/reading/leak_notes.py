@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.data.reading.column import Column
+from graftwork.data.reading.column import Column, level_name
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.reading.notes import fold_by_example
 from graftwork.data.reading.relations import relation_findings
@@ -20,8 +20,8 @@ from graftwork.interfaces.task_kind import task_kind
 __all__ = ["CopyFinder", "leak_notes"]
 
 Floats = NDArray[np.float64]
-_FEW_COLUMNS = 100
-"""So many columns are scored without a filter in front."""
+_FEW_COLUMNS, _FEW_PAIRS = 100, 1000
+"""So many columns, and pairs of column and target, are scored without a filter in front."""
 _MOST_SCORES = 200
 """Columns of a wide table that are scored for one target: more findings would say nothing new."""
 _FIRST = 16
@@ -68,6 +68,8 @@ def _same(feature: Column, target: Column) -> bool:
             return False
         known = ~np.isnan(target.numbers().values)
         return bool(known.any() and np.array_equal(feature.numbers().values[known], target.numbers().values[known]))
+    if not _could_repeat(feature, target):
+        return False
     codes, levels = target.named(target.naming)
     known = codes >= 0
     others, other_levels = feature.named(target.naming)
@@ -77,6 +79,16 @@ def _same(feature: Column, target: Column) -> bool:
     # Levels that the target does not have become -1, which equals no known label.
     translated = np.array([index.get(level, -1) for level in other_levels], dtype=np.int64)
     return bool(np.array_equal(translated[others[known]], codes[known]))
+
+
+def _could_repeat(feature: Column, target: Column) -> bool:
+    """Return whether the first known cells of a target are repeated: naming all levels of a million numbers takes seconds."""
+    first = np.flatnonzero(target.codes >= 0)[:_FIRST]
+
+    def names(column: Column) -> list[str | None]:
+        return [None if text is None else level_name(text, target.naming) for text in column.texts_of(first)]
+
+    return names(feature) == names(target)
 
 
 def leak_notes(table: Table, names: Sequence[str], tasks: Sequence[InferredTask], seed: int = 0) -> list[str]:
@@ -118,7 +130,7 @@ def _worth_a_score(
     """Return the pairs of column and task that are to be scored, in the order of the columns."""
     labels = [(task, column) for task in tasks for column in task_kind(task.spec).label_columns(task.spec, task.target)]
     ordered = [name for name in names if table[name].kind in ("numeric", "date")]
-    if len(ordered) <= _FEW_COLUMNS or not labels:
+    if (len(ordered) <= _FEW_COLUMNS and len(ordered) * len(tasks) <= _FEW_PAIRS) or not labels:
         return [(name, task) for name in names for task in tasks]
 
     def keys(column: Column) -> Floats:

@@ -21,6 +21,7 @@ __all__ = ["LEAK_SCORE", "FeatureKeys", "single_feature_score"]
 LEAK_SCORE = 0.999
 """Accuracy or R2 above which a single column is suspicious."""
 _SAMPLE = 4000
+_MANY = 100_000
 _FEWEST = 50
 
 Array = NDArray[Any]
@@ -84,8 +85,12 @@ def _halves(usable: NDArray[np.bool_], seed: int) -> tuple[Array, Array] | None:
     rows = np.flatnonzero(usable)
     if len(rows) < _FEWEST:
         return None
-    # Shuffled before it is cut in two: tables are often sorted by their label.
-    rows = Seeds(seed).numpy("leaks").permutation(rows)[:_SAMPLE]
+    generator = Seeds(seed).numpy("leaks")
+    # Shuffled before it is cut in two: tables are often sorted by their label. Of very many rows only the sample is drawn: every
+    # pair of column and target asks.
+    rows = (
+        generator.permutation(rows)[:_SAMPLE] if len(rows) <= _MANY else rows[generator.choice(len(rows), _SAMPLE, replace=False)]
+    )
     return rows[::2], rows[1::2]
 
 

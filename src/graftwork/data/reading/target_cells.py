@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,8 @@ class TargetCells:
         """Read a column whose cells are no lists."""
         order, rule = _category_order(column), column.number_rule
         # Python's and pandas' words for it; numbers 1 and 0 are no such column.
-        if order is None and {level.lower() for level in column.levels} <= {"true", "false"}:
+        is_plain = column.machine_kind in "iuf"
+        if order is None and not is_plain and {level.lower() for level in column.levels} <= {"true", "false"}:
             return cls(column.cells, *_flag_levels(column), None, np.zeros(0), ["x"])
         # Among words, numbers are names; they are read plainly to say how many there are.
         if order is not None or rule is None or rule.tolerant:
@@ -114,7 +115,7 @@ def _category_order(column: Column) -> list[str] | None:
     values = column.cells
     if str(values.dtype) != "category":
         return None
-    present = {as_text(value) for value in values.tolist()}
+    present = {as_text(value) for value in values.unique().tolist()}
     return [text for text in map(as_text, values.cat.categories.tolist()) if text is not None and text in present]
 
 
@@ -125,8 +126,11 @@ def _flag_levels(column: Column) -> tuple[NDArray[np.int64], list[str]]:
     return numbers[column.codes], list(names)
 
 
-def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[NDArray[np.int64], list[str]]:
+def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[NDArray[np.int64], Sequence[str]]:
     """Return the levels of a column of numbers, each value one level however it is written; words for a missing cell are none."""
+    if column.machine_kind in "iuf":
+        # Different numbers have different names, which are written for those who ask.
+        return column.codes, _NumberNames(column)
     known = column.codes >= 0
     values = np.full(len(column.levels), np.nan)
     values[column.codes[known]] = parsed.values[known]
@@ -138,6 +142,28 @@ def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[ND
         if name is not None and not np.isnan(value):
             numbers[place] = names.setdefault(name, len(names))
     return numbers[column.codes], list(names)
+
+
+class _NumberNames(Sequence[str]):
+    """Names of the different numbers of a column, made on first use: of a million measurements nobody asks."""
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._names: list[str] | None = None
+
+    def __len__(self) -> int:
+        return self._column.num_levels
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, place: int | slice) -> str | Sequence[str]:
+        if self._names is None:
+            self._names = [level_name(text, "numbers") for text in self._column.levels]
+        return self._names[place]
 
 
 def _number_notes(column: Column, codes: NDArray[np.int64], levels: Sequence[str]) -> list[str]:

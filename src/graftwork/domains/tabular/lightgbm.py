@@ -20,6 +20,7 @@ from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Ledger, TaskSpec
 from graftwork.data.suite import labelled_rows
 from graftwork.domains.tabular.boosting import Booster, BoosterData
+from graftwork.domains.tabular.label_blocks import MOST_CLASSES
 from graftwork.domains.tabular.trees_onnx import arrange_columns, export_trees, output_names
 from graftwork.evaluation.memory import current_rss_bytes
 from graftwork.interfaces.learner import Learner, LearnerContext
@@ -29,6 +30,8 @@ __all__ = ["LightGBMLearner", "design_matrix"]
 
 Array = NDArray[Any]
 FORMAT = "graftwork-lightgbm-1"
+WIDE, WIDE_BINS = 2000, 63
+"""Columns from which on a column has so many bins in place of 255: histograms of 5,000 columns take gigabytes otherwise."""
 
 
 def design_matrix(inputs: Mapping[str, Array], rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
@@ -76,7 +79,11 @@ class LightGBMLearner(Learner):
         numeric = suite.inputs["numeric"].shape[1] if "numeric" in suite.inputs else 0
         codes = suite.inputs["categorical"].shape[1] if "categorical" in suite.inputs else 0
         self._categorical = range(numeric, numeric + codes)
+        if numeric + codes > WIDE:
+            self._params["max_bin"] = WIDE_BINS
+        self._matrices: dict[bytes, Array] = {}
         self._boosters = {task.name: self._make(task) for task in suite.tasks}
+        self._matrices.clear()
 
     def _make(self, task: TaskSpec) -> list[Booster]:
         suite = self.context.suite
@@ -87,6 +94,11 @@ class LightGBMLearner(Learner):
             )
         boosters = []
         for column in columns:
+            if column.form == "classes" and column.num_classes > MOST_CLASSES:
+                raise DataError(
+                    f"LightGBM grows a tree for each class in every round: it learns targets of at most {MOST_CLASSES} classes, and "
+                    f"{task.name!r} has {column.num_classes}. Leave the plan out, or join rare classes."
+                )
             # Two classes need one tree a round, not two.
             many = column.num_classes if column.form == "classes" and column.num_classes > 2 else 1
             objective = "regression" if column.form == "number" else "multiclass" if many > 1 else "binary"
@@ -100,13 +112,20 @@ class LightGBMLearner(Learner):
         if len(train) == 0:
             raise DataError(f"Task {task.name!r} has no labelled training row.")
         data = BoosterData(
-            design_matrix(suite.inputs, train),
+            self._matrix(train),
             np.asarray(target[train], dtype=np.float64),
-            design_matrix(suite.inputs, val),
+            self._matrix(val),
             np.asarray(target[val], dtype=np.float64),
             self._categorical,
         )
         return Booster(data, objective, num_classes, self._params, patience=self._patience)
+
+    def _matrix(self, rows: NDArray[np.int64]) -> Array:
+        """Return the columns of some rows; tasks that are labelled in the same rows share them."""
+        key = np.asarray(rows).tobytes()
+        if key not in self._matrices:
+            self._matrices[key] = design_matrix(self.context.suite.inputs, rows)
+        return self._matrices[key]
 
     @property
     def boosters(self) -> Mapping[str, Sequence[Booster]]:

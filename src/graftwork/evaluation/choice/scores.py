@@ -20,6 +20,9 @@ from graftwork.math.weighted_sums import mean_of_columns
 
 __all__ = ["FinalRun", "ScoreBank"]
 
+_FEW_TASKS, _EACH = 20, 5
+"""Beyond so many tasks the work of all of them counts, so many of them as one: a verdict on hundreds of tasks took longer than their
+race."""
 _MOST_WORK = 10_000_000
 """Rows times resamples; above it there are fewer resamples (at least 200): with that many rows the noise of the bootstrap is
 small."""
@@ -74,7 +77,8 @@ class ScoreBank:
         self._exchanged: dict[str, float] = {}
         rows = suite.splits[split]
         self.groups = None if suite.groups is None else suite.groups[rows]
-        resamples = max(2, min(num_resamples, max(200, _MOST_WORK // max(1, len(rows)))))
+        many = len(suite.tasks) / _EACH if len(suite.tasks) > _FEW_TASKS else 1.0
+        resamples = max(2, min(num_resamples, max(200, int(_MOST_WORK / (many * max(1, len(rows)))))))
         self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
         self._targets = {name: suite.targets[name][rows] for name in suite.task_names}
         self._parts: dict[tuple[str, str, str], list[dict[int, float]]] = {}

@@ -32,7 +32,10 @@ class _Ranking:
         if not len(self.order):
             empty = np.zeros((len(weights), 1))
             return empty, empty
-        weighted = weights[:, self.order]
+        weighted = np.take(weights, self.order, axis=1)
+        if len(self.starts) == len(self.order):  # without ties each row is its group
+            positive = weighted * self.positive
+            return positive, weighted - positive
         positive = np.add.reduceat(weighted * self.positive, self.starts, axis=1)
         # Negatives as the rest: one product with the weights is spared.
         return positive, np.add.reduceat(weighted, self.starts, axis=1) - positive

@@ -7,6 +7,7 @@ stays one of sharing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import mean
@@ -16,6 +17,7 @@ from graftwork.core.components import Component
 from graftwork.core.records import Plan
 from graftwork.core.stages.train import TrainStage
 from graftwork.workflows.fit.ranking import mean_change
+from graftwork.workflows.fit.replanning import known_costs
 from graftwork.workflows.portfolio import variants_of
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
@@ -26,6 +28,8 @@ __all__ = ["MARGIN", "Attempts", "plan_seconds"]
 
 LONGER = (4.0, 2.0)
 """By how much trainings become longer where plans are still improving: the first that fits into the time."""
+MORE_ROWS = (math.inf, 4.0, 2.0)
+"""By how much trainings see more rows where finals did not see all: the first that fits into the time."""
 LEAST_GAIN = 0.2
 """Percent that validation must gain for other settings to be taken: less is chance."""
 MARGIN = 1.15
@@ -50,6 +54,8 @@ class _Attempt:
     """What is tried, for people and so that nothing is tried twice."""
     plans: Mapping[str, Plan]
     horizons: Mapping[str, int]
+    rows: Mapping[str, int]
+    """Most training rows of each plan; 0: all."""
 
 
 @dataclass(slots=True)
@@ -89,29 +95,35 @@ class Attempts:
             if chosen is None:
                 return {}
             plans = {name: plan.to_json() for name, plan in chosen.plans.items()}
-            return {"key": chosen.key, "plans": plans, "horizons": dict(chosen.horizons)}
+            return {"key": chosen.key, "plans": plans, "horizons": dict(chosen.horizons), "rows": dict(chosen.rows)}
 
         value = decided(self.context, f"attempt {number}", decide)
         if not value:
             return None
         plans = {name: Plan.from_json(plan) for name, plan in value["plans"].items()}
-        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"])
+        # Runs of older versions chose no rows.
+        rows = value.get("rows", self._rows_of(list(plans)))
+        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"], rows=rows)
 
     def _free(self) -> float:
         return (seconds_left(self.context) or 0.0) - self.reserved
 
     def _seconds(self, attempt: _Attempt) -> float:
         workers = max(1, self.context.settings.num_workers)
-        each = {
-            name: plan_seconds(self.context, self.finals[name]) * max(1.0, horizon / self.context.schedule.horizons[name])
-            for name, horizon in attempt.horizons.items()
-        }
+        costs = known_costs(self.context)
+        each = {}
+        for name, horizon in attempt.horizons.items():
+            each[name] = plan_seconds(self.context, self.finals[name]) * max(1.0, horizon / self.context.schedule.horizons[name])
+            # Boosting rounds and fits in one go cost more on more rows; batches do not.
+            if attempt.rows[name] > self._rows(name) and name in costs and costs[name].sees_all_rows:
+                each[name] *= attempt.rows[name] / self._rows(name)
         total = sum(seconds * len(self.finals[name]) for name, seconds in each.items())
         return MARGIN * max(total / workers, max(each.values()))
 
     def _candidates(self) -> Iterator[_Attempt]:
-        """Yield what may be tried: longer trainings first, then settings in turns."""
+        """Yield what may be tried: more rows and longer trainings first, then settings in turns."""
         groups = self._groups()
+        yield from self._with_more_rows(groups)
         horizons = self.context.schedule.horizons
         plans = self.context.plans
         for names in groups:
@@ -123,6 +135,7 @@ class Attempts:
                     key=f"{', '.join(names)}: {max(longer.values())} steps",
                     plans={name: _with_horizon(plans[name], longer[name]) for name in names},
                     horizons=longer,
+                    rows=self._rows_of(names),
                 )
         settings = [self._settings(names) for names in groups]
         for place in range(max(map(len, settings), default=0)):
@@ -130,6 +143,29 @@ class Attempts:
                 if place >= len(changes):
                     continue
                 yield self._changed(names, changes[place])
+
+    def _with_more_rows(self, groups: Sequence[Sequence[str]]) -> Iterator[_Attempt]:
+        """Yield the same trainings on more rows, if finals saw a part of them."""
+        plans, horizons, all_rows = self.context.plans, self.context.schedule.horizons, len(self.context.suite.splits["train"])
+        costs = known_costs(self.context)
+        # Trees learn from every row in every step; networks of a few epochs gain less.
+        for names in sorted(groups, key=lambda names: not any(name in costs and costs[name].sees_all_rows for name in names)):
+            seen = max(self._rows_of(names).values())
+            more = {min(all_rows, int(min(factor * seen, all_rows))) for factor in MORE_ROWS} if seen else set()
+            for rows in sorted(more - {seen}, reverse=True):
+                yield _Attempt(
+                    key=f"{', '.join(names)}: {rows:,} rows",
+                    plans={name: plans[name] for name in names},
+                    horizons={name: horizons[name] for name in names},
+                    rows=dict.fromkeys(names, rows),
+                )
+
+    def _rows(self, name: str) -> int:
+        """Return the most training rows that a plan's trainings saw; 0: all."""
+        return next(iter(self.finals[name].values())).rows
+
+    def _rows_of(self, names: Sequence[str]) -> dict[str, int]:
+        return {name: self._rows(name) for name in names}
 
     def _groups(self) -> list[list[str]]:
         """Return the finalists that are tried together: networks from scratch, and every other plan by itself."""
@@ -165,13 +201,16 @@ class Attempts:
             horizons[name] = self.context.schedule.horizons[name] if own == own_horizon(plan) else int(own or 0)
         what = {**change.get("training", {}), **change.get("learner", {})}
         words = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in what.items())
-        return _Attempt(key=f"{', '.join(names)}: {words}", plans=plans, horizons=horizons)
+        return _Attempt(key=f"{', '.join(names)}: {words}", plans=plans, horizons=horizons, rows=self._rows_of(names))
 
     def _try(self, number: int, attempt: _Attempt) -> bool:
         """Train all finals of an attempt; return whether the race goes on."""
         context, maker = self.context, self.context.maker
         jobs = {
-            name: {seed: maker.attempt(number, plan, attempt.horizons[name], seed) for seed in sorted(self.finals[name])}
+            name: {
+                seed: maker.attempt(number, plan, attempt.horizons[name], seed, attempt.rows[name])
+                for seed in sorted(self.finals[name])
+            }
             for name, plan in attempt.plans.items()
         }
         queue = [job for by_seed in jobs.values() for job in by_seed.values()]

@@ -11,7 +11,7 @@ from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["FALLBACK_ROWS", "fallback_job", "first_models"]
+__all__ = ["FALLBACK_ROWS", "fallback_job", "make_first_models"]
 
 FALLBACK_ROWS = 5000
 """Most rows that first models learn from."""
@@ -22,6 +22,8 @@ LEAST_LIMIT = 5.0
 """Seconds below which a time limit is taken for a mistake that is said."""
 SHARE = 0.08
 """Share of the time limit for the first models, all together."""
+MOST_SHARE = 0.2
+"""Share after which those that have not ended are ended: starting workers counts, and a single step may be long."""
 
 
 def _jobs(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJob]:
@@ -35,8 +37,10 @@ def _jobs(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJob]:
     ]
 
 
-def first_models(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJob]:
-    """Return the jobs that make first models of the quick plans; none without a time limit, or with one of less than 5 s.
+def make_first_models(context: RunContext[Any], plans: Sequence[Plan]) -> None:
+    """Make first models of the quick plans; none without a time limit, or with one of less than 5 s.
+
+    Estimates come after them: a run that has a model may spend its time on measuring.
 
     Args:
         context: The run.
@@ -44,8 +48,11 @@ def first_models(context: RunContext[Any], plans: Sequence[Plan]) -> list[TrainJ
     """
     limit = context.settings.time_limit
     if limit is None or limit < LEAST_LIMIT or context.settings.steps is not None:
-        return []
-    return _jobs(context, plans)
+        return
+    jobs = _jobs(context, plans)
+    context.run.emit("phase", phase="first models", jobs=len(jobs), plans=[job.plan.name for job in jobs])
+    # Only the user stops them, and their own time.
+    context.run_jobs(jobs, past_deadline=True, seconds=MOST_SHARE * limit)
 
 
 def fallback_job(context: RunContext[Any]) -> TrainJob | None:

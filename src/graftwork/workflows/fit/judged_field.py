@@ -9,6 +9,7 @@ from typing import Any
 from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.evaluation.choice.sentences import join_words
 from graftwork.evaluation.conformal import has_errors, kept_errors
 from graftwork.workflows.fit.answers import Answers, answers_of, judged_folds, judged_suite
 from graftwork.workflows.fit.ensemble import ENSEMBLE, blend_plan, build_ensemble
@@ -18,7 +19,7 @@ from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.result_parts import job_ledger
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["JudgedField", "judged_field"]
+__all__ = ["JudgedField", "judged_field", "rows_words"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,15 +65,40 @@ def _steps(jobs: Mapping[int, TrainJob]) -> int:
     return next(iter(jobs.values())).max_steps
 
 
-def _sample_note(context: RunContext[FitSettings], suite: Suite) -> list[str]:
-    """Say that the first rungs saw a part of the rows."""
+def _sample_note(context: RunContext[FitSettings], outcome: RaceOutcome, suite: Suite) -> list[str]:
+    """Say that the first rungs saw a part of the rows, and how many finalists saw."""
     rows, all_rows = context.maker.facts.race_rows, len(suite.splits["train"])
-    if not rows:
+    # A first model was compared with nothing, which its own warning says.
+    if not rows or outcome.first_model:
         return []
-    return [
-        f"The first two rungs compared plans on {rows:,} of {all_rows:,} training rows; finalists learned from all of them where the "
-        "time sufficed."
-    ]
+    seen = {name: max((job.rows or all_rows for job in jobs.values()), default=0) for name, jobs in outcome.finals.items()}
+    return [f"The first two rungs compared plans on {rows:,} of {all_rows:,} training rows; {rows_words(seen, all_rows)}."]
+
+
+def rows_words(seen: Mapping[str, int], all_rows: int) -> str:
+    """Return how many training rows finalists learned from.
+
+    Args:
+        seen: ``{plan: rows}``.
+        all_rows: Training rows that there are.
+
+    Example:
+        >>> rows_words({"lightgbm": 480_000, "separate": 60_000, "linear": 60_000}, 600_000)
+        '`lightgbm` learned from 480,000 of them, the other finalists from 60,000: more did not fit into the time limit'
+    """
+    if all(rows >= all_rows for rows in seen.values()):
+        return "finalists learned from all of them"
+    by_rows: dict[int, list[str]] = {}
+    for name, rows in sorted(seen.items(), key=lambda item: -item[1]):
+        by_rows.setdefault(rows, []).append(f"`{name}`")
+    counts = {rows: "all" if rows >= all_rows else f"{rows:,}" for rows in by_rows}
+    if len(by_rows) == 1:
+        return f"finalists learned from {next(iter(counts.values()))} of them: more did not fit into the time limit"
+    first, *more, last = by_rows
+    parts = [f"{join_words(by_rows[first])} learned from {counts[first]} of them"]
+    parts += [f"{join_words(by_rows[rows])} from {counts[rows]}" for rows in more]
+    parts.append(f"the other finalists from {counts[last]}")
+    return ", ".join(parts) + ": more did not fit into the time limit"
 
 
 def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> JudgedField:
@@ -113,5 +139,5 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
             "training_rows": len(suite.splits["train"]),
             "race_rows": context.maker.facts.race_rows,
         },
-        warnings=[*warnings, *_sample_note(context, suite)],
+        warnings=[*warnings, *_sample_note(context, outcome, suite)],
     )

@@ -232,7 +232,8 @@ class Race:
         context, schedule = self.context, self.context.schedule
         each = {name: plan_seconds(context, jobs) for name, jobs in self.outcome.finals.items()}
         checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
-        parts = max(schedule.refits or 0, 1) if context.settings.refit else 0
+        # Finals on a part of the rows leave no time for models on all.
+        parts = max(schedule.refits or 0, 1) if context.settings.refit and not schedule.final_rows else 0
         refits = REFIT_PLANS * sum(each.values()) * parts
         longest = max(each.values(), default=0.0) if parts else 0.0
         left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from graftwork.data.samples import MOST_VALIDATION
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.effort import RaceBudget
@@ -65,7 +66,8 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
         rungs_done: Rungs that are behind.
     """
     settings, facts = context.settings, context.maker.facts
-    folds, rows = facts.folds, len(context.suite.splits["train"])
+    folds, splits = facts.folds, context.suite.splits
+    rows = len(splits["train"])
     left = seconds_left(context, RACE_SHARE)
     preset = settings.preset_values
     return RaceBudget(
@@ -78,8 +80,19 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
         finalists=preset.finalists,
         whole_controls=bool(folds),
         scale=rows / facts.race_rows if facts.race_rows else 1.0,
+        race_rows=facts.race_rows,
+        scored=_more_passes(context),
         rungs_done=rungs_done,
     )
+
+
+def _more_passes(context: RunContext[Any]) -> float:
+    """Return how many more passes over a sample's validation rows judging a whole training takes."""
+    facts, splits = context.maker.facts, context.suite.splits
+    if not facts.race_rows:
+        return 0.0
+    sample = min(len(splits["val"]), facts.race_rows // 3, MOST_VALIDATION)
+    return max(0.0, (len(splits["val"]) + len(splits["test"])) / max(sample, 1) - 1.0)
 
 
 def replanned(

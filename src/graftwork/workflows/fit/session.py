@@ -10,7 +10,7 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
-from graftwork.workflows.fit.fallback import first_models
+from graftwork.workflows.fit.fallback import make_first_models
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import Race, max_control_tasks
 from graftwork.workflows.fit.replanning import race_budget
@@ -164,13 +164,14 @@ class FitSession(RunSession[FitSettings]):
         # Plans that were left out stay in the list, so that the result can say why.
         plans = [{plan.name: plan for plan in resolved}.get(plan.name, plan) for plan in plans]
         racing = [plan for plan in resolved if plan.name not in reasons]
+        make_first_models(context, racing)
+        context.pause_point()
         left = seconds_left(context)
         estimates = estimate_plans(
             context,
             racing,
             seconds=None if left is None else max(2.0, ESTIMATE_SHARE * left),
             rows=race_rows,
-            first=first_models(context, racing),
         )
         context.pause_point()
         kept = [plan for plan in racing if estimates[plan.name].kept]

@@ -35,7 +35,14 @@ class RaceBudget:
     whole_controls: bool = False
     """Whether a control needs all seeds: with folds, some of the rows could be compared with nothing."""
     scale: float = 1.0
-    """How many times more training rows finals see than rungs."""
+    """How many times more training rows there are than rungs see."""
+    race_rows: int = 0
+    """Training rows that rungs see; 0: all."""
+    scored: float = 0.0
+    """Passes over the rungs' validation rows that judging a whole training takes beside those of a rung: large suites have more
+    validation and test rows."""
+    final_rows: int = 0
+    """Most training rows that finals see; 0: all."""
     rungs_done: int = 0
     """Rungs that are behind."""
 

@@ -13,7 +13,6 @@ from graftwork.core.records import Plan
 from graftwork.workflows.quantities import format_bytes, format_count, format_seconds
 from graftwork.workflows.runs.context import GRACE, RunContext
 from graftwork.workflows.runs.horizons import shared_plans
-from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.estimate import ENOUGH
 from graftwork.workflows.runs.plan_costs import Estimate
 from graftwork.workflows.runs.settings import FitSettings
@@ -38,7 +37,7 @@ def broken_limit(estimate: Estimate, settings: FitSettings) -> str:
 
 
 def estimate_plans(
-    context: RunContext[Any], plans: Sequence[Plan], *, seconds: float | None = None, rows: int = 0, first: Sequence[Job] = ()
+    context: RunContext[Any], plans: Sequence[Plan], *, seconds: float | None = None, rows: int = 0
 ) -> dict[str, Estimate]:
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
@@ -52,7 +51,6 @@ def estimate_plans(
         plans: Plans to measure.
         seconds: Seconds for all of them together; None: no limit.
         rows: Most training rows to measure with; 0: all.
-        first: Jobs that are run before, so that workers start once.
 
     Raises:
         GraftworkError: If the separate models cannot be trained at all.
@@ -60,9 +58,9 @@ def estimate_plans(
     workers = max(1, context.settings.num_workers)
     each = ENOUGH if seconds is None else min(ENOUGH, 0.7 * seconds * workers / max(len(plans), 1))
     jobs = {plan.name: context.maker.estimate(plan, seconds=each, rows=rows) for plan in plans}
-    context.run.emit("phase", phase="estimate", jobs=len(first) + len(jobs), plans=list(jobs))
+    context.run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
     # Only the user stops these, and their own time: without estimates there is nothing to cut.
-    answers = context.run_jobs([*first, *jobs.values()], past_deadline=True, seconds=seconds)
+    answers = context.run_jobs(list(jobs.values()), past_deadline=True, seconds=seconds)
     found = {plan.name: _estimate_of(context, plan, answers.get(jobs[plan.name].id)) for plan in plans}
     measured = {name: estimate for name, estimate in found.items() if estimate is not None}
     needed = {plan.name for plan in plans if plan.role == "reference"} | {plan.name for plan in shared_plans(plans)}

@@ -135,10 +135,10 @@ def race_seconds(
 ) -> float:
     """Return the expected seconds of all that is ahead: rungs, finals, controls, affinity, models on all rows."""
 
-    def seconds(plan: Plan, part: float, scale: float = 1.0) -> float:
-        return costs[plan.name].seconds(horizons[plan.name], part, scale) + JOB_SECONDS
+    def seconds(plan: Plan, part: float, scale: float = 1.0, passes: float = 0.0) -> float:
+        return costs[plan.name].seconds(horizons[plan.name], part, scale, passes) + JOB_SECONDS
 
-    whole = {plan.name: seconds(plan, 1.0, budget.scale) for plan in plans}
+    whole = {plan.name: seconds(plan, 1.0, budget.scale, budget.scored) for plan in plans}
     references = [group[0] for group in kept_groups(plans)]
     others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
     total = sum(costs[plan.name].once_seconds for plan in plans)

@@ -47,18 +47,19 @@ class Estimate:
         """Read :meth:`to_json`'s object."""
         return cls(**value)
 
-    def seconds(self, horizon: float, share: float = 1.0, scale: float = 1.0) -> float:
+    def seconds(self, horizon: float, share: float = 1.0, scale: float = 1.0, passes: float = 0.0) -> float:
         """Return the seconds of a job.
 
         Args:
             horizon: Steps of a full training.
             share: Part of them that the job makes.
             scale: How many times more training rows there are than where it was measured.
+            passes: Further passes over the validation rows.
         """
         more = scale if self.sees_all_rows else 1.0
         return (
             more * (self.setup_seconds + share * horizon * self.seconds_per_step)
-            + (1.5 + VALIDATIONS * share) * self.eval_seconds
+            + (1.5 + passes + VALIDATIONS * share) * self.eval_seconds
         )
 
 

@@ -107,10 +107,13 @@ class JobMaker:
             plan,
             phase="final",
             seed=seed,
+            rows=self.schedule.final_rows,
             # 0 trains nothing: the learner is further already.
             until=0 if now else self.schedule.horizons[plan],
-            # What was learned from a sample of the rows is no start for all of them.
-            continues=self.rung_id(plan, len(RUNGS) - 1) if seed == 0 and not self.facts.race_rows else None,
+            # What was learned from a sample of the rows is no start for more of them.
+            continues=self.rung_id(plan, len(RUNGS) - 1)
+            if seed == 0 and self.facts.race_rows == self.schedule.final_rows
+            else None,
             predict=("test", "transfer", "val"),
             cut=now,
         )
@@ -137,16 +140,18 @@ class JobMaker:
             seconds=seconds,
         )
 
-    def attempt(self, number: int, plan: Plan, horizon: int, seed: int) -> TrainJob:
-        """Return the job that trains a finalist again with other settings or a longer horizon.
+    def attempt(self, number: int, plan: Plan, horizon: int, seed: int, rows: int = 0) -> TrainJob:
+        """Return the job that trains a finalist again with other settings, a longer horizon or more rows.
 
         Args:
             number: Number of the attempt in this run.
             plan: The plan with its settings.
             horizon: Steps of the training.
             seed: As for :meth:`final`.
+            rows: Most training rows; 0: all.
         """
         return TrainJob(
+            rows=rows,
             id=folder_name(f"attempt{number}-{plan.name}-s{seed}"),
             phase=f"attempt {number}",
             plan=plan,
@@ -166,6 +171,7 @@ class JobMaker:
             plan,
             phase="control",
             seed=seed,
+            rows=self.schedule.final_rows,
             until=self.schedule.horizons[plan],
             keep_task=task,
             predict=("test",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from graftwork.core.plain_text import plain_text
 
 __all__ = ["Progress"]
 
+_MOST_TASKS = 20
+"""Tasks that get a line of their own."""
 _NO_STEP = 1e-5
 """Seconds of a step below which there are no steps: the plan is fitted in one go."""
 
@@ -48,7 +51,16 @@ class Progress:
     def _on_suite(self, event: Mapping[str, Any]) -> list[str]:
         splits = ", ".join(f"{name} {count}" for name, count in event["splits"].items())
         lines = [f"data: {event['name']} ({event['modality']}), {event['rows']} rows ({splits})"]
-        for task in event["tasks"]:
+        tasks = event["tasks"]
+        if len(tasks) > _MOST_TASKS:
+            kinds = Counter(str(task["kind"]) for task in tasks)
+            examples = {kind: next(task["name"] for task in tasks if task["kind"] == kind) for kind in kinds}
+            lines.append(
+                f"  {len(tasks)} tasks: "
+                + ", ".join(f"{count} {kind} ({examples[kind]} ...)" for kind, count in kinds.most_common())
+            )
+            tasks = ()
+        for task in tasks:
             unit = "classes" if task.get("classes") else "values" if task.get("center") else ""
             size = f", {task['size']} {unit}" if unit and task["size"] > 1 else ""
             lines.append(f"  task {task['name']}: {task['kind']}{size}")

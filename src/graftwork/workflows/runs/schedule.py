@@ -59,6 +59,8 @@ class Schedule:
     finalists: int = FINALISTS
     refits: int | None = None
     """Models of each chosen plan that see all rows; None: as many as the settings say."""
+    final_rows: int = 0
+    """Most training rows that finals see; 0: all. On very large suites a decent training of all rows may not fit into the time."""
     seconds: float = 0.0
     """Expected seconds until the verdict."""
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,8 @@ def make_schedule(
         fixed = {plan.name: own_horizon(plan) or budget.steps for plan in plans}
         return _schedule(fixed, budget, full, race_seconds(plans, estimates, fixed, budget, full), {})
     limit = math.inf if budget.seconds is None else budget.seconds
+    budget = _with_rows_in_time(plans, estimates, budget, limit)
+    full = full_effort(budget)
 
     def expected(common: float, effort: Effort) -> float:
         return race_seconds(plans, estimates, horizons_of(plans, estimates, common), budget, effort)
@@ -142,6 +146,8 @@ def make_schedule(
         # The time of those that left goes to the others.
         common = horizon_of(effort, float(MIN_STEPS), longest)
     horizons = horizons_of(plans, estimates, common)
+    if before is not None and common < shortest:
+        horizons = _no_shorter_than_made(horizons, before, budget)
     # A plan that left after the first rung and comes back has no horizon there.
     if before is not None and all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items()):
         horizons = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
@@ -174,11 +180,42 @@ def _schedule(
         control_tasks=effort.control_tasks,
         finalists=effort.finalists,
         refits=effort.refits,
+        final_rows=budget.final_rows,
         seconds=seconds,
         left_out=left_out,
         cuts=tuple(shortened(full_effort(budget), effort)),
         notes=tuple(notes),
     )
+
+
+def _no_shorter_than_made(horizons: Mapping[str, int], before: Schedule, budget: RaceBudget) -> dict[str, int]:
+    """Return the horizons, with those before where the new ones are shorter than what the rungs have made: a training from the start
+    would end with a worse model than the one that is there. It goes on, and is judged as far as it comes."""
+    # What was learned from fewer rows is no start for finals on more.
+    if not budget.rungs_done or budget.final_rows != budget.race_rows:
+        return dict(horizons)
+    made = RUNGS[budget.rungs_done - 1]
+    return {
+        name: before.horizons[name] if steps <= made * before.horizons.get(name, 0) else steps for name, steps in horizons.items()
+    }
+
+
+def _with_rows_in_time(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget, limit: float) -> RaceBudget:
+    """Return the budget with so many rows for finals as a decent training allows: plans that see all rows in every step (trees)
+    would otherwise stop after a few rounds, and take the steps of all others with them."""
+    if budget.scale <= 1.0 or not budget.race_rows:
+        return budget
+    _, decent, longest = common_limits(plans, estimates)
+    horizons = horizons_of(plans, estimates, min(decent, longest))
+    # One seed: rows are worth more than seeds.
+    *_, one_seed, _ = least_efforts(budget)
+    scale = budget.scale
+    while scale > 1.0 and race_seconds(plans, estimates, horizons, dataclasses.replace(budget, scale=scale), one_seed) > limit:
+        scale = max(1.0, scale / 2)
+    if scale == budget.scale:
+        return budget
+    # Models on all rows would not fit either.
+    return dataclasses.replace(budget, scale=scale, refits=0, final_rows=round(scale * budget.race_rows))
 
 
 def _smallest_fair(budget: RaceBudget) -> Effort:
@@ -216,7 +253,11 @@ def _drop_slow(
             droppable, key=lambda plan: estimates[plan.name].seconds(steps[plan.name]) + estimates[plan.name].once_seconds
         )
         cost = estimates[slowest.name]
-        left_out[slowest.name] = f"too slow: {_cost_words(cost)} do not fit into the time limit"
+        left_out[slowest.name] = (
+            f"too slow: {_cost_words(cost)} do not fit into the time limit"
+            if cost.measured
+            else "there was no time to measure what it costs; give more with --time-limit"
+        )
         plans.remove(slowest)
 
 

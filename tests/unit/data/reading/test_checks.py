@@ -3,6 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graftwork.data.reading.checks import check_features, duplicate_note, label_notes
 from graftwork.data.reading.grouping import group_notes
@@ -158,3 +160,17 @@ def test_a_copy_of_a_target_is_found_however_its_numbers_are_written() -> None:
     report = check_features(frame, ["copy", "x"], tasks)
     assert report.features == ("x",)
     assert "'copy' is identical to target 'y'" in "".join(report.notes)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.sampled_from([0.0, -0.0, 1.0, float("nan")]), st.sampled_from(["a", "b", None]), st.booleans()),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_copies_are_counted_as_rows_that_equal_an_earlier_one(rows: list[tuple[float, str | None, bool]]) -> None:
+    frame = pd.DataFrame(rows, columns=["x", "word", "flag"])
+    copies = int(frame.duplicated().sum())
+    notes = duplicate_note(frame)
+    assert notes == [] if not copies else notes[0].startswith(f"{copies} of {len(frame)} rows are exact copies")

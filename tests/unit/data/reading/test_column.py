@@ -20,6 +20,7 @@ from graftwork.data.reading import cells as cells_module
 from graftwork.data.reading import column as column_module
 from graftwork.data.reading.column import Column, level_name
 from graftwork.data.reading.date_rule import DateRule
+from graftwork.data.reading.infer import TargetRequest, infer_task
 from graftwork.data.reading.ingest import open_suite
 from graftwork.data.reading.readers import read_table
 from graftwork.data.reading.table import as_table
@@ -228,3 +229,34 @@ def test_over_the_files_of_a_suite_a_column_has_one_type(tmp_path: Path) -> None
 )
 def test_suites_of_public_tables_stay_what_they_were(name: str, fingerprint: str) -> None:
     assert load_embedded(name).fingerprint() == fingerprint
+
+
+@given(
+    cells=st.lists(
+        st.sampled_from([0.0, -0.0, 1.0, 2.5, 1e16, -3.0, float("nan"), float("inf")]) | st.floats(width=32),
+        min_size=1,
+        max_size=30,
+    ),
+    dtype=st.sampled_from(["float64", "float32", "Float64"]),
+)
+def test_machine_numbers_have_the_levels_of_their_texts(cells: list[float], dtype: str) -> None:
+    values = pd.Series(cells).astype(dtype)
+    column = Column("x", values)
+    codes, levels = cells_module.text_codes(values)
+    assert column.num_levels == len(levels)
+    assert column.texts_of(np.arange(len(cells))) == [None if code < 0 else levels[code] for code in codes.tolist()]
+    assert (column.codes == codes).all()
+    assert column.levels == levels
+
+
+def test_a_target_of_many_machine_numbers_is_read_without_naming_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = as_table(pd.DataFrame({"price": np.arange(1000, dtype=np.float32) / 7}), ())
+
+    def refuse(*_: Any) -> str:
+        raise AssertionError("a number was named")
+
+    monkeypatch.setattr(column_module, "as_text", refuse)
+    monkeypatch.setattr("graftwork.data.reading.target_cells.level_name", refuse)
+    task = infer_task(table, TargetRequest("price", ("price",)))
+    assert task.spec.kind == "regression"
+    assert "1000 different values" in task.reason

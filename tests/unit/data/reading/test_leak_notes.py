@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from graftwork import open_suite
 from graftwork.data.reading.checks import check_features, label_notes
 from graftwork.data.reading.infer import InferredTask, infer_tasks, parse_targets
-from graftwork.data.reading.leak_notes import leak_notes
+from graftwork.data.reading.leak_notes import CopyFinder, leak_notes
 from graftwork.data.reading.leaks import LEAK_SCORE, FeatureKeys, single_feature_score
 from graftwork.data.reading.notes import fold, fold_by_example
 from graftwork.data.reading.odd_cells import odd_cell_notes, stand_in
@@ -209,3 +209,18 @@ def test_many_targets_are_a_few_lines() -> None:
     assert suite.notes[1].startswith("1 target is read as multiclass: 'kind' (3 different words)")
     assert len(suite.notes) <= 4
     assert len(open_suite(frame, targets="y0,y1").notes) == 2
+
+
+def test_a_category_is_told_from_a_target_of_many_numbers_without_naming_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def counting(text: str, naming: str) -> str:
+        named.append(text)
+        return str(text)
+
+    monkeypatch.setattr("graftwork.data.reading.column.level_name", counting)
+    monkeypatch.setattr("graftwork.data.reading.leak_notes.level_name", counting)
+    rows = 2000
+    table = as_table(pd.DataFrame({"kind": pd.Categorical(["a", "b"] * (rows // 2)), "price": np.linspace(0.0, 1.0, rows)}), ())
+    assert CopyFinder(table, [("price", "price")]).copied(table["kind"]) == ""
+    assert len(named) < 100

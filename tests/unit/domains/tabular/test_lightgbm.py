@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -279,3 +280,19 @@ def test_categories_of_few_rows_are_told_apart(tmp_path) -> None:
     test = suite.splits["test"]
     error = learner.predict(test)["y"][:, 0] - target[test]
     assert np.sqrt(np.mean(error**2)) < 0.25 * target.std()
+
+
+def test_thousands_of_classes_are_refused_and_tables_of_thousands_of_columns_get_fewer_bins(tmp_path: Path) -> None:
+    suite = mixed_suite()
+    tasks = (TaskSpec(name="kind", kind="multiclass", size=5000),)
+    with pytest.raises(DataError, match=r"at most 2000 classes, and 'kind' has 5000"):
+        learner_of(dataclasses.replace(suite, tasks=tasks, targets={"kind": suite.targets["kind"]}), tmp_path)
+    assert "max_bin" not in learner_of(suite, tmp_path)._params
+    wide = np.zeros((len(suite), 2500), dtype=np.float32)
+    many = dataclasses.replace(suite, input_specs=table_input(2500, [60, 4]), inputs={**suite.inputs, "numeric": wide})
+    assert learner_of(many, tmp_path)._params["max_bin"] == 63
+
+
+def test_targets_of_the_same_rows_share_their_columns(tmp_path: Path) -> None:
+    boosters = [booster for group in learner_of(mixed_suite(), tmp_path).boosters.values() for booster in group]
+    assert len({id(booster._data.train_x) for booster in boosters}) == 1

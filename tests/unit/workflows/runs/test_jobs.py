@@ -156,3 +156,15 @@ def test_a_new_kind_is_a_module_and_nothing_else(tmp_path: Path, monkeypatch: py
     assert answer(job, tmp_path, JobControl())["result"]["letters"] == 4
     assert execute(job, tmp_path)["letters"] == 4, "finished jobs answer from their folder"
     assert MAKER.make(job_class("count_letters"), "again", PLAN.name, text="abc").max_steps == 16
+
+
+def test_finals_of_a_part_of_the_rows_go_on_from_the_rung_if_it_saw_as_many() -> None:
+    few = dataclasses.replace(MAKER, facts=dataclasses.replace(FACTS, race_rows=500))
+    name = next(iter(MAKER.plans))
+    for rows, goes_on in ((500, True), (2000, False), (0, False)):
+        maker = dataclasses.replace(few, schedule=dataclasses.replace(MAKER.schedule, final_rows=rows))
+        final = maker.final(name, 0)
+        assert final.rows == rows
+        assert (final.continues is not None) is goes_on
+        assert maker.control(name, "a", 0, 0).rows == rows, "compared with finals"
+    assert few.attempt(1, MAKER.plans[name], 10, 0, 800).rows == 800

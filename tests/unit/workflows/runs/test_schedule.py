@@ -245,3 +245,47 @@ def test_what_is_fitted_in_one_go_and_small_stays_however_slow_networks_are() ->
         found = make_schedule([*PLANS, closed], known, budget(None, 40.0))
         assert ("closed" in found.horizons) is stays, (setup, once)
         assert "separate" in found.horizons
+
+
+def large(seconds: float, *, scale: float = 20.0, **changes: float) -> Schedule:
+    costs = estimates(**changes)
+    costs["trees"] = dataclasses.replace(costs["trees"], sees_all_rows=True)
+    return make_schedule(PLANS, costs, budget(None, seconds, scale=scale, race_rows=30_000, refits=1))
+
+
+def test_finals_see_as_many_rows_as_a_decent_training_allows() -> None:
+    rows = [large(seconds, trees=0.05).final_rows for seconds in (60.0, 240.0, 480.0, 36_000.0)]
+    assert rows[-1] == 0, "all of them"
+    assert 30_000 == rows[0] < rows[1] <= (rows[2] or 600_000)
+
+
+def test_plans_that_see_all_rows_do_not_shorten_the_trainings_of_others() -> None:
+    found = large(240.0, trees=0.05)
+    assert found.final_rows
+    assert found.horizons["separate"] >= 300, "with all rows for the trees nothing would be left for networks"
+    assert found.horizons["trees"] >= 200
+
+
+@given(seconds=st.floats(20.0, 5000.0), trees=st.floats(0.001, 0.3), scale=st.floats(1.0, 100.0))
+@settings(max_examples=40, deadline=None)
+def test_rows_of_finals_lie_between_those_of_the_rungs_and_all(seconds: float, trees: float, scale: float) -> None:
+    rows = large(seconds, scale=scale, trees=trees).final_rows
+    assert rows == 0 or 30_000 <= rows <= 30_000 * scale + 1
+
+
+def test_a_training_is_never_planned_shorter_than_what_the_rungs_have_made() -> None:
+    first = large(240.0, trees=0.05)
+    # The first rung took far longer than estimated: next to nothing is left.
+    costs = estimates(factor=20.0, trees=1.0)
+    left = budget(None, 20.0, scale=20.0, race_rows=30_000, refits=1, rungs_done=1)
+    again = make_schedule([plan for plan in PLANS if plan.name in first.horizons], costs, left, first)
+    assert again.final_rows == 30_000
+    for name, steps in again.horizons.items():
+        assert steps == first.horizons[name] or steps > first.rung_steps(name, 0)
+    assert again.horizons["trees"] == first.horizons["trees"], "it goes on from the rung, and is judged as far as it comes"
+
+
+def test_a_plan_that_was_not_measured_is_not_called_too_slow() -> None:
+    costs = {name: dataclasses.replace(cost, measured=name != "moe") for name, cost in estimates(moe=2.0).items()}
+    found = make_schedule(PLANS, costs, budget(None, 30.0))
+    assert "no time to measure" in found.left_out["moe"]

@@ -34,7 +34,11 @@ ENOUGH = 4.0
 FEW_ROWS = (16, 64)
 """Rows with which everything is imported, and rows on which plans with a pretrained backbone are measured: features of all rows may take
 longer than the whole race."""
-SAMPLE_ROWS = 256
+SAMPLE_ROWS, MORE_ROWS, SHORT = 256, 2048, 0.05
+"""Rows whose prediction is measured, and more of them where that takes less than so many seconds: what one call costs would be
+counted once for each few rows."""
+PART_ROWS = 500
+"""Training rows on which plans that see all rows at once are tried first: a single fit on all may take as long as the whole race."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,8 @@ class EstimateJob(Job):
         suite = self.suite(run)
         control.report({"type": "progress", "step": 0})
         first_setup = self._warmed(suite)
+        whole, suite = suite, self._part_in_time(suite)
+        more = len(whole.splits["train"]) / max(len(suite.splits["train"]), 1)
         learner, setup, once = self._built(suite)
         end = time.monotonic() + self.seconds
         few = learner.context.suite
@@ -79,11 +85,14 @@ class EstimateJob(Job):
         seconds = 0.0 if is_one_shot or not later else median(later)
         # What the first step takes beyond a step belongs to every training (the trees' tables of bins, say).
         setup += max(0.0, times[0] - seconds) if times else 0.0
+        setup, seconds = more * setup, more * seconds
         rows = few.splits["val"][:SAMPLE_ROWS]
         learner.predict(rows[:1])  # a model that is made when it is asked for (by merging) is made here, not in the time of a row
-        started = time.perf_counter()
-        learner.predict(rows)
-        evaluation = (time.perf_counter() - started) * len(suite.splits["val"]) / max(len(rows), 1)
+        taken = _prediction_seconds(learner, rows)
+        if taken < SHORT and len(few.splits["val"]) > len(rows):
+            rows = few.splits["val"][:MORE_ROWS]
+            taken = _prediction_seconds(learner, rows)
+        evaluation = taken * len(whole.splits["val"]) / max(len(rows), 1)
         ledger = learner.ledger()
         # Without counted samples (trees) a step sees all training rows.
         batch = ledger.samples / max(ledger.steps, 1) if ledger.samples else len(few.splits["train"])
@@ -96,7 +105,7 @@ class EstimateJob(Job):
                 "setup_seconds": setup,
                 "once_seconds": once,
                 "eval_seconds": evaluation,
-                "steps_per_epoch": 1.0 if sees_all else max(1.0, len(suite.splits["train"]) / max(batch, 1.0)),
+                "steps_per_epoch": 1.0 if sees_all else max(1.0, len(whole.splits["train"]) / max(batch, 1.0)),
                 "sees_all_rows": sees_all,
                 "parameters": _final_numbers(small, _numbers(learner), learner.step, self.max_steps),
                 "peak_rss_bytes": ledger.peak_rss_bytes,
@@ -113,6 +122,23 @@ class EstimateJob(Job):
             self.learner(take_rows(suite, FEW_ROWS[0])).train(1)
         return time.perf_counter() - started
 
+    def _part_in_time(self, suite: Suite) -> Suite:
+        """Return the suite, or a part of its rows if the plan sees all rows at once and all of them would take too long."""
+        if self.max_steps == LONG_HORIZON or self.plan.source == "pretrained" or len(suite.splits["train"]) <= 2 * PART_ROWS:
+            return suite
+        part = take_rows(suite, PART_ROWS * 4 // 3)
+        started = time.perf_counter()
+        # What fails on a part may be learned from all rows; if not, it says so itself.
+        with contextlib.suppress(Exception):
+            learner = self.learner(part)
+            learner.train(1)
+            ledger = learner.ledger()
+            if self.max_steps > 1 and 0 < ledger.samples < len(part.splits["train"]):
+                return suite  # batches cost the same, whatever the number of rows
+            seconds = (time.perf_counter() - started) * len(suite.splits["train"]) / max(len(part.splits["train"]), 1)
+            return part if seconds > self.seconds else suite
+        return suite
+
     def _built(self, suite: Suite) -> tuple[Learner, float, float]:
         """Return a learner, the seconds that building it takes, and those that all trainings of the plan pay together once."""
         if self.plan.source != "pretrained":
@@ -126,6 +152,12 @@ class EstimateJob(Job):
             learner = self.learner(few)
             seconds.append(time.perf_counter() - started)
         return learner, seconds[1], max(0.0, seconds[0] - seconds[1]) / len(few) * len(suite)
+
+
+def _prediction_seconds(learner: Learner, rows: NDArray[np.int64]) -> float:
+    started = time.perf_counter()
+    learner.predict(rows)
+    return time.perf_counter() - started
 
 
 def _numbers(learner: Learner) -> int:
