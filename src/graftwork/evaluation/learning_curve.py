@@ -1,0 +1,205 @@
+"""What more rows would bring: errors of one plan on growing parts of its training rows, and a power law through them.
+
+The error of ``n`` rows is taken as ``a + b * n ** -c`` with ``a`` and ``b`` not below 0 (Hestness et al., "Deep Learning Scaling is
+Predictable, Empirically", 2017; Viering and Loog, "The Shape of Learning Curves: a Review", TPAMI 2022, also on where such laws fail).
+It is used for twice the rows and no further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import TaskSpec
+from graftwork.evaluation.bootstrap import Resampler, percentile_interval, resample
+from graftwork.evaluation.calibration import rounded
+from graftwork.evaluation.metrics import default_metric, find_metric, prepare_metric
+from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
+
+__all__ = ["TOO_WIDE", "curve_sentence", "fit_power_law", "learning_curve"]
+
+NUM_RESAMPLES = 400
+TOO_WIDE = 12.0
+"""Percentage points of an interval from which on nothing is said."""
+LEAST_GAIN, LITTLE = 0.5, 2.0
+"""Percent: an interval above the one is a gain, one below the other is little."""
+_POWERS = np.linspace(0.1, 1.5, 29)
+
+
+def fit_power_law(sizes: Sequence[float], errors: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return ``a``, ``b`` and ``c`` of ``a + b * (n / n_last) ** -c`` with the least squares, for each row of errors.
+
+    Args:
+        sizes: Rows ``[S]``, rising.
+        errors: ``[D, S]``, at least 0.
+
+    Returns:
+        Three arrays ``[D]``; ``a`` and ``b`` are at least 0, ``c`` is between 0.1 and 1.5.
+    """
+    share = np.asarray(sizes, dtype=np.float64) / float(sizes[-1])
+    best = np.full(len(errors), np.inf)
+    found = np.zeros((3, len(errors)))
+    for power in _POWERS:
+        x = share**-power
+        centred = x - x.mean()
+        b = np.maximum((errors - errors.mean(axis=1, keepdims=True)) @ centred / (centred @ centred), 0.0)
+        a = errors.mean(axis=1) - b * x.mean()
+        # Below 0 the best line through the origin is taken.
+        through = a < 0
+        b = np.where(through, errors @ x / (x @ x), b)
+        a = np.where(through, 0.0, a)
+        loss = np.square(errors - a[:, None] - b[:, None] * x).sum(axis=1)
+        better = loss < best
+        best = np.where(better, loss, best)
+        found = np.where(better, np.stack([a, b, np.full(len(errors), power)]), found)
+    return found[0], found[1], found[2]
+
+
+def learning_curve(
+    tasks: Sequence[TaskSpec],
+    targets: Mapping[str, Array],
+    sizes: Sequence[int],
+    answers: Sequence[Sequence[Mapping[str, Array]]],
+    *,
+    groups: NDArray[np.int64] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return how scores grow with the training rows, and what twice as many would bring.
+
+    Intervals are over rows (or groups) and trainings; what the points stray from the curve counts as well, since a training on other
+    rows of the same number would stray so.
+
+    Args:
+        tasks: The tasks.
+        targets: Truth of ``N`` rows, ``{task: [N, ...]}``.
+        sizes: Training rows ``[S]``, rising, at least three.
+        answers: For each size the answers of its trainings for these rows, equally many for each.
+        groups: Group of each row; whole groups are resampled.
+        seed: Seed of the resamples.
+
+    Returns:
+        ``sizes``; ``tasks``, ``{task: ...}`` with ``metric``, ``points`` (``rows``, ``value``, ``low``, ``high``: 95 % over test rows and
+        trainings), ``curve`` (``rows``, ``value``, ``low``, ``high`` along the law, up to twice the rows) and ``twice``: by how many
+        percent the error becomes smaller with twice the rows, ``value``, ``low``, ``high``; ``twice``: the same as a mean over tasks;
+        ``says``: ``gain``, ``little``, or ``""`` where the interval is too wide for a word. Tasks whose metric has no best value, or is
+        undefined on these rows, are left out.
+    """
+    number = len(next(iter(targets.values())))
+    resampler = Resampler(number, groups=groups, num_resamples=NUM_RESAMPLES, seed=seed)
+    generator = np.random.default_rng([seed, 2])
+    picked = generator.integers(len(answers[0]), size=(NUM_RESAMPLES, len(answers[0])))
+    found, gains, middles = {}, [], []
+    for task in tasks:
+        metric = find_metric(default_metric(task))
+        best = metric.high if metric.higher_is_better else metric.low
+        if not np.isfinite(best):
+            continue
+        evaluators = [[prepare_metric(task, targets[task.name], one[task.name]) for one in row] for row in answers]
+        made = _task_curve(metric, float(best), evaluators, sizes, resampler, picked, generator)
+        if made is not None:
+            found[task.name], middle, draws = made
+            middles.append(middle)
+            gains.append(draws)
+    if not gains:
+        return {"sizes": list(sizes), "tasks": {}, "twice": None, "says": ""}
+    together = percentile_interval(float(np.mean(middles)), np.mean(gains, axis=0))
+    twice = {"value": rounded(together.value), "low": rounded(together.low), "high": rounded(together.high)}
+    return {"sizes": list(sizes), "tasks": found, "twice": twice, "says": _says(twice)}
+
+
+def _says(twice: Mapping[str, float]) -> str:
+    low, high = twice["low"], twice["high"]
+    if not np.isfinite([low, high]).all() or high - low > TOO_WIDE:
+        return ""
+    return "gain" if low > LEAST_GAIN else "little" if high < LITTLE else ""
+
+
+def _task_curve(
+    metric: Metric,
+    best: float,
+    evaluators: Sequence[Sequence[Evaluator]],
+    sizes: Sequence[int],
+    resampler: Resampler,
+    picked: NDArray[np.int64],
+    generator: np.random.Generator,
+) -> tuple[dict[str, Any], float, Floats] | None:
+    """Return what is said of a task, its gain with twice the rows in percent, and the draws of that gain."""
+    once = np.ones((1, resampler.num_rows))
+    values = np.array([np.mean([one(once)[0] for one in row]) for row in evaluators])
+    draws = np.stack([resample([resampler.adapt(one) for one in row], resampler) for row in evaluators])  # [S, runs, draws]
+    # The same trainings of every size.
+    draws = np.take_along_axis(draws, picked.T[None], axis=1).mean(axis=1).T
+    known = np.isfinite(draws).all(axis=1)
+    if not np.isfinite(values).all() or known.mean() < 0.9:
+        return None
+    draws = np.where(known[:, None], draws, values)
+    sign = -1.0 if metric.higher_is_better else 1.0
+    errors, drawn = sign * (values - best), np.maximum(sign * (draws - best), 0.0)
+    law = fit_power_law(sizes, errors[None])
+    spread = float(np.sqrt(np.square(errors - _along(law, np.asarray(sizes), sizes[-1])[0]).sum() / max(len(sizes) - 2, 1)))
+    noisy = np.maximum(drawn + spread * generator.standard_normal(drawn.shape), 0.0)
+    laws = fit_power_law(sizes, noisy)
+    rows = np.unique(np.round(np.geomspace(sizes[0], 2 * sizes[-1], 13)).astype(np.int64))
+    curve, curves = _along(law, rows, sizes[-1])[0], _along(laws, rows, sizes[-1])
+    ends = np.array([sizes[-1], 2 * sizes[-1]])
+    middle, gains = (_gain(_along(one, ends, sizes[-1])) for one in (law, laws))
+    twice = percentile_interval(float(middle[0]), gains)
+    low, high = np.quantile(curves, [0.025, 0.975], axis=0)
+    shown = [best + sign * one for one in (curve, low, high)]
+    shown[1], shown[2] = np.minimum(shown[1], shown[2]), np.maximum(shown[1], shown[2])
+    points = np.quantile(draws, [0.025, 0.975], axis=0)
+    made = {
+        "metric": metric.name,
+        "points": [
+            {"rows": int(size), "value": rounded(float(value)), "low": rounded(float(a)), "high": rounded(float(b))}
+            for size, value, a, b in zip(sizes, values, *points, strict=True)
+        ],
+        "curve": {
+            "rows": rows.tolist(),
+            **{key: [rounded(float(one)) for one in part] for key, part in zip(("value", "low", "high"), shown, strict=True)},
+        },
+        "twice": {"value": rounded(twice.value), "low": rounded(twice.low), "high": rounded(twice.high)},
+    }
+    return made, float(middle[0]), gains
+
+
+def _along(law: tuple[Floats, Floats, Floats], rows: NDArray[np.int64], last: int) -> Floats:
+    """Return errors of the law ``[D, len(rows)]``."""
+    a, b, c = (part[:, None] for part in law)
+    found: Floats = a + b * (rows / last) ** -c
+    return found
+
+
+def _gain(errors: Floats) -> Floats:
+    """Return by how many percent the second column is below the first; 0 where there is no error."""
+    first = np.maximum(errors[:, 0], 1e-300)
+    return np.where(errors[:, 0] > 0, 100.0 * (1.0 - errors[:, 1] / first), 0.0)
+
+
+def curve_sentence(curve: Mapping[str, Any], plan: str, *, grouped: bool = False) -> str:
+    """Return what more rows would bring in a sentence; empty where the interval is too wide for one.
+
+    Args:
+        curve: From :func:`learning_curve`.
+        plan: Name of the plan.
+        grouped: Whether the rows are those of groups, which were left out as a whole.
+    """
+    twice, sizes, number = curve.get("twice") or {}, curve["sizes"], len(curve["tasks"])
+    if not curve["says"]:
+        return ""
+    rows = "rows, of new groups" if grouped else "rows like these"
+    error = "the error" if number == 1 else f"the errors of {number} tasks together"
+    source = f"the learning curve of `{plan}` from {sizes[0]:,} to {sizes[-1]:,} training rows"
+    if curve["says"] == "gain":
+        return (
+            f"With twice as many {rows}, {error} would probably fall by about {_percent(twice['value'])} % (95 % interval "
+            f"{_percent(twice['low'])} to {_percent(twice['high'])} %), by {source}."
+        )
+    return f"Twice as many {rows} would probably bring little: {error} would fall by less than {LITTLE:.0f} %, by {source}."
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}" if abs(value) < 10 else f"{value:.0f}"
