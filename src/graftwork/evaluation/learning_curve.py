@@ -26,22 +26,30 @@ TOO_WIDE = 12.0
 """Percentage points of an interval from which on nothing is said."""
 LEAST_GAIN, LITTLE = 0.5, 2.0
 """Percent: an interval above the one is a gain, one below the other is little."""
+LEAST_STRAY = 0.01
+"""Share of the error by which a training strays at least from one on other rows of the same number."""
+FEW_POINTS = 1.5
+"""The spread around a curve is known from four points only: it is taken so many times as large."""
 _POWERS = np.linspace(0.1, 1.5, 29)
 
 
-def fit_power_law(sizes: Sequence[float], errors: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return ``a``, ``b`` and ``c`` of ``a + b * (n / n_last) ** -c`` with the least squares, for each row of errors.
+def fit_power_law(
+    sizes: Sequence[float], errors: Floats, *, spread: float = 0.0, generator: np.random.Generator | None = None
+) -> tuple[Floats, Floats, Floats]:
+    """Return ``a``, ``b`` and ``c`` of ``a + b * (n / n_last) ** -c`` for each row of errors.
 
     Args:
         sizes: Rows ``[S]``, rising.
         errors: ``[D, S]``, at least 0.
+        spread: Share of the error by which single errors stray.
+        generator: If given, ``c`` is drawn by how well each value explains the errors with this spread, all values being alike before;
+            else it is the one with the least squares.
 
     Returns:
         Three arrays ``[D]``; ``a`` and ``b`` are at least 0, ``c`` is between 0.1 and 1.5.
     """
     share = np.asarray(sizes, dtype=np.float64) / float(sizes[-1])
-    best = np.full(len(errors), np.inf)
-    found = np.zeros((3, len(errors)))
+    laws, losses = [], []
     for power in _POWERS:
         x = share**-power
         centred = x - x.mean()
@@ -51,11 +59,17 @@ def fit_power_law(sizes: Sequence[float], errors: Floats) -> tuple[Floats, Float
         through = a < 0
         b = np.where(through, errors @ x / (x @ x), b)
         a = np.where(through, 0.0, a)
-        loss = np.square(errors - a[:, None] - b[:, None] * x).sum(axis=1)
-        better = loss < best
-        best = np.where(better, loss, best)
-        found = np.where(better, np.stack([a, b, np.full(len(errors), power)]), found)
-    return found[0], found[1], found[2]
+        laws.append((a, b))
+        losses.append(np.square(errors - a[:, None] - b[:, None] * x).sum(axis=1))
+    loss = np.stack(losses)
+    if generator is not None:
+        scale = np.maximum(2.0 * np.square(spread * errors.mean(axis=1)), 1e-300)
+        # The largest of these is a draw by the weights exp(-loss / scale).
+        loss = loss / scale - generator.gumbel(size=loss.shape)
+    place = loss.argmin(axis=0)
+    rows = np.arange(len(errors))
+    found = np.array(laws)
+    return found[place, 0, rows], found[place, 1, rows], _POWERS[place]
 
 
 def learning_curve(
@@ -139,9 +153,12 @@ def _task_curve(
     sign = -1.0 if metric.higher_is_better else 1.0
     errors, drawn = sign * (values - best), np.maximum(sign * (draws - best), 0.0)
     law = fit_power_law(sizes, errors[None])
-    spread = float(np.sqrt(np.square(errors - _along(law, np.asarray(sizes), sizes[-1])[0]).sum() / max(len(sizes) - 2, 1)))
-    noisy = np.maximum(drawn + spread * generator.standard_normal(drawn.shape), 0.0)
-    laws = fit_power_law(sizes, noisy)
+    # Relative, and with a floor: few points lie near a curve of three parameters by chance.
+    strays = (errors / np.maximum(_along(law, np.asarray(sizes), sizes[-1])[0], 1e-300) - 1.0) if errors.any() else np.zeros(1)
+    found = float(np.sqrt(np.square(strays).sum() / max(len(sizes) - 3, 1)))
+    spread = FEW_POINTS * max(found, LEAST_STRAY / np.sqrt(picked.shape[1]))
+    noisy = np.maximum(drawn * (1.0 + spread * generator.standard_normal(drawn.shape)), 0.0)
+    laws = fit_power_law(sizes, noisy, spread=spread, generator=generator)
     rows = np.unique(np.round(np.geomspace(sizes[0], 2 * sizes[-1], 13)).astype(np.int64))
     curve, curves = _along(law, rows, sizes[-1])[0], _along(laws, rows, sizes[-1])
     ends = np.array([sizes[-1], 2 * sizes[-1]])
