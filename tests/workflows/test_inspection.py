@@ -89,7 +89,9 @@ def test_the_result_says_what_plans_are_that_left_early(run: FitRun) -> None:
     assert board.loc["alone", "role"] == "reference"
 
 
-def test_an_interrupted_inspection_goes_on_and_gives_the_same(run: FitRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_inspection_goes_on_and_gives_the_same(
+    run: FitRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from graftwork.workflows.fit import finish
 
     def interrupted(*_: Any) -> None:

@@ -177,7 +177,9 @@ def _number(value: float) -> float | None:
     return rounded(value) if np.isfinite(value) else None
 
 
-def harm_of(tasks: Sequence[TaskSpec], targets: Mapping[str, Array], base: Mapping[str, Array], answers: Mapping[str, Array]) -> float:
+def harm_of(
+    tasks: Sequence[TaskSpec], targets: Mapping[str, Array], base: Mapping[str, Array], answers: Mapping[str, Array]
+) -> float:
     """Return how much worse the answers are than ``base``, relative to its scores, as a mean over tasks."""
     found: list[float] = []
     for task in tasks:

@@ -142,3 +142,21 @@ def test_what_cannot_be_explained_is_refused(predictor: Predictor, tmp_path: Pat
     shutil.rmtree(tmp_path / "run" / "suite")
     with pytest.raises(FileFormatError, match="holds no training rows"):
         explain(Predictor(tmp_path / "run"), _frame(2))
+
+
+def test_the_command_line_writes_effects(predictor: Predictor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from graftwork.cli.main import main
+
+    _frame(3).to_csv(tmp_path / "rows.csv", index=False)
+    words = ["predict", str(predictor.folder), str(tmp_path / "rows.csv"), "--tasks", "number"]
+    assert main([*words, "--explain", "2", "--out", str(tmp_path / "why.csv")]) == 0
+    found = pd.read_csv(tmp_path / "why.csv")
+    assert list(found.columns) == ["row", "task", "prediction", "column", "cell", "effect"]
+    assert len(found) == 3 * 2
+    capsys.readouterr()
+    assert main([*words, "--explain"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * 4
+    assert main([*words, "--explain", "0"]) == 2
+    assert "--explain takes the number of columns to show, as in 5; got '0'" in capsys.readouterr().err
+    assert main([*words, "--explain", "--interval", "90"]) == 2
+    assert "without --interval" in capsys.readouterr().err

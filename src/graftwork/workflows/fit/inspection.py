@@ -109,7 +109,9 @@ def _importance_job(
         # Other seeds answer the same rows again.
         numbers = numbers[:1]
     members = tuple(
-        {"job": outcome.finals[name][number].to_json(), "weights": dict(own)} for number in numbers for name, own in weights.items()
+        {"job": outcome.finals[name][number].to_json(), "weights": dict(own)}
+        for number in numbers
+        for name, own in weights.items()
     )
     # By its members: a resumed run may have chosen another plan.
     digest = hashlib.sha256(json.dumps([members, seconds], sort_keys=True).encode()).hexdigest()[:8]

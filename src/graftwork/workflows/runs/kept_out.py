@@ -83,7 +83,9 @@ class KeptOut:
                 raise CheckpointError(f"The checkpoint in {run.job(job.id)} is missing or damaged. Run again in another folder.")
             own = _read_suite(learner)
             columns = {column.name: column for column in input_columns(own.input_specs, own.inputs)}
-            loaded.append(_Member(learner, weights, {name: np.asarray(array[rows]) for name, array in own.inputs.items()}, columns))
+            loaded.append(
+                _Member(learner, weights, {name: np.asarray(array[rows]) for name, array in own.inputs.items()}, columns)
+            )
         fold = cls(suite, rows, {}, loaded)
         return replace(fold, base=fold.answers())
 

@@ -113,7 +113,11 @@ class Progress:
         steps = sorted(set(event["horizons"].values()))
         span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         lines = (
-            [f"budget: {span} steps a training, {_count(len(event['seeds']), 'seed')} of {_count(len(event['horizons']), 'plan')}"] if steps else []
+            [
+                f"budget: {span} steps a training, {_count(len(event['seeds']), 'seed')} of {_count(len(event['horizons']), 'plan')}"
+            ]
+            if steps
+            else []
         )
         lines += [f"  {name}: left out: {reason}" for name, reason in event["left_out"].items()]
         return [*lines, *(f"  note: {note}" for note in event.get("notes", ()))]
