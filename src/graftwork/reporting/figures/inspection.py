@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,6 +145,7 @@ def curve_figure(name: str, title: str, metric: str, found: Mapping[str, Any]) -
                 "training rows (each step is twice as many)",
                 type="log",
                 zeroline=False,
+                range=[math.log10(rows[0]) - 0.06, math.log10(rows[-1]) + 0.06],
                 tickmode="array",
                 tickvals=ticks,
                 ticktext=[f"{tick:,}" for tick in ticks],
