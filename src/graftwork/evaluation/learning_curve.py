@@ -7,7 +7,7 @@ It is used for twice the rows and no further.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,7 @@ def learning_curve(
     *,
     groups: NDArray[np.int64] | None = None,
     seed: int = 0,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Return how scores grow with the training rows, and what twice as many would bring.
 
@@ -93,6 +94,7 @@ def learning_curve(
         answers: For each size the answers of its trainings for these rows, equally many for each.
         groups: Group of each row; whole groups are resampled.
         seed: Seed of the resamples.
+        is_late: Asked often; from then on tasks are left out.
 
     Returns:
         ``sizes``; ``tasks``, ``{task: ...}`` with ``metric``, ``points`` (``rows``, ``value``, ``low``, ``high``: 95 % over test rows and
@@ -113,7 +115,7 @@ def learning_curve(
         if not np.isfinite(best):
             continue
         evaluators = [[prepare_metric(task, targets[task.name], one[task.name]) for one in row] for row in answers]
-        made = _task_curve(metric, float(best), evaluators, sizes, resampler, picked, generator)
+        made = _task_curve(metric, float(best), evaluators, sizes, resampler, picked, generator, is_late)
         if made is not None:
             found[task.name], draws = made
             gains.append(draws)
@@ -140,11 +142,18 @@ def _task_curve(
     resampler: Resampler,
     picked: NDArray[np.int64],
     generator: np.random.Generator,
+    is_late: Callable[[], bool],
 ) -> tuple[dict[str, Any], Floats] | None:
     """Return what is said of a task, and draws of its gain with twice the rows in percent."""
     once = np.ones((1, resampler.num_rows))
     values = np.array([np.mean([one(once)[0] for one in row]) for row in evaluators])
-    draws = np.stack([resample([resampler.adapt(one) for one in row], resampler) for row in evaluators])  # [S, runs, draws]
+    found: list[Floats] = []
+    for one in (one for row in evaluators for one in row):
+        # Areas under curves of many labels take seconds.
+        if is_late():
+            return None
+        found.append(resample([resampler.adapt(one)], resampler)[0])
+    draws = np.stack(found).reshape(len(sizes), -1, resampler.num_resamples)
     # The same trainings of every size.
     draws = np.take_along_axis(draws, picked.T[None], axis=1).mean(axis=1).T
     known = np.isfinite(draws).all(axis=1)
@@ -156,8 +165,8 @@ def _task_curve(
     law = fit_power_law(sizes, errors[None])
     # Relative, and with a floor: few points lie near a curve of three parameters by chance.
     strays = (errors / np.maximum(_along(law, np.asarray(sizes), sizes[-1])[0], 1e-300) - 1.0) if errors.any() else np.zeros(1)
-    found = float(np.sqrt(np.square(strays).sum() / max(len(sizes) - 3, 1)))
-    spread = FEW_POINTS * max(found, LEAST_STRAY / np.sqrt(picked.shape[1]))
+    strayed = float(np.sqrt(np.square(strays).sum() / max(len(sizes) - 3, 1)))
+    spread = FEW_POINTS * max(strayed, LEAST_STRAY / np.sqrt(picked.shape[1]))
     noisy = np.maximum(drawn * (1.0 + spread * generator.standard_normal(drawn.shape)), 0.0)
     laws = fit_power_law(sizes, noisy, spread=spread, generator=generator)
     rows = np.unique(np.round(np.geomspace(sizes[0], 2 * sizes[-1], 13)).astype(np.int64))

@@ -99,3 +99,13 @@ def test_metrics_with_a_best_value_of_one_and_tasks_without_a_curve() -> None:
     one_class = learning_curve([task], {"late": np.zeros(2000, np.int64)}, SIZES, answers)
     assert one_class == {"sizes": SIZES, "tasks": {}, "twice": None, "says": ""}
     assert curve_sentence(one_class, "trees") == ""
+
+
+def test_late_tasks_are_left_out() -> None:
+    calls = iter(range(100))
+    draw = np.random.default_rng(0)
+    targets = {name: draw.normal(size=(300, 1)) for name in ("y", "z")}
+    tasks = [TaskSpec(name=name, kind="regression", size=1) for name in targets]
+    answers = [[{name: target + size**-0.5 for name, target in targets.items()}] for size in SIZES]
+    found = learning_curve(tasks, targets, SIZES, answers, is_late=lambda: next(calls) >= len(SIZES) + 1)
+    assert list(found["tasks"]) == ["y"]

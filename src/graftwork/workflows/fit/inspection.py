@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,7 +44,7 @@ LEAST_ROWS = 160
 """Training rows below which an eighth of them says nothing."""
 MOST_BEHIND = 15.0
 """Percent of the best expected score that the plan of the curve may be behind."""
-MOST_TEST_ROWS = 5_000
+MOST_TEST_ROWS = 4_000
 MOST_TASKS = 30
 _NO_TIME = "the time limit left no time for it"
 
@@ -76,7 +78,7 @@ def inspect_choice(
     answers = context.run_jobs(jobs, seconds=seconds or None)
     return {
         "importance": _importance(verdict["choice"], answers.get(importance.id)),
-        "learning_curve": _curve(context, outcome, name, curves, answers) if name else {"reason": _why_no_curve(context)},
+        "learning_curve": _curve(context, outcome, name, curves, answers, seconds) if name else {"reason": _why_no_curve(context)},
     }
 
 
@@ -185,7 +187,9 @@ def _curve(
     name: str,
     curves: Sequence[Sequence[CurveJob]],
     answers: Mapping[str, Mapping[str, Any]],
+    seconds: float,
 ) -> dict[str, Any]:
+    end = time.monotonic() + (0.5 * seconds or math.inf)
     found = [[answers.get(job.id) for job in row] for row in curves]
     if any(one is None or one["status"] != "ok" or one.get("cut") for row in found for one in row):
         problems = [str(one["message"]) for row in found for one in row if one is not None and one.get("message")]
@@ -206,6 +210,7 @@ def _curve(
         [_answers(context, row, folds, places) for row in (*curves, finals)],
         groups=None if context.suite.groups is None else context.suite.groups[rows],
         seed=context.settings.seed,
+        is_late=lambda: time.monotonic() > end,
     )
     facts = {"plan": name, "grouped": context.suite.groups is not None}
     return {**facts, **curve, "sentence": curve_sentence(curve, name, grouped=facts["grouped"] is True)}

@@ -28,10 +28,13 @@ MOST_ROWS, LEAST_ROWS = 1_000, 60
 MOST_REPEATS = 5
 MOST_COLUMNS = 200
 """Columns that are shuffled each by itself; of more, those that seem to matter most are."""
+SCREENING = 3
+"""Blocks of columns that are shuffled for each column that is chosen of too many."""
 MOST_NUMBERS = 20_000_000
 """Numbers of all answers that are held."""
-FIXED_EFFORT, FIXED_EFFORT_OF_LARGE = 20_000, 200
-"""Rows that are predicted where no time limit says how many: of tables, and where a row holds a picture, a text or a series."""
+FIXED_EFFORT, FIXED_EFFORT_OF_LARGE = 6_000, 600
+"""Rows that are predicted where no time limit says how many: of tables, and, each column once, where a row holds a picture, a text or a
+series."""
 USED = 0.6
 """Share of the time for shuffled rows: intervals and what takes longer than expected need the rest."""
 MOST_ENTRIES = 3_000
@@ -110,7 +113,7 @@ class ImportanceJob(Job):
         per_row = (time.monotonic() - loaded) / len(first.rows)
         effort = self._effort(first, len(members), loaded - started, per_row, end - time.monotonic())
         first = first.first_rows(effort.rows)
-        chosen = screened_columns(first.columns, first.harm, effort.columns, effort=2 * effort.columns)
+        chosen = screened_columns(first.columns, first.harm, effort.columns, effort=SCREENING * effort.columns)
         blocks = [[name] for name in chosen]
         folds = []
         for number in range(effort.folds):
@@ -118,6 +121,8 @@ class ImportanceJob(Job):
             found: dict[str, list[Mapping[str, Array]]] = {name: [] for name in chosen}
             for done, (block, answers) in enumerate(fold.shuffled(blocks, range(effort.repeats)), 1):
                 found[chosen[block]].append(answers)
+                # No checkpoint is due: it leaves here only if it is told to stop.
+                control.begin_slice()
                 control.progress(done)
                 # A whole repeat of the only fold is enough; half of anything is not.
                 if time.monotonic() > end:
@@ -168,7 +173,7 @@ class ImportanceJob(Job):
     def _effort(self, first: KeptOut, folds: int, loading: float, per_row: float, left: float) -> _Effort:
         """Return how much there is time for: columns, then rows of all folds, then repeats."""
         columns = min(len(first.columns), MOST_COLUMNS)
-        fixed = FIXED_EFFORT_OF_LARGE if first.is_large else FIXED_EFFORT
+        fixed = min(FIXED_EFFORT_OF_LARGE, LEAST_ROWS * columns) if first.is_large else FIXED_EFFORT
 
         def affordable(number: int) -> float:
             """Return the rows that can be predicted with so many folds."""
@@ -179,9 +184,14 @@ class ImportanceJob(Job):
         number = next((one for one in range(folds, 1, -1) if affordable(one) >= one * whole), 1)
         budget = affordable(number)
         rows = int(np.clip(budget / (number * columns), min(LEAST_ROWS, len(first.rows)), len(first.rows)))
-        columns = min(columns, int(budget / (number * rows)))
+        fitting = int(budget / (number * rows))
+        if fitting < len(first.columns):
+            # Blocks of columns are shuffled before, to find those that matter.
+            columns = min(columns, fitting // (1 + SCREENING))
         if columns < 1:
             raise _TooLateError
+        if columns < len(first.columns):
+            return _Effort(folds=number, rows=rows, columns=columns, repeats=1)
         held = number * rows * columns * sum(math.prod(answers.shape[1:]) for answers in first.base.values())
         repeats = int(np.clip(min(budget / (number * rows * columns), MOST_NUMBERS / held), 1, MOST_REPEATS))
         return _Effort(folds=number, rows=rows, columns=columns, repeats=repeats)
