@@ -60,7 +60,7 @@ def importance_section(view: ResultView) -> Section:
 def _importance_table(rows: list[list[str | Cell]]) -> Table | None:
     if not rows:
         return None
-    headers = ["Task", Cell("Metric", numeric=False), "With nothing shuffled", Cell("Most important columns", numeric=False)]
+    headers: list[str | Cell] = ["Task", Cell("Metric", numeric=False), "With nothing shuffled", Cell("Most important columns", numeric=False)]
     return Table("Columns whose importance is above zero with its whole interval, at most five of each task", headers, rows)
 
 
@@ -116,7 +116,7 @@ def _twice_table(tasks: list[tuple[str, dict[str, Any]]]) -> Table | None:
         rows.append([task, Cell(metric_words(str(found.get("metric"))), numeric=False), Cell(percent_interval(fall))])
     if not rows:
         return None
-    headers = ["Task", Cell("Metric", numeric=False), "Change of the error"]
+    headers: list[str | Cell] = ["Task", Cell("Metric", numeric=False), "Change of the error"]
     return Table("With twice as many training rows, by the power law: change of the distance to a perfect score", headers, rows)
 
 
