@@ -124,6 +124,14 @@ def test_a_short_limit_is_kept_and_said(tmp_path: Path) -> None:
     assert "Which columns matter" not in made.report.read_text(encoding="utf-8")
 
 
+def test_with_seconds_the_effort_follows_from_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graftwork.workflows.fit.inspection._seconds", lambda context: 120.0)
+    found = run_of(linear_suite(500), tmp_path / "run").result
+    assert (found["importance"]["measured"], found["importance"]["repeats"]) == (4, 5)
+    assert found["learning_curve"]["sizes"] == [38, 75, 150, 300]
+    assert set(found["learning_curve"]["tasks"]) == {"first", "second"}
+
+
 def test_jobs_that_cannot_end_in_time_cost_the_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graftwork.workflows.fit.inspection._seconds", lambda context: 1e-9)
     made = run_of(linear_suite(500), tmp_path / "run")

@@ -134,9 +134,11 @@ def _read_suite(learner: Learner) -> Suite:
     own = getattr(learner, "suite", None)
     if isinstance(own, Suite):
         return own
+    context = learner.context
+    if context.plan.source != "pretrained":
+        return context.suite
     from graftwork.training.assembly import prepare_inputs
 
-    context = learner.context
     return prepare_inputs(context.suite, context.plan, context.backbone)
 
 
