@@ -60,7 +60,12 @@ def importance_section(view: ResultView) -> Section:
 def _importance_table(rows: list[list[str | Cell]]) -> Table | None:
     if not rows:
         return None
-    headers: list[str | Cell] = ["Task", Cell("Metric", numeric=False), "With nothing shuffled", Cell("Most important columns", numeric=False)]
+    headers: list[str | Cell] = [
+        "Task",
+        Cell("Metric", numeric=False),
+        "With nothing shuffled",
+        Cell("Most important columns", numeric=False),
+    ]
     return Table("Columns whose importance is above zero with its whole interval, at most five of each task", headers, rows)
 
 

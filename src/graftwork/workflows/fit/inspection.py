@@ -5,8 +5,6 @@ It takes a small share of the time limit, and nothing of what the model on all r
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,11 +20,10 @@ from graftwork.workflows.fit.judged_field import JudgedField
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
-from graftwork.workflows.runs.job import Job, folder_name
+from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.job_data import read_predictions
 from graftwork.workflows.runs.jobs.curve import CurveJob
 from graftwork.workflows.runs.jobs.importance import ImportanceJob
-from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["INSPECTION_SHARE", "inspect_choice"]
@@ -78,7 +75,9 @@ def inspect_choice(
     answers = context.run_jobs(jobs, seconds=seconds or None)
     return {
         "importance": _importance(verdict["choice"], answers.get(importance.id)),
-        "learning_curve": _curve(context, outcome, name, curves, answers, seconds) if name else {"reason": _why_no_curve(context)},
+        "learning_curve": _curve(context, outcome, name, curves, answers, seconds)
+        if name
+        else {"reason": _why_no_curve(context)},
     }
 
 
@@ -110,22 +109,8 @@ def _importance_job(
     if not context.maker.facts.folds:
         # Other seeds answer the same rows again.
         numbers = numbers[:1]
-    members = tuple(
-        {"job": outcome.finals[name][number].to_json(), "weights": dict(own)}
-        for number in numbers
-        for name, own in weights.items()
-    )
-    # By its members: a resumed run may have chosen another plan.
-    digest = hashlib.sha256(json.dumps([members, seconds], sort_keys=True).encode()).hexdigest()[:8]
-    return ImportanceJob(
-        id=folder_name(f"importance-{choice}-{digest}"),
-        phase="inspection",
-        plan=field.plans[choice],
-        facts=context.maker.facts,
-        max_steps=1,
-        members=members,
-        seconds=seconds,
-    )
+    trained = [(outcome.finals[name][number], own) for number in numbers for name, own in weights.items()]
+    return context.maker.importance(field.plans[choice], trained, seconds)
 
 
 def _importance(choice: str, answer: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -156,22 +141,10 @@ def _curve_jobs(
         elif not plan.fitted_at_once:
             continue
         if len(numbers) >= (2 if context.maker.facts.folds else 1):
-            return name, [[_part(finals[number], place, part) for number in numbers] for place, part in enumerate(PARTS)]
+            return name, [
+                [context.maker.curve(finals[number], place, part) for number in numbers] for place, part in enumerate(PARTS)
+            ]
     return "", []
-
-
-def _part(final: TrainJob, place: int, part: float) -> CurveJob:
-    return CurveJob(
-        id=folder_name(f"curve{place}-{final.id}"),
-        phase="learning curve",
-        plan=final.plan,
-        facts=final.facts,
-        seed=final.seed,
-        until=final.max_steps,
-        max_steps=final.max_steps,
-        predict=("test",),
-        part=part,
-    )
 
 
 def _why_no_curve(context: RunContext[FitSettings]) -> str:
