@@ -139,6 +139,9 @@ def test_a_table_is_predicted_at_once_and_answers_follow_changes(browser: Any, a
     visit.page.locator("input[name=age]").fill("55")
     visit.wait(f"document.querySelector('#results .value').textContent !== {before!r}")
     assert "ms" in visit.text("#facts")
+    served = visit.text("#served")
+    assert "number, third, city class" in served
+    assert "Run" in served
     visit.page.locator("label.chip", has_text="third").click()
     visit.wait("document.querySelectorAll('#results article').length === 2")
     visit.wait("document.querySelector('#facts').innerText.includes('50 %')")

@@ -149,7 +149,14 @@ def test_no_job_runs_what_its_plan_may_not_name(
             "until": 2,
             "max_steps": 4,
         }
-        more = {"export": {"source": "x", "folder": "model"}, "assemble": {"sources": ["x"], "folder": "model"}}.get(kind, {})
+        needed: dict[str, dict[str, Any]] = {
+            "export": {"source": "x", "folder": "model"},
+            "assemble": {"sources": ["x"], "folder": "model"},
+            "curve": {"part": 0.5},
+            # Its members are built, each with a plan of its own.
+            "importance": {"members": [{"job": {**fields, "kind": "train"}, "weights": {}}]},
+        }
+        more = needed.get(kind, {})
         result = execute(read_job({**fields, **more}), run)
         assert (result["status"], result["error"]) == ("failed", "ComponentError"), result
         assert repr(path) in result["message"]

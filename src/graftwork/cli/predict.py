@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   graftwork predict runs/table-20260101-120000 new.csv --out predictions.csv
   graftwork predict runs/table-20260101-120000 new.csv --interval 90
   graftwork predict runs/emoji-20260101-120000 pictures/ --tasks category,ink
+  graftwork predict runs/table-20260101-120000 new.csv --explain 5 --out why.csv
   graftwork predict runs/table-20260101-120000 new.csv --plan lightgbm       another finalist than the chosen one
 """
 
@@ -37,6 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--escape-formulas",
         action="store_true",
         help="write texts that a spreadsheet would take for a formula (=, +, -, @) with an apostrophe in front; csv only",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="N",
+        nargs="?",
+        const="all",
+        help="write in place of predictions how much each column moves the prediction of each row, by replacing one column at a time "
+        "with those of 30 training rows; N keeps the N columns with the largest effects (default: all)",
     )
     parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime (default: all cores)")
     add_component_argument(parser)
@@ -61,7 +70,12 @@ def run(args: argparse.Namespace) -> int:
         check_predictions_file(args.out, args.run, args.source)
     tasks = [name.strip() for name in args.tasks.split(",") if name.strip()] if args.tasks else None
     predictor = Predictor(args.run, plan=args.plan, threads=args.threads)
-    frame = predictor.predict(args.source, tasks, probabilities=args.probabilities, interval=_share(args.interval))
+    if args.explain is not None:
+        from graftwork.serving.explain import explain
+
+        frame = explain(predictor, args.source, tasks, most=_most(args))
+    else:
+        frame = predictor.predict(args.source, tasks, probabilities=args.probabilities, interval=_share(args.interval))
     for note in frame.attrs.get("notes", []):
         print(f"note: {note}", file=sys.stderr)
     if args.escape_formulas:
@@ -79,6 +93,27 @@ def run(args: argparse.Namespace) -> int:
             frame.reset_index().to_json(path, orient="records", lines=True, force_ascii=False)
     print(f"{args.out}: {len(frame)} rows, {len(frame.columns)} columns", file=sys.stderr)
     return 0
+
+
+def _most(args: argparse.Namespace) -> int | None:
+    """Return how many columns ``--explain`` shows; None for all.
+
+    Raises:
+        ConfigError: If it is no number of at least 1, or flags are given that add columns to predictions.
+    """
+    from graftwork.core.errors import ConfigError
+
+    # The table of effects has a line for each column: there is no place for what they add.
+    clashing = [flag for flag, given in (("--interval", args.interval), ("--probabilities", args.probabilities)) if given]
+    if clashing:
+        raise ConfigError(f"--explain writes effects in place of predictions, without {' and '.join(clashing)}. Run it apart.")
+    if args.explain == "all":
+        return None
+    if not args.explain.isdigit() or int(args.explain) < 1:
+        raise ConfigError(
+            f"--explain takes the number of columns to show, as in 5; got {args.explain!r}. Put it behind the run and the source."
+        )
+    return int(args.explain)
 
 
 def _share(text: str | None) -> float | None:

@@ -41,6 +41,9 @@ class InputKind:
     """``module:Class`` of the :class:`~graftwork.serving.reading.RowReader` of requests; no torch."""
     batch_size: int = 64
     """Rows of a training step from scratch."""
+    positions: bool = False
+    """Whether the positions of its arrays mean something by themselves, as the columns of a table do; if not, an input is one
+    thing."""
     tuned_rate: float = 0.3
     """Learning rate of a pretrained trunk of which nearly all parameters learn, relative to that of new parts."""
     predicted_rows: int = 256

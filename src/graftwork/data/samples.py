@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["MOST_VALIDATION", "sampled_suite", "take_rows"]
+__all__ = ["MOST_VALIDATION", "nested_sample", "sampled_suite", "take_rows"]
 
 MOST_VALIDATION = 10_000
 """Most validation rows of a sample: samples of any size are then compared on the same rows."""
@@ -50,6 +50,26 @@ def _sample(suite: Suite, rows: Rows, limit: int, seed: int) -> Rows:
         if missing > 0:
             chosen = np.concatenate([chosen, order[limit:][known[limit:]][:missing]])
     return np.unique(chosen)
+
+
+def nested_sample(suite: Suite, share: float, seed: int) -> Suite:
+    """Return the suite with a part of its training and validation rows, drawn at random; groups stay whole, test rows stay.
+
+    With equal seeds the rows of a smaller part are among those of a larger one.
+
+    Args:
+        suite: The suite.
+        share: Share of the rows (of the groups), in (0, 1].
+        seed: Seed of the order.
+    """
+    kept = {}
+    for name in ("train", "val"):
+        rows = np.asarray(suite.splits[name], dtype=np.int64)
+        units = rows if suite.groups is None else suite.groups[rows]
+        order = Seeds(seed).numpy(f"nested {name}").permutation(np.unique(units))
+        chosen = order[: max(1, round(share * len(order)))] if len(order) else order
+        kept[name] = rows[np.isin(units, chosen)]
+    return suite.with_splits({**suite.splits, **kept})
 
 
 def take_rows(suite: Suite, number: int) -> Suite:

@@ -101,8 +101,8 @@ def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
     """Return ``value [low, high]`` of an interval's JSON, with as many decimals as its centre has.
 
     Example:
-        >>> interval({"value": 0.8, "low": 0.75, "high": 0.84})
-        '0.800 [0.750, 0.840]'
+        >>> interval({"value": 0.8, "low": 0.75, "high": 0.84}), interval({"value": 26323, "low": 22676, "high": 29877})
+        ('0.800 [0.750, 0.840]', '26,323 [22,676 to 29,877]')
     """
     bounds = _bounds(value)
     if bounds is None:
@@ -115,7 +115,10 @@ def interval(value: Mapping[str, Any] | None, digits: int = 3) -> str:
     if size != 0 and (size < 1e-4 or size >= 1e9):
         return f"{number(center, digits)} [{number(low, digits)}, {number(high, digits)}]"
     decimals = digits if size == 0 else min(6, max(0, digits - 1 - math.floor(math.log10(size))))
-    return _signed(f"{center:,.{decimals}f} [{low:,.{decimals}f}, {high:,.{decimals}f}]")
+    ends = f"{low:,.{decimals}f}", f"{high:,.{decimals}f}"
+    # A comma between numbers with commas in them would be read as one of theirs.
+    between = " to " if any("," in end for end in ends) else ", "
+    return _signed(f"{center:,.{decimals}f} [{between.join(ends)}]")
 
 
 def percent_interval(value: Mapping[str, Any] | None) -> str:
@@ -151,12 +154,16 @@ def duration(seconds: float | None) -> str:
     """Return a duration in the unit that fits.
 
     Example:
-        >>> duration(0.25), duration(42), duration(312), duration(7500)
-        ('0.25 s', '42 s', '5 min 12 s', '2 h 5 min')
+        >>> duration(0.25), duration(42), duration(312), duration(7500), duration(0.0123), duration(0.0001)
+        ('0.25 s', '42 s', '5 min 12 s', '2 h 5 min', '12 ms', 'under 1 ms')
     """
     if not is_number(seconds):
         return MISSING
     assert seconds is not None
+    if 0 < seconds < 1e-3:
+        return "under 1 ms"
+    if 0 < seconds < 0.1:
+        return f"{number(1000 * seconds, 2)} ms"
     if seconds < 10:
         return f"{number(seconds, 2)} s"
     whole = round(seconds)

@@ -65,7 +65,7 @@ def _number(value: Any) -> float:
 
 def _row(view: ResultView, name: str, note: str, judged: Mapping[str, Any] | None = None) -> dict[str, Any]:
     entry = view.plans.get(name, {})
-    plan, ledger = entry.get("plan") or {}, entry.get("ledger") or {}
+    plan, ledger = view.record(name), entry.get("ledger") or {}
     row: dict[str, Any] = {
         "plan": name,
         "role": plan.get("role"),

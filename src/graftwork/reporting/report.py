@@ -12,6 +12,7 @@ from graftwork.reporting.fact_tables import estimate_table
 from graftwork.reporting.figures.pareto import pareto_figure
 from graftwork.reporting.figures.race import race_figure
 from graftwork.reporting.grouping_tables import affinity_section
+from graftwork.reporting.inspection_sections import importance_section, more_rows_section
 from graftwork.reporting.model_lines import measured_line, model_line, weights_table
 from graftwork.reporting.model_sections import answers_section, inputs_section
 from graftwork.reporting.page import PageWords, Section, render_page
@@ -43,7 +44,9 @@ def report_sections(view: ResultView) -> list[Section]:
         ),
         Section("model", "The model that is handed over", "Model", model_line(view), (weights_table(view),)),
         answers_section(view),
+        importance_section(view),
         inputs_section(view),
+        more_rows_section(view),
         gain_section(view),
         affinity_section(view),
         Section(

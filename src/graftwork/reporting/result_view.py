@@ -79,13 +79,21 @@ class ResultView:
         tested = [name for name, plan in self.plans.items() if plan.get("finalist") or plan.get("test")]
         return sorted(tested, key=order)
 
+    @cached_property
+    def _estimated(self) -> dict[str, dict[str, Any]]:
+        return {str(row.get("plan")): row for row in self.rows("estimate")}
+
+    def record(self, plan: str) -> dict[str, Any]:
+        """Return the plan itself; of one that left the race early its role, group and title; empty if nothing is known."""
+        return dict(self.plans.get(plan, {}).get("plan") or self._estimated.get(plan) or {})
+
     def title(self, plan: str) -> str:
         """Return the plan's one-line title, or its name."""
-        return str((self.plans.get(plan, {}).get("plan") or {}).get("title") or plan)
+        return str(self.record(plan).get("title") or plan)
 
     def group(self, plan: str) -> str:
         """Return the words by which the plan is grouped; its role if it names none (results of older versions: its family)."""
-        record = self.plans.get(plan, {}).get("plan") or {}
+        record = self.record(plan)
         return str(record.get("group") or record.get("family") or record.get("role") or "")
 
     def metric(self, task: TaskSpec) -> str:

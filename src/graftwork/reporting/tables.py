@@ -9,6 +9,7 @@ from typing import Any
 
 from graftwork.reporting.fact_tables import key_numbers
 from graftwork.reporting.formatting import count, duration, number, percent_interval
+from graftwork.reporting.inspection_sections import more_rows_sentence
 from graftwork.reporting.model_lines import measured_line, model_line, others_line, weights_table
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
@@ -39,7 +40,8 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     blocks += [wrap_text(sentence, width) for sentence in sentences]
     blocks += [wrap_text(meaning, width)]
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
-    blocks += [wrap_text(line, width) for line in (measured_line(view), model_line(view), others_line(view)) if line]
+    lines = (measured_line(view), model_line(view), others_line(view), more_rows_sentence(view))
+    blocks += [wrap_text(line, width) for line in lines if line]
     blocks.append("\n".join(wrap_text(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
     folded, tasks = folded_scores(view)
     blocks.append(wrap_text(folded, width))

@@ -9,6 +9,7 @@ from typing import Any
 from graftwork.interfaces.task_kind import task_kind
 from graftwork.serving.asking import least_shown
 from graftwork.serving.engine import Engine
+from graftwork.serving.kept_plans import model_date
 
 __all__ = ["answer_schema", "describe", "error_schema", "request_bodies"]
 
@@ -16,7 +17,7 @@ Schema = dict[str, Any]
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """Return name, plan, inputs, tasks, limits, costs and controls of the model."""
+    """Return name, plan, date, inputs, tasks, limits, costs and controls of the model."""
     limits = engine.limits
     costs = engine.costs
     controls = None
@@ -27,6 +28,7 @@ def describe(engine: Engine) -> dict[str, Any]:
     return {
         "name": engine.predictor.folder.resolve().name,
         "plan": engine.predictor.plan,
+        "created": model_date(engine.predictor.folder, engine.predictor.plan),
         "kind": engine.predictor.kind,
         "inputs": engine.reader.inputs(),
         "keys": list(engine.reader.keys),

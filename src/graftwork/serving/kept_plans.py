@@ -13,7 +13,7 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.nearest import did_you_mean
 
-__all__ = ["PLANS_FOLDER", "chosen_plan", "folder_of_plan", "kept_plans", "plan_name"]
+__all__ = ["PLANS_FOLDER", "chosen_plan", "folder_of_plan", "kept_plans", "model_date", "plan_name"]
 
 PLANS_FOLDER = "plans"
 """Name of the folder in a run that holds the models of other finalists."""
@@ -61,6 +61,25 @@ def folder_of_plan(run_folder: str | Path, plan: str | None) -> Path:
         raise ConfigError(f"The model of the plan {plan!r} was not kept: {reason}. {there}")
     hint = did_you_mean(plan, [name for name in (chosen, *kept) if name])
     raise ConfigError(f"There is no model of a plan {plan!r}.{hint} {there}")
+
+
+def model_date(run_folder: str | Path, plan: str) -> str:
+    """Return when the model of a plan was written, ISO 8601 in UTC; empty if the folder does not say.
+
+    Args:
+        run_folder: Folder that ``graftwork fit`` wrote, or one that was exported alone.
+        plan: Name of the plan; empty is the chosen one.
+    """
+    run_folder = Path(run_folder)
+    folder = kept_plans(run_folder).get(plan, run_folder)
+    for lineage in (folder / "model" / "lineage.json", folder / "lineage.json"):
+        try:
+            created = _section({"lineage": read_json(lineage)}, "lineage").get("created")
+        except (FileFormatError, OSError):
+            continue
+        if isinstance(created, str):
+            return created
+    return ""
 
 
 def _why_not(run_folder: Path, plan: str) -> str:

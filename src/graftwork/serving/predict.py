@@ -160,7 +160,7 @@ class Predictor:
             ConfigError: If a task is unknown, or there are too few kept-back rows for the interval.
         """
         pandas = require("pandas", extra="predict", purpose="Predicting")
-        specs = self._specs(tasks)
+        specs = self.specs(tasks)
         around = {} if interval is None else self.interval_widths(interval, tasks)
         rows = open_source(source, self.encoder)
         parts: dict[str, list[Array]] = {}
@@ -190,7 +190,7 @@ class Predictor:
             ConfigError: If the level is out of range or needs more kept-back rows, a task is unknown, or none is made of numbers.
         """
         check_level(level)
-        specs = [spec for spec in self._specs(tasks) if spec.name in self._errors]
+        specs = [spec for spec in self.specs(tasks) if spec.name in self._errors]
         if not specs:
             raise ConfigError("None of the tasks predicts numbers, so there are no intervals. Leave the interval out.")
         return {spec.name: widths(spec, self._errors[spec.name], level) for spec in specs}
@@ -208,7 +208,7 @@ class Predictor:
 
     def predict_arrays(self, source: Any, tasks: Sequence[str] | None = None) -> dict[str, Array]:
         """Return ``{task: array}`` for raw rows, laid out as ``Learner.predict`` says; also for tasks that predict per pixel."""
-        specs = self._specs(tasks)
+        specs = self.specs(tasks)
         rows = open_source(source, self.encoder)
         parts = list(self._batches(rows.batches(self.batch_size), specs))
         found = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in specs}
@@ -225,7 +225,7 @@ class Predictor:
             ConfigError: If a task is unknown.
         """
         # One row of a small model takes a tenth of a millisecond: every microsecond before the session shows.
-        names = self._names if tasks is None else tuple([spec.name for spec in self._specs(tasks)])
+        names = self._names if tasks is None else tuple([spec.name for spec in self.specs(tasks)])
         size = len(next(iter(inputs.values())))
         if size <= self.batch_size:
             return self.model.run(inputs, names)
@@ -257,7 +257,12 @@ class Predictor:
                 for name, words in self.encoder.cells_read_as_missing(table).items():
                     unread.setdefault(name, Counter()).update(words)
 
-    def _specs(self, tasks: Sequence[str] | None) -> tuple[TaskSpec, ...]:
+    def specs(self, tasks: Sequence[str] | None = None) -> tuple[TaskSpec, ...]:
+        """Return the tasks of these names, in the order of the model; all by default.
+
+        Raises:
+            ConfigError: If a name is unknown, or none is given.
+        """
         if tasks is None:
             return self.tasks
         if isinstance(tasks, str):

@@ -247,7 +247,10 @@ def test_plans_that_are_fitted_in_one_go_are_said_to_be() -> None:
     (line,) = Progress().handle({**event, "seconds_per_step": 0.0})
     assert line == "  linear: 30 parameters, fitted in one go, about 2.0 s"
     (line,) = Progress().handle({**event, "seconds_per_step": 0.004})
-    assert "4 ms a step, 1 steps" in line
+    assert "4 ms a step, 1 step, about" in line
+    # What has no parameters before it is trained is not said to have none.
+    (line,) = Progress().handle({**event, "parameters": 0, "seconds_per_step": 0.0})
+    assert line == "  linear: fitted in one go, about 2.0 s"
 
 
 def test_many_tasks_are_told_in_one_line() -> None:

@@ -60,7 +60,15 @@ def test_intervals() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.031, "0.031 s"), (59.6, "1 min 0 s"), (3599.7, "1 h 0 min"), (90, "1 min 30 s"), (86400, "24 h 0 min")],
+    [
+        (0.031, "31 ms"),
+        (0.0005, "under 1 ms"),
+        (0, "0 s"),
+        (59.6, "1 min 0 s"),
+        (3599.7, "1 h 0 min"),
+        (90, "1 min 30 s"),
+        (86400, "24 h 0 min"),
+    ],
 )
 def test_duration(seconds, text) -> None:
     assert duration(seconds) == text

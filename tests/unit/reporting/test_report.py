@@ -226,3 +226,11 @@ def test_scores_of_another_domain_need_the_tasks_of_the_suite(build_result) -> N
     assert "domain" in _sections(result)
     result["suite"] = result["affinity"] = None
     assert "domain" not in _sections(result)
+
+
+def test_equal_numbers_are_promised_only_where_the_steps_are_given(build_result) -> None:
+    result = build_result("table")
+    for steps, promised in ((600, True), (None, False)):
+        page = render_report({**result, "settings": {**result.get("settings", {}), "steps": steps}})
+        assert ("this gives the same numbers" in page) is promised
+        assert ("with --steps it repeats exactly" in page) is not promised

@@ -17,7 +17,7 @@ from graftwork.cli.main import main
 from graftwork.core.errors import ConfigError
 from graftwork.serving.describing import describe
 from graftwork.serving.engine import Engine
-from graftwork.serving.kept_plans import chosen_plan, folder_of_plan, kept_plans
+from graftwork.serving.kept_plans import chosen_plan, folder_of_plan, kept_plans, model_date
 from graftwork.serving.predict import Predictor
 
 ROWS = pd.DataFrame({"age": [33.0, 50.0], "city": ["Rome", "Oslo"], "since": [None, "2021-05-01"], "id": [3, 4]})
@@ -109,14 +109,21 @@ def test_predict_and_serve_take_the_name(run: Path, tmp_path: Path, capsys: pyte
         assert "Did you mean 'separate'?" in capsys.readouterr().err
 
 
-def test_a_server_says_which_plan_answers(run: Path) -> None:
+def test_a_server_says_which_plan_answers_and_when_it_was_made(run: Path) -> None:
+    dates = {"ensemble": "2026-01-02T03:04:05+00:00", "separate": "2026-01-02T03:05:06+00:00"}
+    for name, folder in (("ensemble", run), ("separate", run / "plans" / "separate")):
+        (folder / "model" / "lineage.json").write_text(json.dumps({"created": dates[name]}))
     for plan, name in ((None, "ensemble"), ("separate", "separate")):
         engine = Engine(run, threads=1, plan=plan)
         try:
-            assert describe(engine)["plan"] == name
+            assert (describe(engine)["plan"], describe(engine)["created"]) == (name, dates[name])
             assert engine.predictor.model.path.parent == (run if plan is None else run / "plans" / "separate")
         finally:
             engine.close()
+    # Without a lineage, or with one that is damaged, nothing is said.
+    assert model_date(run, "my trees/2") == ""
+    (run / "model" / "lineage.json").write_text("[1]")
+    assert model_date(run, "") == ""
 
 
 def test_predictions_are_not_written_over_a_kept_plan(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

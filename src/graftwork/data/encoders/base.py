@@ -61,6 +61,11 @@ class Encoder(ABC):
         """Columns of a table whose cells name picture files."""
         return ()
 
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """Return where each column of the raw rows lies, ``{column: {array: positions in its last dimension}}``; empty if the input
+        is one thing (a picture, a text)."""
+        return {}
+
     def cells_read_as_missing(self, source: Any) -> dict[str, Counter[str]]:
         """Return cells of a table that are not empty but count as missing, with the rows of each, by column."""
         return {}

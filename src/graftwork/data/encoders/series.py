@@ -122,6 +122,12 @@ class SeriesEncoder(Encoder):
             arrays["series_times"] = self._moments(source, [len(row) for row in rows])
         return arrays
 
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """Return where each column lies, if there is one a channel."""
+        if len(self.columns) != self.channels or self.channels == 1:
+            return {}
+        return {name: {"series": [place], "series_mask": [place]} for place, name in enumerate(self.columns)}
+
     def _rows(self, source: Any) -> Rows:
         """Return each row as float64 ``[steps, C]``."""
         if isinstance(source, np.ndarray) and source.dtype != object and source.ndim in (2, 3):

@@ -56,6 +56,15 @@ class SeveralEncoders(Encoder):
             made |= part.transform(source)
         return made
 
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """Return where each column lies in the arrays of all encoders; empty if one of them reads the input as one thing."""
+        parts = [part.places() for part in self.parts]
+        found: dict[str, dict[str, list[int]]] = {}
+        for part in parts:
+            for name, places in part.items():
+                found.setdefault(name, {}).update(places)
+        return found if all(parts) else {}
+
     def cells_read_as_missing(self, source: Any) -> dict[str, Counter[str]]:
         """Return what the first encoder returns: all read the same cells."""
         return self.parts[0].cells_read_as_missing(source)

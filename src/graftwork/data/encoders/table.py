@@ -161,6 +161,19 @@ class TableEncoder(Encoder):
                 names.append(f"{column.name} (missing)")
         return names
 
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """Return where each column lies in ``numeric`` and ``categorical``; entries of a vector are one column."""
+        found: dict[str, dict[str, list[int]]] = {}
+        ends = {"numeric": 0, "categorical": 0}
+        for column in self.columns:
+            entry = split_entry(column.name)
+            name = entry[0] if entry is not None else column.name
+            array = "categorical" if isinstance(column, CategoricalColumn | HistoryColumn) else "numeric"
+            start = ends[array]
+            ends[array] = start + _width(column)
+            found.setdefault(name, {}).setdefault(array, []).extend(range(start, ends[array]))
+        return found
+
     def sizes(self) -> dict[str, Any]:
         """Return what backbones need to size themselves; with histories also their layout, as :mod:`graftwork.nn.fields` reads
         it."""
@@ -182,6 +195,15 @@ class TableEncoder(Encoder):
         items = {column.name: column for column in columns if isinstance(column, CategoricalColumn)}
         histories = [column for column in state["columns"] if column["type"] == "history"]
         return cls([*columns, *(HistoryColumn.from_state(column, items[column["item"]]) for column in histories)])
+
+
+def _width(column: Encoding) -> int:
+    """Return how many positions a column takes."""
+    if isinstance(column, CategoricalColumn):
+        return 1
+    if isinstance(column, HistoryColumn):
+        return column.length
+    return (len(column.parts) if isinstance(column, DateColumn) else 1) + column.has_missing
 
 
 def _layout(plain: Sequence[CategoricalColumn], histories: Sequence[HistoryColumn]) -> dict[str, Any]:

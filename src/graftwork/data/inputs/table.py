@@ -18,4 +18,5 @@ KIND = InputKind(
     reader="graftwork.serving.reading:TableReader",
     batch_size=128,
     predicted_rows=4096,
+    positions=True,
 )

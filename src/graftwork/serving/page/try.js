@@ -259,6 +259,18 @@ function showCommand(inputs, chosen) {
   find("#same").hidden = false;
 }
 
+function buildServed() {
+  const date = model.created && new Date(model.created);
+  const facts = [
+    ["Plan", model.plan],
+    ["Run", model.name],
+    [model.tasks.length === 1 ? "Task" : "Tasks", model.tasks.slice(0, 12).map((task) => task.name).join(", ") + (model.tasks.length > 12 ? ` and ${model.tasks.length - 12} more` : "")],
+    ["Made", date && !Number.isNaN(date.getTime()) ? date.toLocaleString([], { dateStyle: "medium", timeStyle: "short" }) : ""],
+  ].filter(([, value]) => value);
+  find("#served").replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  find("#served").hidden = false;
+}
+
 async function start() {
   model = await call("model");
   document.title = `${model.name}: graftwork serve`;
@@ -266,6 +278,7 @@ async function start() {
   const what = { table: "a row of a table", joint: "a row with inputs of several kinds", text: "a text", image: "a picture" }[model.kind];
   const count = model.tasks.length;
   find("#summary").textContent = `Predicts ${count === 1 ? model.tasks[0].name : `${count} tasks at once`} from ${what}.`;
+  buildServed();
   ({ table: buildTable, joint: buildTable, text: buildText, image: buildPicture })[model.kind](find("#inputs"));
   buildTasks();
   buildControls();

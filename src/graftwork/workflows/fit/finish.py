@@ -8,9 +8,11 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
+from graftwork.core.records import Plan
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
 from graftwork.workflows.fit.handover import handover
+from graftwork.workflows.fit.inspection import inspect_choice
 from graftwork.workflows.fit.judged_field import JudgedField, judged_field
 from graftwork.workflows.fit.kept_plans import keep_finalists
 from graftwork.workflows.fit.race_outcome import RaceOutcome
@@ -45,6 +47,12 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
     warnings = result["verdict"]["warnings"]
     try_step(warnings, "The predictions could not be looked at", lambda: _look(context, field, choice, result))
+    try_step(
+        warnings,
+        "Columns and training rows could not be looked into",
+        lambda: result.update(inspect_choice(context, outcome, field, result["verdict"])),
+    )
+    context.pause_point()
     weights, errors = field.weights(choice), field.errors(dict.fromkeys(field.suite.task_names, choice))
     given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
     context.pause_point()
@@ -134,7 +142,8 @@ def _collect(
                 key: estimate.get(key)
                 for key in ("plan", "seconds_per_step", "seconds", "peak_rss_bytes", "parameters", "kept", "reason")
             }
-            for estimate in estimates.values()
+            | _described(context.plans.get(name))
+            for name, estimate in estimates.items()
         ],
         "race": [*excluded, *outcome.history],
         "attempts": outcome.attempts,
@@ -152,5 +161,12 @@ def _collect(
         "examples": [],
         "kept_plans": {"kept": {}, "not_kept": {}},
         "diagnostics": {},
+        "importance": {},
+        "learning_curve": {},
         "timing": timing(run),
     }
+
+
+def _described(plan: Plan | None) -> dict[str, Any]:
+    """Return what a plan is, for those that left the race early: the result holds no more of them."""
+    return {} if plan is None else {"role": plan.role, "group": plan.group, "title": plan.title}

@@ -15,6 +15,7 @@ from graftwork.core.errors import GraftworkError
 from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
+from graftwork.workflows.fit.inspection import INSPECTION_SHARE
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
 from graftwork.workflows.fit.ranking import (
     best_of,
@@ -237,9 +238,8 @@ class Race:
         refits = REFIT_PLANS * sum(each.values()) * parts
         longest = max(each.values(), default=0.0) if parts else 0.0
         left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
-        return max((checks + refits) / max(1, context.settings.num_workers), longest) + max(
-            min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit
-        )
+        verdict = max(min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit)
+        return max((checks + refits) / max(1, context.settings.num_workers), longest) + verdict + INSPECTION_SHARE * limit
 
     def _judge_now(
         self, names: Sequence[str], first: Mapping[str, TrainJob], answers: Mapping[str, Result]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -11,9 +13,11 @@ from graftwork.workflows.runs.horizons import RUNGS, own_horizon
 from graftwork.workflows.runs.job import Job, RunFacts, folder_name
 from graftwork.workflows.runs.jobs.affinity import AffinityJob
 from graftwork.workflows.runs.jobs.assemble import AssembleJob
+from graftwork.workflows.runs.jobs.curve import CurveJob
 from graftwork.workflows.runs.jobs.estimate import ENOUGH, LONG_HORIZON, MEASURED, WARM_UP, EstimateJob
 from graftwork.workflows.runs.jobs.export import ExportJob
 from graftwork.workflows.runs.jobs.grouping import GroupingJob
+from graftwork.workflows.runs.jobs.importance import ImportanceJob
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.schedule import NO_SCHEDULE, Schedule
 
@@ -226,4 +230,45 @@ class JobMaker:
             max_steps=max(job.max_steps for job in trained),
             sources=tuple(job.id for job in trained),
             folder=folder,
+        )
+
+    def curve(self, final: TrainJob, place: int, part: float) -> CurveJob:
+        """Return the job that trains a finalist again on a part of its rows.
+
+        Args:
+            final: Its finished final.
+            place: Number of the part.
+            part: Share of the training rows, in (0, 1).
+        """
+        return CurveJob(
+            id=folder_name(f"curve{place}-{final.id}"),
+            phase="learning curve",
+            plan=final.plan,
+            facts=self.facts,
+            seed=final.seed,
+            until=final.max_steps,
+            max_steps=final.max_steps,
+            predict=("test",),
+            part=part,
+        )
+
+    def importance(self, plan: Plan, trained: Sequence[tuple[TrainJob, Mapping[str, float]]], seconds: float) -> ImportanceJob:
+        """Return the job that measures how important each column is.
+
+        Args:
+            plan: The plan, or the average of several.
+            trained: Its finished trainings, each with ``{task: weight}``.
+            seconds: Seconds that it may take; 0 is a fixed effort.
+        """
+        members = tuple({"job": job.to_json(), "weights": dict(weights)} for job, weights in trained)
+        # By its members: a resumed run may have chosen another plan, or trained it anew.
+        named = [[job.id, dict(weights)] for job, weights in trained]
+        digest = hashlib.sha256(json.dumps([named, seconds], sort_keys=True).encode()).hexdigest()[:8]
+        return ImportanceJob(
+            id=folder_name(f"importance-{plan.name}-{digest}"),
+            phase="importance",
+            plan=plan,
+            facts=self.facts,
+            members=members,
+            seconds=seconds,
         )

@@ -18,6 +18,11 @@ _NO_STEP = 1e-5
 """Seconds of a step below which there are no steps: the plan is fitted in one go."""
 
 
+def _count(number: int, noun: str) -> str:
+    """Return a number with its noun: ``1 seed``, ``1,560 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _seconds(value: float) -> str:
     from graftwork.workflows.quantities import format_seconds
 
@@ -49,8 +54,8 @@ class Progress:
         return [plain_text(line) for line in method(event)] if method is not None else []
 
     def _on_suite(self, event: Mapping[str, Any]) -> list[str]:
-        splits = ", ".join(f"{name} {count}" for name, count in event["splits"].items())
-        lines = [f"data: {event['name']} ({event['modality']}), {event['rows']} rows ({splits})"]
+        splits = ", ".join(f"{name} {count:,}" for name, count in event["splits"].items())
+        lines = [f"data: {event['name']} ({event['modality']}), {_count(event['rows'], 'row')} ({splits})"]
         tasks = event["tasks"]
         if len(tasks) > _MOST_TASKS:
             kinds = Counter(str(task["kind"]) for task in tasks)
@@ -70,7 +75,9 @@ class Progress:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
         if self.phase == "estimate":
-            return [f"estimating {len(event['plans'])} plans: {', '.join(event['plans'])}"]
+            return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"]
+        if self.phase == "inspection":
+            return ["looking into the chosen plan: which columns matter, and what more rows would bring"]
         if self.phase.startswith("attempt"):
             return [f"{self.phase}, since there is time left: {event['what']}"]
         if self.phase == "controls":
@@ -93,21 +100,20 @@ class Progress:
             return [f"  {event['plan']}: left out: {event['reason']}"]
         memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
         note = f" ({event['reason']})" if event["reason"] else ""
-        steps = f"{plain_number(1000 * event['seconds_per_step'], 3)} ms a step, {event.get('horizon', 0)} steps"
+        steps = f"{plain_number(1000 * event['seconds_per_step'], 3)} ms a step, {_count(int(event.get('horizon') or 0), 'step')}"
         if event["seconds_per_step"] < _NO_STEP:
             steps = "fitted in one go"
-        return [
-            f"  {event['plan']}: {format_count(event['parameters'])} parameters{memory}, {steps}, "
-            f"about {_seconds(event.get('seconds', 0.0))}{note}"
-        ]
+        # Trees have none before they are trained, and neither has what was not measured.
+        size = f"{format_count(event['parameters'])} parameters{memory}, " if event["parameters"] else ""
+        return [f"  {event['plan']}: {size}{steps}, about {_seconds(event.get('seconds', 0.0))}{note}"]
 
     def _on_schedule(self, event: Mapping[str, Any]) -> list[str]:
         self.expected_seconds, self.raced_since = float(event["seconds"]), time.monotonic()
         self._workers = max(1, int(event.get("workers", 1)))
-        seeds = len(event["seeds"])
+        seeds = _count(len(event["seeds"]), "seed")
         notes = [f"  note: {note}" for note in event.get("notes", ())]
         return [
-            f"the race will take about {_seconds(self.expected_seconds)} with {self._workers} workers; finals on {seeds} seeds",
+            f"the race will take about {_seconds(self.expected_seconds)} with {_count(self._workers, 'worker')}; finals on {seeds}",
             *notes,
         ]
 
@@ -121,7 +127,11 @@ class Progress:
         steps = sorted(set(event["horizons"].values()))
         span = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         lines = (
-            [f"budget: {span} steps a training, {len(event['seeds'])} seeds of {len(event['horizons'])} plans"] if steps else []
+            [
+                f"budget: {span} steps a training, {_count(len(event['seeds']), 'seed')} of {_count(len(event['horizons']), 'plan')}"
+            ]
+            if steps
+            else []
         )
         lines += [f"  {name}: left out: {reason}" for name, reason in event["left_out"].items()]
         return [*lines, *(f"  note: {note}" for note in event.get("notes", ()))]
@@ -144,7 +154,7 @@ class Progress:
             self._jobs_raced += 1
         if event["status"] == "ok":
             where = f"[{self.jobs_done}/{self.jobs_total}] " if self.jobs_total else ""
-            steps = f" {event['steps']} steps" if event.get("steps") else ""
+            steps = f" {_count(int(event['steps']), 'step')}" if event.get("steps") else ""
             return [f"  {where}{event['job']}:{steps} in {_seconds(event.get('seconds', 0.0))}"]
         if event["status"] == "stopped":
             return [f"  {event['job']}: stopped, its checkpoint is kept"]

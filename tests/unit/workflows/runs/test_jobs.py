@@ -36,6 +36,8 @@ ALL = (
     MAKER.export(MAKER.final(PLAN.name, 0), "model.new"),
     MAKER.whole(PLAN.name, 1, 5),
     MAKER.assemble(PLAN, [MAKER.whole(PLAN.name, part, 2) for part in range(2)], "model.new"),
+    MAKER.curve(MAKER.final(PLAN.name, 1), 0, 0.125),
+    MAKER.importance(PLAN, [(MAKER.final(PLAN.name, 0), {"size": 1.0})], 2.5),
 )
 
 
@@ -45,7 +47,8 @@ def test_a_job_comes_back_from_json_as_it_was(job: Job) -> None:
 
 
 def test_all_kinds_are_made_and_each_module_is_called_like_its_kind() -> None:
-    assert {job.kind for job in ALL} == set(job_kinds()) == {"affinity", "assemble", "estimate", "export", "grouping", "train"}
+    assert {job.kind for job in ALL} == set(job_kinds())
+    assert set(job_kinds()) == {"affinity", "assemble", "curve", "estimate", "export", "grouping", "importance", "train"}
     assert all(job_class(kind).kind == kind for kind in job_kinds())
 
 
@@ -65,7 +68,7 @@ def test_finals_of_large_suites_see_all_rows_and_begin_anew() -> None:
 
 
 def test_names_of_jobs_stay_what_they_were_in_older_runs() -> None:
-    assert [job.id for job in ALL] == [
+    assert [job.id for job in ALL[:10]] == [
         "estimate-a_plan_1",
         "grouping-a_plan_1",
         "rung2-a_plan_1",
@@ -75,7 +78,11 @@ def test_names_of_jobs_stay_what_they_were_in_older_runs() -> None:
         "export-a_plan_1",
         "whole-a_plan_1-2of5",
         "export-a_plan_1",
+        "curve0-final-a_plan_1-s1",
     ]
+    assert ALL[10].id.startswith("importance-a_plan_1-")
+    other = MAKER.importance(PLAN, [(MAKER.final(PLAN.name, 1), {"size": 1.0})], 2.5)
+    assert other.id != ALL[10].id, "of other trainings it is another job"
     rung, final, export = ALL[2], ALL[3], ALL[6]
     assert (rung.until, rung.max_steps, rung.reads) == (8, 16, ("jobs/rung2-a_plan_1", "jobs/rung1-a_plan_1"))
     assert final.reads == final.writes == ("jobs/final-a_plan_1-s1",), "only seed 0 goes on from a rung"
