@@ -83,6 +83,10 @@ class TaskKind(ABC):
     compares_rows: ClassVar[bool] = False
     """Whether its loss compares rows of a batch with each other, so that it is no mean over rows."""
 
+    has_thresholds: ClassVar[bool] = False
+    """Whether its answers are yes where a probability is above ``details["thresholds"]`` (see
+    :mod:`graftwork.tasks.thresholds`)."""
+
     # --- layout ---
 
     def num_outputs(self, spec: TaskSpec) -> int:

@@ -99,7 +99,7 @@ class ClassKind(TaskKind):
         """Return the probability of every class, ``[N, C]``, of answers."""
         return values
 
-    def chosen(self, values: Array) -> Array:
+    def chosen(self, spec: TaskSpec, values: Array) -> Array:
         """Return the class of each row that a table shows, ``[N]``."""
         return np.asarray(values.argmax(axis=1))
 
@@ -109,7 +109,7 @@ class ClassKind(TaskKind):
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
         """Return ``task`` (the class) and ``task_probability`` of that class, and ``task[class]`` of every class if asked."""
-        chosen, shares = self.chosen(values), self.shares(values)
+        chosen, shares = self.chosen(spec, values), self.shares(values)
         names = np.asarray(class_names(spec, shares.shape[1]), dtype=object)
         columns: dict[str, Array] = {
             spec.name: names[chosen],

@@ -14,6 +14,7 @@ from graftwork.data.reading.target_cells import TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels, ranking
+from graftwork.tasks.thresholds import says_yes, threshold_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +23,10 @@ __all__ = ["KIND", "Binary"]
 
 
 class Binary(ClassKind):
-    """Targets ``[N]`` int64, 0 or 1, -1 where missing; 1 logit; answers are the probability of class 1, ``[N]``."""
+    """Targets ``[N]`` int64, 0 or 1, -1 where missing; 1 logit; answers are the probability of class 1, ``[N]``.
+
+    ``details["thresholds"]`` holds the probability above which class 1 is chosen, a list of one number; one half without it.
+    """
 
     name = "binary"
     words = "yes or no"
@@ -34,6 +38,12 @@ class Binary(ClassKind):
         labels.F1_MACRO,
         labels.LOG_LOSS,
     )
+
+    has_thresholds = True
+
+    def problems(self, spec: TaskSpec) -> Sequence[str]:
+        """Return a problem unless the threshold is in (0, 1)."""
+        return threshold_problems(spec)
 
     def num_classes(self, spec: TaskSpec) -> int:
         """Return 2."""
@@ -109,13 +119,13 @@ class Binary(ClassKind):
         positive = values.reshape(-1)
         return np.stack([1.0 - positive, positive], axis=1)
 
-    def chosen(self, values: Array) -> Array:
-        """Return class 1 above a probability of one half, as the metrics do."""
-        return (values.reshape(-1) > 0.5).astype(np.int64)
+    def chosen(self, spec: TaskSpec, values: Array) -> Array:
+        """Return class 1 above the threshold, as the metrics do."""
+        return says_yes(spec, values.reshape(-1)).astype(np.int64)
 
     def decided(self, spec: TaskSpec, value: Array) -> int:
-        """Return class 1 above a probability of one half, as the metrics do."""
-        return int(float(np.ravel(value)[0]) > 0.5)
+        """Return class 1 above the threshold, as the metrics do."""
+        return int(says_yes(spec, np.ravel(value))[0])
 
     def share_of(self, value: Array, index: int) -> float:
         """Return the probability of either class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
 from graftwork.tasks.answers import class_names, listed, named
 from graftwork.tasks.metrics import labels, ranking
+from graftwork.tasks.thresholds import says_yes, threshold_problems, thresholds_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +26,10 @@ __all__ = ["KIND", "Multilabel"]
 
 
 class Multilabel(TaskKind):
-    """Targets ``[N, size]`` float32, 0 or 1, NaN where missing; ``size`` logits; answers are probabilities ``[N, size]``."""
+    """Targets ``[N, size]`` float32, 0 or 1, NaN where missing; ``size`` logits; answers are probabilities ``[N, size]``.
+
+    ``details["thresholds"]`` holds the probability of each label above which it applies; one half without it.
+    """
 
     name = "multilabel"
     words = "several labels at once"
@@ -32,6 +37,11 @@ class Multilabel(TaskKind):
     reads_columns: ClassVar[ColumnCount] = "one or several"
     reads_lists = True
     one_value_suffices = True
+    has_thresholds = True
+
+    def problems(self, spec: TaskSpec) -> Sequence[str]:
+        """Return a problem unless there is a threshold in (0, 1) for each label."""
+        return threshold_problems(spec)
 
     def answer_shape(self, spec: TaskSpec, target_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return ``[N, size]``."""
@@ -128,12 +138,12 @@ class Multilabel(TaskKind):
         return {f"{spec.name}[{name}]": values[:, index] for index, name in enumerate(class_names(spec, values.shape[1]))}
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
-        """Return ``value`` (names of the labels above 0.5) and ``probabilities`` by label."""
+        """Return ``value`` (names of the labels above their thresholds) and ``probabilities`` by label."""
         names = class_names(spec, values.shape[1])
-        found = []
+        found, limits = [], dict(zip(names, thresholds_of(spec).astype(values.dtype).tolist(), strict=False))
         for row in zip(*(listed(values[:, index]) for index in range(values.shape[1])), strict=True):
             group = dict(zip(names, row, strict=True))
-            chosen = [name for name, share in group.items() if share is not None and share > 0.5]
+            chosen = [name for name, share in group.items() if share is not None and share > limits.get(name, 0.5)]
             found.append({"value": chosen, "probabilities": group})
         return found
 
@@ -142,14 +152,15 @@ class Multilabel(TaskKind):
         # Nothing is known, which is not the same as "none applies".
         if np.isnan(value).all():
             return ""
-        names = [named(spec, int(index)) for index in np.flatnonzero(np.nan_to_num(value) > 0.5)]
+        applies = says_yes(spec, np.reshape(value, (1, -1)))[0] if is_prediction else np.nan_to_num(value) > 0.5
+        names = [named(spec, int(index)) for index in np.flatnonzero(applies)]
         return ", ".join(names) or "none"
 
     def is_right(self, spec: TaskSpec, truth: Array, prediction: Array) -> bool | None:
         """Return whether all labels are right; None if one is not known."""
         if np.isnan(truth).any():
             return None
-        return bool(((prediction > 0.5) == (truth > 0.5)).all())
+        return bool((says_yes(spec, np.reshape(prediction, (1, -1)))[0] == (truth > 0.5)).all())
 
 
 KIND = Multilabel()

@@ -1,0 +1,269 @@
+"""Corrections of probabilities, fitted on rows that were kept back and kept only where they help on other rows than these.
+
+The fit minimises the log loss with a small penalty on everything but "no correction", so that the loss on its own rows is never
+higher than before. Whether it helps is seen by cross-fitting: the rows of each part are corrected by what was fitted on the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import TaskSpec
+from graftwork.evaluation.correction import LEAST_PROBABILITY, Correction, log_odds
+from graftwork.interfaces.metric import Array, Floats
+from graftwork.interfaces.task_kind import task_kind
+
+__all__ = ["FittedCorrection", "Labels", "fit_correction", "kept_correction", "labels_of", "parts_of_units"]
+
+Units = NDArray[np.int64]
+
+PARTS = 5
+LEAST_ROWS = 40
+"""Labelled rows (or groups) from which on a correction is tried."""
+LEAST_OF_A_CLASS = 25
+"""Rows of each class, with and without each label, from which on each is shifted by itself."""
+MOST_SHIFTS = 100
+CLEAR = 1.0
+"""Standard errors by which the log loss must be lower on other rows."""
+PENALTY = 1.0
+"""Of squared differences from "no correction", in nats over all rows: some rows outweigh it."""
+_MOST_ENTRIES = 500_000
+"""Probabilities that are looked at in a fit; of more rows, a part."""
+_LEAST_FITTED = 2_000
+_SCALES = (0.05, 4.0)
+_LARGEST_SHIFT = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Labels:
+    """What happened, in the layout of probabilities ``[N, K]``."""
+
+    exclusive: bool
+    """One class of several a row; otherwise every column is a question of its own."""
+    truth: Floats
+    """``[N, K]``, 0 or 1; rows or entries that are not known are 0."""
+    weight: Floats
+    """``[N, K]`` or ``[N, 1]``, at least 0: of each entry, or of each row if exclusive; 0 where the label is missing."""
+
+    def losses(self, probabilities: Array) -> Floats:
+        """Return the weighted log loss of each row, ``[N]``, summed over columns."""
+        found = np.clip(_columns(probabilities), LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+        loss = -self.truth * np.log(found)
+        if not self.exclusive:
+            loss -= (1.0 - self.truth) * np.log1p(-found)
+        return np.asarray((loss * self.weight).sum(axis=1))
+
+    def brier(self, probabilities: Array) -> float:
+        """Return the weighted mean squared difference, summed over classes if they are exclusive."""
+        return float((np.square(_columns(probabilities) - self.truth) * self.weight).sum() / self.total)
+
+    @property
+    def total(self) -> float:
+        """Weight of all that is known."""
+        return max(float(self.weight.sum()), 1e-12)
+
+    def at(self, rows: Any) -> Labels:
+        """Return those of some rows."""
+        return Labels(exclusive=self.exclusive, truth=self.truth[rows], weight=self.weight[rows])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittedCorrection:
+    """What came of it, with numbers of rows that took no part in the fit."""
+
+    correction: Correction | None
+    """None leaves probabilities as they are."""
+    predictions: Array
+    """Those of the given rows, each corrected by what was fitted on others; as given without a correction."""
+    rows: int
+    """Labelled rows (or groups)."""
+    log_loss: tuple[float, float]
+    """Before and after, in nats."""
+    brier: tuple[float, float]
+    why_not: str = ""
+    """Why there is no correction; empty if there is one."""
+
+
+def _columns(probabilities: Array) -> Floats:
+    found = np.asarray(probabilities, dtype=np.float64)
+    return found[:, None] if found.ndim == 1 else found
+
+
+def labels_of(task: TaskSpec, target: Array, prediction: Array, class_weights: Array | None = None) -> Labels | None:
+    """Return what happened beside probabilities of it; None for a task that has none, or one answer for each position.
+
+    Args:
+        task: The task.
+        target: Truth of ``N`` rows.
+        prediction: Answers, as learners lay them out.
+        class_weights: Weight of each class, ``[C]``, or of the absence and presence of each label, ``[L, 2]``; None weighs all alike.
+    """
+    columns = task_kind(task).label_columns(task, np.asarray(target))
+    forms = {column.form for column in columns}
+    if prediction.ndim > 2 or len(forms) != 1 or forms == {"number"}:
+        return None
+    width = _columns(prediction).shape[1]
+    if forms == {"classes"}:
+        (column,) = columns
+        values = np.asarray(column.values, dtype=np.int64)
+        known = values >= 0
+        weight = known.astype(np.float64) if class_weights is None else np.where(known, class_weights[values], 0.0)
+        if width == 1:
+            return Labels(exclusive=False, truth=(values == 1).astype(np.float64)[:, None], weight=weight[:, None])
+        truth = (values[:, None] == np.arange(width)).astype(np.float64)
+        return Labels(exclusive=True, truth=truth, weight=weight[:, None])
+    found = np.stack([np.asarray(column.values, dtype=np.float64) for column in columns], axis=1)
+    if found.shape[1] != width:
+        return None
+    known, truth = ~np.isnan(found), np.nan_to_num(found)
+    chosen = 1.0 if class_weights is None else np.where(truth > 0.5, class_weights[:, 1], class_weights[:, 0])
+    return Labels(exclusive=False, truth=truth, weight=known * chosen)
+
+
+def fit_correction(labels: Labels, prediction: Array, *, shifted: bool) -> Correction:
+    """Return the correction with the lowest log loss, hardly more than none where rows are few.
+
+    Args:
+        labels: What happened.
+        prediction: Probabilities, as learners lay them out.
+        shifted: Whether each class or label is shifted by itself.
+    """
+    from scipy.optimize import minimize
+
+    logits = _columns(log_odds(prediction, exclusive=labels.exclusive))
+    width = logits.shape[1] if shifted else 0
+    start = np.concatenate([[1.0], np.zeros(width)])
+    objective = _objective(labels, logits, start)
+    limits = [_SCALES, *[(-_LARGEST_SHIFT, _LARGEST_SHIFT)] * width]
+    found = np.asarray(minimize(objective, start, jac=True, method="L-BFGS-B", bounds=limits).x)
+    # Where nothing is to be won, rounding must not lose anything.
+    if not np.isfinite(found).all() or objective(found)[0] > objective(start)[0]:
+        found = start
+    scale, *shifts = (float(f"{value:.6g}") for value in found.tolist())
+    return Correction(exclusive=labels.exclusive, scale=scale, shifts=tuple(shifts))
+
+
+def _objective(labels: Labels, logits: Floats, start: Floats) -> Callable[[Floats], tuple[float, Floats]]:
+    """Return the penalised mean log loss and its gradient, as a function of the scale and the shifts."""
+
+    def value(point: Floats) -> tuple[float, Floats]:
+        scores = point[0] * logits + (point[1:] if len(point) > 1 else 0.0)
+        if labels.exclusive:
+            highest = scores.max(axis=1, keepdims=True)
+            raised = np.exp(scores - highest)
+            sums = raised.sum(axis=1, keepdims=True)
+            loss = np.log(sums) + highest - (scores * labels.truth).sum(axis=1, keepdims=True)
+            share = raised / sums
+        else:
+            loss = np.logaddexp(0.0, scores) - labels.truth * scores
+            share = 1.0 / (1.0 + np.exp(-scores))
+        off = (share - labels.truth) * labels.weight
+        slope = np.concatenate([[(off * logits).sum()], off.sum(axis=0)[: len(point) - 1]])
+        away = point - start
+        return float((loss * labels.weight).sum() + 0.5 * PENALTY * away @ away) / labels.total, (
+            slope + PENALTY * away
+        ) / labels.total
+
+    return value
+
+
+def parts_of_units(units: Units) -> NDArray[np.int64]:
+    """Return the part of each row, below :data:`PARTS`; rows of one unit are in one part."""
+    _, place = np.unique(units, return_inverse=True)
+    place = place.reshape(-1)
+    return np.asarray(np.random.default_rng(0).permutation(int(place.max(initial=0)) + 1)[place] % PARTS)
+
+
+def kept_correction(
+    task: TaskSpec, target: Array, prediction: Array, units: Units, class_weights: Array | None = None
+) -> FittedCorrection | None:
+    """Fit a correction and look whether it helps; None if the task has no probabilities or no row has a label.
+
+    Args:
+        task: The task.
+        target: Truth of ``N`` rows that the model did not learn from.
+        prediction: Its answers.
+        units: Which rows belong together, ``[N]``: those of one group, or one row that several trainings answered.
+        class_weights: As for :func:`labels_of`; losses are weighted by them.
+    """
+    prediction = np.asarray(prediction)
+    labels = labels_of(task, target, prediction, class_weights)
+    if labels is None:
+        return None
+    known = (labels.weight > 0).any(axis=1) & np.isfinite(_columns(prediction)).all(axis=1)
+    if not known.any():
+        return None
+    inside, seen, of_row = labels.at(known), prediction[known], np.asarray(units)[known]
+    number = len(np.unique(of_row))
+    raw = inside.losses(seen)
+    best, losses, why_not = None, raw, ""
+    if number < LEAST_ROWS:
+        why_not = f"{number} labelled rows are too few"
+    else:
+        for shifted in (False, True):
+            if shifted and not _suffices(inside):
+                continue
+            crossed = _crossed(inside, seen, of_row, shifted=shifted)
+            tried = inside.losses(crossed)
+            if _is_clear(losses - tried, of_row):
+                best, losses = (shifted, crossed), tried
+        why_not = "" if best else "no correction was clearly better on other rows"
+    after, correction, answers = seen, None, prediction
+    if best is not None:
+        shifted, after = best
+        rows = _some(len(seen), seen)
+        correction = fit_correction(inside.at(rows), seen[rows], shifted=shifted)
+        answers = correction.apply(prediction)
+        answers[known] = after
+    total = inside.total
+    return FittedCorrection(
+        correction=correction,
+        predictions=answers,
+        rows=number,
+        log_loss=(float(raw.sum()) / total, float(losses.sum()) / total),
+        brier=(inside.brier(seen), inside.brier(after)),
+        why_not=why_not,
+    )
+
+
+def _suffices(labels: Labels) -> bool:
+    """Return whether each class can be shifted by itself."""
+    known = labels.weight > 0
+    with_it = (labels.truth * known).sum(axis=0)
+    least = with_it if labels.exclusive else np.minimum(with_it, ((1.0 - labels.truth) * known).sum(axis=0))
+    return len(least) <= MOST_SHIFTS and float(least.min()) >= LEAST_OF_A_CLASS
+
+
+def _some(number: int, prediction: Array) -> slice:
+    """Return evenly spread rows, so many that a fit stays quick."""
+    most = max(_LEAST_FITTED, _MOST_ENTRIES // max(1, _columns(prediction[:1]).shape[1]))
+    return slice(0, number, -(-number // most))
+
+
+def _crossed(labels: Labels, prediction: Array, units: Units, *, shifted: bool) -> Array:
+    """Return the probabilities of each part, corrected by what was fitted on the others."""
+    found = prediction.copy()
+    for others, own in _divisions(units):
+        rows = others[_some(len(others), prediction)]
+        found[own] = fit_correction(labels.at(rows), prediction[rows], shifted=shifted).apply(prediction[own])
+    return found
+
+
+def _divisions(units: Units) -> Iterator[tuple[Units, Units]]:
+    part = parts_of_units(units)
+    for number in range(PARTS):
+        own = part == number
+        if own.any() and not own.all():
+            yield np.flatnonzero(~own), np.flatnonzero(own)
+
+
+def _is_clear(gains: Floats, units: Units) -> bool:
+    """Return whether gains, summed over each unit, are clearly above 0."""
+    _, place = np.unique(units, return_inverse=True)
+    summed = np.bincount(place.reshape(-1), weights=gains)
+    return float(summed.sum()) > CLEAR * float(summed.std(ddof=1)) * float(np.sqrt(len(summed)))
