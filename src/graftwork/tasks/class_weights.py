@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array, Floats
 
-__all__ = ["ASKED", "POLICIES", "WEIGHTS", "balanced_weights", "weight_problems", "weights_of", "with_weights"]
+__all__ = ["ASKED", "POLICIES", "WEIGHTS", "balanced_weights", "column_weights", "weight_problems", "weights_of", "with_weights"]
 
 ASKED = "class_weight"
 """Key of ``TaskSpec.details``: what the user asked for, one of :data:`POLICIES`."""
@@ -48,14 +49,36 @@ def balanced_weights(counts: Array) -> Floats:
     return np.asarray(weights * known.sum(axis=-1, keepdims=True) / np.where(total > 0, total, 1.0))
 
 
-def with_weights(spec: TaskSpec, counts: Array) -> TaskSpec:
-    """Return the task with the weights that it asks for, by the rows of each class; as it is if it asks for none or has them."""
-    if spec.details.get(ASKED) != "balanced" or spec.details.get(WEIGHTS):
-        return spec
-    return replace(spec, details={**spec.details, WEIGHTS: balanced_weights(counts).tolist()})
+def column_weights(spec: TaskSpec, index: int) -> Floats | None:
+    """Return the weights of the classes ``[C]`` of one label column of a task (``[2]`` for a flag); None if all weigh alike."""
+    found = weights_of(spec)
+    return found if found is None or found.ndim == 1 else found[index]
+
+
+def with_weights(spec: TaskSpec, asked: str, counts: Array) -> TaskSpec:
+    """Return the task with the weights that somebody asks for.
+
+    Args:
+        spec: The task.
+        asked: One of :data:`POLICIES`.
+        counts: Training rows of each class, ``[C]``, or without and with each label, ``[L, 2]``.
+
+    Raises:
+        ConfigError: If there is no such policy.
+    """
+    if asked not in POLICIES:
+        raise ConfigError(f"Class weights of task {spec.name!r} can be {' or '.join(POLICIES)}; got {asked!r}.")
+    return replace(spec, details={**spec.details, ASKED: asked, WEIGHTS: balanced_weights(counts).tolist()})
 
 
 def weight_problems(spec: TaskSpec) -> Sequence[str]:
-    """Return what is wrong with what a task says of class weights, one sentence each."""
-    asked = spec.details.get(ASKED, POLICIES[0])
-    return () if asked in POLICIES else (f"the class weight can be {' or '.join(POLICIES)}; got {asked!r}.",)
+    """Return what is wrong with the class weights of a task, one sentence each."""
+    found = spec.details.get(WEIGHTS)
+    if found is None:
+        return ()
+    try:
+        values = np.asarray(found, dtype=np.float64)
+        fits = values.ndim in (1, 2) and values.size > 0 and bool(np.isfinite(values).all() and (values >= 0).all())
+    except (TypeError, ValueError):
+        fits = False
+    return () if fits else (f"details['{WEIGHTS}'] must be numbers of at least 0, one for each class; got {found!r}.",)

@@ -16,6 +16,7 @@ from graftwork.data.reading.target_cells import InferredTask, TargetCells, Targe
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
 from graftwork.tasks.answers import class_names, listed, named
+from graftwork.tasks.class_weights import with_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,10 @@ class ClassKind(TaskKind):
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the number of rows with a label."""
         return (target >= 0).sum()
+
+    def class_weighted(self, spec: TaskSpec, asked: str, target: Array) -> TaskSpec:
+        """Return the task with a weight for each class."""
+        return with_weights(spec, asked, np.bincount(target[target >= 0], minlength=self.num_classes(spec)))
 
     # --- data ---
 

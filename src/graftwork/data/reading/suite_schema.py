@@ -29,7 +29,7 @@ _DATASET = (
     *("name", "source", "labels", "image_column", "text", "group", "domain"),
     *("features", "categories", "histories", "ignore", "targets", "credit"),
 )
-_TARGET = ("kind", "metric", "classes", "columns")
+_TARGET = ("kind", "metric", "classes", "columns", "class_weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ def _check_target(check: _Checker, name: str, settings: Any, columns: list[str] 
     settings = settings or {}
     if "kind" in settings:
         _check_kind(check, settings["kind"], (*place, "kind"))
-    for key in ("classes", "metric", "columns"):
+    for key in ("classes", "metric", "columns", "class_weight"):
         if key in settings:
             check.texts(settings[key], (*place, key))
     wanted = settings.get("columns") or (name.partition("=")[2].split("+") if "=" in name else [name])
@@ -360,7 +360,7 @@ def _check_shared_targets(check: _Checker, datasets: list[Any]) -> None:
             continue
         for name, settings in targets.items():
             settings = {"kind": settings} if isinstance(settings, str) else settings
-            for key in ("kind", "metric", "classes"):
+            for key in ("kind", "metric", "classes", "class_weight"):
                 if not isinstance(settings, Mapping) or key not in settings:
                     continue
                 # What is not set in one data set cannot contradict another.
