@@ -6,7 +6,7 @@ higher than before. Whether it helps is seen by cross-fitting: the rows of each 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,18 @@ LEAST_OF_A_CLASS = 25
 MOST_SHIFTS = 100
 CLEAR = 1.0
 """Standard errors by which the log loss must be lower on other rows."""
+LEAST_GAIN = 0.5
+"""Nats over all rows that a fit must gain on its own rows; what means nothing gains half a nat for each of its numbers."""
 PENALTY = 1.0
 """Of squared differences from "no correction", in nats over all rows: some rows outweigh it."""
 _MOST_ENTRIES = 500_000
 """Probabilities that are looked at in a fit; of more rows, a part."""
 _LEAST_FITTED = 2_000
 _SCALES = (0.05, 4.0)
-_LARGEST_SHIFT = 10.0
+_MOST_STEPS = 30
+_MOST_HALVINGS = 20
+_STOP = 1e-6
+"""Nats that a further step could win at most, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,43 +138,58 @@ def fit_correction(labels: Labels, prediction: Array, *, shifted: bool) -> Corre
         prediction: Probabilities, as learners lay them out.
         shifted: Whether each class or label is shifted by itself.
     """
-    from scipy.optimize import minimize
-
     logits = _columns(log_odds(prediction, exclusive=labels.exclusive))
-    width = logits.shape[1] if shifted else 0
-    start = np.concatenate([[1.0], np.zeros(width)])
-    objective = _objective(labels, logits, start)
-    limits = [_SCALES, *[(-_LARGEST_SHIFT, _LARGEST_SHIFT)] * width]
-    found = np.asarray(minimize(objective, start, jac=True, method="L-BFGS-B", bounds=limits).x)
-    # Where nothing is to be won, rounding must not lose anything.
-    if not np.isfinite(found).all() or objective(found)[0] > objective(start)[0]:
-        found = start
-    scale, *shifts = (float(f"{value:.6g}") for value in found.tolist())
+    start = np.concatenate([[1.0], np.zeros(logits.shape[1] if shifted else 0)])
+    point, value, slope, curve = start, *_objective(labels, logits, start, start)
+    for _ in range(_MOST_STEPS):
+        step = np.linalg.solve(curve, slope)
+        if slope @ step < _STOP:
+            break
+        # Newton's step, halved until it lowers the loss: the objective is convex.
+        for _ in range(_MOST_HALVINGS):
+            tried = point - step
+            tried[0] = np.clip(tried[0], *_SCALES)
+            found = _objective(labels, logits, tried, start)
+            if found[0] < value:
+                break
+            step = 0.5 * step
+        else:
+            break
+        point, (value, slope, curve) = tried, found
+    scale, *shifts = (float(f"{one:.6g}") for one in point.tolist())
     return Correction(exclusive=labels.exclusive, scale=scale, shifts=tuple(shifts))
 
 
-def _objective(labels: Labels, logits: Floats, start: Floats) -> Callable[[Floats], tuple[float, Floats]]:
-    """Return the penalised mean log loss and its gradient, as a function of the scale and the shifts."""
-
-    def value(point: Floats) -> tuple[float, Floats]:
-        scores = point[0] * logits + (point[1:] if len(point) > 1 else 0.0)
+def _objective(labels: Labels, logits: Floats, point: Floats, start: Floats) -> tuple[float, Floats, Floats]:
+    """Return the penalised log loss, its gradient and its Hessian at a scale and shifts ``[1 + shifts]``."""
+    number, weight = len(point) - 1, labels.weight
+    scores = point[0] * logits + (point[1:] if number else 0.0)
+    if labels.exclusive:
+        highest = scores.max(axis=1, keepdims=True)
+        raised = np.exp(scores - highest)
+        sums = raised.sum(axis=1, keepdims=True)
+        loss = np.log(sums) + highest - (scores * labels.truth).sum(axis=1, keepdims=True)
+        share = raised / sums
+        spread = weight * share
+        # How far each logit is from the mean that the shares give, row by row.
+        off_mean = logits - (share * logits).sum(axis=1, keepdims=True)
+    else:
+        loss = np.logaddexp(0.0, scores) - labels.truth * scores
+        share = 1.0 / (1.0 + np.exp(-scores))
+        spread, off_mean = weight * share * (1.0 - share), logits
+    off, away = (share - labels.truth) * weight, point - start
+    value = float((loss * weight).sum() + 0.5 * PENALTY * away @ away)
+    slope, curve = PENALTY * away, PENALTY * np.eye(1 + number)
+    slope[0] += (off * logits).sum()
+    curve[0, 0] += (spread * off_mean * logits).sum()
+    if number:
+        slope[1:] += off.sum(axis=0)
+        curve[0, 1:] += (spread * off_mean).sum(axis=0)
+        curve[1:, 0] = curve[0, 1:]
+        curve[1:, 1:] += np.diag(spread.sum(axis=0))
         if labels.exclusive:
-            highest = scores.max(axis=1, keepdims=True)
-            raised = np.exp(scores - highest)
-            sums = raised.sum(axis=1, keepdims=True)
-            loss = np.log(sums) + highest - (scores * labels.truth).sum(axis=1, keepdims=True)
-            share = raised / sums
-        else:
-            loss = np.logaddexp(0.0, scores) - labels.truth * scores
-            share = 1.0 / (1.0 + np.exp(-scores))
-        off = (share - labels.truth) * labels.weight
-        slope = np.concatenate([[(off * logits).sum()], off.sum(axis=0)[: len(point) - 1]])
-        away = point - start
-        return float((loss * labels.weight).sum() + 0.5 * PENALTY * away @ away) / labels.total, (
-            slope + PENALTY * away
-        ) / labels.total
-
-    return value
+            curve[1:, 1:] -= share.T @ spread
+    return value, slope, curve
 
 
 def parts_of_units(units: Units) -> NDArray[np.int64]:
@@ -201,23 +221,24 @@ def kept_correction(
     inside, seen, of_row = labels.at(known), prediction[known], np.asarray(units)[known]
     number = len(np.unique(of_row))
     raw = inside.losses(seen)
-    best, losses, why_not = None, raw, ""
-    if number < LEAST_ROWS:
-        why_not = f"{number} labelled rows are too few"
-    else:
+    after, losses, correction, why_not = seen, raw, None, f"{number} labelled rows are too few"
+    if number >= LEAST_ROWS:
+        rows, fitted = _some(len(seen), seen), raw
         for shifted in (False, True):
             if shifted and not _suffices(inside):
+                continue
+            made = fit_correction(inside.at(rows), seen[rows], shifted=shifted)
+            own = inside.losses(made.apply(seen))
+            # What hardly gains on its own rows gains nothing on others, which need not be looked at.
+            if float((fitted - own).sum()) < LEAST_GAIN:
                 continue
             crossed = _crossed(inside, seen, of_row, shifted=shifted)
             tried = inside.losses(crossed)
             if _is_clear(losses - tried, of_row):
-                best, losses = (shifted, crossed), tried
-        why_not = "" if best else "no correction was clearly better on other rows"
-    after, correction, answers = seen, None, prediction
-    if best is not None:
-        shifted, after = best
-        rows = _some(len(seen), seen)
-        correction = fit_correction(inside.at(rows), seen[rows], shifted=shifted)
+                after, losses, fitted, correction = crossed, tried, own, made
+        why_not = "" if correction else "no correction was clearly better on other rows"
+    answers = prediction
+    if correction is not None:
         answers = correction.apply(prediction)
         answers[known] = after
     total = inside.total

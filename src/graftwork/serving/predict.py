@@ -93,13 +93,13 @@ class Predictor:
         self.plan = plan or plan_name(config)
         """Name of the plan whose model this is; empty if the model does not say."""
         try:
-            thresholds = dict(config.get("thresholds") or {})
+            thresholds = config.get("thresholds") or {}
             self.tasks: tuple[TaskSpec, ...] = tuple(
                 with_thresholds(TaskSpec.from_json(task), thresholds.get(task["name"])) for task in config["tasks"]
             )
             self._names = tuple(task.name for task in self.tasks)
             self.inputs: InputSpecs = read_input_specs(config)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise FileFormatError(
                 f"{config_path} lacks {error}. It was not written by graftwork fit; restore it from a copy."
             ) from error
