@@ -117,7 +117,8 @@ def labels_of(task: TaskSpec, target: Array, prediction: Array, class_weights: A
         (column,) = columns
         values = np.asarray(column.values, dtype=np.int64)
         known = values >= 0
-        weight = known.astype(np.float64) if class_weights is None else np.where(known, class_weights[values], 0.0)
+        by_class = 1.0 if class_weights is None else np.asarray(class_weights, dtype=np.float64)[values]
+        weight: Floats = np.where(known, by_class, 0.0).astype(np.float64)
         if width == 1:
             return Labels(exclusive=False, truth=(values == 1).astype(np.float64)[:, None], weight=weight[:, None])
         truth = (values[:, None] == np.arange(width)).astype(np.float64)
@@ -127,7 +128,8 @@ def labels_of(task: TaskSpec, target: Array, prediction: Array, class_weights: A
         return None
     known, truth = ~np.isnan(found), np.nan_to_num(found)
     chosen = 1.0 if class_weights is None else np.where(truth > 0.5, class_weights[:, 1], class_weights[:, 0])
-    return Labels(exclusive=False, truth=truth, weight=known * chosen)
+    entries: Floats = (known * chosen).astype(np.float64)
+    return Labels(exclusive=False, truth=truth, weight=entries)
 
 
 def fit_correction(labels: Labels, prediction: Array, *, shifted: bool) -> Correction:

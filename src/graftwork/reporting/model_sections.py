@@ -27,8 +27,8 @@ def answers_section(view: ResultView) -> Section:
     return Section(
         "predictions", "How it predicts", "Predictions",
         f"Predictions of `{view.choice}` on test rows"
-        + (", each by two models together that did not learn from its row" if _say(view, "averaged") and folds
-           else ", each by a model that did not learn from its row" if folds else ", by its first training")
+        + (", each by a model that did not learn from its row" if folds else ", by its first training")
+        + (" (classes by two such models together)" if folds and _say(view, "averaged") else "")
         + (", corrected by what was fitted on other rows" if _say(view, "correction") else "")
         + "."
         + (" The model that is handed over was made anew afterwards, from more rows." if view.section("model").get("rows") == "all" else "")
