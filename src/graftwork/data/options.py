@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-__all__ = ["DataOptions", "Targets"]
+__all__ = ["CLASS_WEIGHTS", "DataOptions", "Targets"]
 
+CLASS_WEIGHTS = ("balanced",)
+"""What can be asked of the weights of classes: ``balanced`` lets all classes weigh the same together."""
 Targets = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 

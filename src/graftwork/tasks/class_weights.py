@@ -9,15 +9,15 @@ import numpy as np
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.data.options import CLASS_WEIGHTS
 from graftwork.interfaces.metric import Array, Floats
 
-__all__ = ["ASKED", "POLICIES", "WEIGHTS", "balanced_weights", "column_weights", "weight_problems", "weights_of", "with_weights"]
+__all__ = ["ASKED", "WEIGHTS", "balanced_weights", "column_weights", "weight_problems", "weights_of", "with_weights"]
 
 ASKED = "class_weight"
-"""Key of ``TaskSpec.details``: what the user asked for, one of :data:`POLICIES`."""
+"""Key of ``TaskSpec.details``: what the user asked for, one of :data:`~graftwork.data.options.CLASS_WEIGHTS`."""
 WEIGHTS = "class_weights"
 """Key of ``TaskSpec.details``: the weights that follow from the training rows; their mean over labelled rows is 1."""
-POLICIES = ("balanced",)
 LARGEST = 100.0
 """A class that is rarer than that weighs as if it were not."""
 
@@ -60,14 +60,14 @@ def with_weights(spec: TaskSpec, asked: str, counts: Array) -> TaskSpec:
 
     Args:
         spec: The task.
-        asked: One of :data:`POLICIES`.
+        asked: One of :data:`~graftwork.data.options.CLASS_WEIGHTS`.
         counts: Training rows of each class, ``[C]``, or without and with each label, ``[L, 2]``.
 
     Raises:
         ConfigError: If there is no such policy.
     """
-    if asked not in POLICIES:
-        raise ConfigError(f"Class weights of task {spec.name!r} can be {' or '.join(POLICIES)}; got {asked!r}.")
+    if asked not in CLASS_WEIGHTS:
+        raise ConfigError(f"Class weights of task {spec.name!r} can be {' or '.join(CLASS_WEIGHTS)}; got {asked!r}.")
     return replace(spec, details={**spec.details, ASKED: asked, WEIGHTS: balanced_weights(counts).tolist()})
 
 

@@ -13,6 +13,7 @@ import yaml
 from graftwork.core.errors import FileFormatError
 from graftwork.core.kinds import row_modules
 from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.options import CLASS_WEIGHTS
 from graftwork.data.policies import POLICIES
 from graftwork.data.reading.header import read_header
 from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
@@ -278,9 +279,11 @@ def _check_target(check: _Checker, name: str, settings: Any, columns: list[str] 
     settings = settings or {}
     if "kind" in settings:
         _check_kind(check, settings["kind"], (*place, "kind"))
-    for key in ("classes", "metric", "columns", "class_weight"):
+    for key in ("classes", "metric", "columns"):
         if key in settings:
             check.texts(settings[key], (*place, key))
+    if settings.get("class_weight", CLASS_WEIGHTS[0]) not in CLASS_WEIGHTS:
+        check.add((*place, "class_weight"), f"must be {' or '.join(CLASS_WEIGHTS)}; got {_shown(settings['class_weight'])}.")
     wanted = settings.get("columns") or (name.partition("=")[2].split("+") if "=" in name else [name])
     _check_columns(check, [str(item).strip() for item in (wanted if isinstance(wanted, list) else [wanted])], columns, place)
 

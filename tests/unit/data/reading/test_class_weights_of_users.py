@@ -12,6 +12,7 @@ from graftwork.cli.common import VerbParser
 from graftwork.cli.run_flags import shared_settings
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.suite_yaml import validate_suite_yaml
 from graftwork.tasks.class_weights import ASKED, weights_of
 from graftwork.workflows.runs.begin import repeat_command
 from graftwork.workflows.runs.settings import FitSettings
@@ -48,6 +49,9 @@ def test_a_suite_file_takes_them_for_each_target(tmp_path: Path) -> None:
     suite = open_suite(tmp_path / "suite.yaml")
     assert weights_of(suite.task("sold")) is not None
     assert weights_of(suite.task("price")) is None
+    (tmp_path / "suite.yaml").write_text(text.replace("balanced", "heavy"))
+    (problem,) = validate_suite_yaml(tmp_path / "suite.yaml")
+    assert "class_weight: must be balanced; got 'heavy'" in str(problem)
 
 
 def test_what_fits_nothing_is_refused() -> None:
