@@ -22,6 +22,8 @@ __all__ = ["LEAST_PROBABILITY", "Correction"]
 LEAST_PROBABILITY = 1e-7
 """Probabilities are kept this far from 0 and 1 before their logarithm is taken, as the log loss does it."""
 
+_MOST_ENTRIES = 4_000_000
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
@@ -54,6 +56,11 @@ class Correction:
             >>> Correction(exclusive=False, scale=0.5).apply(np.array([0.5, 0.9])).round(3).tolist()
             [0.5, 0.75]
         """
+        rows = max(1, _MOST_ENTRIES * len(probabilities) // max(1, np.size(probabilities)))
+        if len(probabilities) > rows:  # in float64, some at a time
+            return np.concatenate(
+                [self.apply(probabilities[start : start + rows]) for start in range(0, len(probabilities), rows)]
+            )
         values = self.scale * self.logits(probabilities)
         if self.shifts:
             values = values + (self.shifts[0] if values.ndim == 1 else np.asarray(self.shifts, dtype=np.float64))

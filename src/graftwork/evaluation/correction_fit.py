@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
+from graftwork.data.suite import labelled_rows
 from graftwork.evaluation.correction import LEAST_PROBABILITY, Correction, log_odds
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.interfaces.task_kind import task_kind
@@ -36,6 +37,8 @@ PENALTY = 1.0
 """Of squared differences from "no correction", in nats over all rows: some rows outweigh it."""
 _MOST_ENTRIES = 500_000
 """Probabilities that are looked at in a fit; of more rows, a part."""
+_MOST_SEEN = 4_000_000
+"""Probabilities that are looked at in all."""
 _LEAST_FITTED = 2_000
 _SCALES = (0.05, 4.0)
 _MOST_STEPS = 30
@@ -213,14 +216,15 @@ def kept_correction(
         units: Which rows belong together, ``[N]``: those of one group, or one row that several trainings answered.
         class_weights: As for :func:`labels_of`; losses are weighted by them.
     """
-    prediction = np.asarray(prediction)
-    labels = labels_of(task, target, prediction, class_weights)
-    if labels is None:
+    target, prediction = np.asarray(target), np.asarray(prediction)
+    finite = np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1)
+    known = np.flatnonzero(labelled_rows(target) & finite)
+    # Of very many rows, evenly spread ones; the others take no part in the fit and are corrected by it as new rows are.
+    known = known[_some(len(known), prediction, _MOST_SEEN)]
+    inside = labels_of(task, target[known], prediction[known], class_weights)
+    if inside is None or not len(known):
         return None
-    known = (labels.weight > 0).any(axis=1) & np.isfinite(_columns(prediction)).all(axis=1)
-    if not known.any():
-        return None
-    inside, seen, of_row = labels.at(known), prediction[known], np.asarray(units)[known]
+    seen, of_row = prediction[known], np.asarray(units)[known]
     number = len(np.unique(of_row))
     raw = inside.losses(seen)
     after, losses, correction, why_not = seen, raw, None, f"{number} labelled rows are too few"
@@ -262,10 +266,10 @@ def _suffices(labels: Labels) -> bool:
     return len(least) <= MOST_SHIFTS and float(least.min()) >= LEAST_OF_A_CLASS
 
 
-def _some(number: int, prediction: Array) -> slice:
+def _some(number: int, prediction: Array, entries: int = _MOST_ENTRIES) -> slice:
     """Return evenly spread rows, so many that a fit stays quick."""
-    most = max(_LEAST_FITTED, _MOST_ENTRIES // max(1, _columns(prediction[:1]).shape[1]))
-    return slice(0, number, -(-number // most))
+    most = max(_LEAST_FITTED, entries // max(1, _columns(prediction[:1]).shape[1]))
+    return slice(0, number, max(1, -(-number // most)))
 
 
 def _crossed(labels: Labels, prediction: Array, units: Units, *, shifted: bool) -> Array:

@@ -179,3 +179,20 @@ def test_a_correction_is_read_back_as_it_was_written(scale, shifts, exclusive) -
 def test_a_damaged_correction_is_refused(value) -> None:
     with pytest.raises(FileFormatError, match="no correction of probabilities"):
         Correction.from_json(value)
+
+
+def test_of_very_many_rows_a_part_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftwork.evaluation import correction, correction_fit
+
+    truth, sure = world(1200, sureness=3.0)
+    whole = Correction(exclusive=True, scale=0.3).apply(sure)
+    monkeypatch.setattr(correction_fit, "_MOST_SEEN", 1600)
+    monkeypatch.setattr(correction_fit, "_LEAST_FITTED", 100)
+    monkeypatch.setattr(correction, "_MOST_ENTRIES", 60)
+    np.testing.assert_array_equal(Correction(exclusive=True, scale=0.3).apply(sure), whole)
+    found = kept_correction(CLASSES, truth, sure, np.arange(1200))
+    assert found is not None
+    assert found.correction is not None
+    assert found.rows == 400
+    np.testing.assert_array_equal(found.predictions[1::3], found.correction.apply(sure)[1::3])
+    assert not np.array_equal(found.predictions[::3], found.correction.apply(sure)[::3])

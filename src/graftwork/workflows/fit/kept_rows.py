@@ -27,6 +27,7 @@ from graftwork.workflows.fit.judged_field import JudgedField
 __all__ = ["KeptRows", "TaskOnKeptRows", "averaged_tasks", "decided_suite"]
 
 _EXAMPLES = 256
+_MOST_ENTRIES = 20_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +123,8 @@ class KeptRows:
         if not task_kind(task).label_columns(task, target[:1]):
             return TaskOnKeptRows(task=task, errors=None, fitted=None, chosen=None, answers=given, examples=given[:0])
         answers = self.field.answers[plan]
+        # Of very large answers one training says enough.
+        answers = answers[:1] if np.size(given) > _MOST_ENTRIES else answers
         averaged = averaged and all(one.val_parts is not None and task.name in one.val for one in answers)
         # Trainings with other seeds answered the same rows: they are other answers, not other rows.
         runs = [
