@@ -55,6 +55,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="by what a task is judged and models are chosen, as in sold=log_loss (default: ROC AUC, accuracy or RMSE)",
     )
+    add(
+        "--class-weight",
+        metavar="TASK=balanced",
+        action="append",
+        default=[],
+        help="let all classes of a task weigh the same together in the loss, however rare they are, as in fraud=balanced",
+    )
     add("--labels", metavar="FILE", help="table with the labels of pictures")
     add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
     add(
@@ -122,6 +129,7 @@ def shared_settings(args: argparse.Namespace) -> dict[str, Any]:
         **{name: getattr(args, name) for name in (*_SHARED, "checkpoint_seconds")},
         "task_kinds": parse_assignments(args.task_kind, flag="--task-kind", plain=True),
         "metrics": parse_assignments(args.metric, flag="--metric", plain=True),
+        "class_weights": parse_assignments(args.class_weight, flag="--class-weight", plain=True),
         "histories": parse_assignments(args.history, flag="--history", plain=True),
         "overrides": parse_assignments(args.set, flag="--set"),
         "resume": args.resume is not None,

@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-__all__ = ["DataOptions", "Targets"]
+__all__ = ["CLASS_WEIGHTS", "DataOptions", "Targets"]
 
+CLASS_WEIGHTS = ("balanced",)
+"""What can be asked of the weights of classes: ``balanced`` lets all classes weigh the same together."""
 Targets = str | Sequence[str] | Mapping[str, str | Sequence[str]]
 
 
@@ -35,6 +37,8 @@ class DataOptions:
     """Overrides of the inferred kinds, ``{"size": "ordinal: s < m < l"}``."""
     metrics: Mapping[str, str] = field(default_factory=dict)
     """Primary metrics of tasks, ``{"sold": "log_loss"}``."""
+    class_weights: Mapping[str, str] = field(default_factory=dict)
+    """Weights of classes in the loss, ``{"sold": "balanced"}``."""
     image_size: int | None = None
     """Side of the encoded pictures in pixels."""
     image_column: str | tuple[str, ...] | None = None
@@ -61,6 +65,7 @@ class DataOptions:
         histories: Mapping[str, str] | None = None,
         task_kinds: Mapping[str, str] | None = None,
         metrics: Mapping[str, str] | None = None,
+        class_weights: Mapping[str, str] | None = None,
         image_size: int | None = None,
         image_column: str | Sequence[str] | None = None,
         ignore: str | Sequence[str] | None = None,
@@ -83,6 +88,7 @@ class DataOptions:
             histories=dict(histories or {}),
             task_kinds=dict(task_kinds or {}),
             metrics=dict(metrics or {}),
+            class_weights=dict(class_weights or {}),
             image_size=image_size,
             image_column=image_column if image_column is None or isinstance(image_column, str) else tuple(image_column),
             ignore=_names(ignore),

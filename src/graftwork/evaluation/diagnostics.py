@@ -20,6 +20,7 @@ from graftwork.evaluation.calibration import calibration, rounded
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.interfaces.task_kind import LabelColumn, task_kind
 from graftwork.tasks.answers import class_names
+from graftwork.tasks.thresholds import says_yes
 
 __all__ = ["diagnose", "diagnose_task"]
 
@@ -151,7 +152,7 @@ def _classes(task: TaskSpec, column: LabelColumn, shares: Floats) -> dict[str, A
     if not len(truth):
         return None
     is_binary = shares.shape[1] == 1
-    chosen = (shares[:, 0] > 0.5).astype(np.int64) if is_binary else shares.argmax(axis=1)
+    chosen = says_yes(task, shares[:, 0].astype(np.float32)).astype(np.int64) if is_binary else shares.argmax(axis=1)
     number = max(column.num_classes, int(truth.max()) + 1, int(chosen.max()) + 1)
     names = class_names(task, number)
     right = truth == chosen
@@ -199,7 +200,7 @@ def _labels(task: TaskSpec, columns: list[LabelColumn], shares: Floats) -> dict[
     known = ~np.isnan(truth) & np.isfinite(shares)
     if not known.any():
         return None
-    true, said = known & (truth > 0.5), known & (shares > 0.5)
+    true, said = known & (truth > 0.5), known & says_yes(task, shares.astype(np.float32))
     names = class_names(task, truth.shape[1])
     order = np.sort(np.argsort(-true.sum(axis=0), kind="stable")[:MOST_CLASSES])
     return {

@@ -41,3 +41,5 @@ class Metric:
     """Range of possible values; infinite where there is no bound."""
     prepare: Callable[[TaskSpec, Array, Array], Evaluator]
     """``(spec, target, prediction) -> evaluator`` for arrays of ``N`` rows."""
+    of_decisions: bool = False
+    """Whether it judges the class that is chosen, not its probability or the order of rows."""

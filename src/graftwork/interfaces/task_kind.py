@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from graftwork.core.errors import DataError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import all_kinds, find_kind
 from graftwork.core.records import TaskSpec
 from graftwork.data.reading.table import Table
@@ -83,6 +83,10 @@ class TaskKind(ABC):
     compares_rows: ClassVar[bool] = False
     """Whether its loss compares rows of a batch with each other, so that it is no mean over rows."""
 
+    has_thresholds: ClassVar[bool] = False
+    """Whether its answers are yes where a probability is above ``details["thresholds"]`` (see
+    :mod:`graftwork.tasks.thresholds`)."""
+
     # --- layout ---
 
     def num_outputs(self, spec: TaskSpec) -> int:
@@ -96,6 +100,22 @@ class TaskKind(ABC):
     def fit_spec(self, spec: TaskSpec, target: Array) -> TaskSpec:
         """Return the task with what it takes from the targets of the training rows (center and scale of values, say)."""
         return spec
+
+    def class_weighted(self, spec: TaskSpec, asked: str, target: Array) -> TaskSpec:
+        """Return the task with weights of its classes in the loss, from the targets of the training rows.
+
+        Args:
+            spec: The task.
+            asked: ``balanced``: all classes weigh the same together.
+            target: Targets of the training rows.
+
+        Raises:
+            ConfigError: If the task is not made of classes or labels, or nothing of that name can be asked.
+        """
+        raise ConfigError(
+            f"Task {spec.name!r} ({spec.kind_words}) has no classes to weigh. Class weights are for binary, multiclass, ordinal and "
+            "multilabel tasks with one answer a row."
+        )
 
     @abstractmethod
     def answer_shape(self, spec: TaskSpec, target_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from graftwork.reporting.fact_tables import ledger_table, splits_table, tasks_ta
 from graftwork.reporting.formatting import percent_interval
 from graftwork.reporting.model_lines import measured_line, model_line
 from graftwork.reporting.parts import Cell, Table
+from graftwork.reporting.probability_lines import probabilities_line, probabilities_table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, scores_table, transfer_table
 from graftwork.reporting.words import STRENGTHS
@@ -52,6 +53,7 @@ def model_card_text(result: Mapping[str, Any], *, lineage: Lineage | Mapping[str
         "## Results",
         _results_lead(view),
         _markdown(scores_table(view, (view.choice, view.reference))),
+        _markdown(probabilities_table(view)),
         _markdown(controls_table(view)),
         _markdown(transfer_table(view)),
         "## Limits and warnings",
@@ -136,6 +138,8 @@ def _results_lead(view: ResultView) -> str:
     lead = measured_line(view) or "Test scores with 95 % intervals, on rows that were never used for selection."
     if made := model_line(view):
         lead += f" {_sentence(made)}"
+    if said := probabilities_line(view):
+        lead += f" {_sentence(said)}"
     if view.choice and view.choice != view.reference and view.reference:
         lead += f" Delta-m against separate models: {delta}."
     return f"{sentences}\n\n{lead}" if sentences else lead

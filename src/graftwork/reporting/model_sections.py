@@ -28,11 +28,17 @@ def answers_section(view: ResultView) -> Section:
         "predictions", "How it predicts", "Predictions",
         f"Predictions of `{view.choice}` on test rows"
         + (", each by a model that did not learn from its row" if folds else ", by its first training")
+        + (" (classes by two such models together)" if folds and _say(view, "averaged") else "")
+        + (", corrected by what was fitted on other rows" if _say(view, "correction") else "")
         + "."
         + (" The model that is handed over was made anew afterwards, from more rows." if view.section("model").get("rows") == "all" else "")
         + (f" Plots are for the first {len(shown)} tasks; the tables hold all." if left > 0 and shown else ""),
         (_numbers_table(found), _classes_table(found)), folded=(_labels_table(found),), panels=tuple(panels),
     )  # fmt: skip
+
+
+def _say(view: ResultView, key: str) -> bool:
+    return any((one or {}).get(key) for one in view.section("probabilities").values())
 
 
 def _panels(index: int, task: str, found: Mapping[str, Any]) -> list[Panel]:

@@ -16,6 +16,7 @@ from graftwork.reporting.inspection_sections import importance_section, more_row
 from graftwork.reporting.model_lines import measured_line, model_line, weights_table
 from graftwork.reporting.model_sections import answers_section, inputs_section
 from graftwork.reporting.page import PageWords, Section, render_page
+from graftwork.reporting.probability_lines import probabilities_line, probabilities_table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, other_metrics_table, scores_table, source_table
 from graftwork.reporting.shared_sections import costs_section, data_section, domain_section, gain_section
@@ -42,7 +43,10 @@ def report_sections(view: ResultView) -> list[Section]:
             "with separate models, one per task, in percent; plus is better whatever the metric's direction.",
             (scores_table(view),), folded=(other_metrics_table(view),),
         ),
-        Section("model", "The model that is handed over", "Model", model_line(view), (weights_table(view),)),
+        Section(
+            "model", "The model that is handed over", "Model", " ".join(filter(None, (model_line(view), probabilities_line(view)))),
+            (weights_table(view), probabilities_table(view)),
+        ),
         answers_section(view),
         importance_section(view),
         inputs_section(view),

@@ -29,7 +29,7 @@ def prediction_rows(
         around: ``{task: [size]}``, how far the ends of intervals are from the numbers of a task.
 
     Returns:
-        Per task: ``value`` (class name, number, or names of the labels above 0.5), ``probability`` of that class,
+        Per task: ``value`` (class name, number, or names of the labels above their thresholds), ``probability`` of that class,
             ``probabilities`` by
         class or label (labels always), ``values`` by column for regressions with several. Tasks that predict per position have
         ``map``,

@@ -22,7 +22,7 @@ def prediction_columns(spec: TaskSpec, values: Array, *, probabilities: bool = F
         probabilities: Whether to add one column ``task[class]`` per class of binary, multiclass and ordinal tasks.
 
     Returns:
-        Classification: ``task`` (name of the most probable class; class 1 of a binary task above 0.5) and ``task_probability``
+        Classification: ``task`` (name of the most probable class; class 1 of a binary task above its threshold) and ``task_probability``
             of that
         class. Multi-label: ``task[label]`` with the probability of each label. Regression: ``task``, or ``task[column]`` if the
         task has

@@ -140,7 +140,10 @@ def answer_schema(engine: Engine) -> Schema:
     prediction: Schema = {
         "type": "object",
         "properties": {
-            "value": {"type": ["string", "number", "array", "null"], "description": "Class, number, or labels above 0.5."},
+            "value": {
+                "type": ["string", "number", "array", "null"],
+                "description": "Class, number, or labels above their thresholds.",
+            },
             "probability": {**number, "description": "Of the class in value."},
             "probabilities": {**numbers, "description": "By class or label."},
             "low": {"type": ["number", "object", "null"], "description": "End of the interval, by column if there are several."},

@@ -28,6 +28,7 @@ from graftwork.serving.columns import interval_columns, prediction_columns
 from graftwork.serving.kept_plans import PLANS_FOLDER, folder_of_plan, plan_name
 from graftwork.serving.session import OnnxModel
 from graftwork.serving.sources import open_source
+from graftwork.tasks.thresholds import with_thresholds
 from graftwork.tasks.values import with_origin
 
 if TYPE_CHECKING:
@@ -92,10 +93,13 @@ class Predictor:
         self.plan = plan or plan_name(config)
         """Name of the plan whose model this is; empty if the model does not say."""
         try:
-            self.tasks: tuple[TaskSpec, ...] = tuple(TaskSpec.from_json(task) for task in config["tasks"])
+            thresholds = config.get("thresholds") or {}
+            self.tasks: tuple[TaskSpec, ...] = tuple(
+                with_thresholds(TaskSpec.from_json(task), thresholds.get(task["name"])) for task in config["tasks"]
+            )
             self._names = tuple(task.name for task in self.tasks)
             self.inputs: InputSpecs = read_input_specs(config)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise FileFormatError(
                 f"{config_path} lacks {error}. It was not written by graftwork fit; restore it from a copy."
             ) from error

@@ -16,6 +16,7 @@ from graftwork.data.reading.target_cells import InferredTask, TargetCells, Targe
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
 from graftwork.tasks.answers import class_names, listed, named
+from graftwork.tasks.class_weights import with_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +40,10 @@ class ClassKind(TaskKind):
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the number of rows with a label."""
         return (target >= 0).sum()
+
+    def class_weighted(self, spec: TaskSpec, asked: str, target: Array) -> TaskSpec:
+        """Return the task with a weight for each class."""
+        return with_weights(spec, asked, np.bincount(target[target >= 0], minlength=self.num_classes(spec)))
 
     # --- data ---
 
@@ -99,7 +104,7 @@ class ClassKind(TaskKind):
         """Return the probability of every class, ``[N, C]``, of answers."""
         return values
 
-    def chosen(self, values: Array) -> Array:
+    def chosen(self, spec: TaskSpec, values: Array) -> Array:
         """Return the class of each row that a table shows, ``[N]``."""
         return np.asarray(values.argmax(axis=1))
 
@@ -109,7 +114,7 @@ class ClassKind(TaskKind):
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
         """Return ``task`` (the class) and ``task_probability`` of that class, and ``task[class]`` of every class if asked."""
-        chosen, shares = self.chosen(values), self.shares(values)
+        chosen, shares = self.chosen(spec, values), self.shares(values)
         names = np.asarray(class_names(spec, shares.shape[1]), dtype=object)
         columns: dict[str, Array] = {
             spec.name: names[chosen],

@@ -8,15 +8,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graftwork.core.records import TaskSpec
+from graftwork.tasks.class_weights import weights_of
 
 __all__ = [
     "bernoulli_divergence",
     "categorical_divergence",
+    "class_weight_tensor",
     "entropy",
+    "label_weights",
     "masked_mean",
     "normal_divergence",
     "prior_of_classes",
     "prior_of_flags",
+    "row_weights",
+    "share_above",
     "standardise",
     "threshold_loss",
     "unstandardise",
@@ -51,14 +56,45 @@ def unstandardise(spec: TaskSpec, output: Tensor) -> Tensor:
     return output * scale + center
 
 
-def threshold_loss(output: Tensor, target: Tensor) -> Tensor:
+def class_weight_tensor(spec: TaskSpec, like: Tensor) -> Tensor | None:
+    """Return the weights of the classes ``[C]``, or without and with each label ``[L, 2]``, in the type of a tensor; None if all
+    weigh alike."""
+    found = weights_of(spec)
+    return None if found is None else torch.as_tensor(found, dtype=like.dtype, device=like.device)
+
+
+def row_weights(spec: TaskSpec, target: Tensor) -> Tensor | None:
+    """Return the weight of each row by its class, ``[B]`` float32; None if all weigh alike. Of rows without a label it means nothing."""
+    found = weights_of(spec)
+    if found is None:
+        return None
+    return torch.as_tensor(found, dtype=torch.float32, device=target.device)[target.clamp(min=0)]
+
+
+def label_weights(spec: TaskSpec, target: Tensor) -> Tensor | None:
+    """Return the weight of each entry of ``[B, L]`` labels of 0 and 1; None if all weigh alike."""
+    found = class_weight_tensor(spec, target)
+    return None if found is None else torch.where(target > 0.5, found[:, 1], found[:, 0])
+
+
+def share_above(spec: TaskSpec, target: Tensor, thresholds: Tensor) -> Tensor:
+    """Return the share of labelled rows whose class is above each threshold, by the weights of their classes, ``[K]`` float64."""
+    known = target[target >= 0]
+    # known: [M, 1] against [K] thresholds gives [M, K].
+    above = (known.unsqueeze(1) > thresholds).double()
+    weight = row_weights(spec, known)
+    return above.mean(dim=0) if weight is None else (weight.double()[:, None] * above).sum(dim=0) / weight.double().sum()
+
+
+def threshold_loss(output: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the binary cross-entropy of ``P(class > k)`` for each logit ``k`` of ``[B, K]``, mean over labelled rows and
-    thresholds."""
+    thresholds; rows may have weights ``[B]``, whose mean over training rows is 1."""
     known = (target >= 0).unsqueeze(1)
     thresholds = torch.arange(output.shape[1], device=output.device)
     # [B, 1] against [K] gives [B, K]. A missing label, -1, is above no threshold and is masked.
     reached = (target.unsqueeze(1) > thresholds).to(output.dtype)
-    return masked_mean(F.binary_cross_entropy_with_logits(output, reached, reduction="none"), known)
+    losses = F.binary_cross_entropy_with_logits(output, reached, reduction="none")
+    return masked_mean(losses if weight is None else losses * weight.to(losses.dtype).unsqueeze(1), known)
 
 
 def entropy(share: Tensor) -> Tensor:
@@ -71,6 +107,8 @@ def prior_of_classes(spec: TaskSpec, target: Tensor) -> Tensor:
     """Return the entropy of the class frequencies."""
     # float64: counts of pixels go beyond what float32 holds exactly.
     share = torch.bincount(target[target >= 0].flatten(), minlength=spec.size).double()
+    weight = class_weight_tensor(spec, share)
+    share = share if weight is None else share * weight
     return entropy(share / share.sum().clamp(min=1)).sum()
 
 

@@ -12,6 +12,7 @@ from graftwork.core.files import hash_file, hash_files
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.options import DataOptions, Targets
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
+from graftwork.data.reading.class_weighting import with_class_weights
 from graftwork.data.reading.frame_hash import hash_frame
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.infer import TargetRequest, parse_targets
@@ -41,6 +42,7 @@ def open_suite(
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     metrics: Mapping[str, str] | None = None,
+    class_weights: Mapping[str, str] | None = None,
     image_size: int | None = None,
     seed: int = 0,
     name: str | None = None,
@@ -71,6 +73,7 @@ def open_suite(
             a category: ``{"clicked": "item"}``. One item column for all; the last 20 ids of a cell count.
         task_kinds: Overrides of the inferred kinds, ``{"stars": "regression"}`` or ``{"size": "ordinal: s < m < l"}``.
         metrics: By what tasks are judged, in place of the defaults of their kinds, ``{"sold": "log_loss"}``.
+        class_weights: Tasks whose classes are to weigh the same together in the loss, ``{"sold": "balanced"}``.
         image_size: Side of the encoded pictures in pixels; chosen from the pictures by default.
         seed: Seed of the splits.
         name: Name of the suite; from the source by default.
@@ -96,6 +99,7 @@ def open_suite(
         histories=histories,
         task_kinds=task_kinds,
         metrics=metrics,
+        class_weights=class_weights,
         image_size=image_size,
         image_column=image_column,
         ignore=ignore,
@@ -114,9 +118,10 @@ def open_data(
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
     """
-    # A metric is about judging: any source takes one, also those that describe their own data.
-    suite = _open(source, replace(options, metrics={}), seed, name)
-    return _with_metrics(suite, options.metrics) if options.metrics else suite
+    # Metrics and class weights are about judging and learning: any source takes them, also those that describe their own data.
+    suite = _open(source, replace(options, metrics={}, class_weights={}), seed, name)
+    suite = _with_metrics(suite, options.metrics) if options.metrics else suite
+    return with_class_weights(suite, options.class_weights) if options.class_weights else suite
 
 
 def _with_metrics(suite: Suite, metrics: Mapping[str, str]) -> Suite:

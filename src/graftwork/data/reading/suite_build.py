@@ -18,6 +18,7 @@ from graftwork.data.names import check_names, short_list
 from graftwork.data.options import DataOptions
 from graftwork.data.reading.assemble import RawSuite, assemble_suite
 from graftwork.data.reading.cells import as_text
+from graftwork.data.reading.class_weighting import with_class_weights
 from graftwork.data.reading.histories import check_histories
 from graftwork.data.reading.image_folder import label_pictures
 from graftwork.data.reading.infer import TargetRequest
@@ -125,6 +126,8 @@ def build_suite(file: SuiteFile) -> Suite:
         )
     )
     suite = replace(suite, credits={entry.name: entry.credit for entry in file.datasets if entry.credit})
+    asked = {target.name: target.class_weight for entry in file.datasets for target in entry.targets if target.class_weight}
+    suite = with_class_weights(suite, asked) if asked else suite
     return _with_text_columns(suite, file) if "text" in file.kinds else suite
 
 

@@ -13,6 +13,7 @@ import yaml
 from graftwork.core.errors import FileFormatError
 from graftwork.core.kinds import row_modules
 from graftwork.data.names import did_you_mean, short_list
+from graftwork.data.options import CLASS_WEIGHTS
 from graftwork.data.policies import POLICIES
 from graftwork.data.reading.header import read_header
 from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
@@ -29,7 +30,7 @@ _DATASET = (
     *("name", "source", "labels", "image_column", "text", "group", "domain"),
     *("features", "categories", "histories", "ignore", "targets", "credit"),
 )
-_TARGET = ("kind", "metric", "classes", "columns")
+_TARGET = ("kind", "metric", "classes", "columns", "class_weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +282,8 @@ def _check_target(check: _Checker, name: str, settings: Any, columns: list[str] 
     for key in ("classes", "metric", "columns"):
         if key in settings:
             check.texts(settings[key], (*place, key))
+    if settings.get("class_weight", CLASS_WEIGHTS[0]) not in CLASS_WEIGHTS:
+        check.add((*place, "class_weight"), f"must be {' or '.join(CLASS_WEIGHTS)}; got {_shown(settings['class_weight'])}.")
     wanted = settings.get("columns") or (name.partition("=")[2].split("+") if "=" in name else [name])
     _check_columns(check, [str(item).strip() for item in (wanted if isinstance(wanted, list) else [wanted])], columns, place)
 
@@ -360,7 +363,7 @@ def _check_shared_targets(check: _Checker, datasets: list[Any]) -> None:
             continue
         for name, settings in targets.items():
             settings = {"kind": settings} if isinstance(settings, str) else settings
-            for key in ("kind", "metric", "classes"):
+            for key in ("kind", "metric", "classes", "class_weight"):
                 if not isinstance(settings, Mapping) or key not in settings:
                     continue
                 # What is not set in one data set cannot contradict another.

@@ -12,6 +12,7 @@ Example::
         group: user
         targets:
           stars: {kind: ordinal, metric: quadratic_kappa}
+          sold: {class_weight: balanced}
           price:               # kind inferred
       - name: phone
         source: phone.parquet
@@ -41,6 +42,7 @@ class TargetEntry:
     columns: tuple[str, ...]
     kind: str = ""
     metric: str = ""
+    class_weight: str = ""
     classes: tuple[str, ...] = ()
 
 
@@ -188,5 +190,6 @@ def _target(name: str, settings: Mapping[str, Any]) -> TargetEntry:
         columns=columns or (name,),
         kind=str(settings.get("kind", "")),
         metric=str(settings.get("metric", "")),
+        class_weight=str(settings.get("class_weight", "")),
         classes=_texts(settings.get("classes")),
     )

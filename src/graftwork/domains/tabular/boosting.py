@@ -40,6 +40,9 @@ class BoosterData:
     val_y: Array
     categorical: Sequence[int]
     """Columns whose values are category codes."""
+    train_weight: Floats | None = None
+    """Weight of each row, ``[N]``; None weighs all alike."""
+    val_weight: Floats | None = None
 
 
 def _softmax(raw: Floats) -> Floats:
@@ -105,6 +108,7 @@ class Booster:
         dataset = library.Dataset(
             self._data.train_x,
             label=self._data.train_y,
+            weight=self._data.train_weight,
             categorical_feature=list(self._data.categorical),
             params=self._params,
             # Kept: a booster that goes on from a stored one predicts the rows by its old trees first.
@@ -132,9 +136,11 @@ class Booster:
             return float(np.mean((raw[:, 0] - y) ** 2))
         if self.objective == "binary":
             # log(1 + exp(-margin)), safe for margins of any size.
-            return float(np.mean(np.logaddexp(0.0, np.where(y > 0, -raw[:, 0], raw[:, 0]))))
-        picked = np.take_along_axis(_softmax(raw), y.astype(np.int64)[:, None], axis=1)
-        return float(-np.mean(np.log(np.maximum(picked, 1e-15))))
+            losses = np.logaddexp(0.0, np.where(y > 0, -raw[:, 0], raw[:, 0]))
+        else:
+            picked = np.take_along_axis(_softmax(raw), y.astype(np.int64)[:, None], axis=1)
+            losses = -np.log(np.maximum(picked[:, 0], 1e-15))
+        return float(np.average(losses, weights=self._data.val_weight))
 
     def _model(self) -> Any:
         if self._booster is None and self._resumes is not None:

@@ -14,6 +14,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite, labelled_rows
 from graftwork.domains.tabular.suite_graph import GraphBuilder, arrange_columns
 from graftwork.interfaces.task_kind import LabelColumn, task_kind
+from graftwork.tasks.class_weights import column_weights
 
 __all__ = ["LabelBlock", "answers_of", "graph_answers", "label_blocks"]
 
@@ -37,6 +38,8 @@ class LabelBlock:
     """Number of classes; 1 for a number."""
     center: float = 0.0
     scale: float = 1.0
+    class_weights: Floats | None = None
+    """``[C]``: how much rows of each class are to weigh; None for alike."""
 
     @property
     def width(self) -> int:
@@ -75,6 +78,35 @@ class LabelBlock:
             return np.asarray(self.targets(known).mean(axis=0))
         return np.bincount(self.classes(known), minlength=self.num_classes) / max(len(known), 1)
 
+    def weighed(self, shares: Array) -> Array:
+        """Return probabilities ``[n, width]`` as they would be if rows of each class weighed as asked.
+
+        A learner that is fitted on weighted rows aims at ``p(c) w(c)``, normalised; of what learners without weights say it is made
+        here, in one way for all of them.
+        """
+        weights = self.class_weights
+        if weights is None:
+            return shares
+        if self.width == 1:
+            return shares * weights[1] / (shares * weights[1] + (1.0 - shares) * weights[0])
+        found = shares * weights
+        total = found.sum(axis=1, keepdims=True)
+        return np.asarray(np.where(total > 0, found / np.where(total > 0, total, 1.0), shares))
+
+    def weighed_graph(self, graph: GraphBuilder, shares: str) -> str:
+        """Add :meth:`weighed` to a graph, for the name of double values."""
+        weights = self.class_weights
+        if weights is None:
+            return shares
+        if self.width == 1:
+            yes = graph.add("Mul", shares, np.array(weights[1]))
+            no = graph.add("Mul", graph.add("Sub", np.array(1.0), shares), np.array(weights[0]))
+            return graph.add("Div", yes, graph.add("Add", yes, no))
+        found = graph.add("Mul", shares, weights)
+        total = graph.add("ReduceSum", found, np.array([1], dtype=np.int64), keepdims=1)
+        is_there = graph.add("Greater", total, np.array(0.0))
+        return graph.add("Where", is_there, graph.add("Div", found, graph.add("Where", is_there, total, np.array(1.0))), shares)
+
 
 def label_blocks(suite: Suite, learner: str, *, most_classes: int | None = MOST_CLASSES) -> list[LabelBlock]:
     """Return the blocks of all tasks, in order.
@@ -94,17 +126,17 @@ def label_blocks(suite: Suite, learner: str, *, most_classes: int | None = MOST_
             raise DataError(
                 f"{learner} cannot learn the task {task.name!r} ({task.kind_words}): it is not made of classes or numbers."
             )
-        for column in columns:
+        for index, column in enumerate(columns):
             if most_classes is not None and column.form == "classes" and column.num_classes > most_classes:
                 raise DataError(
                     f"{learner} learns targets of at most {most_classes} classes, and {task.name!r} has {column.num_classes}. "
                     f"Leave the plan out, or join rare classes."
                 )
-            blocks.append(_block(suite, task, column))
+            blocks.append(_block(suite, task, column, column_weights(task, index)))
     return blocks
 
 
-def _block(suite: Suite, task: TaskSpec, column: LabelColumn) -> LabelBlock:
+def _block(suite: Suite, task: TaskSpec, column: LabelColumn, weights: Floats | None) -> LabelBlock:
     known = labelled_rows(column.values)
     train = suite.splits["train"][known[suite.splits["train"]]]
     if not len(train):
@@ -114,7 +146,8 @@ def _block(suite: Suite, task: TaskSpec, column: LabelColumn) -> LabelBlock:
         center, scale = float(values[train].mean()), float(values[train].std())
         scale = scale if scale > 1e-12 * max(1.0, abs(center)) else 1.0
         return LabelBlock(task, "number", values, known, 1, center, scale)
-    return LabelBlock(task, "classes", np.where(known, column.values, -1).astype(np.int64), known, column.num_classes)
+    values = np.where(known, column.values, -1).astype(np.int64)
+    return LabelBlock(task, "classes", values, known, column.num_classes, class_weights=weights)
 
 
 def answers_of(blocks: Sequence[LabelBlock], scores: Sequence[Array]) -> dict[str, Array]:
@@ -122,7 +155,9 @@ def answers_of(blocks: Sequence[LabelBlock], scores: Sequence[Array]) -> dict[st
     parts: dict[str, list[Array]] = {}
     tasks = {block.task.name: block.task for block in blocks}
     for block, score in zip(blocks, scores, strict=True):
-        parts.setdefault(block.task.name, []).append(block.center + block.scale * score if block.is_number else score)
+        parts.setdefault(block.task.name, []).append(
+            block.center + block.scale * score if block.is_number else block.weighed(score)
+        )
     return {name: arrange_columns(tasks[name], np.concatenate(found, axis=1)).astype(np.float32) for name, found in parts.items()}
 
 
@@ -133,5 +168,7 @@ def graph_answers(graph: GraphBuilder, blocks: Sequence[LabelBlock], scores: Seq
     for block, score in zip(blocks, scores, strict=True):
         if block.is_number:
             score = graph.add("Add", graph.add("Mul", score, np.array(block.scale)), np.array(block.center))
+        else:
+            score = block.weighed_graph(graph, score)
         parts.setdefault(block.task.name, []).append(score)
     return {name: graph.arrange(tasks[name], graph.concat(found)) for name, found in parts.items()}

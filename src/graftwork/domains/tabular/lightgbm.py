@@ -25,6 +25,7 @@ from graftwork.domains.tabular.trees_onnx import arrange_columns, export_trees, 
 from graftwork.evaluation.memory import current_rss_bytes
 from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.interfaces.task_kind import task_kind
+from graftwork.tasks.class_weights import column_weights
 
 __all__ = ["LightGBMLearner", "design_matrix"]
 
@@ -93,7 +94,7 @@ class LightGBMLearner(Learner):
                 f"LightGBM cannot learn the task {task.name!r} ({task.kind_words}): it is not made of classes or numbers."
             )
         boosters = []
-        for column in columns:
+        for index, column in enumerate(columns):
             if column.form == "classes" and column.num_classes > MOST_CLASSES:
                 raise DataError(
                     f"LightGBM grows a tree for each class in every round: it learns targets of at most {MOST_CLASSES} classes, and "
@@ -102,10 +103,12 @@ class LightGBMLearner(Learner):
             # Two classes need one tree a round, not two.
             many = column.num_classes if column.form == "classes" and column.num_classes > 2 else 1
             objective = "regression" if column.form == "number" else "multiclass" if many > 1 else "binary"
-            boosters.append(self._one(task, column.values, objective, many))
+            boosters.append(self._one(task, column.values, objective, many, column_weights(task, index)))
         return boosters
 
-    def _one(self, task: TaskSpec, target: Array, objective: str, num_classes: int) -> Booster:
+    def _one(
+        self, task: TaskSpec, target: Array, objective: str, num_classes: int, weights: NDArray[np.float64] | None
+    ) -> Booster:
         suite = self.context.suite
         known = labelled_rows(target)
         train, val = (rows[known[rows]] for rows in (suite.splits["train"], suite.splits["val"]))
@@ -117,6 +120,7 @@ class LightGBMLearner(Learner):
             self._matrix(val),
             np.asarray(target[val], dtype=np.float64),
             self._categorical,
+            *(None if weights is None else weights[target[rows].astype(np.int64)] for rows in (train, val)),
         )
         return Booster(data, objective, num_classes, self._params, patience=self._patience)
 

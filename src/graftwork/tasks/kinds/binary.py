@@ -12,8 +12,10 @@ from graftwork.data.names import short_list
 from graftwork.data.reading.scales import positive_word
 from graftwork.data.reading.target_cells import TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
+from graftwork.tasks.class_weights import weight_problems
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels, ranking
+from graftwork.tasks.thresholds import says_yes, threshold_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,11 @@ __all__ = ["KIND", "Binary"]
 
 
 class Binary(ClassKind):
-    """Targets ``[N]`` int64, 0 or 1, -1 where missing; 1 logit; answers are the probability of class 1, ``[N]``."""
+    """Targets ``[N]`` int64, 0 or 1, -1 where missing; 1 logit; answers are the probability of class 1, ``[N]``.
+
+    ``details["thresholds"]`` holds the probability above which class 1 is chosen, a list of one number; one half without it.
+    ``details["class_weights"]`` holds how much rows of either class weigh in the loss.
+    """
 
     name = "binary"
     words = "yes or no"
@@ -34,6 +40,12 @@ class Binary(ClassKind):
         labels.F1_MACRO,
         labels.LOG_LOSS,
     )
+
+    has_thresholds = True
+
+    def problems(self, spec: TaskSpec) -> Sequence[str]:
+        """Return a problem unless the threshold is in (0, 1) and weights are numbers."""
+        return (*threshold_problems(spec), *weight_problems(spec))
 
     def num_classes(self, spec: TaskSpec) -> int:
         """Return 2."""
@@ -51,24 +63,26 @@ class Binary(ClassKind):
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the binary cross-entropy, mean over labelled rows."""
-        from graftwork.tasks.tensors import threshold_loss
+        from graftwork.tasks.tensors import row_weights, threshold_loss
 
-        return threshold_loss(output, target)
+        return threshold_loss(output, target, row_weights(spec, target))
 
     def complete_loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the binary cross-entropy, mean over rows."""
         from torch.nn import functional as F
 
-        return F.binary_cross_entropy_with_logits(output.squeeze(1), target.to(output.dtype))
+        from graftwork.tasks.tensors import row_weights
+
+        # Weights have a mean of 1 over the training rows, so that the sum is divided by the number of rows.
+        return F.binary_cross_entropy_with_logits(output.squeeze(1), target.to(output.dtype), weight=row_weights(spec, target))
 
     def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the entropy of the class frequencies."""
         import torch
 
-        from graftwork.tasks.tensors import prior_of_flags
+        from graftwork.tasks.tensors import prior_of_flags, share_above
 
-        known = target[target >= 0]
-        return prior_of_flags((known.unsqueeze(1) > torch.arange(spec.num_outputs)).double().mean(dim=0))
+        return prior_of_flags(share_above(spec, target, torch.arange(spec.num_outputs)))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of class 1, ``[N]``."""
@@ -109,13 +123,13 @@ class Binary(ClassKind):
         positive = values.reshape(-1)
         return np.stack([1.0 - positive, positive], axis=1)
 
-    def chosen(self, values: Array) -> Array:
-        """Return class 1 above a probability of one half, as the metrics do."""
-        return (values.reshape(-1) > 0.5).astype(np.int64)
+    def chosen(self, spec: TaskSpec, values: Array) -> Array:
+        """Return class 1 above the threshold, as the metrics do."""
+        return says_yes(spec, values.reshape(-1)).astype(np.int64)
 
     def decided(self, spec: TaskSpec, value: Array) -> int:
-        """Return class 1 above a probability of one half, as the metrics do."""
-        return int(float(np.ravel(value)[0]) > 0.5)
+        """Return class 1 above the threshold, as the metrics do."""
+        return int(says_yes(spec, np.ravel(value))[0])
 
     def share_of(self, value: Array, index: int) -> float:
         """Return the probability of either class."""

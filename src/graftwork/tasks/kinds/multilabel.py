@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,9 @@ from graftwork.data.reading.target_cells import InferredTask, TargetCells, Targe
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
 from graftwork.tasks.answers import class_names, listed, named
+from graftwork.tasks.class_weights import weight_problems, with_weights
 from graftwork.tasks.metrics import labels, ranking
+from graftwork.tasks.thresholds import says_yes, threshold_problems, thresholds_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +27,11 @@ __all__ = ["KIND", "Multilabel"]
 
 
 class Multilabel(TaskKind):
-    """Targets ``[N, size]`` float32, 0 or 1, NaN where missing; ``size`` logits; answers are probabilities ``[N, size]``."""
+    """Targets ``[N, size]`` float32, 0 or 1, NaN where missing; ``size`` logits; answers are probabilities ``[N, size]``.
+
+    ``details["thresholds"]`` holds the probability of each label above which it applies; one half without it.
+    ``details["class_weights"]`` holds how much rows without and with each label weigh in the loss.
+    """
 
     name = "multilabel"
     words = "several labels at once"
@@ -32,6 +39,15 @@ class Multilabel(TaskKind):
     reads_columns: ClassVar[ColumnCount] = "one or several"
     reads_lists = True
     one_value_suffices = True
+    has_thresholds = True
+
+    def problems(self, spec: TaskSpec) -> Sequence[str]:
+        """Return a problem unless there is a threshold in (0, 1) for each label and weights are numbers."""
+        return (*threshold_problems(spec), *weight_problems(spec))
+
+    def class_weighted(self, spec: TaskSpec, asked: str, target: Array) -> TaskSpec:
+        """Return the task with weights of each label's absence and presence."""
+        return with_weights(spec, asked, np.stack([(target == 0).sum(axis=0), (target == 1).sum(axis=0)], axis=1))
 
     def answer_shape(self, spec: TaskSpec, target_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return ``[N, size]``."""
@@ -44,18 +60,21 @@ class Multilabel(TaskKind):
         import torch
         from torch.nn import functional as F
 
-        from graftwork.tasks.tensors import masked_mean
+        from graftwork.tasks.tensors import label_weights, masked_mean
 
         known = ~torch.isnan(target)
         # The loss of NaN would be NaN, and its gradient too, even where the mask drops it.
         filled = torch.where(known, target, torch.zeros_like(target))
-        return masked_mean(F.binary_cross_entropy_with_logits(output, filled, reduction="none"), known)
+        weight = label_weights(spec, filled)
+        return masked_mean(F.binary_cross_entropy_with_logits(output, filled, weight=weight, reduction="none"), known)
 
     def complete_loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the binary cross-entropy, mean over all labels."""
         from torch.nn import functional as F
 
-        return F.binary_cross_entropy_with_logits(output, target)
+        from graftwork.tasks.tensors import label_weights
+
+        return F.binary_cross_entropy_with_logits(output, target, weight=label_weights(spec, target))
 
     def label_count(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the number of known labels."""
@@ -65,10 +84,16 @@ class Multilabel(TaskKind):
         """Return the entropy of the labels' frequencies, mean over labels."""
         import torch
 
-        from graftwork.tasks.tensors import prior_of_flags
+        from graftwork.tasks.tensors import label_weights, prior_of_flags
 
+        known, found = ~target.isnan(), target.double()
+        weight = label_weights(spec, found.nan_to_num(0.0))
+        if weight is None:
+            share = torch.nanmean(found, dim=0)
+        else:
+            share = (weight * found.nan_to_num(0.0)).sum(dim=0) / (weight * known).sum(dim=0)
         # A label that nobody knows counts as undecided, as a constant of one half would be.
-        return prior_of_flags(torch.nanmean(target.double(), dim=0).nan_to_num(0.5))
+        return prior_of_flags(share.nan_to_num(0.5))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of each label."""
@@ -128,12 +153,12 @@ class Multilabel(TaskKind):
         return {f"{spec.name}[{name}]": values[:, index] for index, name in enumerate(class_names(spec, values.shape[1]))}
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
-        """Return ``value`` (names of the labels above 0.5) and ``probabilities`` by label."""
+        """Return ``value`` (names of the labels above their thresholds) and ``probabilities`` by label."""
         names = class_names(spec, values.shape[1])
-        found = []
+        found, limits = [], dict(zip(names, thresholds_of(spec).astype(values.dtype).tolist(), strict=False))
         for row in zip(*(listed(values[:, index]) for index in range(values.shape[1])), strict=True):
             group = dict(zip(names, row, strict=True))
-            chosen = [name for name, share in group.items() if share is not None and share > 0.5]
+            chosen = [name for name, share in group.items() if share is not None and share > limits.get(name, 0.5)]
             found.append({"value": chosen, "probabilities": group})
         return found
 
@@ -142,14 +167,15 @@ class Multilabel(TaskKind):
         # Nothing is known, which is not the same as "none applies".
         if np.isnan(value).all():
             return ""
-        names = [named(spec, int(index)) for index in np.flatnonzero(np.nan_to_num(value) > 0.5)]
+        applies = says_yes(spec, np.reshape(value, (1, -1)))[0] if is_prediction else np.nan_to_num(value) > 0.5
+        names = [named(spec, int(index)) for index in np.flatnonzero(applies)]
         return ", ".join(names) or "none"
 
     def is_right(self, spec: TaskSpec, truth: Array, prediction: Array) -> bool | None:
         """Return whether all labels are right; None if one is not known."""
         if np.isnan(truth).any():
             return None
-        return bool(((prediction > 0.5) == (truth > 0.5)).all())
+        return bool((says_yes(spec, np.reshape(prediction, (1, -1)))[0] == (truth > 0.5)).all())
 
 
 KIND = Multilabel()

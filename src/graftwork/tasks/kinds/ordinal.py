@@ -11,6 +11,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.scales import word_order
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
+from graftwork.tasks.class_weights import weight_problems
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels
 
@@ -35,6 +36,10 @@ class Ordinal(ClassKind):
         labels.LOG_LOSS,
     )
 
+    def problems(self, spec: TaskSpec) -> Sequence[str]:
+        """Return a problem unless weights are numbers."""
+        return weight_problems(spec)
+
     def num_outputs(self, spec: TaskSpec) -> int:
         """Return one threshold less than there are classes."""
         return spec.size - 1
@@ -43,19 +48,17 @@ class Ordinal(ClassKind):
 
     def loss(self, spec: TaskSpec, output: Tensor, target: Tensor, *, robust: bool = False) -> Tensor:
         """Return the binary cross-entropy of every threshold, mean over labelled rows and thresholds."""
-        from graftwork.tasks.tensors import threshold_loss
+        from graftwork.tasks.tensors import row_weights, threshold_loss
 
-        return threshold_loss(output, target)
+        return threshold_loss(output, target, row_weights(spec, target))
 
     def prior_loss(self, spec: TaskSpec, target: Tensor) -> Tensor:
         """Return the entropy of the thresholds' frequencies."""
         import torch
 
-        from graftwork.tasks.tensors import prior_of_flags
+        from graftwork.tasks.tensors import prior_of_flags, share_above
 
-        known = target[target >= 0]
-        # known: [M, 1] against [K] thresholds gives [M, K].
-        return prior_of_flags((known.unsqueeze(1) > torch.arange(spec.num_outputs)).double().mean(dim=0))
+        return prior_of_flags(share_above(spec, target, torch.arange(spec.num_outputs)))
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of each class."""

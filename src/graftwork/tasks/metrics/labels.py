@@ -13,6 +13,7 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
 from graftwork.math.weighted_sums import divide, from_sums, mean_of_columns
+from graftwork.tasks.thresholds import says_yes
 
 __all__ = ["ACCURACY", "BALANCED_ACCURACY", "CLASS_DISTANCE", "F1_MACRO", "LOG_LOSS", "QUADRATIC_KAPPA"]
 
@@ -20,11 +21,11 @@ SMALLEST_PROBABILITY = 1e-7
 """Log loss clips here, about the resolution of float32 near one: a single sure and wrong row costs 16.1, not infinity."""
 
 
-def _decided(target: Array, prediction: Array) -> Array:
-    """Return the predicted class of each entry of the target: probability above one half, or the largest."""
+def _decided(spec: TaskSpec, target: Array, prediction: Array) -> Array:
+    """Return the predicted class of each entry of the target: probability above the threshold, or the largest."""
     # One probability for each entry of the target: binary rows or multilabel cells.
     if prediction.ndim == target.ndim:
-        return (prediction > 0.5).astype(np.int64)
+        return says_yes(spec, prediction).astype(np.int64)
     return prediction.argmax(axis=1)
 
 
@@ -40,7 +41,7 @@ def _accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Share of rows whose class is right."""
     known = target >= 0
     # A row that lacks a label is in neither column: no resample can count it.
-    right = (_decided(target, prediction) == target) & known
+    right = (_decided(spec, target, prediction) == target) & known
     return from_sums(np.stack([right, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
 
 
@@ -49,7 +50,7 @@ def _balanced_accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Eval
     num_classes = _num_classes(spec)
     known = target >= 0
     truth = _one_hot(target, num_classes, known)
-    right = truth & (_decided(target, prediction) == target)[:, None]
+    right = truth & (_decided(spec, target, prediction) == target)[:, None]
     return from_sums(
         np.concatenate([right, truth], axis=1),
         lambda sums: mean_of_columns(divide(sums[:, :num_classes], sums[:, num_classes:])),
@@ -58,7 +59,7 @@ def _balanced_accuracy(spec: TaskSpec, target: Array, prediction: Array) -> Eval
 
 def _f1_macro(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean F1 over the classes (or labels) that occur in the target or the prediction."""
-    decided = _decided(target, prediction)
+    decided = _decided(spec, target, prediction)
     if target.ndim == 2:
         known = ~np.isnan(target)
         truth, guess = (target == 1) & known, (decided == 1) & known
@@ -80,7 +81,7 @@ def _quadratic_kappa(spec: TaskSpec, target: Array, prediction: Array) -> Evalua
     """Agreement beyond chance with squared class distance; the marginals enter through their first two moments only."""
     known = (target >= 0).astype(np.float64)
     truth = np.where(target >= 0, target, 0).astype(np.float64)
-    guess = _decided(target, prediction) * known
+    guess = _decided(spec, target, prediction) * known
     # E (t - g)^2 under independence is E t^2 + E g^2 - 2 E t E g: no table of classes by classes for each resample.
     columns = np.stack([known, truth, guess, truth**2, guess**2, (truth - guess) ** 2], axis=1)
 
@@ -96,7 +97,7 @@ def _quadratic_kappa(spec: TaskSpec, target: Array, prediction: Array) -> Evalua
 def _class_distance(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     """Mean distance, in classes, between predicted and true class of an ordinal task."""
     known = target >= 0
-    distance = np.abs(_decided(target, prediction) - target) * known
+    distance = np.abs(_decided(spec, target, prediction) - target) * known
     return from_sums(np.stack([distance, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
 
 
@@ -116,9 +117,9 @@ def _log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
     return from_sums(np.stack([loss, known], axis=1), lambda sums: divide(sums[:, 0], sums[:, 1]))
 
 
-ACCURACY = Metric("accuracy", "accuracy", True, 0.0, 1.0, _accuracy)
-BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy", True, 0.0, 1.0, _balanced_accuracy)
-F1_MACRO = Metric("f1_macro", "macro F1", True, 0.0, 1.0, _f1_macro)
-QUADRATIC_KAPPA = Metric("quadratic_kappa", "quadratic kappa", True, -1.0, 1.0, _quadratic_kappa)
-CLASS_DISTANCE = Metric("class_distance", "mean class distance", False, 0.0, float("inf"), _class_distance)
+ACCURACY = Metric("accuracy", "accuracy", True, 0.0, 1.0, _accuracy, of_decisions=True)
+BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy", True, 0.0, 1.0, _balanced_accuracy, of_decisions=True)
+F1_MACRO = Metric("f1_macro", "macro F1", True, 0.0, 1.0, _f1_macro, of_decisions=True)
+QUADRATIC_KAPPA = Metric("quadratic_kappa", "quadratic kappa", True, -1.0, 1.0, _quadratic_kappa, of_decisions=True)
+CLASS_DISTANCE = Metric("class_distance", "mean class distance", False, 0.0, float("inf"), _class_distance, of_decisions=True)
 LOG_LOSS = Metric("log_loss", "log loss", False, 0.0, float("inf"), _log_loss)

@@ -14,19 +14,23 @@ from graftwork.core.folders import remove_own
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Lineage
 from graftwork.core.version import __version__
+from graftwork.export.corrected_graph import correct_graph
 from graftwork.serving.kept_plans import chosen_plan
 from graftwork.workflows.fit.handover import Handover
+from graftwork.workflows.fit.kept_rows import TaskOnKeptRows
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
 __all__ = ["complete_model", "deploy_model", "is_model_of_fit", "write_card"]
 
 _MADE_BY = "graftwork fit"
+CONFIGURATIONS = "configurations"
+"""Folder in an exported model with the graphs of its sub-networks."""
 _REPLACED = ".model.replaced"
 """Where an older model goes until the new one is in its place: a kill leaves one of the two whole."""
 
 
-def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str, Any]) -> None:
+def deploy_model(context: RunContext[Any], given: Handover, kept: Mapping[str, TaskOnKeptRows]) -> None:
     """Export what is handed over and complete its folder.
 
     The model is written beside and renamed, so that ``model/`` is whole or absent.
@@ -34,8 +38,7 @@ def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str,
     Args:
         context: The run.
         given: What is handed over.
-        errors: Errors of the chosen plan on rows that it had not learned from, as
-            :func:`graftwork.evaluation.conformal.kept_errors` gives them, by task.
+        kept: What rows that the chosen plan had not learned from say of it, by task.
 
     Raises:
         GraftworkError: If the export failed.
@@ -55,7 +58,7 @@ def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str,
     answer = context.run_jobs([job], past_deadline=True).get(job.id, {"status": "stopped", "message": "stopped"})
     if answer["status"] != "ok":
         raise GraftworkError(str(answer["message"]))
-    complete_model(context, given, fresh, answer, errors)
+    complete_model(context, given, fresh, answer, kept)
     if (fresh / "model.onnx").exists():
         # A kill here leaves the new `model.onnx` beside the old `model/`; the fresh folder is still there and a resume goes on.
         os.replace(fresh / "model.onnx", run.path / "model.onnx")
@@ -70,17 +73,26 @@ def deploy_model(context: RunContext[Any], given: Handover, errors: Mapping[str,
 
 
 def complete_model(
-    context: RunContext[Any], given: Handover, folder: Path, answer: Mapping[str, Any], errors: Mapping[str, Any]
+    context: RunContext[Any], given: Handover, folder: Path, answer: Mapping[str, Any], kept: Mapping[str, TaskOnKeptRows]
 ) -> None:
-    """Complete ``config.json`` of an exported model and write its ``lineage.json``.
+    """Correct the probabilities of an exported model, complete its ``config.json`` and write its ``lineage.json``.
 
     Args:
         context: The run.
         given: What was exported.
         folder: Where it was exported to.
         answer: Result of the export.
-        errors: As for :func:`deploy_model`.
+        kept: As for :func:`deploy_model`.
+
+    Raises:
+        GraftworkError: If a graph cannot be corrected.
     """
+    corrections = {name: one.correction for name, one in kept.items() if one.correction is not None}
+    thresholds = {name: list(one.chosen.thresholds) for name, one in kept.items() if one.chosen and one.chosen.thresholds}
+    if corrections or thresholds:
+        # Sub-networks of a controllable model too; members of an average are parts of it and stay as they are.
+        for graph in (folder / "model.onnx", *sorted((folder / CONFIGURATIONS).glob("*.onnx"))):
+            correct_graph(graph, corrections, thresholds, {name: kept[name].examples for name in corrections})
     run, suite = context.run, context.suite
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     config = {
@@ -89,7 +101,9 @@ def complete_model(
         "tasks": [task.to_json() for task in suite.tasks],
         "outputs": list(suite.task_names),
         "input_specs": write_input_specs(suite.input_specs),
-        "kept_errors": dict(errors),
+        "kept_errors": {name: one.errors for name, one in kept.items() if one.errors is not None},
+        "corrections": {name: one.to_json() for name, one in corrections.items()},
+        "thresholds": thresholds,
         **config,
     }
     write_json(folder / "config.json", config)

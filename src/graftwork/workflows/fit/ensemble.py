@@ -31,7 +31,7 @@ class Ensemble:
 
     weights: Mapping[str, Mapping[str, float]]
     """``{plan: {task: weight}}`` of the plans that have any."""
-    runs: tuple[FinalRun, ...]
+    runs: tuple[Answers, ...]
 
     @property
     def title(self) -> str:
@@ -106,12 +106,12 @@ def _best_plan(task: TaskSpec, runs: Sequence[Sequence[Answers]]) -> int:
     return int(np.nanargmax(means)) if np.isfinite(means).any() else 0
 
 
-def _final(suite: Suite, number: int, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> FinalRun:
+def _final(suite: Suite, number: int, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> Answers:
     validation = {
         task.name: score_task(task, np.asarray(suite.targets[task.name][first.val_rows]), answered["val"][task.name])
         for task in suite.tasks
     }
-    return FinalRun(
+    final = FinalRun(
         plan_name=ENSEMBLE,
         seed=first.final.seed,
         predictions=answered["test"],
@@ -119,6 +119,7 @@ def _final(suite: Suite, number: int, first: Answers, answered: Mapping[str, Map
         validation_parts=fold_scores(suite, answered["val"], first.val_rows, first.val_parts),
         parts=first.final.parts,
     )
+    return Answers(final=final, val_rows=first.val_rows, val=answered["val"], val_parts=first.val_parts)
 
 
 def blend_plan(name: str, title: str, members: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Plan:

@@ -9,12 +9,15 @@ from typing import Any
 from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_json
 from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
+from graftwork.interfaces.metric import Array
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
 from graftwork.workflows.fit.handover import handover
 from graftwork.workflows.fit.inspection import inspect_choice
 from graftwork.workflows.fit.judged_field import JudgedField, judged_field
 from graftwork.workflows.fit.kept_plans import keep_finalists
+from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks, decided_suite
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.fit.untested import not_tested, still_improving
 from graftwork.workflows.runs.auto_groups import suggest_grouping
@@ -44,27 +47,31 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     field = judged_field(context, outcome)
     result = _collect(context, outcome, field, _judge(context, field))
     choice = result["verdict"]["choice"]
-    result["examples"] = sample_predictions(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
     warnings = result["verdict"]["warnings"]
-    try_step(warnings, "The predictions could not be looked at", lambda: _look(context, field, choice, result))
     try_step(
         warnings,
         "Columns and training rows could not be looked into",
         lambda: result.update(inspect_choice(context, outcome, field, result["verdict"])),
     )
     context.pause_point()
-    weights, errors = field.weights(choice), field.errors(dict.fromkeys(field.suite.task_names, choice))
-    given = handover(context, choice, field.plans[choice].title, weights, outcome.finals)
+    given = handover(context, choice, field.plans[choice].title, field.weights(choice), outcome.finals)
     context.pause_point()
     if given.note:
-        result["verdict"]["warnings"].append(given.note)
+        warnings.append(given.note)
     result["model"] = given.facts()
+    rows = KeptRows(field)
+    kept = rows.all(dict.fromkeys(field.suite.task_names, choice), averaged_tasks(given))
+    said = {name: one.facts() for name, one in kept.items()}
+    result["probabilities"] = {name: one for name, one in said.items() if one}
+    shown, answers = decided_suite(field.suite, kept), {name: one.answers for name, one in kept.items()}
+    result["examples"] = sample_predictions(shown, answers, seed=context.settings.seed)
+    try_step(warnings, "The predictions could not be looked at", lambda: _look(context, shown, answers, result))
     run.emit("phase", phase="model", jobs=1)
-    try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given, errors))
+    try_step(result["verdict"]["warnings"], "The model could not be exported", lambda: deploy_model(context, given, kept))
     others = result["kept_plans"]
 
     def keep() -> None:
-        others.update(keep_finalists(context, outcome, field, result["verdict"], given))
+        others.update(keep_finalists(context, outcome, field, result["verdict"], given, rows))
 
     try_step(result["verdict"]["warnings"], "Other finalists could not be kept", keep)
     context.pause_point()
@@ -87,11 +94,11 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     return result
 
 
-def _look(context: RunContext[FitSettings], field: JudgedField, choice: str, result: dict[str, Any]) -> None:
+def _look(context: RunContext[FitSettings], suite: Suite, answers: Mapping[str, Array], result: dict[str, Any]) -> None:
     """Add how the chosen plan predicts, by its first training (or the first repetition of the folds)."""
     from graftwork.evaluation.diagnostics import diagnose
 
-    result["diagnostics"] = diagnose(field.suite, field.finals[choice][0].predictions, seed=context.settings.seed)
+    result["diagnostics"] = diagnose(suite, answers, seed=context.settings.seed)
 
 
 def _judge(context: RunContext[FitSettings], field: JudgedField) -> dict[str, Any]:
@@ -163,6 +170,7 @@ def _collect(
         "diagnostics": {},
         "importance": {},
         "learning_curve": {},
+        "probabilities": {},
         "timing": timing(run),
     }
 

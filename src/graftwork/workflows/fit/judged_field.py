@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,6 @@ from graftwork.core.records import Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.choice.sentences import join_words
-from graftwork.evaluation.conformal import has_errors, kept_errors
 from graftwork.workflows.fit.answers import Answers, answers_of, judged_folds, judged_suite
 from graftwork.workflows.fit.ensemble import ENSEMBLE, blend_plan, build_ensemble
 from graftwork.workflows.fit.race_outcome import RaceOutcome
@@ -29,6 +28,8 @@ class JudgedField:
     suite: Suite
     """Its test rows are those that are judged."""
     finals: Mapping[str, list[FinalRun]]
+    answers: Mapping[str, Sequence[Answers]]
+    """The same finalists with what they answered on validation rows."""
     controls: Mapping[str, list[FinalRun]]
     plans: Mapping[str, Plan]
     ledgers: Mapping[str, Ledger]
@@ -44,21 +45,6 @@ class JudgedField:
         if choice == ENSEMBLE:
             return dict(self.members)
         return {choice: dict.fromkeys(self.suite.task_names, 1.0)}
-
-    def errors(self, plans: Mapping[str, str]) -> dict[str, list[list[float]]]:
-        """Return the errors of plans on the judged rows, for intervals around numbers, by task.
-
-        Args:
-            plans: ``{task: plan that answers it}``.
-        """
-        suite, rows = self.suite, self.suite.splits["test"]
-        found = {}
-        for task in suite.tasks:
-            answers = self.finals[plans[task.name]][0].predictions
-            # Rounded by the network, or without the origin of large numbers: errors are differences, so that both sides lack it.
-            if has_errors(task) and task.name in answers:
-                found[task.name] = kept_errors(task, suite.targets[task.name][rows], answers[task.name])
-        return found
 
 
 def _steps(jobs: Mapping[int, TrainJob]) -> int:
@@ -122,11 +108,13 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
             for name, weights in ensemble.weights.items()
         ]
         plans[ENSEMBLE] = blend_plan(ENSEMBLE, ensemble.title, members, suite.kinds)
-        finals[ENSEMBLE] = list(ensemble.runs)
+        finals[ENSEMBLE] = [one.final for one in ensemble.runs]
+        answers[ENSEMBLE] = list(ensemble.runs)
         ledgers[ENSEMBLE] = Ledger.together([ledgers[name] for name in ensemble.weights])
     return JudgedField(
         suite=suite,
         finals=finals,
+        answers=answers,
         controls={task: [one.final for one in runs] for task, runs in controls.items() if runs},
         plans=plans,
         ledgers=ledgers,

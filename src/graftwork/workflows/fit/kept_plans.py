@@ -15,6 +15,7 @@ from graftwork.serving.kept_plans import PLANS_FOLDER
 from graftwork.workflows.fit.ensemble import ENSEMBLE
 from graftwork.workflows.fit.handover import Handover, at_hand
 from graftwork.workflows.fit.judged_field import JudgedField
+from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks
 from graftwork.workflows.fit.plan_folders import PlanFolder, plan_folders, remove_others
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.runs.context import GRACE, RunContext
@@ -53,6 +54,7 @@ def keep_finalists(
     field: JudgedField,
     verdict: Mapping[str, Any],
     chosen: Handover,
+    rows: KeptRows,
 ) -> dict[str, Any]:
     """Export the finalists that were not chosen, the better ones first, averages and the best plans of all tasks together last.
 
@@ -62,6 +64,7 @@ def keep_finalists(
         field: Everybody who was compared.
         verdict: Gives the choice, the order and the best plan of each task.
         chosen: What is handed over for the choice; it is exported already.
+        rows: What kept-back rows say of the plans.
 
     Returns:
         ``kept_plans`` of ``result.json``: ``kept``, ``{name: what the model is made of}``, and ``not_kept``, ``{name: reason}``.
@@ -85,7 +88,7 @@ def keep_finalists(
         else:
             waiting.append(wish)
     context.run.emit("phase", phase="other finalists", jobs=len(waiting), plans=[wish.given.plan.name for wish in waiting])
-    for wish, reason in _exported(context, field, waiting, _export_seconds(context, chosen)):
+    for wish, reason in _exported(context, rows, waiting, _export_seconds(context, chosen)):
         name, size = wish.given.plan.name, wish.folder.size()
         reason = reason or _too_large(size, used)
         if reason:
@@ -141,7 +144,7 @@ def _together(field: JudgedField, answers: Mapping[str, str]) -> dict[str, dict[
 
 
 def _exported(
-    context: RunContext[FitSettings], field: JudgedField, wishes: Sequence[_Wish], seconds_of_chosen: float
+    context: RunContext[FitSettings], rows: KeptRows, wishes: Sequence[_Wish], seconds_of_chosen: float
 ) -> Iterator[tuple[_Wish, str]]:
     """Export in groups of as many as there are workers; yield each model with the reason why there is none, empty if there is."""
     size = max(1, context.settings.num_workers)
@@ -159,10 +162,10 @@ def _exported(
         for wish in group:
             if wish.given.plan.name in jobs:
                 answer = answers.get(jobs[wish.given.plan.name].id, {"status": "stopped"})
-                yield wish, _placed(context, field, wish, answer)
+                yield wish, _placed(context, rows, wish, answer)
 
 
-def _placed(context: RunContext[FitSettings], field: JudgedField, wish: _Wish, answer: Mapping[str, Any]) -> str:
+def _placed(context: RunContext[FitSettings], rows: KeptRows, wish: _Wish, answer: Mapping[str, Any]) -> str:
     """Put an exported model in its place; return why there is none, empty if there is."""
     if answer["status"] == "stopped":
         wish.folder.tidy()
@@ -170,7 +173,7 @@ def _placed(context: RunContext[FitSettings], field: JudgedField, wish: _Wish, a
     try:
         if answer["status"] != "ok":
             raise GraftworkError(str(answer.get("message") or answer["status"]))
-        wish.folder.take(context, wish.given, answer, field.errors(wish.answers))
+        wish.folder.take(context, wish.given, answer, rows.all(wish.answers, averaged_tasks(wish.given)))
     except StorageError:
         raise
     except (GraftworkError, OSError) as error:

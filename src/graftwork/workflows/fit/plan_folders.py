@@ -17,6 +17,7 @@ from graftwork.core.folders import remove_own
 from graftwork.serving.kept_plans import PLANS_FOLDER
 from graftwork.workflows.fit.deploy import complete_model, is_model_of_fit
 from graftwork.workflows.fit.handover import Handover
+from graftwork.workflows.fit.kept_rows import TaskOnKeptRows
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.job import folder_name
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -71,17 +72,19 @@ class PlanFolder:
         is_job_gone = remove_own(self.run.path, job)
         return remove_own(self.run.path, self.fresh) and is_job_gone
 
-    def take(self, context: RunContext[Any], given: Handover, answer: Mapping[str, Any], errors: Mapping[str, Any]) -> None:
+    def take(
+        self, context: RunContext[Any], given: Handover, answer: Mapping[str, Any], kept: Mapping[str, TaskOnKeptRows]
+    ) -> None:
         """Put what was exported in its place: the graph and what describes it; weights and checkpoints are left out.
 
         Args:
             context: The run.
             given: What was exported.
             answer: Result of the export.
-            errors: As for :func:`graftwork.workflows.fit.deploy.deploy_model`.
+            kept: As for :func:`graftwork.workflows.fit.deploy.deploy_model`.
         """
         fresh = self.run.path / self.fresh
-        complete_model(context, given, fresh, answer, errors)
+        complete_model(context, given, fresh, answer, kept)
         model = fresh / _WHOLE / "model"
         model.mkdir(parents=True, exist_ok=True)
         # By these trainings a resumed run knows whether the model is that of its own result.

@@ -47,6 +47,7 @@ def fit(
     histories: Mapping[str, str] | None = None,
     task_kinds: Mapping[str, str] | None = None,
     metrics: Mapping[str, str] | None = None,
+    class_weights: Mapping[str, str] | None = None,
     image_size: int | None = None,
     image_column: str | Sequence[str] | None = None,
     ignore: str | Sequence[str] | None = None,
@@ -96,6 +97,7 @@ def fit(
         histories: Columns with the ids of earlier items, and the column of the item shown, ``{"clicked": "item"}``.
         task_kinds: Overrides of inferred kinds, ``{"stars": "regression"}``.
         metrics: By what tasks are judged, in place of the defaults of their kinds, ``{"sold": "log_loss"}``.
+        class_weights: Tasks whose classes are to weigh the same together in the loss, ``{"sold": "balanced"}``.
         image_size: Side of the encoded pictures.
         image_column: Column of the labels that names the pictures; of a table, column(s) with the paths of pictures.
         ignore: Columns of a table that are not learned from.
@@ -162,6 +164,7 @@ def fit(
             histories=histories,
             task_kinds=task_kinds,
             metrics=metrics,
+            class_weights=class_weights,
             image_size=image_size,
             image_column=image_column,
             ignore=ignore,

@@ -171,6 +171,7 @@ def default_out_folder(source: str, prefix: str = "") -> Path:
 _REPEATED = {
     "task_kinds": "--task-kind",
     "metrics": "--metric",
+    "class_weights": "--class-weight",
     "histories": "--history",
     "weights": "--weight",
     "missing": "--missing",

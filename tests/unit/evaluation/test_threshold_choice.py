@@ -1,0 +1,87 @@
+"""Thresholds that serve the metric: found where they help, one half where nothing is clearly better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from graftwork.core.records import TaskSpec
+from graftwork.evaluation.metrics import score_task
+from graftwork.evaluation.threshold_choice import kept_thresholds, needs_thresholds
+from graftwork.tasks.thresholds import with_thresholds
+
+
+def rare(rows: int, seed: int = 0):
+    """A rare answer whose probabilities are right."""
+    generator = np.random.default_rng(seed)
+    scores = 1.5 * generator.normal(size=rows) - 2.5
+    probability = 1 / (1 + np.exp(-scores))
+    return (generator.random(rows) < probability).astype(np.int64), probability.astype(np.float32)
+
+
+def task(metric: str, kind: str = "binary", size: int = 1) -> TaskSpec:
+    return TaskSpec(name="sold", kind=kind, size=size, metric=metric)
+
+
+def test_balanced_accuracy_of_a_rare_answer_wants_a_low_threshold() -> None:
+    spec = task("balanced_accuracy")
+    truth, found = rare(3000)
+    chosen = kept_thresholds(spec, truth, found, np.arange(3000))
+    assert chosen is not None
+    assert chosen.why_not == ""
+    (threshold,) = chosen.thresholds
+    assert threshold == pytest.approx(truth.mean(), abs=0.06), "the share of the answer, where probabilities are right"
+    fresh, again = rare(20_000, seed=1)
+    plain = score_task(spec, fresh, again, ["balanced_accuracy"])["balanced_accuracy"]
+    better = score_task(with_thresholds(spec, chosen.thresholds), fresh, again, ["balanced_accuracy"])["balanced_accuracy"]
+    assert better > plain + 0.1
+    assert chosen.score == pytest.approx((plain, better), abs=0.04), "what was said of it holds on new rows"
+
+
+def test_accuracy_keeps_one_half_where_probabilities_are_right() -> None:
+    truth, found = rare(2000)
+    chosen = kept_thresholds(task("accuracy"), truth, found, np.arange(2000))
+    assert chosen is not None
+    assert chosen.thresholds == ()
+    assert chosen.score[0] == chosen.score[1]
+    assert chosen.why_not == "no other threshold was clearly better on other rows"
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "log_loss", ""])
+def test_metrics_of_order_and_probability_need_none(metric) -> None:
+    spec = task(metric)
+    assert not needs_thresholds(spec)
+    assert kept_thresholds(spec, *rare(500), np.arange(500)) is None
+
+
+def test_other_kinds_need_none() -> None:
+    assert not needs_thresholds(task("accuracy", "multiclass", 3))
+    assert not needs_thresholds(TaskSpec(name="size", kind="regression", size=1))
+
+
+def test_on_few_rows_one_half_is_kept() -> None:
+    assert [kept_thresholds(task("f1_macro"), *rare(30, seed), np.arange(30)).thresholds for seed in range(3)] == [()] * 3
+    kept = sum(bool(kept_thresholds(task("accuracy"), *rare(80, seed), np.arange(80)).thresholds) for seed in range(12))
+    assert kept <= 2
+
+
+def test_each_label_has_its_own_and_too_rare_ones_keep_one_half() -> None:
+    spec = task("f1_macro", "multilabel", 3)
+    columns = [rare(2000, seed) for seed in range(2)]
+    often = np.random.default_rng(9).random(2000)
+    truth = np.stack([columns[0][0], columns[1][0], np.zeros(2000)], axis=1).astype(np.float32)
+    truth[:5, 2] = 1
+    truth[7, 0] = np.nan
+    found = np.stack([columns[0][1], columns[1][1] ** 2, often], axis=1).astype(np.float32)
+    chosen = kept_thresholds(spec, truth, found, np.arange(2000))
+    assert chosen is not None
+    first, second, third = chosen.thresholds
+    assert second < first < 0.45
+    assert third == 0.5
+    assert chosen.score[1] > chosen.score[0]
+
+
+def test_thresholds_that_the_task_has_do_not_count() -> None:
+    truth, found = rare(2000)
+    plain = kept_thresholds(task("f1_macro"), truth, found, np.arange(2000))
+    assert plain == kept_thresholds(with_thresholds(task("f1_macro"), [0.9]), truth, found, np.arange(2000))
