@@ -29,6 +29,7 @@ from graftwork.nn.backbones.osnet import OSNet
 from graftwork.nn.backbones.osnet_search import OSNetSearch
 from graftwork.nn.backbones.series import SeriesBackbone
 from graftwork.nn.backbones.swin import SwinBackbone
+from graftwork.nn.backbones.table_net import TableNet
 from graftwork.nn.backbones.text import TextBackbone
 from graftwork.nn.backbones.timm_blocks import block_class
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
@@ -79,6 +80,7 @@ def bert(kind: type[TransformersBackbone] = TransformersBackbone) -> Backbone:
 
 CASES: dict[str, Callable[[], Backbone]] = {
     "TableBackbone": lambda: TableBackbone(4, [6, 6, 6], width=8, num_blocks=1),
+    "TableNet": lambda: TableNet(4, [6, 12, 6], width=8, num_blocks=1),
     "ConvBackbone, vector": lambda: ConvBackbone(16),
     "CifarResNet": lambda: CifarResNet(8, channels=(4, 4, 8)),
     "ConvBackbone, map": lambda: ConvBackbone(16, feature_map=True),

@@ -13,6 +13,7 @@ from graftwork.interfaces.backbone import Backbone
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.scratch import scratch_backbone
+from graftwork.nn.backbones.table_net import TableNet
 from graftwork.nn.backbones.text import TextBackbone
 
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
@@ -23,6 +24,17 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Tensor]]] = {
     ),
     "numbers": ("table", {"num_numeric": 3, "cardinalities": []}, {"numeric": torch.randn(7, 3)}),
     "categories": ("table", {"num_numeric": 0, "cardinalities": [4]}, {"categorical": torch.randint(0, 4, (7, 1))}),
+    "embedded": (
+        "table",
+        {"num_numeric": 3, "cardinalities": [4, 20, 11, 2], "trunk": "embedded"},
+        {"numeric": torch.randn(7, 3), "categorical": torch.randint(0, 2, (7, 4))},
+    ),
+    "embedded numbers": ("table", {"num_numeric": 3, "trunk": "embedded"}, {"numeric": torch.randn(7, 3)}),
+    "embedded categories": (
+        "table",
+        {"num_numeric": 0, "cardinalities": [30], "trunk": "embedded"},
+        {"categorical": torch.randint(0, 30, (7, 1))},
+    ),
     "image32": ("image", {"image_size": 32}, {"image": torch.randint(0, 256, (7, 32, 32, 3), dtype=torch.uint8)}),
     "image72": ("image", {"image_size": 72}, {"image": torch.randint(0, 256, (7, 72, 72, 3), dtype=torch.uint8)}),
     "map": (
@@ -89,6 +101,19 @@ def test_an_absurd_number_stays_finite() -> None:
 def test_a_table_without_columns_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one feature column besides the targets"):
         TableBackbone(0)
+
+
+def test_a_table_that_names_no_trunk_has_the_one_that_stored_models_and_evidence_were_made_with() -> None:
+    torch.manual_seed(0)
+    found = trunk("table", {"num_numeric": 3, "cardinalities": [4]})
+    torch.manual_seed(0)
+    assert found.fingerprint() == TableBackbone(3, [4]).fingerprint()
+    assert type(trunk("table", {"num_numeric": 3, "cardinalities": [4], "trunk": "embedded"})) is TableNet
+
+
+def test_an_unknown_trunk_of_a_table_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"no trunk 'embeded' for tables; there are residual, embedded\. Did you mean"):
+        trunk("table", {"num_numeric": 3, "trunk": "embeded"})
 
 
 def test_the_text_trunk_reads_the_beginning_of_long_texts() -> None:

@@ -1,7 +1,8 @@
 """The columns of a table.
 
 Arrays: ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, code 0 for missing or unseen. Sizes: ``num_numeric``,
-``cardinalities``, and the layout of behaviour sequences if there are any (:mod:`graftwork.nn.fields`).
+``cardinalities``, the layout of behaviour sequences if there are any (:mod:`graftwork.nn.fields`), and ``trunk``: which network
+reads them (see :func:`graftwork.nn.backbones.scratch.table_trunk`).
 """
 
 from graftwork.core.input_kinds import InputKind

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_kinds import input_kind, load_part
 from graftwork.core.input_spec import InputSpec, InputSpecs
+from graftwork.core.nearest import did_you_mean
 from graftwork.interfaces.backbone import Backbone
 from graftwork.nn.backbones.behaviour import BehaviourBackbone
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.joined import JoinedBackbone
 from graftwork.nn.backbones.mlp import TableBackbone
+from graftwork.nn.backbones.table_net import TableNet
 from graftwork.nn.backbones.text import TextBackbone
 
-__all__ = ["image_trunk", "input_trunk", "joined_trunk", "scratch_backbone", "table_trunk", "text_trunk"]
+__all__ = ["TABLE_TRUNKS", "image_trunk", "input_trunk", "joined_trunk", "scratch_backbone", "table_trunk", "text_trunk"]
+
+TABLE_TRUNKS: Mapping[str, Callable[[int, Sequence[int]], Backbone]] = {"residual": TableBackbone, "embedded": TableNet}
+"""What ``sizes["trunk"]`` of a table may be."""
 
 
 def scratch_backbone(inputs: InputSpecs, *, dense: bool = False) -> Backbone:
@@ -62,10 +67,24 @@ def input_trunk(spec: InputSpec, *, dense: bool = False) -> Backbone:
 
 
 def table_trunk(sizes: Mapping[str, Any], *, dense: bool = False) -> Backbone:
-    """Return the trunk of a table, with attention over behaviour sequences if it has some; there is no map of it."""
+    """Return the trunk of a table: with attention over behaviour sequences if it has some, else the one that ``sizes["trunk"]``
+    names; there is no map of it.
+
+    ``"residual"`` is :class:`~graftwork.nn.backbones.mlp.TableBackbone`, which suites have that name none: published systems are
+    measured on it, and models that were stored before there was a choice hold it. ``"embedded"`` is
+    :class:`~graftwork.nn.backbones.table_net.TableNet`.
+
+    Raises:
+        ConfigError: If there is no trunk of this name.
+    """
     if sizes.get("sequences"):
         return BehaviourBackbone(sizes)
-    return TableBackbone(int(sizes["num_numeric"]), tuple(sizes.get("cardinalities", ())))
+    name = sizes.get("trunk", "residual")
+    if name not in TABLE_TRUNKS:
+        raise ConfigError(
+            f"There is no trunk {name!r} for tables; there are {', '.join(TABLE_TRUNKS)}.{did_you_mean(str(name), TABLE_TRUNKS)}"
+        )
+    return TABLE_TRUNKS[name](int(sizes["num_numeric"]), tuple(sizes.get("cardinalities", ())))
 
 
 def image_trunk(sizes: Mapping[str, Any], *, dense: bool = False) -> Backbone:
