@@ -41,22 +41,23 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
     checked = [row for row in tasks if row["control"] is not None]
     plan, other = f"together ({quote(answer['plan'])})", f"separately ({quote(answer['reference'])})"
     changes = f"{row_interval(answer)} on average over the tasks{', weighted as asked' if weighted else ''}"
-    if word in POSITIVE:
-        causes, verb = helped, "help"
-    elif word in NEGATIVE:
-        causes, verb = hurt, "hurt"
-    else:
-        causes, verb = [], ""
-    if causes:
+    verb = "help" if word in POSITIVE else "hurt" if word in NEGATIVE else ""
+    causes, opposite = (helped, hurt) if word in POSITIVE else (hurt, helped) if word in NEGATIVE else ([], [])
+    better = f"Learning {plan} is {word} than {other}, {changes}"
+    if causes and opposite:
+        lead = f"{better}; the other tasks' labels help some tasks and hurt others"
+    elif causes and 2 * len(causes) < len(checked):
+        # What was shown for one task of many is no statement on all of them.
+        lead = f"{better}; that the other tasks' labels are the reason was shown for some tasks only"
+    elif causes:
         sure = word in ("better", "worse") and any(row["surely"] for row in causes)
         lead = f"The tasks {'' if sure else 'probably '}{verb} each other: learned {plan} against {other}, {changes}"
     elif verb and not checked:
         lead = (
-            f"Learning {plan} is {word} than {other}, {changes}; whether the other tasks' labels are the reason was not tested, "
-            "for lack of a control with shuffled companions"
+            f"{better}; whether the other tasks' labels are the reason was not tested, for lack of a control with shuffled companions"
         )
     elif verb:
-        lead = f"Learning {plan} is {word} than {other}, {changes}; that the other tasks' labels are the reason was not shown"
+        lead = f"{better}; that the other tasks' labels are the reason was not shown"
     elif word == "no difference":
         lead = f"Learning {plan} makes no difference to {other}, {changes}"
     elif helped or hurt:

@@ -20,10 +20,7 @@ MAX_GROUPS = 3
 """Most groups of a suggestion."""
 GROUPING_STEPS = 200
 """Steps of the short training if the user gave no number of steps; with one, three tenths of it."""
-_ONLY_A_HINT = (
-    "Whole trainings were in favour of separate models, and they count for more than this short look: take the groups as "
-    "what to try first, with `--plans +grouped`, if tasks are to share a model at all."
-)
+_ONLY_A_HINT = "Separate models were chosen. These groups are what to try next, with `--plans +grouped`."
 _TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
 
 
@@ -41,8 +38,7 @@ def suggest_grouping(
         max_groups: Most groups.
         controls: ``{task: label}`` of the control with shuffled companions; without one nothing is advised, and ``advised`` is
             None.
-        separate_is_chosen: Whether whole trainings were in favour of separate models; the advice then says what its groups are
-            worth.
+        separate_is_chosen: Whether the separate models are the choice; the advice then says what its groups are for.
     """
     if not affinity or len(affinity["tasks"]) < 2:
         return None

@@ -174,6 +174,14 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
         need(bool(groups["probably"]) or answer["label"] in ("better", "worse"), sentence, "too sure")
         wanted = "transfer" if sign > 0 else "harm"
         need(any(row["label"] == wanted for row in result["controls"]), sentence, "no control shows it")
+        labels = [row["label"] for row in result["controls"] if row["plan"] == answer["plan"]]
+        need(("harm" if sign > 0 else "transfer") not in labels, sentence, "some tasks are helped and some are hurt")
+        need(2 * labels.count(wanted) >= len(labels), sentence, "shown for few of the tasks")
+    if groups.get("word") and (groups.get("unshown") or groups.get("few") or groups.get("mixed")):
+        labels = [row["label"] for row in result["controls"] if row["plan"] == answer["plan"]]
+        wanted, other = ("transfer", "harm") if SIGNS[groups["word"]] > 0 else ("harm", "transfer")
+        need(bool(groups.get("unshown")) == (wanted not in labels), sentence, "the reason was shown, or was not")
+        need(bool(groups.get("mixed")) == (wanted in labels and other in labels), sentence, "of one sign")
     if groups.get("nothing"):
         need(answer["label"] == "no difference", sentence, "a difference")
     if groups.get("open"):
@@ -262,7 +270,9 @@ RULES: list[Rule] = [
     ),
     (
         rf"Learning together \(`(?P<plan>[^`]+)`\) is {_WORD} than separately \(`(?P<other>[^`]+)`\), {_NUMBERS}"
-        r"; (?:whether the other tasks' labels are the reason was not tested|that the other tasks' labels are the reason was not shown)",
+        r"; (?:whether the other tasks' labels are the reason was not tested|(?P<unshown>that the other tasks' labels are the reason was "
+        r"not shown)|(?P<few>that the other tasks' labels are the reason was shown for some tasks only)|(?P<mixed>the other tasks' "
+        r"labels help some tasks and hurt others))",
         together,
     ),
     (

@@ -101,7 +101,7 @@ def test_a_suggestion_needs_affinities() -> None:
     assert doubted is not None
     assert plain["groups"] == plain["advised"] == [["a", "b"]]
     assert doubted["advice"][1:] == plain["advice"]
-    assert doubted["advice"][0].startswith("Whole trainings were in favour of separate models")
+    assert doubted["advice"][0].startswith("Separate models were chosen.")
     unchecked = suggest_grouping(affinity)
     assert unchecked is not None
     assert unchecked["advised"] is None
