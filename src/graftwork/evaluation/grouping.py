@@ -278,14 +278,18 @@ def advised_groups(grouping: Mapping[str, Any], controls: Mapping[str, str] | No
         grouping: From :func:`group_tasks`.
         controls: ``{task: label}`` from :func:`graftwork.evaluation.controls.classify_control`; None if no control was made.
     """
+    return [(group, share) for group, share in _borne_out(grouping, controls) if share >= PROBABLE]
+
+
+def _borne_out(grouping: Mapping[str, Any], controls: Mapping[str, str] | None) -> list[tuple[list[str], float]]:
+    """Return the groups of which the controls say what their place says, however steady that is."""
     effects = judged_tasks(controls)
     shares = dict(zip(grouping["tasks"], grouping["confidence"] or [0.0] * len(grouping["tasks"])))
     found = []
     for group in grouping["groups"]:
-        share = min(shares[name] for name in group)
         wanted = 1 if len(group) > 1 else -1
-        if share >= PROBABLE and all(effects.get(name) == wanted for name in group):
-            found.append((list(group), share))
+        if all(effects.get(name) == wanted for name in group):
+            found.append((list(group), min(shares[name] for name in group)))
     return found
 
 
@@ -302,6 +306,8 @@ def advise_grouping(grouping: Mapping[str, Any], controls: Mapping[str, str] | N
         ['Train `depth` with `normals` (confidence 97 %).', 'Probably keep `edges` apart (confidence 85 %).']
         >>> advise_grouping(found, {"depth": "unclear", "normals": "transfer", "edges": "no gain"})
         ['No grouping is advised: against shuffled companions, no group of tasks was shown to help all its members.']
+        >>> advise_grouping({**found, "confidence": [0.6, 0.7, 0.5]}, {"depth": "transfer", "normals": "transfer"})
+        ['No grouping is advised: the affinities change too much from one measurement to the next.']
     """
     if not controls:
         return [
@@ -313,9 +319,11 @@ def advise_grouping(grouping: Mapping[str, Any], controls: Mapping[str, str] | N
         what = f"keep {_listed(group)} apart" if len(group) == 1 else f"train {_listed(group[:1])} with {_listed(group[1:])}"
         lead = f"{what[0].upper()}{what[1:]}" if share >= SURE else f"Probably {what}"
         sentences.append(f"{lead} (confidence {_percent(share)}).")
-    if not sentences:
-        return ["No grouping is advised: against shuffled companions, no group of tasks was shown to help all its members."]
-    return sentences
+    if sentences:
+        return sentences
+    if _borne_out(grouping, controls):
+        return ["No grouping is advised: the affinities change too much from one measurement to the next."]
+    return ["No grouping is advised: against shuffled companions, no group of tasks was shown to help all its members."]
 
 
 def _percent(share: float) -> str:

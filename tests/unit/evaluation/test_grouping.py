@@ -146,6 +146,27 @@ def test_noise_takes_the_advice_away() -> None:
     assert len(advised_groups(found, borne_out)) < len(found["groups"])
 
 
+def test_advice_agrees_with_the_controls_whatever_the_affinities_are() -> None:
+    draw = np.random.default_rng(3)
+    labels = ["transfer", "harm", "unclear"]
+    seen = set()
+    for _ in range(60):
+        found = group_tasks(measured(float(draw.choice([0.01, 0.3, 2.0])), count=int(draw.choice([1, 6]))), 3, draws=100)
+        controls = {name: str(draw.choice(labels, p=[0.6, 0.25, 0.15])) for name in found["tasks"]}
+        advice = advise_grouping(found, controls)
+        for sentence in advice:
+            words, names = sentence.lower(), sentence.split("`")[1::2]
+            seen.add(sentence.partition("`")[0])
+            if "no group of tasks was shown to help all its members" in sentence:
+                assert all(any(controls[name] != "transfer" for name in group) or len(group) < 2 for group in found["groups"])
+            elif words.startswith(("train", "probably train")):
+                assert names in found["groups"]
+                assert {controls[name] for name in names} == {"transfer"}
+            elif "apart" in words:
+                assert [controls[name] for name in names] == ["harm"]
+    assert len(seen) >= 4
+
+
 def test_one_measurement_says_nothing_of_its_noise() -> None:
     found = group_tasks(measured(0.01, count=1), 3)
     assert found["confidence"] is None

@@ -7,7 +7,8 @@ from typing import Any
 
 from graftwork.core.records import Ledger, Plan
 from graftwork.evaluation.choice import sentences as text
-from graftwork.evaluation.choice.comparison import FEWEST_ROWS, compare_cells, compare_means, compare_tasks, evidence_of
+from graftwork.evaluation.choice.comparison import compare_cells, compare_means, compare_tasks
+from graftwork.evaluation.choice.evidence_sentences import evidence_sentences
 from graftwork.evaluation.choice.scores import ScoreBank
 from graftwork.evaluation.choice.selection import CLEARLY_CHEAPER, Choice, cost_name, plan_cost
 from graftwork.evaluation.choice.ship_sentences import Shipped, baseline_sentence, beats, cheaper_sentence, ship_sentence
@@ -147,7 +148,7 @@ class Judge:
             self._cheaper(),
             *self._together(answers, affinity),
         ]
-        warnings += self._evidence_warnings()
+        warnings += self._evidence_warnings(answers)
         cheaper = self._choice.cheaper
         return {
             "choice": choice,
@@ -256,28 +257,13 @@ class Judge:
             for answer, flag in zip(answers, checked, strict=True)
         ]
 
-    def _evidence_warnings(self) -> list[str]:
+    def _evidence_warnings(self, answers: Sequence[Row]) -> list[str]:
         warnings = []
         if self.reference is None:
             warnings.append("No plan of separate models finished, so there is no delta-m against them.")
         base = self.reference or self._choice.plan
-        # Any pair shows how many rows and seeds there are; the chosen plan's, if it is not the reference.
-        other = next((name for name in (self._choice.plan, *self._plans) if name != base), None)
-        reasons: dict[tuple[str, str], list[str]] = {}
-        for task in self._tasks:
-            change = self._bank.change(task, other, base) if other else None
-            if change is None:
-                continue
-            level, reason = evidence_of(self._bank, task, change)
-            if reason:
-                reasons.setdefault((level, reason), []).append(text.quote(task))
-        for (known, reason), tasks in reasons.items():
-            what = "nothing is said of these comparisons" if known == "none" else "these comparisons are tentative"
-            least = f" ({FEWEST_ROWS} are needed)" if known == "none" and "labelled" in reason else ""
-            # What is known against the splits concerns all tasks.
-            where = f" for {text.join_words(tasks)}" if reason.startswith("only ") else ""
-            warnings.append(f"{reason[:1].upper()}{reason[1:]}{least}{where}: {what}.")
-        return warnings
+        pairs = [(name, base) for name in self._plans if name != base]
+        return warnings + evidence_sentences(self._bank, [*pairs, *((row["plan"], row["reference"]) for row in answers)])
 
 
 def _intervals_json(bank: ScoreBank, name: str) -> dict[str, dict[str, Any]]:

@@ -115,6 +115,17 @@ def test_one_seed_or_hardly_any_rows_say_nothing(options: dict[str, int], reason
     assert reason in result["verdict"]["warnings"]
 
 
+def test_a_plan_with_fewer_seeds_than_others_is_named() -> None:
+    suite = make_suite(TWO)
+    finals = finals_of(suite, {name: {"topic": 0.5, "price": 0.5} for name in ("separate", "shared", "experts")})
+    finals["experts"] = finals["experts"][:1]
+    result = build_verdict(suite, finals, controls={}, affinity=None, ledgers={}, plans=PLANS, num_resamples=50)
+    assert result["verdict"]["warnings"] == [
+        "Only 1 seed in common of `experts` with `separate` for `topic` and `price`: nothing is said of these comparisons."
+    ]
+    assert {row["plan"] for row in result["comparisons"] if row["evidence"] == "none"} == {"experts"}
+
+
 FOUR = {"category": "multiclass", "subcategory": "multiclass", "mean_colour": "regression", "ink": "regression"}
 
 

@@ -49,6 +49,19 @@ def answers(suite: Suite, task: TaskSpec, quality: float, rng: np.random.Generat
     return target + error * rng.normal(size=target.shape), {"rmse": error * luck}
 
 
+def affinities(names: list[str], rng: np.random.Generator) -> dict[str, Any]:
+    """Steady affinities of a training: most pairs help each other, or most pull."""
+    size = len(names)
+    value = rng.choice([-0.4, 0.4]) + 0.3 * rng.normal(size=(size, size))
+    return {
+        "tasks": names,
+        "value": value.tolist(),
+        "low": (value - 0.01).tolist(),
+        "high": (value + 0.01).tolist(),
+        "measurements": 6,
+    }
+
+
 def generated(seed: int) -> dict[str, Any]:
     """A result of a random world: its plans, rows, seeds or folds, effects, gaps, costs, controls, weights and wishes."""
     rng = np.random.default_rng(seed)
@@ -99,6 +112,7 @@ def generated(seed: int) -> dict[str, Any]:
     if joint and len(names) > 1 and rng.random() < 0.7:
         plan = str(rng.choice(joint))
         controls = {name: runs(plan, [name], spread) for name in names if rng.random() < 0.8}
+    affinity = affinities(names, rng) if controls else None
     ledgers = {
         plan: Ledger(parameters_stored=int(10 ** rng.uniform(3, 7)), latency_ms_batch1=float(rng.uniform(0.1, 9)))
         for plan in plans
@@ -108,7 +122,7 @@ def generated(seed: int) -> dict[str, Any]:
         suite,
         finals,
         controls=controls,
-        affinity=None,
+        affinity=affinity,
         ledgers=ledgers,
         plans=PLANS,
         limits={"max_params": 1e5} if rng.random() < 0.2 else {},
@@ -118,7 +132,11 @@ def generated(seed: int) -> dict[str, Any]:
         num_resamples=40,
         seed=seed,
     )
-    return {**json.loads(json.dumps(result, allow_nan=False)), "roles": {plan: PLANS[plan].role for plan in plans}}
+    return {
+        **json.loads(json.dumps(result, allow_nan=False)),
+        "roles": {plan: PLANS[plan].role for plan in plans},
+        "affinity_tasks": names,
+    }
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -12,6 +12,7 @@ from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Interval, Ledger, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice import sentences as text
+from graftwork.evaluation.choice.together_sentences import together_sentence
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
 
@@ -62,6 +63,46 @@ def test_a_lead_on_validation_counts_if_it_is_large_or_steady() -> None:
 )
 def test_ratios_in_words(cost: float, reference: float, phrase: str) -> None:
     assert text.ratio_phrase(cost, reference, "parameters_stored") == phrase
+
+
+def answer_of(word: str, controls: dict[str, str | None]) -> dict[str, Any]:
+    sign = 1.0 if word == "better" else -1.0
+    ends = {"low": sign * 5.0 - 2, "high": sign * 5.0 + 2, "level": 0.95}
+    rows = [
+        {
+            "task": task,
+            "difference": {"value": {"transfer": 6.0, "harm": -6.0}.get(str(label), 1.0), **ends},
+            "label": {"transfer": "better", "harm": "worse"}.get(str(label), "unclear"),
+            "control": label,
+            "surely": label in ("transfer", "harm"),
+        }
+        for task, label in controls.items()
+    ]
+    return {"plan": "shared", "reference": "separate", "difference": {"value": sign * 5.0, **ends}, "label": word, "tasks": rows}
+
+
+@pytest.mark.parametrize(
+    ("word", "controls", "begins", "says"),
+    [
+        ("better", {"a": "transfer", "b": "transfer"}, "The tasks help each other", "helps `a` (+6.0 %) and `b` (+6.0 %)"),
+        ("worse", {"a": "harm", "b": "harm", "c": "unclear"}, "The tasks hurt each other", "hurts `a` (-6.0 %) and `b` (-6.0 %)"),
+        ("better", {"a": "transfer", "b": "harm"}, "Learning together (`shared`) is better", "help some tasks and hurt others"),
+        ("worse", {"a": "transfer", "b": "harm"}, "Learning together (`shared`) is worse", "help some tasks and hurt others"),
+        (
+            "better",
+            {"a": "transfer", "b": "unclear", "c": "gain", "d": None},
+            "Learning together (`shared`) is better",
+            "was shown for some tasks only",
+        ),
+        ("better", {"a": "transfer", "b": None, "c": None}, "The tasks help each other", "helps `a` (+6.0 %)"),
+    ],
+)
+def test_tasks_help_each_other_only_if_none_is_hurt_and_not_few_are_helped(
+    word: str, controls: dict[str, str | None], begins: str, says: str
+) -> None:
+    sentence = together_sentence(answer_of(word, controls))
+    assert sentence.startswith(begins)
+    assert says in sentence
 
 
 def test_numbers_in_words() -> None:
