@@ -20,7 +20,7 @@ from graftwork.workflows.fit import fit
 from graftwork.workflows.portfolio import portfolio
 from graftwork.workflows.runs.job_data import read_predictions
 
-__all__ = ["ENOUGH_ROWS", "oracle_changes", "run_world"]
+__all__ = ["ENOUGH_ROWS", "changes_of_scores", "oracle_changes", "run_world"]
 
 ENOUGH_ROWS = 2000
 """Rows from which on one split is used, as `fit` does by itself."""
@@ -92,6 +92,16 @@ def oracle_changes(suite: Suite, folder: Path) -> dict[str, Any]:
             for task in suite.tasks
             if task.name in found
         }
+    return changes_of_scores(suite, scores)
+
+
+def changes_of_scores(suite: Suite, scores: Mapping[str, Mapping[int, Mapping[str, float]]]) -> dict[str, Any]:
+    """Return what :func:`oracle_changes` does.
+
+    Args:
+        suite: The suite.
+        scores: ``{plan: {seed or fold: {task: primary metric on the oracle's rows}}}``.
+    """
     base = scores.get("separate", {})
     return {name: _changes(suite, own, base) for name, own in scores.items() if name != "separate" and base}
 

@@ -56,11 +56,9 @@ def _unit(draw: np.random.Generator, *shape: int) -> Floats:
 
 
 def _related(draw: np.random.Generator, inputs: Floats, tasks: int) -> Floats:
-    """All tasks are mixtures of one or two steps along hidden directions: one task shows the others where to look."""
-    factors = 1 if tasks < 4 else int(draw.integers(1, 3))
-    directions = np.linalg.qr(draw.normal(size=(FEATURES, factors)))[0]
-    hidden = np.sin(draw.uniform(1.5, 2.0) * inputs @ directions)
-    return hidden @ _unit(draw, tasks, factors).T
+    """All tasks follow one wave along a hidden direction, up or down: one task shows the others where to look."""
+    direction = _unit(draw, FEATURES)
+    return np.sin(draw.uniform(1.8, 2.2) * inputs @ direction)[:, None] * draw.choice([-1.0, 1.0], size=tasks)
 
 
 def _conflicting(draw: np.random.Generator, inputs: Floats, tasks: int) -> Floats:
@@ -85,13 +83,13 @@ _TARGETS: Mapping[World, Callable[[np.random.Generator, Floats, int], Floats]] =
 }
 _ROWS: Mapping[World, tuple[int, int]] = {
     # Tasks with many rows do not need each other; waves cannot be learned from few.
-    "related": (150, 800),
+    "related": (300, 900),
     "conflicting": (600, MOST),
     "unrelated": (LEAST, MOST),
     "shuffled": (LEAST, MOST),
 }
 _NOISE: Mapping[World, tuple[float, float]] = {
-    "related": (0.2, 0.6),
+    "related": (0.2, 0.4),
     "conflicting": (0.05, 0.2),
     "unrelated": (0.2, 1.0),
     "shuffled": (0.2, 1.0),
@@ -126,6 +124,8 @@ def make_world(world: World, seed: int, *, oracle_rows: int = ORACLE_ROWS, most_
     noise = draw.uniform(*_NOISE[world])
     kinds = [str(kind) for kind in draw.choice(["regression", "binary", "multiclass"], size=tasks, p=[0.6, 0.2, 0.2])]
     several = bool(draw.random() < (0.6 if related else 0.25))
+    if several and related:
+        rows = min(tasks * int(draw.integers(150, 300)), most_rows)
     inputs = draw.normal(size=(rows + oracle_rows, FEATURES))
     values = _TARGETS[world](draw, inputs, tasks)
     values = (values - values.mean(axis=0)) / values.std(axis=0) + noise * draw.normal(size=values.shape)

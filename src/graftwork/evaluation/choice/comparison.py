@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graftwork.core.records import Plan
-from graftwork.evaluation.changes import Change
+from graftwork.evaluation.changes import Change, mean_change
 from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
 from graftwork.evaluation.choice.together import is_average
 from graftwork.evaluation.choice.validation_table import ValidationTable
@@ -26,6 +26,7 @@ __all__ = [
     "control_rows",
     "evidence_of",
     "evidence_of_mean",
+    "pooled_control",
     "source_rows",
 ]
 
@@ -201,3 +202,31 @@ def control_rows(
             }
         )
     return rows
+
+
+def pooled_control(bank: ScoreBank, controls: Mapping[str, tuple[str, str]], reference: str) -> dict[str, Any] | None:
+    """Say the same of the mean over all tasks with a control: single tasks may be too noisy where their mean is not.
+
+    Args:
+        bank: Test scores of plans and controls.
+        controls: ``{task: (shared plan, arm of the control)}``, all of one plan.
+        reference: The separate counterpart of that plan.
+
+    Returns:
+        ``tasks``, and for ``gain`` and ``over_control`` the mean, its p-value and its word, ``evidence`` and ``label`` as in
+        :func:`control_rows`; None without a task that all arms finished.
+    """
+    gains = {task: bank.change(task, plan, reference) for task, (plan, _) in controls.items()}
+    beyond = {task: bank.change(task, plan, arm) for task, (plan, arm) in controls.items()}
+    tasks = [task for task in controls if gains[task] is not None and beyond[task] is not None]
+    if not tasks:
+        return None
+    found: dict[str, Any] = {"tasks": tasks}
+    for key, changes in (("gain", gains), ("over_control", beyond)):
+        own = {task: change for task in tasks if (change := changes[task]) is not None}
+        mean = mean_change(list(own.values()), [bank.weights.get(task, 1.0) for task in own])
+        level = evidence_of_mean(evidence_of(bank, task, change)[0] for task, change in own.items())
+        row = _judged(mean, mean.p_value, level)
+        found |= {key: row["difference"], f"{key}_p_value": row["p_value"], f"{key}_word": row["label"], "evidence": level}
+    label = classify_control(found["gain_word"], found["over_control_word"], found["gain"]["value"], found["over_control"]["high"])
+    return {**found, "label": label}

@@ -130,7 +130,12 @@ class Judge:
         return pareto_rows(self._costs, scores, self._cost_name)
 
     def verdict(
-        self, pairs: Sequence[Pair], control_results: Sequence[Row], affinity: Mapping[str, Any], source: str | None
+        self,
+        pairs: Sequence[Pair],
+        control_results: Sequence[Row],
+        pooled: Mapping[str, Row | None],
+        affinity: Mapping[str, Any],
+        source: str | None,
     ) -> Row:
         """Choose words for both questions."""
         choice, warnings = self._choice.plan, list(self._choice.warnings)
@@ -140,7 +145,7 @@ class Judge:
             strength = "open"
         swapped = {task: (plan, choice) for task, plan in self._choice.per_task.items() if plan != choice}
         per_task = compare_tasks(self._bank, swapped)
-        answers = answers_of(pairs, self.mean, self.rows, control_results)
+        answers = answers_of(pairs, self.mean, self.rows, control_results, pooled)
         sentences = [
             unbeaten,
             shipped,

@@ -89,6 +89,7 @@ def answers_of(
     mean: Callable[[str, str], Row | None],
     rows: Callable[[str, str], Sequence[Row]],
     control_results: Sequence[Row],
+    pooled: Mapping[str, Row | None],
 ) -> list[dict[str, Any]]:
     """Return the answer for each pair, as ``help`` of the verdict holds it.
 
@@ -97,10 +98,12 @@ def answers_of(
         mean: Gives the comparison of two plans by delta-m.
         rows: Gives their comparisons task by task.
         control_results: From :func:`graftwork.evaluation.choice.comparison.control_rows`.
+        pooled: ``{plan: mean over its controls}`` from :func:`graftwork.evaluation.choice.comparison.pooled_control`.
 
     Returns:
-        ``plan``, ``reference``, ``difference``, ``p_value``, ``evidence``, ``label`` of the mean over tasks; ``tasks``, the
-        comparisons with ``control``, the label of the control (None without one).
+        ``plan``, ``reference``, ``difference``, ``p_value``, ``evidence``, ``label`` of the mean over tasks; ``control``, the mean
+        over the tasks with a control (None without any); ``tasks``, the comparisons with ``control``, the label of the control
+        (None without one).
     """
     found = []
     for plan, reference in pairs:
@@ -118,5 +121,5 @@ def answers_of(
             }
             for row in rows(plan, reference)
         ]
-        found.append({**whole, "tasks": tasks})
+        found.append({**whole, "control": pooled.get(plan), "tasks": tasks})
     return found

@@ -11,6 +11,7 @@ from graftwork.evaluation.choice.word import NEGATIVE, POSITIVE
 __all__ = ["not_tested_sentence", "together_sentence"]
 
 Row = Mapping[str, Any]
+_SURE = ("better", "worse")
 
 
 def not_tested_sentence(joint: Sequence[str]) -> str:
@@ -43,15 +44,20 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
     changes = f"{row_interval(answer)} on average over the tasks{', weighted as asked' if weighted else ''}"
     verb = "help" if word in POSITIVE else "hurt" if word in NEGATIVE else ""
     causes, opposite = (helped, hurt) if word in POSITIVE else (hurt, helped) if word in NEGATIVE else ([], [])
+    pooled = answer["control"]
+    # The mean over the controls shows what single tasks are too noisy for.
+    shown = pooled is not None and pooled["label"] == {"help": "transfer", "hurt": "harm"}.get(verb)
     better = f"Learning {plan} is {word} than {other}, {changes}"
-    if causes and opposite:
+    if opposite and (causes or shown):
         lead = f"{better}; the other tasks' labels help some tasks and hurt others"
-    elif causes and 2 * len(causes) < len(checked):
+    elif causes and not shown and 2 * len(causes) < len(checked):
         # What was shown for one task of many is no statement on all of them.
         lead = f"{better}; that the other tasks' labels are the reason was shown for some tasks only"
-    elif causes:
-        sure = word in ("better", "worse") and any(row["surely"] for row in causes)
+    elif shown or causes:
+        sure = word in _SURE and (any(row["surely"] for row in causes) or (shown and _is_sure(pooled)))
         lead = f"The tasks {'' if sure else 'probably '}{verb} each other: learned {plan} against {other}, {changes}"
+        if shown:
+            lead += f"; against shuffled companions, {_pooled_words(pooled, len(tasks), weighted)}"
     elif verb and not checked:
         lead = (
             f"{better}; whether the other tasks' labels are the reason was not tested, for lack of a control with shuffled companions"
@@ -65,6 +71,17 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
     else:
         lead = f"Whether the tasks help each other is open: learned {plan} against {other}, {changes}"
     return "; ".join([lead, *_details(tasks, has_controls=bool(checked)), *phrases]) + "."
+
+
+def _is_sure(pooled: Row) -> bool:
+    return pooled["gain_word"] in _SURE and pooled["over_control_word"] in _SURE
+
+
+def _pooled_words(pooled: Row, num_tasks: int, weighted: bool) -> str:
+    count = len(pooled["tasks"])
+    where = "the tasks" if count == num_tasks else f"{count} of {num_tasks} tasks"
+    mean = f" on average over {where}{', weighted as asked' if weighted else ''}"
+    return row_interval({"difference": pooled["over_control"]}) + mean
 
 
 def _details(tasks: Sequence[Row], *, has_controls: bool) -> list[str]:

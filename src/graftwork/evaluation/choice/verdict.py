@@ -17,7 +17,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.records import Interval, Ledger, Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice import sentences as text
-from graftwork.evaluation.choice.comparison import control_rows, source_rows
+from graftwork.evaluation.choice.comparison import control_rows, pooled_control, source_rows
 from graftwork.evaluation.choice.judge import Judge, pareto_rows
 from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
 from graftwork.evaluation.choice.selection import TOLERANCE, Prefer, choose_plan
@@ -97,19 +97,17 @@ def build_verdict(
         over_plans=over_plans,
     )
     gains = {plan: {row["task"]: row for row in judge.rows(plan, other)} for plan, other in pairs}
-    control_results = [
-        row
-        for plan, rows in gains.items()
-        for row in control_rows(
-            bank, {task: (plan, _control_arm(task)) for task, runs in controls.items() if runs[0].plan_name == plan}, rows
-        )
-    ]
+    checks = {
+        plan: {task: (plan, _control_arm(task)) for task, runs in controls.items() if runs[0].plan_name == plan} for plan, _ in pairs
+    }
+    control_results = [row for plan, rows in gains.items() for row in control_rows(bank, checks[plan], rows)]
+    pooled = {plan: pooled_control(bank, checks[plan], other) for plan, other in pairs}
     words = None
     if affinity:
         labels = {row["task"]: row["label"] for row in control_results}
         words = judge_pairs(affinity, labels or None)
     sources = source_rows(bank, table, plans, finals)
-    verdict = judge.verdict(pairs, control_results, {**(affinity or {}), "words": words}, text.source_sentence(sources))
+    verdict = judge.verdict(pairs, control_results, pooled, {**(affinity or {}), "words": words}, text.source_sentence(sources))
     result = {
         "plans": judge.plan_entries(_transfer_bank(suite, finals, num_resamples, seed)),
         "comparisons": judge.comparisons(),

@@ -78,7 +78,8 @@ def answer_of(word: str, controls: dict[str, str | None]) -> dict[str, Any]:
         }
         for task, label in controls.items()
     ]
-    return {"plan": "shared", "reference": "separate", "difference": {"value": sign * 5.0, **ends}, "label": word, "tasks": rows}
+    difference = {"value": sign * 5.0, **ends}
+    return {"plan": "shared", "reference": "separate", "difference": difference, "label": word, "tasks": rows, "control": None}
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,21 @@ def test_tasks_help_each_other_only_if_none_is_hurt_and_not_few_are_helped(
     sentence = together_sentence(answer_of(word, controls))
     assert sentence.startswith(begins)
     assert says in sentence
+
+
+def test_the_mean_over_controls_shows_what_single_tasks_are_too_noisy_for() -> None:
+    over = {"value": 4.0, "low": 1.0, "high": 7.0, "level": 0.95}
+    pooled = {"tasks": ["a", "b"], "over_control": over, "gain_word": "better", "over_control_word": "probably better", "label": "transfer"}
+    answer = {**answer_of("better", {"a": "unclear", "b": "unclear", "c": None}), "control": pooled}
+    sentence = together_sentence(answer)
+    assert sentence.startswith("The tasks probably help each other: learned together (`shared`) against separately (`separate`), +5.0 %")
+    assert "; against shuffled companions, +4.0 % (95 % interval 1.0 to 7.0) on average over 2 of 3 tasks." in sentence
+    sure = together_sentence({**answer, "control": {**pooled, "over_control_word": "better"}})
+    assert sure.startswith("The tasks help each other: ")
+    open_still = together_sentence({**answer, "control": {**pooled, "label": "gain"}})
+    assert open_still.endswith("that the other tasks' labels are the reason was not shown.")
+    hurt = together_sentence({**answer_of("better", {"a": "harm", "b": "unclear"}), "control": pooled})
+    assert "the other tasks' labels help some tasks and hurt others; it hurts `a` (-6.0 %)" in hurt
 
 
 def test_numbers_in_words() -> None:

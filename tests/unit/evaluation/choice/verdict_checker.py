@@ -165,6 +165,9 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
     verdict, groups = result["verdict"], found.groupdict()
     answer = next(one for one in verdict["help"] if (one["plan"], one["reference"]) == (groups["plan"], groups["other"]))
     check_interval(sentence, (groups["value"], groups["low"], groups["high"]), answer)
+    pooled = answer["control"]
+    pooled_label = pooled["label"] if pooled else None
+    controls = {row["task"]: row for row in result["controls"] if row["plan"] == answer["plan"]}
     if groups.get("word"):
         check_word(sentence, groups["word"], answer)
     if groups.get("help"):
@@ -173,15 +176,26 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
         need(answer["label"] in (("better", "probably better") if sign > 0 else ("worse", "probably worse")), sentence, "no word")
         need(bool(groups["probably"]) or answer["label"] in ("better", "worse"), sentence, "too sure")
         wanted = "transfer" if sign > 0 else "harm"
-        need(any(row["label"] == wanted for row in result["controls"]), sentence, "no control shows it")
         labels = [row["label"] for row in result["controls"] if row["plan"] == answer["plan"]]
+        need(wanted in labels or pooled_label == wanted, sentence, "no control shows it")
         need(("harm" if sign > 0 else "transfer") not in labels, sentence, "some tasks are helped and some are hurt")
-        need(2 * labels.count(wanted) >= len(labels), sentence, "shown for few of the tasks")
+        need(2 * labels.count(wanted) >= len(labels) or pooled_label == wanted, sentence, "shown for few of the tasks")
+        found_mean = re.search(rf"; against shuffled companions, {_NUMBERS}(?: on average over (\d+) of (\d+) tasks)?", sentence)
+        need(bool(found_mean) == (pooled_label == wanted), sentence, "the mean of the controls is kept back, or shows nothing")
+        if found_mean:
+            check_interval(sentence, found_mean.group("value", "low", "high"), {"difference": pooled["over_control"]})
+            need(sign * pooled["over_control"]["value"] > 0 and sign * pooled["gain"]["value"] > 0, sentence, "another sign")
+            said, number = int(found_mean.group(4) or len(answer["tasks"])), len(pooled["tasks"])
+            need(said == number and set(pooled["tasks"]) == {row["task"] for row in controls.values()}, sentence, "other tasks")
+        if not groups.get("probably"):
+            ways = [{row["gain_word"], row["over_control_word"]} for row in [*controls.values(), pooled] if row]
+            need(any(words <= {"better", "worse"} for words in ways), sentence, "surer than its comparisons")
     if groups.get("word") and (groups.get("unshown") or groups.get("few") or groups.get("mixed")):
         labels = [row["label"] for row in result["controls"] if row["plan"] == answer["plan"]]
         wanted, other = ("transfer", "harm") if SIGNS[groups["word"]] > 0 else ("harm", "transfer")
-        need(bool(groups.get("unshown")) == (wanted not in labels), sentence, "the reason was shown, or was not")
-        need(bool(groups.get("mixed")) == (wanted in labels and other in labels), sentence, "of one sign")
+        shown = wanted in labels or pooled_label == wanted
+        need(bool(groups.get("unshown")) == (not shown), sentence, "the reason was shown, or was not")
+        need(bool(groups.get("mixed")) == (shown and other in labels), sentence, "of one sign")
     if groups.get("nothing"):
         need(answer["label"] == "no difference", sentence, "a difference")
     if groups.get("open"):
@@ -189,7 +203,6 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
     # The same pair has the same word wherever it is compared.
     if verdict["ship"] and (verdict["ship"]["plan"], verdict["ship"]["reference"]) == (answer["plan"], answer["reference"]):
         need(verdict["ship"]["label"] == answer["label"], sentence, "two words for one comparison")
-    controls = {row["task"]: row for row in result["controls"] if row["plan"] == answer["plan"]}
     need(("was not tested" in sentence) <= (not controls), sentence, "tested after all")
     seen: dict[str, int] = {}
 
