@@ -213,20 +213,22 @@ def pooled_control(bank: ScoreBank, controls: Mapping[str, tuple[str, str]], ref
         reference: The separate counterpart of that plan.
 
     Returns:
-        ``tasks``, and for ``gain`` and ``over_control`` the mean, its p-value and its word, ``evidence`` and ``label`` as in
-        :func:`control_rows`; None without a task that all arms finished.
+        ``tasks``; ``gain`` against the counterpart; ``over_control`` with its p-value, ``evidence`` and word. None without a task
+        that all arms finished.
     """
     gains = {task: bank.change(task, plan, reference) for task, (plan, _) in controls.items()}
     beyond = {task: bank.change(task, plan, arm) for task, (plan, arm) in controls.items()}
-    tasks = [task for task in controls if gains[task] is not None and beyond[task] is not None]
-    if not tasks:
+    found = [(task, gain, over) for task in controls if (gain := gains[task]) is not None and (over := beyond[task]) is not None]
+    if not found:
         return None
-    found: dict[str, Any] = {"tasks": tasks}
-    for key, changes in (("gain", gains), ("over_control", beyond)):
-        own = {task: change for task in tasks if (change := changes[task]) is not None}
-        mean = mean_change(list(own.values()), [bank.weights.get(task, 1.0) for task in own])
-        level = evidence_of_mean(evidence_of(bank, task, change)[0] for task, change in own.items())
-        row = _judged(mean, mean.p_value, level)
-        found |= {key: row["difference"], f"{key}_p_value": row["p_value"], f"{key}_word": row["label"], "evidence": level}
-    label = classify_control(found["gain_word"], found["over_control_word"], found["gain"]["value"], found["over_control"]["high"])
-    return {**found, "label": label}
+    weights = [bank.weights.get(task, 1.0) for task, *_ in found]
+    over_all = mean_change([over for *_, over in found], weights)
+    row = _judged(over_all, over_all.p_value, evidence_of_mean(evidence_of(bank, task, over)[0] for task, _, over in found))
+    return {
+        "tasks": [task for task, *_ in found],
+        "gain": mean_change([gain for _, gain, _ in found], weights).interval().to_json(),
+        "over_control": row["difference"],
+        "over_control_p_value": row["p_value"],
+        "over_control_word": row["label"],
+        "evidence": row["evidence"],
+    }

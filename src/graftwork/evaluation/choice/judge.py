@@ -145,7 +145,10 @@ class Judge:
             strength = "open"
         swapped = {task: (plan, choice) for task, plan in self._choice.per_task.items() if plan != choice}
         per_task = compare_tasks(self._bank, swapped)
-        answers = answers_of(pairs, self.mean, self.rows, control_results, pooled)
+        answers = [
+            {**row, "unlearned": self._unlearned(row["plan"], row["reference"])}
+            for row in answers_of(pairs, self.mean, self.rows, control_results, pooled)
+        ]
         sentences = [
             unbeaten,
             shipped,
@@ -244,8 +247,18 @@ class Judge:
             return None, None
         unbeaten = [item["task"] for item in self.rows(plan, baseline) if not beats(item)]
         beaten = plan == self._choice.plan and beats(row)
-        sentence = baseline_sentence(row, unbeaten, baseline=baseline, choice=self._choice.plan)
+        sentence = baseline_sentence(row, unbeaten, baseline=baseline, choice=self._choice.plan, num_tasks=len(self._tasks))
         return sentence, {**row, "beaten": beaten, "unbeaten": unbeaten}
+
+    def _unlearned(self, plan: str, reference: str) -> Row | None:
+        """Return the changes of two plans against the best simple baseline if neither was shown to beat it; None otherwise."""
+        simple = [name for name in self._plans if is_baseline(self._plans[name])]
+        baseline = self._table.best(simple)
+        rows = [self.mean(name, baseline) for name in (plan, reference)] if baseline is not None else []
+        first, second = rows if rows else (None, None)
+        if first is None or second is None or beats(first) or beats(second):
+            return None
+        return {"baseline": baseline, "plan": first["difference"], "reference": second["difference"]}
 
     def _together(self, answers: Sequence[Row], affinity: Mapping[str, Any]) -> list[str]:
         """Say whether the tasks help each other, for each kind of model that was tried both ways."""

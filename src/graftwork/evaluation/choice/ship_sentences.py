@@ -119,7 +119,7 @@ def cheaper_sentence(found: Cheaper, *, taken: bool, tolerance: float, cost: str
     return f"{quote(found.plan)} costs {cost} of {quote(found.than)} and is not worse: {bounds}; `--prefer cost` would take it."
 
 
-def baseline_sentence(row: Row, unbeaten: Sequence[str], *, baseline: str, choice: str) -> str | None:
+def baseline_sentence(row: Row, unbeaten: Sequence[str], *, baseline: str, choice: str, num_tasks: int) -> str | None:
     """Say if nothing was shown to beat a simple baseline; None if the choice beats them on every task.
 
     Args:
@@ -127,13 +127,13 @@ def baseline_sentence(row: Row, unbeaten: Sequence[str], *, baseline: str, choic
         unbeaten: Tasks on which that plan does not :func:`beat <beats>` the baseline.
         baseline: Name of the baseline.
         choice: The chosen plan.
+        num_tasks: Number of tasks: of several, some may be learned although their mean is not.
     """
     plan = quote(row["plan"])
     if choice == baseline or not beats(row):
         which = f"the best plan, {plan}," if choice != baseline else f"the best other plan, {plan},"
-        return (
-            f"Nothing was shown to beat the simple baseline {quote(baseline)}: {which} changes its result by {row_interval(row)}."
-        )
+        lead = "On average over the tasks, nothing" if num_tasks > 1 else "Nothing"
+        return f"{lead} was shown to beat the simple baseline {quote(baseline)}: {which} changes its result by {row_interval(row)}."
     if not unbeaten:
         return None
     return f"For {join_words([quote(task) for task in unbeaten])}, {plan} was not shown to beat the simple baseline {quote(baseline)}."

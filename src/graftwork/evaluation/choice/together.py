@@ -14,6 +14,7 @@ from graftwork.core.records import Plan
 from graftwork.core.stages.train import TrainStage
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.choice.validation_table import ValidationTable
+from graftwork.evaluation.controls import classify_control
 
 __all__ = ["Pair", "answers_of", "counterpart", "is_average", "is_baseline", "pairs_to_judge", "trunk_of"]
 
@@ -102,7 +103,7 @@ def answers_of(
 
     Returns:
         ``plan``, ``reference``, ``difference``, ``p_value``, ``evidence``, ``label`` of the mean over tasks; ``control``, the mean
-        over the tasks with a control (None without any); ``tasks``, the comparisons with ``control``, the label of the control
+        over the tasks with a control and its ``label`` (None without any); ``tasks``, the comparisons with ``control``, the label of the control
         (None without one).
     """
     found = []
@@ -121,5 +122,17 @@ def answers_of(
             }
             for row in rows(plan, reference)
         ]
-        found.append({**whole, "control": pooled.get(plan), "tasks": tasks})
+        found.append({**whole, "control": _labelled(whole, pooled.get(plan)), "tasks": tasks})
     return found
+
+
+def _labelled(whole: Row, control: Row | None) -> dict[str, Any] | None:
+    """Return the mean over the controls with what it makes of the mean over all tasks."""
+    if control is None:
+        return None
+    value = float(whole["difference"]["value"])
+    label = classify_control(whole["label"], control["over_control_word"], value, float(control["over_control"]["high"]))
+    # Tasks without a control may be those that gain: then the control shows nothing of it.
+    if value * float(control["gain"]["value"]) <= 0:
+        label = {"transfer": "gain", "harm": "loss"}.get(label, label)  # type: ignore[assignment]
+    return {**control, "label": label}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftwork.evaluation.choice.sentences import join_words, listed, quote, row_interval
+from graftwork.evaluation.choice.sentences import format_change, join_words, listed, quote, row_interval
 from graftwork.evaluation.choice.word import NEGATIVE, POSITIVE
 
 __all__ = ["not_tested_sentence", "together_sentence"]
@@ -54,10 +54,17 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
         # What was shown for one task of many is no statement on all of them.
         lead = f"{better}; that the other tasks' labels are the reason was shown for some tasks only"
     elif shown or causes:
-        sure = word in _SURE and (any(row["surely"] for row in causes) or (shown and _is_sure(pooled)))
+        sure = word in _SURE and (any(row["surely"] for row in causes) or (shown and pooled["over_control_word"] in _SURE))
         lead = f"The tasks {'' if sure else 'probably '}{verb} each other: learned {plan} against {other}, {changes}"
         if shown:
             lead += f"; against shuffled companions, {_pooled_words(pooled, len(tasks), weighted)}"
+    elif verb and answer["unlearned"]:
+        none = answer["unlearned"]
+        both = join_words([format_change(none[key]["value"]) for key in ("plan", "reference")])
+        lead = (
+            f"{better}; neither was shown to beat the simple baseline {quote(none['baseline'])} ({both}), so this says nothing of the "
+            "tasks"
+        )
     elif verb and not checked:
         lead = (
             f"{better}; whether the other tasks' labels are the reason was not tested, for lack of a control with shuffled companions"
@@ -71,10 +78,6 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
     else:
         lead = f"Whether the tasks help each other is open: learned {plan} against {other}, {changes}"
     return "; ".join([lead, *_details(tasks, has_controls=bool(checked)), *phrases]) + "."
-
-
-def _is_sure(pooled: Row) -> bool:
-    return pooled["gain_word"] in _SURE and pooled["over_control_word"] in _SURE
 
 
 def _pooled_words(pooled: Row, num_tasks: int, weighted: bool) -> str:

@@ -79,7 +79,7 @@ def answer_of(word: str, controls: dict[str, str | None]) -> dict[str, Any]:
         for task, label in controls.items()
     ]
     difference = {"value": sign * 5.0, **ends}
-    return {"plan": "shared", "reference": "separate", "difference": difference, "label": word, "tasks": rows, "control": None}
+    return {"plan": "shared", "reference": "separate", "difference": difference, "label": word, "tasks": rows, "control": None, "unlearned": None}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_tasks_help_each_other_only_if_none_is_hurt_and_not_few_are_helped(
 
 def test_the_mean_over_controls_shows_what_single_tasks_are_too_noisy_for() -> None:
     over = {"value": 4.0, "low": 1.0, "high": 7.0, "level": 0.95}
-    pooled = {"tasks": ["a", "b"], "over_control": over, "gain_word": "better", "over_control_word": "probably better", "label": "transfer"}
+    pooled = {"tasks": ["a", "b"], "over_control": over, "over_control_word": "probably better", "label": "transfer"}
     answer = {**answer_of("better", {"a": "unclear", "b": "unclear", "c": None}), "control": pooled}
     sentence = together_sentence(answer)
     assert sentence.startswith("The tasks probably help each other: learned together (`shared`) against separately (`separate`), +5.0 %")

@@ -152,6 +152,8 @@ def baseline(result: Result, sentence: str, found: re.Match[str]) -> None:
     name, plan = found.group("baseline"), found.group("plan")
     need((row["reference"], row["plan"]) == (name, plan), sentence, "another pair")
     need(sentence == verdict["sentences"][0], sentence, "not said first")
+    several = len({one["task"] for one in result["comparisons"]}) > 1 or any(len(one["tasks"]) > 1 for one in verdict["help"])
+    need(bool(found.groupdict().get("mean")) or not several, sentence, "single tasks may be learned")
     need(not row["beaten"] and verdict["strength"] == "open", sentence, "a baseline that is beaten")
     check_interval(sentence, (found.group("value"), found.group("low"), found.group("high")), row)
 
@@ -188,13 +190,20 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
             said, number = int(found_mean.group(4) or len(answer["tasks"])), len(pooled["tasks"])
             need(said == number and set(pooled["tasks"]) == {row["task"] for row in controls.values()}, sentence, "other tasks")
         if not groups.get("probably"):
-            ways = [{row["gain_word"], row["over_control_word"]} for row in [*controls.values(), pooled] if row]
+            ways = [{row["gain_word"], row["over_control_word"]} for row in controls.values()]
+            ways += [{answer["label"], pooled["over_control_word"]}] if pooled else []
             need(any(words <= {"better", "worse"} for words in ways), sentence, "surer than its comparisons")
-    if groups.get("word") and (groups.get("unshown") or groups.get("few") or groups.get("mixed")):
+    if groups.get("unlearned"):
+        none = answer["unlearned"]
+        need(none["baseline"] == groups["baseline"], sentence, "another baseline")
+        for text, key in ((groups["one"], "plan"), (groups["two"], "reference")):
+            need(same(text.removesuffix(" %"), none[key]["value"]), sentence, "another number")
+            need(none[key]["value"] <= 0 or none[key]["low"] is None or none[key]["low"] <= 0, sentence, "beats the baseline")
+    if groups.get("word") and (groups.get("unshown") or groups.get("unlearned") or groups.get("few") or groups.get("mixed")):
         labels = [row["label"] for row in result["controls"] if row["plan"] == answer["plan"]]
         wanted, other = ("transfer", "harm") if SIGNS[groups["word"]] > 0 else ("harm", "transfer")
         shown = wanted in labels or pooled_label == wanted
-        need(bool(groups.get("unshown")) == (not shown), sentence, "the reason was shown, or was not")
+        need(bool(groups.get("unshown") or groups.get("unlearned")) == (not shown), sentence, "the reason was shown, or was not")
         need(bool(groups.get("mixed")) == (shown and other in labels), sentence, "of one sign")
     if groups.get("nothing"):
         need(answer["label"] == "no difference", sentence, "a difference")
@@ -204,6 +213,7 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
     if verdict["ship"] and (verdict["ship"]["plan"], verdict["ship"]["reference"]) == (answer["plan"], answer["reference"]):
         need(verdict["ship"]["label"] == answer["label"], sentence, "two words for one comparison")
     need(("was not tested" in sentence) <= (not controls), sentence, "tested after all")
+    need(bool(answer["unlearned"]) or not groups.get("unlearned"), sentence, "learned")
     seen: dict[str, int] = {}
 
     def effect(verb: str, listed: str) -> None:
@@ -327,7 +337,7 @@ RULES: list[Rule] = [
     ),
     (r"[Ff]or .* (?:use|consider) .* instead of `(?P<choice>[^`]+)`\.$", per_task),
     (
-        r"Nothing was shown to beat the simple baseline `(?P<baseline>[^`]+)`: the best (?:other )?plan, `(?P<plan>[^`]+)`, changes "
+        r"(?:Nothing|(?P<mean>On average over the tasks, nothing)) was shown to beat the simple baseline `(?P<baseline>[^`]+)`: the best (?:other )?plan, `(?P<plan>[^`]+)`, changes "
         rf"its result by {_NUMBERS}\.$",
         baseline,
     ),
@@ -340,7 +350,8 @@ RULES: list[Rule] = [
     (
         rf"Learning together \(`(?P<plan>[^`]+)`\) is {_WORD} than separately \(`(?P<other>[^`]+)`\), {_NUMBERS}"
         r"; (?:whether the other tasks' labels are the reason was not tested|(?P<unshown>that the other tasks' labels are the reason was "
-        r"not shown)|(?P<few>that the other tasks' labels are the reason was shown for some tasks only)|(?P<mixed>the other tasks' "
+        r"not shown)|(?P<unlearned>neither was shown to beat the simple baseline `(?P<baseline>[^`]+)` \((?P<one>[^)]*) and (?P<two>[^)]*)\), "
+        r"so this says nothing of the tasks)|(?P<few>that the other tasks' labels are the reason was shown for some tasks only)|(?P<mixed>the other tasks' "
         r"labels help some tasks and hurt others))",
         together,
     ),
