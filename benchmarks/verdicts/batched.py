@@ -62,8 +62,14 @@ def _arms(world: WorldSuite) -> list[_Arm]:
         found += [_Arm(name="separate", number=number, tasks=(task,), suite=own) for task in names]
         for task in names[: CONTROLS if few else len(names)]:
             stream = Seeds(number).integer(task)
-            found.append(_Arm(name="control", number=number, tasks=(task, *[name for name in names if name != task]),
-                              suite=shuffled_companions(own, task, stream)))
+            found.append(
+                _Arm(
+                    name="control",
+                    number=number,
+                    tasks=(task, *[name for name in names if name != task]),
+                    suite=shuffled_companions(own, task, stream),
+                )
+            )
     return found
 
 
@@ -73,9 +79,7 @@ class _Networks(torch.nn.Module):
     def __init__(self, arms: int, features: int, outputs: int) -> None:
         super().__init__()
         sizes = [(features, WIDTH), (WIDTH, WIDTH), (WIDTH, outputs)]
-        self.weights = torch.nn.ParameterList(
-            torch.empty(arms, *size).uniform_(-1, 1) * size[0] ** -0.5 for size in sizes
-        )
+        self.weights = torch.nn.ParameterList(torch.empty(arms, *size).uniform_(-1, 1) * size[0] ** -0.5 for size in sizes)
         self.biases = torch.nn.ParameterList(torch.zeros(arms, 1, size[1]) for size in sizes)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -120,9 +124,15 @@ def _trained(suite: Suite, arms: Sequence[_Arm], steps: int, seed: int) -> _Netw
     inputs = torch.as_tensor(np.asarray(suite.inputs["numeric"]))
     tables = []
     for arm in arms:
-        columns = [np.asarray(arm.suite.targets[name], dtype=np.float32).reshape(len(inputs), -1)[:, 0] for name in suite.task_names]
-        tables.append([np.where(labelled_rows(np.asarray(arm.suite.targets[name])), column, np.nan)
-                       for name, column in zip(suite.task_names, columns, strict=True)])
+        columns = [
+            np.asarray(arm.suite.targets[name], dtype=np.float32).reshape(len(inputs), -1)[:, 0] for name in suite.task_names
+        ]
+        tables.append(
+            [
+                np.where(labelled_rows(np.asarray(arm.suite.targets[name])), column, np.nan)
+                for name, column in zip(suite.task_names, columns, strict=True)
+            ]
+        )
     targets = torch.as_tensor(np.array(tables))  # [A, T, N]
     counted = torch.tensor([[float(name in arm.tasks) for name in suite.task_names] for arm in arms])
     networks = _Networks(len(arms), inputs.shape[1], places[suite.task_names[-1]].stop)
@@ -134,7 +144,11 @@ def _trained(suite: Suite, arms: Sequence[_Arm], steps: int, seed: int) -> _Netw
         batch = torch.stack([own[torch.randint(len(own), (min(BATCH, 64),))] for own in rows])
         output = networks(inputs[batch])
         losses = torch.stack(
-            [_losses(task, output[..., places[task.name]], targets[index, number, batch]) for number, task in enumerate(suite.tasks)], 1
+            [
+                _losses(task, output[..., places[task.name]], targets[index, number, batch])
+                for number, task in enumerate(suite.tasks)
+            ],
+            1,
         )
         optimizer.zero_grad()
         # A sum over arms: no gradient of one reaches another.
@@ -176,7 +190,9 @@ def judge_networks(world: WorldSuite, *, steps: int) -> dict[str, Any]:
         )
     plans = {plan.name: plan for plan in portfolio(suite.kinds, len(suite.tasks), ("separate", "shared-trunk", "constant"))}
     finals = {name: _finals(judged, name, answers, few, suite) for name in plans}
-    controls = {task: _finals(judged, task, kept, few, suite, plan="shared-trunk") for task in dict.fromkeys(key for key, _ in kept)}
+    controls = {
+        task: _finals(judged, task, kept, few, suite, plan="shared-trunk") for task in dict.fromkeys(key for key, _ in kept)
+    }
     sizes = {"separate": len(suite.tasks), "shared-trunk": 1}
     result = build_verdict(
         judged.with_splits({name: rows for name, rows in judged.splits.items() if name != "transfer"}),
@@ -191,7 +207,9 @@ def judge_networks(world: WorldSuite, *, steps: int) -> dict[str, Any]:
     scores = {
         name: {
             number: {
-                task.name: score_task(task, np.asarray(suite.targets[task.name][rows]), found[task.name][rows])[default_metric(task)]
+                task.name: score_task(task, np.asarray(suite.targets[task.name][rows]), found[task.name][rows])[
+                    default_metric(task)
+                ]
                 for task in suite.tasks
             }
             for (arm, number), found in answers.items()
@@ -201,7 +219,9 @@ def judge_networks(world: WorldSuite, *, steps: int) -> dict[str, Any]:
     }
     control_scores = {
         task: {
-            number: score_task(suite.task(task), np.asarray(suite.targets[task][rows]), found[task][rows])[default_metric(suite.task(task))]
+            number: score_task(suite.task(task), np.asarray(suite.targets[task][rows]), found[task][rows])[
+                default_metric(suite.task(task))
+            ]
             for (arm, number), found in kept.items()
             if arm == task
         }
@@ -265,9 +285,7 @@ def _finals(
     val_rows = np.concatenate([splits["val"] for splits in divided])
     val_parts = np.concatenate([np.full(len(splits["val"]), number) for number, splits in enumerate(divided)])
     val = {task: np.stack([own[number][task] for number in sorted(own)])[val_parts, val_rows] for task in tasks}
-    validation = {
-        task: score_task(suite.task(task), np.asarray(suite.targets[task][val_rows]), val[task]) for task in tasks
-    }
+    validation = {task: score_task(suite.task(task), np.asarray(suite.targets[task][val_rows]), val[task]) for task in tasks}
     return [
         FinalRun(
             plan_name=plan or name,

@@ -104,7 +104,9 @@ def judge_verdict(world: WorldSuite, result: Result, oracle: Mapping[str, Any]) 
             cells["said"] += 1
             cells["false"] += false
         elif false:
-            reasons.append(f"{one['what']}: {one['plan']} against {one['reference']} has {one['sign']:+d}, the oracle {true:+.1f} %")
+            reasons.append(
+                f"{one['what']}: {one['plan']} against {one['reference']} has {one['sign']:+d}, the oracle {true:+.1f} %"
+            )
         elif one["what"] == "mean":
             shown |= one["sign"] == wanted
     nulls = {one["task"] for one in said if one["about"] == "labels" and one["task"]} if not wanted else set()

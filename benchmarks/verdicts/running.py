@@ -120,4 +120,3 @@ def _changes(
         error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
         found[task.name] = {"value": float(np.mean(values)), "error": error}
     return found
-

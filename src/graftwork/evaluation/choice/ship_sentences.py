@@ -133,7 +133,9 @@ def baseline_sentence(row: Row, unbeaten: Sequence[str], *, baseline: str, choic
     if choice == baseline or not beats(row):
         which = f"the best plan, {plan}," if choice != baseline else f"the best other plan, {plan},"
         lead = "On average over the tasks, nothing" if num_tasks > 1 else "Nothing"
-        return f"{lead} was shown to beat the simple baseline {quote(baseline)}: {which} changes its result by {row_interval(row)}."
+        return (
+            f"{lead} was shown to beat the simple baseline {quote(baseline)}: {which} changes its result by {row_interval(row)}."
+        )
     if not unbeaten:
         return None
     return f"For {join_words([quote(task) for task in unbeaten])}, {plan} was not shown to beat the simple baseline {quote(baseline)}."

@@ -66,9 +66,7 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
             "tasks"
         )
     elif verb and not checked:
-        lead = (
-            f"{better}; whether the other tasks' labels are the reason was not tested, for lack of a control with shuffled companions"
-        )
+        lead = f"{better}; whether the other tasks' labels are the reason was not tested, for lack of a control with shuffled companions"
     elif verb:
         lead = f"{better}; that the other tasks' labels are the reason was not shown"
     elif word == "no difference":

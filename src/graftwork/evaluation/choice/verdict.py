@@ -98,7 +98,8 @@ def build_verdict(
     )
     gains = {plan: {row["task"]: row for row in judge.rows(plan, other)} for plan, other in pairs}
     checks = {
-        plan: {task: (plan, _control_arm(task)) for task, runs in controls.items() if runs[0].plan_name == plan} for plan, _ in pairs
+        plan: {task: (plan, _control_arm(task)) for task, runs in controls.items() if runs[0].plan_name == plan}
+        for plan, _ in pairs
     }
     control_results = [row for plan, rows in gains.items() for row in control_rows(bank, checks[plan], rows)]
     pooled = {plan: pooled_control(bank, checks[plan], other) for plan, other in pairs}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graftwork.evaluation.changes import SeedScores, change
+from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
 from graftwork.evaluation.choice.word import NEGATIVE, POSITIVE, word_of
 from graftwork.evaluation.controls import classify_control
 from graftwork.evaluation.grouping import advised_groups, group_tasks
@@ -31,7 +31,7 @@ def folds_of(errors: np.ndarray, counts: np.ndarray, folds: int) -> SeedScores:
     return SeedScores((0,), np.array([point]), resampled[None], parts, tuple(range(folds)))
 
 
-def words_of_a_world(
+def changes_of_a_world(
     rng: np.random.Generator,
     *,
     tasks: int,
@@ -41,8 +41,8 @@ def words_of_a_world(
     steady: float = 0.5,
     lead: float = 0.0,
     folds: bool = False,
-) -> list[str]:
-    """Words for one plan against another that is equal in truth (or better by ``lead``, relative), for each task.
+) -> list[Change]:
+    """Changes of one plan against another that is equal in truth (or better by ``lead``, relative), for each task.
 
     Some rows are hard for both plans alike; a share of what is left is each plan's own in all of its trainings (``steady``), the
     rest is each training's own, as is its luck on all rows together (``spread``, relative).
@@ -63,6 +63,12 @@ def words_of_a_world(
             else:
                 sides.append(scores_of(answers**2, counts))
         changes.append(change("rmse", *sides, exchange=1 / 3, units=rows))
+    return changes
+
+
+def words_of_a_world(rng: np.random.Generator, *, tasks: int, seeds: int, rows: int, **more: Any) -> list[str]:
+    """Words for the tasks of :func:`changes_of_a_world`."""
+    changes = changes_of_a_world(rng, tasks=tasks, seeds=seeds, rows=rows, **more)
     p_values = holm([item.p_value for item in changes])
     evidence: Any = "enough" if seeds >= 3 and rows >= 100 else "some"
     ends = [item.interval() for item in changes]
@@ -86,6 +92,29 @@ def test_equal_plans_are_called_different_in_at_most_one_task_of_twenty(
         for word in words_of_a_world(rng, tasks=tasks, seeds=seeds, rows=rows, steady=steady, folds=folds)
     )
     assert sum(found[word] for word in (*POSITIVE, *NEGATIVE)) <= 0.05 * tasks * worlds
+
+
+def mean_word_of_a_world(rng: np.random.Generator, *, seeds: int, rows: int, **more: Any) -> str:
+    """Word for the mean over tasks, as that over the controls with shuffled companions is judged."""
+    mean = mean_change(changes_of_a_world(rng, seeds=seeds, rows=rows, **more))
+    end = mean.interval()
+    return word_of(end.value, end.low, end.high, mean.p_value, "enough" if seeds >= 3 and rows >= 100 else "some")
+
+
+@pytest.mark.parametrize(("seeds", "rows", "folds"), SETTINGS)
+def test_a_mean_over_equal_plans_is_called_different_in_at_most_one_world_of_twenty(seeds: int, rows: int, folds: bool) -> None:
+    rng = np.random.default_rng([seeds, rows, 7])
+    found = Counter(mean_word_of_a_world(rng, tasks=3, seeds=seeds, rows=rows, folds=folds) for _ in range(120))
+    assert sum(found[word] for word in (*POSITIVE, *NEGATIVE)) <= 0.05 * 120
+
+
+def test_the_mean_over_tasks_shows_what_single_tasks_are_too_noisy_for() -> None:
+    worlds = {"tasks": 5, "seeds": 5, "rows": 150, "folds": True, "lead": 0.16}
+    single = [word for seed in range(20) for word in words_of_a_world(np.random.default_rng(seed), **worlds)]
+    means = [mean_word_of_a_world(np.random.default_rng(seed), **worlds) for seed in range(20)]
+    found, found_alone = (sum(word in POSITIVE for word in words) / len(words) for words in (means, single))
+    assert found >= 0.75
+    assert found >= found_alone + 0.2
 
 
 @pytest.mark.parametrize("steady", [0.0, 1.0])

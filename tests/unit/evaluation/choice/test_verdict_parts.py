@@ -79,7 +79,15 @@ def answer_of(word: str, controls: dict[str, str | None]) -> dict[str, Any]:
         for task, label in controls.items()
     ]
     difference = {"value": sign * 5.0, **ends}
-    return {"plan": "shared", "reference": "separate", "difference": difference, "label": word, "tasks": rows, "control": None, "unlearned": None}
+    return {
+        "plan": "shared",
+        "reference": "separate",
+        "difference": difference,
+        "label": word,
+        "tasks": rows,
+        "control": None,
+        "unlearned": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -111,7 +119,9 @@ def test_the_mean_over_controls_shows_what_single_tasks_are_too_noisy_for() -> N
     pooled = {"tasks": ["a", "b"], "over_control": over, "over_control_word": "probably better", "label": "transfer"}
     answer = {**answer_of("better", {"a": "unclear", "b": "unclear", "c": None}), "control": pooled}
     sentence = together_sentence(answer)
-    assert sentence.startswith("The tasks probably help each other: learned together (`shared`) against separately (`separate`), +5.0 %")
+    assert sentence.startswith(
+        "The tasks probably help each other: learned together (`shared`) against separately (`separate`), +5.0 %"
+    )
     assert "; against shuffled companions, +4.0 % (95 % interval 1.0 to 7.0) on average over 2 of 3 tasks." in sentence
     sure = together_sentence({**answer, "control": {**pooled, "over_control_word": "better"}})
     assert sure.startswith("The tasks help each other: ")

@@ -247,7 +247,10 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
 
 def check_phrases(result: Result, sentence: str) -> None:
     """Pairs that help each other or pull against each other: both directions are judged so, and the controls agree."""
-    for words, word, label in ((r"help each other's loss during training", "helps", "transfer"), ("pull against each other", "hurts", "harm")):
+    for words, word, label in (
+        (r"help each other's loss during training", "helps", "transfer"),
+        ("pull against each other", "hurts", "harm"),
+    ):
         found = re.search(r"; ([^;]*) " + words, sentence)
         for first, second in re.findall(NAME + " and " + NAME, found.group(1)) if found else ():
             names = result["affinity_tasks"]
@@ -278,7 +281,14 @@ def check_source(result: Result) -> None:
 
 def check_warnings(result: Result) -> None:
     """What was said to rest on too little is called nothing, or is not asserted; and rows of too little are named."""
-    compared = [*result["comparisons"], *({**row, "plan": answer["plan"], "reference": answer["reference"]} for answer in result["verdict"]["help"] for row in answer["tasks"])]
+    compared = [
+        *result["comparisons"],
+        *(
+            {**row, "plan": answer["plan"], "reference": answer["reference"]}
+            for answer in result["verdict"]["help"]
+            for row in answer["tasks"]
+        ),
+    ]
     named: set[tuple[str, str, str]] = set()
     for text in result["verdict"]["warnings"]:
         found = re.match(
@@ -298,7 +308,11 @@ def check_warnings(result: Result) -> None:
             named.add((row["task"], row["plan"], row["reference"]))
     for row in compared:
         if row["evidence"] != "enough":
-            need((row["task"], row["plan"], row["reference"]) in named, str(result["verdict"]["warnings"]), f"no word on too little evidence: {row}")
+            need(
+                (row["task"], row["plan"], row["reference"]) in named,
+                str(result["verdict"]["warnings"]),
+                f"no word on too little evidence: {row}",
+            )
 
 
 def not_tested(result: Result, sentence: str, found: re.Match[str]) -> None:
