@@ -8,6 +8,7 @@ from graftwork.evaluation.choice.comparison import FEWEST_ROWS, evidence_of
 from graftwork.evaluation.choice.scores import ScoreBank
 from graftwork.evaluation.choice.sentences import join_words, quote
 from graftwork.evaluation.choice.together import Pair
+from graftwork.evaluation.choice.word import Evidence
 
 __all__ = ["evidence_sentences"]
 
@@ -21,7 +22,7 @@ def evidence_sentences(bank: ScoreBank, pairs: Sequence[Pair]) -> list[str]:
         bank: Test scores.
         pairs: All comparisons that are shown, each a plan and what it is compared with.
     """
-    reasons: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    reasons: dict[tuple[Evidence, str], dict[str, list[Pair]]] = {}
     compared: dict[str, set[Pair]] = {}
     for pair in dict.fromkeys(pairs):
         for task in bank.suite.task_names:
@@ -48,8 +49,8 @@ def evidence_sentences(bank: ScoreBank, pairs: Sequence[Pair]) -> list[str]:
                 plans = tuple(plan for plan, reference in own if reference == other)
                 shared.setdefault((plans, other), []).append(task)
         for where, tasks in shared.items():
-            plans = "" if where is None else f" of {_listed(where[0])} with {quote(where[1])}"
-            found.append(_sentence(level, reason, plans, f" for {_listed(tasks)}"))
+            named = "" if where is None else f" of {_listed(where[0])} with {quote(where[1])}"
+            found.append(_sentence(level, reason, named, f" for {_listed(tasks)}"))
     return found
 
 
@@ -57,7 +58,7 @@ def _listed(names: Sequence[str]) -> str:
     return join_words([quote(name) for name in names])
 
 
-def _sentence(level: str, reason: str, plans: str, tasks: str) -> str:
+def _sentence(level: Evidence, reason: str, plans: str, tasks: str) -> str:
     what = "nothing is said of these comparisons" if level == "none" else "these comparisons are tentative"
     least = f" ({FEWEST_ROWS} are needed)" if level == "none" and "labelled" in reason else ""
     return f"{reason[:1].upper()}{reason[1:]}{least}{plans}{tasks}: {what}."
