@@ -140,6 +140,7 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
     check_interval(sentence, (groups["value"], groups["low"], groups["high"]), answer)
     pooled = answer["control"]
     pooled_label = pooled["label"] if pooled else None
+    need(pooled_label != "harm", sentence, "harm is said of single tasks only")
     controls = {row["task"]: row for row in result["controls"] if row["plan"] == answer["plan"]}
     if groups.get("word"):
         check_word(sentence, groups["word"], answer)
