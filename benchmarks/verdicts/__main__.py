@@ -38,11 +38,16 @@ COLUMNS = ("by", "world", "suites", "right", "open", "wrong", "tasks", "null cla
 def measure(
     world: World, seed: int, *, by: str = "fit", steps: int = STEPS, oracle_rows: int = ORACLE_ROWS, most_rows: int = 3000
 ) -> dict[str, Any]:
-    """Return the row of one suite: what it is, what the verdict said in words, and how it was judged."""
+    """Return the row of one suite: what it is, how its verdict was judged, and what it said if that was not right."""
     made = make_world(world, seed, oracle_rows=oracle_rows, most_rows=most_rows)
     done = (run_world if by == "fit" else judge_networks)(made, steps=steps)
     result = done["result"]
-    grouping = result.get("grouping") or {}
+    judged = judge_verdict(made, result, done["oracle"])
+    words = {
+        "sentences": result["verdict"]["sentences"],
+        "advice": (result.get("grouping") or {}).get("advice", []),
+        "warnings": result["verdict"]["warnings"],
+    }
     return {
         "by": by,
         "world": world,
@@ -53,10 +58,8 @@ def measure(
         "cpu_seconds": round(done["cpu_seconds"], 1),
         "choice": result["verdict"]["choice"],
         "strength": result["verdict"]["strength"],
-        **judge_verdict(made, result, done["oracle"]),
-        "sentences": result["verdict"]["sentences"],
-        "advice": grouping.get("advice", []),
-        "warnings": result["verdict"]["warnings"],
+        **judged,
+        **(words if judged["verdict"] != "right" else {}),
     }
 
 

@@ -127,12 +127,14 @@ def answers_of(
 
 
 def _labelled(whole: Row, control: Row | None) -> dict[str, Any] | None:
-    """Return the mean over the controls with what it makes of the mean over all tasks."""
+    """Return the mean over the controls with what it makes of the mean over all tasks: ``transfer``, but never ``harm``."""
     if control is None:
         return None
     value = float(whole["difference"]["value"])
     label = classify_control(whole["label"], control["over_control_word"], value, float(control["over_control"]["high"]))
     # Tasks without a control may be those that gain: then the control shows nothing of it.
-    if value * float(control["gain"]["value"]) <= 0:
-        label = {"transfer": "gain", "harm": "loss"}.get(label, label)  # type: ignore[assignment]
-    return {**control, "label": label}
+    if label == "transfer" and value * float(control["gain"]["value"]) <= 0:
+        label = "gain"
+    # Labels that can be learned take a share of the trunk that noise does not, related or not. A mean of many such small losses
+    # would call unrelated tasks harmful, so harm is said of single tasks only.
+    return {**control, "label": "loss" if label == "harm" else label}

@@ -46,7 +46,7 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
     causes, opposite = (helped, hurt) if word in POSITIVE else (hurt, helped) if word in NEGATIVE else ([], [])
     pooled = answer["control"]
     # The mean over the controls shows what single tasks are too noisy for.
-    shown = pooled is not None and pooled["label"] == {"help": "transfer", "hurt": "harm"}.get(verb)
+    shown = verb == "help" and pooled is not None and pooled["label"] == "transfer"
     better = f"Learning {plan} is {word} than {other}, {changes}"
     if opposite and (causes or shown):
         lead = f"{better}; the other tasks' labels help some tasks and hurt others"

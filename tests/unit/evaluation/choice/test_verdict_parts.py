@@ -12,6 +12,7 @@ from graftwork.core.input_spec import InputSpec
 from graftwork.core.records import Interval, Ledger, Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice import sentences as text
+from graftwork.evaluation.choice.together import answers_of
 from graftwork.evaluation.choice.together_sentences import together_sentence
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
@@ -129,6 +130,30 @@ def test_the_mean_over_controls_shows_what_single_tasks_are_too_noisy_for() -> N
     assert open_still.endswith("that the other tasks' labels are the reason was not shown.")
     hurt = together_sentence({**answer_of("better", {"a": "harm", "b": "unclear"}), "control": pooled})
     assert "the other tasks' labels help some tasks and hurt others; it hurts `a` (-6.0 %)" in hurt
+
+
+@pytest.mark.parametrize(
+    ("mean", "gained", "over", "label"),
+    [
+        ("better", 4.0, "better", "transfer"),
+        ("better", -1.0, "better", "gain"),  # the tasks that gain had no control
+        ("better", 4.0, "unclear", "gain"),
+        ("worse", -4.0, "worse", "loss"),  # unrelated tasks that can be learned compete for a trunk as well
+        ("unclear", 4.0, "better", "unclear"),
+    ],
+)
+def test_the_mean_over_controls_shows_help_and_never_harm(mean: str, gained: float, over: str, label: str) -> None:
+    sign = -1.0 if mean == "worse" else 1.0
+    whole = {key: value for key, value in answer_of("better", {}).items() if key not in ("tasks", "control", "unlearned")}
+    whole |= {"label": mean, "difference": {"value": 5.0 * sign, "low": 1.0, "high": 9.0}}
+    control = {
+        "tasks": ["a"],
+        "gain": {"value": gained},
+        "over_control": {"value": 3.0 * sign, "high": 9.0},
+        "over_control_word": over,
+    }
+    found = answers_of([("shared", "separate")], lambda *_: whole, lambda *_: [], [], {"shared": control})
+    assert found[0]["control"]["label"] == label
 
 
 def test_numbers_in_words() -> None:

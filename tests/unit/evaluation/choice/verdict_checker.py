@@ -9,51 +9,22 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Result = Mapping[str, Any]
-NAME, CHANGE = r"`([^`]+)`", r"([+-]?[\d,.]+) %"
-INTERVAL = CHANGE + r"(?: \(95 % interval (-?[\d,.]+) to (-?[\d,.]+)\))?"
-MEAN = r"(?: on average over the tasks(?:, weighted as asked)?)?"
-SIGNS = {"better": 1, "probably better": 1, "worse": -1, "probably worse": -1, "helps": 1, "probably helps": 1, "hurts": -1}
-SIGNS |= {"probably hurts": -1}
-WORDS = r"((?:probably )?(?:better|worse))"
+from claim_words import (
+    CHANGE,
+    MEAN,
+    NAME,
+    SIGNS,
+    WORDS,
+    ContradictionError,
+    Result,
+    check_interval,
+    check_word,
+    need,
+    same,
+)
+from remark_checker import check_phrases, check_source, check_warnings
 
-
-class ContradictionError(AssertionError):
-    """A sentence says something else than the result, or than another sentence."""
-
-
-def need(holds: bool, sentence: str, why: str) -> None:
-    if not holds:
-        raise ContradictionError(f"{why}: {sentence}")
-
-
-def same(text: str | None, value: float | None, places: int = 1) -> bool:
-    """Whether a printed number is the rounded value."""
-    if text is None or value is None:
-        return text is None and value is None
-    number = float(text.replace(",", ""))
-    digits = 0 if "." not in text else places
-    return abs(number - value) <= 0.5 * 10**-digits + 1e-6 * max(1.0, abs(value))
-
-
-def check_interval(sentence: str, groups: tuple[str | None, ...], row: Mapping[str, Any]) -> None:
-    value, low, high = groups
-    difference = row["difference"]
-    need(same(value, difference["value"]), sentence, f"{value} % is not {difference['value']}")
-    if low is None:
-        need(difference["low"] is None or difference["high"] is None, sentence, "an interval is kept back")
-    else:
-        need(same(low, difference["low"]) and same(high, difference["high"]), sentence, f"not the interval of {difference}")
-
-
-def check_word(sentence: str, word: str, row: Mapping[str, Any]) -> None:
-    """A word must be the row's, have its sign, and its interval on that side."""
-    need(row["label"] == word, sentence, f"{word!r} is called {row['label']!r} elsewhere")
-    ends = row["difference"]
-    sign = SIGNS[word]
-    need(sign * ends["value"] > 0 and sign * ends["low"] > 0 and sign * ends["high"] > 0, sentence, f"{word!r} with {ends}")
-    need(row["evidence"] != "none", sentence, "said from too few rows or seeds")
-    need(word.startswith("probably") or row["evidence"] == "enough", sentence, "asserted from too little")
+__all__ = ["ContradictionError", "check_verdict"]
 
 
 def comparison(result: Result, task: str, plan: str, reference: str) -> Mapping[str, Any] | None:
@@ -169,6 +140,7 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
     check_interval(sentence, (groups["value"], groups["low"], groups["high"]), answer)
     pooled = answer["control"]
     pooled_label = pooled["label"] if pooled else None
+    need(pooled_label != "harm", sentence, "harm is said of single tasks only")
     controls = {row["task"]: row for row in result["controls"] if row["plan"] == answer["plan"]}
     if groups.get("word"):
         check_word(sentence, groups["word"], answer)
@@ -243,76 +215,6 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
                 need(task not in controls, sentence, f"`{task}` has a control")
                 check_word(sentence, alone.group(1), row)
                 need(same(change, row["difference"]["value"]), sentence, "another number")
-
-
-def check_phrases(result: Result, sentence: str) -> None:
-    """Pairs that help each other or pull against each other: both directions are judged so, and the controls agree."""
-    for words, word, label in (
-        (r"help each other's loss during training", "helps", "transfer"),
-        ("pull against each other", "hurts", "harm"),
-    ):
-        found = re.search(r"; ([^;]*) " + words, sentence)
-        for first, second in re.findall(NAME + " and " + NAME, found.group(1)) if found else ():
-            names = result["affinity_tasks"]
-            one, other = names.index(first), names.index(second)
-            pair = {result["pair_words"][one][other], result["pair_words"][other][one]}
-            need(pair == {word}, sentence, f"`{first}` and `{second}` are {pair}")
-            controls = {row["label"] for row in result["controls"] if row["task"] in (first, second)}
-            need(controls == {label}, sentence, f"the controls say {controls}")
-
-
-def check_source(result: Result) -> None:
-    """What is said of the pretrained backbone: each task as its row has it, and none left out."""
-    sentence, rows = result["verdict"]["source_sentence"], {row["task"]: row for row in result["source_effect"]}
-    need((sentence is None) == (not rows), str(sentence), "said of nothing, or kept back")
-    if sentence is None:
-        return
-    said = set()
-    verbs = {"helps": "better", "hurts": "worse", "probably helps": "probably better", "probably hurts": "probably worse"}
-    for verb, listed in re.findall(r"((?:probably )?(?:helps|hurts)) ((?:`[^`]+` \([^)]*\)(?:, | and (?=`))?)+)", sentence):
-        for task, change in re.findall(NAME + r" \(" + CHANGE + r"\)", listed):
-            check_word(sentence, verbs[verb], rows[task])
-            need(same(change, rows[task]["difference"]["value"]), sentence, "another number")
-            said.add(task)
-    need(said == {task for task, row in rows.items() if row["label"] in SIGNS}, sentence, "other tasks")
-    labels = {row["label"] for row in rows.values()}
-    need(("makes no difference" in sentence) <= (labels == {"no difference"}), sentence, f"no difference, and {labels}")
-
-
-def check_warnings(result: Result) -> None:
-    """What was said to rest on too little is called nothing, or is not asserted; and rows of too little are named."""
-    compared = [
-        *result["comparisons"],
-        *(
-            {**row, "plan": answer["plan"], "reference": answer["reference"]}
-            for answer in result["verdict"]["help"]
-            for row in answer["tasks"]
-        ),
-    ]
-    named: set[tuple[str, str, str]] = set()
-    for text in result["verdict"]["warnings"]:
-        found = re.match(
-            r"Only \d+ (?:labelled test row|group|seed|fold)s?(?: among the test rows| in common)?(?: \(\d+ are needed\))?"
-            r"(?: of (?P<plans>.*?) with `(?P<other>[^`]+)`)?(?: for (?P<tasks>.*?))?: (?P<what>nothing is said of these comparisons|these comparisons are tentative)\.$",
-            text,
-        )
-        if not found:
-            continue
-        tasks, plans = re.findall(NAME, found.group("tasks") or ""), re.findall(NAME, found.group("plans") or "")
-        for row in compared:
-            if row["task"] not in tasks or (plans and (row["plan"] not in plans or row["reference"] != found.group("other"))):
-                continue
-            if found.group("what").startswith("nothing"):
-                need(row["label"] == "unclear", text, f"{row['label']} all the same: {row}")
-            need(row["label"] not in ("better", "worse"), text, f"asserted all the same: {row}")
-            named.add((row["task"], row["plan"], row["reference"]))
-    for row in compared:
-        if row["evidence"] != "enough":
-            need(
-                (row["task"], row["plan"], row["reference"]) in named,
-                str(result["verdict"]["warnings"]),
-                f"no word on too little evidence: {row}",
-            )
 
 
 def not_tested(result: Result, sentence: str, found: re.Match[str]) -> None:
