@@ -18,6 +18,7 @@ from graftwork.core.files import check_writable_folder, read_json, remove_leftov
 from graftwork.core.folders import FolderKind, check_folder, remove_own
 from graftwork.core.input_spec import read_input_specs, write_input_specs
 from graftwork.core.records import TaskSpec
+from graftwork.data.array_cache import ARRAY_FAULTS
 from graftwork.data.suite import Suite
 
 __all__ = ["FORMAT", "is_stored_suite", "load_suite", "save_suite"]
@@ -195,13 +196,13 @@ def _load_array(folder: Path, name: Any, memory_map: bool) -> NDArray[Any]:
         )
     try:
         return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except ValueError as error:
-        if "empty" in str(error):  # zero elements cannot be mapped
+    except ARRAY_FAULTS as error:
+        if isinstance(error, ValueError) and "empty" in str(error):  # zero elements cannot be mapped
             return np.load(path, allow_pickle=False)
-        raise FileFormatError(
-            f"{path} is damaged ({error}). Remove the folder {path.parent} and make the suite again."
-        ) from error
-    except (OSError, EOFError) as error:
+        if isinstance(error, ValueError):
+            raise FileFormatError(
+                f"{path} is damaged ({error}). Remove the folder {path.parent} and make the suite again."
+            ) from error
         raise FileFormatError(
             f"{path} is missing or damaged ({error}). Remove the folder {path.parent} and make the suite again."
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from graftwork.core.folders import check_folder
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.run_folder import RUN_KIND, RunFolder
 from graftwork.workflows.runs.settings import FitSettings
+from graftwork.workflows.runs.stored_state import check_state, going_on
 
 __all__ = [
     "Call",
@@ -71,14 +72,22 @@ def begun_run(
     if not is_new:
         _check_verb(run, verb)
         run.open()
-        settings = resumed(run)
+        try:
+            check_state(run.state, run.path / "run.json", type(given))
+            settings = resumed(run)
+        except BaseException:
+            run.release()
+            raise
     else:
         settings = given
         facts: dict[str, Any] = {} if verb == "fit" else {"verb": verb}
         facts["extra_plans"] = [plan.to_json() for plan in call.extra]
         run.create(settings.to_json(), call.command or repeat_command(settings, verb), **facts)
     try:
-        yield settings
+        with ExitStack() as stack:
+            if not is_new:
+                stack.enter_context(going_on(run.path))
+            yield settings
     except (ConfigError, DataError, MissingDependencyError):
         # Errors of the user only. Whatever else went wrong, the folder is kept with its logs.
         if is_new and "schedule" not in run.state:  # wrong data or settings, a missing package: leave no half-made run behind
