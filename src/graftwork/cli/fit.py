@@ -60,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--prefer",
         choices=("score", "cost"),
-        default="score",
         help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default score)",
     )
     add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default 1)")
@@ -72,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = race.add_argument
     add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
     add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
-    add("--seed", metavar="N", type=int, default=0, help="root seed of splits, initialisation and batches (default 0)")
+    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
     add(
         "--single",
         action="store_true",
@@ -91,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep",
         choices=("finalists", "chosen"),
-        default="finalists",
         help="whose models stay in the run folder, for predict and serve --plan NAME (default: those of all finalists)",
     )
     add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
