@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-pd = pytest.importorskip("pandas")
+pytest.importorskip("pandas")
 pytest.importorskip("torch")
+
+import pandas as pd
 
 from graftwork.cli.main import main
 from graftwork.core.components import components_allowed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from graftwork.cli.common import parse_assignments
+from graftwork.cli.common import parse_assignments, quiet_pipe
 from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -121,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
         return 0
-    print_end(result, args, lambda: result.result["verdict"])
+    with quiet_pipe():  # whether there is a model does not depend on who reads
+        print_end(result, args, lambda: result.result["verdict"])
     if not (result.folder / "model" / "config.json").is_file():
         # Whoever calls this from a script goes on to `predict`.
         print(
