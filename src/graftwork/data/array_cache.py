@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import FileFormatError, StorageError
-from graftwork.core.files import atomic_path, hash_file, read_json, write_json
+from graftwork.core.files import atomic_path, hash_file, read_json, remove_leftovers, write_json
 from graftwork.core.locks import exclusive
 
 __all__ = ["ARRAY_FAULTS", "cached_arrays"]
@@ -55,6 +55,7 @@ def cached_arrays(folder: str | Path, key: str, compute: Callable[[], Mapping[st
     with _locked(entry):
         arrays = _read(entry)  # another process may have finished it while this one waited
         if arrays is None:
+            remove_leftovers(entry)  # of a process that was killed while it wrote this entry
             computed = compute()
             try:
                 _write(entry, computed)

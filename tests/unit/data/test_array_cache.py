@@ -122,3 +122,11 @@ def test_something_in_the_place_of_an_entry_is_named_and_left_alone(tmp_path: Pa
     with pytest.raises(StorageError, match="has the place of one.*Remove it"):
         cached_arrays(tmp_path, "entry", lambda: {"one": np.arange(3)})
     assert (tmp_path / "entry").read_text() == "a file of the user"
+
+
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "entry").mkdir()
+    left = tmp_path / "entry" / ".one-0123.npy.graftwork-abcdefgh.tmp"
+    left.write_bytes(b"half")
+    cached_arrays(tmp_path, "entry", lambda: {"one": np.arange(3)})
+    assert not left.exists()
