@@ -113,8 +113,8 @@ KINDS: Mapping[str, Kind] = {
 """All kinds by name."""
 
 
-def make_place(folder: Path, kinds: Sequence[str]) -> Place:
-    """Write what the commands read."""
+def make_place(folder: Path, kinds: Sequence[str], layers: int = 8) -> Place:
+    """Write what the commands read; models to merge have ``layers`` tensors of 2 MB."""
     place = Place(folder / "data", folder / "work", folder / "tmp")
     for path in (place.data, place.work, place.temporary / "cache"):
         path.mkdir(parents=True)
@@ -127,7 +127,7 @@ def make_place(folder: Path, kinds: Sequence[str]) -> Place:
     frame["late"] = np.where(signal_ + 0.3 * rng.normal(size=160) > 0, "yes", "no")
     frame.to_csv(place.data / "table.csv", index=False)
     if "merge" in kinds:
-        base = {f"layer{index}.weight": rng.normal(size=(512, 1024)).astype(np.float32) for index in range(8)}
+        base = {f"layer{index}.weight": rng.normal(size=(512, 1024)).astype(np.float32) for index in range(layers)}
         save_file(base, place.data / "base.safetensors")
         for name in "abc":
             save_file(

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,11 +43,12 @@ class Subject:
     """Reads the folder with the damaged file in it."""
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, plans: Sequence[str] = ("separate", "shared-trunk")) -> None:
     """Write a whole file of every kind, equal at every call but for dates.
 
     Args:
         folder: Empty; gets a folder for each value of :attr:`Subject.folder`.
+        plans: Those of the run.
     """
     rng = np.random.default_rng(5)
     values = rng.normal(size=(96, 3)).round(3)
@@ -60,7 +61,7 @@ def build(folder: Path) -> None:
     _write_settings(folder / "settings", frame)
     _write_models(folder / "models", rng)
     _write_cache(folder / "cache")
-    _write_run(folder / "run", folder / "tables" / "table.csv")
+    _write_run(folder / "run", folder / "tables" / "table.csv", plans)
 
 
 def _write_tables(folder: Path, frame: pd.DataFrame) -> None:
@@ -169,7 +170,7 @@ def _write_cache(folder: Path) -> None:
     cached_arrays(folder, "entry", lambda: _CACHED)
 
 
-def _write_run(folder: Path, table: Path) -> None:
+def _write_run(folder: Path, table: Path, plans: Sequence[str]) -> None:
     from graftwork.workflows.fit import fit
 
     fields: dict[str, Any] = {
@@ -181,7 +182,7 @@ def _write_run(folder: Path, table: Path) -> None:
         "single": True,
         "keep": "chosen",
     }
-    fit(table, targets=TARGETS, plans=["separate", "shared-trunk"], out=folder, progress=False, **fields)
+    fit(table, targets=TARGETS, plans=list(plans), out=folder, progress=False, **fields)
 
 
 def _run_main(*words: str | Path) -> None:
