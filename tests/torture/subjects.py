@@ -48,7 +48,7 @@ def build(folder: Path, plans: Sequence[str] = ("separate", "shared-trunk")) -> 
 
     Args:
         folder: Empty; gets a folder for each value of :attr:`Subject.folder`.
-        plans: Those of the run.
+        plans: Those of the run; without any there is no run.
     """
     rng = np.random.default_rng(5)
     values = rng.normal(size=(96, 3)).round(3)
@@ -61,7 +61,8 @@ def build(folder: Path, plans: Sequence[str] = ("separate", "shared-trunk")) -> 
     _write_settings(folder / "settings", frame)
     _write_models(folder / "models", rng)
     _write_cache(folder / "cache")
-    _write_run(folder / "run", folder / "tables" / "table.csv", plans)
+    if plans:
+        _write_run(folder / "run", folder / "tables" / "table.csv", plans)
 
 
 def _write_tables(folder: Path, frame: pd.DataFrame) -> None:

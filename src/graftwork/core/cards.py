@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal, get_args
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
+from graftwork.core.toml_text import read_toml
 
 __all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
 
@@ -168,8 +168,8 @@ def read_card(path: Path) -> Card:
         ConfigError: If it is not TOML, lacks a key, has an unknown one, or a value is not allowed; all problems at once.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = read_toml(path)
+    except ValueError as error:
         raise ConfigError(f"The card {path} is not valid TOML: {error}.") from error
     problems = _problems(path, table)
     if problems:
