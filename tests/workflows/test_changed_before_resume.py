@@ -144,3 +144,26 @@ def test_another_limit_for_a_finished_run_is_refused(place: Path) -> None:
     (place / "run" / "run.json").write_text(json.dumps(state | {"state": "done"}))
     with pytest.raises(ConfigError, match="time-limit: the run is finished"):
         fit(out="run", resume=True, time_limit="9m", workers=0, progress=False)
+
+
+@pytest.mark.parametrize("flags", [[], ["--resume"], ["--resume", "compared"]])
+def test_an_old_run_without_its_marker_is_not_reported_as_a_new_one(
+    place: Path, capsys: pytest.CaptureFixture[str], flags: list[str]
+) -> None:
+    (place / "compared" / "run.json").unlink()
+    before = sorted(path.relative_to(place) for path in place.rglob("*"))
+    assert main(["compare", "table.csv", "--targets", "price", "--plans", "none", "--out", "compared", *flags]) == 2
+    said = capsys.readouterr()
+    assert "compared is not empty and is not a run of graftwork" in said.err
+    assert "report:" not in said.out
+    assert sorted(path.relative_to(place) for path in place.rglob("*")) == before
+
+
+def test_a_result_that_another_run_left_is_not_shown(place: Path, fake_learners: None) -> None:
+    """An unfinished run says itself how far it is; a ``result.json`` in its folder does not make it finished."""
+    old = json.loads((place / "compared" / "result.json").read_text())
+    state = json.loads((place / "compared" / "run.json").read_text())
+    (place / "compared" / "run.json").write_text(json.dumps(state | {"state": "scheduled"}))
+    (place / "compared" / "result.json").write_text(json.dumps(old | {"created": "1999-01-01T00:00:00+00:00"}))
+    again = compare(out="compared", resume=True, workers=0, progress=False, allow_components="fake_learners")
+    assert again.result["created"] > "2000"
