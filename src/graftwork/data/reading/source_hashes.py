@@ -65,7 +65,7 @@ def _of_entries(path: Path, pictures: bool) -> dict[str, str]:
         entries = read_suite_yaml(path).datasets
     except GraftworkError:  # its own hash says that it has changed
         return {}
-    found = {}
+    found: dict[str, str] = {}
     for entry in entries:
         if entry.source.is_dir():
             parts = _of_pictures(entry.source, entry.labels, pictures)
