@@ -57,8 +57,9 @@ def check_state(state: Mapping[str, Any], file: Path, settings: type) -> None:
         fields = {**_fields(DataOptions), **_fields(settings)}
         problems += _problems({key: fields[key] for key in fields if key != "data"}, state["settings"], "settings.")
         for name, estimate in state.get("estimates", {}).items():
-            # A horizon is stored beside the costs.
-            problems += _problems({**_fields(Estimate), "horizon": int, "seconds": float}, estimate, f"estimates.{name}.")
+            # A horizon is stored beside the costs; what other versions wrote besides is not read.
+            kinds = {**_fields(Estimate), "horizon": int, "seconds": float}
+            problems += _problems(kinds, estimate, f"estimates.{name}.", closed=False)
         if "schedule" in state:
             problems += _schedule_problems(state["schedule"], state)
     if problems:
