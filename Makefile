@@ -4,10 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WORKERS ?= auto
+COUNT ?= 300
+MINUTES ?= 10
+SEED ?= 0
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-fast check docs bench clean
+.PHONY: help install demo test test-fast check docs torture bench clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -39,6 +42,11 @@ check: $(INSTALLED)  ## lint, format, types, doctests, architecture
 docs: $(INSTALLED)  ## build the documentation site into site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
+
+torture: $(INSTALLED)  ## attack files, runs and servers, for about three quarters of an hour (COUNT=, MINUTES=, SEED=)
+	$(BIN)/python -m tests.torture.files --count $(COUNT) --seed $(SEED)
+	$(BIN)/python -m tests.torture.kills --minutes $(MINUTES) --seed $(SEED)
+	$(BIN)/python -m tests.torture.server --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(INSTALLED)  ## measure speed and memory beside the peers (needs an idle machine)
 	$(BIN)/python -m benchmarks

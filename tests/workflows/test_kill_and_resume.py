@@ -15,20 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ..torture.equal import differences, numbers
+
 pd = pytest.importorskip("pandas")
 pytest.importorskip("torch")
 
 NUM_KILLS = 20
-MEASURED = (
-    "seconds",
-    "wall_seconds",
-    "cpu_seconds",
-    "peak_rss_bytes",
-    "latency_ms_batch1",
-    "latency_ms_batch32",
-    "activation_bytes",
-)
-"""Keys whose values are times or sizes that no two runs share."""
 
 
 @pytest.fixture(scope="module")
@@ -75,25 +67,8 @@ def start(table: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(words, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
 
 
-def numbers(value: Any) -> Any:
-    """Return a result without what measures time, memory and date."""
-    if isinstance(value, dict):
-        dropped = {*MEASURED, "created", "timing", "estimate", "machine", "command", "pareto"}
-        return {key: numbers(item) for key, item in value.items() if key not in dropped}
-    return [numbers(item) for item in value] if isinstance(value, list) else value
-
-
 def result_of(out: Path) -> Any:
     return numbers(json.loads((out / "result.json").read_text(encoding="utf-8")))
-
-
-def differences(left: Any, right: Any, where: str = "") -> list[str]:
-    """Return the places where two results differ, for a message that can be read."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return [line for key in {**left, **right} for line in differences(left.get(key), right.get(key), f"{where}/{key}")]
-    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        return [line for index, pair in enumerate(zip(left, right)) for line in differences(*pair, f"{where}[{index}]")]
-    return [] if left == right else [f"{where}: {left!r:.80} != {right!r:.80}"]
 
 
 def workers_of(out: Path) -> list[int]:

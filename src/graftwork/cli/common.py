@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from graftwork.core.nearest import did_you_mean
 
-__all__ = ["VerbParser", "add_component_argument", "parse_assignments", "parse_value"]
+__all__ = ["VerbParser", "add_component_argument", "parse_assignments", "parse_value", "quiet_pipe"]
+
+
+@contextlib.contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Go on behind the block without a word when the reader of standard output went away (head, less); what is printed later
+    goes nowhere."""
+    try:
+        yield
+        sys.stdout.flush()  # short texts wait in the buffer and would only fail when the interpreter ends
+    except BrokenPipeError:
+        with contextlib.suppress(OSError, ValueError):
+            # The interpreter flushes standard output once more when it ends, which would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class VerbParser(argparse.ArgumentParser):

@@ -30,16 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget = parser.add_argument_group("plans and budget")
     add = budget.add_argument
     add("--plans", metavar="NAMES", help="a,b or all or +name (besides the defaults) or file.toml (default: the plans of fit)")
-    add("--seeds", metavar="N", type=int, default=3, help="seeds of every plan (default 3)")
+    add("--seeds", metavar="N", type=int, help="seeds of every plan (default 3)")
     add("--steps", metavar="N", type=int, help="steps of each training (default 500); repeats exactly")
     add("--time-limit", metavar="TIME", help="time of each training in place of steps, as in 30s or 5m")
     add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
-    add("--max-groups", metavar="N", type=int, default=3, help="most groups of tasks that the report suggests (default 3)")
-    add("--seed", metavar="N", type=int, default=0, help="root seed of splits, initialisation and batches (default 0)")
+    add("--max-groups", metavar="N", type=int, help="most groups of tasks that the report suggests (default 3)")
+    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting for all plans")
     machines = parser.add_argument_group("machines")
     add = machines.add_argument
-    add("--engine", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster (extra: graftwork[ray])")
+    add("--engine", choices=("local", "ray"), help="processes here (default), or a Ray cluster (extra: graftwork[ray])")
     add("--workers", metavar="N", type=int, help="trainings at the same time (default: one for each core)")
     add = add_run_arguments(parser, "runs/compare-<suite>-<date>-<time>").add_argument
     add("--quiet", action="store_true", help="print the result in words and the path of the report only")

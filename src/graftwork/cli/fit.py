@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from graftwork.cli.common import parse_assignments
+from graftwork.cli.common import parse_assignments, quiet_pipe
 from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -60,7 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--prefer",
         choices=("score", "cost"),
-        default="score",
         help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default score)",
     )
     add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default 1)")
@@ -72,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = race.add_argument
     add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
     add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
-    add("--seed", metavar="N", type=int, default=0, help="root seed of splits, initialisation and batches (default 0)")
+    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
     add(
         "--single",
         action="store_true",
@@ -91,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--keep",
         choices=("finalists", "chosen"),
-        default="finalists",
         help="whose models stay in the run folder, for predict and serve --plan NAME (default: those of all finalists)",
     )
     add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
@@ -123,7 +121,8 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
         return 0
-    print_end(result, args, lambda: result.result["verdict"])
+    with quiet_pipe():  # whether there is a model does not depend on who reads
+        print_end(result, args, lambda: result.result["verdict"])
     if not (result.folder / "model" / "config.json").is_file():
         # Whoever calls this from a script goes on to `predict`.
         print(

@@ -7,15 +7,14 @@ asked for is imported, and verbs import their work inside ``run``: ``--help`` ne
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
-from graftwork.cli.common import VerbParser
+from graftwork.cli.common import VerbParser, quiet_pipe
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.plain_text import plain_terminal
 
@@ -111,7 +110,7 @@ def _plain_terminals() -> Iterator[None]:
 
 def _main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
-        with _quiet_pipe():
+        with quiet_pipe():
             print(_help(), flush=True)
         return 0
     if words[0] in ("-V", "--version"):
@@ -137,25 +136,15 @@ def _main(words: list[str]) -> int:
     return _run(module, args.debug, args)
 
 
-@contextlib.contextmanager
-def _quiet_pipe() -> Iterator[None]:
-    """Leave without a word when the reader of a pipe went away (head, less)."""
-    try:
-        yield
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            # The interpreter flushes standard output once more when it ends, which would fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _run(module: ModuleType, debug: bool, args: object) -> int:
     from graftwork.core.components import components_allowed
     from graftwork.core.errors import GraftworkError
 
     try:
-        with _quiet_pipe(), components_allowed(getattr(args, "allow_components", ())):
+        with quiet_pipe(), components_allowed(getattr(args, "allow_components", ())):
             return int(module.run(args) or 0)
-        # Only reached if the pipe was closed: the command has done its work as far as anybody read it.
+        # Only reached if the pipe was closed: the command has done its work as far as anybody read it. Verbs whose work is more
+        # than what they print go on by themselves.
         return 0
     except GraftworkError as error:
         if debug:

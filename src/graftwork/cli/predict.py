@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from graftwork.core.errors import ConfigError
-    from graftwork.core.files import atomic_path
+    from graftwork.core.files import atomic_path, remove_leftovers
     from graftwork.serving.formula_cells import escape_formulas
     from graftwork.serving.predict import Predictor, check_predictions_file
 
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.out:
         frame.to_csv(sys.stdout)
         return 0
+    remove_leftovers(Path(args.out).parent)  # of predictions that were killed
     with atomic_path(args.out) as path:
         if suffix == ".csv":
             frame.to_csv(path)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from graftwork.cli.common import quiet_pipe
 from graftwork.core.plain_text import own_code
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"\nStopped. Finished jobs are kept: graftwork reproduce {slug} --resume goes on.", file=sys.stderr)
             return 130
-        print_reproduction(done)
+        with quiet_pipe():  # the next ones are reproduced whoever reads
+            print_reproduction(done)
         if done.changed and arguments.mark:
             from graftwork.claims.evidence import mark_stale
 

@@ -51,11 +51,11 @@ def _problems(file: str) -> list[str]:
         raise ConfigError(
             f"{file}: only .yaml, .yml and .toml files can be checked; data files are checked by graftwork fit --dry-run."
         )
-    import tomllib
+    from graftwork.core.toml_text import read_toml
 
     try:
-        is_card = "slug" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        is_card = "slug" in read_toml(path)
+    except ValueError as error:
         return [f"{file}: not valid TOML: {error}"]
     try:
         if is_card:

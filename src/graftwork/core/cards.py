@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Literal, get_args
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
+from graftwork.core.toml_text import read_toml
 
 __all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
 
@@ -170,8 +170,8 @@ def read_card(path: Path) -> Card:
         ConfigError: If it is not TOML, lacks a key, has an unknown one, or a value is not allowed; all problems at once.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = read_toml(path)
+    except ValueError as error:
         raise ConfigError(f"The card {path} is not valid TOML: {error}.") from error
     problems = _problems(path, table)
     if problems:

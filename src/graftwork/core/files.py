@@ -148,7 +148,8 @@ def read_json(path: str | Path) -> Any:
     """Read JSON.
 
     Raises:
-        FileFormatError: If the file is not JSON; the message names the place.
+        FileFormatError: If the file is not JSON or cannot be read; the message names the place.
+        FileNotFoundError: If there is none.
     """
     path = Path(path)
     try:
@@ -157,6 +158,12 @@ def read_json(path: str | Path) -> Any:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise FileFormatError(
             f"{path} is not valid JSON: {reason}. Restore it from a copy, or remove it and run again."
+        ) from error
+    except FileNotFoundError:
+        raise  # there is nothing that could be damaged
+    except OSError as error:  # a folder of that name, a link to itself, no permission
+        raise FileFormatError(
+            f"{path} cannot be read: {error.strerror or error}. Restore it from a copy, or remove it and run again."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,9 +55,10 @@ def model_files(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
 
 
 def _existing(folder: Path, names: list[str]) -> list[Path]:
-    missing = [name for name in names if not (folder / name).exists()]
+    # Not Path.exists, which raises for names that no file system takes.
+    missing = [name for name in names if not os.path.exists(folder / name)]
     if missing or not names:
-        what = f"missing {', '.join(missing[:5])}" if missing else "no *.safetensors file"
+        what = f"missing {', '.join(name[:80] for name in missing[:5])}" if missing else "no *.safetensors file"
         raise FileFormatError(f"{folder} holds no complete safetensors model: {what}. {_REMEDY}")
     return [folder / name for name in names]
 

@@ -17,7 +17,7 @@ def nearest_name(name: str, options: Iterable[str]) -> str | None:
     import difflib  # only where a message is made: listing commands start without it
 
     by_lower = {option.lower(): option for option in options}
-    found = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(str(name).lower(), list(by_lower), n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
 
 

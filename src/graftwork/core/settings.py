@@ -264,6 +264,9 @@ def _words(annotation: Any) -> str:
     inner = typing.get_args(annotation)
     if typing.get_origin(annotation) is Literal:
         return f"one of {', '.join(map(str, inner))}"
+    origin = typing.get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "an object"
     if _is_list(annotation):
         return f"a list of which each is {_words(inner[0])}" if inner else "a list"
     return f"{'an object' if isinstance(annotation, type) else 'a value'} of {getattr(annotation, '__name__', annotation)}"

@@ -9,11 +9,22 @@ from typing import Any, Self
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.kinds import find_kind, resolve_kind
+from graftwork.core.settings import converted_value
 
 __all__ = ["TaskSpec"]
 
 _WRITTEN_IF_SET = ("positions", "details")
 """Left out of JSON when empty, so that tasks without them read and hash as they always did."""
+_Numbers = list[float | None]
+# NaN is written as null.
+_STORED: Mapping[str, Any] = {
+    **dict.fromkeys(("name", "kind", "metric", "positions"), str),
+    **dict.fromkeys(("classes", "columns"), list[str]),
+    **dict.fromkeys(("center", "scale"), _Numbers),
+    "size": int,
+    "details": Mapping[str, Any],
+}
+"""Types of the values in JSON."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +126,18 @@ class TaskSpec:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Read :meth:`to_json`'s object."""
+        """Read :meth:`to_json`'s object.
+
+        Raises:
+            ConfigError: If it is no object, or a value is of another type.
+            TypeError: If a key is unknown or missing.
+        """
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"A task is described by an object; got {value!r:.80}.")
+        for key in _STORED.keys() & value.keys():
+            try:
+                converted_value(value[key], _STORED[key])
+            except ConfigError as error:
+                raise ConfigError(f"Task {value.get('name')!r:.80}: {key} {error}.") from None
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
         return cls(**fields)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
+import tokenize
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import FileFormatError, StorageError
-from graftwork.core.files import atomic_path, hash_file, read_json, write_json
+from graftwork.core.files import atomic_path, hash_file, read_json, remove_leftovers, write_json
 from graftwork.core.locks import exclusive
 
-__all__ = ["cached_arrays"]
+__all__ = ["ARRAY_FAULTS", "cached_arrays"]
 
 Array = NDArray[Any]
-FORMAT = "graftwork-arrays-1"
+FORMAT = "graftwork-arrays-2"
+ARRAY_FAULTS = (OSError, ValueError, EOFError, OverflowError, SyntaxError, MemoryError, tokenize.TokenError)
+"""What ``numpy.load`` raises for damaged files: their header is Python text, and may promise shapes of any size."""
 
 
 def cached_arrays(folder: str | Path, key: str, compute: Callable[[], Mapping[str, Array]]) -> dict[str, Array]:
@@ -51,7 +55,17 @@ def cached_arrays(folder: str | Path, key: str, compute: Callable[[], Mapping[st
     with _locked(entry):
         arrays = _read(entry)  # another process may have finished it while this one waited
         if arrays is None:
-            _write(entry, compute())
+            remove_leftovers(entry)  # of a process that was killed while it wrote this entry
+            computed = compute()
+            try:
+                _write(entry, computed)
+            except StorageError as error:
+                if not isinstance(error.__cause__, FileExistsError | IsADirectoryError | NotADirectoryError):
+                    raise
+                raise StorageError(
+                    f"Something that is no cache entry has the place of one, {entry} ({error.__cause__.strerror}). Remove it, or "
+                    "choose another cache with GRAFTWORK_CACHE."
+                ) from error
             arrays = _read(entry)
     if arrays is None:
         raise FileFormatError(
@@ -69,6 +83,9 @@ def _read(entry: Path) -> dict[str, Array] | None:
         content = read_json(manifest)
         if content["format"] != FORMAT:
             raise FileFormatError(f"unknown format {content['format']!r}")
+        # Which arrays there are, and by which names, is part of what was written.
+        if content["sha256"] != _digest(content["arrays"]):
+            raise FileFormatError("its list of arrays is not what was written")
         arrays = {}
         for name, record in content["arrays"].items():
             # The name only: a changed manifest must not lead to files elsewhere.
@@ -77,7 +94,7 @@ def _read(entry: Path) -> dict[str, Array] | None:
             if hash_file(path) != record["sha256"]:
                 raise FileFormatError(f"{path.name} is not what was written")
             arrays[name] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*ARRAY_FAULTS, KeyError, TypeError, AttributeError) as error:
         # stacklevel points at the caller of `cached_arrays`.
         warnings.warn(f"The cache entry {entry} is damaged ({error}); it is computed again.", RuntimeWarning, stacklevel=3)
         return None
@@ -97,7 +114,11 @@ def _write(entry: Path, arrays: Mapping[str, Array]) -> None:
                 np.save(target, array, allow_pickle=False)
             records[name] = {"file": path.name, "sha256": hash_file(temporary)}
     # Last, so that a manifest never names files that are not there yet.
-    write_json(entry / "manifest.json", {"format": FORMAT, "arrays": records})
+    write_json(entry / "manifest.json", {"format": FORMAT, "arrays": records, "sha256": _digest(records)})
+
+
+def _digest(records: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -9,15 +9,18 @@ from graftwork.core.nearest import did_you_mean, nearest_name
 
 __all__ = ["check_names", "did_you_mean", "nearest_name", "short_list"]
 
+_LONGEST = 200
+"""Characters of one item; cells may hold whole documents."""
+
 
 def short_list(items: Iterable[object], limit: int = 12) -> str:
-    """Return items joined by commas, cut after ``limit`` with the number left out.
+    """Return items joined by commas, cut after ``limit`` with the number left out; of an item at most 200 characters are shown.
 
     Example:
         >>> short_list(range(5), limit=3)
         '0, 1, 2 and 2 more'
     """
-    texts = [str(item) for item in items]
+    texts = [text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..." for text in map(str, items)]
     if len(texts) <= limit:
         return ", ".join(texts)
     return f"{', '.join(texts[:limit])} and {len(texts) - limit} more"

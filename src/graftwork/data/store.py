@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from graftwork.core.files import check_writable_folder, read_json, remove_leftov
 from graftwork.core.folders import FolderKind, check_folder, remove_own
 from graftwork.core.input_spec import read_input_specs, write_input_specs
 from graftwork.core.records import TaskSpec
+from graftwork.core.scratch import temporary_folder
+from graftwork.data.array_cache import ARRAY_FAULTS
 from graftwork.data.suite import Suite
 
 __all__ = ["FORMAT", "is_stored_suite", "load_suite", "save_suite"]
@@ -56,23 +57,18 @@ def save_suite(suite: Suite, folder: str | Path) -> Path:
     check_writable_folder(folder.parent)
     if is_suite:
         return _replace(suite, folder)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
-        _write(suite, temporary)
-        # mkdtemp makes folders that only their owner can open.
-        os.chmod(temporary, 0o755)
-        old = None
-        if folder.exists():
+        # A folder in a folder: the inner one is renamed, the outer one goes in any case.
+        with temporary_folder(folder) as temporary:
+            fresh, old = temporary / "new", temporary / "old"
+            fresh.mkdir()
+            _write(suite, fresh)
             # A folder cannot be renamed over one that is not empty: what a killed process left in the old one steps aside.
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-            os.replace(folder, old)
-        os.replace(temporary, folder)
-        if old is not None:
-            remove_own(old.parent, old.name)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(fresh, folder)
     except OSError as error:
         raise _storage_error(folder, error) from error
-    finally:
-        remove_own(temporary.parent, temporary.name)
     return folder
 
 
@@ -195,13 +191,13 @@ def _load_array(folder: Path, name: Any, memory_map: bool) -> NDArray[Any]:
         )
     try:
         return np.load(path, mmap_mode="r" if memory_map else None, allow_pickle=False)
-    except ValueError as error:
-        if "empty" in str(error):  # zero elements cannot be mapped
+    except ARRAY_FAULTS as error:
+        if isinstance(error, ValueError) and "empty" in str(error):  # zero elements cannot be mapped
             return np.load(path, allow_pickle=False)
-        raise FileFormatError(
-            f"{path} is damaged ({error}). Remove the folder {path.parent} and make the suite again."
-        ) from error
-    except (OSError, EOFError) as error:
+        if isinstance(error, ValueError):
+            raise FileFormatError(
+                f"{path} is damaged ({error}). Remove the folder {path.parent} and make the suite again."
+            ) from error
         raise FileFormatError(
             f"{path} is missing or damaged ({error}). Remove the folder {path.parent} and make the suite again."
         ) from error

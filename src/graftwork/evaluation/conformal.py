@@ -91,7 +91,7 @@ def read_errors(config: Mapping[str, Any], task: TaskSpec) -> list[list[float]]:
         return nothing
     try:
         return [sorted(float(value) for value in column) for column in columns]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # OverflowError: an integer of hundreds of digits
         return nothing
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from graftwork.core.errors import GraftworkError
 from graftwork.core.files import write_bytes
 from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
+from graftwork.core.scratch import scratch_folder
 from graftwork.export.onnx_graph import fold_batch_free_shapes, rename_outputs, strip_origins
 from graftwork.export.written_graph import output_names
 from graftwork.interfaces.shared_model import SharedModel
@@ -83,9 +83,9 @@ def export_onnx(
     """
     inputs = {name: torch.as_tensor(value).detach().cpu() for name, value in example_inputs.items()}
     deployed = _Deployed(model, tasks, list(inputs))
-    with evaluating(deployed), torch.no_grad(), tempfile.TemporaryDirectory(prefix="graftwork-export-") as folder:
+    with evaluating(deployed), torch.no_grad(), scratch_folder("export") as folder:
         expected = {size: _expected(deployed, _rows(inputs, size)) for size in _CHECKED_BATCHES}
-        content, difference = _first_that_agrees(deployed, inputs, expected, Path(folder), tolerance)
+        content, difference = _first_that_agrees(deployed, inputs, expected, folder, tolerance)
     write_bytes(path, content)
     return difference
 

@@ -90,20 +90,24 @@ class Predictor:
         self.folder = Path(run_folder)
         config_path, onnx_path = _find_files(folder_of_plan(self.folder, plan))
         config = read_json(config_path)
-        self.plan = plan or plan_name(config)
-        """Name of the plan whose model this is; empty if the model does not say."""
         try:
+            self.plan = plan or plan_name(config)
+            """Name of the plan whose model this is; empty if the model does not say."""
             thresholds = config.get("thresholds") or {}
             self.tasks: tuple[TaskSpec, ...] = tuple(
                 with_thresholds(TaskSpec.from_json(task), thresholds.get(task["name"])) for task in config["tasks"]
             )
             self._names = tuple(task.name for task in self.tasks)
             self.inputs: InputSpecs = read_input_specs(config)
-        except (AttributeError, KeyError, TypeError) as error:
+            self._errors = {task.name: read_errors(config, task) for task in self.tasks if has_errors(task)}
+        except KeyError as error:
             raise FileFormatError(
                 f"{config_path} lacks {error}. It was not written by graftwork fit; restore it from a copy."
             ) from error
-        self._errors = {task.name: read_errors(config, task) for task in self.tasks if has_errors(task)}
+        except (ConfigError, TypeError, AttributeError, OverflowError) as error:
+            raise FileFormatError(
+                f"{config_path} is damaged, or was not written by graftwork fit: {error!s:.500} Restore it from a copy."
+            ) from error
         self._encoder: Encoder | None = None
         self.model = OnnxModel(onnx_path, threads=threads)
         missing = [task.name for task in self.tasks if task.name not in self.model.outputs]

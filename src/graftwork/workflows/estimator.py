@@ -6,9 +6,7 @@ cross-validation.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -21,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import table_input
+from graftwork.core.scratch import scratch_folder
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import LearnerContext
@@ -124,14 +123,14 @@ class MultiTaskEstimator(BaseEstimator):
             raise ConfigError(
                 f"`plan` must be a neural plan for an estimator; {self.plan!r} is not. Use scikit-learn's own for trees."
             )
-        with tempfile.TemporaryDirectory(prefix="graftwork-") as cache:
+        with scratch_folder("cache") as cache:
             learner: Any = learner_of(
                 LearnerContext(
                     suite=suite,
                     plan=plan,
                     seed=seed,
                     max_steps=self.max_steps,
-                    cache=Path(cache),
+                    cache=cache,
                     threads=torch.get_num_threads(),
                     overrides=dict(self.training or {}),
                 )

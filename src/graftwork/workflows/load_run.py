@@ -53,18 +53,7 @@ def load_run(folder: str | Path) -> FitRun | CompareRun:
             f"{file} is no result that this version reads: its format is {found!r}, allowed are {', '.join(_KINDS)}. Give a run "
             "folder of graftwork fit or graftwork compare."
         )
-    run = kind(folder, result)
-    try:
-        # All that the run is asked for later: damage is found here, with the name of the file.
-        complete = isinstance(run.verdict["choice"], str) and all(isinstance(line, str) for line in run.sentences)
-        complete = complete and isinstance(run.summary(), str) and run._repr_html_() is not None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FileFormatError(
-            f"{file} is damaged: {type(error).__name__}: {error}. Restore it from a copy, or remove it and go on with --resume."
-        ) from error
-    if not complete:
-        raise FileFormatError(f"{file} is damaged: its verdict has no choice or sentences. Restore it from a copy.")
-    return run
+    return kind(folder, result).checked()
 
 
 def _unfinished(folder: Path) -> str:

@@ -7,7 +7,6 @@ user names. A plan may say ``default``: true, false, or a list of modalities in 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.nearest import nearest_name
 from graftwork.core.plan import Plan
+from graftwork.core.toml_text import read_toml
 from graftwork.workflows.plan_check import check_plans, part_problems, plan_problems, training_problems
 
 __all__ = [
@@ -110,8 +110,8 @@ def read_plan_tables(path: str | Path) -> list[Any]:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = read_toml(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"The plans in {path} cannot be read: {error}.") from error
     tables = content.get("plans")
     if not isinstance(tables, list) or not tables:

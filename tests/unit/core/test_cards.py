@@ -47,6 +47,9 @@ def test_reads_a_card_with_its_defaults(tmp_path: Path) -> None:
         (GOOD + 'components = ["graftwork.methods"]\nrecipe = "graftwork.recipes.x"\n', r"dotted paths 'graftwork.module:Name'"),
         (GOOD + 'components = ["graftwork.core.errors:DataError"]\n', r"a card with components names its recipe"),
         ("slug = ", r"not valid TOML"),
+        ("year = " + "7" * 6_000, r"not valid TOML: Exceeds the limit"),
+        ("year = 0x" + "f" * 6_000, r"not valid TOML: it holds an integer of 24,000 bits"),
+        ("tags = " + "[" * 5_000, r"not valid TOML: it is nested too deeply"),
     ],
 )
 def test_refuses_a_bad_card(tmp_path: Path, text: str, message: str) -> None:

@@ -129,3 +129,11 @@ def test_one_shard_of_several_is_no_whole_model(tmp_path: Path) -> None:
         model_files(tmp_path)
     (tmp_path / "model-00001-of-00003.safetensors").rename(tmp_path / "model-00001-of-00001.safetensors")
     assert [path.name for path in model_files(tmp_path)[0]] == ["model-00001-of-00001.safetensors"]
+
+
+def test_a_shard_whose_name_no_file_system_takes_is_missing(tmp_path: Path) -> None:
+    for name in ("x" * 6_000, "x\0"):
+        (tmp_path / INDEX_NAME).write_text(json.dumps({"weight_map": {"w": f"{name}.safetensors"}}))
+        with pytest.raises(FileFormatError, match="no complete safetensors model: missing x") as caught:
+            open_tensors(tmp_path)
+        assert len(str(caught.value)) < 600

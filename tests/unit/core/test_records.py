@@ -40,3 +40,23 @@ def test_streams_are_stable_and_distinct(root: int, first: str, second: str) -> 
     assert Seeds(root).integer(first) == Seeds(root).integer(first)
     assert (Seeds(root).integer(first) == Seeds(root).integer(second)) == (first == second)
     assert 0 <= Seeds(root).integer(first) < 2**63
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 2.0}, "size must be an integer; got 2.0"),
+        ({"size": True}, "size must be an integer"),
+        ({"classes": "ab"}, "classes must be a list"),
+        ({"classes": [1, 2]}, "classes must be a list of which each is a text"),
+        ({"name": 7}, "name must be a text; got 7"),
+        ({"details": []}, "details must be an object"),
+        ({"center": ["x"]}, "center must be a list"),
+    ],
+)
+def test_a_stored_task_with_other_types_is_refused(change: dict[str, object], words: str) -> None:
+    stored = TaskSpec(name="a", kind="multiclass", size=2, classes=("x", "y")).to_json()
+    with pytest.raises(ConfigError, match=words):
+        TaskSpec.from_json({**stored, **change})
+    with pytest.raises(ConfigError, match="described by an object"):
+        TaskSpec.from_json("abc")  # type: ignore[arg-type]

@@ -149,7 +149,7 @@ def test_paths_become_what_a_converter_makes_of_them() -> None:
         ("weights", [1, "x"], "a list of which each is a finite number or none"),
         ("weights", 3, "a list of which each is a finite number or none; got 3"),
         ("pair", [1], "a list"),
-        ("table", [1], "of Mapping"),
+        ("table", [1], "an object"),
         ("readers", [3], "a list of which each is an object of Reader"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -101,3 +102,31 @@ def test_processes_that_ask_at_once_share_one_computation(tmp_path: Path) -> Non
     low, high = found.pop()
     assert low == high
     assert (tmp_path / "log").read_text() == "computed\n"
+
+
+def test_a_manifest_that_names_other_arrays_is_not_believed(tmp_path: Path) -> None:
+    arrays = {"one": np.arange(3), "two": np.arange(4.0)}
+    cached_arrays(tmp_path, "entry", lambda: arrays)
+    manifest = tmp_path / "entry" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["arrays"] = {"one": content["arrays"]["two"]}
+    manifest.write_text(json.dumps(content))
+    with pytest.warns(RuntimeWarning, match="list of arrays is not what was written"):
+        found = cached_arrays(tmp_path, "entry", lambda: arrays)
+    assert set(found) == {"one", "two"}
+    assert np.array_equal(found["one"], arrays["one"])
+
+
+def test_something_in_the_place_of_an_entry_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "entry").write_text("a file of the user")
+    with pytest.raises(StorageError, match="has the place of one.*Remove it"):
+        cached_arrays(tmp_path, "entry", lambda: {"one": np.arange(3)})
+    assert (tmp_path / "entry").read_text() == "a file of the user"
+
+
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "entry").mkdir()
+    left = tmp_path / "entry" / ".one-0123.npy.graftwork-abcdefgh.tmp"
+    left.write_bytes(b"half")
+    cached_arrays(tmp_path, "entry", lambda: {"one": np.arange(3)})
+    assert not left.exists()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graftwork.core.errors import DataError, FileFormatError
+from graftwork.core.errors import DataError, FileFormatError, GraftworkError
 from graftwork.data.encoders import encoder_from_state
 from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn
 from graftwork.data.encoders.table import TableEncoder, column_type
@@ -236,3 +236,26 @@ def test_the_unit_of_a_column_does_not_matter(exponent: int, is_heavy: bool) -> 
 @pytest.mark.parametrize("value", [0.0, 1e-13, 0.1, 1e9 + 0.1])
 def test_a_constant_column_keeps_its_unit(value: float) -> None:
     assert NumericColumn.fit("x", pd.Series([value] * 1001)).std == 1.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mean": "x"},
+        {"mean": 10**400},
+        {"knots": ["a"]},
+        {"parts": [["year"]]},
+        {"parts": [["year", "x", 1.0]]},
+        {"levels": 3},
+        {"type": []},
+        {"rule": 7},
+    ],
+)
+def test_a_damaged_state_is_refused(change: dict[str, object]) -> None:
+    frame = pd.DataFrame({"n": np.arange(40.0), "d": pd.date_range("2020-01-01", periods=40, freq="40D"), "c": ["x", "y"] * 20})
+    state = json.loads(json.dumps(TableEncoder.fit(frame, list(frame.columns)).state()))
+    encoder_from_state(state)
+    for column in state["columns"]:
+        column |= {key: value for key, value in change.items() if key in column}
+    with pytest.raises(GraftworkError):
+        encoder_from_state(state)

@@ -118,6 +118,21 @@ def test_lineage_has_every_file_under_its_folder(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(dict(metadata))
 
 
+def test_lineage_has_the_hash_of_every_file_also_where_all_have_one_name(tmp_path: Path) -> None:
+    paths = []
+    for number, place in enumerate(("base", "a", "b", "c")):
+        (tmp_path / place).mkdir()
+        paths.append(tmp_path / place / "model.safetensors")
+        save_arrays({"w": np.full(2, number, np.float32)}, paths[-1])
+    report = merge(paths[0], paths[1:], tmp_path / "out.safetensors", method="averaging")
+    found = json.loads(TensorFile(report.path).metadata["inputs_sha256"])
+    assert found == {f"{path.parent.name}/model.safetensors": hash_file(path) for path in paths}
+    # Folders, files in folders of that name, and files beside the models.
+    merge(tmp_path / "base", [tmp_path / "a", paths[2]], tmp_path / "out2.safetensors", method="averaging")
+    found = json.loads(TensorFile(tmp_path / "out2.safetensors").metadata["inputs_sha256"])
+    assert sorted(found.values()) == sorted(hash_file(path) for path in paths[:3])
+
+
 def test_a_file_that_vanishes_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, *models = constants(tmp_path, 0, 1, 2)
 

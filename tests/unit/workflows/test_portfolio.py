@@ -80,6 +80,9 @@ def test_a_plan_of_a_toml_file_joins_without_code(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("x = ", "cannot be read"),
+        ("x = " + "7" * 6_000, "cannot be read: Exceeds the limit"),
+        ("x = [[0x" + "f" * 6_000 + "]]", "cannot be read: it holds an integer of 24,000 bits"),
+        ("x = " + "[" * 5_000, "cannot be read: it is nested too deeply"),
         ("a = 1", r"holds no \[\[plans\]\]"),
         (PLAN.replace("role", "rloe"), r"unknown key 'rloe'\. Did you mean 'role'.*Known keys"),
         (PLAN + 'default = ["text"]', r"`default` must be true, false or a list of its modalities \['table'\]; got \['text'\]"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graftwork.core.errors import FileFormatError
+from graftwork.core.errors import FileFormatError, GraftworkError
 from graftwork.core.input_kinds import input_kind, input_kind_names, load_part
 from graftwork.data.encoders.base import SEVERAL, Encoder
 
@@ -29,6 +29,10 @@ def encoder_from_state(state: Mapping[str, Any]) -> Encoder:
         # By path, as the encoders of kinds are: this module is what they are restored with.
         path = _SEVERAL if SEVERAL in state else input_kind(kind).encoder
         encoder: Encoder = load_part(path).from_state(state)
+    except GraftworkError:
+        raise  # it says already what is wrong
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"The {kind} encoder state lacks {error}. Export the model again.") from error
+    except (ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise FileFormatError(f"The {kind} encoder state is damaged: {error!s:.300}. Export the model again.") from error
     return encoder

@@ -122,7 +122,8 @@ class NumericColumn:
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`."""
         rule = NumberRule.from_state(state.get("rule", {}))
-        return cls(state["name"], state["mean"], state["std"], state["has_missing"], tuple(state["knots"]), rule)
+        mean, std, *knots = (float(value) for value in (state["mean"], state["std"], *state["knots"]))
+        return cls(str(state["name"]), mean, std, bool(state["has_missing"]), tuple(knots), rule)
 
 
 def _refuse_unread(name: str, what: str, parsed: Parsed, tolerant: bool, written: str) -> None:
@@ -208,8 +209,8 @@ class CategoricalColumn:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`; states without ``naming`` are older, and their levels say how they were named."""
-        levels = tuple(state["levels"])
-        return cls(state["name"], levels, state.get("naming") or _old_naming(levels))
+        levels = tuple(map(str, state["levels"]))
+        return cls(str(state["name"]), levels, state.get("naming") or _old_naming(levels))
 
 
 def _old_naming(levels: Sequence[str]) -> Naming:
@@ -265,8 +266,10 @@ class DateColumn:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`; states without ``rule`` are older, and their dates could be unreadable in part."""
-        parts = tuple((part[0], part[1], part[2]) for part in state["parts"])
-        return cls(state["name"], parts, state["has_missing"], DateRule.from_state(state.get("rule", {"tolerant": True})))
+        parts = tuple((str(name), float(mean), float(std)) for name, mean, std in state["parts"])
+        return cls(
+            str(state["name"]), parts, bool(state["has_missing"]), DateRule.from_state(state.get("rule", {"tolerant": True}))
+        )
 
 
 def _date_parts(seconds: Floats) -> dict[str, Floats]:

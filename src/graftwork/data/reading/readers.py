@@ -163,13 +163,16 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         file = parquet.ParquetFile(path)
         check_columns(file.schema_arrow.names, str(path))
         frame = arrow_to_pandas(file.read())
-    except (arrow.ArrowException, OSError) as error:
+        # pandas stores a named index among the columns; an unnamed one only counts rows.
+        if frame.index.name or any(name for name in frame.index.names):
+            frame = frame.reset_index()
+    except FileFormatError:
+        raise  # it says already what is wrong
+    # Besides pyarrow's own: the description of the index, which pandas keeps as JSON in the file, may be damaged.
+    except (arrow.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise FileFormatError(
-            f"{path} is not a whole Parquet file (probably truncated): {error}. Write it again, or restore it from a copy."
+            f"{path} is not a whole Parquet file (truncated or damaged): {error!s:.300}. Write it again, or restore it from a copy."
         ) from error
-    # pandas stores a named index among the columns; an unnamed one only counts rows.
-    if frame.index.name or any(name for name in frame.index.names):
-        frame = frame.reset_index()
     frame = frame.reset_index(drop=True)
     frame.columns = [str(name).strip() for name in frame.columns]
     frame.attrs = {"notes": []}

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.kinds import row_modules
@@ -16,12 +13,10 @@ from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.options import CLASS_WEIGHTS
 from graftwork.data.policies import POLICIES
 from graftwork.data.reading.header import read_header
-from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file, describe_content
+from graftwork.data.reading.sniff import TABLE_FORMATS, check_encoding, check_table_file
+from graftwork.data.reading.suite_nodes import Lines, Problem, key_name
 
-__all__ = ["MODALITIES", "Problem", "check_document", "load_nodes"]
-
-Lines = dict[tuple[Any, ...], int]
-"""Line of each key or list item, by its path from the root."""
+__all__ = ["MODALITIES", "check_document"]
 
 MODALITIES = ("table", "text", "image")
 """Kinds of input that a suite file can describe."""
@@ -33,109 +28,6 @@ _DATASET = (
 _TARGET = ("kind", "metric", "classes", "columns", "class_weight")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One fault of a settings file."""
-
-    file: str
-    line: int
-    """Counted from 1."""
-    key: str
-    """Path of the key, for example ``datasets[0].targets.stars.kind``."""
-    message: str
-    """What is wrong, the value, what is allowed, and the nearest match."""
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}, {self.key}: {self.message}"
-
-
-def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
-    """Return a YAML file's value, the lines of its keys, and syntax faults and duplicated keys (the value is None then).
-
-    Raises:
-        FileFormatError: If the file does not exist, is empty, or is not UTF-8 text.
-    """
-    if not path.is_file():
-        near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise FileFormatError(f"{path} does not exist.{near} Give the path of a suite.yaml.")
-    content = describe_content(path)
-    if content:
-        raise FileFormatError(f"{path} is called {path.suffix} but its content is {content}. A suite file is YAML text.")
-    check_encoding(path)
-    text = path.read_text(encoding="utf-8-sig")
-    # Nodes, not values: only they know their lines. SafeLoader builds plain data and runs nothing.
-    loader = yaml.SafeLoader(text)
-    lines: Lines = {}
-    problems: list[Problem] = []
-    try:
-        node = loader.get_single_node()
-        value = None
-        if node is not None:
-            _walk(node, (), lines, problems, path.name, {})
-            # Doubled keys would be dropped by the construction, and circles never end.
-            value = None if problems else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        reason = " ".join(str(part) for part in (error.context, error.problem) if part)
-        return (
-            None,
-            lines,
-            [
-                Problem(
-                    path.name,
-                    line,
-                    "(YAML)",
-                    f"{reason}. Only plain YAML is allowed: check indentation, colons and quotes there.",
-                )
-            ],
-        )
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        return None, lines, [Problem(path.name, 1, "(YAML)", f"cannot be read: {error}")]
-    finally:
-        loader.dispose()
-    if node is None:
-        raise FileFormatError(f"{path} is empty. A suite file needs the key 'datasets' with at least one data set.")
-    return value, lines, problems
-
-
-def _walk(
-    node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[Problem], file: str, seen_nodes: dict[int, bool]
-) -> None:
-    """Note the line of every key; ``seen_nodes`` says of each node whether it is still open (an alias inside it would be a
-    circle)."""
-    lines.setdefault(path, node.start_mark.line + 1)
-    if id(node) in seen_nodes:  # an alias; walking it again could take exponentially long
-        if seen_nodes[id(node)]:
-            problems.append(Problem(file, node.start_mark.line + 1, _key(path), "refers to itself; remove the alias."))
-        return
-    seen_nodes[id(node)] = True
-    if isinstance(node, yaml.MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            line = key.start_mark.line + 1
-            if name in seen:
-                problems.append(
-                    Problem(file, line, _key((*path, name)), f"given twice, first in line {seen[name]}; keep one of them.")
-                )
-            seen.setdefault(name, line)
-            lines[(*path, name)] = line
-            _walk(value, (*path, name), lines, problems, file, seen_nodes)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            lines[(*path, index)] = item.start_mark.line + 1
-            _walk(item, (*path, index), lines, problems, file, seen_nodes)
-    seen_nodes[id(node)] = False
-
-
-def _key(path: Iterable[Any]) -> str:
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text or "(document)"
-
-
 class _Checker:
     def __init__(self, path: Path, lines: Lines) -> None:
         self.path, self.lines = path, lines
@@ -144,7 +36,7 @@ class _Checker:
     def add(self, place: tuple[Any, ...], message: str) -> None:
         # The nearest part of the place that has a line: missing keys have none.
         line = next(self.lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in self.lines)
-        self.problems.append(Problem(self.path.name, line, _key(place), message))
+        self.problems.append(Problem(self.path.name, line, key_name(place), message))
 
     def keys(self, value: Any, place: tuple[Any, ...], allowed: tuple[str, ...], required: tuple[str, ...] = ()) -> bool:
         if not isinstance(value, Mapping):
@@ -179,8 +71,12 @@ class _Checker:
         return [str(item) for item in items]
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = _SHORT.maxlist = _SHORT.maxdict = 3
+
+
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else reprlib.repr(value)
+    return "nothing" if value is None else _SHORT.repr(value)
 
 
 def check_document(path: Path, value: Any, lines: Lines) -> list[Problem]:

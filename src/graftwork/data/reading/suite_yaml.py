@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
-from graftwork.data.reading.suite_schema import MODALITIES, Problem, check_document, load_nodes
+from graftwork.data.reading.suite_nodes import Problem, load_nodes
+from graftwork.data.reading.suite_schema import MODALITIES, check_document
 
 __all__ = ["DatasetEntry", "Problem", "SuiteFile", "TargetEntry", "read_suite_yaml", "validate_suite_yaml"]
 

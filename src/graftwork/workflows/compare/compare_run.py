@@ -55,7 +55,7 @@ def load_comparison(folder: str | Path) -> CompareRun:
     """Read a finished comparison.
 
     Raises:
-        FileFormatError: If the folder holds none.
+        FileFormatError: If the folder holds none, or its result is damaged.
     """
     folder = Path(folder)
-    return CompareRun(folder, read_result(folder, verb="compare", what="comparison", key="leaderboard"))
+    return CompareRun(folder, read_result(folder, verb="compare", what="comparison", key="leaderboard")).checked()

@@ -19,12 +19,12 @@ from graftwork.workflows.runs.begin import (
     begun_run,
     default_out_folder,
     is_finished,
-    resumed_settings,
     source_name,
     split_plans,
 )
 from graftwork.workflows.runs.pool import Engine
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
 
 __all__ = ["compare"]
@@ -39,7 +39,7 @@ def compare(
     source: Any = None,
     *,
     plans: str | Sequence[str | Plan] | None = None,
-    seeds: int = 3,
+    seeds: int | None = None,
     steps: int | None = None,
     time_limit: float | str | None = None,
     targets: str | Sequence[str] | None = None,
@@ -60,11 +60,11 @@ def compare(
     strict: bool = False,
     out: str | Path | None = None,
     resume: bool = False,
-    engine: Engine = "local",
+    engine: Engine | None = None,
     workers: int | None = None,
     backbone: str | None = None,
-    max_groups: int = MAX_GROUPS,
-    seed: int = 0,
+    max_groups: int | None = None,
+    seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_event: Listener | None = None,
     progress: ProgressChoice = "auto",
@@ -79,7 +79,7 @@ def compare(
         plans: Names of plans, ``"all"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records;
             None takes the defaults. Separate models are always in: everything is measured against them.
-        seeds: Seeds of every plan, at least 1; three or more are needed to assert anything.
+        seeds: Seeds of every plan, at least 1; None is 3, of which fewer assert nothing.
         steps: Steps of each training; 500 if no ``time_limit`` is given either. With steps the comparison repeats exactly.
         time_limit: ``"30s"`` or seconds for each training, in place of ``steps``.
         targets: Columns to predict; see :func:`graftwork.fit` for this and the next eight.
@@ -100,13 +100,15 @@ def compare(
             targets are sets of labels.
         strict: Refuse pictures that cannot be read; else rows of up to one in a hundred are skipped, with a note.
         out: Run folder; ``runs/compare-<suite>-<date>-<time>`` by default.
-        resume: Go on with the run in ``out`` (begin it if there is none); finished trainings are not made again.
-        engine: ``"local"``: processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this
+        resume: Go on with the run in ``out`` (begin it if there is none); finished trainings are not made again. Settings that are
+            given must be those of the run, and data that is named must be unchanged; ``workers``, ``engine`` and
+            ``checkpoint_seconds`` may be others.
+        engine: ``"local"`` (the default): processes on this machine; ``"ray"``: the Ray cluster that ``RAY_ADDRESS`` names, or one on this
             machine.
         workers: Trainings at the same time; None is one for each core (of the cluster), 0 runs in this process.
         backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
-        max_groups: Most groups of tasks that the report suggests.
-        seed: Root seed of splits, initialisation and batches.
+        max_groups: Most groups of tasks that the report suggests; None is 3.
+        seed: Root seed of splits, initialisation and batches; None is 0.
         overrides: Training settings stronger than those of all plans.
         on_event: Called with every event of the run, a JSON object.
         progress: Whether to show how far the run is, on stderr or below the cell: ``"auto"`` where that is a terminal or a
@@ -124,6 +126,7 @@ def compare(
         GraftworkError: If data or settings cannot be used, or nothing could be trained; the message says what to do.
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
+    asked = asked_for(locals())  # the first line: nothing but the arguments is there yet
     check_progress(progress)
     names, extra = split_plans(plans)
     is_path = source is None or isinstance(source, str | Path)
@@ -150,24 +153,22 @@ def compare(
         ),
         time_limit=time_limit,
         steps=DEFAULT_STEPS if unset else steps,
-        seeds=seeds,
-        seed=seed,
+        seeds=3 if seeds is None else seeds,
+        seed=0 if seed is None else seed,
         plans=names,
         backbone=backbone,
         workers=workers,
         overrides=overrides,
         checkpoint_seconds=checkpoint_seconds,
-        engine=engine,
-        max_groups=max_groups,
+        engine=engine or "local",
+        max_groups=MAX_GROUPS if max_groups is None else max_groups,
     )
-    # The default budget was not asked for, so it must not contradict that of the run that is resumed.
-    changes = (*_MAY_CHANGE, "steps", "time_limit") if unset else _MAY_CHANGE
 
     def resumed(run: RunFolder) -> CompareSettings:
-        return resumed_settings(run, given, is_new=source is not None, may_change=changes)
+        return resumed_settings(run, given, asked, may_change=_MAY_CHANGE, extra=extra)
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "compare-"))
-    call = Call(verb="compare", resume=resume, command=command, extra=extra)
+    call = Call(verb="compare", resume=resume, command=command, extra=extra, source=source)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped plan leaves nothing behind.
         if not run.exists():

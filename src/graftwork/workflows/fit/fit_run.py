@@ -101,8 +101,8 @@ def load_run(folder: str | Path) -> FitRun:
     """Read a finished run.
 
     Raises:
-        FileFormatError: If the folder holds no finished run.
+        FileFormatError: If the folder holds no finished run, or its result is damaged.
     """
     folder = Path(folder)
     repair = "Restore it from a copy, or remove it and run with --resume."
-    return FitRun(folder, read_result(folder, verb="fit", what="run", key="verdict", repair=repair))
+    return FitRun(folder, read_result(folder, verb="fit", what="run", key="verdict", repair=repair)).checked()

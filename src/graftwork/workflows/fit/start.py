@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,16 @@ from graftwork.data.options import DataOptions
 from graftwork.workflows.fit.fit_run import FitRun, load_run
 from graftwork.workflows.fit.session import FitSession
 from graftwork.workflows.portfolio import check_asked
-from graftwork.workflows.quantities import parse_seconds
 from graftwork.workflows.runs.begin import (
     Call,
     begun_run,
     default_out_folder,
     is_finished,
-    resumed_settings,
     source_name,
     split_plans,
 )
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -59,17 +57,17 @@ def fit(
     preset: str | None = None,
     steps: int | None = None,
     seeds: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     folds: int | None = None,
     single: bool | None = None,
     refit: bool = True,
-    keep: str = "finalists",
+    keep: str | None = None,
     resume: bool = False,
     plans: str | Sequence[str | Plan] | None = None,
     backbone: str | None = None,
     weights: Mapping[str, float | str] | None = None,
     tolerance: float | str | None = None,
-    prefer: str = "score",
+    prefer: str | None = None,
     max_params: float | str | None = None,
     max_latency: float | str | None = None,
     max_memory: float | str | None = None,
@@ -112,21 +110,22 @@ def fit(
             ``"best"`` (all plans, more seeds, folds and settings; for long time limits).
         steps: Steps of a full training; None takes as many as fit into the time limit. With ``steps`` the run repeats exactly.
         seeds: Seeds of every finalist, at least 1; three or more are needed to assert anything. None is as the preset says.
-        seed: Root seed of splits, initialisation and batches.
+        seed: Root seed of splits, initialisation and batches; None is 0.
         folds: Compare plans by cross-validation in so many folds; 0 is one split; None is three, five or eight folds (by preset)
             below 2,000 rows.
         single: Hand over one model of one plan: no ensemble of plans, and no average of models that see different rows. None is
             as the preset says.
         refit: Let the chosen plan learn from all rows once the verdict is there; the scores are those measured before.
-        keep: ``"finalists"`` keeps a model of every finalist in ``plans/`` of the run folder, as far as time and size allow;
+        keep: ``"finalists"`` (the default) keeps a model of every finalist in ``plans/`` of the run folder, as far as time and size allow;
             ``"chosen"`` keeps that of the chosen plan alone.
-        resume: Go on with the run in ``out`` (begin it if there is none).
+        resume: Go on with the run in ``out`` (begin it if there is none). Settings that are given must be those of the run, and
+            data that is named must be unchanged; the time limit, ``workers`` and ``checkpoint_seconds`` may be others.
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records, which join the others.
         backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
         weights: Weights of tasks in means over tasks, ``{"sold": 2}``; tasks without one weigh 1.
         tolerance: Percent of the best validation score that a cheaper plan may be worse by; 1 by default.
-        prefer: Within the tolerance, ``"score"`` keeps the best plan and ``"cost"`` takes the cheapest that is not worse.
+        prefer: Within the tolerance, ``"score"`` (the default) keeps the best plan and ``"cost"`` takes the cheapest that is not worse.
         max_params: Most parameters to store, ``"5M"``.
         max_latency: Longest time for one row, ``"20ms"``.
         max_memory: Most resident memory while training, ``"2GB"``.
@@ -149,6 +148,7 @@ def fit(
         GraftworkError: If data or settings cannot be used, or nothing could be trained; the message says what to do.
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
+    asked = asked_for(locals())  # the first line: nothing but the arguments is there yet
     check_progress(progress)
     names, extra = split_plans(plans)
     is_path = source is None or isinstance(source, str | Path)
@@ -176,16 +176,16 @@ def fit(
         preset=preset,
         steps=steps,
         seeds=seeds,
-        seed=seed,
+        seed=0 if seed is None else seed,
         folds=folds,
         single=single,
         refit=refit,
-        keep=keep,
+        keep=keep or "finalists",
         plans=names,
         backbone=backbone,
         weights=weights,
         tolerance=tolerance,
-        prefer=prefer,
+        prefer=prefer or "score",
         max_params=max_params,
         max_latency=max_latency,
         max_memory=max_memory,
@@ -195,12 +195,14 @@ def fit(
     )
 
     def resumed(run: RunFolder) -> FitSettings:
-        limit = parse_seconds(time_limit) if time_limit is not None else None
-        settings = resumed_settings(run, given, is_new=source is not None, may_change=_MAY_CHANGE)
-        return replace(settings, time_limit=limit if limit is not None else settings.time_limit)
+        settings = resumed_settings(run, given, asked, may_change=_MAY_CHANGE, extra=extra)
+        # Kept, so that the next resume has this limit as well.
+        if settings.time_limit != run.state["settings"].get("time_limit"):
+            run.save(settings={**run.state["settings"], "time_limit": settings.time_limit})
+        return settings
 
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source))
-    call = Call(verb="fit", resume=resume, command=command, extra=extra)
+    call = Call(verb="fit", resume=resume, command=command, extra=extra, source=source)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped plan leaves nothing behind.
         if not run.exists():

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,9 @@ from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
 from graftwork.core.folders import check_folder
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.run_folder import RUN_KIND, RunFolder
+from graftwork.workflows.runs.same_run import check_same_data
 from graftwork.workflows.runs.settings import FitSettings
+from graftwork.workflows.runs.stored_state import check_state, going_on
 
 __all__ = [
     "Call",
@@ -23,7 +25,6 @@ __all__ = [
     "default_out_folder",
     "is_finished",
     "repeat_command",
-    "resumed_settings",
     "source_name",
     "split_plans",
 ]
@@ -42,6 +43,8 @@ class Call:
     """The command that the report shows; None makes it from the settings."""
     extra: Sequence[Plan] = ()
     """Plans that were handed in as records."""
+    source: Any = None
+    """What the caller named as data; None if a run goes on with its own."""
 
 
 @contextmanager
@@ -71,14 +74,24 @@ def begun_run(
     if not is_new:
         _check_verb(run, verb)
         run.open()
-        settings = resumed(run)
+        try:
+            check_state(run.state, run.path / "run.json", type(given))
+            settings = resumed(run)
+            if call.source is not None:
+                check_same_data(run, call.source, settings.data)
+        except BaseException:
+            run.release()
+            raise
     else:
         settings = given
         facts: dict[str, Any] = {} if verb == "fit" else {"verb": verb}
         facts["extra_plans"] = [plan.to_json() for plan in call.extra]
         run.create(settings.to_json(), call.command or repeat_command(settings, verb), **facts)
     try:
-        yield settings
+        with ExitStack() as stack:
+            if not is_new:
+                stack.enter_context(going_on(run.path))
+            yield settings
     except (ConfigError, DataError, MissingDependencyError):
         # Errors of the user only. Whatever else went wrong, the folder is kept with its logs.
         if is_new and "schedule" not in run.state:  # wrong data or settings, a missing package: leave no half-made run behind
@@ -118,41 +131,6 @@ def split_plans(plans: str | Sequence[str | Plan] | None) -> tuple[str | list[st
     if plans is None or isinstance(plans, str):
         return plans, []
     return [plan for plan in plans if isinstance(plan, str)] or None, [plan for plan in plans if isinstance(plan, Plan)]
-
-
-def resumed_settings(run: RunFolder, given: SomeSettings, *, is_new: bool, may_change: Sequence[str]) -> SomeSettings:
-    """Return the stored settings with what may change from those given, the time limit apart.
-
-    Args:
-        run: The run, opened.
-        given: Settings of this call.
-        is_new: Whether this call named a source.
-        may_change: Names of settings that may differ.
-
-    Raises:
-        ConfigError: If the user gave settings that differ from those of the run.
-    """
-    stored = type(given).from_json(run.state["settings"])
-    # Source and limit as given: neither may count as changed below.
-    default = type(given)(source=given.source, time_limit=given.time_limit)
-    problems = []
-    for key, value in given.to_json().items():
-        before = stored.to_json()[key]
-        if key in may_change or value == before:
-            continue
-        # A value equal to the default counts as not given, so that a bare `--resume` asks for nothing.
-        if (key == "source" and is_new) or (key != "source" and value != default.to_json()[key]):
-            problems.append(f"{key.replace('_', '-')}: the run has {before!r}, you gave {value!r}")
-    if problems:
-        raise ConfigError(
-            f"The run in {run.path} was begun with other settings. Resume it without them, or begin a new run in another folder.",
-            problems,
-        )
-    return replace(
-        stored,
-        workers=given.workers if given.workers is not None else stored.workers,
-        checkpoint_seconds=given.checkpoint_seconds,
-    )
 
 
 def default_out_folder(source: str, prefix: str = "") -> Path:

@@ -40,11 +40,21 @@ class PlainDisplay(QuietDisplay):
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self.progress = Progress()
+        self._is_closed = False
 
     def handle(self, event: Mapping[str, Any]) -> None:
         """Print the lines of an event."""
         for line in self.progress.handle(event):
-            print(line, file=self.stream, flush=True)
+            self.write(line)
+
+    def write(self, text: str) -> None:
+        """Print a text; nothing more once the stream is closed (``| head``, a terminal that is gone): the run goes on."""
+        if self._is_closed:
+            return
+        try:
+            print(text, file=self.stream, flush=True)
+        except (OSError, ValueError):
+            self._is_closed = True
 
 
 class LiveDisplay(PlainDisplay):
@@ -73,10 +83,19 @@ class LiveDisplay(PlainDisplay):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._is_live:
-            self._live.__exit__(kind, error, trace)
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self._live.__exit__(kind, error, trace)
 
     def handle(self, event: Mapping[str, Any]) -> None:
         """Take an event and redraw."""
+        if self._is_closed:
+            return
+        try:
+            self._show(event)
+        except OSError:  # the terminal is gone; the run goes on
+            self._is_closed = True
+
+    def _show(self, event: Mapping[str, Any]) -> None:
         routine = event["event"] == "job-end" and event["status"] == "ok"
         for line in self.progress.handle(event):
             if not routine:  # the table shows what runs and what is done

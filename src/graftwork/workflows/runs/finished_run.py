@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
 from graftwork.core.optional import require
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from graftwork.reporting.result_view import ResultView
 
 __all__ = ["FinishedRun", "read_result"]
+
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What comes of values that are other ones than were written."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,6 +42,29 @@ class FinishedRun(ABC):
     @abstractmethod
     def summary(self, width: int = 100) -> str:
         """Return the result as text for a terminal of ``width`` columns."""
+
+    def checked(self) -> Self:
+        """Return this run if all that it may be asked for later can be given.
+
+        Raises:
+            FileFormatError: If its result is damaged; the message names the file.
+        """
+        from graftwork.reporting.leaderboard import leaderboard_columns, leaderboard_rows
+
+        file = self.folder / "result.json"
+        try:
+            complete = isinstance(self.verdict["choice"], str) and all(isinstance(line, str) for line in self.sentences)
+            complete = complete and isinstance(self.summary(), str) and self._repr_html_() is not None
+            leaderboard_columns(self.view()), leaderboard_rows(self.view())
+        except _DAMAGE as error:
+            # What says already what is wrong does not name the file.
+            reason = str(error) if isinstance(error, GraftworkError) else f"{type(error).__name__}: {error!s:.300}"
+            raise FileFormatError(
+                f"{file} is damaged: {reason}. Restore it from a copy, or remove it and go on with --resume."
+            ) from error
+        if not complete:
+            raise FileFormatError(f"{file} is damaged: its verdict has no choice or sentences. Restore it from a copy.")
+        return self
 
     @property
     def verdict(self) -> Mapping[str, Any]:

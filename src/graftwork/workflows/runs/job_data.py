@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.errors import FileFormatError
 from graftwork.core.records import Scores
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
@@ -113,15 +115,33 @@ def write_predictions(path: Path, predictions: dict[str, dict[str, Array]], suit
 
 
 def read_predictions(path: Path, suite: Suite) -> dict[str, dict[str, Array]]:
-    """Read :func:`write_predictions`' file."""
+    """Read :func:`write_predictions`' file.
+
+    Raises:
+        FileFormatError: If it is missing, damaged, or of other tasks.
+    """
     from safetensors.numpy import load
 
     found: dict[str, dict[str, Array]] = {}
-    # By number: the file sorts keys as texts, where 10 comes before 2.
-    for key, array in sorted(load(path.read_bytes()).items(), key=lambda item: int(item[0].rpartition("/")[2])):
-        split, _, index = key.partition("/")
-        found.setdefault(split, {})[suite.tasks[int(index)].name] = array
+    with _reading(path):
+        # By number: the file sorts keys as texts, where 10 comes before 2.
+        for key, array in sorted(load(path.read_bytes()).items(), key=lambda item: int(item[0].rpartition("/")[2])):
+            split, _, index = key.partition("/")
+            found.setdefault(split, {})[suite.tasks[int(index)].name] = array
     return found
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
+        raise FileFormatError(
+            f"{path} is missing or damaged ({error!s:.200}). Restore it from a copy, or remove the folder {path.parent} and go on "
+            "with --resume: then this training is made again."
+        ) from error
 
 
 class StoredPredictions(Mapping[str, Array]):
@@ -132,21 +152,26 @@ class StoredPredictions(Mapping[str, Array]):
         path: The file.
         suite: Gives the names of the tasks.
         split: Name of the split; one that the file lacks is empty.
+
+    Raises:
+        FileFormatError: If the file is missing, damaged, or of other tasks; also when values are asked for.
     """
 
     def __init__(self, path: Path, suite: Suite, split: str) -> None:
         from safetensors import safe_open
 
         self._path = path
-        with safe_open(path, framework="numpy") as file:
-            keys = [key for key in file.keys() if key.rpartition("/")[0] == split]  # noqa: SIM118  (not a mapping)
-        self._keys = {suite.tasks[int(key.rpartition("/")[2])].name: key for key in keys}
+        with _reading(path):
+            with safe_open(path, framework="numpy") as file:
+                keys = [key for key in file.keys() if key.rpartition("/")[0] == split]  # noqa: SIM118  (not a mapping)
+            self._keys = {suite.tasks[int(key.rpartition("/")[2])].name: key for key in keys}
 
     def __getitem__(self, task: str) -> Array:
         from safetensors import safe_open
 
-        with safe_open(self._path, framework="numpy") as file:
-            found: Array = file.get_tensor(self._keys[task])
+        key = self._keys[task]  # before the file is opened: a task that is not there is no damage
+        with _reading(self._path), safe_open(self._path, framework="numpy") as file:
+            found: Array = file.get_tensor(key)
         return found
 
     def __iter__(self) -> Iterator[str]:

@@ -16,6 +16,7 @@ from graftwork.data.suite import Suite
 from graftwork.workflows.portfolio import check_stored, portfolio
 from graftwork.workflows.runs.horizons import kept_groups, shared_plans
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.same_run import changed_data
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
@@ -51,6 +52,10 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
 
     if is_stored_suite(run.suite):
         suite = load_suite(run.suite)
+        # Named again it would have been refused; here the user asks for nothing but the run, which has kept its data.
+        changed = changed_data(run, settings.source, settings.data, pictures=False) if data is None else []
+        if changed:
+            run.emit("data_changed", files=changed)
     else:
         from graftwork.data.reading.ingest import open_data
         from graftwork.evaluation.metrics import check_metrics

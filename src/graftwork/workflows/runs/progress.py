@@ -71,6 +71,10 @@ class Progress:
             lines.append(f"  task {task['name']}: {task['kind']}{size}")
         return [*lines, *(f"  note: {note}" for note in event["notes"])]
 
+    def _on_data_changed(self, event: Mapping[str, Any]) -> list[str]:
+        files = ", ".join(event["files"])
+        return [f"  note: {files} has changed since the run began; the run goes on with the data as it was"]
+
     def _on_phase(self, event: Mapping[str, Any]) -> list[str]:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))

@@ -15,6 +15,7 @@ from typing import Any
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import append_jsonl, read_json, write_json
 from graftwork.core.folders import Claim, FolderKind, claim_folder, remove_own
+from graftwork.core.scratch import sweep
 from graftwork.core.version import __version__
 
 __all__ = ["RUN_FORMAT", "RUN_KIND", "RunFolder", "clean_json", "utc_now"]
@@ -121,6 +122,15 @@ class RunFolder:
         self.read_state()
         self._claim = claim_folder(self.path, RUN_KIND)
         self.state = self.read_state()  # as the holder of the lock left it
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove temporary files that killed processes of this run left; all of them worked under the lock that is held now."""
+        inside = ("jobs/*", "jobs/*/checkpoint*", "model", "model.new", "plans/*", "plan.new-*", "suite", "logs")
+        for folder in (self.path, *(found for pattern in inside for found in self.path.glob(pattern))):
+            # Links may lead to folders of others.
+            if folder.is_dir() and not folder.is_symlink():
+                sweep(folder)
 
     def read_state(self) -> dict[str, Any]:
         """Read ``run.json`` without locking."""

@@ -75,7 +75,7 @@ class SparseDisplay(PlainDisplay):
             lines = [self.progress.headline()]
         if lines:
             self._last = time.monotonic()
-            print("\n".join(lines), file=self.stream, flush=True)
+            self.write("\n".join(lines))
 
 
 class NotebookDisplay(QuietDisplay):

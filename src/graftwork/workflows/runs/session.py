@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Generic
 
+from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json, write_json
 from graftwork.workflows.runs.context import RunContext, SomeSettings, run_facts
 from graftwork.workflows.runs.interrupts import StopSwitch
@@ -51,9 +53,8 @@ class RunSession(Generic[SomeSettings]):
         Raises:
             RunStopped: If the user stopped it while the suite was read.
         """
-        clock = self.run.path / "clock.json"
         # Used seconds of earlier attempts count, also of those that were killed.
-        self.run.start_clock(float(read_json(clock)["seconds"]) if clock.exists() else 0.0)
+        self.run.start_clock(_seconds_before(self.run.path / "clock.json"))
         with self.stop.listen():
             self.stop.on_press = lambda presses: self.run.emit("stopping", presses=presses)
             suite = open_run_suite(self.run, self.settings, self._data)
@@ -77,3 +78,22 @@ class RunSession(Generic[SomeSettings]):
         """Write down the time that was used, for a resume after a kill."""
         self._clock_saved = self.run.seconds_used()
         write_json(self.run.path / "clock.json", {"seconds": round(self._clock_saved, 1)})
+
+
+def _seconds_before(clock: Path) -> float:
+    """Return the seconds that earlier attempts used; 0 if there is no clock.
+
+    Raises:
+        FileFormatError: If the clock is damaged.
+    """
+    if not clock.exists():
+        return 0.0
+    content = read_json(clock)
+    seconds = content.get("seconds") if isinstance(content, dict) else None
+    # The comparison is False for NaN as well. A bool is an int to Python.
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
+        raise FileFormatError(
+            f"{clock} is damaged: the seconds used are {seconds!r:.80}. Restore it from a copy, or remove it: then the time limit "
+            "begins anew."
+        )
+    return float(seconds)

@@ -214,3 +214,17 @@ def test_endless_brackets_are_a_fault_of_the_file(tmp_path: Path, ending: str, w
     path.write_text('[{"a": ' + "[" * 100_000 if ending == "json" else '{"a": ' + "[" * 100_000)
     with pytest.raises(FileFormatError, match=rf"{where}: brackets are nested too deeply"):
         read_table(path)
+
+
+def test_parquet_with_a_damaged_description_of_the_index_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}).set_index("b")
+    frame.to_parquet(tmp_path / "table.parquet")
+    content = (tmp_path / "table.parquet").read_bytes()
+    assert content.count(b'"pandas_type"') > 1
+    for damaged in (
+        content.replace(b'"pandas_type"', b'"pandas_typo"'),
+        content.replace(b'"index_columns": [', b'"index_columns": {'),
+    ):
+        (tmp_path / "table.parquet").write_bytes(damaged)
+        with pytest.raises(FileFormatError, match="not a whole Parquet file"):
+            read_table(tmp_path / "table.parquet")

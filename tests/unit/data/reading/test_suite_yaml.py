@@ -216,7 +216,43 @@ def test_nested_aliases_do_not_explode(tmp_path: Path) -> None:
     lines += [f"a{index}: &a{index} [{', '.join([f'*a{index - 1}'] * 8)}]" for index in range(1, 30)]
     (tmp_path / "suite.yaml").write_text("\n".join([*lines, "datasets: *a29", "name: *a29"]))
     problems = validate_suite_yaml(tmp_path / "suite.yaml")
-    assert any(problem.key == "name" for problem in problems)
+    assert ["by aliases" in problem.message for problem in problems] == [True]
+
+
+BOMB = ["a0: &a0 [x, x]", *(f"a{index}: &a{index} [{', '.join([f'*a{index - 1}'] * 10)}]" for index in range(1, 30))]
+MERGES = [
+    "a0: &a0 {x: 1}",
+    *(f"a{index}: &a{index} {{<<: [*a{index - 1}, *a{index - 1}], k{index}: 1}}" for index in range(1, 40)),
+]
+
+
+@pytest.mark.parametrize(
+    "lines", [[*BOMB, "mixing: *a29"], [*BOMB, "? *a29\n: 1"], [*MERGES, "missing: *a39"], [*BOMB[:9], "modality: *a8"]]
+)
+def test_bombs_of_aliases_are_refused_in_one_short_line(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "suite.yaml").write_text("\n".join([*lines, "datasets: []"]))
+    problems = validate_suite_yaml(tmp_path / "suite.yaml")
+    assert len([problem for problem in problems if "by aliases" in str(problem)]) == 1
+    assert sum(len(str(problem)) for problem in problems) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("7" * 6_000, "a number of 6,000 digits"),
+        ("0x" + "f" * 6_000, "a number of 6,002 digits"),
+        ("1:" * 3_000 + "1", "a number of 6,001 digits"),
+        ("!!float ''", "cannot be read"),
+        ("!!int x", "cannot be read"),
+        ("[" * 5_000, "cannot be read: it is nested too deeply"),
+        ("\x1b[31m", "cannot be read: unacceptable character"),
+    ],
+)
+def test_odd_values_are_problems_with_few_words(tmp_path: Path, value: str, words: str) -> None:
+    (tmp_path / "suite.yaml").write_text(f"seed: {value}\ndatasets: []\n")
+    (problem,) = validate_suite_yaml(tmp_path / "suite.yaml")
+    assert words in str(problem)
+    assert len(str(problem)) < 500
 
 
 def test_text_and_image_data_sets(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import time
 from dataclasses import dataclass
 from statistics import median
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.scratch import scratch_folder
 from graftwork.data.samples import take_rows
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.job import Job
@@ -53,8 +53,8 @@ class EstimateJob(Job):
 
     def run(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
         """Measure, with an empty store of features: what an earlier run of the same data left there would make them seem free."""
-        with tempfile.TemporaryDirectory(prefix="graftwork-", ignore_cleanup_errors=True) as folder:
-            return self.with_cache(folder)._measured(run, control)
+        with scratch_folder("estimate") as folder:
+            return self.with_cache(str(folder))._measured(run, control)
 
     def _measured(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
         suite = self.suite(run)

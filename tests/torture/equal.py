@@ -1,0 +1,55 @@
+"""What of two runs must be equal bit for bit: all numbers but times, sizes in memory and dates, the model and its graph."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["MEASURED", "contents", "differences", "leftovers", "numbers"]
+
+MEASURED = (
+    "seconds",
+    "wall_seconds",
+    "cpu_seconds",
+    "peak_rss_bytes",
+    "latency_ms_batch1",
+    "latency_ms_batch32",
+    "activation_bytes",
+)
+"""Keys whose values are times or sizes that no two runs share."""
+_OTHER = ("created", "timing", "estimate", "machine", "command", "pareto")
+
+
+def numbers(value: Any) -> Any:
+    """Return a result without what measures time, memory and date."""
+    if isinstance(value, dict):
+        return {key: numbers(item) for key, item in value.items() if key not in (*MEASURED, *_OTHER)}
+    return [numbers(item) for item in value] if isinstance(value, list) else value
+
+
+def differences(left: Any, right: Any, where: str = "") -> list[str]:
+    """Return the places where two results differ, for a message that can be read."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [line for key in {**left, **right} for line in differences(left.get(key), right.get(key), f"{where}/{key}")]
+    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
+        return [line for index, pair in enumerate(zip(left, right)) for line in differences(*pair, f"{where}[{index}]")]
+    return [] if left == right else [f"{where}: {left!r:.80} != {right!r:.80}"]
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Return everything of a finished run that must not depend on kills, by file: JSON as numbers, all else as bytes."""
+    found: dict[str, Any] = {}
+    for pattern in ("result.json", "model.onnx", "model/*", "plans/*/model.onnx", "plans/*/model/*"):
+        for file in sorted(run.glob(pattern)):
+            name = str(file.relative_to(run))
+            # The card shows dates and times.
+            if file.suffix != ".md" and file.is_file():
+                found[name] = numbers(json.loads(file.read_bytes())) if file.suffix == ".json" else file.read_bytes()
+    return found
+
+
+def leftovers(*folders: Path) -> list[str]:
+    """Return the temporary files and folders below some folders."""
+    marks = (".graftwork-", ".tmp", ".scratch", ".write-test-", ".replaced", "model.new", "plan.new")
+    return [str(path) for folder in folders for path in folder.rglob("*") if any(mark in path.name for mark in marks)]
