@@ -7,11 +7,12 @@ asked for is imported, and verbs import their work inside ``run``: ``--help`` ne
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from graftwork.cli.common import VerbParser, quiet_pipe
