@@ -26,6 +26,7 @@ from graftwork.core.cards import ROOMS, STATUSES, Card, load_cards
 from graftwork.core.files import write_json, write_text
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
+from graftwork.core.verdicts import EVIDENCE_FORMAT, EXPLANATION
 from graftwork.workflows.portfolio import load_catalogue
 
 __all__ = ["generate", "main"]
@@ -63,15 +64,16 @@ def gallery_page(cards: list[Card]) -> str:
     summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     rows = "\n".join(_gallery_row(card) for card in sorted(cards, key=_built_first))
     rooms = _options([room for room in ROOMS if any(card.room == room for card in cards)])
+    explanation = " ".join(escape(sentence) for sentence in EXPLANATION)
     verdicts = _options([status for status in STATUSES if counts[status]])
     return f"""---
 hide: [toc]
 ---
 # Systems
 
-{len(cards)} published systems: {summary}. A verdict comes from a full run of the system against its baselines on code of today
-([how verdicts are made](../verdicts.md)); `planned` means that there is a card but no code yet, and `stale` that the code or the
-claim changed since the run.
+{len(cards)} published systems: {summary}. [How verdicts are made](../verdicts.md).
+
+{explanation}
 
 <div class="gallery">
 <p>
@@ -154,7 +156,10 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     findings = evidence["inequalities"]
     lines = ["## Evidence", ""]
     if card.status == "stale":
-        lines += ["!!! warning\n\n    Stale: the code or the claim changed since this run, so it is no verdict.", ""]
+        why = "the code or the claim changed since this run" if _is_judged(evidence) else "it was judged by earlier rules"
+        lines += [f"!!! warning\n\n    Stale: {why}, so it is no verdict.", ""]
+    else:
+        lines += [f"{_badge(card.status)} {escape(evidence['reason'])}.", ""]
     lines += [
         evidence_plot(findings),
         "",
@@ -164,9 +169,10 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     for item in findings:
         interval = item["difference"]
         lines.append(
-            f"| {'holds' if item['holds'] else '**does not hold**'} | "
+            f"| {_state(item)} | "
             f"{escape(item['name'])}{'' if item['primary'] else ' (secondary)'}<br>"
-            f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}</small> "
+            f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}: "
+            f"{escape(item['reason'])}</small> "
             f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
             f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"
         )
@@ -179,10 +185,20 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in evidence["versions"].items())
     lines += ["", f"Arms: {arms}.", ""]
     lines += [
-        f"Seeds {', '.join(map(str, evidence['seeds']))}; {float(evidence['seconds']) / 60:.1f} minutes of computing; "
+        f"Seeds {', '.join(map(str, evidence['seeds']))}; looks after {', '.join(map(str, evidence.get('looks', ['?'])))} seeds; "
+        f"{float(evidence['seconds']) / 60:.1f} minutes of computing; "
         f"{str(evidence['created'])[:10]}; {commit}; {escape(versions)}."
     ]
     return "\n".join(lines + [f"\n- {escape(note)}" for note in evidence["notes"]])
+
+
+def _is_judged(evidence: Mapping[str, Any]) -> bool:
+    return evidence.get("format") == EVIDENCE_FORMAT
+
+
+def _state(finding: Mapping[str, Any]) -> str:
+    state = finding.get("state", "not judged")
+    return f"**{state}**" if state == "refuted" else str(state)
 
 
 def _parts_section(card: Card) -> str:
@@ -233,7 +249,8 @@ def _neighbours(card: Card, cards: list[Card]) -> str:
 
 _STYLE = """<style>
 .verdict{border-radius:.8em;padding:.1em .6em;font-size:.85em;white-space:nowrap;border:1px solid currentColor}
-.verdict-holds{color:#1a936f}.verdict-partly{color:#b07d12}.verdict-does-not-hold{color:#c8553d}
+.verdict-holds{color:#1a936f}.verdict-partly,.verdict-mixed{color:#b07d12}.verdict-contradicted{color:#c8553d}
+.verdict-open{color:#5b7fb5}
 .verdict-planned,.verdict-no-evidence,.verdict-stale{opacity:.65}
 .md-typeset table:not([class]) th{min-width:2.5em!important}
 .gallery input,.gallery select{border:1px solid currentColor;border-radius:.3em;padding:.35em .6em;margin:0 .4em .4em 0;background:transparent;color:inherit;font:inherit}

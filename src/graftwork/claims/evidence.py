@@ -17,11 +17,10 @@ from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.core.machine import available_cores
 from graftwork.core.source_hash import PACKAGE_FOLDER
+from graftwork.core.verdicts import EVIDENCE_FORMAT
 from graftwork.core.version import __version__
 
-__all__ = ["FORMAT", "build_evidence", "code_state", "mark_stale", "package_versions", "write_evidence"]
-
-FORMAT = "graftwork-evidence-1"
+__all__ = ["build_evidence", "code_state", "judged_part", "mark_stale", "package_versions", "write_evidence"]
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchjd", "timm", "transformers", "lightgbm", "pandas")
 
@@ -52,6 +51,7 @@ def build_evidence(
     card: Card,
     recipe: Recipe,
     verdict: Verdict,
+    looks: Sequence[int],
     *,
     results: Mapping[int, Mapping[str, Mapping[str, float]]],
     budgets: Mapping[int, Mapping[str, Mapping[str, int]]],
@@ -65,6 +65,7 @@ def build_evidence(
         card: The system's card; its claim and modules are hashed.
         recipe: What was run.
         verdict: What :func:`graftwork.claims.judgement.judge` made of it.
+        looks: Numbers of seeds after which the run was to look.
         results: ``{seed: {arm: {metric: value}}}``.
         budgets: ``{seed: {arm: {counter: value}}}``, checked already.
         seconds: ``{seed: {arm: wall seconds}}``.
@@ -73,11 +74,10 @@ def build_evidence(
     """
     commit, dirty = code_state()
     return {
-        "format": FORMAT,
+        "format": EVIDENCE_FORMAT,
         "slug": card.slug,
-        "verdict": verdict.word,
         "claim": card.claim,
-        "inequalities": [finding.to_json() for finding in verdict.findings],
+        **judged_part(verdict, looks),
         "arms": [
             {"name": arm.name, "title": arm.title, "access": sorted(arm.access.parts()), "settings": dict(arm.settings)}
             for arm in recipe.arms
@@ -97,6 +97,16 @@ def build_evidence(
         "evidence_hash": card.evidence_hash(),
         "bytes_hash": card.bytes_hash(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def judged_part(verdict: Verdict, looks: Sequence[int]) -> dict[str, Any]:
+    """Return what of an evidence file follows from the measurements by the rules of judging: all that judging again renews."""
+    return {
+        "verdict": verdict.word,
+        "reason": verdict.reason,
+        "looks": list(looks),
+        "inequalities": [finding.to_json() for finding in verdict.findings],
     }
 
 

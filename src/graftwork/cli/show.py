@@ -95,13 +95,29 @@ def describe_card(card: Card, width: int) -> str:
 def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -> list[str]:
     """Return the stored inequalities as a table, with what they were measured on."""
     commit = str(evidence.get("commit", ""))[:12] or "no commit"
-    state = "stale: made with other code or another claim, so it is no verdict" if is_stale else str(evidence["verdict"])
+    state = _state_of_evidence(evidence, is_stale=is_stale)
     dirty = ", with local changes" if evidence.get("dirty") else ""
     head = (
         f"evidence     {state}; {len(evidence['seeds'])} seeds, {float(evidence['seconds']) / 60:.1f} min, "
         f"{str(evidence['created'])[:10]}, {commit}{dirty}"
     )
-    return [head, "", findings_table(evidence["inequalities"], width)]
+    lines = [head, "", findings_table(evidence["inequalities"], width)]
+    for finding in evidence["inequalities"]:
+        if finding.get("state", "shown") != "shown":
+            lines.append(f"  {finding['state']}: {finding['name']}: {finding['reason']}")
+    return lines
+
+
+def _state_of_evidence(evidence: Mapping[str, Any], *, is_stale: bool) -> str:
+    from graftwork.core.verdicts import EVIDENCE_FORMAT
+
+    if evidence.get("format") != EVIDENCE_FORMAT:
+        return (
+            "stale: judged by earlier rules, so it is no verdict; `graftwork reproduce SLUG --rejudge` judges its numbers again"
+        )
+    if is_stale:
+        return "stale: made with other code or another claim, so it is no verdict"
+    return f"{evidence['verdict']}: {evidence['reason']}"
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged: bool = True) -> str:
@@ -121,7 +137,7 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
         spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]" if len(item["differences"]) > 1 else "one seed"
         rows.append(
             [
-                ("yes" if item["holds"] else "NO") if judged else "-",
+                item.get("state", "-") if judged else "-",
                 item["name"] + ("" if item["primary"] else " (secondary)"),
                 f"{item['left_mean']:.4g}",
                 f"{item['right_mean']:.4g}",
@@ -131,7 +147,7 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
             ]
         )
     return format_table(
-        ["holds", "inequality", "left", "right", "difference", "95 % interval", "signs"],
+        ["", "inequality", "left", "right", "difference", "95 % interval", "signs"],
         rows,
         width=width,
         stretch=1,

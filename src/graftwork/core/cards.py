@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
+from graftwork.core.verdicts import EVIDENCE_FORMAT, VERDICT_WORDS
 
 __all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
 
@@ -45,7 +46,7 @@ ROOMS = (
 )
 KINDS = ("application", "architecture", "benchmark", "method", "study", "survey")
 
-Status = Literal["planned", "no evidence", "stale", "holds", "partly", "does not hold"]
+Status = Literal["planned", "no evidence", "stale", "holds", "partly", "mixed", "open", "contradicted"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 _SLUG_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -84,7 +85,7 @@ class Card:
     departures: tuple[str, ...] = ()
     """Every difference to the paper that a reader must know."""
     analysis: tuple[str, ...] = ()
-    """Where the claim does not hold here, or only partly: what was tried, and what the numbers say about why."""
+    """Where the claim does not hold as a whole here: what was tried, and what the numbers say about why."""
     contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Small constructor arguments for the contract tests, by class name."""
     plans: tuple[Mapping[str, Any], ...] = ()
@@ -115,9 +116,17 @@ class Card:
         """What is known: never a verdict whose evidence belongs to other code or to another claim."""
         if not self.is_built:
             return "planned"
-        if self.evidence is None or self.evidence.get("verdict") not in ("holds", "partly", "does not hold"):
+        if self.evidence is None or not self.evidence.get("verdict"):
             return "no evidence"
-        return self.evidence["verdict"] if self._is_fresh(self.evidence) else "stale"
+        # Words of earlier rules are no verdict of today's.
+        is_judged = self.evidence.get("format") == EVIDENCE_FORMAT and self.evidence["verdict"] in VERDICT_WORDS
+        return self.evidence["verdict"] if is_judged and self.is_evidence_fresh else "stale"
+
+    @property
+    def is_evidence_fresh(self) -> bool:
+        """Whether there is evidence that belongs to the claim, the modules and the recipe of today, by whatever rules it was
+        judged."""
+        return self.evidence is not None and self._is_fresh(self.evidence)
 
     def source_files(self) -> list[Path]:
         """Return the files whose syntax the evidence depends on: the modules of the components, then the recipe."""

@@ -47,8 +47,9 @@ def call(*words: str) -> int:
 def test_prints_the_verdict_and_exits_with_zero(toy: None, tmp_path: Path, capsys: pytest.CaptureFixture[Any]) -> None:
     assert call("toy", "--workers", "0", "--out", str(tmp_path / "toy.json")) == 0
     shown = capsys.readouterr()
-    assert "Verdict: holds. Evidence: " in shown.out
-    assert "not shown: never: the mean difference is below the margin of 0" in shown.out
+    assert "Verdict: holds: of 1 primary inequalities 1 shown, after 3 of at most 3 seeds. Evidence: " in shown.out
+    assert "refuted: never: the interval is not above 0" in shown.out
+    assert "look after 3 seeds: of 1 primary" in shown.err
     assert "note: a toy" in shown.out
     assert "toy: 6 jobs, 1 at a time" in shown.err
     assert "[  6/6] seed 2  mine" in shown.err
@@ -60,7 +61,7 @@ def test_smoke_runs_give_no_verdict(toy: None, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     assert "No verdict: a smoke run says that everything runs" in text
     assert "one seed" in text
-    assert "not shown" not in text
+    assert "open:" not in text
 
 
 def test_marking_needs_smoke_numbers(toy: None) -> None:
@@ -86,6 +87,20 @@ def test_ctrl_c_says_how_to_go_on(toy: None, monkeypatch: pytest.MonkeyPatch, ca
     def stop(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graftwork.claims.reproduction.run_jobs", stop)
+    monkeypatch.setattr("graftwork.claims.measuring.run_jobs", stop)
     assert call("toy") == 130
     assert "graftwork reproduce toy --resume goes on" in capsys.readouterr().err
+
+
+def test_kept_measurements_are_judged_again(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Card, "evidence_file", tmp_path / "toy.json")
+    call("toy", "--workers", "0")
+    capsys.readouterr()
+    assert call("toy", "--rejudge") == 0
+    assert "toy: holds -> holds (of 1 primary inequalities 1 shown" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="runs nothing"):
+        call("toy", "--rejudge", "--smoke")
+    with pytest.raises(ConfigError, match="give it with SLUG and --rejudge"):
+        call("toy", "--because", "I say so")

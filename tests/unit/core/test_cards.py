@@ -11,6 +11,7 @@ import pytest
 from graftwork.core import source_hash
 from graftwork.core.cards import Card, find_cards, load_cards, nearest_cards, read_card
 from graftwork.core.errors import ConfigError
+from graftwork.core.verdicts import EVIDENCE_FORMAT
 
 GOOD = """
 slug = "good"
@@ -110,7 +111,12 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     card = read_card(write_card(tmp_path, GOOD + 'components = ["graftwork.part:FACTOR"]\nrecipe = "graftwork.recipe"\n'))
     assert card.status == "no evidence"
     card.evidence_file.parent.mkdir(parents=True)
-    evidence = {"verdict": "holds", "evidence_hash": card.evidence_hash(), "bytes_hash": card.bytes_hash()}
+    evidence = {
+        "format": EVIDENCE_FORMAT,
+        "verdict": "holds",
+        "evidence_hash": card.evidence_hash(),
+        "bytes_hash": card.bytes_hash(),
+    }
     card.evidence_file.write_text(json.dumps(evidence), encoding="utf-8")
     return replace(card)
 
@@ -134,10 +140,18 @@ def test_changed_claim_makes_evidence_stale(built: Card) -> None:
     assert replace(built, claim="Better by 2 points.").status == "stale"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"verdict": "great"}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "graftwork-evidence-2"}'])
 def test_unusable_evidence_counts_as_none(built: Card, content: str) -> None:
     built.evidence_file.write_text(content, encoding="utf-8")
     assert built.status == "no evidence"
+
+
+@pytest.mark.parametrize("change", [{"format": "graftwork-evidence-1"}, {"verdict": "does not hold"}])
+def test_words_of_earlier_rules_are_no_verdict(built: Card, change: dict[str, str]) -> None:
+    stored = json.loads(built.evidence_file.read_text(encoding="utf-8"))
+    built.evidence_file.write_text(json.dumps({**stored, **change}), encoding="utf-8")
+    assert built.status == "stale"
+    assert built.is_evidence_fresh, "the measurements are those of today's code all the same"
 
 
 def test_missing_module_is_named(built: Card, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from graftwork.cli.plans import plan_text
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError
+from graftwork.core.verdicts import EVIDENCE_FORMAT, EXPLANATION, VERDICT_WORDS
 from graftwork.workflows.portfolio import load_catalogue
 
 
@@ -96,7 +97,8 @@ def test_gallery_lists_everything_with_its_filters(pages: list[Path]) -> None:
 def finding(**changes: Any) -> dict[str, Any]:
     values = {
         "name": "beats <it>",
-        "holds": True,
+        "state": "shown",
+        "reason": "the interval lies above 0",
         "primary": True,
         "demand": "better",
         "left": "mine.score",
@@ -125,8 +127,11 @@ def built_card(monkeypatch: pytest.MonkeyPatch, status: str) -> Card:
         recipe="graftwork.core.cards",
     )
     evidence = {
-        "verdict": "holds",
-        "inequalities": [finding(), finding(name="second", holds=False, margin=0.0)],
+        "format": EVIDENCE_FORMAT,
+        "verdict": "mixed",
+        "reason": "of 2 primary inequalities 1 shown, 1 refuted, after 2 of at most 2 seeds",
+        "looks": [2],
+        "inequalities": [finding(), finding(name="second", state="refuted", margin=0.0)],
         "arms": [{"name": "mine", "title": "the method"}],
         "seeds": [0, 1],
         "seconds": 90,
@@ -141,11 +146,12 @@ def built_card(monkeypatch: pytest.MonkeyPatch, status: str) -> Card:
 
 
 def test_evidence_is_shown_with_plot_and_numbers(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = generator.system_page(built_card(monkeypatch, "holds"), [])
+    page = generator.system_page(built_card(monkeypatch, "mixed"), [])
     assert page.count("<svg") == 1
     assert "beats &lt;it&gt;" in page
     assert "+1 points | +0.5 to +1.5 | 2/2" in page
-    assert "**does not hold**" in page
+    assert "**refuted**" in page
+    assert 'verdict-mixed">mixed</span> of 2 primary inequalities 1 shown, 1 refuted' in page
     assert "commit `0123456789ab` with local changes" in page
     assert "### `Seeds`" in page
     assert "`Seeds()` in `graftwork.core.seeds`" in page
@@ -163,6 +169,28 @@ def test_plot_places_values_in_order(generator: ModuleType) -> None:
     places = [float(value) for value in re.findall(r'<circle cx="([\d.]+)"', plot)]
     assert places[0] < places[2] < places[1], "0.8, then the mean 1.0, then 1.2"
     assert "stroke-dasharray" in plot, "the margin is drawn"
+
+
+def test_looks_are_a_forest_of_intervals(generator: ModuleType) -> None:
+    def look(seeds: int, low: float, high: float, state: str) -> dict[str, Any]:
+        return {"seeds": seeds, "difference": {"value": 1.0, "low": low, "high": high}, "state": state}
+
+    looks = [look(3, -900.0, 900.0, "open"), look(5, -0.5, 2.5, "open"), look(8, 0.5, 1.5, "shown")]
+    plot = generator.evidence_plot([finding(looks=looks)])
+    assert plot.count('<g class="look">') == 2, "the last look is the interval of the strip itself"
+    assert "after 3 seeds open: +1 points [-900, +900]" in plot
+    # The widest interval ends at the edges of the strip, and the strip stays readable.
+    ends = [float(end) for end in re.findall(r'x[12]="([-\d.]+)"', plot)]
+    assert min(ends) >= 20
+    assert max(ends) <= 700
+
+
+def test_the_gallery_explains_its_words_first(pages: list[Path]) -> None:
+    first = pages[0].read_text(encoding="utf-8").partition('<div class="gallery">')[0]
+    assert all(word in first for word in VERDICT_WORDS)
+    assert len(EXPLANATION) == 3
+    # In three sentences, before the list.
+    assert first.count(". ") + first.count(".\n") <= 5
 
 
 def test_plot_of_equal_differences_is_drawn(generator: ModuleType) -> None:
