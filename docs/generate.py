@@ -176,6 +176,7 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
             f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
             f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"
         )
+    lines += _headroom_lines(evidence.get("headroom", []))
     arms = "; ".join(f"`{arm['name']}`: {escape(arm['title'])}" for arm in evidence["arms"])
     commit = (
         f"commit `{str(evidence['commit'])[:12]}`{' with local changes' if evidence['dirty'] else ''}"
@@ -190,6 +191,17 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
         f"{str(evidence['created'])[:10]}; {commit}; {escape(versions)}."
     ]
     return "\n".join(lines + [f"\n- {escape(note)}" for note in evidence["notes"]])
+
+
+def _headroom_lines(headroom: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for item in headroom:
+        ahead, unit = item["difference"], f" {escape(item['unit'])}" if item["unit"] else ""
+        lines.append(
+            f"- Headroom {item['state']}: {escape(item['bound'])} is ahead of {escape(item['baseline'])} by {ahead['value']:.3g}{unit} "
+            f"({ahead['low']:.3g} to {ahead['high']:.3g}); at least {item['needed']:.3g} are needed."
+        )
+    return ["", *lines] if lines else []
 
 
 def _is_judged(evidence: Mapping[str, Any]) -> bool:

@@ -106,6 +106,7 @@ def judged_part(verdict: Verdict, looks: Sequence[int]) -> dict[str, Any]:
         "verdict": verdict.word,
         "reason": verdict.reason,
         "looks": list(looks),
+        "headroom": [item.to_json() for item in verdict.headroom],
         "inequalities": [finding.to_json() for finding in verdict.findings],
     }
 

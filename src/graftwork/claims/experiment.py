@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from graftwork.claims.arm_context import ArmContext, Measurements
+from graftwork.claims.headroom import Headroom
 from graftwork.claims.looks import LOOKS, check_looks
 from graftwork.core.errors import ConfigError
 
@@ -46,6 +47,7 @@ __all__ = [
     "ArmContext",
     "Demand",
     "EqualBudget",
+    "Headroom",
     "Inequality",
     "Measurements",
     "Recipe",
@@ -180,6 +182,8 @@ class Recipe:
     derive: Callable[[SeedMeasurements], Mapping[str, Measurements]] | None = None
     """Optional: further measurements of one seed that need several arms (delta-m against the separate arm, a gap's ratio);
     ``{arm: measurements}``, added to those of the arms. Called once per seed in which all arms are there."""
+    headroom: tuple[Headroom, ...] = ()
+    """What there must be to win, or the claim stays open. Recipes without one say that it was not measured."""
     measures_time: bool = False
     """Whether seconds are among the measurements: jobs then run one at a time, so that they do not slow each other."""
     minutes: float = 0.0
@@ -215,6 +219,8 @@ class Recipe:
                 problems.append(
                     f"inequality {inequality.name!r}: {inequality.min_sign_seeds} signs asked of {len(self.seeds)} seeds"
                 )
+        for item in self.headroom:
+            problems += item.problems(names, [inequality.name for inequality in self.inequalities])
         for budget in self.equal_budget:
             problems += [
                 f"equal_budget: no arm {name!r}; the arms are {', '.join(names)}" for name in budget.arms if name not in names

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from graftwork.claims.experiment import Demand, Inequality, Measurements, Recipe
+from graftwork.claims.headroom import HeadroomFinding, measure_headroom
 from graftwork.claims.looks import look_interval
 from graftwork.core.errors import ConfigError, GraftworkError
 from graftwork.core.records import Interval
@@ -74,11 +75,15 @@ class Verdict:
     findings: tuple[Finding, ...]
     reason: str
     """What made the word, one short sentence."""
+    headroom: tuple[HeadroomFinding, ...] = ()
+    """What there is to be won in this setting; empty if the recipe does not measure it."""
 
     @property
     def is_decided(self) -> bool:
-        """Whether every primary inequality is shown or refuted, so that more seeds would change nothing."""
-        return all(finding.state != "open" for finding in self.findings if finding.primary)
+        """Whether every primary inequality is shown or refuted, or the setting is known to be unable to show it, so that more
+        seeds would change nothing."""
+        hopeless = {name for item in self.headroom if item.state == "refuted" for name in item.inequalities}
+        return all(finding.state != "open" or finding.name in hopeless for finding in self.findings if finding.primary)
 
 
 def flatten_measurements(measurements: Measurements, *, where: str = "") -> dict[str, float]:
@@ -135,11 +140,26 @@ def judge(recipe: Recipe, results: Results, looks: Sequence[int] = ()) -> Verdic
     """
     plan = tuple(looks) or recipe.looks
     findings = tuple(_find(inequality, recipe, results, plan) for inequality in recipe.inequalities)
+    primary = [finding.name for finding in findings if finding.primary]
+    headroom = measure_headroom(recipe.headroom, results, primary)
+    # What could not have been shown is not judged, whatever the numbers are.
+    for item in headroom:
+        if item.state != "shown":
+            why = f"this setting cannot show it: {item.sentence}"
+            findings = tuple(
+                replace(finding, state="open", reason=why) if finding.name in item.inequalities else finding
+                for finding in findings
+            )
     # Secondary inequalities are reported and never decide.
     states = [finding.state for finding in findings if finding.primary]
     counts = ", ".join(f"{states.count(state)} {state}" for state in ("shown", "refuted", "open") if state in states)
     reason = f"of {len(states)} primary inequalities {counts}, after {len(results)} of at most {plan[-1]} seeds"
-    return Verdict(verdict_word(states), findings, reason)
+    lacking = [item for item in headroom if item.state != "shown"]
+    if lacking and {name for item in lacking for name in item.inequalities} >= set(primary):
+        reason = f"this setting cannot show it: {lacking[0].sentence}"
+    elif not headroom:
+        reason += "; headroom was not measured"
+    return Verdict(verdict_word(states), findings, reason, headroom)
 
 
 def decide(demand: Demand, margin: float, interval: Interval, signs: int, asked: int, num_seeds: int) -> tuple[State, str]:

@@ -73,8 +73,11 @@ def rejudge_card(card: Card, *, because: str = "") -> Rejudged:
         evidence |= _renewed(card, evidence, because)
     verdict = judge(recipe, results, looks)
     before = str(evidence.get("verdict", ""))
+    if before != verdict.word or evidence.get("format") != EVIDENCE_FORMAT:
+        # Every word that the file ever had stays in it.
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        evidence["rejudged"] = [*evidence.get("rejudged", []), {"on": today, "before": before}]
     evidence |= {"format": EVIDENCE_FORMAT, **judged_part(verdict, looks)}
-    evidence["rejudged"] = {"on": datetime.datetime.now(datetime.UTC).date().isoformat(), "before": before}
     write_evidence(evidence, card.evidence_file)
     return Rejudged(card=card, before=before, verdict=verdict, path=card.evidence_file)
 

@@ -166,6 +166,9 @@ def print_reproduction(done: Reproduction) -> None:
     for finding in done.verdict.findings:
         if done.evidence is not None and finding.state != "shown":
             print(f"  {finding.state}: {finding.name}: {finding.reason}")
+    if done.evidence is not None:
+        for item in done.verdict.headroom:
+            print(f"  headroom {item.state}: {item.sentence}")
     print(f"\n{len(done.recipe.arms)} arms, seeds {', '.join(map(str, done.seeds))}, {_duration(done.seconds)} of computing.")
     for note in done.recipe.notes:
         print(f"note: {note}")

@@ -105,7 +105,17 @@ def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -
     for finding in evidence["inequalities"]:
         if finding.get("state", "shown") != "shown":
             lines.append(f"  {finding['state']}: {finding['name']}: {finding['reason']}")
+    lines += [f"  headroom {item['state']}: {_headroom_sentence(item)}" for item in evidence.get("headroom", [])]
     return lines
+
+
+def _headroom_sentence(item: Mapping[str, Any]) -> str:
+    ahead = item["difference"]
+    unit = f" {item['unit']}" if item["unit"] else ""
+    return (
+        f"{item['bound']} is ahead of {item['baseline']} by {ahead['value']:.3g}{unit} "
+        f"[{ahead['low']:.3g}, {ahead['high']:.3g}], at least {item['needed']:.3g} are needed"
+    )
 
 
 def _state_of_evidence(evidence: Mapping[str, Any], *, is_stale: bool) -> str:

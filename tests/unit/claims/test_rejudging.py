@@ -68,9 +68,11 @@ def test_words_are_computed_from_the_measurements(card: Card, tmp_path: Path) ->
     done = rejudge_card(replace(card))
     assert (done.before, done.verdict.word) == ("does not hold", "holds")
     after = stored(tmp_path)
-    assert after.pop("rejudged")["before"] == "does not hold"
+    assert [item["before"] for item in after.pop("rejudged")] == ["does not hold"]
     assert after == before, "what a run of today would have written, and nothing else"
     assert replace(card).status == "holds"
+    rejudge_card(replace(card))
+    assert len(stored(tmp_path)["rejudged"]) == 1, "the same word again is no news"
 
 
 def test_changed_measurements_change_the_word(card: Card, tmp_path: Path) -> None:

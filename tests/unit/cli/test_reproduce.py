@@ -47,7 +47,10 @@ def call(*words: str) -> int:
 def test_prints_the_verdict_and_exits_with_zero(toy: None, tmp_path: Path, capsys: pytest.CaptureFixture[Any]) -> None:
     assert call("toy", "--workers", "0", "--out", str(tmp_path / "toy.json")) == 0
     shown = capsys.readouterr()
-    assert "Verdict: holds: of 1 primary inequalities 1 shown, after 3 of at most 3 seeds. Evidence: " in shown.out
+    assert (
+        "Verdict: holds: of 1 primary inequalities 1 shown, after 3 of at most 3 seeds; headroom was not measured. Evidence: "
+        in shown.out
+    )
     assert "refuted: never: the interval is not above 0" in shown.out
     assert "look after 3 seeds: of 1 primary" in shown.err
     assert "note: a toy" in shown.out
