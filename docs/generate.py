@@ -176,6 +176,7 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
             f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
             f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"
         )
+    lines += _pilot_lines(evidence.get("pilot"))
     lines += _headroom_lines(evidence.get("headroom", []))
     arms = "; ".join(f"`{arm['name']}`: {escape(arm['title'])}" for arm in evidence["arms"])
     commit = (
@@ -191,6 +192,22 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
         f"{str(evidence['created'])[:10]}; {commit}; {escape(versions)}."
     ]
     return "\n".join(lines + [f"\n- {escape(note)}" for note in evidence["notes"]])
+
+
+def _pilot_lines(pilot: Mapping[str, Any] | None) -> list[str]:
+    if pilot is None:
+        return ["", "The recipe declares no grids: how the settings of its arms were found is in its docstring below."]
+    lines = ["", f"Pilot on the seeds {', '.join(map(str, pilot['seeds']))}, by {escape(', '.join(pilot['score']))}:", ""]
+    for arm, entry in pilot["arms"].items():
+        tried = "; ".join(
+            f"{', '.join(f'{name} {value}' for name, value in trial['settings'].items())}: {trial['mean']:.4g}"
+            for trial in entry["trials"]
+        )
+        chosen = ", ".join(f"{name} {value}" for name, value in entry["chosen"].items())
+        lines.append(f"- `{arm}` takes {escape(chosen)} ({escape(tried)})")
+    lines += [f"- `{arm}` takes what `{other}` chose" for arm, other in pilot["follows"].items()]
+    lines += [f"- `{arm}` is not tuned: {escape(why)}" for arm, why in pilot["fixed"].items()]
+    return lines
 
 
 def _headroom_lines(headroom: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -58,6 +58,7 @@ def build_evidence(
     seconds: Mapping[int, Mapping[str, float]],
     reports: Mapping[int, Mapping[str, Mapping[str, Any]]],
     smoke: Mapping[str, Any],
+    pilot: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the evidence of one full run.
 
@@ -71,16 +72,20 @@ def build_evidence(
         seconds: ``{seed: {arm: wall seconds}}``.
         reports: ``{seed: {arm: reports of the guards}}``.
         smoke: Numbers of the smoke run of the same code (see :func:`graftwork.claims.smoke_numbers.smoke_record`).
+        pilot: What :func:`graftwork.claims.piloting.run_pilot` kept; None for recipes without grids.
     """
     commit, dirty = code_state()
+    chosen: Mapping[str, Mapping[str, Any]] = pilot["chosen"] if pilot else {}
     return {
         "format": EVIDENCE_FORMAT,
         "slug": card.slug,
         "claim": card.claim,
         **judged_part(verdict, looks),
+        # What was counted, beside what the pilot chose: a later pilot that chooses otherwise makes the verdict stale.
+        **({"pilot": dict(pilot), "chosen": dict(chosen)} if pilot else {}),
         "arms": [
             {"name": arm.name, "title": arm.title, "access": sorted(arm.access.parts()), "settings": dict(arm.settings)}
-            for arm in recipe.arms
+            for arm in (arm.with_settings(chosen.get(arm.name, {})) for arm in recipe.arms)
         ],
         "seeds": list(results),
         "measurements": _by_arm(recipe, results),

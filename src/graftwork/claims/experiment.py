@@ -37,6 +37,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from graftwork.claims.arm_context import ArmContext, Measurements
+from graftwork.claims.grids import Pilot, Settings
 from graftwork.claims.headroom import Headroom
 from graftwork.claims.looks import LOOKS, check_looks
 from graftwork.core.errors import ConfigError
@@ -50,6 +51,7 @@ __all__ = [
     "Headroom",
     "Inequality",
     "Measurements",
+    "Pilot",
     "Recipe",
     "SeedMeasurements",
 ]
@@ -96,6 +98,10 @@ class Arm:
         if not self.name or "." in self.name or "/" in self.name:
             # Dots and slashes would break `arm.metric` and the names of folders.
             raise ConfigError(f"The name of an arm is not empty and has no dot or slash; got {self.name!r}.")
+
+    def with_settings(self, settings: Settings) -> Arm:
+        """Return the arm with some settings replaced."""
+        return dataclasses.replace(self, settings={**self.settings, **settings}) if settings else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +189,10 @@ class Recipe:
     """Optional: further measurements of one seed that need several arms (delta-m against the separate arm, a gap's ratio);
     ``{arm: measurements}``, added to those of the arms. Called once per seed in which all arms are there."""
     headroom: tuple[Headroom, ...] = ()
-    """What there must be to win, or the claim stays open. Recipes without one say that it was not measured."""
+    """What there must be to win, or the claim stays open. Recipes without one say so."""
+    pilot: Pilot | None = None
+    """How the arms are tuned before the counting run; None for recipes whose settings were found otherwise, as their docstring
+    says."""
     measures_time: bool = False
     """Whether seconds are among the measurements: jobs then run one at a time, so that they do not slow each other."""
     minutes: float = 0.0
@@ -219,6 +228,8 @@ class Recipe:
                 problems.append(
                     f"inequality {inequality.name!r}: {inequality.min_sign_seeds} signs asked of {len(self.seeds)} seeds"
                 )
+        if self.pilot is not None:
+            problems += self.pilot.problems({arm.name: arm.settings for arm in self.arms}, self.seeds)
         for item in self.headroom:
             problems += item.problems(names, [inequality.name for inequality in self.inequalities])
         for budget in self.equal_budget:

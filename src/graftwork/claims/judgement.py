@@ -158,7 +158,7 @@ def judge(recipe: Recipe, results: Results, looks: Sequence[int] = ()) -> Verdic
     if lacking and {name for item in lacking for name in item.inequalities} >= set(primary):
         reason = f"this setting cannot show it: {lacking[0].sentence}"
     elif not headroom:
-        reason += "; headroom was not measured"
+        reason += "; no headroom is declared"
     return Verdict(verdict_word(states), findings, reason, headroom)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from graftwork.claims.budgets import check_budgets
 from graftwork.claims.experiment import Recipe
+from graftwork.claims.grids import Settings
 from graftwork.claims.judgement import derive_measurements
 from graftwork.claims.reproduction_job import Job, JobResult, read_result
 from graftwork.claims.reproduction_pool import run_jobs
@@ -19,7 +20,7 @@ from graftwork.core.files import read_json, write_json
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.machine import available_cores
 
-__all__ = ["WORK_KIND", "Measured", "OnEvent", "measure", "num_workers", "work_folder"]
+__all__ = ["WORK_KIND", "Measured", "OnEvent", "measure", "num_workers", "running", "work_folder"]
 
 OnEvent: TypeAlias = Callable[[Mapping[str, Any]], None]
 """Called with each event of a run: mappings with ``kind`` ``start``, ``progress``, ``job`` or ``look``."""
@@ -55,25 +56,27 @@ def measure(
     resume: bool,
     on_event: OnEvent,
     workers: int | None = None,
+    chosen: Mapping[str, Settings] | None = None,
 ) -> Measured:
     """Run all arms with some seeds and hold the budgets; see :func:`graftwork.claims.reproduction.reproduce` for what may go
-    wrong."""
-    processes = num_workers(recipe, smoke, workers)
-    # The only process may use all cores; several would fight for them.
-    threads = 1 if processes != 1 else available_cores()
+    wrong. ``chosen`` holds the settings that a pilot chose, by arm."""
+    settings = chosen or {}
     jobs = [
-        Job(recipe=card.recipe, slug=card.slug, arm=arm.name, seed=seed, smoke=smoke, work=str(folder), threads=threads)
+        Job(
+            recipe=card.recipe,
+            slug=card.slug,
+            arm=arm.name,
+            seed=seed,
+            smoke=smoke,
+            work=str(folder),
+            settings=dict(settings.get(arm.name, {})),
+        )
         for seed in seeds
         for arm in recipe.arms
     ]
-    fingerprint = card.evidence_hash()
-    with work_folder(folder, {"evidence_hash": fingerprint, "smoke": smoke}, resume=resume):
-        finished = _run_all(jobs, processes, on_event)
-        # Imports happened at some point during the run: nobody knows which half ran which code.
-        if card.evidence_hash() != fingerprint:
-            raise GraftworkError(
-                f"The module or recipe of {card.slug!r} was edited while it ran, so the numbers belong to no code. Run it again."
-            )
+    # What was run with other settings is not taken up again; without a pilot the identity is that of earlier runs.
+    identity = {"smoke": smoke, **({"chosen": {name: dict(values) for name, values in settings.items()}} if settings else {})}
+    with running(card, recipe, jobs, folder, identity, resume=resume, workers=workers, on_event=on_event) as finished:
         counts = _table(jobs, finished, lambda result: result.counts)
         # Before the verdict: unequal arms are not compared.
         check_budgets(recipe, counts)
@@ -84,6 +87,37 @@ def measure(
             losses=_table(jobs, finished, lambda result: result.training_loss),
             reports=_table(jobs, finished, lambda result: {**result.reports, "used": list(result.used)}),
         )
+
+
+@contextlib.contextmanager
+def running(
+    card: Card,
+    recipe: Recipe,
+    jobs: list[Job],
+    folder: Path,
+    identity: Mapping[str, Any],
+    *,
+    resume: bool,
+    workers: int | None,
+    on_event: OnEvent,
+) -> Iterator[dict[str, JobResult]]:
+    """Run jobs in a work folder, and hand out their results by name while the folder is held.
+
+    Raises:
+        GraftworkError: If a job fails, or the code was edited meanwhile.
+    """
+    processes = num_workers(recipe, bool(identity.get("smoke")), workers)
+    # The only process may use all cores; several would fight for them.
+    threads = 1 if processes != 1 else available_cores()
+    fingerprint = card.evidence_hash()
+    with work_folder(folder, {"evidence_hash": fingerprint, **identity}, resume=resume):
+        finished = _run_all([replace(job, threads=threads) for job in jobs], processes, on_event)
+        # Imports happened at some point during the run: nobody knows which half ran which code.
+        if card.evidence_hash() != fingerprint:
+            raise GraftworkError(
+                f"The module or recipe of {card.slug!r} was edited while it ran, so the numbers belong to no code. Run it again."
+            )
+        yield finished
 
 
 def _run_all(jobs: list[Job], workers: int, on_event: OnEvent) -> dict[str, JobResult]:

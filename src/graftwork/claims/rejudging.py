@@ -16,6 +16,7 @@ from typing import Any
 from graftwork.claims.evidence import judged_part, write_evidence
 from graftwork.claims.experiment import Recipe
 from graftwork.claims.judgement import Verdict, derive_measurements, judge
+from graftwork.claims.piloting import chosen_settings
 from graftwork.claims.reproduction import choose_looks, recipe_of, reproduce_card
 from graftwork.claims.smoke_numbers import changed_numbers, smoke_record
 from graftwork.core.cards import Card, load_cards
@@ -69,6 +70,8 @@ def rejudge_card(card: Card, *, because: str = "") -> Rejudged:
             f"The evidence of {card.slug!r} has {len(results)} seeds, and the recipe looks after {', '.join(map(str, looks))}: it "
             f"cannot be judged again. Run graftwork reproduce {card.slug}."
         )
+    if recipe.pilot is not None:
+        evidence["chosen"] = _counted_with(card, recipe, evidence)
     if not card.is_evidence_fresh:
         evidence |= _renewed(card, evidence, because)
     verdict = judge(recipe, results, looks)
@@ -102,6 +105,26 @@ def kept_measurements(recipe: Recipe, evidence: Mapping[str, Any]) -> dict[int, 
             f"{list(recipe.seeds[: len(seeds)])}: it cannot be judged again. Run graftwork reproduce {recipe.slug}."
         )
     return {seed: {name: dict(kept[name][str(seed)]) for name in kept} for seed in seeds}
+
+
+def _counted_with(card: Card, recipe: Recipe, evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the pilot chose, after a check that the kept measurements were made with it."""
+    chosen_settings(card, recipe, evidence)
+    chosen: dict[str, Any] = dict(evidence["pilot"]["chosen"])
+    ran = {arm["name"]: arm["settings"] for arm in evidence["arms"]}
+    others = [
+        f"arm {arm!r}: {name} = {ran[arm].get(name)!r}, the pilot chose {value!r}"
+        for arm, settings in chosen.items()
+        for name, value in settings.items()
+        if ran[arm].get(name) != value
+    ]
+    if others:
+        raise ConfigError(
+            f"The measurements of {recipe.slug!r} were made with other settings than its pilot chose: run graftwork reproduce "
+            f"{recipe.slug}.",
+            others,
+        )
+    return chosen
 
 
 def _renewed(card: Card, evidence: Mapping[str, Any], because: str) -> dict[str, Any]:

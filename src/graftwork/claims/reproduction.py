@@ -20,6 +20,7 @@ from graftwork.claims.experiment import Recipe
 from graftwork.claims.judgement import Verdict, judge
 from graftwork.claims.looks import check_looks
 from graftwork.claims.measuring import WORK_KIND, OnEvent, measure
+from graftwork.claims.piloting import PilotOutcome, chosen_settings, run_pilot
 from graftwork.claims.reproduction_job import load_recipe
 from graftwork.claims.smoke_numbers import changed_numbers, smoke_record
 from graftwork.core.cards import Card, load_cards, nearest_cards
@@ -33,10 +34,12 @@ __all__ = [
     "changed_since",
     "choose_looks",
     "choose_seeds",
+    "pilot_card",
     "recipe_of",
     "reproduce",
     "reproduce_card",
     "stale_cards",
+    "stored_evidence",
 ]
 
 
@@ -92,7 +95,8 @@ def reproduce(
         on_event: Called with each event: mappings with ``kind`` ``start``, ``progress``, ``job`` or ``look``.
 
     Raises:
-        ConfigError: If there is no such system, its recipe is not consistent, or ``out`` or ``work`` holds files of the user.
+        ConfigError: If there is no such system, its recipe is not consistent, ``out`` or ``work`` holds files of the user, or the
+            recipe declares grids and no pilot has been run on them.
         GraftworkError: If it is only planned, or an arm fails.
         AccessError: If an arm saw what it had not declared.
         BudgetError: If arms did not spend what is declared equal.
@@ -124,6 +128,8 @@ def reproduce_card(
     folder = Path(work) if work is not None else cache_folder("reproduce", card.slug, "smoke" if smoke else "full")
     check_folder(folder, WORK_KIND)
     # Everything that can refuse does so now, not after an hour of training.
+    stored = stored_evidence(card, target)
+    chosen_by_arm = {} if smoke else chosen_settings(card, recipe, stored)
     if is_full:
         check_folder(folder / "smoke", WORK_KIND)
         check_writable_folder(target.parent)
@@ -140,6 +146,7 @@ def reproduce_card(
             resume=resume or look != stops[0],
             workers=workers,
             on_event=listener,
+            chosen=chosen_by_arm,
         )
         verdict = judge(recipe, run.results, looks)
         listener({"kind": "look", "seeds": look, "verdict": verdict.word, "reason": verdict.reason})
@@ -162,6 +169,7 @@ def reproduce_card(
             seconds=run.seconds,
             reports=run.reports,
             smoke=smoke_record(small.results, small.losses),
+            pilot=(stored or {}).get("pilot") if recipe.pilot is not None else None,
         )
         write_evidence(evidence, target)
         notes: tuple[str, ...] = ()
@@ -185,6 +193,46 @@ def reproduce_card(
         notes=notes,
         changed=changed,
     )
+
+
+def pilot_card(
+    card: Card,
+    *,
+    resume: bool = False,
+    out: str | Path | None = None,
+    work: str | Path | None = None,
+    workers: int | None = None,
+    on_event: OnEvent | None = None,
+) -> PilotOutcome:
+    """Tune the arms of a system's recipe on its grids and keep the result in the evidence file, for the counting run.
+
+    Args:
+        card: The system.
+        resume: Take up a stopped pilot of the same code.
+        out: The evidence file; by default the package's.
+        work: Folder for finished jobs; by default in the user's cache.
+        workers: Processes; by default one per core.
+        on_event: Called with each event.
+
+    Raises:
+        ConfigError: If the recipe declares no grids, or ``out`` or ``work`` holds files of the user.
+        GraftworkError: If the system is only planned, or an arm fails.
+    """
+    recipe = recipe_of(card)
+    target = _evidence_target(out) if out is not None else card.evidence_file
+    folder = Path(work) if work is not None else cache_folder("reproduce", card.slug, "pilot")
+    check_folder(folder, WORK_KIND)
+    check_writable_folder(target.parent)
+    return run_pilot(card, recipe, target, folder, resume=resume, workers=workers, on_event=on_event or (lambda event: None))
+
+
+def stored_evidence(card: Card, target: Path) -> Mapping[str, Any] | None:
+    """Return the content of the evidence file that a run will write, with its pilot; where there is none, that of the package."""
+    if not target.exists():
+        # A card reads its file once: one that is not there yet must not be remembered as none.
+        return None if target == card.evidence_file else card.evidence
+    content = read_json(target)
+    return content if isinstance(content, dict) else None
 
 
 def card_of(slug: str) -> Card:

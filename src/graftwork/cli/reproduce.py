@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftwork.claims.piloting import PilotOutcome
     from graftwork.claims.reproduction import Reproduction
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -17,6 +18,7 @@ NAME = "reproduce"
 HELP = "run a system's recipe and judge its claim (all arms, seeds until it is decided, paired intervals)"
 EXAMPLES = """examples:
   graftwork reproduce ties --smoke       everything runs, in seconds
+  graftwork reproduce esmm --pilot       tunes all arms on their grids, for recipes that declare some
   graftwork reproduce ties               the full run: verdict and evidence
   graftwork reproduce ties --resume      after a stop
   graftwork reproduce --stale            whatever was changed since its run
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="at most so many seeds; evidence is written at the numbers that the recipe plans"
+    )
+    parser.add_argument(
+        "--pilot",
+        action="store_true",
+        help="try the grids that the recipe declares, on seeds of their own; the counting run takes what is chosen",
     )
     parser.add_argument("--resume", action="store_true", help="take up a stopped run; finished jobs are not repeated")
     parser.add_argument("--out", metavar="FILE", help="where to write the evidence (default: the package's results folder)")
@@ -64,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             "--because explains why kept measurements of one system are still good; give it with SLUG and --rejudge."
         )
+    if arguments.pilot:
+        return _pilot(arguments)
     if arguments.rejudge:
         return _rejudge(arguments)
     # Exactly one of them.
@@ -100,6 +109,51 @@ def run(arguments: argparse.Namespace) -> int:
             mark_stale(done.card, done.changed)
             print(f"Marked as stale: {done.card.evidence_file}")
     return 0
+
+
+def _pilot(arguments: argparse.Namespace) -> int:
+    from graftwork.claims.piloting import check_edges
+    from graftwork.claims.reproduction import card_of, pilot_card
+    from graftwork.core.errors import ConfigError
+
+    if not arguments.slug or arguments.smoke or arguments.stale or arguments.rejudge or arguments.seeds:
+        raise ConfigError(
+            "--pilot tunes the arms of one system on the recipe's own seeds: give it with SLUG, and without --seeds."
+        )
+    card = card_of(arguments.slug)
+    try:
+        done = pilot_card(
+            card,
+            resume=arguments.resume,
+            out=arguments.out,
+            work=arguments.work,
+            workers=arguments.workers,
+            on_event=progress_printer(card.slug),
+        )
+    except KeyboardInterrupt:
+        print(f"\nStopped. Finished jobs are kept: graftwork reproduce {card.slug} --pilot --resume goes on.", file=sys.stderr)
+        return 130
+    print_pilot(card.slug, done)
+    # After the print: whoever has to widen a grid wants to see the scores.
+    check_edges(card, done.edges)
+    return 0
+
+
+def print_pilot(slug: str, done: PilotOutcome) -> None:
+    """Print the trials of every arm and what was chosen."""
+    from graftwork.cli.tables import format_table, terminal_width
+
+    record = done.record
+    rows = []
+    for arm, entry in record["arms"].items():
+        for number, trial in enumerate(entry["trials"]):
+            shown = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+            rows.append([arm, shown, f"{trial['mean']:.4g}", "chosen" if number == entry["trial"] else ""])
+    print(f"\n{slug}: {', '.join(record['score'])}, {'lower' if record['lower_is_better'] else 'higher'} is better\n")
+    print(format_table(["arm", "settings", "score", ""], rows, width=terminal_width(), stretch=1, right=(2,)))
+    for item in done.headroom:
+        print(f"  headroom {item.state}: {item.sentence}")
+    print(f"\nSeeds {', '.join(map(str, record['seeds']))}, {_duration(record['seconds'])} of computing. Kept in {done.path}")
 
 
 def _rejudge(arguments: argparse.Namespace) -> int:
@@ -170,6 +224,8 @@ def print_reproduction(done: Reproduction) -> None:
         for item in done.verdict.headroom:
             print(f"  headroom {item.state}: {item.sentence}")
     print(f"\n{len(done.recipe.arms)} arms, seeds {', '.join(map(str, done.seeds))}, {_duration(done.seconds)} of computing.")
+    if done.recipe.pilot is None and done.evidence is not None:
+        print("note: the recipe declares no grids; how settings were found is in its docstring")
     for note in done.recipe.notes:
         print(f"note: {note}")
     if done.evidence is None:

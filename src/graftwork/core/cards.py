@@ -158,6 +158,8 @@ class Card:
     def _is_fresh(self, evidence: Mapping[str, Any]) -> bool:
         if evidence.get("smoke", {}).get("changed"):  # shared code computes something else than when the verdict was made
             return False
+        if (evidence.get("pilot") or {}).get("chosen") != evidence.get("chosen"):  # a later pilot chose other settings
+            return False
         try:
             # The cheap test first: parsing the modules of every card would make listing commands slow.
             return evidence.get("bytes_hash") == self.bytes_hash() or evidence.get("evidence_hash") == self.evidence_hash()

@@ -70,7 +70,7 @@ def test_evidence_holds_all_numbers() -> None:
     assert finding["state"] == "shown"
     assert [(look["seeds"], look["state"]) for look in finding["looks"]] == [(3, "shown")]
     assert evidence["looks"] == [3]
-    assert evidence["reason"] == "of 1 primary inequalities 1 shown, after 3 of at most 3 seeds; headroom was not measured"
+    assert evidence["reason"] == "of 1 primary inequalities 1 shown, after 3 of at most 3 seeds; no headroom is declared"
 
 
 def test_evidence_says_what_it_belongs_to() -> None:

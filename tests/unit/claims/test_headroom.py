@@ -86,7 +86,7 @@ def test_lower_may_be_better() -> None:
 
 
 def test_unmeasured_headroom_is_said() -> None:
-    assert judge(make_recipe(headroom=()), results_of(1.4, [0.0] * 4)).reason.endswith("; headroom was not measured")
+    assert judge(make_recipe(headroom=()), results_of(1.4, [0.0] * 4)).reason.endswith("; no headroom is declared")
 
 
 @pytest.mark.parametrize(

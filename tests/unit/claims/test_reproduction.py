@@ -125,7 +125,7 @@ def test_an_undecided_claim_is_open_after_the_last_look(card: Card, tmp_path: Pa
     toy = with_looks(tmp_path, monkeypatch, "0.5")
     done = run(toy, tmp_path, seeds=5)
     assert (done.verdict.word, done.seeds) == ("open", tuple(range(5)))
-    assert done.verdict.reason == "of 1 primary inequalities 1 open, after 5 of at most 20 seeds; headroom was not measured"
+    assert done.verdict.reason == "of 1 primary inequalities 1 open, after 5 of at most 20 seeds; no headroom is declared"
     assert done.evidence is not None, "five seeds are a look"
     assert len(run(toy, tmp_path, resume=True, seeds=8).seeds) == 8
     assert log_of(tmp_path).count("mine-4") == 1

@@ -48,7 +48,7 @@ def test_prints_the_verdict_and_exits_with_zero(toy: None, tmp_path: Path, capsy
     assert call("toy", "--workers", "0", "--out", str(tmp_path / "toy.json")) == 0
     shown = capsys.readouterr()
     assert (
-        "Verdict: holds: of 1 primary inequalities 1 shown, after 3 of at most 3 seeds; headroom was not measured. Evidence: "
+        "Verdict: holds: of 1 primary inequalities 1 shown, after 3 of at most 3 seeds; no headroom is declared. Evidence: "
         in shown.out
     )
     assert "refuted: never: the interval is not above 0" in shown.out
@@ -107,3 +107,33 @@ def test_kept_measurements_are_judged_again(
         call("toy", "--rejudge", "--smoke")
     with pytest.raises(ConfigError, match="give it with SLUG and --rejudge"):
         call("toy", "--because", "I say so")
+
+
+def test_a_pilot_shows_its_trials_and_refuses_edges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = RECIPE.replace(
+        "    notes=",
+        '    pilot=Pilot(grids={"base": {"rate": (1, 2, 3)}, "mine": {"rate": (1, 2, 3)}}, score=("score",)),\n    notes=',
+    )
+    text = text.replace("Inequality, Recipe", "Inequality, Pilot, Recipe").replace('line")', 'line", settings={"rate": 1})')
+    text = text.replace('method")', 'method", settings={"rate": 1})').replace(
+        "seed + 2.0", "-abs(arm.settings['rate'] - BEST) + 2.0"
+    )
+    monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(Card, "evidence_file", tmp_path / "toy.json")
+    for best, name in ((2, "toy_pilot_inside"), (3, "toy_pilot_edge")):
+        (tmp_path / f"{name}.py").write_text(text.replace("BEST", str(best)), encoding="utf-8")
+        card = Card(slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe=name)
+        monkeypatch.setattr("graftwork.claims.reproduction.load_cards", lambda card=card: {"toy": card})
+        if best == 2:
+            assert call("toy", "--pilot", "--workers", "0") == 0
+        else:
+            with pytest.raises(ConfigError, match="arm 'base': rate = 3 is at the edge of its grid"):
+                call("toy", "--pilot", "--workers", "0")
+        shown = capsys.readouterr().out
+        assert f"rate {best}" in next(line for line in shown.splitlines() if "chosen" in line)
+        assert "score, higher is better" in shown
+    with pytest.raises(ConfigError, match="give it with SLUG, and without --seeds"):
+        call("toy", "--pilot", "--seeds", "3")
