@@ -178,6 +178,7 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
         )
     lines += _pilot_lines(evidence.get("pilot"))
     lines += _headroom_lines(evidence.get("headroom", []))
+    lines += _convergence_lines(evidence.get("convergence"))
     arms = "; ".join(f"`{arm['name']}`: {escape(arm['title'])}" for arm in evidence["arms"])
     commit = (
         f"commit `{str(evidence['commit'])[:12]}`{' with local changes' if evidence['dirty'] else ''}"
@@ -208,6 +209,13 @@ def _pilot_lines(pilot: Mapping[str, Any] | None) -> list[str]:
     lines += [f"- `{arm}` takes what `{other}` chose" for arm, other in pilot["follows"].items()]
     lines += [f"- `{arm}` is not tuned: {escape(why)}" for arm, why in pilot["fixed"].items()]
     return lines
+
+
+def _convergence_lines(convergence: Mapping[str, Any] | None) -> list[str]:
+    if convergence is None:
+        return ["", "Curves of the trainings were not recorded in this run, so it does not say whether they had converged."]
+    warnings = [f"- Warning: {escape(warning)}." for warning in convergence["warnings"]]
+    return ["", *(warnings or (["No arm was still improving when it was measured."] if convergence["arms"] else []))]
 
 
 def _headroom_lines(headroom: Iterable[Mapping[str, Any]]) -> list[str]:

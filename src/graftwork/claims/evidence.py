@@ -58,6 +58,7 @@ def build_evidence(
     seconds: Mapping[int, Mapping[str, float]],
     reports: Mapping[int, Mapping[str, Mapping[str, Any]]],
     smoke: Mapping[str, Any],
+    convergence: Mapping[str, Any],
     pilot: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the evidence of one full run.
@@ -72,6 +73,7 @@ def build_evidence(
         seconds: ``{seed: {arm: wall seconds}}``.
         reports: ``{seed: {arm: reports of the guards}}``.
         smoke: Numbers of the smoke run of the same code (see :func:`graftwork.claims.smoke_numbers.smoke_record`).
+        convergence: What :func:`graftwork.claims.convergence.convergence_record` made of the arms' curves.
         pilot: What :func:`graftwork.claims.piloting.run_pilot` kept; None for recipes without grids.
     """
     commit, dirty = code_state()
@@ -92,6 +94,7 @@ def build_evidence(
         "budgets": _by_arm(recipe, budgets),
         "equal_budget": [{"counters": list(item.counters), "arms": list(item.arms)} for item in recipe.equal_budget],
         "reports": _by_arm(recipe, reports),
+        "convergence": dict(convergence),
         "seconds": sum(sum(by_arm.values()) for by_arm in seconds.values()),
         "smoke": dict(smoke),
         "notes": list(recipe.notes),

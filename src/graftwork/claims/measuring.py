@@ -44,6 +44,7 @@ class Measured:
     seconds: dict[int, dict[str, float]]
     losses: dict[int, dict[str, float | None]]
     reports: dict[int, dict[str, dict[str, Any]]]
+    curves: dict[int, dict[str, dict[str, dict[str, Any]]]]
 
 
 def measure(
@@ -86,6 +87,7 @@ def measure(
             seconds=_table(jobs, finished, lambda result: result.seconds),
             losses=_table(jobs, finished, lambda result: result.training_loss),
             reports=_table(jobs, finished, lambda result: {**result.reports, "used": list(result.used)}),
+            curves=_table(jobs, finished, lambda result: result.curves),
         )
 
 

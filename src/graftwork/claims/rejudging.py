@@ -17,7 +17,8 @@ from graftwork.claims.evidence import judged_part, write_evidence
 from graftwork.claims.experiment import Recipe
 from graftwork.claims.judgement import Verdict, derive_measurements, judge
 from graftwork.claims.piloting import chosen_settings
-from graftwork.claims.reproduction import choose_looks, recipe_of, reproduce_card
+from graftwork.claims.reproduction import reproduce_card
+from graftwork.claims.run_plan import choose_looks, recipe_of
 from graftwork.claims.smoke_numbers import changed_numbers, smoke_record
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError, GraftworkError

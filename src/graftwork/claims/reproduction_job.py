@@ -62,6 +62,8 @@ class JobResult:
     seconds: float
     training_loss: float | None = None
     """Mean over all training steps of the mean loss of the tasks, where the recipe counts its steps."""
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Curves of the training by measure."""
 
 
 def load_recipe(module: str, slug: str) -> Recipe:
@@ -123,6 +125,7 @@ def run_job(job: Job, on_progress: Callable[[float, str], None] | None = None) -
         reports=context.reports,
         seconds=round(seconds, 3),
         training_loss=context.training_loss,
+        curves=context.curves,
     )
     # Written last: a job without this file begins again.
     write_json(job.result_file, asdict(result))

@@ -113,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _pilot(arguments: argparse.Namespace) -> int:
     from graftwork.claims.piloting import check_edges
-    from graftwork.claims.reproduction import card_of, pilot_card
+    from graftwork.claims.reproduction import pilot_card
+    from graftwork.claims.run_plan import card_of
     from graftwork.core.errors import ConfigError
 
     if not arguments.slug or arguments.smoke or arguments.stale or arguments.rejudge or arguments.seeds:
@@ -158,7 +159,7 @@ def print_pilot(slug: str, done: PilotOutcome) -> None:
 
 def _rejudge(arguments: argparse.Namespace) -> int:
     from graftwork.claims.rejudging import cards_of_earlier_rules, rejudge_card
-    from graftwork.claims.reproduction import card_of
+    from graftwork.claims.run_plan import card_of
     from graftwork.core.errors import ConfigError, GraftworkError
 
     if arguments.smoke or arguments.stale or arguments.seeds or arguments.resume or arguments.out or arguments.work:
@@ -223,6 +224,8 @@ def print_reproduction(done: Reproduction) -> None:
     if done.evidence is not None:
         for item in done.verdict.headroom:
             print(f"  headroom {item.state}: {item.sentence}")
+        for warning in done.evidence["convergence"]["warnings"]:
+            print(f"  warning: {warning}")
     print(f"\n{len(done.recipe.arms)} arms, seeds {', '.join(map(str, done.seeds))}, {_duration(done.seconds)} of computing.")
     if done.recipe.pilot is None and done.evidence is not None:
         print("note: the recipe declares no grids; how settings were found is in its docstring")

@@ -106,6 +106,7 @@ def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -
         if finding.get("state", "shown") != "shown":
             lines.append(f"  {finding['state']}: {finding['name']}: {finding['reason']}")
     lines += [f"  headroom {item['state']}: {_headroom_sentence(item)}" for item in evidence.get("headroom", [])]
+    lines += [f"  warning: {warning}" for warning in evidence.get("convergence", {}).get("warnings", [])]
     return lines
 
 

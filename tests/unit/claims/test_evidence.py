@@ -51,6 +51,7 @@ def make_evidence() -> dict[str, Any]:
         seconds=seconds,
         reports={},
         smoke=smoke,
+        convergence={"arms": {}, "warnings": []},
     )
 
 

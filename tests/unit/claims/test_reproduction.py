@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from graftwork.claims.evidence import mark_stale
-from graftwork.claims.reproduction import Reproduction, choose_looks, choose_seeds, reproduce, reproduce_card
+from graftwork.claims.reproduction import Reproduction, reproduce, reproduce_card
 from graftwork.claims.reproduction_job import load_recipe
+from graftwork.claims.run_plan import choose_looks, choose_seeds
 from graftwork.core.cards import Card
 from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError, StorageError
 
@@ -36,6 +37,7 @@ def run_arm(arm, seed, context):
         log.write(f"{arm.name}-{seed}\\n")
     time.sleep(PAUSE)
     context.progress(0.5, "half")
+    context.record_curve("accuracy", [(step, float(step)) for step in range(8)], larger_is_better=True)
     noise = context.seeds.numpy("noise").normal()
     return {"score": int((folder / "value").read_text()) + noise + GAIN * (arm.name == "mine"), "sizes": {"rows": 3}}
 
@@ -90,6 +92,8 @@ def test_full_run_judges_and_writes_evidence(card: Card, tmp_path: Path) -> None
     }
     assert stored["measurements"]["base"]["0"]["sizes.rows"] == 3
     assert [event["kind"] for event in events].count("job") == 6
+    assert stored["convergence"]["warnings"][0] == "arm 'base': accuracy still rising at the end in 3 of 3 seeds"
+    assert stored["convergence"]["arms"]["mine"]["accuracy"]["points"][-1] == [7, 7.0]
     assert [event["seeds"] for event in events if event["kind"] == "look"] == [3]
     assert log_of(tmp_path)[:6] == ["base-0", "mine-0", "base-1", "mine-1", "base-2", "mine-2"]
     assert log_of(tmp_path)[6:] == ["base-0", "mine-0"], "then the smoke seed, whose numbers the evidence keeps"

@@ -35,7 +35,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(
         slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe="toy_cli_recipe"
     )
-    monkeypatch.setattr("graftwork.claims.reproduction.load_cards", lambda: {"toy": card})
+    monkeypatch.setattr("graftwork.claims.run_plan.load_cards", lambda: {"toy": card})
 
 
 def call(*words: str) -> int:
@@ -126,7 +126,7 @@ def test_a_pilot_shows_its_trials_and_refuses_edges(
     for best, name in ((2, "toy_pilot_inside"), (3, "toy_pilot_edge")):
         (tmp_path / f"{name}.py").write_text(text.replace("BEST", str(best)), encoding="utf-8")
         card = Card(slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe=name)
-        monkeypatch.setattr("graftwork.claims.reproduction.load_cards", lambda card=card: {"toy": card})
+        monkeypatch.setattr("graftwork.claims.run_plan.load_cards", lambda card=card: {"toy": card})
         if best == 2:
             assert call("toy", "--pilot", "--workers", "0") == 0
         else:
