@@ -83,6 +83,12 @@ class HeadroomFinding:
         bounds = f"[{self.difference.low:.3g}, {self.difference.high:.3g}]"
         return f"{ahead} {bounds}, at least {self.needed:.3g} are needed"
 
+    @property
+    def objection(self) -> str:
+        """Say why nothing that needs this headroom is judged."""
+        start = "this setting cannot show it" if self.state == "refuted" else "so far nothing says that this setting can show it"
+        return f"{start}: {self.sentence}"
+
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
         return {**asdict(self), "inequalities": list(self.inequalities)}

@@ -145,7 +145,7 @@ def judge(recipe: Recipe, results: Results, looks: Sequence[int] = ()) -> Verdic
     # What could not have been shown is not judged, whatever the numbers are.
     for item in headroom:
         if item.state != "shown":
-            why = f"this setting cannot show it: {item.sentence}"
+            why = item.objection
             findings = tuple(
                 replace(finding, state="open", reason=why) if finding.name in item.inequalities else finding
                 for finding in findings
@@ -156,7 +156,7 @@ def judge(recipe: Recipe, results: Results, looks: Sequence[int] = ()) -> Verdic
     reason = f"of {len(states)} primary inequalities {counts}, after {len(results)} of at most {plan[-1]} seeds"
     lacking = [item for item in headroom if item.state != "shown"]
     if lacking and {name for item in lacking for name in item.inequalities} >= set(primary):
-        reason = f"this setting cannot show it: {lacking[0].sentence}"
+        reason = lacking[0].objection
     elif not headroom:
         reason += "; no headroom is declared"
     return Verdict(verdict_word(states), findings, reason, headroom)

@@ -70,6 +70,7 @@ def test_without_headroom_a_refuted_claim_stays_open_and_says_why() -> None:
 def test_headroom_that_may_still_come_is_waited_for() -> None:
     verdict = judge(make_recipe(seeds=(), looks=(4, 8)), results_of(1.4, [9.0, -1.0, 8.0, -3.0]))
     assert not verdict.is_decided
+    assert verdict.reason.startswith("so far nothing says that this setting can show it: oracle.score is ahead")
 
 
 def test_inequalities_that_need_none_are_judged() -> None:
