@@ -26,7 +26,7 @@ from graftwork.core.cards import ROOMS, STATUSES, Card, load_cards
 from graftwork.core.files import write_json, write_text
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
-from graftwork.core.verdicts import EVIDENCE_FORMAT, EXPLANATION
+from graftwork.core.verdicts import EXPLANATION
 from graftwork.workflows.portfolio import load_catalogue
 
 __all__ = ["generate", "main"]
@@ -130,7 +130,7 @@ def system_page(card: Card, cards: list[Card]) -> str:
         parts.append(f"The paper: {escape(card.paper_claim)}")
     if card.is_built:
         parts.append(f"```bash\ngraftwork reproduce {card.slug}\n```")
-    if card.is_built and card.evidence is not None:
+    if card.is_built and card.evidence is not None and card.has_run:
         parts.append(_evidence_section(card, card.evidence))
         parts.append(_bullets("What was tried", card.analysis))
     elif not card.is_built:
@@ -156,8 +156,7 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     findings = evidence["inequalities"]
     lines = ["## Evidence", ""]
     if card.status == "stale":
-        why = "the code or the claim changed since this run" if _is_judged(evidence) else "it was judged by earlier rules"
-        lines += [f"!!! warning\n\n    Stale: {why}, so it is no verdict.", ""]
+        lines += [f"!!! warning\n\n    Stale, so it is no verdict: {card.stale_reason}.", ""]
     else:
         lines += [f"{_badge(card.status)} {escape(evidence['reason'])}.", ""]
     lines += [
@@ -227,10 +226,6 @@ def _headroom_lines(headroom: Iterable[Mapping[str, Any]]) -> list[str]:
             f"({ahead['low']:.3g} to {ahead['high']:.3g}); at least {item['needed']:.3g} are needed."
         )
     return ["", *lines] if lines else []
-
-
-def _is_judged(evidence: Mapping[str, Any]) -> bool:
-    return evidence.get("format") == EVIDENCE_FORMAT
 
 
 def _state(finding: Mapping[str, Any]) -> str:

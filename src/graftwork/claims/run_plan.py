@@ -10,7 +10,8 @@ from typing import Any
 from graftwork.claims.experiment import Recipe
 from graftwork.claims.looks import check_looks
 from graftwork.claims.reproduction_job import load_recipe
-from graftwork.core.cards import Card, load_cards, nearest_cards
+from graftwork.core.card_search import nearest_cards
+from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
 from graftwork.core.folders import check_output_file

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the card that the words mean, or list the cards that fit."""
     from graftwork.cli.systems import systems_table
     from graftwork.cli.tables import terminal_width
-    from graftwork.core.cards import find_cards, nearest_cards
+    from graftwork.core.card_search import find_cards, nearest_cards
     from graftwork.core.errors import ConfigError
 
     words = " ".join(arguments.words)
@@ -84,18 +84,18 @@ def describe_card(card: Card, width: int) -> str:
     ):
         if texts:
             lines += ["", *entries(label, texts)]
-    if card.evidence is not None and card.is_built:
-        lines += ["", *evidence_lines(card.evidence, width, is_stale=card.status == "stale")]
+    if card.evidence is not None and card.is_built and card.has_run:
+        lines += ["", *evidence_lines(card.evidence, width, stale_reason=card.stale_reason)]
     if card.analysis:
         lines += ["", *entries("analysis", card.analysis)]
     lines += ["", _next_step(card)]
     return "\n".join(lines)
 
 
-def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -> list[str]:
+def evidence_lines(evidence: Mapping[str, Any], width: int, *, stale_reason: str) -> list[str]:
     """Return the stored inequalities as a table, with what they were measured on."""
     commit = str(evidence.get("commit", ""))[:12] or "no commit"
-    state = _state_of_evidence(evidence, is_stale=is_stale)
+    state = f"stale, so it is no verdict: {stale_reason}" if stale_reason else f"{evidence['verdict']}: {evidence['reason']}"
     dirty = ", with local changes" if evidence.get("dirty") else ""
     head = (
         f"evidence     {state}; {len(evidence['seeds'])} seeds, {float(evidence['seconds']) / 60:.1f} min, "
@@ -117,18 +117,6 @@ def _headroom_sentence(item: Mapping[str, Any]) -> str:
         f"{item['bound']} is ahead of {item['baseline']} by {ahead['value']:.3g}{unit} "
         f"[{ahead['low']:.3g}, {ahead['high']:.3g}], at least {item['needed']:.3g} are needed"
     )
-
-
-def _state_of_evidence(evidence: Mapping[str, Any], *, is_stale: bool) -> str:
-    from graftwork.core.verdicts import EVIDENCE_FORMAT
-
-    if evidence.get("format") != EVIDENCE_FORMAT:
-        return (
-            "stale: judged by earlier rules, so it is no verdict; `graftwork reproduce SLUG --rejudge` judges its numbers again"
-        )
-    if is_stale:
-        return "stale: made with other code or another claim, so it is no verdict"
-    return f"{evidence['verdict']}: {evidence['reason']}"
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged: bool = True) -> str:

@@ -21,7 +21,7 @@ from graftwork.core.nearest import did_you_mean
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
 from graftwork.core.verdicts import EVIDENCE_FORMAT, VERDICT_WORDS
 
-__all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
+__all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "load_cards", "read_card"]
 
 ROOMS = (
     "adaptation",
@@ -101,6 +101,11 @@ class Card:
         """Where the evidence of a full run is kept; it may not exist."""
         return PACKAGE_FOLDER / "results" / self.room / f"{self.slug}.json"
 
+    @property
+    def has_run(self) -> bool:
+        """Whether the evidence holds a counting run, fresh or stale, and not only a pilot."""
+        return self.evidence is not None and bool(self.evidence.get("verdict"))
+
     # Frozen, but without slots: cached_property writes into ``__dict__``, which frozen does not guard.
     @functools.cached_property
     def evidence(self) -> Mapping[str, Any] | None:
@@ -127,6 +132,19 @@ class Card:
         """Whether there is evidence that belongs to the claim, the modules and the recipe of today, by whatever rules it was
         judged."""
         return self.evidence is not None and self._is_fresh(self.evidence)
+
+    @property
+    def stale_reason(self) -> str:
+        """Why the evidence is no verdict, in words; empty unless the status is ``stale``."""
+        if self.status != "stale" or self.evidence is None:
+            return ""
+        if self.evidence.get("smoke", {}).get("changed"):
+            return "its smoke numbers no longer come out, so shared code computes something else"
+        if (self.evidence.get("pilot") or {}).get("chosen") != self.evidence.get("chosen"):
+            return "a later pilot chose other settings than were counted"
+        if not self.is_evidence_fresh:
+            return "the code, the recipe or the claim changed since the run"
+        return "it was judged by earlier rules; `graftwork reproduce SLUG --rejudge` judges its numbers again"
 
     def source_files(self) -> list[Path]:
         """Return the files whose syntax the evidence depends on: the modules of the components, then the recipe."""
@@ -246,58 +264,3 @@ def _load_cards(folder: Path) -> dict[str, Card]:
         if card.arxiv:
             by_paper[card.arxiv] = card.slug
     return cards
-
-
-def find_cards(words: str, cards: Mapping[str, Card] | None = None) -> list[Card]:
-    """Return the cards that fit a slug, an arXiv number or address, or words, best first; empty if none fits.
-
-    Every word must occur, in slug, title, tags, room, kind or summary; hits in the first ones count more.
-
-    Example:
-        >>> [card.slug for card in find_cards("arXiv:2306.01708v2")]
-        ['ties']
-    """
-    cards = load_cards() if cards is None else cards
-    query = words.strip().lower()
-    if query in cards:
-        return [cards[query]]
-    # `arXiv:2306.01708v2`, `.../abs/2306.01708` and `.../pdf/2306.01708v1.pdf` all become `2306.01708`.
-    number = query.removesuffix(".pdf").rsplit("/", 1)[-1].removeprefix("arxiv:").strip().partition("v")[0]
-    by_paper = [card for card in cards.values() if card.arxiv and card.arxiv == number]
-    if by_paper:
-        return by_paper
-    wanted = query.replace("-", " ").split()
-    if not wanted:
-        return []
-    scored = []
-    for card in cards.values():
-        places = (
-            (8, card.slug),
-            (6, card.title),
-            (4, " ".join(card.tags)),
-            (2, f"{card.room} {card.kind} {card.field}"),
-            (1, card.summary),
-        )
-        texts = [(weight, text.lower().replace("-", " ")) for weight, text in places]
-        # A word scores by its best place only; a long summary cannot outweigh a title.
-        points = [max((weight for weight, text in texts if word in text), default=0) for word in wanted]
-        if all(points):
-            # No two slugs are equal, so the sort never gets to compare cards, which have no order.
-            scored.append((-sum(points), card.slug, card))
-    return [card for _, _, card in sorted(scored)]
-
-
-def nearest_cards(words: str, cards: Mapping[str, Card] | None = None, *, limit: int = 3) -> list[Card]:
-    """Return the cards whose slug or title looks most like ``words``, for messages; empty if nothing is near."""
-    import difflib
-
-    cards = load_cards() if cards is None else cards
-    query = words.strip().lower()
-    names = {card.slug: card for card in cards.values()}
-    for card in cards.values():
-        # setdefault: slugs came first, so a title or tag never hides the card of that slug.
-        names.setdefault(card.title.partition(":")[0].lower(), card)
-        for word in card.tags:
-            names.setdefault(word.lower(), card)
-    hits = difflib.get_close_matches(query, list(names), n=limit, cutoff=0.5)
-    return list({names[hit].slug: names[hit] for hit in hits}.values())

@@ -160,6 +160,44 @@ def test_evidence_is_shown_with_plot_and_numbers(generator: ModuleType, monkeypa
     assert "a \\| b" in page
 
 
+def test_a_pilot_alone_is_no_evidence_yet(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = built_card(monkeypatch, "no evidence")
+    card.__dict__["evidence"] = {"format": EVIDENCE_FORMAT, "slug": "toy", "pilot": {"chosen": {}}}
+    assert "## Evidence" not in generator.system_page(card, [])
+
+
+def test_pilot_headroom_and_curves_are_told(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = built_card(monkeypatch, "mixed")
+    assert "declares no grids" in generator.system_page(card, [])
+    assert "does not say whether they had converged" in generator.system_page(card, [])
+    trials = [{"settings": {"rate": rate}, "mean": rate} for rate in (1, 2, 3)]
+    card.__dict__["evidence"] |= {
+        "pilot": {
+            "seeds": [100],
+            "score": ["accuracy"],
+            "arms": {"mine": {"trials": trials, "chosen": {"rate": 2}}},
+            "follows": {"half": "mine"},
+            "fixed": {"oracle": "it knows"},
+        },
+        "headroom": [
+            {
+                "state": "refuted",
+                "bound": "oracle.score",
+                "baseline": "base.score",
+                "needed": 2.0,
+                "unit": "points",
+                "difference": {"value": 0.5, "low": 0.25, "high": 0.75},
+            }
+        ],
+        "convergence": {"arms": {"mine": {}}, "warnings": ["arm 'mine': accuracy still rising at the end in 2 of 2 seeds"]},
+    }
+    page = generator.system_page(card, [])
+    assert "- `mine` takes rate 2 (rate 1: 1; rate 2: 2; rate 3: 3)" in page
+    assert "- `half` takes what `mine` chose" in page
+    assert "Headroom refuted: oracle.score is ahead of base.score by 0.5 points (0.25 to 0.75); at least 2 are needed" in page
+    assert "Warning: arm 'mine': accuracy still rising at the end in 2 of 2 seeds." in page
+
+
 def test_stale_evidence_is_marked(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "so it is no verdict" in generator.system_page(built_card(monkeypatch, "stale"), [])
 
