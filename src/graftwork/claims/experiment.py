@@ -24,6 +24,9 @@ A recipe is one module with a constant ``RECIPE``; nothing else of it is looked 
         equal_budget=(EqualBudget(("steps", "samples", "labels")),), minutes=12,
     )
 
+A recipe may also say what there must be to win (:class:`Headroom`), how its arms are tuned before anything counts
+(:class:`Pilot`), and after how many seeds it looks.
+
 The harness (:mod:`graftwork.claims.reproduction`) runs every arm with every seed in one run, in any order and possibly in several
 processes, holds the guards, looks at the differences after 3, 5, 8, 13 and 20 seeds until every primary inequality is decided, and
 computes intervals and the verdict. A recipe never computes a verdict by itself: it names measurements.

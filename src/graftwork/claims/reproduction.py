@@ -224,5 +224,8 @@ def changed_since(card: Card, record: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def stale_cards() -> list[Card]:
-    """Return the cards whose evidence belongs to other code or another claim, or whose smoke numbers no longer come out."""
-    return [card for card in load_cards().values() if card.status == "stale"]
+    """Return the cards whose evidence belongs to other code or another claim, or whose smoke numbers no longer come out.
+
+    Evidence that was only judged by earlier rules is not among them: its measurements are judged again without a run.
+    """
+    return [card for card in load_cards().values() if card.status == "stale" and not card.is_evidence_fresh]

@@ -74,7 +74,7 @@ def test_spending_is_small_at_first_and_complete_at_the_end() -> None:
     assert spent_error(0.15) < 1e-7
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.lists(st.integers(2, 6), min_size=1, max_size=4))
 def test_later_looks_ask_for_less_and_never_less_than_one_look_alone(steps: list[int]) -> None:
     looks = tuple(int(value) for value in np.cumsum(steps))

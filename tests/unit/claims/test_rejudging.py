@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from graftwork.claims.rejudging import cards_of_earlier_rules, kept_measurements, rejudge_card
-from graftwork.claims.reproduction import reproduce_card
+from graftwork.claims.reproduction import reproduce_card, stale_cards
 from graftwork.claims.reproduction_job import load_recipe
 from graftwork.core.cards import Card
 from graftwork.core.errors import ConfigError, GraftworkError
@@ -61,10 +61,12 @@ def make_old(tmp_path: Path, **changes: Any) -> None:
     (tmp_path / "toy.json").write_text(json.dumps(old), encoding="utf-8")
 
 
-def test_words_are_computed_from_the_measurements(card: Card, tmp_path: Path) -> None:
+def test_words_are_computed_from_the_measurements(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = stored(tmp_path)
     make_old(tmp_path)
     assert replace(card).status == "stale"
+    monkeypatch.setattr("graftwork.claims.reproduction.load_cards", lambda: {"toy": replace(card)})
+    assert stale_cards() == [], "nothing has to be run again"
     done = rejudge_card(replace(card))
     assert (done.before, done.verdict.word) == ("does not hold", "holds")
     after = stored(tmp_path)
