@@ -35,7 +35,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = Card(
         slug="toy", title="Toy", year=2020, room="merging", kind="method", summary="s", claim="c", recipe="toy_cli_recipe"
     )
-    monkeypatch.setattr("graftwork.claims.run_plan.load_cards", lambda: {"toy": card})
+    for module in ("run_plan", "reproduction"):
+        monkeypatch.setattr(f"graftwork.claims.{module}.load_cards", lambda: {"toy": card})
 
 
 def call(*words: str) -> int:
