@@ -26,6 +26,7 @@ from graftwork.core.cards import ROOMS, STATUSES, Card, load_cards
 from graftwork.core.files import write_json, write_text
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
+from graftwork.core.verdicts import EXPLANATION
 from graftwork.workflows.portfolio import load_catalogue
 
 __all__ = ["generate", "main"]
@@ -63,15 +64,16 @@ def gallery_page(cards: list[Card]) -> str:
     summary = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     rows = "\n".join(_gallery_row(card) for card in sorted(cards, key=_built_first))
     rooms = _options([room for room in ROOMS if any(card.room == room for card in cards)])
+    explanation = " ".join(escape(sentence) for sentence in EXPLANATION)
     verdicts = _options([status for status in STATUSES if counts[status]])
     return f"""---
 hide: [toc]
 ---
 # Systems
 
-{len(cards)} published systems: {summary}. A verdict comes from a full run of the system against its baselines on code of today
-([how verdicts are made](../verdicts.md)); `planned` means that there is a card but no code yet, and `stale` that the code or the
-claim changed since the run.
+{len(cards)} published systems: {summary}. [How verdicts are made](../verdicts.md).
+
+{explanation}
 
 <div class="gallery">
 <p>
@@ -128,7 +130,7 @@ def system_page(card: Card, cards: list[Card]) -> str:
         parts.append(f"The paper: {escape(card.paper_claim)}")
     if card.is_built:
         parts.append(f"```bash\ngraftwork reproduce {card.slug}\n```")
-    if card.is_built and card.evidence is not None:
+    if card.is_built and card.evidence is not None and card.has_run:
         parts.append(_evidence_section(card, card.evidence))
         parts.append(_bullets("What was tried", card.analysis))
     elif not card.is_built:
@@ -154,7 +156,9 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     findings = evidence["inequalities"]
     lines = ["## Evidence", ""]
     if card.status == "stale":
-        lines += ["!!! warning\n\n    Stale: the code or the claim changed since this run, so it is no verdict.", ""]
+        lines += [f"!!! warning\n\n    Stale, so it is no verdict: {card.stale_reason}.", ""]
+    else:
+        lines += [f"{_badge(card.status)} {escape(evidence['reason'])}.", ""]
     lines += [
         evidence_plot(findings),
         "",
@@ -164,12 +168,16 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     for item in findings:
         interval = item["difference"]
         lines.append(
-            f"| {'holds' if item['holds'] else '**does not hold**'} | "
+            f"| {_state(item)} | "
             f"{escape(item['name'])}{'' if item['primary'] else ' (secondary)'}<br>"
-            f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}</small> "
+            f"<small>{escape(item['left'])} over {escape(item['right'])}, {item['demand']}, margin {item['margin']:g}: "
+            f"{escape(item['reason'])}</small> "
             f"| {item['left_mean']:.4g} | {item['right_mean']:.4g} | {interval['value']:+.3g} {escape(item['unit'])} "
             f"| {interval['low']:+.3g} to {interval['high']:+.3g} | {item['signs']}/{len(item['differences'])} |"
         )
+    lines += _pilot_lines(evidence.get("pilot"))
+    lines += _headroom_lines(evidence.get("headroom", []))
+    lines += _convergence_lines(evidence.get("convergence"))
     arms = "; ".join(f"`{arm['name']}`: {escape(arm['title'])}" for arm in evidence["arms"])
     commit = (
         f"commit `{str(evidence['commit'])[:12]}`{' with local changes' if evidence['dirty'] else ''}"
@@ -179,10 +187,50 @@ def _evidence_section(card: Card, evidence: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in evidence["versions"].items())
     lines += ["", f"Arms: {arms}.", ""]
     lines += [
-        f"Seeds {', '.join(map(str, evidence['seeds']))}; {float(evidence['seconds']) / 60:.1f} minutes of computing; "
+        f"Seeds {', '.join(map(str, evidence['seeds']))}; looks after {', '.join(map(str, evidence.get('looks', ['?'])))} seeds; "
+        f"{float(evidence['seconds']) / 60:.1f} minutes of computing; "
         f"{str(evidence['created'])[:10]}; {commit}; {escape(versions)}."
     ]
     return "\n".join(lines + [f"\n- {escape(note)}" for note in evidence["notes"]])
+
+
+def _pilot_lines(pilot: Mapping[str, Any] | None) -> list[str]:
+    if pilot is None:
+        return ["", "The recipe declares no grids: how the settings of its arms were found is in its docstring below."]
+    lines = ["", f"Pilot on the seeds {', '.join(map(str, pilot['seeds']))}, by {escape(', '.join(pilot['score']))}:", ""]
+    for arm, entry in pilot["arms"].items():
+        tried = "; ".join(
+            f"{', '.join(f'{name} {value}' for name, value in trial['settings'].items())}: {trial['mean']:.4g}"
+            for trial in entry["trials"]
+        )
+        chosen = ", ".join(f"{name} {value}" for name, value in entry["chosen"].items())
+        lines.append(f"- `{arm}` takes {escape(chosen)} ({escape(tried)})")
+    lines += [f"- `{arm}` takes what `{other}` chose" for arm, other in pilot["follows"].items()]
+    lines += [f"- `{arm}` is not tuned: {escape(why)}" for arm, why in pilot["fixed"].items()]
+    return lines
+
+
+def _convergence_lines(convergence: Mapping[str, Any] | None) -> list[str]:
+    if convergence is None:
+        return ["", "Curves of the trainings were not recorded in this run, so it does not say whether they had converged."]
+    warnings = [f"- Warning: {escape(warning)}." for warning in convergence["warnings"]]
+    return ["", *(warnings or (["No arm was still improving when it was measured."] if convergence["arms"] else []))]
+
+
+def _headroom_lines(headroom: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for item in headroom:
+        ahead, unit = item["difference"], f" {escape(item['unit'])}" if item["unit"] else ""
+        lines.append(
+            f"- Headroom {item['state']}: {escape(item['bound'])} is ahead of {escape(item['baseline'])} by {ahead['value']:.3g}{unit} "
+            f"({ahead['low']:.3g} to {ahead['high']:.3g}); at least {item['needed']:.3g} are needed."
+        )
+    return ["", *lines] if lines else []
+
+
+def _state(finding: Mapping[str, Any]) -> str:
+    state = finding.get("state", "not judged")
+    return f"**{state}**" if state == "refuted" else str(state)
 
 
 def _parts_section(card: Card) -> str:
@@ -233,7 +281,8 @@ def _neighbours(card: Card, cards: list[Card]) -> str:
 
 _STYLE = """<style>
 .verdict{border-radius:.8em;padding:.1em .6em;font-size:.85em;white-space:nowrap;border:1px solid currentColor}
-.verdict-holds{color:#1a936f}.verdict-partly{color:#b07d12}.verdict-does-not-hold{color:#c8553d}
+.verdict-holds{color:#1a936f}.verdict-partly,.verdict-mixed{color:#b07d12}.verdict-contradicted{color:#c8553d}
+.verdict-open{color:#5b7fb5}
 .verdict-planned,.verdict-no-evidence,.verdict-stale{opacity:.65}
 .md-typeset table:not([class]) th{min-width:2.5em!important}
 .gallery input,.gallery select{border:1px solid currentColor;border-radius:.3em;padding:.35em .6em;margin:0 .4em .4em 0;background:transparent;color:inherit;font:inherit}

@@ -9,55 +9,79 @@ from typing import Any
 
 __all__ = ["evidence_plot"]
 
-_WIDTH, _ROW, _LEFT, _RIGHT = 720, 74, 20, 20
-_GOOD, _BAD = "#1a936f", "#c8553d"
+_WIDTH, _ROW, _LOOK, _LEFT, _RIGHT = 720, 74, 9, 20, 20
+_COLOURS = {"shown": "#1a936f", "refuted": "#c8553d", "open": "#b07d12"}
 
 
 def evidence_plot(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return an SVG: for every inequality the difference of each seed, its mean with interval, zero and the margin.
+    """Return an SVG: for every inequality the difference of each seed, its mean with interval, zero and the margin, and above it the
+    intervals of earlier looks, the first on top.
 
     Args:
         findings: The list ``inequalities`` of an evidence file.
     """
-    rows = [_strip(finding, 8 + index * _ROW) for index, finding in enumerate(findings)]
-    height = 16 + len(rows) * _ROW
+    rows, top = [], 8
+    for finding in findings:
+        rows.append(_strip(finding, top))
+        top += _ROW + _LOOK * len(_earlier(finding))
     return (
-        f'<svg class="evidence-plot" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Paired differences per seed" '
+        f'<svg class="evidence-plot" viewBox="0 0 {_WIDTH} {top + 8}" role="img" aria-label="Paired differences per seed" '
         'style="max-width:100%;height:auto" font-family="inherit" font-size="13" fill="currentColor">' + "".join(rows) + "</svg>"
     )
 
 
+def _earlier(finding: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(finding.get("looks", []))[:-1]
+
+
 def _strip(finding: Mapping[str, Any], top: float) -> str:
-    interval, differences = finding["difference"], list(finding["differences"])
+    interval, differences, state = finding["difference"], list(finding["differences"]), finding.get("state", "open")
     margin = -finding["margin"] if finding["demand"] == "not worse" else finding["margin"]
+    # Intervals of early looks may be a thousand times as wide: they are cut off at the ends of the strip.
     low, high = _range([*differences, interval["low"], interval["high"], 0.0, margin])
 
     def x(value: float) -> float:
-        return round(_LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + (min(max(value, low), high) - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
 
-    y = top + 40
-    colour = _GOOD if finding["holds"] else _BAD
+    def bar(ends: Mapping[str, float], y: float, colour: str, width: float) -> str:
+        return (
+            f'<line x1="{x(ends["low"])}" x2="{x(ends["high"])}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="{width}" '
+            'stroke-opacity="0.55" stroke-linecap="round"/>'
+        )
+
     unit = f" {finding['unit']}" if finding["unit"] else ""
     numbers = f"{interval['value']:+.3g}{unit} [{interval['low']:+.3g}, {interval['high']:+.3g}]"
-    title = f"{'holds' if finding['holds'] else 'does not hold'}: {finding['name']}"
+    title = f"{state}: {finding['name']}"
     parts = [
         f'<text x="{_LEFT}" y="{top + 14}" font-weight="600">{html.escape(_short(title))}</text>',
         f'<text x="{_WIDTH - _RIGHT}" y="{top + 14}" text-anchor="end">{html.escape(numbers)}</text>',
+    ]
+    y = top + 28
+    for look in _earlier(finding):
+        ends, colour = look["difference"], _COLOURS[look["state"]]
+        told = (
+            f"after {look['seeds']} seeds {look['state']}: {ends['value']:+.3g}{unit} [{ends['low']:+.3g}, {ends['high']:+.3g}]"
+        )
+        parts.append(
+            f'<g class="look"><title>{html.escape(told)}</title>{bar(ends, y, colour, 3)}'
+            f'<circle cx="{x(ends["value"])}" cy="{y}" r="3" fill="{colour}"/>'
+            f'<text x="{_WIDTH - _RIGHT + 3}" y="{y + 3}" font-size="9" fill-opacity="0.7">{look["seeds"]}</text></g>'
+        )
+        y += _LOOK
+    y += 12
+    parts += [
         f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}" stroke="currentColor" stroke-opacity="0.25"/>',
         _tick(x(0.0), y, "0", "currentColor", ""),
     ]
     if margin and abs(x(margin) - x(0.0)) > 3:
         parts.append(_tick(x(margin), y, f"{margin:+g}", "currentColor", ' stroke-dasharray="3 2"'))
-    parts.append(
-        f'<line x1="{x(interval["low"])}" x2="{x(interval["high"])}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="5" '
-        'stroke-opacity="0.55" stroke-linecap="round"/>'
-    )
+    parts.append(bar(interval, y, _COLOURS[state], 5))
     parts += [
         f'<circle cx="{x(value)}" cy="{y}" r="3.5" fill="none" '
         f'stroke="currentColor"><title>{value:+.4g}{html.escape(unit)}</title></circle>'
         for value in differences
     ]
-    parts.append(f'<circle cx="{x(interval["value"])}" cy="{y}" r="5.5" fill="{colour}"/>')
+    parts.append(f'<circle cx="{x(interval["value"])}" cy="{y}" r="5.5" fill="{_COLOURS[state]}"/>')
     return "".join(parts)
 
 

@@ -16,7 +16,8 @@ from graftwork.core.version import __version__
 
 if TYPE_CHECKING:
     from graftwork.claims.reproduction import reproduce
-    from graftwork.core.cards import Card, find_cards, load_cards
+    from graftwork.core.card_search import find_cards
+    from graftwork.core.cards import Card, load_cards
     from graftwork.core.components import Component, allow_components
     from graftwork.core.records import Plan, TaskSpec
     from graftwork.data.reading.ingest import open_suite
@@ -41,7 +42,7 @@ _HOMES = {
     "TaskSpec": "core.records",
     "allow_components": "core.components",
     "compare": "workflows.compare",
-    "find_cards": "core.cards",
+    "find_cards": "core.card_search",
     "fit": "workflows.fit",
     "load_cards": "core.cards",
     "load_run": "workflows.load_run",

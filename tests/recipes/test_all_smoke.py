@@ -34,7 +34,7 @@ def test_smoke_run_measures_everything(card: Card, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("card", [card for card in BUILT if card.evidence_file.exists()], ids=lambda card: card.slug)
+@pytest.mark.parametrize("card", [card for card in BUILT if card.has_run], ids=lambda card: card.slug)
 def test_evidence_keeps_the_numbers_of_its_smoke_run(card: Card) -> None:
     numbers = (card.evidence or {})["smoke"]["numbers"]
     assert numbers

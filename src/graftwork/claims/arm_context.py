@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
+from graftwork.claims.convergence import TRAINING_CURVE, Points, curve_of
+from graftwork.claims.filling import fill_folder
 from graftwork.claims.guards import GuardedSuite, guard_suite
 from graftwork.core.errors import AccessError, ConfigError
-from graftwork.core.files import read_json, write_json
-from graftwork.core.folders import remove_own
+from graftwork.core.files import read_json
 from graftwork.core.locks import exclusive
 from graftwork.core.optional import has
 from graftwork.core.seeds import Seeds
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from graftwork.claims.budget_callback import BudgetCallback
+    from graftwork.claims.watch_callback import WatchCallback
     from graftwork.core.records import Plan
     from graftwork.data.suite import Suite
     from graftwork.interfaces.learner import Learner
@@ -75,6 +77,8 @@ class ArmContext:
         self._handed_out: dict[str, int] = {}
         self.used: set[str] = set()
         self.reports: dict[str, Any] = {}
+        self.curves: dict[str, dict[str, Any]] = {}
+        """Curves by measure, of the arm's last training that recorded one (see :mod:`graftwork.claims.convergence`)."""
         self._on_progress = on_progress
 
     def choose(self, *, full: Choice, smoke: Choice) -> Choice:
@@ -112,7 +116,39 @@ class ArmContext:
         training."""
         from graftwork.claims.budget_callback import BudgetCallback
 
-        return BudgetCallback(self.count, self.add_loss)
+        return BudgetCallback(
+            self.count, self.add_loss, lambda points: self.record_curve(TRAINING_CURVE, points, larger_is_better=False)
+        )
+
+    def record_curve(self, measure: str, points: Points, *, larger_is_better: bool) -> None:
+        """Keep a curve ``[(step, value), ...]`` of the arm's training for the evidence; a later one of the same measure replaces
+        it."""
+        self.curves[measure] = curve_of(points, larger_is_better=larger_is_better)
+
+    def watch(
+        self,
+        score: Callable[[], float],
+        steps: int,
+        *,
+        measure: str = "validation score",
+        larger_is_better: bool = True,
+        points: int = 8,
+    ) -> WatchCallback:
+        """Return a callback for :class:`graftwork.training.trainer.Trainer` that records a validation score at evenly spaced steps.
+
+        Args:
+            score: Returns the score of the model as it is now, on rows that the arm may see.
+            steps: Steps of the whole training.
+            measure: Name of the curve in the evidence.
+            larger_is_better: Whether the score rises as the model learns.
+            points: How many scores there are.
+        """
+        from graftwork.claims.watch_callback import WatchCallback
+
+        def record(found: Points) -> None:
+            self.record_curve(measure, found, larger_is_better=larger_is_better)
+
+        return WatchCallback(score, steps, record, points=points)
 
     def add_loss(self, total: float, steps: int) -> None:
         """Add the losses of some training steps, each the mean over tasks; :attr:`training_loss` is their mean."""
@@ -254,25 +290,9 @@ class ArmContext:
             return {"counts": self._counts, "labels": self._handed_out, "used": sorted(self.used), "losses": losses}
 
         # Counted apart from the arm, so that the note holds the building alone.
-        before = self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps
-        self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps = {}, {}, set(), 0.0, 0
+        before = self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps, self.curves
+        self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps, self.curves = {}, {}, set(), 0.0, 0, {}
         try:
-            _fill_folder(folder, build, note)
+            fill_folder(folder, build, note)
         finally:
-            self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps = before
-
-
-def _fill_folder(folder: Path, build: Callable[[Path], None], note: Callable[[], Mapping[str, Any]]) -> None:
-    # built beside its place, the note last, then renamed: whole or absent
-    building = folder.with_name(f".{folder.name}.building")
-    # What a killed build left.
-    remove_own(building.parent, building.name)
-    building.mkdir(parents=True)
-    try:
-        build(building)
-        write_json(building / "guard.json", note())
-        # What is there has no note, so it was never finished; it would block the rename.
-        remove_own(folder.parent, folder.name)
-        building.rename(folder)
-    finally:
-        remove_own(building.parent, building.name)
+            self._counts, self._handed_out, self.used, self._loss_sum, self._loss_steps, self.curves = before

@@ -17,11 +17,10 @@ from graftwork.core.errors import StorageError
 from graftwork.core.files import write_json
 from graftwork.core.machine import available_cores
 from graftwork.core.source_hash import PACKAGE_FOLDER
+from graftwork.core.verdicts import EVIDENCE_FORMAT
 from graftwork.core.version import __version__
 
-__all__ = ["FORMAT", "build_evidence", "code_state", "mark_stale", "package_versions", "write_evidence"]
-
-FORMAT = "graftwork-evidence-1"
+__all__ = ["build_evidence", "code_state", "judged_part", "mark_stale", "package_versions", "write_evidence"]
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "torchjd", "timm", "transformers", "lightgbm", "pandas")
 
@@ -52,12 +51,15 @@ def build_evidence(
     card: Card,
     recipe: Recipe,
     verdict: Verdict,
+    looks: Sequence[int],
     *,
     results: Mapping[int, Mapping[str, Mapping[str, float]]],
     budgets: Mapping[int, Mapping[str, Mapping[str, int]]],
     seconds: Mapping[int, Mapping[str, float]],
     reports: Mapping[int, Mapping[str, Mapping[str, Any]]],
     smoke: Mapping[str, Any],
+    convergence: Mapping[str, Any],
+    pilot: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the evidence of one full run.
 
@@ -65,28 +67,34 @@ def build_evidence(
         card: The system's card; its claim and modules are hashed.
         recipe: What was run.
         verdict: What :func:`graftwork.claims.judgement.judge` made of it.
+        looks: Numbers of seeds after which the run was to look.
         results: ``{seed: {arm: {metric: value}}}``.
         budgets: ``{seed: {arm: {counter: value}}}``, checked already.
         seconds: ``{seed: {arm: wall seconds}}``.
         reports: ``{seed: {arm: reports of the guards}}``.
         smoke: Numbers of the smoke run of the same code (see :func:`graftwork.claims.smoke_numbers.smoke_record`).
+        convergence: What :func:`graftwork.claims.convergence.convergence_record` made of the arms' curves.
+        pilot: What :func:`graftwork.claims.piloting.run_pilot` kept; None for recipes without grids.
     """
     commit, dirty = code_state()
+    chosen: Mapping[str, Mapping[str, Any]] = pilot["chosen"] if pilot else {}
     return {
-        "format": FORMAT,
+        "format": EVIDENCE_FORMAT,
         "slug": card.slug,
-        "verdict": verdict.word,
         "claim": card.claim,
-        "inequalities": [finding.to_json() for finding in verdict.findings],
+        **judged_part(verdict, looks),
+        # What was counted, beside what the pilot chose: a later pilot that chooses otherwise makes the verdict stale.
+        **({"pilot": dict(pilot), "chosen": dict(chosen)} if pilot else {}),
         "arms": [
             {"name": arm.name, "title": arm.title, "access": sorted(arm.access.parts()), "settings": dict(arm.settings)}
-            for arm in recipe.arms
+            for arm in (arm.with_settings(chosen.get(arm.name, {})) for arm in recipe.arms)
         ],
         "seeds": list(results),
         "measurements": _by_arm(recipe, results),
         "budgets": _by_arm(recipe, budgets),
         "equal_budget": [{"counters": list(item.counters), "arms": list(item.arms)} for item in recipe.equal_budget],
         "reports": _by_arm(recipe, reports),
+        "convergence": dict(convergence),
         "seconds": sum(sum(by_arm.values()) for by_arm in seconds.values()),
         "smoke": dict(smoke),
         "notes": list(recipe.notes),
@@ -97,6 +105,17 @@ def build_evidence(
         "evidence_hash": card.evidence_hash(),
         "bytes_hash": card.bytes_hash(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def judged_part(verdict: Verdict, looks: Sequence[int]) -> dict[str, Any]:
+    """Return what of an evidence file follows from the measurements by the rules of judging: all that judging again renews."""
+    return {
+        "verdict": verdict.word,
+        "reason": verdict.reason,
+        "looks": list(looks),
+        "headroom": [item.to_json() for item in verdict.headroom],
+        "inequalities": [finding.to_json() for finding in verdict.findings],
     }
 
 

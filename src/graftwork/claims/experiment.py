@@ -16,18 +16,20 @@ A recipe is one module with a constant ``RECIPE``; nothing else of it is looked 
 
     RECIPE = Recipe(
         slug="my-method",
-        seeds=(0, 1, 2, 3, 4),
         smoke_seeds=(0, 1),
         arms=(
             Arm("equal", "equal weights", access=Access(source_labels=True)),
             Arm("mine", "the method", access=Access(source_labels=True), settings={"strength": 1.0}),
-        ), run_arm=run_arm, inequalities=(Inequality("beats equal weights", "mine.score", "equal.score", margin=0.5,
-        min_sign_seeds=4),), equal_budget=(EqualBudget(("steps", "samples", "labels")),), minutes=12,
+        ), run_arm=run_arm, inequalities=(Inequality("beats equal weights", "mine.score", "equal.score", margin=0.5),),
+        equal_budget=(EqualBudget(("steps", "samples", "labels")),), minutes=12,
     )
 
-The harness (``workflows.reproduce``) runs every arm with every seed in one run, in any order and possibly in several processes,
-holds the
-guards, and computes differences, intervals and the verdict. A recipe never computes a verdict by itself: it names measurements.
+A recipe may also say what there must be to win (:class:`Headroom`), how its arms are tuned before anything counts
+(:class:`Pilot`), and after how many seeds it looks.
+
+The harness (:mod:`graftwork.claims.reproduction`) runs every arm with every seed in one run, in any order and possibly in several
+processes, holds the guards, looks at the differences after 3, 5, 8, 13 and 20 seeds until every primary inequality is decided, and
+computes intervals and the verdict. A recipe never computes a verdict by itself: it names measurements.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from graftwork.claims.arm_context import ArmContext, Measurements
+from graftwork.claims.grids import Pilot, Settings
+from graftwork.claims.headroom import Headroom
+from graftwork.claims.looks import LOOKS, check_looks
 from graftwork.core.errors import ConfigError
 
 __all__ = [
@@ -46,8 +51,10 @@ __all__ = [
     "ArmContext",
     "Demand",
     "EqualBudget",
+    "Headroom",
     "Inequality",
     "Measurements",
+    "Pilot",
     "Recipe",
     "SeedMeasurements",
 ]
@@ -95,6 +102,10 @@ class Arm:
             # Dots and slashes would break `arm.metric` and the names of folders.
             raise ConfigError(f"The name of an arm is not empty and has no dot or slash; got {self.name!r}.")
 
+    def with_settings(self, settings: Settings) -> Arm:
+        """Return the arm with some settings replaced."""
+        return dataclasses.replace(self, settings={**self.settings, **settings}) if settings else self
+
 
 @dataclass(frozen=True, slots=True)
 class Inequality:
@@ -102,11 +113,14 @@ class Inequality:
 
     For a metric where lower is better swap the sides: the left one is claimed to be the larger.
 
-    - ``better``: the mean difference is at least ``margin``, the lower end of its paired interval is above 0, and the difference
-      is above 0 in at least ``min_sign_seeds`` seeds.
-    - ``not worse``: the mean difference is at least ``-margin`` and the upper end of its paired interval is not below 0.
-    - ``at least``: the mean difference is at least ``margin`` (costs, counts and other things without much noise), and the signs
-      hold.
+    - ``better``: shown if the interval of the difference lies above 0 and the mean reaches ``margin``; refuted if the interval lies
+      below ``margin``.
+    - ``not worse``: shown if the interval lies above ``-margin``, refuted if it lies below.
+    - ``at least``: shown if the interval lies above ``margin``, refuted if it lies below. Costs and counts that do not vary over
+      seeds have an interval without width.
+
+    For all three the difference must also be above 0 in ``min_sign_seeds`` seeds. Whatever is neither shown nor refuted is open.
+    Intervals are those of the look (see :mod:`graftwork.claims.looks`).
     """
 
     name: str
@@ -118,7 +132,7 @@ class Inequality:
     margin: float = 0.0
     """In units of the measurement (points, if the recipe measures in points), at least 0."""
     min_sign_seeds: int = 0
-    """Of the recipe's full seeds; scaled up proportionally if more seeds are run."""
+    """Of the recipe's full seeds; in proportion, rounded up, after other numbers of seeds."""
     demand: Demand = "better"
     primary: bool = True
     """Primary inequalities make the verdict; the others are reported beside it."""
@@ -155,14 +169,18 @@ class Recipe:
     """The reproduction of one system.
 
     Raises:
-        ConfigError: If names clash, an inequality or budget names an unknown arm, or there are fewer than two seeds; all
-            problems at once.
+        ConfigError: If names clash, an inequality or budget names an unknown arm, there are fewer than two seeds, or looks that
+            cannot be planned; all problems at once.
     """
 
     slug: str
     arms: tuple[Arm, ...]
-    seeds: tuple[int, ...]
-    """Seeds of the full run, at least two; ``run_arm`` gets them as they are."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of the full run, at least two; ``run_arm`` gets them as they are. By default as many as the last look needs, from 0
+    on."""
+    looks: tuple[int, ...] = ()
+    """Numbers of seeds after which the run looks at its differences, and stops if every primary inequality is decided. A recipe
+    that lists its seeds has one look after all of them, unless it says otherwise; all others look after 3, 5, 8, 13 and 20."""
     smoke_seeds: tuple[int, ...]
     """Seeds of ``--smoke``, which proves within seconds that everything runs, not that the claim holds."""
     run_arm: Callable[[Arm, int, ArmContext], Measurements]
@@ -173,6 +191,11 @@ class Recipe:
     derive: Callable[[SeedMeasurements], Mapping[str, Measurements]] | None = None
     """Optional: further measurements of one seed that need several arms (delta-m against the separate arm, a gap's ratio);
     ``{arm: measurements}``, added to those of the arms. Called once per seed in which all arms are there."""
+    headroom: tuple[Headroom, ...] = ()
+    """What there must be to win, or the claim stays open. Recipes without one say so."""
+    pilot: Pilot | None = None
+    """How the arms are tuned before the counting run; None for recipes whose settings were found otherwise, as their docstring
+    says."""
     measures_time: bool = False
     """Whether seconds are among the measurements: jobs then run one at a time, so that they do not slow each other."""
     minutes: float = 0.0
@@ -181,10 +204,18 @@ class Recipe:
     """Departures from the paper's setting that a reader of the verdict must know."""
 
     def __post_init__(self) -> None:
+        # Filled in here, so that whoever reads a recipe finds both.
+        looks = self.looks or ((len(self.seeds),) if self.seeds else LOOKS)
+        object.__setattr__(self, "seeds", self.seeds or tuple(range(looks[-1])))
+        object.__setattr__(self, "looks", looks)
         names = [arm.name for arm in self.arms]
         problems = [f"arm {name!r} is there twice" for name in sorted({name for name in names if names.count(name) > 1})]
         if len(set(self.seeds)) < 2:
             problems.append(f"seeds: at least two different ones are needed for a paired interval; got {self.seeds}")
+        elif looks[-1] != len(self.seeds):
+            problems.append(f"looks: the last one is after all {len(self.seeds)} seeds; got {looks}")
+        else:
+            problems += check_looks(looks)
         if not self.smoke_seeds:
             problems.append("smoke_seeds: at least one is needed")
         if not any(inequality.primary for inequality in self.inequalities):
@@ -200,6 +231,10 @@ class Recipe:
                 problems.append(
                     f"inequality {inequality.name!r}: {inequality.min_sign_seeds} signs asked of {len(self.seeds)} seeds"
                 )
+        if self.pilot is not None:
+            problems += self.pilot.problems({arm.name: arm.settings for arm in self.arms}, self.seeds)
+        for item in self.headroom:
+            problems += item.problems(names, [inequality.name for inequality in self.inequalities])
         for budget in self.equal_budget:
             problems += [
                 f"equal_budget: no arm {name!r}; the arms are {', '.join(names)}" for name in budget.arms if name not in names

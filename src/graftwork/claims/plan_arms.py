@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from graftwork.claims.budget_callback import BudgetCallback
+    from graftwork.claims.convergence import Points
     from graftwork.claims.guards import GuardedSuite
     from graftwork.core.seeds import Seeds
     from graftwork.data.suite import Suite
@@ -46,6 +47,9 @@ class TrainingArm(Protocol):
 
     def budget_callback(self) -> BudgetCallback:
         """Return what counts steps and samples."""
+
+    def record_curve(self, measure: str, points: Points, *, larger_is_better: bool) -> None:
+        """Keep a curve of the training."""
 
 
 def card_plan(slug: str, name: str = "") -> Plan:
@@ -105,6 +109,11 @@ def train_plan(
         ledger = learner.ledger()
         context.count("steps", learner.step)
         context.count("samples", ledger.samples)
+    # Networks keep the loss per task over that of the best constant; other learners have no such curve.
+    validation: list[tuple[int, Mapping[str, float]]] = getattr(learner, "validation", [])
+    points = [(step, sum(losses.values()) / len(losses)) for step, losses in validation if losses]
+    if points:
+        context.record_curve("validation loss", points, larger_is_better=False)
     return learner
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,15 @@ class Job:
     work: str
     """Work folder of the whole reproduction."""
     threads: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What a pilot chose, or tries: stronger than the arm's own settings."""
+    trial: int | None = None
+    """Number of a pilot's trial; None for runs that count."""
 
     @property
     def name(self) -> str:
         """Name of the job's folder and file."""
-        return f"{self.arm}-{self.seed}"
+        return f"{self.arm}-{self.seed}" if self.trial is None else f"{self.arm}-{self.seed}-trial-{self.trial}"
 
     @property
     def result_file(self) -> Path:
@@ -58,6 +62,8 @@ class JobResult:
     seconds: float
     training_loss: float | None = None
     """Mean over all training steps of the mean loss of the tasks, where the recipe counts its steps."""
+    curves: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Curves of the training by measure."""
 
 
 def load_recipe(module: str, slug: str) -> Recipe:
@@ -88,7 +94,7 @@ def run_job(job: Job, on_progress: Callable[[float, str], None] | None = None) -
         GraftworkError: If a measurement is not a finite number.
     """
     recipe = load_recipe(job.recipe, job.slug)
-    arm = recipe.arm(job.arm)
+    arm = recipe.arm(job.arm).with_settings(job.settings)
     own = Path(job.work) / "jobs" / job.name
     own.mkdir(parents=True, exist_ok=True)
     context = ArmContext(
@@ -119,6 +125,7 @@ def run_job(job: Job, on_progress: Callable[[float, str], None] | None = None) -
         reports=context.reports,
         seconds=round(seconds, 3),
         training_loss=context.training_loss,
+        curves=context.curves,
     )
     # Written last: a job without this file begins again.
     write_json(job.result_file, asdict(result))

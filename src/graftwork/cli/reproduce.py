@@ -1,4 +1,4 @@
-"""``graftwork reproduce``: run a system against its baselines and say whether its claim holds."""
+"""``graftwork reproduce``: run a system against its baselines until its claim is decided, and say what it comes to."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from graftwork.cli.common import quiet_pipe
 from graftwork.core.plain_text import own_code
 
 if TYPE_CHECKING:
+    from graftwork.claims.piloting import PilotOutcome
     from graftwork.claims.reproduction import Reproduction
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "reproduce"
-HELP = "run a system's recipe and judge its claim (all arms, all seeds, paired intervals)"
+HELP = "run a system's recipe and judge its claim (all arms, seeds until it is decided, paired intervals)"
 EXAMPLES = """examples:
   graftwork reproduce ties --smoke       everything runs, in seconds
+  graftwork reproduce esmm --pilot       tunes all arms on their grids, for recipes that declare some
   graftwork reproduce ties               the full run: verdict and evidence
   graftwork reproduce ties --resume      after a stop
-  graftwork reproduce --stale            whatever was changed since its run"""
+  graftwork reproduce --stale            whatever was changed since its run
+  graftwork reproduce --rejudge          kept measurements by the rules of today, nothing is run"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,18 +40,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --smoke: note in the evidence that it is stale if the smoke numbers no longer come out",
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds; fewer than the recipe asks for give no evidence")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="at most so many seeds; evidence is written at the numbers that the recipe plans"
+    )
+    parser.add_argument(
+        "--pilot",
+        action="store_true",
+        help="try the grids that the recipe declares, on seeds of their own; the counting run takes what is chosen",
+    )
     parser.add_argument("--resume", action="store_true", help="take up a stopped run; finished jobs are not repeated")
     parser.add_argument("--out", metavar="FILE", help="where to write the evidence (default: the package's results folder)")
     parser.add_argument("--work", metavar="FOLDER", help="where finished jobs are kept (default: the user's cache)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 0: none)")
     parser.add_argument("--stale", action="store_true", help="run all systems whose evidence belongs to older code")
+    parser.add_argument(
+        "--rejudge",
+        action="store_true",
+        help="judge the kept measurements of a system again, or of all that were judged by earlier rules; nothing is run",
+    )
+    parser.add_argument(
+        "--because",
+        default="",
+        metavar="TEXT",
+        help="with --rejudge, where code changed: why the full run would give the same numbers; the smoke run must agree",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run one system, or all stale ones; the exit code does not depend on the verdict."""
     from graftwork.core.errors import ConfigError
 
+    if arguments.because and not (arguments.rejudge and arguments.slug):
+        raise ConfigError(
+            "--because explains why kept measurements of one system are still good; give it with SLUG and --rejudge."
+        )
+    if arguments.pilot:
+        return _pilot(arguments)
+    if arguments.rejudge:
+        return _rejudge(arguments)
     # Exactly one of them.
     if arguments.stale == bool(arguments.slug):
         raise ConfigError("Name one system, or give --stale to run all whose evidence is stale.")
@@ -86,6 +115,77 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _pilot(arguments: argparse.Namespace) -> int:
+    from graftwork.claims.piloting import check_edges
+    from graftwork.claims.reproduction import pilot_card
+    from graftwork.claims.run_plan import card_of
+    from graftwork.core.errors import ConfigError
+
+    if not arguments.slug or arguments.smoke or arguments.stale or arguments.rejudge or arguments.seeds:
+        raise ConfigError(
+            "--pilot tunes the arms of one system on the recipe's own seeds: give it with SLUG, and without --seeds."
+        )
+    card = card_of(arguments.slug)
+    try:
+        done = pilot_card(
+            card,
+            resume=arguments.resume,
+            out=arguments.out,
+            work=arguments.work,
+            workers=arguments.workers,
+            on_event=progress_printer(card.slug),
+        )
+    except KeyboardInterrupt:
+        print(f"\nStopped. Finished jobs are kept: graftwork reproduce {card.slug} --pilot --resume goes on.", file=sys.stderr)
+        return 130
+    print_pilot(card.slug, done)
+    # After the print: whoever has to widen a grid wants to see the scores.
+    check_edges(card, done.edges)
+    return 0
+
+
+def print_pilot(slug: str, done: PilotOutcome) -> None:
+    """Print the trials of every arm and what was chosen."""
+    from graftwork.cli.tables import format_table, terminal_width
+
+    record = done.record
+    rows = []
+    for arm, entry in record["arms"].items():
+        for number, trial in enumerate(entry["trials"]):
+            shown = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+            rows.append([arm, shown, f"{trial['mean']:.4g}", "chosen" if number == entry["trial"] else ""])
+    print(f"\n{slug}: {', '.join(record['score'])}, {'lower' if record['lower_is_better'] else 'higher'} is better\n")
+    print(format_table(["arm", "settings", "score", ""], rows, width=terminal_width(), stretch=1, right=(2,)))
+    for item in done.headroom:
+        print(f"  headroom {item.state}: {item.sentence}")
+    print(f"\nSeeds {', '.join(map(str, record['seeds']))}, {_duration(record['seconds'])} of computing. Kept in {done.path}")
+
+
+def _rejudge(arguments: argparse.Namespace) -> int:
+    from graftwork.claims.rejudging import cards_of_earlier_rules, rejudge_card
+    from graftwork.claims.run_plan import card_of
+    from graftwork.core.errors import ConfigError, GraftworkError
+
+    if arguments.smoke or arguments.stale or arguments.seeds or arguments.resume or arguments.out or arguments.work:
+        raise ConfigError("--rejudge judges measurements that are kept, and runs nothing: it goes with SLUG and --because only.")
+    cards = [card_of(arguments.slug)] if arguments.slug else cards_of_earlier_rules()
+    if not cards:
+        print("No evidence was judged by earlier rules.")
+    failed = 0
+    for card in cards:
+        try:
+            done = rejudge_card(card, because=arguments.because)
+        except GraftworkError as error:
+            if arguments.slug:
+                raise
+            # The others are judged all the same; this one stays as it is, and is shown as stale.
+            failed += 1
+            print(f"{card.slug}: cannot be judged again: {error}")
+            continue
+        print(f"{card.slug}: {done.before or 'no verdict'} -> {done.verdict.word} ({done.verdict.reason})")
+    return 1 if failed else 0
+
+
 def progress_printer(slug: str) -> Callable[[Mapping[str, Any]], None]:
     """Return a listener that shows what runs, what is done and how long the rest will take, on standard error."""
     started = time.monotonic()
@@ -103,6 +203,8 @@ def progress_printer(slug: str) -> Callable[[Mapping[str, Any]], None]:
             left = (time.monotonic() - started) / done_now * (event["jobs"] - event["finished"])
             line = f"[{event['finished']:>3}/{event['jobs']}] seed {event['seed']}  {event['arm']}  {event['seconds']:.1f} s"
             print(f"{_clear(is_live)}{line}{f'  about {_duration(left)} left' if left else ''}", file=sys.stderr)
+        elif event["kind"] == "look":
+            print(f"{_clear(is_live)}look after {event['seeds']} seeds: {event['reason']}", file=sys.stderr)
         elif is_live and time.monotonic() - state["line"] > 0.2:
             state["line"] = time.monotonic()
             line = f"      seed {event['seed']}  {event['arm']}  {100 * event['fraction']:.0f} %  {event['text']}"
@@ -121,9 +223,16 @@ def print_reproduction(done: Reproduction) -> None:
     print(f"\n{done.card.slug}: {done.card.title}\n")
     print(findings_table(findings, width, judged=done.evidence is not None))
     for finding in done.verdict.findings:
-        if done.evidence is not None and not finding.holds:
-            print(f"  not shown: {finding.name}: {finding.reason}")
+        if done.evidence is not None and finding.state != "shown":
+            print(f"  {finding.state}: {finding.name}: {finding.reason}")
+    if done.evidence is not None:
+        for item in done.verdict.headroom:
+            print(f"  headroom {item.state}: {item.sentence}")
+        for warning in done.evidence["convergence"]["warnings"]:
+            print(f"  warning: {warning}")
     print(f"\n{len(done.recipe.arms)} arms, seeds {', '.join(map(str, done.seeds))}, {_duration(done.seconds)} of computing.")
+    if done.recipe.pilot is None and done.evidence is not None:
+        print("note: the recipe declares no grids; how settings were found is in its docstring")
     for note in done.recipe.notes:
         print(f"note: {note}")
     if done.evidence is None:
@@ -136,7 +245,7 @@ def print_reproduction(done: Reproduction) -> None:
             for line in done.changed[:10]:
                 print(f"  {line}")
     else:
-        print(f"Verdict: {done.verdict.word}. Evidence: {done.path}")
+        print(f"Verdict: {done.verdict.word}: {done.verdict.reason}. Evidence: {done.path}")
 
 
 def _clear(is_live: bool) -> str:

@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show the card that the words mean, or list the cards that fit."""
     from graftwork.cli.systems import systems_table
     from graftwork.cli.tables import terminal_width
-    from graftwork.core.cards import find_cards, nearest_cards
+    from graftwork.core.card_search import find_cards, nearest_cards
     from graftwork.core.errors import ConfigError
 
     words = " ".join(arguments.words)
@@ -84,24 +84,39 @@ def describe_card(card: Card, width: int) -> str:
     ):
         if texts:
             lines += ["", *entries(label, texts)]
-    if card.evidence is not None and card.is_built:
-        lines += ["", *evidence_lines(card.evidence, width, is_stale=card.status == "stale")]
+    if card.evidence is not None and card.is_built and card.has_run:
+        lines += ["", *evidence_lines(card.evidence, width, stale_reason=card.stale_reason)]
     if card.analysis:
         lines += ["", *entries("analysis", card.analysis)]
     lines += ["", _next_step(card)]
     return "\n".join(lines)
 
 
-def evidence_lines(evidence: Mapping[str, Any], width: int, *, is_stale: bool) -> list[str]:
+def evidence_lines(evidence: Mapping[str, Any], width: int, *, stale_reason: str) -> list[str]:
     """Return the stored inequalities as a table, with what they were measured on."""
     commit = str(evidence.get("commit", ""))[:12] or "no commit"
-    state = "stale: made with other code or another claim, so it is no verdict" if is_stale else str(evidence["verdict"])
+    state = f"stale, so it is no verdict: {stale_reason}" if stale_reason else f"{evidence['verdict']}: {evidence['reason']}"
     dirty = ", with local changes" if evidence.get("dirty") else ""
     head = (
         f"evidence     {state}; {len(evidence['seeds'])} seeds, {float(evidence['seconds']) / 60:.1f} min, "
         f"{str(evidence['created'])[:10]}, {commit}{dirty}"
     )
-    return [head, "", findings_table(evidence["inequalities"], width)]
+    lines = [head, "", findings_table(evidence["inequalities"], width)]
+    for finding in evidence["inequalities"]:
+        if finding.get("state", "shown") != "shown":
+            lines.append(f"  {finding['state']}: {finding['name']}: {finding['reason']}")
+    lines += [f"  headroom {item['state']}: {_headroom_sentence(item)}" for item in evidence.get("headroom", [])]
+    lines += [f"  warning: {warning}" for warning in evidence.get("convergence", {}).get("warnings", [])]
+    return lines
+
+
+def _headroom_sentence(item: Mapping[str, Any]) -> str:
+    ahead = item["difference"]
+    unit = f" {item['unit']}" if item["unit"] else ""
+    return (
+        f"{item['bound']} is ahead of {item['baseline']} by {ahead['value']:.3g}{unit} "
+        f"[{ahead['low']:.3g}, {ahead['high']:.3g}], at least {item['needed']:.3g} are needed"
+    )
 
 
 def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged: bool = True) -> str:
@@ -121,7 +136,7 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
         spread = f"[{interval['low']:+.3g}, {interval['high']:+.3g}]" if len(item["differences"]) > 1 else "one seed"
         rows.append(
             [
-                ("yes" if item["holds"] else "NO") if judged else "-",
+                item.get("state", "-") if judged else "-",
                 item["name"] + ("" if item["primary"] else " (secondary)"),
                 f"{item['left_mean']:.4g}",
                 f"{item['right_mean']:.4g}",
@@ -131,7 +146,7 @@ def findings_table(findings: Sequence[Mapping[str, Any]], width: int, *, judged:
             ]
         )
     return format_table(
-        ["holds", "inequality", "left", "right", "difference", "95 % interval", "signs"],
+        ["", "inequality", "left", "right", "difference", "95 % interval", "signs"],
         rows,
         width=width,
         stretch=1,

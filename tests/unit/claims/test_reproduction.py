@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graftwork.claims.evidence import mark_stale
-from graftwork.claims.reproduction import Reproduction, choose_seeds, reproduce, reproduce_card
+from graftwork.claims.reproduction import Reproduction, reproduce, reproduce_card
 from graftwork.claims.reproduction_job import load_recipe
+from graftwork.claims.run_plan import choose_looks, choose_seeds
 from graftwork.core.cards import Card
 from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError, StorageError
 
@@ -35,6 +37,7 @@ def run_arm(arm, seed, context):
         log.write(f"{arm.name}-{seed}\\n")
     time.sleep(PAUSE)
     context.progress(0.5, "half")
+    context.record_curve("accuracy", [(step, float(step)) for step in range(8)], larger_is_better=True)
     noise = context.seeds.numpy("noise").normal()
     return {"score": int((folder / "value").read_text()) + noise + GAIN * (arm.name == "mine"), "sizes": {"rows": 3}}
 
@@ -89,15 +92,53 @@ def test_full_run_judges_and_writes_evidence(card: Card, tmp_path: Path) -> None
     }
     assert stored["measurements"]["base"]["0"]["sizes.rows"] == 3
     assert [event["kind"] for event in events].count("job") == 6
+    assert stored["convergence"]["warnings"][0] == "arm 'base': accuracy still rising at the end in 3 of 3 seeds"
+    assert stored["convergence"]["arms"]["mine"]["accuracy"]["points"][-1] == [7, 7.0]
+    assert [event["seeds"] for event in events if event["kind"] == "look"] == [3]
     assert log_of(tmp_path)[:6] == ["base-0", "mine-0", "base-1", "mine-1", "base-2", "mine-2"]
     assert log_of(tmp_path)[6:] == ["base-0", "mine-0"], "then the smoke seed, whose numbers the evidence keeps"
     assert set(stored["smoke"]["numbers"]["0"]) == {"base", "mine"}
 
 
+def with_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: str) -> Card:
+    card = make_card(tmp_path, monkeypatch, gain=gain)
+    path = tmp_path / f"{card.recipe}_looks.py"
+    text = (tmp_path / f"{card.recipe}.py").read_text(encoding="utf-8")
+    # Noise of each arm's own, so that differences vary.
+    text = text.replace('context.seeds.numpy("noise")', 'context.seeds.numpy("noise" + arm.name)')
+    path.write_text(text.replace("    seeds=(0, 1, 2),\n", "").replace(", min_sign_seeds=3", ""), encoding="utf-8")
+    return replace(card, recipe=path.stem)
+
+
+def test_seeds_are_added_until_the_claim_is_decided(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    done = run(with_looks(tmp_path, monkeypatch, "5.0"), tmp_path, on_event=events.append)
+    assert done.verdict.word == "holds"
+    assert done.seeds == tuple(range(8))
+    stored = json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))
+    assert (stored["looks"], stored["seeds"]) == ([3, 5, 8, 13, 20], list(range(8)))
+    looks = stored["inequalities"][0]["looks"]
+    assert [(look["seeds"], look["state"]) for look in looks] == [(3, "open"), (5, "open"), (8, "shown")]
+    assert [event["seeds"] for event in events if event["kind"] == "look"] == [3, 5, 8]
+    # No seed is run twice, the smoke seed aside.
+    assert log_of(tmp_path).count("mine-7") == 1
+    assert log_of(tmp_path).count("mine-1") == 1
+
+
+def test_an_undecided_claim_is_open_after_the_last_look(card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = with_looks(tmp_path, monkeypatch, "0.5")
+    done = run(toy, tmp_path, seeds=5)
+    assert (done.verdict.word, done.seeds) == ("open", tuple(range(5)))
+    assert done.verdict.reason == "of 1 primary inequalities 1 open, after 5 of at most 20 seeds; no headroom is declared"
+    assert done.evidence is not None, "five seeds are a look"
+    assert len(run(toy, tmp_path, resume=True, seeds=8).seeds) == 8
+    assert log_of(tmp_path).count("mine-4") == 1
+
+
 def test_failing_claim_is_evidence_too(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run(make_card(tmp_path, monkeypatch, gain="-1.0"), tmp_path)
-    assert done.verdict.word == "does not hold"
-    assert json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))["verdict"] == "does not hold"
+    assert done.verdict.word == "contradicted"
+    assert json.loads((tmp_path / "toy.json").read_text(encoding="utf-8"))["verdict"] == "contradicted"
 
 
 def test_smoke_and_few_seeds_leave_no_evidence(card: Card, tmp_path: Path) -> None:
@@ -258,6 +299,10 @@ def test_seeds_are_chosen_predictably(card: Card) -> None:
     assert choose_seeds(recipe, smoke=False, number=2) == (0, 1)
     assert choose_seeds(recipe, smoke=False, number=5) == (0, 1, 2, 3, 4)
     assert choose_seeds(recipe, smoke=True, number=None) == (0,)
+    assert choose_looks(recipe, 2) == (3,)
+    assert choose_looks(recipe, 5) == (3, 5)
+    with pytest.raises(ConfigError, match="--seeds 4 adds a look"):
+        choose_looks(recipe, 4)
     with pytest.raises(ConfigError, match="at least 1; got 0"):
         choose_seeds(recipe, smoke=False, number=0)
 

@@ -91,7 +91,7 @@ def test_json_holds_card_and_evidence(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_findings_show_their_numbers() -> None:
     finding = {
-        "holds": False,
+        "state": "refuted",
         "name": "beats it",
         "primary": False,
         "left_mean": 2.0,
@@ -103,7 +103,7 @@ def test_findings_show_their_numbers() -> None:
     }
     text = show.findings_table([finding], 110)
     assert text.splitlines()[-1].split() == [
-        "NO",
+        "refuted",
         "beats",
         "it",
         "(secondary)",

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from graftwork.core import source_hash
-from graftwork.core.cards import Card, find_cards, load_cards, nearest_cards, read_card
+from graftwork.core.card_search import find_cards, nearest_cards
+from graftwork.core.cards import Card, load_cards, read_card
 from graftwork.core.errors import ConfigError
+from graftwork.core.verdicts import EVIDENCE_FORMAT
 
 GOOD = """
 slug = "good"
@@ -113,13 +115,33 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     card = read_card(write_card(tmp_path, GOOD + 'components = ["graftwork.part:FACTOR"]\nrecipe = "graftwork.recipe"\n'))
     assert card.status == "no evidence"
     card.evidence_file.parent.mkdir(parents=True)
-    evidence = {"verdict": "holds", "evidence_hash": card.evidence_hash(), "bytes_hash": card.bytes_hash()}
+    evidence = {
+        "format": EVIDENCE_FORMAT,
+        "verdict": "holds",
+        "evidence_hash": card.evidence_hash(),
+        "bytes_hash": card.bytes_hash(),
+    }
     card.evidence_file.write_text(json.dumps(evidence), encoding="utf-8")
     return replace(card)
 
 
 def test_fresh_evidence_is_a_verdict(built: Card) -> None:
     assert built.status == "holds"
+    assert built.stale_reason == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"smoke": {"changed": ["seed 0"]}}, "smoke numbers no longer come out"),
+        ({"pilot": {"chosen": {"mine": {"rate": 1}}}, "chosen": {"mine": {"rate": 2}}}, "a later pilot chose other settings"),
+    ],
+)
+def test_what_makes_evidence_stale_is_said(built: Card, change: dict[str, object], reason: str) -> None:
+    stored = json.loads(built.evidence_file.read_text(encoding="utf-8"))
+    built.evidence_file.write_text(json.dumps({**stored, **change}), encoding="utf-8")
+    assert built.status == "stale"
+    assert reason in built.stale_reason
 
 
 def test_comments_docstrings_and_layout_keep_evidence_fresh(built: Card, tmp_path: Path) -> None:
@@ -131,16 +153,26 @@ def test_comments_docstrings_and_layout_keep_evidence_fresh(built: Card, tmp_pat
 def test_changed_code_makes_evidence_stale(built: Card, tmp_path: Path, file: str, text: str) -> None:
     (tmp_path / file).write_text(text, encoding="utf-8")
     assert built.status == "stale"
+    assert built.stale_reason == "the code, the recipe or the claim changed since the run"
 
 
 def test_changed_claim_makes_evidence_stale(built: Card) -> None:
     assert replace(built, claim="Better by 2 points.").status == "stale"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"verdict": "great"}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "graftwork-evidence-2"}'])
 def test_unusable_evidence_counts_as_none(built: Card, content: str) -> None:
     built.evidence_file.write_text(content, encoding="utf-8")
     assert built.status == "no evidence"
+
+
+@pytest.mark.parametrize("change", [{"format": "graftwork-evidence-1"}, {"verdict": "does not hold"}])
+def test_words_of_earlier_rules_are_no_verdict(built: Card, change: dict[str, str]) -> None:
+    stored = json.loads(built.evidence_file.read_text(encoding="utf-8"))
+    built.evidence_file.write_text(json.dumps({**stored, **change}), encoding="utf-8")
+    assert built.status == "stale"
+    assert "judged by earlier rules" in built.stale_reason
+    assert built.is_evidence_fresh, "the measurements are those of today's code all the same"
 
 
 def test_missing_module_is_named(built: Card, tmp_path: Path) -> None:
@@ -152,7 +184,7 @@ def test_missing_module_is_named(built: Card, tmp_path: Path) -> None:
 
 def test_listing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from graftwork.core.cards import load_cards, find_cards; load_cards(); find_cards('merging');"
+        "import sys; from graftwork.core.cards import load_cards; from graftwork.core.card_search import find_cards; load_cards(); find_cards('merging');"
         "[card.status for card in load_cards().values()];"
         "print([name for name in ('torch', 'numpy', 'pandas', 'yaml', 'rich', 'scipy') if name in sys.modules])"
     )

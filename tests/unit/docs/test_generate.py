@@ -15,6 +15,7 @@ import pytest
 from graftwork.cli.plans import plan_text
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError
+from graftwork.core.verdicts import EVIDENCE_FORMAT, EXPLANATION, VERDICT_WORDS
 from graftwork.workflows.portfolio import load_catalogue
 
 
@@ -96,7 +97,8 @@ def test_gallery_lists_everything_with_its_filters(pages: list[Path]) -> None:
 def finding(**changes: Any) -> dict[str, Any]:
     values = {
         "name": "beats <it>",
-        "holds": True,
+        "state": "shown",
+        "reason": "the interval lies above 0",
         "primary": True,
         "demand": "better",
         "left": "mine.score",
@@ -125,8 +127,11 @@ def built_card(monkeypatch: pytest.MonkeyPatch, status: str) -> Card:
         recipe="graftwork.core.cards",
     )
     evidence = {
-        "verdict": "holds",
-        "inequalities": [finding(), finding(name="second", holds=False, margin=0.0)],
+        "format": EVIDENCE_FORMAT,
+        "verdict": "mixed",
+        "reason": "of 2 primary inequalities 1 shown, 1 refuted, after 2 of at most 2 seeds",
+        "looks": [2],
+        "inequalities": [finding(), finding(name="second", state="refuted", margin=0.0)],
         "arms": [{"name": "mine", "title": "the method"}],
         "seeds": [0, 1],
         "seconds": 90,
@@ -141,17 +146,56 @@ def built_card(monkeypatch: pytest.MonkeyPatch, status: str) -> Card:
 
 
 def test_evidence_is_shown_with_plot_and_numbers(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = generator.system_page(built_card(monkeypatch, "holds"), [])
+    page = generator.system_page(built_card(monkeypatch, "mixed"), [])
     assert page.count("<svg") == 1
     assert "beats &lt;it&gt;" in page
     assert "+1 points | +0.5 to +1.5 | 2/2" in page
-    assert "**does not hold**" in page
+    assert "**refuted**" in page
+    assert 'verdict-mixed">mixed</span> of 2 primary inequalities 1 shown, 1 refuted' in page
     assert "commit `0123456789ab` with local changes" in page
     assert "### `Seeds`" in page
     assert "`Seeds()` in `graftwork.core.seeds`" in page
     assert "A root seed from which independent named streams are derived." in page
     assert "Toy \\*method\\*" in page
     assert "a \\| b" in page
+
+
+def test_a_pilot_alone_is_no_evidence_yet(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = built_card(monkeypatch, "no evidence")
+    card.__dict__["evidence"] = {"format": EVIDENCE_FORMAT, "slug": "toy", "pilot": {"chosen": {}}}
+    assert "## Evidence" not in generator.system_page(card, [])
+
+
+def test_pilot_headroom_and_curves_are_told(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = built_card(monkeypatch, "mixed")
+    assert "declares no grids" in generator.system_page(card, [])
+    assert "does not say whether they had converged" in generator.system_page(card, [])
+    trials = [{"settings": {"rate": rate}, "mean": rate} for rate in (1, 2, 3)]
+    card.__dict__["evidence"] |= {
+        "pilot": {
+            "seeds": [100],
+            "score": ["accuracy"],
+            "arms": {"mine": {"trials": trials, "chosen": {"rate": 2}}},
+            "follows": {"half": "mine"},
+            "fixed": {"oracle": "it knows"},
+        },
+        "headroom": [
+            {
+                "state": "refuted",
+                "bound": "oracle.score",
+                "baseline": "base.score",
+                "needed": 2.0,
+                "unit": "points",
+                "difference": {"value": 0.5, "low": 0.25, "high": 0.75},
+            }
+        ],
+        "convergence": {"arms": {"mine": {}}, "warnings": ["arm 'mine': accuracy still rising at the end in 2 of 2 seeds"]},
+    }
+    page = generator.system_page(card, [])
+    assert "- `mine` takes rate 2 (rate 1: 1; rate 2: 2; rate 3: 3)" in page
+    assert "- `half` takes what `mine` chose" in page
+    assert "Headroom refuted: oracle.score is ahead of base.score by 0.5 points (0.25 to 0.75); at least 2 are needed" in page
+    assert "Warning: arm 'mine': accuracy still rising at the end in 2 of 2 seeds." in page
 
 
 def test_stale_evidence_is_marked(generator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +207,28 @@ def test_plot_places_values_in_order(generator: ModuleType) -> None:
     places = [float(value) for value in re.findall(r'<circle cx="([\d.]+)"', plot)]
     assert places[0] < places[2] < places[1], "0.8, then the mean 1.0, then 1.2"
     assert "stroke-dasharray" in plot, "the margin is drawn"
+
+
+def test_looks_are_a_forest_of_intervals(generator: ModuleType) -> None:
+    def look(seeds: int, low: float, high: float, state: str) -> dict[str, Any]:
+        return {"seeds": seeds, "difference": {"value": 1.0, "low": low, "high": high}, "state": state}
+
+    looks = [look(3, -900.0, 900.0, "open"), look(5, -0.5, 2.5, "open"), look(8, 0.5, 1.5, "shown")]
+    plot = generator.evidence_plot([finding(looks=looks)])
+    assert plot.count('<g class="look">') == 2, "the last look is the interval of the strip itself"
+    assert "after 3 seeds open: +1 points [-900, +900]" in plot
+    # The widest interval ends at the edges of the strip, and the strip stays readable.
+    ends = [float(end) for end in re.findall(r'x[12]="([-\d.]+)"', plot)]
+    assert min(ends) >= 20
+    assert max(ends) <= 700
+
+
+def test_the_gallery_explains_its_words_first(pages: list[Path]) -> None:
+    first = pages[0].read_text(encoding="utf-8").partition('<div class="gallery">')[0]
+    assert all(word in first for word in VERDICT_WORDS)
+    assert len(EXPLANATION) == 3
+    # In three sentences, before the list.
+    assert first.count(". ") + first.count(".\n") <= 5
 
 
 def test_plot_of_equal_differences_is_drawn(generator: ModuleType) -> None:

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Headroom, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
 from graftwork.claims.plan_arms import card_plan
 from graftwork.core.components import Component
@@ -243,20 +243,22 @@ RECIPE = Recipe(
             primary=False,
         ),
         Inequality(
-            "headroom: pictures of the target win twice the margin",
-            "target.cross.map",
-            "osnet.cross.map",
-            margin=4.0,
-            primary=False,
-            unit="points",
-        ),
-        Inequality(
             "same cameras: searched norms cost at most 2 points",
             "ain.same.map",
             "osnet.same.map",
             margin=2.0,
             demand="not worse",
             primary=False,
+            unit="points",
+        ),
+    ),
+    # Labelled pictures of the target bound what norms can win.
+    headroom=(
+        Headroom(
+            "target.cross.map",
+            "osnet.cross.map",
+            margin=2.0,
+            inequalities=("other cameras: searched norms beat none",),
             unit="points",
         ),
     ),

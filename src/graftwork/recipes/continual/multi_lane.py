@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Headroom, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
 from graftwork.core.records import TaskSpec
 from graftwork.data.loader import BatchStream, inputs_to_torch
@@ -220,17 +220,10 @@ RECIPE = Recipe(
             unit="million operations",
         ),
         Inequality("beats the classifier alone", "lanes.map", "head.map", primary=False, unit="points"),
-        *(
-            Inequality(
-                f"headroom: the bound beats {words} by twice the margin",
-                "joint.map",
-                f"{name}.map",
-                margin=8.0,
-                primary=False,
-                unit="points",
-            )
-            for name, words in (("pool", "prompts from a pool"), ("own", "selected prompts of experiences"))
-        ),
+    ),
+    headroom=tuple(
+        Headroom("joint.map", f"{name}.map", margin=4.0, inequalities=(f"beats {words}",), unit="points")
+        for name, words in (("pool", "prompts from a pool"), ("own", "selected prompts of experiences"))
     ),
     equal_budget=(EqualBudget(("steps", "samples", "labels")),),
     minutes=20,
