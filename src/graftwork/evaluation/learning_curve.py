@@ -22,9 +22,11 @@ from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
 __all__ = ["TOO_WIDE", "curve_sentence", "fit_power_law", "learning_curve"]
 
 NUM_RESAMPLES = 400
-TOO_WIDE = 12.0
+TOO_WIDE = 15.0
 """Percentage points of an interval from which on nothing is said."""
-LEAST_GAIN, LITTLE = 0.5, 2.0
+LAW_ERROR = 1.5
+"""Percentage points by which ends of intervals are moved outwards: no curve follows a law exactly."""
+LEAST_GAIN, LITTLE = 0.5, 4.0
 """Percent: an interval above the one is a gain, one below the other is little."""
 LEAST_STRAY = 0.01
 """Share of the error by which a training strays at least from one on other rows of the same number."""
@@ -34,7 +36,12 @@ _POWERS = np.linspace(0.1, 1.5, 29)
 
 
 def fit_power_law(
-    sizes: Sequence[float], errors: Floats, *, spread: float = 0.0, generator: np.random.Generator | None = None
+    sizes: Sequence[float],
+    errors: Floats,
+    *,
+    spread: float = 0.0,
+    floor: bool = True,
+    generator: np.random.Generator | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Return ``a``, ``b`` and ``c`` of ``a + b * (n / n_last) ** -c`` for each row of errors.
 
@@ -42,6 +49,7 @@ def fit_power_law(
         sizes: Rows ``[S]``, rising.
         errors: ``[D, S]``, at least 0.
         spread: Share of the error by which single errors stray.
+        floor: Whether ``a`` may be above 0.
         generator: If given, ``c`` is drawn by how well each value explains the errors with this spread, all values being alike before;
             else it is the one with the least squares.
 
@@ -56,7 +64,7 @@ def fit_power_law(
         b = np.maximum((errors - errors.mean(axis=1, keepdims=True)) @ centred / (centred @ centred), 0.0)
         a = errors.mean(axis=1) - b * x.mean()
         # Below 0 the best line through the origin is taken.
-        through = a < 0
+        through = a < 0 if floor else np.ones(len(a), dtype=bool)
         b = np.where(through, errors @ x / (x @ x), b)
         a = np.where(through, 0.0, a)
         laws.append((a, b))
@@ -122,8 +130,7 @@ def learning_curve(
     if not gains:
         return {"sizes": list(sizes), "tasks": {}, "twice": None, "says": ""}
     mean = np.mean(gains, axis=0)
-    together = percentile_interval(float(np.median(mean)), mean)
-    twice = {"value": rounded(together.value), "low": rounded(together.low), "high": rounded(together.high)}
+    twice = _interval(mean)
     return {"sizes": list(sizes), "tasks": found, "twice": twice, "says": _says(twice)}
 
 
@@ -173,8 +180,11 @@ def _task_curve(
     curve, curves = _along(law, rows, sizes[-1])[0], _along(laws, rows, sizes[-1])
     ends = np.array([sizes[-1], 2 * sizes[-1]])
     gains = _gain(_along(laws, ends, sizes[-1]))
+    # A law without a floor promises the most, and few points cannot refute it: half of the draws are its.
+    straight = fit_power_law(sizes, noisy, floor=False)
+    gains = np.where(np.arange(len(gains)) % 2 == 0, gains, _gain(_along(straight, ends, sizes[-1])))
     # Not that of the best law: few points choose it, and it may stand at the edge of all that explain them.
-    twice = percentile_interval(float(np.median(gains)), gains)
+    twice = _interval(gains)
     low, high = np.quantile(curves, [0.025, 0.975], axis=0)
     shown = [best + sign * one for one in (curve, low, high)]
     shown[1], shown[2] = np.minimum(shown[1], shown[2]), np.maximum(shown[1], shown[2])
@@ -189,9 +199,16 @@ def _task_curve(
             "rows": rows.tolist(),
             **{key: [rounded(float(one)) for one in part] for key, part in zip(("value", "low", "high"), shown, strict=True)},
         },
-        "twice": {"value": rounded(twice.value), "low": rounded(twice.low), "high": rounded(twice.high)},
+        "twice": twice,
     }
     return made, gains
+
+
+def _interval(gains: Floats) -> dict[str, float]:
+    found = percentile_interval(float(np.median(gains)), gains)
+    # Twice the rows never make an error larger by the law, and none is above all of it.
+    low, high = max(found.low - LAW_ERROR, 0.0), min(found.high + LAW_ERROR, 100.0)
+    return {"value": rounded(found.value), "low": rounded(low), "high": rounded(high)}
 
 
 def _along(law: tuple[Floats, Floats, Floats], rows: NDArray[np.int64], last: int) -> Floats:

@@ -75,15 +75,14 @@ def test_a_flat_curve_says_little_and_a_straying_one_nothing() -> None:
     assert (wild["says"], curve_sentence(wild, "trees")) == ("", "")
 
 
-@pytest.mark.parametrize(("floor", "power", "slack"), [(1.0, 0.5, 0.0), (0.0, 0.2, 2.0)])
-def test_intervals_cover_the_truth_where_trainings_stray(floor: float, power: float, slack: float) -> None:
-    # Where the law has no floor the truth is the most that any law through the points can promise, and intervals end just below it.
+@pytest.mark.parametrize(("floor", "power"), [(1.0, 0.5), (0.0, 0.2), (0.0, 0.5), (0.2, 0.3)])
+def test_intervals_cover_the_truth_where_trainings_stray(floor: float, power: float) -> None:
     truth = 100 * (1 - (floor + 2**-power) / (floor + 1))
     covered = 0
-    for seed in range(25):
+    for seed in range(20):
         twice = _curve(lambda size: floor + (size / 800) ** -power, straying=0.02, runs=1, seed=seed, rows=200)["twice"]
-        covered += twice["low"] - slack <= truth <= twice["high"] + slack
-    assert covered >= 20
+        covered += twice["low"] <= truth <= twice["high"]
+    assert covered >= 18
 
 
 def test_metrics_with_a_best_value_of_one_and_tasks_without_a_curve() -> None:
