@@ -6,7 +6,7 @@ Example::
     python -m benchmarks.verdicts --count 50 --by networks --json benchmarks/verdicts/results.json
     python -m benchmarks.verdicts --quick
 
-``--by fit`` runs the whole of ``fit``, 10 to 30 seconds of one core a suite. ``--by networks`` trains the networks of all folds at
+``--by fit`` runs the whole of ``fit``, 10 to 50 seconds of one core a suite. ``--by networks`` trains the networks of all folds at
 once and asks for the verdict alone, 1 to 4 seconds a suite.
 """
 

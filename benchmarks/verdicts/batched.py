@@ -1,6 +1,6 @@
 """The verdict alone, on networks that are trained outside of ``fit``: those of all folds, tasks and controls at once.
 
-A suite takes one to three seconds in place of 10 to 30, so hundreds can be judged. What decides is the same: predictions of
+A suite takes one to three seconds in place of 10 to 50, so hundreds can be judged. What decides is the same: predictions of
 every fold, controls with shuffled companions, and ``build_verdict``. There is no race, no affinity and no grouping.
 """
 
