@@ -126,6 +126,7 @@ def test_links(tmp_path: Path) -> None:
     os.symlink(outside / "notes.txt", folder / "notes.txt")
     assert [path.relative_to(folder).as_posix() for path in list_images(folder)] == ["same.png", "sub/a.png"]
     os.symlink(folder / "gone.png", folder / "nowhere.png")
+    os.symlink(folder / "circle.txt", folder / "circle.txt")
     with pytest.raises(DataError, match=r"nowhere.png \(a link to a file that does not exist\)"):
         ImageEncoder(8).transform(list_images(folder))
     os.symlink(outside / "a.png", folder / "b.png")

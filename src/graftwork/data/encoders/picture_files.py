@@ -109,7 +109,7 @@ def _walk(folder: Path, outside: list[str]) -> Iterator[Path]:
                 else:
                     yield path
                 continue
-            target = path.resolve()
+            target = Path(os.path.realpath(path))  # not Path.resolve, which raises for a link to itself
             # Links to other files (a README, say) are of no interest, wherever they lead.
             linked = path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS
             if linked and target.exists() and not target.is_relative_to(root):
