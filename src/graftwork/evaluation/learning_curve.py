@@ -32,7 +32,7 @@ LEAST_STRAY = 0.01
 """Share of the error by which a training strays at least from one on other rows of the same number."""
 FEW_POINTS = 1.5
 """The spread around a curve is known from four points only: it is taken so many times as large."""
-_POWERS = np.linspace(0.1, 1.5, 29)
+_POWERS, _STRAIGHT = np.linspace(0.1, 1.5, 29), np.linspace(0.0, 1.5, 61)
 
 
 def fit_power_law(
@@ -54,14 +54,15 @@ def fit_power_law(
             else it is the one with the least squares.
 
     Returns:
-        Three arrays ``[D]``; ``a`` and ``b`` are at least 0, ``c`` is between 0.1 and 1.5.
+        Three arrays ``[D]``; ``a`` and ``b`` are at least 0, ``c`` is between 0.1 and 1.5, from 0 without a floor.
     """
     share = np.asarray(sizes, dtype=np.float64) / float(sizes[-1])
     laws, losses = [], []
-    for power in _POWERS:
+    powers = _POWERS if floor else _STRAIGHT  # without a floor, a flat curve is one of power 0
+    for power in powers:
         x = share**-power
         centred = x - x.mean()
-        b = np.maximum((errors - errors.mean(axis=1, keepdims=True)) @ centred / (centred @ centred), 0.0)
+        b = np.maximum((errors - errors.mean(axis=1, keepdims=True)) @ centred / max(float(centred @ centred), 1e-300), 0.0)
         a = errors.mean(axis=1) - b * x.mean()
         # Below 0 the best line through the origin is taken.
         through = a < 0 if floor else np.ones(len(a), dtype=bool)
@@ -77,7 +78,7 @@ def fit_power_law(
     place = loss.argmin(axis=0)
     rows = np.arange(len(errors))
     found = np.array(laws)
-    return found[place, 0, rows], found[place, 1, rows], _POWERS[place]
+    return found[place, 0, rows], found[place, 1, rows], powers[place]
 
 
 def learning_curve(
