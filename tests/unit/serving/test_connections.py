@@ -7,12 +7,14 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_builder
-from live_server import Live, get_request, is_closed, live, predict_request, read_answer, wait_until
+from live_server import PATIENCE, Live, get_request, is_closed, live, predict_request, read_answer, wait_until
 
 from graftwork.core.errors import ConfigError
 from graftwork.serving import connections
@@ -64,6 +66,7 @@ def test_headers_that_trickle_have_no_more_time(folder: Path) -> None:
             except ConnectionError:
                 break
         wait_until(lambda: server.closed("slow head") == 1, "still open")
+        assert is_closed(sock)
 
 
 def test_a_second_request_has_its_own_time(folder: Path) -> None:
@@ -109,15 +112,20 @@ def test_whole_requests_are_answered_while_a_crowd_waits(folder: Path, begin: by
 def test_the_one_too_many_is_refused_while_all_others_are_at_work(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with live(folder, max_connections=2) as server, server.connect() as one, server.connect() as two:
         encode = server.engine.reader.encode
-        gate = []
-        monkeypatch.setattr(server.engine.reader, "encode", lambda rows: wait_until(lambda: bool(gate), "shut") or encode(rows))
+        gate = threading.Event()
+
+        def late(rows: Any) -> Any:
+            assert gate.wait(PATIENCE)
+            return encode(rows)
+
+        monkeypatch.setattr(server.engine.reader, "encode", late)
         one.sendall(predict_request())
         two.sendall(predict_request())
         wait_until(lambda: server.engine.requests_in_work == 2, "not at work")
         with server.connect() as third:
             status, headers, _ = read_answer(third)
             assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
-        gate.append(True)
+        gate.set()
         assert read_answer(one)[0] == read_answer(two)[0] == 200
 
 
@@ -129,6 +137,7 @@ def test_an_answer_that_nobody_takes(folder: Path) -> None:
             # Far more answers than the buffers of both sides hold.
             sock.sendall(get_request("/openapi.json") * 20_000)
         wait_until(lambda: server.closed("slow reader") == 1, "still open")
+        assert server.ask(predict_request())[0] == 200
 
 
 def test_bodies_of_all_requests_have_a_limit(folder: Path) -> None:
