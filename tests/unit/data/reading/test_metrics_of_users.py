@@ -76,5 +76,6 @@ def test_the_repeated_command_gives_the_same_settings() -> None:
         for name in ("max_params", "max_latency", "max_memory", "folds", "single", "tolerance", "prefer")
     }
     own["weights"] = parse_assignments(args.weight, flag="--weight", plain=True)
-    asked = {name: value for name, value in shared_settings(args).items() if name != "resume"}
+    # What was not given is None on the command line, and has its default in the settings.
+    asked = {name: value for name, value in shared_settings(args).items() if name != "resume" and value is not None}
     assert FitSettings.of_user(args.source, **asked, **own, refit=not args.no_refit) == settings
