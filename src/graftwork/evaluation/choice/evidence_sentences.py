@@ -12,6 +12,8 @@ from graftwork.evaluation.choice.word import Evidence
 
 __all__ = ["evidence_sentences"]
 
+_MOST_NAMED = 12
+
 
 def evidence_sentences(bank: ScoreBank, pairs: Sequence[Pair]) -> list[str]:
     """Return a sentence for each reason why less than everything may be said.
@@ -55,7 +57,9 @@ def evidence_sentences(bank: ScoreBank, pairs: Sequence[Pair]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return join_words([quote(name) for name in names])
+    """Return names as English lists them; of very many the first ones."""
+    quoted = [quote(name) for name in names]
+    return join_words(quoted if len(quoted) <= _MOST_NAMED else [*quoted[:3], f"{len(quoted) - 3} more"])
 
 
 def _sentence(level: Evidence, reason: str, plans: str, tasks: str) -> str:

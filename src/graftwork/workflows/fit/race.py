@@ -16,7 +16,7 @@ from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.inspection import INSPECTION_SHARE
-from graftwork.workflows.fit.race_outcome import RaceOutcome, Result
+from graftwork.workflows.fit.race_outcome import RaceOutcome, Result, as_judged
 from graftwork.workflows.fit.ranking import (
     best_of,
     control_tasks,
@@ -303,7 +303,7 @@ class Race:
         for name, seed, job in finals:
             result = answers.get(job.id)
             if result is not None and is_trained(result):
-                self.outcome.finals.setdefault(name, {})[seed] = job
+                self.outcome.finals.setdefault(name, {})[seed] = as_judged(job, result)
             if result is not None:
                 by_seed.setdefault(seed, {})[name] = result
             # A cut training counts as missing, although it is judged.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["RaceOutcome", "Result"]
+__all__ = ["RaceOutcome", "Result", "as_judged"]
 
 Result = Mapping[str, Any]
 
@@ -48,3 +48,9 @@ class RaceOutcome:
                 "seconds": result.get("seconds", 0.0),
             }
         )
+
+
+def as_judged(job: TrainJob, result: Result) -> TrainJob:
+    """Return a finished training as it was made: one that the deadline cut may have the horizon and the rows of its last rung, and
+    whoever loads it needs these."""
+    return replace(job, max_steps=int(result.get("horizon", job.max_steps)), rows=int(result.get("rows", job.rows)))

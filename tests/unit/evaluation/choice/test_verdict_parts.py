@@ -198,3 +198,10 @@ def test_nothing_is_asserted_on_splits_that_give_targets_away() -> None:
     assert verdict({"crossing": ""})["strength"] == "asserts"
     assert verdict({"crossing": crossing})["strength"] == "tentative"
     assert f"{crossing.capitalize()}: these comparisons are tentative." in verdict({"crossing": crossing})["warnings"]
+
+
+def test_very_many_names_are_counted() -> None:
+    from graftwork.evaluation.choice.evidence_sentences import _listed
+
+    assert _listed(["a", "b"]) == "`a` and `b`"
+    assert _listed([f"t{number}" for number in range(200)]) == "`t0`, `t1`, `t2` and 197 more"

@@ -57,3 +57,18 @@ def test_a_finalist_is_judged_from_what_it_has_with_the_horizon_that_this_was_ma
     assert (job and job.continues) == continues
     if job is not None:
         assert (job.max_steps, job.rows, job.until, job.cut) == (horizon, 500, 0, True)
+
+
+def test_a_final_that_was_cut_is_handed_on_as_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever exports it loads its checkpoint, which belongs to the horizon and the rows of the rung that it was judged from."""
+    plan = Plan(name="a", title="", role="joint", modalities=("table",))
+    schedule = Schedule(horizons={"a": 99}, seeds=(0,), control_seeds=0)
+    maker = JobMaker(facts=RunFacts(cache="", race_rows=500), plans={"a": plan}, schedule=schedule)
+    monkeypatch.setattr(module, "rung_scores", lambda *_: {})
+    settings: Any = SimpleNamespace(weights={})
+    context: Any = SimpleNamespace(run=RunFolder(tmp_path), maker=maker, suite=None, plans={"a": plan}, settings=settings)
+    race, job = Race(context), maker.final("a", 0)
+    result = {"status": "ok", "steps": 14, "horizon": 40, "rows": 500, "cut": True, "validation": {}}
+    assert race._collect_finals([("a", 0, job)], {job.id: result}) == 1
+    kept = race.outcome.finals["a"][0]
+    assert (kept.id, kept.max_steps, kept.rows) == (job.id, 40, 500)
