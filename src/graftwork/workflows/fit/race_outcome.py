@@ -51,6 +51,14 @@ class RaceOutcome:
 
 
 def as_judged(job: TrainJob, result: Result) -> TrainJob:
-    """Return a finished training as it was made: one that the deadline cut may have the horizon and the rows of its last rung, and
-    whoever loads it needs these."""
-    return replace(job, max_steps=int(result.get("horizon", job.max_steps)), rows=int(result.get("rows", job.rows)))
+    """Return a finished training as it was made.
+
+    One that the deadline cut may have the horizon and the rows of its last rung, and whoever loads it needs these; whoever compares
+    it with whole trainings needs to know that it was cut.
+    """
+    return replace(
+        job,
+        max_steps=int(result.get("horizon", job.max_steps)),
+        rows=int(result.get("most_rows", job.rows)),
+        cut=bool(result.get("cut", job.cut)),
+    )

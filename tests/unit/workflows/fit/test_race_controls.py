@@ -68,7 +68,7 @@ def test_a_final_that_was_cut_is_handed_on_as_it_was_made(tmp_path: Path, monkey
     settings: Any = SimpleNamespace(weights={})
     context: Any = SimpleNamespace(run=RunFolder(tmp_path), maker=maker, suite=None, plans={"a": plan}, settings=settings)
     race, job = Race(context), maker.final("a", 0)
-    result = {"status": "ok", "steps": 14, "horizon": 40, "rows": 500, "cut": True, "validation": {}}
+    result = {"status": "ok", "steps": 14, "horizon": 40, "most_rows": 300, "cut": True, "validation": {}}
     assert race._collect_finals([("a", 0, job)], {job.id: result}) == 1
     kept = race.outcome.finals["a"][0]
-    assert (kept.id, kept.max_steps, kept.rows) == (job.id, 40, 500)
+    assert (kept.id, kept.max_steps, kept.rows, kept.cut) == (job.id, 40, 300, True)

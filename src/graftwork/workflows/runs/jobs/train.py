@@ -87,7 +87,7 @@ class TrainJob(Job):
             "seed": self.seed,
             "steps": learner.step,
             "horizon": self.max_steps,
-            "rows": self.rows,
+            "most_rows": self.rows,
             "cut": cut or self.cut,
             "still_improving": cut or self.cut or learner.still_improving,
             "validation": scores,
