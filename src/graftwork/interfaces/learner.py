@@ -72,8 +72,13 @@ class LearnerContext:
             **weaker,
         }
 
-    def check_identity(self, saved: Mapping[str, Any], folder: Path) -> None:
+    def check_identity(self, saved: Mapping[str, Any], folder: Path, *, any_horizon: bool = False) -> None:
         """Refuse a checkpoint that was written with another :meth:`identity`.
+
+        Args:
+            saved: What the checkpoint says.
+            folder: Of the checkpoint, for the message.
+            any_horizon: Whether the horizon may differ.
 
         Raises:
             CheckpointError: If one differs; the message names it.
@@ -82,6 +87,8 @@ class LearnerContext:
         if isinstance(found.get("plan"), Mapping):
             found["plan"] = Plan.from_json(found["plan"]).to_json()  # an older version wrote it in another form
         for key, value in _as_json(self.identity()).items():
+            if any_horizon and key == "max_steps":
+                continue
             if _as_json(found.get(key)) != value:
                 shown = "" if key in ("plan", "suite") else f" ({found.get(key)!r}, not {value!r})"
                 raise CheckpointError(
@@ -109,6 +116,17 @@ class Learner(ABC):
     @abstractmethod
     def step(self) -> int:
         """Number of finished steps; what a step of trees is, the learner says."""
+
+    @property
+    def ignores_horizon(self) -> bool:
+        """Whether steps are the same for every horizon, so that a training with another one may go on from the checkpoint."""
+        return False
+
+    @property
+    def slow_to_load(self) -> bool:
+        """Whether going on from a checkpoint takes about as long as the training so far, so that the process that trained keeps the
+        learner for the job that goes on with it."""
+        return False
 
     @property
     def still_improving(self) -> bool:

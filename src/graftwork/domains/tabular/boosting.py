@@ -78,7 +78,7 @@ class Booster:
         self._params = {"objective": objective, "min_data_in_leaf": smallest, "verbosity": -1, **categories, **classes, **params}
         self._booster: Any = None
         self._resumes: str | None = None
-        self._val_raw = np.zeros((len(data.val_y), num_classes))
+        self._val_raw: Floats | None = np.zeros((len(data.val_y), num_classes))
         self.best_loss, self.best_rounds, self.rounds = float("inf"), 0, 0
 
     @property
@@ -96,7 +96,8 @@ class Booster:
         self.rounds += 1
         if len(self._data.val_y):
             # Only the new tree is walked: predicting all rounds anew would make training quadratic in them.
-            self._val_raw = self._val_raw + self._raw(self._booster, self._data.val_x, self.rounds - 1, 1)
+            before = self._raw_of_rounds(self.rounds - 1) if self._val_raw is None else self._val_raw
+            self._val_raw = before + self._raw(self._booster, self._data.val_x, self.rounds - 1, 1)
             loss = self._loss(self._val_raw)
         else:
             loss = -float(self.rounds)  # nothing to stop on: the last round counts
@@ -179,8 +180,12 @@ class Booster:
         self.rounds, self.best_rounds = int(state["rounds"]), int(state["best_rounds"])
         self.best_loss = float("inf") if state["best_loss"] is None else float(state["best_loss"])
         self._booster, self._resumes = None, text or None
-        self._val_raw = np.zeros((len(self._data.val_y), self.num_classes))
-        if self._resumes is not None and len(self._data.val_y):
-            model = lightgbm().Booster(model_str=self._resumes)
-            for start in range(self.rounds):  # round by round, as they were added: the same sum to the last digit
-                self._val_raw = self._val_raw + self._raw(model, self._data.val_x, start, 1)
+        # Only a booster that goes on needs them; many are restored to predict.
+        self._val_raw = None
+
+    def _raw_of_rounds(self, rounds: int) -> Floats:
+        """Return the raw outputs of the validation rows after so many rounds."""
+        found = np.zeros((len(self._data.val_y), self.num_classes))
+        for start in range(rounds):  # round by round, as they were added: the same sum to the last digit
+            found = found + self._raw(self._booster, self._data.val_x, start, 1)
+        return found

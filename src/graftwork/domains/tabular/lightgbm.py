@@ -33,6 +33,8 @@ Array = NDArray[Any]
 FORMAT = "graftwork-lightgbm-1"
 WIDE, WIDE_BINS = 2000, 63
 """Columns from which on a column has so many bins in place of 255: histograms of 5,000 columns take gigabytes otherwise."""
+MOST_KEPT = 10_000_000
+"""Cells of the training rows up to which a learner may stay in memory between two jobs."""
 
 
 def design_matrix(inputs: Mapping[str, Array], rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
@@ -80,7 +82,8 @@ class LightGBMLearner(Learner):
         numeric = suite.inputs["numeric"].shape[1] if "numeric" in suite.inputs else 0
         codes = suite.inputs["categorical"].shape[1] if "categorical" in suite.inputs else 0
         self._categorical = range(numeric, numeric + codes)
-        if numeric + codes > WIDE:
+        self._columns = numeric + codes
+        if self._columns > WIDE:
             self._params["max_bin"] = WIDE_BINS
         self._matrices: dict[bytes, Array] = {}
         self._boosters = {task.name: self._make(task) for task in suite.tasks}
@@ -146,6 +149,17 @@ class LightGBMLearner(Learner):
         return max((booster.rounds for booster in self._all), default=0)
 
     @property
+    def ignores_horizon(self) -> bool:
+        """Rounds do not depend on how many follow."""
+        return True
+
+    @property
+    def slow_to_load(self) -> bool:
+        """LightGBM predicts all training rows by the old trees before it goes on, which takes as long as growing them. Large tables
+        are not kept in memory for that."""
+        return len(self.context.suite.splits["train"]) * self._columns <= MOST_KEPT
+
+    @property
     def still_improving(self) -> bool:
         """Whether a target gained within the last few of its rounds."""
         return any(booster.rounds - booster.best_rounds < self._patience // 5 and booster.rounds > 1 for booster in self._all)
@@ -202,7 +216,7 @@ class LightGBMLearner(Learner):
                     f"The checkpoint in {folder} has format {stored['format']!r}; this version reads "
                     f"{FORMAT!r}. Remove it and run again."
                 )
-            self.context.check_identity(stored.get("identity", {}), folder)
+            self.context.check_identity(stored.get("identity", {}), folder, any_horizon=self.ignores_horizon)
             for task, group in self._boosters.items():
                 for entry, booster in zip(stored["boosters"][task], group, strict=True):
                     # The bare name: an index must not lead out of its folder.

@@ -69,6 +69,11 @@ class TfidfLightGBMLearner(Learner):
         return found
 
     @property
+    def ignores_horizon(self) -> bool:
+        """Rounds do not depend on how many follow."""
+        return self._inner.ignores_horizon
+
+    @property
     def step(self) -> int:
         """Number of finished boosting rounds."""
         return self._inner.step

@@ -12,7 +12,7 @@ from typing import Any
 
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
-from graftwork.workflows.runs.horizons import own_horizon
+from graftwork.workflows.runs.horizons import RUNGS, own_horizon
 from graftwork.workflows.runs.plan_costs import Estimate
 
 __all__ = ["CHEAP_SHARE", "cheap_finalists", "leading_finalist"]
@@ -21,8 +21,9 @@ CHEAP_SHARE = 0.03
 """Share of the time left that all trainings of such a plan may take, those for the model that is handed over included."""
 
 
-LEADER_SHARE = 0.4
-"""Share of the time left that all finals of the plan that is ahead may take, so that they come before those of the others."""
+LEADER_SHARE, LONE_LEADER_SHARE = 0.4, 0.8
+"""Share of the time left that all finals of the plan that is ahead may take, so that they come before those of the others; and the
+same if each plan has one final: plans whose finals the deadline cuts are then judged as far as they came."""
 
 
 def leading_finalist(
@@ -45,8 +46,10 @@ def leading_finalist(
 
     def decide() -> bool:
         each = costs[leader].seconds(context.schedule.horizons.get(leader, 1))
-        trainings = len(context.schedule.seeds) / max(1, context.settings.num_workers)
-        return trainings * each <= LEADER_SHARE * left
+        seeds = len(context.schedule.seeds)
+        if seeds == 1:  # it goes on from the last rung
+            return (1 - RUNGS[-1]) * each <= LONE_LEADER_SHARE * left
+        return seeds / max(1, context.settings.num_workers) * each <= LEADER_SHARE * left
 
     return [leader] if decided(context, "leader first", decide) else []
 

@@ -26,7 +26,7 @@ from graftwork.workflows.fit.ranking import (
     survivors_of,
     task_changes,
 )
-from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, with_measured
+from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, time_for_another_rung, with_measured
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, shared_plans
@@ -42,6 +42,8 @@ REFIT_PLANS = 0.75
 VERDICT_SECONDS = 2.0
 VERDICT_SHARE = 0.03
 """Seconds and share of the time limit that the verdict may take, the larger of the two."""
+HURRIED_SHARE = 0.75
+"""Share of the time left for trainings of finals that came early for lack of time; the rest is for judging them."""
 JUDGING_SECONDS = 40.0
 """Seconds after the end of the time in which finalists are judged as far as they came, if there is no other model."""
 
@@ -63,6 +65,7 @@ class Race:
         self.context = context
         self.outcome = RaceOutcome()
         self._cheap: list[str] = []
+        self._last_rung = len(RUNGS) - 1
 
     def run(self) -> RaceOutcome:
         """Run everything; ends early, with what is there, when ``stop`` says so.
@@ -87,15 +90,19 @@ class Race:
             if not new:
                 failed = self._why_nothing(found) if rung == 0 and found else ""
                 break
-            results |= found
-            # a plan that a deadline kept from this rung goes on with its score of the rung before
-            late = {name: scores[name] for name in names if name not in found and name in scores} if rung else {}
+            results |= {name: result for name, result in found.items() if not _is_unfinished(result)}
+            # A plan that a deadline kept from this rung, or stopped in it, goes on with its score of the rung before.
+            late = {name: scores[name] for name in names if name in scores and _is_unfinished(found.get(name))} if rung else {}
             scores = {**late, **new}
             racing = {name: self.context.plans[name] for name in self.context.plans if name in scores}
-            last = rung == len(RUNGS) - 1
-            names = finalists_of(racing, scores, self.context.schedule.finalists) if last else survivors_of(racing, scores)
             costs = with_measured(self.context, costs, jobs, found, went_on=rung > 0)
-            if last:
+            names = survivors_of(racing, scores)
+            most = len(self._suite_tasks(names))
+            last = rung == len(RUNGS) - 1
+            finals_next = last or not time_for_another_rung(self.context, names, costs, control_tasks=most, rung=rung)
+            if finals_next:
+                self._last_rung = rung
+                names = finalists_of(racing, scores, self.context.schedule.finalists)
                 ended = [name for name, result in results.items() if is_trained(result)]
                 self._cheap = cheap_finalists(self.context, ended, costs)
                 names = [name for name in self.context.plans if name in names or name in self._cheap]
@@ -103,13 +110,22 @@ class Race:
                 "rung", rung=rung, scores=scores, kept=names, left=[name for name in racing if name not in names]
             )
             most = len(self._suite_tasks(names))
-            self.context = replanned(self.context, names, costs, control_tasks=most, rung=rung)
+            self.context = replanned(
+                self.context, names, costs, control_tasks=most, rung=rung, finals_next=finals_next and not last
+            )
+            if finals_next:
+                break
         # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
         if scores:
             self._finals(names, scores, results, costs)
         if not self.outcome.finals and not self._is_stopped():
             self._take_first_model(failed)
         return self.outcome
+
+    @property
+    def _is_hurried(self) -> bool:
+        """Whether the finals came before the last rung, for lack of time."""
+        return self._last_rung < len(RUNGS) - 1
 
     def _is_stopped(self) -> bool:
         return self.context.stop.by_user() is not None
@@ -153,12 +169,13 @@ class Race:
     ) -> None:
         tasks = self._control_plan_and_tasks(names, scores, results)
         schedule, maker = self.context.schedule, self.context.maker
-        first = {name: maker.final(name, 0) for name in names}
+        first = {name: maker.final(name, 0, rung=self._last_rung) for name in names}
         finals = [(name, 0, first[name]) for name in names]
         finals += [(name, seed, maker.final(name, seed)) for seed in schedule.seeds if seed != 0 for name in names]
         # The order decides what a deadline cuts first: cheap plans are done before it can, and the one that is ahead if it leaves
         # time for others; then come one final of everybody, and seed after seed.
-        early = {*self._cheap, *leading_finalist(self.context, names, scores, costs)}
+        leader = max(scores, key=lambda name: scores[name])
+        early = {*self._cheap, *([leader] if self._is_hurried else leading_finalist(self.context, names, scores, costs))}
         queue: list[Job] = [job for name, _, job in finals if name in early]
         for seed in dict.fromkeys((0, *schedule.seeds)):
             queue += self._longest_first(job for name, own, job in finals if own == seed and name not in early)
@@ -170,11 +187,13 @@ class Race:
             control_plan=self.outcome.control_plan,
             control_tasks=tasks,
         )
-        answers = self.context.run_jobs(queue)
+        # Without time for a rung there is none for whole finals either: they end early enough to be judged.
+        left = seconds_left(self.context) if self._is_hurried else None
+        answers = self.context.run_jobs(queue, seconds=None if left is None else HURRIED_SHARE * left)
         if self._is_stopped():
             return
         # Finals that never began were cleared from the queue by the deadline.
-        if self.context.stop() is not None:
+        if self._is_hurried or self.context.stop() is not None:
             answers |= self._judge_now(names, first, answers)
         if self._is_stopped():
             return
@@ -362,3 +381,8 @@ class Race:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]
         listed = "".join(f"\n  - {reason}" for reason in reasons)
         return f"No plan survived the first rung, so there is nothing to compare.{listed}\nSee {self.context.run.path / 'log.jsonl'}."
+
+
+def _is_unfinished(result: Result | None) -> bool:
+    """Return whether a job never began, or was stopped before it had a result: its plan failed in nothing."""
+    return result is None or result["status"] == "stopped"

@@ -14,10 +14,13 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.plan_costs import Estimate, measured_cost
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
 
-__all__ = ["known_costs", "race_budget", "replanned", "with_measured"]
+__all__ = ["known_costs", "race_budget", "replanned", "time_for_another_rung", "with_measured"]
 
 RACE_SHARE = 0.9
 """Share of the time limit that a schedule plans to use; the rest is for what costs do not see."""
+
+TOO_LONG = 1.25
+"""How many times longer than the time left another rung and the finals may be expected to take."""
 
 Result = Mapping[str, Any]
 
@@ -49,7 +52,8 @@ def with_measured(
             continue
         wall, steps = float(result.get("ledger", {}).get("wall_seconds", 0.0)), int(result.get("steps", 0))
         before = context.run.result(getattr(jobs[name], "continues", None) or "") if went_on else None
-        if before is not None and before.get("horizon") == jobs[name].max_steps:
+        # A job that found no checkpoint of its horizon began from nothing.
+        if before is not None and result.get("began"):
             wall -= float(before.get("ledger", {}).get("wall_seconds", 0.0))
             steps -= int(before.get("steps", 0))
         # The ledger counts neither imports nor what a kill undid; learners without clock leave the seconds of the job.
@@ -57,13 +61,14 @@ def with_measured(
     return known
 
 
-def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int = 0) -> RaceBudget:
+def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int = 0, finals_next: bool = False) -> RaceBudget:
     """Return what the rest of the race may use.
 
     Args:
         context: The run.
         control_tasks: Number of tasks that get the control.
         rungs_done: Rungs that are behind.
+        finals_next: Whether the finals follow at once, whatever rungs there would be.
     """
     settings, facts = context.settings, context.maker.facts
     folds, splits = facts.folds, context.suite.splits
@@ -83,6 +88,7 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
         race_rows=facts.race_rows,
         scored=_more_passes(context),
         rungs_done=rungs_done,
+        finals_next=finals_next,
     )
 
 
@@ -96,7 +102,13 @@ def _more_passes(context: RunContext[Any]) -> float:
 
 
 def replanned(
-    context: RunContext[Any], names: Sequence[str], costs: Mapping[str, Estimate], *, control_tasks: int, rung: int
+    context: RunContext[Any],
+    names: Sequence[str],
+    costs: Mapping[str, Estimate],
+    *,
+    control_tasks: int,
+    rung: int,
+    finals_next: bool = False,
 ) -> RunContext[Any]:
     """Return the context with the schedule of what is ahead after a rung; without a time limit, or with fixed steps, as it is.
 
@@ -106,15 +118,52 @@ def replanned(
         costs: What they cost, as measured.
         control_tasks: Number of tasks that get the control.
         rung: The rung that is behind, 0 is the first.
+        finals_next: Whether the finals follow at once, whatever rungs there would be.
     """
     if seconds_left(context) is None or not all(name in costs for name in names):
         return context
-    plans = [context.plans[name] for name in names]
 
     def decide() -> dict[str, Any]:
-        budget = race_budget(context, control_tasks=control_tasks, rungs_done=rung + 1)
-        return make_schedule(plans, costs, budget, context.schedule).to_json()
+        return _rest(context, names, costs, control_tasks, rung, finals_next).to_json()
 
     schedule = Schedule.from_json(decided(context, f"after rung {rung + 1}", decide))
     context.run.emit("replan", rung=rung, **schedule.to_json())
     return context.planned(context.plans.values(), schedule)
+
+
+def time_for_another_rung(
+    context: RunContext[Any], names: Sequence[str], costs: Mapping[str, Estimate], *, control_tasks: int, rung: int
+) -> bool:
+    """Return whether the next rung and the finals fit into the time that is left, with the least that finals need.
+
+    If not, the finals come at once: a rung that the end of the time cuts would leave plans without any test score, the one that is
+    ahead perhaps among them.
+
+    Args:
+        context: The run.
+        names: Plans that would race in the next rung.
+        costs: What they cost, as measured.
+        control_tasks: Number of tasks that get the control.
+        rung: The rung that is behind, 0 is the first.
+    """
+    left = seconds_left(context)
+    # Folds are for few rows: their trainings are short, and finals need all of them.
+    if left is None or context.maker.facts.folds or not all(name in costs for name in names):
+        return True
+
+    def decide() -> bool:
+        return _rest(context, names, costs, control_tasks, rung).seconds <= TOO_LONG * left
+
+    return bool(decided(context, f"another rung after rung {rung + 1}", decide))
+
+
+def _rest(
+    context: RunContext[Any],
+    names: Sequence[str],
+    costs: Mapping[str, Estimate],
+    control_tasks: int,
+    rung: int,
+    finals_next: bool = False,
+) -> Schedule:
+    budget = race_budget(context, control_tasks=control_tasks, rungs_done=rung + 1, finals_next=finals_next)
+    return make_schedule([context.plans[name] for name in names], costs, budget, context.schedule)

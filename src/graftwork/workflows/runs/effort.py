@@ -45,6 +45,8 @@ class RaceBudget:
     """Most training rows that finals see; 0: all."""
     rungs_done: int = 0
     """Rungs that are behind."""
+    finals_next: bool = False
+    """Whether the finals follow at once, whatever rungs there would be."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

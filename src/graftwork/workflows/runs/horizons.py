@@ -144,7 +144,7 @@ def race_seconds(
     total = sum(costs[plan.name].once_seconds for plan in plans)
     if budget.rungs_done < 1:
         total += sum(seconds(plan, RUNGS[0]) for plan in plans)
-    if budget.rungs_done < 2:
+    if budget.rungs_done < len(RUNGS) and not budget.finals_next:
         # Who will be ahead is unknown; the slowest half is assumed, so that the schedule does not promise too much.
         second = references + others[: math.ceil(len(plans) / 2)]
         total += sum(seconds(plan, RUNGS[1] - RUNGS[0]) for plan in second)
@@ -156,7 +156,8 @@ def race_seconds(
     else:
         finals = sum(whole.values())
     # The first seed goes on from the last rung, so that much of its training is paid for; not on other rows.
-    begun = RUNGS[1] if budget.scale == 1.0 else 0.0
+    last = budget.rungs_done if budget.finals_next else len(RUNGS)
+    begun = RUNGS[last - 1] if budget.scale == 1.0 else 0.0
     total += finals * (effort.seeds - begun + effort.refits)
     shared = shared_plans(plans)
     if shared:

@@ -125,6 +125,11 @@ class Job(ABC):
             run.suite, self.seed, folds=self.facts.folds, parts=self.parts, rows=self.rows, keep_all=self.plan.fitted_at_once
         )
 
+    @property
+    def goes_on_from(self) -> str | None:
+        """Job whose training it goes on with; None if there is none."""
+        return None
+
     def learner(self, suite: Suite) -> Learner:
         """Build the learner of the plan."""
         from graftwork.interfaces.learner import LearnerContext

@@ -96,13 +96,14 @@ class JobMaker:
             continues=before,
         )
 
-    def final(self, plan: str, seed: int, *, now: bool = False) -> TrainJob:
+    def final(self, plan: str, seed: int, *, now: bool = False, rung: int = len(RUNGS) - 1) -> TrainJob:
         """Return the job of a finalist; seed 0 goes on from the last rung.
 
         Args:
             plan: Name of the plan.
             seed: Seed; 0 is on the suite's own split.
             now: Train no further, judge what is there (the time is up).
+            rung: The last rung that there was.
         """
         return self.make(
             TrainJob,
@@ -115,9 +116,7 @@ class JobMaker:
             # 0 trains nothing: the learner is further already.
             until=0 if now else self.schedule.horizons[plan],
             # What was learned from a sample of the rows is no start for more of them.
-            continues=self.rung_id(plan, len(RUNGS) - 1)
-            if seed == 0 and self.facts.race_rows == self.schedule.final_rows
-            else None,
+            continues=self.rung_id(plan, rung) if seed == 0 and self.facts.race_rows == self.schedule.final_rows else None,
             predict=("test", "transfer", "val"),
             cut=now,
         )

@@ -74,6 +74,7 @@ class WorkerPool:
         self._start_worker, self._on_close = start_worker, on_close
         self._answers: Answers = queue.Queue()
         self._workers: list[PoolWorker] = []
+        self._did: dict[str, PoolWorker] = {}
         self._started = 0
 
     def run(
@@ -131,6 +132,7 @@ class WorkerPool:
                     ended = worker.job or batch.by_id.get(message["id"])
                     worker.job = worker.asked_to_stop = None
                     batch.results[message["id"]] = message["result"]
+                    self._did[message["id"]] = worker
                     if ended is not None:
                         batch.tell("end", ended, message["result"])
         # After the loop, when the other workers have kept their checkpoints.
@@ -140,7 +142,7 @@ class WorkerPool:
 
     def _start(self, batch: _Batch) -> None:
         while batch.waiting:
-            worker = next((worker for worker in self._workers if worker.job is None), None)
+            worker = self._idle_worker(batch)
             if worker is None and len(self._workers) < self._size:
                 worker = self._start_worker(self._started, self._folder.path, self._threads, self._answers)
                 self._started += 1
@@ -152,6 +154,16 @@ class WorkerPool:
             worker.job, worker.asked_to_stop = job, None
             worker.start(job)
             batch.tell("start", job, {})
+
+    def _idle_worker(self, batch: _Batch) -> PoolWorker | None:
+        """Return a worker for the first job that waits: one that did the job before it may still hold the learner."""
+        idle = [worker for worker in self._workers if worker.job is None]
+        first, *others = [self._did.get(job.goes_on_from or "") for job in batch.waiting]
+
+        def preference(worker: PoolWorker) -> tuple[bool, bool]:
+            return (worker is not first, worker in others)
+
+        return min(idle, key=preference, default=None)
 
     def _ask_to_stop(self, mode: StopRequest) -> None:
         for worker in self._workers:

@@ -37,3 +37,13 @@ def test_the_plan_that_is_ahead_comes_first_if_it_leaves_time(monkeypatch: pytes
 def test_without_a_limit_or_a_score_nobody_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert leading_finalist(_context(None, monkeypatch), ["net", "trees"], {"net": 1.0}, COSTS) == []
     assert leading_finalist(_context(30.0, monkeypatch), ["net"], {}, COSTS) == []
+
+
+def test_a_lone_final_of_the_leader_comes_first_if_the_rest_of_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = _context(7.0, monkeypatch)
+    context.schedule.seeds = (0,)
+    # Half of ten seconds are behind; the other plan is judged as far as it came.
+    assert leading_finalist(context, ["net", "trees"], {"net": 9.0, "trees": 0.0}, COSTS) == ["net"]
+    context = _context(6.0, monkeypatch)
+    context.schedule.seeds = (0,)
+    assert leading_finalist(context, ["net", "trees"], {"net": 9.0, "trees": 0.0}, COSTS) == []

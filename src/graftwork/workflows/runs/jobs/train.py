@@ -14,6 +14,7 @@ from graftwork.workflows.runs.job import Job, check_folder_name
 from graftwork.workflows.runs.job_checkpoints import load_job_checkpoint, save_job_checkpoint
 from graftwork.workflows.runs.job_data import control_suite, score_rows, write_predictions
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.warm import keep_warm, take_warm
 
 if TYPE_CHECKING:
     from graftwork.interfaces.learner import Learner
@@ -49,6 +50,11 @@ class TrainJob(Job):
         return self.keep_task
 
     @property
+    def goes_on_from(self) -> str | None:
+        """Job whose training it goes on with."""
+        return self.continues
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Its own folder and that of the job before it."""
         return (f"jobs/{self.id}", *((f"jobs/{self.continues}",) if self.continues is not None else ()))
@@ -66,7 +72,11 @@ class TrainJob(Job):
         own = load_job_checkpoint(learner, folder)
         # Its own checkpoint is further than that of the job before.
         if not own and self.continues is not None:
-            load_job_checkpoint(learner, run.job(self.continues))
+            warm = take_warm(learner, run.job(self.continues))
+            learner = warm or learner
+            if warm is None:
+                load_job_checkpoint(learner, run.job(self.continues))
+        began = learner.step
         control.checkpoint_seconds = self.facts.checkpoint_seconds
         cut = train_in_slices(learner, self.until, folder, control, seconds=self.seconds)
         # Cut by the deadline, it goes on: what was learned is judged.
@@ -81,11 +91,13 @@ class TrainJob(Job):
             write_predictions(folder / "predictions.safetensors", predictions, suite)
         # Before the result, which the caller writes: a result always has its checkpoint.
         save_job_checkpoint(learner, folder)
+        keep_warm(learner, folder)
         return {
             "status": "ok",
             "plan": self.plan.name,
             "seed": self.seed,
             "steps": learner.step,
+            "began": began,
             "horizon": self.max_steps,
             "most_rows": self.rows,
             "cut": cut or self.cut,
