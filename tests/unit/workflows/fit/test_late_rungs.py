@@ -64,7 +64,7 @@ def context_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: Mapping
     monkeypatch.setattr(RunFolder, "seconds_used", lambda _: 0.96 * 100.0 - left)
     monkeypatch.setattr(RunFolder, "save", lambda self, **changes: self.state.update(changes))
     costs = {name: Estimate(plan=name, seconds_per_step=0.1, steps_per_epoch=1.0).to_json() for name in PLANS}
-    monkeypatch.setattr(RunFolder, "state", {"estimates": costs}, raising=False)
+    run.state = {"estimates": costs}
     schedule = Schedule(horizons=dict.fromkeys(PLANS, 40), seeds=(0,), control_seeds=0, control_tasks=0, finalists=1)
     pool = Script(run, outcome)
     context: Any = RunContext(
