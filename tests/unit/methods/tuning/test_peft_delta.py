@@ -1,4 +1,4 @@
-"""LoRA adapters of peft on the MiniLM of the package index, as deltas, both ways."""
+"""LoRA adapters of peft on the MiniLM of the package index, as deltas, both ways; and mergers in peft's numbers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.optional import has
+from graftwork.core.seeds import Seeds
+from graftwork.interfaces.merger import Merger
 from graftwork.methods.tuning.lora import LoRA
 from graftwork.methods.tuning.peft_delta import delta_from_peft, delta_to_peft
 from graftwork.nn.delta_set import DeltaSet
 from graftwork.nn.weight_delta import Dense, LowRank, WeightDelta
+from graftwork.workflows.merge_methods import build_merger
 
 TOKENS = {"input_ids": torch.tensor([[101, 7592, 2088, 102], [101, 3899, 102, 0]])}
 TOKENS["attention_mask"] = (TOKENS["input_ids"] != 0).long()
@@ -94,3 +98,31 @@ def test_only_low_rank_differences_of_layers_are_adapters(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"has no tensor 'a\.weight'"):
         delta_from_peft(tmp_path, nn.Linear(3, 2))
     assert delta_from_peft(tmp_path).tensor("a.weight").unique().tolist() == [3.0]
+
+
+@pytest.mark.parametrize("method", ["magnitude_prune", "dare_linear", "dare_ties", "task_arithmetic"])
+def test_the_numbers_of_peft(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = pytest.importorskip("peft.utils.merge_utils")
+    uniform = np.random.default_rng(5).random((6, 5)).astype(np.float32)
+    monkeypatch.setattr(torch, "bernoulli", lambda probability: (torch.from_numpy(uniform) < probability).to(probability.dtype))
+
+    class Fixed:
+        def random(self, shape: Any, dtype: str = "") -> np.ndarray:
+            return uniform
+
+    monkeypatch.setattr(Seeds, "numpy", lambda self, name: Fixed())
+    changes, weights = [np.random.default_rng(seed).normal(size=(6, 5)).astype(np.float32) for seed in range(3)], [0.5, 1.0, 0.7]
+    tensors = [torch.from_numpy(change) for change in changes]
+    density = {} if method == "task_arithmetic" else {"density": 0.4}
+    expected = getattr(theirs, method)(tensors, torch.tensor(weights), *density.values())
+    ours = build_merger(method, weights=weights, scaling=1.0, settings=density)
+    assert isinstance(ours, Merger)
+    if method == "dare_ties":
+        # peft elects on unweighted changes and divides by the number of models that agree.
+        weights = [1.0] * 3
+        expected = theirs.dare_ties(tensors, torch.tensor(weights), 0.4)
+        ours = build_merger(method, weights=weights, settings={**density, "normalize": True})
+        assert isinstance(ours, Merger)
+    np.testing.assert_allclose(
+        ours.merge_tensor("w", np.zeros((6, 5), np.float32), changes), expected.numpy(), rtol=1e-5, atol=1e-6
+    )
