@@ -74,6 +74,16 @@ UNSCALED: dict[str, Callable[[], Merger]] = {
 }
 
 
+OF_WEIGHTS = {"slerp", "karcher"}
+"""Rules on directions of the weights themselves."""
+
+
+def count_of(build: Build, wished: int = 3) -> int:
+    """Return how many models a merger is shown: three, if it takes so many."""
+    least, most = build(models(2)[1]).num_models
+    return max(least, min(wished, most or wished))
+
+
 @pytest.fixture(params=sorted(BUILDERS))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -96,7 +106,7 @@ def models(count: int = 3, *, dtype: type = np.float32, seed: int = 0) -> tuple[
 
 
 def test_inputs_stay_unchanged_even_if_they_are_read_only(build: Build) -> None:
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     before = [{key: value.copy() for key, value in model.items()} for model in (base, *tuned)]
     for model in (base, *tuned):
         for value in model.values():
@@ -109,7 +119,7 @@ def test_inputs_stay_unchanged_even_if_they_are_read_only(build: Build) -> None:
 
 
 def test_shapes_are_those_of_the_base_scalars_and_empty_tensors_too(build: Build) -> None:
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     merged = merge_arrays(base, tuned, build(tuned))
     assert {key: value.shape for key, value in merged.items()} == {key: value.shape for key, value in base.items()}
     assert merged["scale"].shape == ()
@@ -117,8 +127,10 @@ def test_shapes_are_those_of_the_base_scalars_and_empty_tensors_too(build: Build
     assert all(np.isfinite(value).all() for value in merged.values())
 
 
-def test_one_model_gives_a_point_between_it_and_the_base(build: Build) -> None:
+def test_one_model_gives_a_point_between_it_and_the_base(build: Build, name: str) -> None:
     base, tuned = models(1)
+    if build(tuned).num_models[0] > 1 or name in OF_WEIGHTS:
+        pytest.skip("takes several models, or turns weights and not changes")
     merged = merge_arrays(base, tuned, build(tuned))
     moved = 0
     for key, value in merged.items():
@@ -131,7 +143,7 @@ def test_one_model_gives_a_point_between_it_and_the_base(build: Build) -> None:
 
 
 def test_the_order_of_the_tensors_does_not_matter(build: Build) -> None:
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     backwards = [dict(reversed(model.items())) for model in (base, *tuned)]
     first, second = merge_arrays(base, tuned, build(tuned)), merge_arrays(backwards[0], backwards[1:], build(backwards[1:]))
     for key, value in first.items():
@@ -140,7 +152,7 @@ def test_the_order_of_the_tensors_does_not_matter(build: Build) -> None:
 
 def test_names_carry_no_meaning(build: Build) -> None:
     """Other names make the driver show the tensors in another order: sampling and thresholds must not depend on it."""
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     rename = dict(zip(sorted(base), sorted(base, reverse=True), strict=True))
     renamed = [{f"{rename[key]}.{key}": value for key, value in model.items()} for model in (base, *tuned)]
     first, second = merge_arrays(base, tuned, build(tuned)), merge_arrays(renamed[0], renamed[1:], build(renamed[1:]))
@@ -149,7 +161,7 @@ def test_names_carry_no_meaning(build: Build) -> None:
 
 
 def test_the_order_of_the_models_does_not_matter(build: Build) -> None:
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     first, second = merge_arrays(base, tuned, build(tuned)), merge_arrays(base, tuned[::-1], build(tuned[::-1]))
     for key, value in first.items():
         np.testing.assert_allclose(value, second[key], rtol=1e-5, atol=1e-6)
@@ -176,7 +188,8 @@ def test_equal_experts_never_conflict_and_keep_what_one_alone_keeps(which: str) 
 
 def test_experts_without_change_give_the_base(build: Build) -> None:
     base, _ = models()
-    merged = merge_arrays(base, [base, base], build([base, base]))
+    experts = [base] * count_of(build, 2)
+    merged = merge_arrays(base, experts, build(experts))
     for key, value in merged.items():
         np.testing.assert_allclose(value, base[key], rtol=1e-6, atol=1e-7)
 
@@ -190,7 +203,7 @@ def test_scaling_zero_gives_the_base(which: str) -> None:
 
 
 def assert_like_float32(build: Build, dtype: type, tolerance: float) -> None:
-    base, tuned = models(dtype=dtype)
+    base, tuned = models(count_of(build), dtype=dtype)
     as_float32 = [{key: value.astype(np.float32) for key, value in model.items()} for model in (base, *tuned)]
     merged, expected = merge_arrays(base, tuned, build(tuned)), merge_arrays(as_float32[0], as_float32[1:], build(as_float32[1:]))
     for key, value in merged.items():
@@ -206,8 +219,10 @@ def test_float64_agrees_with_float32_and_is_not_narrowed(build: Build) -> None:
     assert_like_float32(build, np.float64, 1e-6)
 
 
-def test_float64_keeps_its_digits(build: Build) -> None:
-    base, tuned = models(2, dtype=np.float64)
+def test_float64_keeps_its_digits(build: Build, name: str) -> None:
+    if name in OF_WEIGHTS:
+        pytest.skip("turns weights: the result does not move with the base")
+    base, tuned = models(count_of(build, 2), dtype=np.float64)
     shifted_base = {key: value + 1e6 for key, value in base.items()}
     shifted = [{key: value + 1e6 for key, value in model.items()} for model in tuned]
     merged, expected = merge_arrays(shifted_base, shifted, build(shifted)), merge_arrays(base, tuned, build(tuned))
@@ -217,7 +232,7 @@ def test_float64_keeps_its_digits(build: Build) -> None:
 
 
 def test_bfloat16_files_merge_like_their_widened_values(build: Build, tmp_path: Path) -> None:
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     sources = []
     for number, model in enumerate((base, *tuned)):
         path = tmp_path / f"{number}.safetensors"
@@ -236,7 +251,7 @@ def test_bfloat16_files_merge_like_their_widened_values(build: Build, tmp_path: 
 
 
 def test_passes_come_to_an_end_and_see_every_tensor_once_each(build: Build) -> None:
-    base, tuned = models()
+    base, tuned = models(count_of(build))
     merger = build(tuned)
     seen: list[str] = []
     passes = 0
@@ -269,17 +284,20 @@ def test_corrections_belong_to_merged_tensors_and_change_only_what_they_name() -
 
 
 def test_settings_name_the_method_and_are_plain_values(build: Build, name: str) -> None:
-    settings = build(models()[1]).settings()
+    settings = build(models(count_of(build))[1]).settings()
     assert name.startswith(settings["method"])
     for value in settings.values():
         assert isinstance(value, str | int | float | bool | tuple | list | None)
 
 
 def test_models_that_do_not_fit_are_refused_before_anything_is_merged(build: Build) -> None:
-    base, tuned = models(2)
-    tuned[1]["b.bias"] = np.zeros(4, np.float32)
+    base, tuned = models(count_of(build, 2))
+    tuned[-1]["b.bias"] = np.zeros(4, np.float32)
     del tuned[0]["a.weight"]
-    with pytest.raises(DataError, match=r"model 1 has no tensor 'a\.weight'.*model 2: 'b\.bias' is \[4\], the base has \[5\]"):
+    last = len(tuned)
+    with pytest.raises(
+        DataError, match=rf"model 1 has no tensor 'a\.weight'.*model {last}: 'b\.bias' is \[4\], the base has \[5\]"
+    ):
         merge_arrays(base, tuned, build(tuned))
     with pytest.raises(DataError, match="no models to merge"):
         merge_arrays(base, [], build([]))

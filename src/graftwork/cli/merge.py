@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from graftwork.cli.common import add_component_argument, parse_assignments
 from graftwork.core.plain_text import own_code
+
+if TYPE_CHECKING:
+    from graftwork.workflows.merge_report import MergeReport
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -19,6 +24,8 @@ EXAMPLES = """examples:
   graftwork merge --base base/ --models a/ b/ --method task-arithmetic --lambda 0.4 --weights 1,0.5 --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ --method ties --set trim=per-tensor --set zero_sign=positive --out merged.safetensors
   graftwork merge --models target/ donor/ --method fisher --suite suite.yaml --set trials=50 --out merged.safetensors
+  graftwork merge --models a/ b/ --method slerp --set t=0.3 --out merged.safetensors
+  graftwork merge config.yml --out merged/                          a YAML file of mergekit, as it is
   graftwork merge --models a/ --method fisher --set result=fisher --suite a.yaml --out a.fisher.safetensors
   graftwork merge --models a/ b/ --method fisher --statistics fisher=a.fisher.safetensors,b.fisher.safetensors --out merged.safetensors
 """
@@ -43,10 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse formats the epilog with `%`.
     parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "config", nargs="?", metavar="FILE.yml", help="YAML file of mergekit; says models and method, --out is a folder"
+    )
     parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
-    parser.add_argument("--models", required=True, nargs="+", help="models tuned from it")
-    parser.add_argument("--out", required=True, help="safetensors file to write")
-    parser.add_argument("--method", default="ties", help="a method of the list below (default ties), or package.module:Name")
+    parser.add_argument("--models", nargs="+", default=[], help="models tuned from it")
+    parser.add_argument("--out", required=True, help="safetensors file to write (of a YAML file: a folder)")
+    parser.add_argument("--method", help="a method of the list below (default ties), or package.module:Name")
     parser.add_argument("--density", type=float, help="share of changes kept, above 0 and at most 1 (ties: default 0.2)")
     parser.add_argument(
         "--lambda", dest="scaling", type=float, help="factor on the merged change (default 1 for ties, 0.4 for task-arithmetic)"
@@ -81,18 +91,6 @@ def run(args: argparse.Namespace) -> int:
     from graftwork.core.errors import ConfigError
     from graftwork.workflows.merge import build_merger, merge
 
-    try:
-        weights = [float(item) for item in args.weights.split(",")] if args.weights else None
-    except ValueError as error:
-        raise ConfigError(f"--weights takes numbers separated by commas, such as 1,0.5; got {args.weights!r}.") from error
-    settings = parse_assignments(args.set, flag="--set", plain=True)
-    merger = build_merger(
-        args.method, density=args.density, scaling=args.scaling, weights=weights, settings=settings, from_text=True
-    )
-    statistics = {
-        kind: [file.strip() for file in files.split(",")]
-        for kind, files in parse_assignments(args.statistics, flag="--statistics", plain=True).items()
-    }
     live = sys.stderr.isatty() and not args.quiet
 
     def show(done: int, total: int) -> None:
@@ -100,7 +98,23 @@ def run(args: argparse.Namespace) -> int:
             start = own_code("\r", sys.stderr)
             print(f"{start}merging: {done} of {total} tensors", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
-    report = merge(
+    if args.config:
+        return _print(_run_file(args, show), args)
+    if not args.models:
+        raise ConfigError("Name the models with --models, or give a YAML file of mergekit.")
+    try:
+        weights = [float(item) for item in args.weights.split(",")] if args.weights else None
+    except ValueError as error:
+        raise ConfigError(f"--weights takes numbers separated by commas, such as 1,0.5; got {args.weights!r}.") from error
+    settings = parse_assignments(args.set, flag="--set", plain=True)
+    merger = build_merger(
+        args.method or "ties", density=args.density, scaling=args.scaling, weights=weights, settings=settings, from_text=True
+    )
+    statistics = {
+        kind: [file.strip() for file in files.split(",")]
+        for kind, files in parse_assignments(args.statistics, flag="--statistics", plain=True).items()
+    }
+    report: MergeReport = merge(
         args.base,
         args.models,
         args.out,
@@ -114,6 +128,23 @@ def run(args: argparse.Namespace) -> int:
         hashes=not args.no_hashes,
         on_progress=show,
     )
+    return _print(report, args)
+
+
+def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> MergeReport:
+    """Merge as a YAML file says."""
+    from graftwork.core.errors import ConfigError
+    from graftwork.workflows.mergekit import merge_from_yaml
+
+    flags = ("base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "statistics")
+    given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
+    if given:
+        raise ConfigError(f"{args.config} says models and method; leave {', '.join(given)} out, or leave out the file.")
+    return merge_from_yaml(args.config, args.out, hashes=not args.no_hashes, on_progress=show)
+
+
+def _print(report: MergeReport, args: argparse.Namespace) -> int:
+    """Print what was done; the exit code is 1 if the result is not finite."""
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
     if report.not_finite:

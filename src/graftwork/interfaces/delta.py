@@ -1,8 +1,9 @@
 """Delta: anything that tuning adds to a base model.
 
 A delta is kept apart from its base and says which one it belongs to. :class:`WeightDelta` (``nn.weight_delta``) is a difference
-of weights, in
-one of three forms for each tensor: dense, low rank, or sparse.
+of weights, in one of four forms for each tensor: dense, low rank, sparse, or CP. :class:`ModuleDelta` (``nn.module_delta``) puts
+modules into the base (adapters, prompts, a side network), and may change weights besides. Several deltas of one model at once are
+a :class:`DeltaSet` (``nn.delta_set``).
 
 How the hardest systems fit:
 
@@ -10,7 +11,8 @@ How the hardest systems fit:
   substituted weights; the delta never learns about coefficients.
 - CP-LoRA's factors are one tensor for several layers: a subclass expands the slice of one layer in ``tensor``.
 - Adapters, prompts and side networks are no difference of weights: they save, load, count and attach, but have no dense
-  ``tensor``. Their ``names`` are empty, so that mergers, which work on weights, can refuse them.
+  ``tensor``. Their ``names`` are empty, so that mergers, which work on weights, can refuse them; :meth:`Delta.scale` scales what
+  adapters add and refuses prompts, whose effect is not linear; :meth:`Delta.fold` refuses all of them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
+from graftwork.core.errors import ConfigError
+
 __all__ = ["Delta"]
 
 
@@ -30,6 +34,9 @@ class Delta(ABC):
 
     base_fingerprint: str
     """SHA-256 of the base that this delta belongs to (:func:`graftwork.math.fingerprint.state_fingerprint`); empty if unknown."""
+    base_prints: Mapping[str, str]
+    """Short print of each tensor of the base (:func:`graftwork.math.fingerprint.tensor_prints`), so that a mismatch can be named;
+    empty if unknown."""
     lineage: Mapping[str, Any]
     """What it was made by, from what, with which data; JSON values."""
 
@@ -44,6 +51,36 @@ class Delta(ABC):
     @abstractmethod
     def count(self) -> int:
         """Return how many numbers have to be stored."""
+
+    @abstractmethod
+    def scale(self, factor: float) -> Delta:
+        """Return a delta whose effect is ``factor`` times that of this one.
+
+        Raises:
+            ConfigError: If its effect cannot be scaled.
+        """
+
+    def __neg__(self) -> Delta:
+        """Return the delta that takes away what this one adds."""
+        return self.scale(-1.0)
+
+    @abstractmethod
+    def compose(self, other: Delta) -> Delta:
+        """Return one delta that does what attaching this one and then ``other`` does.
+
+        Raises:
+            ConfigError: If they belong to different bases, or shapes differ.
+        """
+
+    def after(self, earlier: Delta) -> Delta:
+        """Return one delta that does what ``earlier`` and then this one does; asked by :meth:`compose` of another kind.
+
+        Raises:
+            ConfigError: If this kind cannot follow that one.
+        """
+        raise ConfigError(
+            f"A {type(self).__name__} cannot be composed with a {type(earlier).__name__}. Attach one after the other."
+        )
 
     @abstractmethod
     def attach(self, model: nn.Module, *, check: bool = True) -> None:
@@ -64,7 +101,11 @@ class Delta(ABC):
 
     @abstractmethod
     def fold(self) -> None:
-        """Make the change of :meth:`attach` permanent: the old weights are forgotten, and the delta can be attached elsewhere."""
+        """Make the change of :meth:`attach` permanent: the old weights are forgotten, and the delta can be attached elsewhere.
+
+        Raises:
+            ConfigError: If it puts modules into the model: they cannot be written into weights.
+        """
 
     @abstractmethod
     def save(self, path: str | Path) -> None:

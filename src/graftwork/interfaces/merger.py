@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -39,6 +39,14 @@ class Merger(ABC):
     Methods that need a statistic over the whole model (a global threshold, a norm) ask for passes: while :meth:`needs_pass` is
     true, the driver shows every tensor to :meth:`observe` and then calls :meth:`finish_pass`; merging comes last.
     """
+
+    num_models: ClassVar[tuple[int, int | None]] = (1, None)
+    """How many models it takes at least and at most; None is any number. The driver refuses others."""
+    needs_base: ClassVar[bool] = True
+    """Whether it merges what models changed. Methods that do not can be used without a base: the first model then stands in the
+    place of one, for names, shapes and stored types."""
+    has_base: bool = True
+    """Set by the driver: whether ``base`` is one, and not only the first model."""
 
     def needs_pass(self) -> bool:
         """Whether the driver has to show all tensors (once more) before merging."""

@@ -28,7 +28,8 @@ class Tuner(ABC):
 
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
-        """Freeze what stays, add what learns, in place. Right after attaching, the model computes what it did before."""
+        """Freeze what stays, add what learns, in place. Right after attaching, the model computes what it did before (prompts
+        change it a little)."""
 
     @abstractmethod
     def trainable(self) -> Iterator[nn.Parameter]:
@@ -48,7 +49,11 @@ class Tuner(ABC):
 
     @abstractmethod
     def fold(self) -> None:
-        """Write what was learned into plain weights, so that the model has its original structure and speed again."""
+        """Write what was learned into plain weights, so that the model has its original structure and speed again.
+
+        Raises:
+            ConfigError: If it is no difference of weights (adapters, prompts, side networks).
+        """
 
     def keeps_features_fixed(self) -> bool:
         """Whether features never change, so that they can be computed once and kept in a feature store."""

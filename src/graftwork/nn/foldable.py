@@ -1,18 +1,29 @@
-"""Layers that stand around a plain layer while it is tuned, and can be written into it."""
+"""Layers that stand around a plain layer while it is tuned, and the plain model that is inside of them.
+
+A wrapper holds what it stands around as ``base``. Names of a model without its wrappers are called *plain names*: deltas and
+fingerprints go by them, so that a base is the same base whatever is attached to it.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["FoldableLayer", "fold_layers"]
+from graftwork.core.errors import ConfigError
+
+__all__ = ["FoldableLayer", "WrappingLayer", "fold_layers", "plain_module", "plain_state", "put_module"]
 
 
-class FoldableLayer(nn.Module, ABC):
-    """A plain layer, ``base``, and what was added to it."""
+class WrappingLayer(nn.Module):
+    """Stands in the place of a module, which it holds as ``base``."""
 
     base: nn.Module
+
+
+class FoldableLayer(WrappingLayer, ABC):
+    """A plain layer, ``base``, and what was added to it."""
 
     @abstractmethod
     def folded(self) -> nn.Module:
@@ -27,6 +38,49 @@ def fold_layers(model: nn.Module) -> int:
     """
     found = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, FoldableLayer)]
     for name, layer in found:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, layer.folded())
+        put_module(model, name, layer.folded())
     return len(found)
+
+
+def put_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module into the place of the one called ``name``, its name as it stands among ``model.named_modules()``."""
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def plain_module(model: nn.Module, name: str) -> str:
+    """Return the present name of a module that has the plain name ``name``: that of its outermost wrapper.
+
+    Raises:
+        ConfigError: If there is no such module.
+    """
+    found, current = "", model
+    for part in name.split("."):
+        while isinstance(current, WrappingLayer):
+            current, found = current.base, f"{found}.base" if found else "base"
+        child = current._modules.get(part)
+        if child is None:
+            raise ConfigError(
+                f"{type(model).__name__} has no module {name!r}: {part!r} is missing. It was made for another model."
+            )
+        current, found = child, f"{found}.{part}" if found else part
+    return found
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and persistent buffers by their plain names, not copied; those of wrappers are left out."""
+    return dict(_plain_tensors(model, ""))
+
+
+def _plain_tensors(module: nn.Module, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    while isinstance(module, WrappingLayer):
+        module = module.base
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield prefix + name, parameter
+    for name, buffer in module._buffers.items():
+        if buffer is not None and name not in module._non_persistent_buffers_set:
+            yield prefix + name, buffer
+    for name, child in module._modules.items():
+        if child is not None and not getattr(child, "is_side_network", False):
+            yield from _plain_tensors(child, f"{prefix}{name}.")

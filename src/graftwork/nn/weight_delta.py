@@ -1,4 +1,4 @@
-"""Differences of weights: dense, low rank or sparse, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
+"""Differences of weights: dense, low rank, sparse or CP, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
 
 A difference of two models' weights is also called a task vector (Ilharco et al., "Editing Models with Task Arithmetic", ICLR
 2023, https://arxiv.org/abs/2212.04089); a low-rank one is what LoRA learns (Hu et al., ICLR 2022,
@@ -7,93 +7,23 @@ https://arxiv.org/abs/2106.09685).
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from graftwork.core.errors import ConfigError, FileFormatError
-from graftwork.core.files import write_bytes
+from graftwork.core.errors import ConfigError
 from graftwork.interfaces.delta import Delta
-from graftwork.math.fingerprint import state_fingerprint
+from graftwork.math.fingerprint import state_fingerprint, tensor_prints
+from graftwork.nn.delta_base import check_base, check_same_base, once_each
+from graftwork.nn.delta_file import DeltaFile, read_delta_file, write_delta_file
+from graftwork.nn.delta_parts import CP, Dense, LowRank, Part, Sparse, check_part, describe_part, read_part, sum_parts
+from graftwork.nn.foldable import plain_state
 
-__all__ = ["FORMAT", "Dense", "LowRank", "Part", "Sparse", "WeightDelta"]
-
-FORMAT = "graftwork-delta-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Dense:
-    """A difference that is stored as it is."""
-
-    values: Tensor
-
-    def expand(self, shape: torch.Size) -> Tensor:
-        """Return the difference in ``shape``."""
-        return self.values.view(shape)
-
-    def scaled(self, factor: float) -> Dense:
-        """Return ``factor`` times the difference."""
-        return Dense(self.values * factor)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what is stored, by name."""
-        return {"values": self.values}
-
-
-@dataclass(frozen=True, slots=True)
-class LowRank:
-    """``factor * up @ down``, in the shape of the base tensor; of a convolution ``down`` holds whole kernels."""
-
-    down: Tensor
-    """``[rank, in]``, or ``[rank, in, height, width]``."""
-    up: Tensor
-    """``[out, rank]``, or ``[out, rank, 1, 1]``."""
-    factor: float = 1.0
-
-    def expand(self, shape: torch.Size) -> Tensor:
-        """Return the difference in ``shape``."""
-        return (self.factor * (self.up.flatten(1) @ self.down.flatten(1))).view(shape)
-
-    def scaled(self, factor: float) -> LowRank:
-        """Return ``factor`` times the difference."""
-        return replace(self, factor=self.factor * factor)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what is stored, by name."""
-        return {"down": self.down, "up": self.up}
-
-
-@dataclass(frozen=True, slots=True)
-class Sparse:
-    """A difference that is zero but at some places of the flat tensor."""
-
-    indices: Tensor
-    """int64, increasing."""
-    values: Tensor
-
-    def expand(self, shape: torch.Size) -> Tensor:
-        """Return the difference in ``shape``."""
-        flat = torch.zeros(shape.numel(), dtype=self.values.dtype, device=self.values.device)
-        return flat.index_put_((self.indices,), self.values).view(shape)
-
-    def scaled(self, factor: float) -> Sparse:
-        """Return ``factor`` times the difference."""
-        return replace(self, values=self.values * factor)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return what is stored, by name."""
-        return {"indices": self.indices, "values": self.values}
-
-
-Part = Dense | LowRank | Sparse
-_KINDS: dict[str, type[Dense] | type[LowRank] | type[Sparse]] = {"dense": Dense, "low-rank": LowRank, "sparse": Sparse}
+__all__ = ["CP", "Dense", "LowRank", "Part", "Sparse", "WeightDelta", "call_with", "sum_deltas"]
 
 
 class WeightDelta(Delta):
@@ -104,6 +34,7 @@ class WeightDelta(Delta):
         shapes: Shape of each of these tensors.
         base_fingerprint: The base that it belongs to; empty if unknown.
         lineage: What it was made by, from what; JSON values.
+        base_prints: Print of each tensor of the base (:func:`.tensor_prints`), so that a mismatch can be named; empty if unknown.
 
     Raises:
         ConfigError: If a part has no shape, or does not fit it.
@@ -121,15 +52,17 @@ class WeightDelta(Delta):
         *,
         base_fingerprint: str = "",
         lineage: Mapping[str, Any] | None = None,
+        base_prints: Mapping[str, str] | None = None,
     ) -> None:
         self.parts, self.shapes = dict(parts), {name: torch.Size(shapes[name]) for name in parts if name in shapes}
         self.base_fingerprint, self.lineage = base_fingerprint, dict(lineage or {})
+        self.base_prints = dict(base_prints or {})
         self._model: nn.Module | None = None
         self._before: dict[str, Tensor] = {}
         for name, part in self.parts.items():
             if name not in self.shapes:
                 raise ConfigError(f"The delta of {name!r} has no shape; give one for each tensor.")
-            _check(name, part, self.shapes[name])
+            check_part(name, part, self.shapes[name])
 
     @classmethod
     def between(
@@ -156,7 +89,13 @@ class WeightDelta(Delta):
             for name, tensor in base.items()
             if tensor.is_floating_point() and not torch.equal(tensor, tuned[name])
         }
-        return cls(parts, {name: base[name].shape for name in parts}, base_fingerprint=state_fingerprint(base), lineage=lineage)
+        return cls(
+            parts,
+            {name: base[name].shape for name in parts},
+            base_fingerprint=state_fingerprint(base),
+            base_prints=tensor_prints(base),
+            lineage=lineage,
+        )
 
     def names(self) -> Iterator[str]:
         """Yield the names of the base tensors that differ."""
@@ -175,17 +114,12 @@ class WeightDelta(Delta):
         return self._with({name: part.scaled(factor) for name, part in self.parts.items()})
 
     def __add__(self, other: WeightDelta) -> WeightDelta:
-        """Return the sum; low-rank parts stay so, with the sum of the ranks.
+        """Return the sum; parts of factors stay so, with the sum of the ranks.
 
         Raises:
             ConfigError: If the deltas belong to different bases, or shapes differ.
         """
-        if self.base_fingerprint and other.base_fingerprint and self.base_fingerprint != other.base_fingerprint:
-            raise ConfigError(
-                f"These deltas belong to different bases ({self.base_fingerprint[:12]}... and "
-                f"{other.base_fingerprint[:12]}...), so they cannot be "
-                "added. Tune both from one base."
-            )
+        check_same_base(self, other)
         shapes = {**other.shapes, **self.shapes}
         unequal = [name for name in self.shapes if other.shapes.get(name, self.shapes[name]) != self.shapes[name]]
         if unequal:
@@ -196,13 +130,26 @@ class WeightDelta(Delta):
         parts = {**other.parts, **self.parts}
         for name in self.parts.keys() & other.parts.keys():
             # Only where both have a part; the others were joined above.
-            parts[name] = _sum(self.parts[name], other.parts[name], shapes[name])
+            parts[name] = sum_parts(self.parts[name], other.parts[name], shapes[name])
         return WeightDelta(
             parts,
             shapes,
             base_fingerprint=self.base_fingerprint or other.base_fingerprint,
+            base_prints=self.base_prints or other.base_prints,
             lineage={"sum_of": [dict(self.lineage), dict(other.lineage)]},
         )
+
+    def __neg__(self) -> WeightDelta:
+        """Return the delta that takes away what this one adds."""
+        return self.scale(-1.0)
+
+    def __sub__(self, other: WeightDelta) -> WeightDelta:
+        """Return this delta without another one."""
+        return self + other.scale(-1.0)
+
+    def compose(self, other: Delta) -> Delta:
+        """Return both deltas as one: the sum, where the other is a difference of weights, too."""
+        return self + other if isinstance(other, WeightDelta) else other.after(self)
 
     def sparsify(self, density: float) -> WeightDelta:
         """Return the delta with only the largest entries of each tensor kept, by magnitude.
@@ -228,36 +175,20 @@ class WeightDelta(Delta):
         """Add the difference to the weights of ``model``, in place; see :meth:`.Delta.attach`."""
         if self._model is not None:
             raise ConfigError("This delta is attached to a model already. Detach or fold it first.")
-        state = model.state_dict(keep_vars=True)
-        self._check_base(state, check=check)
-        names = self._names_once(state)
+        state = plain_state(model)
+        check_base(self, state, self.shapes, check=check)
+        names = once_each(self, state)
         self._model = model
         for name in names:
             self._before[name] = state[name].data  # kept, not subtracted again: rounding would leave other bits
             state[name].data = state[name].data + self.tensor(name).to(state[name])
-
-    def _names_once(self, state: Mapping[str, Tensor]) -> list[str]:
-        """Return one name for each tensor that differs: tied weights have several, and change once.
-
-        Raises:
-            ConfigError: If the delta says different things of one tensor.
-        """
-        first: dict[int, str] = {}
-        for name in self.parts:
-            other = first.setdefault(id(state[name]), name)
-            if other != name and not torch.equal(self.tensor(other), self.tensor(name)):
-                raise ConfigError(
-                    f"{other!r} and {name!r} are one tensor in this model, but the delta changes them in different ways. "
-                    "Attach it to a model in which they are not tied."
-                )
-        return list(first.values())
 
     @torch.no_grad()
     def detach(self) -> None:
         """Put the old weights back, bit for bit."""
         if self._model is None:
             raise ConfigError("This delta is attached to no model. Call attach(model) first.")
-        state = self._model.state_dict(keep_vars=True)
+        state = plain_state(self._model)
         for name, before in self._before.items():
             state[name].data = before
         self.fold()
@@ -271,93 +202,93 @@ class WeightDelta(Delta):
         ``factor``."""
         return {name: base[name] + factor * self.tensor(name).to(base[name]) for name in self.parts}
 
+    def call(self, model: nn.Module, inputs: Any, factor: float | Tensor = 1.0) -> Any:
+        """Return what ``model`` would compute with ``factor`` times this delta; its own weights are not touched.
+
+        Args:
+            model: The base.
+            inputs: Its one argument, or a tuple of all.
+            factor: Gradients flow into it.
+        """
+        return call_with(model, [(self, factor)], inputs)
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file with metadata, atomically."""
-        stored: dict[str, Tensor] = {}
-        described: dict[str, Any] = {}
-        for name, part in self.parts.items():
-            kind = next(key for key, cls in _KINDS.items() if type(part) is cls)
-            described[name] = {"kind": kind, "shape": list(self.shapes[name])}
-            if isinstance(part, LowRank):
-                described[name]["factor"] = part.factor
-            for key, tensor in part.tensors().items():
-                # A copy: safetensors refuses tensors that share memory.
-                stored[f"{name}:{key}"] = tensor.detach().cpu().contiguous().clone()
-        facts = {
-            "format": FORMAT,
-            "base_fingerprint": self.base_fingerprint,
-            "parts": json.dumps(described),
-            "lineage": json.dumps(dict(self.lineage)),
-        }
-        write_bytes(path, save(stored, metadata=facts))
+        tensors = {f"{name}:{key}": value for name, part in self.parts.items() for key, value in part.tensors().items()}
+        write_delta_file(path, DeltaFile.of(self, self.described(), tensors))
+
+    def described(self) -> dict[str, Any]:
+        """Return kind, shape and factors of every part, as JSON values."""
+        return {name: {**describe_part(part), "shape": list(self.shapes[name])} for name, part in self.parts.items()}
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote; see :meth:`.Delta.load`."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = file.metadata() or {}
-                if facts.get("format") != FORMAT:
-                    raise FileFormatError(
-                        f"{path} is not a delta (format {facts.get('format')!r}, expected {FORMAT!r}). Give a "
-                        f"file that a delta was saved to."
-                    )
-                described = json.loads(facts["parts"])
-                parts = {name: _read_part(file, name, facts_of) for name, facts_of in described.items()}
-                shapes = {name: torch.Size(facts_of["shape"]) for name, facts_of in described.items()}
-                return cls(parts, shapes, base_fingerprint=facts["base_fingerprint"], lineage=json.loads(facts["lineage"]))
-        except FileFormatError:
-            raise  # it says what is wrong already
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
-            raise FileFormatError(f"{path} is a damaged delta: {error}. Restore it from a copy, or tune again.") from error
+        return read_delta_file(path, cls.of_file)
+
+    @classmethod
+    def of_file(cls, file: DeltaFile) -> Self:
+        """Return the difference of weights in a file that was read.
+
+        Raises:
+            ConfigError: If it holds modules besides.
+        """
+        if file.grafts:
+            raise ConfigError("it holds modules (adapters, prompts), not weights alone; read it with load_delta")
+        stored: dict[str, dict[str, Tensor]] = {name: {} for name in file.parts}
+        for key, tensor in file.tensors.items():
+            name, _, part = key.rpartition(":")
+            if name in stored:
+                stored[name][part] = tensor
+        return cls(
+            {name: read_part(facts, stored[name]) for name, facts in file.parts.items()},
+            {name: torch.Size(facts["shape"]) for name, facts in file.parts.items()},
+            base_fingerprint=file.base_fingerprint,
+            base_prints=file.base_prints,
+            lineage=file.lineage,
+        )
 
     def _with(self, parts: Mapping[str, Part]) -> WeightDelta:
-        return WeightDelta(parts, self.shapes, base_fingerprint=self.base_fingerprint, lineage=self.lineage)
-
-    def _check_base(self, state: Mapping[str, Tensor], *, check: bool) -> None:
-        for name, shape in self.shapes.items():
-            if name not in state:
-                raise ConfigError(f"The delta was made for another model: this one has no tensor {name!r}.")
-            if state[name].shape != shape:
-                raise ConfigError(
-                    f"The delta was made for another model: {name!r} is {list(state[name].shape)} here, "
-                    f"{list(shape)} in the delta."
-                )
-        if check and self.base_fingerprint:
-            found = state_fingerprint(state)
-            if found != self.base_fingerprint:
-                raise ConfigError(
-                    f"The delta was made for a base with fingerprint {self.base_fingerprint[:12]}..., but "
-                    f"this model has {found[:12]}.... Load the base "
-                    "that it was tuned from, or pass check=False to add it all the same."
-                )
+        facts: dict[str, Any] = {"base_fingerprint": self.base_fingerprint, "base_prints": self.base_prints}
+        return WeightDelta(parts, self.shapes, **facts, lineage=self.lineage)
 
 
-def _sum(one: Part, other: Part, shape: torch.Size) -> Part:
-    if isinstance(one, LowRank) and isinstance(other, LowRank):
-        # [B1 B2] [A1; A2] = B1 A1 + B2 A2; the factors go into B, since the two may differ.
-        return LowRank(torch.cat([one.down, other.down]), torch.cat([one.factor * one.up, other.factor * other.up], dim=1))
-    return Dense(one.expand(shape) + other.expand(shape))
+def sum_deltas(deltas: Sequence[WeightDelta], weights: Sequence[float] | None = None) -> WeightDelta:
+    """Return ``sum_i weights_i * deltas_i``.
+
+    Args:
+        deltas: At least one, of one base.
+        weights: One for each; None weighs all by 1.
+
+    Raises:
+        ConfigError: If there is none, numbers differ, or bases or shapes do.
+    """
+    factors = [1.0] * len(deltas) if weights is None else list(weights)
+    if not deltas or len(factors) != len(deltas):
+        raise ConfigError(f"A sum takes at least one delta and one weight for each; got {len(deltas)} and {len(factors)}.")
+    total = deltas[0].scale(factors[0])
+    for delta, factor in zip(deltas[1:], factors[1:], strict=True):
+        total = total + delta.scale(factor)
+    total.lineage = {"sum_of": [dict(delta.lineage) for delta in deltas], "weights": factors}
+    return total
 
 
-def _check(name: str, part: Part, shape: torch.Size) -> None:
-    size = shape.numel()
-    if isinstance(part, Dense):
-        fits = part.values.numel() == size
-    elif isinstance(part, LowRank):
-        fits = len(part.down) == part.up.shape[1] and part.up.shape[0] * part.down[:1].numel() == size
-    else:
-        fits = len(part.indices) == len(part.values) and (
-            not len(part.indices) or 0 <= int(part.indices.min()) <= int(part.indices.max()) < size
-        )
-    if not fits:
-        raise ConfigError(f"The delta of {name!r} does not fit a tensor of shape {list(shape)}.")
+def call_with(model: nn.Module, terms: Sequence[tuple[WeightDelta, float | Tensor]], inputs: Any) -> Any:
+    """Return what a model computes with weights ``base + sum_i factor_i * delta_i`` in place of its own.
 
-
-def _read_part(file: Any, name: str, facts: Mapping[str, Any]) -> Part:
-    cls = _KINDS[facts["kind"]]
-    keys = {"dense": ("values",), "low-rank": ("down", "up"), "sparse": ("indices", "values")}[facts["kind"]]
-    tensors = {key: file.get_tensor(f"{name}:{key}") for key in keys}
-    if cls is LowRank:
-        return LowRank(tensors["down"], tensors["up"], float(facts["factor"]))
-    return cls(**tensors)
+    Args:
+        model: The base, without wrappers; it is not changed.
+        terms: Deltas and their factors; gradients flow into factors that are tensors, so that they can be learned (through
+            parameters, not through buffers: running statistics follow without a gradient).
+        inputs: The model's one argument, or a tuple of all.
+    """
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    base = {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
+    weights: dict[str, Tensor] = {}
+    for delta, factor in terms:
+        fixed = factor.detach() if isinstance(factor, Tensor) else factor
+        # Tied tensors have several names, and functional_call wants one value for them.
+        for name in once_each(delta, base):
+            old = weights.get(name, base[name])
+            weights[name] = old + (fixed if name in buffers else factor) * delta.tensor(name).to(old)
+    return functional_call(model, weights, inputs if isinstance(inputs, tuple) else (inputs,), tie_weights=True)

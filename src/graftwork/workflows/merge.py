@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from graftwork.workflows.merge_checks import check_bases, check_out, name_not_fi
 from graftwork.workflows.merge_kinds import merge_by_tensor, merge_context, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_methods import build_merger, merge_methods
+from graftwork.workflows.merge_report import MergeReport
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,28 +28,6 @@ if TYPE_CHECKING:
     from graftwork.data.suite import Suite
 
 __all__ = ["MergeReport", "build_merger", "merge", "merge_methods"]
-
-
-@dataclass(frozen=True, slots=True)
-class MergeReport:
-    """What a merge did."""
-
-    path: Path
-    method: Mapping[str, Any]
-    num_models: int
-    num_parameters: int
-    """Numbers that were merged; buffers and excluded tensors are not counted."""
-    sign_conflict_share: float | None
-    """Among entries that at least two models still change after trimming: the share with opposite signs (for methods that count
-    them)."""
-    not_finite: tuple[str, ...]
-    """Names of written tensors that hold NaN or infinity, with the first model that brought it in."""
-    notes: tuple[str, ...]
-    """What was left out and may surprise: tensors without a counterpart in the base, patterns that fit nothing, files swept
-    up."""
-    seconds: float
-    ledger: Ledger = field(default_factory=Ledger)
-    """What it cost: time, and steps and samples of methods that use data."""
 
 
 def merge(
@@ -127,12 +105,15 @@ def merge(
             )
         context = merge_context(suite, extra, device, seed)
         merging = merge_whole_models(merger, named, context, network=network, has_base=base is not None)
-    elif base is None:
+    elif base is None and merger.needs_base:
         raise ConfigError("This method merges the changes that models made to their base. Name the base with --base.")
     elif suite is not None or extra or network is not None:
         raise ConfigError("This method goes tensor by tensor and takes no suite, statistics or network. Leave them out.")
     else:
-        merging = merge_by_tensor(merger, sources[0], sources[1:], exclude=exclude, buffers=buffers)
+        merger.has_base = base is not None
+        # Without a base the first model stands in its place, for names, shapes and types.
+        experts = sources if base is None else sources[1:]
+        merging = merge_by_tensor(merger, sources[0], experts, exclude=exclude, buffers=buffers)
     # After the checks: a call that is refused changes nothing on the disk.
     swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
     lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=hashes)

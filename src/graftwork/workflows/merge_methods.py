@@ -41,6 +41,8 @@ class MergeMethod:
     aliases: tuple[str, ...] = ()
     contract: Mapping[str, Any] = field(default_factory=dict)
     """Small constructor arguments for the contract tests, by class name."""
+    presets: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that this name stands for; what is given besides counts more."""
     seams: tuple[str, ...] = ("Merger",)
     """``Merger`` needs weights only; ``ModelMerger`` may need data, networks or files beside the models."""
 
@@ -74,12 +76,19 @@ def merge_methods(cards: Mapping[str, Card] | None = None) -> dict[str, MergeMet
     """
     content = tomllib.loads(Path(__file__).with_name("mergers.toml").read_text(encoding="utf-8"))
     found = [
-        MergeMethod(entry["slug"], entry["summary"], tuple(entry["components"]), tuple(entry["aliases"]))
+        MergeMethod(
+            entry["slug"],
+            entry["summary"],
+            tuple(entry["components"]),
+            tuple(entry["aliases"]),
+            entry.get("contract", {}),
+            entry.get("presets", {}),
+        )
         for entry in content["mergers"]
     ]
     for card in (load_cards() if cards is None else cards).values():
         if card.room == "merging" and card.components and set(card.seams) & set(_SEAMS):
-            found.append(MergeMethod(card.slug, card.summary, card.components, card.aliases, card.contract, card.seams))
+            found.append(MergeMethod(card.slug, card.summary, card.components, card.aliases, card.contract, seams=card.seams))
     taken: dict[str, str] = {}
     for method in found:
         for name in (method.name, *method.aliases):
@@ -146,9 +155,9 @@ def build_merger(
         if key not in available:
             # Imports every method, for the message alone.
             owners = [other.name for other in merge_methods(cards).values() if key in settings_of(other.resolve())]
+            choice = f", or use --method {owners[0]}" if len(owners) == 1 else ", or use one of these methods" if owners else ""
             raise ConfigError(
-                f"`{key}` belongs to {' and '.join(owners) or 'no method'}, not to {found.name}. Leave {flag} out"
-                f"{f', or use --method {owners[0]}' if owners else ''}."
+                f"`{key}` belongs to {', '.join(owners) or 'no method'}, not to {found.name}. Leave {flag} out{choice}."
             )
-    values = {**given, **(settings or {})}
+    values = {**found.presets, **given, **(settings or {})}
     return build_from_settings(cls, values, name=found.name, from_text=from_text, converters={TensorSource: open_tensors})

@@ -106,7 +106,8 @@ def test_a_new_merger_is_a_card_and_a_module(
         assert main([*words, "nudge", "--set", wrong]) == 2
         assert said in capsys.readouterr().err
     assert main([*words, "nudge", "--density", "0.5"]) == 2
-    assert "`density` belongs to ties, not to nudge. Leave --density out, or use --method ties." in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "magnitude-prune, ties, not to nudge. Leave --density out, or use one of these methods." in said
 
 
 def test_cards_of_other_rooms_and_seams_and_planned_ones_are_no_methods(cards: dict[str, Card]) -> None:

@@ -40,19 +40,23 @@ class Problem:
         return f"{self.file}, line {self.line}, {self.key}: {self.message}"
 
 
-def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
+def load_nodes(path: Path, what: str = "suite file") -> tuple[Any, Lines, list[Problem]]:
     """Return a YAML file's value, the lines of its keys, and all that makes it unusable (the value is None then): syntax
     faults, duplicated keys, aliases that write out to more than a suite can hold.
+
+    Args:
+        path: The file.
+        what: What it should be, for messages.
 
     Raises:
         FileFormatError: If the file does not exist, is empty, or is not UTF-8 text.
     """
     if not path.is_file():
         near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise FileFormatError(f"{path} does not exist.{near} Give the path of a suite.yaml.")
+        raise FileFormatError(f"{path} does not exist.{near} Give the path of a {what}.")
     content = describe_content(path)
     if content:
-        raise FileFormatError(f"{path} is called {path.suffix} but its content is {content}. A suite file is YAML text.")
+        raise FileFormatError(f"{path} is called {path.suffix} but its content is {content}. A {what} is YAML text.")
     check_encoding(path)
     text = path.read_text(encoding="utf-8-sig")
     # Nodes, not values: only they know their lines. SafeLoader builds plain data and runs nothing.
@@ -91,7 +95,8 @@ def load_nodes(path: Path) -> tuple[Any, Lines, list[Problem]]:
         if loader is not None:
             loader.dispose()
     if node is None:
-        raise FileFormatError(f"{path} is empty. A suite file needs the key 'datasets' with at least one data set.")
+        needs = " It needs the key 'datasets' with at least one data set." if what == "suite file" else ""
+        raise FileFormatError(f"{path} is empty, and no {what}.{needs}")
     return value, lines, problems
 
 

@@ -21,11 +21,17 @@ Array = NDArray[Any]
 
 
 def check_settings(merger: Merger, num_models: int) -> None:
-    """Check the settings that every merger may have: numbers are finite, and ``weights`` has one for each model.
+    """Check the number of models, and the settings that every merger may have: numbers are finite, and ``weights`` has one for
+    each model.
 
     Raises:
         ConfigError: Naming the setting and its value.
     """
+    least, most = merger.num_models
+    if num_models and (num_models < least or (most is not None and num_models > most)):
+        allowed = str(least) if most == least else f"{least} to {most}" if most is not None else f"at least {least}"
+        name = merger.settings().get("method", type(merger).__name__)
+        raise ConfigError(f"The number of models for {name}, besides a base, must be {allowed}; got {num_models}.")
     for key, value in merger.settings().items():
         for number in value if isinstance(value, list | tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):

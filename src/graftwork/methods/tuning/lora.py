@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.tuner import Tuner
-from graftwork.math.fingerprint import state_fingerprint
+from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.nn.backbones.resizable import set_working_size
+from graftwork.nn.foldable import put_module
 from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.lora import LowRankLayer, can_wrap, wrap_layer
 from graftwork.nn.weight_delta import LowRank, Part, WeightDelta
@@ -147,7 +148,7 @@ class LoRA(Tuner):
             # The layer's own rank, as in peft: adapters may have several ranks.
             scaling = self.lora_alpha / (math.sqrt(rank) if self.use_rslora else rank)
             self.layers[name] = wrap_layer(model.get_submodule(name), rank, scaling, self.lora_dropout)
-            _put(model, name, self.layers[name])
+            put_module(model, name, self.layers[name])
         self._model = model
 
     def trainable(self) -> Iterator[nn.Parameter]:
@@ -181,6 +182,7 @@ class LoRA(Tuner):
             parts,
             {name: base[name].shape for name in parts},
             base_fingerprint=state_fingerprint(base),
+            base_prints=tensor_prints(base),
             lineage={"tuner": "LoRA", **settings},
         )
 
@@ -193,7 +195,7 @@ class LoRA(Tuner):
             weight: Any = layer.base.weight
             # `folded` puts a new tensor into `weight.data`, so this one stays as it was: unfolding is exact.
             self._base_weights[name] = weight.data
-            _put(model, name, layer.folded())
+            put_module(model, name, layer.folded())
         for module in list(model.modules()):
             release_mode(module)
 
@@ -203,7 +205,7 @@ class LoRA(Tuner):
         for name, weight in self._base_weights.items():
             layer = self.layers[name]
             layer.base.weight.data = weight  # type: ignore[union-attr, assignment]
-            _put(model, name, layer)
+            put_module(model, name, layer)
         for module in list(model.modules()):
             if self._base_weights and is_batch_norm(module):
                 fix_mode(module)
@@ -262,11 +264,6 @@ def _checked(ranks: dict[str, int], model: nn.Module, source: str | Path) -> dic
             f" ({len(unknown)} of {len(ranks)} layers are missing).{hint}"
         )
     return ranks
-
-
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
 
 
 def _is_pointwise(layer: nn.Module) -> bool:

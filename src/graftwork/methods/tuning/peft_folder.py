@@ -20,7 +20,7 @@ from graftwork.core.files import atomic_path, read_json, write_json
 from graftwork.core.tensor_files import TensorFile
 from graftwork.nn.lora import LowRankLayer
 
-__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "load_adapter", "save_adapter"]
+__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "load_adapter", "save_adapter", "write_adapter"]
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -62,13 +62,35 @@ def save_adapter(
     Raises:
         StorageError: If the folder cannot be written.
     """
-    folder = Path(folder)
-    tensors = {}
+    tensors: dict[str, tuple[Tensor, Tensor]] = {}
     for name, layer in layers.items():
-        for part, module in (("A", layer.down), ("B", layer.up)):
-            weight: Any = module.weight
-            tensors[f"base_model.model.{name}.lora_{part}.weight"] = weight.detach().cpu().contiguous()
-    ranks = {name: layer.rank for name, layer in layers.items()}
+        down: Any = layer.down.weight
+        up: Any = layer.up.weight
+        tensors[name] = (down, up)
+    write_adapter(tensors, settings, folder, base_model=base_model)
+
+
+def write_adapter(
+    updates: Mapping[str, tuple[Tensor, Tensor]], settings: Mapping[str, Any], folder: str | Path, *, base_model: str = ""
+) -> None:
+    """Write low-rank updates so that peft's ``PeftModel.from_pretrained`` reads them.
+
+    Args:
+        updates: ``(A, B)`` of each layer, by its name.
+        settings: See :func:`save_adapter`.
+        folder: See there.
+        base_model: See there.
+
+    Raises:
+        StorageError: If the folder cannot be written.
+    """
+    folder = Path(folder)
+    tensors = {
+        f"base_model.model.{name}.lora_{part}.weight": tensor.detach().cpu().contiguous().clone()
+        for name, pair in updates.items()
+        for part, tensor in zip("AB", pair, strict=True)
+    }
+    ranks = {name: len(down) for name, (down, _) in updates.items()}
     config = {
         "peft_type": "LORA",
         "task_type": None,

@@ -1,0 +1,184 @@
+"""How the difference of one tensor is kept: dense, low rank, sparse, or as factors of a canonical polyadic (CP) decomposition.
+
+Low-rank differences are what LoRA learns (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685). CP factors have one matrix for
+each dimension of a tensor and suit kernels of convolutions (Hitchcock, 1927; Kolda and Bader, "Tensor Decompositions and
+Applications", SIAM Review 2009, section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graftwork.core.errors import ConfigError
+
+__all__ = ["CP", "Dense", "LowRank", "Part", "Sparse", "check_part", "describe_part", "read_part", "sum_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """A difference that is stored as it is."""
+
+    values: Tensor
+
+    def expand(self, shape: torch.Size) -> Tensor:
+        """Return the difference in ``shape``."""
+        return self.values.view(shape)
+
+    def scaled(self, factor: float) -> Dense:
+        """Return ``factor`` times the difference."""
+        return Dense(self.values * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, by name."""
+        return {"values": self.values}
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """``factor * up @ down``, in the shape of the base tensor; of a convolution ``down`` holds whole kernels."""
+
+    down: Tensor
+    """``[rank, in]``, or ``[rank, in, height, width]``."""
+    up: Tensor
+    """``[out, rank]``, or ``[out, rank, 1, 1]``."""
+    factor: float = 1.0
+
+    def expand(self, shape: torch.Size) -> Tensor:
+        """Return the difference in ``shape``."""
+        return (self.factor * (self.up.flatten(1) @ self.down.flatten(1))).view(shape)
+
+    def scaled(self, factor: float) -> LowRank:
+        """Return ``factor`` times the difference."""
+        return replace(self, factor=self.factor * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, by name."""
+        return {"down": self.down, "up": self.up}
+
+
+@dataclass(frozen=True, slots=True)
+class CP:
+    """``factor * sum_r a_r (x) b_r (x) ...``: one matrix for each dimension of the base tensor; its column ``r`` is ``a_r``."""
+
+    factors: tuple[Tensor, ...]
+    """``[size_i, rank]`` for each dimension ``i``."""
+    factor: float = 1.0
+
+    def expand(self, shape: torch.Size) -> Tensor:
+        """Return the difference in ``shape``."""
+        product = self.factors[0]
+        for matrix in self.factors[1:]:
+            # [..., 1, rank] * [size, rank]: one dimension more at each step, the rank stays last.
+            product = product.unsqueeze(-2) * matrix
+        return (self.factor * product.sum(dim=-1)).view(shape)
+
+    def scaled(self, factor: float) -> CP:
+        """Return ``factor`` times the difference."""
+        return replace(self, factor=self.factor * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, by name."""
+        return {f"factor{number}": matrix for number, matrix in enumerate(self.factors)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A difference that is zero but at some places of the flat tensor."""
+
+    indices: Tensor
+    """int64, increasing."""
+    values: Tensor
+
+    def expand(self, shape: torch.Size) -> Tensor:
+        """Return the difference in ``shape``."""
+        flat = torch.zeros(shape.numel(), dtype=self.values.dtype, device=self.values.device)
+        return flat.index_put_((self.indices,), self.values).view(shape)
+
+    def scaled(self, factor: float) -> Sparse:
+        """Return ``factor`` times the difference."""
+        return replace(self, values=self.values * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, by name."""
+        return {"indices": self.indices, "values": self.values}
+
+
+Part = Dense | LowRank | Sparse | CP
+_NAMES: dict[type[Part], str] = {Dense: "dense", LowRank: "low-rank", Sparse: "sparse", CP: "cp"}
+
+
+def sum_parts(one: Part, other: Part, shape: torch.Size) -> Part:
+    """Return the sum of two differences of one tensor; where both have factors, so has the sum, with the sum of the ranks.
+
+    Args:
+        one: A difference.
+        other: Another one.
+        shape: Shape of the tensor.
+    """
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        # [B1 B2] [A1; A2] = B1 A1 + B2 A2; the factors go into B, since the two may differ.
+        return LowRank(torch.cat([one.down, other.down]), torch.cat([one.factor * one.up, other.factor * other.up], dim=1))
+    if isinstance(one, CP) and isinstance(other, CP):
+        pairs = list(zip(one.factors, other.factors, strict=True))
+        first = torch.cat([one.factor * pairs[0][0], other.factor * pairs[0][1]], dim=1)
+        return CP((first, *(torch.cat(pair, dim=1) for pair in pairs[1:])))
+    if isinstance(one, Sparse) and isinstance(other, Sparse):
+        places, where = torch.cat([one.indices, other.indices]).unique(return_inverse=True)
+        values = torch.cat([one.values, other.values])
+        return Sparse(places, torch.zeros(len(places), dtype=values.dtype, device=values.device).index_add_(0, where, values))
+    return Dense(one.expand(shape) + other.expand(shape))
+
+
+def check_part(name: str, part: Part, shape: torch.Size) -> None:
+    """Refuse a difference that does not fit its tensor.
+
+    Raises:
+        ConfigError: Naming the tensor and its shape.
+    """
+    size = shape.numel()
+    if isinstance(part, Dense):
+        fits = part.values.numel() == size
+    elif isinstance(part, LowRank):
+        fits = len(part.down) == part.up.shape[1] and part.up.shape[0] * part.down[:1].numel() == size
+    elif isinstance(part, CP):
+        fits = [len(matrix) for matrix in part.factors] == list(shape) and len({m.shape[1:] for m in part.factors}) == 1
+    else:
+        fits = len(part.indices) == len(part.values) and (
+            not len(part.indices) or 0 <= int(part.indices.min()) <= int(part.indices.max()) < size
+        )
+    if not fits:
+        raise ConfigError(f"The delta of {name!r} does not fit a tensor of shape {list(shape)}.")
+
+
+def describe_part(part: Part) -> dict[str, Any]:
+    """Return what a file has to say of a part beside its tensors, as JSON values."""
+    described: dict[str, Any] = {"kind": _NAMES[type(part)]}
+    if isinstance(part, LowRank | CP):
+        described["factor"] = part.factor
+    if isinstance(part, CP):
+        described["dimensions"] = len(part.factors)
+    return described
+
+
+def read_part(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Part:
+    """Return the part that :func:`describe_part` described, from its tensors.
+
+    Raises:
+        KeyError: If a tensor is missing, or the kind is unknown.
+    """
+    kind = described["kind"]
+    if kind == "low-rank":
+        return LowRank(tensors["down"], tensors["up"], float(described["factor"]))
+    if kind == "cp":
+        factors = tuple(tensors[f"factor{number}"] for number in range(int(described["dimensions"])))
+        return CP(factors, float(described["factor"]))
+    if kind == "sparse":
+        return Sparse(tensors["indices"], tensors["values"])
+    if kind == "dense":
+        return Dense(tensors["values"])
+    raise KeyError(f"the kind of difference {kind!r} is unknown")

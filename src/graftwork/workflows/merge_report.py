@@ -1,0 +1,34 @@
+"""What a merge did, for those who print it or go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.records import Ledger
+
+__all__ = ["MergeReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What a merge did."""
+
+    path: Path
+    method: Mapping[str, Any]
+    num_models: int
+    num_parameters: int
+    """Numbers that were merged; buffers and excluded tensors are not counted."""
+    sign_conflict_share: float | None
+    """Among entries that at least two models still change after trimming: the share with opposite signs (for methods that count
+    them)."""
+    not_finite: tuple[str, ...]
+    """Names of written tensors that hold NaN or infinity, with the first model that brought it in."""
+    notes: tuple[str, ...]
+    """What was left out and may surprise: tensors without a counterpart in the base, patterns that fit nothing, files swept
+    up."""
+    seconds: float
+    ledger: Ledger = field(default_factory=Ledger)
+    """What it cost: time, and steps and samples of methods that use data."""

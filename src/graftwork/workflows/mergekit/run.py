@@ -1,0 +1,177 @@
+"""Carries a YAML file of mergekit out: opens the models, checks them, merges tensor by tensor, and writes a model folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.files import read_json, remove_leftovers, write_json
+from graftwork.core.model_folder import MODEL_NAME
+from graftwork.core.records import Ledger
+from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
+from graftwork.workflows.merge_checks import check_out, name_not_finite
+from graftwork.workflows.merge_lineage import Lineage
+from graftwork.workflows.merge_report import MergeReport
+from graftwork.workflows.mergekit.combine import check_planned, merged_tensors
+from graftwork.workflows.mergekit.methods import METHODS
+from graftwork.workflows.mergekit.resolve import check_parameters
+from graftwork.workflows.mergekit.schema import DTYPES, MergeFile, read_merge_file
+from graftwork.workflows.mergekit.tensors import num_layers, plan_tensors
+
+__all__ = ["merge_from_yaml"]
+
+_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "chat_template*")
+_OTHERS = ("generation_config.json",)
+_COPY = "mergekit_config.yml"
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+
+
+def merge_from_yaml(
+    path: str | Path, out: str | Path, *, hashes: bool = True, on_progress: Callable[[int, int], None] | None = None
+) -> MergeReport:
+    """Merge what a YAML file of mergekit describes.
+
+    Args:
+        path: The file. Models are paths from the current folder, or from that of the file.
+        out: Folder of the result: weights, configuration and tokenizer as transformers reads them; or a ``.safetensors`` file for
+            the weights alone.
+        hashes: Whether SHA-256 of all inputs go into the lineage.
+        on_progress: Called with (tensors done, tensors in all).
+
+    Raises:
+        ConfigError: With all faults of the file and their lines, before a model is opened; or if method and models do not suit.
+        DataError: If a model is not there, or models do not fit together.
+        StorageError: If the result cannot be written.
+    """
+    started, cpu = time.monotonic(), time.process_time()
+    file = read_merge_file(path)
+    problems, notes = check_parameters(file, METHODS[file.method])
+    if problems:
+        raise ConfigError(f"{path} cannot be used.", problems)
+    folders = {name: _found(file, name) for name in file.models}
+    models = {name: open_tensors(folder) for name, folder in folders.items()}
+    planned = plan_tensors(file, models)
+    check_planned(file, planned, models)
+    sources, paths = list(models.values()), list(folders.values())
+    is_file = Path(out).suffix == ".safetensors"
+    target = check_out(Path(out) if is_file else _folder(Path(out)) / MODEL_NAME, sources, paths)
+    notes += _check_tokenizer(file, folders)
+    layout = {}
+    for tensor in planned:
+        model, name = models[tensor.sources[0].model], tensor.names[0]
+        kept = model.dtype_name(name)
+        layout[tensor.name] = (file.stored if file.stored and model.is_float(name) else kept, model.shape(name))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    notes += [
+        f"removed {item}, {size:,} bytes that a killed process left behind" for item, size in remove_leftovers(target.parent)
+    ]
+    lineage = Lineage(paths, sources, has_base=bool(file.base), hashes=hashes)
+    described = {"method": file.method, "file": Path(path).name}
+    not_finite: list[str] = []
+
+    def watched() -> Iterator[tuple[str, Any]]:
+        for done, (name, values) in enumerate(merged_tensors(file, planned, models), start=1):
+            found = name_not_finite(name, values, layout[name][0], sources, paths)
+            not_finite.extend([found] if found else [])
+            yield name, values
+            if on_progress:
+                on_progress(done, len(layout))
+
+    final = (lambda: lineage.metadata(described, final=True)) if hashes else None
+    metadata = {"format": "pt", **lineage.metadata(described, final=False)}
+    write_tensors(target, layout, watched(), metadata, (), None if final is None else lambda: {"format": "pt", **final()})
+    if not is_file:
+        notes += _write_beside(file, folders, models, target.parent, {name: layout[name][1] for name in layout})
+    seconds = time.monotonic() - started
+    stored = sum(math.prod(shape) for _, shape in layout.values())
+    return MergeReport(
+        path=target if is_file else target.parent,
+        method=described,
+        num_models=len(models),
+        num_parameters=sum(math.prod(shape) for dtype, shape in layout.values() if dtype in DTYPES.values()),
+        sign_conflict_share=None,
+        not_finite=tuple(not_finite),
+        notes=tuple(notes),
+        seconds=seconds,
+        ledger=Ledger(wall_seconds=seconds, cpu_seconds=time.process_time() - cpu, parameters_stored=stored),
+    )
+
+
+def _found(file: MergeFile, name: str) -> Path:
+    for folder in (Path(name), file.path.parent / name):
+        if folder.exists():
+            return folder
+    raise DataError(
+        f"{file.path.name}, line {file.model_lines.get(name, 1)}: there is no model at {name}, neither from here nor from the "
+        "folder of the file. Names on a hub are not downloaded: give the folder of a model that is here."
+    )
+
+
+def _folder(out: Path) -> Path:
+    """Refuse a folder that holds something else than a merge of before."""
+    if out.is_file():
+        raise ConfigError(f"{out} is a file. A YAML merge writes a folder; name one with --out, or a .safetensors file.")
+    if out.is_dir() and any(out.iterdir()) and not (out / _COPY).is_file():
+        raise ConfigError(f"{out} is not empty, and no merge of before. Name another folder with --out.")
+    return out
+
+
+def _check_tokenizer(file: MergeFile, folders: Mapping[str, Path]) -> list[str]:
+    """Refuse to unite vocabularies that differ; say so where it is not asked for.
+
+    Raises:
+        ConfigError: If the tokenizers of the models differ, and their union was asked for, or the one asked for is not there.
+    """
+    files = {name: folder / "tokenizer.json" for name, folder in folders.items() if folder.is_dir()}
+    contents = {name: item.read_bytes() for name, item in files.items() if item.is_file()}
+    differ = len(set(contents.values())) > 1
+    line = file.lines.get("tokenizer_source", file.lines.get("tokenizer.source", 1))
+    if file.tokenizer == "union" and differ:
+        raise ConfigError(
+            f"{file.path.name}, line {line}, tokenizer_source: a union of different vocabularies is not supported, and those of "
+            f"{', '.join(contents)} differ. Merge models of one tokenizer, or take base."
+        )
+    if file.tokenizer not in ("", "base", "union") and file.tokenizer not in folders:
+        raise ConfigError(
+            f"{file.path.name}, line {line}, tokenizer_source: {file.tokenizer!r} is none of the merged models, base or union."
+        )
+    return [f"the tokenizers of {', '.join(contents)} are not the same; the result has that of the base."] if differ else []
+
+
+def _write_beside(
+    file: MergeFile,
+    folders: Mapping[str, Path],
+    models: Mapping[str, TensorSource],
+    out: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    """Write configuration and tokenizer beside the weights; return notes."""
+    shutil.copyfile(file.path, out / _COPY)
+    first = file.base or file.models[0]
+    home = folders[first]
+    if not home.is_dir():
+        return [f"{first} is a file, so there is no configuration to go with the weights."]
+    teller = folders.get(file.tokenizer, home)
+    for folder, patterns in ((teller, _TOKENIZER), (home, _OTHERS)):
+        for item in sorted({match for pattern in patterns for match in folder.glob(pattern) if match.is_file()}):
+            shutil.copyfile(item, out / item.name)
+    config = home / "config.json"
+    if not config.is_file():
+        return [f"{first} has no config.json, so there is none to go with the weights."]
+    content = read_json(config)
+    if isinstance(content, dict):
+        before = num_layers(models[first])
+        layers = {int(name[len(head) :].partition(".")[0]) for head in before for name in shapes if name.startswith(head)}
+        for key in _LAYER_KEYS:
+            if len(before) == 1 and content.get(key) == next(iter(before.values())):
+                content[key] = len(layers)
+        if file.stored:
+            name = next(name for name, code in DTYPES.items() if code == file.stored)
+            content |= {key: name for key in ("dtype", "torch_dtype") if key in content}
+        write_json(out / "config.json", content)
+    return []

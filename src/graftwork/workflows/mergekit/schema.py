@@ -1,0 +1,268 @@
+"""The YAML file as records; every fault is listed with its line before any model is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
+from graftwork.data.reading.suite_nodes import Lines, Problem, key_name, load_nodes
+from graftwork.workflows.mergekit.methods import METHODS, UNSUPPORTED
+
+__all__ = ["DTYPES", "MergeFile", "OutputSlice", "SourceModel", "read_merge_file"]
+
+Parameters = Mapping[str, Any]
+DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+_TOP = (
+    "merge_method",
+    "base_model",
+    "models",
+    "slices",
+    "modules",
+    "parameters",
+    "dtype",
+    "out_dtype",
+    "tokenizer_source",
+    "tokenizer",
+)
+_REFUSED = {
+    "chat_template": "templates are not written; copy one into the result",
+    "name": "several documents that feed each other cannot be merged in one go; merge them one after the other",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceModel:
+    """One model of a slice."""
+
+    model: str
+    layers: tuple[int, int] | None = None
+    """Its layers, first and one past the last; None takes all."""
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputSlice:
+    """Layers of the result that come from the same models."""
+
+    sources: tuple[SourceModel, ...]
+    base: str = ""
+    parameters: Parameters = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MergeFile:
+    """What a file asks for."""
+
+    path: Path
+    method: str
+    slices: tuple[OutputSlice, ...]
+    base: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    """For all slices; those of a slice and of its sources count more."""
+    stored: str = ""
+    """Stored type of the result as safetensors calls it; empty keeps that of the models."""
+    tokenizer: str = ""
+    """``base``, ``union``, or a model."""
+    has_slices: bool = False
+    """Whether layers are chosen."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Line of each key, as messages write it."""
+    model_lines: Mapping[str, int] = field(default_factory=dict)
+    """Line in which each model is named first."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """All models, the base first."""
+        bases = [self.base, *(item.base for item in self.slices)]
+        named = [source.model for item in self.slices for source in item.sources]
+        return tuple(dict.fromkeys(name for name in (*bases, *named) if name))
+
+
+def read_merge_file(path: str | Path) -> MergeFile:
+    """Read and check a YAML file of mergekit.
+
+    Raises:
+        FileFormatError: If it cannot be read as text.
+        ConfigError: With all faults: file, line, key, value, what is allowed.
+    """
+    path = Path(path)
+    value, lines, problems = load_nodes(path, "merge configuration")
+    reader = _Reader(path.name, lines, problems)
+    found = None if problems else reader.document(path, value)
+    if problems or found is None:
+        raise ConfigError(f"{path} cannot be used.", [str(problem) for problem in problems])
+    return found
+
+
+class _Reader:
+    def __init__(self, file: str, lines: Lines, problems: list[Problem]) -> None:
+        self.file, self.lines, self.problems = file, lines, problems
+        self.named: dict[str, int] = {}
+
+    def fault(self, where: Sequence[Any], message: str) -> None:
+        known = next((self.lines[tuple(where[:end])] for end in range(len(where), -1, -1) if tuple(where[:end]) in self.lines), 1)
+        self.problems.append(Problem(self.file, known, key_name(where), message))
+
+    def document(self, path: Path, value: Any) -> MergeFile | None:
+        if not isinstance(value, Mapping):
+            self.fault((), f"must be a mapping with merge_method and models or slices; got {type(value).__name__}.")
+            return None
+        for key in value:
+            if key in _REFUSED and value[key] is not None:
+                self.fault((key,), f"is not supported: {_REFUSED[key]}.")
+            elif key not in _TOP and key not in _REFUSED:
+                self.fault((key,), f"unknown key.{did_you_mean(str(key), _TOP)} Known keys: {', '.join(_TOP)}.")
+        method = value.get("merge_method")
+        if not isinstance(method, str) or method not in METHODS:
+            self._method_fault(value, method)
+        content, where = self._module(value)
+        given = [key for key in ("models", "slices") if content.get(key)]
+        if len(given) != 1:
+            self.fault(where, "needs exactly one of models and slices, with at least one entry.")
+            return None
+        base = self._text(value, "base_model")
+        slices = self._models(content, where) if given == ["models"] else self._slices(content, where)
+        stored = self._dtype(value)
+        parameters = {**self._parameters(value, ()), **(self._parameters(content, where) if where else {})}
+        return MergeFile(
+            path=path,
+            method=str(method),
+            slices=slices,
+            base=base,
+            parameters=parameters,
+            stored=stored,
+            tokenizer=self._tokenizer(value),
+            has_slices=given == ["slices"],
+            lines={key_name(place): line for place, line in self.lines.items()},
+            model_lines=self.named,
+        )
+
+    def _method_fault(self, value: Mapping[str, Any], method: Any) -> None:
+        if "merge_method" not in value:
+            self.fault((), f"the key merge_method is missing. Methods: {', '.join(METHODS)}.")
+        elif method in UNSUPPORTED:
+            self.fault(("merge_method",), f"the method {method!r} of mergekit is not supported. Methods: {', '.join(METHODS)}.")
+        else:
+            near = did_you_mean(str(method), METHODS)
+            self.fault(("merge_method",), f"unknown method {method!r}.{near} Methods: {', '.join(METHODS)}.")
+
+    def _module(self, value: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[Any, ...]]:
+        modules = value.get("modules")
+        if not modules:
+            return value, ()
+        if value.get("models") or value.get("slices"):
+            self.fault(("modules",), "stands beside models or slices; keep one of them.")
+        if not isinstance(modules, Mapping) or len(modules) != 1 or not isinstance(next(iter(modules.values())), Mapping):
+            self.fault(("modules",), "must hold one module; models of several parts are merged one part at a time.")
+            return {}, ("modules",)
+        name, content = next(iter(modules.items()))
+        return content, ("modules", str(name))
+
+    def _models(self, value: Mapping[str, Any], where: tuple[Any, ...]) -> tuple[OutputSlice, ...]:
+        return (OutputSlice(sources=self._sources(value["models"], (*where, "models"), ranged=False)),)
+
+    def _slices(self, value: Mapping[str, Any], where: tuple[Any, ...]) -> tuple[OutputSlice, ...]:
+        found = []
+        if not isinstance(value["slices"], list):
+            self.fault((*where, "slices"), "must be a list.")
+            return ()
+        for index, item in enumerate(value["slices"]):
+            place = (*where, "slices", index)
+            if not isinstance(item, Mapping) or not item.get("sources"):
+                self.fault(place, "must be a mapping with a list of sources.")
+                continue
+            self._only(item, place, ("sources", "base_model", "parameters", "residual_weight"))
+            if item.get("residual_weight") is not None:
+                self.fault((*place, "residual_weight"), "is not supported.")
+            sources = self._sources(item["sources"], (*place, "sources"), ranged=True)
+            lengths = {source.layers[1] - source.layers[0] for source in sources if source.layers}
+            if len(lengths) > 1:
+                self.fault(
+                    (*place, "sources"),
+                    f"take different numbers of layers ({', '.join(map(str, sorted(lengths)))}); they must be equal.",
+                )
+            found.append(
+                OutputSlice(sources=sources, base=self._text(item, "base_model", place), parameters=self._parameters(item, place))
+            )
+        return tuple(found)
+
+    def _sources(self, items: Any, where: tuple[Any, ...], *, ranged: bool) -> tuple[SourceModel, ...]:
+        found: list[SourceModel] = []
+        if not isinstance(items, list):
+            self.fault(where, "must be a list.")
+            return ()
+        for index, item in enumerate(items):
+            place = (*where, index)
+            if not isinstance(item, Mapping) or not item.get("model"):
+                self.fault(place, "must be a mapping with the key model.")
+                continue
+            self._only(item, place, ("model", "parameters", "layer_range") if ranged else ("model", "parameters"))
+            layers = self._layers(item, place) if ranged else None
+            found.append(
+                SourceModel(model=self._text(item, "model", place), layers=layers, parameters=self._parameters(item, place))
+            )
+        return tuple(found)
+
+    def _layers(self, item: Mapping[str, Any], place: tuple[Any, ...]) -> tuple[int, int] | None:
+        value = item.get("layer_range")
+        is_pair = isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
+        if not is_pair or not 0 <= value[0] < value[1]:  # type: ignore[index]
+            self.fault(
+                (*place, "layer_range"), f"must be two whole numbers, the first layer and one past the last; got {value!r:.60}."
+            )
+            return None
+        return value[0], value[1]  # type: ignore[index]
+
+    def _text(self, value: Mapping[str, Any], key: str, where: tuple[Any, ...] = ()) -> str:
+        found = value.get(key)
+        if found is None:
+            return ""
+        if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
+            found = found["model"].get("path")
+        if not isinstance(found, str):
+            self.fault((*where, key), f"must be the path of a model; got {found!r:.60}.")
+            return ""
+        if "+" in Path(found).name and not Path(found).exists():
+            self.fault(
+                (*where, key),
+                f"{found!r} names a model with an adapter; fold the adapter first (a delta can be folded into its base).",
+            )
+        self.named.setdefault(found, self.lines.get((*where, key), 1))
+        return found
+
+    def _parameters(self, value: Mapping[str, Any], where: tuple[Any, ...]) -> Parameters:
+        found = value.get("parameters") or {}
+        if not isinstance(found, Mapping):
+            self.fault((*where, "parameters"), "must be a mapping.")
+            return {}
+        return {str(key): item for key, item in found.items()}
+
+    def _dtype(self, value: Mapping[str, Any]) -> str:
+        for key in ("dtype", "out_dtype"):
+            name = str(value.get(key) or "").removeprefix("torch.")
+            if name and name not in DTYPES:
+                self.fault((key,), f"must be one of {', '.join(DTYPES)}; got {value[key]!r}.{did_you_mean(name, DTYPES)}")
+        chosen = str(value.get("out_dtype") or value.get("dtype") or "").removeprefix("torch.")
+        return DTYPES.get(chosen, "")
+
+    def _tokenizer(self, value: Mapping[str, Any]) -> str:
+        found = value.get("tokenizer")
+        if found is None:
+            return self._text(value, "tokenizer_source")
+        if value.get("tokenizer_source") is not None or not isinstance(found, Mapping):
+            self.fault(("tokenizer",), "must be a mapping, and stands in place of tokenizer_source.")
+            return ""
+        for key in ("tokens", "pad_to_multiple_of"):
+            if found.get(key):
+                self.fault(("tokenizer", key), "is not supported: embeddings are merged as they are.")
+        self._only(found, ("tokenizer",), ("source", "tokens", "pad_to_multiple_of"))
+        return self._text(found, "source", ("tokenizer",))
+
+    def _only(self, value: Mapping[str, Any], where: tuple[Any, ...], known: Sequence[str]) -> None:
+        for key in value:
+            if key not in known:
+                self.fault((*where, key), f"unknown key.{did_you_mean(str(key), known)} Known keys: {', '.join(known)}.")
