@@ -14,26 +14,37 @@ Floats = NDArray[np.float64]
 
 
 class FeatureMoments:
-    """Count, sum, Gram matrix and what the fourth moment of the centred rows needs."""
+    """Count, sum and Gram matrix of rows.
 
-    def __init__(self) -> None:
+    Args:
+        fourth: Whether to keep what :meth:`fourth_moment` needs as well.
+    """
+
+    def __init__(self, *, fourth: bool = False) -> None:
         self.count = 0
+        self.fourth = fourth
         self.total: Floats = np.zeros(0)
         """Sum of the rows, ``[D]``."""
-        self.gram: Floats = np.zeros((0, 0))
-        """Sum of the outer products of the rows, ``[D, D]``."""
+        # Column by column in memory, as BLAS adds to it in place; what is below the diagonal stays 0.
+        self._upper: Floats = np.zeros((0, 0), order="F")
         self._norm = 0.0
         self._norm_squares = 0.0
         self._norm_rows: Floats = np.zeros(0)
 
     def update(self, rows: Floats) -> None:
         """Add rows ``[n, D]``."""
+        from scipy.linalg.blas import dsyrk
+
         self._fit(rows.shape[1])
-        norms = np.einsum("nd,nd->n", rows, rows)
         self.count += len(rows)
         self.total += rows.sum(axis=0)
-        # NumPy sees that both sides are one array and computes half of the product.
-        self.gram += rows.T @ rows
+        # Half of the product, added in place.
+        self._upper = dsyrk(1.0, rows.T, beta=1.0, c=self._upper, overwrite_c=1)
+        if self.fourth:
+            self._add_norms(rows)
+
+    def _add_norms(self, rows: Floats) -> None:
+        norms = np.einsum("nd,nd->n", rows, rows)
         self._norm += float(norms.sum())
         self._norm_squares += float(norms @ norms)
         self._norm_rows += norms @ rows
@@ -44,14 +55,19 @@ class FeatureMoments:
             self._fit(len(other.total))
             self.count += other.count
             self.total += other.total
-            self.gram += other.gram
+            self._upper += other._upper
             self._norm += other._norm
             self._norm_squares += other._norm_squares
             self._norm_rows += other._norm_rows
 
     def _fit(self, width: int) -> None:
         if not self.count and len(self.total) != width:
-            self.total, self._norm_rows, self.gram = np.zeros(width), np.zeros(width), np.zeros((width, width))
+            self.total, self._norm_rows, self._upper = np.zeros(width), np.zeros(width), np.zeros((width, width), order="F")
+
+    @property
+    def gram(self) -> Floats:
+        """Sum of the outer products of the rows, ``[D, D]``."""
+        return self._upper + np.triu(self._upper, 1).T
 
     @property
     def mean(self) -> Floats:
@@ -64,11 +80,17 @@ class FeatureMoments:
 
     def noise(self) -> float:
         """Return the largest variance that rounding alone may leave where there is none."""
-        largest = float(np.diag(self.gram).max(initial=0.0)) / max(self.count, 1)
+        largest = float(np.diag(self._upper).max(initial=0.0)) / max(self.count, 1)
         return largest * float(np.finfo(np.float64).eps) * max(len(self.total), self.count)
 
     def fourth_moment(self) -> float:
-        """Return the sum over rows of the fourth power of their distance from the mean."""
+        """Return the sum over rows of the fourth power of their distance from the mean.
+
+        Raises:
+            ValueError: If ``fourth`` was not asked for.
+        """
+        if not self.fourth:
+            raise ValueError("The fourth moment is kept only with `fourth=True`.")
         mean = self.mean
         square = float(mean @ mean)
         # (a - 2 b + c)^2 with a = |x|^2, b = x.mean, c = |mean|^2, summed over the rows.

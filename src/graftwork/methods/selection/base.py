@@ -15,8 +15,8 @@ __all__ = ["BLOCK", "CheckedScorer", "class_count"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-BLOCK = 4096
-"""Rows that are widened to float64 at a time."""
+BLOCK = 1024
+"""Rows that are widened to float64 at a time: few enough that they are still in the cache when they are multiplied."""
 
 
 class CheckedScorer(Scorer):

@@ -31,7 +31,7 @@ class HScore(CheckedScorer):
 
     def __init__(self, *, shrink: bool = False) -> None:
         self.shrink = shrink
-        self._moments = FeatureMoments()
+        self._moments = FeatureMoments(fourth=shrink)
         self._classes = ClassSums()
 
     def add(self, rows: Floats, target: NDArray[np.generic], numbers: NDArray[np.int64] | None) -> None:

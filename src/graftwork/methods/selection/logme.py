@@ -24,7 +24,7 @@ from graftwork.methods.selection.base import CheckedScorer, class_count
 __all__ = ["LogME", "best_log_evidence"]
 
 Floats = NDArray[np.float64]
-_RATIOS = np.logspace(-10.0, 4.0, 401)
+_RATIOS = np.logspace(-10.0, 4.0, 281)
 """In units of the largest eigenvalue. Below, columns that the features explain without error would score without bound; above,
 all weights are 0."""
 
@@ -98,13 +98,15 @@ def best_log_evidence(gram: Floats, cross: Floats, squares: Floats, count: int) 
         squares: ``y^T y`` of each column, ``[K]``, above 0.
         count: Number of rows.
     """
-    values, vectors = np.linalg.eigh(gram)
+    from scipy.linalg import eigh
+
+    values, vectors = eigh(gram, driver="evd", check_finite=False)
     largest = max(float(values.max(initial=0.0)), np.finfo(np.float64).tiny)
     # What is below is rounding: such directions carry nothing.
     values = np.where(values > largest * len(values) * np.finfo(np.float64).eps, values, 0.0)
     kept = values[values > 0]
     ratios = _RATIOS * largest
-    along = (cross @ vectors[:, values > 0]) ** 2
+    along = (cross @ vectors)[:, values > 0] ** 2
     # The square that no weights explain; a sum of squares, so never below 0 but for rounding.
     unexplained = np.maximum(squares - (along / kept).sum(axis=1), 1e-14 * squares)
     # Residual plus ratio times the squared weights, at the best weights of each ratio, [K, ratios].
