@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
   graftwork rank images/ --sources efficientnet_lite0@96,efficientnet_lite0@160,timm:resnet18
   graftwork rank table.csv --targets price --sources runs/         models of your own runs
   graftwork rank suite.yaml --rows all --scores logme,probe --json
+  graftwork rank --transfer-table                                  how well scores order sources whose results are known
 
 Every source computes features of a sample of the training rows once; they are stored and used again. Scores have intervals from
 half-samples of the rows, and an untrained trunk is ranked along as a control. The folder gets report.html and result.json.
@@ -55,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rows", metavar="N", default="2000", help="most training rows to judge on, or all (default: 2000)")
     add("--draws", metavar="N", type=int, default=30, help="half-samples for intervals and stability, at least 10 (default: 30)")
     add("--seed", metavar="N", type=int, default=0, help="draws rows, halves and the untrained trunk (default 0)")
+    add(
+        "--transfer-table",
+        nargs="?",
+        const="full",
+        metavar="SIZE",
+        help="judge the scores instead: train a pool of small sources, fine-tune each on every target (full: about a quarter of an hour "
+        "once, goes on where it was stopped; small: seconds), and compare; later reports on pictures show it",
+    )
     add_data_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FOLDER", help="folder of the result (default: runs/rank-<suite>-<date>-<time>)")
@@ -65,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
+    if args.transfer_table:
+        return _judge_scores(args)
     from graftwork.workflows.rank import rank
 
     result = rank(
@@ -81,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         class_weights=parse_assignments(args.class_weight, flag="--class-weight", plain=True),
         histories=parse_assignments(args.history, flag="--history", plain=True),
         on_event=None if args.quiet else _say,
-        command=" ".join(["graftwork", "rank", *sys.argv[2:]]) if len(sys.argv) > 1 and sys.argv[1] == NAME else None,
+        command=shlex.join(["graftwork", *sys.argv[1:]]) if len(sys.argv) > 1 and sys.argv[1] == NAME else None,
     )
     with quiet_pipe():
         if args.json:
@@ -94,6 +106,42 @@ def run(args: argparse.Namespace) -> int:
 
             print(result.summary(terminal_width()))
             print(result.where)
+    return 0
+
+
+def _judge_scores(args: argparse.Namespace) -> int:
+    """Build the transfer table and print how well scores order its sources."""
+    from graftwork.cli.tables import format_table, terminal_width
+    from graftwork.core.errors import ConfigError
+    from graftwork.workflows.rank import transfer_table
+
+    if args.source is not None:
+        raise ConfigError(f"--transfer-table uses generated data; leave {args.source!r} out.")
+
+    def say(done: int, rows: int, what: str) -> None:
+        print(f"{done} of {rows} rows; next: {what}", file=sys.stderr)
+
+    found = transfer_table(
+        args.transfer_table, scores=args.scores or "all", on_progress=None if args.quiet else say, seed=args.seed
+    )
+    with quiet_pipe():
+        if args.json:
+            print(json.dumps(found, indent=2))
+            return 0
+        rows = [
+            [
+                line["title"],
+                *(f"{line[key]:.2f}" for key in ("tau", "low", "high")),
+                str(line["sources"]),
+                f"{1000 * line['seconds']:.1f} ms",
+            ]
+            for line in found["scores"]
+        ]
+        header = ["score", "tau", "low", "high", "sources", "one score"]
+        print(format_table(header, rows, width=terminal_width(), stretch=0, right=(1, 2, 3, 4, 5)))
+        print(f"\n{found['sentence']}")
+        again = ", ".join(f"{row['source']} on {row['target']}" for row in found["audit"])
+        print(f"Made again and found equal: {again}.")
     return 0
 
 

@@ -2,5 +2,6 @@
 
 from graftwork.workflows.rank.rank_run import RankRun
 from graftwork.workflows.rank.start import rank
+from graftwork.workflows.rank.trust import transfer_table
 
-__all__ = ["RankRun", "rank"]
+__all__ = ["RankRun", "rank", "transfer_table"]

@@ -23,6 +23,7 @@ from graftwork.workflows.rank.rank_run import RANK_KIND, RankRun
 from graftwork.workflows.rank.rows import RankRows, rank_rows
 from graftwork.workflows.rank.score_names import SCORES, chosen_scores
 from graftwork.workflows.rank.sources import RankSource, find_sources
+from graftwork.workflows.rank.trust import known_agreement
 from graftwork.workflows.runs.begin import default_out_folder, source_name
 from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.run_folder import clean_json
@@ -140,6 +141,7 @@ def rank(
         "settings": {"sources": sources if isinstance(sources, str) else list(sources), "scores": names, "draws": draws, "seed": seed},
         **_ranked(judged, sample, names, draws),
         "passed_over": passed,
+        "agreement": known_agreement(suite.kinds),
         "timing": {"seconds": clock.perf_counter() - begin},
     }  # fmt: skip
     result = clean_json(result)

@@ -174,7 +174,9 @@ def test_the_command_ranks_runs_on_a_table(tmp_path: Path, capsys: pytest.Captur
 def test_wrong_words_are_refused_before_anything_is_computed(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pd.DataFrame({"a": [1.5, 2.0, 3.0, 1.0, 7.0] * 10, "b": [0.0, 4.0] * 25, "label": [0, 1, 1, 0, 0] * 10}).to_csv("rows.csv", index=False)
+    pd.DataFrame({"a": [1.5, 2.0, 3.0, 1.0, 7.0] * 10, "b": [0.0, 4.0] * 25, "label": [0, 1, 1, 0, 0] * 10}).to_csv(
+        "rows.csv", index=False
+    )
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
