@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
+from graftwork.interfaces.scorer import ScoredRows
 from graftwork.math.feature_moments import ClassSums
 from graftwork.methods.selection.base import CheckedScorer, class_count
 
@@ -37,10 +38,22 @@ class Leep(CheckedScorer):
         if self._given is None:
             self._joint.update(rows, labels)
             return
-        likelihood = np.einsum("nz,nz->n", self._given[labels], rows)
         # A row counted in the first pass gave its own class a share, so this is above 0.
-        self._total += float(np.log(likelihood).sum())
+        self._total += float(np.log(np.einsum("nz,nz->n", self._given[labels], rows)).sum())
         self._count += len(rows)
+
+    def likelihoods(self, rows: ScoredRows) -> Floats:
+        """Return what the source says of the label of each labelled row, after the first pass: ``[n]``, above 0.
+
+        Raises:
+            DataError: If the first pass is not finished, or the block gives no probabilities.
+        """
+        if self._given is None or rows.probabilities is None:
+            raise DataError("Likelihoods need probabilities, and a finished first pass over all rows.")
+        labels = np.asarray(rows.target, dtype=np.int64)
+        known = labels >= 0
+        seen = np.asarray(rows.probabilities[known], dtype=np.float64)
+        return np.asarray(np.einsum("nz,nz->n", self._given[labels[known]], seen))
 
     def finish_pass(self) -> None:
         """Turn the joint distribution into that of target classes given source classes."""

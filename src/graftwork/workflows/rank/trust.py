@@ -107,7 +107,7 @@ def judge_scores(table: TransferTable, scores: Sequence[str]) -> dict[str, Any]:
                 spent[name] += time.process_time() - begin
     lines, points = [], []
     for name in scores:
-        known = np.isfinite(found[name]).all(axis=0)
+        known = np.asarray(np.isfinite(found[name]).all(axis=0), dtype=np.bool_)
         if known.sum() < 3:
             continue
         agreement = rank_agreement(found[name][:, known], table.fine_tuned[:, known])
