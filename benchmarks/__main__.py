@@ -32,6 +32,7 @@ NAMES = (
     "masked_attention",
     "moe",
     "r_mtgb",
+    "transferability",
     "merging",
     "prediction",
     "serving",

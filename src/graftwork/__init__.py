@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from graftwork.workflows.fit import FitRun, fit
     from graftwork.workflows.load_run import load_run
     from graftwork.workflows.merge import merge
+    from graftwork.workflows.rank import RankRun, rank
 
 _HOMES = {
     "Card": "core.cards",
@@ -38,6 +39,7 @@ _HOMES = {
     "MultiTaskEstimator": "workflows.estimator",
     "Plan": "core.records",
     "Predictor": "serving.predict",
+    "RankRun": "workflows.rank",
     "Suite": "data.suite",
     "TaskSpec": "core.records",
     "allow_components": "core.components",
@@ -48,6 +50,7 @@ _HOMES = {
     "load_run": "workflows.load_run",
     "merge": "workflows.merge",
     "open_suite": "data.reading.ingest",
+    "rank": "workflows.rank",
     "reproduce": "claims.reproduction",
     "serve": "serving.serve",
 }
@@ -60,6 +63,7 @@ __all__ = [
     "MultiTaskEstimator",
     "Plan",
     "Predictor",
+    "RankRun",
     "Suite",
     "TaskSpec",
     "__version__",
@@ -71,6 +75,7 @@ __all__ = [
     "load_run",
     "merge",
     "open_suite",
+    "rank",
     "reproduce",
     "serve",
 ]

@@ -24,6 +24,7 @@ __all__ = ["find_verbs", "main"]
 _ORDER = (
     "fit",
     "compare",
+    "rank",
     "predict",
     "serve",
     "validate",

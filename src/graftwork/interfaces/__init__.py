@@ -14,6 +14,7 @@
 ``Delta``              anything that tuning adds to a base
 ``Merger``             several tuned models become one, tensor by tensor
 ``Scorer``             how promising is a source, judged without training
+``SetScorer``          the same of sets of sources; ``SetSelector`` picks a set
 ``Binding``            what objectives, balancers and transforms are handed before the first step
 ``Learner``            anything that can enter the race of ``graftwork fit``
 ``TaskKind``           all that depends on what a task predicts: layout, loss, answers, words

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as runner
-from benchmarks import _merging_work, masked_attention, merging, moe, r_mtgb, startup, training_loop
+from benchmarks import _merging_work, masked_attention, merging, moe, r_mtgb, startup, training_loop, transferability
 from benchmarks._one import collect
 from benchmarks._rows import KEYS, Row, check_row, summary, table
 from benchmarks._timing import take_turns
@@ -138,6 +138,16 @@ def test_r_mtgb_grows_the_same_trees_as_lightgbm() -> None:
     assert [line["target"] for line in rows] == [1.5, None]
     assert all(line["details"]["largest_difference"] < 1e-6 for line in rows)
     assert r_mtgb.largest_difference(500, 3, 2, 3) < 1e-6
+
+
+@pytest.mark.slow
+def test_transferability_judges_scores_beside_one_gram_product() -> None:
+    rows = transferability.rows(quick=True)
+    check_layout(rows, "transferability")
+    judged = [line["what"].split(",")[0] for line in rows if line["unit"] == "ms" and line["target"]]
+    assert judged == ["LogME", "H-score", "H-score"]
+    assert sum("memory of a stream" in line["what"] for line in rows) == 4
+    assert sum(len(block.target) for block in transferability.block_stream(4500, 3, 2)) == 4500
 
 
 @pytest.mark.slow

@@ -1,0 +1,163 @@
+"""``graftwork rank``: which source model should my tasks start from?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from graftwork.cli.common import add_component_argument, parse_assignments, quiet_pipe
+from graftwork.cli.run_flags import add_data_arguments
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "rank"
+HELP = "judge which pretrained model to start from, without training any"
+EXAMPLES = """examples:
+  graftwork rank                                                  the demo suite, all installed image backbones
+  graftwork rank images/ --labels labels.csv --sources all
+  graftwork rank reviews.jsonl --text body --targets stars --sources minilm,models/bert-tiny
+  graftwork rank images/ --sources efficientnet_lite0@96,efficientnet_lite0@160,timm:resnet18
+  graftwork rank table.csv --targets price --sources runs/         models of your own runs
+  graftwork rank suite.yaml --rows all --scores logme,probe --json
+  graftwork rank --transfer-table                                  how well scores order sources whose results are known
+
+Every source computes features of a sample of the training rows once; they are stored and used again. Scores have intervals from
+half-samples of the rows, and an untrained trunk is ranked along as a control. The folder gets report.html and result.json.
+"""
+_DATA = (
+    "targets", "labels", "text", "group", "time", "categories", "image_size", "image_column", "ignore", "missing", "split_labels",
+    "strict",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's flags."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)"
+    )
+    ranking = parser.add_argument_group("ranking")
+    add = ranking.add_argument
+    add(
+        "--sources",
+        metavar="NAMES",
+        default="all",
+        help="all (installed pretrained backbones), names as in graftwork backbones, folders of models or runs; separated by commas "
+        "(default: all)",
+    )
+    add(
+        "--scores",
+        metavar="NAMES",
+        help="all, or of logme,hscore,hscore-plain,leep,nce,transrate,gbc,knn,probe (default: the usual five)",
+    )
+    add("--rows", metavar="N", default="2000", help="most training rows to judge on, or all (default: 2000)")
+    add("--draws", metavar="N", type=int, default=30, help="half-samples for intervals and stability, at least 10 (default: 30)")
+    add("--seed", metavar="N", type=int, default=0, help="draws rows, halves and the untrained trunk (default 0)")
+    add(
+        "--transfer-table",
+        nargs="?",
+        const="full",
+        metavar="SIZE",
+        help="judge the scores instead: train a pool of small sources, fine-tune each on every target (full: about a quarter of an hour "
+        "once, goes on where it was stopped; small: seconds), and compare; later reports on pictures show it",
+    )
+    add_data_arguments(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="FOLDER", help="folder of the result (default: runs/rank-<suite>-<date>-<time>)")
+    output.add_argument("--quiet", action="store_true", help="print the recommendation only")
+    output.add_argument("--json", action="store_true", help="print the result as JSON, everything else on stderr")
+    add_component_argument(output)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    if args.transfer_table:
+        return _judge_scores(args)
+    from graftwork.workflows.rank import rank
+
+    result = rank(
+        args.source,
+        sources=args.sources,
+        scores=args.scores,
+        rows=args.rows,
+        draws=args.draws,
+        seed=args.seed,
+        out=args.out,
+        **{name: getattr(args, name) for name in _DATA},
+        task_kinds=parse_assignments(args.task_kind, flag="--task-kind", plain=True),
+        metrics=parse_assignments(args.metric, flag="--metric", plain=True),
+        class_weights=parse_assignments(args.class_weight, flag="--class-weight", plain=True),
+        histories=parse_assignments(args.history, flag="--history", plain=True),
+        on_event=None if args.quiet else _say,
+        command=shlex.join(["graftwork", *sys.argv[1:]]) if len(sys.argv) > 1 and sys.argv[1] == NAME else None,
+    )
+    with quiet_pipe():
+        if args.json:
+            print(json.dumps({"folder": str(result.folder), **result.result}, ensure_ascii=False, indent=2))
+        elif args.quiet:
+            print("\n".join(result.sentences))
+            print(result.where)
+        else:
+            from graftwork.cli.tables import terminal_width
+
+            print(result.summary(terminal_width()))
+            print(result.where)
+    return 0
+
+
+def _judge_scores(args: argparse.Namespace) -> int:
+    """Build the transfer table and print how well scores order its sources."""
+    from graftwork.cli.tables import format_table, terminal_width
+    from graftwork.core.errors import ConfigError
+    from graftwork.workflows.rank import transfer_table
+
+    if args.source is not None:
+        raise ConfigError(f"--transfer-table uses generated data; leave {args.source!r} out.")
+
+    def say(done: int, rows: int, what: str) -> None:
+        print(f"{done} of {rows} rows; next: {what}", file=sys.stderr)
+
+    found = transfer_table(
+        args.transfer_table, scores=args.scores or "all", on_progress=None if args.quiet else say, seed=args.seed
+    )
+    with quiet_pipe():
+        if args.json:
+            print(json.dumps(found, indent=2))
+            return 0
+        rows = [
+            [
+                line["title"],
+                *(f"{line[key]:.2f}" for key in ("tau", "low", "high")),
+                str(line["sources"]),
+                f"{1000 * line['seconds']:.1f} ms",
+            ]
+            for line in found["scores"]
+        ]
+        header = ["score", "tau", "low", "high", "sources", "one score"]
+        print(format_table(header, rows, width=terminal_width(), stretch=0, right=(1, 2, 3, 4, 5)))
+        print(f"\n{found['sentence']}")
+        again = ", ".join(f"{row['source']} on {row['target']}" for row in found["audit"])
+        print(f"Made again and found equal: {again}.")
+    return 0
+
+
+def _say(event: Mapping[str, Any]) -> None:
+    """Print what happens on stderr; features of a source as a line that is written over."""
+    kind = event["event"]
+    if kind == "rows":
+        print(
+            f"{event['rows']:,} rows, tasks: {', '.join(event['tasks'])}; sources: {', '.join(event['sources'])}", file=sys.stderr
+        )
+    elif kind == "features" and sys.stderr.isatty():
+        print(
+            f"\r{event['source']}: features of {event['done']:,} of {event['rows']:,} rows", end="", file=sys.stderr, flush=True
+        )
+    elif kind == "source":
+        lead = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{lead}{event['source']}: judged in {event['seconds']:.1f} s", file=sys.stderr)
+    elif kind == "passed_over":
+        print(f"\n{event['name']} is passed over: {event['reason']}", file=sys.stderr)

@@ -1,0 +1,152 @@
+"""Members of the pool: small models trained on generated sources, an untrained one, and pretrained backbones from packages."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.files import write_bytes
+from graftwork.core.locks import exclusive
+from graftwork.core.seeds import Seeds
+from graftwork.data.suites.glyph_styles import SOURCES, GlyphDomain, draw_domain
+from graftwork.interfaces.backbone import Backbone
+from graftwork.interfaces.scorer import SourceFacts
+from graftwork.math.fingerprint import state_fingerprint
+from graftwork.nn.backbones.catalog import build_backbone, list_backbones
+from graftwork.nn.backbones.scratch import scratch_backbone
+from graftwork.nn.backbones.source_heads import source_head
+from graftwork.training.source_pool.fitting import Classifier, fit_classifier
+from graftwork.training.source_pool.settings import PoolSettings
+
+__all__ = ["PACKAGED_SIZE", "PoolMember", "pool_members", "pool_names"]
+
+UNTRAINED = "untrained"
+PACKAGED_SIZE = 32
+"""Working resolution of packaged backbones in pixels: the pictures have 16."""
+_FACT_ROWS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMember:
+    """A source of known training."""
+
+    name: str
+    model: nn.Module
+    """A :class:`~graftwork.training.source_pool.fitting.Classifier`, or a backbone without classifier."""
+    domain: GlyphDomain | None
+    """What it was trained on; None of packaged and untrained ones."""
+    settings: PoolSettings = field(repr=False)
+    packaged: bool = False
+
+    def backbone(self) -> Backbone:
+        """Return a copy of its backbone, in evaluation mode."""
+        own = self.model.backbone if isinstance(self.model, Classifier) else self.model
+        assert isinstance(own, Backbone)
+        return copy.deepcopy(own).eval()
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of its weights."""
+        return state_fingerprint(self.model.state_dict())
+
+    @torch.inference_mode()
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return features ``[N, width]`` of pictures uint8 ``[N, S, S, 3]``."""
+        backbone = self.backbone()
+        parts = [backbone({"image": torch.from_numpy(images[start : start + 128])}) for start in range(0, len(images), 128)]
+        return torch.cat(parts).numpy()
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Return class probabilities of its own classifier from its features; None if it has none."""
+        if isinstance(self.model, Classifier) and self.domain is not None:
+            with torch.inference_mode():
+                return self.model.head(torch.from_numpy(features)).softmax(dim=1).numpy()
+        head = source_head(self.name) if self.packaged else None
+        return None if head is None else head.probabilities(features)
+
+    def facts(self) -> SourceFacts:
+        """Return what scorers may know of it: features and labels of rows that it was trained on, and their moments."""
+        if self.domain is None:
+            return SourceFacts(name=self.name)
+        suite = draw_domain(self.domain, num_train=self.settings.source_rows, num_test=1, seed=self.settings.seed)
+        rows = suite.splits["train"][:_FACT_ROWS]
+        features = self.features(np.asarray(suite.inputs["image"])[rows])
+        return SourceFacts(
+            name=self.name,
+            features=features,
+            labels=np.asarray(suite.targets["letter"])[rows],
+            mean=features.mean(axis=0),
+            deviation=features.std(axis=0),
+        )
+
+
+def pool_names(settings: PoolSettings) -> list[str]:
+    """Return the names of the members, in order, without making any.
+
+    Raises:
+        ConfigError: If the settings name one that does not exist.
+    """
+    known = [domain.name for domain in SOURCES] + [UNTRAINED]
+    wrong = [name for name in settings.members if name not in known]
+    if wrong:
+        raise ConfigError(f"There is no generated source {wrong[0]!r}; there are {', '.join(known)}.")
+    packaged = [info.name for info in list_backbones("image") if info.pretrained and info.available and ":" not in info.name]
+    return [name for name in known if not settings.members or name in settings.members] + (packaged if settings.packaged else [])
+
+
+def pool_members(name: str, settings: PoolSettings, folder: Path) -> PoolMember:
+    """Return a member, from its file or trained now and kept.
+
+    Args:
+        name: One of :func:`pool_names`.
+        settings: Sizes.
+        folder: Where members are kept; created if needed.
+
+    Raises:
+        FileFormatError: If its file is damaged; remove it to train it again.
+        StorageError: If it cannot be written.
+    """
+    domain = next((one for one in SOURCES if one.name == name), None)
+    if domain is None and name != UNTRAINED:
+        return PoolMember(name, build_backbone(name, size=PACKAGED_SIZE).eval(), None, settings, packaged=True)
+    suite = draw_domain(domain or GlyphDomain(name=UNTRAINED), num_train=settings.source_rows, num_test=1, seed=settings.seed)
+    classes = suite.tasks[0].size
+    seeds = Seeds(settings.seed).child(f"pool member {name}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seeds.integer("weights"))
+        model = Classifier(scratch_backbone(suite.input_specs), classes)
+    if domain is None:
+        return PoolMember(name, model.eval(), None, settings)
+    path = folder / f"{name}-{settings.key()}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(path.with_suffix(".lock")):
+        if not path.exists():
+            rows = suite.splits["train"]
+            images, labels = np.asarray(suite.inputs["image"])[rows], np.asarray(suite.targets["letter"])[rows]
+            with torch.random.fork_rng():
+                torch.manual_seed(seeds.integer("dropout"))
+                fit_classifier(model, images, labels, steps=settings.source_steps, rate=3e-3, seed=seeds.integer("order"))
+            state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+            write_bytes(path, safetensors.torch.save(state, metadata={"fingerprint": state_fingerprint(state)}))
+        _load(model, path)
+    return PoolMember(name, model.eval(), domain, settings)
+
+
+def _load(model: nn.Module, path: Path) -> None:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if metadata.get("fingerprint") != state_fingerprint(state):
+            raise FileFormatError("the weights are not those that were written")
+        model.load_state_dict(state)
+    except (OSError, RuntimeError, safetensors.SafetensorError, FileFormatError) as error:
+        raise FileFormatError(f"{path} is damaged: {error}. Remove it, and the member is trained again.") from error

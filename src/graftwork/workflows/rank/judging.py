@@ -1,0 +1,114 @@
+"""One source after another: features once, then every score of every task with its replicates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from graftwork.core.errors import DataError
+from graftwork.evaluation.probes import count_parameters, latency_ms
+from graftwork.evaluation.score_stability import HalfSamples, StableScore, narrowed, stable_score
+from graftwork.training.feature_store import cached_features
+from graftwork.workflows.rank.loading import LoadedSource, load_source
+from graftwork.workflows.rank.rows import RankRows
+from graftwork.workflows.rank.score_names import SCORES
+from graftwork.workflows.rank.sources import RankSource
+
+__all__ = ["JudgedSource", "judge_source"]
+
+Array = NDArray[Any]
+_TIMED_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSource:
+    """A source with its scores and costs."""
+
+    source: RankSource
+    scores: Mapping[str, Mapping[str, StableScore]]
+    """``{task: {score: ...}}``."""
+    parameters: int
+    width: int
+    ms_per_row: float
+    """Milliseconds of the features of one row, in batches of 16 on one thread."""
+    seconds: float
+    """Of everything, features included (nothing for those that were stored)."""
+    has_classes: bool
+    notes: tuple[str, ...] = field(default=())
+
+
+def judge_source(
+    source: RankSource,
+    rows: RankRows,
+    scores: Sequence[str],
+    samples: HalfSamples,
+    *,
+    cache: Path,
+    seed: int,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> JudgedSource:
+    """Return the judged source.
+
+    Args:
+        source: The source.
+        rows: The sampled rows.
+        scores: Names of scores.
+        samples: The half-samples, the same for all sources.
+        cache: Folder of stored features.
+        seed: Draws untrained trunks.
+        on_progress: Called with the source's name, finished rows and all rows while features are computed.
+
+    Raises:
+        GraftworkError: If the source cannot be loaded or cannot read the rows.
+        FloatingPointError: If its features are not finite.
+    """
+    begin = time.perf_counter()
+    loaded = load_source(source, rows.suite, seed=seed)
+    said = None if on_progress is None else lambda done, all_rows: on_progress(source.name, done, all_rows)
+    features = cached_features(loaded.backbone, loaded.arrays, cache, on_progress=said)
+    cost = _milliseconds(loaded)
+    seen: dict[str, Array] = {"features": features}
+    if loaded.probabilities is not None and any(SCORES[name].make().reads == "probabilities" for name in scores):
+        seen["probabilities"] = np.concatenate(
+            [loaded.probabilities(features[start : start + 1024]) for start in range(0, len(features), 1024)]
+        )
+    narrow = narrowed(features)
+    found: dict[str, dict[str, StableScore]] = {}
+    notes: list[str] = []
+    for task, target in rows.targets.items():
+        found[task] = {}
+        kind = "classes" if np.issubdtype(target.dtype, np.integer) else "values"
+        for name in scores:
+            scorer = SCORES[name].make()
+            if kind not in scorer.kinds or scorer.reads not in seen:
+                continue
+            try:
+                found[task][name] = stable_score(
+                    SCORES[name].make, seen[scorer.reads], target, samples,
+                    replicated=narrow if scorer.reads == "features" else None,
+                )  # fmt: skip
+            except DataError as error:
+                notes.append(f"{SCORES[name].title} of {task} for {source.name} is left out: {error}")
+    return JudgedSource(
+        source,
+        found,
+        count_parameters(loaded.backbone).total,
+        features.shape[1],
+        cost,
+        time.perf_counter() - begin,
+        loaded.probabilities is not None,
+        tuple(notes),
+    )
+
+
+def _milliseconds(loaded: LoadedSource) -> float:
+    example = {name: torch.from_numpy(np.array(array[:_TIMED_ROWS])) for name, array in loaded.arrays.items()}
+    size = min(_TIMED_ROWS, len(next(iter(example.values()))))
+    return latency_ms(loaded.backbone, example, batch_sizes=(size,), repeats=3).milliseconds[size] / size
