@@ -67,14 +67,14 @@ def test_variances_are_those_of_the_largest_marginal_likelihood(structure: Struc
     best = likelihood(x, z, unit, found)
     for factor in (0.8, 1.25):
         slopes = found.spread * np.diag([1.0, factor, factor])
-        others = [
+        others: list[dict[str, Any]] = [
             {"spread": found.spread * np.diag([factor, 1.0, 1.0])},
             {"prior": found.prior * factor},
             {"noise": found.noise * factor},
             *([{"spread": slopes}] if structure == "slopes" else []),
         ]
         for other in others:
-            fields = {name: getattr(found, name) for name in ("shared", "own", "spread", "prior", "noise")}
+            fields: dict[str, Any] = {name: getattr(found, name) for name in ("shared", "own", "spread", "prior", "noise")}
             assert likelihood(x, z, unit, Pooled(**{**fields, **other})) < best
 
 
