@@ -123,8 +123,9 @@ def blended(plan: Plan) -> Plan:
 
 @pytest.fixture(params=[*sorted(LEARNERS), MERGED, BLENDED])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
-    if "LightGBM" in request.param and not has("lightgbm"):
-        pytest.skip("needs lightgbm")
+    for library in ("LightGBM", "CatBoost", "XGBoost"):
+        if library in request.param and not has(library.lower()):
+            pytest.skip(f"needs {library.lower()}")
     return Case(request.param, tmp_path)
 
 

@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   graftwork fit reviews.jsonl --text body --targets stars,topic --task-kind stars=regression
   graftwork fit patients.csv --targets risk,stay --group patient --time-limit 20m
   graftwork fit suite.yaml --max-params 2M --max-latency 10ms
+  graftwork fit new-rows.csv --warm-start runs/table-20260101-120000    new rows, or more time for the same
   graftwork fit --resume runs/table-20260101-120000        go on after Ctrl-C or a crash
 
 The run folder gets report.html, model/, model.onnx, plans/ (models of other finalists), result.json and log.jsonl. Ctrl-C keeps all
@@ -92,6 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("finalists", "chosen"),
         help="whose models stay in the run folder, for predict and serve --plan NAME (default: those of all finalists)",
     )
+    add(
+        "--warm-start",
+        metavar="RUN",
+        help="begin from a finished run of the same tasks and columns: with more time, or on other rows; settings that are not given are "
+        "those of that run, and what won there is tried first",
+    )
     add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
     add("--quiet", action="store_true", help="print the run folder and the verdict only")
     add("--json", action="store_true", help="print the verdict as JSON, everything else on stderr")
@@ -117,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
             on_event=display.handle,
             progress=False,
             dry_run=args.dry_run,
+            warm_start=args.warm_start,
         )
     if args.dry_run:
         print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")

@@ -65,9 +65,17 @@ def plans_table(entries: list[CatalogueEntry], kind: str | None, width: int) -> 
     rows = []
     for entry in entries:
         plan = entry.plan
-        starred = entry.enters((kind,)) if kind else bool(entry.default)
+        starred = entry.enters((kind,)) if kind else bool(entry.default) and not entry.missing
         data = "all" if "any" in plan.modalities else ", ".join(plan.modalities)
-        rows.append(["*" if starred else "", plan.name, plan.group or plan.role, data, plan.title])
+        rows.append(
+            [
+                "*" if starred else "",
+                plan.name,
+                plan.group or plan.role,
+                data,
+                f"{plan.title} ({entry.missing})" if entry.missing else plan.title,
+            ]
+        )
     return format_table(["", "plan", "group", "data", "what it is"], rows, width=width, stretch=4)
 
 
@@ -79,7 +87,7 @@ def plan_text(entry: CatalogueEntry) -> str:
 
 
 def _record(entry: CatalogueEntry) -> dict[str, Any]:
-    return {**entry.plan.to_json(), "default": list(entry.default), "origin": entry.origin}
+    return {**entry.plan.to_json(), "default": list(entry.default), "needs": dict(entry.needs), "origin": entry.origin}
 
 
 def _named(name: str, catalogue: dict[str, CatalogueEntry]) -> CatalogueEntry:

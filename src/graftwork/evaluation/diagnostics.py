@@ -20,7 +20,7 @@ from graftwork.evaluation.calibration import calibration, rounded
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.interfaces.task_kind import LabelColumn, task_kind
 from graftwork.tasks.answers import class_names
-from graftwork.tasks.thresholds import says_yes
+from graftwork.tasks.thresholds import chosen_class, says_yes
 
 __all__ = ["diagnose", "diagnose_task"]
 
@@ -152,11 +152,11 @@ def _classes(task: TaskSpec, column: LabelColumn, shares: Floats) -> dict[str, A
     if not len(truth):
         return None
     is_binary = shares.shape[1] == 1
-    chosen = says_yes(task, shares[:, 0].astype(np.float32)).astype(np.int64) if is_binary else shares.argmax(axis=1)
+    chosen = says_yes(task, shares[:, 0].astype(np.float32)).astype(np.int64) if is_binary else chosen_class(task, shares)
     number = max(column.num_classes, int(truth.max()) + 1, int(chosen.max()) + 1)
     names = class_names(task, number)
     right = truth == chosen
-    said, happened = (shares[:, 0], truth == 1) if is_binary else (shares.max(axis=1), right)
+    said, happened = (shares[:, 0], truth == 1) if is_binary else (shares[np.arange(len(shares)), chosen], right)
     return {
         "form": "classes",
         "rows": len(truth),

@@ -1,5 +1,5 @@
-"""Thresholds of yes-or-no questions that serve the metric, chosen on rows that were kept back, and one half where nothing else is
-clearly better.
+"""Thresholds that serve the metric, chosen on rows that were kept back: of yes-or-no questions one half where nothing else is clearly
+better, and of several classes none, which is the most probable class.
 
 A threshold is the median of those that are best on resamples of the rows, which varies less than the best one of the rows themselves.
 Whether it helps is seen by cross-fitting, as for corrections of probabilities (:mod:`graftwork.evaluation.correction_fit`).
@@ -8,32 +8,36 @@ Whether it helps is seen by cross-fitting, as for corrections of probabilities (
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import labelled_rows
+from graftwork.evaluation.class_thresholds import (
+    DRAWS,
+    LEAST_OF_AN_ANSWER,
+    choose_class_thresholds,
+    draws_of_units,
+    score_of_decisions,
+)
 from graftwork.evaluation.correction_fit import PARTS, Units, parts_of_units
-from graftwork.evaluation.metrics import default_metric, find_metric, prepare_metric
+from graftwork.evaluation.metrics import default_metric, find_metric
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.interfaces.task_kind import task_kind
-from graftwork.tasks.thresholds import KEY, says_yes
+from graftwork.tasks.thresholds import KEY, chosen_class, says_yes, with_thresholds
 
 __all__ = ["FittedThresholds", "choose_threshold", "kept_thresholds", "needs_thresholds"]
 
 LEAST_ROWS = 40
 """Labelled rows (or groups) from which on another threshold than one half is tried."""
-LEAST_OF_AN_ANSWER = 15
-"""Rows of either answer that a question needs for it."""
 CLEAR = 1.645
 """Standard errors by which the metric must be better on other rows."""
 _CANDIDATES = 40
-_DRAWS = 20
 _DRAWS_OF_GAINS = 200
 _MOST_ROWS = 10_000
 """Rows that are looked at; of more, evenly spread ones."""
+_MOST_CELLS = 200_000
+"""Likewise, rows times classes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,17 +45,21 @@ class FittedThresholds:
     """What came of it, with numbers of rows that took no part in the choice."""
 
     thresholds: tuple[float, ...]
-    """One for each question; empty for one half everywhere."""
+    """One for each question or class; empty for one half everywhere, and for the most probable class."""
     metric: str
     score: tuple[float, float]
-    """With one half, and with the thresholds."""
+    """Without the thresholds, and with them."""
     why_not: str = ""
-    """Why one half is kept; empty if it is not."""
+    """Why there are none; empty if there are."""
+    of_classes: bool = False
+    """Whether there is one for each of several classes, not for each question."""
 
 
 def needs_thresholds(task: TaskSpec) -> bool:
-    """Return whether a task has yes-or-no questions and is judged by what is decided, not by the order of rows or probabilities."""
-    return task_kind(task).has_thresholds and find_metric(default_metric(task)).of_decisions
+    """Return whether a task is judged by what is decided, not by the order of rows or probabilities, and other decisions than the
+    obvious ones can serve it: yes-or-no questions, and several classes if the metric counts all of them alike."""
+    kind, metric = task_kind(task), find_metric(default_metric(task))
+    return (kind.has_thresholds and metric.of_decisions) or (kind.has_class_thresholds and metric.of_classes)
 
 
 def kept_thresholds(task: TaskSpec, target: Array, prediction: Array, units: Units) -> FittedThresholds | None:
@@ -70,30 +78,39 @@ def kept_thresholds(task: TaskSpec, target: Array, prediction: Array, units: Uni
     known = np.flatnonzero(labelled_rows(target) & np.isfinite(prediction.reshape(len(prediction), -1)).all(axis=1))
     if not len(known):
         return None
-    known = known[:: -(-len(known) // _MOST_ROWS)]
+    of_classes = task_kind(task).has_class_thresholds
+    known = known[:: -(-len(known) // (min(_MOST_ROWS, max(_MOST_CELLS // task.size, 1000)) if of_classes else _MOST_ROWS))]
     target, prediction, of_row = target[known], prediction[known], np.unique(units[known], return_inverse=True)[1].reshape(-1)
-    metric, plain = default_metric(task), says_yes(task, prediction)
-    before = _score(task, target, plain, np.ones((1, len(target))))[0]
+    choose = choose_class_thresholds if of_classes else _choose
+    metric, plain = default_metric(task), _decided(task, prediction)
+    before = score_of_decisions(task, target, plain, np.ones((1, len(target))))[0]
     number = int(of_row.max()) + 1
     if number < LEAST_ROWS:
         why_not = f"{number} labelled rows are too few"
-        return FittedThresholds(thresholds=(), metric=metric, score=(before, before), why_not=why_not)
+        return FittedThresholds(thresholds=(), metric=metric, score=(before, before), why_not=why_not, of_classes=of_classes)
     crossed, part = plain.copy(), parts_of_units(of_row)
     for one in range(PARTS):
         own = part == one
         if own.any() and not own.all():
-            chosen = _choose(task, target[~own], prediction[~own], of_row[~own])
-            crossed[own] = prediction[own] > (chosen[0] if prediction.ndim == 1 else chosen)
-    draws = _draws(of_row, _DRAWS_OF_GAINS)
+            chosen = choose(task, target[~own], prediction[~own], _counted(of_row[~own]))
+            crossed[own] = _decided(with_thresholds(task, chosen.tolist()), prediction[own])
+    draws = draws_of_units(of_row, _DRAWS_OF_GAINS)
     sign = 1.0 if find_metric(metric).higher_is_better else -1.0
-    gains = sign * (_score(task, target, crossed, draws) - _score(task, target, plain, draws))
-    after = _score(task, target, crossed, np.ones((1, len(target))))[0]
+    gains = sign * (score_of_decisions(task, target, crossed, draws) - score_of_decisions(task, target, plain, draws))
+    after = score_of_decisions(task, target, crossed, np.ones((1, len(target))))[0]
     gain = sign * (after - before)
     if not gain > CLEAR * float(np.nanstd(gains)) or not gain > 0:
         why_not = "no other threshold was clearly better on other rows"
-        return FittedThresholds(thresholds=(), metric=metric, score=(before, before), why_not=why_not)
-    final = _choose(task, target, prediction, of_row)
-    return FittedThresholds(thresholds=tuple(final.tolist()), metric=metric, score=(before, after))
+        return FittedThresholds(thresholds=(), metric=metric, score=(before, before), why_not=why_not, of_classes=of_classes)
+    final = choose(task, target, prediction, of_row)
+    return FittedThresholds(thresholds=tuple(final.tolist()), metric=metric, score=(before, after), of_classes=of_classes)
+
+
+def _decided(task: TaskSpec, prediction: Array) -> Array:
+    """Return decisions in the form of probabilities: yes or no, or 1 for the class that is chosen and 0 for the others."""
+    if task_kind(task).has_class_thresholds:
+        return np.asarray(chosen_class(task, prediction)[:, None] == np.arange(prediction.shape[1]))
+    return says_yes(task, prediction)
 
 
 def choose_threshold(task: TaskSpec, target: Array, prediction: Array, units: Units) -> float:
@@ -111,9 +128,9 @@ def choose_threshold(task: TaskSpec, target: Array, prediction: Array, units: Un
     # From the middle outwards: of equally good ones, the first counts.
     found = np.unique(np.concatenate([found[(found > 0.0) & (found < 1.0)], [0.5]]))
     found = found[np.argsort(np.abs(found - 0.5), kind="stable")]
-    draws = _draws(units, _DRAWS)
+    draws = draws_of_units(units, DRAWS)
     sign = 1.0 if find_metric(default_metric(task)).higher_is_better else -1.0
-    scores = np.stack([sign * _score(task, target, prediction > limit, draws) for limit in found])
+    scores = np.stack([sign * score_of_decisions(task, target, prediction > limit, draws) for limit in found])
     best = np.nan_to_num(scores, nan=-np.inf).argmax(axis=0)
     return float(f"{np.clip(np.median(found[best]), 1e-4, 1 - 1e-4):.4g}")
 
@@ -137,15 +154,3 @@ def _choose(task: TaskSpec, target: Array, prediction: Array, units: Units) -> F
 
 def _counted(units: Units) -> Units:
     return np.asarray(np.unique(units, return_inverse=True)[1].reshape(-1))
-
-
-def _draws(units: Units, number: int) -> Floats:
-    """Return row weights of resamples of the units, ``[number, N]``."""
-    size = int(units.max(initial=0)) + 1
-    drawn = np.random.default_rng(0).multinomial(size, np.full(size, 1.0 / size), size=number)
-    return np.asarray(drawn[:, units], dtype=np.float64)
-
-
-def _score(task: TaskSpec, target: Array, decided: NDArray[Any], weights: Floats) -> Floats:
-    """Return the metric of decisions under row weights."""
-    return np.asarray(prepare_metric(task, target, decided.astype(np.float32))(weights))

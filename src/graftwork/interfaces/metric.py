@@ -43,3 +43,5 @@ class Metric:
     """``(spec, target, prediction) -> evaluator`` for arrays of ``N`` rows."""
     of_decisions: bool = False
     """Whether it judges the class that is chosen, not its probability or the order of rows."""
+    of_classes: bool = False
+    """Whether it counts all classes alike, however rare: the most probable class is then not the best answer."""

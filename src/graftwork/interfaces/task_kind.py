@@ -86,6 +86,8 @@ class TaskKind(ABC):
     has_thresholds: ClassVar[bool] = False
     """Whether its answers are yes where a probability is above ``details["thresholds"]`` (see
     :mod:`graftwork.tasks.thresholds`)."""
+    has_class_thresholds: ClassVar[bool] = False
+    """Whether its answer is the class whose probability is the largest multiple of its own of ``details["thresholds"]``."""
 
     # --- layout ---
 

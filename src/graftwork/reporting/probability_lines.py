@@ -37,11 +37,15 @@ def probabilities_line(view: ResultView) -> str:
     elif any("before" in one for one in found.values()):
         parts.append("Probabilities are those of the plan as they come: no correction was clearly better on other rows.")
     for task, one in decided.items():
-        values = [float(value) for value in one["values"]]
+        values, words = [float(value) for value in one["values"]], metric_words(str(one.get("metric")))
+        if one.get("of_classes"):
+            parts.append(
+                f"`{task}` is answered with the class whose probability is the largest multiple of its threshold, where its {words} is "
+                "better than with the most probable class."
+            )
+            continue
         above = number(values[0]) if len(values) == 1 else "its own threshold for each label"
-        parts.append(
-            f"`{task}` is answered with yes above {above}, where its {metric_words(str(one.get('metric')))} is better than above 0.5."
-        )
+        parts.append(f"`{task}` is answered with yes above {above}, where its {words} is better than above 0.5.")
     if any(one.get("class_weights") for one in found.values()):
         weighted = [task for task, one in found.items() if one.get("class_weights")]
         parts.append(
@@ -58,7 +62,7 @@ def probabilities_table(view: ResultView) -> Table | None:
         return None
     return Table(
         caption="Probabilities and decisions of the chosen plan, before and after, on rows that took no part in the fit",
-        headers=["Task", Cell("Correction", numeric=False), "Log loss", "Brier score", "Yes above", "Metric of decisions"],
+        headers=["Task", Cell("Correction", numeric=False), "Log loss", "Brier score", "Threshold", "Metric of decisions"],
         rows=[
             [
                 task,
@@ -101,7 +105,7 @@ def _threshold(found: Mapping[str, Any]) -> list[Cell]:
     if not found:
         return [Cell("0.5"), Cell(MISSING)]
     values = [float(value) for value in found.get("values") or ()]
-    above = Cell("0.5", note=str(found.get("why_not") or ""))
+    above = Cell("most probable" if found.get("of_classes") else "0.5", note=str(found.get("why_not") or ""))
     if values:
         above = Cell(number(values[0]) if len(values) == 1 else f"{number(min(values))} to {number(max(values))}")
     score = _change({"score": found.get("before")}, {"score": found.get("after")}, "score")

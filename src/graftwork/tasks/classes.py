@@ -17,6 +17,7 @@ from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
 from graftwork.tasks.answers import class_names, listed, named
 from graftwork.tasks.class_weights import with_weights
+from graftwork.tasks.thresholds import chosen_class
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,11 +107,11 @@ class ClassKind(TaskKind):
 
     def chosen(self, spec: TaskSpec, values: Array) -> Array:
         """Return the class of each row that a table shows, ``[N]``."""
-        return np.asarray(values.argmax(axis=1))
+        return chosen_class(spec, values)
 
     def decided(self, spec: TaskSpec, value: Array) -> int:
         """Return the class that one row's answer stands for."""
-        return int(np.argmax(value))
+        return int(chosen_class(spec, np.reshape(value, (1, -1)))[0])
 
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
         """Return ``task`` (the class) and ``task_probability`` of that class, and ``task[class]`` of every class if asked."""

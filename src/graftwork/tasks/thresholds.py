@@ -1,4 +1,5 @@
-"""Thresholds above which yes-or-no questions are answered with yes: one half, unless the task says something else. NumPy only."""
+"""Thresholds that decide: yes-or-no questions are answered with yes above one half, and of several classes the most probable one is
+chosen, unless the task says something else. NumPy only."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array, Floats
 
-__all__ = ["KEY", "says_yes", "threshold_problems", "thresholds_of", "with_thresholds"]
+__all__ = ["KEY", "chosen_class", "says_yes", "threshold_problems", "thresholds_of", "with_thresholds"]
 
 KEY = "thresholds"
-"""Key of ``TaskSpec.details``: a list with one number in (0, 1) for each question."""
+"""Key of ``TaskSpec.details``: a list with one number in (0, 1) for each question, or for each of several classes."""
 
 
 def thresholds_of(spec: TaskSpec) -> Floats:
@@ -44,8 +45,25 @@ def says_yes(spec: TaskSpec, probabilities: Array) -> Array:
     return np.asarray(probabilities > (limits[0] if np.ndim(probabilities) == 1 or len(limits) == 1 else limits))
 
 
+def chosen_class(spec: TaskSpec, probabilities: Array) -> Array:
+    """Return which of several classes each row is given, ``[N]`` for ``[N, C]`` probabilities: the one whose probability is the
+    largest multiple of its threshold; the most probable one where the task has no thresholds.
+
+    Of two classes with the thresholds ``1 - t`` and ``t`` that is the second one where its probability is above ``t``.
+
+    Example:
+        >>> rare = TaskSpec(name="size", kind="multiclass", size=3, details={KEY: [0.6, 0.3, 0.1]})
+        >>> chosen_class(rare, np.array([[0.6, 0.2, 0.2], [0.7, 0.2, 0.1]])).tolist()
+        [2, 0]
+    """
+    found = spec.details.get(KEY)
+    # In float64: a quotient in the type of the probabilities could tie where they do not.
+    scores = np.asarray(probabilities, dtype=np.float64) / np.asarray(found, dtype=np.float64) if found else probabilities
+    return np.asarray(scores.argmax(axis=1))
+
+
 def threshold_problems(spec: TaskSpec) -> Sequence[str]:
-    """Return what is wrong with the thresholds of a task of yes-or-no questions, one sentence each."""
+    """Return what is wrong with the thresholds of a task of yes-or-no questions or of several classes, one sentence each."""
     found = spec.details.get(KEY, ())
     is_list = isinstance(found, list | tuple) and all(
         isinstance(one, int | float) and not isinstance(one, bool) and 0.0 < one < 1.0 for one in found

@@ -19,14 +19,24 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import table_input
+from graftwork.core.records import TaskSpec
 from graftwork.core.scratch import scratch_folder
-from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
+from graftwork.evaluation.threshold_choice import kept_thresholds
 from graftwork.interfaces.learner import LearnerContext
 from graftwork.tasks.decode import decode_output
+from graftwork.tasks.thresholds import chosen_class, says_yes, with_thresholds
 from graftwork.tasks.values import with_origin
 from graftwork.training.stages import learner_of
 from graftwork.workflows.estimator_kinds import LearnedTarget, learned_targets
+from graftwork.workflows.estimator_options import (
+    class_weighted,
+    column_score,
+    column_weights,
+    group_numbers,
+    held_rows,
+    with_metrics,
+)
 from graftwork.workflows.estimator_targets import label_keys, target_columns
 from graftwork.workflows.portfolio import portfolio
 
@@ -46,6 +56,14 @@ class MultiTaskEstimator(BaseEstimator):
             :func:`graftwork.fit` does, for all columns together: words, true and false, and whole numbers in a row from 0 or 1
             are classes, words of a known scale are ordered classes, other numbers are regressions.
         validation_fraction: Share of the rows that chooses the best weights, in [0, 1); 0 keeps the last.
+        class_weight: How much rows of each class weigh in the loss: ``"balanced"`` (classes weigh the same together, in all columns
+            with classes), ``{label: weight}`` if one column has classes, or one of these or None for each column, as a list or
+            ``{column: ...}``. Labels without a weight weigh 1. None weighs all alike.
+        metric: By what :meth:`score` judges: the name of a metric for all columns, a list with one (or None) for each, or
+            ``{column: name}``. Metrics of decisions (``"f1_macro"``, ``"balanced_accuracy"``, ``"accuracy"`` of two classes) also
+            choose thresholds on the validation rows, where they clearly help there. None is R squared and accuracy.
+        weights: Weights of columns in the mean of :meth:`score`, above 0: a list, or ``{column: weight}``; columns without one
+            weigh 1. They do not change training.
         training: Settings of :class:`graftwork.training.config.TrainConfig`, such as ``{"learning_rate": 1e-3}``.
         random_state: Seed; an integer repeats bit for bit.
 
@@ -72,6 +90,9 @@ class MultiTaskEstimator(BaseEstimator):
         plan: str = "shared-trunk",
         max_steps: int = 500,
         kinds: Any = "auto",
+        class_weight: Any = None,
+        metric: Any = None,
+        weights: Any = None,
         validation_fraction: float = 0.1,
         training: Mapping[str, Any] | None = None,
         random_state: Any = None,
@@ -79,6 +100,9 @@ class MultiTaskEstimator(BaseEstimator):
         self.plan = plan
         self.max_steps = max_steps
         self.kinds = kinds
+        self.class_weight = class_weight
+        self.metric = metric
+        self.weights = weights
         self.validation_fraction = validation_fraction
         self.training = training
         self.random_state = random_state
@@ -90,17 +114,18 @@ class MultiTaskEstimator(BaseEstimator):
         tags.target_tags.two_d_labels = True
         return tags
 
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(self, X: Any, y: Any, *, groups: Any = None) -> Self:
         """Train.
 
         Args:
             X: Numbers, ``[N, F]``.
             y: One target ``[N]`` or several ``[N, T]``, an array or a DataFrame with columns of any types. Labels that are
                 missing (NaN, None, ``pandas.NA``, empty texts) are left out, column by column.
+            groups: Group of each row (patient, site), ``[N]``: rows of one group are not divided between training and validation.
 
         Raises:
             ValueError: If shapes do not fit, values of ``X`` are missing or infinite, a column of ``y`` has no label or can be no
-                target, or the plan does not exist.
+                target, the plan does not exist, or what is said of columns does not fit them.
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         columns, self._is_single = target_columns(y, len(X))
@@ -112,7 +137,8 @@ class MultiTaskEstimator(BaseEstimator):
         scale = X.std(axis=0)
         # Constant columns: 0 / 1 in place of a division by zero.
         self._scale = np.where(scale > 1e-12, scale, 1.0)
-        suite = self._suite(X, targets, seed)
+        suite = self._suite(X, targets, seed, group_numbers(groups, len(X)))
+        column_weights(self.weights, suite.task_names)  # refused before anything is trained
         self.tasks_ = suite.tasks
         self.reasons_ = {one.spec.name: one.reason for one in targets}
         classes = [self._levels.get(task.name) for task in suite.tasks]
@@ -137,6 +163,7 @@ class MultiTaskEstimator(BaseEstimator):
             )
             learner.train(self.max_steps)
         self.model_ = learner.best_model
+        self.tasks_ = _decided(suite, learner) if self.metric is not None and len(suite.splits["val"]) else suite.tasks
         return self
 
     def predict(self, X: Any) -> Array:
@@ -149,7 +176,7 @@ class MultiTaskEstimator(BaseEstimator):
                 columns.append(with_origin(task, raw[task.name])[:, 0].astype(np.float64))
             else:
                 # A column with one class only has no second one to name.
-                columns.append(levels[np.minimum(_class_index(raw[task.name]), len(levels) - 1)])
+                columns.append(levels[np.minimum(_class_index(task, raw[task.name]), len(levels) - 1)])
         if self._is_single:
             return columns[0]
         kinds = {column.dtype.kind for column in columns}
@@ -169,7 +196,8 @@ class MultiTaskEstimator(BaseEstimator):
         return tables[0] if self._is_single else tables
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean over columns of R squared (regressions) and accuracy (classes), at most 1.
+        """Return the mean over columns, by ``weights``, of R squared (regressions) and accuracy (classes), at most 1; of columns with a
+        ``metric``, that one, negative if lower values of it are better.
 
         Args:
             X: Numbers, ``[N, F]``.
@@ -177,25 +205,32 @@ class MultiTaskEstimator(BaseEstimator):
                 label.
 
         Raises:
-            ValueError: If shapes do not fit, or there is no label at all.
+            ValueError: If shapes do not fit, there is no label at all, or a column with a metric has a label that it was not
+                fitted on.
         """
         predicted = self.predict(X)
         predicted = predicted[:, None] if self._is_single else predicted
         columns, _ = target_columns(y, len(predicted), fitting=False)
+        raw = self._outputs(X) if any(task.metric for task in self.tasks_) else {}
         if len(columns) != len(self.tasks_):
             raise ValueError(f"`y` has {len(columns)} columns; the estimator was fitted on {len(self.tasks_)}.")
-        scores = []
+        scores, weights = [], []
+        importance = column_weights(self.weights, [task.name for task in self.tasks_])
         for index, (task, column) in enumerate(zip(self.tasks_, columns, strict=True)):
             known, answers = column.known, predicted[:, index]
             if not known.any():
                 continue
-            if task.name in self._levels:
+            weights.append(importance[index])
+            if task.metric:
+                found = raw[task.name] if task.name in self._levels else with_origin(task, raw[task.name])
+                scores.append(column_score(task, column, found, self._levels.get(task.name)))
+            elif task.name in self._levels:
                 scores.append(accuracy_score(label_keys(column.cells[known]), label_keys(answers[known])))
             else:
                 scores.append(r2_score(column.numbers()[known], answers[known].astype(float)))
         if not scores:
             raise ValueError("Input y contains NaN only: there is no label to score.")
-        return float(np.mean(scores))
+        return float(np.average(scores, weights=weights))
 
     def _outputs(self, X: Any) -> dict[str, Array]:
         check_is_fitted(self, "model_")
@@ -211,24 +246,27 @@ class MultiTaskEstimator(BaseEstimator):
                     parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
         return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
-    def _suite(self, X: Array, targets: Sequence[LearnedTarget], seed: int) -> Suite:
-        order = Seeds(seed).numpy("validation").permutation(len(X))
-        # Below 20 rows a validation part says nothing, and costs training rows.
-        held = int(self.validation_fraction * len(X)) if len(X) >= 20 else 0
+    def _suite(self, X: Array, targets: Sequence[LearnedTarget], seed: int, groups: NDArray[np.int64] | None) -> Suite:
+        held = held_rows(len(X), self.validation_fraction, groups, seed)
         # A task whose few labels all fell into the validation part could not be learned.
-        if not all(_has_label(one.target[order[held:]]) for one in targets):
-            held = 0
+        if not all(_has_label(one.target[~held]) for one in targets):
+            held[:] = False
+        train = np.flatnonzero(~held)
+        arrays = {one.spec.name: one.target for one in targets}
+        tasks = with_metrics([one.spec for one in targets], self.metric)
+        tasks = class_weighted(tasks, self.class_weight, self._levels, arrays, train)
         return Suite.of_arrays(
             name="arrays",
             input_specs=table_input(X.shape[1]),
-            tasks=[one.spec for one in targets],
+            tasks=tasks,
             inputs={
                 "numeric": ((X - self._center) / self._scale).astype(np.float32),
                 "categorical": np.zeros((len(X), 0), np.int64),
             },
-            targets={one.spec.name: one.target for one in targets},
+            targets=arrays,
             # No test rows: whoever calls keeps their own.
-            splits={"train": np.sort(order[held:]), "val": np.sort(order[:held]), "test": order[:0]},
+            splits={"train": train, "val": np.flatnonzero(held), "test": train[:0]},
+            groups=groups,
         )
 
 
@@ -236,5 +274,16 @@ def _has_label(target: Array) -> bool:
     return bool((~np.isnan(target) if target.dtype.kind == "f" else target >= 0).any())
 
 
-def _class_index(output: Array) -> Array:
-    return (output > 0.5).astype(np.int64) if output.ndim == 1 else np.asarray(output.argmax(axis=1))
+def _class_index(task: TaskSpec, output: Array) -> Array:
+    return says_yes(task, output).astype(np.int64) if output.ndim == 1 else chosen_class(task, output)
+
+
+def _decided(suite: Suite, learner: Any) -> tuple[TaskSpec, ...]:
+    """Return the tasks with the thresholds that their metrics want, where validation rows clearly say so."""
+    rows = suite.splits["val"]
+    found, units = learner.predict(rows), rows if suite.groups is None else suite.groups[rows]
+    tasks = []
+    for task in suite.tasks:
+        chosen = kept_thresholds(task, suite.targets[task.name][rows], found[task.name], units) if task.metric else None
+        tasks.append(with_thresholds(task, chosen.thresholds if chosen else None))
+    return tuple(tasks)

@@ -1,20 +1,22 @@
 """The portfolio: which plans exist, as plain data. Adding a plan touches a TOML file and no code.
 
 Plans come from ``portfolio.toml`` beside this module, from the ``[[plans]]`` tables of cards, and from TOML files that the
-user names. A plan may say ``default``: true, false, or a list of modalities in which it enters without being asked for; and
-``variants``: other settings that are tried for it when a race has time left.
+user names. A plan may say ``default``: true, false, or a list of modalities in which it enters without being asked for;
+``variants``: other settings that are tried for it when a race has time left; and ``needs``: optional packages without which it does
+not exist for a race, ``{ package = "extra that installs it" }``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.nearest import nearest_name
+from graftwork.core.optional import has
 from graftwork.core.plan import Plan
 from graftwork.core.toml_text import read_toml
 from graftwork.workflows.plan_check import check_plans, part_problems, plan_problems, training_problems
@@ -43,10 +45,19 @@ class CatalogueEntry:
     """File that it comes from."""
     variants: tuple[Mapping[str, Any], ...] = ()
     """Other settings that a race with time left tries, in this order: ``{"training": {...}, "learner": {...}}``."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Packages that it needs besides those of its kind of data, with graftwork's extra that installs each."""
+
+    @property
+    def missing(self) -> str:
+        """What is not installed and how to install it, as in ``needs catboost: pip install "graftwork[boosters]"``; empty if nothing."""
+        absent = [package for package in self.needs if not has(package)]
+        extras = ",".join(dict.fromkeys(self.needs[package] for package in absent))
+        return f'needs {" and ".join(absent)}: pip install "graftwork[{extras}]"' if absent else ""
 
     def enters(self, kinds: Collection[str]) -> bool:
         """Return whether it enters the race of a suite with inputs of these kinds without being named."""
-        return bool(self.default) and self.plan.fits(kinds, self.default)
+        return bool(self.default) and not self.missing and self.plan.fits(kinds, self.default)
 
 
 def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
@@ -55,6 +66,7 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
     fields = dict(value) if isinstance(value, Mapping) else value
     default = fields.pop("default", False) if isinstance(fields, dict) else False
     variants = fields.pop("variants", []) if isinstance(fields, dict) else []
+    needs = fields.pop("needs", {}) if isinstance(fields, dict) else {}
     plan, problems = Plan.read(fields)
     if default is True:
         default = plan.modalities
@@ -66,7 +78,12 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
     if not _are_variants(variants):
         problems.append(f"`variants` must be a list of tables with `training` or `learner` settings; got {variants!r:.200}")
         variants = []
-    return CatalogueEntry(plan, tuple(default), origin, tuple(variants)), [
+    if not isinstance(needs, Mapping) or not all(isinstance(item, str) and item for pair in needs.items() for item in pair):
+        problems.append(
+            f'`needs` must be a table of packages with the extra of each, as in {{ catboost = "boosters" }}; got {needs!r:.200}'
+        )
+        needs = {}
+    return CatalogueEntry(plan, tuple(default), origin, tuple(variants), dict(needs)), [
         f"plan {plan.name!r}: {problem}" for problem in problems
     ]
 
@@ -216,17 +233,22 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
     Args:
         kinds: Kinds of the suite's inputs.
         num_tasks: Number of its tasks; plans with a higher ``min_tasks`` stay out.
-        names: None for the defaults; or any of plan names, ``"all"``, ``"+name"`` (besides the defaults), and paths of TOML files
+        names: None for the defaults; or any of plan names, ``"all"`` (whose packages are installed), ``"+name"`` (besides the defaults), and paths of TOML files
             whose plans join the defaults; or only ``"none"``. Separate single-task models are always in: they are what
             everything is measured against.
 
     Raises:
-        ConfigError: If a name is unknown, or the plan does not fit these inputs or this number of tasks.
+        ConfigError: If a name is unknown, or the plan does not fit these inputs or this number of tasks, or needs a package that is not
+            installed.
     """
     asked = list(names or ())
     files = _files(asked)
     catalogue = load_catalogue(files)
-    fitting = {name: entry for name, entry in catalogue.items() if entry.plan.fits(kinds) and entry.plan.min_tasks <= num_tasks}
+    fitting = {
+        name: entry
+        for name, entry in catalogue.items()
+        if entry.plan.fits(kinds) and entry.plan.min_tasks <= num_tasks and not entry.missing
+    }
     # Bare names replace the defaults, names with a plus join them.
     exclusive = [name for name in asked if not name.startswith("+") and not name.endswith(".toml")]
     added = [name[1:] for name in asked if name.startswith("+") and not name.endswith(".toml")]
@@ -261,6 +283,8 @@ def _problem(name: str, catalogue: dict[str, CatalogueEntry], kinds: Collection[
         plan = catalogue[name].plan
         if not plan.fits(kinds):
             return f"{name!r} is for {', '.join(plan.modalities)}, and the inputs of this suite are: {join_kinds(kinds)}"
+        if plan.min_tasks <= num_tasks:
+            return f"{name!r} {catalogue[name].missing}"
         return f"{name!r} needs at least {plan.min_tasks} tasks, and this suite has {num_tasks}"
     return _unknown(name, catalogue)
 

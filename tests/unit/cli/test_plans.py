@@ -8,6 +8,7 @@ import pytest
 
 from graftwork.cli import plans
 from graftwork.core.errors import ConfigError
+from graftwork.workflows import portfolio
 from graftwork.workflows.portfolio import load_catalogue, read_plan_file
 
 
@@ -26,7 +27,17 @@ def test_every_plan_has_a_line_and_defaults_have_a_star(capsys: pytest.CaptureFi
     table = lines(capsys)
     for name, entry in load_catalogue().items():
         (line,) = [line for line in table if f" {name} " in line[:24]]
-        assert line.startswith("*") == bool(entry.default)
+        assert line.startswith("*") == (bool(entry.default) and not entry.missing)
+
+
+def test_what_is_not_installed_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(portfolio, "has", lambda package: package != "catboost")
+    call("--modality", "table")
+    (line,) = [line for line in lines(capsys) if " catboost " in line[:24]]
+    assert not line.startswith("*")
+    wide = plans.plans_table(list(load_catalogue().values()), "table", 400)
+    assert '(needs catboost: pip install "graftwork[boosters]")' in wide
+    assert "needs xgboost" not in wide
 
 
 def test_the_star_is_that_of_the_asked_kind(capsys: pytest.CaptureFixture[str]) -> None:

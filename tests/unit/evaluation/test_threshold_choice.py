@@ -54,7 +54,62 @@ def test_metrics_of_order_and_probability_need_none(metric) -> None:
     assert kept_thresholds(spec, *rare(500), np.arange(500)) is None
 
 
+def rare_classes(rows: int, seed: int = 0):
+    """Three classes, the later the rarer, whose probabilities are right."""
+    generator = np.random.default_rng(seed)
+    scores = 1.2 * generator.normal(size=(rows, 3)) + np.array([0.0, -1.5, -3.0])
+    shares = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    return (generator.random((rows, 1)) > shares.cumsum(axis=1)[:, :2]).sum(axis=1), shares.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind"), [("balanced_accuracy", "multiclass"), ("f1_macro", "multiclass"), ("f1_macro", "ordinal")]
+)
+def test_metrics_that_count_classes_alike_want_rare_classes_more_often(metric: str, kind: str) -> None:
+    spec = task(metric, kind, 3)
+    chosen = kept_thresholds(spec, *rare_classes(3000), np.arange(3000))
+    assert chosen is not None
+    assert chosen.of_classes
+    assert chosen.why_not == ""
+    first, second, third = chosen.thresholds
+    assert first > second > third
+    assert sum(chosen.thresholds) == pytest.approx(1.0, abs=1e-3)
+    fresh, again = rare_classes(20_000, seed=1)
+    plain = score_task(spec, fresh, again, [metric])[metric]
+    better = score_task(with_thresholds(spec, chosen.thresholds), fresh, again, [metric])[metric]
+    assert better > plain + (0.1 if metric == "balanced_accuracy" else 0.02)
+    assert chosen.score == pytest.approx((plain, better), abs=0.04), "what was said of it holds on new rows"
+    if metric == "balanced_accuracy":
+        frequency = np.bincount(fresh) / len(fresh)
+        best = score_task(with_thresholds(spec, frequency.tolist()), fresh, again, [metric])[metric]
+        assert better > best - 0.02, "close to the best that there is, where probabilities are right"
+
+
+def test_classes_keep_the_most_probable_one_where_nothing_is_clearly_better() -> None:
+    generator = np.random.default_rng(3)
+    shares = generator.dirichlet(np.ones(3), size=1500).astype(np.float32)
+    truth = (generator.random((1500, 1)) > shares.cumsum(axis=1)[:, :2]).sum(axis=1)
+    chosen = kept_thresholds(task("balanced_accuracy", "multiclass", 3), truth, shares, np.arange(1500))
+    assert chosen is not None
+    assert chosen.thresholds == ()
+    few = kept_thresholds(task("f1_macro", "multiclass", 3), *rare_classes(30), np.arange(30))
+    assert few is not None
+    assert few.thresholds == ()
+
+
+def test_of_classes_that_nearly_never_occur_nothing_is_learned() -> None:
+    truth, shares = rare_classes(2000)
+    wide = np.concatenate([shares, np.full((2000, 2), 1e-5, dtype=np.float32)], axis=1)
+    truth[:3] = 3
+    chosen = kept_thresholds(task("balanced_accuracy", "multiclass", 5), truth, wide, np.arange(2000))
+    assert chosen is not None
+    assert chosen.thresholds[3] == pytest.approx(chosen.thresholds[4])
+    assert chosen.thresholds[4] > 0.1 * chosen.thresholds[2]
+
+
 def test_other_kinds_need_none() -> None:
+    assert not needs_thresholds(task("log_loss", "multiclass", 3))
+    assert not needs_thresholds(task("", "ordinal", 3))
     assert not needs_thresholds(task("accuracy", "multiclass", 3))
     assert not needs_thresholds(TaskSpec(name="size", kind="regression", size=1))
 

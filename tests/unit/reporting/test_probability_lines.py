@@ -34,6 +34,20 @@ def view(build_result: Any, **tasks: Any) -> ResultView:
     return ResultView({**build_result("table"), "probabilities": tasks})
 
 
+def test_thresholds_of_classes_are_said_as_such(build_result: Any) -> None:
+    thresholds = {**CORRECTED["thresholds"], "values": [0.7, 0.2, 0.1], "of_classes": True}
+    kept = {**thresholds, "values": [], "why_not": "no other threshold was clearly better on other rows"}
+    found = view(build_result, churn={**PLAIN, "thresholds": thresholds}, plan={**PLAIN, "thresholds": kept})
+    line, table = probabilities_line(found), probabilities_table(found)
+    assert (
+        "`churn` is answered with the class whose probability is the largest multiple of its threshold, where its macro F1"
+        in line
+    )
+    assert "yes" not in line
+    assert table is not None
+    assert [texts(row)[4] for row in table.rows] == ["0.100 to 0.700", "most probable"]
+
+
 def texts(row: Any) -> list[str]:
     return [cell if isinstance(cell, str) else cell.text for cell in row]
 

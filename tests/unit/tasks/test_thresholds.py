@@ -10,7 +10,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.evaluation.diagnostics import diagnose_task
 from graftwork.evaluation.metrics import score_task
 from graftwork.interfaces.task_kind import task_kind
-from graftwork.tasks.thresholds import says_yes, with_thresholds
+from graftwork.tasks.thresholds import chosen_class, says_yes, with_thresholds
 
 LATE = with_thresholds(TaskSpec(name="late", kind="binary", size=1, classes=("no", "yes")), [0.3])
 TAGS = with_thresholds(TaskSpec(name="tags", kind="multilabel", size=2, classes=("a", "b")), [0.3, 0.8])
@@ -37,6 +37,30 @@ def test_each_label_has_its_own_threshold() -> None:
     assert score_task(TAGS, np.array([[1, 0], [0, 1]], dtype=np.float32), shares, ["f1_macro"])["f1_macro"] == 1.0
     # What is known is not a probability.
     assert kind.describe(TAGS, np.array([1.0, 0.0]), is_prediction=False) == "a"
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "ordinal"])
+def test_of_several_classes_the_largest_multiple_of_its_threshold_is_chosen(kind: str) -> None:
+    plain = TaskSpec(name="size", kind=kind, size=3, classes=("s", "m", "l"))
+    spec, shares = with_thresholds(plain, [0.6, 0.3, 0.1]), np.array([[0.6, 0.2, 0.2], [0.7, 0.2, 0.1]], dtype=np.float32)
+    known = task_kind(spec)
+    assert known.table(spec, shares)["size"].tolist() == ["l", "s"]
+    assert known.table(spec, shares)["size_probability"] == pytest.approx([0.2, 0.7])
+    assert [answer["value"] for answer in known.answers(spec, shares)] == ["l", "s"]
+    assert known.describe(spec, shares[0], is_prediction=True) == "l (20 %)"
+    assert known.is_right(spec, np.array(2), shares[0]) is True
+    assert score_task(spec, np.array([2, 0]), shares, ["accuracy"])["accuracy"] == 1.0
+    assert diagnose_task(spec, np.array([2, 0]), shares)["right"] == 2
+    assert chosen_class(plain, shares).tolist() == [0, 0]
+    with pytest.raises(ConfigError, match="list of 3 numbers between 0 and 1"):
+        with_thresholds(plain, [0.5, 0.5])
+
+
+def test_two_classes_with_thresholds_are_a_binary_task_with_one() -> None:
+    shares = np.random.default_rng(0).random(200)
+    spec = with_thresholds(TaskSpec(name="late", kind="multiclass", size=2), [0.7, 0.3])
+    chosen = chosen_class(spec, np.stack([1 - shares, shares], axis=1))
+    assert (chosen == says_yes(LATE, shares)).all()
 
 
 def test_without_thresholds_it_is_one_half_and_nan_is_no() -> None:

@@ -6,6 +6,7 @@ the same trees bit for bit as training in one go: LightGBM's text format keeps e
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.optional import require
 
-__all__ = ["Booster", "BoosterData", "lightgbm"]
+__all__ = ["Booster", "BoosterData", "SteppedBooster", "lightgbm"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -55,8 +56,103 @@ def _sigmoid(raw: Floats) -> Floats:
     return 0.5 * (1.0 + np.tanh(0.5 * raw))
 
 
-class Booster:
-    """Boosted trees for one target.
+class SteppedBooster(ABC):
+    """Boosted trees for one target that are grown step by step; what a step adds is looked at on validation rows.
+
+    Args:
+        data: Its rows; at least one training row.
+        objective: ``regression``, ``binary`` or ``multiclass``.
+        num_classes: Classes of a multiclass target; 1 otherwise.
+        patience: Steps without a better validation loss after which training stops.
+    """
+
+    def __init__(self, data: BoosterData, objective: str, num_classes: int, *, patience: int) -> None:
+        self.objective, self.num_classes, self.patience = objective, num_classes, patience
+        self._data = data
+        self._val_raw: Floats | None = np.zeros((len(data.val_y), num_classes))
+        self.best_loss, self.best_rounds, self.rounds = float("inf"), 0, 0
+
+    @abstractmethod
+    def _grow(self) -> None:
+        """Train one more step."""
+
+    @abstractmethod
+    def _raw(self, x: Array, start: int, count: int) -> Floats:
+        """Return what some steps add, ``[N, num_classes]``; the first one with what holds for all rows, and none with that alone."""
+
+    @abstractmethod
+    def trees(self) -> list[dict[str, Any]]:
+        """Return the trees of the best steps as LightGBM dumps them; tree ``i`` adds to output ``i % num_classes``."""
+
+    @abstractmethod
+    def to_text(self, *, best: bool = False) -> str:
+        """Return the model in the library's own format, as text: all steps, or the best ones only; empty before the first step."""
+
+    @abstractmethod
+    def _open(self, text: str) -> None:
+        """Go back to the model of :meth:`to_text`, that of all steps; an empty text is none."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether more rounds have not helped for a while."""
+        # A booster that has not begun is not done, whatever the patience.
+        return self.rounds - self.best_rounds >= self.patience and self.rounds > 0
+
+    def advance(self) -> None:
+        """Train one more round."""
+        self._grow()
+        self.rounds += 1
+        if len(self._data.val_y):
+            # Only the new tree is walked: predicting all rounds anew would make training quadratic in them.
+            before = self._raw_of_rounds(self.rounds - 1) if self._val_raw is None else self._val_raw
+            self._val_raw = before + self._raw(self._data.val_x, self.rounds - 1, 1)
+            loss = self._loss(self._val_raw)
+        else:
+            loss = -float(self.rounds)  # nothing to stop on: the last round counts
+        if loss < self.best_loss:
+            self.best_loss, self.best_rounds = loss, self.rounds
+
+    def _loss(self, raw: Floats) -> float:
+        y = self._data.val_y
+        if self.objective == "regression":
+            return float(np.mean((raw[:, 0] - y) ** 2))
+        if self.objective == "binary":
+            # log(1 + exp(-margin)), safe for margins of any size.
+            losses = np.logaddexp(0.0, np.where(y > 0, -raw[:, 0], raw[:, 0]))
+        else:
+            picked = np.take_along_axis(_softmax(raw), y.astype(np.int64)[:, None], axis=1)
+            losses = -np.log(np.maximum(picked[:, 0], 1e-15))
+        return float(np.average(losses, weights=self._data.val_weight))
+
+    def predict(self, x: Array) -> Floats:
+        """Return probabilities ``[N, num_classes]`` (binary: of class 1) or values ``[N, 1]``, from the best rounds so far."""
+        raw = self._raw(x, 0, self.best_rounds) if len(x) else np.zeros((0, self.num_classes))
+        if self.objective == "binary":
+            return _sigmoid(raw)
+        return _softmax(raw) if self.objective == "multiclass" else raw
+
+    def state(self) -> dict[str, Any]:
+        """Return JSON values that :meth:`restore` takes beside the text."""
+        return {"rounds": self.rounds, "best_rounds": self.best_rounds, "best_loss": self.best_loss if self.rounds else None}
+
+    def restore(self, state: Mapping[str, Any], text: str) -> None:
+        """Go back to a stored state."""
+        self.rounds, self.best_rounds = int(state["rounds"]), int(state["best_rounds"])
+        self.best_loss = float("inf") if state["best_loss"] is None else float(state["best_loss"])
+        self._open(text)
+        # Only a booster that goes on needs them; many are restored to predict.
+        self._val_raw = None
+
+    def _raw_of_rounds(self, rounds: int) -> Floats:
+        """Return the raw outputs of the validation rows after so many rounds."""
+        found = np.zeros((len(self._data.val_y), self.num_classes))
+        for start in range(rounds):  # round by round, as they were added: the same sum to the last digit
+            found = found + self._raw(self._data.val_x, start, 1)
+        return found
+
+
+class Booster(SteppedBooster):
+    """LightGBM's trees for one target.
 
     Args:
         data: Its rows; at least one training row.
@@ -67,8 +163,7 @@ class Booster:
     """
 
     def __init__(self, data: BoosterData, objective: str, num_classes: int, params: Mapping[str, Any], *, patience: int) -> None:
-        self.objective, self.num_classes, self.patience = objective, num_classes, patience
-        self._data = data
+        super().__init__(data, objective, num_classes, patience=patience)
         # LightGBM's default of 20 rows a leaf would leave small tables without any split.
         smallest = int(np.clip(len(data.train_y) // 50, 1, 20))
         # Nor can it tell categories of less than 100 rows apart by default, which on small tables are all that there are.
@@ -77,32 +172,14 @@ class Booster:
         classes = {"num_class": num_classes} if objective == "multiclass" else {}
         self._params = {"objective": objective, "min_data_in_leaf": smallest, "verbosity": -1, **categories, **classes, **params}
         self._booster: Any = None
+        self._stored: Any = None
         self._resumes: str | None = None
-        self._val_raw: Floats | None = np.zeros((len(data.val_y), num_classes))
-        self.best_loss, self.best_rounds, self.rounds = float("inf"), 0, 0
 
-    @property
-    def is_done(self) -> bool:
-        """Whether more rounds have not helped for a while."""
-        # A booster that has not begun is not done, whatever the patience.
-        return self.rounds - self.best_rounds >= self.patience and self.rounds > 0
-
-    def advance(self) -> None:
-        """Train one more round."""
+    def _grow(self) -> None:
         if self._booster is None:
             self._start()
         else:
             self._booster.update()
-        self.rounds += 1
-        if len(self._data.val_y):
-            # Only the new tree is walked: predicting all rounds anew would make training quadratic in them.
-            before = self._raw_of_rounds(self.rounds - 1) if self._val_raw is None else self._val_raw
-            self._val_raw = before + self._raw(self._booster, self._data.val_x, self.rounds - 1, 1)
-            loss = self._loss(self._val_raw)
-        else:
-            loss = -float(self.rounds)  # nothing to stop on: the last round counts
-        if loss < self.best_loss:
-            self.best_loss, self.best_rounds = loss, self.rounds
 
     def _start(self) -> None:
         library = lightgbm()
@@ -121,40 +198,24 @@ class Booster:
             return
         before = library.Booster(model_str=self._resumes)
         self._booster = library.train(self._params, dataset, num_boost_round=1, init_model=before, keep_training_booster=True)
-        self._resumes = None
+        self._resumes = self._stored = None
 
-    def _raw(self, booster: Any, x: Array, start: int, count: int) -> Floats:
-        if count <= 0:
+    def _raw(self, x: Array, start: int, count: int) -> Floats:
+        model = self._model()
+        if count <= 0 or model is None:
             return np.zeros((len(x), self.num_classes))
-        found = booster.predict(
+        found = model.predict(
             x, raw_score=True, start_iteration=start, num_iteration=count, num_threads=self._params["num_threads"]
         )
         return np.asarray(found, dtype=np.float64).reshape(len(x), self.num_classes)
 
-    def _loss(self, raw: Floats) -> float:
-        y = self._data.val_y
-        if self.objective == "regression":
-            return float(np.mean((raw[:, 0] - y) ** 2))
-        if self.objective == "binary":
-            # log(1 + exp(-margin)), safe for margins of any size.
-            losses = np.logaddexp(0.0, np.where(y > 0, -raw[:, 0], raw[:, 0]))
-        else:
-            picked = np.take_along_axis(_softmax(raw), y.astype(np.int64)[:, None], axis=1)
-            losses = -np.log(np.maximum(picked[:, 0], 1e-15))
-        return float(np.average(losses, weights=self._data.val_weight))
-
     def _model(self) -> Any:
+        """Return the booster; a stored one is opened, and does not train yet."""
         if self._booster is None and self._resumes is not None:
-            return lightgbm().Booster(model_str=self._resumes)
+            if self._stored is None:
+                self._stored = lightgbm().Booster(model_str=self._resumes)
+            return self._stored
         return self._booster
-
-    def predict(self, x: Array) -> Floats:
-        """Return probabilities ``[N, num_classes]`` (binary: of class 1) or values ``[N, 1]``, from the best rounds so far."""
-        model = self._model()
-        raw = np.zeros((len(x), self.num_classes)) if model is None or not len(x) else self._raw(model, x, 0, self.best_rounds)
-        if self.objective == "binary":
-            return _sigmoid(raw)
-        return _softmax(raw) if self.objective == "multiclass" else raw
 
     def trees(self) -> list[dict[str, Any]]:
         """Return the trees of the best rounds as LightGBM dumps them; tree ``i`` adds to output ``i % num_classes``."""
@@ -171,21 +232,5 @@ class Booster:
             return ""
         return model.model_to_string(num_iteration=self.best_rounds if best else -1)
 
-    def state(self) -> dict[str, Any]:
-        """Return JSON values that :meth:`restore` takes beside the text."""
-        return {"rounds": self.rounds, "best_rounds": self.best_rounds, "best_loss": self.best_loss if self.rounds else None}
-
-    def restore(self, state: Mapping[str, Any], text: str) -> None:
-        """Go back to a stored state."""
-        self.rounds, self.best_rounds = int(state["rounds"]), int(state["best_rounds"])
-        self.best_loss = float("inf") if state["best_loss"] is None else float(state["best_loss"])
-        self._booster, self._resumes = None, text or None
-        # Only a booster that goes on needs them; many are restored to predict.
-        self._val_raw = None
-
-    def _raw_of_rounds(self, rounds: int) -> Floats:
-        """Return the raw outputs of the validation rows after so many rounds."""
-        found = np.zeros((len(self._data.val_y), self.num_classes))
-        for start in range(rounds):  # round by round, as they were added: the same sum to the last digit
-            found = found + self._raw(self._booster, self._data.val_x, start, 1)
-        return found
+    def _open(self, text: str) -> None:
+        self._booster, self._stored, self._resumes = None, None, text or None

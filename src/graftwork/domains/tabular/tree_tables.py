@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.data.suite import Suite
-from graftwork.domains.tabular.lightgbm import design_matrix
+from graftwork.domains.tabular.boosted_learner import design_matrix
 from graftwork.domains.tabular.regression_tree import Tree
 
-__all__ = ["IndicatorTable", "dump_constant", "dump_tree"]
+__all__ = ["IndicatorTable", "dump_constant", "dump_split", "dump_tree"]
 
 Array = NDArray[Any]
 _MOST_LEVELS = 33
@@ -61,15 +61,30 @@ def dump_tree(tree: Tree, weights: Array, table: IndicatorTable) -> dict[str, An
         left, right = int(tree.left[node]), int(tree.right[node])
         if left == node:
             return {"leaf_value": float(weights[node])}
-        column, level = table.columns[int(tree.feature[node])]
-        split = {"split_index": node, "split_feature": column}
-        if level is None:
-            threshold = float(tree.threshold[node])
-            return {**split, "decision_type": "<=", "threshold": threshold, "left_child": walk(left), "right_child": walk(right)}
-        # the level goes left there, and right here, where its indicator is 1
-        return {**split, "decision_type": "==", "threshold": str(level), "left_child": walk(right), "right_child": walk(left)}
+        return dump_split(table, int(tree.feature[node]), float(tree.threshold[node]), walk(left), walk(right), node)
 
     return {"tree_structure": walk(0)}
+
+
+def dump_split(
+    table: IndicatorTable, feature: int, threshold: float, low: Mapping[str, Any], high: Mapping[str, Any], index: int = 0
+) -> dict[str, Any]:
+    """Return a split as LightGBM dumps it, over the columns of the design matrix.
+
+    Args:
+        table: Where the columns come from.
+        feature: Column of the table.
+        threshold: Values up to it go to ``low``; of an indicator it is between 0 and 1.
+        low: The part below the threshold.
+        high: The part above it.
+        index: Number of the node in its tree.
+    """
+    column, level = table.columns[feature]
+    split = {"split_index": index, "split_feature": column}
+    if level is None:
+        return {**split, "decision_type": "<=", "threshold": threshold, "left_child": low, "right_child": high}
+    # the level goes left there, and right here, where its indicator is 1
+    return {**split, "decision_type": "==", "threshold": str(level), "left_child": high, "right_child": low}
 
 
 def dump_constant(value: float) -> dict[str, Any]:

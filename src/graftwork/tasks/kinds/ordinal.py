@@ -14,6 +14,7 @@ from graftwork.data.reading.target_cells import InferredTask, TargetCells, Targe
 from graftwork.tasks.class_weights import weight_problems
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels
+from graftwork.tasks.thresholds import threshold_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ __all__ = ["KIND", "Ordinal"]
 
 class Ordinal(ClassKind):
     """Targets ``[N]`` int64, class index, -1 where missing; ``size - 1`` cumulative logits; answers are probabilities ``[N,
-    size]``."""
+    size]``. ``details["thresholds"]`` as for classes without an order."""
 
     name = "ordinal"
     words = "ordered classes"
@@ -36,9 +37,11 @@ class Ordinal(ClassKind):
         labels.LOG_LOSS,
     )
 
+    has_class_thresholds = True
+
     def problems(self, spec: TaskSpec) -> Sequence[str]:
-        """Return a problem unless weights are numbers."""
-        return weight_problems(spec)
+        """Return a problem unless weights are numbers and thresholds are in (0, 1)."""
+        return (*weight_problems(spec), *threshold_problems(spec))
 
     def num_outputs(self, spec: TaskSpec) -> int:
         """Return one threshold less than there are classes."""

@@ -13,7 +13,7 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array, Evaluator, Floats, Metric
 from graftwork.math.weighted_sums import divide, from_sums, mean_of_columns
-from graftwork.tasks.thresholds import says_yes
+from graftwork.tasks.thresholds import chosen_class, says_yes
 
 __all__ = ["ACCURACY", "BALANCED_ACCURACY", "CLASS_DISTANCE", "F1_MACRO", "LOG_LOSS", "QUADRATIC_KAPPA"]
 
@@ -26,7 +26,7 @@ def _decided(spec: TaskSpec, target: Array, prediction: Array) -> Array:
     # One probability for each entry of the target: binary rows or multilabel cells.
     if prediction.ndim == target.ndim:
         return says_yes(spec, prediction).astype(np.int64)
-    return prediction.argmax(axis=1)
+    return chosen_class(spec, prediction)
 
 
 def _one_hot(classes: Array, num_classes: int, known: Array) -> Floats:
@@ -118,8 +118,10 @@ def _log_loss(spec: TaskSpec, target: Array, prediction: Array) -> Evaluator:
 
 
 ACCURACY = Metric("accuracy", "accuracy", True, 0.0, 1.0, _accuracy, of_decisions=True)
-BALANCED_ACCURACY = Metric("balanced_accuracy", "balanced accuracy", True, 0.0, 1.0, _balanced_accuracy, of_decisions=True)
-F1_MACRO = Metric("f1_macro", "macro F1", True, 0.0, 1.0, _f1_macro, of_decisions=True)
+BALANCED_ACCURACY = Metric(
+    "balanced_accuracy", "balanced accuracy", True, 0.0, 1.0, _balanced_accuracy, of_decisions=True, of_classes=True
+)
+F1_MACRO = Metric("f1_macro", "macro F1", True, 0.0, 1.0, _f1_macro, of_decisions=True, of_classes=True)
 QUADRATIC_KAPPA = Metric("quadratic_kappa", "quadratic kappa", True, -1.0, 1.0, _quadratic_kappa, of_decisions=True)
 CLASS_DISTANCE = Metric("class_distance", "mean class distance", False, 0.0, float("inf"), _class_distance, of_decisions=True)
 LOG_LOSS = Metric("log_loss", "log loss", False, 0.0, float("inf"), _log_loss)

@@ -18,6 +18,7 @@ from graftwork.core.records import Plan
 from graftwork.core.stages.train import TrainStage
 from graftwork.workflows.fit.ranking import mean_change
 from graftwork.workflows.fit.replanning import known_costs
+from graftwork.workflows.fit.warm_start import warm_start_of
 from graftwork.workflows.portfolio import variants_of
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
@@ -183,6 +184,10 @@ class Attempts:
         if not found:
             networks = all(self.context.plans[name].train.learner.path == _NEURAL.path for name in names)
             found = OF_NETWORKS if networks else ()
+        warm = warm_start_of(self.context.run)
+        if warm is not None:  # what won in an older run comes first
+            first = warm.first(names)
+            found = [*first, *(change for change in found if change not in first)]
         asked = set(self.context.settings.overrides)
         return [change for change in found if not asked & set(change.get("training", {}))]
 

@@ -20,6 +20,7 @@ from graftwork.workflows.fit.kept_plans import keep_finalists
 from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks, decided_suite
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.fit.untested import not_tested, still_improving
+from graftwork.workflows.fit.warm_start import warm_start_of
 from graftwork.workflows.runs.auto_groups import suggest_grouping
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.result_parts import result_head, timing, try_last_steps, try_step
@@ -140,6 +141,8 @@ def _collect(
     ]
     verdict = dict(judged["verdict"])
     verdict["warnings"] = [*verdict.get("warnings", ()), *outcome.warnings, *field.warnings, *context.schedule.notes]
+    warm = warm_start_of(run)
+    verdict["warnings"] += [] if warm is None else [warm.note]
     others = {key: value for key, value in judged.items() if key not in ("plans", "verdict", "pair_words")}
     return {
         **result_head(context, RESULT_FORMAT),
@@ -154,6 +157,7 @@ def _collect(
         ],
         "race": [*excluded, *outcome.history],
         "attempts": outcome.attempts,
+        "warm_start": None if warm is None else warm.facts(),
         "not_tested": not_tested(context, outcome),
         "plans": entries,
         "affinity": None if outcome.affinity is None else {**outcome.affinity, "words": judged["pair_words"]},

@@ -68,7 +68,7 @@ class TaskOnKeptRows:
         if self.chosen is not None:
             names = dict(zip(("before", "after"), self.chosen.score, strict=True))
             found["thresholds"] = {"values": list(self.chosen.thresholds), "metric": self.chosen.metric, **names}
-            found["thresholds"]["why_not"] = self.chosen.why_not
+            found["thresholds"] |= {"why_not": self.chosen.why_not, "of_classes": self.chosen.of_classes}
         return found or None
 
 

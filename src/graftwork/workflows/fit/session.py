@@ -10,10 +10,12 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
 from graftwork.workflows.fit.fallback import make_first_models
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import Race, max_control_tasks
 from graftwork.workflows.fit.replanning import race_budget
+from graftwork.workflows.fit.warm_start import WarmStart, read_warm_start
 from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
@@ -30,6 +32,7 @@ from graftwork.workflows.runs.preparation import (
     number_of_folds,
     rows_of_race,
 )
+from graftwork.workflows.runs.run_folder import clean_json
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
 from graftwork.workflows.runs.session import RunSession
 from graftwork.workflows.runs.settings import FitSettings
@@ -141,6 +144,16 @@ class FitSession(RunSession[FitSettings]):
     def _results(self, name: str) -> Iterator[Path]:
         return (self.run.path / "jobs").glob(f"{name}/result.json")
 
+    def _warm_start(self, suite: Suite, race_rows: int) -> WarmStart | None:
+        """Return what is taken from an older run, which is kept: a resume does not need that run."""
+        if self.settings.warm_start is None:
+            return None
+        if "warm_start" not in self.run.state:
+            train = len(suite.splits["train"])
+            found = read_warm_start(self.settings.warm_start, suite, min(train, race_rows or train))
+            self.run.save(warm_start=clean_json(found.to_json()))
+        return WarmStart.from_json(self.run.state["warm_start"])
+
     def _plan_race(self, context: RunContext[FitSettings]) -> None:
         """Choose plans, make first models, estimate the plans' costs, decide the schedule, and store all of it."""
         suite = context.suite
@@ -150,6 +163,9 @@ class FitSession(RunSession[FitSettings]):
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]
         race_rows = rows_of_race(self.settings, suite)
+        warm = self._warm_start(suite, race_rows)
+        if warm is not None:
+            plans, racing = warm.begun(plans), warm.begun(racing)
         self.run.save(
             backbone=backbone,
             folds=number_of_folds(self.settings, suite),
@@ -167,12 +183,14 @@ class FitSession(RunSession[FitSettings]):
         make_first_models(context, racing)
         context.pause_point()
         left = seconds_left(context)
-        estimates = estimate_plans(
+        known = {} if warm is None else warm.known_costs(racing, self.settings)
+        measured = estimate_plans(
             context,
-            racing,
+            [plan for plan in racing if plan.name not in known],
             seconds=None if left is None else max(2.0, ESTIMATE_SHARE * left),
             rows=race_rows,
         )
+        estimates = {**known, **measured}
         context.pause_point()
         kept = [plan for plan in racing if estimates[plan.name].kept]
         folds = int(self.run.state["folds"])

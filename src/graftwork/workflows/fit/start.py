@@ -11,6 +11,7 @@ from graftwork.core.records import Plan
 from graftwork.data.options import DataOptions
 from graftwork.workflows.fit.fit_run import FitRun, load_run
 from graftwork.workflows.fit.session import FitSession
+from graftwork.workflows.fit.warm_start import warm_settings
 from graftwork.workflows.portfolio import check_asked
 from graftwork.workflows.runs.begin import (
     Call,
@@ -63,6 +64,7 @@ def fit(
     refit: bool = True,
     keep: str | None = None,
     resume: bool = False,
+    warm_start: str | Path | None = None,
     plans: str | Sequence[str | Plan] | None = None,
     backbone: str | None = None,
     weights: Mapping[str, float | str] | None = None,
@@ -120,6 +122,10 @@ def fit(
             ``"chosen"`` keeps that of the chosen plan alone.
         resume: Go on with the run in ``out`` (begin it if there is none). Settings that are given must be those of the run, and
             data that is named must be unchanged; the time limit, ``workers`` and ``checkpoint_seconds`` may be others.
+        warm_start: Folder of a finished run of the same tasks and columns: with more time on the same data, or on other rows. Settings
+            that are not given are those of that run, its winning settings are tried first (taken over if rows and splits are the
+            same), and costs are not measured again. No weights, thresholds or choices are taken:
+            :mod:`graftwork.workflows.fit.warm_start` says why.
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records, which join the others.
         backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
@@ -192,7 +198,14 @@ def fit(
         workers=workers,
         overrides=overrides,
         checkpoint_seconds=checkpoint_seconds,
+        warm_start=None if warm_start is None else str(warm_start),
     )
+    run = RunFolder(Path(out) if out is not None else default_out_folder(given.source))
+    if warm_start is not None and not (resume and run.exists()):
+        given, stored = warm_settings(warm_start, given, asked)
+        extra = [*extra, *stored]
+        if out is None:  # named after its data
+            run = RunFolder(default_out_folder(given.source))
 
     def resumed(run: RunFolder) -> FitSettings:
         settings = resumed_settings(run, given, asked, may_change=_MAY_CHANGE, extra=extra)
@@ -201,7 +214,6 @@ def fit(
             run.save(settings={**run.state["settings"], "time_limit": settings.time_limit})
         return settings
 
-    run = RunFolder(Path(out) if out is not None else default_out_folder(given.source))
     call = Call(verb="fit", resume=resume, command=command, extra=extra, source=source)
     with components_allowed(allow_components):
         # Before the folder exists: a mistyped plan leaves nothing behind.

@@ -46,6 +46,8 @@ class FitSettings:
     """Whether the model that is handed over learns from all rows, once its plan is chosen."""
     keep: _Keep = "finalists"
     """Whose models stay in the run folder: those of all ``finalists``, or the ``chosen`` one alone."""
+    warm_start: str | None = None
+    """Folder of a finished run of the same tasks from which this one begins; None begins anew."""
     plans: tuple[str, ...] | None = None
     """Names of plans, ``all``, ``+name`` (besides the defaults), or paths of TOML files with plans; None: the defaults."""
     backbone: str | None = None

@@ -33,6 +33,7 @@ _OPTIONAL: Mapping[str, Any] = {
     "estimates": Mapping[str, Mapping[str, Any]],
     "schedule": Mapping[str, Any],
     "decisions": Mapping[str, Any],
+    "warm_start": Mapping[str, Any],
     "grouping": Mapping[str, Any] | None,
     "machine": Mapping[str, Any],
 }
