@@ -77,7 +77,7 @@ class WholeBatchDraws(TorchFunctionMode):
         if not training or p == 0 or rest or per_row == 0:
             return func(input, p, training, inplace)
         # As the input lies in memory: a mask is drawn in that order.
-        order = sorted(range(input.dim()), key=lambda axis: -input.stride(axis))
+        order = sorted(range(input.dim()), key=lambda axis: input.stride()[axis], reverse=True)
         sizes = (self.whole * per_row, *input.shape[1:])
         ones = input.new_ones([sizes[axis] for axis in order]).permute([order.index(axis) for axis in range(input.dim())])
         mask = func(ones, p, True)
