@@ -10,7 +10,7 @@ SEED ?= 0
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo test test-fast check docs torture bench clean
+.PHONY: help install demo test test-fast check docs torture lock bench clean
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
@@ -47,6 +47,9 @@ torture: $(INSTALLED)  ## attack files, runs and servers, for about three quarte
 	$(BIN)/python -m tests.torture.files --count $(COUNT) --seed $(SEED)
 	$(BIN)/python -m tests.torture.kills --minutes $(MINUTES) --seed $(SEED)
 	$(BIN)/python -m tests.torture.server --minutes $(MINUTES) --seed $(SEED)
+
+lock: $(INSTALLED)  ## write the installed versions of all dependencies into requirements/lock.txt
+	$(BIN)/python requirements/lock.py
 
 bench: $(INSTALLED)  ## measure speed and memory beside the peers (needs an idle machine)
 	$(BIN)/python -m benchmarks

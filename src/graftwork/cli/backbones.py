@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from graftwork.core.machine import DEVICES
+
 if TYPE_CHECKING:
     from graftwork.nn.backbones.catalog import BackboneInfo
 
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER"
     )
     parser.add_argument("--modality", choices=input_kind_names(), help="only backbones for this kind of data")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="with a name: move it there as well (default cpu)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -31,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     from graftwork.nn.backbones.catalog import list_backbones
 
     if arguments.name:
-        report = _inspect(arguments.name)
+        report = _inspect(arguments.name, arguments.device)
         print(
             json.dumps(report, indent=2) if arguments.json else "\n".join(f"{key:<12} {value}" for key, value in report.items())
         )
@@ -71,14 +74,17 @@ def _table(found: list[BackboneInfo]) -> str:
     return format_table(header, rows, width=width, stretch=len(header) - 1, right=(3,))
 
 
-def _inspect(name: str) -> dict[str, Any]:
+def _inspect(name: str, device: str) -> dict[str, Any]:
     """Load a backbone by name; loading a pretrained one proves that its weights are there and fit."""
     from graftwork.core.errors import ConfigError
     from graftwork.nn.backbones.catalog import build_backbone, modality_of
     from graftwork.nn.backbones.untrained import UNTRAINED
+    from graftwork.training.devices import chosen_device
 
     if name == "scratch":
         raise ConfigError("The backbone 'scratch' is sized by the data and drawn anew in every run; there is nothing to load.")
+    # First: a device that is not there is said before anything is loaded.
+    place = chosen_device(device)
     modality = modality_of(name)
     backbone = build_backbone(name)
     shape = backbone.feature_shape
@@ -87,9 +93,12 @@ def _inspect(name: str) -> dict[str, Any]:
         "data": modality,
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "features": f"{shape.layout}, {shape.width} wide",
+        "device": place,
     }
     # Their fingerprint would be that of weights nobody will meet again.
     if name in UNTRAINED:
         written = json.dumps(UNTRAINED[name].component.to_json())
         return {**report, "weights": "new in every run", "in a plan": f"source: scratch, backbone: {written}"}
-    return {**report, "fingerprint": backbone.fingerprint(), "weights": "loaded"}
+    fingerprint = backbone.fingerprint()
+    backbone.to(place)
+    return {**report, "fingerprint": fingerprint, "weights": "loaded"}

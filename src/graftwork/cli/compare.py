@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
+from graftwork.cli.run_flags import (
+    add_data_arguments,
+    add_device_arguments,
+    add_run_arguments,
+    print_end,
+    run_folder_of,
+    shared_settings,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -41,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = machines.add_argument
     add("--engine", choices=("local", "ray"), help="processes here (default), or a Ray cluster (extra: graftwork[ray])")
     add("--workers", metavar="N", type=int, help="trainings at the same time (default: one for each core)")
+    add_device_arguments(machines)
     add = add_run_arguments(parser, "runs/compare-<suite>-<date>-<time>").add_argument
     add("--quiet", action="store_true", help="print the result in words and the path of the report only")
     add("--json", action="store_true", help="print the leaderboard as JSON, everything else on stderr")

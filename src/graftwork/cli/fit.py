@@ -6,7 +6,14 @@ import argparse
 import sys
 
 from graftwork.cli.common import parse_assignments, quiet_pipe
-from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
+from graftwork.cli.run_flags import (
+    add_data_arguments,
+    add_device_arguments,
+    add_run_arguments,
+    print_end,
+    run_folder_of,
+    shared_settings,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -68,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-latency", metavar="TIME", help="longest time for one row, as in 20ms")
     add("--max-memory", metavar="SIZE", help="most memory while training, as in 2GB")
     add("--workers", metavar="N", type=int, help="processes that train at the same time (default: one for each core)")
+    add_device_arguments(budget)
     race = parser.add_argument_group("race")
     add = race.add_argument
     add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graftwork.cli.common import add_component_argument, parse_assignments
+from graftwork.core.machine import DEVICES
 from graftwork.core.plain_text import own_code
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND=FILE,FILE",
         help="files beside the models for methods that need them, one for each model; may repeat",
     )
-    parser.add_argument("--device", default="cpu", help="where methods that need networks work (default cpu)")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="cpu", help="where methods that need networks work (default cpu; others need none)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of methods that draw numbers (default 0)")
     parser.add_argument("--no-hashes", action="store_true", help="leave hashes of the inputs out of the lineage")
     parser.add_argument("--quiet", action="store_true", help="print the written path only")

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.common import add_component_argument, parse_assignments
+from graftwork.core.machine import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     from graftwork.workflows.compare import CompareRun
     from graftwork.workflows.fit import FitRun
 
-__all__ = ["add_data_arguments", "add_run_arguments", "print_end", "run_folder_of", "shared_settings"]
+__all__ = ["add_data_arguments", "add_device_arguments", "add_run_arguments", "print_end", "run_folder_of", "shared_settings"]
 
 _SHARED = (
     "targets",
@@ -38,6 +39,8 @@ _SHARED = (
     "plans",
     "backbone",
     "workers",
+    "device",
+    "precision",
 )
 
 
@@ -103,6 +106,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="sign between the labels in a cell of a target, such as ';' or '_' (auto: look for it): they become sets of labels",
     )
     add("--strict", action="store_true", help="refuse pictures that cannot be read (default: rows of up to 1 %% are skipped)")
+
+
+def add_device_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add the flags that say where networks are trained, and in which precision."""
+    group.add_argument(
+        "--device", choices=DEVICES, help="where networks are trained (default auto: an accelerator if there is one)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of forward passes in training (default auto: bf16 for pretrained backbones on GPUs where it is fast, else fp32)",
+    )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:

@@ -71,7 +71,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         handle, temporary = _locked_temporary(path)
         yield temporary
         # Synced before the rename: after a power cut the new name must not stand for an empty file.
-        with open(temporary, "rb") as written:
+        with open(temporary, "r+b") as written:  # for writing: Windows syncs no others
             os.fsync(written.fileno())
         # mkstemp makes files that only their owner can read.
         os.chmod(temporary, 0o644)

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,12 @@ if TYPE_CHECKING:  # what only builds learners starts without torch
 
     from graftwork.interfaces.callback import Callback
 
-__all__ = ["Learner", "LearnerContext"]
+__all__ = ["Learner", "LearnerContext", "Precision"]
 
 Array = NDArray[Any]
+Precision = Literal["plan", "fp32", "bf16", "bf16-pretrained"]
+"""Precision of the forward passes of a training: as the plan says; one for all plans; bfloat16 for plans with a pretrained backbone
+that say nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,18 @@ class LearnerContext:
     start: Mapping[str, Tensor] = field(default_factory=dict)
     """Weights by name that the model begins with, in place of those that it would draw: a stage that trains several models from
     one start hands them in. Learners without such weights leave them alone."""
+    device: str = "cpu"
+    """Where networks are trained: ``cpu``, ``cuda`` or ``mps``. Learners without networks compute on the CPU."""
+    precision: Precision = "plan"
+    """Precision of the forward passes of training; predictions are made in float32."""
 
     def identity(self) -> dict[str, Any]:
-        """Return what a checkpoint must agree in, as JSON values: plan, seed, suite, horizon, backbone, overrides."""
+        """Return what a checkpoint must agree in, as JSON values: plan, seed, suite, horizon, backbone, overrides, device,
+        precision."""
         # Absent without any, so that older checkpoints keep their identity.
-        weaker = {"defaults": dict(self.defaults)} if self.defaults else {}
+        weaker: dict[str, Any] = {"defaults": dict(self.defaults)} if self.defaults else {}
+        if (self.device, self.precision) != ("cpu", "plan"):
+            weaker |= {"device": self.device, "precision": self.precision}
         return {
             "plan": self.plan.to_json(),
             "seed": self.seed,
@@ -83,10 +93,10 @@ class LearnerContext:
         Raises:
             CheckpointError: If one differs; the message names it.
         """
-        found = dict(saved)
+        found = {**_USUAL, **saved}
         if isinstance(found.get("plan"), Mapping):
             found["plan"] = Plan.from_json(found["plan"]).to_json()  # an older version wrote it in another form
-        for key, value in _as_json(self.identity()).items():
+        for key, value in _as_json({**_USUAL, **self.identity()}).items():
             if any_horizon and key == "max_steps":
                 continue
             if _as_json(found.get(key)) != value:
@@ -95,6 +105,10 @@ class LearnerContext:
                     f"The checkpoint in {folder} was written for another {key}{shown}. Run without --resume, "
                     f"or into another folder."
                 )
+
+
+_USUAL = {"device": "cpu", "precision": "plan"}
+"""What an identity holds that does not say it."""
 
 
 def _as_json(value: Any) -> Any:

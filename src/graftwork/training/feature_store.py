@@ -24,9 +24,11 @@ _VERSION = 1
 
 
 def feature_key(backbone: Backbone, inputs: Mapping[str, Array]) -> str:
-    """Return the name under which the features are kept: a SHA-256 over the backbone's fingerprint and all its
-    inputs."""
-    digest = hashlib.sha256(f"{_VERSION} {type(backbone).__name__} {backbone.fingerprint()}".encode())
+    """Return the name under which the features are kept: a SHA-256 over the backbone's fingerprint, the kind of an accelerator that it
+    is on, and all its inputs."""
+    # What an accelerator computes differs by rounding, and a run on the CPU must not depend on an earlier one elsewhere.
+    place = "" if _device(backbone).type == "cpu" else f" {_device(backbone).type}"
+    digest = hashlib.sha256(f"{_VERSION} {type(backbone).__name__} {backbone.fingerprint()}{place}".encode())
     for name in sorted(inputs):
         array = np.ascontiguousarray(inputs[name])
         # The same bytes in another shape or type are other inputs.
@@ -73,6 +75,10 @@ def cached_features(
     return arrays["features"]
 
 
+def _device(backbone: Backbone) -> torch.device:
+    return next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
+
+
 def _text_lengths(inputs: Mapping[str, Array]) -> NDArray[np.int64]:
     """Return how many tokens of each row the backbone attends to, so that texts of like length are read together and their
     padding is not; 0 for rows that are no texts, or texts that are padded in front."""
@@ -89,7 +95,7 @@ def _compute(
     backbone: Backbone, inputs: Mapping[str, Array], batch_size: int, on_progress: Callable[[int, int], None] | None
 ) -> NDArray[Any]:
     size = len(next(iter(inputs.values())))
-    device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
+    device = _device(backbone)
     # Mode by mode: `backbone.train()` afterwards would also wake parts that are kept in evaluation mode.
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()

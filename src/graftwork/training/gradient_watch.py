@@ -95,7 +95,7 @@ class GradientWatch(Callback):
             # Nothing is found where the tasks share no layer that learns.
             if found:
                 self.steps.append(loop.step)
-                self.samples.append(found)
+                self.samples.append({layer: products.cpu() for layer, products in found.items()})
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was sampled so far."""

@@ -26,7 +26,7 @@ from graftwork.export.delta_files import write_deltas
 from graftwork.export.model_folder import write_model
 from graftwork.interfaces.balancer import Balancer
 from graftwork.interfaces.delta import Delta
-from graftwork.interfaces.learner import Array, Learner, LearnerContext
+from graftwork.interfaces.learner import Array, Learner, LearnerContext, Precision
 from graftwork.interfaces.objective import Objective
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.interfaces.transform import GradientTransform
@@ -36,22 +36,17 @@ from graftwork.training.assembly import assemble, default_settings, prepare_inpu
 from graftwork.training.checkpoints import load_checkpoint, save_checkpoint
 from graftwork.training.config import TrainConfig
 from graftwork.training.costs import CostMeter, held_for_backward, inference_costs
+from graftwork.training.devices import on_cpu
 from graftwork.training.feature_store import cached_features
 from graftwork.training.learned import begin_from
 from graftwork.training.selection import BestWeights, last_improvement, still_improves
 from graftwork.training.trainer import Trainer
+from graftwork.training.validation import evaluation_batch, validation_points, validation_rows
 
 __all__ = ["NeuralLearner"]
 
-EVALUATION_BATCH = 256
-EVALUATED_TOKENS = 8192
-"""Tokens of pretrained text backbones that are looked at without training; 256 texts of 128 tokens would take more than 1 GB."""
-MAX_VALIDATION_ROWS = 4096
-"""More rows hardly change which weights are best."""
 LEAST_PATIENCE = 100
 """Steps without a better validation that every training is granted, however short its horizon."""
-VALIDATION_SHARE = 0.1
-"""Validation may cost about so much of training, a forward pass counting as a third of a training step."""
 
 
 class NeuralLearner(Learner):
@@ -67,7 +62,7 @@ class NeuralLearner(Learner):
     def __init__(self, context: LearnerContext) -> None:
         super().__init__(context)
         torch.set_num_threads(context.threads)
-        plan, seeds = context.plan, Seeds(context.seed)
+        plan, seeds, self._device = context.plan, Seeds(context.seed), torch.device(context.device)
         self._costs = CostMeter()
         # Building draws from the global generator; the caller's numbers must go on as if nothing had been built.
         with self._costs.running(), torch.random.fork_rng(devices=[]):
@@ -82,7 +77,8 @@ class NeuralLearner(Learner):
                 # Augmented pictures differ in every step, so their features cannot be stored.
                 store_features=asked.get("augment", "none") == "none",
             )
-            self.model = self._assembly.model
+            # Drawn on the CPU, so that equal seeds begin with equal weights on every device; and moved before anything is copied.
+            self.model = self._assembly.model.to(self._device)
             begin_from(self.model, context.start)
             balancer = plan.train.optimization.build(seam=Balancer)
             objectives = [objective.build(seam=Objective) for objective in plan.train.objectives]
@@ -91,7 +87,7 @@ class NeuralLearner(Learner):
             learned = self.suite
             for front in self._assembly.fronts:
                 arrays = front.spec.own(self.suite.inputs)
-                features = cached_features(front.backbone, arrays, context.cache / "features", batch_size=32)
+                features = cached_features(front.backbone.to(self._device), arrays, context.cache / "features", batch_size=32)
                 # No arrays named means that the input reads all of the suite's.
                 read = set(front.spec.arrays.values() or self.suite.inputs)
                 # What the front has read is replaced; the model behind it must not see raw inputs as well.
@@ -104,6 +100,7 @@ class NeuralLearner(Learner):
             seeds.integer("batches"),
             mixing=self.config.mixing,  # type: ignore[arg-type]
             quotas=self.config.quotas,
+            device=self._device,
         )
         # Before the trainer: binding may run the model, and copies of modules that hold a graph fail.
         self._best = BestWeights(self.model)
@@ -117,9 +114,10 @@ class NeuralLearner(Learner):
             config=self.config,
             seeds=seeds,
             callbacks=context.callbacks,
+            device=self._device,
         )
-        self._validation_rows = _validation_rows(self.suite.splits["val"], seeds)
-        self._points = _validation_points(self.config, self._stream.batch_size, len(self._validation_rows))
+        self._validation_rows = validation_rows(self.suite.splits["val"], seeds)
+        self._points = validation_points(self.config, self._stream.batch_size, len(self._validation_rows))
         self._validated = 0
         self._priors: dict[str, float] = {}
         self._held_bytes = 0
@@ -140,9 +138,15 @@ class NeuralLearner(Learner):
             trained_share=sum(count for count, learns in counts if learns) / max(total, 1),
         )
         mixing = {"mixing": self.suite.raw["mixing"]} if "mixing" in self.suite.raw else {}
+        half, forced = _autocast(context.precision, is_pretrained=context.plan.source == "pretrained")
         # The horizon is the workflow's decision; it reads a plan's own `max_steps` before it makes one.
         return TrainConfig.from_settings(
-            defaults, context.defaults, context.plan.train.training, mixing, context.overrides, {"max_steps": context.max_steps}
+            {**defaults, **half},
+            context.defaults,
+            context.plan.train.training,
+            mixing,
+            {**forced, **context.overrides},
+            {"max_steps": context.max_steps},
         )
 
     @property
@@ -200,7 +204,7 @@ class NeuralLearner(Learner):
     def _validation_losses(self, model: SharedModel) -> dict[str, float]:
         """Return the loss per task over that of the best constant, for tasks with a validation label."""
         collected: dict[str, list[tuple[Tensor, Tensor]]] = {task.name: [] for task in self.suite.tasks}
-        size = _evaluation_batch(self._stream.source.suite.inputs)
+        size = evaluation_batch(self._stream.source.suite.inputs)
         for start in range(0, len(self._validation_rows), size):
             batch = self._stream.source.batch(self._validation_rows[start : start + size])
             outputs = model(batch.inputs)
@@ -213,7 +217,7 @@ class NeuralLearner(Learner):
                 # Missing classes are negative, missing numbers NaN.
                 known = (target >= 0) if not target.is_floating_point() else ~torch.isnan(target)
                 # 0 marks a task without a label among these rows; it is not judged.
-                self._priors[task.name] = prior_loss(task, target) if bool(known.any()) else 0.0
+                self._priors[task.name] = prior_loss(task, target.cpu()) if bool(known.any()) else 0.0
             if self._priors[task.name] > 0:
                 loss = task_loss(task, output, target, robust=self.config.robust_regression)
                 losses[task.name] = float(loss) / self._priors[task.name]
@@ -232,7 +236,7 @@ class NeuralLearner(Learner):
 
     def batches(self, split: str, batch_size: int) -> Iterator[Batch]:
         """Yield the rows of a split in their order, as the model takes them: with stored features if its backbone is fixed."""
-        return iter_rows(self._stream.source.suite, self.suite.splits[split], batch_size)
+        return iter_rows(self._stream.source.suite, self.suite.splits[split], batch_size, device=self._device)
 
     def predict(
         self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
@@ -257,11 +261,12 @@ class NeuralLearner(Learner):
         parts: dict[str, list[Array]] = {task.name: [] for task in wanted}
         with torch.inference_mode():
             # One empty pass at least, so that no rows give arrays of the right shape.
-            size = _evaluation_batch(source)
+            size = evaluation_batch(source)
             for start in range(0, max(len(rows), 1), size):
-                outputs = model(inputs_to_torch(source, rows[start : start + size]), tuple(parts))
+                part = inputs_to_torch(source, rows[start : start + size])
+                outputs = model({name: tensor.to(self._device) for name, tensor in part.items()}, tuple(parts))
                 for task in wanted:
-                    parts[task.name].append(decode_output(task, outputs[task.name]).numpy())
+                    parts[task.name].append(decode_output(task, outputs[task.name]).cpu().numpy())
         return {name: np.concatenate(chunks) for name, chunks in parts.items()}
 
     def save(self, folder: Path) -> None:
@@ -294,7 +299,8 @@ class NeuralLearner(Learner):
 
     def ledger(self) -> Ledger:
         """Return the costs so far. Deployment needs every parameter of the model and of a backbone in front of it."""
-        deployed = self._assembly.deployable(self.best_model)
+        # On the CPU, where it will be used and where all plans are timed.
+        deployed = on_cpu(self._assembly.deployable(self.best_model))
         total = sum(parameter.numel() for parameter in deployed.parameters())
         if not self._inference:
             row = inputs_to_torch(self.suite.inputs, self._stream.rows[:1])
@@ -324,7 +330,7 @@ class NeuralLearner(Learner):
 
         Plans without a tuner have none, and neither have those that learn from stored features.
         """
-        context, found = self.context, self._assembly.deltas(self.best_model)
+        context, found = self.context, self._assembly.deltas(on_cpu(self.best_model))
         for delta in found.values():
             delta.lineage = {
                 **delta.lineage,
@@ -345,33 +351,14 @@ class NeuralLearner(Learner):
         """
         context = self.context
         described = {"plan": context.plan.to_json(), "seed": context.seed, "step": self.step, "backbone": context.backbone}
-        write_model(self._assembly.deployable(self.best_model), self.suite, folder, described, stored=bool(self._assembly.fronts))
+        deployed = on_cpu(self._assembly.deployable(self.best_model))
+        write_model(deployed, self.suite, folder, described, stored=bool(self._assembly.fronts))
         if context.plan.source == "pretrained":
-            write_deltas(self.deltas(), self.best_model, folder)
+            write_deltas(self.deltas(), on_cpu(self.best_model), folder)
 
 
-def _evaluation_batch(inputs: Mapping[str, Array]) -> int:
-    """Return how many rows are looked at together without training."""
-    tokens = sum(array.shape[1] for name, array in inputs.items() if name.rpartition(".")[2] == "token_ids")
-    return max(1, min(EVALUATION_BATCH, EVALUATED_TOKENS // max(tokens, 1)))
-
-
-def _validation_rows(rows: NDArray[np.int64], seeds: Seeds) -> NDArray[np.int64]:
-    rows = np.asarray(rows, dtype=np.int64)
-    if len(rows) <= MAX_VALIDATION_ROWS:
-        return rows
-    return np.sort(seeds.numpy("validation").permutation(rows)[:MAX_VALIDATION_ROWS])
-
-
-def _validation_points(config: TrainConfig, batch_size: int, num_rows: int) -> list[int]:
-    """Return the steps after which to validate: quarters of the horizon at least (the race stops there), eighths if they are
-    cheap."""
-    if config.evaluations == 0 or num_rows == 0:
-        return []
-    # A validation costs a third of `num_rows` rows of training.
-    affordable = int(VALIDATION_SHARE * 3 * config.max_steps * batch_size / num_rows)
-    count = min(config.evaluations, max(4, affordable), config.max_steps)
-    if count > 8:
-        # The race stops at quarters and at halves.
-        count -= count % 4
-    return sorted({round(config.max_steps * index / count) for index in range(1, count + 1)})
+def _autocast(precision: Precision, *, is_pretrained: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Return training settings that a precision stands for: weaker than those of the plan, and stronger."""
+    if precision == "bf16-pretrained":
+        return ({"autocast": "bfloat16"} if is_pretrained else {}), {}
+    return {}, {"fp32": {"autocast": "none"}, "bf16": {"autocast": "bfloat16"}}.get(precision, {})

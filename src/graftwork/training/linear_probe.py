@@ -110,7 +110,7 @@ class LinearProbeLearner(NeuralLearner):
         found: dict[str, Tensor] = {}
         for task in self.suite.tasks:
             prefix, linear = self._heads[task.name]
-            start = torch.zeros_like(linear.weight), torch.zeros_like(linear.bias)
+            start = torch.zeros_like(linear.weight, device="cpu"), torch.zeros_like(linear.bias, device="cpu")
             penalty = _best_penalty(
                 task, features[torch.from_numpy(fit)], self._target(task, train[fit]), held, self._target(task, held_rows), start
             )
@@ -130,8 +130,10 @@ class LinearProbeLearner(NeuralLearner):
         norm = next(module for module in model.modules() if isinstance(module, GlobalHead)).norm  # untrained, so all are equal
         parts = []
         for start in range(0, max(len(rows), 1), _BATCH):
-            encoded = model.encode(inputs_to_torch(source, rows[start : start + _BATCH]))
-            parts.append(norm(encoded if isinstance(encoded, Tensor) else encoded[0]))
+            part = inputs_to_torch(source, rows[start : start + _BATCH])
+            encoded = model.encode({name: tensor.to(self._device) for name, tensor in part.items()})
+            # Fitted on the CPU, wherever the features were made: few numbers, many small steps.
+            parts.append(norm(encoded if isinstance(encoded, Tensor) else encoded[0]).cpu())
         return torch.cat(parts)
 
     def load(self, folder: Path) -> None:

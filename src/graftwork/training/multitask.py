@@ -8,6 +8,7 @@ and be shared by processes: the balancer then sees each part with its share of t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -147,8 +148,14 @@ class MultiTaskStep(TrainStep[Batch]):
         shares, self._present = loss_shares(parts, self.tasks, self.processes)
         losses = torch.zeros(len(self.tasks), device=self._device)
         for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
-            losses += self._backward_part(part, step, share, index, len(parts))
+            with self._draws(len(part), step):
+                losses += self._backward_part(part, step, share, index, len(parts))
         return losses
+
+    def _draws(self, rows: int, step: int) -> contextlib.AbstractContextManager[object]:
+        if self.processes is None:
+            return contextlib.nullcontext()
+        return self.processes.draws(rows, len(self.stream.rows_of(step)), self.config.accumulate)
 
     def _backward_part(self, batch: Batch, step: int, share: Tensor | None = None, part: int = 0, parts: int = 1) -> Tensor:
         """Add the gradients of one part of the batch; ``share [T]`` is the part's share in the losses."""

@@ -1,22 +1,26 @@
 """One training over several processes, each with its share of every batch: the numbers of one process with the whole batch, up to
-the rounding of sums in another order (2e-7 in our tests), for models without dropout.
+the rounding of sums in another order (2e-7 in our tests).
 
 Launch the processes with ``torchrun``, initialise ``torch.distributed`` (``gloo`` on CPUs, ``nccl`` on GPUs) and hand
 ``DataParallel()`` to :class:`~graftwork.training.trainer.Trainer`. Gradients are averaged by hand after the balancer, in one
 message, and not by hooks during the
 backward pass: balancers make several passes a step, and aggregators need averaged rows, not averaged sums.
 
-Build the trainer with equal seeds in all processes: batches and the noise of gradient transforms are drawn from them, and must
-be the same.
+Build the trainer with equal seeds in all processes: batches, masks of dropout and the noise of gradient transforms are drawn from
+them, and must be the same.
 
-With dropout (and whatever else a model draws in its forward pass) the numbers are other ones than those of one process, and so they
-are with another number of processes. Masks are drawn process by process, for as many rows as a process has, so no row gets the mask
-that it has in a whole batch; equal seeds give the first row of every process the same mask. Such a training is the same in
-distribution and repeats with the same number of processes, but it does not equal one with another number.
+Dropout is drawn for the whole batch in every process, which keeps the masks of its own rows (:mod:`.whole_batch_draws`): this holds
+for dropout layers on tensors whose first dimension are the rows, with ``accumulate`` above 1 where the parts of all processes have
+equally many rows. Whatever else a model draws row by row (noise of routers, stochastic depth, dropout inside fused attention), it
+draws in each process for its own rows. Such a training is the same in distribution and repeats with the same number of processes,
+but its numbers are those of no other number; a warning names the draw in the first step. Layers that normalise over the batch
+(batch norm) see the rows of one process, without a warning.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.training.whole_batch_draws import WholeBatchDraws
 
 __all__ = ["DataParallel"]
 
@@ -49,6 +54,7 @@ class DataParallel:
         self.group = group
         self.size: int = dist.get_world_size(group)
         self.rank: int = dist.get_rank(group)
+        self._warned: set[str] = set()
 
     def average(self, tensor: Tensor) -> Tensor:
         """Average a tensor over the processes, in place, and return it."""
@@ -76,6 +82,18 @@ class DataParallel:
     def share(self) -> slice:
         """Which rows of a batch are this process' own."""
         return slice(self.rank, None, self.size)
+
+    def draws(self, own: int, num_rows: int, parts: int = 1) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which dropout is drawn for the whole batch.
+
+        Args:
+            own: Rows of what goes through the model: this process' share of a batch, or a part of it.
+            num_rows: Rows of the whole batch.
+            parts: Number of parts that a share is taken in.
+        """
+        # Uneven parts: as many rows as the longest part of any process has, so that all go on at one place of the stream.
+        whole = num_rows if parts == 1 else self.size * math.ceil(math.ceil(num_rows / self.size) / parts)
+        return WholeBatchDraws(own, whole, self.share, self._warned)
 
     @torch.no_grad()
     def same_start(self, model: nn.Module) -> None:

@@ -11,7 +11,20 @@ from torch import Tensor
 
 from graftwork.core.seeds import Seeds
 
-__all__ = ["RandomStream"]
+__all__ = ["RandomStream", "device_state", "set_device_state"]
+
+
+def device_state(device: torch.device) -> Tensor | None:
+    """Return the state of the generator of an accelerator; None for the CPU."""
+    if device.type == "cpu":
+        return None
+    found: Tensor = _module(device).get_rng_state(*_place(device))
+    return found
+
+
+def set_device_state(device: torch.device, state: Tensor) -> None:
+    """Restore :func:`device_state`."""
+    _module(device).set_rng_state(state, *_place(device))
 
 
 class RandomStream:
@@ -32,18 +45,19 @@ class RandomStream:
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
         """Let the global generators go on with this stream for the time of the block, and then with what they had."""
-        outside, outside_device = torch.get_rng_state(), self._get()
+        outside, outside_device = torch.get_rng_state(), device_state(self._device)
         torch.set_rng_state(self._cpu)
         if self._other is not None:
-            self._set(self._other if len(self._other) else _first_state(self._device, self._seed))
+            first = self._other if len(self._other) else _first_state(self._device, self._seed)
+            set_device_state(self._device, first)
         try:
             yield
         finally:
             self._cpu = torch.get_rng_state()
             torch.set_rng_state(outside)
             if outside_device is not None:
-                self._other = self._get()
-                self._set(outside_device)
+                self._other = device_state(self._device)
+                set_device_state(self._device, outside_device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the states as tensors of bytes: ``random`` and, of a device, ``random_device``."""
@@ -55,15 +69,6 @@ class RandomStream:
         self._cpu = state["random"].clone().cpu()
         if self._other is not None:
             self._other = state.get("random_device", self._other[:0]).clone().cpu()
-
-    def _get(self) -> Tensor | None:
-        if self._other is None:
-            return None
-        found: Tensor = _module(self._device).get_rng_state(*_place(self._device))
-        return found
-
-    def _set(self, state: Tensor) -> None:
-        _module(self._device).set_rng_state(state, *_place(self._device))
 
 
 def _module(device: torch.device) -> Any:

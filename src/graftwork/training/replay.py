@@ -9,20 +9,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from graftwork.training.random_state import device_state, set_device_state
+
 __all__ = ["frozen_statistics", "get_random_state", "replaying", "set_random_state", "tracking_layers"]
 
 
 def get_random_state(device: torch.device) -> tuple[Tensor, ...]:
     """Return the state of torch's global generators that modules on ``device`` draw from: the CPU's, and the device's own."""
-    states = (torch.get_rng_state(),)
-    return (*states, torch.cuda.get_rng_state(device)) if device.type == "cuda" else states
+    other = device_state(device)
+    return (torch.get_rng_state(),) if other is None else (torch.get_rng_state(), other)
 
 
 def set_random_state(device: torch.device, states: Sequence[Tensor]) -> None:
     """Restore :func:`get_random_state`."""
     torch.set_rng_state(states[0])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[1], device)
+    if len(states) > 1:
+        set_device_state(device, states[1])
 
 
 def tracking_layers(model: nn.Module) -> list[nn.Module]:

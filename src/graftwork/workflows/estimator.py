@@ -27,6 +27,7 @@ from graftwork.interfaces.learner import LearnerContext
 from graftwork.tasks.decode import decode_output
 from graftwork.tasks.thresholds import chosen_class, says_yes, with_thresholds
 from graftwork.tasks.values import with_origin
+from graftwork.training.devices import chosen_device, chosen_precision, on_cpu
 from graftwork.training.stages import learner_of
 from graftwork.workflows.estimator_kinds import LearnedTarget, learned_targets
 from graftwork.workflows.estimator_options import (
@@ -65,7 +66,10 @@ class MultiTaskEstimator(BaseEstimator):
         weights: Weights of columns in the mean of :meth:`score`, above 0: a list, or ``{column: weight}``; columns without one
             weigh 1. They do not change training.
         training: Settings of :class:`graftwork.training.config.TrainConfig`, such as ``{"learning_rate": 1e-3}``.
-        random_state: Seed; an integer repeats bit for bit.
+        device: Where it is trained: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"``, which takes an accelerator where there is one. The
+            fitted model is on the CPU.
+        precision: Of the forward passes in training: ``"fp32"``, ``"bf16"`` or ``"auto"``, as for :func:`graftwork.fit`.
+        random_state: Seed; an integer repeats bit for bit on a CPU with the same number of threads (``torch.set_num_threads``).
 
     Attributes:
         tasks_: The tasks as :class:`~graftwork.core.records.TaskSpec`, one per column; named as the columns of a DataFrame, else
@@ -95,6 +99,8 @@ class MultiTaskEstimator(BaseEstimator):
         weights: Any = None,
         validation_fraction: float = 0.1,
         training: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        precision: str = "auto",
         random_state: Any = None,
     ) -> None:
         self.plan = plan
@@ -105,6 +111,8 @@ class MultiTaskEstimator(BaseEstimator):
         self.weights = weights
         self.validation_fraction = validation_fraction
         self.training = training
+        self.device = device
+        self.precision = precision
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
@@ -127,6 +135,7 @@ class MultiTaskEstimator(BaseEstimator):
             ValueError: If shapes do not fit, values of ``X`` are missing or infinite, a column of ``y`` has no label or can be no
                 target, the plan does not exist, or what is said of columns does not fit them.
         """
+        device = chosen_device(self.device)
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         columns, self._is_single = target_columns(y, len(X))
         targets = learned_targets(columns, self.kinds)
@@ -159,10 +168,13 @@ class MultiTaskEstimator(BaseEstimator):
                     cache=cache,
                     threads=torch.get_num_threads(),
                     overrides=dict(self.training or {}),
+                    device=device,
+                    precision=chosen_precision(self.precision, device),
                 )
             )
             learner.train(self.max_steps)
-        self.model_ = learner.best_model
+        # On the CPU: there it is pickled, copied and asked by whoever holds it.
+        self.model_ = on_cpu(learner.best_model)
         self.tasks_ = _decided(suite, learner) if self.metric is not None and len(suite.splits["val"]) else suite.tasks
         return self
 

@@ -30,6 +30,21 @@ if TYPE_CHECKING:
 __all__ = ["MergeReport", "build_merger", "merge", "merge_methods"]
 
 
+def _device(name: str, merger: Merger | ModelMerger) -> str:
+    """Return the device for a name.
+
+    Raises:
+        ConfigError: If it is not there, or the method has no use for it.
+    """
+    if isinstance(merger, ModelMerger):
+        from graftwork.training.devices import chosen_device
+
+        return chosen_device(name)
+    if name != "auto":
+        raise ConfigError(f"This method goes tensor by tensor, on the CPU, and takes no device; got {name!r}. Leave it out.")
+    return "cpu"
+
+
 def merge(
     base: str | Path | None,
     models: Sequence[str | Path],
@@ -71,7 +86,7 @@ def merge(
         statistics: Files beside the models for a ``ModelMerger``: kind, and one file for each model.
         network: For a ``ModelMerger``: what builds the network whose weights the files hold, one for all or one for each model,
             the base first; not needed for model folders that graftwork wrote.
-        device: Where a ``ModelMerger`` works.
+        device: Where a ``ModelMerger`` works: ``cpu``, ``cuda``, ``mps`` or ``auto``. Methods that go tensor by tensor need no device.
         seed: Seed of a ``ModelMerger``.
         hashes: Whether SHA-256 of all inputs go into the lineage (computed beside the merge).
         on_progress: Called with (tensors done, tensors in all).
@@ -95,6 +110,8 @@ def merge(
     others = [*merger.inputs(), *(source for readers in extra.values() for source in readers)]
     # Before anything is computed: a merge may take long.
     out = check_out(out, [*sources, *others], paths)
+    if device != "cpu":
+        device = _device(device, merger)
     if base is not None:
         check_bases(sources[0], sources[1:], paths[1:])
     named = list(zip(paths, sources, strict=True))

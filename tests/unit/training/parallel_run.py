@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 import torch.distributed as dist
-from parts_models import PARALLEL, build, parts_of, suite_with_holes, weights_after
+from parts_models import DROPOUT, PARALLEL, build, parts_of, suite_with_holes, weights_after
 from safetensors.torch import save_file
 
 from graftwork.training.parallel import DataParallel
@@ -23,13 +23,14 @@ def main(folder: Path) -> None:
     suite = suite_with_holes()
     for name, make in PARALLEL.items():
         for parts in parts_of(make()):
-            trainer = build(suite, make(), processes=processes, accumulate=parts, seed=3 + processes.rank)
-            weights = weights_after(trainer)
-            for key, value in weights.items():
-                total = processes.total(value)
-                assert torch.equal(total, processes.size * value), f"{name}: {key} differs between the processes"
-            if processes.rank == 0:
-                save_file(weights, folder / f"{name}-{parts}.safetensors")
+            for dropout in (0.0, 0.3) if name in DROPOUT else (0.0,):
+                trainer = build(suite, make(), processes=processes, accumulate=parts, seed=3 + processes.rank, dropout=dropout)
+                weights = weights_after(trainer)
+                for key, value in weights.items():
+                    total = processes.total(value)
+                    assert torch.equal(total, processes.size * value), f"{name}: {key} differs between the processes"
+                if processes.rank == 0:
+                    save_file(weights, folder / f"{name}-{parts}-{dropout}.safetensors")
     if processes.rank == 0:
         (folder / "size").write_text(str(processes.size))
     dist.barrier()

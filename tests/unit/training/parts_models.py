@@ -23,7 +23,7 @@ from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.training.parallel import DataParallel
 from graftwork.training.trainer import TrainConfig, Trainer
 
-__all__ = ["BALANCERS", "PARALLEL", "build", "parts_of", "suite_with_holes", "weights_after"]
+__all__ = ["BALANCERS", "DROPOUT", "PARALLEL", "build", "parts_of", "suite_with_holes", "weights_after"]
 
 BALANCERS: dict[str, Callable[[], Balancer]] = {
     "sum": EqualWeights,
@@ -36,6 +36,10 @@ BALANCERS: dict[str, Callable[[], Balancer]] = {
 
 PARALLEL = {**BALANCERS, "representation": lambda: jacobian_balancer("UPGrad", "representation")}
 """Those that work over several processes."""
+
+
+DROPOUT = ("sum", "upgrad", "representation")
+"""Those that are trained with dropout as well: one backward pass, several, and those through a representation."""
 
 
 def suite_with_holes(share: float = 0.4) -> Suite:
@@ -54,6 +58,7 @@ def build(
     tuner: LoRA | None = None,
     processes: DataParallel | None = None,
     seed: int = 3,
+    dropout: float = 0.0,
     **settings: object,
 ) -> Trainer:
     Seeds(seed).set_global("init")
@@ -67,7 +72,7 @@ def build(
     model = SharedTrunk(suite.tasks, make_backbone, inputs=suite.input_specs)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0  # parts draw other masks than a whole batch
+            module.p = dropout  # parts draw other masks than a whole batch
     values = {"max_steps": 8, "batch_size": 24, "learning_rate": 1e-2, "optimizer": "sgd", "momentum": 0.0, "grad_clip": 0.0}
     config = TrainConfig.from_settings(values, settings)
     stream = BatchStream(suite, suite.splits["train"], config.batch_size, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parts_models import BALANCERS, PARALLEL, build, parts_of, suite_with_holes, weights_after
+from parts_models import BALANCERS, DROPOUT, PARALLEL, build, parts_of, suite_with_holes, weights_after
 from safetensors.torch import load_file
 
 from graftwork.core.errors import ConfigError
@@ -109,9 +109,18 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
     for name, make in PARALLEL.items():
         whole = weights_after(build(suite, make()))
         for parts in parts_of(make()):
-            for key, value in load_file(tmp_path / f"{name}-{parts}.safetensors").items():
+            for key, value in load_file(tmp_path / f"{name}-{parts}-0.0.safetensors").items():
                 torch.testing.assert_close(
                     value, whole[key], rtol=1e-3, atol=2e-5, msg=lambda text, key=key, name=name: f"{name}, {key}: {text}"
+                )
+    for name in DROPOUT:
+        plain = weights_after(build(suite, PARALLEL[name]()))
+        for parts in parts_of(PARALLEL[name]()):
+            dropped = weights_after(build(suite, PARALLEL[name](), accumulate=parts, dropout=0.3))
+            assert any(float((dropped[key] - plain[key]).abs().max()) > 1e-3 for key in plain), "dropout makes a difference"
+            for key, value in load_file(tmp_path / f"{name}-{parts}-0.3.safetensors").items():
+                torch.testing.assert_close(
+                    value, dropped[key], rtol=1e-3, atol=2e-5, msg=lambda text, key=key, name=name: f"{name}, {key}: {text}"
                 )
 
 

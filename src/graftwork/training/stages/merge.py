@@ -31,6 +31,7 @@ from graftwork.interfaces.model_merger import MergeContext, MergeModel, ModelMer
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.weight_delta import Dense, WeightDelta
 from graftwork.training.costs import CostMeter
+from graftwork.training.devices import on_cpu
 from graftwork.training.learned import learned_state
 from graftwork.training.learner import NeuralLearner
 from graftwork.training.selection import tensor_owners
@@ -73,7 +74,7 @@ class MergeLearner(Learner):
         self._owners = tensor_owners(self._host.model)
         self._parameters = {name for name, _ in self._host.model.named_parameters()}
         self._start = {
-            name: tensor.clone() for name, tensor in learned_state(self._host.model).items() if self._owners[name] is None
+            name: tensor.cpu().clone() for name, tensor in learned_state(self._host.model).items() if self._owners[name] is None
         }
         self._check_mergeable()
         self.learners = tuple(
@@ -166,7 +167,9 @@ class MergeLearner(Learner):
 
     def _shared_tensors(self) -> dict[str, Tensor]:
         start = self._start
-        trained = [{name: state[name] for name in start} for state in (learned_state(one.best_model) for one in self.learners)]
+        trained = [
+            {name: state[name] for name in start} for state in (learned_state(on_cpu(one.best_model)) for one in self.learners)
+        ]
         floats = [name for name in start if start[name].is_floating_point()]
         ruled = [name for name in floats if name in self._parameters]
         merged = self._by_rule({name: start[name] for name in ruled}, [{name: one[name] for name in ruled} for one in trained])
@@ -196,7 +199,9 @@ class MergeLearner(Learner):
         )
         models = [
             MergeModel(
-                name=", ".join(learner.suite.task_names), tensors=tensors, network=partial(copy.deepcopy, learner.best_model)
+                name=", ".join(learner.suite.task_names),
+                tensors=tensors,
+                network=partial(copy.deepcopy, on_cpu(learner.best_model)),
             )
             for learner, tensors in zip(self.learners, arrays[1:], strict=True)
         ]

@@ -99,5 +99,5 @@ class CompareSession(RunSession[CompareSettings]):
             schedule=schedule.to_json(),
             estimates={name: estimate.to_json() for name, estimate in (estimates or {}).items()},
             grouping=measured,
-            machine=machine_facts(),
+            machine=machine_facts(self.run.state),
         )

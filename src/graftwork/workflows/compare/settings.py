@@ -35,5 +35,7 @@ class CompareSettings(FitSettings):
             problems.append("give steps or a time limit for each training, not both")
         if self.engine == "ray" and self.workers == 0:
             problems.append("workers must be at least 1 with the engine ray")
+        if self.engine == "ray" and self.device not in ("auto", "cpu"):
+            problems.append(f"device must be cpu with the engine ray, whose workers train on CPUs; got {self.device!r}")
         if problems:
             raise ConfigError("Some settings cannot be used.", problems)

@@ -65,6 +65,8 @@ def compare(
     backbone: str | None = None,
     max_groups: int | None = None,
     seed: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_event: Listener | None = None,
     progress: ProgressChoice = "auto",
@@ -109,6 +111,10 @@ def compare(
         backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
         max_groups: Most groups of tasks that the report suggests; None is 3.
         seed: Root seed of splits, initialisation and batches; None is 0.
+        device: Where networks are trained: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` (the default), which takes an accelerator where
+            there is one. Trees, linear models and the exported graph compute on the CPU. A run stays on the device on which it began.
+        precision: Of the forward passes of networks while they train: ``"fp32"``, ``"bf16"``, or ``"auto"`` (the default): bfloat16 for
+            pretrained backbones on GPUs on which it is fast, else what a plan says. Predictions are made in float32.
         overrides: Training settings stronger than those of all plans.
         on_event: Called with every event of the run, a JSON object.
         progress: Whether to show how far the run is, on stderr or below the cell: ``"auto"`` where that is a terminal or a
@@ -158,6 +164,8 @@ def compare(
         plans=names,
         backbone=backbone,
         workers=workers,
+        device=device or "auto",
+        precision=precision or "auto",
         overrides=overrides,
         checkpoint_seconds=checkpoint_seconds,
         engine=engine or "local",

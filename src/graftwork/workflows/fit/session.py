@@ -216,5 +216,5 @@ class FitSession(RunSession[FitSettings]):
             estimates=stored,
             plans=[plan.to_json() for plan in plans],
             schedule=schedule.to_json(),
-            machine=machine_facts(),
+            machine=machine_facts(self.run.state),
         )

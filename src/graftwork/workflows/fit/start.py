@@ -74,6 +74,8 @@ def fit(
     max_latency: float | str | None = None,
     max_memory: float | str | None = None,
     workers: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_event: Listener | None = None,
     progress: ProgressChoice = "auto",
@@ -136,6 +138,10 @@ def fit(
         max_latency: Longest time for one row, ``"20ms"``.
         max_memory: Most resident memory while training, ``"2GB"``.
         workers: Processes that train at the same time; None is one for each core, 0 runs in this process.
+        device: Where networks are trained: ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` (the default), which takes an accelerator where
+            there is one. Trees, linear models and the exported graph compute on the CPU. A run stays on the device on which it began.
+        precision: Of the forward passes of networks while they train: ``"fp32"``, ``"bf16"``, or ``"auto"`` (the default): bfloat16 for
+            pretrained backbones on GPUs on which it is fast, else what a plan says. Predictions are made in float32.
         overrides: Training settings stronger than those of all plans (:class:`graftwork.training.config.TrainConfig`).
         on_event: Called with every event of the run, a JSON object.
         progress: Whether to show how far the run is, on stderr or below the cell: ``"auto"`` where that is a terminal or a
@@ -196,6 +202,8 @@ def fit(
         max_latency=max_latency,
         max_memory=max_memory,
         workers=workers,
+        device=device or "auto",
+        precision=precision or "auto",
         overrides=overrides,
         checkpoint_seconds=checkpoint_seconds,
         warm_start=None if warm_start is None else str(warm_start),

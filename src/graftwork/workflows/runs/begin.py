@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
 from graftwork.core.folders import check_folder
 from graftwork.core.records import Plan
+from graftwork.workflows.runs.devices import ACCELERATED_WORKERS, check_device_of_run, device_of_run
 from graftwork.workflows.runs.run_folder import RUN_KIND, RunFolder
 from graftwork.workflows.runs.same_run import check_same_data
 from graftwork.workflows.runs.settings import FitSettings
@@ -77,14 +78,18 @@ def begun_run(
         try:
             check_state(run.state, run.path / "run.json", type(given))
             settings = resumed(run)
+            check_device_of_run(run.state, run.path, settings)
             if call.source is not None:
                 check_same_data(run, call.source, settings.data)
         except BaseException:
             run.release()
             raise
     else:
-        settings = given
         facts: dict[str, Any] = {} if verb == "fit" else {"verb": verb}
+        facts |= device_of_run(given)
+        # Written down, so that it is the same wherever the run goes on.
+        shared = given.workers is None and facts["device"] != "cpu"
+        settings = replace(given, workers=min(ACCELERATED_WORKERS, given.num_workers)) if shared else given
         facts["extra_plans"] = [plan.to_json() for plan in call.extra]
         run.create(settings.to_json(), call.command or repeat_command(settings, verb), **facts)
     try:

@@ -33,6 +33,9 @@ def run_facts(run: RunFolder, settings: FitSettings) -> RunFacts:
     return RunFacts(
         cache=str(cache_folder()),
         backbone=run.state.get("backbone", ""),
+        # Runs of older versions were on the CPU.
+        device=run.state.get("device", "cpu"),
+        precision=run.state.get("precision", "plan"),
         root_seed=settings.seed,
         overrides=dict(settings.overrides),
         checkpoint_seconds=settings.checkpoint_seconds,

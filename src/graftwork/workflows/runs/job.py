@@ -19,6 +19,7 @@ from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
 from graftwork.core.settings import converted_value
 from graftwork.data.suite import Suite
+from graftwork.interfaces.learner import Precision
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.job_data import run_suite
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -37,6 +38,10 @@ class RunFacts:
     """Folder for things that runs share (feature stores)."""
     backbone: str = ""
     """Pretrained backbone of the run; empty if it has none."""
+    device: str = "cpu"
+    """Where networks are trained."""
+    precision: Precision = "plan"
+    """Of the forward passes of networks while they train."""
     root_seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training settings of the user, stronger than those of all plans."""
@@ -145,6 +150,8 @@ class Job(ABC):
             backbone=facts.backbone,
             overrides=facts.overrides,
             defaults=facts.defaults,
+            device=facts.device,
+            precision=facts.precision,
         )
         return learner_of(context)
 

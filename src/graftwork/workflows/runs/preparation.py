@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.core.errors import ConfigError, DataError
@@ -192,8 +192,8 @@ def rows_of_race(settings: FitSettings, suite: Suite) -> int:
     return RACE_ROWS if settings.steps is None and len(suite.splits["train"]) > 2 * RACE_ROWS else 0
 
 
-def machine_facts() -> dict[str, Any]:
-    """Return what the numbers were measured on."""
+def machine_facts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the numbers of a run with this state were measured on."""
     from importlib import metadata
 
     versions = {}
@@ -209,4 +209,6 @@ def machine_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "graftwork": __version__,
         **versions,
+        # Only where it is no CPU, and no precision but the plans' own: older results say neither.
+        **{key: state[key] for key, usual in (("device", "cpu"), ("precision", "plan")) if state.get(key, usual) != usual},
     }

@@ -59,7 +59,10 @@ def resumed_settings(
     problems = [
         f"{key.replace('_', '-')}: the run has {before[key]!r}, you gave {now[key]!r}"
         for key in fixed
-        if now[key] != before[key] and not (key == "source" and _is_same_path(before[key], now[key]))
+        if now[key] != before[key]
+        and not (key == "source" and _is_same_path(before[key], now[key]))
+        # `auto` has become a device when the run began.
+        and not (key == "device" and now[key] in ("auto", run.state.get("device", "cpu")))
     ]
     handed = [plan.to_json() for plan in extra]
     if handed and json.loads(json.dumps(handed)) != run.state.get("extra_plans", []):

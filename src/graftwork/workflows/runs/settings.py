@@ -18,6 +18,8 @@ __all__ = ["DEFAULT_TIME_LIMIT", "FitSettings"]
 DEFAULT_TIME_LIMIT = 300.0
 """Seconds that ``fit`` may take if neither a time limit nor a number of steps is given."""
 
+_Device = Literal["auto", "cpu", "cuda", "mps"]
+_Precision = Literal["auto", "fp32", "bf16"]
 _Prefer = Literal["score", "cost"]
 _Keep = Literal["finalists", "chosen"]
 
@@ -66,6 +68,10 @@ class FitSettings:
     """Most bytes of resident memory while training."""
     workers: int | None = None
     """Processes that train at the same time; None: one for each core; 0: in this process."""
+    device: _Device = "auto"
+    """Where networks are trained; ``auto`` takes an accelerator where there is one."""
+    precision: _Precision = "auto"
+    """Of the forward passes of networks while they train; see :func:`graftwork.training.devices.chosen_precision`."""
     seed: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training settings stronger than those of every plan."""
@@ -86,6 +92,10 @@ class FitSettings:
             problems.append(f"folds must be 0 (one split), or between 3 and 50; got {self.folds}")
         if self.workers is not None and self.workers < 0:
             problems.append(f"workers must be at least 0; got {self.workers}")
+        if self.device not in get_args(_Device):
+            problems.append(f"device must be one of {', '.join(get_args(_Device))}; got {self.device!r}")
+        if self.precision not in get_args(_Precision):
+            problems.append(f"precision must be one of {', '.join(get_args(_Precision))}; got {self.precision!r}")
         wrong = [f"{name}={weight}" for name, weight in self.weights.items() if not 0 < weight < float("inf")]
         if wrong:
             problems.append(f"weights of tasks must be above 0; got {', '.join(wrong)}")

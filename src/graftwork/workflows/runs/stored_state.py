@@ -7,11 +7,12 @@ import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.settings import converted_value
 from graftwork.data.options import DataOptions
+from graftwork.interfaces.learner import Precision
 from graftwork.workflows.runs.plan_costs import Estimate
 from graftwork.workflows.runs.schedule import Schedule
 
@@ -26,6 +27,8 @@ _OPTIONAL: Mapping[str, Any] = {
     "extra_plans": list[Mapping[str, Any]],
     "seconds_used": float,
     "backbone": str,
+    "device": Literal["cpu", "cuda", "mps"],
+    "precision": Precision,
     "folds": int,
     "race_rows": int,
     "training": Mapping[str, Any],

@@ -68,7 +68,7 @@ class AffinityJob(Job):
 
         learned = trainer.stream.source.suite
         rows = learned.splits["val"][: BATCHES * ROWS]
-        batches = list(iter_rows(learned, rows, ROWS))
+        batches = list(iter_rows(learned, rows, ROWS, device=trainer.device))
         watch = GradientWatch(suite.tasks, max(1, self.until // GRADIENT_SAMPLES))
         # No checkpoint of this job exists, so a callback may be added after building.
         trainer.callbacks = (*trainer.callbacks, watch)
