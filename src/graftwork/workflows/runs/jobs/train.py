@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.control import JobControl, PauseTraining
 from graftwork.workflows.runs.job import Job, check_folder_name
-from graftwork.workflows.runs.job_checkpoints import load_job_checkpoint, save_job_checkpoint
+from graftwork.workflows.runs.job_checkpoints import resumed_learner, save_job_checkpoint
 from graftwork.workflows.runs.job_data import control_suite, score_rows, write_predictions
 from graftwork.workflows.runs.run_folder import RunFolder
 
@@ -62,11 +62,9 @@ class TrainJob(Job):
         """Train, judge, predict; a half-trained job goes on from its checkpoint."""
         folder = run.job(self.id)
         suite = self.suite(run)
-        learner = self.learner(suite)
-        own = load_job_checkpoint(learner, folder)
         # Its own checkpoint is further than that of the job before.
-        if not own and self.continues is not None:
-            load_job_checkpoint(learner, run.job(self.continues))
+        before = [run.job(self.continues)] if self.continues is not None else []
+        learner = resumed_learner(lambda: self.learner(suite), folder, *before)
         control.checkpoint_seconds = self.facts.checkpoint_seconds
         cut = train_in_slices(learner, self.until, folder, control, seconds=self.seconds)
         # Cut by the deadline, it goes on: what was learned is judged.
