@@ -9,7 +9,7 @@ import struct
 import zlib
 from pathlib import Path
 
-__all__ = ["LABELS", "OUTSIDE", "damage_links", "damage_picture", "solid_picture"]
+__all__ = ["LABELS", "OUTSIDE", "bomb", "damage_links", "damage_picture", "solid_picture"]
 
 OUTSIDE = "outside"
 """Folder beside that of the damaged copies; nothing in it may be opened."""

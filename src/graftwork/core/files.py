@@ -84,7 +84,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise _storage_error(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            # What stays where nothing can be removed any more is swept later; the error above says more than this one would.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
 
