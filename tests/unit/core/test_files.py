@@ -46,6 +46,20 @@ def test_full_disk_is_named_and_the_old_file_survives(tmp_path: Path, monkeypatc
     assert os.listdir(tmp_path) == ["result.json"]
 
 
+def test_a_file_system_that_becomes_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file cannot be removed either, which must not hide why the file was not written."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink"):
+            patch.setattr(os, name, refuse)
+        with pytest.raises(StorageError, match=r"Cannot write .*result\.json: Read-only file system"):
+            write_text(tmp_path / "result.json", "new")
+    assert len(remove_leftovers(tmp_path)) == 1
+
+
 def test_nan_is_refused_because_it_is_not_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
