@@ -74,6 +74,7 @@ def start(
     spec: Mapping[str, Any] | None = None,
     environment: Mapping[str, str | None] | None = None,
     stdout: int | None = None,
+    before: Sequence[str] = (),
     **more: Any,
 ) -> Command:
     """Start ``graftwork``.
@@ -84,6 +85,7 @@ def start(
         temporary: Folder for temporary files, with a folder ``cache`` in it.
         spec: For the hook in ``inject``.
         environment: Variables besides those of this process; None takes one away.
+        before: Words in front of the command.
         stdout: Where the output goes in place of the log.
         more: For :class:`subprocess.Popen`.
     """
@@ -106,7 +108,7 @@ def start(
     begin = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "graftwork.cli.main", *map(str, words)],
+            [*before, sys.executable, "-m", "graftwork.cli.main", *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=out if stdout is None else stdout,
             stderr=out,

@@ -95,35 +95,26 @@ def vanishes(round_: Round, rng: random.Random) -> str:
 
 def no_home(round_: Round, rng: random.Random) -> str:
     """There is no home folder: the variable is not set, or names nothing that exists."""
-    variables = {"HOME": rng.choice((None, "/nowhere", "", "relative")), "GRAFTWORK_CACHE": None, "XDG_CACHE_HOME": None}
+    nowhere = str(round_.whole.place.temporary / "no-such-home")
+    variables = {"HOME": rng.choice((None, nowhere, "relative")), "GRAFTWORK_CACHE": None, "XDG_CACHE_HOME": None}
     # The home of the user database would be written into otherwise.
     if variables["HOME"] is None and round_.kind.caches:
         variables["XDG_CACHE_HOME"] = str(round_.whole.place.temporary / "cache")
     command = round_.start(environment=variables, cwd=round_.whole.place.temporary)
     round_.check_end(command, command.wait())
-    return "HOME unset" if variables["HOME"] is None else f"HOME={variables['HOME']}"
+    return "unset" if variables["HOME"] is None else "relative" if variables["HOME"] == "relative" else "names nothing"
+
+
+_AS_UNKNOWN = ("unshare", "--user", "--map-user=65533", "--map-group=65533")
 
 
 def unknown_user(round_: Round, rng: random.Random) -> str:
-    """The user has no entry in the user database, and no home folder."""
-    if os.getuid() != 0:
-        return "not root"
-    os.chown(round_.out, 65_533, 65_533)
-    temporary = round_.out / "tmp"
-    temporary.mkdir()
-    os.chown(temporary, 65_533, 65_533)
-    variables: Mapping[str, str | None] = {
-        "HOME": None,
-        "GRAFTWORK_CACHE": None,
-        "XDG_CACHE_HOME": None,
-        "TMPDIR": str(temporary),
-    }
-    command = round_.start(environment=variables, user=65_533, group=65_533, extra_groups=[], cwd="/")
-    code = command.wait()
-    if code == 1 and "Permission denied" in command.said() and "graftwork" not in command.said():
-        return "cannot read this package"
-    word = "ended well" if round_.check_refused(command, code) else "refused"
-    shutil.rmtree(temporary)
+    """The user has no entry in the user database, and no home folder, as in a container."""
+    if shutil.which("unshare") is None or subprocess.run([*_AS_UNKNOWN, "true"], check=False, capture_output=True).returncode:
+        return "cannot be made here"
+    variables = {"HOME": None, "GRAFTWORK_CACHE": None, "XDG_CACHE_HOME": None, "USER": None, "LOGNAME": None}
+    command = round_.start(environment=variables, before=_AS_UNKNOWN)
+    word = _ended(round_, command)
     round_.go_on()
     return word
 

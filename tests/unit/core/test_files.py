@@ -12,6 +12,7 @@ from graftwork.core.errors import FileFormatError, StorageError
 from graftwork.core.files import (
     append_jsonl,
     atomic_path,
+    cache_folder,
     check_writable_folder,
     hash_file,
     read_json,
@@ -58,6 +59,21 @@ def test_a_file_system_that_becomes_read_only_is_named(tmp_path: Path, monkeypat
         with pytest.raises(StorageError, match=r"Cannot write .*result\.json: Read-only file system"):
             write_text(tmp_path / "result.json", "new")
     assert len(remove_leftovers(tmp_path)) == 1
+
+
+def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("GRAFTWORK_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(StorageError, match="has no home folder. Set GRAFTWORK_CACHE"):
+        cache_folder("features")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("features") == tmp_path / "graftwork" / "features"
+    monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "own"))
+    assert cache_folder("features") == tmp_path / "own" / "features"
 
 
 def test_nan_is_refused_because_it_is_not_json(tmp_path: Path) -> None:
