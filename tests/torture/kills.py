@@ -13,7 +13,9 @@ kept in a folder that is named at the end.
 from __future__ import annotations
 
 import argparse
+import atexit
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .commands import KINDS, make_place
+from .processes import end_all
 from .rounds import Round, Whole, undisturbed
 from .troubles import TROUBLES
 
@@ -103,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     names, ways, rng = args.kinds.split(","), args.ways.split(","), random.Random(args.seed)
     keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-kills-"))
     totals, end = Totals(Counter(), Counter(), Counter()), time.monotonic() + 60 * args.minutes
+    atexit.register(end_all)
+    # So that nothing stays if this is ended early.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as folder:
         place = make_place(Path(folder), names)
         wholes: dict[str, Whole] = {}

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TIMEOUT", "Command", "is_calm", "orphans", "start"]
+__all__ = ["TIMEOUT", "Command", "end_all", "is_calm", "orphans", "start"]
 
 TIMEOUT = 900.0
 _TAG = "GRAFTWORK_TORTURE_TAG"
@@ -116,7 +116,19 @@ def start(
             start_new_session=True,
             **more,
         )
-    return Command(process, tag, log, begin)
+    command = Command(process, tag, log, begin)
+    _started.append(command)
+    return command
+
+
+_started: list[Command] = []
+
+
+def end_all() -> None:
+    """Kill what was started and still runs."""
+    for command in _started:
+        if command.process.poll() is None:
+            command.kill()
 
 
 @functools.cache
