@@ -15,12 +15,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
 
-from .commands import KINDS, make_place
+from .commands import KINDS, Place, make_place
 from .files import torture
+from .inject.sitecustomize import PHASES, phase_of
 from .kills import with_kills
 from .mutations import LANGUAGES, mutated
-from .rounds import Round, undisturbed
+from .rounds import Change, Round, Whole, undisturbed
 from .subjects import SUBJECTS, Subject, copy_of
+from .troubles import TROUBLES
 from .watch import Outside, TooSlowError, watched
 from .wholes import build
 
@@ -109,6 +111,31 @@ def test_equal_seeds_damage_equally(language: str) -> None:
     found = [mutated(random.Random(seed), text, language) for seed in range(40)]
     assert found == [mutated(random.Random(seed), text, language) for seed in range(40)]
     assert sum(content != text for content in found) > 30
+
+
+def test_moments_are_drawn_by_what_a_command_is_doing() -> None:
+    names = {
+        "run/suite/000.npy": "reading", "run/jobs/final-a-s0/result.json": "job", "run/jobs/final-a-s0/checkpoint-3/checkpoint.json": "checkpoint",
+        "run/jobs/final-a-s0/.checkpoint.json.graftwork-x.tmp": "checkpoint", "run/jobs/export-a/result.json": "export", "run/model.new/x": "export",
+        "run/.model.onnx.graftwork-x.tmp": "export", "run/plans/a/model/x": "export", "run/report.html": "report", "run/result.json": "report",
+        "run/run.json": "state", "run/log.jsonl": "state", "work/done/a.json": "job", "work/state.json": "state", ".merged.safetensors.x.tmp": "output",
+    }  # fmt: skip
+    assert {name: phase_of(name) for name in names} == names
+    assert set(names.values()) | {"training"} == set(PHASES)
+    changes = [Change(1, "main", 0.1 * index, "reading", index, f"run/suite/{index}", 0.1) for index in range(500)]
+    changes += [Change(2, "worker", 9.0, "checkpoint", 0, "run/jobs/final-a-s0/checkpoint.json", 2.0)]
+    whole = Whole(Place(Path(), Path(), Path()), {}, 1.0, 1, tuple(changes))
+    acts = [whole.draw(random.Random(seed), "group", Path("mark")) for seed in range(300)]
+    assert sum(act["phase"] == "reading" for act in acts) < 150
+    assert sum(act["role"] == "worker" and act["delay"] > 0.2 for act in acts) > 60, "while it trains"
+
+
+@pytest.mark.parametrize("way", ["refused", "file-limit", "closed-pipe"])
+def test_commands_that_are_disturbed_say_why_and_go_on(tmp_path: Path, way: str) -> None:
+    whole = undisturbed(KINDS["merge"], make_place(tmp_path, ["merge"], layers=2))
+    round_ = Round(KINDS["merge"], whole, tmp_path / "work" / way)
+    assert TROUBLES[way].make(round_, random.Random(3))
+    assert round_.problems == []
 
 
 def test_killed_merges_leave_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:
