@@ -166,7 +166,7 @@ class Round:
     def check_orphans(self, command: Command) -> None:
         """A command that has ended has no processes."""
         # A cluster of Ray takes its time.
-        self.problems += orphans(command, 60.0 if "ray" in self.kind.name else 15.0)
+        self.problems += orphans(command, 180.0 if "ray" in self.kind.name else 15.0)
 
     def check_refused(self, command: Command, code: int | None, *, may_end: bool = True) -> bool:
         """A disturbed command ends well, or says why it does not; return whether it ended well."""
