@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import subprocess
@@ -64,6 +65,7 @@ def clock_library() -> Path | None:
     if compiler is None:
         return None
     folder = Path(tempfile.mkdtemp(prefix="graftwork-clock-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "clock.c").write_text(_SOURCE, encoding="utf-8")
     words = [compiler, "-shared", "-fPIC", "-o", str(folder / "clock.so"), str(folder / "clock.c"), "-ldl"]
     done = subprocess.run(words, capture_output=True, check=False)
