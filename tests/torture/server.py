@@ -56,6 +56,8 @@ FLAT = 48 << 20
 """Bytes by which the middle of the last quarter of a long round may be above that of the second."""
 LONG = 120.0
 """Seconds from which on a round is long enough to say that."""
+MAY_CLOSE = 0.4
+"""Seconds, a little less than ``LINGER_SECONDS`` of a stopping server, without a request after which a connection may be closed."""
 LOG = 100_000
 """Bytes of log that a round may write, and a thousand for each second."""
 
@@ -71,6 +73,8 @@ class Round:
     faults: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     under_attack: bool = True
     over: bool = False
+    lag: float = 0.0
+    """Longest time in seconds since the stop for which this process did not get to look at its connections."""
     memory: list[int] = field(default_factory=list)
     """Resident bytes of the server, about once a second."""
 
@@ -118,8 +122,13 @@ async def _ask(
             status, headers, answer = await attacks.read_answer(reader)
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             # A connection that waits may have to make room for others, but nothing else cuts one off.
+            began = isinstance(error, asyncio.IncompleteReadError) and error.partial
             if attacked or state.under_attack:
                 state.counts["turned away"] += 1
+            elif not began and state.lag > MAY_CLOSE:
+                # A stopping server may close a connection on which nothing happens, and this request came too late for it: it
+                # was never accepted. Who is slow to look cannot tell this from a request that was.
+                state.counts["idle connection closed at the stop"] += 1
             else:
                 state.fault(f"cut off: {error!r}", sent)
             return
@@ -133,6 +142,15 @@ async def _ask(
             state.fault(f"status {status}", sent, answer)
         if headers.get("connection") == "close":
             return
+
+
+async def heartbeat(state: Round) -> None:
+    """Measure how late this process is."""
+    while not state.over:
+        before = time.monotonic()
+        await asyncio.sleep(0.02)
+        if not state.under_attack:
+            state.lag = max(state.lag, time.monotonic() - before - 0.02)
 
 
 async def attacker(state: Round, number: int) -> None:
@@ -158,6 +176,7 @@ async def play(
     """Play one round."""
     tasks = [asyncio.create_task(client(state, number)) for number in range(clients)]
     enemies = [asyncio.create_task(attacker(state, number)) for number in range(attackers)]
+    beat = asyncio.create_task(heartbeat(state))
     asked = asyncio.create_task(
         asyncio.to_thread(
             fuzz, f"http://127.0.0.1:{state.port}", state.seed, lambda: state.under_attack, state.counts, state.fault
@@ -183,6 +202,7 @@ async def play(
         process.send_signal(signal.SIGTERM)
     _, late = await asyncio.wait(tasks, timeout=60)
     state.over = True
+    await beat
     for task in late:
         state.fault("a client without an answer for a minute", b"")
         task.cancel()
