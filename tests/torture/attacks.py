@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import functools
 import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-__all__ = ["WAYS", "read_answer", "request"]
+from .pictures import bomb
+
+__all__ = ["WAYS", "bombs", "read_answer", "request"]
 
 Questions = Sequence[tuple[bytes, Any]]
 Way = Callable[[random.Random, asyncio.StreamReader, asyncio.StreamWriter, Questions], Awaitable[tuple[bytes, bytes]]]
@@ -23,10 +27,12 @@ _VALUES: tuple[Any, ...] = (
 )
 
 
-def request(body: bytes, *, path: str = "/predict", close: bool = True, host: str = "127.0.0.1") -> bytes:
-    """Return a request with a JSON body."""
+def request(
+    body: bytes, *, path: str = "/predict", close: bool = True, host: str = "127.0.0.1", kind: str = "application/json"
+) -> bytes:
+    """Return a request with a body."""
     end = "Connection: close\r\n" if close else ""
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{end}\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{end}\r\n"
     return head.encode() + body
 
 
@@ -150,4 +156,29 @@ async def megabytes(
     return sent[:1_000], await _rest(reader)
 
 
-WAYS: tuple[Way, ...] = (silence, half_a_request, trickle, leave_early, never_read, damaged_http, damaged_json, megabytes)
+@functools.cache
+def bombs() -> tuple[bytes, ...]:
+    """Return small pictures that are large; making them takes some seconds the first time."""
+    rng = random.Random(1)
+    return tuple(content for content in (bomb(rng) for _ in range(40)) if len(content) < 2_000_000)
+
+
+async def picture_bombs(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send small pictures that are large when they are decoded, as texts or as a form."""
+    content = rng.choice(bombs())
+    if rng.random() < 0.7:
+        sent = request(json.dumps({"images": [base64.b64encode(content).decode()] * rng.choice((1, 4))}).encode())
+    else:
+        name = rng.choice((b"a.png", b"../../a.png", b"\0", b"a.svg"))
+        part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="' + name + b'"\r\n\r\n' + content + b"\r\n"
+        body = part * rng.choice((1, 3)) + rng.choice((b"--x--\r\n", b"", b"--y--"))
+        sent = request(body, kind="multipart/form-data; boundary=x")
+    writer.write(sent)
+    return sent[:10_000], await _rest(reader)
+
+
+WAYS: tuple[Way, ...] = (
+    *(silence, half_a_request, trickle, leave_early, never_read, damaged_http, damaged_json, megabytes, picture_bombs),
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MEASURED", "contents", "differences", "leftovers", "numbers"]
+__all__ = ["MEASURED", "contents", "differences", "hashed", "leftovers", "numbers"]
 
 MEASURED = (
     "seconds",
@@ -40,13 +42,25 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 def contents(run: Path) -> dict[str, Any]:
     """Return everything of a finished run that must not depend on kills, by file: JSON as numbers, all else as bytes."""
     found: dict[str, Any] = {}
-    for pattern in ("result.json", "model.onnx", "model/*", "plans/*/model.onnx", "plans/*/model/*"):
+    for pattern in (
+        "result.json",
+        "model.onnx",
+        "model/*",
+        "plans/*/model.onnx",
+        "plans/*/model/*",
+        "jobs/*/predictions.safetensors",
+    ):
         for file in sorted(run.glob(pattern)):
             name = str(file.relative_to(run))
             # The card shows dates and times.
             if file.suffix != ".md" and file.is_file():
                 found[name] = numbers(json.loads(file.read_bytes())) if file.suffix == ".json" else file.read_bytes()
     return found
+
+
+def hashed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return bytes as their hashes, so that differences can be read."""
+    return {name: hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value for name, value in found.items()}
 
 
 def leftovers(*folders: Path) -> list[str]:

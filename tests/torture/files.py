@@ -2,76 +2,105 @@
 
     python -m tests.torture.files --count 1000 --seed 1 [--kinds run,config] [--keep FOLDER]
 
-For every kind, ``count`` damaged copies are written and read. Counted are the right results, the refusals (errors that graftwork
-raises on purpose) and the faults: any other exception, a message that is too long to read, a file opened elsewhere, a program
-started, too much time or memory. The files of faults are kept with the traceback in a folder that is named at the end.
+For every kind, ``count`` damaged copies are written and read, in a process of its own, since a compiled library may end it. Counted
+are the right results, the refusals (errors that graftwork raises on purpose) and the faults: any other exception, a process that
+ends, a message that is too long to read, a file opened elsewhere, a program started, too much time or memory. The files of faults
+are kept with the traceback in a folder that is named at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from graftwork.core.errors import GraftworkError
 
 from .mutations import mutated
-from .subjects import SUBJECTS, Subject, build, copy_of
-from .watch import TooSlowError, watched
+from .pictures import OUTSIDE, damage_links, solid_picture
+from .subjects import SUBJECTS, Subject, copy_of
+from .watch import Outside, TooSlowError, watched
+from .wholes import build
 
 __all__ = ["main", "torture"]
 
 CPU_SECONDS = 20.0
 LONGEST_MESSAGE = 20_000
-MEMORY = 4 * 2**30
+MEMORY = 2 * 2**30
 """Bytes of address space beyond what is in use when it begins."""
 
 
-def torture(subject: Subject, base: Path, work: Path, keep: Path, *, count: int, seed: int, first: int = 0) -> Counter[str]:
+def torture(
+    subject: Subject,
+    base: Path,
+    work: Path,
+    keep: Path,
+    *,
+    count: int,
+    seed: int,
+    first: int = 0,
+    tell: Callable[[int, Counter[str]], None] = lambda number, found: None,
+) -> Counter[str]:
     """Read ``count`` damaged files of one kind.
 
     Args:
         subject: The kind.
         base: Folder that :func:`.build` filled.
-        work: An empty folder.
+        work: An empty folder; beside it is another one that nothing may touch.
         keep: Where files of faults go.
         count: Number of files.
         seed: Together with kind and number, decides each of them.
         first: Number of the first one.
+        tell: Called with the number before each file, and what was found so far.
 
     Returns:
         ``{"right": ..., "refused": ..., "fault": ...}``; faults also by what they are.
     """
     found: Counter[str] = Counter()
+    outside = Outside(_write_outside(work.with_name(OUTSIDE)))
     for number in range(first, first + count):
-        rng = random.Random(f"{seed}/{subject.name}/{number}")
+        tell(number, found)
         folder = work / f"{subject.name}-{number}"
         copy_of(base / subject.folder, folder)
-        where = _damage(rng, subject, folder)
-        # Of links, which come out of the copy: reading must not change what they stand for.
-        damaged = keep / f"{subject.name}-{seed}-{number}"
-        outcome, words = _outcome(subject, folder, work)
+        where = _damage(random.Random(f"{seed}/{subject.name}/{number}"), subject, folder)
+        outcome, words = _outcome(subject, folder, outside)
         found[outcome] += 1
         if outcome == "fault":
             found[words.strip().rpartition("\n")[2][:100]] += 1
-            _keep_fault(rng, subject, base, damaged, seed, number, where, words)
+            _keep_fault(subject, base, keep, seed, number, f"{where}\n{words}")
         shutil.rmtree(folder)
+    tell(first + count, found)
     return found
+
+
+def _write_outside(folder: Path) -> Path:
+    """Write what damaged files try to reach."""
+    if not folder.exists():
+        folder.mkdir()
+        (folder / "secret.bin").write_bytes(b"\1" * 4096)
+        # A whole picture, so that it would be read.
+        (folder / "secret.png").write_bytes(solid_picture())
+        os.mkfifo(folder / "pipe.png")
+    return folder
 
 
 def _damage(rng: random.Random, subject: Subject, folder: Path) -> str:
     """Damage one file; return which."""
     files = sorted(path for pattern in subject.files for path in folder.glob(pattern))
     path = rng.choice(files)
+    if subject.language == "links":
+        return "; ".join(damage_links(rng, path) for path in rng.sample(files, rng.choice((1, 1, 2))))
     if subject.language != "place":
         content = path.read_bytes()
         path.unlink()  # it is a link to the base
@@ -95,10 +124,11 @@ def _damage(rng: random.Random, subject: Subject, folder: Path) -> str:
     return f"{path.relative_to(folder)}: {way}"
 
 
-def _outcome(subject: Subject, folder: Path, work: Path) -> tuple[str, str]:
+def _outcome(subject: Subject, folder: Path, outside: Outside) -> tuple[str, str]:
+    outside.touched()
     try:
         with watched(
-            folder, work, tempfile.gettempdir(), os.environ.get("GRAFTWORK_CACHE", folder), cpu_seconds=CPU_SECONDS
+            folder, tempfile.gettempdir(), os.environ.get("GRAFTWORK_CACHE", folder), cpu_seconds=CPU_SECONDS
         ) as trespass:
             subject.read(folder)
     except GraftworkError as error:
@@ -111,18 +141,85 @@ def _outcome(subject: Subject, folder: Path, work: Path) -> tuple[str, str]:
         return "fault", f"{traceback.format_exc()[-20_000:]}\n{type(error).__name__}: {error!s:.300}".replace("\0", "\\0")
     else:
         outcome = "right", ""
-    return ("fault", "\n".join([*trespass.found, "Trespass"])) if trespass.found else outcome
+    found = [*trespass.found, *(f"opened outside: {name}" for name in outside.touched())]
+    return ("fault", "\n".join([*found, "Trespass"])) if found else outcome
 
 
-def _keep_fault(
-    rng: random.Random, subject: Subject, base: Path, target: Path, seed: int, number: int, where: str, words: str
-) -> None:
+def _keep_fault(subject: Subject, base: Path, keep: Path, seed: int, number: int, words: str) -> None:
     """Make the damaged files once more, as they were before they were read."""
+    target = keep / f"{subject.name}-{seed}-{number}"
     target.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(target)
+    # Copies, no links: reading must not change what they stand for.
     shutil.copytree(base / subject.folder, target)
     _damage(random.Random(f"{seed}/{subject.name}/{number}"), subject, target)
-    (target / "fault.txt").write_text(f"{where}\n{words}\n", encoding="utf-8", errors="backslashreplace")
+    (target / "fault.txt").write_text(f"{words}\n", encoding="utf-8", errors="backslashreplace")
+
+
+def _one_kind(args: argparse.Namespace, place: Path) -> int:
+    """Read files of one kind in this process; what was found so far is in a file at any moment."""
+    tempfile.tempdir = str(place / "tmp")
+    os.chdir(place / "work")
+    subject = SUBJECTS[args.kinds]
+    # A whole one first: what is imported then counts as used.
+    copy_of(place / "base" / subject.folder, place / "work" / "whole")
+    subject.read(place / "work" / "whole")
+    shutil.rmtree(place / "work" / "whole")
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+    handle = os.open(place / "state.json", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+
+    def tell(number: int, found: Counter[str]) -> None:
+        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        content = json.dumps({"number": number, "megabytes": megabytes, "found": found}).encode()
+        os.ftruncate(handle, os.pwrite(handle, content, 0))
+
+    torture(subject, place / "base", place / "work", args.keep, count=args.count, seed=args.seed, first=args.first, tell=tell)
+    return 0
+
+
+def _in_processes(name: str, args: argparse.Namespace, place: Path, keep: Path) -> tuple[Counter[str], int]:
+    """Read files of one kind in a process, and in a further one wherever that ended; return what was found and the most memory."""
+    total, most, first, end = Counter[str](), 0, args.first, args.first + args.count
+    while first < end:
+        for folder in (place / "work", place / "tmp"):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+        words = [
+            "--place",
+            str(place),
+            "--kinds",
+            name,
+            "--first",
+            str(first),
+            "--count",
+            str(end - first),
+            "--seed",
+            str(args.seed),
+        ]
+        command = [sys.executable, "-m", "tests.torture.files", *words, "--keep", str(keep)]
+        log = place / "errors.txt"
+        with open(log, "wb") as errors:
+            code = subprocess.run(command, stderr=errors, check=False).returncode
+        state = json.loads((place / "state.json").read_bytes()) if (place / "state.json").exists() else None
+        if state is None or (code and log.stat().st_size and code > 0):
+            raise RuntimeError(f"{name} ended with {code}: {log.read_text(errors='replace')[-3000:]}")
+        (place / "state.json").unlink()
+        total += Counter(state["found"])
+        most, first = max(most, state["megabytes"]), state["number"]
+        if first < end:
+            total["fault"] += 1
+            total[f"the process ended with {code}"] += 1
+            _keep_fault(
+                SUBJECTS[name],
+                place / "base",
+                keep,
+                args.seed,
+                first,
+                f"ended with {code}\n{log.read_text(errors='replace')[-3000:]}",
+            )
+            first += 1
+    return total, most
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,26 +230,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first file of each kind")
     parser.add_argument("--kinds", default=",".join(SUBJECTS), help=f"of {', '.join(SUBJECTS)}")
     parser.add_argument("--keep", type=Path, help="where files of faults go (default: a new temporary folder)")
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.place is not None:
+        return _one_kind(args, args.place)
     keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-faults-"))
     total: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as place:
+    with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as folder:
+        place = Path(folder)
         os.environ["GRAFTWORK_CACHE"] = f"{place}/cache-of-graftwork"
-        base, work = Path(place) / "base", Path(place) / "work"
-        base.mkdir()
-        work.mkdir()
-        os.chdir(work)
+        (place / "base").mkdir()
+        needed = {SUBJECTS[name].folder for name in args.kinds.split(",")}
         # The run takes longest and only some kinds need it.
-        build(base, ("separate", "shared-trunk") if any(SUBJECTS[name].folder == "run" for name in args.kinds.split(",")) else ())
-        # After the build, which may use what it needs.
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
+        build(place / "base", ("separate", "shared-trunk") if needed & {"run", "training"} else ())
         for name in args.kinds.split(","):
             started = time.monotonic()
-            found = torture(SUBJECTS[name], base, work, keep, count=args.count, seed=args.seed, first=args.first)
+            found, most = _in_processes(name, args, place, keep.resolve())
             total += found
             counts = ", ".join(f"{found[key]} {key}" for key in ("right", "refused", "fault"))
-            print(f"{name:18} {counts}   ({time.monotonic() - started:.0f} s)", flush=True)
+            print(f"{name:18} {counts}   ({time.monotonic() - started:.0f} s, at most {most} MB)", flush=True)
             for words, times in found.most_common():
                 if words not in ("right", "refused", "fault"):
                     print(f"{'':20}{times} x {words}", flush=True)

@@ -1,266 +1,97 @@
-"""Runs that are killed at random moments and go on: in the end everything equals an undisturbed run, bit for bit.
+"""Runs that are killed and disturbed at random moments and go on: in the end everything equals an undisturbed run, bit for bit.
 
-    python -m tests.torture.kills --minutes 10 --seed 1 [--kinds fit,merge] [--keep FOLDER]
+    python -m tests.torture.kills --minutes 10 --seed 1 [--kinds fit,merge] [--ways kill,disk-full] [--keep FOLDER]
 
-Each round starts a command in an empty folder, kills it one to three times (SIGKILL to the whole process group, to the main
-process alone, or to one worker) and lets it go on to its end. Then all numbers, the model, its graph and written files are
-compared with those of an undisturbed run; what was finished before a kill must still be there; no process and no temporary file
-may be left. Folders and logs of rounds that fail are kept in a folder that is named at the end.
+Each round starts a command in an empty folder. Half of the rounds kill it one to three times (SIGKILL to the main process and the
+one that acts, or to one process alone); the others disturb it in another way of :data:`.TROUBLES`. Moments are drawn by what the
+command is doing then (see ``inject``): as many while it trains, writes checkpoints, exports and reports as while it reads. Then
+it goes on to its end, and all numbers, the model, its graph and written files are compared with those of an undisturbed run; what
+was finished before must still be there; no process and no temporary file may be left. Folders and logs of rounds that fail are
+kept in a folder that is named at the end.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
+import atexit
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
-from safetensors.numpy import save_file
+from .commands import KINDS, make_place
+from .processes import end_all
+from .rounds import Round, Whole, undisturbed
+from .troubles import TROUBLES
 
-from .equal import contents, differences, leftovers
-
-__all__ = ["KINDS", "Kind", "Place", "main", "undisturbed", "with_kills"]
-
-TIMEOUT = 600.0
+__all__ = ["main", "with_kills"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a torture works."""
-
-    data: Path
-    """What the commands read."""
-    work: Path
-    """Where they write, each round in a folder of its own."""
-    temporary: Path
-    """Their folder for temporary files, and their cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of command."""
-
-    name: str
-    command: Callable[[Path, Path], list[str]]
-    """Words after ``graftwork``, from the folder of the data and the folder to write into."""
-    found: Callable[[Path], Mapping[str, Any]]
-    """What is compared of the folder that was written into."""
-    has_workers: bool = False
-
-
-def _train(verb: str, workers: int) -> Callable[[Path, Path], list[str]]:
-    def command(data: Path, out: Path) -> list[str]:
-        words = [verb, str(data / "table.csv"), "--targets", "price,late", "--steps", "12", "--seeds", "1"]
-        words += ["--plans", "separate,shared-trunk", "--backbone", "none", "--workers", str(workers), "--quiet"]
-        return [
-            *words,
-            "--checkpoint-seconds",
-            "0.1",
-            "--out",
-            str(out / "run"),
-            "--resume",
-            *(["--folds", "0"] if verb == "fit" else []),
-        ]
-
-    return command
-
-
-def _merge(data: Path, out: Path) -> list[str]:
-    models = [str(data / f"{name}.safetensors") for name in "abc"]
-    return [
-        "merge",
-        "--base",
-        str(data / "base.safetensors"),
-        "--models",
-        *models,
-        "--out",
-        str(out / "merged.safetensors"),
-        "--quiet",
-    ]
-
-
-def _predict(data: Path, out: Path) -> list[str]:
-    return ["predict", str(data / "run"), str(data / "rows.csv"), "--out", str(out / "predicted.csv")]
-
-
-def _files(folder: Path) -> dict[str, Any]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()}
-
-
-KINDS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("fit", _train("fit", 2), lambda out: contents(out / "run"), has_workers=True),
-        Kind("fit-one", _train("fit", 1), lambda out: contents(out / "run"), has_workers=True),
-        Kind("compare", _train("compare", 2), lambda out: contents(out / "run"), has_workers=True),
-        Kind("merge", _merge, _files),
-        Kind("predict", _predict, _files),
-    )
-}
-"""All kinds by name."""
-
-
-def make_place(folder: Path, kinds: Sequence[str], layers: int = 8) -> Place:
-    """Write what the commands read; models to merge have ``layers`` tensors of 2 MB."""
-    place = Place(folder / "data", folder / "work", folder / "tmp")
-    for path in (place.data, place.work, place.temporary / "cache"):
-        path.mkdir(parents=True)
-    rng = np.random.default_rng(5)
-    values = rng.normal(size=(160, 4))
-    frame = pd.DataFrame(values, columns=list("abcd"))
-    frame["place"] = np.array(["north", "south", "west"])[rng.integers(0, 3, 160)]
-    signal_ = values[:, 0] + 0.5 * values[:, 1] * values[:, 2]
-    frame["price"] = 10 + 3 * signal_ + 0.3 * rng.normal(size=160)
-    frame["late"] = np.where(signal_ + 0.3 * rng.normal(size=160) > 0, "yes", "no")
-    frame.to_csv(place.data / "table.csv", index=False)
-    if "merge" in kinds:
-        base = {f"layer{index}.weight": rng.normal(size=(512, 1024)).astype(np.float32) for index in range(layers)}
-        save_file(base, place.data / "base.safetensors")
-        for name in "abc":
-            save_file(
-                {key: value + 0.01 * rng.normal(size=value.shape).astype(np.float32) for key, value in base.items()},
-                place.data / f"{name}.safetensors",
-            )
-    if "predict" in kinds:
-        pd.concat([frame.drop(columns=["price", "late"])] * 400, ignore_index=True).to_csv(place.data / "rows.csv", index=False)
-        words = [*_train("fit", 1)(place.data, place.data)]
-        started = _start(place, words, folder / "run.txt")
-        if started.wait(TIMEOUT) != 0:
-            raise RuntimeError(f"the run to predict with failed: {(folder / 'run.txt').read_text()[-2000:]}")
-    return place
-
-
-def _start(place: Place, words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TMPDIR": str(place.temporary),
-        "GRAFTWORK_CACHE": str(place.temporary / "cache"),
-    }
-    with open(log, "ab") as out:
-        return subprocess.Popen(
-            [sys.executable, "-m", "graftwork.cli.main", *words], stdout=out, stderr=out, env=environment, start_new_session=True
-        )
-
-
-def undisturbed(kind: Kind, place: Place) -> tuple[Mapping[str, Any], float]:
-    """Return what a run leaves that nobody disturbs, and how many seconds it took."""
-    out = place.work / f"{kind.name}-whole"
-    out.mkdir()
-    started = time.monotonic()
-    process = _start(place, kind.command(place.data, out), out.with_suffix(".txt"))
-    if process.wait(TIMEOUT) != 0:
-        raise RuntimeError(f"{kind.name} failed without a kill: {out.with_suffix('.txt').read_text()[-2000:]}")
-    return kind.found(out), time.monotonic() - started
-
-
-def with_kills(
-    kind: Kind, place: Place, expected: Mapping[str, Any], seconds: float, rng: random.Random, name: str
-) -> tuple[Counter[str], list[str]]:
-    """Kill one run up to three times, let it end, and compare.
-
-    Returns:
-        Kills by kind, and what is wrong in the end.
-    """
-    out = place.work / name
-    out.mkdir()
-    log, kills, problems = out.with_suffix(".txt"), Counter[str](), list[str]()
-    finished: dict[Path, bytes] = {}
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        process = _start(place, kind.command(place.data, out), log)
-        moment = rng.uniform(0.02, 1.0) * seconds
-        try:
-            process.wait(moment)
-            break  # it was faster
-        except subprocess.TimeoutExpired:
-            how = rng.choice(("group", "group", "main", "worker") if kind.has_workers else ("group",))
-            done = _kill(process, how, rng)
-            kills[done] += 1
-            if done == "worker":
-                break  # the run has to go on by itself
-            process.wait()
-            problems += _orphans(process.pid, out)
-            finished |= {file: file.read_bytes() for file in out.glob("run/jobs/*/result.json")}
+def with_kills(round_: Round, rng: random.Random) -> Counter[str]:
+    """Kill one run up to three times, let it end, and compare; return the kills by phase and by what was killed."""
+    kills: Counter[str] = Counter()
+    for number in range(rng.choice((1, 1, 2, 3))):
+        how = rng.choice(("group", "group", "self"))
+        act = round_.whole.draw(rng, how, round_.out.with_suffix(f".mark{number}"))
+        if rng.random() < 0.15:  # also before it has changed anything
+            how, act, command = "group", None, round_.start()
+            hit = "any time" if command.kill_after(rng.uniform(0, round_.whole.seconds)) else None
+        else:
+            command = round_.start(act=act)
+        code = command.wait()
+        hit = round_.was_hit(act) if act else hit
+        if hit is None:
+            kills["came too late"] += 1
+            if code:
+                round_.fault(f"exit code {code} without a kill: {command.said()[-1500:]}")
+            break
+        killed = "group" if how == "group" or act is None else act["role"]
+        kills[f"of the {killed}"] += 1
+        kills[f"in {hit}"] += 1
+        if code is None:
+            round_.fault("it did not end after a kill")
+        if code is not None and code < 0:
+            round_.check_orphans(command)
+        elif round_.kind.workers == "retried":
+            break  # a worker's death costs a try, nothing else
+        elif code == 0 or "--resume" not in command.said():
+            round_.fault(f"a worker died, exit code {code}: {command.said()[-1500:]}")
+        round_.note_finished()
     else:
-        process = _start(place, kind.command(place.data, out), log)
-    try:
-        code = process.wait(TIMEOUT)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return kills, [*problems, "it did not end"]
-    if code:
-        return kills, [*problems, f"exit code {code}: {log.read_text(errors='replace')[-1500:]}"]
-    found = kind.found(out)
-    problems += differences(_shown(found), _shown(expected))[:10]
-    # The export of the model is made again where a kill cut it; all other jobs are made once.
-    lost = [
-        file
-        for file, content in finished.items()
-        if "export" not in str(file) and (not file.exists() or file.read_bytes() != content)
-    ]
-    problems += [f"finished before the kill, and changed: {file}" for file in lost]
-    problems += _orphans(process.pid, out)
-    problems += [f"left: {path}" for path in leftovers(out, place.temporary)]
-    return kills, problems
+        command = round_.start()
+        code = command.wait()
+    round_.check_end(command, code)
+    return kills
 
 
-def _shown(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return bytes as their hashes, so that differences can be read."""
-    import hashlib
+@dataclass
+class Totals:
+    """What has been done so far."""
 
-    return {name: hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else value for name, value in found.items()}
+    rounds: Counter[str]
+    kills: Counter[str]
+    troubles: Counter[str]
+    failed: int = 0
 
-
-def _kill(process: subprocess.Popen[bytes], how: str, rng: random.Random) -> str:
-    if how == "worker":
-        children = _children(process.pid)
-        if children:
-            try:
-                os.kill(rng.choice(children), signal.SIGKILL)
-                return "worker"
-            except ProcessLookupError:
-                pass
-        how = "group"  # none is there yet
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL) if how == "group" else process.kill()
-    return how
+    def __str__(self) -> str:
+        parts = {"rounds": self.rounds, "kills": self.kills, "troubles": self.troubles}
+        lines = [f"{name} {sum(found.values())}: {dict(sorted(found.items()))}" for name, found in parts.items() if found]
+        return "\n".join(lines)
 
 
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _orphans(group: int, out: Path) -> list[str]:
-    """Return the processes of a group that are still there ten seconds after its leader ended."""
-    deadline = time.monotonic() + 10
-    while True:
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                state, _, session, *_ = path.joinpath("stat").read_text().rpartition(")")[2].split()
-                if int(session) == group and state != "Z":
-                    found.append(path.name)
-            except (OSError, ValueError):
-                continue
-        if not found or time.monotonic() > deadline:
-            return [f"processes {found} outlive the run in {out}"] if found else []
-        time.sleep(0.1)
+def _play(name: str, way: str, whole: Whole, rng: random.Random, label: str, totals: Totals) -> Round:
+    round_ = Round(KINDS[name], whole, whole.place.work / label)
+    if way == "kill":
+        totals.kills += with_kills(round_, rng)
+    else:
+        totals.troubles[f"{way}: {TROUBLES[way].make(round_, rng)}"] += 1
+    totals.rounds[name] += 1
+    return round_
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -269,32 +100,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--ways", default="kill," + ",".join(TROUBLES), help=f"kill, and of {', '.join(TROUBLES)}")
     parser.add_argument("--keep", type=Path, help="where failed rounds go (default: a new temporary folder)")
     args = parser.parse_args(argv)
-    names, rng, end = args.kinds.split(","), random.Random(args.seed), time.monotonic() + 60 * args.minutes
+    names, ways, rng = args.kinds.split(","), args.ways.split(","), random.Random(args.seed)
     keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-kills-"))
-    rounds, kills, failed = Counter[str](), Counter[str](), 0
+    totals, end = Totals(Counter(), Counter(), Counter()), time.monotonic() + 60 * args.minutes
+    atexit.register(end_all)
+    # So that nothing stays if this is ended early.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as folder:
         place = make_place(Path(folder), names)
-        expected = {name: undisturbed(KINDS[name], place) for name in names}
-        print(", ".join(f"{name} takes {seconds:.0f} s" for name, (_, seconds) in expected.items()), flush=True)
+        wholes: dict[str, Whole] = {}
+        number = 0
         while time.monotonic() < end:
             name = rng.choice(names)
-            label = f"{name}-{args.seed}-{sum(rounds.values())}"
-            made, problems = with_kills(KINDS[name], place, *expected[name], rng, label)
-            rounds[name] += 1
-            kills += made
-            if problems:
-                failed += 1
-                print(f"{label} FAILED after {dict(made)}:\n  " + "\n  ".join(problems), flush=True)
-                keep.mkdir(parents=True, exist_ok=True)
-                shutil.copytree(place.work / label, keep / label, dirs_exist_ok=True)
-                shutil.copy(place.work / f"{label}.txt", keep / f"{label}.txt")
-            shutil.rmtree(place.work / label)
-    print(f"seed {args.seed}: rounds {dict(rounds)}, kills {dict(kills)} ({sum(kills.values())}), {failed} failed", flush=True)
-    if failed:
+            if name not in wholes:
+                wholes[name] = undisturbed(KINDS[name], place)
+                print(
+                    f"{name} takes {wholes[name].seconds:.0f} s and changes files {len(wholes[name].changes)} times", flush=True
+                )
+            fitting = [way for way in ways if way == "kill" or TROUBLES[way].fits(KINDS[name])]
+            others = [way for way in fitting if way != "kill"]
+            way = "kill" if "kill" in fitting and (not others or rng.random() < 0.5) else rng.choice(others or ["kill"])
+            label = f"{name}-{args.seed}-{number}"
+            number += 1
+            round_ = _play(name, way, wholes[name], rng, label, totals)
+            if round_.problems:
+                totals.failed += 1
+                print(f"{label} FAILED ({way}):\n  " + "\n  ".join(round_.problems), flush=True)
+                round_.keep(keep)
+            round_.remove()
+            if number % 10 == 0:
+                print(f"after {number} rounds, {totals.failed} failed\n{totals}", flush=True)
+    print(f"seed {args.seed}: {number} rounds, {totals.failed} failed\n{totals}", flush=True)
+    if totals.failed:
         print(f"failed rounds are in {keep}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if totals.failed else 0
 
 
 if __name__ == "__main__":

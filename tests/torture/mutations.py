@@ -10,6 +10,9 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .graphs import damage_graph, damage_parquet
+from .pictures import LABELS, damage_picture
+
 __all__ = ["LANGUAGES", "mutated"]
 
 Mutation = Callable[[random.Random, bytes], bytes]
@@ -270,6 +273,16 @@ def _cells(separator: bytes) -> Mutation:
     return mutation
 
 
+def _named_pictures(rng: random.Random, content: bytes) -> bytes:
+    """Let some rows of a table of labels name other files."""
+    lines = content.split(b"\n")
+    for _ in range(rng.choice((1, 1, 3))):
+        index = rng.randrange(1, max(2, len(lines) - 1))
+        _, comma, rest = lines[index].partition(b",")
+        lines[index] = rng.choice(LABELS).encode("utf-8", "surrogatepass") + comma + rest
+    return b"\n".join(lines)
+
+
 LANGUAGES: Mapping[str, tuple[Mutation, ...]] = {
     "bytes": _BYTES,
     "json": (*[_json_values] * 12, *_BYTES),
@@ -277,6 +290,10 @@ LANGUAGES: Mapping[str, tuple[Mutation, ...]] = {
     "yaml": (*[_line_values(":")] * 12, _yaml_bomb, _yaml_bomb, *_BYTES),
     "toml": (*[_line_values("=")] * 12, *_BYTES),
     "csv": (*[_cells(b",")] * 8, *_BYTES),
+    "labels": (*[_named_pictures] * 12, *[_cells(b",")] * 4, *_BYTES),
+    "picture": (*[damage_picture] * 8, *_BYTES),
+    "onnx": (*[damage_graph] * 16, *_BYTES),
+    "parquet": (*[damage_parquet] * 16, *_BYTES),
 }
 """Mutations by what a file is written in; those that come more often are there more often."""
 

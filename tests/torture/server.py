@@ -2,11 +2,12 @@
 
     python -m tests.torture.server --minutes 60 --seed 1 [--clients 64] [--attackers 150] [--keep FOLDER]
 
-In rounds of some seconds, a server with low limits is started as a process of its own. Clients ask and compare each answer with
-that of ``Predictor``; attackers send unfinished and endless requests, damaged HTTP and JSON, and bodies of megabytes; the model
-file is replaced and deleted. Then the attackers leave, and the server is stopped while the clients go on. Faults are wrong answers,
-failures of the server (500, a crash, an exit code), requests that are cut off at the stop, memory or a log that grows. What was
-sent and answered in a fault is kept in a folder that is named at the end.
+In rounds of some seconds, and in one that lasts half of the time, a server with low limits is started as a process of its own, for
+a model of tables, texts, pictures, or several sizes. Clients ask and compare each answer with that of ``Predictor``; attackers send
+unfinished and endless requests, damaged HTTP and JSON, pictures that are bombs, and bodies of megabytes; schemathesis asks by the
+server's schema; the model file is replaced and deleted. Then the attackers leave, and the server is stopped while the clients go on.
+Faults are wrong answers, failures of the server (500, a crash, an exit code), requests that are cut off at the stop, memory or a
+log that grows. What was sent and answered in a fault is kept in a folder that is named at the end.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
+import importlib
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,17 +28,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 
 import run_builder
 
-from graftwork.serving.predict import Predictor
+from graftwork.core.optional import has
 
 from . import attacks
+from .fuzzing import fuzz
+from .questions import KINDS, Question, is_right, questions
 
 __all__ = ["main"]
 
@@ -51,8 +52,14 @@ LIMITS = {
 }
 ROOM = 400 << 20
 """Bytes by which a server's memory may grow: bodies, their values, and what the allocator keeps of them."""
+FLAT = 48 << 20
+"""Bytes by which the middle of the last quarter of a long round may be above that of the second."""
+LONG = 120.0
+"""Seconds from which on a round is long enough to say that."""
+MAY_CLOSE = 0.4
+"""Seconds, a little less than ``LINGER_SECONDS`` of a stopping server, without a request after which a connection may be closed."""
 LOG = 100_000
-"""Bytes of log that a round may write."""
+"""Bytes of log that a round may write, and a thousand for each second."""
 
 
 @dataclass
@@ -60,49 +67,27 @@ class Round:
     """What happens in one round."""
 
     port: int
-    questions: Sequence[tuple[bytes, Any]]
-    """Requests with the predictions that are right."""
+    questions: Sequence[Question]
     seed: str
     counts: Counter[str]
     faults: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     under_attack: bool = True
     over: bool = False
+    lag: float = 0.0
+    """Longest time in seconds since the stop for which this process did not get to look at its connections."""
+    memory: list[int] = field(default_factory=list)
+    """Resident bytes of the server, about once a second."""
 
     def fault(self, words: str, sent: bytes, got: bytes = b"") -> None:
         """Note a fault."""
         self.counts["fault"] += 1
         self.faults.append((words, sent, got))
 
-
-def questions(folder: Path, rng: random.Random, count: int = 300) -> list[tuple[bytes, Any]]:
-    """Return requests of 1 to 5 rows for some of the tasks, and what the model predicts for them."""
-    predictor = Predictor(folder, threads=1)
-    names = [task.name for task in predictor.tasks]
-    cities = list(predictor.encoder.columns[1].levels)  # type: ignore[attr-defined]
-    found = []
-    for _ in range(count):
-        rows = [
-            {"age": round(rng.uniform(-50, 150), 3), "city": rng.choice(cities), "since": "2021-01-01", "id": 0}
-            for _ in range(rng.randint(1, 5))
-        ]
-        tasks = sorted(rng.sample(names, rng.randint(1, len(names))), key=names.index)
-        frame = predictor.predict(pd.DataFrame(rows), tasks)
-        body = json.dumps({"rows": rows, "tasks": tasks}).encode()
-        found.append((body, [{task: frame[task].iloc[row] for task in tasks} for row in range(len(rows))]))
-    return found
-
-
-def is_right(answer: bytes, wanted: list[dict[str, Any]]) -> bool:
-    """Return whether an answer holds the predictions that are wanted."""
-    rows = json.loads(answer)["predictions"]
-
-    def same(value: Any, other: Any) -> bool:
-        return value == other if isinstance(other, str) else abs(value - other) <= 1e-5 * max(1.0, abs(other))
-
-    return len(rows) == len(wanted) and all(
-        set(row) == set(right) and all(same(row[task]["value"], right[task]) for task in right)
-        for row, right in zip(rows, wanted, strict=True)
-    )
+    def quarters(self) -> list[int]:
+        """Return the middle of each quarter of :attr:`memory`, in MB."""
+        size = max(1, len(self.memory) // 4)
+        parts = [self.memory[start : start + size] for start in range(0, 4 * size, size)]
+        return [int(statistics.median(part)) >> 20 for part in parts if part]
 
 
 async def client(state: Round, number: int) -> None:
@@ -137,13 +122,18 @@ async def _ask(
             status, headers, answer = await attacks.read_answer(reader)
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             # A connection that waits may have to make room for others, but nothing else cuts one off.
+            began = isinstance(error, asyncio.IncompleteReadError) and error.partial
             if attacked or state.under_attack:
                 state.counts["turned away"] += 1
+            elif not began and state.lag > MAY_CLOSE:
+                # A stopping server may close a connection on which nothing happens, and this request came too late for it: it
+                # was never accepted. Who is slow to look cannot tell this from a request that was.
+                state.counts["idle connection closed at the stop"] += 1
             else:
                 state.fault(f"cut off: {error!r}", sent)
             return
         if status == 200:
-            state.counts["right"] += 1
+            state.counts["right" if state.under_attack else "right after the attack"] += 1
             if not is_right(answer, wanted):
                 state.fault("a wrong answer", sent, answer)
         elif status in (408, 503, 504):
@@ -152,6 +142,15 @@ async def _ask(
             state.fault(f"status {status}", sent, answer)
         if headers.get("connection") == "close":
             return
+
+
+async def heartbeat(state: Round) -> None:
+    """Measure how late this process is."""
+    while not state.over:
+        before = time.monotonic()
+        await asyncio.sleep(0.02)
+        if not state.under_attack:
+            state.lag = max(state.lag, time.monotonic() - before - 0.02)
 
 
 async def attacker(state: Round, number: int) -> None:
@@ -171,15 +170,23 @@ async def attacker(state: Round, number: int) -> None:
             state.fault(f"{way.__name__}: {got[:40]!r}", sent, got)
 
 
-async def play(state: Round, process: subprocess.Popen[bytes], folder: Path, seconds: float, clients: int, attackers: int) -> int:
-    """Play one round and return the highest memory of the server in bytes."""
+async def play(
+    state: Round, process: subprocess.Popen[bytes], folder: Path, seconds: float, clients: int, attackers: int
+) -> None:
+    """Play one round."""
     tasks = [asyncio.create_task(client(state, number)) for number in range(clients)]
     enemies = [asyncio.create_task(attacker(state, number)) for number in range(attackers)]
-    model, highest, end = folder / "model.onnx", 0, time.monotonic() + seconds
+    beat = asyncio.create_task(heartbeat(state))
+    asked = asyncio.create_task(
+        asyncio.to_thread(
+            fuzz, f"http://127.0.0.1:{state.port}", state.seed, lambda: state.under_attack, state.counts, state.fault
+        )
+    )
+    model, end = folder / "model.onnx", time.monotonic() + seconds
     content, damages = model.read_bytes(), [b"another model", b"", None]
     while time.monotonic() < end and process.poll() is None:
-        await asyncio.sleep(seconds / 10)
-        highest = max(highest, memory(process.pid))
+        await asyncio.sleep(min(1.0, seconds / 10))
+        state.memory.append(memory(process.pid))
         damage = damages[int(time.monotonic() * 10) % 3]
         model.unlink(missing_ok=True)
         if damage is not None:
@@ -189,18 +196,21 @@ async def play(state: Round, process: subprocess.Popen[bytes], folder: Path, sec
     for enemy in enemies:
         enemy.cancel()
     await asyncio.gather(*enemies, return_exceptions=True)
+    await asyncio.wait([asked], timeout=60)
     await asyncio.sleep(1.0)
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     _, late = await asyncio.wait(tasks, timeout=60)
     state.over = True
+    await beat
     for task in late:
         state.fault("a client without an answer for a minute", b"")
         task.cancel()
     for task in set(tasks) - late:
         if (error := task.exception()) is not None:
             state.fault(f"{type(error).__name__}: {error}", b"")
-    return highest
+    if asked.done() and (error := asked.exception()) is not None:
+        state.fault(f"schemathesis: {type(error).__name__}: {error}", b"")
 
 
 def memory(process: int) -> int:
@@ -211,39 +221,57 @@ def memory(process: int) -> int:
         return 0
 
 
-def one_round(folder: Path, work: Path, rng: random.Random, seed: str, seconds: float, clients: int, attackers: int) -> Round:
+def one_round(kind: str, folder: Path, work: Path, seed: str, seconds: float, clients: int, attackers: int) -> Round:
     """Start a server, attack it, stop it, and return what happened."""
     flags = [word for name, value in LIMITS.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "graftwork", "serve", str(folder), "--port", "0", "--threads", "1", *flags]
     log = work / "log.txt"
+    asked = questions(kind, folder, random.Random(seed), 100 if seconds < 2 * ROUND_SECONDS else 1_000)
     with open(log, "wb") as file:
         process = subprocess.Popen(command, stderr=file, stdin=subprocess.DEVNULL)
     try:
-        address, end = b"", time.monotonic() + 120
+        address, end = b"", time.monotonic() + 300
         while b" answers at " not in address:
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"the server did not start: {address.decode(errors='replace')}")
             time.sleep(0.05)
             address = log.read_bytes()
         port = int(address.partition(b" answers at http://127.0.0.1:")[2].split()[0])
-        state = Round(port, questions(folder, rng), seed, Counter())
+        state = Round(port, asked, seed, Counter())
         before = memory(process.pid)
-        highest = asyncio.run(play(state, process, folder, seconds, clients, attackers))
+        asyncio.run(play(state, process, folder, seconds, clients, attackers))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
-        if process.returncode != 0:
-            state.fault(f"the server ended with {process.returncode}", b"", log.read_bytes()[-20_000:])
-        if highest - before > ROOM:
-            state.fault(f"the server grew by {(highest - before) >> 20} MB", b"")
-        if log.stat().st_size > LOG:
-            state.fault(f"a log of {log.stat().st_size:,} bytes", b"", log.read_bytes()[:20_000])
-        if b"Traceback" in log.read_bytes():
-            state.fault("a traceback in the log", b"", log.read_bytes()[:20_000])
-        state.counts["most MB grown"] = (highest - before) >> 20
+        _judge(state, process, log.read_bytes(), before, seconds)
         return state
     finally:
         process.kill()
         process.wait()
+
+
+def _judge(state: Round, process: subprocess.Popen[bytes], log: bytes, before: int, seconds: float) -> None:
+    """Note faults of the server itself."""
+    grown, quarters = max(state.memory, default=before) - before, state.quarters()
+    if process.returncode != 0:
+        state.fault(f"the server ended with {process.returncode}", b"", log[-20_000:])
+    if grown > ROOM:
+        state.fault(f"the server grew by {grown >> 20} MB", b"")
+    if seconds >= LONG and len(quarters) == 4 and quarters[3] - quarters[1] > FLAT >> 20:
+        state.fault(f"memory is not flat: {quarters} MB in quarters of the round", b"")
+    if len(log) > LOG + 1_000 * seconds:
+        state.fault(f"a log of {len(log):,} bytes", b"", log[:20_000])
+    if b"Traceback" in log:
+        state.fault("a traceback in the log", b"", log[:20_000])
+    state.counts["bytes of log"] += len(log)
+    state.counts["most MB grown"] = grown >> 20
+
+
+def _keep(keep: Path, label: str, faults: Sequence[tuple[str, bytes, bytes]]) -> None:
+    for index, (words, sent, got) in enumerate(faults[:100]):
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / f"{label}-{index}.txt").write_text(f"{words}\n", encoding="utf-8")
+        (keep / f"{label}-{index}.sent").write_bytes(sent)
+        (keep / f"{label}-{index}.got").write_bytes(got)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -253,31 +281,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--attackers", type=int, default=150)
+    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
     parser.add_argument("--keep", type=Path, help="where faults go (default: a new temporary folder)")
     args = parser.parse_args(argv)
     keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-faults-"))
     total: Counter[str] = Counter()
-    end, number = time.monotonic() + 60 * args.minutes, 0
+    kinds, end, number = args.kinds.split(","), time.monotonic() + 60 * args.minutes, 0
+    # Now, not while the clients wait.
+    attacks.bombs()
+    if has("schemathesis"):
+        importlib.import_module("schemathesis")
     with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as place:
-        folder = run_builder.write_table_run(Path(place) / "run")
+        folders = {kind: getattr(run_builder, f"write_{kind}_run")(Path(place) / kind) for kind in kinds}
         while number == 0 or time.monotonic() < end:
-            seed = f"{args.seed}/{number}"
-            seconds = max(1.0, min(ROUND_SECONDS, end - time.monotonic()))
-            state = one_round(folder, Path(place), random.Random(seed), seed, seconds, args.clients, args.attackers)
-            grown = max(total["most MB grown"], state.counts["most MB grown"])
+            seed, kind = f"{args.seed}/{number}", kinds[number % len(kinds)]
+            # One server for half of the time, whose memory has to stay; then many, which are stopped.
+            seconds = 30 * args.minutes if number == 0 and args.minutes >= 4 else ROUND_SECONDS
+            seconds = max(1.0, min(seconds, end - time.monotonic()))
+            state = one_round(kind, folders[kind], Path(place), seed, seconds, args.clients, args.attackers)
+            most = max(total["most MB grown"], state.counts["most MB grown"])
             total += state.counts
-            total["most MB grown"] = grown
-            for index, (words, sent, got) in enumerate(state.faults[:100]):
-                keep.mkdir(parents=True, exist_ok=True)
-                name = f"{args.seed}-{number}-{index}"
-                (keep / f"{name}.txt").write_text(f"{words}\n", encoding="utf-8")
-                (keep / f"{name}.sent").write_bytes(sent)
-                (keep / f"{name}.got").write_bytes(got)
+            total["most MB grown"] = most
+            _keep(keep, f"{args.seed}-{number}", state.faults)
+            for words, _, _ in state.faults[:20]:
                 print(f"round {number}: {words[:200]}", flush=True)
+            answers = state.counts["right"] + state.counts["right after the attack"]
+            shown = f"{answers} answers, {state.counts['fault']} faults, MB by quarters {state.quarters()}"
+            print(f"round {number} ({kind}, {seconds:.0f} s): {shown}", flush=True)
             number += 1
     for name, count in sorted(total.items()):
         print(f"{name:32} {count}")
-    print(f"seed {args.seed}: {number} rounds, {total['right']} right answers, {total['fault']} faults", flush=True)
+    right = total["right"] + total["right after the attack"]
+    print(f"seed {args.seed}: {number} rounds, {right} right answers, {total['fault']} faults", flush=True)
     if total["fault"]:
         print(f"what was sent and answered is in {keep}", file=sys.stderr)
     return 1 if total["fault"] else 0

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
 import shutil
+import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
 
+from .commands import KINDS, Place, make_place
 from .files import torture
-from .kills import KINDS, make_place, undisturbed, with_kills
+from .inject.sitecustomize import PHASES, phase_of
+from .kills import with_kills
 from .mutations import LANGUAGES, mutated
-from .subjects import SUBJECTS, Subject, build, copy_of
-from .watch import TooSlowError, watched
+from .rounds import Change, Round, Whole, undisturbed
+from .subjects import SUBJECTS, Subject, copy_of
+from .troubles import TROUBLES
+from .watch import Outside, TooSlowError, watched
+from .wholes import build
 
 COUNT = 3
 
@@ -33,7 +42,8 @@ def test_whole_files_are_read_and_damaged_ones_end_in_named_errors(base: Path, t
     copy_of(base / subject.folder, tmp_path / "whole")
     subject.read(tmp_path / "whole")
     shutil.rmtree(tmp_path / "whole")
-    found = torture(subject, base, tmp_path, tmp_path / "faults", count=COUNT, seed=7)
+    (tmp_path / "work").mkdir()
+    found = torture(subject, base, tmp_path / "work", tmp_path / "faults", count=COUNT, seed=7)
     assert found["right"] + found["refused"] == COUNT, found
 
 
@@ -41,8 +51,9 @@ def test_a_fault_is_found_counted_and_kept(base: Path, tmp_path: Path) -> None:
     def bad(folder: Path) -> None:
         raise KeyError("an entry")
 
-    faults = tmp_path / "faults"
-    found = torture(Subject("bad", "cache", ("entry/*",), "bytes", bad), base, tmp_path, faults, count=2, seed=1)
+    faults, work = tmp_path / "faults", tmp_path / "work"
+    work.mkdir()
+    found = torture(Subject("bad", "cache", ("entry/*",), "bytes", bad), base, work, faults, count=2, seed=1)
     assert (found["fault"], found["KeyError: 'an entry'"]) == (2, 2)
     assert "KeyError" in (faults / "bad-1-0" / "fault.txt").read_text()
     assert (faults / "bad-1-0" / "entry" / "manifest.json").exists()
@@ -63,18 +74,75 @@ def test_what_is_done_elsewhere_is_seen(tmp_path: Path) -> None:
             pass
 
 
+def _graph() -> bytes:
+    from onnx import TensorProto, helper
+
+    one = helper.make_tensor_value_info("a", TensorProto.FLOAT, [1])
+    other = helper.make_tensor_value_info("b", TensorProto.FLOAT, [1])
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [2.0])
+    made = helper.make_graph([helper.make_node("Add", ["a", "w"], ["b"])], "x", [one], [other], [weight])
+    return bytes(helper.make_model(made).SerializeToString())
+
+
+def _parquet() -> bytes:
+    content = io.BytesIO()
+    pd.DataFrame({"a": range(9), "b": list("abcabcabc")}).to_parquet(content)
+    return content.getvalue()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks the Linux kernel")
+def test_what_a_compiled_library_opens_is_seen(tmp_path: Path) -> None:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "secret.npy").write_bytes(b"x" * 8)
+    outside = Outside(folder)
+    os.stat(folder / "secret.npy")
+    assert outside.touched() == []
+    # os.open has an audit event, and the kernel says it besides
+    os.close(os.open(folder / "secret.npy", os.O_RDONLY))
+    assert outside.touched() == ["secret.npy"]
+    assert outside.touched() == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_equal_seeds_damage_equally(language: str) -> None:
-    text = b'{"a": 1, "b": [1, 2]}\n{"a": 2}' if language == "jsonl" else b'{"a": [1, {"b": "x"}], "c": null}'
+    texts = {"jsonl": b'{"a": 1, "b": [1, 2]}\n{"a": 2}', "onnx": _graph(), "parquet": _parquet()}
+    text = texts.get(language, b'{"a": [1, {"b": "x"}],\n"c": null}\n')
     found = [mutated(random.Random(seed), text, language) for seed in range(40)]
     assert found == [mutated(random.Random(seed), text, language) for seed in range(40)]
     assert sum(content != text for content in found) > 30
 
 
+def test_moments_are_drawn_by_what_a_command_is_doing() -> None:
+    names = {
+        "run/suite/000.npy": "reading", "run/jobs/final-a-s0/result.json": "job", "run/jobs/final-a-s0/checkpoint-3/checkpoint.json": "checkpoint",
+        "run/jobs/final-a-s0/.checkpoint.json.graftwork-x.tmp": "checkpoint", "run/jobs/export-a/result.json": "export", "run/model.new/x": "export",
+        "run/.model.onnx.graftwork-x.tmp": "export", "run/plans/a/model/x": "export", "run/report.html": "report", "run/result.json": "report",
+        "run/run.json": "state", "run/log.jsonl": "state", "work/done/a.json": "job", "work/state.json": "state", ".merged.safetensors.x.tmp": "output",
+    }  # fmt: skip
+    assert {name: phase_of(name) for name in names} == names
+    assert set(names.values()) | {"training"} == set(PHASES)
+    changes = [Change(1, "main", 0.1 * index, "reading", index, f"run/suite/{index}", 0.1) for index in range(500)]
+    changes += [Change(2, "worker", 9.0, "checkpoint", 0, "run/jobs/final-a-s0/checkpoint.json", 2.0)]
+    whole = Whole(Place(Path(), Path(), Path()), {}, 1.0, 1, tuple(changes))
+    acts = [whole.draw(random.Random(seed), "group", Path("mark")) for seed in range(300)]
+    assert sum(act["phase"] == "reading" for act in acts) < 150
+    assert sum(act["role"] == "worker" and act["delay"] > 0.2 for act in acts) > 60, "while it trains"
+
+
+@pytest.mark.parametrize("way", ["refused", "file-limit", "closed-pipe"])
+def test_commands_that_are_disturbed_say_why_and_go_on(tmp_path: Path, way: str) -> None:
+    whole = undisturbed(KINDS["merge"], make_place(tmp_path, ["merge"], layers=2))
+    round_ = Round(KINDS["merge"], whole, tmp_path / "work" / way)
+    assert TROUBLES[way].make(round_, random.Random(3))
+    assert round_.problems == []
+
+
 def test_killed_merges_leave_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:
-    place = make_place(tmp_path, ["merge"], layers=2)
-    expected, seconds = undisturbed(KINDS["merge"], place)
+    whole = undisturbed(KINDS["merge"], make_place(tmp_path, ["merge"], layers=2))
+    assert {change.phase for change in whole.changes} == {"output"}
     for number in range(2):
-        kills, problems = with_kills(KINDS["merge"], place, expected, seconds, random.Random(number), f"merge-{number}")
-        assert problems == []
-        assert set(kills) <= {"group"}
+        round_ = Round(KINDS["merge"], whole, tmp_path / "work" / f"merge-{number}")
+        kills = with_kills(round_, random.Random(number))
+        assert round_.problems == []
+        assert kills

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from graftwork.core.errors import MissingDependencyError, StorageError
+from graftwork.core.errors import GraftworkError, MissingDependencyError, StorageError
 from graftwork.core.optional import has
 from graftwork.workflows.compare import CompareRun, compare
 from graftwork.workflows.runs.job import RunFacts
@@ -165,3 +165,18 @@ def test_without_ray_the_error_says_what_to_install(tmp_path: Path, monkeypatch:
     ):
         run(tmp_path / "run", engine="ray")
     assert not (tmp_path / "run").exists()
+
+
+@needs_ray
+def test_a_cluster_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def fail(**settings: Any) -> None:
+        raise OSError("AF_UNIX path length cannot exceed 107 bytes: /a/long/path\nand more")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(
+        GraftworkError, match=r"started: AF_UNIX path length cannot exceed 107 bytes: /a/long/path\. Check RAY_ADDRESS"
+    ):
+        make_pool(tmp_path, 1, engine="ray")

@@ -4,6 +4,7 @@ happened."""
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection, wait
@@ -11,6 +12,7 @@ from typing import Any
 
 from graftwork.claims.reproduction_job import Job, JobResult, read_result, run_job
 from graftwork.core.errors import GraftworkError
+from graftwork.core.parents import die_with_parent
 
 __all__ = ["run_jobs"]
 
@@ -89,7 +91,7 @@ def _worker() -> Iterator[Connection]:
     # parent
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
+    process = spawn.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
     process.start()
     theirs.close()
     try:
@@ -102,10 +104,12 @@ def _worker() -> Iterator[Connection]:
             process.join()
 
 
-def _serve(pipe: Any) -> None:
+def _serve(pipe: Any, parent: int) -> None:
     import signal
     import traceback
 
+    # In the middle of a job as well: a run that is taken up again must be alone in its folder.
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it ends its workers
     try:
         while (job := pipe.recv()) is not None:

@@ -140,7 +140,7 @@ def _main(words: list[str]) -> int:
 
 def _run(module: ModuleType, debug: bool, args: object) -> int:
     from graftwork.core.components import components_allowed
-    from graftwork.core.errors import GraftworkError
+    from graftwork.core.errors import GraftworkError, StorageError
 
     try:
         with quiet_pipe(), components_allowed(getattr(args, "allow_components", ())):
@@ -156,6 +156,17 @@ def _run(module: ModuleType, debug: bool, args: object) -> int:
     except KeyboardInterrupt as error:
         print(f"\n{str(error) or 'Stopped.'}", file=sys.stderr)
         return 130
+    except OSError as error:
+        # What the system refuses is no bug, and no verb foresees all of it: names that are too long, a disk that fails.
+        if debug:
+            raise
+        where = f"{str(error.filename)[:200]}: " if error.filename is not None else ""
+        print(
+            f"graftwork {module.NAME}: {where}{error.strerror or error}. Check the names and folders that you gave, and the disk; "
+            "--debug shows where this came from.",
+            file=sys.stderr,
+        )
+        return StorageError.exit_code
     except Exception as error:
         if debug:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,10 +37,10 @@ def _problems(file: str) -> list[str]:
     from graftwork.core.errors import ConfigError, FileFormatError
 
     path = Path(file)
-    if (path / "run.json").is_file():
+    if os.path.isfile(path / "run.json"):
         return _run_problems(path)
-    if not path.is_file():
-        what = "is a folder without run.json" if path.is_dir() else "does not exist"
+    if not os.path.isfile(path):
+        what = "is a folder without run.json" if os.path.isdir(path) else "does not exist"
         raise FileFormatError(f"{file} {what}. Give a suite.yaml, a TOML file or the folder of a run.")
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):

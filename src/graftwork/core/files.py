@@ -84,7 +84,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise _storage_error(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            # What stays where nothing can be removed any more is swept later; the error above says more than this one would.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         if handle is not None:
             os.close(handle)
 
@@ -239,7 +241,17 @@ def cache_folder(*parts: str) -> Path:
 
     Args:
         parts: Names below the cache: ``$GRAFTWORK_CACHE``, or ``graftwork`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        StorageError: If none of the two is set and the user has no home folder, as in some containers.
     """
     named = os.environ.get("GRAFTWORK_CACHE")
-    root = Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graftwork"
-    return root.joinpath(*parts)
+    if named:
+        return Path(named).joinpath(*parts)
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise StorageError(
+            "There is no folder for the cache: this user has no home folder. Set GRAFTWORK_CACHE to a folder that you may write to."
+        ) from error
+    return caches.joinpath("graftwork", *parts)

@@ -201,7 +201,7 @@ def open_tensors(path: str | Path) -> TensorSource:
         FileFormatError: If it is broken or another format.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"There is no model at {path}. Give a .safetensors file or a folder that holds one.")
     if not path.is_dir() and not path.is_file():
         raise DataError(f"{path} is neither a file nor a folder. Give a .safetensors file or a folder that holds one.")

@@ -9,6 +9,7 @@ sample, and files are relative to ``controls.json``. The rule is that of Efficie
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ class Controls:
         content = read_json(path)
         try:
             return cls([_configuration(item, path.parent) for item in content["configurations"]], source=str(path))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             if isinstance(error, FileFormatError):
                 raise
             raise FileFormatError(
@@ -150,7 +151,7 @@ def _distance(decoders: Mapping[str, float], wanted: Mapping[str, float], weight
 def _configuration(item: Mapping[str, Any], folder: Path) -> Configuration:
     # Resolved, links as well: a file outside must not be opened, whatever the JSON says.
     file = (folder / str(item["file"])).resolve()
-    if not file.is_relative_to(folder.resolve()) or not file.is_file():
+    if not file.is_relative_to(folder.resolve()) or not os.path.isfile(file):
         raise FileFormatError(
             f"{folder / 'controls.json'} names the file {item['file']!r}, which is not in {folder}. Export the model again."
         )

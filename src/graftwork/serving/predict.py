@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -286,8 +287,8 @@ class Predictor:
 
 def _find_files(folder: Path) -> tuple[Path, Path]:
     """Return the paths of ``config.json`` and ``model.onnx``."""
-    if not folder.is_dir():
-        state = "is a file, not a folder" if folder.exists() else "does not exist"
+    if not os.path.isdir(folder):
+        state = "is a file, not a folder" if os.path.exists(folder) else "does not exist"
         raise FileFormatError(f"{folder} {state}. Give the folder that graftwork fit wrote, the one with report.html in it.")
     # A run folder, or a folder that was exported alone.
     config = next((path for path in (folder / "model" / "config.json", folder / "config.json") if path.is_file()), None)

@@ -77,9 +77,9 @@ class OnnxModel:
             names = (
                 {str(task): str(output) for task, output in json.loads(note).items()} if note else {name: name for name in found}
             )
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise FileFormatError(
-                f"{self.path} has a damaged list of outputs: {note!r}. Restore the file from a copy."
+                f"{self.path} has a damaged list of outputs: {note!r:.200}. Restore the file from a copy."
             ) from error
         missing = sorted(set(names.values()) - set(found))
         if missing:

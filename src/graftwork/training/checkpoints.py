@@ -6,6 +6,7 @@ killed in between leaves the older checkpoint valid.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,8 @@ def save_checkpoint(folder: str | Path, state: Mapping[str, Any]) -> None:
     digest = hash_bytes(content)
     name = f"tensors-{digest[:16]}.safetensors"
     write_bytes(folder / name, content)
-    write_json(folder / INDEX, {"format": FORMAT, "tensors": name, "sha256": digest, "state": skeleton})
+    index = {"format": FORMAT, "tensors": name, "sha256": digest, "state": skeleton, "state_sha256": _hash_of_state(skeleton)}
+    write_json(folder / INDEX, index)
     # Only now: until the index was replaced, it named one of these.
     for old in folder.glob("tensors-*.safetensors"):
         if old.name != name and _OWN_NAME.fullmatch(old.name):  # other files in the folder are not ours
@@ -81,9 +83,17 @@ def load_checkpoint(folder: str | Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path} is damaged: its SHA-256 is {digest[:16]}..., expected {index['sha256'][:16]}.... {again}"
             )
+        # Checkpoints of before have no hash of the values.
+        if index.get("state_sha256", found := _hash_of_state(index["state"])) != found:
+            raise CheckpointError(f"{folder / INDEX} is damaged: its values do not have the hash that it names. {again}")
         return _put_tensors(index["state"], safetensors.torch.load_file(path))
     except (FileFormatError, KeyError, TypeError, AttributeError, OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"The checkpoint in {folder} cannot be read: {error}. {again}") from error
+
+
+def _hash_of_state(skeleton: Any) -> str:
+    # As the values are read back: JSON has no tuples and no keys but texts.
+    return hash_bytes(json.dumps(skeleton, sort_keys=True).encode())
 
 
 def _take_tensors(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

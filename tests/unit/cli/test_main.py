@@ -67,6 +67,7 @@ def verb_that(action: object) -> types.ModuleType:
         (StorageError("Full."), 3, "graftwork test: Full."),
         (KeyboardInterrupt("Stopped. Go on with x"), 130, "Stopped. Go on with x"),
         (ZeroDivisionError("oh"), 1, "unexpected error: ZeroDivisionError: oh"),
+        (OSError(36, "File name too long", "a" * 5_000), 3, f"{'a' * 200}: File name too long. Check the names"),
     ],
 )
 def test_errors_are_messages_and_exit_codes(

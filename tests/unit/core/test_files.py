@@ -12,6 +12,7 @@ from graftwork.core.errors import FileFormatError, StorageError
 from graftwork.core.files import (
     append_jsonl,
     atomic_path,
+    cache_folder,
     check_writable_folder,
     hash_file,
     read_json,
@@ -44,6 +45,35 @@ def test_full_disk_is_named_and_the_old_file_survives(tmp_path: Path, monkeypatc
         write_text(target, "new")
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_file_system_that_becomes_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file cannot be removed either, which must not hide why the file was not written."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "unlink"):
+            patch.setattr(os, name, refuse)
+        with pytest.raises(StorageError, match=r"Cannot write .*result\.json: Read-only file system"):
+            write_text(tmp_path / "result.json", "new")
+    assert len(remove_leftovers(tmp_path)) == 1
+
+
+def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("GRAFTWORK_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with pytest.raises(StorageError, match="has no home folder. Set GRAFTWORK_CACHE"):
+        cache_folder("features")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("features") == tmp_path / "graftwork" / "features"
+    monkeypatch.setenv("GRAFTWORK_CACHE", str(tmp_path / "own"))
+    assert cache_folder("features") == tmp_path / "own" / "features"
 
 
 def test_nan_is_refused_because_it_is_not_json(tmp_path: Path) -> None:

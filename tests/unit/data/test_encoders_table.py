@@ -246,6 +246,7 @@ def test_a_constant_column_keeps_its_unit(value: float) -> None:
         {"knots": ["a"]},
         {"parts": [["year"]]},
         {"parts": [["year", "x", 1.0]]},
+        {"parts": [["century", 0.0, 1.0]]},
         {"levels": 3},
         {"type": []},
         {"rule": 7},

@@ -107,3 +107,10 @@ def test_errors() -> None:
 def test_several_columns_are_joined() -> None:
     frame = pd.DataFrame({"title": ["A", None], "body": ["b", "c"]})
     assert join_texts(frame, ["title", "body"]) == ["A\nb", "c"]
+
+
+@pytest.mark.parametrize("tokenizer", [{}, {"version": "1.0", "model": 7}, {"version": "1.0", "model": {"type": "nobody"}}])
+def test_a_damaged_tokenizer_is_refused(tokenizer: dict[str, object]) -> None:
+    state = TextEncoder.fit(["a fox", "a dog"] * 3).state()
+    with pytest.raises(DataError, match="The tokenizer cannot be read"):
+        encoder_from_state({**state, "tokenizer": tokenizer})

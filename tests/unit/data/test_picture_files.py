@@ -141,6 +141,36 @@ def test_links(tmp_path: Path) -> None:
     assert len(list_images(tmp_path / "linked")) == 3, "the folder itself may be a link"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes in folders")
+def test_a_pipe_under_the_name_of_a_picture_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "a.png")
+    os.mkfifo(folder / "pipe")  # of no interest
+    assert len(list_images(folder)) == 1
+    os.mkfifo(folder / "b.png")
+    with pytest.raises(DataError, match=r"b\.png is a pipe, a socket or a device, not a file"):
+        list_images(folder)
+    (folder / "b.png").unlink()
+    os.symlink("pipe", folder / "c.png")
+    with pytest.raises(DataError, match=r"c\.png is a pipe"):
+        list_images(folder)
+
+
+def test_a_picture_that_cannot_be_read_is_named_where_pictures_are_decoded(tmp_path: Path) -> None:
+    folder = tmp_path / "pics"
+    folder.mkdir()
+    rows = ["file,a"]
+    for index in range(30):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(folder / f"{index}.png")
+        rows.append(f"{index}.png,{index}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    os.remove(folder / "7.png")
+    os.symlink(tmp_path / "gone.png", folder / "7.png")
+    with pytest.raises(DataError, match=r"7\.png \(a link to a file that does not exist\)"):
+        open_suite(folder, labels=tmp_path / "labels.csv", targets="a", strict=True)
+
+
 def test_folders_that_cannot_be_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be listed: No such file"):
         list_images(tmp_path / "gone")

@@ -118,6 +118,8 @@ def test_reading_the_file(tmp_path: Path) -> None:
         ({"decoders": {}}, "widths must be above 0"),
         ({"decoders": [1]}, "is damaged"),
         ({"flops": None}, "is damaged"),
+        ({"flops": 10**400}, "is damaged"),
+        ({"file": "a" * 300}, "which is not in"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, changes: dict[str, object], message: str) -> None:

@@ -288,3 +288,16 @@ def test_a_table_that_names_pictures_is_predicted_as_it_was_trained(tmp_path) ->
     np.testing.assert_array_equal(predictor.predict(absolute, ["colour"]).to_numpy(), files.to_numpy())
     with pytest.raises(DataError, match="photo"):
         predictor.predict(frame.drop(columns="photo"))
+
+
+@pytest.mark.parametrize("note", ["{", "[]", "[" * 5_000, '{"a": "nobody"}', "7" * 6_000])
+def test_a_damaged_list_of_outputs(tmp_path: Path, note: str) -> None:
+    import onnx
+
+    folder = write_table_run(tmp_path / "run")
+    model = onnx.load(folder / "model.onnx")
+    model.metadata_props.add(key="graftwork.outputs", value=note)
+    onnx.save(model, folder / "model.onnx")
+    with pytest.raises(FileFormatError, match="has a damaged list of outputs|has no outputs") as caught:
+        Predictor(folder, threads=1)
+    assert len(str(caught.value)) < 600

@@ -110,6 +110,18 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+def test_damaged_values_are_noticed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, STATE)
+    index = json.loads((tmp_path / "checkpoint.json").read_text())
+    index["state"]["step"] = 4
+    (tmp_path / "checkpoint.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="is damaged: its values do not have the hash that it names"):
+        load_checkpoint(tmp_path)
+    del index["state_sha256"]  # as earlier versions wrote it
+    (tmp_path / "checkpoint.json").write_text(json.dumps(index))
+    assert load_checkpoint(tmp_path)["step"] == 4
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": "other"}', '{"format": "graftwork-checkpoint-1"}'])
 def test_a_broken_index_is_an_error_of_its_own_kind(tmp_path: Path, content: str) -> None:
     save_checkpoint(tmp_path, STATE)

@@ -267,9 +267,15 @@ class DateColumn:
     def from_state(cls, state: Mapping[str, Any]) -> Self:
         """Restore from :meth:`state`; states without ``rule`` are older, and their dates could be unreadable in part."""
         parts = tuple((str(name), float(mean), float(std)) for name, mean, std in state["parts"])
+        unknown = [name for name, _, _ in parts if name not in _DATE_PARTS]
+        if unknown:
+            raise ValueError(f"a date has the parts {', '.join(_DATE_PARTS)}; got {unknown[0]!r:.100}")
         return cls(
             str(state["name"]), parts, bool(state["has_missing"]), DateRule.from_state(state.get("rule", {"tolerant": True}))
         )
+
+
+_DATE_PARTS = ("year", "month", "day", "weekday", "hour", "elapsed")
 
 
 def _date_parts(seconds: Floats) -> dict[str, Floats]:

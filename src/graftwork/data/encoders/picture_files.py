@@ -106,16 +106,30 @@ def _walk(folder: Path, outside: list[str]) -> Iterator[Path]:
             if not entry.is_symlink():
                 if entry.is_dir():
                     pending.append(path)
-                else:
+                elif entry.is_file():
                     yield path
+                else:
+                    _refuse_special(path)
                 continue
             target = Path(os.path.realpath(path))  # not Path.resolve, which raises for a link to itself
             # Links to other files (a README, say) are of no interest, wherever they lead.
             linked = path.is_dir() or path.suffix.lower() in IMAGE_ENDINGS
             if linked and target.exists() and not target.is_relative_to(root):
                 outside.append(f"{path.relative_to(folder).as_posix()} -> {target}")
+            elif target.exists() and not path.is_dir() and not path.is_file():
+                _refuse_special(path)
             elif not path.is_dir():  # the files of a linked folder inside this one are listed where they are
                 yield path
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse a pipe, a socket or a device under the name of a picture: reading it could wait, or go on, for ever.
+
+    Raises:
+        DataError: If it is called like a picture.
+    """
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        raise DataError(f"{path} is a pipe, a socket or a device, not a file. Remove it from the folder of pictures.")
 
 
 @contextlib.contextmanager

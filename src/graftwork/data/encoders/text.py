@@ -93,7 +93,12 @@ class TextEncoder(Encoder):
         unknown = sorted(set(self.inputs.values()) - {"ids", "mask"})
         if unknown:
             raise DataError(f"A text input must be 'ids' or 'mask'; got {unknown}.")
-        self._tokenizer = library.Tokenizer.from_str(json.dumps(self.tokenizer))
+        try:
+            self._tokenizer = library.Tokenizer.from_str(json.dumps(self.tokenizer))
+        except Exception as error:  # the library raises the base class itself
+            raise DataError(
+                f"The tokenizer cannot be read: {error!s:.200}. Restore the file it came from, or fit again."
+            ) from error
         # The library pads to the longest text of a batch, so padding is done here.
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()

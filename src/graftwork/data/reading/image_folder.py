@@ -182,10 +182,15 @@ def _gap_notes(column: PictureColumn, pictures: NDArray[np.int64], names: Pictur
 
 
 def hash_pictures(folder: Path, images: Sequence[Path]) -> str:
-    """Return a SHA-256 over relative names and contents of all pictures."""
+    """Return a SHA-256 over relative names and contents of all pictures. One that cannot be read counts by its name: whoever
+    decodes it says what is wrong."""
     digest = hashlib.sha256()
     for image in images:
-        digest.update(f"{image.relative_to(folder).as_posix()}\0{hash_file(image)}\n".encode())
+        try:
+            content = hash_file(image)
+        except OSError:
+            content = ""
+        digest.update(f"{image.relative_to(folder).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,7 +148,7 @@ def _open(source: str | Path | pd.DataFrame | Suite, options: DataOptions, seed:
         return _open_frame(source, options, seed, name or "table", Path())
     path = Path(source)
     # A folder or file of such a name comes before the embedded suite.
-    if not path.exists():
+    if not os.path.exists(path):
         from graftwork.data.suites import EMBEDDED, load_embedded
 
         if str(source) in EMBEDDED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def picture_paths(column: pd.Series, folder: Path) -> list[Path | None]:
     # An absolute path replaces the folder.
     paths = [folder / cell if cell else None for cell in cells]
     named = [path for path in paths if path is not None]
-    absent = sorted({str(path) for path in named if not path.is_file()})
+    absent = sorted({str(path) for path in named if not os.path.isfile(path)})  # unlike Path.is_file, no name is too long for it
     if absent:
         raise DataError(
             f"Column {str(column.name)!r} names {len(absent)} picture files that do not exist: {short_list(absent, 5)}. "

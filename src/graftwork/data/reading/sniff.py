@@ -69,9 +69,9 @@ def check_table_file(path: str | Path) -> str:
     """
     path = Path(path)
     allowed = ", ".join(TABLE_FORMATS)
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        reason = "is a folder" if path.is_dir() else "does not exist"
+        reason = "is a folder" if os.path.isdir(path) else "does not exist"
         raise FileFormatError(f"{path} {reason}.{did_you_mean(path.name, names)} Give the path of a table ({allowed}).")
     if path.stat().st_size == 0:
         raise FileFormatError(

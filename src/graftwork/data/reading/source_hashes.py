@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ def source_hashes(source: Any, options: DataOptions, *, pictures: bool = True) -
         frame.columns = [str(column) for column in frame.columns]
         return {"DataFrame": hash_frame(without_words(flatten_records(frame), options.missing or ()))}
     path = Path(source)
-    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+    if path.suffix.lower() in (".yaml", ".yml") and os.path.isfile(path):
         return {path.name: hash_file(path), **_of_entries(path, pictures)}
-    if path.is_file():
+    if os.path.isfile(path):
         return {path.name: hash_file(path)}
     # A stored suite notes the files that it was read from, not its own.
-    if not path.is_dir() or is_stored_suite(path):
+    if not os.path.isdir(path) or is_stored_suite(path):
         return {}
     return _of_pictures(path, options.labels, pictures)
 

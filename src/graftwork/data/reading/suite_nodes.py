@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def load_nodes(path: Path, what: str = "suite file") -> tuple[Any, Lines, list[P
     Raises:
         FileFormatError: If the file does not exist, is empty, or is not UTF-8 text.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise FileFormatError(f"{path} does not exist.{near} Give the path of a {what}.")
     content = describe_content(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -219,7 +220,8 @@ def _check_file(check: _Checker, value: Any, place: tuple[Any, ...], *, folder_a
         check.add(place, f"must be a path; got {_shown(value)}.")
         return None
     path = check.path.parent / value
-    if not path.exists():
+    # os.path.exists: Path.exists raises for a name that is too long.
+    if not os.path.exists(path):
         near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
         check.add(place, f"{value!r} does not exist beside {check.path.name}.{near}")
         return None

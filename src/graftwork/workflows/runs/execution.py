@@ -6,6 +6,7 @@ and the like come out as errors, because every other job would meet them too.
 
 from __future__ import annotations
 
+import errno
 import time
 import traceback
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.run_folder import RunFolder, clean_json
 
 __all__ = ["answer", "execute", "refusal"]
+
+_OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+_OF_THE_FOLDER = (errno.EACCES, errno.EPERM)
 
 
 def execute(job: Job, run_folder: str | Path, control: JobControl | None = None) -> dict[str, Any]:
@@ -69,20 +73,25 @@ def refusal(value: Any, error: GraftworkError) -> dict[str, Any]:
 
 
 def _failure(error: Exception, folder: RunFolder, job: Job) -> dict[str, Any]:
-    if isinstance(error, OSError) and not isinstance(error, GraftworkError):
-        import errno
-
-        # Every other job would meet these as well, so the run ends in place of failing job by job.
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise StorageError(
-                f"The disk is full while working in {folder.job(job.id)}. Nothing written before is lost. Free some space "
-                "and run the same command with --resume."
-            ) from error
+    if isinstance(error, OSError) and not isinstance(error, GraftworkError) and _meets_all(error, folder):
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "The disk is full" if is_full else f"The system refused a file ({error.strerror or error})"
+        raise StorageError(
+            f"{what} while working in {folder.job(job.id)}. Nothing written before is lost. "
+            f"{'Free some space' if is_full else 'Remove the cause'} and run the same command with --resume."
+        ) from error
     diverged = isinstance(error, TrainingDivergedError)
     # Errors of graftwork explain themselves; of all others the traceback is needed.
     if not isinstance(error, GraftworkError):
         write_text(folder.job(job.id) / "error.txt", "".join(traceback.format_exception(error)))
     return _failed(error, "diverged" if diverged else "failed")
+
+
+def _meets_all(error: OSError, folder: RunFolder) -> bool:
+    """Return whether every other job would meet an error as well: then the run ends in place of failing job by job, and a resume
+    tries again."""
+    of_the_run = str(error.filename or "").startswith(str(folder.path))
+    return error.errno in _OF_THE_MACHINE or (error.errno in _OF_THE_FOLDER and of_the_run)
 
 
 def _failed(error: Exception, status: str) -> dict[str, Any]:

@@ -248,7 +248,14 @@ def ray_pool_parts(workers: int) -> tuple[int, StartWorker, Callable[[], None]]:
             settings |= {"num_cpus": workers or available_cores(), "include_dashboard": False}
         # Ray puts the folder in which it is started first on the import path of its workers, and that may be a folder from
         # somebody else.
-        with contextlib.chdir(PACKAGE_FOLDER.parent):
-            ray.init(**settings)
+        try:
+            with contextlib.chdir(PACKAGE_FOLDER.parent):
+                ray.init(**settings)
+        except Exception as error:  # each part of Ray fails in ways of its own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise GraftworkError(
+                f"No Ray cluster could be {'reached' if os.environ.get('RAY_ADDRESS') else 'started'}: {reason:.300}. Check RAY_ADDRESS "
+                "and the folder that RAY_TMPDIR or TMPDIR names, or run here with --engine local."
+            ) from error
     size = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
     return size, RayWorker, (ray.shutdown if owned else lambda: None)

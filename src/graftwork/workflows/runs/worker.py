@@ -14,18 +14,9 @@ import sys
 import threading
 from typing import IO, Any
 
+from graftwork.core.parents import die_with_parent
+
 __all__ = ["main"]
-
-_KILL_WHEN_PARENT_DIES = 1  # PR_SET_PDEATHSIG of prctl(2)
-
-
-def _die_with_parent(parent: int) -> None:
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_KILL_WHEN_PARENT_DIES, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
 
 
 class _Current:
@@ -82,7 +73,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever libraries print goes to the worker's log, not into the answers
     hello = json.loads(sys.stdin.readline())
-    _die_with_parent(hello["parent"])
+    die_with_parent(hello["parent"])
     # The caller's path in its order: components are found as the caller found them.
     sys.path[:] = hello["path"]
     lock = threading.Lock()

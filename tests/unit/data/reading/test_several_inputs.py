@@ -14,6 +14,7 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.input_spec import read_input_specs, write_input_specs
 from graftwork.data.encoders.joint import JointEncoder, encoder_of_inputs
 from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.picture_cells import picture_paths
 from graftwork.data.store import load_suite, save_suite
 
 ROWS = 60
@@ -124,6 +125,9 @@ def test_two_pictures_a_row(shop: Path) -> None:
 
 
 def test_what_names_no_picture_is_refused(shop: Path) -> None:
+    long = pd.Series(["a" * 300], name="file")  # no system has a file of this name, and some say so with an error
+    with pytest.raises(DataError, match="Column 'file' names 1 picture files that do not exist"):
+        picture_paths(long, shop.parent)
     with pytest.raises(DataError, match="Column 'city' names 2 picture files that do not exist: .*Oslo, .*Rome"):
         open_suite(shop, targets="price", image_column="city")
     (shop.parent / "pics" / "3.png").write_bytes(b"no picture")

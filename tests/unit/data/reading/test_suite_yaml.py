@@ -255,6 +255,11 @@ def test_odd_values_are_problems_with_few_words(tmp_path: Path, value: str, word
     assert len(str(problem)) < 500
 
 
+def test_a_name_that_is_too_long_does_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(f"datasets:\n  - source: {'a' * 300}.csv\n    targets: [x]\n")
+    assert any("does not exist beside suite.yaml" in str(problem) for problem in validate_suite_yaml(tmp_path / "suite.yaml"))
+
+
 def test_text_and_image_data_sets(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for name in ("a", "b"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
+from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError, StorageError
 from graftwork.core.records import Plan
 from graftwork.workflows.runs import jobs as package
 from graftwork.workflows.runs.control import JobControl
@@ -44,6 +46,38 @@ ALL = (
 @pytest.mark.parametrize("job", ALL, ids=lambda job: job.id)
 def test_a_job_comes_back_from_json_as_it_was(job: Job) -> None:
     assert read_job(json.loads(json.dumps(job.to_json()))) == job
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RefusedJob(Job):
+    """The system refuses a file."""
+
+    number: int = 0
+    where: str = ""
+
+    def run(self, run: Any, control: JobControl) -> dict[str, Any]:
+        raise OSError(self.number, os.strerror(self.number), self.where)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "The disk is full while working in"),
+        (errno.EIO, r"The system refused a file \(Input/output error\) while working in"),
+        (errno.EMFILE, r"The system refused a file \(Too many open files\)"),
+        (errno.EACCES, r"The system refused a file \(Permission denied\)"),
+    ],
+)
+def test_what_all_jobs_would_meet_ends_the_run_and_costs_no_plan(tmp_path: Path, number: int, words: str) -> None:
+    job = RefusedJob(id="a", plan=PLAN, facts=FACTS, number=number, where=str(tmp_path / "jobs" / "a" / "x"))
+    with pytest.raises(StorageError, match=words):
+        execute(job, tmp_path)
+    assert not (tmp_path / "jobs" / "a" / "result.json").exists(), "a resume tries again"
+
+
+def test_a_file_elsewhere_that_one_plan_may_not_read_costs_that_plan(tmp_path: Path) -> None:
+    found = execute(RefusedJob(id="a", plan=PLAN, facts=FACTS, number=errno.EACCES, where="/elsewhere"), tmp_path)
+    assert (found["status"], found["error"]) == ("failed", "PermissionError")
 
 
 def test_all_kinds_are_made_and_each_module_is_called_like_its_kind() -> None:

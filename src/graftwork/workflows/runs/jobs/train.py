@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.control import JobControl, PauseTraining
 from graftwork.workflows.runs.job import Job, check_folder_name
-from graftwork.workflows.runs.job_checkpoints import load_job_checkpoint, save_job_checkpoint
+from graftwork.workflows.runs.job_checkpoints import resumed_learner, save_job_checkpoint
 from graftwork.workflows.runs.job_data import control_suite, score_rows, write_predictions
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.warm import keep_warm, take_warm
+from graftwork.workflows.runs.warm import keep_warm
 
 if TYPE_CHECKING:
     from graftwork.interfaces.learner import Learner
@@ -68,14 +68,9 @@ class TrainJob(Job):
         """Train, judge, predict; a half-trained job goes on from its checkpoint."""
         folder = run.job(self.id)
         suite = self.suite(run)
-        learner = self.learner(suite)
-        own = load_job_checkpoint(learner, folder)
         # Its own checkpoint is further than that of the job before.
-        if not own and self.continues is not None:
-            warm = take_warm(learner, run.job(self.continues))
-            learner = warm or learner
-            if warm is None:
-                load_job_checkpoint(learner, run.job(self.continues))
+        before = [run.job(self.continues)] if self.continues is not None else []
+        learner = resumed_learner(lambda: self.learner(suite), folder, *before)
         began = learner.step
         control.checkpoint_seconds = self.facts.checkpoint_seconds
         cut = train_in_slices(learner, self.until, folder, control, seconds=self.seconds)

@@ -1,0 +1,210 @@
+"""The commands that are killed and disturbed, the small data that they read, and what of their files must be equal in the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save_file
+
+from .equal import contents, numbers
+from .processes import start
+
+__all__ = ["KINDS", "Kind", "Place", "make_place"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a torture works."""
+
+    data: Path
+    """What the commands read."""
+    work: Path
+    """Where they write, each round in a folder of its own."""
+    temporary: Path
+    """Their folder for temporary files, and their cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of command."""
+
+    name: str
+    command: Callable[[Path, Path], list[str]]
+    """Words after ``graftwork``, from the folder of the data and the folder to write into; given again, they go on."""
+    found: Callable[[Path], Mapping[str, Any]]
+    """What is compared of the folder that was written into."""
+    data: str = "table"
+    """What it reads: ``table``, ``text`` or ``pictures``, ``models``, or nothing."""
+    workers: str = ""
+    """What becomes of a worker's death: ``retried``, or ``said`` by a command that ends; without workers empty."""
+    can_resume: bool = False
+    """Whether the command goes on with what a killed one left, and refuses other data and flags."""
+    caches: bool = False
+    """Whether it keeps features in the cache."""
+    needs_run: bool = False
+    """Whether it reads a run that has been made of the data."""
+
+
+_SOURCES = {
+    "table": ("table.csv", "--targets", "price,late"),
+    "text": ("notes.jsonl", "--text", "body", "--targets", "stars,topic", "--task-kind", "stars=regression"),
+    "pictures": ("pictures", "--labels", "labels.csv", "--targets", "light,colour", "--image-size", "16"),
+}
+_ROWS = {"table": "rows.csv", "text": "new.jsonl", "pictures": "pictures"}
+
+
+def _source(data: Path, kind: str) -> list[str]:
+    return [str(data / word) if "." in word or word == "pictures" else word for word in _SOURCES[kind]]
+
+
+def _train(
+    verb: str, kind: str, workers: int, *more: str, plans: str = "separate,shared-trunk", backbone: str = "none"
+) -> Callable[[Path, Path], list[str]]:
+    def command(data: Path, out: Path) -> list[str]:
+        words = [verb, *_source(data, kind), "--steps", "12" if kind == "table" else "6", "--seeds", "1"]
+        words += ["--plans", plans, "--backbone", backbone, "--workers", str(workers), "--quiet"]
+        words += ["--checkpoint-seconds", "0.1", "--out", str(out / "run"), "--resume", *more]
+        return [*words, *(["--folds", "0"] if verb == "fit" else [])]
+
+    return command
+
+
+_FROZEN = _train("compare", "pictures", 1, plans="separate,frozen-features", backbone="efficientnet_lite0")
+
+
+def _merge(data: Path, out: Path) -> list[str]:
+    models = [str(data / f"{name}.safetensors") for name in "abc"]
+    return [
+        "merge",
+        "--base",
+        str(data / "base.safetensors"),
+        "--models",
+        *models,
+        "--out",
+        str(out / "merged.safetensors"),
+        "--quiet",
+    ]
+
+
+def _predict(kind: str) -> Callable[[Path, Path], list[str]]:
+    def command(data: Path, out: Path) -> list[str]:
+        return ["predict", str(data / f"run-{kind}" / "run"), str(data / _ROWS[kind]), "--out", str(out / "predicted.csv")]
+
+    return command
+
+
+def _reproduce(data: Path, out: Path) -> list[str]:
+    return ["reproduce", "dann", "--smoke", "--workers", "2", "--resume", "--work", str(out / "work")]
+
+
+def _files(folder: Path) -> dict[str, Any]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def _run(out: Path) -> dict[str, Any]:
+    return contents(out / "run")
+
+
+def _done(out: Path) -> dict[str, Any]:
+    return {file.name: numbers(json.loads(file.read_bytes())) for file in sorted((out / "work" / "done").glob("*.json"))}
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("fit", _train("fit", "table", 2), _run, workers="retried", can_resume=True),
+        Kind("fit-one", _train("fit", "table", 1), _run, workers="retried", can_resume=True),
+        Kind("fit-text", _train("fit", "text", 2), _run, "text", workers="retried", can_resume=True),
+        Kind("fit-pictures", _train("fit", "pictures", 2), _run, "pictures", workers="retried", can_resume=True),
+        Kind("compare", _train("compare", "table", 2), _run, workers="retried", can_resume=True),
+        Kind("compare-pictures", _train("compare", "pictures", 1), _run, "pictures", workers="retried", can_resume=True),
+        Kind("compare-frozen", _FROZEN, _run, "pictures", workers="retried", can_resume=True, caches=True),
+        Kind("compare-ray", _train("compare", "table", 2, "--engine", "ray"), _run, workers="retried", can_resume=True),
+        Kind("reproduce", _reproduce, _done, "", workers="said"),
+        Kind("merge", _merge, _files, "models"),
+        Kind("predict", _predict("table"), _files, "table", needs_run=True),
+        Kind("predict-text", _predict("text"), _files, "text", needs_run=True),
+        Kind("predict-pictures", _predict("pictures"), _files, "pictures", needs_run=True),
+    )
+}
+"""All kinds by name."""
+
+
+def make_place(folder: Path, kinds: Iterable[str], layers: int = 8) -> Place:
+    """Write what the commands read; models to merge have ``layers`` tensors of 2 MB."""
+    place = Place(folder / "data", folder / "work", folder / "tmp")
+    for path in (place.data, place.work, place.temporary / "cache"):
+        path.mkdir(parents=True)
+    rng = np.random.default_rng(5)
+    wanted = [KINDS[name] for name in kinds]
+    write = {
+        "table": _write_table,
+        "text": _write_text,
+        "pictures": _write_pictures,
+        "models": lambda *parts: _write_models(*parts, layers),
+    }
+    for data in sorted({kind.data for kind in wanted} - {""}):
+        write[data](place.data, rng)
+    for data in sorted({kind.data for kind in wanted if kind.needs_run}):
+        (place.data / f"run-{data}").mkdir()
+        command = start(
+            _train("fit", data, 1)(place.data, place.data / f"run-{data}"), folder / f"run-{data}.txt", place.temporary
+        )
+        if command.wait() != 0:
+            raise RuntimeError(f"the run to predict with failed: {command.said()[-2000:]}")
+    return place
+
+
+def _write_table(folder: Path, rng: np.random.Generator) -> None:
+    values = rng.normal(size=(160, 4))
+    frame = pd.DataFrame(values, columns=list("abcd"))
+    frame["place"] = np.array(["north", "south", "west"])[rng.integers(0, 3, 160)]
+    signal = values[:, 0] + 0.5 * values[:, 1] * values[:, 2]
+    frame["price"] = 10 + 3 * signal + 0.3 * rng.normal(size=160)
+    frame["late"] = np.where(signal + 0.3 * rng.normal(size=160) > 0, "yes", "no")
+    frame.to_csv(folder / "table.csv", index=False)
+    pd.concat([frame.drop(columns=["price", "late"])] * 400, ignore_index=True).to_csv(folder / "rows.csv", index=False)
+
+
+def _write_text(folder: Path, rng: np.random.Generator) -> None:
+    good, bad = ("fine", "bright", "quick", "kind"), ("slow", "broken", "late", "cold")
+    rows: list[dict[str, Any]] = []
+    for index in range(140):
+        stars, topic = int(rng.integers(1, 6)), str(rng.choice(["food", "travel", "work"]))
+        words = rng.choice(good if stars > 3 else bad, 4).tolist() + [topic] * int(rng.integers(1, 3)) + [f"day{index % 9}"]
+        rows.append({"body": " ".join(rng.permutation(words)), "stars": stars, "topic": topic})
+    _write_lines(folder / "notes.jsonl", rows)
+    _write_lines(folder / "new.jsonl", [{"body": row["body"]} for row in rows] * 40)
+
+
+def _write_lines(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
+def _write_pictures(folder: Path, rng: np.random.Generator) -> None:
+    from PIL import Image
+
+    (folder / "pictures").mkdir()
+    rows = []
+    for index in range(120):
+        light, colour = float(rng.uniform(0.2, 1)), int(rng.integers(0, 3))
+        pixels = np.zeros((20, 20, 3))
+        pixels[..., colour] = 255 * light
+        pixels = np.clip(pixels + rng.normal(0, 8, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "pictures" / f"{index}.png")
+        rows.append({"file": f"{index}.png", "light": light, "colour": ("red", "green", "blue")[colour]})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+
+
+def _write_models(folder: Path, rng: np.random.Generator, layers: int) -> None:
+    base = {f"layer{index}.weight": rng.normal(size=(512, 1024)).astype(np.float32) for index in range(layers)}
+    save_file(base, folder / "base.safetensors")
+    for name in "abc":
+        changed = {key: value + 0.01 * rng.normal(size=value.shape).astype(np.float32) for key, value in base.items()}
+        save_file(changed, folder / f"{name}.safetensors")

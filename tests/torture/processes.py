@@ -1,0 +1,175 @@
+"""Commands as processes: started with a folder for their temporary files and a tag, by which every process of theirs is found."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TIMEOUT", "Command", "end_all", "is_calm", "orphans", "start"]
+
+TIMEOUT = 900.0
+_TAG = "GRAFTWORK_TORTURE_TAG"
+_INJECT = Path(__file__).parent / "inject"
+
+
+@dataclass
+class Command:
+    """A command that runs, or has run."""
+
+    process: subprocess.Popen[bytes]
+    tag: str
+    log: Path
+    """Gets what it prints, of all commands of a round."""
+    begin: int = field(default=0)
+    """Length of the log before it."""
+
+    def wait(self, seconds: float = TIMEOUT) -> int | None:
+        """Return its exit code, or None (and kill it and all it has started) if it does not end in time."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill its process after some seconds; return whether it ran so long."""
+        try:
+            self.process.wait(seconds)
+            return False
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return True
+
+    def kill(self) -> None:
+        """End it and all it has started."""
+        for process in (self.process.pid, *_tagged(self.tag)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self.process.wait()
+
+    def said(self) -> str:
+        """Return what it has printed."""
+        return self.log.read_bytes()[self.begin :].decode("utf-8", "replace") if self.log.exists() else ""
+
+
+def start(
+    words: Sequence[str | Path],
+    log: Path,
+    temporary: Path,
+    *,
+    spec: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str | None] | None = None,
+    stdout: int | None = None,
+    before: Sequence[str] = (),
+    **more: Any,
+) -> Command:
+    """Start ``graftwork``.
+
+    Args:
+        words: What follows ``graftwork``.
+        log: Gets its output and errors.
+        temporary: Folder for temporary files, with a folder ``cache`` in it.
+        spec: For the hook in ``inject``.
+        environment: Variables besides those of this process; None takes one away.
+        before: Words in front of the command.
+        stdout: Where the output goes in place of the log.
+        more: For :class:`subprocess.Popen`.
+    """
+    tag = uuid.uuid4().hex
+    path = [str(_INJECT), *(part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part)]
+    values: dict[str, str | None] = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TMPDIR": str(temporary),
+        "GRAFTWORK_CACHE": str(temporary / "cache"),
+        "PYTHONPATH": os.pathsep.join(path),
+        # Paths of sockets must be short.
+        "RAY_TMPDIR": _short_folder(),
+        # Ray asks the network for nothing then.
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "GRAFTWORK_TORTURE": json.dumps(spec) if spec else None,
+        _TAG: tag,
+        **(environment or {}),
+    }
+    begin = log.stat().st_size if log.exists() else 0
+    with open(log, "ab") as out:
+        process = subprocess.Popen(
+            [*before, sys.executable, "-m", "graftwork.cli.main", *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=out if stdout is None else stdout,
+            stderr=out,
+            env={key: value for key, value in values.items() if value is not None},
+            start_new_session=True,
+            **more,
+        )
+    command = Command(process, tag, log, begin)
+    _started.append(command)
+    return command
+
+
+_started: list[Command] = []
+
+
+def end_all() -> None:
+    """Kill what was started and still runs."""
+    for command in _started:
+        if command.process.poll() is None:
+            command.kill()
+
+
+@functools.cache
+def _short_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="gw-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _tagged(tag: str) -> list[int]:
+    """Return the processes that a command started, whatever became of their parents and sessions."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if (
+                tag.encode() in path.joinpath("environ").read_bytes()
+                and path.joinpath("stat").read_text().rpartition(") ")[2][0] != "Z"
+            ):
+                found.append(int(path.name))
+    return found
+
+
+def orphans(command: Command, seconds: float = 15.0) -> list[str]:
+    """Return the processes of a command that are still there some seconds after it has ended; they are killed."""
+    deadline = time.monotonic() + seconds
+    while found := _tagged(command.tag):
+        if time.monotonic() > deadline:
+            names = [_words(process) for process in found]
+            command.kill()
+            return [f"processes outlive the command: {names}"]
+        time.sleep(0.05)
+    return []
+
+
+def _words(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
+    except OSError:
+        return str(process)
+
+
+def is_calm(said: str) -> bool:
+    """Return whether a command that failed has said why, and does not think that it is a bug of its own."""
+    return bool(said.strip()) and "Traceback (most recent call last)" not in said and "This is a bug" not in said
