@@ -26,6 +26,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.core.version import __version__
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.callback import Callback, LoopView
+from graftwork.math.fingerprint import state_fingerprint
 from graftwork.nn.backbones.shipped import FORMAT, LARGEST_FILE, METADATA_KEY
 from graftwork.nursery.check import AnswerBook
 from graftwork.nursery.recipe import Lessons, Pretraining, find_recipe
@@ -89,10 +90,14 @@ def build_model(
         claim.release()
 
 
-def _begin(
-    folder: Path, recipe: Pretraining, numbers: Mapping[str, int], threads: int, *, resume: bool, is_new: bool
-) -> None:
-    wanted = {"format": BUILD_FOLDER.format, "name": recipe.name, "budget": dict(numbers), "seed": recipe.seed, "threads": threads}
+def _begin(folder: Path, recipe: Pretraining, numbers: Mapping[str, int], threads: int, *, resume: bool, is_new: bool) -> None:
+    wanted = {
+        "format": BUILD_FOLDER.format,
+        "name": recipe.name,
+        "budget": dict(numbers),
+        "seed": recipe.seed,
+        "threads": threads,
+    }
     if is_new:
         write_json(folder / BUILD_FOLDER.marker, wanted)
         return
@@ -119,7 +124,7 @@ def _built(
     # What is checked is what will be loaded: the rounded weights.
     backbone.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in state.items()})
     backbone.eval()
-    fingerprint = backbone.fingerprint()
+    fingerprint = state_fingerprint(backbone.state_dict())
     started = time.process_time()
 
     def report(question: str) -> None:

@@ -36,7 +36,7 @@ class Lesson:
     image: Tensor
     """uint8 ``[B, S, S, 3]``."""
     pooled: Tensor
-    """Teacher's pooled features, standardised, ``[B, 1280]``."""
+    """Roots of the teacher's pooled features, standardised, ``[B, 1280]``."""
     places: Tensor
     """Teacher's states of 8 x 8 places, standardised, ``[B, 64, 112]``."""
     label: Tensor
@@ -99,10 +99,12 @@ class LessonSource:
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[np.generic]], batch_size: int, seeds: Seeds) -> None:
-        self._arrays, self._seeds = arrays, seeds
+        self._seeds = seeds
         self._size = len(arrays["image"])
         self.batch_size = min(batch_size, self._size)
-        self._scales = {name: _mean_and_spread(np.asarray(arrays[name])) for name in ("pooled", "map")}
+        # Pooled features are never negative, and few are large: their roots are nearer to normal.
+        self._arrays = {**arrays, "pooled": np.sqrt(np.asarray(arrays["pooled"]).clip(min=0))}
+        self._scales = {name: _mean_and_spread(np.asarray(self._arrays[name])) for name in ("pooled", "map")}
         self._epoch, self._order = -1, np.arange(0)
 
     def batch(self, step: int) -> Lesson:
@@ -124,7 +126,7 @@ class LessonSource:
 
 
 class Distillation(TrainStep[Lesson]):
-    """Smooth L1 to the standardised features of the teacher, and cross-entropy of what the picture shows.
+    """Squared error to the standardised features of the teacher, and cross-entropy of what the picture shows.
 
     Args:
         model: The student.
@@ -159,8 +161,8 @@ class Distillation(TrainStep[Lesson]):
         states = self._reader(self._student, image, step)
         if states.read is not None:
             places = places.gather(1, states.read.unsqueeze(2).expand(-1, -1, places.shape[2]))
-        pooled = F.smooth_l1_loss(self._heads["pooled"](states.pooled), batch.pooled)
-        local = F.smooth_l1_loss(self._heads["places"](states.places), places)
+        pooled = F.mse_loss(self._heads["pooled"](states.pooled), batch.pooled)
+        local = F.mse_loss(self._heads["places"](states.places), places)
         logits = self._heads["label"](states.pooled)
         known = (batch.label >= 0).sum().clamp(min=1)
         shown = F.cross_entropy(logits, batch.label, ignore_index=-1, label_smoothing=LABEL_SMOOTHING, reduction="sum") / known

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from graftwork.core.errors import ConfigError
+from graftwork.core.files import hash_bytes, hash_file
+from graftwork.core.optional import require
 from graftwork.core.seeds import Seeds
+from graftwork.data.suites.emoji_files import font_file, hash_pictures, read_emoji
 from graftwork.interfaces.backbone import Backbone, BlockBackbone
+from graftwork.nn.backbones.lite0 import build_lite0
 from graftwork.nursery.check import AnswerBook, Check, answer
 from graftwork.nursery.distill import Distillation, LessonSource, Reader
 from graftwork.nursery.pictures import pool
 from graftwork.nursery.questions import picture_questions
 from graftwork.nursery.recipe import Lessons, Source
-from graftwork.nursery.teacher import teacher_targets
+from graftwork.nursery.teacher import SIZE, teacher_targets
 
 __all__ = ["IMAGE_LICENCE", "IMAGE_SOURCES", "check_pictures", "picture_lessons"]
 
-IMAGE_LICENCE = "CC-BY-4.0 AND CC-BY-2.0 AND OFL-1.1 AND Apache-2.0"
+IMAGE_LICENCE = "CC-BY-4.0"
+"""Of the weights: that of the artwork, whose licence asks most; the credit lines of all sources go with them."""
 IMAGE_SOURCES = (
     Source(
         name="Twemoji",
@@ -56,6 +63,7 @@ IMAGE_SOURCES = (
     ),
 )
 """What pictures and targets come from."""
+_MAKERS = {"pillow": "PIL", "timm": "timm"}
 
 
 def picture_lessons(
@@ -84,7 +92,17 @@ def picture_lessons(
     pictures = pool(budget["pictures"], cache=cache)
     arrays = pictures | teacher_targets(pictures["image"], cache=cache)
     step = Distillation(backbone, reader, widths=widths, num_labels=int(pictures["num_labels"][0]))
-    return Lessons(step=step, source=LessonSource(arrays, budget["batch"], seeds))
+    return Lessons(
+        step=step,
+        source=LessonSource(arrays, budget["batch"], seeds),
+        inputs={
+            "Twemoji pictures": hash_pictures(read_emoji()),
+            "Noto Emoji font": hash_file(font_file()),
+            "pictures drawn": hash_bytes(np.asarray(pictures["image"]).tobytes()),
+        },
+        bases={"efficientnet_lite0": build_lite0(size=SIZE).fingerprint()},
+        versions={name: require(module, extra="vision", purpose="The nursery").__version__ for name, module in _MAKERS.items()},
+    )
 
 
 def check_pictures(

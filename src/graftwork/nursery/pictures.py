@@ -69,7 +69,9 @@ def pool(count: int, *, size: int = 64, seed: int = 0, cache: str | Path | None 
         rows = min(PART, count - start)
         key = hashlib.sha256(repr((_VERSION, start, rows, size, seed, sources)).encode()).hexdigest()[:24]
         parts.append(
-            cached_arrays(folder, f"pictures-{key}", partial(draw_pictures, rows, size=size, seed=Seeds(seed).integer(str(start))))
+            cached_arrays(
+                folder, f"pictures-{key}", partial(draw_pictures, rows, size=size, seed=Seeds(seed).integer(str(start)))
+            )
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")} | {
         "num_labels": np.array(parts[0]["num_labels"])
@@ -113,7 +115,9 @@ def _draw(kind: str, stamps: Mapping[str, Stamps], random: np.random.Generator, 
         else:
             source = stamps["colour" if random.random() < 0.8 else "line"]
             picture, light = source.pictures[int(random.integers(len(source.labels)))], float(random.uniform(0.0, 0.5))
-        ground = _pasted(ground, picture, random, scale=float(random.uniform(0.3, 0.6)), reach=0.0, turn=40.0, at=at, shadow=light)
+        ground = _pasted(
+            ground, picture, random, scale=float(random.uniform(0.3, 0.6)), reach=0.0, turn=40.0, at=at, shadow=light
+        )
     return ground, -1
 
 
@@ -168,7 +172,7 @@ def _pasted(
         steps = max(1, size // 20)
         below = np.roll(opacity, (steps, steps), axis=(0, 1))
         below[:steps], below[:, :steps] = 0.0, 0.0
-        ground = ground * (1.0 - shadow * below)
+        ground = (ground * (1.0 - shadow * below)).astype(np.float32)
     return ground * (1.0 - opacity) + colour
 
 

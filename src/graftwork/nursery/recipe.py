@@ -94,9 +94,7 @@ class Pretraining:
 def recipe_names() -> list[str]:
     """Return the names of all models that can be built, without importing their modules."""
     package = importlib.import_module(_MODELS)
-    return sorted(
-        item.name.replace("_", "-") for item in pkgutil.iter_modules(package.__path__) if not item.name.startswith("_")
-    )
+    return sorted(item.name.replace("_", "-") for item in pkgutil.iter_modules(package.__path__) if not item.name.startswith("_"))
 
 
 def find_recipe(name: str) -> Pretraining:

@@ -17,7 +17,7 @@ from graftwork.data.array_cache import cached_arrays
 from graftwork.nn.backbones.lite0 import build_lite0
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
 
-__all__ = ["MAP_WIDTH", "POOLED_WIDTH", "SIDE", "teacher_targets"]
+__all__ = ["MAP_WIDTH", "POOLED_WIDTH", "SIDE", "SIZE", "teacher_targets"]
 
 SIDE = 8
 """Height and width of the map."""

@@ -7,6 +7,7 @@ that begins a stage is a 1x1 convolution with BatchNorm.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -92,6 +93,11 @@ class MiniConv(BlockBackbone, Resizable, DepthReader):
     def block_list(self) -> list[nn.Module]:
         """Return the residual blocks in order."""
         return list(self.stages)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of weights and of the settings that change the features: size, layout, depths."""
+        settings = (self.size, self.layout, self.depths)
+        return hashlib.sha256(f"{super().fingerprint()}{settings}".encode()).hexdigest()
 
     def block_shapes(self) -> list[FeatureShape]:
         """Return the map after each block."""

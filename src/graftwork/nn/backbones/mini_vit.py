@@ -1,16 +1,19 @@
 """The nursery's vision transformer: pictures of any size, resized in its own graph, and 8 x 8 patches of 8 pixels.
 
-Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929: the width and heads of ViT-Ti, with
-ten blocks in place of twelve and no class token. At other working sizes the learned positions are resampled.
+Papers: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929: the width and heads of ViT-Ti, with
+ten blocks in place of twelve and no class token. Xiao et al., "Early Convolutions Help Transformers See Better",
+https://arxiv.org/abs/2106.14881: patches are read by a few small convolutions of stride 2, with which a short training gets much
+further. At other working sizes the learned positions are resampled.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
@@ -21,6 +24,9 @@ from graftwork.nn.backbones.resizable import Resizable
 from graftwork.nn.backbones.vit import ViTBackbone
 
 __all__ = ["MiniViT"]
+
+_LAST_STEM_WIDTH = 128
+"""Channels of the last convolution that halves; each one before has half as many."""
 
 
 class MiniViT(ViTBackbone, Resizable, DepthReader):
@@ -33,14 +39,14 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
             width]``; ``"map"`` puts them into their places, ``[B, width, side, side]``.
         size: Working resolution in pixels, a multiple of ``patch``.
         trained_size: Working resolution that the learned positions belong to.
-        patch: Height and width of a patch in pixels.
+        patch: Height and width of a patch in pixels, a power of 2 from 2 on.
         width: Model width.
         depth: Number of blocks.
         num_heads: Number of attention heads.
         hidden: Hidden width of the feed-forward networks; None takes ``4 * width``.
 
     Raises:
-        ConfigError: If a size is no multiple of the patch.
+        ConfigError: If a size is no multiple of the patch, or the patch no power of 2.
     """
 
     def __init__(
@@ -59,6 +65,8 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         self.layout, self.patch, self.trained_side = layout, patch, self.side
         self.depths: list[int] = []
         """Blocks whose pooled states stand behind the features; see :meth:`read_depths`."""
+        self.patches = _patch_reader(patch, width)
+        self._draw_weights()
         self.set_working_size(size)
 
     def set_working_size(self, size: int) -> None:
@@ -74,7 +82,7 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return patches with their positions, ``[B, length, width]``."""
-        picture = inputs["image"].permute(0, 3, 1, 2).to(self.patches.weight.dtype)
+        picture = inputs["image"].permute(0, 3, 1, 2).to(self.positions.dtype)
         return self.patches(resized(picture, self.size) / 127.5 - 1.0).flatten(2).transpose(1, 2) + self._positions()
 
     def finish(self, states: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -105,9 +113,24 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         self.feature_shape = self._shape()
         return True
 
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of weights and of the settings that change the features: size, layout, depths."""
+        settings = (self.size, self.layout, self.depths)
+        return hashlib.sha256(f"{super().fingerprint()}{settings}".encode()).hexdigest()
+
     def block_shapes(self) -> list[FeatureShape]:
         """Return tokens for every block."""
         return [FeatureShape("tokens", self.width, (self.side**2,))] * len(self.blocks)
+
+    def _draw_weights(self) -> None:
+        """Draw weights as vision transformers have them: near 0, and the nearer the more blocks add to the states."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            for layer in (block.attention.output, block.feed[-1]):  # type: ignore[union-attr, index]
+                nn.init.trunc_normal_(layer.weight, std=0.02 / (2 * len(self.blocks)) ** 0.5)  # type: ignore[arg-type]
 
     def _positions(self) -> Tensor:
         if self.side == self.trained_side:
@@ -122,3 +145,17 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         if self.layout == "tokens":
             return FeatureShape("tokens", self.width, (self.side**2,))
         return FeatureShape("vector", self.width * (1 + 2 * (len(self.depths) + 1) if self.depths else 1))
+
+
+def _patch_reader(patch: int, width: int) -> nn.Sequential:
+    """Return convolutions that make one token of every patch, ``[B, 3, S, S]`` to ``[B, width, S / patch, S / patch]``."""
+    halvings = patch.bit_length() - 1
+    if patch != 2**halvings or halvings < 1:
+        raise ConfigError(f"`patch` must be a power of 2 from 2 on; got {patch}.")
+    layers: list[nn.Module] = []
+    width_in = 3
+    for index in range(halvings):
+        width_out = _LAST_STEM_WIDTH >> (halvings - 1 - index)
+        layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), nn.GroupNorm(8, width_out), nn.GELU()]
+        width_in = width_out
+    return nn.Sequential(*layers, nn.Conv2d(width_in, width, 1))

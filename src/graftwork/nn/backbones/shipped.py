@@ -103,7 +103,9 @@ def load_shipped(shipped: ShippedBackbone, **settings: Any) -> Backbone:
         raise FileFormatError(
             f"{shipped.file} is damaged: its SHA-256 is {digest[:16]}..., expected {shipped.description['sha256'][:16]}.... {again}"
         )
-    state = {name: value.float() if value.is_floating_point() else value for name, value in safetensors.torch.load(content).items()}
+    state = {
+        name: value.float() if value.is_floating_point() else value for name, value in safetensors.torch.load(content).items()
+    }
     from graftwork.interfaces.backbone import Backbone
     from graftwork.math.fingerprint import state_fingerprint
 

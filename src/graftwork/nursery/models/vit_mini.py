@@ -1,7 +1,7 @@
 """``vit-mini``: a vision transformer of 4.5 million parameters that learned from drawings, characters and a teacher.
 
-Works at 64 pixels in 8 x 8 patches: ten blocks, 192 wide, three heads. In the first two thirds of the steps it reads a random half
-of the patches (120 pictures a second on one core, in place of 57), in the last third, while the learning rate falls, all of them.
+Works at 64 pixels in 8 x 8 patches: ten blocks, 192 wide, three heads. In the first five sixths of the steps it reads 20 random
+patches of 64 (140 pictures a second on one core, in place of 55), then all of them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from graftwork.training.config import LoopConfig
 __all__ = ["RECIPE"]
 
 _WIDTH = 192
-_KEPT = 24
+_KEPT = 20
 """Patches of 64 that are read at first."""
 
 
 def _config(budget: Mapping[str, int]) -> LoopConfig:
     return LoopConfig(
-        max_steps=budget["steps"], learning_rate=1e-3, weight_decay=0.05, schedule="wsd", warmup_steps=100, grad_clip=1.0
+        max_steps=budget["steps"], learning_rate=6e-4, weight_decay=0.05, schedule="wsd", warmup_steps=100, grad_clip=1.0
     )
 
 
@@ -45,12 +45,15 @@ RECIPE = Pretraining(
     name="vit-mini",
     modality="image",
     summary="ViT on 64 px in 8 x 8 patches, drawings and characters",
-    story="",
+    story="A vision transformer of ten blocks, 192 wide, for pictures of any size, which it resizes to 64 pixels and cuts into 8 x 8 "
+    "patches. It learned to give the features of EfficientNet-Lite0, of the whole picture and place by place, and to name the "
+    "drawing or character, on generated pictures of drawings, characters, collages, shapes and photographs. In the first five "
+    "sixths of its steps it read 20 random patches of each picture.",
     component=Component("graftwork.nn.backbones.mini_vit:MiniViT"),
     sources=IMAGE_SOURCES,
     licence=IMAGE_LICENCE,
     held_out=HELD_OUT,
-    budget={"pictures": 24_000, "steps": 2000, "batch": 64, "check_rows": 500, "check_epochs": 6},
+    budget={"pictures": 24_000, "steps": 2000, "batch": 64, "check_rows": 300, "check_epochs": 6},
     config=_config,
     lessons=_lessons,
     check=_check,
