@@ -155,6 +155,7 @@ def _built(
         "name": recipe.name,
         "modality": recipe.modality,
         "summary": recipe.summary,
+        "story": recipe.story,
         "component": recipe.component.to_json(),
         "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
         "width": backbone.feature_shape.width,

@@ -75,8 +75,11 @@ def _of_suite(name: str, suite: Suite, task: str) -> Question:
 def _drawings(seed: int) -> Question:
     """Return the held-out emoji, each family on one side of every split."""
     emoji = read_emoji()
-    rows = np.array([row for row, item in enumerate(emoji) if held_out(item.family)])
     suite = emoji_suite(line_style=False)
+    image = np.asarray(suite.inputs["image"])
+    # A few emoji of other families have the very same drawing: the pictogram of a family.
+    learned = {image[row].tobytes() for row, item in enumerate(emoji) if not held_out(item.family)}
+    rows = np.array([row for row, item in enumerate(emoji) if held_out(item.family) and image[row].tobytes() not in learned])
     families = np.unique([emoji[row].family for row in rows], return_inverse=True)[1]
     splits = []
     for number in range(_SPLITS):
@@ -88,4 +91,4 @@ def _drawings(seed: int) -> Question:
         parts = {"train": place < ends[0], "val": (place >= ends[0]) & (place < ends[1]), "test": place >= ends[1]}
         splits.append({part: np.flatnonzero(chosen) for part, chosen in parts.items()})
     label = np.asarray(suite.targets["category"])[rows].astype(np.int64)
-    return Question(name="drawings", image=np.asarray(suite.inputs["image"])[rows], label=label, splits=tuple(splits))
+    return Question(name="drawings", image=image[rows], label=label, splits=tuple(splits))
