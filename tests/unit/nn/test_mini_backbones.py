@@ -10,11 +10,12 @@ import torch
 from graftwork.core.errors import ConfigError
 from graftwork.nn.backbones.mini_conv import MiniConv
 from graftwork.nn.backbones.mini_vit import MiniViT
+from graftwork.nn.backbones.patch_reader import PatchReader
 from graftwork.nn.backbones.picture_size import resized
 from graftwork.nn.taps import tapped
 
-VIT: dict[str, Any] = {"width": 8, "depth": 6, "num_heads": 2}
 CONV: dict[str, Any] = {"stem_width": 4, "widths": (4, 6, 8), "blocks": 2}
+VIT: dict[str, Any] = {"width": 8, "depth": 6, "num_heads": 2, "reader": {**CONV, "widths": (4, 6)}}
 
 
 @pytest.mark.parametrize("model", [MiniViT(**VIT), MiniConv(**CONV)], ids=["vit", "conv"])
@@ -66,10 +67,31 @@ def test_sizes_that_do_not_work_are_named(kind: type[MiniViT] | type[MiniConv], 
 
 
 def test_settings_that_do_not_work_are_named() -> None:
-    with pytest.raises(ConfigError, match="power of 2 from 2 on; got 6"):
-        MiniViT(patch=6, size=60, trained_size=60)
     with pytest.raises(ConfigError, match="at least 1"):
         MiniConv(widths=())
+
+
+def test_patches_are_read_as_the_convolutional_network_reads_them() -> None:
+    torch.manual_seed(0)
+    network = MiniConv(**CONV)
+    for module in network.modules():  # norms that do something
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean = 0.1 * torch.randn(module.num_features)
+            module.running_var = 0.5 + torch.rand(module.num_features)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias)
+    model = MiniViT(**VIT).eval()
+    model.begin_from(network)
+    reader = model.patches
+    assert isinstance(reader, PatchReader)
+    inputs = {"image": torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)}
+    with torch.no_grad(), tapped(network.eval(), [3]) as found:
+        network(inputs)
+        picture = inputs["image"].permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        torch.testing.assert_close(reader(picture), reader.project(found[3]), rtol=1e-4, atol=1e-4)
+    for other in (MiniConv(**{**CONV, "stem_width": 6}), MiniConv(**{**CONV, "widths": (4, 8, 8)})):
+        with pytest.raises(ConfigError, match="same widths"):
+            model.begin_from(other)
 
 
 @pytest.mark.parametrize("model", [MiniViT(**VIT), MiniConv(**CONV)], ids=["vit", "conv"])

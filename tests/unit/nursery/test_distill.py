@@ -17,7 +17,7 @@ from graftwork.nn.backbones.mini_vit import MiniViT
 from graftwork.nursery import distill
 from graftwork.nursery.distill import Distillation, Lesson, LessonSource, masked_tokens, whole_maps
 
-VIT: dict[str, Any] = {"width": 8, "depth": 2, "num_heads": 2}
+VIT: dict[str, Any] = {"width": 8, "depth": 2, "num_heads": 2, "reader": {"stem_width": 4, "widths": (4, 6), "blocks": 1}}
 
 
 def arrays(count: int = 10) -> dict[str, NDArray[Any]]:

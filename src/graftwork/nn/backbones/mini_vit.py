@@ -1,16 +1,15 @@
 """The nursery's vision transformer: pictures of any size, resized in its own graph, and 8 x 8 patches of 8 pixels.
 
-Papers: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929: the width and heads of ViT-Ti, with
-ten blocks in place of twelve and no class token. Xiao et al., "Early Convolutions Help Transformers See Better",
-https://arxiv.org/abs/2106.14881: patches are read by a few small convolutions of stride 2, with which a short training gets much
-further. At other working sizes the learned positions are resampled.
+Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929: the width and heads of ViT-Ti, with
+eight blocks in place of twelve and no class token; patches are read by a few convolutions (the hybrid of section 3.1), with which
+a short training gets much further. At other working sizes the learned positions are resampled.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +17,15 @@ from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.backbone import FeatureShape
+from graftwork.nn.attention import AttentionBlock
 from graftwork.nn.backbones.depths import DepthReader, pool_depths, spread_depths
+from graftwork.nn.backbones.mini_conv import MiniConv
+from graftwork.nn.backbones.patch_reader import PATCH, PatchReader
 from graftwork.nn.backbones.picture_size import resized
 from graftwork.nn.backbones.resizable import Resizable
 from graftwork.nn.backbones.vit import ViTBackbone
 
 __all__ = ["MiniViT"]
-
-_LAST_STEM_WIDTH = 128
-"""Channels of the last convolution that halves; each one before has half as many."""
 
 
 class MiniViT(ViTBackbone, Resizable, DepthReader):
@@ -37,16 +36,16 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
     Args:
         layout: ``"vector"`` is the mean of the normalised tokens, ``[B, width]``; ``"tokens"`` are all of them, ``[B, length,
             width]``; ``"map"`` puts them into their places, ``[B, width, side, side]``.
-        size: Working resolution in pixels, a multiple of ``patch``.
+        size: Working resolution in pixels, a multiple of 8.
         trained_size: Working resolution that the learned positions belong to.
-        patch: Height and width of a patch in pixels, a power of 2 from 2 on.
         width: Model width.
         depth: Number of blocks.
         num_heads: Number of attention heads.
         hidden: Hidden width of the feed-forward networks; None takes ``4 * width``.
+        reader: Settings of :class:`~graftwork.nn.backbones.patch_reader.PatchReader`.
 
     Raises:
-        ConfigError: If a size is no multiple of the patch, or the patch no power of 2.
+        ConfigError: If a size is no multiple of 8.
     """
 
     def __init__(
@@ -55,29 +54,35 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         layout: Literal["vector", "tokens", "map"] = "vector",
         size: int = 64,
         trained_size: int = 64,
-        patch: int = 8,
+        reader: Mapping[str, Any] | None = None,
         width: int = 192,
-        depth: int = 10,
+        depth: int = 8,
         num_heads: int = 3,
         hidden: int | None = None,
     ) -> None:
-        super().__init__(trained_size, patch=patch, width=width, depth=depth, num_heads=num_heads, hidden=hidden)
-        self.layout, self.patch, self.trained_side = layout, patch, self.side
+        super().__init__(trained_size, patch=PATCH, width=width, depth=depth, num_heads=num_heads, hidden=hidden)
+        self.layout, self.trained_side = layout, self.side
         self.depths: list[int] = []
         """Blocks whose pooled states stand behind the features; see :meth:`read_depths`."""
-        self.patches = _patch_reader(patch, width)
+        # In place of the one large convolution; the parent's other parts work with either.
+        self.patches: nn.Module = PatchReader(width, **(reader or {}))  # type: ignore[assignment]
         self._draw_weights()
         self.set_working_size(size)
+
+    def begin_from(self, network: MiniConv) -> None:
+        """Read patches as a trained convolutional network does; see :meth:`.PatchReader.begin_from`."""
+        assert isinstance(self.patches, PatchReader)
+        self.patches.begin_from(network)
 
     def set_working_size(self, size: int) -> None:
         """Change the working resolution, and with it the number of tokens.
 
         Raises:
-            ConfigError: If it is no multiple of the patch.
+            ConfigError: If it is no multiple of 8.
         """
-        if size < self.patch or size % self.patch:
-            raise ConfigError(f"The working size of this transformer must be a multiple of {self.patch} pixels; got {size}.")
-        self.size, self.side = size, size // self.patch
+        if size < PATCH or size % PATCH:
+            raise ConfigError(f"The working size of this transformer must be a multiple of {PATCH} pixels; got {size}.")
+        self.size, self.side = size, size // PATCH
         self.feature_shape = self._shape()
 
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -129,8 +134,10 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         for block in self.blocks:
-            for layer in (block.attention.output, block.feed[-1]):  # type: ignore[union-attr, index]
-                nn.init.trunc_normal_(layer.weight, std=0.02 / (2 * len(self.blocks)) ** 0.5)  # type: ignore[arg-type]
+            assert isinstance(block, AttentionBlock)
+            for layer in (block.attention.output, block.feed[-1]):
+                assert isinstance(layer, nn.Linear)
+                nn.init.trunc_normal_(layer.weight, std=0.02 / (2 * len(self.blocks)) ** 0.5)
 
     def _positions(self) -> Tensor:
         if self.side == self.trained_side:
@@ -145,17 +152,3 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         if self.layout == "tokens":
             return FeatureShape("tokens", self.width, (self.side**2,))
         return FeatureShape("vector", self.width * (1 + 2 * (len(self.depths) + 1) if self.depths else 1))
-
-
-def _patch_reader(patch: int, width: int) -> nn.Sequential:
-    """Return convolutions that make one token of every patch, ``[B, 3, S, S]`` to ``[B, width, S / patch, S / patch]``."""
-    halvings = patch.bit_length() - 1
-    if patch != 2**halvings or halvings < 1:
-        raise ConfigError(f"`patch` must be a power of 2 from 2 on; got {patch}.")
-    layers: list[nn.Module] = []
-    width_in = 3
-    for index in range(halvings):
-        width_out = _LAST_STEM_WIDTH >> (halvings - 1 - index)
-        layers += [nn.Conv2d(width_in, width_out, 3, stride=2, padding=1), nn.GroupNorm(8, width_out), nn.GELU()]
-        width_in = width_out
-    return nn.Sequential(*layers, nn.Conv2d(width_in, width, 1))
