@@ -95,8 +95,7 @@ def _fold(mine: nn.Conv2d, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None
             f"A convolution of the network has the shape {tuple(convolution.weight.shape)}, this reader's "
             f"{tuple(mine.weight.shape)}; both need the same widths."
         )
-    weight, bias = fuse_conv_bn_weights(
-        convolution.weight, convolution.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    weight, bias = fuse_conv_bn_weights(convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias)
     mine.weight.copy_(weight)
     cast(Tensor, mine.bias).copy_(bias)
