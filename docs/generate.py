@@ -1,4 +1,5 @@
-"""Writes the generated part of the documentation: a gallery of all systems, a page and a plot for each, and a page of plans.
+"""Writes the generated part of the documentation: a gallery of all systems, a page and a plot for each, a page of plans, and one of
+the backbones that ship.
 
 Sources are the cards, the evidence files and the docstrings; of graftwork's components none is imported. Run ``make docs``, or::
 
@@ -19,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from backbone_pages import backbones_page
 from plan_pages import plans_page
 from plots import evidence_plot
 
@@ -27,6 +29,7 @@ from graftwork.core.files import write_json, write_text
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.source_hash import module_file
 from graftwork.core.verdicts import EXPLANATION
+from graftwork.nn.backbones.shipped import shipped_backbones
 from graftwork.workflows.portfolio import load_catalogue
 
 __all__ = ["generate", "main"]
@@ -40,14 +43,18 @@ def escape(text: str) -> str:
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the gallery, the plans and one page per system below ``out``, and return their paths, the gallery first.
+    """Write the gallery, the plans, the backbones and one page per system below ``out``, and return their paths, the gallery first.
 
     Pages of systems that are gone are removed; a folder that is neither empty nor of generated pages is refused.
     """
     claim_folder(out, _KIND).release()
     write_json(out / _KIND.marker, {"format": _KIND.format})
     cards = list(load_cards().values())
-    pages = {out / "gallery.md": gallery_page(cards), out / "plans.md": plans_page(load_catalogue().values())}
+    pages = {
+        out / "gallery.md": gallery_page(cards),
+        out / "plans.md": plans_page(load_catalogue().values()),
+        out / "backbones.md": backbones_page(shipped_backbones()),
+    }
     for card in cards:
         pages[out / "systems" / f"{card.slug}.md"] = system_page(card, cards)
     for path, text in pages.items():

@@ -17,7 +17,7 @@ FLOORS = (
     ("training",),
     ("domains",),
     ("claims",),
-    ("recipes", "reporting", "serving"),
+    ("recipes", "reporting", "serving", "nursery"),
     ("workflows",),
     ("cli", "__main__"),
 )

@@ -24,6 +24,8 @@ from graftwork.nn.backbones.cifar_resnet import CifarResNet
 from graftwork.nn.backbones.class_token_vit import ClassTokenViT
 from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.joined import JoinedBackbone
+from graftwork.nn.backbones.mini_conv import MiniConv
+from graftwork.nn.backbones.mini_vit import MiniViT
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.nn.backbones.osnet import OSNet
 from graftwork.nn.backbones.osnet_search import OSNetSearch
@@ -41,6 +43,9 @@ from graftwork.nn.taps import blocks_of, tapped
 ROWS = 5
 SWIN: dict[str, Any] = {"widths": (8, 16), "depths": (2, 2), "num_heads": (2, 2), "window": 2}
 OSNET: dict[str, Any] = {"widths": (4, 8, 8, 12), "depths": (1, 1, 1), "stem": "small", "feature_width": 6}
+READER: dict[str, Any] = {"stem_width": 4, "widths": (4, 6), "blocks": 1}
+MINI_VIT: dict[str, Any] = {"size": 32, "trained_size": 16, "width": 8, "depth": 2, "num_heads": 2, "reader": READER}
+MINI_CONV: dict[str, Any] = {"size": 32, "stem_width": 4, "widths": (4, 8), "blocks": 1}
 SEQUENCES = {"num_numeric": 4, "cardinalities": [6, 6, 6], "sequences": {"clicked": [1, 2]}, "query": 0}
 
 
@@ -87,6 +92,11 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "TextBackbone": lambda: TextBackbone(30),
     "ViTBackbone, tokens": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2),
     "ViTBackbone, map": lambda: ViTBackbone(16, width=8, depth=2, num_heads=2, feature_map=True),
+    "MiniViT, vector": lambda: MiniViT(**MINI_VIT),
+    "MiniViT, tokens": lambda: MiniViT(layout="tokens", **MINI_VIT),
+    "MiniViT, map": lambda: MiniViT(layout="map", **MINI_VIT),
+    "MiniConv, vector": lambda: MiniConv(**MINI_CONV),
+    "MiniConv, map": lambda: MiniConv(layout="map", **MINI_CONV),
     "ClassTokenViT": lambda: ClassTokenViT(16, width=8, depth=2, num_heads=2),
     "SwinBackbone, vector": lambda: SwinBackbone(16, **SWIN),
     "SwinBackbone, map": lambda: SwinBackbone(16, feature_map=True, **SWIN),

@@ -1,4 +1,4 @@
-"""``graftwork backbones``: which trunks a run can start from, and whether their weights are whole."""
+"""``graftwork backbones``: which trunks a run can start from, whether their weights are whole, and building those that ship again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "backbones"
-HELP = "list the backbones to start from; with a name, load one and check it"
+HELP = "list the backbones to start from; with a name, load one and check it; `build NAME` pretrains one that ships"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +22,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from graftwork.core.input_kinds import input_kind_names
 
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER"
+        "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER; or `build`"
     )
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="after `build`: the backbone to pretrain, check and write")
+    parser.add_argument("--out", metavar="FOLDER", help="with `build`: folder of the build; by default one in the user's cache")
+    parser.add_argument("--resume", action="store_true", help="with `build`: go on with the build in that folder")
     parser.add_argument("--modality", choices=input_kind_names(), help="only backbones for this kind of data")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="with a name: move it there as well (default cpu)")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List all backbones, or load one and report on it."""
+    """List all backbones, load one and report on it, or build one that ships."""
+    if arguments.name == "build":
+        return _build(arguments)
+    if arguments.model or arguments.out or arguments.resume:
+        from graftwork.core.errors import ConfigError
+
+        raise ConfigError("A second name, --out and --resume belong to: graftwork backbones build NAME.")
     from graftwork.nn.backbones.catalog import list_backbones
 
     if arguments.name:
@@ -49,7 +58,39 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [info for info in found if not info.available]
     for info in missing:
         print(f"\n{info.name} is not installed: {info.install}")
+    learned = [info for info in found if info.learned_from]
+    if learned:
+        print("\nThese ship with graftwork and need no download:")
+    for info in learned:
+        print(f"{info.name}, {info.licence}, learned from {info.learned_from}")
     print("\n`graftwork backbones NAME` loads one and checks its weights.")
+    return 0
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from graftwork.core.errors import ConfigError
+    from graftwork.nursery.recipe import recipe_names
+
+    if not arguments.model:
+        raise ConfigError(f"Name the backbone to build: graftwork backbones build NAME; there are {', '.join(recipe_names())}.")
+    from graftwork.nursery.build import build_model
+
+    def report(stage: str, done: int, total: int) -> None:
+        if stage == "check" or done % 50 == 0 or done == total:
+            print(f"{stage} {done} of {total}", flush=True)
+
+    path = build_model(arguments.model, arguments.out, resume=arguments.resume, on_progress=None if arguments.json else report)
+    description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    if arguments.json:
+        print(json.dumps({"file": str(path), **description}, indent=2))
+        return 0
+    check = description["check"]
+    for question, accuracy in check["pretrained"].items():
+        print(
+            f"{question:<12} {accuracy:5.1f} % by a linear model on its features; untrained {check['untrained'][question]:.1f} %, "
+            f"trained from nothing {check['scratch'][question]:.1f} %"
+        )
+    print(f"{path} ({description['bytes']:,} bytes) with {path.with_suffix('.json').name}")
     return 0
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,54 @@ def test_a_trunk_without_weights_says_how_a_plan_names_it(capsys: pytest.Capture
 def test_wrong_backbone_names(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["backbones", name]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_backbones_that_ship_say_what_they_learned_from(capsys: pytest.CaptureFixture[str]) -> None:
+    from graftwork.nn.backbones.shipped import shipped_backbones
+
+    assert main.main(["backbones", "--modality", "image"]) == 0
+    out = capsys.readouterr().out
+    for name, shipped in shipped_backbones().items():
+        assert f"{name}, {shipped.description['licence']}, learned from {shipped.learned_from}" in out
+        assert main.main(["backbones", name, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["parameters"] == shipped.description["parameters"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build"], "Name the backbone to build.*conv-mini.*vit-mini"),
+        (["build", "vit-mimi"], "Did you mean 'vit-mini'"),
+        (["minilm", "vit-mini"], "belong to: graftwork backbones build NAME"),
+        (["--resume"], "belong to: graftwork backbones build NAME"),
+    ],
+)
+def test_wrong_builds(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["backbones", *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_build_is_run_and_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = {}
+
+    def build_model(name: str, out: str | None, *, resume: bool, on_progress: Callable[[str, int, int], None] | None) -> Path:
+        asked.update(name=name, out=out, resume=resume)
+        if on_progress is not None:
+            for step in range(1, 101):
+                on_progress("train", step, 100)
+        check = {key: {"digits": value} for key, value in (("pretrained", 80.0), ("untrained", 60.0), ("scratch", 50.0))}
+        (tmp_path / "vit-mini.json").write_text(json.dumps({"bytes": 1234, "check": check}))
+        return tmp_path / "vit-mini.safetensors"
+
+    monkeypatch.setattr("graftwork.nursery.build.build_model", build_model)
+    assert main.main(["backbones", "build", "vit-mini", "--out", "there", "--resume"]) == 0
+    assert asked == {"name": "vit-mini", "out": "there", "resume": True}
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["train 50 of 100", "train 100 of 100"]
+    assert lines[2].startswith("digits        80.0 % by a linear model")
+    assert "1,234 bytes" in lines[3]
+    assert main.main(["backbones", "build", "vit-mini", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == 1234
 
 
 def test_data_lists_every_suite(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from graftwork.cli.plans import plan_text
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError
 from graftwork.core.verdicts import EVIDENCE_FORMAT, EXPLANATION, VERDICT_WORDS
+from graftwork.nn.backbones.shipped import shipped_backbones
 from graftwork.workflows.portfolio import load_catalogue
 
 
@@ -36,8 +37,8 @@ def pages(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> li
 
 
 def test_every_system_has_a_page(pages: list[Path]) -> None:
-    assert [page.name for page in pages[:2]] == ["gallery.md", "plans.md"]
-    assert {page.stem for page in pages[2:]} == set(load_cards())
+    assert [page.name for page in pages[:3]] == ["gallery.md", "plans.md", "backbones.md"]
+    assert {page.stem for page in pages[3:]} == set(load_cards())
 
 
 def test_every_plan_is_on_the_page_of_plans(pages: list[Path]) -> None:
@@ -257,3 +258,16 @@ def test_site_builds_strictly_and_needs_no_network(repository: Path, tmp_path: P
     for page in html:
         text = page.read_text(encoding="utf-8")
         assert not re.findall(r'(?:<script[^>]*src|<link[^>]*stylesheet[^>]*href)="https?://[^"]+"', text), page
+
+
+def test_backbones_that_ship_have_numbers_and_credits(pages: list[Path]) -> None:
+    text = pages[2].read_text(encoding="utf-8")
+    for name, shipped in shipped_backbones().items():
+        section = text.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        description = shipped.description
+        assert f"{description['parameters'] / 1e6:.1f} million parameters" in section
+        for question, accuracy in description["check"]["pretrained"].items():
+            assert re.search(rf"^\| {question}: .* \| {accuracy:.1f} \|", section, flags=re.MULTILINE)
+        for source in description["learned_from"]:
+            assert source["credit"] in section
+        assert f"Licence of the weights:** {description['licence']}" in section

@@ -13,6 +13,7 @@ from graftwork.core.input_spec import image_input
 from graftwork.core.optional import has
 from graftwork.nn.backbones import catalog
 from graftwork.nn.backbones.catalog import build_backbone, default_backbone, list_backbones, modality_of
+from graftwork.nn.backbones.shipped import shipped_backbones
 from graftwork.nn.backbones.untrained import UNTRAINED
 
 IMAGE = image_input(32)["image"]
@@ -26,12 +27,12 @@ def test_listing_needs_no_torch() -> None:
 def test_listing_by_modality() -> None:
     names = {modality: [info.name for info in list_backbones(modality)] for modality in ("image", "text", "table", "series")}
     assert names == {
-        "image": ["scratch", *UNTRAINED, "efficientnet_lite0", "timm:NAME"],
+        "image": ["scratch", *UNTRAINED, *shipped_backbones(), "efficientnet_lite0", "timm:NAME"],
         "text": ["scratch", "minilm", "hf:NAME"],
         "table": ["scratch"],
         "series": ["scratch", "ttm:NAME"],
     }
-    assert len(list_backbones()) == 9 + len(UNTRAINED)
+    assert len(list_backbones()) == 9 + len(UNTRAINED) + len(shipped_backbones())
     assert not any(info.pretrained for info in list_backbones() if info.name in UNTRAINED)
 
 

