@@ -50,6 +50,33 @@ def test_arms_differ_only_in_what_is_compared() -> None:
     assert len({arm.access for arm in RECIPE.arms}) == 1
 
 
+def test_competitors_of_the_paper_are_primary_and_the_bound_is_outside_of_equal_labels() -> None:
+    primary = {str(item.right).split(".")[0] for item in RECIPE.inequalities if item.primary}
+    assert primary == {"base", "esmm-ns", "oversampling", "unbias", "aman", "division"}
+    labels = [set(budget.arms) for budget in RECIPE.equal_budget if "labels" in budget.counters]
+    assert set.union(*labels) == {arm.name for arm in RECIPE.arms} - {"told"}
+    assert all(item.bound.startswith("told.") for item in RECIPE.headroom)
+    assert RECIPE.pilot is not None
+    assert not set(RECIPE.pilot.seeds) & set(RECIPE.seeds)
+
+
+@pytest.mark.slow
+def test_the_bound_is_told_what_no_log_holds(tmp_path: Path) -> None:
+    counts = {}
+    for name in ("base", "told"):
+        arm = RECIPE.arm(name)
+        context = ArmContext(
+            slug="esmm", arm=name, access=arm.access.parts(), seed=0, smoke=True, work=tmp_path / name, shared=tmp_path / "shared"
+        )
+        run_arm(arm, 0, context)
+        counts[name] = context.counts
+    rows = 6_000
+    # Two labels a row against one and, where there was a click (one in twenty), two.
+    assert counts["told"]["labels"] == 2 * rows
+    assert rows < counts["base"]["labels"] < 1.2 * rows
+    assert counts["told"]["steps"] == counts["base"]["steps"]
+
+
 @pytest.mark.slow
 def test_training_sees_no_conversion_of_rows_without_a_click(tmp_path: Path) -> None:
     arm = RECIPE.arm("base")

@@ -43,6 +43,7 @@ from graftwork.claims.arm_context import ArmContext, Measurements
 from graftwork.claims.grids import Pilot, Settings
 from graftwork.claims.headroom import Headroom
 from graftwork.claims.looks import LOOKS, check_looks
+from graftwork.claims.sides import arms_of
 from graftwork.core.errors import ConfigError
 
 __all__ = [
@@ -98,9 +99,9 @@ class Arm:
     """Whatever ``run_arm`` needs to tell the arms apart; JSON values only."""
 
     def __post_init__(self) -> None:
-        if not self.name or "." in self.name or "/" in self.name:
-            # Dots and slashes would break `arm.metric` and the names of folders.
-            raise ConfigError(f"The name of an arm is not empty and has no dot or slash; got {self.name!r}.")
+        if not self.name or set("./|") & set(self.name):
+            # They would break `arm.metric`, `arm|arm.metric` and the names of folders.
+            raise ConfigError(f"The name of an arm is not empty and has no dot, slash or bar; got {self.name!r}.")
 
     def with_settings(self, settings: Settings) -> Arm:
         """Return the arm with some settings replaced."""
@@ -126,7 +127,8 @@ class Inequality:
     name: str
     """What is claimed, in a few words; verdict texts quote it."""
     left: str
-    """``"arm.metric"``; nested measurements are reached by further dots."""
+    """``"arm.metric"``; nested measurements are reached by further dots. ``"arm|arm.metric"`` is the lowest value of several
+    arms, for costs (see :mod:`graftwork.claims.costs`)."""
     right: str | float
     """``"arm.metric"`` or a constant."""
     margin: float = 0.0
@@ -222,10 +224,10 @@ class Recipe:
             problems.append("inequalities: at least one must be primary, or there is no claim")
         for inequality in self.inequalities:
             for side in (inequality.left, inequality.right):
-                if isinstance(side, str) and side.split(".", 1)[0] not in names:
-                    problems.append(
-                        f"inequality {inequality.name!r}: no arm {side.split('.', 1)[0]!r}; the arms are {', '.join(names)}"
-                    )
+                unknown = [name for name in arms_of(side)[0] if name not in names] if isinstance(side, str) else []
+                problems += [
+                    f"inequality {inequality.name!r}: no arm {name!r}; the arms are {', '.join(names)}" for name in unknown
+                ]
             # More signs than seeds can never hold.
             if inequality.min_sign_seeds > len(self.seeds):
                 problems.append(
@@ -239,9 +241,9 @@ class Recipe:
             problems += [
                 f"equal_budget: no arm {name!r}; the arms are {', '.join(names)}" for name in budget.arms if name not in names
             ]
-            unknown = sorted(set(budget.counters) - set(ArmContext.COUNTERS))
             problems += [
-                f"equal_budget: no counter {name!r}; the counters are {', '.join(ArmContext.COUNTERS)}" for name in unknown
+                f"equal_budget: no counter {name!r}; the counters are {', '.join(ArmContext.COUNTERS)}"
+                for name in sorted(set(budget.counters) - set(ArmContext.COUNTERS))
             ]
         if problems:
             raise ConfigError(f"The recipe {self.slug!r} is not consistent.", problems)

@@ -25,8 +25,9 @@ __all__ = ["Headroom", "HeadroomFinding", "measure_headroom"]
 class Headroom:
     """What must be left to be won in a setting: ``bound`` beats ``baseline`` by ``factor`` times ``margin`` at least."""
 
-    bound: str
-    """``"arm.metric"`` of the arm that bounds what can be won."""
+    bound: str | float
+    """``"arm.metric"`` of the arm that bounds what can be won, or the best value that the metric has (100 % of what can be
+    explained)."""
     baseline: str
     """``"arm.metric"`` of what the system has to beat."""
     margin: float
@@ -48,6 +49,8 @@ class Headroom:
         """Return what does not fit to a recipe with these names of arms and inequalities."""
         found: list[str] = []
         for side in (self.bound, self.baseline):
+            if not isinstance(side, str):
+                continue
             arm, dot, metric = side.partition(".")
             if not dot or not metric or arm not in arms:
                 found.append(f"headroom: a side is 'arm.metric' with one of the arms {', '.join(arms)}; got {side!r}")
@@ -119,7 +122,7 @@ def measure_headroom(
             state = "refuted"
         findings.append(
             HeadroomFinding(
-                bound=item.bound,
+                bound=item.bound if isinstance(item.bound, str) else f"{item.bound:g}",
                 baseline=item.baseline,
                 difference=interval,
                 needed=item.needed,
@@ -131,7 +134,9 @@ def measure_headroom(
     return tuple(findings)
 
 
-def _value(side: str, by_arm: Mapping[str, Mapping[str, float]]) -> float:
+def _value(side: str | float, by_arm: Mapping[str, Mapping[str, float]]) -> float:
+    if not isinstance(side, str):
+        return float(side)
     arm, _, metric = side.partition(".")
     if metric not in by_arm.get(arm, {}):
         raise ConfigError(

@@ -13,6 +13,7 @@ import numpy as np
 from graftwork.claims.experiment import Demand, Inequality, Measurements, Recipe
 from graftwork.claims.headroom import HeadroomFinding, measure_headroom
 from graftwork.claims.looks import look_interval
+from graftwork.claims.sides import arms_of
 from graftwork.core.errors import ConfigError, GraftworkError
 from graftwork.core.records import Interval
 from graftwork.core.verdicts import State, VerdictWord, verdict_word
@@ -246,12 +247,13 @@ def _look(
 def _side(inequality: Inequality, side: str | float, by_arm: Mapping[str, Mapping[str, float]]) -> float:
     if not isinstance(side, str):
         return float(side)
-    arm, _, metric = side.partition(".")
-    values = by_arm.get(arm, {})
-    if metric not in values:
-        measured = ", ".join(sorted(values)) or "nothing"
-        raise ConfigError(f"Inequality {inequality.name!r} needs {side!r}, but arm {arm!r} measured {measured}.")
-    return values[metric]
+    arms, metric = arms_of(side)
+    for arm in arms:
+        values = by_arm.get(arm, {})
+        if metric not in values:
+            measured = ", ".join(sorted(values)) or "nothing"
+            raise ConfigError(f"Inequality {inequality.name!r} needs {side!r}, but arm {arm!r} measured {measured}.")
+    return min(by_arm[arm][metric] for arm in arms)
 
 
 def _label(side: str | float, factor: float) -> str:

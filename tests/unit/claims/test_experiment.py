@@ -48,7 +48,7 @@ def test_inconsistent_recipes_are_refused(changes: dict[str, Any], message: str)
 
 
 def test_arm_and_inequality_check_their_names() -> None:
-    with pytest.raises(ConfigError, match=r"no dot or slash; got 'a\.b'"):
+    with pytest.raises(ConfigError, match=r"no dot, slash or bar; got 'a\.b'"):
         Arm("a.b", "")
     with pytest.raises(ConfigError, match=r"a side is 'arm\.metric'; got 'mine'"):
         Inequality("x", "mine", 0.0)

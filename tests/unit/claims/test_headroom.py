@@ -56,6 +56,14 @@ def test_the_bound_must_be_two_margins_ahead(oracle: list[float], state: str) ->
     assert word == ("holds" if state == "shown" else "open"), "without headroom nothing is judged, whatever the numbers"
 
 
+@pytest.mark.parametrize(("best", "state"), [(0.5, "refuted"), (4.0, "shown")])
+def test_the_best_value_of_a_metric_is_a_bound_too(best: float, state: str) -> None:
+    recipe = make_recipe(headroom=(Headroom(best, "base.score", margin=1.0),))
+    found = measure_headroom(recipe.headroom, results_of(0.0, [0.0] * 4), ["beats it"])[0]
+    assert (found.bound, found.state, found.difference.value) == (f"{best:g}", state, best)
+    assert found.sentence.startswith(f"{best:g} is ahead of base.score by {best:.3g}")
+
+
 def test_without_headroom_a_refuted_claim_stays_open_and_says_why() -> None:
     verdict = judge(make_recipe(), results_of(-4.0, [0.1, 0.2, 0.1, 0.0]))
     assert verdict.word == "open"

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
+from graftwork.methods.optimization.log_losses import floored
 from graftwork.methods.optimization.task_graph import gradients_from, loss_roots
 
 __all__ = ["RepMTL", "alignment_loss", "regulation_loss", "task_saliencies"]
@@ -50,6 +51,9 @@ class RepMTL(Objective):
         lambda_tsr: Factor of the regulation term, at least 0; 0 leaves it out.
         lambda_csa: Factor of the alignment term, at least 0; 0 leaves it out.
         temperature: :math:`\\tau` of the alignment, above 0.
+        log_losses: Whether saliencies are those of the logarithms of the losses, as the paper's appendix has it: tasks then count
+            alike whatever the scale of their loss. The balancer is to sum logarithms too
+            (:class:`~graftwork.methods.optimization.log_losses.LogLosses`).
         moves: What the terms move: ``"trunk"``, the shared parameters only, along the path through the representation; or
             ``"all"``, the heads as well, which can then lower the terms by themselves.
 
@@ -63,6 +67,7 @@ class RepMTL(Objective):
         lambda_csa: float = 1.0,
         temperature: float = 0.5,
         moves: Literal["trunk", "all"] = "trunk",
+        log_losses: bool = False,
     ) -> None:
         for name, value in (("lambda_tsr", lambda_tsr), ("lambda_csa", lambda_csa)):
             if not value >= 0:
@@ -71,7 +76,7 @@ class RepMTL(Objective):
             raise ConfigError(f"`temperature` must be above 0; got {temperature!r}.")
         if moves not in ("trunk", "all"):
             raise ConfigError(f"`moves` must be 'trunk' or 'all'; got {moves!r}.")
-        self.moves = moves
+        self.moves, self.log_losses = moves, log_losses
         self.lambda_tsr, self.lambda_csa, self.temperature = float(lambda_tsr), float(lambda_csa), float(temperature)
 
     def loss(self, inputs: ObjectiveInputs) -> Tensor:
@@ -87,6 +92,9 @@ class RepMTL(Objective):
                 f"Rep-MTL needs a representation that all tasks share and that learns; {what}. Choose another plan."
             )
         saliencies = task_saliencies(inputs.losses, representation)
+        if self.log_losses:
+            # d log L = dL / L, with the graph of L: the terms see that a falling loss weighs more. Tasks without labels stay 0.
+            saliencies = saliencies / floored(inputs.losses).view(-1, 1, 1, 1)
         total = saliencies.new_zeros(())
         if self.lambda_tsr > 0:
             total = total + self.lambda_tsr * regulation_loss(saliencies)

@@ -1,25 +1,31 @@
 """MultiTab-Net: a transformer over table cells with one token per task, which masks keep from competing.
 
-Paper: "MultiTab: A Scalable Foundation for Multitask Learning on Tabular Data", 2025 (Armanfard lab; code:
-Armanfard-Lab/MultiTab).
+Paper: Sinodinos, Wei and Armanfard, "MultiTab: A Scalable Foundation for Multitask Learning on Tabular Data", AAAI 2026,
+https://arxiv.org/abs/2511.09970 (code: Armanfard-Lab/MultiTab).
 
 Tokens of a row: ``T`` task tokens, then one token per column. A block is attention between the tokens of a row under one of four
-masks, then (``att_type="row_col"``) attention between the rows of a batch, each row being one long vector. Task token ``t``
-feeds task ``t``'s tower.
+masks, then a second attention in which a row is one long vector of all its tokens. Task token ``t`` feeds task ``t``'s tower.
+
+The second attention comes in two forms, and both are here:
+
+- ``att_type="row_col"`` is the paper's text, and the released code without rotary positions: the ``B`` rows of a batch are the
+  sequence, and read each other.
+- ``att_type="row_self"`` is what the released code computes with rotary positions, the setting of all its data sets but one: the
+  sequence has length one, each row reads itself, and what is left of the attention are its value and output layers. Predictions
+  do not depend on the batch.
 
 Departures and choices:
 
-- The released rotary attention between rows sees sequences of length one, so rows cannot read each other there; ours is over the
-  ``B`` rows of the batch, as the paper describes it.
 - Attention between rows makes a prediction depend on the rows it is batched with. Plans of ``graftwork fit`` therefore use
   ``att_type="col"``; whoever uses ``"row_col"`` must fix batch size and order in evaluation (the recipe does).
+- Query and key layers are left out of ``"row_self"``: a softmax over one place is 1 whatever they are.
 - A mask is in force in training and in evaluation alike, as in the released code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,9 +39,10 @@ from graftwork.nn.attention import AttentionBlock
 from graftwork.nn.mlp import mlp
 from graftwork.nn.tokenizer import FeatureTokenizer
 
-__all__ = ["Mask", "MultiTabNet", "task_mask"]
+__all__ = ["Mask", "MultiTabNet", "RowAttention", "task_mask"]
 
 Mask = Literal["none", "TxT", "FxT", "FxT_TxT"]
+RowAttention = Literal["col", "row_col", "row_self"]
 
 
 def task_mask(num_tasks: int, num_features: int, mask: Mask) -> Tensor | None:
@@ -62,8 +69,23 @@ def task_mask(num_tasks: int, num_features: int, mask: Mask) -> Tensor | None:
     return blocked
 
 
+class _SelfRead(nn.Module):
+    """An attention block over sequences of length one: a row reads itself, ``[B, width]`` to ``[B, width]``."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width)
+        self.value, self.output = nn.Linear(width, width), nn.Linear(width, width)
+        self.feed_norm = nn.LayerNorm(width)
+        self.feed = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        rows = rows + self.output(self.value(self.attention_norm(rows)))
+        return rows + self.feed(self.feed_norm(rows))
+
+
 class _Block(nn.Module):
-    def __init__(self, columns: AttentionBlock, rows: AttentionBlock | None) -> None:
+    def __init__(self, columns: AttentionBlock, rows: AttentionBlock | _SelfRead | None) -> None:
         super().__init__()
         self.columns, self.rows = columns, rows
 
@@ -71,6 +93,8 @@ class _Block(nn.Module):
         tokens = self.columns(tokens)
         if self.rows is None:
             return tokens
+        if isinstance(self.rows, _SelfRead):
+            return self.rows(tokens.flatten(1)).view_as(tokens)
         # [B, L, d] to [1, B, L * d]: the rows of the batch become the sequence.
         return self.rows(tokens.flatten(1).unsqueeze(0)).squeeze(0).view_as(tokens)
 
@@ -87,8 +111,9 @@ class MultiTabNet(SharedModel):
         hidden: Hidden width of feed-forward networks.
         num_blocks: Number of blocks.
         mask: Which attention is blocked; see :func:`task_mask`.
-        att_type: ``"col"`` attends between cells of a row, ``"row_col"`` also between rows of the batch.
-        rotary: Whether row attention sees rotary positions (the order of rows in the batch).
+        att_type: ``"col"`` attends between cells of a row; ``"row_col"`` also between rows of the batch, ``"row_self"`` also of
+            each row to itself alone, as the released code does with rotary positions.
+        rotary: Whether ``"row_col"`` sees rotary positions (the order of rows in the batch).
         single_token: One token for all tasks instead of one each (the paper's ablation).
         tower: Hidden width of each task's tower.
         dropout: Probability of dropping attention weights and hidden units.
@@ -108,7 +133,7 @@ class MultiTabNet(SharedModel):
         hidden: int = 256,
         num_blocks: int = 1,
         mask: Mask = "TxT",
-        att_type: Literal["col", "row_col"] = "col",
+        att_type: RowAttention = "col",
         rotary: bool = False,
         single_token: bool = False,
         tower: int = 64,
@@ -116,10 +141,12 @@ class MultiTabNet(SharedModel):
     ) -> None:
         super().__init__()
         sizes = input_of_kind(inputs, "table", needed_by="MultiTab-Net").sizes
-        if mask not in ("none", "TxT", "FxT", "FxT_TxT") or att_type not in ("col", "row_col"):
+        if mask not in get_args(Mask) or att_type not in get_args(RowAttention):
             raise ConfigError(
-                f"`mask` is none, TxT, FxT or FxT_TxT and `att_type` col or row_col; got {mask!r} and {att_type!r}."
+                f"`mask` is none, TxT, FxT or FxT_TxT and `att_type` col, row_col or row_self; got {mask!r} and {att_type!r}."
             )
+        if rotary and att_type != "row_col":
+            raise ConfigError(f"`rotary` gives positions to the rows of a batch: it needs att_type='row_col'; got {att_type!r}.")
         self.task_names = tuple(task.name for task in tasks)
         self.has_shared_representation = single_token
         self.single_token = single_token
@@ -133,6 +160,8 @@ class MultiTabNet(SharedModel):
             columns = AttentionBlock(width, num_heads, hidden, blocked=blocked, dropout=dropout)
             if att_type == "col":
                 return _Block(columns, None)
+            if att_type == "row_self":
+                return _Block(columns, _SelfRead(width * length, hidden, dropout))
             return _Block(columns, AttentionBlock(width * length, num_heads, hidden, rotary=rotary, dropout=dropout))
 
         self.blocks = nn.Sequential(*(block() for _ in range(num_blocks)))

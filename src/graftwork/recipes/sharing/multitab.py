@@ -1,19 +1,34 @@
 """Reproduction of MultiTab-Net and MultiTab-Bench.
 
-The paper reports that MultiTab-Net has the highest multitask gain among multi-task baselines and single-task transformers on
-AliExpress, ACS income and Higgs and across its synthetic tables (exact gains not verified here). Its tables have up to a million
-rows.
+The paper reports that MultiTab-Net has a higher multitask gain than multi-task MLPs, MMoE, PLE and STEM and than single-task
+transformers on AliExpress (12 million rows), ACS income (1.6 million) and Higgs (98,000, 100 passes); its synthetic tables have a
+million rows (exact gains not verified here).
 
 Our setting: MultiTab-Bench with 5 tasks, 16 features, 20,000 training and validation rows and 5,000 test rows, correlation 0,
 0.4 and 0.8; and flights out of New York (12,000 training rows, two binary and two numeric targets). Every arm chooses its
 learning rate from the same two, 3e-3 and 1e-2, on
 validation rows: on MultiTab-Bench at correlation 0.4, used for the other correlations too, and on flights. (In calibration 1e-3
 was worse than 3e-3 for the shared trunk, the separate models and MultiTab-Net alike.) AdamW, batch 512, 10 epochs, no arm is
-stopped early. Test rows are predicted in fixed batches of 512 in their order, since attention between rows makes the batch part
-of the prediction.
+stopped early. Rows of a batch read each other, as the paper writes it (``att_type="row_col"``), so test rows are predicted in
+fixed batches of 512 in their order. The single-task reference and both multi-task baselines use the library's residual MLP.
 
-The single-task reference and both multi-task baselines use the library's residual MLP, which is stronger on these polynomials
-than the plain MLP of the paper. About 22 minutes on 2 cores.
+This setting cannot show the claim, and the verdict says so: the shared trunk explains 99.5 % of what can be explained, where the
+claim asks for a point more. What was tried in its place, without counting (one or two seeds of 300 and up, 18,000 training rows
+unless said otherwise, rates tried by hand, points of explained variance or of the area under the ROC curve; baselines as the
+released code has them, MLPs of 256 and 128 units with BatchNorm; MultiTab-Net in the form that its released code computes with
+rotary positions, ``att_type="row_self"``):
+
+- the same tables with 9,000 rows, 10 passes in batches of 128: multi-task MLP 97.6, MMoE of eight such experts 99.2,
+  MultiTab-Net 95.4: 99.5 and more for all tasks but that of degree four, where it has 78;
+- the released dials (7 tasks, 32 features), 6 passes: 98.3, 99.2 and 98.3, the residual trunk 99.4; again it is ahead on every
+  task (99.7 and more) but that of degree four (89);
+- a generated table with the columns and targets of Higgs: 82.5 and 83.7 after 12 passes in batches of 256, MultiTab-Net 70.0,
+  and 74.6 in batches of 64, where it equals the MLP but for one mass that it had not begun to learn;
+- the simulated log of :mod:`graftwork.data.suites.click_log`, 200,000 impressions once, each at its best rate: 73.0, 73.3 and 73.0;
+  400,000 impressions: 76.3, 77.0 and 74.1.
+
+So at sizes that two cores reach, tuned MLPs are level or ahead, and what MultiTab-Net lacks is the time to begin: it starts from
+weights of 0.01 and stands still for hundreds of steps. The paper's claim is about abundant data. About 22 minutes on 2 cores.
 """
 
 from __future__ import annotations
@@ -23,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Inequality, Measurements, Recipe
+from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Headroom, Inequality, Measurements, Recipe
 from graftwork.claims.guards import GuardedSuite
 from graftwork.core.components import Component
 from graftwork.core.seeds import Seeds
@@ -204,6 +219,21 @@ RECIPE = Recipe(
             "beats the shared bottom on flights", "txt.flights.mean", "realshared.flights.mean", unit="points", primary=False
         ),
     ),
+    headroom=(
+        # 100 % is all that can be explained.
+        Headroom(100.0, "mmoe.rho04.mean", margin=1.0, inequalities=("beats MMoE on MultiTab-Bench",), unit="points"),
+        Headroom(
+            100.0,
+            "shared.rho04.mean",
+            margin=1.0,
+            inequalities=(
+                "beats the shared bottom on MultiTab-Bench",
+                "advantage over the shared bottom is there without correlation",
+                "advantage over the shared bottom is there at high correlation",
+            ),
+            unit="points",
+        ),
+    ),
     equal_budget=(
         EqualBudget(("steps", "samples", "labels", "trials"), ("single", "shared", "mmoe", "multitab")),
         EqualBudget(("steps", "samples", "labels", "trials"), ("txt", "nomask", "onetoken", "realshared")),
@@ -212,6 +242,7 @@ RECIPE = Recipe(
     notes=(
         "20,000 training and validation rows instead of a million; one block, width 16, as released.",
         "Baselines are residual MLPs with layer norms, stronger than plain MLPs on polynomial labels.",
-        "Attention between rows sees the batch's rows; the released rotary form sees sequences of length one.",
+        "Rows read each other, as the paper writes it; with rotary positions, which this recipe uses on MultiTab-Bench, the released "
+        "code has every row read itself.",
     ),
 )

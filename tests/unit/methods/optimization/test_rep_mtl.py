@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -244,3 +245,25 @@ def test_errors() -> None:
     none = ObjectiveInputs(inputs.batch, inputs.model, inputs.outputs, inputs.losses, None, 0)
     with pytest.raises(ConfigError, match="this model has none. Choose another plan"):
         RepMTL().loss(none)
+
+
+@pytest.mark.parametrize("moves", ["trunk", "all"])
+def test_logarithms_of_losses_are_those_of_the_restacked_losses(moves: str) -> None:
+    """The quick way, saliencies over losses, against logarithms that are part of the graph."""
+    model = TwoHeads("map")
+    quick = RepMTL(0.7, 1.3, moves=moves, log_losses=True).loss(model.run())  # type: ignore[arg-type]
+    inputs = model.run()
+    slow = RepMTL(0.7, 1.3, moves=moves).loss(dataclasses.replace(inputs, losses=inputs.losses.log()))  # type: ignore[arg-type]
+    plain = RepMTL(0.7, 1.3, moves=moves).loss(model.run())  # type: ignore[arg-type]
+    torch.testing.assert_close(quick, slow)
+    assert not torch.allclose(quick, plain)
+    for parameter in model.trunk.parameters():
+        ours, theirs = (torch.autograd.grad(loss, parameter, retain_graph=True)[0] for loss in (quick, slow))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_logarithms_leave_tasks_without_labels_out() -> None:
+    model = TwoHeads("map")
+    inputs = model.run()
+    alone = dataclasses.replace(inputs, losses=torch.stack([inputs.losses[0], inputs.losses[1] * 0.0]))
+    assert math.isfinite(RepMTL(log_losses=True).loss(alone).item())

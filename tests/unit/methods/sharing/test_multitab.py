@@ -11,7 +11,7 @@ from graftwork.core.input_spec import image_input, table_input
 from graftwork.core.records import TaskSpec
 from graftwork.export.onnx_model import export_onnx
 from graftwork.methods.sharing.multitab import MultiTabNet, task_mask
-from graftwork.nn.attention import SelfAttention, rotate_positions
+from graftwork.nn.attention import AttentionBlock, SelfAttention, rotate_positions
 from graftwork.nn.tokenizer import FeatureTokenizer
 
 TASKS = [
@@ -91,7 +91,7 @@ def test_mask_is_in_force_in_training_and_evaluation() -> None:
 
 
 def test_column_attention_treats_rows_alone_and_row_attention_does_not() -> None:
-    for att_type, alone in (("col", True), ("row_col", False)):
+    for att_type, alone in (("col", True), ("row_self", True), ("row_col", False)):
         model = build(att_type=att_type)
         full, part = model(inputs()), model({name: value[:2] for name, value in inputs().items()})
         assert torch.allclose(full["c"][:2], part["c"], atol=1e-5) == alone
@@ -103,6 +103,21 @@ def test_row_attention_without_positions_ignores_the_order_of_rows() -> None:
     plain, rotary = build(att_type="row_col"), build(att_type="row_col", rotary=True)
     torch.testing.assert_close(plain(inputs())["c"][order], plain(shuffled)["c"], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(rotary(inputs())["c"][order], rotary(shuffled)["c"], atol=1e-3)
+
+
+def test_rows_that_read_themselves_are_the_attention_over_sequences_of_length_one() -> None:
+    """The released rotary form: queries and keys are there and decide nothing, since a softmax over one place is 1."""
+    model, torch_block = build(att_type="row_self", mask="none"), AttentionBlock(16 * 9, 4, 256, rotary=True)
+    own = model.blocks[0].rows
+    width = own.value.weight.shape[0]
+    with torch.no_grad():
+        torch_block.attention.project.weight[2 * width :] = own.value.weight
+        torch_block.attention.project.bias[2 * width :] = own.value.bias
+    for name in ("attention_norm", "feed_norm", "feed"):
+        getattr(torch_block, name).load_state_dict(getattr(own, name).state_dict())
+    torch_block.attention.output.load_state_dict(own.output.state_dict())
+    rows = torch.randn(5, width)
+    torch.testing.assert_close(own(rows), torch_block(rows.unsqueeze(1)).squeeze(1), rtol=1e-5, atol=1e-5)
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
@@ -134,18 +149,24 @@ def test_tables_only_and_known_options() -> None:
         MultiTabNet(TASKS, None, inputs=image_input(64))
     with pytest.raises(ConfigError, match="'TxF'"):
         MultiTabNet(TASKS, None, inputs=SIZES, mask="TxF")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="row_col or row_self; got 'TxT' and 'rows'"):
+        MultiTabNet(TASKS, None, inputs=SIZES, att_type="rows")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="needs att_type='row_col'; got 'row_self'"):
+        MultiTabNet(TASKS, None, inputs=SIZES, att_type="row_self", rotary=True)
     with pytest.raises(ValueError, match="divisible by `num_heads`"):
         MultiTabNet(TASKS, None, inputs=SIZES, width=18)
 
 
-def test_gradients_reach_every_parameter() -> None:
-    model = build(att_type="row_col", num_blocks=2, mask="TxT").train()
+@pytest.mark.parametrize("att_type", ["row_col", "row_self"])
+def test_gradients_reach_every_parameter(att_type: str) -> None:
+    model = build(att_type=att_type, num_blocks=2, mask="TxT").train()
     outputs = model(inputs())
     loss = sum(F.mse_loss(output, torch.zeros_like(output)) for output in outputs.values())
     loss.backward()  # type: ignore[union-attr]
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
-def test_column_attention_exports_for_any_number_of_rows(tmp_path: Path) -> None:
-    model = build(mask="TxT", num_blocks=2)
+@pytest.mark.parametrize("att_type", ["col", "row_self"])
+def test_rows_that_stand_alone_export_for_any_number_of_them(tmp_path: Path, att_type: str) -> None:
+    model = build(mask="TxT", num_blocks=2, att_type=att_type)
     assert export_onnx(model, TASKS, inputs(), tmp_path / "m.onnx") < 1e-4
