@@ -18,6 +18,7 @@ from graftwork.data.suite import Suite
 from graftwork.workflows.fit import FitRun, fit
 from graftwork.workflows.fit.warm_start import read_warm_start
 from graftwork.workflows.runs import horizons
+from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.presets import PRESETS
 
 from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
@@ -103,14 +104,14 @@ def test_no_weights_thresholds_or_choices_are_taken(older: Path, tmp_path: Path)
     shutil.copytree(older, copy)
     for name in ("model", "plans", "jobs"):
         shutil.rmtree(copy / name, ignore_errors=True)
-    found = read_warm_start(copy, linear_suite(), 72)
-    assert found == dataclasses.replace(read_warm_start(older, linear_suite(), 72), run=str(copy))
+    found = read_warm_start(copy, linear_suite(), 72, machine_facts({}))
+    assert found == dataclasses.replace(read_warm_start(older, linear_suite(), 72, machine_facts({})), run=str(copy))
     assert set(found.to_json()) == {"run", "same_data", "settings", "costs"}
 
 
 def test_costs_follow_the_rows_and_the_machine(older: Path, tmp_path: Path) -> None:
-    plain = read_warm_start(older, linear_suite(), 72).costs["alone"]
-    double = read_warm_start(older, linear_suite(), 144).costs["alone"]
+    plain = read_warm_start(older, linear_suite(), 72, machine_facts({})).costs["alone"]
+    double = read_warm_start(older, linear_suite(), 144, machine_facts({})).costs["alone"]
     assert double["eval_seconds"] == pytest.approx(2 * plain["eval_seconds"])
     assert double["seconds_per_step"] == plain["seconds_per_step"] > 0, "steps of batches cost what they did"
     copy = tmp_path / "copy"
@@ -118,7 +119,7 @@ def test_costs_follow_the_rows_and_the_machine(older: Path, tmp_path: Path) -> N
     state = json.loads((copy / "run.json").read_text())
     state["machine"]["cores"] = 512
     (copy / "run.json").write_text(json.dumps(state))
-    assert read_warm_start(copy, linear_suite(), 72).costs == {}
+    assert read_warm_start(copy, linear_suite(), 72, machine_facts({})).costs == {}
 
 
 def other_suite(*, tasks: bool = False, columns: bool = False) -> Suite:

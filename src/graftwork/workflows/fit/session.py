@@ -150,7 +150,8 @@ class FitSession(RunSession[FitSettings]):
             return None
         if "warm_start" not in self.run.state:
             train = len(suite.splits["train"])
-            found = read_warm_start(self.settings.warm_start, suite, min(train, race_rows or train))
+            machine = machine_facts(self.run.state)
+            found = read_warm_start(self.settings.warm_start, suite, min(train, race_rows or train), machine)
             self.run.save(warm_start=clean_json(found.to_json()))
         return WarmStart.from_json(self.run.state["warm_start"])
 

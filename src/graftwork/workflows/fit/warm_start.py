@@ -29,7 +29,6 @@ from graftwork.data.store import is_stored_suite, load_suite
 from graftwork.data.suite import Suite
 from graftwork.workflows.runs.estimation import broken_limit
 from graftwork.workflows.runs.plan_costs import Estimate
-from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -178,13 +177,14 @@ def warm_settings(folder: str | Path, given: FitSettings, asked: Collection[str]
     return settings, extra
 
 
-def read_warm_start(folder: str | Path, suite: Suite, rows: int) -> WarmStart:
+def read_warm_start(folder: str | Path, suite: Suite, rows: int, machine: Mapping[str, Any]) -> WarmStart:
     """Return what a run on a suite takes from a finished one.
 
     Args:
         folder: The finished run.
         suite: Data of the new run.
         rows: Training rows that its plans are measured with.
+        machine: What the new run is measured on; costs on another machine say nothing.
 
     Raises:
         FileFormatError: If the folder holds no finished run of ``graftwork fit`` with its data.
@@ -210,7 +210,7 @@ def read_warm_start(folder: str | Path, suite: Suite, rows: int) -> WarmStart:
             if change:
                 won[name] = change
     costs = {}
-    if run.state.get("machine") == machine_facts():
+    if run.state.get("machine") == machine:
         seen = len(before.splits["train"])
         seen = min(seen, int(run.state.get("race_rows", 0)) or seen)
         costs = _costs(run.state.get("estimates", {}), rows / max(seen, 1))

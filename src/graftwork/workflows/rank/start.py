@@ -133,7 +133,7 @@ def rank(
         "version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command or f"graftwork.rank({source_name(source)!r}, sources={sources!r})",
-        "machine": machine_facts(),
+        "machine": machine_facts({}),
         "suite": {
             "name": suite.name, "modality": ", ".join(suite.kinds), "rows": len(suite), "judged_rows": len(sample.suite),
             "tasks": [task.to_json() for task in suite.tasks], "notes": list(suite.notes),
