@@ -19,6 +19,8 @@ from .processes import Command, is_calm, orphans, start
 __all__ = ["Change", "Round", "Whole", "undisturbed"]
 
 _TRAINS = ("rung", "final", "control", "whole", "first")
+_WEIGHTS = {"training": 3, "checkpoint": 2, "job": 2, "export": 3, "report": 2}
+"""How often a phase is drawn, where that is not once."""
 LEAST_GAP = 0.02
 """Seconds between two changes of a job from which it counts as training."""
 
@@ -62,7 +64,8 @@ class Whole:
             by_phase.setdefault(change.phase, []).append(change)
             if change.trains:
                 by_phase.setdefault("training", []).append(change)
-        phase = rng.choice(sorted(by_phase))
+        names = sorted(by_phase)
+        phase = rng.choices(names, [_WEIGHTS.get(name, 1) for name in names])[0]
         if phase == "training":
             # Long gaps more often than short ones, or nearly all would be those between two writes.
             change = rng.choices(by_phase[phase], [change.gap for change in by_phase[phase]])[0]
