@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_package_is_imported_and_used_without_posix_modules(tmp_path: Path) -> None:
     script = Path(__file__).with_name("other_system.py")
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

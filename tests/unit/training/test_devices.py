@@ -107,6 +107,7 @@ def test_a_model_on_the_cpu_is_not_copied_to_it(tmp_path: Path) -> None:
     assert on_cpu(model) is model
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch has no devices made of Python",

@@ -75,6 +75,15 @@ class Progress:
         files = ", ".join(event["files"])
         return [f"  note: {files} has changed since the run began; the run goes on with the data as it was"]
 
+    def _on_device(self, event: Mapping[str, Any]) -> list[str]:
+        device, precision = str(event["device"]), str(event["precision"])
+        words = {
+            "fp32": "forward passes in float32",
+            "bf16": "forward passes in bfloat16" + (", which is rarely faster on a CPU" if device == "cpu" else ""),
+            "bf16-pretrained": "forward passes of pretrained backbones in bfloat16",
+        }
+        return [f"networks are trained on {device}{', ' if precision in words else ''}{words.get(precision, '')}"]
+
     def _on_phase(self, event: Mapping[str, Any]) -> list[str]:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))

@@ -59,6 +59,9 @@ class RunSession(Generic[SomeSettings]):
             self.stop.on_press = lambda presses: self.run.emit("stopping", presses=presses)
             suite = open_run_suite(self.run, self.settings, self._data)
             self.stop.raise_if_pressed(str(self.run.path), self.run.state.get("verb", "fit"))
+            device, precision = self.run.state.get("device", "cpu"), self.run.state.get("precision", "plan")
+            if (device, precision) != ("cpu", "plan"):
+                self.run.emit("device", device=device, precision=precision)
             pool = self.make_pool()
             try:
                 yield RunContext(

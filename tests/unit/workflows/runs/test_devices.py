@@ -15,6 +15,7 @@ from graftwork.workflows.compare.settings import CompareSettings
 from graftwork.workflows.runs import devices
 from graftwork.workflows.runs.begin import Call, begun_run, repeat_command
 from graftwork.workflows.runs.context import run_facts
+from graftwork.workflows.runs.progress import Progress
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import resumed_settings
 from graftwork.workflows.runs.settings import FitSettings
@@ -114,6 +115,19 @@ def test_wrong_words_and_ray_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"Some settings cannot be used\.\s+- device must be cpu with the engine ray"):
         CompareSettings(engine="ray", steps=4, device="cuda")
     assert devices.device_of_run(CompareSettings(engine="ray", steps=4)) == {"device": "cpu", "precision": "plan"}
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "line"),
+    [
+        ("cuda", "plan", "networks are trained on cuda"),
+        ("cuda", "bf16-pretrained", "networks are trained on cuda, forward passes of pretrained backbones in bfloat16"),
+        ("cpu", "bf16", "networks are trained on cpu, forward passes in bfloat16, which is rarely faster on a CPU"),
+        ("mps", "fp32", "networks are trained on mps, forward passes in float32"),
+    ],
+)
+def test_progress_says_where_networks_are_trained(device: str, precision: str, line: str) -> None:
+    assert Progress().handle({"event": "device", "device": device, "precision": precision}) == [line]
 
 
 def test_the_command_of_a_report_repeats_them() -> None:
