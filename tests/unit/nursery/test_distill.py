@@ -17,7 +17,7 @@ from graftwork.nn.backbones.mini_vit import MiniViT
 from graftwork.nursery import distill
 from graftwork.nursery.distill import Distillation, Lesson, LessonSource, masked_tokens, whole_maps
 
-VIT: dict[str, Any] = {"width": 8, "depth": 2, "num_heads": 2, "reader": {"stem_width": 4, "widths": (4, 6), "blocks": 1}}
+VIT: dict[str, Any] = {"width": 8, "depth": 2, "num_heads": 2}
 
 
 def arrays(count: int = 10) -> dict[str, NDArray[Any]]:
@@ -56,9 +56,9 @@ def test_all_patches_are_read_in_the_end() -> None:
 
 
 def test_maps_of_a_convolutional_student_are_places() -> None:
-    model = MiniConv(stem_width=4, widths=(4, 6, 8), blocks=1).eval()
-    states = whole_maps(1)(model, torch.zeros(2, 64, 64, 3, dtype=torch.uint8), 0)
-    assert states.places.shape == (2, 64, 6)
+    model = MiniConv(width=8).eval()
+    states = whole_maps(2)(model, torch.zeros(2, 64, 64, 3, dtype=torch.uint8), 0)
+    assert states.places.shape == (2, 64, 40)
     assert states.pooled.shape == (2, 8)
 
 

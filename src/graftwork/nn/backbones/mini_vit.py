@@ -1,15 +1,15 @@
 """The nursery's vision transformer: pictures of any size, resized in its own graph, and 8 x 8 patches of 8 pixels.
 
 Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929: the width and heads of ViT-Ti, with
-eight blocks in place of twelve and no class token; patches are read by a few convolutions (the hybrid of section 3.1), with which
-a short training gets much further. At other working sizes the learned positions are resampled.
+ten blocks in place of twelve and no class token; patches are read by the first stages of EfficientNet-Lite0 (the hybrid of section
+3.1), with which a short training gets much further. At other working sizes the learned positions are resampled.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from graftwork.core.errors import ConfigError
 from graftwork.interfaces.backbone import FeatureShape
 from graftwork.nn.attention import AttentionBlock
 from graftwork.nn.backbones.depths import DepthReader, pool_depths, spread_depths
-from graftwork.nn.backbones.mini_conv import MiniConv
 from graftwork.nn.backbones.patch_reader import PATCH, PatchReader
 from graftwork.nn.backbones.picture_size import resized
 from graftwork.nn.backbones.resizable import Resizable
@@ -42,7 +41,6 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         depth: Number of blocks.
         num_heads: Number of attention heads.
         hidden: Hidden width of the feed-forward networks; None takes ``4 * width``.
-        reader: Settings of :class:`~graftwork.nn.backbones.patch_reader.PatchReader`.
 
     Raises:
         ConfigError: If a size is no multiple of 8.
@@ -54,9 +52,8 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         layout: Literal["vector", "tokens", "map"] = "vector",
         size: int = 64,
         trained_size: int = 64,
-        reader: Mapping[str, Any] | None = None,
         width: int = 192,
-        depth: int = 8,
+        depth: int = 10,
         num_heads: int = 3,
         hidden: int | None = None,
     ) -> None:
@@ -65,14 +62,9 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
         self.depths: list[int] = []
         """Blocks whose pooled states stand behind the features; see :meth:`read_depths`."""
         # In place of the one large convolution; the parent's other parts work with either.
-        self.patches: nn.Module = PatchReader(width, **(reader or {}))  # type: ignore[assignment]
+        self.patches: nn.Module = PatchReader(width)  # type: ignore[assignment]
         self._draw_weights()
         self.set_working_size(size)
-
-    def begin_from(self, network: MiniConv) -> None:
-        """Read patches as a trained convolutional network does; see :meth:`.PatchReader.begin_from`."""
-        assert isinstance(self.patches, PatchReader)
-        self.patches.begin_from(network)
 
     def set_working_size(self, size: int) -> None:
         """Change the working resolution, and with it the number of tokens.
@@ -88,7 +80,7 @@ class MiniViT(ViTBackbone, Resizable, DepthReader):
     def embed(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return patches with their positions, ``[B, length, width]``."""
         picture = inputs["image"].permute(0, 3, 1, 2).to(self.positions.dtype)
-        return self.patches(resized(picture, self.size) / 127.5 - 1.0).flatten(2).transpose(1, 2) + self._positions()
+        return self.patches(resized(picture, self.size) / 127.5 - 1.0) + self._positions()
 
     def finish(self, states: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the features from the tokens after the last block."""
