@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Headroom, Inequality, Measurements, Pilot, Recipe
-from graftwork.claims.looks import LOOKS
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.click_log import click_log
@@ -177,18 +176,18 @@ ARMS = (
 )
 
 
-_LOW, _MIDDLE, _HIGH = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2), (3e-3, 1e-2, 3e-2)
+_LOW, _MIDDLE, _HIGH, _HIGHEST = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2), (3e-3, 1e-2, 3e-2), (1e-2, 3e-2, 1e-1)
+# Where a first pilot chose a value at an edge the grid was moved by one step, and the pilot run again.
 _RATES = {
-    "base": _LOW,
+    "base": _MIDDLE,
     "oversampling": _LOW,
     "unbias": _MIDDLE,
-    "aman": _MIDDLE,
+    "aman": _LOW,
     "division": _MIDDLE,
     "esmm-ns": _LOW,
     "esmm": _HIGH,
-    "base-fair": _HIGH,
-    # One step further up: the first pilot chose 3e-2 for it, at the edge of the others' grid.
-    "esmm-fair": (1e-2, 3e-2, 1e-1),
+    "base-fair": _HIGHEST,
+    "esmm-fair": _HIGHEST,
 }
 
 
@@ -204,8 +203,9 @@ _COMPETITORS = {"esmm-ns": "ESMM-NS", "oversampling": "oversampling", "unbias": 
 
 RECIPE = Recipe(
     slug="esmm",
-    seeds=tuple(range(20, 40)),
-    looks=LOOKS,
+    # Seeds that no earlier count of this recipe has seen.
+    seeds=tuple(range(20, 33)),
+    looks=(3, 5, 8, 13),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
