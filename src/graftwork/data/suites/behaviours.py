@@ -47,7 +47,6 @@ def behaviours(
     num_factors: int = 6,
     length: int = 20,
     conflict_angle: float = 60.0,
-    common_histories: bool = False,
     rows_per_user: int = 8,
     strength: float = 1.5,
     seed: int = 0,
@@ -61,8 +60,6 @@ def behaviours(
         num_factors: Width of the latent space, even.
         length: Positions of each history; clicks fill up to nine tenths of it, the cart half, purchases a quarter, on average.
         conflict_angle: Angle in degrees between the interests of neighbouring behaviours, from 0 to 90.
-        common_histories: Whether all histories are drawn by the interest behind clicks, so that every task has to read the same
-            items in its own way, and not those of its own behaviour alike.
         rows_per_user: Rows of each user.
         strength: Weight of the interest in the logit.
         seed: Root of all draws.
@@ -95,8 +92,7 @@ def behaviours(
     interests = np.stack([turned(interest, np.radians(conflict_angle) * task) for task in range(len(BEHAVIOURS))])
     # [3, users, items]; the root keeps products of longer vectors at the same spread.
     affinity = interests @ items.T / np.sqrt(num_factors)
-    shown = np.broadcast_to(affinity[:1], affinity.shape) if common_histories else affinity
-    histories = _histories(shown, popularity(num_items, 0.7, draw), length, seeds)
+    histories = _histories(affinity, popularity(num_items, 0.7, draw), length, seeds)
     item = draw.choice(num_items, size=total, p=popularity(num_items, 0.7, draw))
     price, activity = draw.normal(size=num_items), draw.normal(size=num_users)
     device, hour = draw.integers(_DEVICES, size=total), draw.integers(_HOURS, size=total)

@@ -6,7 +6,7 @@ for MGDA; on Multi-MNIST 95.01 and 95.95 for CAGrad; gains for each of six aggre
 Our setting: ``multidigits``, two scikit-learn digits on a 24 x 24 canvas. As in the paper's worlds a plain network fits all
 training pictures and is far from perfect on others: 1,000 training pictures are drawn from 108 digits, a tenth of those that there
 are; 1,000 validation and 2,000 test pictures from 270 and 449 others. Two convolutions and 64 hidden units, a linear head per
-task; Adam, 400 steps of 64 pictures (25 epochs), the same data, initial weights and batches in all arms. Aggregators: mean,
+task; Adam, 1,000 steps of 64 pictures (64 epochs), the same data, initial weights and batches in all arms. Aggregators: mean,
 PCGrad, CAGrad, each with (flat) and without (erm) F-MTL, whose ascent is adaptive as in the official runs on digit pictures.
 Beside them: twice the steps without F-MTL (a step of F-MTL costs about twice as much), adaptive SAM on the sum of the losses,
 direct aggregation of SAM gradients, one model per task, and a world in which 10 % of one task's training labels are wrong. What
@@ -14,10 +14,11 @@ can be won is bounded by the mean without F-MTL on 4,000 pictures of all 1,078 t
 0.5 is measured on 512 training pictures.
 
 The pilot (seeds 100 and 101, four trials, the best mean validation accuracy): learning rates of 0.002 to 0.016 for the mean without
-F-MTL, 0.001 to 0.008 for one model per task; for the mean with F-MTL and for SAM the radius, 0.5 to 4, at the rate of 0.004, which
-a calibration on seeds 101 and 102 had found best without F-MTL. So the baseline chooses what moves it most, and F-MTL takes the
-baseline's rate. PCGrad and CAGrad take the rates and radii of the mean, with and without F-MTL alike. All trials are in the
-evidence.
+F-MTL; for the mean with F-MTL the radius, 0.5 to 3, at the rate of 0.004, which a calibration on seeds 101 and 102 had found best
+without F-MTL. So the baseline chooses what moves it most, and F-MTL takes the baseline's rate. PCGrad and CAGrad take the rates and
+radii of the mean, with and without F-MTL alike; SAM takes the radius, one model per task the rate. All trials are in the evidence.
+With 400 steps F-MTL had not fitted its training pictures (a first pilot on the same seeds: 88.9 % in validation against 88.4),
+and a radius of 4 at this rate destroyed the network.
 
 An earlier run on all digits with plain radii of 0.05 showed flatter regions and no gain: 98.2 % without F-MTL left nothing to win,
 and plain radii of 0.2 and more destroyed the networks.
@@ -106,7 +107,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         context.independence(world.raw["factors"])
     data = context.guard(world)
     batch_size = context.choose(full=64, smoke=8)
-    steps = context.choose(full=400, smoke=4) * int(arm.settings["length"])
+    steps = context.choose(full=1000, smoke=4) * int(arm.settings["length"])
     context.seeds.set_global("init")
     operator = Separate if arm.settings["kind"] == "single" else SharedTrunk
     model = operator(world.tasks, DigitBackbone, inputs=world.input_specs, head_hidden=0)
@@ -196,7 +197,7 @@ ARMS = (
     *(_arm(f"{short}-erm", f"{name} without F-MTL", "erm", name) for short, name in AGGREGATORS.items()),
     *(_arm(f"{short}-flat", f"F-{name}", "flat", name) for short, name in AGGREGATORS.items()),
     _arm("mean-long", "Mean, twice the steps", "erm", "Mean", length=2),
-    _arm("cagrad-direct", "CAGrad of the SAM gradients", "flat", "CAGrad", variant="direct"),
+    _arm("pcgrad-direct", "PCGrad of the SAM gradients", "flat", "PCGrad", variant="direct"),
     _arm("sam", "adaptive SAM on the sum of the losses", "sam", "Sum"),
     _arm("single", "one model per task", "single", "Sum"),
     _arm("noisy-erm", "Mean, wrong labels in one task", "erm", "Mean", label_noise=0.1),
@@ -237,8 +238,8 @@ RECIPE = Recipe(
         ),
         Inequality(
             "decomposing is no worse than aggregating SAM gradients",
-            "cagrad-flat.accuracy",
-            "cagrad-direct.accuracy",
+            "pcgrad-flat.accuracy",
+            "pcgrad-direct.accuracy",
             margin=0.1,
             demand="not worse",
             primary=False,
@@ -257,14 +258,12 @@ RECIPE = Recipe(
     pilot=Pilot(
         grids={
             "mean-erm": {"rate": (2e-3, 4e-3, 8e-3, 1.6e-2)},
-            "single": {"rate": (1e-3, 2e-3, 4e-3, 8e-3)},
-            "mean-flat": {"rho": (0.5, 1.0, 2.0, 4.0)},
-            "sam": {"rho": (0.5, 1.0, 2.0, 4.0)},
+            "mean-flat": {"rho": (0.5, 1.0, 2.0, 3.0)},
         },
         score=("validation",),
         follows={
-            **dict.fromkeys(("pcgrad-erm", "cagrad-erm", "mean-long", "noisy-erm"), "mean-erm"),
-            **dict.fromkeys(("pcgrad-flat", "cagrad-flat", "cagrad-direct", "noisy-flat"), "mean-flat"),
+            **dict.fromkeys(("pcgrad-erm", "cagrad-erm", "mean-long", "single", "noisy-erm"), "mean-erm"),
+            **dict.fromkeys(("pcgrad-flat", "cagrad-flat", "pcgrad-direct", "sam", "noisy-flat"), "mean-flat"),
         },
         fixed={"all-digits": "it bounds what can be won, and needs no tuning for that"},
     ),
@@ -273,7 +272,7 @@ RECIPE = Recipe(
         EqualBudget(("steps", "samples"), arms=tuple(arm.name for arm in ARMS if arm.settings["length"] == 1)),
         EqualBudget(("labels",), arms=tuple(arm.name for arm in ARMS if arm.settings["world"] == "few")),
     ),
-    minutes=10,
+    minutes=14,
     notes=(
         "Composites of scikit-learn digits and a net of two convolutions stand for Multi-MNIST and ResNet-18.",
         "Equal steps give F-MTL about twice the computation; the arm mean-long gives the mean as much.",
