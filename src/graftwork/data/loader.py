@@ -137,7 +137,8 @@ class RowSource:
     def __init__(self, suite: Suite, device: torch.device | str = "cpu") -> None:
         self.suite, self.device = suite, torch.device(device)
         self.known = np.stack([labelled_rows(suite.targets[name]) for name in suite.task_names])
-        self.domain = np.zeros(len(suite), dtype=np.int64) if suite.domain is None else np.asarray(suite.domain, dtype=np.int64)
+        # A copy: the array may be mapped from a file, and torch warns of arrays that cannot be written.
+        self.domain = np.zeros(len(suite), dtype=np.int64) if suite.domain is None else np.array(suite.domain, dtype=np.int64)
         # The arrays may number more domains than the suite names.
         number = max(len(suite.domains), int(self.domain.max(initial=0)) + 1)
         self.domain_names = tuple(suite.domains[index] if index < len(suite.domains) else str(index) for index in range(number))

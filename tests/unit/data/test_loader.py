@@ -197,3 +197,12 @@ def test_mapped_files_are_read_without_warnings_and_never_written(tmp_path: Path
         batch = BatchStream(mapped, np.arange(20), 8, seed=0).batch(0)
     batch.inputs["numeric"].zero_()
     np.testing.assert_array_equal(np.load(tmp_path / "numeric.npy"), suite.inputs["numeric"])
+
+
+def test_domains_that_are_mapped_from_a_file_are_read_without_a_warning(tmp_path: Path) -> None:
+    np.save(tmp_path / "domain.npy", np.repeat([0, 1], 25))
+    mapped = np.load(tmp_path / "domain.npy", mmap_mode="r")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch = BatchStream(suite_of(50, domain=mapped, domains=("a", "b")), np.arange(50), 50, seed=0).batch(0)
+    assert sorted(batch.domain.tolist()) == [0] * 25 + [1] * 25

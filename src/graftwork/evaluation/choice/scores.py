@@ -18,7 +18,7 @@ from graftwork.evaluation.metrics import default_metric, find_metric, metrics_of
 from graftwork.interfaces.metric import Evaluator
 from graftwork.math.weighted_sums import mean_of_columns
 
-__all__ = ["FinalRun", "ScoreBank"]
+__all__ = ["FinalRun", "ScoreBank", "resamples_of_verdict"]
 
 _FEW_TASKS, _EACH = 20, 5
 """Beyond so many tasks the work of all of them counts, so many of them as one: a verdict on hundreds of tasks took longer than their
@@ -45,6 +45,12 @@ class FinalRun:
     parts: NDArray[np.int64] | None = None
     """In a cross-validation, the fold of each test row: rows of one fold were answered by one model. None if one model answered
     all."""
+
+
+def resamples_of_verdict(num_tasks: int, num_rows: int, planned: int = 1000) -> int:
+    """Return how many resamples of the test rows are drawn: as planned, fewer for very many rows or tasks."""
+    many = num_tasks / _EACH if num_tasks > _FEW_TASKS else 1.0
+    return max(2, min(planned, max(200, int(_MOST_WORK / (many * max(1, num_rows))))))
 
 
 class ScoreBank:
@@ -77,8 +83,7 @@ class ScoreBank:
         self._exchanged: dict[str, float] = {}
         rows = suite.splits[split]
         self.groups = None if suite.groups is None else suite.groups[rows]
-        many = len(suite.tasks) / _EACH if len(suite.tasks) > _FEW_TASKS else 1.0
-        resamples = max(2, min(num_resamples, max(200, int(_MOST_WORK / (many * max(1, len(rows)))))))
+        resamples = resamples_of_verdict(len(suite.tasks), len(rows), num_resamples)
         self._resampler = Resampler(len(rows), groups=self.groups, num_resamples=resamples, seed=seed)
         self._targets = {name: suite.targets[name][rows] for name in suite.task_names}
         self._parts: dict[tuple[str, str, str], list[dict[int, float]]] = {}

@@ -37,9 +37,10 @@ class UncertaintyWeighting(WeightBalancer):
             starts from the plain sum.
         initial_log_variance: :math:`s` before the first step.
         max_tasks: Room for so many tasks, because a plan is built before its data are known; entries without a task never change.
+            Binding to more tasks makes room for them.
 
     Raises:
-        ConfigError: If a form is unknown or there is no room for the tasks.
+        ConfigError: If a form is unknown, or ``max_tasks`` is below 1.
     """
 
     def __init__(self, forms: Sequence[Form] | None = None, *, initial_log_variance: float = 0.0, max_tasks: int = 64) -> None:
@@ -54,14 +55,17 @@ class UncertaintyWeighting(WeightBalancer):
         """:math:`s` of each task, ``[max_tasks]``."""
 
     def bind(self, binding: Binding) -> None:
-        """Move the log-variances to the losses' device.
+        """Make room for all tasks, and move the log-variances to the losses' device.
 
         Raises:
-            ConfigError: If ``forms`` or ``max_tasks`` do not fit the tasks.
+            ConfigError: If ``forms`` do not fit the tasks.
         """
-        self._check(len(binding.tasks))
+        found, missing = self.log_variance.data, len(binding.tasks) - len(self.log_variance)
+        if missing > 0:
+            found = torch.cat([found, found.new_full((missing,), self._initial)])
         # Through `.data`: the optimiser may hold this parameter already.
-        self.log_variance.data = self.log_variance.data.to(binding.device)
+        self.log_variance.data = found.to(binding.device)
+        self._check(len(binding.tasks))
 
     def _check(self, num_tasks: int) -> None:
         if self._factors is not None and len(self._factors) != num_tasks:

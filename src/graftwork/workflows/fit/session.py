@@ -15,12 +15,13 @@ from graftwork.workflows.fit.fallback import make_first_models
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import Race, max_control_tasks
 from graftwork.workflows.fit.replanning import race_budget
+from graftwork.workflows.fit.verdict_time import reserve_verdict_time
 from graftwork.workflows.fit.warm_start import WarmStart, read_warm_start
 from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import DEADLINE_SHARE, seconds_left
+from graftwork.workflows.runs.decisions import DEADLINE_SHARE, deadline, seconds_left
 from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.plan_costs import Estimate
@@ -126,7 +127,7 @@ class FitSession(RunSession[FitSettings]):
         # Not at every call: this is asked several times a second.
         if self.run.seconds_used() - self._clock_saved > 5.0:
             self.save_clock()
-        return self.run.seconds_used() > DEADLINE_SHARE * limit
+        return self.run.seconds_used() > deadline(self.run.state, limit)
 
     def is_over(self) -> bool:
         """Return whether what is cut at the end of the time has had its time, too."""
@@ -134,7 +135,9 @@ class FitSession(RunSession[FitSettings]):
         if limit is None:
             return False
         grace = LEAST_GRACE if self._has_model() else LAST_GRACE
-        return self.run.seconds_used() > max(OVER_SHARE * limit, DEADLINE_SHARE * limit + grace)
+        # A verdict that takes long begins at its time.
+        end, usual = deadline(self.run.state, limit), DEADLINE_SHARE * limit
+        return self.run.seconds_used() > max(OVER_SHARE * limit - (usual - end), end + grace)
 
     def _has_model(self) -> bool:
         """Return whether anything was finished that could be handed over."""
@@ -183,6 +186,7 @@ class FitSession(RunSession[FitSettings]):
         racing = [plan for plan in resolved if plan.name not in reasons]
         make_first_models(context, racing)
         context.pause_point()
+        reserve_verdict_time(context, racing)
         left = seconds_left(context)
         known = {} if warm is None else warm.known_costs(racing, self.settings)
         measured = estimate_plans(

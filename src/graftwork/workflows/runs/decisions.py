@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.run_folder import clean_json
 
-__all__ = ["DEADLINE_SHARE", "decided", "seconds_left"]
+__all__ = ["DEADLINE_SHARE", "VERDICT", "deadline", "decided", "seconds_left"]
 
 DEADLINE_SHARE = 0.96
 """Share of the time limit at which trainings are cut; the rest is for what comes after the last one."""
+
+
+VERDICT = "verdict seconds"
+"""Name of the decision that holds how long the verdict will take; without it, what is left after the deadline is enough."""
+_MOST_OF_VERDICT = 0.4
+"""Share of the time limit by which the deadline comes earlier at most: a verdict needs something to judge."""
+
+
+def deadline(state: Mapping[str, Any], limit: float, share: float = DEADLINE_SHARE) -> float:
+    """Return the second of a run at which a share of its time is used: earlier if the verdict takes longer than what is left after
+    the deadline.
+
+    Args:
+        state: The run's state.
+        limit: Its time limit in seconds.
+        share: The share.
+    """
+    verdict = float(state.get("decisions", {}).get(VERDICT) or 0.0)
+    missing = max(0.0, verdict - (1.0 - DEADLINE_SHARE) * limit)
+    return share * limit - min(missing, _MOST_OF_VERDICT * limit)
 
 
 def decided(context: RunContext[Any], name: str, decide: Callable[[], Any]) -> Any:
@@ -34,4 +54,4 @@ def seconds_left(context: RunContext[Any], share: float = DEADLINE_SHARE) -> flo
     settings = context.settings
     if settings.time_limit is None or settings.steps is not None:
         return None
-    return max(0.0, share * settings.time_limit - context.run.seconds_used())
+    return max(0.0, deadline(context.run.state, settings.time_limit, share) - context.run.seconds_used())

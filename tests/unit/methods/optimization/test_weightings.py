@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.records import TaskSpec
 from graftwork.methods.optimization.dwa import DynamicWeightAverage
 from graftwork.methods.optimization.uncertainty import UncertaintyWeighting
 
@@ -51,6 +54,27 @@ def test_uncertainty_scales_gradients_of_the_model() -> None:
     losses, _ = model.losses()
     expected = torch.autograd.grad(losses.sum() / 2, list(model.parameters()))
     torch.testing.assert_close(found, list(expected))
+
+
+def test_uncertainty_makes_room_for_all_tasks() -> None:
+    balancer = UncertaintyWeighting(initial_log_variance=0.5)
+    tasks = [TaskSpec(name=f"t{index}", kind="regression", size=1) for index in range(200)]
+    (parameter,) = balancer.parameters()
+    binding: Any = SimpleNamespace(tasks=tasks, device=torch.device("cpu"))
+    balancer.bind(binding)
+    assert balancer.parameters()[0] is parameter, "an optimiser may hold it"
+    optimizer = torch.optim.Adam([parameter], lr=0.1)
+    balancer.scalarize(torch.linspace(0.1, 9.0, 200))[0].backward()
+    optimizer.step()
+    assert parameter[0] < 0.5 < parameter[199]
+    other = UncertaintyWeighting()
+    other.bind(binding)
+    other.load_state_dict(balancer.state_dict())
+    torch.testing.assert_close(other.log_variance, parameter)
+    few: Any = SimpleNamespace(tasks=tasks[:3], device=torch.device("cpu"))
+    small = UncertaintyWeighting()
+    small.bind(few)
+    assert len(small.log_variance) == 64, "checkpoints of few tasks stay as they were"
 
 
 def test_uncertainty_errors() -> None:
