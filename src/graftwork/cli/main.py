@@ -24,6 +24,7 @@ __all__ = ["find_verbs", "main"]
 _ORDER = (
     "fit",
     "compare",
+    "tune",
     "predict",
     "serve",
     "validate",
