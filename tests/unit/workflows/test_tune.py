@@ -149,11 +149,11 @@ def test_auto_keeps_to_the_limits_and_says_why(
     monkeypatch.setattr("graftwork.workflows.tune.session.measure_costs", lambda context, asked: _limited(run, context.settings))
     with pytest.raises(ConfigError, match="No method fits the limits") as caught:
         tuned(backbone, table, tmp_path / "none", method="auto", max_trainable=3)
-    assert any("lora: 5" in line or "lora:" in line for line in caught.value.problems)
+    assert any(line.startswith("lora: ") for line in caught.value.problems)
     assert not (tmp_path / "none").exists()
     with pytest.raises(ConfigError, match=r"full breaks a limit: .* numbers learn, more than 1%"):
         tuned(backbone, table, tmp_path / "full", method="full", max_trainable="1%")
-    chosen = tuned(backbone, table, tmp_path / "auto", method="auto", max_trainable="0.1%", steps=8)
+    chosen = tuned(backbone, table, tmp_path / "auto", method="auto", max_trainable="0.35%", steps=8)
     assert chosen.method in {"frozen", "norm-only", "bias-only", "prompt"}
     assert "with the same seconds each" in chosen.sentences[1]
     tried = {row["method"] for row in chosen.costs if "trial_score" in row}
