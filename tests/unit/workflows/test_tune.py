@@ -161,6 +161,23 @@ def test_auto_keeps_to_the_limits_and_says_why(
     assert "full" not in tried
 
 
+@pytest.mark.parametrize("method", ["adapter", "prompt", "norm-only"])
+def test_what_is_no_low_rank_update_is_handed_over_too(
+    method: str, run: gw.TuneRun, backbone: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftwork.training.model_loading import load_model
+
+    monkeypatch.setattr("graftwork.workflows.tune.session.measure_costs", lambda context, asked: _limited(run, context.settings))
+    found = tuned(backbone, table, tmp_path / "run", method=method)
+    assert not found.verdict["warnings"] or "still improving" in found.verdict["warnings"][0]
+    inputs = {"token_ids": torch.randint(1, 900, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.int64)}
+    inputs["attention_mask"][0, 7:] = 0
+    with torch.no_grad():
+        expected = load_model(found.folder / "model")[0](inputs)["liked"]
+        torch.testing.assert_close(found.model()(inputs)["liked"], expected, rtol=1e-5, atol=1e-6)
+    assert len(found.predict(table)) == 120
+
+
 def _limited(run: gw.TuneRun, settings: TuneSettings) -> list[dict[str, Any]]:
     from graftwork.workflows.tune.costs import _row
 
