@@ -161,7 +161,7 @@ def test_auto_keeps_to_the_limits_and_says_why(
     assert "full" not in tried
 
 
-@pytest.mark.parametrize("method", ["adapter", "prompt", "norm-only"])
+@pytest.mark.parametrize("method", ["adapter", "prompt"])
 def test_what_is_no_low_rank_update_is_handed_over_too(
     method: str, run: gw.TuneRun, backbone: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
