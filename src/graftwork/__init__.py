@@ -22,43 +22,53 @@ if TYPE_CHECKING:
     from graftwork.core.records import Plan, TaskSpec
     from graftwork.data.reading.ingest import open_suite
     from graftwork.data.suite import Suite
+    from graftwork.nn.delta_set import DeltaSet
+    from graftwork.nn.module_delta import load_delta
     from graftwork.serving.predict import Predictor
     from graftwork.serving.serve import serve
+    from graftwork.training.tuned_model import load_tuned
     from graftwork.workflows.compare import CompareRun, compare
     from graftwork.workflows.estimator import MultiTaskEstimator
     from graftwork.workflows.fit import FitRun, fit
     from graftwork.workflows.load_run import load_run
     from graftwork.workflows.merge import merge
     from graftwork.workflows.rank import RankRun, rank
+    from graftwork.workflows.tune import TuneRun, tune
 
 _HOMES = {
     "Card": "core.cards",
     "CompareRun": "workflows.compare",
     "Component": "core.components",
     "FitRun": "workflows.fit",
+    "DeltaSet": "nn.delta_set",
     "MultiTaskEstimator": "workflows.estimator",
     "Plan": "core.records",
     "Predictor": "serving.predict",
     "RankRun": "workflows.rank",
     "Suite": "data.suite",
     "TaskSpec": "core.records",
+    "TuneRun": "workflows.tune",
     "allow_components": "core.components",
     "compare": "workflows.compare",
     "find_cards": "core.card_search",
     "fit": "workflows.fit",
     "load_cards": "core.cards",
+    "load_delta": "nn.module_delta",
     "load_run": "workflows.load_run",
+    "load_tuned": "training.tuned_model",
     "merge": "workflows.merge",
     "open_suite": "data.reading.ingest",
     "rank": "workflows.rank",
     "reproduce": "claims.reproduction",
     "serve": "serving.serve",
+    "tune": "workflows.tune",
 }
 
 __all__ = [
     "Card",
     "CompareRun",
     "Component",
+    "DeltaSet",
     "FitRun",
     "MultiTaskEstimator",
     "Plan",
@@ -66,18 +76,22 @@ __all__ = [
     "RankRun",
     "Suite",
     "TaskSpec",
+    "TuneRun",
     "__version__",
     "allow_components",
     "compare",
     "find_cards",
     "fit",
     "load_cards",
+    "load_delta",
     "load_run",
+    "load_tuned",
     "merge",
     "open_suite",
     "rank",
     "reproduce",
     "serve",
+    "tune",
 ]
 
 

@@ -25,6 +25,7 @@ _ORDER = (
     "fit",
     "compare",
     "rank",
+    "tune",
     "predict",
     "serve",
     "validate",

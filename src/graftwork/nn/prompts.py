@@ -48,7 +48,8 @@ class PromptedBlock(Graft):
     def forward(self, states: Tensor, *arguments: Any, **keywords: Any) -> Any:
         """Return what the block returns for the other tokens."""
         length = states.shape[1]
-        longer = torch.cat([states, self.prompt.expand(len(states), -1, -1)], dim=1)
+        # shape, not len: a traced graph must take batches of any size.
+        longer = torch.cat([states, self.prompt.expand(states.shape[0], -1, -1)], dim=1)
         if arguments and isinstance(arguments[0], Tensor):
             arguments = (self._longer_mask(arguments[0], length), *arguments[1:])
         if isinstance(keywords.get("attention_mask"), Tensor):

@@ -1,5 +1,5 @@
-"""A run folder back as the object that ``fit`` or ``compare`` returned. Only JSON is read: nothing that the folder names is
-imported or run, so the folder may be anybody's."""
+"""A run folder back as the object that ``fit``, ``compare`` or ``tune`` returned. Only JSON is read: nothing that the folder names
+is imported or run, so the folder may be anybody's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from graftwork.workflows.compare.compare_run import CompareRun
 from graftwork.workflows.fit.fit_run import FitRun
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.tune.tune_run import TuneRun
 
 __all__ = ["load_run"]
 
-_KINDS: dict[str, type[FitRun] | type[CompareRun]] = {"graftwork-fit-1": FitRun, "graftwork-compare-1": CompareRun}
+_KINDS: dict[str, type[FitRun] | type[CompareRun] | type[TuneRun]] = {
+    "graftwork-fit-1": FitRun,
+    "graftwork-compare-1": CompareRun,
+    "graftwork-tune-1": TuneRun,
+}
 _REACHED = {
     "created": "its data was not read to the end",
     "suite": "its data is read, its plans are not estimated yet",
@@ -22,11 +27,12 @@ _REACHED = {
 }
 
 
-def load_run(folder: str | Path) -> FitRun | CompareRun:
+def load_run(folder: str | Path) -> FitRun | CompareRun | TuneRun:
     """Read a finished run.
 
     Args:
-        folder: The run folder that :func:`graftwork.fit` or :func:`graftwork.compare` wrote, or a copy of it.
+        folder: The run folder that :func:`graftwork.fit`, :func:`graftwork.compare` or :func:`graftwork.tune` wrote, or a copy of
+            it.
 
     Returns:
         What that call returned. Predicting from it needs the model in the folder, all else ``result.json`` alone.
@@ -67,7 +73,7 @@ def _unfinished(folder: Path) -> str:
             "graftwork compare printed."
         )
     state = RunFolder(folder).read_state()
-    verb = "compare" if state.get("verb") == "compare" else "fit"
+    verb = str(state.get("verb") or "fit")
     reached = _REACHED.get(str(state.get("state")), "it ended before its result was written")
     jobs = sum(1 for _ in folder.glob("jobs/*/result.json"))
     used = state.get("seconds_used")

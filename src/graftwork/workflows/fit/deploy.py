@@ -23,7 +23,7 @@ from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
 __all__ = ["complete_model", "deploy_model", "is_model_of_fit", "write_card"]
 
-_MADE_BY = "graftwork fit"
+_MADE_BY = ("graftwork fit", "graftwork tune")
 CONFIGURATIONS = "configurations"
 """Folder in an exported model with the graphs of its sub-networks."""
 _REPLACED = ".model.replaced"
@@ -108,7 +108,7 @@ def complete_model(
     }
     write_json(folder / "config.json", config)
     lineage = Lineage(
-        made_by=f"{_MADE_BY} {__version__}",
+        made_by=f"graftwork {run.state.get('verb', 'fit')} {__version__}",
         command=run.state["command"],
         plan=given.plan.name,
         seed=given.trained[0].seed,
@@ -139,8 +139,8 @@ def _check_replaceable(final: Path) -> None:
     """
     if final.is_symlink() or (final.exists() and not is_model_of_fit(final)):
         raise StorageError(
-            f"{final} is not a model that {_MADE_BY} wrote, so it is not replaced. Move it out of the run folder, then go on "
-            f"with: {_MADE_BY} --resume {final.parent}"
+            f"{final} is not a model that {_MADE_BY[0]} wrote, so it is not replaced. Move it out of the run folder, then go on "
+            f"with --resume {final.parent}"
         )
 
 

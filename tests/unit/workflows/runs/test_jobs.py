@@ -22,6 +22,7 @@ from graftwork.workflows.runs.job import Job, RunFacts, folder_name
 from graftwork.workflows.runs.jobs import job_class, job_kinds, read_job
 from graftwork.workflows.runs.jobs.export import ExportJob
 from graftwork.workflows.runs.jobs.train import TrainJob
+from graftwork.workflows.runs.jobs.tune_cost import TuneCostJob
 from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.schedule import Schedule
 
@@ -40,6 +41,7 @@ ALL = (
     MAKER.assemble(PLAN, [MAKER.whole(PLAN.name, part, 2) for part in range(2)], "model.new"),
     MAKER.curve(MAKER.final(PLAN.name, 1), 0, 0.125),
     MAKER.importance(PLAN, [(MAKER.final(PLAN.name, 0), {"size": 1.0})], 2.5),
+    TuneCostJob(id="cost-a_plan_1", phase="costs", plan=PLAN, facts=FACTS),
 )
 
 
@@ -82,7 +84,17 @@ def test_a_file_elsewhere_that_one_plan_may_not_read_costs_that_plan(tmp_path: P
 
 def test_all_kinds_are_made_and_each_module_is_called_like_its_kind() -> None:
     assert {job.kind for job in ALL} == set(job_kinds())
-    assert set(job_kinds()) == {"affinity", "assemble", "curve", "estimate", "export", "grouping", "importance", "train"}
+    assert set(job_kinds()) == {
+        "affinity",
+        "assemble",
+        "curve",
+        "estimate",
+        "export",
+        "grouping",
+        "importance",
+        "train",
+        "tune_cost",
+    }
     assert all(job_class(kind).kind == kind for kind in job_kinds())
 
 

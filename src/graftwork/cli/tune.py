@@ -1,0 +1,88 @@
+"""``graftwork tune``: adapt one backbone cheaply."""
+
+from __future__ import annotations
+
+import argparse
+
+from graftwork.cli.common import parse_assignments
+from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
+
+__all__ = ["HELP", "NAME", "add_arguments", "run"]
+
+NAME = "tune"
+HELP = "adapt one pretrained backbone: a delta, its ledger, and what the other methods would have cost"
+EXAMPLES = """examples:
+  graftwork tune minilm reviews.csv --text body --targets stars,topic              auto chooses by measured cost
+  graftwork tune minilm reviews.csv --text body --targets stars --method lora --tuner r=4
+  graftwork tune lite0 images/ --labels labels.csv --max-trainable 1% --max-memory 500MB
+  graftwork tune lite0 emoji --method bn-only --steps 200
+  graftwork tune --resume runs/tune-reviews-20260101-120000          go on after Ctrl-C or a crash
+
+The run folder gets delta/ (what was learned: load it with graftwork.load_tuned), model/ and model.onnx (graftwork predict RUN,
+graftwork serve RUN), report.html and result.json. `graftwork backbones` lists backbones.
+"""
+
+
+def _methods() -> str:
+    """Return the methods, one line each; no tuner is imported."""
+    from graftwork.workflows.tune.methods import AUTO, METHODS
+
+    lines = [f"  {AUTO:<10} of the methods that fit the limits the one that gets furthest in the same seconds (default)"]
+    for method in METHODS:
+        also = f" (also {', '.join(method.aliases)})" if method.aliases else ""
+        lines.append(f"  {method.name:<10} {method.title}{also}")
+    return "methods (--method; --tuner KEY=VALUE sets any keyword of their tuner):\n" + "\n".join(lines) + "\n"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's flags."""
+    # argparse formats the epilog with `%`.
+    parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
+    parser.add_argument(
+        "backbone", nargs="?", help="pretrained backbone (see graftwork backbones; default: the best for the data)"
+    )
+    parser.add_argument("source", nargs="?", help="table, folder of pictures, suite.yaml, or an embedded suite (default: emoji)")
+    add_data_arguments(parser)
+    method = parser.add_argument_group("method and limits")
+    add = method.add_argument
+    add("--method", metavar="NAME", help="a method of the list below, package.module:Class of a tuner, or auto (default)")
+    add("--tuner", metavar="KEY=VALUE", action="append", default=[], help="keyword of the method's tuner, as in r=4; may repeat")
+    add("--max-trainable", metavar="N", help="most numbers that learn: a count such as 5M, or a share such as 1%%")
+    add("--max-memory", metavar="SIZE", help="most memory of a step besides the model, as in 500MB")
+    add("--steps", metavar="N", type=int, help="steps of the training (default 500)")
+    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting, as in learning_rate=0.001")
+    add("--workers", metavar="N", type=int, help="0 trains in this process (default: in one worker process)")
+    add = add_run_arguments(parser, "runs/tune-<suite>-<date>-<time>").add_argument
+    add("--quiet", action="store_true", help="print the result in words and the path of the report only")
+    add("--json", action="store_true", help="print ledger, scores and costs as JSON, everything else on stderr")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the verb."""
+    from graftwork.workflows.runs.display import make_display
+    from graftwork.workflows.tune import tune
+
+    tuner = parse_assignments(args.tuner, flag="--tuner")
+    # What fit and compare have besides; a tuning has one seed and one plan.
+    args.time_limit = args.seeds = args.plans = None
+    source, out = run_folder_of(args, NAME)
+    shared = shared_settings(args)
+    for name in ("time_limit", "seeds", "plans"):
+        del shared[name]
+    display = make_display(quiet=args.quiet, to_stderr=args.json)
+    with display:
+        result = tune(
+            source=source,
+            **shared,
+            method=args.method,
+            settings=tuner,
+            max_trainable=args.max_trainable,
+            max_memory=args.max_memory,
+            out=out,
+            on_event=display.handle,
+            progress=False,
+        )
+    keys = ("method", "backbone", "ledger", "scores", "costs", "delta")
+    print_end(result, args, lambda: {key: result.result[key] for key in keys})
+    return 0

@@ -1,0 +1,121 @@
+"""A tuned model as what is added to its backbone: the delta and the heads, without the backbone's own weights.
+
+The folder holds ``config.json`` (what rebuilds the model), ``heads.safetensors`` (what belongs to the tasks) and the delta of the
+backbone. It is as small as what was learned; the backbone is built by its name and recognised by its fingerprint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.files import read_json, write_bytes, write_json
+from graftwork.core.input_spec import read_input_specs
+from graftwork.core.records import Plan, TaskSpec
+from graftwork.interfaces.backbone import Backbone
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.backbones.joined import JoinedBackbone
+from graftwork.nn.backbones.resizable import set_working_size
+from graftwork.nn.module_delta import load_delta
+from graftwork.training.assembly import FeatureInput, assemble
+from graftwork.training.model_loading import load_model
+
+__all__ = ["FORMAT", "load_tuned", "write_tuned"]
+
+FORMAT = "graftwork-tuned-1"
+_HEADS, _CONFIG = "heads.safetensors", "config.json"
+
+
+def write_tuned(model_folder: str | Path, folder: str | Path) -> list[Path]:
+    """Write the small folder of a model that was exported after tuning a pretrained backbone.
+
+    Args:
+        model_folder: What :func:`graftwork.export.model_folder.write_model` wrote, with ``delta*.safetensors`` beside it.
+        folder: Made if absent.
+
+    Returns:
+        The files.
+
+    Raises:
+        FileFormatError: If the model's folder is damaged.
+        StorageError: If the folder cannot be written.
+    """
+    model, _, config = load_model(model_folder)
+    prefixes = _backbones(model)
+    heads = {
+        name: tensor.detach().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+        if not any(name.startswith(f"{prefix}.") for prefix in prefixes)
+    }
+    folder, written = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(Path(model_folder).glob("delta*.safetensors")):
+        write_bytes(folder / file.name, file.read_bytes())
+        written.append(folder / file.name)
+    if len(written) > 1:
+        raise ConfigError(f"{model_folder} has {len(written)} tuned backbones; a folder of one delta and its heads holds one.")
+    write_bytes(folder / _HEADS, safetensors.torch.save(heads, metadata={"format": "pt"}))
+    # Last of all: a folder with a configuration is whole.
+    write_json(folder / _CONFIG, {**config, "format": FORMAT, "backbones": prefixes, "deltas": [file.name for file in written]})
+    return [*written, folder / _HEADS, folder / _CONFIG]
+
+
+def load_tuned(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...]]:
+    """Build the backbone by its name, attach the delta, and put the heads on it.
+
+    Returns:
+        The model in evaluation mode, and its tasks.
+
+    Raises:
+        FileFormatError: If the folder is damaged, or no tuned model.
+        ConfigError: If the backbone is not the one that was tuned; the message names the tensors that differ.
+        ComponentError: If it names a component of a package that is not allowed.
+    """
+    folder = Path(folder)
+    config: dict[str, Any] = read_json(folder / _CONFIG)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise FileFormatError(
+            f"{folder / _CONFIG} has format {found!r}; expected {FORMAT!r}. Give the `delta` folder of a tune run."
+        )
+    tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
+    plan = Plan.from_json(config["plan"])
+    for _, _, component in plan.components():
+        component.check()
+    tuning = plan.train.tuning
+    if not config["stored_features"]:
+        # The plain backbone: what its tuner would add anew is in the delta.
+        plan = plan.with_train(tuning=None)
+    assembly = assemble(
+        plan, tasks, read_input_specs(config), backbone=config["backbone"], store_features=config["stored_features"]
+    )
+    model = assembly.deployable(assembly.model)
+    for prefix in config["backbones"]:
+        set_working_size(model.get_submodule(prefix), dict(tuning.settings).get("working_size") if tuning else None)
+    model.eval()
+    for name in config["deltas"]:
+        load_delta(folder / name).attach(model.get_submodule(config["backbones"][0]))
+    try:
+        heads = safetensors.torch.load_file(folder / _HEADS)
+        missing = model.load_state_dict(heads, strict=False)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise FileFormatError(f"{folder / _HEADS} does not fit its {_CONFIG}: {error}. Tune again.") from error
+    lost = [name for name in missing.missing_keys if not any(name.startswith(f"{prefix}.") for prefix in config["backbones"])]
+    if lost or missing.unexpected_keys:
+        raise FileFormatError(
+            f"{folder / _HEADS} does not fit its {_CONFIG}: {[*lost, *missing.unexpected_keys][:5]}. Tune again."
+        )
+    return model.eval(), tasks
+
+
+def _backbones(model: SharedModel) -> list[str]:
+    """Return the names of the backbones in a model, outermost ones only."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        is_trunk = isinstance(module, Backbone) and not isinstance(module, FeatureInput | JoinedBackbone)
+        if is_trunk and not any(name.startswith(f"{other}.") for other in found):
+            found.append(name)
+    return found

