@@ -121,7 +121,7 @@ def stable_score(
     halves = samples.halves(len(bundles))
     if make().passes > 1:
         found = [_tried(lambda rows=rows: _run(make(), seen, target, rows)) for rows in _rows_of(bundles, halves)]  # type: ignore[misc]
-        return StableScore(value, _centred(found, value))
+        return StableScore(value, _centred(found, value, make().bounds))
     parts = []
     for rows in bundles:
         part = make()
@@ -135,7 +135,7 @@ def stable_score(
             whole.merge(parts[index])
         return whole.finish()
 
-    return StableScore(value, _centred([_tried(lambda half=half: merged(half)) for half in halves], value))  # type: ignore[misc]
+    return StableScore(value, _centred([_tried(lambda half=half: merged(half)) for half in halves], value, make().bounds))  # type: ignore[misc]
 
 
 def _rows_of(bundles: Sequence[NDArray[np.int64]], halves: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
@@ -175,10 +175,11 @@ def _tried(score: Callable[[], float]) -> float:
         return float("nan")
 
 
-def _centred(found: Sequence[float], value: float) -> Floats:
+def _centred(found: Sequence[float], value: float, bounds: tuple[float, float]) -> Floats:
     values = np.array(found, dtype=np.float64)
     known = ~np.isnan(values)
-    return values - values[known].mean() + value if known.any() else values
+    # An accuracy that is moved beyond 1 stays at 1.
+    return np.clip(values - values[known].mean() + value, *bounds) if known.any() else values
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ class Scorer(ABC):
     """Targets that it can judge: ``"classes"``, ``"values"`` or both."""
     passes: ClassVar[int] = 1
     """How often it has to see all blocks."""
+    bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
+    """Lowest and highest score that there can be; intervals stay inside."""
 
     def bind(self, facts: SourceFacts) -> None:
         """Learn what is known of the source; called at most once, before the first block."""

@@ -94,3 +94,12 @@ def test_standings_count_ranks_and_how_often_a_source_is_first() -> None:
     assert [one.first_share for one in found] == pytest.approx([0.6, 0.2, 0.2])
     assert found[0].rank_low == 1.0
     assert found[0].rank_high == 3.0
+
+
+def test_intervals_stay_where_scores_can_be() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(2, size=60)
+    features = 6.0 * labels[:, None] + random.normal(size=(60, 3))
+    found = stable_score(NearestNeighbours, features, labels, HalfSamples(60))
+    assert found.value > 0.95
+    assert found.interval[1] <= 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graftwork.evaluation.score_stability import Standing
@@ -39,7 +39,14 @@ class SourceChoice:
     sentences: tuple[str, ...]
 
 
-def choose_source(sources: Sequence[RankedSource], *, num_tasks: int, num_scores: int, draws: int) -> SourceChoice:
+def choose_source(
+    sources: Sequence[RankedSource],
+    *,
+    num_tasks: int,
+    num_scores: int,
+    draws: int,
+    by_task: Mapping[str, Sequence[Standing]] | None = None,
+) -> SourceChoice:
     """Return the source to take.
 
     Args:
@@ -47,6 +54,7 @@ def choose_source(sources: Sequence[RankedSource], *, num_tasks: int, num_scores
         num_tasks: Tasks whose scores the standings hold.
         num_scores: Different scores.
         draws: Half-samples.
+        by_task: Standings of the sources for each task alone, in the same order.
     """
     # At equal ranks the quicker source.
     order = sorted(sources, key=lambda source: (source.standing.mean_rank, source.milliseconds))
@@ -76,6 +84,8 @@ def choose_source(sources: Sequence[RankedSource], *, num_tasks: int, num_scores
     if others and strength != "control":
         named = ", ".join(f"`{source.name}` ({_percent(source.standing.first_share)})" for source in others)
         sentences.append(f"Not ruled out: {named}. More rows (--rows) narrow this, or fine-tune these and compare.")
+    if num_tasks > 1:
+        sentences += _exceptions(sources, best.name, by_task or {})
     cheap = [source for source in others if source.milliseconds <= _CHEAPER * best.milliseconds]
     cheaper = min(cheap, key=lambda source: source.standing.mean_rank) if cheap else None
     if cheaper is not None:
@@ -84,6 +94,19 @@ def choose_source(sources: Sequence[RankedSource], *, num_tasks: int, num_scores
             "time matters."
         )
     return SourceChoice(best.name, strength, cheaper.name if cheaper else "", tuple(sentences))
+
+
+def _exceptions(sources: Sequence[RankedSource], best: str, by_task: Mapping[str, Sequence[Standing]]) -> list[str]:
+    """Return a sentence for each source that stands first for some tasks, though another one is recommended."""
+    found: dict[str, list[str]] = {}
+    for task, standings in by_task.items():
+        first = max(range(len(sources)), key=lambda index: standings[index].first_share)
+        if sources[first].name != best and standings[first].first_share >= LIKELY:
+            found.setdefault(sources[first].name, []).append(f"`{task}`")
+    return [
+        f"Not for every task: `{name}` is first for {', '.join(tasks)} in at least {_percent(LIKELY)} of the half-samples."
+        for name, tasks in found.items()
+    ]
 
 
 def _count(number: int, noun: str) -> str:

@@ -35,6 +35,7 @@ class BhattacharyyaSeparability(CheckedScorer):
     """
 
     passes = 2
+    bounds = (float("-inf"), 0.0)
 
     def __init__(self, *, components: int = 64, variance: Literal["spherical", "diagonal"] = "spherical") -> None:
         if components < 1 or variance not in ("spherical", "diagonal"):

@@ -29,6 +29,8 @@ class HScore(CheckedScorer):
         shrink: Whether the covariance is shrunken.
     """
 
+    bounds = (0.0, float("inf"))
+
     def __init__(self, *, shrink: bool = False) -> None:
         self.shrink = shrink
         self._moments = FeatureMoments(fourth=shrink)

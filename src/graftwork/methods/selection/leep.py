@@ -25,6 +25,7 @@ class Leep(CheckedScorer):
 
     reads = "probabilities"
     passes = 2
+    bounds = (float("-inf"), 0.0)
 
     def __init__(self) -> None:
         self._joint = ClassSums()

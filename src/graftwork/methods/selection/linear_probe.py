@@ -35,6 +35,7 @@ class LinearProbe(CheckedScorer):
     """
 
     kinds = frozenset({"classes", "values"})
+    bounds = (float("-inf"), 1.0)
 
     def __init__(self, *, max_rows: int = 5000, steps: int = 60, seed: int = 0) -> None:
         if max_rows < 10 or steps < 1:

@@ -23,6 +23,7 @@ class NegativeConditionalEntropy(CheckedScorer):
     """Reads class probabilities of the source, of which only the most probable class counts, and class indices; at most 0."""
 
     reads = "probabilities"
+    bounds = (float("-inf"), 0.0)
 
     def __init__(self) -> None:
         self._joint: Floats = np.zeros((0, 0))

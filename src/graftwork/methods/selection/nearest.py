@@ -32,6 +32,7 @@ class NearestNeighbours(CheckedScorer):
     """
 
     kinds = frozenset({"classes", "values"})
+    bounds = (float("-inf"), 1.0)
 
     def __init__(
         self,

@@ -217,7 +217,10 @@ def _ranked(judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str
         for one, standing in zip(judged, found, strict=True)
     ]
     used = {score for _, score in columns}
-    choice = choose_source(ranked, num_tasks=len({task for task, _ in columns}), num_scores=len(used), draws=draws)
+    tasks = list(dict.fromkeys(task for task, _ in columns))
+    own = {task: [index for index, column in enumerate(columns) if column[0] == task] for task in tasks}
+    by_task = {task: standings(values[:, part], replicates[:, :, part]) for task, part in own.items()}
+    choice = choose_source(ranked, num_tasks=len(tasks), num_scores=len(used), draws=draws, by_task=by_task)
     order = sorted(range(len(judged)), key=lambda index: (found[index].mean_rank, judged[index].ms_per_row))
     return {
         "sources": [_source(judged[index], found[index]) for index in order],

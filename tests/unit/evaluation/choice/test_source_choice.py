@@ -48,3 +48,11 @@ def test_a_control_in_front_is_never_recommended() -> None:
 
 def test_a_single_source_is_not_compared() -> None:
     assert "only source" in choose(source("a", 1.0, 1.0))[3]
+
+
+def test_tasks_with_another_first_source_are_named() -> None:
+    sources = [source("a", 1.2, 1.0), source("b", 1.8, 0.0)]
+    own = {"x": [Standing(1, 1, 1, 1.0), Standing(2, 2, 2, 0.0)], "y": [Standing(2, 2, 2, 0.1), Standing(1, 1, 1, 0.9)]}
+    found = choose_source(sources, num_tasks=2, num_scores=3, draws=30, by_task=own)
+    assert "`b` is first for `y` in at least 80 %" in " ".join(found.sentences)
+    assert "`x`" not in " ".join(found.sentences)
