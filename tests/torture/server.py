@@ -74,7 +74,9 @@ class Round:
     under_attack: bool = True
     over: bool = False
     lag: float = 0.0
-    """Longest time in seconds since the stop for which this process did not get to look at its connections."""
+    """Longest time in seconds since the attack for which this process did not get to look at its connections."""
+    unanswered: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    """Requests after the attack whose connection was closed before an answer began."""
     memory: list[int] = field(default_factory=list)
     """Resident bytes of the server, about once a second."""
 
@@ -125,12 +127,10 @@ async def _ask(
             began = isinstance(error, asyncio.IncompleteReadError) and error.partial
             if attacked or state.under_attack:
                 state.counts["turned away"] += 1
-            elif not began and state.lag > MAY_CLOSE:
-                # A stopping server may close a connection on which nothing happens, and this request came too late for it: it
-                # was never accepted. Who is slow to look cannot tell this from a request that was.
-                state.counts["idle connection closed at the stop"] += 1
+            elif began:
+                state.fault(f"cut off in the middle of an answer: {error!r}", sent)
             else:
-                state.fault(f"cut off: {error!r}", sent)
+                state.unanswered.append((f"cut off: {error!r}", sent, b""))
             return
         if status == 200:
             state.counts["right" if state.under_attack else "right after the attack"] += 1
@@ -203,6 +203,13 @@ async def play(
     _, late = await asyncio.wait(tasks, timeout=60)
     state.over = True
     await beat
+    if state.lag > MAY_CLOSE:
+        # A server may close a connection on which nothing happens, and a request that comes too late for it was never accepted.
+        # Who is so slow to look cannot tell this from a request that was.
+        state.counts["closed while this process was late"] += len(state.unanswered)
+    else:
+        for words in state.unanswered:
+            state.fault(*words)
     for task in late:
         state.fault("a client without an answer for a minute", b"")
         task.cancel()
