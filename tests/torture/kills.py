@@ -84,14 +84,45 @@ class Totals:
         return "\n".join(lines)
 
 
-def _play(name: str, way: str, whole: Whole, rng: random.Random, label: str, totals: Totals) -> Round:
+def _play(name: str, way: str, whole: Whole, rng: random.Random, label: str, totals: Totals, keep: Path) -> None:
     round_ = Round(KINDS[name], whole, whole.place.work / label)
-    if way == "kill":
-        totals.kills += with_kills(round_, rng)
-    else:
-        totals.troubles[f"{way}: {TROUBLES[way].make(round_, rng)}"] += 1
-    totals.rounds[name] += 1
-    return round_
+    try:
+        if way == "kill":
+            totals.kills += with_kills(round_, rng)
+        else:
+            totals.troubles[f"{way}: {TROUBLES[way].make(round_, rng)}"] += 1
+        totals.rounds[name] += 1
+        if round_.problems:
+            totals.failed += 1
+            print(f"{label} FAILED ({way}):\n  " + "\n  ".join(round_.problems), flush=True)
+            round_.keep(keep)
+    finally:
+        # A file system that was mounted must go as well.
+        round_.remove()
+
+
+def _go(args: argparse.Namespace, folder: Path, keep: Path, totals: Totals) -> None:
+    """Play rounds until the time is over."""
+    names, ways, rng, end = (
+        args.kinds.split(","),
+        args.ways.split(","),
+        random.Random(args.seed),
+        time.monotonic() + 60 * args.minutes,
+    )
+    place = make_place(folder, names)
+    wholes: dict[str, Whole] = {}
+    while time.monotonic() < end:
+        name = rng.choice(names)
+        if name not in wholes:
+            wholes[name] = whole = undisturbed(KINDS[name], place)
+            print(f"{name} takes {whole.seconds:.0f} s and changes files {len(whole.changes)} times", flush=True)
+        fitting = [way for way in ways if way == "kill" or TROUBLES[way].fits(KINDS[name])]
+        others = [way for way in fitting if way != "kill"]
+        way = "kill" if "kill" in fitting and (not others or rng.random() < 0.5) else rng.choice(others or ["kill"])
+        number = sum(totals.rounds.values())
+        _play(name, way, wholes[name], rng, f"{name}-{args.seed}-{number}", totals, keep)
+        if number % 10 == 9:
+            print(f"after {number + 1} rounds, {totals.failed} failed\n{totals}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,41 +134,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ways", default="kill," + ",".join(TROUBLES), help=f"kill, and of {', '.join(TROUBLES)}")
     parser.add_argument("--keep", type=Path, help="where failed rounds go (default: a new temporary folder)")
     args = parser.parse_args(argv)
-    names, ways, rng = args.kinds.split(","), args.ways.split(","), random.Random(args.seed)
     keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-kills-"))
-    totals, end = Totals(Counter(), Counter(), Counter()), time.monotonic() + 60 * args.minutes
+    totals = Totals(Counter(), Counter(), Counter())
     atexit.register(end_all)
-    # So that nothing stays if this is ended early.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as folder:
-        place = make_place(Path(folder), names)
-        wholes: dict[str, Whole] = {}
-        number = 0
-        while time.monotonic() < end:
-            name = rng.choice(names)
-            if name not in wholes:
-                wholes[name] = undisturbed(KINDS[name], place)
-                print(
-                    f"{name} takes {wholes[name].seconds:.0f} s and changes files {len(wholes[name].changes)} times", flush=True
-                )
-            fitting = [way for way in ways if way == "kill" or TROUBLES[way].fits(KINDS[name])]
-            others = [way for way in fitting if way != "kill"]
-            way = "kill" if "kill" in fitting and (not others or rng.random() < 0.5) else rng.choice(others or ["kill"])
-            label = f"{name}-{args.seed}-{number}"
-            number += 1
-            round_ = _play(name, way, wholes[name], rng, label, totals)
-            if round_.problems:
-                totals.failed += 1
-                print(f"{label} FAILED ({way}):\n  " + "\n  ".join(round_.problems), flush=True)
-                round_.keep(keep)
-            round_.remove()
-            if number % 10 == 0:
-                print(f"after {number} rounds, {totals.failed} failed\n{totals}", flush=True)
-    print(f"seed {args.seed}: {number} rounds, {totals.failed} failed\n{totals}", flush=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as folder:
+            _go(args, Path(folder), keep, totals)
+    finally:
+        print(f"seed {args.seed}: {sum(totals.rounds.values())} rounds, {totals.failed} failed\n{totals}", flush=True)
     if totals.failed:
         print(f"failed rounds are in {keep}", file=sys.stderr)
     return 1 if totals.failed else 0
 
 
 if __name__ == "__main__":
+    # So that nothing stays, and the counts are printed, if this is ended early.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     raise SystemExit(main())

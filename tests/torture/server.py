@@ -74,7 +74,9 @@ class Round:
     under_attack: bool = True
     over: bool = False
     lag: float = 0.0
-    """Longest time in seconds since the stop for which this process did not get to look at its connections."""
+    """Longest time in seconds since the attack for which this process did not get to look at its connections."""
+    unanswered: list[tuple[str, bytes, bytes]] = field(default_factory=list)
+    """Requests after the attack whose connection was closed before an answer began."""
     memory: list[int] = field(default_factory=list)
     """Resident bytes of the server, about once a second."""
 
@@ -125,12 +127,10 @@ async def _ask(
             began = isinstance(error, asyncio.IncompleteReadError) and error.partial
             if attacked or state.under_attack:
                 state.counts["turned away"] += 1
-            elif not began and state.lag > MAY_CLOSE:
-                # A stopping server may close a connection on which nothing happens, and this request came too late for it: it
-                # was never accepted. Who is slow to look cannot tell this from a request that was.
-                state.counts["idle connection closed at the stop"] += 1
+            elif began:
+                state.fault(f"cut off in the middle of an answer: {error!r}", sent)
             else:
-                state.fault(f"cut off: {error!r}", sent)
+                state.unanswered.append((f"cut off: {error!r}", sent, b""))
             return
         if status == 200:
             state.counts["right" if state.under_attack else "right after the attack"] += 1
@@ -203,6 +203,13 @@ async def play(
     _, late = await asyncio.wait(tasks, timeout=60)
     state.over = True
     await beat
+    if state.lag > MAY_CLOSE:
+        # A server may close a connection on which nothing happens, and a request that comes too late for it was never accepted.
+        # Who is so slow to look cannot tell this from a request that was.
+        state.counts["closed while this process was late"] += len(state.unanswered)
+    else:
+        for words in state.unanswered:
+            state.fault(*words)
     for task in late:
         state.fault("a client without an answer for a minute", b"")
         task.cancel()
@@ -274,6 +281,28 @@ def _keep(keep: Path, label: str, faults: Sequence[tuple[str, bytes, bytes]]) ->
         (keep / f"{label}-{index}.got").write_bytes(got)
 
 
+def _go(args: argparse.Namespace, place: Path, keep: Path, total: Counter[str]) -> None:
+    """Play rounds until the time is over."""
+    kinds, end = args.kinds.split(","), time.monotonic() + 60 * args.minutes
+    folders = {kind: getattr(run_builder, f"write_{kind}_run")(place / kind) for kind in kinds}
+    while not total["rounds"] or time.monotonic() < end:
+        number = total["rounds"]
+        seed, kind = f"{args.seed}/{number}", kinds[number % len(kinds)]
+        # One server for half of the time, whose memory has to stay; then many, which are stopped.
+        seconds = 30 * args.minutes if number == 0 and args.minutes >= 4 else ROUND_SECONDS
+        seconds = max(1.0, min(seconds, end - time.monotonic()))
+        state = one_round(kind, folders[kind], place, seed, seconds, args.clients, args.attackers)
+        most = max(total["most MB grown"], state.counts["most MB grown"])
+        total.update(state.counts)
+        total["rounds"], total["most MB grown"] = number + 1, most
+        _keep(keep, f"{args.seed}-{number}", state.faults)
+        for words, _, _ in state.faults[:20]:
+            print(f"round {number}: {words[:200]}", flush=True)
+        answers = state.counts["right"] + state.counts["right after the attack"]
+        shown = f"{answers} answers, {state.counts['fault']} faults, MB by quarters {state.quarters()}"
+        print(f"round {number} ({kind}, {seconds:.0f} s): {shown}", flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; return 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -285,38 +314,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="where faults go (default: a new temporary folder)")
     args = parser.parse_args(argv)
     keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-faults-"))
-    total: Counter[str] = Counter()
-    kinds, end, number = args.kinds.split(","), time.monotonic() + 60 * args.minutes, 0
     # Now, not while the clients wait.
     attacks.bombs()
     if has("schemathesis"):
         importlib.import_module("schemathesis")
-    with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as place:
-        folders = {kind: getattr(run_builder, f"write_{kind}_run")(Path(place) / kind) for kind in kinds}
-        while number == 0 or time.monotonic() < end:
-            seed, kind = f"{args.seed}/{number}", kinds[number % len(kinds)]
-            # One server for half of the time, whose memory has to stay; then many, which are stopped.
-            seconds = 30 * args.minutes if number == 0 and args.minutes >= 4 else ROUND_SECONDS
-            seconds = max(1.0, min(seconds, end - time.monotonic()))
-            state = one_round(kind, folders[kind], Path(place), seed, seconds, args.clients, args.attackers)
-            most = max(total["most MB grown"], state.counts["most MB grown"])
-            total += state.counts
-            total["most MB grown"] = most
-            _keep(keep, f"{args.seed}-{number}", state.faults)
-            for words, _, _ in state.faults[:20]:
-                print(f"round {number}: {words[:200]}", flush=True)
-            answers = state.counts["right"] + state.counts["right after the attack"]
-            shown = f"{answers} answers, {state.counts['fault']} faults, MB by quarters {state.quarters()}"
-            print(f"round {number} ({kind}, {seconds:.0f} s): {shown}", flush=True)
-            number += 1
-    for name, count in sorted(total.items()):
-        print(f"{name:32} {count}")
-    right = total["right"] + total["right after the attack"]
-    print(f"seed {args.seed}: {number} rounds, {right} right answers, {total['fault']} faults", flush=True)
+    total: Counter[str] = Counter()
+    try:
+        with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as place:
+            _go(args, Path(place), keep, total)
+    finally:
+        for name, count in sorted(total.items()):
+            print(f"{name:36} {count}")
+        right = total["right"] + total["right after the attack"]
+        print(f"seed {args.seed}: {total['rounds']} rounds, {right} right answers, {total['fault']} faults", flush=True)
     if total["fault"]:
         print(f"what was sent and answered is in {keep}", file=sys.stderr)
     return 1 if total["fault"] else 0
 
 
 if __name__ == "__main__":
+    # So that nothing stays, and the counts are printed, if this is ended early.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     raise SystemExit(main())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
@@ -107,17 +108,18 @@ def test_row_attention_without_positions_ignores_the_order_of_rows() -> None:
 
 def test_rows_that_read_themselves_are_the_attention_over_sequences_of_length_one() -> None:
     """The released rotary form: queries and keys are there and decide nothing, since a softmax over one place is 1."""
-    model, torch_block = build(att_type="row_self", mask="none"), AttentionBlock(16 * 9, 4, 256, rotary=True)
-    own = model.blocks[0].rows
-    width = own.value.weight.shape[0]
+    block = build(att_type="row_self", mask="none").blocks[0]
+    assert isinstance(block, nn.Module)
+    own, width = block.get_submodule("rows"), 16 * 9
+    sequence = AttentionBlock(width, 4, 256, rotary=True)
+    value = {name: part for name, part in own.named_parameters() if name.startswith("value")}
     with torch.no_grad():
-        torch_block.attention.project.weight[2 * width :] = own.value.weight
-        torch_block.attention.project.bias[2 * width :] = own.value.bias
-    for name in ("attention_norm", "feed_norm", "feed"):
-        getattr(torch_block, name).load_state_dict(getattr(own, name).state_dict())
-    torch_block.attention.output.load_state_dict(own.output.state_dict())
+        sequence.attention.project.weight[2 * width :] = value["value.weight"]
+        sequence.attention.project.bias[2 * width :] = value["value.bias"]
+    for name, other in (("attention_norm",) * 2, ("feed_norm",) * 2, ("feed",) * 2, ("output", "attention.output")):
+        sequence.get_submodule(other).load_state_dict(own.get_submodule(name).state_dict())
     rows = torch.randn(5, width)
-    torch.testing.assert_close(own(rows), torch_block(rows.unsqueeze(1)).squeeze(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(own(rows), sequence(rows.unsqueeze(1)).squeeze(1), rtol=1e-5, atol=1e-5)
 
 
 def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
