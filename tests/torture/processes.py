@@ -21,7 +21,7 @@ from typing import Any
 
 __all__ = ["TIMEOUT", "Command", "end_all", "is_calm", "orphans", "start"]
 
-TIMEOUT = 900.0
+TIMEOUT = 1_800.0
 _TAG = "GRAFTWORK_TORTURE_TAG"
 _INJECT = Path(__file__).parent / "inject"
 
