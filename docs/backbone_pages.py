@@ -26,6 +26,8 @@ def backbones_page(shipped: Mapping[str, ShippedBackbone]) -> str:
         "epochs.",
     ]
     parts += [_section(backbone.description) for backbone in shipped.values()]
+    if not shipped:
+        parts.append("No model has passed its check yet, so none ships.")
     return "\n\n".join(parts) + "\n"
 
 

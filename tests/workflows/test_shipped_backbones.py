@@ -11,17 +11,26 @@ import pytest
 
 import graftwork
 from graftwork.core.optional import has
+from graftwork.nn.backbones import catalog
 from graftwork.nn.backbones.catalog import build_backbone
-from graftwork.nn.backbones.shipped import shipped_backbones
 from graftwork.nn.taps import blocks_of
 from graftwork.serving.predict import Predictor
 
-NAME = sorted(shipped_backbones())[-1]
+
+@pytest.fixture
+def name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tiny backbone that the catalogue takes for one that ships."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "contracts"))
+    from tiny_shipped import ship_tiny
+
+    found = ship_tiny(tmp_path / "weights")
+    monkeypatch.setattr(catalog, "shipped_backbones", lambda: found)
+    return "tiny-vit"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (has("onnxruntime") and has("PIL")), reason="needs the packages that read pictures and run models")
-def test_a_run_starts_from_a_backbone_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_starts_from_a_backbone_that_ships(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -44,21 +53,20 @@ def test_a_run_starts_from_a_backbone_that_ships(tmp_path: Path, monkeypatch: py
         seeds=1,
         workers=0,
         plans="frozen-features",
-        backbone=f"{NAME}@32",
+        backbone=f"{name}@32",
     )
     run = json.loads((out / "run.json").read_text())
-    assert run["backbone"] == f"{NAME}@32"
+    assert run["backbone"] == f"{name}@32"
     assert all(estimate["kept"] for estimate in run["estimates"].values())
     lineage = json.loads((out / "model" / "lineage.json").read_text())
     weights = json.loads((out / "result.json").read_text())["model"]["weights"]
     if "frozen-features" in weights:
-        assert lineage["bases"] == {f"{NAME}@32": build_backbone(f"{NAME}@32").fingerprint()}
-        assert shipped_backbones()[NAME].description["licence"] in json.dumps(lineage["licences"])
+        assert lineage["bases"] == {f"{name}@32": build_backbone(f"{name}@32").fingerprint()}
+        assert "CC-BY-4.0" in json.dumps(lineage["licences"])
     assert len(Predictor(out, threads=1).predict(table)) == len(table)
 
 
-@pytest.mark.parametrize("name", sorted(shipped_backbones()))
 def test_operators_that_work_on_blocks_take_it(name: str) -> None:
     backbone = blocks_of(build_backbone(name, dense=True), "This test")
-    assert len(backbone.block_list()) == len(backbone.block_shapes()) >= 6
+    assert len(backbone.block_list()) == len(backbone.block_shapes()) == 2
     assert backbone.feature_shape.layout == "map"
