@@ -146,7 +146,8 @@ class Distillation(TrainStep[Lesson]):
         self._heads = nn.ModuleDict(
             {
                 "pooled": nn.Linear(widths[0], POOLED_WIDTH),
-                "places": nn.Linear(widths[1], MAP_WIDTH),
+                # Early maps of trained networks have values far from 1, which would rule the first steps.
+                "places": nn.Sequential(nn.LayerNorm(widths[1]), nn.Linear(widths[1], MAP_WIDTH)),
                 "label": nn.Linear(widths[0], num_labels),
             }
         )

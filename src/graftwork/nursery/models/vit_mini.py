@@ -31,7 +31,7 @@ _KEPT = 24
 
 def _config(budget: Mapping[str, int]) -> LoopConfig:
     return LoopConfig(
-        max_steps=budget["steps"], learning_rate=6e-4, weight_decay=0.05, schedule="wsd", warmup_steps=20, grad_clip=1.0
+        max_steps=budget["steps"], learning_rate=6e-4, weight_decay=0.05, schedule="wsd", warmup_steps=100, grad_clip=1.0
     )
 
 
@@ -59,7 +59,7 @@ RECIPE = Pretraining(
     sources=IMAGE_SOURCES,
     licence=IMAGE_LICENCE,
     held_out=HELD_OUT,
-    budget={"pictures": 24_000, "steps": 240, "batch": 64, "check_rows": 300, "check_epochs": 2},
+    budget={"pictures": 24_000, "steps": 4000, "batch": 64, "check_rows": 300, "check_epochs": 8},
     config=_config,
     lessons=_lessons,
     check=_check,
