@@ -134,19 +134,28 @@ class Distillation(TrainStep[Lesson]):
         widths: Width of its pooled states and of its places.
         num_labels: Number of things that pictures show.
         label_weight: Weight of the cross-entropy; the two other losses have 1.
+        norm_places: Whether the states of places are normalised first.
     """
 
     loss_names = ("pooled", "places", "label")
 
     def __init__(
-        self, model: BlockBackbone, reader: Reader, *, widths: tuple[int, int], num_labels: int, label_weight: float = 0.1
+        self,
+        model: BlockBackbone,
+        reader: Reader,
+        *,
+        widths: tuple[int, int],
+        num_labels: int,
+        label_weight: float = 0.1,
+        norm_places: bool = False,
     ) -> None:
         self.model = model
         self._student, self._reader, self._label_weight = model, reader, label_weight
+        pooled, places = nn.Linear(widths[0], POOLED_WIDTH), nn.Linear(widths[1], MAP_WIDTH)
         self._heads = nn.ModuleDict(
             {
-                "pooled": nn.Linear(widths[0], POOLED_WIDTH),
-                "places": nn.Linear(widths[1], MAP_WIDTH),
+                "pooled": pooled,
+                "places": nn.Sequential(nn.LayerNorm(widths[1]), places) if norm_places else places,
                 "label": nn.Linear(widths[0], num_labels),
             }
         )

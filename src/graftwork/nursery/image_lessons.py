@@ -91,6 +91,8 @@ def picture_lessons(
     budget: Mapping[str, int],
     seeds: Seeds,
     cache: Path | None,
+    *,
+    norm_places: bool = False,
 ) -> Lessons:
     """Return the distillation on the nursery's pictures.
 
@@ -101,6 +103,8 @@ def picture_lessons(
         budget: ``pictures`` and ``batch`` count.
         seeds: Root of the random streams.
         cache: Folder of pictures and targets; the user's cache by default.
+        norm_places: Whether the states of places are normalised before they are compared with the teacher's: early maps of trained
+            networks have values far from 1, which would rule the first steps.
 
     Raises:
         MissingDependencyError: If a package is not installed; the message holds the pip command.
@@ -109,7 +113,7 @@ def picture_lessons(
         raise ConfigError(f"Students are chains of blocks; {type(backbone).__name__} is none.")
     pictures = pool(budget["pictures"], cache=cache)
     arrays = pictures | teacher_targets(pictures["image"], cache=cache)
-    step = Distillation(backbone, reader, widths=widths, num_labels=int(pictures["num_labels"][0]))
+    step = Distillation(backbone, reader, widths=widths, num_labels=int(pictures["num_labels"][0]), norm_places=norm_places)
     return Lessons(
         step=step,
         source=LessonSource(arrays, budget["batch"], seeds),

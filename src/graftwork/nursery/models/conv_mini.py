@@ -29,14 +29,14 @@ _WIDTHS = (192, 40)
 
 def _config(budget: Mapping[str, int]) -> LoopConfig:
     return LoopConfig(
-        max_steps=budget["steps"], learning_rate=6e-4, weight_decay=0.05, schedule="wsd", warmup_steps=20, grad_clip=1.0
+        max_steps=budget["steps"], learning_rate=6e-4, weight_decay=0.05, schedule="wsd", warmup_steps=100, grad_clip=1.0
     )
 
 
 def _lessons(backbone: Backbone, budget: Mapping[str, int], seeds: Seeds, cache: Path | None) -> Lessons:
     assert isinstance(backbone, MiniConv)
     begin_from_teacher(backbone, frozen=False)
-    return picture_lessons(backbone, whole_maps(_PLACES), _WIDTHS, budget, seeds, cache)
+    return picture_lessons(backbone, whole_maps(_PLACES), _WIDTHS, budget, seeds, cache, norm_places=True)
 
 
 def _check(backbone: Backbone, fresh: Callable[[], Backbone], budget: Mapping[str, int], book: AnswerBook) -> Check:
@@ -53,7 +53,7 @@ RECIPE = Pretraining(
     sources=IMAGE_SOURCES,
     licence=IMAGE_LICENCE,
     held_out=HELD_OUT,
-    budget={"pictures": 24_000, "steps": 180, "batch": 64, "check_rows": 300, "check_epochs": 2},
+    budget={"pictures": 24_000, "steps": 2000, "batch": 64, "check_rows": 300, "check_epochs": 8},
     config=_config,
     lessons=_lessons,
     check=_check,
