@@ -173,10 +173,10 @@ def test_errors() -> None:
 
 def test_own_parameters_that_are_added_have_gradients_of_their_own() -> None:
     trunk, first, second = nn.Linear(3, 2), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
-    inputs = torch.randn(4, 3)
+    rows = torch.randn(4, 3)
 
-    def run(_: Mapping[str, Tensor] | None = None) -> ForwardPass:
-        hidden = trunk(inputs)
+    def run(inputs: Mapping[str, Tensor] | None = None) -> ForwardPass:
+        hidden = trunk(rows)
         losses = torch.stack([(hidden + (first + second)).square().mean(), hidden.square().mean()])
         return ForwardPass({}, losses, hidden)
 
