@@ -53,11 +53,23 @@ def test_label_noise_hits_the_share_of_one_task_outside_the_test_split() -> None
     assert np.array_equal(clean.targets["top_left"], clean.raw["factors"]["top_left"])
 
 
+def test_a_share_of_the_digits_is_drawn_from_in_training_alone() -> None:
+    whole, part = (
+        {name: set(suite.raw["sources"][rows].ravel()) for name, rows in suite.splits.items()}
+        for suite in (multidigits(num_train=4000, num_test=300, digit_share=share) for share in (1.0, 0.1))
+    )
+    assert len(part["train"]) == 108
+    assert part["train"] < whole["train"]
+    assert part["val"] == whole["val"]
+    assert part["test"] == whole["test"]
+
+
 def test_errors() -> None:
     with pytest.raises(ConfigError) as caught:
-        multidigits(num_train=0, num_val=-1, label_noise=1.0, noisy_task="middle")  # type: ignore[arg-type]
+        multidigits(num_train=0, num_val=-1, digit_share=0.0, label_noise=1.0, noisy_task="middle")  # type: ignore[arg-type]
     text = str(caught.value)
     assert "num_train must be at least 1; got 0" in text
     assert "num_val must be at least 0; got -1" in text
+    assert "digit_share must be above 0 and at most 1; got 0.0" in text
     assert "label_noise must be in [0, 1); got 1.0" in text
     assert "noisy_task must be one of top_left, bottom_right; got 'middle'" in text

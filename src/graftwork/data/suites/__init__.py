@@ -27,6 +27,7 @@ EMBEDDED: dict[str, str] = {
     "creatives": "graftwork.data.suites.creatives:creatives",
     "scenes": "graftwork.data.suites.scenes:scenes",
     "histology": "graftwork.data.suites.histology:histology",
+    "short-texts": "graftwork.data.suites.short_texts:short_texts",
     "series-zoo": "graftwork.data.suites.series_zoo:series_zoo",
 }
 """Name -> ``module:function``; each function takes keyword options and returns a Suite."""

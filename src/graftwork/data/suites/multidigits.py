@@ -34,6 +34,7 @@ def multidigits(
     num_train: int = 4000,
     num_val: int = 500,
     num_test: int = 2000,
+    digit_share: float = 1.0,
     label_noise: float = 0.0,
     noisy_task: Literal["top_left", "bottom_right"] = "bottom_right",
     seed: int = 0,
@@ -44,6 +45,8 @@ def multidigits(
         num_train: Pictures of the training split; likewise ``num_val`` and ``num_test``.
         num_val: See ``num_train``.
         num_test: See ``num_train``.
+        digit_share: Share of the training split's original digits that its pictures are drawn from, in (0, 1]; a small one makes a
+            hard suite, in which few hands have to stand for all. The other splits keep all of theirs.
         label_noise: Share of labels of ``noisy_task`` that are replaced by another class, in the training and validation splits,
             in [0, 1).
         noisy_task: Name of the task with wrong labels.
@@ -58,6 +61,7 @@ def multidigits(
     """
     problems = [f"{name} must be at least 1; got {n}" for name, n in (("num_train", num_train), ("num_test", num_test)) if n < 1]
     problems += [f"num_val must be at least 0; got {num_val}"] if num_val < 0 else []
+    problems += [] if 0 < digit_share <= 1 else [f"digit_share must be above 0 and at most 1; got {digit_share!r}"]
     problems += [] if 0 <= label_noise < 1 else [f"label_noise must be in [0, 1); got {label_noise!r}"]
     problems += [] if noisy_task in PLACES else [f"noisy_task must be one of {', '.join(PLACES)}; got {noisy_task!r}"]
     if problems:
@@ -67,6 +71,8 @@ def multidigits(
     digits, seeds = load_digits(), Seeds(seed).child("multidigits")
     sizes = {"train": num_train, "val": num_val, "test": num_test}
     pools = _pools(len(digits.target), seeds)
+    # The pools are shuffled already, so the first ones are a fair part.
+    pools["train"] = pools["train"][: max(1, round(digit_share * len(pools["train"])))]
     # A pair may show one digit twice; both places are drawn independently.
     sources = np.concatenate([seeds.numpy(f"pairs/{name}").choice(pools[name], size=(n, 2)) for name, n in sizes.items()])
     bounds = np.cumsum([0, *sizes.values()])

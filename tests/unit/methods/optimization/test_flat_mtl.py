@@ -48,7 +48,7 @@ class Three(nn.Module):
         return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters()]
 
 
-def naive(model: Three, rho_shared: float, rho_own: float) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
+def naive(model: Three, rho_shared: float, rho_own: float, adaptive: bool = False) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
     """Algorithm 1 up to the aggregation, task by task on a model that starts afresh: g, g_SAM (both ``[T, P]``) and the heads'
     gradients."""
     plain, climbed, own = [], [], []
@@ -59,9 +59,10 @@ def naive(model: Three, rho_shared: float, rho_own: float) -> tuple[Tensor, Tens
         plain.append(torch.cat([part.flatten() for part in found[: len(trunk)]]))
         with torch.no_grad():
             for parameters, gradients, rho in ((trunk, found[: len(trunk)], rho_shared), (mine, found[len(trunk) :], rho_own)):
-                norm = torch.cat([gradient.flatten() for gradient in gradients]).norm()
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.add_(rho * gradient / norm)
+                sizes = [parameter.abs() if adaptive else torch.ones_like(parameter) for parameter in parameters]
+                norm = torch.cat([(size * part).flatten() for size, part in zip(sizes, gradients, strict=True)]).norm()
+                for parameter, size, gradient in zip(parameters, sizes, gradients, strict=True):
+                    parameter.add_(rho * size.square() * gradient / norm)
         found = torch.autograd.grad(model.run().losses[task], [*trunk, *mine])
         climbed.append(torch.cat([part.flatten() for part in found[: len(trunk)]]))
         own.append(list(found[len(trunk) :]))
@@ -84,11 +85,12 @@ EXPECTED: dict[FlatVariant, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("variant", sorted(EXPECTED))
-def test_a_step_equals_the_algorithm_written_out(variant: FlatVariant) -> None:
+def test_a_step_equals_the_algorithm_written_out(variant: FlatVariant, adaptive: bool) -> None:
     model = Three()
-    plain, climbed, own = naive(model, 0.3, 0.1)
-    gradients = model.step(FlatMTL(lambda: mgda, variant, rho_shared=0.3, rho_own=0.1))
+    plain, climbed, own = naive(model, 0.3, 0.1, adaptive)
+    gradients = model.step(FlatMTL(lambda: mgda, variant, rho_shared=0.3, rho_own=0.1, adaptive=adaptive))
     shared = torch.cat([gradient.flatten() for gradient in gradients[:2]])
     torch.testing.assert_close(shared, EXPECTED[variant](plain, climbed))
     torch.testing.assert_close(gradients[2:], [gradient for head in own for gradient in head])
@@ -171,10 +173,10 @@ def test_errors() -> None:
 
 def test_own_parameters_that_are_added_have_gradients_of_their_own() -> None:
     trunk, first, second = nn.Linear(3, 2), nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
-    inputs = torch.randn(4, 3)
+    rows = torch.randn(4, 3)
 
-    def run(_: Mapping[str, Tensor] | None = None) -> ForwardPass:
-        hidden = trunk(inputs)
+    def run(inputs: Mapping[str, Tensor] | None = None) -> ForwardPass:
+        hidden = trunk(rows)
         losses = torch.stack([(hidden + (first + second)).square().mean(), hidden.square().mean()])
         return ForwardPass({}, losses, hidden)
 
