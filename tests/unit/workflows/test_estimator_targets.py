@@ -202,7 +202,13 @@ def test_parameters_are_read_set_and_cloned() -> None:
     estimator = MultiTaskEstimator(**settings, validation_fraction=0.0, random_state=3)
     twin = clone(estimator)
     assert twin is not estimator
-    assert twin.get_params() == estimator.get_params() == {**settings, "validation_fraction": 0.0, "random_state": 3}
+    given = {**settings, "validation_fraction": 0.0, "random_state": 3}
+    found = twin.get_params()
+    assert found == estimator.get_params()
+    assert {name: found[name] for name in given} == given
+    assert {name: value for name, value in found.items() if name not in given} == {
+        "class_weight": None, "metric": None, "weights": None, "device": "auto", "precision": "auto",
+    }  # fmt: skip
     assert twin.set_params(max_steps=9).max_steps == 9
     fitted = twin.set_params(plan="shared-trunk").fit(np.eye(10), np.column_stack([np.arange(10.0) / 3, np.arange(10) % 2]))
     assert not hasattr(clone(fitted), "tasks_"), "a clone has learned nothing"

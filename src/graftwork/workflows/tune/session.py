@@ -77,7 +77,7 @@ class TuneSession(RunSession[TuneSettings]):
             schedule=schedule.to_json(),
             costs=rows,
             chosen_because=why,
-            machine=machine_facts(),
+            machine=machine_facts(self.run.state),
         )
 
     def _train(self, context: RunContext[TuneSettings]) -> TrainJob:
