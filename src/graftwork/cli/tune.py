@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 
 from graftwork.cli.common import parse_assignments
-from graftwork.cli.run_flags import add_data_arguments, add_run_arguments, print_end, run_folder_of, shared_settings
+from graftwork.cli.run_flags import (
+    add_data_arguments,
+    add_device_arguments,
+    add_run_arguments,
+    print_end,
+    run_folder_of,
+    shared_settings,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -53,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
     add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting, as in learning_rate=0.001")
     add("--workers", metavar="N", type=int, help="0 trains in this process (default: in one worker process)")
+    add_device_arguments(method)
     add = add_run_arguments(parser, "runs/tune-<suite>-<date>-<time>").add_argument
     add("--quiet", action="store_true", help="print the result in words and the path of the report only")
     add("--json", action="store_true", help="print ledger, scores and costs as JSON, everything else on stderr")

@@ -39,6 +39,8 @@ def tune(
     out: str | Path | None = None,
     resume: bool = False,
     workers: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     on_event: Listener | None = None,
     progress: ProgressChoice = "auto",
@@ -63,6 +65,8 @@ def tune(
         out: Run folder; ``runs/tune-<suite>-<date>-<time>`` by default.
         resume: Go on with the run in ``out`` (begin it if there is none); what is finished is not made again.
         workers: 0 runs in this process, anything else in one worker process.
+        device: Where it is tuned; see :func:`graftwork.fit`.
+        precision: Of the forward passes while it is tuned; see :func:`graftwork.fit`.
         overrides: Training settings stronger than those of the plan, ``{"learning_rate": 1e-3}``.
         on_event: Called with every event of the run, a JSON object.
         progress: Whether to show how far the run is; see :func:`graftwork.fit`.
@@ -94,6 +98,8 @@ def tune(
         backbone=backbone,
         max_memory=max_memory,
         workers=workers,
+        device=device or "auto",
+        precision=precision or "auto",
         overrides=overrides,
         checkpoint_seconds=checkpoint_seconds,
         method=AUTO if method is None else method,
