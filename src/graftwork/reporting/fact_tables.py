@@ -171,5 +171,9 @@ def machine_table(view: ResultView) -> Table:
     return Table(
         caption="Versions, machine and settings",
         headers=["What", Cell("Value", numeric=False)],
-        rows=[[str(key), Cell(str(value), numeric=False)] for key, value in facts if value not in (None, "", [], {})],
+        rows=[[str(key), Cell(_fact(value), numeric=False)] for key, value in facts if value not in (None, "", [], {})],
     )
+
+
+def _fact(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -77,6 +77,8 @@ class PageWords:
     """Title of the window, after the name of the suite."""
     empty: str
     """First sentence of a run without any."""
+    again: str = ""
+    """What another run of the same command gives; empty for trainings, where that depends on what limits them."""
 
 
 def _quoted_names(text: str) -> str:

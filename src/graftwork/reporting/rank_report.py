@@ -24,6 +24,7 @@ _WORDS = PageWords(
     top="Recommendation",
     window="sources ranked by graftwork",
     empty="No source could be judged.",
+    again="On the same machine with the same number of threads this gives the same scores; times differ.",
 )
 
 
