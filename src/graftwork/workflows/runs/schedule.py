@@ -41,6 +41,9 @@ __all__ = ["NO_SCHEDULE", "Schedule", "make_schedule"]
 
 SMALL_SHARE = 0.1
 """Share of the time that all trainings of a plan that is fitted in one go may take, so that it stays whatever else must go."""
+LARGE_SHARE = 0.3
+"""Share of the time that one training of a quick plan that is fitted in one go may take: a slower one is not quick here, and would
+leave the others without steps."""
 KEPT_RATIO = (0.7, 1.5)
 """Horizons that measured times would change by less than this stay: a training that goes on is cheaper than one from the start."""
 
@@ -128,7 +131,10 @@ def make_schedule(
     shortest, decent, longest = common_limits(plans, estimates)
     if before is None:
         small = _small_plans(plans, estimates, budget)
-        _drop_slow(plans, estimates, left_out, lambda: expected(shortest, _smallest_fair(budget)) <= limit, shortest, small)
+        large = _large_plans(plans, estimates, limit)
+        _drop_slow(
+            plans, estimates, left_out, lambda: expected(shortest, _smallest_fair(budget)) <= limit, shortest, small, large
+        )
     effort = _affordable(budget, lambda one: expected(longest if one == full else min(decent, longest), one) <= limit)
     if effort is None:
         effort = _smallest_fair(budget)
@@ -240,10 +246,12 @@ def _drop_slow(
     fits: Callable[[], bool],
     shortest: float,
     small: set[str],
+    large: set[str],
 ) -> None:
-    """Remove the plans with the highest costs until the rest fits; those that answer a question stay, and ``small`` ones."""
+    """Remove the plans with the highest costs until the rest fits; those that answer a question stay, and ``small`` ones, but not
+    ``large`` ones."""
     while not fits():
-        needed = essential_plans(plans, estimates) | small
+        needed = (essential_plans(plans, estimates) | small) - large
         droppable = [plan for plan in plans if plan.name not in needed]
         # A race needs somebody beside the reference; better a late one than none.
         if not droppable or len(plans) <= 2:
@@ -270,6 +278,15 @@ def _small_plans(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budge
         plan.name
         for plan in plans
         if own_horizon(plan) == 1 and estimates[plan.name].once_seconds + trainings * estimates[plan.name].seconds(1) <= limit
+    }
+
+
+def _large_plans(plans: Sequence[Plan], estimates: Mapping[str, Estimate], limit: float) -> set[str]:
+    """Return the quick plans that are fitted in one go and are not quick on this suite."""
+    return {
+        plan.name
+        for plan in plans
+        if plan.quick and own_horizon(plan) == 1 and estimates[plan.name].seconds(1) > LARGE_SHARE * limit
     }
 
 

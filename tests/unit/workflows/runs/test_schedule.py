@@ -289,3 +289,15 @@ def test_a_plan_that_was_not_measured_is_not_called_too_slow() -> None:
     costs = {name: dataclasses.replace(cost, measured=name != "moe") for name, cost in estimates(moe=2.0).items()}
     found = make_schedule(PLANS, costs, budget(None, 30.0))
     assert "no time to measure" in found.left_out["moe"]
+
+
+def test_a_plan_that_is_not_quick_on_this_suite_does_not_starve_the_others() -> None:
+    linear = plan("linear", "independent", quick=True, max_steps=1)
+    cost = Estimate(plan="linear", setup_seconds=65.0, eval_seconds=0.05, steps_per_epoch=30.0)
+    found = make_schedule([*PLANS, linear], {**estimates(), "linear": cost}, budget(None, 45.0))
+    assert "too slow: 65 s to fit it" in found.left_out["linear"]
+    assert found.horizons["trees"] > 50
+    small = make_schedule(
+        [*PLANS, linear], {**estimates(), "linear": dataclasses.replace(cost, setup_seconds=1.0)}, budget(None, 45.0)
+    )
+    assert "linear" in small.horizons
