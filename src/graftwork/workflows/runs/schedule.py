@@ -3,7 +3,8 @@ that a resumed run repeats it.
 
 Too little time takes, in this order: controls and averaged models, finalists and seeds down to three, steps, plans that answer no
 question (the dearest first), and at last all seeds but one. The reference, the cheapest plan that shares and quick plans always
-race, and so do plans that are fitted in one go in a small part of the time: networks make fewer steps for them.
+race, and so do plans that are fitted in one go in a small part of the time: networks make fewer steps for them. A quick plan whose
+one fit would take a large part of the time on this suite is not quick.
 """
 
 from __future__ import annotations
