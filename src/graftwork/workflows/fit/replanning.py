@@ -85,6 +85,7 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
         finalists=preset.finalists,
         whole_controls=bool(folds),
         scale=rows / facts.race_rows if facts.race_rows else 1.0,
+        refit_scale=folds / max(folds - 1, 1) if folds else sum(map(len, splits.values())) / max(rows, 1),
         race_rows=facts.race_rows,
         scored=_more_passes(context),
         rungs_done=rungs_done,

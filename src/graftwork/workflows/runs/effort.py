@@ -36,6 +36,8 @@ class RaceBudget:
     """Whether a control needs all seeds: with folds, some of the rows could be compared with nothing."""
     scale: float = 1.0
     """How many times more training rows there are than rungs see."""
+    refit_scale: float = 1.0
+    """How many times more training rows models of all rows see than finals."""
     race_rows: int = 0
     """Training rows that rungs see; 0: all."""
     scored: float = 0.0

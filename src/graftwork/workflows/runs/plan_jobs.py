@@ -47,13 +47,16 @@ class JobMaker:
         known: dict[str, Any] = {"plan": self.plans[plan], "facts": self.facts, "max_steps": self.schedule.horizons[plan]}
         return kind(id=folder_name(name), **known, **fields)
 
-    def estimate(self, plan: Plan, *, seconds: float = ENOUGH, rows: int = 0) -> EstimateJob:
+    def estimate(
+        self, plan: Plan, *, seconds: float = ENOUGH, rows: int = 0, known: tuple[int, float] | None = None
+    ) -> EstimateJob:
         """Return the job that measures what a step costs.
 
         Args:
             plan: The plan; it need not be in the schedule.
             seconds: Seconds after which it makes do with what it has.
             rows: Most training rows; 0: all.
+            known: Rows and seconds of a fit in one go that was made before; None if there was none.
         """
         own = own_horizon(plan)
         return EstimateJob(
@@ -63,6 +66,7 @@ class JobMaker:
             facts=self.facts,
             rows=rows,
             seconds=seconds,
+            known=known,
             until=WARM_UP + MEASURED,
             max_steps=LONG_HORIZON if own is None else own,
         )

@@ -123,8 +123,13 @@ def make_schedule(
     budget = _with_rows_in_time(plans, estimates, budget, limit)
     full = full_effort(budget)
 
+    def made_with(horizons: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Return the horizons of the rungs; None if they stay, since they would change little."""
+        return before.horizons if before is not None and not _stay(horizons, before) else None
+
     def expected(common: float, effort: Effort) -> float:
-        return race_seconds(plans, estimates, horizons_of(plans, estimates, common), budget, effort)
+        horizons = horizons_of(plans, estimates, common)
+        return race_seconds(plans, estimates, horizons, budget, effort, made_with(horizons))
 
     def horizon_of(effort: Effort, low: float, high: float) -> float:
         return _largest(lambda common: expected(common, effort) <= limit, low, high)
@@ -155,20 +160,23 @@ def make_schedule(
     horizons = horizons_of(plans, estimates, common)
     if before is not None and common < shortest:
         horizons = _no_shorter_than_made(horizons, before, budget)
-    # A plan that left after the first rung and comes back has no horizon there.
-    if before is not None and all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items()):
-        horizons = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
+    if before is not None:
+        # A plan that left after the first rung and comes back has no horizon there.
+        kept = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
 
         def fits(one: Effort) -> bool:
-            return race_seconds(plans, estimates, horizons, budget, one) <= limit
+            return race_seconds(plans, estimates, kept, budget, one) <= limit
 
-        effort = _affordable(budget, fits) or _least(budget, fits)
+        # Shorter trainings from the start are no better than going on, where that fits.
+        is_shorter = all(steps <= kept[name] for name, steps in horizons.items())
+        if _stay(horizons, before) or (is_shorter and fits(effort)):
+            horizons, effort = kept, _affordable(budget, fits) or _least(budget, fits)
     notes = []
     if common < shortest:
         notes.append(
             "The time limit is short for this suite: the models see every row less than twice. Give more with --time-limit."
         )
-    seconds = race_seconds(plans, estimates, horizons, budget, effort)
+    seconds = race_seconds(plans, estimates, horizons, budget, effort, before.horizons if before else None)
     return _schedule(horizons, budget, effort, seconds, left_out, notes)
 
 
@@ -299,6 +307,11 @@ def _cost_words(cost: Estimate) -> str:
         if cost.seconds_per_step
         else f"{plain_number(cost.setup_seconds, 2)} s to fit it"
     )
+
+
+def _stay(horizons: Mapping[str, int], before: Schedule) -> bool:
+    """Return whether the horizons before stay: a training that goes on is cheaper than one from the start."""
+    return all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items())
 
 
 def _is_close(before: int, now: int) -> bool:
