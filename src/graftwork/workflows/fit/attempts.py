@@ -25,7 +25,7 @@ from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["MARGIN", "Attempts", "plan_seconds"]
+__all__ = ["MARGIN", "Attempts", "plan_seconds", "sees_all_rows", "training_seconds", "whole_seconds"]
 
 LONGER = (4.0, 2.0)
 """By how much trainings become longer where plans are still improving: the first that fits into the time."""
@@ -269,3 +269,30 @@ def plan_seconds(context: RunContext[Any], jobs: Mapping[int, TrainJob]) -> floa
         # The first seed went on from a rung: its ledger holds the whole training.
         found.append(max(whole, float(result.get("ledger", {}).get("wall_seconds", 0.0))))
     return mean(found) if found else 0.0
+
+
+def training_seconds(context: RunContext[Any], job: TrainJob) -> float:
+    """Return the seconds of a training from nothing, as the estimate of its plan has them; 0 without one."""
+    known = context.run.state.get("estimates", {}).get(job.plan.name, {})
+    return float(known.get("setup_seconds", 0.0)) + job.until * float(known.get("seconds_per_step", 0.0))
+
+
+def sees_all_rows(context: RunContext[Any], plan: str) -> bool:
+    """Return whether every step of a plan sees all training rows, as its estimate found."""
+    return bool(context.run.state.get("estimates", {}).get(plan, {}).get("sees_all_rows", False))
+
+
+def whole_seconds(context: RunContext[Any], finals: Mapping[str, Mapping[int, TrainJob]]) -> dict[str, float]:
+    """Return the seconds that a training of each plan on all rows of the suite will take, from those of its finals.
+
+    Args:
+        context: The run.
+        finals: Finished finals of every plan.
+    """
+    splits = context.suite.splits
+    every = sum(map(len, splits.values()))
+    found = {}
+    for name, jobs in finals.items():
+        seen = min((job.rows or len(splits["train"]) for job in jobs.values()), default=every)
+        found[name] = plan_seconds(context, jobs) * (max(1.0, every / max(seen, 1)) if sees_all_rows(context, name) else 1.0)
+    return found

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
-from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
+from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds, training_seconds, whole_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.inspection import INSPECTION_SHARE
@@ -26,7 +26,14 @@ from graftwork.workflows.fit.ranking import (
     survivors_of,
     task_changes,
 )
-from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, time_for_another_rung, with_measured
+from graftwork.workflows.fit.replanning import (
+    WHOLE_SHARE,
+    known_costs,
+    race_budget,
+    replanned,
+    time_for_another_rung,
+    with_measured,
+)
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, shared_plans
@@ -252,11 +259,13 @@ class Race:
         context, schedule = self.context, self.context.schedule
         each = {name: plan_seconds(context, jobs) for name, jobs in self.outcome.finals.items()}
         checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
-        # Finals on a part of the rows leave no time for models on all.
         parts = max(schedule.refits or 0, 1) if context.settings.refit and not schedule.final_rows else 0
         refits = REFIT_PLANS * sum(each.values()) * parts
         longest = max(each.values(), default=0.0) if parts else 0.0
         left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
+        if context.settings.refit and schedule.final_rows:
+            # The choice is not known yet: the slowest finalist that sees all rows in every step.
+            longest = min(WHOLE_SHARE * limit, max(whole_seconds(context, self.outcome.finals).values(), default=0.0))
         verdict = max(min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit)
         return max((checks + refits) / max(1, context.settings.num_workers), longest) + verdict + INSPECTION_SHARE * limit
 
@@ -369,13 +378,8 @@ class Race:
 
     def _longest_first(self, jobs: Iterable[TrainJob]) -> list[TrainJob]:
         """Return jobs so that the longest begin first: workers then end at about the same time."""
-        costs = self.context.run.state.get("estimates", {})
-
-        def seconds(job: TrainJob) -> float:
-            # The estimate's order is enough: all that counts is who is slow.
-            return job.until * float(costs.get(job.plan.name, {}).get("seconds_per_step", 0.0))
-
-        return sorted(jobs, key=seconds, reverse=True)
+        # The estimate's order is enough: all that counts is who is slow.
+        return sorted(jobs, key=lambda job: training_seconds(self.context, job), reverse=True)
 
     def _why_nothing(self, found: Mapping[str, Result]) -> str:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]

@@ -45,6 +45,8 @@ class RaceBudget:
     validation and test rows."""
     final_rows: int = 0
     """Most training rows that finals see; 0: all."""
+    whole_seconds: float = 0.0
+    """Seconds that are kept for models of all rows where finals see a part of them."""
     rungs_done: int = 0
     """Rungs that are behind."""
     finals_next: bool = False

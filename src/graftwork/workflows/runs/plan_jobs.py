@@ -184,8 +184,16 @@ class JobMaker:
             predict=("test",),
         )
 
-    def whole(self, plan: str, part: int, parts: int) -> TrainJob:
-        """Return the job that trains a model to be handed over: on all rows but one of ``parts`` parts."""
+    def whole(self, plan: str, part: int, parts: int, *, threads: int = 1, seconds: float = 0.0) -> TrainJob:
+        """Return the job that trains a model to be handed over: on all rows but one of ``parts`` parts.
+
+        Args:
+            plan: Name of the plan.
+            part: Number of the model.
+            parts: Number of models.
+            threads: Threads of arithmetic.
+            seconds: Seconds of training after which it ends as it is; 0: no limit.
+        """
         return self.make(
             TrainJob,
             f"whole-{plan}-{part + 1}of{parts}",
@@ -195,6 +203,8 @@ class JobMaker:
             parts=parts,
             until=self.schedule.horizons[plan],
             predict=("val",),
+            threads=threads,
+            seconds=seconds,
         )
 
     def affinity(self, plan: str) -> AffinityJob:

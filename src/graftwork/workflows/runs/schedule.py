@@ -120,7 +120,10 @@ def make_schedule(
         fixed = {plan.name: own_horizon(plan) or budget.steps for plan in plans}
         return _schedule(fixed, budget, full, race_seconds(plans, estimates, fixed, budget, full), {})
     limit = math.inf if budget.seconds is None else budget.seconds
+    full_scale = budget.scale * budget.refit_scale
     budget = _with_rows_in_time(plans, estimates, budget, limit)
+    if budget.final_rows:
+        limit = max(limit / 2, limit - min(budget.whole_seconds, _whole_seconds(plans, estimates, full_scale)))
     full = full_effort(budget)
 
     def made_with(horizons: Mapping[str, int]) -> Mapping[str, int] | None:
@@ -229,8 +232,21 @@ def _with_rows_in_time(plans: Sequence[Plan], estimates: Mapping[str, Estimate],
         scale = max(1.0, scale / 2)
     if scale == budget.scale:
         return budget
-    # Models on all rows would not fit either.
+    # The seconds of models on all rows are kept apart.
     return dataclasses.replace(budget, scale=scale, refits=0, final_rows=round(scale * budget.race_rows))
+
+
+def _whole_seconds(plans: Sequence[Plan], estimates: Mapping[str, Estimate], scale: float) -> float:
+    """Return the seconds of the longest training on all rows, ``scale`` times as many as where plans were measured: of plans that
+    see all rows in every step, since the others cost the same on any number."""
+    return max(
+        (
+            estimates[plan.name].seconds(own_horizon(plan) or MIN_STEPS, scale=scale)
+            for plan in plans
+            if estimates[plan.name].sees_all_rows
+        ),
+        default=0.0,
+    )
 
 
 def _smallest_fair(budget: RaceBudget) -> Effort:
