@@ -361,7 +361,8 @@ def test_time_is_kept_for_models_of_all_rows_where_finals_see_a_part() -> None:
         make_schedule(PLANS, costs, budget(None, 120.0, scale=20.0, race_rows=30_000, refits=1, whole_seconds=seconds))
         for seconds in (0.0, 40.0)
     )
-    assert free.final_rows and kept.final_rows
+    assert free.final_rows
+    assert kept.final_rows
     assert kept.seconds <= 80.0 * 1.001 < free.seconds
     # No more than they need: without plans that see all rows in every step they cost no more than finals.
     nets = [item for item in PLANS if item.name != "trees"]
