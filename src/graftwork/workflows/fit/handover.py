@@ -5,7 +5,6 @@ Where the time is up before they are done, models of the race take their places,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,11 @@ from typing import Any
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
 from graftwork.evaluation.choice.sentences import join_words
-from graftwork.workflows.fit.attempts import plan_seconds, sees_all_rows, training_seconds, whole_seconds
+from graftwork.workflows.fit.attempts import plan_seconds, training_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, weights_chosen_again
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
-from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
@@ -25,10 +24,6 @@ from graftwork.workflows.runs.settings import FitSettings
 __all__ = ["Handover", "at_hand", "handover", "whole_parts"]
 
 Weights = Mapping[str, Mapping[str, float]]
-SAMPLE_FINISH = 0.85
-"""Share of the time left that a training of all rows of a large suite may take: its end takes time, too."""
-LEAST_PART = 0.6
-"""Share of the rounds of its training in the race that boosted trees on all rows of a large suite need to be handed over."""
 GRACE = 0.08
 """Share of the time limit by which models on all rows may end later than trainings of the race, which stop a little before it."""
 
@@ -86,7 +81,7 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
     if not planned or any(name not in context.schedule.horizons for name in weights):
         return 0
     # Of large suites a model of all rows is worth more than several of them.
-    if _see_a_part(weights, finals):
+    if see_a_part(weights, finals):
         return 1
 
     def decide() -> int:
@@ -128,7 +123,7 @@ def handover(
     parts, note = _parts_in_time(context, weights, finals), ""
     if parts:
         counts = {plan: _num_parts(context, plan, parts) for plan in weights}
-        more = _for_many_rows(context, weights, finals) if _see_a_part(weights, finals) else {}
+        more = for_many_rows(context, weights, finals, _seconds(context)) if see_a_part(weights, finals) else {}
         jobs = {
             (plan, part): context.maker.whole(plan, part, counts[plan], **more.get(plan, {}))
             for plan in weights
@@ -142,7 +137,7 @@ def handover(
         left = _seconds(context)
         answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
         done = {
-            job.id for (plan, _), job in jobs.items() if _is_whole(answers.get(job.id), _least_steps(context, plan, finals, more))
+            job.id for (plan, _), job in jobs.items() if _is_whole(answers.get(job.id), least_steps(context, plan, finals, more))
         }
         made = {plan: [part for part in range(counts[plan]) if jobs[plan, part].id in done] for plan in weights}
         # Parts that all members with parts have; without one, each member brings what it has.
@@ -164,6 +159,9 @@ def handover(
         if cut:
             steps = join_words([f"`{plan}` after {answers[whole[plan][0].id]['steps']} steps" for plan in cut])
             note = f"{note} The time limit ended trainings on all rows: {steps}.".strip()
+        if more and len(weights) > 1 and not missing:
+            weights = weights_chosen_again(context, weights, {plan: found[0] for plan, found in whole.items()})
+            whole = {plan: whole[plan] for plan in weights}
         if whole:
             shown = parts if any(plan in whole for plan in bagged) else 1
             return _average(
@@ -247,40 +245,6 @@ def _is_whole(result: Mapping[str, Any] | None, least_steps: float) -> bool:
     if result is None or result["status"] != "ok":
         return False
     return not result.get("cut") or int(result.get("steps", 0)) >= least_steps
-
-
-def _see_a_part(weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]) -> bool:
-    """Return whether finals learned from a sample of the training rows."""
-    return any(job.rows for name in weights for job in finals[name].values())
-
-
-def _for_many_rows(
-    context: RunContext[FitSettings], weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]
-) -> dict[str, dict[str, Any]]:
-    """Return threads and seconds for trainings of a large suite, by plan.
-
-    A plan that sees all rows in every step takes all cores if it is most of the work, and ends as it is when the time is up.
-    """
-    left = _seconds(context)
-    seconds = whole_seconds(context, {name: finals[name] for name in weights})
-    workers, total = max(1, context.settings.num_workers), sum(seconds.values())
-    found: dict[str, dict[str, Any]] = {}
-    for name, one in seconds.items():
-        # Without a limit nothing measured may decide, and runs with other numbers of workers give equal bits.
-        if left is not None and sees_all_rows(context, name):
-            found[name] = {"seconds": max(1.0, SAMPLE_FINISH * left), "threads": workers if one > total / 2 else 1}
-    return found
-
-
-def _least_steps(
-    context: RunContext[FitSettings], plan: str, finals: Mapping[str, Mapping[int, TrainJob]], more: Mapping[str, Any]
-) -> float:
-    """Return the steps from which on a training that was cut is better than one of the race: of boosted trees on many more rows
-    most of the rounds suffice; networks whose rate had not fallen are none."""
-    if plan not in more or own_horizon(context.plans[plan]) in (None, 1):
-        return math.inf
-    steps = [int((context.run.result(job.id) or {}).get("steps", 0)) for job in finals[plan].values()]
-    return LEAST_PART * max(steps, default=0)
 
 
 def _seconds(context: RunContext[FitSettings]) -> float | None:

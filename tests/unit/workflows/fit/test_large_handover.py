@@ -6,10 +6,14 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from graftwork.core.records import Plan
+from graftwork.core.input_spec import table_input
+from graftwork.core.records import Plan, TaskSpec
+from graftwork.data.suite import Suite
 from graftwork.workflows.fit import handover as module
+from graftwork.workflows.fit.ensemble import chosen_again
 from graftwork.workflows.fit.handover import handover
 from graftwork.workflows.runs.job import RunFacts
 from graftwork.workflows.runs.jobs.train import TrainJob
@@ -51,6 +55,7 @@ def context_of(
         run_jobs=run_jobs,
     )
     monkeypatch.setattr(module, "seconds_left", lambda _: left)
+    monkeypatch.setattr(module, "weights_chosen_again", lambda _, weights, __: weights)
     return context, asked
 
 
@@ -99,3 +104,32 @@ def test_without_a_limit_the_number_of_workers_changes_nothing(monkeypatch: pyte
     context, asked = context_of(monkeypatch, {"trees": DONE, "net": DONE}, None)
     handover(context, "ensemble", "both", WEIGHTS, finals(context))
     assert {(job.threads, job.seconds) for job in asked} == {(1, 0.0)}
+
+
+def test_weights_are_chosen_again_where_members_gain_differently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trees of all rows were averaged with networks by weights from trees of a sample, and were better alone."""
+    context, _ = context_of(monkeypatch, {"trees": DONE, "net": DONE}, 60.0)
+    monkeypatch.setattr(module, "weights_chosen_again", lambda *_: {"trees": {"y": 1.0}})
+    found = handover(context, "ensemble", "both", WEIGHTS, finals(context))
+    assert [job.id for job in found.trained] == ["whole-trees-1of1"]
+    assert found.weights == {"trees": {"y": 1.0}}
+
+
+def test_weights_follow_the_errors_of_these_models() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(400, 1)).astype(np.float32)
+    suite = Suite.of_arrays(
+        name="rows",
+        input_specs=table_input(1),
+        tasks=(TaskSpec(name="y", kind="regression", size=1), TaskSpec(name="z", kind="regression", size=1)),
+        inputs={"numeric": truth},
+        targets={"y": truth, "z": truth},
+        splits={"train": np.arange(100), "val": np.arange(100, 400), "test": np.arange(0)},
+    )
+    rows = suite.splits["val"]
+    near, far = (truth[rows] + scale * rng.normal(size=(300, 1)).astype(np.float32) for scale in (0.01, 1.0))
+    answers = {"a": {"y": near, "z": near}, "b": {"y": far, "z": near}}
+    found = chosen_again(suite, rows, answers, {"a": {"y": 0.4, "z": 0.5}, "b": {"y": 0.6, "z": 0.5}})
+    assert found["a"]["y"] == 1.0
+    assert "y" not in found.get("b", {})
+    assert sum(one.get("z", 0.0) for one in found.values()) == pytest.approx(1.0)
