@@ -169,11 +169,13 @@ class Attempts:
         return {name: self._rows(name) for name in names}
 
     def _groups(self) -> list[list[str]]:
-        """Return the finalists that are tried together: networks from scratch, and every other plan by itself."""
+        """Return the finalists that are tried together: networks from scratch, and every other plan by itself; a baseline has
+        nothing to try."""
         plans = self.context.plans
-        apart = {name: plans[name].source != "scratch" or own_horizon(plans[name]) is not None for name in self.finals}
-        together = [name for name in self.finals if not apart[name]]
-        return [*([together] if together else []), *([name] for name in self.finals if apart[name])]
+        tried = [name for name in self.finals if plans[name].group != "baseline"]
+        apart = {name: plans[name].source != "scratch" or own_horizon(plans[name]) is not None for name in tried}
+        together = [name for name in tried if not apart[name]]
+        return [*([together] if together else []), *([name] for name in tried if apart[name])]
 
     def _improves(self, name: str) -> bool:
         results = [self.context.run.result(job.id) or {} for job in self.finals[name].values()]
