@@ -14,7 +14,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.evaluation.choice.sentences import join_words
 from graftwork.workflows.fit.attempts import plan_seconds, training_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
-from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, weights_chosen_again
+from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, time_for_all_rows, weights_chosen_again
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.job import Job
@@ -123,13 +123,17 @@ def handover(
     parts, note = _parts_in_time(context, weights, finals), ""
     if parts:
         counts = {plan: _num_parts(context, plan, parts) for plan in weights}
-        more = for_many_rows(context, weights, finals, _seconds(context)) if see_a_part(weights, finals) else {}
+        asked, more = list(weights), {}
+        if see_a_part(weights, finals):
+            chosen = {plan: finals[plan] for plan in weights}
+            asked = list(time_for_all_rows(context, chosen, _seconds(context)))
+            more = for_many_rows(context, weights, finals, _seconds(context))
         jobs = {
             (plan, part): context.maker.whole(plan, part, counts[plan], **more.get(plan, {}))
-            for plan in weights
+            for plan in asked
             for part in range(counts[plan])
         }
-        context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(weights))
+        context.run.emit("phase", phase="whole", jobs=len(jobs), plans=asked)
         # Part after part, so that what a deadline cuts leaves whole parts.
         in_order: list[Job] = [
             job for _, job in sorted(jobs.items(), key=lambda item: (item[0][1], -training_seconds(context, item[1])))
@@ -139,7 +143,10 @@ def handover(
         done = {
             job.id for (plan, _), job in jobs.items() if _is_whole(answers.get(job.id), least_steps(context, plan, finals, more))
         }
-        made = {plan: [part for part in range(counts[plan]) if jobs[plan, part].id in done] for plan in weights}
+        made = {
+            plan: [part for part in range(counts[plan]) if (plan, part) in jobs and jobs[plan, part].id in done]
+            for plan in weights
+        }
         # Parts that all members with parts have; without one, each member brings what it has.
         bagged = [plan for plan in weights if counts[plan] > 1]
         usable = [part for part in range(parts) if bagged and all(part in made[plan] for plan in bagged)]

@@ -9,19 +9,18 @@ from typing import Any
 from graftwork.workflows.fit.attempts import sees_all_rows, whole_seconds
 from graftwork.workflows.fit.ensemble import chosen_again
 from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.effort import LEAST_PART
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.job_data import read_predictions
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["for_many_rows", "least_steps", "see_a_part", "weights_chosen_again"]
+__all__ = ["for_many_rows", "least_steps", "see_a_part", "time_for_all_rows", "weights_chosen_again"]
 
 Weights = Mapping[str, Mapping[str, float]]
 Finals = Mapping[str, Mapping[int, TrainJob]]
 SAMPLE_FINISH = 0.85
 """Share of the time left that a training of all rows of a large suite may take: its end takes time, too."""
-LEAST_PART = 0.6
-"""Share of the rounds of its training in the race that boosted trees on all rows of a large suite need to be handed over."""
 
 
 def see_a_part(weights: Weights, finals: Finals) -> bool:
@@ -50,6 +49,22 @@ def for_many_rows(
         if left is not None and sees_all_rows(context, name):
             found[name] = {"seconds": max(1.0, SAMPLE_FINISH * left), "threads": workers if one > total / 2 else 1}
     return found
+
+
+def time_for_all_rows(context: RunContext[FitSettings], finals: Finals, left: float | None) -> dict[str, float]:
+    """Return the seconds of trainings on all rows by plan, of those that can become better than the ones of the race in time.
+
+    Args:
+        context: The run.
+        finals: Finished finals of every plan.
+        left: Seconds that may be used; None: no limit.
+    """
+    seconds, workers = whole_seconds(context, finals), max(1, context.settings.num_workers)
+    return {
+        name: one
+        for name, one in seconds.items()
+        if left is None or not sees_all_rows(context, name) or LEAST_PART * one / workers <= left
+    }
 
 
 def weights_chosen_again(context: RunContext[FitSettings], weights: Weights, trained: Mapping[str, TrainJob]) -> Weights:

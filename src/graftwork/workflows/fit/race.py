@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
-from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds, training_seconds, whole_seconds
+from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds, training_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.inspection import INSPECTION_SHARE
+from graftwork.workflows.fit.large_suites import time_for_all_rows
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result, as_judged
 from graftwork.workflows.fit.ranking import (
     best_of,
@@ -265,7 +266,8 @@ class Race:
         left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
         if context.settings.refit and schedule.final_rows:
             # The choice is not known yet: the slowest finalist that sees all rows in every step.
-            longest = min(WHOLE_SHARE * limit, max(whole_seconds(context, self.outcome.finals).values(), default=0.0))
+            most = WHOLE_SHARE * limit
+            longest = min(most, max(time_for_all_rows(context, self.outcome.finals, most).values(), default=0.0))
         verdict = max(min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit)
         return max((checks + refits) / max(1, context.settings.num_workers), longest) + verdict + INSPECTION_SHARE * limit
 

@@ -7,10 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["FINALISTS", "Effort", "RaceBudget", "efforts", "full_effort", "least_efforts", "shortened", "shortened_to"]
+__all__ = [
+    "FINALISTS",
+    "LEAST_PART",
+    "Effort",
+    "RaceBudget",
+    "efforts",
+    "full_effort",
+    "least_efforts",
+    "shortened",
+    "shortened_to",
+]
 
 FINALISTS = 3
 """Best plans of the rungs that are trained to the end, besides those that answer a question."""
+LEAST_PART = 0.6
+"""Share of the rounds of its training in the race that boosted trees on all rows of a large suite need to be handed over."""
 FEW_SEEDS = 3
 """Below so many seeds nothing may be asserted, so they are given up last."""
 

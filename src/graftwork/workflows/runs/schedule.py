@@ -19,6 +19,7 @@ from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.effort import (
     FINALISTS,
+    LEAST_PART,
     Effort,
     RaceBudget,
     efforts,
@@ -123,7 +124,10 @@ def make_schedule(
     full_scale = budget.scale * budget.refit_scale
     budget = _with_rows_in_time(plans, estimates, budget, limit)
     if budget.final_rows:
-        limit = max(limit / 2, limit - min(budget.whole_seconds, _whole_seconds(plans, estimates, full_scale)))
+        wanted = _whole_seconds(plans, estimates, full_scale)
+        # What cannot be done in that time is no reason to keep it.
+        if LEAST_PART * wanted / max(budget.workers, 1) <= budget.whole_seconds:
+            limit = max(limit / 2, limit - min(budget.whole_seconds, wanted))
     full = full_effort(budget)
 
     def made_with(horizons: Mapping[str, int]) -> Mapping[str, int] | None:

@@ -93,6 +93,15 @@ def test_boosted_trees_that_the_limit_ended_need_most_of_their_rounds(
         assert "could learn from all rows" in found.note
 
 
+def test_trees_that_cannot_learn_from_all_rows_in_time_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """32 s of rounds on two cores: six tenths of them do not fit into 5 s and the little that the limit leaves beyond its end."""
+    context, asked = context_of(monkeypatch, {"trees": DONE, "net": DONE}, 0.5)
+    found = handover(context, "ensemble", "both", WEIGHTS, finals(context))
+    assert [job.plan.name for job in asked] == ["net"]
+    assert {job.id for job in found.trained} == {"final-trees-s0", "whole-net-1of1"}
+    assert "`trees` could learn from all rows" in found.note
+
+
 def test_a_network_that_the_limit_ended_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     cut = {"status": "ok", "steps": 590, "cut": True}
     context, _ = context_of(monkeypatch, {"trees": DONE, "net": cut}, 60.0)

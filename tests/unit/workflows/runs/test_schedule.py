@@ -355,7 +355,7 @@ def test_going_on_is_preferred_to_shorter_trainings_from_the_start() -> None:
 
 def test_time_is_kept_for_models_of_all_rows_where_finals_see_a_part() -> None:
     """A table of 250,000 rows was answered by trees of 30,000 although a minute more would have made them of all."""
-    costs = estimates(trees=0.03)
+    costs = estimates(trees=0.015)
     costs["trees"] = dataclasses.replace(costs["trees"], sees_all_rows=True)
     free, kept = (
         make_schedule(PLANS, costs, budget(None, 120.0, scale=20.0, race_rows=30_000, refits=1, whole_seconds=seconds))
@@ -364,6 +364,9 @@ def test_time_is_kept_for_models_of_all_rows_where_finals_see_a_part() -> None:
     assert free.final_rows
     assert kept.final_rows
     assert kept.seconds <= 80.0 * 1.001 < free.seconds
+    # Nothing is kept for trainings that could not become better than those of the race in that time.
+    endless = make_schedule(PLANS, costs, budget(None, 120.0, scale=200.0, race_rows=30_000, refits=1, whole_seconds=40.0))
+    assert endless.seconds > 80.0
     # No more than they need: without plans that see all rows in every step they cost no more than finals.
     nets = [item for item in PLANS if item.name != "trees"]
     found = make_schedule(nets, costs, budget(None, 120.0, scale=20.0, race_rows=30_000, refits=1, whole_seconds=40.0))
