@@ -111,7 +111,7 @@ class Race:
             if finals_next:
                 self._last_rung = rung
                 names = finalists_of(racing, scores, self.context.schedule.finalists)
-                ended = [name for name, result in results.items() if is_trained(result)]
+                ended = {name: result for name, result in results.items() if is_trained(result)}
                 self._cheap = cheap_finalists(self.context, ended, costs)
                 names = [name for name in self.context.plans if name in names or name in self._cheap]
             self.context.run.emit(
