@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from graftwork.core.cards import load_cards
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.settings import build_from_settings
 from graftwork.core.tensor_files import TensorFile
 from graftwork.data.suite import Suite
 from graftwork.data.suites.digit_family import digit_family
@@ -35,7 +36,7 @@ def found_mergers() -> dict[str, Build]:
         cls = method.resolve()
         if issubclass(cls, ModelMerger):
             settings = method.contract.get(cls.__name__, {})
-            found[name] = lambda cls=cls, settings=settings: cls(**settings)  # type: ignore[misc]
+            found[name] = lambda cls=cls, settings=settings: build_from_settings(cls, settings)  # type: ignore[misc]
     return found
 
 

@@ -83,6 +83,7 @@ def merge_methods(cards: Mapping[str, Card] | None = None) -> dict[str, MergeMet
             tuple(entry["aliases"]),
             entry.get("contract", {}),
             entry.get("presets", {}),
+            tuple(entry["seams"]),
         )
         for entry in content["mergers"]
     ]
