@@ -11,7 +11,7 @@ from graftwork.methods.merging.task_vectors import TaskVectors
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Coefficients", "Grain"]
+__all__ = ["Coefficients", "Grain", "detached"]
 
 Grain = Literal["model", "tensor"]
 """``model``: one number for each model. ``tensor``: one for each model and tensor."""

@@ -103,7 +103,10 @@ class TaskVectors:
             )
         self.base, self.context = base, context
         self.answering = [Answering(model, context.tasks) for model in experts]
-        self.roles = shared_roles(base, experts, self.answering, exclude=exclude)
+        self.base_answering = None if base.network is None else Answering(base, context.tasks)
+        """The base's own network, if it is known: it may answer a task that no model has learned."""
+        known = [*self.answering, *([self.base_answering] if self.base_answering else [])]
+        self.roles = shared_roles(base, experts, known, exclude=exclude)
         self.names = self.roles.merged
         """Names of the tensors that are combined."""
 
@@ -120,22 +123,22 @@ class TaskVectors:
         """What each model added to them, ``[models, *shape]``."""
         self.averaged = {name: np.mean([model.tensors[name] for model in experts], axis=0) for name in self.roles.averaged}
         """Running statistics: the models' mean."""
-        for answering in self.answering:
-            self.adopt(answering)
+        for answering in known:
+            self._adopt(answering)
 
     @property
     def num_models(self) -> int:
         """How many models there are."""
         return len(self.answering)
 
-    def adopt(self, answering: Answering) -> None:
-        """Make a network ready to be run with other weights: the merged running statistics, no gradient of its own."""
+    def _adopt(self, answering: Answering) -> None:
+        # What is judged is what is written: the merged running statistics, and nothing of the network learns.
         state = answering.network.state_dict()
         answering.load((name, value) for name, value in self.averaged.items() if _prefix(answering) + name in state)
         answering.network.requires_grad_(False).eval().to(self.context.device)
 
-    def combine(self, coefficients: Mapping[str, Tensor], changes: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return ``start + sum_i coefficients_i * change_i`` by name; gradients flow to the coefficients and changes.
+    def sums(self, coefficients: Mapping[str, Tensor], changes: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return ``sum_i coefficients_i * change_i`` by name; gradients flow to the coefficients and changes.
 
         Args:
             coefficients: For each tensor one number a model, ``[models]``, or one an entry, ``[models, *shape]``.
@@ -144,13 +147,16 @@ class TaskVectors:
         changes = self.changes if changes is None else changes
         found = {}
         for name, start in self.start.items():
-            by, change = coefficients[name], changes[name]
-            if by.dim() == 1:
-                # One number a model: a product of a vector with [models, entries], without a copy of all changes.
-                found[name] = start + (by.to(change.dtype) @ change.reshape(len(by), -1)).reshape(start.shape)
-            else:
-                found[name] = start + (by.to(change.dtype) * change).sum(dim=0)
+            change = changes[name]
+            by = coefficients[name].to(change.dtype)
+            # One number a model: a product of a vector with [models, entries], without a copy of all changes.
+            plain = by.dim() == 1
+            found[name] = (by @ change.reshape(len(by), -1)).reshape(start.shape) if plain else (by * change).sum(dim=0)
         return found
+
+    def combine(self, coefficients: Mapping[str, Tensor], changes: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return the base plus :meth:`sums`."""
+        return {name: self.start[name] + value for name, value in self.sums(coefficients, changes).items()}
 
     def outputs(
         self, answering: Answering, weights: Mapping[str, Tensor], batch: Batch, tasks: Sequence[str]
@@ -169,7 +175,7 @@ class TaskVectors:
         Only one network's graph is held at a time: gradients are collected at the weights, and go on from there once.
 
         Args:
-            weights: Made by :meth:`combine`.
+            weights: Tensors with a graph, made of what learns.
             losses: Functions of the weights.
         """
         import torch
@@ -187,19 +193,20 @@ class TaskVectors:
         torch.autograd.backward([value for value, _ in made], [gradient for _, gradient in made])
         return found
 
-    def questions(self, *, extra: Sequence[Answering] = ()) -> list[tuple[Answering, TaskSpec]]:
-        """Return each task of the rows with the network that answers it: the first of the models that does, or of ``extra``.
+    def questions(self) -> list[tuple[Answering, TaskSpec]]:
+        """Return each task of the rows with the network that answers it: the first of the models that does, or the base.
 
         Raises:
             ConfigError: If no network answers any of them.
         """
         found = []
+        networks = [*self.answering, *([self.base_answering] if self.base_answering else [])]
         for task in self.context.tasks:
-            owner = next((model for model in (*self.answering, *extra) if task.name in model.answered), None)
+            owner = next((model for model in networks if task.name in model.answered), None)
             if owner is not None:
                 found.append((owner, task))
         if not found:
-            answered = sorted({name for model in self.answering for name in model.answered})
+            answered = sorted({name for model in networks for name in model.answered})
             raise ConfigError(
                 f"The models answer {', '.join(answered)}, and the rows have {', '.join(task.name for task in self.context.tasks)}: "
                 "no task is in both. Give a suite with the tasks of the models, under the same names."
