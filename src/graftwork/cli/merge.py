@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   graftwork merge --base base/ --models a/ b/ --method ties --set trim=per-tensor --set zero_sign=positive --out merged.safetensors
   graftwork merge --models target/ donor/ --method fisher --suite suite.yaml --set trials=50 --out merged.safetensors
   graftwork merge --models a/ b/ --method slerp --set t=0.3 --out merged.safetensors
+  graftwork merge --base base/ --models a/ b/ --method ties --suite suite.yaml --search lambda=0.4,0.8,1.2 --search density=0.2,0.5 --out m.safetensors
   graftwork merge config.yml --out merged/                          a YAML file of mergekit, as it is
   graftwork merge --models a/ --method fisher --set result=fisher --suite a.yaml --out a.fisher.safetensors
   graftwork merge --models a/ b/ --method fisher --statistics fisher=a.fisher.safetensors,b.fisher.safetensors --out merged.safetensors
@@ -71,8 +72,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--buffers", choices=("mean", "base"), default="mean", help="running statistics of the models (default mean)"
     )
     parser.add_argument(
-        "--suite", metavar="FILE", help="data for methods that need rows: suite.yaml or a saved suite; no test rows are used"
+        "--suite",
+        metavar="FILE",
+        help="data: suite.yaml or a saved suite. Methods that need rows see no test rows; each model is scored before and after",
     )
+    parser.add_argument(
+        "--search",
+        action="append",
+        default=[],
+        metavar="KEY=V,V,...",
+        help="try these values of a setting on validation rows, and merge with the best; weights=20 tries 20 points; may repeat",
+    )
+    parser.add_argument("--metric", default="", help="what scores and searches go by (default: each task's own metric)")
     parser.add_argument(
         "--statistics",
         action="append",
@@ -92,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from graftwork.core.errors import ConfigError
-    from graftwork.workflows.merge import build_merger, merge
+    from graftwork.workflows.merge import merge
 
     live = sys.stderr.isatty() and not args.quiet
 
@@ -110,9 +121,6 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise ConfigError(f"--weights takes numbers separated by commas, such as 1,0.5; got {args.weights!r}.") from error
     settings = parse_assignments(args.set, flag="--set", plain=True)
-    merger = build_merger(
-        args.method or "ties", density=args.density, scaling=args.scaling, weights=weights, settings=settings, from_text=True
-    )
     statistics = {
         kind: [file.strip() for file in files.split(",")]
         for kind, files in parse_assignments(args.statistics, flag="--statistics", plain=True).items()
@@ -121,7 +129,14 @@ def run(args: argparse.Namespace) -> int:
         args.base,
         args.models,
         args.out,
-        method=merger,
+        method=args.method or "ties",
+        density=args.density,
+        scaling=args.scaling,
+        weights=weights,
+        settings=settings,
+        search=_searched(args.search),
+        metric=args.metric,
+        from_text=True,
         exclude=args.exclude,
         buffers=args.buffers,
         suite=args.suite,
@@ -134,12 +149,27 @@ def run(args: argparse.Namespace) -> int:
     return _print(report, args)
 
 
+def _searched(items: list[str]) -> dict[str, list[str] | int]:
+    """Return the values to be searched by setting, as texts; ``weights`` take a number of points, or points parted by ``;``."""
+    found: dict[str, list[str] | int] = {}
+    for key, text in parse_assignments(items, flag="--search", plain=True).items():
+        # As the flags call it.
+        name = "scaling" if key == "lambda" else key
+        if name == "weights":
+            found[name] = int(text) if text.strip().isdigit() else [part for part in text.split(";") if part.strip()]
+        else:
+            found[name] = [part.strip() for part in text.split(",") if part.strip()]
+    return found
+
+
 def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> MergeReport:
     """Merge as a YAML file says."""
     from graftwork.core.errors import ConfigError
     from graftwork.workflows.mergekit import merge_from_yaml
 
-    flags = ("base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "statistics")
+    flags = (
+        "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "statistics"
+    )  # fmt: skip
     given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
     if given:
         raise ConfigError(f"{args.config} says models and method; leave {', '.join(given)} out, or leave out the file.")
@@ -159,6 +189,33 @@ def _print(report: MergeReport, args: argparse.Namespace) -> int:
         # The file is written all the same: NaN may have been in the models.
         return 1 if report.not_finite else 0
     print(f"{report.path}: {report.num_models} models, {report.num_parameters:,} parameters merged in {report.seconds:.1f} s")
+    if report.trials:
+        best = max(report.trials, key=lambda trial: trial.change)
+        chosen = ", ".join(f"{key}={value}" for key, value in best.settings.items())
+        print(f"searched {len(report.trials)} settings on validation rows: {chosen} (mean change {best.change:+.2f} %)")
+    if report.scores:
+        print(_score_table(report))
     if report.sign_conflict_share is not None:
         print(f"sign conflicts: {report.sign_conflict_share:.1%} of the entries that several models change")
     return 1 if report.not_finite else 0
+
+
+def _score_table(report: MergeReport) -> str:
+    """Return the models' scores before and after."""
+    import shutil
+
+    from graftwork.cli.tables import format_table
+
+    rows = [
+        [
+            score.task,
+            score.metric,
+            score.model,
+            f"{score.before:.4g}",
+            "" if score.after is None else f"{score.after:.4g}",
+            f"{score.num_rows:,}",
+        ]
+        for score in report.scores
+    ]
+    header = ["task", "metric", "model", "before", "merged", f"{report.scored_on} rows"]
+    return format_table(header, rows, width=shutil.get_terminal_size().columns, stretch=2, right=(3, 4, 5))

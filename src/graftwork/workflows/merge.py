@@ -17,10 +17,12 @@ from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
-from graftwork.workflows.merge_kinds import merge_by_tensor, merge_context, merge_whole_models
+from graftwork.workflows.merge_judging import Judge
+from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_methods import build_merger, merge_methods
 from graftwork.workflows.merge_report import MergeReport
+from graftwork.workflows.merge_search import candidates
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,11 +60,14 @@ def merge(
     exclude: Sequence[str] = (),
     buffers: Buffers = "mean",
     suite: Suite | str | Path | None = None,
+    search: Mapping[str, Sequence[Any] | int] | None = None,
+    metric: str = "",
     statistics: Mapping[str, Sequence[str | Path]] | None = None,
     network: Callable[[], nn.Module] | Sequence[Callable[[], nn.Module]] | None = None,
     device: str = "cpu",
     seed: int = 0,
     hashes: bool = True,
+    from_text: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Merge checkpoints.
@@ -82,13 +87,18 @@ def merge(
         settings: Settings of the method by name, the three above among them.
         exclude: Shell patterns of tensors that keep the base's values, such as ``"classifier.*"``.
         buffers: Running statistics: the models' mean, or the base's.
-        suite: Data for a ``ModelMerger``; it never sees the test rows.
+        suite: Data. A ``ModelMerger`` works with it and never sees the test rows. With any method each model is scored on its tasks
+            before and after the merge, on test rows (on validation rows if there are none).
+        search: Settings to be searched on labelled validation rows: values by name, all combinations of which are merged and scored;
+            for ``weights`` a number of points. ``method`` is a name then.
+        metric: What scores are taken by; empty takes each task's own metric.
         statistics: Files beside the models for a ``ModelMerger``: kind, and one file for each model.
         network: For a ``ModelMerger``: what builds the network whose weights the files hold, one for all or one for each model,
             the base first; not needed for model folders that graftwork wrote.
         device: Where a ``ModelMerger`` works: ``cpu``, ``cuda``, ``mps`` or ``auto``. Methods that go tensor by tensor need no device.
         seed: Seed of a ``ModelMerger``.
         hashes: Whether SHA-256 of all inputs go into the lineage (computed beside the merge).
+        from_text: Whether ``settings`` and ``search`` are texts of the command line.
         on_progress: Called with (tensors done, tensors in all).
 
     Raises:
@@ -99,11 +109,20 @@ def merge(
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started, cpu = time.monotonic(), time.process_time()
-    merger = (
-        build_merger(method, density=density, scaling=scaling, weights=weights, settings=settings)
-        if isinstance(method, str)
-        else method
-    )
+
+    def built(values: Mapping[str, Any]) -> Merger | ModelMerger:
+        if not isinstance(method, str):
+            return method
+        known = {"density": density, "scaling": scaling, "weights": weights}
+        # What is searched stands in the place of what is given by a keyword of its own.
+        plain = {key: value for key, value in known.items() if key not in values}
+        return build_merger(method, **plain, settings={**(settings or {}), **values}, from_text=from_text)  # type: ignore[arg-type]
+
+    if search and (suite is None or not isinstance(method, str)):
+        raise ConfigError("Settings are searched on labelled validation rows: give data with --suite, and a method by its name.")
+    tried = candidates(search, len(models), seed=seed) if search else []
+    # With the first combination, so that wrong names and values are found before anything is read.
+    merger = built(tried[0] if tried else {})
     paths = [Path(path) for path in ((base, *models) if base is not None else models)]
     sources = [open_tensors(path) for path in paths]
     extra = {kind: [open_tensors(path) for path in files] for kind, files in (statistics or {}).items()}
@@ -120,17 +139,39 @@ def merge(
             raise ConfigError(
                 "`exclude` belongs to methods that go tensor by tensor; this one decides over whole models. Leave it out."
             )
-        context = merge_context(suite, extra, device, seed)
-        merging = merge_whole_models(merger, named, context, network=network, has_base=base is not None)
     elif base is None and merger.needs_base:
         raise ConfigError("This method merges the changes that models made to their base. Name the base with --base.")
-    elif suite is not None or extra or network is not None:
-        raise ConfigError("This method goes tensor by tensor and takes no suite, statistics or network. Leave them out.")
-    else:
-        merger.has_base = base is not None
+    elif extra or (network is not None and suite is None):
+        raise ConfigError(
+            "This method goes tensor by tensor and takes no statistics, and a network only with a suite, for scores. Leave them out."
+        )
+    if suite is not None:
+        from graftwork.data.reading.ingest import open_suite
+
+        suite = open_suite(suite, seed=seed)
+
+    def begun(chosen: Merger | ModelMerger) -> Merging:
+        if isinstance(chosen, ModelMerger):
+            context = merge_context(suite, extra, device, seed)
+            return merge_whole_models(chosen, named, context, network=network, has_base=base is not None)
+        chosen.has_base = base is not None
         # Without a base the first model stands in its place, for names, shapes and types.
         experts = sources if base is None else sources[1:]
-        merging = merge_by_tensor(merger, sources[0], experts, exclude=exclude, buffers=buffers)
+        return merge_by_tensor(chosen, sources[0], experts, exclude=exclude, buffers=buffers)
+
+    judge = None
+    if suite is not None:
+        judge = Judge(
+            merge_models(named, network),
+            merge_context(suite, {}, device, seed, with_test=True),
+            has_base=base is not None,
+            metric=metric,
+            # A method that looks at whole models may do without networks, and is then not scored.
+            needed=bool(search) or not isinstance(merger, ModelMerger),
+        )
+        if search:
+            merger = built(judge.search(tried, lambda values: begun(built(values))))
+    merging = begun(merger)
     # After the checks: a call that is refused changes nothing on the disk.
     swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
     lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=hashes)
@@ -150,6 +191,7 @@ def merge(
     # the hashes are ready only after the merge, but their length is known: the header is written with zeros first
     final = (lambda: lineage.metadata(start, final=True)) if hashes else None
     write_tensors(out, merging.layout, watched(), lineage.metadata(start, final=False), merging.corrections, final)
+    scores = judge.after(out) if judge else ()
     kept = getattr(merger, "kept_anywhere", 0)
     seconds = time.monotonic() - started
     return MergeReport(
@@ -159,8 +201,11 @@ def merge(
         num_parameters=merging.num_parameters,
         sign_conflict_share=getattr(merger, "conflicts", 0) / kept if kept else None,
         not_finite=tuple(not_finite),
-        notes=(*merging.notes, *swept),
+        notes=(*merging.notes, *swept, *(judge.notes if judge else ())),
         seconds=seconds,
+        scores=scores,
+        scored_on=judge.role if judge else "",
+        trials=judge.trials if judge else (),
         ledger=Ledger(
             wall_seconds=seconds,
             cpu_seconds=time.process_time() - cpu,

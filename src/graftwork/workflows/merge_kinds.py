@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from graftwork.data.suite import Suite
 
-__all__ = ["Merging", "merge_by_tensor", "merge_context", "merge_whole_models"]
+__all__ = ["Merging", "merge_by_tensor", "merge_context", "merge_models", "merge_whole_models"]
 
 Array = NDArray[Any]
 _STORED = {
@@ -71,18 +71,46 @@ def _corrections(merger: Merger) -> Iterator[tuple[str, Array, Array]]:
 
 
 def merge_context(
-    suite: Suite | str | Path | None, statistics: Mapping[str, Sequence[TensorSource]], device: str = "cpu", seed: int = 0
+    suite: Suite | str | Path | None,
+    statistics: Mapping[str, Sequence[TensorSource]],
+    device: str = "cpu",
+    seed: int = 0,
+    *,
+    with_test: bool = False,
 ) -> MergeContext:
-    """Return what a merger of whole models may use; of a suite all rows but those of the test."""
+    """Return what a merger of whole models may use; of a suite all rows but those of the test (``with_test``: those as well, for
+    scores of what was merged)."""
     if suite is None:
         return MergeContext(statistics=statistics, device=device, seed=seed)
     from graftwork.data.loader import iter_rows
     from graftwork.data.reading.ingest import open_suite
 
     opened = open_suite(suite, seed=seed)
-    roles = {role: rows for role, rows in opened.splits.items() if role != "test"}
+    roles = {role: rows for role, rows in opened.splits.items() if with_test or role != "test"}
     rows = {role: functools.partial(iter_rows, opened, numbers) for role, numbers in roles.items()}
     return MergeContext(tasks=opened.tasks, rows=rows, statistics=statistics, device=device, seed=seed)
+
+
+def merge_models(models: Sequence[tuple[Path, TensorSource]], network: Any = None) -> list[MergeModel]:
+    """Return models with what builds their networks, where that is known.
+
+    Args:
+        models: Path and tensors of each.
+        network: What builds a network without weights: one function for all models, or one for each; None for model folders of
+            graftwork.
+
+    Raises:
+        ConfigError: If there are not as many networks as models.
+    """
+    builders = list(network) if isinstance(network, Sequence) else [network] * len(models)
+    if len(builders) != len(models):
+        raise ConfigError(
+            f"`network` has {len(builders)} functions for {len(models)} models, the base among them; give one for each."
+        )
+    return [
+        MergeModel(name=str(path), tensors=source, network=_network(path, source, build))
+        for (path, source), build in zip(models, builders, strict=True)
+    ]
 
 
 def merge_whole_models(
@@ -107,15 +135,7 @@ def merge_whole_models(
         ConfigError: If there are not as many networks as models, or the method lacks something.
         DataError: If there is no model, the method returns no tensors, or values that cannot be stored.
     """
-    builders = list(network) if isinstance(network, Sequence) else [network] * len(models)
-    if len(builders) != len(models):
-        raise ConfigError(
-            f"`network` has {len(builders)} functions for {len(models)} models, the base among them; give one for each."
-        )
-    named = [
-        MergeModel(name=str(path), tensors=source, network=_network(path, source, build))
-        for (path, source), build in zip(models, builders, strict=True)
-    ]
+    named = merge_models(models, network)
     experts = named[1:] if has_base else named
     if not experts:
         raise DataError("There are no models to merge. Give at least one with --models.")

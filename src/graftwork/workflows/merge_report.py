@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.core.records import Ledger
+from graftwork.workflows.merge_scores import TaskScore
+from graftwork.workflows.merge_search import MergeTrial
 
 __all__ = ["MergeReport"]
 
@@ -32,3 +34,9 @@ class MergeReport:
     seconds: float
     ledger: Ledger = field(default_factory=Ledger)
     """What it cost: time, and steps and samples of methods that use data."""
+    scores: tuple[TaskScore, ...] = ()
+    """With a suite: each model on its tasks before the merge, and with the merged weights."""
+    scored_on: str = ""
+    """Which rows the scores are of: ``test``, or ``val`` where there are no test rows."""
+    trials: tuple[MergeTrial, ...] = ()
+    """With a search: every combination of settings that was tried on validation rows, in order; the best one was merged."""

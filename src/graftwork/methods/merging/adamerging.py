@@ -167,6 +167,8 @@ class AdaMerging(ModelMerger):
         """
         config = self.config
         vectors = TaskVectors(base, experts, context, exclude=config.exclude)
+        if not vectors.names:
+            return vectors.result({})
         coefficients = Coefficients(vectors, config.grain, config.scaling, clamp=config.clamp)
         rows = EntropyRows(vectors, config.role, config.batch_size, config.num_rows)
         learn_coefficients(vectors, coefficients, rows, steps=config.steps, learning_rate=config.learning_rate)

@@ -101,6 +101,8 @@ class Atlas(ModelMerger):
         """
         config = self.config
         vectors = TaskVectors(base, experts, context, exclude=config.exclude)
+        if not vectors.names:
+            return vectors.result({})
         questions = vectors.questions()
         pools = vectors.pools(questions, config.role, labelled=True, num_rows=config.num_rows)
         coefficients = Coefficients(vectors, config.grain, 0.0, parts=config.parts, seed=context.seed)

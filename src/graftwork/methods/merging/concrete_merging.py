@@ -156,6 +156,8 @@ class ConcreteMerging(ModelMerger):
         """
         config = self.config
         vectors = TaskVectors(base, experts, context, exclude=config.exclude)
+        if not vectors.names:
+            return vectors.result({})
         rows = EntropyRows(vectors, config.role, config.batch_size, config.num_rows)
         mask = ConcreteMask(vectors.start, config.temperature, Seeds(context.seed).torch("masks"))
         adaptive = config.rule == "adamerging"
@@ -200,6 +202,7 @@ class ConcreteMerging(ModelMerger):
         optimizer = torch.optim.Adam([coefficients.values], lr=self.config.inner_rate)
         vectors.backward(masked_weights(vectors, vectors.sums(coefficients.by_name()), drawn), rows.losses())
         optimizer.step()
+        vectors.context.count("steps")
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings, and what is known after a merge: mean coefficients and the share of entries kept."""

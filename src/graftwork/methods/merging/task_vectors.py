@@ -22,7 +22,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.interfaces.model_merger import MergeContext, MergeModel
 from graftwork.methods.merging.model_answers import Answering
 from graftwork.methods.merging.row_pools import RowPool, collect_rows, has_label, may_belong_to
-from graftwork.methods.merging.sources import is_float, shape
+from graftwork.methods.merging.sources import are_equal, is_float, shape
 from graftwork.methods.merging.tensor_roles import TensorRoles, assign_roles
 
 if TYPE_CHECKING:
@@ -107,8 +107,12 @@ class TaskVectors:
         """The base's own network, if it is known: it may answer a task that no model has learned."""
         known = [*self.answering, *([self.base_answering] if self.base_answering else [])]
         self.roles = shared_roles(base, experts, known, exclude=exclude)
-        self.names = self.roles.merged
-        """Names of the tensors that are combined."""
+        merged = self.roles.merged
+        self.names = tuple(
+            name for name in merged if not all(are_equal(base.tensors[name], model.tensors[name]) for model in experts)
+        )
+        """Names of the tensors that are combined: those that some model changed. Others stay as they are, at no cost."""
+        self._same = tuple(name for name in merged if name not in set(self.names))
 
         def tensor(values: Array) -> Tensor:
             # Half precision is learned in single precision.
@@ -238,7 +242,7 @@ class TaskVectors:
 
     def result(self, weights: Mapping[str, Tensor]) -> dict[str, Array]:
         """Return everything that the base has: these weights, the averaged statistics, and what is kept."""
-        kept = {name: np.array(self.base.tensors[name]) for name in self.roles.kept}
+        kept = {name: np.array(self.base.tensors[name]) for name in (*self.roles.kept, *self._same)}
         return {**kept, **self.averaged, **dict(self.arrays(weights))}
 
     def arrays(self, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Array]]:
