@@ -108,16 +108,19 @@ def labelled(suite: Suite, split: str, task: str) -> NDArray[np.int64]:
 
 @functools.cache
 def _pretrained() -> TransformersBackbone:
-    return load_transformers(minilm_folder(), local_only=True)
-
-
-def trunk_of() -> TransformersBackbone:
-    """Return MiniLM with its pretrained weights, of which the upper layers learn."""
-    trunk = copy.deepcopy(_pretrained())
+    trunk = load_transformers(minilm_folder(), local_only=True)
     tuned = set(_tuned_names(trunk))
     for name, parameter in trunk.named_parameters():
         parameter.requires_grad_(name in tuned)
     return trunk
+
+
+def trunk_of() -> TransformersBackbone:
+    """Return MiniLM with its pretrained weights, of which the upper layers learn; all copies share the weights that do not."""
+    trunk = _pretrained()
+    shared = {id(parameter): parameter for parameter in trunk.parameters() if not parameter.requires_grad}
+    # What the memo holds is not copied: embeddings and lower layers are three quarters of the model.
+    return copy.deepcopy(trunk, dict(shared))
 
 
 def _tuned_names(trunk: nn.Module) -> list[str]:
@@ -173,7 +176,8 @@ def fit_head(suite: Suite, task: TaskSpec, rows: NDArray[np.int64], *, strength:
 def load_into(task: TaskSpec, state: Mapping[str, Array]) -> SharedTrunk:
     """Return the network of a task with some of its weights replaced."""
     model = network_of(task)
-    model.load_state_dict({**model.state_dict(), **{name: torch.from_numpy(np.array(value)) for name, value in state.items()}})
+    found = model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()}, strict=False)
+    assert not found.unexpected_keys
     return model.eval()
 
 
