@@ -183,7 +183,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         merge(method=Broken({"x": np.ones(2)}), network=[network, network], **call)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="Name the base with --base"):
         merge(method="ties", **call)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="a network only with a suite, for scores"):
+    with pytest.raises(ConfigError, match="a network only for scores"):
         merge(method="ties", network=network, **{**call, "base": tmp_path / "m.safetensors"})  # type: ignore[arg-type]
     assert not (tmp_path / "out.safetensors").exists()
 

@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   graftwork merge --models a/ b/ --method slerp --set t=0.3 --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ --method ties --suite suite.yaml --search lambda=0.4,0.8,1.2 --search density=0.2,0.5 --out m.safetensors
   graftwork merge config.yml --out merged/                          a YAML file of mergekit, as it is
+  graftwork merge --models a/ b/ --method averaging --align --repair --suite suite.yaml --out merged.safetensors
   graftwork merge --models a/ --method fisher --set result=fisher --suite a.yaml --out a.fisher.safetensors
   graftwork merge --models a/ b/ --method fisher --statistics fisher=a.fisher.safetensors,b.fisher.safetensors --out merged.safetensors
 """
@@ -85,6 +86,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--metric", default="", help="what scores and searches go by (default: each task's own metric)")
     parser.add_argument(
+        "--align",
+        nargs="?",
+        const="auto",
+        metavar="A>B,A>C,...",
+        help="put the models' units in the order of the base's (or first model's) before merging; pairs of layers, or none to trace "
+        "the network",
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="measure running statistics of BatchNorm on training rows after merging (--suite)"
+    )
+    parser.add_argument(
         "--statistics",
         action="append",
         default=[],
@@ -136,6 +148,8 @@ def run(args: argparse.Namespace) -> int:
         settings=settings,
         search=_searched(args.search),
         metric=args.metric,
+        align=_pairs(args.align),
+        repair=args.repair,
         from_text=True,
         exclude=args.exclude,
         buffers=args.buffers,
@@ -147,6 +161,22 @@ def run(args: argparse.Namespace) -> int:
         on_progress=show,
     )
     return _print(report, args)
+
+
+def _pairs(text: str | None) -> bool | list[tuple[str, str]]:
+    """Return how models are aligned: not at all, by their network, or by pairs of layers.
+
+    Raises:
+        ConfigError: If a pair has not two layers.
+    """
+    from graftwork.core.errors import ConfigError
+
+    if text is None or text == "auto":
+        return text == "auto"
+    found = [tuple(part.strip() for part in item.split(">")) for item in text.split(",")]
+    if not all(len(pair) == 2 and all(pair) for pair in found):
+        raise ConfigError(f"--align takes pairs of layers such as first>second,first>norm; got {text!r}.")
+    return [(pair[0], pair[1]) for pair in found]
 
 
 def _searched(items: list[str]) -> dict[str, list[str] | int]:
@@ -168,7 +198,7 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
     from graftwork.workflows.mergekit import merge_from_yaml
 
     flags = (
-        "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "statistics"
+        "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "align", "repair", "statistics"
     )  # fmt: skip
     given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
     if given:

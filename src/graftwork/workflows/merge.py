@@ -17,6 +17,7 @@ from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
+from graftwork.workflows.merge_fitting import AlignWith, align_models, measure_statistics
 from graftwork.workflows.merge_judging import Judge
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
@@ -62,6 +63,8 @@ def merge(
     suite: Suite | str | Path | None = None,
     search: Mapping[str, Sequence[Any] | int] | None = None,
     metric: str = "",
+    align: AlignWith = False,
+    repair: bool = False,
     statistics: Mapping[str, Sequence[str | Path]] | None = None,
     network: Callable[[], nn.Module] | Sequence[Callable[[], nn.Module]] | None = None,
     device: str = "cpu",
@@ -92,6 +95,9 @@ def merge(
         search: Settings to be searched on labelled validation rows: values by name, all combinations of which are merged and scored;
             for ``weights`` a number of points. ``method`` is a name then.
         metric: What scores are taken by; empty takes each task's own metric.
+        align: Whether the models' units are put in the order of those of the base (without one: the first model) before they are
+            merged: true traces the network, pairs name layers that belong together. Aligned models are held in memory.
+        repair: Whether running statistics of BatchNorm are measured on training rows after the merge.
         statistics: Files beside the models for a ``ModelMerger``: kind, and one file for each model.
         network: For a ``ModelMerger``: what builds the network whose weights the files hold, one for all or one for each model,
             the base first; not needed for model folders that graftwork wrote.
@@ -141,28 +147,38 @@ def merge(
             )
     elif base is None and merger.needs_base:
         raise ConfigError("This method merges the changes that models made to their base. Name the base with --base.")
-    elif extra or (network is not None and suite is None):
+    elif extra or (network is not None and suite is None and not align):
         raise ConfigError(
-            "This method goes tensor by tensor and takes no statistics, and a network only with a suite, for scores. Leave them out."
+            "This method goes tensor by tensor and takes no statistics, and a network only for scores (with a suite) or an alignment. "
+            "Leave them out."
         )
+    if repair and suite is None:
+        raise ConfigError("Running statistics are measured on training rows. Give data with --suite, or leave --repair out.")
     if suite is not None:
         from graftwork.data.reading.ingest import open_suite
 
         suite = open_suite(suite, seed=seed)
+    whole = merge_models(named, network)
+    before: tuple[str, ...] = ()
+    if align:
+        whole, said = align_models(whole, align, seed=seed)
+        before = (said,)
 
     def begun(chosen: Merger | ModelMerger) -> Merging:
+        context = merge_context(suite, extra, device, seed)
         if isinstance(chosen, ModelMerger):
-            context = merge_context(suite, extra, device, seed)
-            return merge_whole_models(chosen, named, context, network=network, has_base=base is not None)
-        chosen.has_base = base is not None
-        # Without a base the first model stands in its place, for names, shapes and types.
-        experts = sources if base is None else sources[1:]
-        return merge_by_tensor(chosen, sources[0], experts, exclude=exclude, buffers=buffers)
+            found = merge_whole_models(chosen, whole, context, has_base=base is not None)
+        else:
+            chosen.has_base = base is not None
+            # Without a base the first model stands in its place, for names, shapes and types.
+            experts = [model.tensors for model in (whole if base is None else whole[1:])]
+            found = merge_by_tensor(chosen, sources[0], experts, exclude=exclude, buffers=buffers)
+        return measure_statistics(found, whole[0 if base is None else 1], context) if repair else found
 
     judge = None
     if suite is not None:
         judge = Judge(
-            merge_models(named, network),
+            whole,
             merge_context(suite, {}, device, seed, with_test=True),
             has_base=base is not None,
             metric=metric,
@@ -201,7 +217,7 @@ def merge(
         num_parameters=merging.num_parameters,
         sign_conflict_share=getattr(merger, "conflicts", 0) / kept if kept else None,
         not_finite=tuple(not_finite),
-        notes=(*merging.notes, *swept, *(judge.notes if judge else ())),
+        notes=(*before, *merging.notes, *swept, *(judge.notes if judge else ())),
         seconds=seconds,
         scores=scores,
         scored_on=judge.role if judge else "",

@@ -52,7 +52,12 @@ class Merging:
 
 
 def merge_by_tensor(
-    merger: Merger, base: TensorSource, experts: Sequence[TensorSource], *, exclude: Sequence[str] = (), buffers: Buffers = "mean"
+    merger: Merger,
+    base: TensorSource,
+    experts: Sequence[Mapping[str, Array]],
+    *,
+    exclude: Sequence[str] = (),
+    buffers: Buffers = "mean",
 ) -> Merging:
     """Check that the models fit their base and the merger's settings fit the models; see :func:`.iterate_merged`."""
     check_settings(merger, len(experts))
@@ -114,37 +119,29 @@ def merge_models(models: Sequence[tuple[Path, TensorSource]], network: Any = Non
 
 
 def merge_whole_models(
-    merger: ModelMerger,
-    models: Sequence[tuple[Path, TensorSource]],
-    context: MergeContext,
-    *,
-    network: Any = None,
-    has_base: bool = True,
+    merger: ModelMerger, models: Sequence[MergeModel], context: MergeContext, *, has_base: bool = True
 ) -> Merging:
     """Run a merger of whole models.
 
     Args:
         merger: The method.
-        models: Path and tensors of each, the base first if there is one.
+        models: The base first if there is one; see :func:`merge_models`.
         context: See :func:`merge_context`.
-        network: What builds a network without weights: one function for all models, or one for each; None for model folders of
-            graftwork.
         has_base: Whether the first model is the base.
 
     Raises:
-        ConfigError: If there are not as many networks as models, or the method lacks something.
+        ConfigError: If the method lacks something.
         DataError: If there is no model, the method returns no tensors, or values that cannot be stored.
     """
-    named = merge_models(models, network)
-    experts = named[1:] if has_base else named
+    experts = models[1:] if has_base else models
     if not experts:
         raise DataError("There are no models to merge. Give at least one with --models.")
-    merged = merger.merge(named[0] if has_base else None, experts, context)
+    merged = merger.merge(models[0] if has_base else None, experts, context)
     arrays = {str(name): np.asarray(values) for name, values in merged.items()}
     if not arrays:
         raise DataError(f"{type(merger).__name__} returned no tensors; nothing is written.")
     # The base if there is one: the result is stored as it is.
-    first = models[0][1]
+    first = models[0].tensors
     layout = {name: (_stored_type(name, values, first), values.shape) for name, values in arrays.items()}
     return Merging(
         layout=layout,
@@ -155,9 +152,9 @@ def merge_whole_models(
     )
 
 
-def _stored_type(name: str, values: Array, first: TensorSource) -> str:
+def _stored_type(name: str, values: Array, first: Mapping[str, Array]) -> str:
     # Half precision in, half precision out, although merging computes in more.
-    if name in first and first.is_float(name) and values.dtype.kind == "f":
+    if isinstance(first, TensorSource) and name in first and first.is_float(name) and values.dtype.kind == "f":
         return first.dtype_name(name)
     if values.dtype not in _STORED:
         raise DataError(
