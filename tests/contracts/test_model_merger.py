@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from graftwork.core.settings import build_from_settings
 from graftwork.core.tensor_files import TensorFile
 from graftwork.data.suite import Suite
 from graftwork.data.suites.digit_family import digit_family
+from graftwork.data.suites.glyphs import glyphs
 from graftwork.interfaces.model_merger import MergeContext, MergeModel, ModelMerger
+from graftwork.methods.sharing.shared_trunk import SharedTrunk
+from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.workflows.merge import merge
 from graftwork.workflows.merge_kinds import merge_context
 from graftwork.workflows.merge_methods import merge_methods
@@ -76,19 +80,58 @@ def models() -> list[MergeModel]:
     return [MergeModel(name=f"m{seed}", tensors=weights(seed), network=build(weights(seed))) for seed in range(4)]
 
 
+OF_PICTURES = {"ot-fusion"}
+"""Methods that know transformers for pictures only, two at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    suite: Suite
+    network: Callable[[], nn.Module]
+    models: list[MergeModel]
+    """The base first."""
+
+
+def pictures() -> World:
+    suite = glyphs(num_train=20, num_val=4, num_test=4, num_classes=3, size=8, seed=0)
+
+    def make(seed: int = 0) -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            trunk = ViTBackbone(8, width=8, depth=1, num_heads=2)
+            return SharedTrunk(suite.tasks, lambda: trunk, inputs=suite.input_specs, head_hidden=0)
+
+    states = [{name: value.numpy().copy() for name, value in make(seed).state_dict().items()} for seed in range(3)]
+    return World(
+        suite,
+        make,
+        [MergeModel(name=f"m{seed}", tensors=state, network=functools.partial(make, seed)) for seed, state in enumerate(states)],
+    )
+
+
 @pytest.fixture(scope="module")
 def suite() -> Suite:
     return digit_family("plain", seed=0)
 
 
-@pytest.fixture
-def context(suite: Suite) -> MergeContext:
-    return merge_context(suite, {"fisher": []}, seed=3)
-
-
 @pytest.fixture(params=sorted(BUILDERS))
-def build(request: pytest.FixtureRequest) -> Build:
-    return BUILDERS[str(request.param)]
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def build(name: str) -> Build:
+    return BUILDERS[name]
+
+
+@pytest.fixture
+def world(name: str, suite: Suite) -> World:
+    return pictures() if name in OF_PICTURES else World(suite, network, models())
+
+
+@pytest.fixture
+def context(world: World) -> MergeContext:
+    return merge_context(world.suite, {"fisher": []}, seed=3)
 
 
 def assert_same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> None:
@@ -97,8 +140,8 @@ def assert_same(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray
         np.testing.assert_array_equal(value, second[name])
 
 
-def test_it_returns_finite_arrays_and_changes_no_input(build: Build, context: MergeContext) -> None:
-    base, *experts = models()
+def test_it_returns_finite_arrays_and_changes_no_input(build: Build, world: World, context: MergeContext) -> None:
+    base, *experts = world.models
     before = [copy.deepcopy(dict(model.tensors)) for model in (base, *experts)]
     merged = build().merge(base, experts, context)
     assert merged
@@ -107,15 +150,15 @@ def test_it_returns_finite_arrays_and_changes_no_input(build: Build, context: Me
         assert_same(model.tensors, copied)
 
 
-def test_equal_seeds_give_equal_results(build: Build, context: MergeContext) -> None:
-    base, *experts = models()
+def test_equal_seeds_give_equal_results(build: Build, world: World, context: MergeContext) -> None:
+    base, *experts = world.models
     again = dataclasses.replace(context, costs={})
     assert_same(build().merge(base, experts, context), build().merge(base, experts, again))
     assert context.costs == again.costs
 
 
-def test_the_global_random_state_stays(build: Build, context: MergeContext) -> None:
-    base, *experts = models()
+def test_the_global_random_state_stays(build: Build, world: World, context: MergeContext) -> None:
+    base, *experts = world.models
     before = torch.get_rng_state()
     build().merge(base, experts, context)
     assert torch.equal(torch.get_rng_state(), before)
@@ -127,19 +170,20 @@ def test_settings_name_the_method_and_are_plain_values(build: Build) -> None:
     assert all(isinstance(value, str | int | float | bool | tuple | list | None) for value in settings.values())
 
 
-def test_the_file_holds_what_was_returned_with_lineage(build: Build, suite: Suite, tmp_path: Path) -> None:
+def test_the_file_holds_what_was_returned_with_lineage(build: Build, world: World, tmp_path: Path) -> None:
     paths = []
-    for seed in range(4):
+    for seed, model in enumerate(world.models):
         paths.append(tmp_path / f"m{seed}.safetensors")
-        save_file(weights(seed), paths[-1])
-    report = merge(paths[0], paths[1:], tmp_path / "out.safetensors", method=build(), suite=suite, network=network, seed=3)
-    base, *experts = models()
+        save_file(dict(model.tensors), paths[-1])
+    suite = world.suite
+    report = merge(paths[0], paths[1:], tmp_path / "out.safetensors", method=build(), suite=suite, network=world.network, seed=3)
+    base, *experts = world.models
     expected = build().merge(base, experts, merge_context(suite, {}, seed=3))
     written = TensorFile(report.path)
     assert_same(dict(written), expected)
-    assert report.num_models == 3
+    assert report.num_models == len(experts)
     assert report.ledger.wall_seconds > 0
-    assert "m3.safetensors" in written.metadata["inputs_sha256"]
+    assert f"m{len(experts)}.safetensors" in written.metadata["inputs_sha256"]
 
 
 def test_what_is_missing_is_named(suite: Suite) -> None:
