@@ -73,7 +73,7 @@ class Judge:
             tensors = {name: np.array(values) for name, values in merging.tensors}
             for name, indices, values in merging.corrections:
                 tensors[name].reshape(-1)[indices] = values
-            scorer.load(tensors.items())
+            scorer.load(tensors)
             return mean_change(scorer.after(before, "val"))
 
         place, trials = best_trial(tried, change)
@@ -86,7 +86,7 @@ class Judge:
             return ()
         merged = open_tensors(path)
         try:
-            self._scorer.load((name, merged[name]) for name in merged)
+            self._scorer.load(merged)
         except DataError as error:
             self.notes = (*self.notes, f"there are no scores after the merge: {error}")
             return tuple(self._before)

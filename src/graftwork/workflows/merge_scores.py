@@ -6,7 +6,7 @@ imported where networks are run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.model_merger import MergeContext, MergeModel
+from graftwork.methods.merging.sources import shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +82,8 @@ class MergeScorer:
                 )
             self._metrics[task.name] = metric or default_metric(task)
         self._share_tasks = len({model.answered for model in self._experts}) == 1
-        self._owned = [set() if self._share_tasks else set(model.owned()) for model in self._experts]
+        self._loaded = [0] if self._share_tasks else list(range(len(self._experts)))
+        self._owned: list[set[str]] = [set() if self._share_tasks else set(model.owned()) for model in self._experts]
 
     def before(self, role: str) -> list[TaskScore]:
         """Return the scores of all models as they are, the base first. Call it before :meth:`load`.
@@ -96,42 +98,48 @@ class MergeScorer:
             raise DataError(f"None of the {role!r} rows has a label of a task of the models, so nothing can be scored on them.")
         return found
 
-    def load(self, tensors: Iterable[tuple[str, Array]]) -> None:
+    def load(self, tensors: Mapping[str, Array]) -> None:
         """Put merged weights into all networks; heads of single tasks stay where models answer different tasks.
+
+        Where all models answer the same tasks one network is enough: the first one that has the shapes of what was merged.
 
         Raises:
             DataError: If a tensor has another shape than in a network.
         """
-        networks = self._experts[:1] if self._share_tasks else self._experts
-        places = [
+        shapes = [
             {name.removeprefix("inner."): tuple(value.shape) for name, value in model.network.state_dict().items()}
-            for model in networks
+            for model in self._experts
         ]
-        for name, values in tensors:
-            for model, shapes, owned in zip(networks, places, self._owned, strict=False):
-                if name not in shapes or name in owned:
-                    continue
-                if shapes[name] != tuple(values.shape):
-                    raise DataError(
-                        f"The merged tensor {name!r} is {list(values.shape)}, and {model.name} has {list(shapes[name])}: a network of "
-                        "another shape cannot be scored in its place."
-                    )
-                # A copy: files are mapped read-only.
-                model.load([(name, np.array(values))])
+        wrong = [
+            [name for name in tensors if name in known and name not in owned and known[name] != shape(tensors, name)]
+            for known, owned in zip(shapes, self._owned, strict=True)
+        ]
+        self._loaded = list(range(len(self._experts)))
+        if self._share_tasks:
+            self._loaded = [next((place for place in self._loaded if not wrong[place]), 0)]
+        for place in self._loaded:
+            model, known = self._experts[place], shapes[place]
+            if wrong[place]:
+                name = wrong[place][0]
+                raise DataError(
+                    f"The merged tensor {name!r} is {list(shape(tensors, name))}, and {model.name} has {list(known[name])}: a network "
+                    "of another shape cannot be scored in its place."
+                )
+            # Copies, one at a time: files are mapped read-only.
+            own = (name for name in tensors if name in known and name not in self._owned[place])
+            model.load((name, np.array(tensors[name])) for name in own)
 
     def after(self, before: Sequence[TaskScore], role: str) -> list[TaskScore]:
         """Return earlier scores with those of the weights that were loaded last."""
-        networks = self._experts[:1] if self._share_tasks else self._experts
+        networks = [self._experts[place] for place in self._loaded]
         found = {(model.name, score.task): score.before for model in networks for score in self._scores(model, role)}
-        first = self._experts[0].name
         experts = {model.name for model in self._experts}
-        # Models of the same tasks are the same network after the merge.
-        return [
-            replace(score, after=found.get((first if self._share_tasks else score.model, score.task)))
-            if score.model in experts
-            else score
-            for score in before
-        ]
+
+        def merged(score: TaskScore) -> float | None:
+            # Models of the same tasks are the same network after the merge.
+            return found.get((networks[0].name if self._share_tasks else score.model, score.task))
+
+        return [replace(score, after=merged(score)) if score.model in experts else score for score in before]
 
     def _scores(self, model: Answering, role: str) -> list[TaskScore]:
         import torch

@@ -26,6 +26,7 @@ from graftwork.data.suite import Suite
 from graftwork.data.suites.digit_family import digit_family
 from graftwork.evaluation.metrics import score_task
 from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.workflows.merge import merge
@@ -206,6 +207,28 @@ def test_methods_that_look_at_whole_models_are_scored_too(tmp_path: Path) -> Non
     )
     assert plain.scores == ()
     assert "holds weights only" in " ".join(plain.notes)
+
+
+class LastOne(ModelMerger):
+    def merge(self, base: object, experts: Any, context: object) -> dict[str, np.ndarray]:
+        found = {name: np.array(experts[-1].tensors[name]) for name in experts[-1].tensors}
+        return {name: value[:1] for name, value in found.items()} if len(experts) > 2 else found
+
+
+def test_a_result_in_the_shapes_of_another_model_is_scored_there(tmp_path: Path) -> None:
+    paths, builders = [], []
+    for width in (5, 7, 7):
+        network = functools.partial(lambda width: nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3)), width)
+        paths.append(tmp_path / f"w{len(paths)}.safetensors")
+        save_file({name: value.numpy() for name, value in network().state_dict().items()}, paths[-1])
+        builders.append(network)
+    suite = make_suite().with_tasks(("colour",))
+    out = tmp_path / "out.safetensors"
+    report = merge(None, paths[:2], out, method=LastOne(), suite=suite, network=builders[:2])
+    assert report.scores[1].after == report.scores[1].before == report.scores[0].after
+    broken = merge(None, paths, out, method=LastOne(), suite=suite, network=builders)
+    assert all(score.after is None for score in broken.scores)
+    assert "there are no scores after the merge: The merged tensor" in " ".join(broken.notes)
 
 
 def test_what_cannot_be_searched_or_scored_is_named(tmp_path: Path) -> None:
