@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -230,9 +231,7 @@ class TaskVectors:
         pools = []
         for number, (_, task) in enumerate(questions):
             generator = Seeds(self.context.seed).torch(f"rows {number}")
-            rows = collect_rows(
-                self.context.batches(role), lambda batch, name=task.name: keep(batch, [name]), most=num_rows, generator=generator
-            )
+            rows = collect_rows(self.context.batches(role), partial(keep, tasks=[task.name]), most=num_rows, generator=generator)
             if rows is None:
                 raise DataError(
                     f"None of the {role!r} rows is one of the task {task.name!r}. Add such rows, or leave its model out."
