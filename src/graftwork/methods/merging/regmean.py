@@ -177,9 +177,9 @@ class RegMean(ModelMerger):
             values = [np.asarray(model.tensors[name]) for model in experts]
             dtype = np.result_type(np.float32, *(value.dtype for value in values))
             if name in roles.merged and all(name in one for one in grams):
-                mean = regression_mean(values, [one[name] for one in grams], alpha=config.alpha, ridge=config.ridge)
+                mean: Array = regression_mean(values, [one[name] for one in grams], alpha=config.alpha, ridge=config.ridge)
             else:
-                mean = np.mean(values, axis=0, dtype=np.float64)
+                mean = np.asarray(np.mean(values, axis=0, dtype=np.float64))
                 lacking += [name] if values[0].ndim > 1 else []
             merged[name] = np.asarray(mean, dtype)
         if lacking:
