@@ -14,7 +14,9 @@ from graftwork.core.verdicts import EVIDENCE_FORMAT, verdict_word
 NUM_SYSTEMS = 142
 AWAITING: dict[str, str] = {
     "cp-lora": "counting run outstanding",
+    "mhr": "counting run outstanding",
     "scalearn": "counting run outstanding",
+    "vl-adapter": "counting run outstanding",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]
