@@ -32,6 +32,10 @@ def test_rows_of_each_task_are_limited_and_stay_in_their_splits() -> None:
 
 
 def test_tasks_that_are_missing_or_twice_are_refused() -> None:
-    for tasks, message in (([], "got none"), (["nouns", "nouns"], "each once; got nouns, nouns"), (["verbs"], "no text task 'verbs'")):
+    for tasks, message in (
+        ([], "got none"),
+        (["nouns", "nouns"], "each once; got nouns, nouns"),
+        (["verbs"], "no text task 'verbs'"),
+    ):
         with pytest.raises(ConfigError, match=message):
             short_text_mix(tasks)
