@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from graftwork.core.errors import ConfigError
 from graftwork.nn.delta_parts import LowRank
-from graftwork.nn.foldable import FoldableLayer
+from graftwork.nn.foldable import FoldableLayer, WrappingLayer
 from graftwork.nn.lora import can_wrap
+from graftwork.nn.updated_layer import call_with_weight
 
-__all__ = ["RoutedLowRank", "normalised_routing"]
+__all__ = ["FoldableRouted", "RoutedLowRank", "normalised_routing"]
 
 _EPSILON = 1e-8
 
@@ -36,11 +36,12 @@ def normalised_routing(logits: Tensor) -> Tensor:
     return open_gates / (open_gates.sum(dim=-1, keepdim=True) + _EPSILON)
 
 
-class RoutedLowRank(FoldableLayer):
+class RoutedLowRank(WrappingLayer):
     """``W + scaling * B A`` where ``A`` and ``B`` are mixed from ``S`` skills by the task that is active, for each of ``K`` slices.
 
     ``A`` is cut along the inputs, ``B`` along the outputs; parameters are mixed, not outputs: ``A[q] = sum_s alpha[q, s] A_s[q]``,
-    ``B[q]`` likewise. ``B`` starts at zero. Which task is active is :attr:`task`; :meth:`folded` and :meth:`part` take that.
+    ``B[q]`` likewise. ``B`` starts at zero. Which task is active is :attr:`task`; :meth:`part` takes that. It cannot be folded, since one weight
+    cannot hold the mixtures of several tasks; see :class:`FoldableRouted`.
 
     Args:
         base: A Linear layer, or a Conv2d layer without groups; its parameters stop requiring gradients.
@@ -114,7 +115,7 @@ class RoutedLowRank(FoldableLayer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the base layer computes with :attr:`weight`."""
-        return functional_call(self.base, {"weight": self.weight}, (inputs,))  # type: ignore[no-any-return]
+        return call_with_weight(self.base, self.weight, inputs)
 
     @torch.no_grad()
     def part(self, task: int | None = None) -> LowRank:
@@ -133,15 +134,19 @@ class RoutedLowRank(FoldableLayer):
             self.down[number] = part.down.flatten(1).view_as(self.down[number]).to(self.down)
             self.up[number] = (part.up.flatten(1) * (part.factor / self.scaling)).view_as(self.up[number]).to(self.up)
 
-    @torch.no_grad()
-    def folded(self) -> nn.Module:
-        """Return the base layer with the active task's update added to its weight, in place."""
-        weight: Any = self.base.weight
-        weight.data = self.weight.detach().clone()
-        return self.base
-
     def _as_part(self, down: Tensor, up: Tensor) -> LowRank:
         weight: Any = self.base.weight
         ones = [1] * (weight.ndim - 2)
         shape = (self.rank, *weight.shape[1:])
         return LowRank(down.detach().clone().view(shape), up.detach().clone().view(*up.shape, *ones), self.scaling)
+
+
+class FoldableRouted(RoutedLowRank, FoldableLayer):
+    """The same for one task alone, whose mixture folds into the base weight."""
+
+    @torch.no_grad()
+    def folded(self) -> nn.Module:
+        """Return the base layer with the task's update added to its weight, in place."""
+        weight: Any = self.base.weight
+        weight.data = self.weight.detach().clone()
+        return self.base

@@ -16,12 +16,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
 from graftwork.nn.delta_parts import CP, Additive, Decomposed, LowRank, Part, rescaled_filters
 from graftwork.nn.foldable import FoldableLayer
 
-__all__ = ["UpdateForm", "UpdatedLayer", "can_update"]
+__all__ = ["UpdateForm", "UpdatedLayer", "call_with_weight", "can_update"]
 
 UpdateForm = Literal["cp", "lora-c", "conv-lora"]
 """For a weight ``[out, in, height, width]`` (a linear layer has none of the last two) and rank ``r``:
@@ -35,6 +36,23 @@ UpdateForm = Literal["cp", "lora-c", "conv-lora"]
 def can_update(layer: nn.Module) -> bool:
     """Return whether a layer has a weight that an update fits: Linear, or Conv2d with any groups."""
     return isinstance(layer, nn.Linear | nn.Conv2d)
+
+
+def call_with_weight(layer: nn.Module, weight: Tensor, inputs: Tensor) -> Tensor:
+    """Return what a layer computes with another weight; stride, groups, padding and subclasses stay what they are.
+
+    Args:
+        layer: A Linear or Conv2d layer, or a subclass of one.
+        weight: In the shape of its own.
+        inputs: Its inputs.
+    """
+    if type(layer).forward is nn.Linear.forward:
+        bias: Any = layer.bias
+        return F.linear(inputs, weight, bias)
+    if isinstance(layer, nn.Conv2d) and type(layer).forward is nn.Conv2d.forward:
+        return layer._conv_forward(inputs, weight, layer.bias)
+    # Layers with a forward of their own (timm's Conv2dSame). It cannot be traced, so it is left for these.
+    return functional_call(layer, {"weight": weight}, (inputs,))  # type: ignore[no-any-return]
 
 
 class UpdatedLayer(FoldableLayer):
@@ -100,8 +118,7 @@ class UpdatedLayer(FoldableLayer):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the base layer computes with :attr:`weight`."""
-        # Through the base layer's own forward: stride, groups, padding and subclasses stay what they are.
-        return functional_call(self.base, {"weight": self.weight}, (inputs,))  # type: ignore[no-any-return]
+        return call_with_weight(self.base, self.weight, inputs)
 
     @torch.no_grad()
     def folded(self) -> nn.Module:

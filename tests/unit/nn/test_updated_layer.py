@@ -72,6 +72,24 @@ def test_a_layer_computes_its_base_then_the_written_out_weight_and_folds(kind: s
     torch.testing.assert_close(layer.folded()(inputs), plain(inputs), rtol=1e-5, atol=1e-5)
 
 
+class Scaled(nn.Conv2d):
+    """A layer with a forward of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def test_layers_with_a_forward_of_their_own_keep_it() -> None:
+    torch.manual_seed(0)
+    base, inputs = Scaled(3, 4, 3), torch.randn(2, 3, 5, 5)
+    expected = base(inputs)
+    layer = UpdatedLayer(base, form="cp", rank=2, scaling=1.0)
+    torch.testing.assert_close(layer(inputs), expected)
+    drawn(layer)
+    found = layer(inputs)
+    torch.testing.assert_close(found, layer.folded()(inputs), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_exactly_one_factor_begins_at_zero_and_gets_the_first_gradient(form: UpdateForm) -> None:
     base, inputs = layers()["convolution"]

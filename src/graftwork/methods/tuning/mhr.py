@@ -36,7 +36,7 @@ from graftwork.nn.delta_base import check_base
 from graftwork.nn.foldable import plain_state, put_module
 from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.module_delta import load_delta
-from graftwork.nn.routed_low_rank import RoutedLowRank
+from graftwork.nn.routed_low_rank import FoldableRouted
 from graftwork.nn.weight_delta import LowRank, WeightDelta
 
 __all__ = ["MHR", "Learns", "check_numbers", "routed_delta"]
@@ -105,7 +105,7 @@ class MHR(Tuner):
         self.learns: Learns = learns
         self.heads, self.skills, self.r, self.lora_alpha = heads, skills, r, lora_alpha
         self.target_modules = target_modules if isinstance(target_modules, str) else tuple(target_modules)
-        self.layers: dict[str, RoutedLowRank] = {}
+        self.layers: dict[str, FoldableRouted] = {}
         """The attached layers by name."""
         self._model: nn.Module | None = None
         self._base_weights: dict[str, Tensor] = {}
@@ -130,7 +130,7 @@ class MHR(Tuner):
             put_module(model, name, layer)
         self._model, self.layers = model, made
 
-    def _new_layers(self, model: nn.Module) -> dict[str, RoutedLowRank]:
+    def _new_layers(self, model: nn.Module) -> dict[str, FoldableRouted]:
         if self.learns != "all":
             raise ConfigError(
                 f"learns={self.learns!r} tunes from modules that other tasks have learned: name their files in `inventory`. "
@@ -138,14 +138,14 @@ class MHR(Tuner):
             )
         names = select_layers(model, self.target_modules)
         settings: dict[str, Any] = {"skills": self.skills, "rank": self.r, "heads": self.heads}
-        return {name: RoutedLowRank(model.get_submodule(name), **settings, scaling=self.lora_alpha / self.r) for name in names}
+        return {name: FoldableRouted(model.get_submodule(name), **settings, scaling=self.lora_alpha / self.r) for name in names}
 
-    def _layers_of(self, model: nn.Module, skills: Sequence[dict[str, LowRank]]) -> dict[str, RoutedLowRank]:
-        made: dict[str, RoutedLowRank] = {}
+    def _layers_of(self, model: nn.Module, skills: Sequence[dict[str, LowRank]]) -> dict[str, FoldableRouted]:
+        made: dict[str, FoldableRouted] = {}
         is_mean = self.learns == "mean"
         for tensor, first in skills[0].items():
             name = tensor.removesuffix(".weight")
-            layer = RoutedLowRank(
+            layer = FoldableRouted(
                 model.get_submodule(name),
                 skills=1 if is_mean else len(skills),
                 rank=len(first.down),
@@ -205,7 +205,7 @@ class MHR(Tuner):
         modules, parts = dict(source.named_modules()), dict[str, LowRank]()
         for name in self.layers:
             layer = modules.get(name)
-            if not isinstance(layer, RoutedLowRank):
+            if not isinstance(layer, FoldableRouted):
                 raise ConfigError(
                     f"The model given is no copy of the one that this MHR is attached to: it has no routed layer {name!r}. Give a "
                     "copy, or none."

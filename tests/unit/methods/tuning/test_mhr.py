@@ -22,7 +22,7 @@ from graftwork.nn.backbones.catalog import build_backbone
 from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.nn.foldable import fold_layers
 from graftwork.nn.module_delta import load_delta
-from graftwork.nn.routed_low_rank import RoutedLowRank, normalised_routing
+from graftwork.nn.routed_low_rank import FoldableRouted, RoutedLowRank, normalised_routing
 from graftwork.workflows.tune.methods import find_method, plan_of
 
 TASKS = tuple(TaskSpec(name=name, kind="binary", size=1) for name in ("a", "b", "c"))
@@ -48,7 +48,7 @@ def pretrained(**settings: Any) -> MultiHeadRouting:
 def test_parameters_are_mixed_slice_by_slice_and_then_multiplied(layer: nn.Module) -> None:
     torch.manual_seed(0)
     base: Any = copy.deepcopy(layer).requires_grad_(False)
-    routed = RoutedLowRank(layer, skills=3, rank=2, heads=2, scaling=0.5, tasks=2)
+    routed = FoldableRouted(layer, skills=3, rank=2, heads=2, scaling=0.5, tasks=2)
     inputs = torch.randn(2, 4) if isinstance(layer, nn.Linear) else torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(routed(inputs), base(inputs))
     for parameter in (routed.up, routed.routing):
@@ -139,6 +139,22 @@ def test_training_runs_each_task_on_its_labelled_rows_and_reaches_its_routing_al
     assert gradient is not None
     assert [bool(row.any()) for row in gradient] == [False, True, False]
     copy.deepcopy(model)
+
+
+def test_export_does_not_fold_the_mixture_of_one_task_for_all() -> None:
+    model = pretrained()
+    model(PICTURES)
+    folded = copy.deepcopy(model)
+    assert fold_layers(folded) == 0
+    for name, output in model(PICTURES).items():
+        assert torch.equal(folded(PICTURES)[name], output)
+
+
+def test_the_graph_holds_the_mixture_of_every_task(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from graftwork.export.onnx_model import export_onnx
+
+    assert export_onnx(pretrained(), TASKS, PICTURES, tmp_path / "model.onnx") < 1e-3
 
 
 def test_one_routing_can_serve_all_layers() -> None:

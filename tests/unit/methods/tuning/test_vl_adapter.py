@@ -94,6 +94,14 @@ def test_a_model_can_be_copied_after_a_pass_with_gradients() -> None:
         torch.testing.assert_close(copy.deepcopy(model)(PICTURES)["a"], model(PICTURES)["a"])
 
 
+@pytest.mark.parametrize(("scheme", "kind"), [("half-up", "compacter"), ("multiple", "hyperformer")])
+def test_the_graph_holds_the_adapters_of_every_task(scheme: str, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from graftwork.export.onnx_model import export_onnx
+
+    assert export_onnx(moved(build(scheme, kind)), TASKS, PICTURES, tmp_path / "model.onnx") < 1e-3
+
+
 def test_kronecker_products_by_hand() -> None:
     torch.manual_seed(0)
     layer, rules = KroneckerLinear(4, 6, 2, starts_at_zero=False), torch.randn(2, 2, 2)
