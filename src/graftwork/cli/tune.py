@@ -39,7 +39,7 @@ def _methods() -> str:
         also = f" (also {', '.join(method.aliases)})" if method.aliases else ""
         lines.append(f"  {method.name:<10} {method.title}{also}")
     lines += ["named only, from cards (`graftwork show` tells more):"]
-    lines += [f"  {method.name:<10} {method.title}" for method in card_methods().values()]
+    lines += [f"  {method.name:<21} {method.title}" for method in card_methods().values()]
     return "methods (--method; --tuner KEY=VALUE sets any keyword of their tuner):\n" + "\n".join(lines) + "\n"
 
 

@@ -72,7 +72,7 @@ def card_methods() -> dict[str, TuneMethod]:
             if plan.get("source") != "pretrained" or "tuning" not in plan or other or plan["name"] in taken:
                 continue
             tuning = Component.from_json(plan["tuning"])
-            title = f"{plan['title']} (system {card.slug})"
+            title = f"{str(plan['title']).removeprefix('Pretrained backbone, ')}; system {card.slug}"
             method = TuneMethod(
                 str(plan["name"]), title, tuning.path, dict(tuning.settings), training=dict(plan.get("training", {}))
             )

@@ -230,7 +230,7 @@ def test_loras_of_other_tasks_are_an_inventory_and_the_shipped_networks_take_it(
 
 
 def test_the_names_of_the_command_line() -> None:
-    found = {name: plan_of(find_method(name)).train.tuning for name in ("mhr", "mhr-z", "mhr-mu", "poly", "poly-z", "poly-mu")}
+    found = {name: plan_of(find_method(name)).train.tuning for name in ("mhr", "mhr-z", "mhr-mu", "poly", "poly-z")}
     built: Any = {name: component.build() for name, component in found.items() if component is not None}
     assert {name: tuner.learns for name, tuner in built.items()} == {
         "mhr": "all",
@@ -238,9 +238,8 @@ def test_the_names_of_the_command_line() -> None:
         "mhr-mu": "mean",
         "poly": "all",
         "poly-z": "routing",
-        "poly-mu": "mean",
     }
-    assert {name for name, tuner in built.items() if tuner.heads == 1} == {"poly", "poly-z", "poly-mu"}
+    assert {name for name, tuner in built.items() if tuner.heads == 1} == {"poly", "poly-z"}
 
 
 def test_what_it_cannot_do_is_named() -> None:
