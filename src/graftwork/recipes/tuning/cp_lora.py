@@ -15,6 +15,10 @@ map and no decoder.
 
 The pilot chooses each arm's learning rate from four on seeds 100 and 101 by the Dice of 40 validation pictures; arms of DoRA follow
 those that they decompose, the bound follows full tuning.
+
+Looked at once on seed 100 while the setting was made: Dice of test and training pictures 83.7 and 80.2 without tuning, 91.2 and 96.5
+for full tuning at a rate of 1e-3, 89.5 and 91.7 for CP-LoRA of rank 8 at 3e-3 (17,344 of 2,030,993 numbers learn). About 40 seconds
+of one core for the source's network of a seed, and 10 to 12 for each arm.
 """
 
 from __future__ import annotations
