@@ -15,7 +15,11 @@ NUM_SYSTEMS = 142
 AWAITING: dict[str, str] = {
     "atlas": "counting run outstanding",
     "concrete-merging": "counting run outstanding",
+    "cp-lora": "counting run outstanding",
+    "mhr": "counting run outstanding",
     "ot-fusion": "counting run outstanding",
+    "scalearn": "counting run outstanding",
+    "vl-adapter": "counting run outstanding",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
 BUILT = [card for card in load_cards().values() if card.is_built]

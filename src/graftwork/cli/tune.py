@@ -32,12 +32,14 @@ graftwork serve RUN), report.html and result.json. `graftwork backbones` lists b
 
 def _methods() -> str:
     """Return the methods, one line each; no tuner is imported."""
-    from graftwork.workflows.tune.methods import AUTO, METHODS
+    from graftwork.workflows.tune.methods import AUTO, METHODS, card_methods
 
     lines = [f"  {AUTO:<10} of the methods that fit the limits the one that gets furthest in the same seconds (default)"]
     for method in METHODS:
         also = f" (also {', '.join(method.aliases)})" if method.aliases else ""
         lines.append(f"  {method.name:<10} {method.title}{also}")
+    lines += ["named only, from cards (`graftwork show` tells more):"]
+    lines += [f"  {method.name:<21} {method.title}" for method in card_methods().values()]
     return "methods (--method; --tuner KEY=VALUE sets any keyword of their tuner):\n" + "\n".join(lines) + "\n"
 
 

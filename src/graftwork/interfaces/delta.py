@@ -1,15 +1,15 @@
 """Delta: anything that tuning adds to a base model.
 
 A delta is kept apart from its base and says which one it belongs to. :class:`WeightDelta` (``nn.weight_delta``) is a difference
-of weights, in one of four forms for each tensor: dense, low rank, sparse, or CP. :class:`ModuleDelta` (``nn.module_delta``) puts
-modules into the base (adapters, prompts, a side network), and may change weights besides. Several deltas of one model at once are
-a :class:`DeltaSet` (``nn.delta_set``).
+of weights, in one of five forms for each tensor: dense, low rank, sparse, CP, or decomposed into direction and magnitude.
+:class:`ModuleDelta` (``nn.module_delta``) puts modules into the base (adapters, prompts, a side network), and may change weights
+besides. Several deltas of one model at once are a :class:`DeltaSet` (``nn.delta_set``).
 
 How the hardest systems fit:
 
 - aTLAS and concrete masks learn coefficients over whole deltas: they need ``names``, ``tensor`` and a functional call with
   substituted weights; the delta never learns about coefficients.
-- CP-LoRA's factors are one tensor for several layers: a subclass expands the slice of one layer in ``tensor``.
+- Weight-decomposed differences (DoRA) depend on the base: ``change`` takes its tensor, ``tensor`` refuses.
 - Adapters, prompts and side networks are no difference of weights: they save, load, count and attach, but have no dense
   ``tensor``. Their ``names`` are empty, so that mergers, which work on weights, can refuse them; :meth:`Delta.scale` scales what
   adapters add and refuses prompts, whose effect is not linear; :meth:`Delta.fold` refuses all of them.
@@ -47,6 +47,17 @@ class Delta(ABC):
     @abstractmethod
     def tensor(self, name: str) -> Tensor:
         """Return the dense difference of one tensor, in the base tensor's shape."""
+
+    def change(self, name: str, base: Tensor) -> Tensor:
+        """Return by how much one tensor of a base changes, in its shape.
+
+        The same as :meth:`tensor`, but for differences that depend on the base (weight-decomposed ones), which have no other.
+
+        Args:
+            name: A name of :meth:`names`.
+            base: The tensor of the base.
+        """
+        return self.tensor(name)
 
     @abstractmethod
     def count(self) -> int:

@@ -85,7 +85,7 @@ def once_each(delta: Delta, state: Mapping[str, Tensor]) -> list[str]:
     first: dict[int, str] = {}
     for name in delta.names():
         other = first.setdefault(id(state[name]), name)
-        if other != name and not torch.equal(delta.tensor(other), delta.tensor(name)):
+        if other != name and not torch.equal(delta.change(other, state[other]), delta.change(name, state[name])):
             raise ConfigError(
                 f"{other!r} and {name!r} are one tensor in this model, but the delta changes them in different ways. "
                 "Attach it to a model in which they are not tied."

@@ -1,8 +1,10 @@
-"""How the difference of one tensor is kept: dense, low rank, sparse, or as factors of a canonical polyadic (CP) decomposition.
+"""How the difference of one tensor is kept: dense, low rank, sparse, as factors of a canonical polyadic (CP) decomposition, or
+decomposed into a direction and a magnitude.
 
 Low-rank differences are what LoRA learns (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685). CP factors have one matrix for
 each dimension of a tensor and suit kernels of convolutions (Hitchcock, 1927; Kolda and Bader, "Tensor Decompositions and
-Applications", SIAM Review 2009, section 3).
+Applications", SIAM Review 2009, section 3). Decomposed differences are what DoRA learns (Liu et al., ICML 2024,
+https://arxiv.org/abs/2402.09353).
 """
 
 from __future__ import annotations
@@ -16,7 +18,21 @@ from torch import Tensor
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["CP", "Dense", "LowRank", "Part", "Sparse", "check_part", "describe_part", "read_part", "sum_parts"]
+__all__ = [
+    "CP",
+    "Additive",
+    "Decomposed",
+    "Dense",
+    "LowRank",
+    "Part",
+    "Sparse",
+    "change_of",
+    "check_part",
+    "describe_part",
+    "read_part",
+    "rescaled_filters",
+    "sum_parts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +56,13 @@ class Dense:
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """``factor * up @ down``, in the shape of the base tensor; of a convolution ``down`` holds whole kernels."""
+    """``factor * up @ down``, in the shape of the base tensor; of a convolution ``down`` holds whole kernels, or one column of
+    them (convLoRA)."""
 
     down: Tensor
-    """``[rank, in]``, or ``[rank, in, height, width]``."""
+    """``[rank, in]``, or ``[rank, in, height, width]``, or ``[rank, in * width]`` with ``up`` as below."""
     up: Tensor
-    """``[out, rank]``, or ``[out, rank, 1, 1]``."""
+    """``[out, rank]``, or ``[out, rank, 1, 1]``, or ``[out * height, rank]``."""
     factor: float = 1.0
 
     def expand(self, shape: torch.Size) -> Tensor:
@@ -71,11 +88,15 @@ class CP:
 
     def expand(self, shape: torch.Size) -> Tensor:
         """Return the difference in ``shape``."""
-        product = self.factors[0]
-        for matrix in self.factors[1:]:
+        first, *others = self.factors
+        if not others:
+            return (self.factor * first.sum(dim=-1)).view(shape)
+        product = others[0]
+        for matrix in others[1:]:
             # [..., 1, rank] * [size, rank]: one dimension more at each step, the rank stays last.
             product = product.unsqueeze(-2) * matrix
-        return (self.factor * product.sum(dim=-1)).view(shape)
+        # One matrix product in the end: the tensor of all dimensions and the rank is never built.
+        return (self.factor * (first @ product.flatten(0, -2).T)).view(shape)
 
     def scaled(self, factor: float) -> CP:
         """Return ``factor`` times the difference."""
@@ -108,8 +129,68 @@ class Sparse:
         return {"indices": self.indices, "values": self.values}
 
 
-Part = Dense | LowRank | Sparse | CP
-_NAMES: dict[type[Part], str] = {Dense: "dense", LowRank: "low-rank", Sparse: "sparse", CP: "cp"}
+Additive = Dense | LowRank | Sparse | CP
+"""Differences that are the same whatever they are added to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decomposed:
+    """``factor * (m * (W + D) / ||W + D|| - W)`` for a base tensor ``W``: a direction ``D`` and a magnitude ``m`` for each output
+    filter, that is for each index of the first dimension; the norm runs over all other dimensions.
+
+    It depends on the base tensor, so it has no dense form without one: see :meth:`.WeightDelta.change`.
+    """
+
+    direction: Additive
+    """``D``."""
+    magnitude: Tensor
+    """``m``, ``[out]``."""
+    factor: float = 1.0
+
+    def expand(self, shape: torch.Size) -> Tensor:
+        """Refuse.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            f"A weight-decomposed difference (DoRA) of a tensor of shape {list(shape)} depends on the base tensor, so it can neither "
+            "be given nor added without it. Make it dense first, on the model that it was tuned from: delta.dense(model)."
+        )
+
+    def against(self, base: Tensor) -> Tensor:
+        """Return the difference from ``base``, in its shape."""
+        return self.factor * (rescaled_filters(base + self.direction.expand(base.shape).to(base), self.magnitude.to(base)) - base)
+
+    def scaled(self, factor: float) -> Decomposed:
+        """Return ``factor`` times the difference."""
+        return replace(self, factor=self.factor * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, by name."""
+        return {"magnitude": self.magnitude, **{f"direction.{name}": value for name, value in self.direction.tensors().items()}}
+
+
+Part = Additive | Decomposed
+_NAMES: dict[type[Part], str] = {Dense: "dense", LowRank: "low-rank", Sparse: "sparse", CP: "cp", Decomposed: "decomposed"}
+
+
+def rescaled_filters(weight: Tensor, magnitude: Tensor) -> Tensor:
+    """Return a weight whose output filters have the given norms, as DoRA does: no gradient flows through the old norms.
+
+    Args:
+        weight: ``[out, ...]``; a filter of zeros stays one.
+        magnitude: ``[out]``.
+    """
+    norms = weight.detach().flatten(1).norm(dim=1)
+    # The smallest normal number keeps 0 / 0 away from a filter of zeros.
+    scale = magnitude / norms.clamp_min(torch.finfo(weight.dtype).tiny)
+    return weight * scale.view(-1, *[1] * (weight.ndim - 1))
+
+
+def change_of(part: Part, base: Tensor) -> Tensor:
+    """Return by how much a tensor changes, in its shape."""
+    return part.against(base) if isinstance(part, Decomposed) else part.expand(base.shape)
 
 
 def sum_parts(one: Part, other: Part, shape: torch.Size) -> Part:
@@ -120,7 +201,7 @@ def sum_parts(one: Part, other: Part, shape: torch.Size) -> Part:
         other: Another one.
         shape: Shape of the tensor.
     """
-    if isinstance(one, LowRank) and isinstance(other, LowRank):
+    if isinstance(one, LowRank) and isinstance(other, LowRank) and one.down.shape[1:] == other.down.shape[1:]:
         # [B1 B2] [A1; A2] = B1 A1 + B2 A2; the factors go into B, since the two may differ.
         return LowRank(torch.cat([one.down, other.down]), torch.cat([one.factor * one.up, other.factor * other.up], dim=1))
     if isinstance(one, CP) and isinstance(other, CP):
@@ -141,7 +222,10 @@ def check_part(name: str, part: Part, shape: torch.Size) -> None:
         ConfigError: Naming the tensor and its shape.
     """
     size = shape.numel()
-    if isinstance(part, Dense):
+    if isinstance(part, Decomposed):
+        check_part(name, part.direction, shape)
+        fits = len(shape) > 1 and part.magnitude.shape == shape[:1]
+    elif isinstance(part, Dense):
         fits = part.values.numel() == size
     elif isinstance(part, LowRank):
         fits = len(part.down) == part.up.shape[1] and part.up.shape[0] * part.down[:1].numel() == size
@@ -158,10 +242,12 @@ def check_part(name: str, part: Part, shape: torch.Size) -> None:
 def describe_part(part: Part) -> dict[str, Any]:
     """Return what a file has to say of a part beside its tensors, as JSON values."""
     described: dict[str, Any] = {"kind": _NAMES[type(part)]}
-    if isinstance(part, LowRank | CP):
+    if isinstance(part, LowRank | CP | Decomposed):
         described["factor"] = part.factor
     if isinstance(part, CP):
         described["dimensions"] = len(part.factors)
+    if isinstance(part, Decomposed):
+        described["direction"] = describe_part(part.direction)
     return described
 
 
@@ -177,6 +263,12 @@ def read_part(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pa
     if kind == "cp":
         factors = tuple(tensors[f"factor{number}"] for number in range(int(described["dimensions"])))
         return CP(factors, float(described["factor"]))
+    if kind == "decomposed":
+        own = {name.removeprefix("direction."): tensor for name, tensor in tensors.items() if name.startswith("direction.")}
+        direction = read_part(described["direction"], own)
+        if isinstance(direction, Decomposed):
+            raise KeyError("the direction of a decomposed difference is decomposed itself")
+        return Decomposed(direction, tensors["magnitude"], float(described["factor"]))
     if kind == "sparse":
         return Sparse(tensors["indices"], tensors["values"])
     if kind == "dense":

@@ -168,9 +168,10 @@ class DeltaSet:
     def _add(self, name: str, delta: Delta, weight: float) -> None:
         assert isinstance(delta, WeightDelta)
         parameter = self._state[name]
-        change = delta.tensor(name).to(parameter)
         # Kept, not subtracted again: rounding would leave other bits.
-        self._before.setdefault(name, parameter.data)
+        base = self._before.setdefault(name, parameter.data)
+        # Of the base, not of what other deltas made of it: weight-decomposed differences depend on it.
+        change = delta.change(name, base).to(parameter)
         parameter.data = parameter.data + (change if weight == 1.0 else weight * change)
 
     def _known(self, name: str) -> str:

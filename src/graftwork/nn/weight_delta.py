@@ -1,4 +1,4 @@
-"""Differences of weights: dense, low rank, sparse or CP, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
+"""Differences of weights: dense, low rank, sparse, CP or decomposed, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
 
 A difference of two models' weights is also called a task vector (Ilharco et al., "Editing Models with Task Arithmetic", ICLR
 2023, https://arxiv.org/abs/2212.04089); a low-rank one is what LoRA learns (Hu et al., ICLR 2022,
@@ -20,10 +20,22 @@ from graftwork.interfaces.delta import Delta
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.nn.delta_base import check_base, check_same_base, once_each
 from graftwork.nn.delta_file import DeltaFile, read_delta_file, write_delta_file
-from graftwork.nn.delta_parts import CP, Dense, LowRank, Part, Sparse, check_part, describe_part, read_part, sum_parts
+from graftwork.nn.delta_parts import (
+    CP,
+    Decomposed,
+    Dense,
+    LowRank,
+    Part,
+    Sparse,
+    change_of,
+    check_part,
+    describe_part,
+    read_part,
+    sum_parts,
+)
 from graftwork.nn.foldable import plain_state
 
-__all__ = ["CP", "Dense", "LowRank", "Part", "Sparse", "WeightDelta", "call_with", "sum_deltas"]
+__all__ = ["CP", "Decomposed", "Dense", "LowRank", "Part", "Sparse", "WeightDelta", "call_with", "sum_deltas"]
 
 
 class WeightDelta(Delta):
@@ -102,8 +114,27 @@ class WeightDelta(Delta):
         return iter(self.parts)
 
     def tensor(self, name: str) -> Tensor:
-        """Return the dense difference of one tensor."""
+        """Return the dense difference of one tensor.
+
+        Raises:
+            ConfigError: If it is weight-decomposed (DoRA): then only :meth:`change` can tell.
+        """
         return self.parts[name].expand(self.shapes[name])
+
+    def change(self, name: str, base: Tensor) -> Tensor:
+        """Return by how much one tensor of a base changes; see :meth:`.Delta.change`."""
+        return change_of(self.parts[name], base)
+
+    @torch.no_grad()
+    def dense(self, model: nn.Module) -> WeightDelta:
+        """Return the same difference with dense parts, so that what depends on the base can be added, mixed and made sparse.
+
+        Raises:
+            ConfigError: If ``model`` is another base, or something is attached to it.
+        """
+        state = plain_state(model)
+        check_base(self, state, self.shapes, check=True)
+        return self._with({name: Dense(self.change(name, state[name]).clone()) for name in self.parts})
 
     def count(self) -> int:
         """Return how many numbers are stored; the index of a sparse entry counts as one."""
@@ -181,7 +212,7 @@ class WeightDelta(Delta):
         self._model = model
         for name in names:
             self._before[name] = state[name].data  # kept, not subtracted again: rounding would leave other bits
-            state[name].data = state[name].data + self.tensor(name).to(state[name])
+            state[name].data = state[name].data + self.change(name, state[name].data).to(state[name])
 
     @torch.no_grad()
     def detach(self) -> None:
@@ -200,7 +231,7 @@ class WeightDelta(Delta):
     def substituted(self, base: Mapping[str, Tensor], factor: float | Tensor = 1.0) -> dict[str, Tensor]:
         """Return ``base + factor * delta`` for the tensors that differ, for ``torch.func.functional_call``; differentiable in
         ``factor``."""
-        return {name: base[name] + factor * self.tensor(name).to(base[name]) for name in self.parts}
+        return {name: base[name] + factor * self.change(name, base[name]).to(base[name]) for name in self.parts}
 
     def call(self, model: nn.Module, inputs: Any, factor: float | Tensor = 1.0) -> Any:
         """Return what ``model`` would compute with ``factor`` times this delta; its own weights are not touched.
@@ -290,5 +321,5 @@ def call_with(model: nn.Module, terms: Sequence[tuple[WeightDelta, float | Tenso
         # Tied tensors have several names, and functional_call wants one value for them.
         for name in once_each(delta, base):
             old = weights.get(name, base[name])
-            weights[name] = old + (fixed if name in buffers else factor) * delta.tensor(name).to(old)
+            weights[name] = old + (fixed if name in buffers else factor) * delta.change(name, base[name]).to(old)
     return functional_call(model, weights, inputs if isinstance(inputs, tuple) else (inputs,), tie_weights=True)

@@ -178,6 +178,33 @@ def test_what_is_no_low_rank_update_is_handed_over_too(
     assert len(found.predict(table)) == 120
 
 
+def test_methods_of_cards_go_all_the_way(backbone: str, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CP-DoRA, then scales over the adapters of two runs: the second reads what the others wrote."""
+    monkeypatch.setattr("graftwork.workflows.tune.costs.METHODS", ())  # only what is named is measured
+    found = tuned(backbone, table, tmp_path / "dora", method="cp-dora", settings={"r": 2})
+    delta = gw.load_delta(found.delta_folder / "delta.safetensors")
+    assert delta.lineage["form"] == "cp"
+    assert 0 < delta.count() < found.ledger["parameters_in_delta"] == found.ledger["parameters_trainable"], "the head besides"
+    assert found.method == "cp-dora"
+    files = []
+    for seed in (1, 2):
+        adapters = tuned(backbone, table, tmp_path / f"{seed}", method="adapter", settings={"bottleneck": 2}, seed=seed)
+        files.append(str(adapters.delta_folder / "delta.safetensors"))
+    last = tuned(backbone, table, tmp_path / "scales", method="scalearn", settings={"deltas": ",".join(files)})
+    head = found.ledger["parameters_trainable"] - delta.count()
+    assert last.ledger["parameters_trainable"] == 2 * 2 * 8 + head, "two tasks, two places, eight channels"
+    wide = gw.load_delta(last.delta_folder / "delta.safetensors").count()
+    assert last.ledger["parameters_in_delta"] == wide + head, "the adapters of both tasks are stored"
+    for run in (found, last):
+        inputs = {"token_ids": torch.randint(1, 900, (2, 9)), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
+        with torch.no_grad():
+            from graftwork.training.model_loading import load_model
+
+            expected = load_model(run.folder / "model")[0](inputs)["liked"]
+            torch.testing.assert_close(run.model()(inputs)["liked"], expected, rtol=1e-4, atol=1e-5)
+        assert len(run.predict(table)) == 120
+
+
 def _limited(run: gw.TuneRun, settings: TuneSettings) -> list[dict[str, Any]]:
     from graftwork.workflows.tune.costs import _row
 

@@ -20,7 +20,7 @@ from graftwork.nn.adapters import BottleneckAdapter
 from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.grafts import Graft
 
-__all__ = ["Adapters"]
+__all__ = ["Adapters", "adapter_places"]
 
 
 class Adapters(GraftedTuning):
@@ -61,7 +61,7 @@ class Adapters(GraftedTuning):
 
     def make(self, model: nn.Module) -> Mapping[str, Graft]:
         """Return an adapter for each chosen module."""
-        widths = self._widths(model)
+        widths = adapter_places(model, self.target_modules)
         kept = list(widths)[-math.ceil(self.depth_share * len(widths)) :]
         found: dict[str, Graft] = {}
         for name in kept:
@@ -71,37 +71,45 @@ class Adapters(GraftedTuning):
             found[name] = BottleneckAdapter(base, width=width, bottleneck=hidden, channels="second" if is_map else "last")
         return found
 
-    def _widths(self, model: nn.Module) -> dict[str, tuple[int, bool]]:
-        """Return width of the output, and whether it is a map, of every module that gets an adapter."""
-        layers = dict(model.named_modules())
-        if self.target_modules != "auto":
-            return {name: _width(layers[name]) for name in select_layers(model, self.target_modules)}
-        if isinstance(model, BlockBackbone) and all(shape.layout == "tokens" for shape in model.block_shapes()):
-            names = {id(module): name for name, module in layers.items()}
-            return {
-                names[id(block)]: (shape.width, False)
-                for block, shape in zip(model.block_list(), model.block_shapes(), strict=True)
-            }
-        encoders = {
-            name: (layer.linear2.out_features, False)
-            for name, layer in layers.items()
-            if name and isinstance(layer, nn.TransformerEncoderLayer)
+
+def adapter_places(model: nn.Module, target_modules: str | Sequence[str] = "auto") -> dict[str, tuple[int, bool]]:
+    """Return width of the output, and whether it is a map, of every module that gets an adapter, by its name.
+
+    Args:
+        model: Any model.
+        target_modules: See :class:`Adapters`.
+
+    Raises:
+        ConfigError: If no module takes one.
+    """
+    layers = dict(model.named_modules())
+    if target_modules != "auto":
+        return {name: _width(layers[name]) for name in select_layers(model, target_modules)}
+    if isinstance(model, BlockBackbone) and all(shape.layout == "tokens" for shape in model.block_shapes()):
+        names = {id(module): name for name, module in layers.items()}
+        return {
+            names[id(block)]: (shape.width, False) for block, shape in zip(model.block_list(), model.block_shapes(), strict=True)
         }
-        if encoders:
-            return encoders
-        found = {name: layer for name, layer in layers.items() if name and isinstance(layer, nn.Conv2d)}
-        convolutions = list(found)
-        pointwise = [name for name, layer in found.items() if set(layer.kernel_size) == {1} and layer.groups == 1]
-        # nn.MultiheadAttention reads the weight of its output layer and never calls it.
-        hidden = {id(layer.out_proj) for layer in layers.values() if isinstance(layer, nn.MultiheadAttention)}
-        linear = [name for name, layer in layers.items() if name and isinstance(layer, nn.Linear) and id(layer) not in hidden]
-        chosen = pointwise or (convolutions if len(convolutions) > len(linear) else linear)
-        if not chosen:
-            raise ConfigError(
-                f"Adapters follow blocks, convolutions or linear layers inside the model, and {type(model).__name__} has none. "
-                "Choose full tuning."
-            )
-        return {name: _width(layers[name]) for name in chosen}
+    encoders = {
+        name: (layer.linear2.out_features, False)
+        for name, layer in layers.items()
+        if name and isinstance(layer, nn.TransformerEncoderLayer)
+    }
+    if encoders:
+        return encoders
+    found = {name: layer for name, layer in layers.items() if name and isinstance(layer, nn.Conv2d)}
+    convolutions = list(found)
+    pointwise = [name for name, layer in found.items() if set(layer.kernel_size) == {1} and layer.groups == 1]
+    # nn.MultiheadAttention reads the weight of its output layer and never calls it.
+    hidden = {id(layer.out_proj) for layer in layers.values() if isinstance(layer, nn.MultiheadAttention)}
+    linear = [name for name, layer in layers.items() if name and isinstance(layer, nn.Linear) and id(layer) not in hidden]
+    chosen = pointwise or (convolutions if len(convolutions) > len(linear) else linear)
+    if not chosen:
+        raise ConfigError(
+            f"Adapters follow blocks, convolutions or linear layers inside the model, and {type(model).__name__} has none. "
+            "Choose full tuning."
+        )
+    return {name: _width(layers[name]) for name in chosen}
 
 
 def _width(layer: nn.Module) -> tuple[int, bool]:

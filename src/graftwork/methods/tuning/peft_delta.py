@@ -63,7 +63,7 @@ def delta_to_peft(delta: WeightDelta, folder: str | Path, *, base_model: str = "
         ConfigError: If a part is no low-rank difference of a layer's weight, or there is none.
         StorageError: If the folder cannot be written.
     """
-    wrong = [name for name, part in delta.parts.items() if not isinstance(part, LowRank) or not name.endswith(".weight")]
+    wrong = [name for name, part in delta.parts.items() if not name.endswith(".weight") or not _is_of_peft(delta, name, part)]
     if wrong or not delta.parts:
         what = f"{wrong[0]!r} is no low-rank difference of a layer's weight" if wrong else "it is empty"
         raise ConfigError(f"This delta cannot be written as a LoRA adapter of peft: {what}. Save it as a delta file.")
@@ -73,3 +73,8 @@ def delta_to_peft(delta: WeightDelta, folder: str | Path, *, base_model: str = "
     tensors = {layer: (part.down, part.up * (part.factor * len(part.down) / rank)) for layer, part in found.items()}
     settings = {"r": rank, "lora_alpha": rank, "lora_dropout": 0.0, "use_rslora": False}
     write_adapter(tensors, settings, folder, base_model=base_model)
+
+
+def _is_of_peft(delta: WeightDelta, name: str, part: Part) -> bool:
+    """Return whether a part is laid out as peft's LoRA is: convLoRA's columns of kernels, CP and DoRA are not."""
+    return isinstance(part, LowRank) and part.down.shape[1:] == delta.shapes[name][1:]

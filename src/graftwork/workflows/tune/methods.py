@@ -1,21 +1,28 @@
-"""The ways of tuning that ``graftwork tune`` knows by name: a tuner and its settings each. Any plan of the race can hold them."""
+"""The ways of tuning that ``graftwork tune`` knows by name: a tuner and its settings each. Any plan of the race can hold them.
+
+Those of :data:`METHODS` are measured in every run and can be chosen by ``auto``. Further ones stand on cards, as plans that tune one
+pretrained backbone; they are used when they are named.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from graftwork.core.cards import load_cards
 from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.plan import Plan
 from graftwork.core.stages.train import TrainStage
 
-__all__ = ["AUTO", "METHODS", "TuneMethod", "find_method", "plan_of", "tuning_methods"]
+__all__ = ["AUTO", "METHODS", "TuneMethod", "card_methods", "find_method", "plan_of", "tuning_methods"]
 
 AUTO = "auto"
 _PACKAGE = "graftwork.methods.tuning."
+_OTHER_PARTS = {"sharing", "learner", "backbone", "optimization", "objectives", "transforms", "stages"}
+"""Parts of a plan that ``tune`` would leave out, so that it would be another system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,8 @@ class TuneMethod:
     """Dotted path of its :class:`~graftwork.interfaces.tuner.Tuner`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Training settings that it asks for."""
 
 
 METHODS: tuple[TuneMethod, ...] = (
@@ -50,11 +59,32 @@ def tuning_methods() -> dict[str, TuneMethod]:
     return {method.name: method for method in METHODS}
 
 
+def card_methods() -> dict[str, TuneMethod]:
+    """Return the methods that stand on cards, by name: plans that do nothing but tune a pretrained backbone that all tasks share.
+
+    A name of :data:`METHODS` goes before that of a card.
+    """
+    taken = {name for method in METHODS for name in (method.name, *method.aliases)}
+    found: dict[str, TuneMethod] = {}
+    for card in load_cards().values():
+        for plan in card.plans:
+            other = _OTHER_PARTS & plan.keys()
+            if plan.get("source") != "pretrained" or "tuning" not in plan or other or plan["name"] in taken:
+                continue
+            tuning = Component.from_json(plan["tuning"])
+            title = f"{str(plan['title']).removeprefix('Pretrained backbone, ')}; system {card.slug}"
+            method = TuneMethod(
+                str(plan["name"]), title, tuning.path, dict(tuning.settings), training=dict(plan.get("training", {}))
+            )
+            found.setdefault(method.name, method)
+    return found
+
+
 def find_method(name: str, settings: Mapping[str, Any] | None = None) -> TuneMethod:
     """Return a method by its name or alias, or by the dotted path of a tuner.
 
     Args:
-        name: ``"lora"``, say, or ``"package.module:Class"``.
+        name: ``"lora"``, say, one of a card (``"cp-lora"``), or ``"package.module:Class"``.
         settings: Keywords of its tuner.
 
     Raises:
@@ -64,15 +94,17 @@ def find_method(name: str, settings: Mapping[str, Any] | None = None) -> TuneMet
     if ":" in name:
         Component(name).check()
         return TuneMethod(name.rpartition(":")[2].lower(), f"the tuner {name}", name, dict(settings or {}))
-    names = {other: method for method in METHODS for other in (method.name, *method.aliases)}
+    named = {other: method for method in METHODS for other in (method.name, *method.aliases)}
+    # Cards are read only for names that are not among the usual ones.
+    names = named if name in named else {**card_methods(), **named}
     if name not in names:
-        known = ", ".join((AUTO, *tuning_methods()))
+        known = ", ".join((AUTO, *tuning_methods(), *(other for other in names if other not in named)))
         raise ConfigError(
             f"Unknown tuning method {name!r}.{did_you_mean(name, (AUTO, *names))} Methods: {known}; or package.module:Class of a "
             "tuner."
         )
     found = names[name]
-    return TuneMethod(found.name, found.title, found.path, {**found.settings, **(settings or {})}, found.aliases)
+    return replace(found, settings={**found.settings, **(settings or {})})
 
 
 def plan_of(method: TuneMethod) -> Plan:
@@ -84,5 +116,5 @@ def plan_of(method: TuneMethod) -> Plan:
         group="tuning",
         modalities=("any",),
         source="pretrained",
-        stages=(TrainStage(tuning=Component(method.path, dict(method.settings))),),
+        stages=(TrainStage(tuning=Component(method.path, dict(method.settings)), training=dict(method.training)),),
     )

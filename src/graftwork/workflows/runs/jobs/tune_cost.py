@@ -70,11 +70,14 @@ class TuneCostJob(Job):
         # Running statistics move with the data: they are stored, though nothing learns them.
         moved = sum(buffer.numel() for name, buffer in model.named_buffers() if name.endswith(("running_mean", "running_var")))
         uses = any("running_mean" in name for delta in deltas.values() for name in delta.names())
+        inside = {id(item): item for prefix in deltas for item in model.get_submodule(prefix).parameters() if item.requires_grad}
+        # A delta may hold what did not learn here: the adapters of other tasks.
+        held_in_deltas = sum(delta.count() for delta in deltas.values()) - sum(item.numel() for item in inside.values())
         return {
             "status": "ok",
             "cost": {
                 "trainable": trained,
-                "stored": trained + (moved if uses else 0),
+                "stored": trained + max(moved if uses else 0, held_in_deltas),
                 "total": ledger.parameters_total,
                 "held_bytes": held,
                 # A gradient and two moments of the optimiser for each number that learns, in float32.
