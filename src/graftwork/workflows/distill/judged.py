@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from graftwork.core.records import Interval, TaskSpec
@@ -15,7 +14,6 @@ from graftwork.data.suite import Suite, labelled_rows
 from graftwork.data.teacher_answers import TeacherAnswers
 from graftwork.evaluation.flips import count_flips, distances, mean_of_rows, right_rows, same_rows
 from graftwork.evaluation.metrics import default_metric, score_task
-from graftwork.tasks.decode import decode_output
 
 __all__ = ["Answers", "exchange_of", "flips_of", "kept_of", "teacher_scores", "teachers_answers"]
 
@@ -33,6 +31,10 @@ def exchange_of(suite: Suite, task: str) -> float:
 
 def teachers_answers(teacher: TeacherAnswers, suite: Suite) -> dict[str, Array]:
     """Return what a teacher answers for the test rows, by task, as ``Learner.predict`` lays it out."""
+    import torch
+
+    from graftwork.tasks.decode import decode_output
+
     rows = suite.splits["test"]
     return {
         task.name: decode_output(task, torch.from_numpy(np.array(teacher.outputs[task.name][rows]))).numpy()

@@ -20,7 +20,7 @@ from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.session import RunSession
-from graftwork.workflows.teachers.asking import check_teacher
+from graftwork.workflows.teachers.naming import check_teacher
 
 __all__ = ["DistillSession"]
 

@@ -19,7 +19,7 @@ from graftwork.workflows.runs.begin import Call, begun_run, default_out_folder, 
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
-from graftwork.workflows.teachers.asking import check_teacher
+from graftwork.workflows.teachers.naming import check_teacher
 
 __all__ = ["distill"]
 
@@ -92,7 +92,8 @@ def distill(
         GraftworkError: If data, settings or a teacher cannot be used; the message says what to do.
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
-    asked = asked_for({**locals(), **data, "taps": tap, "teachers": teachers or None})  # the first line: nothing but the arguments is there yet
+    # The first line: nothing but the arguments is there yet.
+    asked = asked_for({**locals(), **data, "taps": tap, "teachers": teachers or None})
     check_progress(progress)
     unknown = sorted(set(data) - set(DataOptions.names()))
     if unknown:

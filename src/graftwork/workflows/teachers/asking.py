@@ -23,10 +23,11 @@ from graftwork.math.fingerprint import state_fingerprint
 from graftwork.nn.distill_losses import attention_map
 from graftwork.nn.module_taps import find_module, tapped_modules
 from graftwork.workflows.rank.loading import encoded_rows, load_source, pooled
-from graftwork.workflows.rank.sources import RankSource, find_sources
+from graftwork.workflows.rank.sources import RankSource
+from graftwork.workflows.teachers.naming import check_teacher
 from graftwork.workflows.teachers.tables import read_teacher_file
 
-__all__ = ["AskedTeacher", "check_teacher", "open_teacher"]
+__all__ = ["AskedTeacher", "open_teacher"]
 
 Array = NDArray[Any]
 _VERSION = 1
@@ -48,32 +49,6 @@ class AskedTeacher:
     """What the network reads."""
     notes: tuple[str, ...] = ()
     licence: str = ""
-
-
-def check_teacher(name: str, kinds: Sequence[str] | None = None) -> RankSource | None:
-    """Return the source that a user means by a teacher; None for a file.
-
-    Args:
-        name: A name as in ``graftwork backbones``, a folder of a model or run, or a file.
-        kinds: Kinds of the suite's inputs; None where the data is not read yet: then only whether there is such a file or folder.
-
-    Raises:
-        ConfigError: If there is no such teacher, it reads other data, or a folder holds several.
-    """
-    if Path(name).is_file():
-        return None
-    if kinds is None:
-        if not Path(name).exists() and "/" in name and ":" not in name:
-            raise ConfigError(f"There is no file or folder {name}. A teacher is a name, a folder of a model or run, or a file.")
-        return None
-    if name == "all":
-        raise ConfigError("A teacher is named one by one; `graftwork rank` says which ones fit the data.")
-    found = [source for source in find_sources([name], kinds)[0] if not source.is_control]
-    if len(found) != 1:
-        raise ConfigError(
-            f"{name} holds {len(found)} models: {', '.join(item.name for item in found)}. Name one, or each by --teacher."
-        )
-    return found[0]
 
 
 def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int = 0) -> AskedTeacher:
