@@ -16,7 +16,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.binding import Binding
 from graftwork.interfaces.objective import ObjectiveInputs
-from graftwork.methods.distillation.taught import Taught, rows_of
+from graftwork.methods.distillation.taught import Taught, answered_tasks, rows_of
 from graftwork.nn.distill_losses import softened_divergence
 
 __all__ = ["LogitDistillation"]
@@ -59,19 +59,7 @@ class LogitDistillation(Taught):
         """
         self._tasks = tuple(binding.tasks)
         for teacher in self.teachers:
-            shared = [task for task in self._tasks if task.name in teacher.outputs]
-            if not shared:
-                names = ", ".join(task.name for task in self._tasks)
-                raise ConfigError(
-                    f"The teacher {teacher.name} answers none of the tasks {names}. Distil its features in place of its outputs."
-                )
-            for task in shared:
-                found = teacher.outputs[task.name].shape[1]
-                if found != task.num_outputs:
-                    raise ConfigError(
-                        f"The teacher {teacher.name} gives {found} outputs for the task {task.name}, the student {task.num_outputs}. "
-                        "They were trained for other classes."
-                    )
+            answered_tasks(teacher, self._tasks)
 
     def term(self, number: int, student: Tensor, inputs: ObjectiveInputs) -> Tensor:
         """Return the sum over the teacher's tasks."""

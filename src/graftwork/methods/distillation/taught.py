@@ -15,6 +15,7 @@ from torch import Tensor
 
 from graftwork.core.batch import Batch
 from graftwork.core.errors import ConfigError
+from graftwork.core.records import TaskSpec
 from graftwork.data.teacher_answers import TeacherAnswers, read_answers
 from graftwork.interfaces.binding import Binding
 from graftwork.interfaces.objective import Objective, ObjectiveInputs
@@ -23,7 +24,7 @@ from graftwork.nn.adversarial import pool_features
 from graftwork.nn.module_taps import tapped_modules
 from graftwork.nn.representation import representation_of
 
-__all__ = ["TappedStudent", "Taught", "at_least_0", "rows_of"]
+__all__ = ["TappedStudent", "Taught", "answered_tasks", "at_least_0", "rows_of"]
 
 Array = NDArray[Any]
 
@@ -55,6 +56,28 @@ def rows_of(array: Array, batch: Batch) -> Tensor:
         )
     # Indexing copies these rows alone out of the mapped file.
     return torch.from_numpy(np.asarray(array[rows], dtype=np.float32)).to(batch.rows.device)
+
+
+def answered_tasks(teacher: TeacherAnswers, tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks for which a teacher has outputs.
+
+    Raises:
+        ConfigError: If there is none, or its outputs have another layout than the student's.
+    """
+    shared = [task for task in tasks if task.name in teacher.outputs]
+    if not shared:
+        names = ", ".join(task.name for task in tasks)
+        raise ConfigError(
+            f"The teacher {teacher.name} answers none of the tasks {names}. Distil its features in place of its outputs."
+        )
+    for task in shared:
+        found = teacher.outputs[task.name].shape[1]
+        if found != task.num_outputs:
+            raise ConfigError(
+                f"The teacher {teacher.name} gives {found} outputs for the task {task.name}, the student {task.num_outputs}. They were "
+                "trained for other classes."
+            )
+    return shared
 
 
 class Taught(Objective):
