@@ -133,8 +133,8 @@ def flip_table(view: DistillView) -> Table | None:
     rows: list[list[str | Cell]] = [
         [
             task,
-            Cell(share(item["positive"])),
-            Cell(share(item["negative"])),
+            Cell(share(item["positive"], 1)),
+            Cell(share(item["negative"], 1)),
             Cell(_percents(item["net"])),
             Cell(count(item["rows"])),
         ]
