@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from graftwork.data.store import load_suite
 from graftwork.data.teacher_answers import TeacherAnswers, read_answers
 from graftwork.workflows.distill.plans import student_plan, teacher_weights
 from graftwork.workflows.distill.settings import DistillSettings
+from graftwork.workflows.distill.teaching import leak_words
 from graftwork.workflows.distill.ways import objectives_of, usable_ways
 from graftwork.workflows.distill.words import flip_sentences, gain_sentence, kept_sentences, size_sentence
 from graftwork.workflows.runs.jobs.teach import relevance_of
@@ -212,7 +214,8 @@ def test_each_way_takes_the_teachers_that_have_what_it_needs() -> None:
     more: dict[str, Any] = {"temperature": 3.0, "strength": 2.0, "tap": ("backbone.a", "b")}
     made = objectives_of(("logits", "relations"), TEACHERS, [0.5, 0.5, 0.0], **more)
     logits, relations = (dict(item.settings) for item in made)
-    assert logits == {"answers": ["/x/1"], "weight": 4.0, "teacher_weights": [0.5], "temperature": 3.0}
+    # Each teacher counts by its weight in every way.
+    assert logits == {"answers": ["/x/1"], "weight": 2.0, "teacher_weights": [0.5], "temperature": 3.0}
     assert relations["answers"] == ["/x/1", "/x/2"]
     assert (relations["tap"], relations["teacher_tap"], relations["weight"]) == ("backbone.a", "b", 2.0)
     with pytest.raises(
@@ -242,7 +245,7 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any], mess
         DistillSettings(**settings)
 
 
-def test_wrong_teachers_and_students_leave_no_folder_behind(folder: Path, tmp_path: Path) -> None:
+def test_wrong_teachers_and_students_leave_no_folder_behind(run: gw.DistillRun, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="needs at least one teacher"):
         distilled(folder, out)
@@ -254,6 +257,10 @@ def test_wrong_teachers_and_students_leave_no_folder_behind(folder: Path, tmp_pa
         distilled(folder, out, "minilm")
     with pytest.raises(ConfigError, match="The student 'vit-mini' reads image data"):
         distilled(folder, out, str(folder / "features.npy"), student="vit-mini")
+    with pytest.raises(ConfigError, match="features.npy is a file, which has no modules to tap"):
+        distilled(folder, out, str(folder / "features.npy"), ways="features", tap="backbone=backbone")
+    with pytest.raises(ConfigError, match="SharedTrunk has no module 'backbone.nope'"):
+        distilled(folder, out, str(run.folder), ways="features", tap="backbone.nope=backbone")
     with pytest.raises(ConfigError, match="distill takes no 'colour'"):
         distilled(folder, out, str(folder / "features.npy"), colour="red")
     assert not out.exists()
@@ -293,6 +300,29 @@ def test_sentences_assert_what_the_interval_allows() -> None:
     big = {"name": "big", "costs": {"parameters_total": 1000, "latency_ms_batch1": 4.0}}
     said = size_sentence("small", {"parameters_total": 100, "latency_ms_batch1": 2.0}, [big])
     assert "a tenth of the parameters and half the latency of `big`" in said
+
+
+def test_a_teacher_that_has_seen_the_test_rows_is_named(run: gw.DistillRun, tmp_path: Path) -> None:
+    suite = load_suite(run.folder / "suite")
+    context: Any = SimpleNamespace(suite=suite, settings=DistillSettings())
+    # The same data, division and training rows: clean.
+    assert leak_words(context, str(run.folder)) == ""
+    model = tmp_path / "model"
+    model.mkdir()
+
+    def written(inputs: dict[str, str], seed: int, rows: str) -> str:
+        (model / "lineage.json").write_text(json.dumps({"inputs": inputs}))
+        (tmp_path / "result.json").write_text(json.dumps({"settings": {"seed": seed}, "model": {"rows": rows}}))
+        # The folder of the model means the same run.
+        assert leak_words(context, str(tmp_path)) == leak_words(context, str(model)).replace(str(model), str(tmp_path))
+        return leak_words(context, str(tmp_path))
+
+    own = {"suite": suite.fingerprint()}
+    assert "learned from all rows of this data, test rows included" in written(own, 0, "all")
+    assert "other training rows of this data" in written(own, 7, "training")
+    assert written(own, 0, "training") == ""
+    assert written({"suite": "other"}, 7, "all") == ""
+    assert leak_words(context, "minilm") == ""
 
 
 def test_answers_without_arrays_have_no_relevance(run: gw.DistillRun) -> None:

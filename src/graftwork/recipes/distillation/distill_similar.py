@@ -10,9 +10,8 @@ inverted, striped and noisy style: 12 classes, 5 labelled pictures of each, 1,50
 about 20 thousand parameters that begins from the same weights in all arms: those of a student trained on the blurred alphabet, which
 stands for a generic pretraining. Similarities (PARC) are measured on the 60 labelled pictures alone.
 
-The arms: fine-tuning on the labels; FixMatch on the same unlabelled pictures; distillation from a random source, from the largest number
-of training classes that is (all but one have 20, so the draw is among those), with equal weights, from the nearest, weighted by the
-similarity. ``told`` bounds what can be won: it has the labels of all pictures.
+The arms: fine-tuning on the labels; FixMatch on the same unlabelled pictures; distillation from a random source, from all sources alike,
+from the nearest one, and from all weighted by similarity. ``told`` bounds what can be won: it has the labels of all pictures.
 
 Every arm tries five learning rates on seeds 100 and 101, by the accuracy on 300 validation pictures of each target. The weight of the
 sources is 4 (a lambda of 0.8) and the power of the similarities 9, the lower of the values that are remembered of the paper; FixMatch has

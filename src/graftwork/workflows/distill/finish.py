@@ -47,7 +47,7 @@ def finish_distillation(
             reasons = [
                 f"seed {item['seed']}: {item['message'] or item['status']}" for item in trained.failures if item["plan"] == name
             ]
-            what = "; ".join(reasons) or "the time limit came before"
+            what = ("; ".join(reasons) or "the time limit came before").rstrip(".")
             raise GraftworkError(f"No training of `{name}` ended well: {what}. See {run.path / 'log.jsonl'}.")
     seeds = sorted(set(finals[ALONE]) & set(finals[DISTILLED]))
     if not seeds:

@@ -84,6 +84,7 @@ class DistillSession(RunSession[DistillSettings]):
         settings, suite = self.settings, context.suite
         weights = teacher_weights(settings, teachers)
         plans = list(taught_plan(alone, settings, suite, teachers, weights))
+        self._check_tap(context, plans[0])
         schedule = self._schedule(context.planned(plans), plans)
         warnings = [words for name in settings.teachers if (words := leak_words(context, name))]
         # One write for all decisions: a resumed run finds either all of them or none.
@@ -96,6 +97,21 @@ class DistillSession(RunSession[DistillSettings]):
             leaks=warnings,
             machine=machine_facts(self.run.state),
         )
+
+    def _check_tap(self, context: RunContext[DistillSettings], plan: Plan) -> None:
+        """Refuse a module that the student does not have, before anything trains.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        path, _ = self.settings.tap
+        if not path:
+            return
+        from graftwork.nn.module_taps import find_module
+        from graftwork.training.assembly import assemble
+
+        suite = context.suite
+        find_module(assemble(plan, suite.tasks, suite.input_specs, backbone=self.run.state["backbone"]).model, path)
 
     def _schedule(self, context: RunContext[DistillSettings], plans: list[Plan]) -> Schedule:
         """Return the same steps for both plans: as many as were asked for, or as fit into the time for the slower one."""

@@ -101,7 +101,7 @@ def objectives_of(
     Args:
         asked: Names of ways, or ``auto``.
         teachers: Results of their jobs.
-        weights: Weight of each teacher; a teacher without weight is left out.
+        weights: Weight of each teacher, with the sum 1; a teacher without weight is left out.
         temperature: Of softened outputs.
         strength: Factor on all terms.
         tap: Paths of the tapped modules of student and teacher.
@@ -121,7 +121,8 @@ def objectives_of(
             continue
         settings: dict[str, Any] = {
             "answers": [str(teacher["entry"]) for teacher, _ in able],
-            "weight": way.weight * strength,
+            # Each teacher counts by its weight in every way: one of little use must not have a way of its own at full strength.
+            "weight": way.weight * strength * sum(weight for _, weight in able),
             "teacher_weights": [float(weight) for _, weight in able],
             **way.settings,
         }
