@@ -18,17 +18,17 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 NAME = "distill"
 HELP = "teach a small student what larger models know, and measure it against the same student alone"
 EXAMPLES = """examples:
-  graftwork distill reviews.csv --text body --targets stars --teacher minilm              the library's own small text trunk learns
+  graftwork distill reviews.csv --text body --targets stars --teacher minilm            the library's own small text trunk learns
   graftwork distill images/ --labels labels.csv --teacher efficientnet_lite0@96 vit-mini --student osnet_x0_25
   graftwork distill images/ --labels labels.csv --teacher runs/big --student conv-mini    a run of yours teaches
-  graftwork distill table.csv --targets price --teacher predictions.csv                   pseudo labels (graftwork predict wrote them)
-  graftwork distill images/ --teacher features.npy --way features,relations               features alone, one row a row of the data
+  graftwork distill table.csv --targets price --teacher predictions.csv                 pseudo labels, from graftwork predict
+  graftwork distill images/ --teacher features.npy --way features,relations             features alone, a row for each of the data
   graftwork distill images/ --teacher vit-mini --way attention --tap backbone.stages.1=blocks.2
   graftwork distill --resume runs/distill-reviews-20260101-120000                         go on after Ctrl-C or a crash
 
-Rows without labels are taught as well. Both students, alone and taught, make the same steps on the same labelled rows; test rows that
-no choice saw judge them. The run folder gets model/ and model.onnx (graftwork predict RUN, graftwork serve RUN), report.html and
-result.json: what the student kept of each teacher, which rows turn right and wrong, sizes and times.
+Rows without labels are taught as well. Both students, alone and taught, make the same steps on the same labelled rows; test rows
+that no choice saw judge them. The run folder gets model/ and model.onnx (graftwork predict RUN, graftwork serve RUN), report.html
+and result.json: what the student kept of each teacher, which rows turn right and wrong, sizes and times.
 """
 
 
@@ -53,15 +53,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         nargs="+",
         action="extend",
-        help="run folder, folder of a model, name as in graftwork backbones, or file with predictions or features of the rows (CSV, npy, "
-        "npz, safetensors); may repeat",
+        help="run folder, folder of a model, name as in graftwork backbones, or file with predictions or features of the rows "
+        "(CSV, npy, npz, safetensors); may repeat",
     )
     add("--student", metavar="NAME", help="trunk as in graftwork backbones, or package.module:Class (default: scratch)")
     add("--way", metavar="A,B", help="how it is taught, see below (default: auto)")
     add(
         "--weighting",
         metavar="HOW",
-        help="of several teachers: relevance (how alike their features and the labels are; default), equal, or numbers as in 0.7,0.3",
+        help="of several teachers: relevance (how alike their features and the labels are; default), equal, or numbers as in "
+        "0.7,0.3",
     )
     add("--temperature", metavar="T", type=float, help="of softened outputs (default 2)")
     add("--strength", metavar="X", type=float, help="factor on all terms of distillation (default 1)")

@@ -153,6 +153,6 @@ def read_answers(entry: str | Path) -> TeacherAnswers:
         return TeacherAnswers.of_arrays(str(about["name"]), named)
     except (FileFormatError, KeyError, TypeError, ValueError) as error:
         raise FileFormatError(
-            f"The answers of a teacher in {entry} are missing or damaged ({error}). Run graftwork distill with --resume: they are "
-            "computed again."
+            f"The answers of a teacher in {entry} are missing or damaged ({error}). Run graftwork distill with --resume: they "
+            f"are computed again."
         ) from error

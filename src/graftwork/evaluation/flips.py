@@ -1,5 +1,5 @@
-"""What changes between two models, row by row: rows that turn right or wrong, and how near each is to a third one. Pure functions on
-arrays ``[S, N]``: seeds by rows."""
+"""What changes between two models, row by row: rows that turn right or wrong, and how near each is to a third one. Pure functions
+on arrays ``[S, N]``: seeds by rows."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def same_rows(spec: TaskSpec, target: Array, one: Array, two: Array) -> Floats |
 
 
 def distances(one: Array, two: Array) -> Floats:
-    """Return how far two models' numbers are apart in each row, ``[N]``: the mean absolute difference over the standard deviation of
-    the first one's numbers."""
+    """Return how far two models' numbers are apart in each row, ``[N]``: the mean absolute difference over the standard deviation
+    of the first one's numbers."""
     first, second = (part.reshape(len(part), -1).astype(np.float64) for part in (one, two))
     spread = first.std(axis=0)
     return np.asarray((np.abs(first - second) / np.where(spread > 0, spread, 1.0)).mean(axis=1))

@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 def parc(features: Array, labels: Array) -> float:
     """Return the rank correlation between distances of features and distances of labels over all pairs of rows, in [-1, 1].
 
-    Distances of features, and of labels in several columns, are one minus Pearson's correlation; those of labels in one column are
-    absolute differences. 0 if one side does not vary.
+    Distances of features, and of labels in several columns, are one minus Pearson's correlation; those of labels in one column
+    are absolute differences. 0 if one side does not vary.
 
     Args:
         features: ``[n, D]``, ``n`` at least 3; memory grows with the square of ``n``, so a few hundred rows are asked.

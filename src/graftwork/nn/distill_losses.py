@@ -46,8 +46,8 @@ def attention_map(states: Tensor) -> Tensor:
     """Return where a layer is active: the mean of squares over channels, ``[B, H, W]``.
 
     Args:
-        states: Maps ``[B, C, H, W]``, or tokens ``[B, N, C]`` of a square grid, with or without a class token in front; tokens that
-            form no square are taken as one row.
+        states: Maps ``[B, C, H, W]``, or tokens ``[B, N, C]`` of a square grid, with or without a class token in front; tokens
+            that form no square are taken as one row.
 
     Raises:
         ConfigError: If the states are vectors, which have no places.
@@ -56,8 +56,8 @@ def attention_map(states: Tensor) -> Tensor:
         return states.square().mean(dim=1)
     if states.ndim != 3:
         raise ConfigError(
-            f"Attention maps need maps [B, C, H, W] or tokens [B, N, C]; the tapped module gives {list(states.shape)}. Tap a module "
-            "before the pooling."
+            f"Attention maps need maps [B, C, H, W] or tokens [B, N, C]; the tapped module gives {list(states.shape)}. Tap a "
+            f"module before the pooling."
         )
     energy = states.square().mean(dim=2)
     for extra in (0, 1):  # a class token in front is no place of the picture
@@ -74,8 +74,8 @@ def attention_loss(student: Tensor, teacher: Tensor, *, reduction: AttentionRedu
     Args:
         student: ``[B, H, W]``.
         teacher: ``[B, h, w]``; the larger map is averaged down to the size of the smaller one.
-        reduction: ``mean`` takes the mean of squared differences over rows and places, as the authors' code does; ``norm`` the mean
-            over rows of the length of the difference, as the paper writes.
+        reduction: ``mean`` takes the mean of squared differences over rows and places, as the authors' code does; ``norm`` the
+            mean over rows of the length of the difference, as the paper writes.
     """
     size = (min(student.shape[1], teacher.shape[1]), min(student.shape[2], teacher.shape[2]))
     one, two = (

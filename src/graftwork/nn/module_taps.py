@@ -48,8 +48,8 @@ def tapped_modules(network: nn.Module, paths: Sequence[str]) -> Iterator[dict[st
         paths: Paths of modules; see :func:`find_module`.
 
     Yields:
-        ``{path: output}``, filled by each forward pass; of a module that runs several times the last output counts. Of outputs that
-        hold several tensors the first one is taken.
+        ``{path: output}``, filled by each forward pass; of a module that runs several times the last output counts. Of outputs
+        that hold several tensors the first one is taken.
 
     Raises:
         ConfigError: If there is no such module, or its output holds no tensor.

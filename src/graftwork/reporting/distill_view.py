@@ -78,8 +78,8 @@ def teacher_table(view: DistillView) -> Table:
             ]
         )
     return Table(
-        "Teachers: weight; how alike their features and the labels of training rows are (rank correlation); how they taught; how alike "
-        "the features of teacher and student are on test rows (CKA, 1 is the same)",
+        "Teachers: weight; how alike their features and the labels of training rows are (rank correlation); how they taught; "
+        "how alike the features of teacher and student are on test rows (CKA, 1 is the same)",
         ["Teacher", "weight", "relevance", Cell("taught by", numeric=False), "alike: alone", "alike: taught"],
         rows,
     )
@@ -111,9 +111,9 @@ def kept_table(view: DistillView) -> Table | None:
     if not rows:
         return None
     return Table(
-        "How near the students are to each teacher on test rows, with 95 % intervals (a positive difference is nearer). Gained: of the "
-        "rows that the teacher has right and the student alone wrong, those that the taught one has right. Followed: of the rows that the "
-        "teacher has wrong and the student alone right, those that the taught one has wrong",
+        "How near the students are to each teacher on test rows, with 95 % intervals (a positive difference is nearer). Gained: "
+        "of the rows that the teacher has right and the student alone wrong, those that the taught one has right. Followed: of "
+        "the rows that the teacher has wrong and the student alone right, those that the taught one has wrong",
         ["Teacher", Cell("measure", numeric=False), "alone", "taught", "difference", "gained", "followed"],
         rows,
     )
@@ -143,7 +143,8 @@ def flip_table(view: DistillView) -> Table | None:
     if not rows:
         return None
     return Table(
-        "From the student alone to the taught one: test rows that turn right, that turn wrong, and the difference with its 95 % interval",
+        "From the student alone to the taught one: test rows that turn right, that turn wrong, and the difference with its 95 % "
+        "interval",
         ["Task", "turn right", "turn wrong", "difference", "rows"],
         rows,
     )

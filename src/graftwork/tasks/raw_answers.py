@@ -24,8 +24,8 @@ def raw_answers(spec: TaskSpec, answers: Array) -> NDArray[np.float32]:
 
     Args:
         spec: The task.
-        answers: As ``Learner.predict`` lays them out: probabilities of classes ``[N, C]``, of a yes ``[N]`` or of labels ``[N, L]``;
-            numbers in the user's units ``[N, K]``.
+        answers: As ``Learner.predict`` lays them out: probabilities of classes ``[N, C]``, of a yes ``[N]`` or of labels ``[N,
+            L]``; numbers in the user's units ``[N, K]``.
 
     Raises:
         ConfigError: If the kind has no such way back, or the shape does not fit.

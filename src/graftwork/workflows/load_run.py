@@ -1,5 +1,5 @@
-"""A run folder back as the object that ``fit``, ``compare``, ``tune`` or ``distill`` returned. Only JSON is read: nothing that the folder names
-is imported or run, so the folder may be anybody's."""
+"""A run folder back as the object that ``fit``, ``compare``, ``tune`` or ``distill`` returned. Only JSON is read: nothing that
+the folder names is imported or run, so the folder may be anybody's."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def load_run(folder: str | Path) -> FitRun | CompareRun | TuneRun | DistillRun:
     """Read a finished run.
 
     Args:
-        folder: The run folder that :func:`graftwork.fit`, :func:`graftwork.compare`, :func:`graftwork.tune` or :func:`graftwork.distill` wrote, or a copy of
-            it.
+        folder: The run folder that :func:`graftwork.fit`, :func:`graftwork.compare`, :func:`graftwork.tune` or
+            :func:`graftwork.distill` wrote, or a copy of it.
 
     Returns:
         What that call returned. Predicting from it needs the model in the folder, all else ``result.json`` alone.

@@ -1,4 +1,5 @@
-"""``distill`` from a table with and without labels to a student: teachers of every kind, resuming, what is refused; words alone."""
+"""``distill`` from a table with and without labels to a student: teachers of every kind, resuming, what is refused; words
+alone."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ class AttentionTransfer(TappedStudent):
             if self.teacher_tap not in teacher.maps:
                 known = ", ".join(repr(name) for name in teacher.maps) or "none"
                 raise ConfigError(
-                    f"The stored answers of {teacher.name} hold no map of its module {self.teacher_tap!r}; modules with maps: {known}."
+                    f"The stored answers of {teacher.name} hold no map of its module {self.teacher_tap!r}; modules with maps: "
+                    f"{known}."
                 )
 
     def compared(self, inputs: ObjectiveInputs) -> Tensor:

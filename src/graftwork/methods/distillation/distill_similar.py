@@ -1,8 +1,8 @@
 r"""DistillNearest and DistillWeighted: a small model learns from source models of other tasks, in their own classes.
 
 Paper: Borup, Phoo and Hariharan, "Distilling from Similar Tasks for Transfer Learning on a Budget", ICCV 2023,
-https://arxiv.org/abs/2304.12314. Beside the target's head the student has a head for each source, which predicts that source's soft
-answers, on rows with and without labels:
+https://arxiv.org/abs/2304.12314. Beside the target's head the student has a head for each source, which predicts that source's
+soft answers, on rows with and without labels:
 :math:`(1 - \lambda) \, \mathrm{CE}(h(\phi(x)), y) + \lambda \sum_s \alpha_s \, \mathrm{CE}(p_s(x), g_s(\phi(x)))`. The weights
 :math:`\alpha_s` are powers of the similarity of source and target, measured on the few labels
 (:func:`graftwork.math.representation_similarity.parc`,
@@ -30,7 +30,8 @@ __all__ = ["SourceClasses"]
 
 
 class SourceClasses(TappedStudent):
-    """Cross-entropy between the soft answers of sources in their own classes and a linear head for each on the student's features.
+    """Cross-entropy between the soft answers of sources in their own classes and a linear head for each on the student's
+    features.
 
     Args:
         answers: See :class:`~graftwork.methods.distillation.taught.TappedStudent`; each holds ``classes``.

@@ -1,8 +1,8 @@
 """Feature distillation: the student's features, through a learned map, are those of the teacher.
 
-Paper: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550. There the hint trains the lower
-half before the rest; here it is a term beside the tasks' losses. Each feature of the teacher is scaled to mean 0 and variance 1, so
-that the same weight serves every teacher.
+Paper: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550. There the hint trains the
+lower half before the rest; here it is a term beside the tasks' losses. Each feature of the teacher is scaled to mean 0 and
+variance 1, so that the same weight serves every teacher.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 r"""KL distillation with data partitioning: what another model knows, without losing what the student knows.
 
-Paper: Roth et al., "Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge Transfer between Any
-Pretrained Model", ICLR 2024, https://arxiv.org/abs/2310.17653. The student is trained already. Each row is distilled either from the
-teacher or from a frozen copy of the student as it was before the transfer, whichever is surer of the label (or, without labels, surer of
-its own answer):
-:math:`\frac1n \sum_i m_i \, T^2 \mathrm{KL}(p_t \Vert p_s) + (1 - m_i) \, T^2 \mathrm{KL}(p_{s_0} \Vert p_s)`. Of several teachers the
-surest one counts. Labels teach nothing besides: in the plan on the card the tasks' losses have the weight 0.
+Paper: Roth et al., "Fantastic Gains and Where to Find Them: On the Existence and Prospect of General Knowledge Transfer between
+Any Pretrained Model", ICLR 2024, https://arxiv.org/abs/2310.17653. The student is trained already. Each row is distilled either
+from the teacher or from a frozen copy of the student as it was before the transfer, whichever is surer of the label (or, without
+labels, surer of its own answer):
+:math:`\frac1n \sum_i m_i \, T^2 \mathrm{KL}(p_t \Vert p_s) + (1 - m_i) \, T^2 \mathrm{KL}(p_{s_0} \Vert p_s)`. Of several
+teachers the surest one counts. Labels teach nothing besides: in the plan on the card the tasks' losses have the weight 0.
 
-The frozen copy is the student at the first step. So the plan begins with the weights of a trained student, as a start that is handed in
-or as a pretrained backbone; from random weights there is nothing to keep.
+The frozen copy is the student at the first step. So the plan begins with the weights of a trained student, as a start that is
+handed in or as a pretrained backbone; from random weights there is nothing to keep.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def surest(spec: TaskSpec, outputs: Sequence[Tensor], target: Tensor | None) -> 
     Args:
         spec: The task.
         outputs: Raw outputs of each model, ``[B, num_outputs]``; the student's copy first.
-        target: Labels ``[B]``, -1 where there is none; None asks nobody for labels. A model is as sure as the probability that it gives
-            to the label, or to its own answer.
+        target: Labels ``[B]``, -1 where there is none; None asks nobody for labels. A model is as sure as the probability that it
+            gives to the label, or to its own answer.
     """
     sure = []
     for output in outputs:
@@ -69,7 +69,8 @@ class PartitionedDistillation(Taught):
     Args:
         answers: See :class:`~graftwork.methods.distillation.taught.Taught`; each holds outputs for the tasks.
         weight: Likewise.
-        mask: ``labels`` compares the probabilities of the label where there is one, ``confidence`` those of the models' own answers.
+        mask: ``labels`` compares the probabilities of the label where there is one, ``confidence`` those of the models' own
+            answers.
         temperature: Above 0.
 
     Raises:
@@ -96,8 +97,8 @@ class PartitionedDistillation(Taught):
         wrong = [task for task in binding.tasks if task.kind not in _KINDS or task.positions]
         if wrong:
             raise ConfigError(
-                f"Data partitioning compares how sure models are of a class; the task {wrong[0].name!r} is {wrong[0].kind_words}. It works "
-                f"on tasks of the kinds {', '.join(_KINDS)} with one answer a row."
+                f"Data partitioning compares how sure models are of a class; the task {wrong[0].name!r} is "
+                f"{wrong[0].kind_words}. It works on tasks of the kinds {', '.join(_KINDS)} with one answer a row."
             )
         self._tasks = tuple(binding.tasks)
         for teacher in self.teachers:
@@ -127,8 +128,8 @@ class PartitionedDistillation(Taught):
 
 
 class _Copy(nn.Module):
-    """The weights of a model as they are now, with which the model itself computes. They are no part of a checkpoint: a training that
-    goes on begins with the same ones."""
+    """The weights of a model as they are now, with which the model itself computes. They are no part of a checkpoint: a training
+    that goes on begins with the same ones."""
 
     def __init__(self, model: SharedModel) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Logit distillation: the student predicts what the teacher predicts, wrong classes included.
 
-Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531. The paper weighs labels and
-teacher by ``1 - w`` and ``w``; here the term comes beside the task's loss with the factor ``weight``, which is the same up to the
-size of the whole loss for ``weight = w / (1 - w)``.
+Paper: Hinton et al., "Distilling the Knowledge in a Neural Network", https://arxiv.org/abs/1503.02531. The paper weighs labels
+and teacher by ``1 - w`` and ``w``; here the term comes beside the task's loss with the factor ``weight``, which is the same up to
+the size of the whole loss for ``weight = w / (1 - w)``.
 """
 
 from __future__ import annotations

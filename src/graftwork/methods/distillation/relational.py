@@ -1,7 +1,7 @@
 """Relational distillation: rows lie to each other as they do for the teacher.
 
-Paper: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068. Distances and angles need no map between the
-widths, and nothing is learned besides the student.
+Paper: Park et al., "Relational Knowledge Distillation", https://arxiv.org/abs/1904.05068. Distances and angles need no map
+between the widths, and nothing is learned besides the student.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What objectives of distillation have in common: stored answers of several teachers, looked up by row, and weights of teachers."""
+"""What objectives of distillation have in common: stored answers of several teachers, looked up by row, and weights of
+teachers."""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ def rows_of(array: Array, batch: Batch) -> Tensor:
     rows = batch.rows.cpu().numpy()
     if len(rows) and int(rows.max()) >= len(array):
         raise ConfigError(
-            f"The answers of a teacher have {len(array)} rows, and the batch holds row {int(rows.max())} of the suite. They were made "
-            "for other data: let graftwork distill make them again."
+            f"The answers of a teacher have {len(array)} rows, and the batch holds row {int(rows.max())} of the suite. They "
+            f"were made for other data: let graftwork distill make them again."
         )
     # Indexing copies these rows alone out of the mapped file.
     return torch.from_numpy(np.asarray(array[rows], dtype=np.float32)).to(batch.rows.device)
@@ -74,8 +75,8 @@ def answered_tasks(teacher: TeacherAnswers, tasks: Sequence[TaskSpec]) -> list[T
         found = teacher.outputs[task.name].shape[1]
         if found != task.num_outputs:
             raise ConfigError(
-                f"The teacher {teacher.name} gives {found} outputs for the task {task.name}, the student {task.num_outputs}. They were "
-                "trained for other classes."
+                f"The teacher {teacher.name} gives {found} outputs for the task {task.name}, the student {task.num_outputs}. "
+                f"They were trained for other classes."
             )
     return shared
 
@@ -114,8 +115,8 @@ class Taught(Objective):
         """
         if not self.folders:
             raise ConfigError(
-                f"{type(self).__name__} has no answers of teachers. `graftwork distill --teacher ...` writes them and names them in "
-                "its plan; in a plan of your own, set `answers` to the folders that store_answers returned."
+                f"{type(self).__name__} has no answers of teachers. `graftwork distill --teacher ...` writes them and names "
+                f"them in its plan; in a plan of your own, set `answers` to the folders that store_answers returned."
             )
         self.teachers = tuple(map(read_answers, self.folders))
         self.made(binding)
@@ -133,7 +134,8 @@ class Taught(Objective):
         return self.weight * total
 
     def compared(self, inputs: ObjectiveInputs) -> Tensor:
-        """Return what of the student all teachers are compared with; called once a step. By default its losses, which nobody reads."""
+        """Return what of the student all teachers are compared with; called once a step. By default its losses, which nobody
+        reads."""
         return inputs.losses
 
     @abstractmethod

@@ -1,21 +1,22 @@
 """Reproduction of distillation from similar tasks (DistillNearest, DistillWeighted).
 
-The paper reports, averaged over eight targets, DistillWeighted 5.6 points over fine-tuning from ImageNet weights and 4.5 points over
-FixMatch; figures not verified here.
+The paper reports, averaged over eight targets, DistillWeighted 5.6 points over fine-tuning from ImageNet weights and 4.5 points
+over FixMatch; figures not verified here.
 
 Our setting: letters of invented alphabets at 16 pixels, drawn in several styles. Eight source models (CNNs of about 130 thousand
 parameters), each trained on an alphabet of its own: in the plain, inverted, striped, blurred, outlined and noisy style, with four
 classes only, and with shuffled labels, which cannot have learned anything. Four targets with other alphabets, in the plain,
-inverted, striped and noisy style: 12 classes, 5 labelled pictures of each, 1,500 without labels. The student is a residual network of
-about 20 thousand parameters that begins from the same weights in all arms: those of a student trained on the blurred alphabet, which
-stands for a generic pretraining. Similarities (PARC) are measured on the 60 labelled pictures alone.
+inverted, striped and noisy style: 12 classes, 5 labelled pictures of each, 1,500 without labels. The student is a residual
+network of about 20 thousand parameters that begins from the same weights in all arms: those of a student trained on the blurred
+alphabet, which stands for a generic pretraining. Similarities (PARC) are measured on the 60 labelled pictures alone.
 
-The arms: fine-tuning on the labels; FixMatch on the same unlabelled pictures; distillation from a random source, from all sources alike,
-from the nearest one, and from all weighted by similarity. ``told`` bounds what can be won: it has the labels of all pictures.
+The arms: fine-tuning on the labels; FixMatch on the same unlabelled pictures; distillation from a random source, from all sources
+alike, from the nearest one, and from all weighted by similarity. ``told`` bounds what can be won: it has the labels of all
+pictures.
 
-Every arm tries five learning rates on seeds 100 and 101, by the accuracy on 300 validation pictures of each target. The weight of the
-sources is 4 (a lambda of 0.8) and the power of the similarities 9, the lower of the values that are remembered of the paper; FixMatch has
-its authors' weight of 1 and threshold of 0.95. The counting run cannot begin before that pilot has been made.
+Every arm tries five learning rates on seeds 100 and 101, by the accuracy on 300 validation pictures of each target. The weight of
+the sources is 4 (a lambda of 0.8) and the power of the similarities 9, the lower of the values that are remembered of the paper;
+FixMatch has its authors' weight of 1 and threshold of 0.95. The counting run cannot begin before that pilot has been made.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def changed_pictures(pictures: Tensor, random: torch.Generator) -> Tensor:
 
 
 class FixMatch(Objective):
-    """The baseline: on rows without labels, the cross-entropy of a strongly changed picture with the answer for the picture as it is,
-    where that is sure (Sohn et al., "FixMatch", NeurIPS 2020).
+    """The baseline: on rows without labels, the cross-entropy of a strongly changed picture with the answer for the picture as it
+    is, where that is sure (Sohn et al., "FixMatch", NeurIPS 2020).
 
     Args:
         weight: Factor of the term.

@@ -1,18 +1,17 @@
 """Reproduction of KL distillation with data partitioning (general knowledge transfer between any pretrained models).
 
-The paper reports, over hundreds of pairs of ImageNet models, that plain KL improves the student in fewer than 40 % of the pairs (from
-memory) and data partitioning in 92.5 %; figures not verified here.
+The paper reports, over hundreds of pairs of ImageNet models, that plain KL improves the student in fewer than 40 % of the pairs
+(from memory) and data partitioning in 92.5 %; figures not verified here.
 
-Our setting: letters of an invented alphabet at 16 pixels, 20 classes. Five networks with different leanings (a perceptron, a small
-CNN, a residual network, a vision transformer, the CNN trained on shifted pictures) learn from 2,000 labelled pictures. Then each of the
-20 ordered pairs of teacher and student transfers on 1,000 other pictures, for six epochs of 64 rows, by the plan on the card; accuracies
-are those on 2,000 test pictures before and after. About half of the pairs have a weaker teacher, whichever those are for a seed.
-One setting holds for all pairs. ``labels`` bounds what can be won: it goes on with the labels of the transfer pictures and of those that
-the student knows already.
+Our setting: letters of an invented alphabet at 16 pixels, 20 classes. Five networks with different leanings (a perceptron, a
+small CNN, a residual network, a vision transformer, the CNN trained on shifted pictures) learn from 2,000 labelled pictures. Then
+each of the 20 ordered pairs of teacher and student transfers on 1,000 other pictures, for six epochs of 64 rows, by the plan on
+the card; accuracies are those on 2,000 test pictures before and after. About half of the pairs have a weaker teacher, whichever
+those are for a seed. One setting holds for all pairs. ``labels`` bounds what can be won: it goes on with the labels of the
+transfer pictures and of those that the student knows already.
 
-Every arm tries five learning rates on seeds 100 and 101, and takes the one with the best mean gain on 500 validation pictures. The
-counting run cannot begin before that pilot has been made. What was looked at before it, on seed 100 alone and with few pairs, is said in
-the card's analysis once there is evidence.
+Every arm tries five learning rates on seeds 100 and 101, and takes the one with the best mean gain on 500 validation pictures.
+The counting run cannot begin before that pilot has been made.
 """
 
 from __future__ import annotations
@@ -84,7 +83,8 @@ MEMBERS: Mapping[str, tuple[Component, Mapping[str, Any]]] = {
 
 
 def make_world(seed: int, context: ArmContext) -> tuple[Suite, Suite]:
-    """Return two views of the same pictures: the base pictures are training rows of the first, the transfer pictures of the second."""
+    """Return two views of the same pictures: the base pictures are training rows of the first, the transfer pictures of the
+    second."""
     base, transfer = context.choose(full=(BASE_ROWS, TRANSFER_ROWS), smoke=(120, 80))
     num_val, num_test = context.choose(full=(500, 2000), smoke=(40, 60))
     suite = glyphs(num_train=base + transfer, num_val=num_val, num_test=num_test, num_classes=20, size=SIZE, seed=seed)

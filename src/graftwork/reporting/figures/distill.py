@@ -1,4 +1,5 @@
-"""Plots of a distillation: the change of each task, rows that turn right and wrong, and how near the student came to its teachers."""
+"""Plots of a distillation: the change of each task, rows that turn right and wrong, and how near the student came to its
+teachers."""
 
 from __future__ import annotations
 
@@ -51,8 +52,8 @@ def change_figure(changes: Mapping[str, Mapping[str, Any]]) -> Figure | None:
     }
     return Figure(
         name="distill-changes",
-        summary="Change of each task's test score from the student alone to the taught one, with 95 % intervals; right of zero is better. "
-        "Coloured points have an interval on one side of zero.",
+        summary="Change of each task's test score from the student alone to the taught one, with 95 % intervals; right of zero "
+        "is better. Coloured points have an interval on one side of zero.",
         table=Table(
             "Change of each task against the student alone",
             ["Task", Cell("change")],
@@ -97,8 +98,8 @@ def flip_figure(flips: Mapping[str, Mapping[str, Any]]) -> Figure | None:
     most = max(100 * item[key] for _, item in rows for key in ("positive", "negative")) or 1.0
     return Figure(
         name="distill-flips",
-        summary="Test rows that change from the student alone to the taught one: those that turn right to the right, those that turn wrong "
-        "to the left.",
+        summary="Test rows that change from the student alone to the taught one: those that turn right to the right, those that "
+        "turn wrong to the left.",
         table=Table(
             "Rows that turn right and wrong",
             ["Task", "turn right", "turn wrong"],
@@ -115,8 +116,8 @@ def flip_figure(flips: Mapping[str, Mapping[str, Any]]) -> Figure | None:
 
 
 def kept_figure(teachers: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Return, for each teacher and task, how often both students say what the teacher says; None if no teacher answers a task of classes
-    or labels.
+    """Return, for each teacher and task, how often both students say what the teacher says; None if no teacher answers a task of
+    classes or labels.
 
     Args:
         teachers: ``teachers`` of the result.
@@ -162,8 +163,8 @@ def kept_figure(teachers: Sequence[Mapping[str, Any]]) -> Figure | None:
     ]
     return Figure(
         name="distill-kept",
-        summary="Share of the test rows for which a student says what its teacher says. Open circles are the student alone, filled ones the "
-        "taught student.",
+        summary="Share of the test rows for which a student says what its teacher says. Open circles are the student alone, "
+        "filled ones the taught student.",
         table=Table(
             "Share of the test rows with the teacher's answer",
             ["Teacher and task", "student alone", "taught"],

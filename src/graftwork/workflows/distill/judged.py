@@ -76,11 +76,11 @@ def kept_of(suite: Suite, teacher: Mapping[str, Array], alone: Answers, taught: 
     """Return how near both students are to one teacher, by task that the teacher answers.
 
     Returns:
-        ``measure`` (``agreement``: share of rows with the same answer; ``distance``: in standard deviations of the teacher's numbers),
-        ``alone``, ``taught`` and ``difference`` with intervals, the difference positive where the taught one is nearer; for classes
-        and labels ``gained``, the share of rows that the teacher has right and the student alone has wrong which the taught one has
-        right, and ``followed``, the share of rows that the teacher has wrong and the student alone right which it has wrong, both
-        with their number of ``..._rows``.
+        ``measure`` (``agreement``: share of rows with the same answer; ``distance``: in standard deviations of the teacher's
+        numbers), ``alone``, ``taught`` and ``difference`` with intervals, the difference positive where the taught one is nearer;
+        for classes and labels ``gained``, the share of rows that the teacher has right and the student alone has wrong which the
+        taught one has right, and ``followed``, the share of rows that the teacher has wrong and the student alone right which it
+        has wrong, both with their number of ``..._rows``.
     """
     rows, found = suite.splits["test"], dict[str, dict[str, Any]]()
     groups = None if suite.groups is None else suite.groups[rows]

@@ -42,8 +42,8 @@ def student_plan(settings: DistillSettings, kinds: Sequence[str]) -> tuple[Plan,
     elif name != "scratch":
         if modality_of(name) not in kinds:
             raise ConfigError(
-                f"The student {name!r} reads {modality_of(name)} data, but the suite's inputs are of the kind {', '.join(kinds)}. "
-                "See: graftwork backbones"
+                f"The student {name!r} reads {modality_of(name)} data, but the suite's inputs are of the kind "
+                f"{', '.join(kinds)}. See: graftwork backbones"
             )
         backbone = name
     plan = Plan(

@@ -1,4 +1,5 @@
-"""One ``distill`` from data to model: open, ask the teachers, fix the budget, train the student alone and taught, judge, export."""
+"""One ``distill`` from data to model: open, ask the teachers, fix the budget, train the student alone and taught, judge,
+export."""
 
 from __future__ import annotations
 
@@ -128,6 +129,7 @@ class DistillSession(RunSession[DistillSettings]):
         if schedule.left_out:
             raise ConfigError(
                 f"{format_seconds(settings.time_limit)} are too few for {len(seeds)} seeds of the student alone and taught: "
-                f"{'; '.join(f'{name}: {reason}' for name, reason in schedule.left_out.items())}. Give more time, or fewer --seeds."
+                f"{'; '.join(f'{name}: {reason}' for name, reason in schedule.left_out.items())}. Give more time, or fewer "
+                f"--seeds."
             )
         return replace(schedule, horizons=dict.fromkeys(schedule.horizons, min(schedule.horizons.values())))

@@ -1,4 +1,5 @@
-"""What the user asked of ``distill``: the settings of ``fit`` about data and training, teachers, a student, and how it is taught."""
+"""What the user asked of ``distill``: the settings of ``fit`` about data and training, teachers, a student, and how it is
+taught."""
 
 from __future__ import annotations
 

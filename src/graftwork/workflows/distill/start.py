@@ -57,14 +57,15 @@ def distill(
     """Teach a student what teachers know, and measure it against the same student alone on rows that no choice saw.
 
     Args:
-        source: Whatever :func:`graftwork.fit` takes; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data. Rows
-            without labels are taught as well.
+        source: Whatever :func:`graftwork.fit` takes; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
+            Rows without labels are taught as well.
         teachers: One or several: folders of runs or models, names (see ``graftwork backbones``), or files with features or
             predictions of the same rows.
         student: ``"scratch"`` (the library's own small trunk, the default), the name of a backbone, or the dotted path of one.
-        ways: ``"logits"``, ``"features"``, ``"attention"``, ``"relations"``, ``"classes"``, several of them, or ``"auto"``: outputs
-            where a teacher answers a task of the data, else its own classes and its features.
-        weighting: ``"relevance"`` (default: by how alike a teacher's features and the labels are), ``"equal"``, or a number a teacher.
+        ways: ``"logits"``, ``"features"``, ``"attention"``, ``"relations"``, ``"classes"``, several of them, or ``"auto"``:
+            outputs where a teacher answers a task of the data, else its own classes and its features.
+        weighting: ``"relevance"`` (default: by how alike a teacher's features and the labels are), ``"equal"``, or a number a
+            teacher.
         temperature: Of softened outputs, above 0; 2 by default.
         strength: Factor on all terms of distillation, above 0; 1 by default.
         tap: ``"STUDENT=TEACHER"``: paths of the modules whose outputs are compared, in place of the features at the end.
@@ -128,8 +129,8 @@ def distill(
     with components_allowed(allow_components):
         if not given.teachers and not (resume and run.exists()):
             raise ConfigError(
-                "distill needs at least one teacher: a run folder, a model's folder, a name as in graftwork backbones, or a file with "
-                "predictions or features. Give it with --teacher (teachers=...)."
+                "distill needs at least one teacher: a run folder, a model's folder, a name as in graftwork backbones, or a "
+                "file with predictions or features. Give it with --teacher (teachers=...)."
             )
         # Before the folder exists: a mistyped teacher leaves nothing behind.
         for name in given.teachers:

@@ -85,6 +85,6 @@ def leak_words(context: RunContext[DistillSettings], teacher: str) -> str:
         "all rows of this data, test rows included" if rows == "all" else "other training rows of this data, test rows among them"
     )
     return (
-        f"The teacher {teacher} learned from {what}: its own scores here are too high, and the distilled student's may be, too. For clean "
-        "numbers train the teacher with --no-refit and the same --seed."
+        f"The teacher {teacher} learned from {what}: its own scores here are too high, and the distilled student's may be, too. "
+        f"For clean numbers train the teacher with --no-refit and the same --seed."
     )

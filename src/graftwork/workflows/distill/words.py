@@ -37,7 +37,8 @@ def gain_sentence(delta: Mapping[str, Any] | None, *, tasks: int, seeds: int, st
         return f"Teaching helps: {format_interval(interval)} against the same student alone{over} ({budget})."
     if interval.high < 0:
         return f"Teaching hurts: {format_interval(interval)} against the same student alone{over} ({budget})."
-    return f"No difference is shown between the taught student and the same student alone: {format_interval(interval)}{over} ({budget})."
+    neither = "No difference is shown between the taught student and the same student alone"
+    return f"{neither}: {format_interval(interval)}{over} ({budget})."
 
 
 def kept_sentences(teachers: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -96,8 +96,8 @@ def _of_run(source: RankSource, suite: Suite, taps: Sequence[str]) -> AskedTeach
         model, tasks, config = load_model(source.place)
     except GraftworkError as error:
         raise ConfigError(
-            f"The model of {source.name} is no network that can be asked for raw outputs ({str(error)[:200]}). Teach with its predictions: "
-            f"graftwork predict {source.name} DATA --probabilities --out teacher.csv, then --teacher teacher.csv."
+            f"The model of {source.name} is no network that can be asked for raw outputs ({str(error)[:200]}). Teach with its "
+            f"predictions: graftwork predict {source.name} DATA --probabilities --out teacher.csv, then --teacher teacher.csv."
         ) from error
     except (KeyError, AttributeError, TypeError) as error:
         raise FileFormatError(f"{source.place} is no model that this version reads: {error}.") from error

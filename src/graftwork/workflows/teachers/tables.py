@@ -26,9 +26,9 @@ HARD = 0.9
 def read_teacher_file(path: Path, suite: Suite) -> TeacherAnswers:
     """Read what a teacher said of the suite's rows, in the order of the data.
 
-    A table (CSV, JSON lines, Parquet ...) holds columns as ``graftwork predict`` writes them: the task's name, or ``task[class]`` with
-    probabilities. An array file holds ``features`` ``[N, width]``, ``classes`` (probabilities of the teacher's own classes) or
-    predictions under the names of tasks; one array without a name (``.npy``) is features.
+    A table (CSV, JSON lines, Parquet ...) holds columns as ``graftwork predict`` writes them: the task's name, or ``task[class]``
+    with probabilities. An array file holds ``features`` ``[N, width]``, ``classes`` (probabilities of the teacher's own classes)
+    or predictions under the names of tasks; one array without a name (``.npy``) is features.
 
     Args:
         path: The file.
@@ -42,8 +42,8 @@ def read_teacher_file(path: Path, suite: Suite) -> TeacherAnswers:
     for name, array in answers.arrays().items():
         if len(array) != len(suite):
             raise ConfigError(
-                f"{path} has {len(array):,} rows of {name!r}, and the data has {len(suite):,}. A file of a teacher has one row a row of "
-                "the data, in its order."
+                f"{path} has {len(array):,} rows of {name!r}, and the data has {len(suite):,}. A file of a teacher has one row "
+                f"a row of the data, in its order."
             )
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array.reshape(len(array), -1))).any(axis=1).sum())
@@ -60,8 +60,8 @@ def _of_arrays(path: Path, suite: Suite) -> TeacherAnswers:
     features, classes = arrays.get("features"), arrays.get("classes")
     if not outputs and features is None and classes is None:
         raise ConfigError(
-            f"{path} holds the arrays {', '.join(arrays) or 'none'}; a teacher gives features, classes, or predictions under the name of a "
-            f"task ({', '.join(tasks)})."
+            f"{path} holds the arrays {', '.join(arrays) or 'none'}; a teacher gives features, classes, or predictions under "
+            f"the name of a task ({', '.join(tasks)})."
         )
     if classes is not None and (classes.ndim != 2 or (classes < 0).any() or not np.allclose(classes.sum(axis=1), 1.0, atol=1e-2)):
         raise ConfigError(
@@ -97,8 +97,8 @@ def _of_table(path: Path, suite: Suite) -> TeacherAnswers:
             outputs[task.name] = raw_answers(task, found)
     if not outputs:
         raise ConfigError(
-            f"{path} has the columns {', '.join(columns[:12])}, and none of them predicts a task ({', '.join(suite.task_names)}). Write "
-            "it with: graftwork predict RUN DATA --probabilities"
+            f"{path} has the columns {', '.join(columns[:12])}, and none of them predicts a task "
+            f"({', '.join(suite.task_names)}). Write it with: graftwork predict RUN DATA --probabilities"
         )
     return TeacherAnswers(name=str(path), outputs=outputs)
 

@@ -1,5 +1,5 @@
-"""What does a teacher say of the rows? Asked once, part by part, and kept in the cache; with how alike its features and the labels
-are, and what it costs to use."""
+"""What does a teacher say of the rows? Asked once, part by part, and kept in the cache; with how alike its features and the
+labels are, and what it costs to use."""
 
 from __future__ import annotations
 
