@@ -328,3 +328,8 @@ def test_a_teacher_that_has_seen_the_test_rows_is_named(run: gw.DistillRun, tmp_
 
 def test_answers_without_arrays_have_no_relevance(run: gw.DistillRun) -> None:
     assert relevance_of(TeacherAnswers(name="nobody"), load_suite(run.folder / "suite"), 0) == {}
+
+
+def test_a_teacher_that_the_time_limit_cuts_says_so(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the time limit came before it had answered for all rows; give more time"):
+        distilled(folder, tmp_path / "late", str(folder / "features.npy"), steps=None, time_limit="0.001s")

@@ -53,9 +53,10 @@ def ask_teachers(context: RunContext[DistillSettings], alone: Plan) -> list[dict
     context.pause_point()
     found = []
     for job in jobs:
-        answer = answers.get(job.id, {"status": "stopped", "message": "The time limit came before it was asked; give more time."})
+        answer = answers.get(job.id, {"status": "stopped"})
         if answer["status"] != "ok":
-            raise ConfigError(f"The teacher {job.teacher} cannot teach: {answer.get('message') or answer['status']}")
+            late = "the time limit came before it had answered for all rows; give more time, and resume"
+            raise ConfigError(f"The teacher {job.teacher} cannot teach: {answer.get('message') or late}")
         found.append(dict(answer))
     return found
 
