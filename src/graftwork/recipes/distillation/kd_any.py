@@ -12,6 +12,11 @@ transfer pictures and of those that the student knows already.
 
 Every arm tries five learning rates on seeds 100 and 101, and takes the one with the best mean gain on 500 validation pictures.
 The counting run cannot begin before that pilot has been made.
+
+Looked at before, on seed 100 alone: with 600 steps and the glyphs' usual jitter and noise the networks had not converged (39 % for the
+residual network, 31 % for the transformer, 71 % for the CNN of shifted pictures). At a rate of 0.003 data partitioning gained 2.0
+points over the 20 pairs and improved 95 % of them, plain KL lost 2.5 points and improved 40 %, labels gained 2.4 and improved all.
+So pictures were made easier and training longer: after 1,500 steps the five networks are at 72 to 95 % on test pictures.
 """
 
 from __future__ import annotations
@@ -42,7 +47,7 @@ __all__ = ["ARMS", "MEMBERS", "RECIPE", "PixelPerceptron", "run_arm"]
 
 SIZE = 16
 TASK = "letter"
-BASE_STEPS, BASE_ROWS, TRANSFER_ROWS, BATCH, EPOCHS = 600, 2000, 1000, 64, 6
+BASE_STEPS, BASE_ROWS, TRANSFER_ROWS, BATCH, EPOCHS = 1500, 2000, 1000, 64, 6
 _NN = "graftwork.nn.backbones."
 _LOGITS = "graftwork.methods.distillation.logit:LogitDistillation"
 _EQUAL = "graftwork.methods.optimization.equal_weights:EqualWeights"
@@ -87,7 +92,9 @@ def make_world(seed: int, context: ArmContext) -> tuple[Suite, Suite]:
     second."""
     base, transfer = context.choose(full=(BASE_ROWS, TRANSFER_ROWS), smoke=(120, 80))
     num_val, num_test = context.choose(full=(500, 2000), smoke=(40, 60))
-    suite = glyphs(num_train=base + transfer, num_val=num_val, num_test=num_test, num_classes=20, size=SIZE, seed=seed)
+    suite = glyphs(
+        num_train=base + transfer, num_val=num_val, num_test=num_test, num_classes=20, size=SIZE, jitter=0.7, noise=0.1, seed=seed
+    )
     rows = suite.splits["train"]
     first, second = (suite.with_splits({**suite.splits, "train": part}) for part in (rows[:base], rows[base:]))
     return first, second
@@ -231,7 +238,7 @@ RECIPE = Recipe(
         EqualBudget(("labels",), arms=("kl", "xe-kl", "mcl", "dp", "dp-unlabelled")),
         EqualBudget(("steps", "samples"), arms=("kl", "xe-kl", "mcl", "dp", "dp-unlabelled")),
     ),
-    minutes=25,
+    minutes=30,
     notes=(
         "Letters of an invented alphabet and five small networks in place of ImageNet and models of timm.",
         "The arm without labels is charged with them, since training rows must have some; it reads none.",
