@@ -13,10 +13,11 @@ transfer pictures and of those that the student knows already.
 Every arm tries five learning rates on seeds 100 and 101, and takes the one with the best mean gain on 500 validation pictures.
 The counting run cannot begin before that pilot has been made.
 
-Looked at before, on seed 100 alone: with 600 steps and the glyphs' usual jitter and noise the networks had not converged (39 % for the
-residual network, 31 % for the transformer, 71 % for the CNN of shifted pictures). At a rate of 0.003 data partitioning gained 2.0
-points over the 20 pairs and improved 95 % of them, plain KL lost 2.5 points and improved 40 %, labels gained 2.4 and improved all.
-So pictures were made easier and training longer: after 1,500 steps the five networks are at 72 to 95 % on test pictures.
+Looked at before, on seed 100 alone: with 600 steps and the glyphs' usual jitter and noise the networks had not converged (39 %
+for the residual network, 31 % for the transformer, 71 % for the CNN of shifted pictures). At a rate of 0.003 data partitioning
+gained 2.0 points over the 20 pairs and improved 95 % of them, plain KL lost 2.5 points and improved 40 %, labels gained 2.4 and
+improved all. So pictures were made easier and training longer: after 1,500 steps the five networks are at 72 to 95 % on test
+pictures.
 """
 
 from __future__ import annotations
