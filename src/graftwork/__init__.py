@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graftwork.serving.serve import serve
     from graftwork.training.tuned_model import load_tuned
     from graftwork.workflows.compare import CompareRun, compare
+    from graftwork.workflows.distill import DistillRun, distill
     from graftwork.workflows.estimator import MultiTaskEstimator
     from graftwork.workflows.fit import FitRun, fit
     from graftwork.workflows.load_run import load_run
@@ -39,6 +40,7 @@ _HOMES = {
     "Card": "core.cards",
     "CompareRun": "workflows.compare",
     "Component": "core.components",
+    "DistillRun": "workflows.distill",
     "FitRun": "workflows.fit",
     "DeltaSet": "nn.delta_set",
     "MultiTaskEstimator": "workflows.estimator",
@@ -50,6 +52,7 @@ _HOMES = {
     "TuneRun": "workflows.tune",
     "allow_components": "core.components",
     "compare": "workflows.compare",
+    "distill": "workflows.distill",
     "find_cards": "core.card_search",
     "fit": "workflows.fit",
     "load_cards": "core.cards",
@@ -69,6 +72,7 @@ __all__ = [
     "CompareRun",
     "Component",
     "DeltaSet",
+    "DistillRun",
     "FitRun",
     "MultiTaskEstimator",
     "Plan",
@@ -80,6 +84,7 @@ __all__ = [
     "__version__",
     "allow_components",
     "compare",
+    "distill",
     "find_cards",
     "fit",
     "load_cards",

@@ -16,6 +16,8 @@ AWAITING: dict[str, str] = {
     "atlas": "counting run outstanding",
     "concrete-merging": "counting run outstanding",
     "cp-lora": "counting run outstanding",
+    "distill-similar": "counting run outstanding",
+    "kd-any": "counting run outstanding",
     "mhr": "counting run outstanding",
     "ot-fusion": "counting run outstanding",
     "scalearn": "counting run outstanding",

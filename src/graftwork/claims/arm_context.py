@@ -19,6 +19,7 @@ from graftwork.core.seeds import Seeds
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from graftwork.claims.budget_callback import BudgetCallback
     from graftwork.claims.watch_callback import WatchCallback
@@ -170,11 +171,12 @@ class ArmContext:
         seed: int | None = None,
         overrides: Mapping[str, Any] | None = None,
         backbone: str = "",
+        start: Mapping[str, Tensor] | None = None,
     ) -> Learner:
         """Train a plan as ``graftwork fit`` does, on what the arm may see; see :func:`graftwork.claims.plan_arms.train_plan`."""
         from graftwork.claims.plan_arms import train_plan
 
-        return train_plan(self, plan, data, steps=steps, seed=seed, overrides=overrides, backbone=backbone)
+        return train_plan(self, plan, data, steps=steps, seed=seed, overrides=overrides, backbone=backbone, start=start)
 
     def source(
         self,

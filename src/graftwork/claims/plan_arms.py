@@ -12,6 +12,7 @@ from graftwork.core.records import Plan
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from graftwork.claims.budget_callback import BudgetCallback
     from graftwork.claims.convergence import Points
@@ -84,6 +85,7 @@ def train_plan(
     seed: int | None = None,
     overrides: Mapping[str, Any] | None = None,
     backbone: str = "",
+    start: Mapping[str, Tensor] | None = None,
 ) -> Learner:
     """Train a plan on the visible part of a guarded suite, and charge the arm with its steps and samples.
 
@@ -96,12 +98,14 @@ def train_plan(
         seed: Seed of weights and batches; None takes the stream ``plan`` of the job's seed, equal for all arms.
         overrides: Training settings that are stronger than the plan's.
         backbone: Name of the pretrained backbone, where the plan starts from one.
+        start: Weights by name that the model begins with; of a source, ``learner.best_model.state_dict()``.
 
     Raises:
         ConfigError: If a setting cannot be used.
         TrainingDivergedError: If a loss became NaN or infinite.
     """
-    learner = _learner(context, plan, data, steps, context.seeds.integer("plan") if seed is None else seed, overrides, backbone)
+    own = context.seeds.integer("plan") if seed is None else seed
+    learner = _learner(context, plan, data, steps, own, overrides, backbone, start)
     # Callbacks count while it trains; the difference tells whether the learner has a loop that calls them.
     before = context.counts.get("steps", 0)
     learner.train(steps, on_progress=lambda step: context.progress(step / steps, f"{plan.name}, step {step}"))
@@ -171,6 +175,7 @@ def _learner(
     seed: int,
     overrides: Mapping[str, Any] | None,
     backbone: str,
+    start: Mapping[str, Tensor] | None = None,
 ) -> Learner:
     from graftwork.interfaces.learner import LearnerContext
     from graftwork.training.stages import learner_of
@@ -185,6 +190,7 @@ def _learner(
             backbone=backbone,
             overrides=dict(overrides or {}),
             callbacks=(context.budget_callback(),),
+            start=dict(start or {}),
         )
     )
 

@@ -26,6 +26,7 @@ _ORDER = (
     "compare",
     "rank",
     "tune",
+    "distill",
     "predict",
     "serve",
     "validate",

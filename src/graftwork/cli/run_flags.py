@@ -15,6 +15,7 @@ from graftwork.core.machine import DEVICES, PRECISIONS
 
 if TYPE_CHECKING:
     from graftwork.workflows.compare import CompareRun
+    from graftwork.workflows.distill import DistillRun
     from graftwork.workflows.fit import FitRun
     from graftwork.workflows.tune import TuneRun
 
@@ -206,7 +207,9 @@ def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str 
     return source, out
 
 
-def print_end(result: FitRun | CompareRun | TuneRun, args: argparse.Namespace, shown: Callable[[], Mapping[str, Any]]) -> None:
+def print_end(
+    result: FitRun | CompareRun | TuneRun | DistillRun, args: argparse.Namespace, shown: Callable[[], Mapping[str, Any]]
+) -> None:
     """Print a finished run: with ``--json`` the folder and what ``shown`` returns, else sentences or tables, and where the
     report is."""
     if args.json:

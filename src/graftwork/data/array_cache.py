@@ -24,7 +24,7 @@ from graftwork.core.errors import FileFormatError, StorageError
 from graftwork.core.files import atomic_path, hash_file, read_json, remove_leftovers, write_json
 from graftwork.core.locks import exclusive
 
-__all__ = ["ARRAY_FAULTS", "cached_arrays"]
+__all__ = ["ARRAY_FAULTS", "cached_arrays", "stored_arrays"]
 
 Array = NDArray[Any]
 FORMAT = "graftwork-arrays-2"
@@ -72,6 +72,15 @@ def cached_arrays(folder: str | Path, key: str, compute: Callable[[], Mapping[st
             f"{entry} cannot be read back after writing it. Check the disk, or choose another cache with GRAFTWORK_CACHE."
         )
     return arrays
+
+
+def stored_arrays(entry: str | Path) -> dict[str, Array] | None:
+    """Return the arrays of an entry, read-only and mapped; None if it is absent or damaged, which is said as a warning.
+
+    Args:
+        entry: Folder of the entry: that of the cache and the key.
+    """
+    return _read(Path(entry))
 
 
 def _read(entry: Path) -> dict[str, Array] | None:

@@ -8,12 +8,14 @@ How the hardest systems fit:
   come in the batch with ``role`` :data:`~graftwork.core.batch.UNLABELLED` and their ``domain``. The discriminator is
   :attr:`Objective.module`, made in ``bind``, where ``example`` is a batch to find the width of the representation with; how far
   training has come is ``step`` over the horizon of the bound facts.
-- Feature distillation needs a frozen teacher on the same inputs: it is a plain attribute (a constructor argument), its forward
-  pass runs inside ``loss`` without a gradient, and projections belong to :attr:`Objective.module`.
+- Feature distillation needs what a frozen teacher gives for the same rows: it looks stored answers up by ``batch.rows``, or runs
+  a teacher (a plain attribute) inside ``loss`` without a gradient. What layers of the student give in the step's own forward pass
+  it reads by hooks, for which :meth:`Objective.watching` stands around that pass; projections belong to :attr:`Objective.module`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,6 +60,11 @@ class Objective(ABC):
         Raises:
             ConfigError: If the objective cannot work with them.
         """
+
+    def watching(self, model: SharedModel) -> contextlib.AbstractContextManager[object]:
+        """Return what stands around each forward pass of a training step: hooks are put up and taken down there, so that the
+        model has none when it is copied, saved or exported."""
+        return contextlib.nullcontext()
 
     @abstractmethod
     def loss(self, inputs: ObjectiveInputs) -> Tensor:

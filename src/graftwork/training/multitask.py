@@ -208,7 +208,9 @@ class MultiTaskStep(TrainStep[Batch]):
 
     def _forward(self, batch: Batch) -> ForwardPass:
         half = self.config.autocast != "none"
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+        with contextlib.ExitStack() as watched, torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=half):
+            for objective in self.objectives:
+                watched.enter_context(objective.watching(self.model))
             representation = self.model.encode_batch(batch)
             outputs = self.model.decode(representation)
         # Losses are computed in float32: logarithms of half-precision probabilities are too coarse.

@@ -1,5 +1,5 @@
-"""A run folder back as the object that ``fit``, ``compare`` or ``tune`` returned. Only JSON is read: nothing that the folder names
-is imported or run, so the folder may be anybody's."""
+"""A run folder back as the object that ``fit``, ``compare``, ``tune`` or ``distill`` returned. Only JSON is read: nothing that
+the folder names is imported or run, so the folder may be anybody's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json
 from graftwork.workflows.compare.compare_run import CompareRun
+from graftwork.workflows.distill.distill_run import DistillRun
 from graftwork.workflows.fit.fit_run import FitRun
 from graftwork.workflows.quantities import format_seconds
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -15,10 +16,11 @@ from graftwork.workflows.tune.tune_run import TuneRun
 
 __all__ = ["load_run"]
 
-_KINDS: dict[str, type[FitRun] | type[CompareRun] | type[TuneRun]] = {
+_KINDS: dict[str, type[FitRun] | type[CompareRun] | type[TuneRun] | type[DistillRun]] = {
     "graftwork-fit-1": FitRun,
     "graftwork-compare-1": CompareRun,
     "graftwork-tune-1": TuneRun,
+    "graftwork-distill-1": DistillRun,
 }
 _REACHED = {
     "created": "its data was not read to the end",
@@ -27,12 +29,12 @@ _REACHED = {
 }
 
 
-def load_run(folder: str | Path) -> FitRun | CompareRun | TuneRun:
+def load_run(folder: str | Path) -> FitRun | CompareRun | TuneRun | DistillRun:
     """Read a finished run.
 
     Args:
-        folder: The run folder that :func:`graftwork.fit`, :func:`graftwork.compare` or :func:`graftwork.tune` wrote, or a copy of
-            it.
+        folder: The run folder that :func:`graftwork.fit`, :func:`graftwork.compare`, :func:`graftwork.tune` or
+            :func:`graftwork.distill` wrote, or a copy of it.
 
     Returns:
         What that call returned. Predicting from it needs the model in the folder, all else ``result.json`` alone.

@@ -23,7 +23,7 @@ from graftwork.workflows.runs.run_folder import RunFolder, utc_now
 
 __all__ = ["complete_model", "deploy_model", "is_model_of_fit", "write_card"]
 
-_MADE_BY = ("graftwork fit", "graftwork tune")
+_MADE_BY = ("graftwork fit", "graftwork tune", "graftwork distill")
 CONFIGURATIONS = "configurations"
 """Folder in an exported model with the graphs of its sub-networks."""
 _REPLACED = ".model.replaced"

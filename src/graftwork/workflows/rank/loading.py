@@ -23,7 +23,7 @@ from graftwork.nn.backbones.catalog import build_backbone
 from graftwork.nn.backbones.source_heads import source_head
 from graftwork.workflows.rank.sources import RankSource
 
-__all__ = ["EncodedModel", "LoadedSource", "load_source"]
+__all__ = ["EncodedModel", "LoadedSource", "encoded_rows", "load_source", "pooled"]
 
 Array = NDArray[Any]
 
@@ -55,10 +55,11 @@ class EncodedModel(Backbone):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the representation, ``[B, width]``; tokens and maps as their mean."""
         found = self.model.encode(inputs)
-        return torch.cat([_vector(part) for part in (found if isinstance(found, tuple) else (found,))], dim=1)
+        return torch.cat([pooled(part) for part in (found if isinstance(found, tuple) else (found,))], dim=1)
 
 
-def _vector(features: Tensor) -> Tensor:
+def pooled(features: Tensor) -> Tensor:
+    """Return one vector a row: of tokens and maps the mean over places."""
     if features.ndim == 2:
         return features
     # Tokens [B, L, width], maps [B, width, h, w].
@@ -116,7 +117,7 @@ def _own_run(folder: Path, suite: Suite) -> LoadedSource:
 
     model, _, config = load_model(folder)
     specs = read_input_specs(config)
-    arrays = _encoded(specs, suite, folder)
+    arrays = encoded_rows(specs, suite, folder)
     example = {name: torch.from_numpy(np.array(array[:2])) for name, array in arrays.items()}
     try:
         return LoadedSource(EncodedModel(model, example).eval(), arrays, None)
@@ -124,8 +125,17 @@ def _own_run(folder: Path, suite: Suite) -> LoadedSource:
         raise ConfigError(f"The model in {folder} cannot read these rows: {str(error)[:200]}") from error
 
 
-def _encoded(specs: InputSpecs, suite: Suite, folder: Path) -> dict[str, Array]:
-    """Return the suite's rows in the arrays of a trained model, encoded as it was trained."""
+def encoded_rows(specs: InputSpecs, suite: Suite, folder: Path) -> dict[str, Array]:
+    """Return the suite's rows in the arrays of a trained model, encoded as it was trained.
+
+    Args:
+        specs: Inputs of the model.
+        suite: The rows.
+        folder: Of the model, for messages.
+
+    Raises:
+        ConfigError: If the model reads other data, or rows in codes of its own that the suite cannot give.
+    """
     found: dict[str, Array] = {}
     for spec in specs.values():
         made = _one_input(spec, suite, folder)

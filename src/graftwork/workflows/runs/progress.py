@@ -100,6 +100,8 @@ class Progress:
         if self.phase in ("trainings", "grouping"):
             what = "training" if self.phase == "trainings" else "measuring which tasks to group for"
             return [f"{what}: {', '.join(event['plans'])}"]
+        if self.phase == "teachers":
+            return [f"asking {_count(len(event['plans']), 'teacher')}: {', '.join(event['plans'])}"]
         if self.phase == "finals":
             control = f"; control with shuffled companions: {event['control_plan']}" if event.get("control_plan") else ""
             return [f"finals: {', '.join(event['plans'])}{control}"]

@@ -1,0 +1,135 @@
+"""One ``distill`` from data to model: open, ask the teachers, fix the budget, train the student alone and taught, judge,
+export."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from graftwork.core.errors import ConfigError
+from graftwork.core.records import Plan
+from graftwork.workflows.compare.budget import make_budget
+from graftwork.workflows.compare.trainings import run_trainings
+from graftwork.workflows.distill.finish import finish_distillation
+from graftwork.workflows.distill.plans import student_plan, taught_plan, teacher_weights, unlabelled_rows
+from graftwork.workflows.distill.settings import DistillSettings
+from graftwork.workflows.distill.teaching import ask_teachers, leak_words
+from graftwork.workflows.portfolio import check_stored
+from graftwork.workflows.quantities import format_seconds
+from graftwork.workflows.runs.context import RunContext
+from graftwork.workflows.runs.estimation import estimate_plans
+from graftwork.workflows.runs.preparation import machine_facts
+from graftwork.workflows.runs.schedule import Schedule
+from graftwork.workflows.runs.session import RunSession
+from graftwork.workflows.teachers.naming import check_teacher
+
+__all__ = ["DistillSession"]
+
+_FOR_TRAINING = 0.85
+"""Share of the time that is left after the teachers have answered; the rest is for export and judging."""
+_LATE, _OVER = 0.97, 1.2
+"""Shares of the time limit at which trainings are asked to end, and are ended."""
+
+
+class DistillSession(RunSession[DistillSettings]):
+    """Runs or resumes one ``distill`` in its folder."""
+
+    def is_late(self) -> bool:
+        """Return whether trainings have to come to an end; with fixed steps they take the time that they take."""
+        limit = self.settings.time_limit
+        return limit is not None and self.settings.steps is None and self.run.seconds_used() > _LATE * limit
+
+    def is_over(self) -> bool:
+        """Return whether jobs have to be ended now."""
+        limit = self.settings.time_limit
+        return limit is not None and self.settings.steps is None and self.run.seconds_used() > _OVER * limit
+
+    def go(self) -> dict[str, Any]:
+        """Do everything that is not done yet.
+
+        Returns:
+            The result, as ``result.json``.
+
+        Raises:
+            RunStopped: If the user stopped it; finished work is kept.
+            ConfigError: If a teacher cannot teach, or the time is too short.
+            GraftworkError: If a training or the export failed.
+        """
+        with self.opened() as context:
+            if "test" not in context.suite.splits or not len(context.suite.splits["test"]):
+                raise ConfigError("The data has no test rows, so nothing could be said of the student. Let graftwork divide it.")
+            alone, backbone = student_plan(self.settings, context.suite.kinds)
+            # Before any teacher computes: the last one may be mistyped.
+            for name in self.settings.teachers:
+                check_teacher(name, context.suite.kinds)
+            self.run.save(backbone=backbone)
+            context = context.planned([alone])
+            teachers = ask_teachers(context, alone)
+            if "schedule" not in self.run.state:
+                self._decide(context, alone, teachers)
+            state = self.run.state
+            check_stored(map(Plan.from_json, state["plans"]), f"The run in {self.run.path}")
+            context = context.planned(map(Plan.from_json, state["plans"]), Schedule.from_json(state["schedule"]))
+            self.run.emit("budget", **state["schedule"], workers=max(1, self.settings.num_workers))
+            trained = run_trainings(context, with_affinity=False)
+            context.pause_point()
+            result = finish_distillation(context, trained, teachers)
+        self.run.save(state="done")
+        for folder in (self.run.path / "jobs").iterdir():
+            self.run.drop_checkpoint(folder.name)
+        self.run.emit("done", seconds=round(self.run.seconds_used(), 1), verdict=result["verdict"])
+        return result
+
+    def _decide(self, context: RunContext[DistillSettings], alone: Plan, teachers: list[dict[str, Any]]) -> None:
+        """Weigh the teachers, make both plans, fix the steps, and store all of it."""
+        settings, suite = self.settings, context.suite
+        weights = teacher_weights(settings, teachers)
+        plans = list(taught_plan(alone, settings, suite, teachers, weights))
+        self._check_tap(context, plans[0])
+        schedule = self._schedule(context.planned(plans), plans)
+        warnings = [words for name in settings.teachers if (words := leak_words(context, name))]
+        # One write for all decisions: a resumed run finds either all of them or none.
+        self.run.save(
+            state="scheduled",
+            plans=[plan.to_json() for plan in plans],
+            schedule=schedule.to_json(),
+            teacher_weights=weights,
+            unlabelled=unlabelled_rows(suite),
+            leaks=warnings,
+            machine=machine_facts(self.run.state),
+        )
+
+    def _check_tap(self, context: RunContext[DistillSettings], plan: Plan) -> None:
+        """Refuse a module that the student does not have, before anything trains.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        path, _ = self.settings.tap
+        if not path:
+            return
+        from graftwork.nn.module_taps import find_module
+        from graftwork.training.assembly import assemble
+
+        suite = context.suite
+        find_module(assemble(plan, suite.tasks, suite.input_specs, backbone=self.run.state["backbone"]).model, path)
+
+    def _schedule(self, context: RunContext[DistillSettings], plans: list[Plan]) -> Schedule:
+        """Return the same steps for both plans: as many as were asked for, or as fit into the time for the slower one."""
+        settings, seeds = self.settings, range(self.settings.seeds)
+        if settings.steps is not None:
+            return make_budget(plans, steps=settings.steps, seconds=None, seeds=seeds)
+        assert settings.time_limit is not None, "the caller sets one of both"
+        estimates = estimate_plans(context, plans)
+        context.pause_point()
+        left = max(0.0, settings.time_limit - self.run.seconds_used())
+        rounds = -(-len(plans) * len(seeds) // max(1, min(settings.num_workers, len(plans) * len(seeds))))
+        seconds = _FOR_TRAINING * left / rounds
+        schedule = make_budget(plans, steps=None, seconds=seconds, seeds=seeds, estimates=estimates)
+        if schedule.left_out:
+            raise ConfigError(
+                f"{format_seconds(settings.time_limit)} are too few for {len(seeds)} seeds of the student alone and taught: "
+                f"{'; '.join(f'{name}: {reason}' for name, reason in schedule.left_out.items())}. Give more time, or fewer "
+                f"--seeds."
+            )
+        return replace(schedule, horizons=dict.fromkeys(schedule.horizons, min(schedule.horizons.values())))

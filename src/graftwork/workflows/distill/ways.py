@@ -1,0 +1,142 @@
+"""The ways in which a student can be taught: an objective each, and what a teacher must give for it. Torch is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graftwork.core.components import Component
+from graftwork.core.errors import ConfigError
+
+__all__ = ["AUTO", "WAYS", "Way", "objectives_of", "usable_ways"]
+
+AUTO = "auto"
+_ROOM = "graftwork.methods.distillation."
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way."""
+
+    title: str
+    path: str
+    """Of the objective."""
+    needs: str
+    """Key of a teacher's answers that must be there: ``tasks``, ``features``, ``classes`` or ``maps``."""
+    needs_words: str
+    weight: float
+    """Factor with the strength 1."""
+    takes: tuple[str, ...] = ()
+    """Settings of the user that it takes: ``temperature``, ``tap``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+WAYS: Mapping[str, Way] = {
+    "logits": Way(
+        "softened outputs for the same tasks (Hinton)",
+        f"{_ROOM}logit:LogitDistillation",
+        "tasks",
+        "answers for a task of the data",
+        2.0,
+        ("temperature",),
+    ),
+    "features": Way(
+        "features through a learned map (FitNets)", f"{_ROOM}feature:FeatureDistillation", "features", "features", 0.5, ("tap",)
+    ),
+    "attention": Way(
+        "where layers are active; needs --tap (attention transfer)",
+        f"{_ROOM}attention:AttentionTransfer",
+        "maps",
+        "a tapped module with places",
+        1000.0,
+        ("tap",),
+    ),
+    "relations": Way(
+        "distances and angles between rows (RKD)",
+        f"{_ROOM}relational:RelationalDistillation",
+        "features",
+        "features",
+        1.0,
+        ("tap",),
+    ),
+    "classes": Way(
+        "the teacher's own classes through an extra head",
+        f"{_ROOM}distill_similar:SourceClasses",
+        "classes",
+        "classes of its own",
+        4.0,
+    ),
+}
+"""Ways by name."""
+
+
+def usable_ways(asked: Sequence[str], teacher: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the ways in which one teacher teaches.
+
+    ``auto`` takes its outputs where it answers a task of the data, else its own classes and its features, whichever it has.
+
+    Args:
+        asked: Names of ways, or ``auto``.
+        teacher: Result of its :class:`~graftwork.workflows.runs.jobs.teach.TeachJob`.
+    """
+    if AUTO not in asked:
+        return tuple(way for way in asked if teacher.get(WAYS[way].needs))
+    if teacher.get("tasks"):
+        return ("logits",)
+    return tuple(way for way in ("classes", "features") if teacher.get(WAYS[way].needs))
+
+
+def objectives_of(
+    asked: Sequence[str],
+    teachers: Sequence[Mapping[str, Any]],
+    weights: Sequence[float],
+    *,
+    temperature: float,
+    strength: float,
+    tap: tuple[str, str],
+) -> tuple[Component, ...]:
+    """Return the objectives of the student's plan: one a way, with the teachers that can teach so.
+
+    Args:
+        asked: Names of ways, or ``auto``.
+        teachers: Results of their jobs.
+        weights: Weight of each teacher, with the sum 1; a teacher without weight is left out.
+        temperature: Of softened outputs.
+        strength: Factor on all terms.
+        tap: Paths of the tapped modules of student and teacher.
+
+    Raises:
+        ConfigError: If no teacher can teach in a way that was asked for.
+    """
+    counting = [(teacher, weight) for teacher, weight in zip(teachers, weights, strict=True) if weight > 0]
+    found = []
+    for name, way in WAYS.items():
+        able = [(teacher, weight) for teacher, weight in counting if name in usable_ways(asked, teacher)]
+        if not able:
+            if name in asked:
+                tapped = "" if name != "attention" or any(tap) else " Name modules of student and teacher: --tap STUDENT=TEACHER."
+                given = "; ".join(f"{item['teacher']} gives {_given(item)}" for item in teachers)
+                raise ConfigError(f"No teacher can teach {name}: that needs {way.needs_words}.{tapped} {given}.")
+            continue
+        settings: dict[str, Any] = {
+            "answers": [str(teacher["entry"]) for teacher, _ in able],
+            # Each teacher counts by its weight in every way: one of little use must not have a way of its own at full strength.
+            "weight": way.weight * strength * sum(weight for _, weight in able),
+            "teacher_weights": [float(weight) for _, weight in able],
+            **way.settings,
+        }
+        if "temperature" in way.takes:
+            settings["temperature"] = temperature
+        if "tap" in way.takes and any(tap):
+            settings |= {"tap": tap[0], "teacher_tap": tap[1]}
+        found.append(Component(way.path, settings))
+    if not found:
+        raise ConfigError("None of the teachers gives anything that can be taught.")
+    return tuple(found)
+
+
+def _given(teacher: Mapping[str, Any]) -> str:
+    words = [f"answers for {', '.join(teacher['tasks'])}"] if teacher.get("tasks") else []
+    words += [f"{teacher[key]} {key}" for key in ("features", "classes") if teacher.get(key)]
+    return ", ".join(words) or "nothing"
