@@ -13,10 +13,10 @@ direct aggregation of SAM gradients, one model per task, and a world in which 10
 can be won is bounded by the mean without F-MTL on 4,000 pictures of all 1,078 training digits. The worst loss in a ball of radius
 0.5 is measured on 512 training pictures.
 
-The pilot (seeds 100 and 101, four trials, the best mean validation accuracy): learning rates of 0.002 to 0.016 for the mean without
-F-MTL; for the mean with F-MTL the radius, 0.5 to 3, at the rate of 0.004, which a calibration on seeds 101 and 102 had found best
-without F-MTL. So the baseline chooses what moves it most, and F-MTL takes the baseline's rate. PCGrad and CAGrad take the rates and
-radii of the mean, with and without F-MTL alike; SAM takes the radius, one model per task the rate. All trials are in the evidence.
+The pilot (seeds 100 and 101, six trials an arm, the best mean validation accuracy): learning rates of 0.001 to 0.032 for the mean
+without F-MTL and for one model per task; radii for the mean with F-MTL (0.25 to 3) and for SAM (0.125 to 4), at the rate of 0.004,
+which a calibration on seeds 101 and 102 had found best without F-MTL. PCGrad and CAGrad take the rates and radii of the mean, with
+and without F-MTL alike. All trials are in the evidence.
 With 400 steps F-MTL had not fitted its training pictures (a first pilot on the same seeds: 88.9 % in validation against 88.4),
 and a radius of 4 at this rate destroyed the network.
 
@@ -67,6 +67,8 @@ WORLDS: dict[str, dict[str, Any]] = {
     "all": {"digit_share": 1.0, "num_train": 4000},
 }
 """A tenth of the digits for training, and all of them."""
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+"""Learning rates that plain training is tuned over."""
 LABELS = Access(source_labels=True)
 
 
@@ -208,6 +210,7 @@ ARMS = (
 RECIPE = Recipe(
     slug="flat-mtl",
     arms=ARMS,
+    looks=(3, 5, 8, 13),
     smoke_seeds=(0,),
     run_arm=run_arm,
     derive=derive,
@@ -223,7 +226,7 @@ RECIPE = Recipe(
             "mean-flat.pooled_accuracy",
             "mean-erm.pooled_accuracy",
             margin=0.5,
-            min_sign_seeds=16,
+            min_sign_seeds=11,
             unit="points",
         ),
         *(
@@ -257,13 +260,15 @@ RECIPE = Recipe(
     headroom=(Headroom("all-digits.accuracy", "mean-erm.pooled_accuracy", margin=0.5, unit="points"),),
     pilot=Pilot(
         grids={
-            "mean-erm": {"rate": (2e-3, 4e-3, 8e-3, 1.6e-2)},
-            "mean-flat": {"rho": (0.5, 1.0, 2.0, 3.0)},
+            "mean-erm": {"rate": RATES},
+            "mean-flat": {"rho": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)},
+            "sam": {"rho": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)},
+            "single": {"rate": RATES},
         },
         score=("validation",),
         follows={
-            **dict.fromkeys(("pcgrad-erm", "cagrad-erm", "mean-long", "single", "noisy-erm"), "mean-erm"),
-            **dict.fromkeys(("pcgrad-flat", "cagrad-flat", "pcgrad-direct", "sam", "noisy-flat"), "mean-flat"),
+            **dict.fromkeys(("pcgrad-erm", "cagrad-erm", "mean-long", "noisy-erm"), "mean-erm"),
+            **dict.fromkeys(("pcgrad-flat", "cagrad-flat", "pcgrad-direct", "noisy-flat"), "mean-flat"),
         },
         fixed={"all-digits": "it bounds what can be won, and needs no tuning for that"},
     ),
@@ -272,7 +277,7 @@ RECIPE = Recipe(
         EqualBudget(("steps", "samples"), arms=tuple(arm.name for arm in ARMS if arm.settings["length"] == 1)),
         EqualBudget(("labels",), arms=tuple(arm.name for arm in ARMS if arm.settings["world"] == "few")),
     ),
-    minutes=14,
+    minutes=32,
     notes=(
         "Composites of scikit-learn digits and a net of two convolutions stand for Multi-MNIST and ResNet-18.",
         "Equal steps give F-MTL about twice the computation; the arm mean-long gives the mean as much.",
