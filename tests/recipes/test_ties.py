@@ -8,7 +8,18 @@ import torch
 
 from graftwork.claims.experiment import ArmContext
 from graftwork.core.errors import AccessError
-from graftwork.recipes.merging.ties import FROZEN, LENGTH, RECIPE, TASKS, NearestName, UpperLayers, _encoder, _states, _world
+from graftwork.recipes.merging.ties import (
+    FROZEN,
+    LENGTH,
+    RECIPE,
+    TASKS,
+    NearestName,
+    UpperLayers,
+    _encoder,
+    _points,
+    _states,
+    _world,
+)
 
 
 def make_context(name: str, folder: Path) -> ArmContext:
@@ -46,6 +57,28 @@ def test_all_of_a_model_is_merged(tmp_path: Path) -> None:
     assert torch.equal(UpperLayers().state_dict()["layers.0.output.dense.weight"], before), "the pretrained encoder stays"
 
 
+def test_padding_of_a_whole_batch_changes_nothing(tmp_path: Path) -> None:
+    data = make_context("ties", tmp_path).guard(_world("emoji", 0, make_context("ties", tmp_path)))
+    rows = torch.from_numpy(data.visible.inputs["numeric"][data.visible.splits["train"]])
+    shortest = rows[rows[:, -LENGTH:].sum(dim=1).argmin()][None]
+    layers = UpperLayers()
+    with torch.no_grad():
+        alone, among = layers(shortest), layers(torch.cat([shortest, rows]))
+    assert int(shortest[:, -LENGTH:].sum()) < LENGTH
+    torch.testing.assert_close(alone, among[:1], atol=1e-5, rtol=1e-4)
+
+
+def test_points_count_each_text_with_its_own_label(tmp_path: Path) -> None:
+    context = make_context("ties", tmp_path)
+    data = context.guard(_world("emoji", 0, context))
+    model = NearestName(data.visible.tasks[0]).eval()
+    rows = data.visible.splits["val"]
+    with torch.no_grad():
+        answers = model({"numeric": torch.from_numpy(data.visible.inputs["numeric"][rows])})["kind"].argmax(dim=1)
+    right = answers.numpy() == data.visible.targets["kind"][rows]
+    assert _points(model, data, "val") == pytest.approx(100.0 * right.mean())
+
+
 def test_test_texts_are_questions(tmp_path: Path) -> None:
     context = make_context("ties", tmp_path)
     data = context.guard(_world("emoji", 0, context))
@@ -59,4 +92,4 @@ def test_arms_differ_only_in_what_is_compared() -> None:
     for name, option in (("no-trim", "trim"), ("no-elect", "elect"), ("plain-mean", "divide_by")):
         assert list(RECIPE.arm(name).settings["options"]) == [option]
     assert RECIPE.arm("ties").settings == {**ours, "conflicts": True}, "the untuned arm is at the paper's defaults"
-    assert len(TASKS) == 6
+    assert len(TASKS) == 8
