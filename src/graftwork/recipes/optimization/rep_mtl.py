@@ -27,7 +27,6 @@ from graftwork.claims.experiment import (
     Recipe,
     SeedMeasurements,
 )
-from graftwork.claims.looks import LOOKS
 from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.scenes import scene_domains, scenes
@@ -156,17 +155,17 @@ ARMS = (
     _arm("domains-rep-mtl", "Rep-MTL over styles", world="domains", factor=0.1, terms=_BOTH),
 )
 
-_RATES = (1e-3, 2e-3, 4e-3)
+_RATES = (1e-3, 2e-3, 4e-3, 8e-3)
 RECIPE = Recipe(
     slug="rep-mtl",
     arms=ARMS,
-    seeds=tuple(range(10, 30)),
-    looks=LOOKS,
+    seeds=tuple(range(10, 23)),
+    looks=(3, 5, 8, 13),
     smoke_seeds=(0,),
     run_arm=run_arm,
     derive=derive,
     inequalities=(
-        Inequality("beats equal weights", "rep-mtl.delta_m", "equal.delta_m", margin=0.5, min_sign_seeds=16, unit="points"),
+        Inequality("beats equal weights", "rep-mtl.delta_m", "equal.delta_m", margin=0.5, min_sign_seeds=11, unit="points"),
         cheaper_than_fastest("a step costs less than Nash-MTL's, whichever solver is faster", "rep-mtl", ("nash", "nash-solver")),
         cheaper_than_fastest(
             "a step costs less than that of Nash-MTL with the published solver", "rep-mtl", ("nash-solver",), primary=False
@@ -206,7 +205,7 @@ RECIPE = Recipe(
         grids={
             "equal": {"rate": _RATES},
             "nash": {"rate": _RATES},
-            "rep-mtl": {"factor": (0.03, 0.1, 0.3)},
+            "rep-mtl": {"factor": (0.01, 0.03, 0.1, 0.3)},
         },
         score=("log_score",),
         follows={"single": "equal", "tsr": "rep-mtl", "csa": "rep-mtl", "domains-equal": "equal", "domains-rep-mtl": "rep-mtl"},
@@ -221,5 +220,15 @@ RECIPE = Recipe(
         EqualBudget(("steps", "samples", "labels"), tuple(arm.name for arm in ARMS if "world" in arm.settings)),
     ),
     minutes=25,
-    notes=(),
+    notes=(
+        "Generated scenes and a small encoder trained from nothing stand for NYUv2 and a pretrained DeepLabV3+.",
+        "All arms but Nash-MTL sum the logarithms of the losses, as the paper's appendix has it; "
+        "a factor on a loss does not change the direction of Nash-MTL.",
+        "The factor of both terms comes from the pilot; the paper's is 1, which destroys this network.",
+        "The paper's terms are taken to move the trunk only: they are written as functions of the features.",
+        "The temperature is not in the paper; it is 0.5. The anchor keeps tasks as columns, as figure 2 of the paper shows it.",
+        "Depth is learned by smooth L1 with a knee at 0.1 standard deviations in place of L1, whose second derivative is zero.",
+        "In the run over styles each picture has one task's label, so that saliencies of different tasks "
+        "never meet at one picture.",
+    ),
 )
