@@ -13,10 +13,12 @@ direct aggregation of SAM gradients, one model per task, and a world in which 10
 can be won is bounded by the mean without F-MTL on 4,000 pictures of all 1,078 training digits. The worst loss in a ball of radius
 0.5 is measured on 512 training pictures.
 
-The pilot (seeds 100 and 101, six trials an arm, the best mean validation accuracy): learning rates of 0.001 to 0.032 for the mean
-without F-MTL and for one model per task; radii for the mean with F-MTL (0.25 to 3) and for SAM (0.125 to 4), at the rate of 0.004,
+The pilot (seeds 100 and 101, four trials an arm, the best mean validation accuracy): learning rates of 0.002 to 0.016 for the mean
+without F-MTL and for one model per task; radii for the mean with F-MTL (1 to 3) and for SAM (2 to 16), at the rate of 0.004,
 which a calibration on seeds 101 and 102 had found best without F-MTL. PCGrad and CAGrad take the rates and radii of the mean, with
-and without F-MTL alike. All trials are in the evidence.
+and without F-MTL alike. All trials are in the evidence. A first pilot on the same seeds had six trials an arm, rates of 0.001 to
+0.032 (best 0.004: 88.65 % without F-MTL, 88.75 % for one model per task) and radii of 0.25 to 3 (best 1.5: 90.12 %); SAM was
+best at the upper edge of its radii, 0.125 to 4 (89.40 %; 88.97 % at 0.5), so the grids were moved.
 With 400 steps F-MTL had not fitted its training pictures (a first pilot on the same seeds: 88.9 % in validation against 88.4),
 and a radius of 4 at this rate destroyed the network.
 
@@ -67,7 +69,7 @@ WORLDS: dict[str, dict[str, Any]] = {
     "all": {"digit_share": 1.0, "num_train": 4000},
 }
 """A tenth of the digits for training, and all of them."""
-RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2)
+RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
 """Learning rates that plain training is tuned over."""
 LABELS = Access(source_labels=True)
 
@@ -261,8 +263,8 @@ RECIPE = Recipe(
     pilot=Pilot(
         grids={
             "mean-erm": {"rate": RATES},
-            "mean-flat": {"rho": (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)},
-            "sam": {"rho": (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)},
+            "mean-flat": {"rho": (1.0, 1.5, 2.0, 3.0)},
+            "sam": {"rho": (2.0, 4.0, 8.0, 16.0)},
             "single": {"rate": RATES},
         },
         score=("validation",),
