@@ -3,27 +3,18 @@
 The paper reports, with ResNet-18 on Multi-Fashion, mean accuracies of 86.51 (CAGrad) and 87.82 (F-CAGrad), and 86.27 and 87.73
 for MGDA; on Multi-MNIST 95.01 and 95.95 for CAGrad; gains for each of six aggregators.
 
-Our setting: ``multidigits``, two scikit-learn digits on a 24 x 24 canvas. As in the paper's worlds a plain network fits all
-training pictures and is far from perfect on others: 1,000 training pictures are drawn from 108 digits, a tenth of those that there
-are; 1,000 validation and 2,000 test pictures from 270 and 449 others. Two convolutions and 64 hidden units, a linear head per
-task; Adam, 1,000 steps of 64 pictures (64 epochs), the same data, initial weights and batches in all arms. Aggregators: mean,
-PCGrad, CAGrad, each with (flat) and without (erm) F-MTL, whose ascent is adaptive as in the official runs on digit pictures.
-Beside them: twice the steps without F-MTL (a step of F-MTL costs about twice as much), adaptive SAM on the sum of the losses,
-direct aggregation of SAM gradients, one model per task, and a world in which 10 % of one task's training labels are wrong. What
-can be won is bounded by the mean without F-MTL on 4,000 pictures of all 1,078 training digits. The worst loss in a ball of radius
-0.5 is measured on 512 training pictures.
+Our setting: ``multidigits``, two scikit-learn digits on a 24 x 24 canvas, 4 000 training pictures drawn from 1 078 digits, 2 000
+test pictures from 449 others; two convolutions and 64 hidden units, a linear head per task; Adam, 1 000 steps of 64 pictures,
+the same data, initial weights and batches
+in all arms. Aggregators: mean, PCGrad, CAGrad, each with (flat) and without (erm) F-MTL. Beside them: twice the steps without
+F-MTL (a step of F-MTL costs about twice as much), SAM on the sum of the losses, direct aggregation of SAM gradients, one model
+per task, and a second world in which 10 % of one task's training labels are wrong. The worst loss in a ball of radius 0.5 is
+measured on 512 training pictures. About 8 minutes on 2 cores.
 
-The pilot (seeds 100 and 101, four trials an arm, the best mean validation accuracy): learning rates of 0.002 to 0.016 for the mean
-without F-MTL and for one model per task; radii for the mean with F-MTL (1 to 3) and for SAM (2 to 16), at the rate of 0.004,
-which a calibration on seeds 101 and 102 had found best without F-MTL. PCGrad and CAGrad take the rates and radii of the mean, with
-and without F-MTL alike. All trials are in the evidence. A first pilot on the same seeds had six trials an arm, rates of 0.001 to
-0.032 (best 0.004: 88.65 % without F-MTL, 88.75 % for one model per task) and radii of 0.25 to 3 (best 1.5: 90.12 %); SAM was
-best at the upper edge of its radii, 0.125 to 4 (89.40 %; 88.97 % at 0.5), so the grids were moved.
-With 400 steps F-MTL had not fitted its training pictures (a first pilot on the same seeds: 88.9 % in validation against 88.4),
-and a radius of 4 at this rate destroyed the network.
-
-An earlier run on all digits with plain radii of 0.05 showed flatter regions and no gain: 98.2 % without F-MTL left nothing to win,
-and plain radii of 0.2 and more destroyed the networks.
+Short runs with two other seeds (600 steps) while this was set up, validation and test accuracy: mean without F-MTL 98.3 and
+97.5, 98.6 and 97.4, 98.7 and 97.4 at learning rates of 0.001, 0.002 and 0.004; with F-MTL 98.4 and 97.6 at a radius of 0.1, 98.0
+and 96.9 at 0.2, chance at 0.4. With a radius of 0.05 the first seed gave 97.55 (without: 97.40). So 0.002 and 0.05 were kept for
+all arms. The worst loss in the ball fell from 8 to 2 nats; the accuracies leave little room for a gain of half a point.
 """
 
 from __future__ import annotations
@@ -39,10 +30,8 @@ from graftwork.claims.experiment import (
     Arm,
     ArmContext,
     EqualBudget,
-    Headroom,
     Inequality,
     Measurements,
-    Pilot,
     Recipe,
     SeedMeasurements,
 )
@@ -53,7 +42,7 @@ from graftwork.evaluation.sharpness import worst_case_losses
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.balancer import Balancer
 from graftwork.methods.optimization.flat_mtl import FlatMTL
-from graftwork.methods.optimization.sam import ASAM
+from graftwork.methods.optimization.sam import SAM
 from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer
 from graftwork.methods.sharing.separate import Separate
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
@@ -62,15 +51,10 @@ from graftwork.training.trainer import TrainConfig, Trainer
 __all__ = ["RECIPE"]
 
 AGGREGATORS = {"mean": "Mean", "pcgrad": "PCGrad", "cagrad": "CAGrad"}
+RATE = 2e-3
+RHO = 0.05
 BALL = 0.5
 """Radius of the ball in which sharpness is measured."""
-WORLDS: dict[str, dict[str, Any]] = {
-    "few": {"digit_share": 0.1, "num_train": 1000},
-    "all": {"digit_share": 1.0, "num_train": 4000},
-}
-"""A tenth of the digits for training, and all of them."""
-RATES = (2e-3, 4e-3, 8e-3, 1.6e-2)
-"""Learning rates that plain training is tuned over."""
 LABELS = Access(source_labels=True)
 
 
@@ -102,8 +86,7 @@ class DigitBackbone(Backbone):
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train one arm; measure test accuracy in percent, and the worst loss in a ball."""
     sizes: dict[str, Any] = context.choose(
-        full={**WORLDS[arm.settings["world"]], "num_val": 1000, "num_test": 2000},
-        smoke={"num_train": 64, "num_val": 16, "num_test": 32},
+        full={"num_train": 4000, "num_val": 500, "num_test": 2000}, smoke={"num_train": 64, "num_val": 0, "num_test": 32}
     )
     world = multidigits(label_noise=float(arm.settings["label_noise"]), seed=seed, **sizes)
     # The world is the same for all arms; one report is enough.
@@ -122,12 +105,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         stream,
         balancer=_build_balancer(arm.settings),
         config=TrainConfig(
-            max_steps=steps,
-            batch_size=batch_size,
-            optimizer="adam",
-            learning_rate=float(arm.settings["rate"]),
-            weight_decay=0.0,
-            grad_clip=0.0,
+            max_steps=steps, batch_size=batch_size, optimizer="adam", learning_rate=RATE, weight_decay=0.0, grad_clip=0.0
         ),
         seeds=context.seeds,
         callbacks=[context.budget_callback()],
@@ -149,17 +127,20 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 
 def _validation_accuracy(data: GuardedSuite, trainer: Trainer) -> float:
-    scores = data.score("val", trainer.predict(data.visible, data.rows("val")))
+    rows = data.rows("val")
+    # Smoke runs have no validation rows.
+    if not len(rows):
+        return 0.0
+    scores = data.score("val", trainer.predict(data.visible, rows))
     return sum(100.0 * scores[place]["accuracy"] for place in PLACES) / len(PLACES)
 
 
 def _build_balancer(settings: Mapping[str, Any]) -> Balancer:
     kind, aggregator = settings["kind"], settings["aggregator"]
     if kind == "sam":
-        return ASAM(float(settings["rho"]), eta=0.0)
+        return SAM(RHO)
     if kind == "flat":
-        rho = float(settings["rho"])
-        return FlatMTL(aggregator, settings["variant"], rho, rho, adaptive=True)
+        return FlatMTL(aggregator, settings["variant"], RHO, RHO)
     return jacobian_balancer(aggregator)
 
 
@@ -189,30 +170,26 @@ def _arm(
     variant: str = "decomposed",
     length: int = 1,
     label_noise: float = 0.0,
-    world: str = "few",
 ) -> Arm:
     settings = {"kind": kind, "aggregator": aggregator, "variant": variant, "length": length, "label_noise": label_noise}
-    settings |= {"world": world, "rate": 4e-3}
-    # Without an ascent there is no radius.
-    return Arm(name, title, access=LABELS, settings=settings | ({"rho": 2.0} if kind in ("flat", "sam") else {}))
+    return Arm(name, title, access=LABELS, settings=settings)
 
 
 ARMS = (
     *(_arm(f"{short}-erm", f"{name} without F-MTL", "erm", name) for short, name in AGGREGATORS.items()),
     *(_arm(f"{short}-flat", f"F-{name}", "flat", name) for short, name in AGGREGATORS.items()),
-    _arm("mean-long", "Mean, twice the steps", "erm", "Mean", length=2),
-    _arm("pcgrad-direct", "PCGrad of the SAM gradients", "flat", "PCGrad", variant="direct"),
-    _arm("sam", "adaptive SAM on the sum of the losses", "sam", "Sum"),
+    _arm("cagrad-long", "CAGrad, twice the steps", "erm", "CAGrad", length=2),
+    _arm("cagrad-direct", "CAGrad of the SAM gradients", "flat", "CAGrad", variant="direct"),
+    _arm("sam", "SAM on the sum of the losses", "sam", "Sum"),
     _arm("single", "one model per task", "single", "Sum"),
-    _arm("noisy-erm", "Mean, wrong labels in one task", "erm", "Mean", label_noise=0.1),
-    _arm("noisy-flat", "F-Mean, wrong labels in one task", "flat", "Mean", label_noise=0.1),
-    _arm("all-digits", "Mean with all training digits", "erm", "Mean", world="all"),
+    _arm("noisy-erm", "CAGrad, wrong labels in one task", "erm", "CAGrad", label_noise=0.1),
+    _arm("noisy-flat", "F-CAGrad, wrong labels in one task", "flat", "CAGrad", label_noise=0.1),
 )
 
 RECIPE = Recipe(
     slug="flat-mtl",
     arms=ARMS,
-    looks=(3, 5, 8, 13),
+    seeds=(0, 1, 2, 3, 4),
     smoke_seeds=(0,),
     run_arm=run_arm,
     derive=derive,
@@ -228,7 +205,7 @@ RECIPE = Recipe(
             "mean-flat.pooled_accuracy",
             "mean-erm.pooled_accuracy",
             margin=0.5,
-            min_sign_seeds=11,
+            min_sign_seeds=4,
             unit="points",
         ),
         *(
@@ -243,15 +220,15 @@ RECIPE = Recipe(
         ),
         Inequality(
             "decomposing is no worse than aggregating SAM gradients",
-            "pcgrad-flat.accuracy",
-            "pcgrad-direct.accuracy",
+            "cagrad-flat.accuracy",
+            "cagrad-direct.accuracy",
             margin=0.1,
             demand="not worse",
             primary=False,
             unit="points",
         ),
         Inequality(
-            "beats twice the steps without F-MTL", "mean-flat.accuracy", "mean-long.accuracy", primary=False, unit="points"
+            "beats twice the steps without F-MTL", "cagrad-flat.accuracy", "cagrad-long.accuracy", primary=False, unit="points"
         ),
         Inequality("beats SAM on the sum", "mean-flat.accuracy", "sam.accuracy", primary=False, unit="points"),
         Inequality("beats one model per task", "mean-flat.accuracy", "single.accuracy", primary=False, unit="points"),
@@ -259,30 +236,15 @@ RECIPE = Recipe(
             "gains with wrong labels in one task", "noisy-flat.accuracy", "noisy-erm.accuracy", primary=False, unit="points"
         ),
     ),
-    headroom=(Headroom("all-digits.accuracy", "mean-erm.pooled_accuracy", margin=0.5, unit="points"),),
-    pilot=Pilot(
-        grids={
-            "mean-erm": {"rate": RATES},
-            "mean-flat": {"rho": (1.0, 1.5, 2.0, 3.0)},
-            "sam": {"rho": (2.0, 4.0, 8.0, 16.0)},
-            "single": {"rate": RATES},
-        },
-        score=("validation",),
-        follows={
-            **dict.fromkeys(("pcgrad-erm", "cagrad-erm", "mean-long", "noisy-erm"), "mean-erm"),
-            **dict.fromkeys(("pcgrad-flat", "cagrad-flat", "pcgrad-direct", "noisy-flat"), "mean-flat"),
-        },
-        fixed={"all-digits": "it bounds what can be won, and needs no tuning for that"},
-    ),
     equal_budget=(
         # The long arm takes twice the steps by design.
         EqualBudget(("steps", "samples"), arms=tuple(arm.name for arm in ARMS if arm.settings["length"] == 1)),
-        EqualBudget(("labels",), arms=tuple(arm.name for arm in ARMS if arm.settings["world"] == "few")),
+        EqualBudget(("labels",)),
     ),
-    minutes=32,
+    minutes=8,
     notes=(
         "Composites of scikit-learn digits and a net of two convolutions stand for Multi-MNIST and ResNet-18.",
-        "Equal steps give F-MTL about twice the computation; the arm mean-long gives the mean as much.",
-        "Training pictures are drawn from a tenth of the training digits, so that plain training leaves something to win.",
+        "Equal steps give F-MTL about twice the computation; the arm cagrad-long gives CAGrad as much.",
+        "Both radii are 0.05; the paper's values were not found.",
     ),
 )
