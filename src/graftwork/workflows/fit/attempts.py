@@ -25,7 +25,7 @@ from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["MARGIN", "Attempts", "plan_seconds"]
+__all__ = ["MARGIN", "Attempts", "plan_seconds", "sees_all_rows", "training_seconds", "whole_seconds"]
 
 LONGER = (4.0, 2.0)
 """By how much trainings become longer where plans are still improving: the first that fits into the time."""
@@ -169,11 +169,13 @@ class Attempts:
         return {name: self._rows(name) for name in names}
 
     def _groups(self) -> list[list[str]]:
-        """Return the finalists that are tried together: networks from scratch, and every other plan by itself."""
+        """Return the finalists that are tried together: networks from scratch, and every other plan by itself; a baseline has
+        nothing to try."""
         plans = self.context.plans
-        apart = {name: plans[name].source != "scratch" or own_horizon(plans[name]) is not None for name in self.finals}
-        together = [name for name in self.finals if not apart[name]]
-        return [*([together] if together else []), *([name] for name in self.finals if apart[name])]
+        tried = [name for name in self.finals if plans[name].group != "baseline"]
+        apart = {name: plans[name].source != "scratch" or own_horizon(plans[name]) is not None for name in tried}
+        together = [name for name in tried if not apart[name]]
+        return [*([together] if together else []), *([name] for name in tried if apart[name])]
 
     def _improves(self, name: str) -> bool:
         results = [self.context.run.result(job.id) or {} for job in self.finals[name].values()]
@@ -269,3 +271,30 @@ def plan_seconds(context: RunContext[Any], jobs: Mapping[int, TrainJob]) -> floa
         # The first seed went on from a rung: its ledger holds the whole training.
         found.append(max(whole, float(result.get("ledger", {}).get("wall_seconds", 0.0))))
     return mean(found) if found else 0.0
+
+
+def training_seconds(context: RunContext[Any], job: TrainJob) -> float:
+    """Return the seconds of a training from nothing, as the estimate of its plan has them; 0 without one."""
+    known = context.run.state.get("estimates", {}).get(job.plan.name, {})
+    return float(known.get("setup_seconds", 0.0)) + job.until * float(known.get("seconds_per_step", 0.0))
+
+
+def sees_all_rows(context: RunContext[Any], plan: str) -> bool:
+    """Return whether every step of a plan sees all training rows, as its estimate found."""
+    return bool(context.run.state.get("estimates", {}).get(plan, {}).get("sees_all_rows", False))
+
+
+def whole_seconds(context: RunContext[Any], finals: Mapping[str, Mapping[int, TrainJob]]) -> dict[str, float]:
+    """Return the seconds that a training of each plan on all rows of the suite will take, from those of its finals.
+
+    Args:
+        context: The run.
+        finals: Finished finals of every plan.
+    """
+    splits = context.suite.splits
+    every = sum(map(len, splits.values()))
+    found = {}
+    for name, jobs in finals.items():
+        seen = min((job.rows or len(splits["train"]) for job in jobs.values()), default=every)
+        found[name] = plan_seconds(context, jobs) * (max(1.0, every / max(seen, 1)) if sees_all_rows(context, name) else 1.0)
+    return found

@@ -21,6 +21,9 @@ CHEAP_SHARE = 0.03
 """Share of the time left that all trainings of such a plan may take, those for the model that is handed over included."""
 
 
+CHEAP_SHARE_TOGETHER = 0.2
+"""Share of the time left that the trainings of all of them together may take; those of very cheap ones may be more."""
+
 LEADER_SHARE, LONE_LEADER_SHARE = 0.4, 0.8
 """Share of the time left that all finals of the plan that is ahead may take, so that they come before those of the others; and the
 same if each plan has one final: plans whose finals the deadline cuts are then judged as far as they came."""
@@ -54,29 +57,46 @@ def leading_finalist(
     return [leader] if decided(context, "leader first", decide) else []
 
 
-def cheap_finalists(context: RunContext[Any], names: Sequence[str], costs: Mapping[str, Estimate]) -> list[str]:
-    """Return the plans among ``names`` that are cheap.
+def cheap_finalists(
+    context: RunContext[Any], results: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Estimate]
+) -> list[str]:
+    """Return the plans that are cheap: whose trainings are next to nothing each, and as many others, the cheapest first, as are a
+    small part of the time together.
+
+    Networks are none of them, since their steps could always be more.
 
     Args:
         context: The run.
-        names: Plans that ended a rung well.
+        results: ``{plan: its last rung}`` of plans that ended one well.
         costs: What they cost, as measured.
 
     Returns:
         With fixed steps, when nothing measured may decide, those that are fitted in one go.
     """
-    plans = [context.plans[name] for name in names]
+    own = {name: own_horizon(context.plans[name]) for name in results}
     left = seconds_left(context)
     if left is None:
-        return [plan.name for plan in plans if own_horizon(plan) == 1]
+        return [name for name, steps in own.items() if steps == 1]
     trainings = 2 * (context.maker.facts.folds or len(context.schedule.seeds)) / max(1, context.settings.num_workers)
 
     def decide() -> list[str]:
-        own = {plan.name: own_horizon(plan) for plan in plans if plan.name in costs}
-        return [
-            name
+        found, spent = [], 0.0
+        needed = {
+            name: trainings * _seconds(results[name], costs[name], steps)
             for name, steps in own.items()
-            if steps is not None and trainings * costs[name].seconds(steps) <= CHEAP_SHARE * left
-        ]
+            if steps is not None and name in costs
+        }
+        for name, seconds in sorted(needed.items(), key=lambda item: item[1]):
+            spent += seconds
+            if seconds <= CHEAP_SHARE * left or spent <= CHEAP_SHARE_TOGETHER * left:
+                found.append(name)
+        return found
 
     return list(decided(context, "cheap finalists", decide))
+
+
+def _seconds(result: Mapping[str, Any], cost: Estimate, steps: int) -> float:
+    """Return the seconds of a training to its end: as measured if this one ended by itself before the step it was to reach."""
+    wall = float(result.get("ledger", {}).get("wall_seconds", 0.0))
+    ended = int(result.get("steps", 0)) < RUNGS[0] * int(result.get("horizon", 0))
+    return wall + cost.eval_seconds if ended and wall > 0 else cost.seconds(steps)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
-from graftwork.evaluation.choice.blend import can_blend, crossed_blend
+from graftwork.evaluation.choice.blend import can_blend, crossed_blend, error_gram, greedy_weights
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.metrics import default_metric, find_metric, score_task
 from graftwork.workflows.fit.answers import Answers, fold_scores
 
-__all__ = ["ENSEMBLE", "Ensemble", "blend_plan", "build_ensemble"]
+__all__ = ["ENSEMBLE", "Ensemble", "blend_plan", "build_ensemble", "chosen_again"]
 
 ENSEMBLE = "ensemble"
 """Name of the plan."""
@@ -68,6 +68,39 @@ def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> En
     return Ensemble(weights=weights, runs=finals)
 
 
+def chosen_again(
+    suite: Suite,
+    rows: NDArray[np.int64],
+    predictions: Mapping[str, Mapping[str, Array]],
+    weights: Mapping[str, Mapping[str, float]],
+) -> dict[str, dict[str, float]]:
+    """Return weights that are best on rows from which none of the members learned; plans without any are left out.
+
+    Args:
+        suite: The suite.
+        rows: Row numbers, ``[N]``.
+        predictions: ``{plan: {task: answers}}`` for them.
+        weights: The weights so far, ``{plan: {task: weight}}``; tasks whose answers cannot be averaged keep them.
+    """
+    plans = list(weights)
+    found: dict[str, dict[str, float]] = {plan: {} for plan in plans}
+    for task in suite.tasks:
+        target = np.asarray(suite.targets[task.name])
+        own = np.array([weights[plan].get(task.name, 0.0) for plan in plans])
+        if can_blend(task, target) and len(rows):
+            own = _kept(greedy_weights(error_gram(task, target[rows], [predictions[plan][task.name] for plan in plans])))
+        for plan, weight in zip(plans, own, strict=True):
+            if weight > 0:
+                found[plan][task.name] = float(weight)
+    return {plan: one for plan, one in found.items() if one}
+
+
+def _kept(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the weights without those that cost a member and change nothing."""
+    kept = np.where(weights >= LEAST_WEIGHT, weights, 0.0)
+    return kept / kept.sum()
+
+
 def _blend_task(
     suite: Suite,
     task: TaskSpec,
@@ -93,8 +126,7 @@ def _blend_task(
     for number in range(len(runs)):
         answered[number]["test"][task.name] = found[f"test {number}"]
         answered[number]["val"][task.name] = found[f"val {number}"]
-    kept = np.where(weights >= LEAST_WEIGHT, weights, 0.0)
-    return kept / kept.sum()
+    return _kept(weights)
 
 
 def _best_plan(task: TaskSpec, runs: Sequence[Sequence[Answers]]) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 from graftwork.core.records import Plan
 from graftwork.workflows.fit.ranking import rung_scores
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.horizons import shared_plans
+from graftwork.workflows.runs.horizons import own_horizon, shared_plans
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["FALLBACK_ROWS", "fallback_job", "make_first_models"]
+__all__ = ["FALLBACK_ROWS", "fallback_job", "make_first_models", "measured_first_fits"]
 
 FALLBACK_ROWS = 5000
 """Most rows that first models learn from."""
@@ -53,6 +53,22 @@ def make_first_models(context: RunContext[Any], plans: Sequence[Plan]) -> None:
     context.run.emit("phase", phase="first models", jobs=len(jobs), plans=[job.plan.name for job in jobs])
     # Only the user stops them, and their own time.
     context.run_jobs(jobs, past_deadline=True, seconds=MOST_SHARE * limit)
+
+
+def measured_first_fits(context: RunContext[Any], plans: Sequence[Plan]) -> dict[str, tuple[int, float]]:
+    """Return rows and seconds of the first models that were fitted in one go, by plan.
+
+    Args:
+        context: The run, after :func:`make_first_models`.
+        plans: The plans that it was called with.
+    """
+    found = {}
+    for job in _jobs(context, plans):
+        result = context.run.result(job.id)
+        if own_horizon(job.plan) == 1 and result is not None and result["status"] == "ok" and not result.get("cut"):
+            seconds = float(result["ledger"]["wall_seconds"])
+            found[job.plan.name] = (min(FALLBACK_ROWS, len(context.suite.splits["train"])), seconds)
+    return found
 
 
 def fallback_job(context: RunContext[Any]) -> TrainJob | None:

@@ -12,8 +12,9 @@ from typing import Any
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
 from graftwork.evaluation.choice.sentences import join_words
-from graftwork.workflows.fit.attempts import plan_seconds
+from graftwork.workflows.fit.attempts import plan_seconds, training_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, time_for_all_rows, weights_chosen_again
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.job import Job
@@ -79,8 +80,9 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
     # A first model was made because there was no time for more.
     if not planned or any(name not in context.schedule.horizons for name in weights):
         return 0
-    if any(job.rows for name in weights for job in finals[name].values()):
-        return 0
+    # Of large suites a model of all rows is worth more than several of them.
+    if see_a_part(weights, finals):
+        return 1
 
     def decide() -> int:
         left = _seconds(context)
@@ -121,14 +123,30 @@ def handover(
     parts, note = _parts_in_time(context, weights, finals), ""
     if parts:
         counts = {plan: _num_parts(context, plan, parts) for plan in weights}
-        jobs = {(plan, part): context.maker.whole(plan, part, counts[plan]) for plan in weights for part in range(counts[plan])}
-        context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(weights))
+        asked, more = list(weights), {}
+        if see_a_part(weights, finals):
+            chosen = {plan: finals[plan] for plan in weights}
+            asked = list(time_for_all_rows(context, chosen, _seconds(context)))
+            more = for_many_rows(context, weights, finals, _seconds(context))
+        jobs = {
+            (plan, part): context.maker.whole(plan, part, counts[plan], **more.get(plan, {}))
+            for plan in asked
+            for part in range(counts[plan])
+        }
+        context.run.emit("phase", phase="whole", jobs=len(jobs), plans=asked)
         # Part after part, so that what a deadline cuts leaves whole parts.
-        in_order: list[Job] = [job for _, job in sorted(jobs.items(), key=lambda item: (item[0][1], -_cost(context, item[1])))]
+        in_order: list[Job] = [
+            job for _, job in sorted(jobs.items(), key=lambda item: (item[0][1], -training_seconds(context, item[1])))
+        ]
         left = _seconds(context)
         answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
-        done = {job.id for job in jobs.values() if _is_whole(answers.get(job.id))}
-        made = {plan: [part for part in range(counts[plan]) if jobs[plan, part].id in done] for plan in weights}
+        done = {
+            job.id for (plan, _), job in jobs.items() if _is_whole(answers.get(job.id), least_steps(context, plan, finals, more))
+        }
+        made = {
+            plan: [part for part in range(counts[plan]) if (plan, part) in jobs and jobs[plan, part].id in done]
+            for plan in weights
+        }
         # Parts that all members with parts have; without one, each member brings what it has.
         bagged = [plan for plan in weights if counts[plan] > 1]
         usable = [part for part in range(parts) if bagged and all(part in made[plan] for plan in bagged)]
@@ -144,6 +162,13 @@ def handover(
             )
         elif bagged and len(usable) < parts:
             note = f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
+        cut = [plan for plan in whole if (answers.get(whole[plan][0].id) or {}).get("cut")]
+        if cut:
+            steps = join_words([f"`{plan}` after {answers[whole[plan][0].id]['steps']} steps" for plan in cut])
+            note = f"{note} The time limit ended trainings on all rows: {steps}.".strip()
+        if more and len(weights) > 1 and not missing:
+            weights = weights_chosen_again(context, weights, {plan: found[0] for plan, found in whole.items()})
+            whole = {plan: whole[plan] for plan in weights}
         if whole:
             shown = parts if any(plan in whole for plan in bagged) else 1
             return _average(
@@ -223,8 +248,10 @@ def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[st
     return {"plan": job.plan.to_json(), "steps": job.max_steps, "weights": dict(weights), "seed": seed, **divided}
 
 
-def _is_whole(result: Mapping[str, Any] | None) -> bool:
-    return result is not None and result["status"] == "ok" and not result.get("cut")
+def _is_whole(result: Mapping[str, Any] | None, least_steps: float) -> bool:
+    if result is None or result["status"] != "ok":
+        return False
+    return not result.get("cut") or int(result.get("steps", 0)) >= least_steps
 
 
 def _seconds(context: RunContext[FitSettings]) -> float | None:
@@ -232,7 +259,3 @@ def _seconds(context: RunContext[FitSettings]) -> float | None:
     models; None without a limit."""
     left, limit = seconds_left(context), context.settings.time_limit
     return None if left is None or limit is None else left + GRACE * limit
-
-
-def _cost(context: RunContext[FitSettings], job: TrainJob) -> float:
-    return job.until * float(context.run.state.get("estimates", {}).get(job.plan.name, {}).get("seconds_per_step", 0.0))

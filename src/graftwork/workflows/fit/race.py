@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from graftwork.core.errors import GraftworkError
-from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds
+from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds, training_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
 from graftwork.workflows.fit.inspection import INSPECTION_SHARE
+from graftwork.workflows.fit.large_suites import time_for_all_rows
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result, as_judged
 from graftwork.workflows.fit.ranking import (
     best_of,
@@ -26,7 +27,14 @@ from graftwork.workflows.fit.ranking import (
     survivors_of,
     task_changes,
 )
-from graftwork.workflows.fit.replanning import known_costs, race_budget, replanned, time_for_another_rung, with_measured
+from graftwork.workflows.fit.replanning import (
+    WHOLE_SHARE,
+    known_costs,
+    race_budget,
+    replanned,
+    time_for_another_rung,
+    with_measured,
+)
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, shared_plans
@@ -103,7 +111,7 @@ class Race:
             if finals_next:
                 self._last_rung = rung
                 names = finalists_of(racing, scores, self.context.schedule.finalists)
-                ended = [name for name, result in results.items() if is_trained(result)]
+                ended = {name: result for name, result in results.items() if is_trained(result)}
                 self._cheap = cheap_finalists(self.context, ended, costs)
                 names = [name for name in self.context.plans if name in names or name in self._cheap]
             self.context.run.emit(
@@ -252,11 +260,14 @@ class Race:
         context, schedule = self.context, self.context.schedule
         each = {name: plan_seconds(context, jobs) for name, jobs in self.outcome.finals.items()}
         checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
-        # Finals on a part of the rows leave no time for models on all.
         parts = max(schedule.refits or 0, 1) if context.settings.refit and not schedule.final_rows else 0
         refits = REFIT_PLANS * sum(each.values()) * parts
         longest = max(each.values(), default=0.0) if parts else 0.0
         left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
+        if context.settings.refit and schedule.final_rows:
+            # The choice is not known yet: the slowest finalist that sees all rows in every step.
+            most = WHOLE_SHARE * limit
+            longest = min(most, max(time_for_all_rows(context, self.outcome.finals, most).values(), default=0.0))
         verdict = max(min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit)
         return max((checks + refits) / max(1, context.settings.num_workers), longest) + verdict + INSPECTION_SHARE * limit
 
@@ -369,13 +380,8 @@ class Race:
 
     def _longest_first(self, jobs: Iterable[TrainJob]) -> list[TrainJob]:
         """Return jobs so that the longest begin first: workers then end at about the same time."""
-        costs = self.context.run.state.get("estimates", {})
-
-        def seconds(job: TrainJob) -> float:
-            # The estimate's order is enough: all that counts is who is slow.
-            return job.until * float(costs.get(job.plan.name, {}).get("seconds_per_step", 0.0))
-
-        return sorted(jobs, key=seconds, reverse=True)
+        # The estimate's order is enough: all that counts is who is slow.
+        return sorted(jobs, key=lambda job: training_seconds(self.context, job), reverse=True)
 
     def _why_nothing(self, found: Mapping[str, Result]) -> str:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]

@@ -14,8 +14,10 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.plan_costs import Estimate, measured_cost
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
 
-__all__ = ["known_costs", "race_budget", "replanned", "time_for_another_rung", "with_measured"]
+__all__ = ["WHOLE_SHARE", "known_costs", "race_budget", "replanned", "time_for_another_rung", "with_measured"]
 
+WHOLE_SHARE = 0.3
+"""Share of the time limit that is kept for models of all rows where finals see a part of them."""
 RACE_SHARE = 0.9
 """Share of the time limit that a schedule plans to use; the rest is for what costs do not see."""
 
@@ -85,8 +87,10 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
         finalists=preset.finalists,
         whole_controls=bool(folds),
         scale=rows / facts.race_rows if facts.race_rows else 1.0,
+        refit_scale=folds / max(folds - 1, 1) if folds else sum(map(len, splits.values())) / max(rows, 1),
         race_rows=facts.race_rows,
         scored=_more_passes(context),
+        whole_seconds=WHOLE_SHARE * (settings.time_limit or 0.0) if settings.refit else 0.0,
         rungs_done=rungs_done,
         finals_next=finals_next,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.workflows.fit.fallback import make_first_models
+from graftwork.workflows.fit.fallback import make_first_models, measured_first_fits
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import Race, max_control_tasks
 from graftwork.workflows.fit.replanning import race_budget
@@ -194,6 +194,7 @@ class FitSession(RunSession[FitSettings]):
             [plan for plan in racing if plan.name not in known],
             seconds=None if left is None else max(2.0, ESTIMATE_SHARE * left),
             rows=race_rows,
+            known=measured_first_fits(context, racing),
         )
         estimates = {**known, **measured}
         context.pause_point()

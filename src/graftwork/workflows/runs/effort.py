@@ -7,10 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["FINALISTS", "Effort", "RaceBudget", "efforts", "full_effort", "least_efforts", "shortened", "shortened_to"]
+__all__ = [
+    "FINALISTS",
+    "LEAST_PART",
+    "Effort",
+    "RaceBudget",
+    "efforts",
+    "full_effort",
+    "least_efforts",
+    "shortened",
+    "shortened_to",
+]
 
 FINALISTS = 3
 """Best plans of the rungs that are trained to the end, besides those that answer a question."""
+LEAST_PART = 0.6
+"""Share of the rounds of its training in the race that boosted trees on all rows of a large suite need to be handed over."""
 FEW_SEEDS = 3
 """Below so many seeds nothing may be asserted, so they are given up last."""
 
@@ -36,6 +48,8 @@ class RaceBudget:
     """Whether a control needs all seeds: with folds, some of the rows could be compared with nothing."""
     scale: float = 1.0
     """How many times more training rows there are than rungs see."""
+    refit_scale: float = 1.0
+    """How many times more training rows models of all rows see than finals."""
     race_rows: int = 0
     """Training rows that rungs see; 0: all."""
     scored: float = 0.0
@@ -43,6 +57,8 @@ class RaceBudget:
     validation and test rows."""
     final_rows: int = 0
     """Most training rows that finals see; 0: all."""
+    whole_seconds: float = 0.0
+    """Seconds that are kept for models of all rows where finals see a part of them."""
     rungs_done: int = 0
     """Rungs that are behind."""
     finals_next: bool = False

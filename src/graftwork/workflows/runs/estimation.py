@@ -37,7 +37,12 @@ def broken_limit(estimate: Estimate, settings: FitSettings) -> str:
 
 
 def estimate_plans(
-    context: RunContext[Any], plans: Sequence[Plan], *, seconds: float | None = None, rows: int = 0
+    context: RunContext[Any],
+    plans: Sequence[Plan],
+    *,
+    seconds: float | None = None,
+    rows: int = 0,
+    known: Mapping[str, tuple[int, float]] | None = None,
 ) -> dict[str, Estimate]:
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
@@ -51,13 +56,15 @@ def estimate_plans(
         plans: Plans to measure.
         seconds: Seconds for all of them together; None: no limit.
         rows: Most training rows to measure with; 0: all.
+        known: Rows and seconds of fits in one go that were made before, by plan.
 
     Raises:
         GraftworkError: If the separate models cannot be trained at all.
     """
     workers = max(1, context.settings.num_workers)
     each = ENOUGH if seconds is None else min(ENOUGH, 0.7 * seconds * workers / max(len(plans), 1))
-    jobs = {plan.name: context.maker.estimate(plan, seconds=each, rows=rows) for plan in plans}
+    known = known or {}
+    jobs = {plan.name: context.maker.estimate(plan, seconds=each, rows=rows, known=known.get(plan.name)) for plan in plans}
     context.run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
     # Only the user stops these, and their own time: without estimates there is nothing to cut.
     answers = context.run_jobs(list(jobs.values()), past_deadline=True, seconds=seconds)

@@ -126,22 +126,47 @@ def horizons_of(plans: Sequence[Plan], costs: Mapping[str, Estimate], common: fl
     return horizons
 
 
+def _kept_part(plan: Plan, horizons: Mapping[str, int], before: Mapping[str, int] | None) -> float:
+    """Return the share of the rungs' work that a training with these horizons can go on from; 1 if nothing changed."""
+    earlier, now = (before or horizons).get(plan.name, 0), horizons[plan.name]
+    if earlier == now:
+        return 1.0
+    # What sets its own horizon adds rounds to those that are there; schedules of learning rates begin anew.
+    return min(1.0, earlier / max(now, 1)) if own_horizon(plan) is not None else 0.0
+
+
 def race_seconds(
     plans: Sequence[Plan],
     costs: Mapping[str, Estimate],
     horizons: Mapping[str, int],
     budget: RaceBudget,
     effort: Effort,
+    before: Mapping[str, int] | None = None,
 ) -> float:
-    """Return the expected seconds of all that is ahead: rungs, finals, controls, affinity, models on all rows."""
+    """Return the expected seconds of all that is ahead: rungs, finals, controls, affinity, models on all rows.
+
+    Args:
+        plans: Plans that race.
+        costs: What they cost.
+        horizons: Steps of their full trainings.
+        budget: What the race may use.
+        effort: Numbers of trainings.
+        before: Horizons of the rungs that are behind; None: the same ones. A training with another horizon begins anew.
+    """
 
     def seconds(plan: Plan, part: float, scale: float = 1.0, passes: float = 0.0) -> float:
         return costs[plan.name].seconds(horizons[plan.name], part, scale, passes) + JOB_SECONDS
 
     whole = {plan.name: seconds(plan, 1.0, budget.scale, budget.scored) for plan in plans}
+    on_all = {plan.name: seconds(plan, 1.0, budget.scale * budget.refit_scale) for plan in plans}
     references = [group[0] for group in kept_groups(plans)]
     others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
     total = sum(costs[plan.name].once_seconds for plan in plans)
+    # The first seed goes on from the last rung, so that much of its training is paid for; not on other rows.
+    last = budget.rungs_done if budget.finals_next else len(RUNGS)
+    share = RUNGS[last - 1] if budget.scale == 1.0 else 0.0
+    begun = {plan.name: share * _kept_part(plan, horizons, before) for plan in plans}
+    ahead = {name: (effort.seeds - begun[name]) * cost + effort.refits * on_all[name] for name, cost in whole.items()}
     if budget.rungs_done < 1:
         total += sum(seconds(plan, RUNGS[0]) for plan in plans)
     if budget.rungs_done < len(RUNGS) and not budget.finals_next:
@@ -150,20 +175,18 @@ def race_seconds(
         total += sum(seconds(plan, RUNGS[1] - RUNGS[0]) for plan in second)
         # who survives is not known yet: count the more expensive of the possible finalists half, the mean half
         free = max(0, min(effort.finalists, len(others)))
-        slowest = sum(whole[plan.name] for plan in others[:free])
-        mean = free * sum(whole[plan.name] for plan in others) / len(others) if others else 0.0
-        finals = sum(whole[plan.name] for plan in references) + (slowest + mean) / 2
+        slowest = sum(ahead[plan.name] for plan in others[:free])
+        mean = free * sum(ahead[plan.name] for plan in others) / len(others) if others else 0.0
+        total += sum(ahead[plan.name] for plan in references) + (slowest + mean) / 2
     else:
-        finals = sum(whole.values())
-    # The first seed goes on from the last rung, so that much of its training is paid for; not on other rows.
-    last = budget.rungs_done if budget.finals_next else len(RUNGS)
-    begun = RUNGS[last - 1] if budget.scale == 1.0 else 0.0
-    total += finals * (effort.seeds - begun + effort.refits)
+        total += sum(ahead.values())
     shared = shared_plans(plans)
     if shared:
         cost = sum(whole[plan.name] for plan in shared) / len(shared)
         # 0.3 of a training for the affinities, and what it takes to measure them.
         total += cost * (effort.control_tasks * effort.control_seeds + 0.4)
-    longest = max(whole.values(), default=0.0)
-    # More workers do not make a single training shorter.
+    # More workers do not make a single training shorter, and models on all rows follow the verdict.
+    longest = max(((1 - begun[name]) * whole[name] for name in whole), default=0.0)
+    if effort.refits:
+        longest += max(on_all.values(), default=0.0)
     return max(total / max(budget.workers, 1), longest)

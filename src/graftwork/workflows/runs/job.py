@@ -93,6 +93,8 @@ class Job(ABC):
     """Step to train to."""
     max_steps: int = 0
     """Horizon of the learner: the step at which a full training ends."""
+    threads: int = 1
+    """Threads of arithmetic that its learner may use."""
 
     def __post_init__(self) -> None:
         check_folder_name("id", self.id)
@@ -152,6 +154,7 @@ class Job(ABC):
             defaults=facts.defaults,
             device=facts.device,
             precision=facts.precision,
+            threads=self.threads,
         )
         return learner_of(context)
 

@@ -47,13 +47,16 @@ class JobMaker:
         known: dict[str, Any] = {"plan": self.plans[plan], "facts": self.facts, "max_steps": self.schedule.horizons[plan]}
         return kind(id=folder_name(name), **known, **fields)
 
-    def estimate(self, plan: Plan, *, seconds: float = ENOUGH, rows: int = 0) -> EstimateJob:
+    def estimate(
+        self, plan: Plan, *, seconds: float = ENOUGH, rows: int = 0, known: tuple[int, float] | None = None
+    ) -> EstimateJob:
         """Return the job that measures what a step costs.
 
         Args:
             plan: The plan; it need not be in the schedule.
             seconds: Seconds after which it makes do with what it has.
             rows: Most training rows; 0: all.
+            known: Rows and seconds of a fit in one go that was made before; None if there was none.
         """
         own = own_horizon(plan)
         return EstimateJob(
@@ -63,6 +66,7 @@ class JobMaker:
             facts=self.facts,
             rows=rows,
             seconds=seconds,
+            known=known,
             until=WARM_UP + MEASURED,
             max_steps=LONG_HORIZON if own is None else own,
         )
@@ -180,8 +184,16 @@ class JobMaker:
             predict=("test",),
         )
 
-    def whole(self, plan: str, part: int, parts: int) -> TrainJob:
-        """Return the job that trains a model to be handed over: on all rows but one of ``parts`` parts."""
+    def whole(self, plan: str, part: int, parts: int, *, threads: int = 1, seconds: float = 0.0) -> TrainJob:
+        """Return the job that trains a model to be handed over: on all rows but one of ``parts`` parts.
+
+        Args:
+            plan: Name of the plan.
+            part: Number of the model.
+            parts: Number of models.
+            threads: Threads of arithmetic.
+            seconds: Seconds of training after which it ends as it is; 0: no limit.
+        """
         return self.make(
             TrainJob,
             f"whole-{plan}-{part + 1}of{parts}",
@@ -191,6 +203,8 @@ class JobMaker:
             parts=parts,
             until=self.schedule.horizons[plan],
             predict=("val",),
+            threads=threads,
+            seconds=seconds,
         )
 
     def affinity(self, plan: str) -> AffinityJob:

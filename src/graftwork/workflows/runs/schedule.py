@@ -19,6 +19,7 @@ from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.effort import (
     FINALISTS,
+    LEAST_PART,
     Effort,
     RaceBudget,
     efforts,
@@ -120,11 +121,22 @@ def make_schedule(
         fixed = {plan.name: own_horizon(plan) or budget.steps for plan in plans}
         return _schedule(fixed, budget, full, race_seconds(plans, estimates, fixed, budget, full), {})
     limit = math.inf if budget.seconds is None else budget.seconds
+    full_scale = budget.scale * budget.refit_scale
     budget = _with_rows_in_time(plans, estimates, budget, limit)
+    if budget.final_rows:
+        wanted = _whole_seconds(plans, estimates, full_scale)
+        # What cannot be done in that time is no reason to keep it.
+        if LEAST_PART * wanted / max(budget.workers, 1) <= budget.whole_seconds:
+            limit = max(limit / 2, limit - min(budget.whole_seconds, wanted))
     full = full_effort(budget)
 
+    def made_with(horizons: Mapping[str, int]) -> Mapping[str, int] | None:
+        """Return the horizons of the rungs; None if they stay, since they would change little."""
+        return before.horizons if before is not None and not _stay(horizons, before) else None
+
     def expected(common: float, effort: Effort) -> float:
-        return race_seconds(plans, estimates, horizons_of(plans, estimates, common), budget, effort)
+        horizons = horizons_of(plans, estimates, common)
+        return race_seconds(plans, estimates, horizons, budget, effort, made_with(horizons))
 
     def horizon_of(effort: Effort, low: float, high: float) -> float:
         return _largest(lambda common: expected(common, effort) <= limit, low, high)
@@ -155,20 +167,23 @@ def make_schedule(
     horizons = horizons_of(plans, estimates, common)
     if before is not None and common < shortest:
         horizons = _no_shorter_than_made(horizons, before, budget)
-    # A plan that left after the first rung and comes back has no horizon there.
-    if before is not None and all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items()):
-        horizons = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
+    if before is not None:
+        # A plan that left after the first rung and comes back has no horizon there.
+        kept = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
 
         def fits(one: Effort) -> bool:
-            return race_seconds(plans, estimates, horizons, budget, one) <= limit
+            return race_seconds(plans, estimates, kept, budget, one) <= limit
 
-        effort = _affordable(budget, fits) or _least(budget, fits)
+        # Shorter trainings from the start are no better than going on, where that fits.
+        is_shorter = all(steps <= kept[name] for name, steps in horizons.items())
+        if _stay(horizons, before) or (is_shorter and fits(effort)):
+            horizons, effort = kept, _affordable(budget, fits) or _least(budget, fits)
     notes = []
     if common < shortest:
         notes.append(
             "The time limit is short for this suite: the models see every row less than twice. Give more with --time-limit."
         )
-    seconds = race_seconds(plans, estimates, horizons, budget, effort)
+    seconds = race_seconds(plans, estimates, horizons, budget, effort, before.horizons if before else None)
     return _schedule(horizons, budget, effort, seconds, left_out, notes)
 
 
@@ -221,8 +236,21 @@ def _with_rows_in_time(plans: Sequence[Plan], estimates: Mapping[str, Estimate],
         scale = max(1.0, scale / 2)
     if scale == budget.scale:
         return budget
-    # Models on all rows would not fit either.
+    # The seconds of models on all rows are kept apart.
     return dataclasses.replace(budget, scale=scale, refits=0, final_rows=round(scale * budget.race_rows))
+
+
+def _whole_seconds(plans: Sequence[Plan], estimates: Mapping[str, Estimate], scale: float) -> float:
+    """Return the seconds of the longest training on all rows, ``scale`` times as many as where plans were measured: of plans that
+    see all rows in every step, since the others cost the same on any number."""
+    return max(
+        (
+            estimates[plan.name].seconds(own_horizon(plan) or MIN_STEPS, scale=scale)
+            for plan in plans
+            if estimates[plan.name].sees_all_rows
+        ),
+        default=0.0,
+    )
 
 
 def _smallest_fair(budget: RaceBudget) -> Effort:
@@ -299,6 +327,11 @@ def _cost_words(cost: Estimate) -> str:
         if cost.seconds_per_step
         else f"{plain_number(cost.setup_seconds, 2)} s to fit it"
     )
+
+
+def _stay(horizons: Mapping[str, int], before: Schedule) -> bool:
+    """Return whether the horizons before stay: a training that goes on is cheaper than one from the start."""
+    return all(_is_close(before.horizons.get(name, steps), steps) for name, steps in horizons.items())
 
 
 def _is_close(before: int, now: int) -> bool:

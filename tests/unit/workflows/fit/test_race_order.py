@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from graftwork.core.records import Plan
 from graftwork.workflows.fit import cheap_finalists as module
-from graftwork.workflows.fit.cheap_finalists import leading_finalist
+from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.runs.plan_costs import Estimate
 
 
@@ -47,3 +48,40 @@ def test_a_lone_final_of_the_leader_comes_first_if_the_rest_of_it_fits(monkeypat
     context = _context(6.0, monkeypatch)
     context.schedule.seeds = (0,)
     assert leading_finalist(context, ["net", "trees"], {"net": 9.0, "trees": 0.0}, COSTS) == []
+
+
+def _own(name: str, steps: int) -> Plan:
+    return Plan(name=name, title=name, role="independent", modalities=("table",)).with_train(training={"max_steps": steps})
+
+
+def _result(seconds: float, steps: int, horizon: int) -> dict[str, Any]:
+    return {"status": "ok", "steps": steps, "horizon": horizon, "ledger": {"wall_seconds": seconds}}
+
+
+def _cheap(left: float, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch, *, steps: int = 1) -> list[str]:
+    context = _context(left, monkeypatch)
+    context.plans = {name: _own(name, 1000 if name == "trees" else 1) for name in seconds}
+    context.maker = SimpleNamespace(facts=SimpleNamespace(folds=5))
+    results = {
+        name: _result(one, steps if name == "trees" else 1, 1000 if name == "trees" else 1) for name, one in seconds.items()
+    }
+    costs = {
+        name: Estimate(
+            plan=name, setup_seconds=0.0 if name == "trees" else one, seconds_per_step=0.01 if name == "trees" else 0.0
+        )
+        for name, one in seconds.items()
+    }
+    return cheap_finalists(context, results, costs)
+
+
+def test_boosted_trees_that_stopped_early_cost_what_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 300 rows they took 0.2 s and seemed to take 10 s, those of 1,000 rounds, and were in no average."""
+    assert _cheap(30.0, {"trees": 0.2}, monkeypatch, steps=113) == ["trees"]
+    # Stopped by the rung and not by themselves: more rounds are to come.
+    assert _cheap(30.0, {"trees": 2.5}, monkeypatch, steps=250) == []
+
+
+def test_the_cheapest_plans_are_finalists_while_they_take_a_small_part_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Five trainings of each on two workers, and as many for what is handed over: 6 of 30 seconds.
+    found = _cheap(30.0, {"forest": 0.8, "linear": 0.3, "kernel": 0.05, "chain": 4.0}, monkeypatch)
+    assert found == ["kernel", "linear", "forest"]

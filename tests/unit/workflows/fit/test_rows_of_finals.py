@@ -38,3 +38,16 @@ def test_more_rows_are_tried_first(seen: int, wanted: list[int]) -> None:
     found = list(Attempts(context, finals, 0.0)._candidates())
     assert [one.rows["trees"] for one in found if "rows" in one.key] == wanted
     assert {one.rows["trees"] for one in found if "rows" not in one.key} <= {seen}, "settings are compared on equal rows"
+
+
+def test_a_baseline_is_not_tried_again() -> None:
+    plan = Plan(name="constant", title="", role="independent", modalities=("table",), group="baseline")
+    context: Any = SimpleNamespace(
+        plans={"constant": plan.with_train(training={"max_steps": 1})},
+        schedule=SimpleNamespace(horizons={"constant": 1}),
+        suite=SimpleNamespace(splits={"train": range(600)}),
+        settings=SimpleNamespace(plans=None, overrides={}),
+        run=SimpleNamespace(result=lambda _: {}, state={}),
+    )
+    finals: Any = {"constant": {0: SimpleNamespace(rows=60, id="final")}}
+    assert list(Attempts(context, finals, 0.0)._candidates()) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections.abc import Mapping
 from typing import Literal
 
 import pytest
@@ -301,3 +302,72 @@ def test_a_plan_that_is_not_quick_on_this_suite_does_not_starve_the_others() -> 
         [*PLANS, linear], {**estimates(), "linear": dataclasses.replace(cost, setup_seconds=1.0)}, budget(None, 45.0)
     )
     assert "linear" in small.horizons
+
+
+def rest(before: Schedule, seconds: float, costs: Mapping[str, Estimate], **more: object) -> Schedule:
+    """Return the schedule of the finals after both rungs."""
+    racing = [item for item in PLANS if item.name in before.horizons]
+    return make_schedule(racing, costs, budget(None, seconds, rungs_done=2, refits=1, **more), before)
+
+
+def test_a_longer_training_begins_anew_and_leaves_time_for_models_on_all_rows() -> None:
+    """Finals with stretched horizons cannot go on from the rungs: counted as half done, they took the time of the models on all
+    rows, and the model that was handed over had learned from the training rows only."""
+    costs = estimates()
+    before = make_schedule(PLANS, costs, budget(None, 60.0, refits=1))
+    found = rest(before, 100.0, costs)
+    racing = [item for item in PLANS if item.name in found.horizons]
+    anew = [item for item in racing if found.horizons[item.name] != before.horizons[item.name] and item.name != "trees"]
+    assert anew, "with so much time the horizons grow"
+    assert found.refits == 1
+    work = sum(costs[item.name].seconds(found.horizons[item.name]) * (len(found.seeds) + 1) for item in anew)
+    assert work / 2 <= 100.0
+
+
+def test_models_on_all_rows_follow_the_finals() -> None:
+    """Two workers do not help where one long training must end before the next begins."""
+    costs = estimates()
+    names = {"separate": 100, "trees": 400}
+    racing = [item for item in PLANS if item.name in names]
+    given = budget(None, 60.0, rungs_done=2, refits=1, control_tasks=0, workers=8)
+    effort = Effort(seeds=1, control_seeds=0, control_tasks=0, refits=1, finalists=1)
+    longest = costs["separate"].seconds(100)
+    assert race_seconds(racing, costs, names, given, effort) >= 1.5 * longest
+    costs["trees"] = dataclasses.replace(costs["trees"], sees_all_rows=True, seconds_per_step=0.1)
+    few, many = (
+        race_seconds(racing, costs, names, dataclasses.replace(given, refit_scale=scale), effort) for scale in (1.0, 5 / 3)
+    )
+    assert many > few + 0.5 * 400 * 0.1, "rounds on more rows take longer"
+
+
+def test_going_on_is_preferred_to_shorter_trainings_from_the_start() -> None:
+    costs = estimates()
+    before = make_schedule(PLANS, costs, budget(None, 60.0, refits=1))
+    racing = [item for item in PLANS if item.name in before.horizons]
+    for seconds in (10.0, 15.0, 20.0, 30.0, 45.0):
+        found = rest(before, seconds, costs)
+        assert found.seconds <= seconds * 1.001 or found.notes or found.refits == 0
+        shorter = [item for item in racing if found.horizons[item.name] < before.horizons[item.name]]
+        if shorter:
+            kept = {item.name: before.horizons[item.name] for item in racing}
+            assert race_seconds(racing, costs, kept, budget(None, seconds, rungs_done=2, refits=1), effort_of(found)) > seconds
+
+
+def test_time_is_kept_for_models_of_all_rows_where_finals_see_a_part() -> None:
+    """A table of 250,000 rows was answered by trees of 30,000 although a minute more would have made them of all."""
+    costs = estimates(trees=0.015)
+    costs["trees"] = dataclasses.replace(costs["trees"], sees_all_rows=True)
+    free, kept = (
+        make_schedule(PLANS, costs, budget(None, 120.0, scale=20.0, race_rows=30_000, refits=1, whole_seconds=seconds))
+        for seconds in (0.0, 40.0)
+    )
+    assert free.final_rows
+    assert kept.final_rows
+    assert kept.seconds <= 80.0 * 1.001 < free.seconds
+    # Nothing is kept for trainings that could not become better than those of the race in that time.
+    endless = make_schedule(PLANS, costs, budget(None, 120.0, scale=200.0, race_rows=30_000, refits=1, whole_seconds=40.0))
+    assert endless.seconds > 80.0
+    # No more than they need: without plans that see all rows in every step they cost no more than finals.
+    nets = [item for item in PLANS if item.name != "trees"]
+    found = make_schedule(nets, costs, budget(None, 120.0, scale=20.0, race_rows=30_000, refits=1, whole_seconds=40.0))
+    assert found.seconds > 80.0 or not found.final_rows

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from graftwork.core.scratch import scratch_folder
 from graftwork.data.samples import take_rows
 from graftwork.workflows.runs.control import JobControl
+from graftwork.workflows.runs.growing_fits import FIRST_ROWS, GrownFit, fit_on_growing_parts
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.run_folder import RunFolder
 
@@ -37,8 +38,6 @@ longer than the whole race."""
 SAMPLE_ROWS, MORE_ROWS, SHORT = 256, 2048, 0.05
 """Rows whose prediction is measured, and more of them where that takes less than so many seconds: what one call costs would be
 counted once for each few rows."""
-PART_ROWS = 500
-"""Training rows on which plans that see all rows at once are tried first: a single fit on all may take as long as the whole race."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +50,9 @@ class EstimateJob(Job):
     seconds: float = ENOUGH
     """Seconds of steps after which it makes do with what was measured; a step that has begun is finished."""
 
+    known: tuple[int, float] | None = None
+    """Rows and seconds of a fit in one go that was made before; None if there was none."""
+
     def run(self, run: RunFolder, control: JobControl) -> dict[str, Any]:
         """Measure, with an empty store of features: what an earlier run of the same data left there would make them seem free."""
         with scratch_folder("estimate") as folder:
@@ -60,20 +62,29 @@ class EstimateJob(Job):
         suite = self.suite(run)
         control.report({"type": "progress", "step": 0})
         first_setup = self._warmed(suite)
-        whole, suite = suite, self._part_in_time(suite)
-        more = len(whole.splits["train"]) / max(len(suite.splits["train"]), 1)
-        learner, setup, once = self._built(suite)
+        whole, fitted = suite, self._fitted_in_one_go(suite, control)
+        if fitted is None:
+            suite = self._part_in_time(suite)
+            more = len(whole.splits["train"]) / max(len(suite.splits["train"]), 1)
+            learner, setup, once = self._built(suite)
+        else:
+            suite, more = fitted.suite, 1.0
+            learner, setup, once = fitted.learner, fitted.seconds, 0.0
         end = time.monotonic() + self.seconds
         few = learner.context.suite
         times: list[float] = []
-        made, small, is_one_shot = 0, 0, False
-        while made < self.max_steps and (not times or (len(times) < WARM_UP + MEASURED and time.monotonic() < end)):
+        made, small, is_one_shot = learner.step, 0, fitted is not None
+        while (
+            not is_one_shot
+            and made < self.max_steps
+            and (not times or (len(times) < WARM_UP + MEASURED and time.monotonic() < end))
+        ):
             if times and control.stop is not None:
                 break
             started = time.perf_counter()
             learner.train(made + 1)
             times.append(time.perf_counter() - started)
-            if learner.step == made:  # fitted in one go, or nothing more is gained
+            if learner.step == made:  # nothing more is gained
                 times.pop()
                 is_one_shot = made == 1
                 break
@@ -122,18 +133,32 @@ class EstimateJob(Job):
             self.learner(take_rows(suite, FEW_ROWS[0])).train(1)
         return time.perf_counter() - started
 
-    def _part_in_time(self, suite: Suite) -> Suite:
-        """Return the suite, or a part of its rows if the plan sees all rows at once and all of them would take too long."""
-        if self.max_steps == LONG_HORIZON or self.plan.source == "pretrained" or len(suite.splits["train"]) <= 2 * PART_ROWS:
-            return suite
-        part = take_rows(suite, PART_ROWS * 4 // 3)
-        started = time.perf_counter()
+    def _fitted_in_one_go(self, suite: Suite, control: JobControl) -> GrownFit | None:
+        """Return what fits of growing parts say, if the plan is fitted in one go; None if not, or if it fails on a part."""
+        if self.max_steps != 1 or self.plan.source == "pretrained":
+            return None
         # What fails on a part may be learned from all rows; if not, it says so itself.
+        with contextlib.suppress(Exception):
+            return fit_on_growing_parts(
+                self.learner, suite, seconds=self.seconds, known=self.known, is_stopped=lambda: control.stop is not None
+            )
+        return None
+
+    def _part_in_time(self, suite: Suite) -> Suite:
+        """Return the suite, or a part of its rows if every step of the plan sees all rows and one of them would take too long."""
+        if (
+            self.max_steps in (1, LONG_HORIZON)
+            or self.plan.source == "pretrained"
+            or len(suite.splits["train"]) <= 2 * FIRST_ROWS
+        ):
+            return suite
+        part = take_rows(suite, FIRST_ROWS * 4 // 3)
+        started = time.perf_counter()
         with contextlib.suppress(Exception):
             learner = self.learner(part)
             learner.train(1)
             ledger = learner.ledger()
-            if self.max_steps > 1 and 0 < ledger.samples < len(part.splits["train"]):
+            if 0 < ledger.samples < len(part.splits["train"]):
                 return suite  # batches cost the same, whatever the number of rows
             seconds = (time.perf_counter() - started) * len(suite.splits["train"]) / max(len(part.splits["train"]), 1)
             return part if seconds > self.seconds else suite
