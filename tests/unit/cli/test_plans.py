@@ -26,7 +26,7 @@ def test_every_plan_has_a_line_and_defaults_have_a_star(capsys: pytest.CaptureFi
     assert call() == 0
     table = lines(capsys)
     for name, entry in load_catalogue().items():
-        (line,) = [line for line in table if f" {name} " in line[:24]]
+        (line,) = [line for line in table if line.removeprefix("*").split()[:1] == [name]]
         assert line.startswith("*") == (bool(entry.default) and not entry.missing)
 
 
