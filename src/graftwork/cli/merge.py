@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
     parser.add_argument("--models", nargs="+", default=[], help="models tuned from it")
     parser.add_argument("--out", required=True, help="safetensors file to write (of a YAML file: a folder)")
-    parser.add_argument("--method", help="a method of the list below (default ties), or package.module:Name")
+    parser.add_argument("--method", help="a method of the list below (default task-arithmetic), or package.module:Name")
     parser.add_argument("--density", type=float, help="share of changes kept, above 0 and at most 1 (ties: default 0.2)")
     parser.add_argument(
         "--lambda", dest="scaling", type=float, help="factor on the merged change (default 1 for ties, 0.4 for task-arithmetic)"
@@ -115,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     from graftwork.core.errors import ConfigError
-    from graftwork.workflows.merge import merge
+    from graftwork.workflows.merge import DEFAULT_METHOD, merge
 
     live = sys.stderr.isatty() and not args.quiet
 
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         args.base,
         args.models,
         args.out,
-        method=args.method or "ties",
+        method=args.method or DEFAULT_METHOD,
         density=args.density,
         scaling=args.scaling,
         weights=weights,

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
     from graftwork.data.suite import Suite
 
-__all__ = ["MergeReport", "build_merger", "merge", "merge_methods"]
+__all__ = ["DEFAULT_METHOD", "MergeReport", "build_merger", "merge", "merge_methods"]
+
+DEFAULT_METHOD = "task-arithmetic"
+"""On the text tasks of our reproduction of TIES it is the best method that needs no tuning."""
 
 
 def _device(name: str, merger: Merger | ModelMerger) -> str:
@@ -53,7 +56,7 @@ def merge(
     models: Sequence[str | Path],
     out: str | Path,
     *,
-    method: str | Merger | ModelMerger = "ties",
+    method: str | Merger | ModelMerger = DEFAULT_METHOD,
     density: float | None = None,
     scaling: float | None = None,
     weights: Sequence[float] | None = None,
