@@ -159,7 +159,9 @@ def test_one_model_without_the_test_rows_on_request(tmp_path: Path) -> None:
 
 def test_members_that_had_no_time_for_all_rows_come_from_the_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Networks make 8 steps here and trees more, so only the trees count as made anew.
-    monkeypatch.setattr("graftwork.workflows.fit.handover._is_whole", lambda result: bool(result and result["steps"] > 8))
+    monkeypatch.setattr(
+        "graftwork.workflows.fit.handover._is_whole", lambda result, least_steps: bool(result and result["steps"] > 8)
+    )
     out = gw.fit(frame_of(), **QUICK, folds=0, seeds=2, out=tmp_path / "run")
     model = read(out)["model"]
     assert "lightgbm" in model["weights"]
