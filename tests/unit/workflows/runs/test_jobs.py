@@ -21,6 +21,8 @@ from graftwork.workflows.runs.execution import answer, execute, refusal
 from graftwork.workflows.runs.job import Job, RunFacts, folder_name
 from graftwork.workflows.runs.jobs import job_class, job_kinds, read_job
 from graftwork.workflows.runs.jobs.export import ExportJob
+from graftwork.workflows.runs.jobs.kept import KeptJob
+from graftwork.workflows.runs.jobs.teach import TeachJob
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.jobs.tune_cost import TuneCostJob
 from graftwork.workflows.runs.plan_jobs import JobMaker
@@ -42,6 +44,8 @@ ALL = (
     MAKER.curve(MAKER.final(PLAN.name, 1), 0, 0.125),
     MAKER.importance(PLAN, [(MAKER.final(PLAN.name, 0), {"size": 1.0})], 2.5),
     TuneCostJob(id="cost-a_plan_1", phase="costs", plan=PLAN, facts=FACTS),
+    TeachJob(id="teacher-1", phase="teachers", plan=PLAN, facts=FACTS, teacher="minilm", taps=("blocks.1",)),
+    KeptJob(id="kept-a_plan_1", phase="kept", plan=PLAN, facts=FACTS, source="final-a_plan_1-s0", answers=("cache/entry",)),
 )
 
 
@@ -92,6 +96,8 @@ def test_all_kinds_are_made_and_each_module_is_called_like_its_kind() -> None:
         "export",
         "grouping",
         "importance",
+        "kept",
+        "teach",
         "train",
         "tune_cost",
     }
