@@ -22,24 +22,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.interfaces.tuner import Tuner
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
+from graftwork.methods.tuning.layer_tuner import LayerTuner
 from graftwork.methods.tuning.lora import select_layers
 from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.foldable import plain_state, put_module
-from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.updated_layer import UpdatedLayer, UpdateForm, can_update
 from graftwork.nn.weight_delta import Part, WeightDelta
 
 __all__ = ["CPLoRA"]
 
 
-class CPLoRA(Tuner):
+class CPLoRA(LayerTuner[UpdatedLayer]):
     """Updates of the weights of convolutions and linear layers learn; everything else is frozen, BatchNorm statistics included.
 
     Args:
@@ -74,6 +72,7 @@ class CPLoRA(Tuner):
         depth_share: float = 1.0,
         working_size: int | None = None,
     ) -> None:
+        super().__init__()
         if r < 1:
             raise ConfigError(f"`r` must be at least 1; got {r!r}.")
         if not 0.0 < depth_share <= 1.0:
@@ -85,10 +84,6 @@ class CPLoRA(Tuner):
         self.form: UpdateForm = form
         self.working_size = working_size
         self.target_modules = target_modules if isinstance(target_modules, str) else tuple(target_modules)
-        self.layers: dict[str, UpdatedLayer] = {}
-        """The attached layers by name."""
-        self._model: nn.Module | None = None
-        self._base_weights: dict[str, Tensor] = {}
 
     def attach(self, model: nn.Module) -> None:
         """Freeze ``model`` and put an updated layer in the place of each chosen one, in place; it computes what it did before.
@@ -96,13 +91,8 @@ class CPLoRA(Tuner):
         Raises:
             ConfigError: If no layer matches, or this tuner is attached already.
         """
-        if self._model is not None:
-            raise ConfigError("This CPLoRA is attached to a model already; make one tuner a model.")
         chosen = self._chosen(model)
-        model.requires_grad_(False)
-        for module in model.modules():
-            if is_batch_norm(module):
-                fix_mode(module)
+        self._freeze(model)
         for name in chosen[-math.ceil(self.depth_share * len(chosen)) :]:
             base = model.get_submodule(name)
             scaling = self.lora_alpha / self.r
@@ -131,10 +121,8 @@ class CPLoRA(Tuner):
 
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the updates as differences of the layers' weights: CP or low rank, decomposed where asked; see :class:`.Tuner`."""
-        attached = self._attached()
+        attached = self._unfolded()
         source = attached if model is None else model
-        if self._base_weights:
-            raise ConfigError("This CPLoRA is folded, so its base is gone; take the delta before.")
         parts: dict[str, Part] = {}
         modules = dict(source.named_modules())
         for name in self.layers:
@@ -154,33 +142,3 @@ class CPLoRA(Tuner):
             base_prints=tensor_prints(base),
             lineage={"tuner": "CPLoRA", **settings},
         )
-
-    def fold(self) -> None:
-        """Write the updates into the base weights and put the plain layers back; :meth:`unfold` undoes it bit for bit."""
-        model = self._attached()
-        if self._base_weights:
-            return
-        for name, layer in self.layers.items():
-            weight: Any = layer.base.weight
-            # `folded` puts a new tensor into `weight.data`, so this one stays as it was: unfolding is exact.
-            self._base_weights[name] = weight.data
-            put_module(model, name, layer.folded())
-        for module in list(model.modules()):
-            release_mode(module)
-
-    def unfold(self) -> None:
-        """Put the updated layers and the base weights back after :meth:`fold`."""
-        model = self._attached()
-        for name, data in self._base_weights.items():
-            layer = self.layers[name]
-            layer.base.weight.data = data  # type: ignore[union-attr, assignment]
-            put_module(model, name, layer)
-        for module in list(model.modules()):
-            if self._base_weights and is_batch_norm(module):
-                fix_mode(module)
-        self._base_weights = {}
-
-    def _attached(self) -> nn.Module:
-        if self._model is None:
-            raise ConfigError("This CPLoRA is attached to no model yet; call attach(model) first.")
-        return self._model

@@ -17,11 +17,10 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.interfaces.tuner import Tuner
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
+from graftwork.methods.tuning.layer_tuner import LayerTuner
 from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.foldable import put_module
-from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.lora import LowRankLayer, can_wrap, wrap_layer
 from graftwork.nn.weight_delta import LowRank, Part, WeightDelta
 
@@ -70,7 +69,7 @@ def select_layers(model: nn.Module, target_modules: str | Sequence[str]) -> list
     return chosen
 
 
-class LoRA(Tuner):
+class LoRA(LayerTuner[LowRankLayer]):
     """Low-rank updates learn; everything else is frozen, BatchNorm statistics included.
 
     Args:
@@ -105,6 +104,7 @@ class LoRA(Tuner):
         depth_share: float = 1.0,
         working_size: int | None = None,
     ) -> None:
+        super().__init__()
         if r < 1:
             raise ConfigError(f"`r` must be at least 1; got {r!r}.")
         if not 0.0 <= lora_dropout < 1.0:
@@ -114,10 +114,6 @@ class LoRA(Tuner):
         self.depth_share, self.working_size = depth_share, working_size
         self.r, self.lora_alpha, self.lora_dropout, self.use_rslora = r, lora_alpha, lora_dropout, use_rslora
         self.target_modules = target_modules if isinstance(target_modules, str) else tuple(target_modules)
-        self.layers: dict[str, LowRankLayer] = {}
-        """The attached layers by name."""
-        self._model: nn.Module | None = None
-        self._base_weights: dict[str, Tensor] = {}
 
     @property
     def scaling(self) -> float:
@@ -138,12 +134,7 @@ class LoRA(Tuner):
 
     def attach_ranks(self, model: nn.Module, ranks: dict[str, int]) -> None:
         """Like :meth:`attach` for the named layers, each with its own rank."""
-        if self._model is not None:
-            raise ConfigError("This LoRA is attached to a model already; make one LoRA a model, or fold it first.")
-        model.requires_grad_(False)
-        for module in model.modules():
-            if is_batch_norm(module):
-                fix_mode(module)
+        self._freeze(model)
         for name, rank in ranks.items():
             # The layer's own rank, as in peft: adapters may have several ranks.
             scaling = self.lora_alpha / (math.sqrt(rank) if self.use_rslora else rank)
@@ -159,9 +150,7 @@ class LoRA(Tuner):
 
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the updates as low-rank differences of the layers' weights; see :class:`.Tuner`."""
-        attached = self._attached()
-        if self._base_weights:
-            raise ConfigError("This LoRA is folded, so its base is gone; call unfold() first.")
+        attached = self._unfolded()
         source = attached if model is None else model
         parts: dict[str, Part] = {}
         base, modules = dict(source.state_dict()), dict(source.named_modules())
@@ -185,31 +174,6 @@ class LoRA(Tuner):
             base_prints=tensor_prints(base),
             lineage={"tuner": "LoRA", **settings},
         )
-
-    def fold(self) -> None:
-        """Add the updates to the base weights and put the plain layers back; :meth:`unfold` undoes it bit for bit."""
-        model = self._attached()
-        if self._base_weights:
-            return
-        for name, layer in self.layers.items():
-            weight: Any = layer.base.weight
-            # `folded` puts a new tensor into `weight.data`, so this one stays as it was: unfolding is exact.
-            self._base_weights[name] = weight.data
-            put_module(model, name, layer.folded())
-        for module in list(model.modules()):
-            release_mode(module)
-
-    def unfold(self) -> None:
-        """Put the low-rank layers and the base weights back after :meth:`fold`."""
-        model = self._attached()
-        for name, weight in self._base_weights.items():
-            layer = self.layers[name]
-            layer.base.weight.data = weight  # type: ignore[union-attr, assignment]
-            put_module(model, name, layer)
-        for module in list(model.modules()):
-            if self._base_weights and is_batch_norm(module):
-                fix_mode(module)
-        self._base_weights = {}
 
     def save_pretrained(self, folder: str | Path, *, base_model: str = "") -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as peft does; see :func:`.peft_folder.save_adapter`."""
@@ -246,11 +210,6 @@ class LoRA(Tuner):
                         f"the file holds {list(tensor.shape)}."
                     )
                 weight.data.copy_(tensor)
-
-    def _attached(self) -> nn.Module:
-        if self._model is None:
-            raise ConfigError("This LoRA is attached to no model yet; call attach(model) first.")
-        return self._model
 
 
 def _checked(ranks: dict[str, int], model: nn.Module, source: str | Path) -> dict[str, int]:

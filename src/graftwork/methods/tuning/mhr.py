@@ -29,12 +29,11 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.delta import Delta
-from graftwork.interfaces.tuner import Tuner
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
+from graftwork.methods.tuning.layer_tuner import LayerTuner
 from graftwork.methods.tuning.lora import select_layers
 from graftwork.nn.delta_base import check_base
 from graftwork.nn.foldable import plain_state, put_module
-from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
 from graftwork.nn.module_delta import load_delta
 from graftwork.nn.routed_low_rank import FoldableRouted
 from graftwork.nn.weight_delta import LowRank, WeightDelta
@@ -68,7 +67,7 @@ def routed_delta(model: nn.Module, parts: Mapping[str, LowRank], lineage: Mappin
     )
 
 
-class MHR(Tuner):
+class MHR(LayerTuner[FoldableRouted]):
     """Tunes for one task from an inventory of low-rank modules of the same layers.
 
     Args:
@@ -97,6 +96,7 @@ class MHR(Tuner):
         lora_alpha: float = 16.0,
         target_modules: str | Sequence[str] = "auto",
     ) -> None:
+        super().__init__()
         if learns not in get_args(Learns):
             raise ConfigError(f"`learns` must be one of {', '.join(get_args(Learns))}; got {learns!r}.")
         check_numbers(skills, r, heads, lora_alpha)
@@ -105,24 +105,15 @@ class MHR(Tuner):
         self.learns: Learns = learns
         self.heads, self.skills, self.r, self.lora_alpha = heads, skills, r, lora_alpha
         self.target_modules = target_modules if isinstance(target_modules, str) else tuple(target_modules)
-        self.layers: dict[str, FoldableRouted] = {}
-        """The attached layers by name."""
-        self._model: nn.Module | None = None
-        self._base_weights: dict[str, Tensor] = {}
 
     def attach(self, model: nn.Module) -> None:
         """Freeze ``model`` and put routed layers into the places of its layers, in place.
 
         With an inventory it computes with the mixture of all modules from then on; without one it computes what it did before.
         """
-        if self._model is not None:
-            raise ConfigError("This MHR is attached to a model already; make one tuner a model.")
         parts = self._read(model)
         made = self._new_layers(model) if parts is None else self._layers_of(model, parts)
-        model.requires_grad_(False)
-        for module in model.modules():
-            if is_batch_norm(module):
-                fix_mode(module)
+        self._freeze(model)
         for name, layer in made.items():
             layer.down.requires_grad_(self.learns != "routing")
             layer.up.requires_grad_(self.learns != "routing")
@@ -198,9 +189,7 @@ class MHR(Tuner):
 
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the mixture as a low-rank difference; see :class:`.Tuner`."""
-        attached = self._attached()
-        if self._base_weights:
-            raise ConfigError("This MHR is folded, so its base is gone; take the delta before.")
+        attached = self._unfolded()
         source = attached if model is None else model
         modules, parts = dict(source.named_modules()), dict[str, LowRank]()
         for name in self.layers:
@@ -212,23 +201,6 @@ class MHR(Tuner):
                 )
             parts[f"{name}.weight"] = layer.part()
         return routed_delta(source, parts, {"tuner": "MHR", "learns": self.learns, "heads": self.heads})
-
-    def fold(self) -> None:
-        """Add the mixture to the base weights and put the plain layers back."""
-        model = self._attached()
-        if self._base_weights:
-            return
-        for name, layer in self.layers.items():
-            weight: Any = layer.base.weight
-            self._base_weights[name] = weight.data
-            put_module(model, name, layer.folded())
-        for module in list(model.modules()):
-            release_mode(module)
-
-    def _attached(self) -> nn.Module:
-        if self._model is None:
-            raise ConfigError("This MHR is attached to no model yet; call attach(model) first.")
-        return self._model
 
 
 def _mean(parts: Sequence[LowRank]) -> LowRank:

@@ -1,0 +1,90 @@
+"""What tuners share that put a layer of their own into the place of each layer they tune: freezing, folding, unfolding."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor, nn
+
+from graftwork.core.errors import ConfigError
+from graftwork.interfaces.tuner import Tuner
+from graftwork.nn.foldable import put_module
+from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
+
+__all__ = ["LayerTuner"]
+
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+class LayerTuner(Tuner, Generic[Layer]):
+    """A tuner that fills :attr:`layers` on :meth:`attach`. Each has the plain layer as ``base``, and ``folded()`` returns it with what
+    was learned in its weight, which becomes a new tensor."""
+
+    def __init__(self) -> None:
+        self.layers: dict[str, Layer] = {}
+        """The attached layers by name."""
+        self._model: nn.Module | None = None
+        self._base_weights: dict[str, Tensor] = {}
+
+    def fold(self) -> None:
+        """Write what was learned into the base weights and put the plain layers back; :meth:`unfold` undoes it bit for bit.
+
+        Raises:
+            ConfigError: If the tuner is attached to no model.
+        """
+        model = self._attached()
+        if self._base_weights:
+            return
+        for name, layer in self.layers.items():
+            own: Any = layer
+            # `folded` puts a new tensor into `weight.data`, so this one stays as it was: unfolding is exact.
+            self._base_weights[name] = own.base.weight.data
+            put_module(model, name, own.folded())
+        for module in list(model.modules()):
+            release_mode(module)
+
+    def unfold(self) -> None:
+        """Put the layers and the base weights back after :meth:`fold`.
+
+        Raises:
+            ConfigError: If the tuner is attached to no model.
+        """
+        model = self._attached()
+        for name, weight in self._base_weights.items():
+            own: Any = self.layers[name]
+            own.base.weight.data = weight
+            put_module(model, name, own)
+        for module in list(model.modules()):
+            if self._base_weights and is_batch_norm(module):
+                fix_mode(module)
+        self._base_weights = {}
+
+    def _freeze(self, model: nn.Module) -> None:
+        """Freeze a model that gets its layers next, BatchNorm statistics included.
+
+        Raises:
+            ConfigError: If this tuner is attached already.
+        """
+        if self._model is not None:
+            raise ConfigError(f"This {type(self).__name__} is attached to a model already; make one tuner for each model.")
+        model.requires_grad_(False)
+        for module in model.modules():
+            if is_batch_norm(module):
+                fix_mode(module)
+
+    def _attached(self) -> nn.Module:
+        if self._model is None:
+            raise ConfigError(f"This {type(self).__name__} is attached to no model yet; call attach(model) first.")
+        return self._model
+
+    def _unfolded(self) -> nn.Module:
+        """Return the attached model, from which a delta can be taken.
+
+        Raises:
+            ConfigError: If the tuner is attached to no model, or folded.
+        """
+        model = self._attached()
+        if self._base_weights:
+            raise ConfigError(f"This {type(self).__name__} is folded, so its base is gone; call unfold() first.")
+        return model
