@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_METHOD", "MergeReport", "build_merger", "merge", "merge_methods"]
 
 DEFAULT_METHOD = "task-arithmetic"
-"""On the text tasks of our reproduction of TIES it is the best method that needs no tuning."""
+"""Of averaging, TIES and this one it is the best without tuning in the reproduction of TIES."""
 
 
 def _device(name: str, merger: Merger | ModelMerger) -> str:
