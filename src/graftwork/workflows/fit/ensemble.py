@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.records import Plan, TaskSpec
-from graftwork.data.suite import Suite
+from graftwork.data.suite import Suite, labelled_rows
 from graftwork.evaluation.choice.blend import can_blend, crossed_blend, error_gram, greedy_weights
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.metrics import default_metric, find_metric, score_task
@@ -80,14 +80,15 @@ def chosen_again(
         suite: The suite.
         rows: Row numbers, ``[N]``.
         predictions: ``{plan: {task: answers}}`` for them.
-        weights: The weights so far, ``{plan: {task: weight}}``; tasks whose answers cannot be averaged keep them.
+        weights: The weights so far, ``{plan: {task: weight}}``; tasks whose answers cannot be averaged, or without a label in
+            these rows, keep them.
     """
     plans = list(weights)
     found: dict[str, dict[str, float]] = {plan: {} for plan in plans}
     for task in suite.tasks:
         target = np.asarray(suite.targets[task.name])
         own = np.array([weights[plan].get(task.name, 0.0) for plan in plans])
-        if can_blend(task, target) and len(rows):
+        if can_blend(task, target) and labelled_rows(target[rows]).any():
             own = _kept(greedy_weights(error_gram(task, target[rows], [predictions[plan][task.name] for plan in plans])))
         for plan, weight in zip(plans, own, strict=True):
             if weight > 0:

@@ -142,3 +142,21 @@ def test_weights_follow_the_errors_of_these_models() -> None:
     assert found["a"]["y"] == 1.0
     assert "y" not in found.get("b", {})
     assert sum(one.get("z", 0.0) for one in found.values()) == pytest.approx(1.0)
+
+
+def test_a_task_without_labels_in_these_rows_keeps_its_weights() -> None:
+    truth = np.arange(20, dtype=np.float32)[:, None]
+    unlabelled = np.where(np.arange(20)[:, None] < 10, truth, np.nan)
+    suite = Suite.of_arrays(
+        name="rows",
+        input_specs=table_input(1),
+        tasks=(TaskSpec(name="y", kind="regression", size=1), TaskSpec(name="z", kind="regression", size=1)),
+        inputs={"numeric": truth},
+        targets={"y": truth, "z": unlabelled.astype(np.float32)},
+        splits={"train": np.arange(10), "val": np.arange(10, 20), "test": np.arange(0)},
+    )
+    rows = suite.splits["val"]
+    answers = {"a": {"y": truth[rows], "z": truth[rows]}, "b": {"y": truth[rows] + 5, "z": truth[rows]}}
+    found = chosen_again(suite, rows, answers, {"a": {"y": 0.4, "z": 0.3}, "b": {"y": 0.6, "z": 0.7}})
+    assert (found["a"]["z"], found["b"]["z"]) == (0.3, 0.7)
+    assert found["a"]["y"] == 1.0
