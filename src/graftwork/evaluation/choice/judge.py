@@ -212,6 +212,7 @@ class Judge:
         found = Shipped(
             choice=choice,
             best=self._choice.best,
+            is_cheaper=self._choice.cheaper is not None and self._choice.cheaper.plan == choice,
             reference=reference,
             row=row,
             rival_is_joint=rival is not None and self._plans[rival].role == "joint",

@@ -1,14 +1,15 @@
 """Which plan to ship, decided on validation scores alone: test rows measure, they never select.
 
-Rule: the plan with the best expected score among those that meet the limits. A cheaper one may take its place only if the user
-prefers cost, only if it is cheaper in a cost that was measured, and only if it is not worse: the lower bound of its change lies
-above minus the tolerance, for the mean over tasks and for each task. That nobody could tell two plans apart is no reason to take
-the cheaper one.
+Rule: the plan with the best expected score among those that meet the limits. An average of plans takes its place unless the best
+one's lead over it is beyond noise: averages vary less from sample to sample, and the best of many plans owes a part of its score to
+luck. A cheaper plan takes the place of the best one only if the user prefers cost, only if it is cheaper in a cost that was
+measured, and only if it is not worse: the lower bound of its change lies above minus the tolerance, for the mean over tasks and for
+each task. That nobody could tell two plans apart is no reason to take the cheaper one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +35,8 @@ TOLERANCE = 1.0
 """Percent of the best score that a cheaper plan may be worse by."""
 CLEARLY_CHEAPER = 0.95
 """A plan is cheaper if it costs less than this share of the other."""
+FURTHEST_BEHIND = 5.0
+"""Percent of the best score; an average that is further behind is not taken, whatever is known of the noise."""
 _SAME = 1e-9
 """Percent; expected scores that differ by less are equal."""
 
@@ -68,7 +71,7 @@ class Choice:
 
     plan: str
     best: str
-    """Best expected score on validation; another than ``plan`` only if that is cheaper and not worse."""
+    """Best expected score on validation; another than ``plan`` only if that is an average or cheaper, and not clearly worse."""
     per_task: dict[str, str]
     """For each task the plan to take if tasks may take different ones: another than ``plan`` only where it leads beyond noise."""
     cheaper: Cheaper | None = None
@@ -115,6 +118,7 @@ def choose_plan(
     ledgers: Mapping[str, Ledger],
     limits: Mapping[str, Any],
     *,
+    averages: Collection[str] = (),
     tolerance: float = TOLERANCE,
     prefer: Prefer = "score",
 ) -> Choice:
@@ -125,6 +129,7 @@ def choose_plan(
         finals: Runs by plan, at least one plan.
         ledgers: Costs by plan.
         limits: See :func:`limit_problems`.
+        averages: Names of the plans that are averages of others.
         tolerance: Percent of the best score that a cheaper plan may be worse by, at least 0.
         prefer: ``score`` keeps the best plan, ``cost`` takes the cheapest that is not worse within the tolerance.
     """
@@ -149,13 +154,22 @@ def choose_plan(
     best = _best(table, candidates, costs)
     found = [one for name in candidates if (one := _cheaper(table, name, best, costs, tolerance)) is not None]
     cheaper = min(found, key=lambda one: costs[one.plan]) if found else None
-    plan = cheaper.plan if cheaper is not None and prefer == "cost" else best
+    if prefer == "cost":
+        plan = cheaper.plan if cheaper is not None else best
+    else:
+        plan = next((name for name in candidates if name in averages and _is_as_good(table, name, best)), best)
     per_task = {}
     for task in table.tasks:
         leader = table.best(candidates, task.name) or plan
         # Another plan for one task is another model to serve, so only a sure lead counts.
         per_task[task.name] = leader if table.is_beyond_noise(leader, plan, task.name) else plan
     return Choice(plan=plan, best=best, per_task=per_task, cheaper=cheaper, warnings=warnings)
+
+
+def _is_as_good(table: ValidationTable, average: str, best: str) -> bool:
+    """Return whether chance explains the lead of the best plan over an average."""
+    # Of exact equals the cheapest stays.
+    return _SAME < table.behind(average, best) <= FURTHEST_BEHIND and not table.is_beyond_noise(best, average)
 
 
 def _best(table: ValidationTable, candidates: Sequence[str], costs: Mapping[str, float]) -> str:

@@ -22,6 +22,8 @@ class Shipped:
     choice: str
     best: str
     """Best on validation."""
+    is_cheaper: bool
+    """Whether ``choice`` is cheaper than ``best`` and not worse; otherwise, if it is another plan, it is an average of plans."""
     reference: str | None
     """Separate models, if any ran."""
     row: Row | None
@@ -55,7 +57,7 @@ def ship_sentence(found: Shipped) -> tuple[str, str]:
     if found.num_tasks > 1:
         mean = " on average over the tasks" + (", weighted as asked" if found.weighted else "")
     changes, word = f"{row_interval(row)}{mean}", row["label"]
-    why = ", the best on validation" if found.choice == found.best else f", cheaper than {quote(found.best)} and not worse"
+    why = _why(found)
     if found.reference == found.choice:
         return _reference_chosen(found, changes, why)
     if found.reference is None:
@@ -76,6 +78,14 @@ def ship_sentence(found: Shipped) -> tuple[str, str]:
         "unclear": f"Use {chosen}{why}; whether it is better than {against} is open, {changes}{where}.",
     }
     return _STRENGTHS[word], texts[word]
+
+
+def _why(found: Shipped) -> str:
+    if found.choice == found.best:
+        return ", the best on validation"
+    if found.is_cheaper:
+        return f", cheaper than {quote(found.best)} and not worse"
+    return f", the average of several plans ({quote(found.best)} is ahead on validation, but not clearly)"
 
 
 def _reference_chosen(found: Shipped, changes: str, why: str) -> tuple[str, str]:

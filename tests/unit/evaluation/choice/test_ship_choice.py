@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from verdict_suites import LEDGERS, PLANS, SEPARATE, TWO, finals_of, judge, make_suite
 
+from graftwork.core.components import Component
 from graftwork.core.records import Plan
+from graftwork.core.stages.train import TrainStage
 from graftwork.evaluation.choice.selection import limit_problems
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
@@ -38,6 +40,31 @@ def test_the_best_on_validation_is_chosen_and_a_cheaper_one_only_if_cost_is_pref
     assert any("the best on validation, and is not worse: -0.3 %" in sentence for sentence in taken["sentences"])
     strict = decide(prefer="cost", tolerance=0.1)
     assert (strict["choice"], strict["cheaper"]) == ("experts", None)
+
+
+def test_an_average_is_chosen_unless_another_plan_is_clearly_ahead_of_it() -> None:
+    blend = (TrainStage(learner=Component("graftwork.training.blend:BlendLearner")),)
+    plans = {**PLANS, "experts": replace(PLANS["experts"], stages=blend)}
+
+    def decide(price: float, **options: Any) -> dict[str, Any]:
+        qualities = {
+            "separate": {"topic": 0.5, "price": 0.7},
+            "shared": {"topic": 0.7, "price": price},
+            "experts": {"topic": 0.7, "price": 0.5},
+        }
+        suite = make_suite(TWO)
+        finals = finals_of(suite, qualities, seeds=5, spread=0.02)
+        more = {"ledgers": LEDGERS, "plans": plans, "num_resamples": 100, **options}
+        return dict(build_verdict(suite, finals, controls={}, affinity=None, **more)["verdict"])
+
+    near = decide(0.495)
+    assert (near["choice"], near["best_on_validation"]) == ("experts", "shared")
+    assert 0 < near["expected"]["experts"]["behind_best"] < 5
+    assert decide(0.495, prefer="cost")["choice"] == "shared"
+    far = decide(0.3)
+    assert (far["choice"], far["best_on_validation"]) == ("shared", "shared")
+    ahead = decide(0.6)
+    assert (ahead["choice"], ahead["best_on_validation"]) == ("experts", "experts")
 
 
 def test_that_plans_cannot_be_told_apart_is_no_reason_to_take_the_cheaper_one() -> None:

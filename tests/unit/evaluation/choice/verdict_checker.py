@@ -68,6 +68,10 @@ def ship(result: Result, sentence: str, found: re.Match[str]) -> None:
     if groups.get("dearer"):
         need(groups["dearer"] == verdict["best_on_validation"] != verdict["choice"], sentence, "not the best on validation")
         need(bool(verdict["cheaper"]) and verdict["cheaper"]["taken"], sentence, "nothing cheaper was taken")
+    if groups.get("ahead"):
+        need(groups["ahead"] == verdict["best_on_validation"] != verdict["choice"], sentence, "not the best on validation")
+        need(verdict["choice"] == "average", sentence, "no average")
+        need(0 <= verdict["expected"][verdict["choice"]]["behind_best"] <= 5, sentence, "clearly behind, or not behind")
     other = groups.get("other")
     if groups.get("separate"):
         need(other == verdict["reference"], sentence, "not the separate models")
@@ -102,7 +106,8 @@ def cheaper(result: Result, sentence: str, found: re.Match[str]) -> None:
     need(row["lower"] <= row["change"], sentence, "a lower bound above the change")
     taken = "`--prefer cost` would" not in sentence
     need(taken == (verdict["choice"] == plan), sentence, "taken or not")
-    need(taken == (verdict["prefer"] == "cost"), sentence, "another preference")
+    # An average is taken for another reason, and may be the cheaper plan as well.
+    need(taken == (verdict["prefer"] == "cost") or verdict["choice"] == "average", sentence, "another preference")
 
 
 def per_task(result: Result, sentence: str, found: re.Match[str]) -> None:
@@ -225,7 +230,8 @@ def not_tested(result: Result, sentence: str, found: re.Match[str]) -> None:
 
 _CHOICE, _OTHER = r"`(?P<choice>[^`]+)`", r"`(?P<other>[^`]+)`"
 _NUMBERS = r"(?P<value>[+-]?[\d,.]+) %(?: \(95 % interval (?P<low>-?[\d,.]+) to (?P<high>-?[\d,.]+)\))?" + MEAN
-_WHY = r"(?:(?P<best>, the best on validation)|, cheaper than `(?P<dearer>[^`]+)` and not worse)"
+_AHEAD = r", the average of several plans \(`(?P<ahead>[^`]+)` is ahead on validation, but not clearly\)"
+_WHY = rf"(?:(?P<best>, the best on validation)|, cheaper than `(?P<dearer>[^`]+)` and not worse|{_AHEAD})"
 _AGAINST = (
     rf"(?:(?P<separate>separate models) \({_OTHER}\)|(?:the next best on validation, )?{_OTHER.replace('other', 'other2')})"
 )
