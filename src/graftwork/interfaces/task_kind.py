@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-__all__ = ["ColumnCount", "LabelColumn", "TaskKind", "column_kinds", "task_kind"]
+__all__ = ["ColumnCount", "LabelColumn", "TaskKind", "column_kinds", "task_kind", "taught_kinds"]
 
 
 ColumnCount = Literal["", "one", "one or several", "several"]
@@ -82,6 +82,9 @@ class TaskKind(ABC):
     ``maps`` and ``classes``."""
     compares_rows: ClassVar[bool] = False
     """Whether its loss compares rows of a batch with each other, so that it is no mean over rows."""
+
+    can_be_taught: ClassVar[bool] = False
+    """Whether :meth:`raw_output` and :meth:`read_answers` can be asked: answers of such a task are enough of a teacher."""
 
     has_thresholds: ClassVar[bool] = False
     """Whether its answers are yes where a probability is above ``details["thresholds"]`` (see
@@ -154,6 +157,29 @@ class TaskKind(ABC):
     @abstractmethod
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return answers in the user's units from raw outputs; exportable to ONNX."""
+
+    def raw_output(self, spec: TaskSpec, answers: Array) -> Array:
+        """Return raw outputs ``[N, num_outputs]`` of which :meth:`decode` makes these answers, float64: the way back.
+
+        Args:
+            spec: The task.
+            answers: As :meth:`decode` lays them out.
+
+        Raises:
+            ConfigError: If the kind has no way back.
+        """
+        raise ConfigError(
+            f"Predictions of the task {spec.name!r} ({spec.kind_words}) cannot be taught as they are; those of the kinds "
+            f"{', '.join(taught_kinds())} can. Give the teacher's run folder, or its features."
+        )
+
+    def class_probabilities(self, spec: TaskSpec, output: Tensor) -> Tensor:
+        """Return the probability of each class, ``[B, C]``, of raw outputs.
+
+        Raises:
+            ConfigError: If an answer is not one class a row.
+        """
+        raise ConfigError(f"The task {spec.name!r} ({spec.kind_words}) does not answer with one class a row.")
 
     @abstractmethod
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
@@ -233,6 +259,19 @@ class TaskKind(ABC):
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
         """Return one JSON object per row; what is not finite is None."""
 
+    def read_answers(self, spec: TaskSpec, columns: Mapping[str, Array], *, hard: float) -> Array | None:
+        """Return answers from the columns that :meth:`table` writes, as :meth:`decode` lays them out; None if they are not there.
+
+        Args:
+            spec: The task.
+            columns: Columns of a table by name, ``[N]`` each.
+            hard: Probability of a class of which a table holds nothing but the name.
+
+        Raises:
+            ConfigError: If a cell names no class of the task.
+        """
+        return None
+
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return one target or answer in words; empty if it is missing or cannot be said in a line."""
         return ""
@@ -250,6 +289,11 @@ def task_kind(spec: TaskSpec) -> TaskKind:
 def column_kinds() -> tuple[str, ...]:
     """Return the names of the kinds that a column of a table, or several, can become."""
     return tuple(kind.name for kind in cast(Sequence[TaskKind], all_kinds()) if kind.reads_columns)
+
+
+def taught_kinds() -> tuple[str, ...]:
+    """Return the names of the kinds whose answers are enough of a teacher."""
+    return tuple(kind.name for kind in cast(Sequence[TaskKind], all_kinds()) if kind.can_be_taught)
 
 
 def _several_column_kinds() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 
-__all__ = ["class_names", "flat_rows", "listed", "map_answers", "named", "value_names"]
+__all__ = ["SURE", "class_names", "flat_rows", "listed", "logits", "map_answers", "named", "stacked", "value_names"]
 
 
 def class_names(spec: TaskSpec, size: int) -> list[str]:
@@ -32,6 +33,29 @@ def flat_rows(values: Array) -> Array:
         ((0, 6), (4, 1))
     """
     return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+SURE = 1e-4
+"""Probabilities are kept this far from 0 and 1, whose logarithms are infinite."""
+
+
+def logits(probabilities: Array) -> Array:
+    """Return the logits of probabilities, finite where those are 0 or 1.
+
+    Example:
+        >>> logits(np.array([0.5, 0.0])).round(2).tolist()
+        [0.0, -9.21]
+    """
+    inside = np.clip(probabilities, SURE, 1.0 - SURE)
+    return np.log(inside) - np.log1p(-inside)
+
+
+def stacked(task: str, names: Sequence[str], columns: Mapping[str, Array]) -> Array | None:
+    """Return the columns ``task[name]`` side by side, ``[N, names]`` float64; None if there are no names or one is missing."""
+    each = [f"{task}[{name}]" for name in names]
+    if not each or not all(name in columns for name in each):
+        return None
+    return np.stack([np.asarray(columns[name], dtype=np.float64) for name in each], axis=1)
 
 
 def named(spec: TaskSpec, index: int) -> str:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from graftwork.core.errors import DataError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.target_arrays import class_target
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
-from graftwork.tasks.answers import class_names, listed, named
+from graftwork.tasks.answers import class_names, listed, named, stacked
 from graftwork.tasks.class_weights import with_weights
 from graftwork.tasks.thresholds import chosen_class
 
@@ -29,6 +29,7 @@ class ClassKind(TaskKind):
     """One class a row, ``[N]`` int64, -1 where missing."""
 
     reads_columns: ClassVar[ColumnCount] = "one"
+    can_be_taught: ClassVar[bool] = True
 
     def num_classes(self, spec: TaskSpec) -> int:
         """Return the number of classes."""
@@ -45,6 +46,10 @@ class ClassKind(TaskKind):
     def class_weighted(self, spec: TaskSpec, asked: str, target: Array) -> TaskSpec:
         """Return the task with a weight for each class."""
         return with_weights(spec, asked, np.bincount(target[target >= 0], minlength=self.num_classes(spec)))
+
+    def class_probabilities(self, spec: TaskSpec, output: Tensor) -> Tensor:
+        """Return the probability of each class, ``[B, C]``."""
+        return self.decode(spec, output)
 
     # --- data ---
 
@@ -137,6 +142,28 @@ class ClassKind(TaskKind):
             for one, row in zip(found, zip(*(columns[f"{spec.name}[{name}]"] for name in names), strict=True), strict=True):
                 one["probabilities"] = dict(zip(names, row, strict=True))
         return found
+
+    def unshared(self, shares: Array) -> Array:
+        """Return answers with these probabilities of every class, ``[N, C]``: the way back from :meth:`shares`."""
+        return shares
+
+    def read_answers(self, spec: TaskSpec, columns: Mapping[str, Array], *, hard: float) -> Array | None:
+        """Return the columns ``task[class]``, or those of the class and its probability; the other classes share the rest."""
+        if spec.classes and (shares := stacked(spec.name, spec.classes, columns)) is not None:
+            return self.unshared(shares)
+        if spec.name not in columns:
+            return None
+        numbers = {str(name): number for number, name in enumerate(spec.classes)}
+        labels = [str(value) for value in columns[spec.name].tolist()]
+        wrong = sorted(set(labels) - set(numbers))
+        if wrong:
+            raise ConfigError(
+                f"Predictions of {spec.name!r} name {wrong[0]!r}, which is no class; classes: {', '.join(numbers)}."
+            )
+        probable = np.asarray(columns.get(f"{spec.name}_probability", np.full(len(labels), hard)), dtype=np.float64)
+        found = np.repeat(((1.0 - probable) / max(len(numbers) - 1, 1))[:, None], len(numbers), axis=1)
+        found[np.arange(len(labels)), [numbers[label] for label in labels]] = probable
+        return self.unshared(found)
 
     def describe(self, spec: TaskSpec, value: Array, *, is_prediction: bool) -> str:
         """Return the class, with its probability if it is a prediction."""

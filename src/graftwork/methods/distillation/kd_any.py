@@ -25,21 +25,13 @@ from graftwork.core.records import TaskSpec
 from graftwork.interfaces.binding import Binding
 from graftwork.interfaces.objective import ObjectiveInputs
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.methods.distillation.taught import Taught, answered_tasks, rows_of
 from graftwork.nn.distill_losses import softened_divergence
 
-__all__ = ["PartitionedDistillation", "class_probabilities", "surest"]
+__all__ = ["PartitionedDistillation", "surest"]
 
 Mask = Literal["labels", "confidence"]
-_KINDS = ("binary", "multiclass")
-
-
-def class_probabilities(spec: TaskSpec, output: Tensor) -> Tensor:
-    """Return probabilities of the classes, ``[B, C]``, of raw outputs of a binary or multiclass task with one answer a row."""
-    if spec.kind == "binary":
-        yes = output.sigmoid()
-        return torch.cat([1.0 - yes, yes], dim=1)
-    return output.softmax(dim=1)
 
 
 def surest(spec: TaskSpec, outputs: Sequence[Tensor], target: Tensor | None) -> Tensor:
@@ -53,7 +45,7 @@ def surest(spec: TaskSpec, outputs: Sequence[Tensor], target: Tensor | None) -> 
     """
     sure = []
     for output in outputs:
-        probabilities = class_probabilities(spec, output)
+        probabilities = task_kind(spec).class_probabilities(spec, output)
         own = probabilities.amax(dim=1)
         if target is not None:
             labelled = probabilities.gather(1, target.clamp(min=0).unsqueeze(1)).squeeze(1)
@@ -94,13 +86,12 @@ class PartitionedDistillation(Taught):
         Raises:
             ConfigError: If a task is not of classes, or a teacher answers none.
         """
-        wrong = [task for task in binding.tasks if task.kind not in _KINDS or task.positions]
-        if wrong:
-            raise ConfigError(
-                f"Data partitioning compares how sure models are of a class; the task {wrong[0].name!r} is "
-                f"{wrong[0].kind_words}. It works on tasks of the kinds {', '.join(_KINDS)} with one answer a row."
-            )
         self._tasks = tuple(binding.tasks)
+        for task in self._tasks:
+            try:
+                task_kind(task).class_probabilities(task, torch.zeros(1, task.num_outputs))
+            except ConfigError as error:
+                raise ConfigError(f"Data partitioning compares how sure models are of a class. {error}") from error
         for teacher in self.teachers:
             answered_tasks(teacher, self._tasks)
         self.module = _Copy(binding.model)

@@ -18,6 +18,21 @@ from graftwork.interfaces.backbone import Backbone, FeatureShape
 
 __all__ = ["BasicBlock", "CifarResNet"]
 
+_NARROW = 8
+
+
+class _NarrowPointwise(nn.Conv2d):
+    """A 1x1 convolution with a stride, that drops the places it does not look at first.
+
+    oneDNN 3.12 writes beyond its memory in the backward pass of a strided one with fewer than eight channels, in the memory layout
+    channels-last on CPUs without AVX-512.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name of the argument
+        """Return ``[B, width_out, h, w]``."""
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight)
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, each followed by BatchNorm, and a shortcut; ReLU after the first norm and after the sum.
@@ -36,7 +51,8 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(width_out)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or width_in != width_out:
-            self.shortcut = nn.Sequential(nn.Conv2d(width_in, width_out, 1, stride=stride, bias=False), nn.BatchNorm2d(width_out))
+            narrow = _NarrowPointwise if width_in < _NARROW else nn.Conv2d
+            self.shortcut = nn.Sequential(narrow(width_in, width_out, 1, stride=stride, bias=False), nn.BatchNorm2d(width_out))
 
     def forward(self, state: Tensor) -> Tensor:
         """Return ``[B, width_out, h, w]`` of a state ``[B, width_in, H, W]``."""

@@ -12,6 +12,7 @@ from graftwork.data.names import short_list
 from graftwork.data.reading.scales import positive_word
 from graftwork.data.reading.target_cells import TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
+from graftwork.tasks.answers import flat_rows, logits
 from graftwork.tasks.class_weights import weight_problems
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels, ranking
@@ -88,6 +89,17 @@ class Binary(ClassKind):
         """Return the probability of class 1, ``[N]``."""
         return output.sigmoid().squeeze(1)
 
+    def raw_output(self, spec: TaskSpec, answers: Array) -> Array:
+        """Return the logits."""
+        return logits(flat_rows(answers))
+
+    def class_probabilities(self, spec: TaskSpec, output: Tensor) -> Tensor:
+        """Return the probabilities of both classes."""
+        import torch
+
+        yes = output.sigmoid()
+        return torch.cat([1.0 - yes, yes], dim=1)
+
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
         """Return the divergence between Bernoulli distributions."""
         from graftwork.tasks.tensors import bernoulli_divergence
@@ -122,6 +134,10 @@ class Binary(ClassKind):
         """Return the probabilities of both classes, ``[N, 2]``."""
         positive = values.reshape(-1)
         return np.stack([1.0 - positive, positive], axis=1)
+
+    def unshared(self, shares: Array) -> Array:
+        """Return the probability of class 1, ``[N]``."""
+        return shares[:, 1]
 
     def chosen(self, spec: TaskSpec, values: Array) -> Array:
         """Return class 1 above the threshold, as the metrics do."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from graftwork.core.records import TaskSpec
 from graftwork.data.reading.target_cells import TargetCells, TargetRequest
+from graftwork.interfaces.metric import Array
+from graftwork.tasks.answers import SURE
 from graftwork.tasks.categorical import Categorical
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels
@@ -30,6 +34,10 @@ class Multiclass(Categorical, ClassKind):
     def problems(self, spec: TaskSpec) -> Sequence[str]:
         """Return a problem unless smoothing, weights and thresholds are in their ranges."""
         return (*super().problems(spec), *threshold_problems(spec))
+
+    def raw_output(self, spec: TaskSpec, answers: Array) -> Array:
+        """Return the logarithms of the probabilities."""
+        return np.log(np.clip(answers, SURE / spec.size, None))
 
     def order_problem(self, request: TargetRequest, cells: TargetCells, order: Sequence[str]) -> str:
         """Return nothing: any classes do."""

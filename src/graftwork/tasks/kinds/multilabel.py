@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from graftwork.data.reading.target_arrays import multilabel_target, numeric_colu
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
-from graftwork.tasks.answers import class_names, listed, named
+from graftwork.tasks.answers import class_names, listed, logits, named, stacked
 from graftwork.tasks.class_weights import weight_problems, with_weights
 from graftwork.tasks.metrics import labels, ranking
 from graftwork.tasks.thresholds import says_yes, threshold_problems, thresholds_of
@@ -40,6 +40,7 @@ class Multilabel(TaskKind):
     reads_lists = True
     one_value_suffices = True
     has_thresholds = True
+    can_be_taught = True
 
     def problems(self, spec: TaskSpec) -> Sequence[str]:
         """Return a problem unless there is a threshold in (0, 1) for each label and weights are numbers."""
@@ -99,6 +100,10 @@ class Multilabel(TaskKind):
         """Return the probability of each label."""
         return output.sigmoid()
 
+    def raw_output(self, spec: TaskSpec, answers: Array) -> Array:
+        """Return the logits."""
+        return logits(answers)
+
     def divergence(self, spec: TaskSpec, reference: Tensor, output: Tensor) -> Tensor:
         """Return the divergence between Bernoulli distributions."""
         from graftwork.tasks.tensors import bernoulli_divergence
@@ -151,6 +156,10 @@ class Multilabel(TaskKind):
     def table(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> dict[str, Array]:
         """Return ``task[label]`` with the probability of each label."""
         return {f"{spec.name}[{name}]": values[:, index] for index, name in enumerate(class_names(spec, values.shape[1]))}
+
+    def read_answers(self, spec: TaskSpec, columns: Mapping[str, Array], *, hard: float) -> Array | None:
+        """Return the columns ``task[label]``."""
+        return stacked(spec.name, spec.classes or spec.columns, columns)
 
     def answers(self, spec: TaskSpec, values: Array, *, probabilities: bool = False) -> list[dict[str, Any]]:
         """Return ``value`` (names of the labels above their thresholds) and ``probabilities`` by label."""

@@ -11,6 +11,8 @@ from graftwork.core.records import TaskSpec
 from graftwork.data.names import short_list
 from graftwork.data.reading.scales import word_order
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
+from graftwork.interfaces.metric import Array
+from graftwork.tasks.answers import logits
 from graftwork.tasks.class_weights import weight_problems
 from graftwork.tasks.classes import ClassKind
 from graftwork.tasks.metrics import labels
@@ -62,6 +64,10 @@ class Ordinal(ClassKind):
         from graftwork.tasks.tensors import prior_of_flags, share_above
 
         return prior_of_flags(share_above(spec, target, torch.arange(spec.num_outputs)))
+
+    def raw_output(self, spec: TaskSpec, answers: Array) -> Array:
+        """Return the logits of being above each class but the last."""
+        return logits(answers[:, ::-1].cumsum(axis=1)[:, -2::-1])
 
     def decode(self, spec: TaskSpec, output: Tensor) -> Tensor:
         """Return the probability of each class."""

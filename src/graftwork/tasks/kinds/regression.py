@@ -3,6 +3,7 @@ standard deviation."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from graftwork.data.reading.target_arrays import check_finite, number_target, nu
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn
-from graftwork.tasks.answers import flat_rows
+from graftwork.tasks.answers import flat_rows, stacked
 from graftwork.tasks.metrics import values as metrics_of_values
 from graftwork.tasks.values import ValueKind
 
@@ -34,6 +35,7 @@ class Regression(ValueKind):
     words = "number"
     metrics = (metrics_of_values.RMSE, metrics_of_values.MAE, metrics_of_values.R2)
     reads_columns: ClassVar[ColumnCount] = "one or several"
+    can_be_taught: ClassVar[bool] = True
 
     def answer_shape(self, spec: TaskSpec, target_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return ``[N, size]``."""
@@ -61,6 +63,11 @@ class Regression(ValueKind):
     def prior_of_spread(self, spread: Tensor) -> Tensor:
         """Return the variance."""
         return spread.square()
+
+    def raw_output(self, spec: TaskSpec, answers: Array) -> Array:
+        """Return standardised values."""
+        values = flat_rows(answers)
+        return (values - np.array(spec.center or [0.0] * spec.size)) / np.array(spec.scale or [1.0] * spec.size)
 
     # --- scoring and data ---
 
@@ -108,6 +115,14 @@ class Regression(ValueKind):
             )
             numbers = numbers - np.asarray(origin)
         return InferredTask(spec, reason, number_target(request.name, numbers), notes)
+
+    def read_answers(self, spec: TaskSpec, columns: Mapping[str, Array], *, hard: float) -> Array | None:
+        """Return the column ``task``, or ``task[column]`` of several values."""
+        if spec.size > 1:
+            found = stacked(spec.name, spec.columns, columns)
+        else:
+            found = np.asarray(columns[spec.name], dtype=np.float64)[:, None] if spec.name in columns else None
+        return found if found is None else found - np.asarray(spec.details.get("origin", 0.0), dtype=np.float64)
 
     def label_columns(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:
         """Return the values."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, FileFormatError
-from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.data.teacher_answers import TeacherAnswers
-from graftwork.tasks.raw_answers import KINDS_WITH_RAW_ANSWERS, raw_answers
+from graftwork.interfaces.task_kind import task_kind
+from graftwork.tasks.raw_answers import raw_answers
 
 __all__ = ["ARRAY_FILES", "read_teacher_file"]
 
@@ -92,7 +91,7 @@ def _of_table(path: Path, suite: Suite) -> TeacherAnswers:
     columns = [str(name) for name in frame.columns]
     outputs = {}
     for task in suite.tasks:
-        found = _answers(task, {name: np.asarray(frame[name]) for name in columns})
+        found = task_kind(task).read_answers(task, {name: np.asarray(frame[name]) for name in columns}, hard=HARD)
         if found is not None:
             outputs[task.name] = raw_answers(task, found)
     if not outputs:
@@ -101,35 +100,3 @@ def _of_table(path: Path, suite: Suite) -> TeacherAnswers:
             f"({', '.join(suite.task_names)}). Write it with: graftwork predict RUN DATA --probabilities"
         )
     return TeacherAnswers(name=str(path), outputs=outputs)
-
-
-def _answers(task: TaskSpec, columns: Mapping[str, Array]) -> Array | None:
-    """Return a task's predictions in the layout of ``Learner.predict``; None if the table has none."""
-    if task.kind not in KINDS_WITH_RAW_ANSWERS or task.positions:
-        return None
-    names: Sequence[str] = task.classes or task.columns
-    each = [f"{task.name}[{name}]" for name in names]
-    if each and all(name in columns for name in each):
-        values = np.stack([np.asarray(columns[name], dtype=np.float64) for name in each], axis=1)
-        return values[:, 1] if task.kind == "binary" else values
-    if task.name not in columns:
-        return None
-    column = columns[task.name]
-    if task.kind == "regression":
-        return np.asarray(column, dtype=np.float64)[:, None] if task.size == 1 else None
-    if task.kind == "multilabel":
-        return None
-    classes = {str(name): number for number, name in enumerate(task.classes)}
-    labels = [str(value) for value in column.tolist()]
-    wrong = sorted(set(labels) - set(classes))
-    if wrong:
-        raise ConfigError(f"Predictions of {task.name!r} name {wrong[0]!r}, which is no class; classes: {', '.join(classes)}.")
-    number = np.array([classes[label] for label in labels])
-    probable = _probability(columns.get(f"{task.name}_probability"), len(number))
-    found = np.repeat(((1.0 - probable) / max(len(classes) - 1, 1))[:, None], len(classes), axis=1)
-    found[np.arange(len(number)), number] = probable
-    return found[:, 1] if task.kind == "binary" else found
-
-
-def _probability(column: Array | None, rows: int) -> NDArray[np.float64]:
-    return np.full(rows, HARD) if column is None else np.asarray(column, dtype=np.float64)
