@@ -6,6 +6,7 @@ import torch
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.tasks.decode import decode_output
 from graftwork.tasks.raw_answers import raw_answers
 
@@ -42,3 +43,33 @@ def test_other_kinds_and_shapes_are_refused() -> None:
         raw_answers(TaskSpec(name="who", kind="embedding", size=2), np.zeros((3, 2)))
     with pytest.raises(ConfigError, match=r"must have the shape \[N, 4\]; got \(3, 5\)"):
         raw_answers(SPECS[0], np.zeros((3, 5)))
+
+
+NAMED = (
+    TaskSpec(name="level", kind="multiclass", size=3, classes=("low", "middle", "high")),
+    TaskSpec(name="flag", kind="binary", size=1, classes=("no", "yes")),
+    TaskSpec(name="tags", kind="multilabel", size=2, classes=("red", "round")),
+    TaskSpec(name="stars", kind="ordinal", size=3, classes=("1", "2", "3")),
+    TaskSpec(name="amount", kind="regression", size=2, columns=("width", "height")),
+    TaskSpec(name="date", kind="regression", size=1, details={"origin": [20_000.0]}),
+)
+
+
+@pytest.mark.parametrize("spec", NAMED, ids=lambda spec: f"{spec.kind} {spec.name}")
+def test_a_table_of_predictions_is_read_back(spec: TaskSpec) -> None:
+    answers = decode_output(spec, torch.randn(5, spec.num_outputs)).numpy()
+    kind = task_kind(spec)
+    back = kind.read_answers(spec, kind.table(spec, answers, probabilities=True), hard=0.9)
+    assert back is not None
+    np.testing.assert_allclose(back, answers, rtol=1e-5, atol=1e-5)
+    assert kind.read_answers(spec, {"another": np.zeros(5)}, hard=0.9) is None
+
+
+def test_names_of_classes_alone_are_surely_or_hardly_believed() -> None:
+    level, flag = NAMED[:2]
+    found = task_kind(level).read_answers(level, {"level": np.array(["high", "low"])}, hard=0.9)
+    np.testing.assert_allclose(found, [[0.05, 0.05, 0.9], [0.9, 0.05, 0.05]])
+    sure = {"flag": np.array(["no", "yes"]), "flag_probability": np.array([0.7, 0.6])}
+    np.testing.assert_allclose(task_kind(flag).read_answers(flag, sure, hard=0.9), [0.3, 0.6])
+    with pytest.raises(ConfigError, match="'level' name 'highest', which is no class; classes: low, middle, high"):
+        task_kind(level).read_answers(level, {"level": np.array(["highest"])}, hard=0.9)
