@@ -52,3 +52,15 @@ def test_kernels_begin_with_kaimings_deviation() -> None:
 def test_other_shapes_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="6n\\+2|three numbers"):
         CifarResNet(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [3, 16])
+def test_shortcuts_are_strided_convolutions_however_narrow(width: int) -> None:
+    block = BasicBlock(width, 2 * width, stride=2)
+    convolution = block.shortcut[0]  # type: ignore[index]
+    state = torch.randn(2, width, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
+    # Contiguous: the other layout is what is to be avoided.
+    expected = nn.functional.conv2d(state.contiguous(), convolution.weight, stride=2)
+    torch.testing.assert_close(convolution(state), expected)
+    found = torch.autograd.grad(convolution(state).square().sum(), [state, convolution.weight])
+    torch.testing.assert_close(found, torch.autograd.grad(expected.square().sum(), [state, convolution.weight]))
