@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import CheckpointError, DataError, FileFormatError
-from graftwork.core.files import hash_bytes, read_json, write_json, write_text
+from graftwork.core.errors import DataError
+from graftwork.core.files import write_json, write_text
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Ledger, TaskSpec
 from graftwork.data.suite import labelled_rows
 from graftwork.domains.tabular.boosting import BoosterData, SteppedBooster
+from graftwork.domains.tabular.checkpoint_files import named_damage, read_index, read_named_text, write_index, write_named_text
 from graftwork.domains.tabular.label_blocks import MOST_CLASSES
 from graftwork.domains.tabular.trees_onnx import arrange_columns, export_trees, output_names
 from graftwork.evaluation.memory import current_rss_bytes
@@ -182,24 +183,12 @@ class BoostedLearner(Learner):
     def save(self, folder: Path) -> None:
         """Write the boosters in the library's own format, as text, and ``boosters.json`` last."""
         folder = Path(folder)
-        state = {}
-        for task, group in self._boosters.items():
-            texts = [booster.to_text() for booster in group]
-            # Named by content: files of an earlier checkpoint are never overwritten while its index may still be read.
-            names = [f"{hash_bytes(text.encode())[:20]}.{self.suffix}" for text in texts]
-            for name, text in zip(names, texts, strict=True):
-                write_text(folder / name, text)
-            state[task] = [{"file": name, **booster.state()} for name, booster in zip(names, group, strict=True)]
-        write_json(
-            folder / "boosters.json",
-            {
-                "format": self._format,
-                "identity": self.context.identity(),
-                "boosters": state,
-                "wall": self._wall,
-                "cpu": self._cpu,
-            },
-        )
+        state = {
+            task: [{"file": write_named_text(folder, self.suffix, booster.to_text()), **booster.state()} for booster in group]
+            for task, group in self._boosters.items()
+        }
+        values = {"boosters": state, "wall": self._wall, "cpu": self._cpu}
+        write_index(folder / "boosters.json", self._format, self.context, values)
 
     def load(self, folder: Path) -> None:
         """Restore :meth:`save`'s checkpoint.
@@ -208,26 +197,12 @@ class BoostedLearner(Learner):
             CheckpointError: If it is damaged, of another version, or belongs to another run.
         """
         folder = Path(folder)
-        try:
-            stored = read_json(folder / "boosters.json")
-            if stored["format"] != self._format:
-                raise CheckpointError(
-                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads "
-                    f"{self._format!r}. Remove it and run again."
-                )
-            self.context.check_identity(stored.get("identity", {}), folder, any_horizon=self.ignores_horizon)
+        with named_damage(self.words, folder):
+            stored = read_index(folder / "boosters.json", self._format, self.context, any_horizon=self.ignores_horizon)
             for task, group in self._boosters.items():
                 for entry, booster in zip(stored["boosters"][task], group, strict=True):
-                    # The bare name: an index must not lead out of its folder.
-                    text = (folder / Path(entry["file"]).name).read_text(encoding="utf-8")
-                    if not entry["file"].startswith(hash_bytes(text.encode())[:20]):
-                        raise CheckpointError(f"{folder / entry['file']} is damaged. Remove {folder} and run again.")
-                    booster.restore(entry, text)
+                    booster.restore(entry, read_named_text(folder, entry["file"]))
             self._wall, self._cpu = float(stored["wall"]), float(stored["cpu"])
-        except (OSError, KeyError, ValueError, FileFormatError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"There is no whole checkpoint of {self.words} in {folder}: {error}.") from error
 
     def ledger(self) -> Ledger:
         """Return the costs so far; a leaf counts as two numbers, its value and about one threshold."""

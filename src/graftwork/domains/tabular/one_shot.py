@@ -15,11 +15,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import CheckpointError, DataError, FileFormatError
-from graftwork.core.files import hash_bytes, read_json, write_bytes, write_json
+from graftwork.core.errors import DataError
+from graftwork.core.files import write_bytes, write_json
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Ledger
+from graftwork.domains.tabular.checkpoint_files import (
+    named_damage,
+    read_arrays,
+    read_index,
+    tensor_bytes,
+    write_arrays,
+    write_index,
+)
 from graftwork.domains.tabular.label_blocks import LabelBlock, answers_of, graph_answers, label_blocks
 from graftwork.domains.tabular.one_thread import one_thread
 from graftwork.domains.tabular.suite_graph import GraphBuilder, output_names
@@ -104,18 +112,11 @@ class OneShotLearner(Learner):
     def _format(self) -> str:
         return f"graftwork-{self.slug}-1"
 
-    def _content(self) -> bytes:
-        from safetensors.numpy import save
-
-        return save({name: np.asarray(array, order="C") for name, array in self._state.items()})
-
     def save(self, folder: Path) -> None:
         """Write the arrays as safetensors, and ``model.json`` last."""
-        folder, content = Path(folder), self._content()
-        name = f"model-{hash_bytes(content)[:20]}.safetensors"
-        write_bytes(folder / name, content)
-        values = {"step": self._step, "facts": self._facts, "wall": self._wall, "cpu": self._cpu}
-        write_json(folder / "model.json", {"format": self._format, "identity": self.context.identity(), "file": name, **values})
+        name = write_arrays(Path(folder), "model", self._state)
+        values = {"file": name, "step": self._step, "facts": self._facts, "wall": self._wall, "cpu": self._cpu}
+        write_index(Path(folder) / "model.json", self._format, self.context, values)
 
     def load(self, folder: Path) -> None:
         """Restore :meth:`save`'s checkpoint.
@@ -123,26 +124,11 @@ class OneShotLearner(Learner):
         Raises:
             CheckpointError: If it is damaged, of another version, or belongs to another run.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         folder = Path(folder)
-        try:
-            stored = read_json(folder / "model.json")
-            if stored["format"] != self._format:
-                raise CheckpointError(
-                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads "
-                    f"{self._format!r}. Remove it and run again."
-                )
-            self.context.check_identity(stored.get("identity", {}), folder)
-            file = folder / Path(stored["file"]).name
-            content = file.read_bytes()
-            if not file.stem.endswith(hash_bytes(content)[:20]):
-                raise CheckpointError(f"{file} is damaged. Remove {folder} and run again.")
-            self._state, self._facts = load(content), dict(stored["facts"])
+        with named_damage(self.words, folder):
+            stored = read_index(folder / "model.json", self._format, self.context)
+            self._state, self._facts = read_arrays(folder, stored["file"]), dict(stored["facts"])
             self._step, self._wall, self._cpu = int(stored["step"]), float(stored["wall"]), float(stored["cpu"])
-        except (OSError, KeyError, ValueError, FileFormatError, SafetensorError) as error:
-            raise CheckpointError(f"There is no whole checkpoint of {self.words} in {folder}: {error}.") from error
 
     def ledger(self) -> Ledger:
         """Return the costs so far; every stored number counts."""
@@ -161,7 +147,7 @@ class OneShotLearner(Learner):
     def export(self, folder: Path) -> None:
         """Write ``model.safetensors``, ``config.json`` and the checked ``model.onnx``."""
         folder, suite = Path(folder), self.context.suite
-        write_bytes(folder / "model.safetensors", self._content())
+        write_bytes(folder / "model.safetensors", tensor_bytes(self._state))
         rows = suite.splits["test"][:64] if len(suite.splits["test"]) else suite.splits["train"][:64]
         graph = GraphBuilder(suite)
         outputs = self.graph_answers(graph, self._state)

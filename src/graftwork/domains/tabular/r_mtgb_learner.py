@@ -19,13 +19,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import CheckpointError, ConfigError, DataError, FileFormatError
-from graftwork.core.files import hash_bytes, read_json, write_bytes, write_json
+from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.files import write_bytes, write_json
 from graftwork.core.input_kinds import join_kinds
 from graftwork.core.input_spec import write_input_specs
 from graftwork.core.records import Ledger, TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import labelled_rows
+from graftwork.domains.tabular.checkpoint_files import (
+    named_damage,
+    read_arrays,
+    read_index,
+    tensor_bytes,
+    write_arrays,
+    write_index,
+)
 from graftwork.domains.tabular.r_mtgb_forest import Blocks
 from graftwork.domains.tabular.r_mtgb_group import Member, TaskGroup
 from graftwork.domains.tabular.regression_tree import TreeShape
@@ -155,20 +163,15 @@ class RMTGBLearner(Learner):
                         parts[member.task.name].append(found)
         return {name: _arrange(asked[name], found) for name, found in parts.items()}
 
+    def _arrays(self) -> dict[str, Array]:
+        return {f"{index}.{name}": array for index, group in enumerate(self._groups) for name, array in group.arrays().items()}
+
     def save(self, folder: Path) -> None:
         """Write the trees as safetensors, and ``boosting.json`` last."""
-        from safetensors.numpy import save
-
-        folder = Path(folder)
-        content = save(
-            {f"{index}.{name}": array for index, group in enumerate(self._groups) for name, array in group.arrays().items()}
-        )
-        # Named by content: the old index and its file stay valid until the new index is written.
-        name = f"trees-{hash_bytes(content)[:20]}.safetensors"
-        write_bytes(folder / name, content)
+        name = write_arrays(Path(folder), "trees", self._arrays())
         state = [group.state() for group in self._groups]
-        values = {"step": self._step, "groups": state, "wall": self._wall, "cpu": self._cpu}
-        write_json(folder / "boosting.json", {"format": FORMAT, "identity": self.context.identity(), "file": name, **values})
+        values = {"file": name, "step": self._step, "groups": state, "wall": self._wall, "cpu": self._cpu}
+        write_index(Path(folder) / "boosting.json", FORMAT, self.context, values)
 
     def load(self, folder: Path) -> None:
         """Restore :meth:`save`'s checkpoint.
@@ -176,31 +179,16 @@ class RMTGBLearner(Learner):
         Raises:
             CheckpointError: If it is damaged, of another version, or belongs to another run.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
         folder = Path(folder)
-        try:
-            stored = read_json(folder / "boosting.json")
-            if stored["format"] != FORMAT:
-                raise CheckpointError(
-                    f"The checkpoint in {folder} has format {stored['format']!r}; this version reads "
-                    f"{FORMAT!r}. Remove it and run again."
-                )
-            self.context.check_identity(stored.get("identity", {}), folder)
-            file = folder / Path(stored["file"]).name
-            content = file.read_bytes()
-            if not file.stem.endswith(hash_bytes(content)[:20]):
-                raise CheckpointError(f"{file} is damaged. Remove {folder} and run again.")
-            arrays = load(content)
+        with named_damage("R-MTGB", folder):
+            stored = read_index(folder / "boosting.json", FORMAT, self.context)
+            arrays = read_arrays(folder, stored["file"])
             for index, (group, state) in enumerate(zip(self._groups, stored["groups"], strict=True)):
                 prefix = f"{index}."
                 group.restore(
                     state, {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
                 )
             self._step, self._wall, self._cpu = int(stored["step"]), float(stored["wall"]), float(stored["cpu"])
-        except (OSError, KeyError, ValueError, FileFormatError, SafetensorError) as error:
-            raise CheckpointError(f"There is no whole checkpoint of R-MTGB in {folder}: {error}.") from error
 
     def ledger(self) -> Ledger:
         """Return the costs so far; a split and each value of a leaf count as two numbers and as one, a task's weight as one."""
@@ -218,13 +206,8 @@ class RMTGBLearner(Learner):
 
     def export(self, folder: Path) -> None:
         """Write ``model.safetensors``, ``config.json`` and the checked ``model.onnx``."""
-        from safetensors.numpy import save
-
         folder, suite = Path(folder), self.context.suite
-        content = save(
-            {f"{index}.{name}": array for index, group in enumerate(self._groups) for name, array in group.arrays().items()}
-        )
-        write_bytes(folder / "model.safetensors", content)
+        write_bytes(folder / "model.safetensors", tensor_bytes(self._arrays()))
         dumped: dict[str, list[Any]] = {name: [] for name in suite.task_names}
         weights: dict[str, list[float]] = {name: [] for name in suite.task_names}
         for group in self._groups:
