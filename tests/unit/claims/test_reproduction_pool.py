@@ -69,3 +69,4 @@ def test_what_is_said_to_a_worker_that_is_gone_is_lost_without_an_error() -> Non
     theirs.close()
     with ours:
         reproduction_pool._send(ours, None)
+        assert ours.poll(), "its end is there to be heard"
