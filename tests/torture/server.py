@@ -229,7 +229,7 @@ def one_round(kind: str, folder: Path, work: Path, seed: str, seconds: float, cl
     flags = [word for name, value in LIMITS.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "graftwork", "serve", str(folder), "--port", "0", "--threads", "1", *flags]
     log = work / "log.txt"
-    asked = questions(kind, folder, random.Random(seed), 100 if seconds < 2 * ROUND_SECONDS else 1_000)
+    asked = questions(kind, folder, random.Random(seed), 100 if seconds < 2 * ROUND_SECONDS else 400)
     with open(log, "wb") as file:
         process = subprocess.Popen(command, stderr=file, stdin=subprocess.DEVNULL)
     try:

@@ -138,17 +138,29 @@ class Connections:
         self._leaving.pop(connection, None)
 
     def let_leave(self, connection: Connection, now: float) -> None:
-        """Note that nothing more is written to a connection; if too many leave, close the one that takes longest."""
+        """Note that nothing more is written to a connection; if too many leave, close the one that takes longest.
+
+        It counts as open until its client has taken all that was written.
+        """
+        if connection.transport.get_write_buffer_size():
+            self._waiting.pop(connection, None)
+            return
         self.remove(connection)
         self._leaving[connection] = now
         if len(self._leaving) > MOST_LEAVING:
             next(iter(self._leaving)).end()
 
-    def retire(self) -> None:
+    def retire(self, now: float) -> None:
         """Let the idle connections leave, but for those with something to read."""
+        self._let_taken_leave(now)
         for connection in list(self._open):
             if connection.is_idle and not connection.has_come:
                 connection.retire()
+
+    def _let_taken_leave(self, now: float) -> None:
+        for connection in list(self._open):
+            if connection.transport.is_leaving:
+                self.let_leave(connection, now)
 
     def end_leaving(self) -> None:
         """Close the connections that leave."""
@@ -179,12 +191,11 @@ class Connections:
                 self._close(
                     connection, "slow body" if in_body else "slow head", "408 Request Timeout", "The request came too slowly."
                 )
+        self._let_taken_leave(now)
         for connection, since in list(self._leaving.items()):
-            if connection.transport.get_write_buffer_size():
-                self._leaving[connection] = now
-            elif now - since > LEAVE_SECONDS:
+            if now - since > LEAVE_SECONDS:
                 connection.end()
-        for connection in [*self._open, *self._leaving]:
+        for connection in list(self._open):
             size = connection.transport.get_write_buffer_size()
             mark, before = self._unread.get(connection, (now, size))
             if not size or before - size >= _PROGRESS or size > before:
@@ -228,8 +239,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Register the connection, or refuse it."""
-        polite = PoliteTransport(transport, lambda: self.shared.let_leave(self, self.loop.time()))
-        super().connection_made(cast(asyncio.Transport, polite))
+        super().connection_made(cast(asyncio.Transport, PoliteTransport(transport, self._on_leave)))
         self.shared.add(self, self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -260,15 +270,18 @@ class Connection(H11Protocol):
         if owed:
             body = b'{"error": "%s", "problems": []}' % sentence.encode("ascii")
             self.transport.write(_ANSWER % (status.encode("ascii"), len(body), body))
-        if cycle is not None:
-            # What reads the body, or writes the answer, learns that the client is gone.
-            cycle.disconnected = True
-            cycle.message_event.set()
         # Bytes that the client does not take must not keep the connection open.
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _on_leave(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # What reads the body, or writes the answer, learns that there is no client any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.shared.let_leave(self, self.loop.time())
 
     def retire(self) -> None:
         """Let an idle connection leave; a client in the middle of a request's head is told why."""
@@ -297,6 +310,8 @@ class Connection(H11Protocol):
         pass
 
     def _note(self, *, answered: bool = False) -> None:
+        if self.transport.is_leaving:
+            return
         in_work = self.cycle is not None and not self.cycle.response_complete
         state = (self.is_in_body or not in_work, self.is_in_body)
         # Time runs on while the same head or body grows byte by byte.

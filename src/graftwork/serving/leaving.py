@@ -56,6 +56,11 @@ class PoliteTransport:
             self._transport.resume_reading()
         self._on_leave()
 
+    def write(self, data: bytes) -> None:
+        """Write, unless nothing more can be: an answer may be made while its connection ends."""
+        if not self.is_leaving:
+            self._transport.write(data)
+
     def close_now(self) -> None:
         """Close both sides."""
         self._transport.close()

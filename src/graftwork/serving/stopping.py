@@ -110,7 +110,7 @@ class Server(uvicorn.Server):
 
     def _has_retired(self) -> bool:
         """Let idle connections leave; return whether all are gone."""
-        self._connections.retire()
+        self._connections.retire(asyncio.get_running_loop().time())
         return not (self._connections.num_open or self._connections.num_leaving)
 
     async def _until(self, end: float, is_done: Callable[[], bool]) -> None:

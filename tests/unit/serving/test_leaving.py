@@ -43,7 +43,7 @@ def _late(server: Live) -> None:
 
 
 def _retire(server: Live) -> None:
-    server.server._connections.retire()
+    server.server._connections.retire(time.monotonic())
 
 
 def _keep_alive_is_over(server: Live) -> None:
@@ -116,6 +116,58 @@ def test_who_does_not_close_is_not_waited_for_long(server: Live, monkeypatch: py
         assert server.ask(predict_request(close=True), on=sock)[0] == 200
         wait_until(lambda: not server.server.server_state.connections, "still there")
         assert sock.recv(1) == b""
+
+
+SIZE = 64 << 20
+"""More bytes than the system takes for a client that does not read."""
+
+
+def _write_much_and_close(server: Live) -> None:
+    (connection,) = server.server._connections._open
+    connection.transport.write(bytes(SIZE))
+    connection.transport.close()
+    connection.transport.write(b"too late")
+
+
+def test_what_was_written_before_the_end_is_read(server: Live) -> None:
+    with server.connect() as sock:
+        assert server.ask(get_request("/health"), on=sock)[0] == 200
+        gate = threading.Event()
+        in_the_loop(server, lambda: _write_much_and_close(server), gate)
+        gate.set()
+        left = SIZE
+        while left:
+            got = len(sock.recv(1 << 20))
+            assert 0 < got <= left
+            left -= got
+        assert sock.recv(1) == b""
+        wait_until(lambda: server.server._connections.num_open == 0, "still counted")
+    wait_until(lambda: not server.server.server_state.connections, "still there")
+
+
+def test_who_does_not_take_the_rest_counts_until_it_is_cut_off(folder: Path) -> None:
+    with live(folder, timeout=0.5) as server, server.connect() as sock:
+        assert server.ask(get_request("/health"), on=sock)[0] == 200
+        gate = threading.Event()
+        in_the_loop(server, lambda: _write_much_and_close(server), gate)
+        gate.set()
+        assert sock.recv(1)
+        assert server.server._connections.num_leaving == 0
+        assert server.server._connections.num_open == 1
+        wait_until(lambda: server.closed("slow reader") == 1, "still open")
+        wait_until(lambda: not server.server.server_state.connections, "still there")
+
+
+def test_who_reads_a_body_learns_that_its_connection_ends(folder: Path) -> None:
+    with live(folder, timeout=10 * PATIENCE, header_timeout=10 * PATIENCE) as server, server.connect() as sock:
+        head = (
+            b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        sock.sendall(head + b"5\r\n12345\r\n")
+        wait_until(lambda: bool(server.server.server_state.tasks), "not at work")
+        sock.sendall(b"no length\r\n")
+        assert read_answer(sock)[0] == 400
+        wait_until(lambda: not server.server.server_state.tasks, "it still waits for the body")
 
 
 def test_few_wait_for_their_clients_at_once(server: Live, monkeypatch: pytest.MonkeyPatch) -> None:
