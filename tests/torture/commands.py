@@ -99,8 +99,11 @@ def _predict(kind: str) -> Callable[[Path, Path], list[str]]:
     return command
 
 
-def _reproduce(data: Path, out: Path) -> list[str]:
-    return ["reproduce", "dann", "--smoke", "--workers", "2", "--resume", "--work", str(out / "work")]
+def _reproduce(workers: int) -> Callable[[Path, Path], list[str]]:
+    def command(data: Path, out: Path) -> list[str]:
+        return ["reproduce", "dann", "--smoke", "--workers", str(workers), "--resume", "--work", str(out / "work")]
+
+    return command
 
 
 def _files(folder: Path) -> dict[str, Any]:
@@ -123,10 +126,12 @@ KINDS: Mapping[str, Kind] = {
         Kind("fit-text", _train("fit", "text", 2), _run, "text", workers="retried", can_resume=True),
         Kind("fit-pictures", _train("fit", "pictures", 2), _run, "pictures", workers="retried", can_resume=True),
         Kind("compare", _train("compare", "table", 2), _run, workers="retried", can_resume=True),
+        Kind("compare-text", _train("compare", "text", 1), _run, "text", workers="retried", can_resume=True),
         Kind("compare-pictures", _train("compare", "pictures", 1), _run, "pictures", workers="retried", can_resume=True),
         Kind("compare-frozen", _FROZEN, _run, "pictures", workers="retried", can_resume=True, caches=True),
         Kind("compare-ray", _train("compare", "table", 2, "--engine", "ray"), _run, workers="retried", can_resume=True),
-        Kind("reproduce", _reproduce, _done, "", workers="said"),
+        Kind("reproduce", _reproduce(2), _done, "", workers="said"),
+        Kind("reproduce-one", _reproduce(1), _done, "", workers="said"),
         Kind("merge", _merge, _files, "models"),
         Kind("predict", _predict("table"), _files, "table", needs_run=True),
         Kind("predict-text", _predict("text"), _files, "text", needs_run=True),

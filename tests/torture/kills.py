@@ -3,7 +3,7 @@
     python -m tests.torture.kills --minutes 10 --seed 1 [--kinds fit,merge] [--ways kill,disk-full] [--keep FOLDER]
 
 Each round starts a command in an empty folder. Half of the rounds kill it one to three times (SIGKILL to the main process and the
-one that acts, or to one process alone); the others disturb it in another way of :data:`.TROUBLES`. Moments are drawn by what the
+one that acts, or to one process alone, also to a worker that starts or waits); the others disturb it in another way of :data:`.TROUBLES`. Moments are drawn by what the
 command is doing then (see ``inject``): as many while it trains, writes checkpoints, exports and reports as while it reads. Then
 it goes on to its end, and all numbers, the model, its graph and written files are compared with those of an undisturbed run; what
 was finished before must still be there; no process and no temporary file may be left. Folders and logs of rounds that fail are
@@ -38,9 +38,14 @@ def with_kills(round_: Round, rng: random.Random) -> Counter[str]:
     for number in range(rng.choice((1, 1, 2, 3))):
         how = rng.choice(("group", "group", "self"))
         act = round_.whole.draw(rng, how, round_.out.with_suffix(f".mark{number}"))
-        if rng.random() < 0.15:  # also before it has changed anything
+        any_time = rng.random()
+        if any_time < 0.15:  # also before it has changed anything
             how, act, command = "group", None, round_.start()
             hit = "any time" if command.kill_after(rng.uniform(0, round_.whole.seconds)) else None
+        elif any_time < 0.3 and round_.kind.workers:  # also while it starts, and has nothing to do
+            how, act, command = "worker", None, round_.start()
+            seconds = rng.choice((rng.uniform(0, 3.0), rng.uniform(0, round_.whole.seconds)))
+            hit = "any time" if command.kill_worker_after(seconds, rng) else None
         else:
             command = round_.start(act=act)
         code = command.wait()
@@ -50,15 +55,15 @@ def with_kills(round_: Round, rng: random.Random) -> Counter[str]:
             if code:
                 round_.fault(f"exit code {code} without a kill: {command.said()[-1500:]}")
             break
-        killed = "group" if how == "group" or act is None else act["role"]
+        killed = how if act is None or how == "group" else act["role"]
         kills[f"of the {killed}"] += 1
         kills[f"in {hit}"] += 1
         if code is None:
             round_.fault("it did not end after a kill")
         if code is not None and code < 0:
             round_.check_orphans(command)
-        elif round_.kind.workers == "retried":
-            break  # a worker's death costs a try, nothing else
+        elif round_.kind.workers == "retried" or (code == 0 and how == "worker"):
+            break  # a worker's death costs a try, nothing else; or it had done all that it had to
         elif code == 0 or "--resume" not in command.said():
             round_.fault(f"a worker died, exit code {code}: {command.said()[-1500:]}")
         round_.note_finished()

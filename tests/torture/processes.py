@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,8 @@ __all__ = ["TIMEOUT", "Command", "end_all", "is_calm", "orphans", "start"]
 
 TIMEOUT = 1_800.0
 _TAG = "GRAFTWORK_TORTURE_TAG"
+_WORKERS = ("graftwork.workflows.runs.worker", "multiprocessing.spawn import spawn_main", "ray::RemoteExecutor")
+"""Words in the command lines of workers."""
 _INJECT = Path(__file__).parent / "inject"
 
 
@@ -53,6 +56,27 @@ class Command:
         except subprocess.TimeoutExpired:
             self.process.kill()
             return True
+
+    def processes(self) -> list[int]:
+        """Return its processes."""
+        return _tagged(self.tag)
+
+    def workers(self) -> list[int]:
+        """Return the processes that do its jobs."""
+        found = (process for process in _tagged(self.tag) if process != self.process.pid)
+        return [process for process in found if any(mark in _words(process) for mark in _WORKERS)]
+
+    def kill_worker_after(self, seconds: float, rng: random.Random) -> bool:
+        """Kill one of its workers alone, some seconds after there is one; return whether there was one."""
+        while self.process.poll() is None and not self.workers():
+            time.sleep(0.02)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        for process in rng.sample(found := self.workers(), len(found)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+                return True
+        return False
 
     def kill(self) -> None:
         """End it and all it has started."""

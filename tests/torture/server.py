@@ -6,8 +6,10 @@ In rounds of some seconds, and in one that lasts half of the time, a server with
 a model of tables, texts, pictures, or several sizes. Clients ask and compare each answer with that of ``Predictor``; attackers send
 unfinished and endless requests, damaged HTTP and JSON, pictures that are bombs, and bodies of megabytes; schemathesis asks by the
 server's schema; the model file is replaced and deleted. Then the attackers leave, and the server is stopped while the clients go on.
-Faults are wrong answers, failures of the server (500, a crash, an exit code), requests that are cut off at the stop, memory or a
-log that grows. What was sent and answered in a fault is kept in a folder that is named at the end.
+Faults are wrong answers, failures of the server (500, a crash, an exit code), requests without an answer once the attack is over,
+also while the server stops, memory or a log that grows. A request counts once it is sent on a connection that the server has not
+ended: clients look before they ask, as those in use do, and leave a connection on which the end has come. What was sent and
+answered in a fault is kept in a folder that is named at the end.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import contextlib
 import importlib
 import os
 import random
+import select
 import signal
 import statistics
 import subprocess
@@ -56,8 +59,6 @@ FLAT = 48 << 20
 """Bytes by which the middle of the last quarter of a long round may be above that of the second."""
 LONG = 120.0
 """Seconds from which on a round is long enough to say that."""
-MAY_CLOSE = 0.4
-"""Seconds, a little less than ``LINGER_SECONDS`` of a stopping server, without a request after which a connection may be closed."""
 LOG = 100_000
 """Bytes of log that a round may write, and a thousand for each second."""
 
@@ -73,10 +74,9 @@ class Round:
     faults: list[tuple[str, bytes, bytes]] = field(default_factory=list)
     under_attack: bool = True
     over: bool = False
-    lag: float = 0.0
-    """Longest time in seconds since the attack for which this process did not get to look at its connections."""
-    unanswered: list[tuple[str, bytes, bytes]] = field(default_factory=list)
-    """Requests after the attack whose connection was closed before an answer began."""
+    stopping: bool = False
+    since: float = 0.0
+    """When the attack was over, or the stop began."""
     memory: list[int] = field(default_factory=list)
     """Resident bytes of the server, about once a second."""
 
@@ -84,6 +84,11 @@ class Round:
         """Note a fault."""
         self.counts["fault"] += 1
         self.faults.append((words, sent, got))
+
+    def when(self) -> str:
+        """Return in words what happens now."""
+        seconds = time.monotonic() - self.since
+        return f"{seconds:.2f} s after {'the stop began' if self.stopping else 'the attack'}"
 
     def quarters(self) -> list[int]:
         """Return the middle of each quarter of :attr:`memory`, in MB."""
@@ -118,19 +123,20 @@ async def _ask(
         body, wanted = rng.choice(state.questions)
         sent = attacks.request(body, close=not keep)
         attacked = state.under_attack
+        if reader.at_eof() or _has_unread(writer):
+            # Nothing is asked yet: an end, or word of having been too slow.
+            state.counts["ended before it was asked"] += 1
+            return
         try:
             writer.write(sent)
             await writer.drain()
             status, headers, answer = await attacks.read_answer(reader)
         except (ConnectionError, asyncio.IncompleteReadError) as error:
             # A connection that waits may have to make room for others, but nothing else cuts one off.
-            began = isinstance(error, asyncio.IncompleteReadError) and error.partial
             if attacked or state.under_attack:
                 state.counts["turned away"] += 1
-            elif began:
-                state.fault(f"cut off in the middle of an answer: {error!r}", sent)
             else:
-                state.unanswered.append((f"cut off: {error!r}", sent, b""))
+                state.fault(f"cut off {state.when()}: {error!r}", sent, getattr(error, "partial", b""))
             return
         if status == 200:
             state.counts["right" if state.under_attack else "right after the attack"] += 1
@@ -144,13 +150,11 @@ async def _ask(
             return
 
 
-async def heartbeat(state: Round) -> None:
-    """Measure how late this process is."""
-    while not state.over:
-        before = time.monotonic()
-        await asyncio.sleep(0.02)
-        if not state.under_attack:
-            state.lag = max(state.lag, time.monotonic() - before - 0.02)
+def _has_unread(writer: asyncio.StreamWriter) -> bool:
+    """Return whether something has come that the event loop has not read yet."""
+    poll = select.poll()
+    poll.register(writer.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def attacker(state: Round, number: int) -> None:
@@ -176,7 +180,6 @@ async def play(
     """Play one round."""
     tasks = [asyncio.create_task(client(state, number)) for number in range(clients)]
     enemies = [asyncio.create_task(attacker(state, number)) for number in range(attackers)]
-    beat = asyncio.create_task(heartbeat(state))
     asked = asyncio.create_task(
         asyncio.to_thread(
             fuzz, f"http://127.0.0.1:{state.port}", state.seed, lambda: state.under_attack, state.counts, state.fault
@@ -192,24 +195,17 @@ async def play(
         if damage is not None:
             model.write_bytes(damage)
     model.write_bytes(content)
-    state.under_attack = False
+    state.under_attack, state.since = False, time.monotonic()
     for enemy in enemies:
         enemy.cancel()
     await asyncio.gather(*enemies, return_exceptions=True)
     await asyncio.wait([asked], timeout=60)
     await asyncio.sleep(1.0)
     if process.poll() is None:
+        state.stopping, state.since = True, time.monotonic()
         process.send_signal(signal.SIGTERM)
     _, late = await asyncio.wait(tasks, timeout=60)
     state.over = True
-    await beat
-    if state.lag > MAY_CLOSE:
-        # A server may close a connection on which nothing happens, and a request that comes too late for it was never accepted.
-        # Who is so slow to look cannot tell this from a request that was.
-        state.counts["closed while this process was late"] += len(state.unanswered)
-    else:
-        for words in state.unanswered:
-            state.fault(*words)
     for task in late:
         state.fault("a client without an answer for a minute", b"")
         task.cancel()
@@ -233,7 +229,7 @@ def one_round(kind: str, folder: Path, work: Path, seed: str, seconds: float, cl
     flags = [word for name, value in LIMITS.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, "-m", "graftwork", "serve", str(folder), "--port", "0", "--threads", "1", *flags]
     log = work / "log.txt"
-    asked = questions(kind, folder, random.Random(seed), 100 if seconds < 2 * ROUND_SECONDS else 1_000)
+    asked = questions(kind, folder, random.Random(seed), 100 if seconds < 2 * ROUND_SECONDS else 400)
     with open(log, "wb") as file:
         process = subprocess.Popen(command, stderr=file, stdin=subprocess.DEVNULL)
     try:

@@ -130,7 +130,7 @@ def test_moments_are_drawn_by_what_a_command_is_doing() -> None:
     assert sum(act["role"] == "worker" and act["delay"] > 0.2 for act in acts) > 60, "while it trains"
 
 
-@pytest.mark.parametrize("way", ["refused", "file-limit", "closed-pipe"])
+@pytest.mark.parametrize("way", ["refused", "file-limit", "closed-pipe", "frozen"])
 def test_commands_that_are_disturbed_say_why_and_go_on(tmp_path: Path, way: str) -> None:
     whole = undisturbed(KINDS["merge"], make_place(tmp_path, ["merge"], layers=2))
     round_ = Round(KINDS["merge"], whole, tmp_path / "work" / way)

@@ -177,10 +177,11 @@ def _signals(round_: Round, rng: random.Random, *numbers: int) -> str:
             command.process.send_signal(number)
             sent += 1
             time.sleep(rng.choice((0.0, rng.uniform(0, 1.5))))
-    code = command.wait(120)
+    # It may still have to import and to read, on a machine that has little time for it.
+    code = command.wait(120 + 5 * round_.whole.seconds)
     said = command.said()
     if code is None:
-        round_.fault("it did not end for two minutes after a signal")
+        round_.fault("it did not end for minutes after a signal")
     # Before the handlers are there, a signal ends it as it ends any process.
     elif code not in (0, 130, 143, *(-number for number in numbers)) or "This is a bug" in said:
         round_.fault(f"exit code {code} after signals: {said[-3000:]}")
@@ -200,6 +201,41 @@ def terminated(round_: Round, rng: random.Random) -> str:
 def interrupted(round_: Round, rng: random.Random) -> str:
     """Ctrl-C twice."""
     return _signals(round_, rng, signal.SIGINT, signal.SIGINT)
+
+
+def frozen(round_: Round, rng: random.Random) -> str:
+    """All processes, or one of them, stand still for some seconds, as on a machine that sleeps or swaps."""
+    command = round_.start()
+    times = 0
+    for _ in range(rng.choice((1, 2, 4))):
+        time.sleep(rng.uniform(0, round_.whole.seconds / 2))
+        found = command.processes()
+        chosen = rng.sample(found, 1) if found and rng.random() < 0.5 else found
+        times += bool(chosen)
+        for number, pause in ((signal.SIGSTOP, rng.uniform(0.1, 8.0)), (signal.SIGCONT, 0.0)):
+            for process in chosen:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+            time.sleep(pause)
+    round_.check_end(command, command.wait())
+    return f"{times} times"
+
+
+def starved(round_: Round, rng: random.Random) -> str:
+    """It gets a small part of one core; others take the rest."""
+    core = str(rng.choice(sorted(os.sched_getaffinity(0))))
+    idle = ["taskset", "--cpu-list", core, "nice", "-n", "19"]
+    others = [subprocess.Popen(["taskset", "--cpu-list", core, "sh", "-c", "while :; do :; done"]) for _ in range(3)]
+    try:
+        command = round_.start(before=idle)
+        # A twentieth of a core, or less: who is slow is not stuck.
+        code = command.wait(300 + 100 * round_.whole.seconds)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    round_.check_end(command, code)
+    return "ended"
 
 
 def two_at_once(round_: Round, rng: random.Random) -> str:
@@ -268,6 +304,10 @@ TROUBLES: Mapping[str, Trouble] = {
     "closed-pipe": Trouble(closed_pipe),
     "terminated": Trouble(terminated),
     "interrupted": Trouble(interrupted),
+    "frozen": Trouble(frozen, lambda kind: "ray" not in kind.name),
+    "starved": Trouble(
+        starved, lambda kind: "ray" not in kind.name and kind.workers != "" and shutil.which("taskset") is not None
+    ),
     "two-at-once": Trouble(two_at_once, lambda kind: kind.name not in ("merge",) and not kind.needs_run),
     "changed": Trouble(changed_before_resume, lambda kind: kind.can_resume),
 }

@@ -3,6 +3,7 @@ happened."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +44,7 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, on_progress: OnProgress, on_d
             pipe = stack.enter_context(_worker())
             # A worker holds one job at most, so a death names its arm and seed.
             running[pipe] = waiting.pop(0)
-            pipe.send(running[pipe])
+            _send(pipe, running[pipe])
         while running:
             ready = wait(list(running))
             # A copy: hearing of an end removes the pipe from `running`.
@@ -51,11 +52,16 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, on_progress: OnProgress, on_d
                 _hear(pipe, running, waiting, on_progress, on_done)
 
 
+def _send(pipe: Connection, job: Job | None) -> None:
+    with contextlib.suppress(OSError):  # a worker that is gone is found by the end of its pipe
+        pipe.send(job)
+
+
 def _hear(pipe: Connection, running: dict[Connection, Job], waiting: list[Job], on_progress: OnProgress, on_done: OnDone) -> None:
     job = running[pipe]
     try:
         kind, *content = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):  # reset, where it ended before it took its job
         raise GraftworkError(
             f"The process of arm {job.arm!r}, seed {job.seed} ended without a result; most likely it ran out of memory. "
             "Finished jobs are kept: run the same command with --resume, or with --workers 1."
@@ -69,10 +75,10 @@ def _hear(pipe: Connection, running: dict[Connection, Job], waiting: list[Job], 
     on_done(job, read_result(job.result_file))
     if waiting:
         running[pipe] = waiting.pop(0)
-        pipe.send(running[pipe])
+        _send(pipe, running[pipe])
     else:
         del running[pipe]
-        pipe.send(None)
+        _send(pipe, None)
 
 
 def _rebuild(job: Job, module: str, name: str, message: str) -> Exception:
@@ -100,7 +106,8 @@ def _worker() -> Iterator[Connection]:
         ours.close()
         process.join(timeout=0.5)
         if process.is_alive():
-            process.terminate()
+            # Not asked to end: who is stopped (SIGSTOP) hears nothing, and jobs are as safe from one as from the other.
+            process.kill()
             process.join()
 
 

@@ -2,27 +2,32 @@
 
 A connection waits for its client while the head of a request (request line and headers) or its body is incomplete, and while an
 answer is not taken. Each of these has an end, so that clients that never finish hold nothing for long. When there are as many
-connections as may be, the one that has waited longest for its client makes room: whoever sends whole requests gets in.
+connections as may be, the one that has waited longest for its client makes room: whoever sends whole requests gets in. How one
+ends is in :mod:`graftwork.serving.leaving`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
+from typing import cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from graftwork.core.errors import ConfigError
+from graftwork.serving.leaving import LEAVE_SECONDS, MOST_LEAVING, PoliteTransport
 
 __all__ = ["ACCEPTED_AT_ONCE", "Connection", "Connections", "connection_limit"]
 
 ACCEPTED_AT_ONCE = 64
 """Connections that the event loop accepts before it does anything else."""
-_SPARE = 4 * ACCEPTED_AT_ONCE
-"""Descriptors for connections that are accepted, and refused some turns of the event loop later."""
+_SPARE = 4 * ACCEPTED_AT_ONCE + MOST_LEAVING
+"""Descriptors for connections that are accepted, and refused some turns of the event loop later, and for those that leave."""
 _FEWEST = 8
+_LOOKED_AT = 32
 _PROGRESS = 64 << 10
 """Bytes of an answer that a client must take within the time limit, or the rest of it."""
 _ANSWER = (
@@ -86,11 +91,18 @@ class Connections:
         # Those that wait for their client, since when; the first one has waited longest.
         self._waiting: dict[Connection, float] = {}
         self._unread: dict[Connection, tuple[float, int]] = {}
+        # Those that have got all that they get, since when.
+        self._leaving: dict[Connection, float] = {}
 
     @property
     def num_open(self) -> int:
-        """Open connections."""
+        """Open connections, without those that leave."""
         return len(self._open)
+
+    @property
+    def num_leaving(self) -> int:
+        """Connections whose client has not closed its side yet."""
+        return len(self._leaving)
 
     @property
     def num_in_work(self) -> int:
@@ -101,8 +113,10 @@ class Connections:
         """Take a new connection; if there are too many, close the one that has waited longest, or else this one."""
         self._open.add(connection)
         if len(self._open) > self.most:
-            # All others are at work: this one is the one too many.
-            victim = next(iter(self._waiting), connection)
+            # The system may have the request of an idle one already; a few are looked at, or a flood would make this slow.
+            first = list(itertools.islice(self._waiting, _LOOKED_AT))
+            # If all others are at work, this one is the one too many.
+            victim = next((one for one in first if not one.has_come), first[0] if first else connection)
             self._close(
                 victim, "full", "503 Service Unavailable", "The server has too many connections. Ask again a little later."
             )
@@ -121,6 +135,37 @@ class Connections:
         self._open.discard(connection)
         self._waiting.pop(connection, None)
         self._unread.pop(connection, None)
+        self._leaving.pop(connection, None)
+
+    def let_leave(self, connection: Connection, now: float) -> None:
+        """Note that nothing more is written to a connection; if too many leave, close the one that takes longest.
+
+        It counts as open until its client has taken all that was written.
+        """
+        if connection.transport.get_write_buffer_size():
+            self._waiting.pop(connection, None)
+            return
+        self.remove(connection)
+        self._leaving[connection] = now
+        if len(self._leaving) > MOST_LEAVING:
+            next(iter(self._leaving)).end()
+
+    def retire(self, now: float) -> None:
+        """Let the idle connections leave, but for those with something to read."""
+        self._let_taken_leave(now)
+        for connection in list(self._open):
+            if connection.is_idle and not connection.has_come:
+                connection.retire()
+
+    def _let_taken_leave(self, now: float) -> None:
+        for connection in list(self._open):
+            if connection.transport.is_leaving:
+                self.let_leave(connection, now)
+
+    def end_leaving(self) -> None:
+        """Close the connections that leave."""
+        for connection in list(self._leaving):
+            connection.end()
 
     def _close(self, connection: Connection, reason: str, status: str, sentence: str) -> None:
         # At once, not when the event loop gets to it: the next one must not be closed in its place.
@@ -139,10 +184,17 @@ class Connections:
         """Close the connections that have waited too long for their client."""
         for connection, since in list(self._waiting.items()):
             in_body = connection.is_in_body
+            # What has come in time may be read late: the server can have been busy itself.
+            if connection.has_come:
+                continue
             if now - since > (self._body_seconds if in_body else self._head_seconds):
                 self._close(
                     connection, "slow body" if in_body else "slow head", "408 Request Timeout", "The request came too slowly."
                 )
+        self._let_taken_leave(now)
+        for connection, since in list(self._leaving.items()):
+            if now - since > LEAVE_SECONDS:
+                connection.end()
         for connection in list(self._open):
             size = connection.transport.get_write_buffer_size()
             mark, before = self._unread.get(connection, (now, size))
@@ -161,6 +213,7 @@ class Connection(H11Protocol):
     """One connection, as uvicorn makes it; the class of a server has its :class:`Connections`."""
 
     shared: Connections
+    transport: PoliteTransport  # type: ignore[assignment]
     _state: tuple[bool, bool] = (True, False)
 
     @classmethod
@@ -179,9 +232,14 @@ class Connection(H11Protocol):
         answered = self.cycle is None or self.cycle.response_complete
         return answered and not self.is_in_body and not self.transport.get_write_buffer_size()
 
+    @property
+    def has_come(self) -> bool:
+        """Whether no request is in work, but there is something to read that the event loop has not read yet."""
+        return self.is_idle and self.transport.has_unread()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Register the connection, or refuse it."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, PoliteTransport(transport, self._on_leave)))
         self.shared.add(self, self.loop.time())
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -191,6 +249,8 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
+        if self.transport.is_leaving:
+            return
         super().data_received(data)
         self._note()
 
@@ -203,28 +263,55 @@ class Connection(H11Protocol):
         """Close the connection; a client whose request is not answered is told why."""
         cycle = self.cycle
         if cycle is None or (cycle.response_complete and not self.is_in_body):
-            # Between two requests nothing is owed: the client would take it for the answer to its next one.
-            owed = cycle is None or bool(self.conn.trailing_data[0])
+            # Between two requests nothing is owed: the client would take it for the answer to its next one. It may have come, though.
+            owed = cycle is None or bool(self.conn.trailing_data[0]) or self.has_come
         else:
             owed = not cycle.response_started
         if owed:
             body = b'{"error": "%s", "problems": []}' % sentence.encode("ascii")
             self.transport.write(_ANSWER % (status.encode("ascii"), len(body), body))
-        if cycle is not None:
-            # What reads the body, or writes the answer, learns that the client is gone.
-            cycle.disconnected = True
-            cycle.message_event.set()
         # Bytes that the client does not take must not keep the connection open.
         if self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.transport.close()
 
+    def _on_leave(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            # What reads the body, or writes the answer, learns that there is no client any more.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.shared.let_leave(self, self.loop.time())
+
+    def retire(self) -> None:
+        """Let an idle connection leave; a client in the middle of a request's head is told why."""
+        if self.conn.trailing_data[0]:
+            self.leave("503 Service Unavailable", "The server is stopping. Ask again when it has started anew.")
+        else:
+            self.transport.close()
+
+    def end(self) -> None:
+        """Close a connection that leaves."""
+        self.shared.remove(self)
+        self.transport.close_now()
+
+    def shutdown(self) -> None:
+        """Begin to end, when the server does; a connection that leaves has done so."""
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Let a connection leave that has been idle for long, unless the next request has come and was not read yet."""
+        if not self.transport.has_unread():
+            super().timeout_keep_alive_handler()
+
     def _unsupported_upgrade_warning(self) -> None:
         # Such a request is answered as any other; advice to install more is no use to anybody here.
         pass
 
     def _note(self, *, answered: bool = False) -> None:
+        if self.transport.is_leaving:
+            return
         in_work = self.cycle is not None and not self.cycle.response_complete
         state = (self.is_in_body or not in_work, self.is_in_body)
         # Time runs on while the same head or body grows byte by byte.

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+
+from graftwork.claims import reproduction_pool
+from graftwork.claims.reproduction_job import Job
+from graftwork.core.errors import GraftworkError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -40,3 +46,27 @@ def test_a_worker_in_the_middle_of_a_job_ends_with_a_killed_parent(tmp_path: Pat
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{worker}").exists(), "it would go on writing into the folder of a run that is taken up again"
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has not read its job then, and the system reports the pipe as reset."""
+    send = reproduction_pool._send
+
+    def send_and_kill(pipe: Connection, job: Job | None) -> None:
+        send(pipe, job)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        worker.join()
+
+    monkeypatch.setattr(reproduction_pool, "_send", send_and_kill)
+    job = Job(recipe="sleepy", slug="x", arm="a", seed=7, smoke=True, work=str(tmp_path))
+    with pytest.raises(GraftworkError, match=r"arm 'a', seed 7 ended without a result.*--resume"):
+        reproduction_pool.run_jobs([job], workers=1, on_progress=print, on_done=print)
+
+
+def test_what_is_said_to_a_worker_that_is_gone_is_lost_without_an_error() -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with ours:
+        reproduction_pool._send(ours, None)
+        assert ours.poll(), "its end is there to be heard"
