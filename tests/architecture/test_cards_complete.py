@@ -19,7 +19,9 @@ AWAITING: dict[str, str] = {
     "distill-similar": "counting run outstanding",
     "kd-any": "counting run outstanding",
     "mhr": "counting run outstanding",
+    "osborn": "counting run outstanding",
     "ot-fusion": "counting run outstanding",
+    "ped": "counting run outstanding",
     "scalearn": "counting run outstanding",
     "vl-adapter": "counting run outstanding",
 }

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--scores",
         metavar="NAMES",
-        help="all, or of logme,hscore,hscore-plain,leep,nce,transrate,gbc,knn,probe (default: the usual five)",
+        help="all, or of logme,hscore,hscore-plain,leep,nce,transrate,gbc,sfda,ped,ped-sfda,knn,probe (default: the usual five)",
     )
     add("--rows", metavar="N", default="2000", help="most training rows to judge on, or all (default: 2000)")
     add("--draws", metavar="N", type=int, default=30, help="half-samples for intervals and stability, at least 10 (default: 30)")

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json, write_json
-from graftwork.data.suites.glyph_styles import SOURCES, STYLES, TARGETS, GlyphDomain, draw_domain
+from graftwork.data.suites.glyph_styles import SIZE, SOURCES, STYLES, TARGETS, GlyphDomain, draw_domain
+from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.training.source_pool import table as table_module
-from graftwork.training.source_pool.members import pool_members, pool_names
+from graftwork.training.source_pool.fitting import Classifier
+from graftwork.training.source_pool.lessons import changed_views, fit_lesson, pair_loss
+from graftwork.training.source_pool.members import POOL, pool_members, pool_names
 from graftwork.training.source_pool.settings import PoolSettings
 from graftwork.training.source_pool.table import audit_table, build_table
 
@@ -106,6 +110,41 @@ def test_members_are_what_was_trained(folder: Path, tmp_path: Path) -> None:
     file.write_bytes(bytes(content))
     with pytest.raises(FileFormatError, match="damaged"):
         pool_members("plain", SMALL, tmp_path)
+
+
+def test_members_without_labels_learn_from_pictures_alone(tmp_path: Path) -> None:
+    lessons = {source.lesson for source in POOL}
+    assert lessons == {"labels", "turns", "views"}
+    assert len({source.name for source in POOL}) == len(POOL)
+    images = np.asarray(draw_domain(SOURCES[0], num_train=40, num_test=1).inputs["image"])
+    states = []
+    for labels in (np.zeros(len(images), np.int64), np.arange(len(images)) % 4):
+        for lesson, width in (("turns", 4), ("views", 64)):
+            torch.manual_seed(0)
+            model = Classifier(ConvBackbone(SIZE, channels=(8, 8, 8, 8)), width)
+            before = model.backbone.stem.weight.detach().clone()  # type: ignore[union-attr]
+            fit_lesson(model, lesson, images, labels, steps=2, rate=1e-3, seed=0)  # type: ignore[arg-type]
+            after = model.backbone.stem.weight.detach()  # type: ignore[union-attr]
+            assert not torch.equal(before, after)
+            states.append(after.clone())
+    assert torch.equal(states[0], states[2]), "labels are not looked at"
+    assert torch.equal(states[1], states[3])
+    member = pool_members("plain-turns", SMALL, tmp_path)
+    assert member.probabilities(member.features(images)) is None
+    assert member.facts().labels is None
+    assert member.facts().mean is not None
+
+
+def test_views_of_one_picture_are_told_from_others() -> None:
+    images = np.asarray(draw_domain(SOURCES[0], num_train=20, num_test=1).inputs["image"])
+    first, second = (changed_views(images, np.random.default_rng(seed)) for seed in (0, 1))
+    assert first.shape == images.shape
+    assert first.dtype == np.uint8
+    assert not np.array_equal(first, second)
+    rows = torch.eye(6)
+    # Partners agree and all others are orthogonal: e^5 against nine others.
+    assert pair_loss(rows, rows).item() == pytest.approx(np.log(1 + 10 * np.exp(-5.0)), rel=1e-4)
+    assert pair_loss(rows, rows.flip(0)) > pair_loss(rows, rows)
 
 
 def test_settings_and_names_are_checked() -> None:

@@ -1,9 +1,9 @@
-"""The plain training of small classifiers that pool and table are made with: AdamW, one cycle of the rate, cross-entropy."""
+"""The plain training of small models that pool and table are made with: AdamW, one cycle of the rate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from graftwork.core.seeds import Seeds
 from graftwork.interfaces.backbone import Backbone
 
-__all__ = ["Classifier", "fit_classifier", "predict_probabilities"]
+__all__ = ["Classifier", "fit_classifier", "fit_steps", "predict_probabilities"]
 
 BATCH = 64
 
@@ -50,17 +50,38 @@ def fit_classifier(
         rate: Largest learning rate.
         seed: Orders the rows.
     """
+
+    def loss(rows: NDArray[np.int64]) -> Tensor:
+        outputs = model(torch.from_numpy(images[rows]))
+        return F.cross_entropy(outputs, torch.from_numpy(labels[rows]), label_smoothing=0.05)
+
+    fit_steps(model, loss, len(labels), steps=steps, rate=rate, seed=seed)
+
+
+def fit_steps(
+    model: nn.Module, loss: Callable[[NDArray[np.int64]], Tensor], count: int, *, steps: int, rate: float, seed: int
+) -> None:
+    """Train a model in place on batches of row numbers and leave it in evaluation mode.
+
+    Args:
+        model: What learns, all of it.
+        loss: Returns the loss of the rows with these numbers.
+        count: Number of rows.
+        steps: Number of steps; 0 changes nothing.
+        rate: Largest learning rate.
+        seed: Orders the rows.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.02)
     model.train()
-    for step, rows in enumerate(_batches(len(labels), steps, seed)):
+    for step, rows in enumerate(_batches(count, steps, seed)):
         # A rise over the first tenth, then half a cosine.
         at = (step + 1) / steps
         scale = at / 0.1 if at < 0.1 else 0.5 * (1 + math.cos(math.pi * (at - 0.1) / 0.9))
         for group in optimizer.param_groups:
             group["lr"] = rate * scale
-        loss = F.cross_entropy(model(torch.from_numpy(images[rows])), torch.from_numpy(labels[rows]), label_smoothing=0.05)
+        value = loss(rows)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     model.eval()

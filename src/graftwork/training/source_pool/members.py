@@ -1,4 +1,5 @@
-"""Members of the pool: small models trained on generated sources, an untrained one, and pretrained backbones from packages."""
+"""Members of the pool: small models trained on generated sources, with labels and without, an untrained one, and pretrained
+backbones from packages."""
 
 from __future__ import annotations
 
@@ -17,22 +18,47 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import write_bytes
 from graftwork.core.locks import exclusive
 from graftwork.core.seeds import Seeds
-from graftwork.data.suites.glyph_styles import SOURCES, GlyphDomain, draw_domain
+from graftwork.data.suites.glyph_styles import SIZE, SOURCES, GlyphDomain, draw_domain
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.scorer import SourceFacts
 from graftwork.math.fingerprint import state_fingerprint
 from graftwork.nn.backbones.catalog import build_backbone, list_backbones
-from graftwork.nn.backbones.scratch import scratch_backbone
+from graftwork.nn.backbones.cnn import ConvBackbone
 from graftwork.nn.backbones.source_heads import source_head
-from graftwork.training.source_pool.fitting import Classifier, fit_classifier
+from graftwork.training.source_pool.fitting import Classifier
+from graftwork.training.source_pool.lessons import Lesson, fit_lesson, head_width
 from graftwork.training.source_pool.settings import PoolSettings
 
-__all__ = ["PACKAGED_SIZE", "PoolMember", "pool_members", "pool_names"]
+__all__ = ["PACKAGED_SIZE", "POOL", "PoolMember", "PoolSource", "pool_members", "pool_names"]
 
 UNTRAINED = "untrained"
 PACKAGED_SIZE = 32
 """Working resolution of packaged backbones in pixels: the pictures have 16."""
 _FACT_ROWS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSource:
+    """How a generated member is made."""
+
+    name: str
+    domain: GlyphDomain
+    lesson: Lesson = "labels"
+
+
+def _domain(name: str) -> GlyphDomain:
+    return next(domain for domain in SOURCES if domain.name == name)
+
+
+POOL: tuple[PoolSource, ...] = (
+    *(PoolSource(name=domain.name, domain=domain) for domain in SOURCES),
+    PoolSource(name="plain-turns", domain=_domain("plain"), lesson="turns"),
+    PoolSource(name="inverted-turns", domain=_domain("inverted"), lesson="turns"),
+    PoolSource(name="plain-views", domain=_domain("plain"), lesson="views"),
+    PoolSource(name="striped-views", domain=_domain("striped"), lesson="views"),
+    PoolSource(name="noisy-views", domain=_domain("noisy"), lesson="views"),
+)
+"""The generated members; ``turns`` and ``views`` learned without labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +71,7 @@ class PoolMember:
     domain: GlyphDomain | None
     """What it was trained on; None of packaged and untrained ones."""
     settings: PoolSettings = field(repr=False)
+    lesson: Lesson = "labels"
     packaged: bool = False
 
     def backbone(self) -> Backbone:
@@ -66,14 +93,17 @@ class PoolMember:
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Return class probabilities of its own classifier from its features; None if it has none."""
-        if isinstance(self.model, Classifier) and self.domain is not None:
+        if isinstance(self.model, Classifier):
+            if self.domain is None or self.lesson != "labels":
+                return None
             with torch.inference_mode():
                 return self.model.head(torch.from_numpy(features)).softmax(dim=1).numpy()
         head = source_head(self.name) if self.packaged else None
         return None if head is None else head.probabilities(features)
 
     def facts(self) -> SourceFacts:
-        """Return what scorers may know of it: features and labels of rows that it was trained on, and their moments."""
+        """Return what scorers may know of it: features of rows that it was trained on, their moments, and their labels if it
+        learned from them."""
         if self.domain is None:
             return SourceFacts(name=self.name)
         suite = draw_domain(self.domain, num_train=self.settings.source_rows, num_test=1, seed=self.settings.seed)
@@ -82,7 +112,7 @@ class PoolMember:
         return SourceFacts(
             name=self.name,
             features=features,
-            labels=np.asarray(suite.targets["letter"])[rows],
+            labels=np.asarray(suite.targets["letter"])[rows] if self.lesson == "labels" else None,
             mean=features.mean(axis=0),
             deviation=features.std(axis=0),
         )
@@ -94,7 +124,7 @@ def pool_names(settings: PoolSettings) -> list[str]:
     Raises:
         ConfigError: If the settings name one that does not exist.
     """
-    known = [domain.name for domain in SOURCES] + [UNTRAINED]
+    known = [source.name for source in POOL] + [UNTRAINED]
     wrong = [name for name in settings.members if name not in known]
     if wrong:
         raise ConfigError(f"There is no generated source {wrong[0]!r}; there are {', '.join(known)}.")
@@ -114,30 +144,33 @@ def pool_members(name: str, settings: PoolSettings, folder: Path) -> PoolMember:
         FileFormatError: If its file is damaged; remove it to train it again.
         StorageError: If it cannot be written.
     """
-    domain = next((one for one in SOURCES if one.name == name), None)
-    if domain is None and name != UNTRAINED:
+    source = next((one for one in POOL if one.name == name), None)
+    if source is None and name != UNTRAINED:
         return PoolMember(name, build_backbone(name, size=PACKAGED_SIZE).eval(), None, settings, packaged=True)
-    suite = draw_domain(domain or GlyphDomain(name=UNTRAINED), num_train=settings.source_rows, num_test=1, seed=settings.seed)
-    classes = suite.tasks[0].size
+    domain = source.domain if source is not None else GlyphDomain(name=UNTRAINED)
+    lesson: Lesson = source.lesson if source is not None else "labels"
     seeds = Seeds(settings.seed).child(f"pool member {name}")
     with torch.random.fork_rng():
         torch.manual_seed(seeds.integer("weights"))
-        model = Classifier(scratch_backbone(suite.input_specs), classes)
-    if domain is None:
+        model = Classifier(ConvBackbone(SIZE, channels=settings.channels), head_width(lesson, domain.classes))
+    if source is None:
         return PoolMember(name, model.eval(), None, settings)
     path = folder / f"{name}-{settings.key()}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.with_suffix(".lock")):
         if not path.exists():
+            suite = draw_domain(domain, num_train=settings.source_rows, num_test=1, seed=settings.seed)
             rows = suite.splits["train"]
             images, labels = np.asarray(suite.inputs["image"])[rows], np.asarray(suite.targets["letter"])[rows]
             with torch.random.fork_rng():
                 torch.manual_seed(seeds.integer("dropout"))
-                fit_classifier(model, images, labels, steps=settings.source_steps, rate=3e-3, seed=seeds.integer("order"))
+                fit_lesson(
+                    model, lesson, images, labels, steps=settings.source_steps, rate=3e-3, seed=seeds.integer("order")
+                )  # fmt: skip
             state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
             write_bytes(path, safetensors.torch.save(state, metadata={"fingerprint": state_fingerprint(state)}))
         _load(model, path)
-    return PoolMember(name, model.eval(), domain, settings)
+    return PoolMember(name, model.eval(), domain, settings, lesson)
 
 
 def _load(model: nn.Module, path: Path) -> None:

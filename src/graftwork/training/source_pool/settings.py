@@ -11,7 +11,7 @@ from graftwork.core.errors import ConfigError
 
 __all__ = ["PoolSettings"]
 
-_VERSION = 1
+_VERSION = 2
 """Raised whenever equal settings would give other results."""
 
 
@@ -23,6 +23,8 @@ class PoolSettings:
         ConfigError: If a number is out of range.
     """
 
+    channels: tuple[int, int, int, int] = (16, 32, 64, 64)
+    """Widths of the convolutions of the generated members."""
     source_rows: int = 2000
     """Training rows of a source with the full share."""
     target_rows: int = 120
@@ -52,7 +54,7 @@ class PoolSettings:
 
     def key(self) -> str:
         """Return the name under which members are kept: a hash of all that their training depends on."""
-        return _hash([_VERSION, self.source_rows, self.source_steps, self.seed])
+        return _hash([_VERSION, list(self.channels), self.source_rows, self.source_steps, self.seed])
 
     def row_key(self) -> str:
         """Return a hash of all that a row of the table depends on besides the member."""

@@ -16,6 +16,8 @@ from graftwork.methods.selection.linear_probe import LinearProbe
 from graftwork.methods.selection.logme import LogME
 from graftwork.methods.selection.nce import NegativeConditionalEntropy
 from graftwork.methods.selection.nearest import NearestNeighbours
+from graftwork.methods.selection.ped import PotentialEnergyDescent
+from graftwork.methods.selection.sfda import SelfChallengingFisher
 from graftwork.methods.selection.trans_rate import TransRate
 
 __all__ = ["DEFAULT_SCORES", "SCORES", "NamedScore", "chosen_scores"]
@@ -39,6 +41,11 @@ SCORES: dict[str, NamedScore] = {
     "nce": NamedScore("NCE", "minus the entropy of labels given the source's answers", NegativeConditionalEntropy),
     "transrate": NamedScore("TransRate", "bits that classes save in coding the features", TransRate),
     "gbc": NamedScore("GBC", "minus the overlap of classes taken as Gaussians", BhattacharyyaSeparability),
+    "sfda": NamedScore("SFDA", "how sure a Fisher discriminant is of the labels, unsure rows made harder", SelfChallengingFisher),
+    "ped": NamedScore("PED", "LogME after overlapping classes were pushed apart", PotentialEnergyDescent),
+    "ped-sfda": NamedScore(
+        "PED, SFDA", "SFDA after overlapping classes were pushed apart", lambda: PotentialEnergyDescent(SelfChallengingFisher())
+    ),
     "knn": NamedScore(
         "Neighbours", "accuracy or R squared of five nearest neighbours", partial(NearestNeighbours, max_rows=3000)
     ),

@@ -72,8 +72,8 @@ def rank(
         sources: ``"all"`` (the pretrained backbones that are installed), names (``"minilm"``, ``"timm:resnet18"``,
             ``"efficientnet_lite0@96"``), folders (a model as transformers or timm save it, a run of graftwork, or a folder of such), or
             several of these, separated by commas.
-        scores: ``"all"``, or names out of logme, hscore, hscore-plain, leep, nce, transrate, gbc, knn, probe; by default logme, hscore,
-            leep, knn and probe.
+        scores: ``"all"``, or names out of logme, hscore, hscore-plain, leep, nce, transrate, gbc, sfda, ped, ped-sfda, knn, probe; by
+            default logme, hscore, leep, knn and probe.
         rows: Most training rows to judge on; ``"all"`` takes all. At least 10.
         draws: Half-samples for intervals and stability, at least 10.
         targets: Columns to predict.
