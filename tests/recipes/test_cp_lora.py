@@ -80,7 +80,7 @@ def test_more_pictures_are_the_same_test_and_domains_have_pictures_of_their_own(
 
 def test_validation_chooses_the_best_variant_and_shares_are_those_of_full_tuning() -> None:
     values = {name: {"validation": 1.0, "dice": 2.0, "learned": 10.0} for name in (*LOW_RANK, "full", "decoder")}
-    values["dora-c"] |= {"validation": 3.0, "dice": 5.0}
+    values["lora-c"] |= {"validation": 3.0, "dice": 5.0}
     values["full"]["learned"] = 40.0
     found = derive(values)
     assert found["cp"] == {"percent_learned": 25.0, "best_low_rank": 5.0}

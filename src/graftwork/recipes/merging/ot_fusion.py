@@ -3,17 +3,19 @@
 The paper reports, for vision transformers on CIFAR-10, parents near 92.3, one-shot accuracy near 7.6 for the plain mean and near 60 for
 soft alignment, and 93.2 after fine-tuning (from memory, not verified).
 
-Our setting: generated letters of 20 classes, 16x16 pixels; own vision transformers of three blocks, 64 wide, trained from two starts
-until they have converged (a common pretrained start would need no alignment, so there is none), and a third one 96 wide. Fused
-models are measured as they are, and after fine-tuning on the training rows; the parents get the same fine-tuning, and the better
-one by validation counts. Maps are taken from 200 training rows. The mean of the parents' answers bounds what fusing can win after
-fine-tuning; the parents themselves bound what it can keep before. Fusing is no part of a plan of ``fit``, whose models have one
-start. About 3 minutes of one core a seed.
+Our setting: generated letters of 20 classes, 16x16 pixels, 1,000 of them to learn from; own vision transformers of three blocks, 64
+wide, trained from two starts until their training loss no longer falls (a common pretrained start would need no alignment, so there
+is none), and a third one 96 wide. Fused models are measured as they are on 3,000 pictures, and after fine-tuning on the training
+rows; the parents get the same fine-tuning, and the better one by validation counts. Maps are taken from 200 training rows. Which maps
+is chosen on validation rows, from six of each solver: soft ones by regularization and residual policy, exact ones by residual policy
+and by whether activations are standardized. Exact maps are not tuned further, since nothing is claimed of that. The mean of the
+parents' answers bounds what fusing can win after fine-tuning; the parents themselves bound what it can keep before. Fusing is no part
+of a plan of ``fit``, whose models have one start. About 100 seconds of one core a seed.
 
-The pilot (``--pilot``, seeds 100 and 101) chooses the fine-tuning rate of each arm by validation accuracy, four values each.
-Looked at before, on seed 100 alone: with the suite's own noise and clutter two parents had 67 % on training and 58 % on validation
-rows after 1500 steps, which is not converged; fused without tuning they had 7.4 (plain mean), 9.8 (exact) and 12.4 (soft). So the letters
-are easier and the parents learn for longer here.
+The pilot (``--pilot``, seed 100) chooses the fine-tuning rate of each arm by validation accuracy, four values each. Looked at before,
+on the same seed: with 4,000 pictures and 2,500 steps a parent was right on 99.2 % of the test pictures, which leaves nothing to win;
+with 1,000 shifted pictures and 700 steps parents gained 5 points by 600 further steps, so they had not converged. As it is now, but for 500 steps,
+two parents had 78.5 and 78.3 % on test and 98 and 96 % on training pictures, both together 82.5 %, their plain mean 13.9 %.
 """
 
 from __future__ import annotations
@@ -48,12 +50,25 @@ State = dict[str, Array]
 
 CLASSES, WIDTH, WIDE, DEPTH = 20, 64, 96, 3
 CHANCE = 100.0 / CLASSES
-STEPS, RATE, TUNING_STEPS, BATCH = 2500, 1e-3, 200, 64
+STEPS, RATE, TUNING_STEPS, BATCH = 700, 2e-3, 200, 32
 WORLD: dict[str, Any] = {"noise": 0.05, "jitter": 0.7, "clutter": 0}
 """How hard the letters are."""
 PARENTS = {"first": WIDTH, "second": WIDTH, "wide": WIDE}
 """Models of a seed and their widths, each from a start of its own; the second one is the anchor."""
+ALONE = ("first", "second")
+"""The parents of equal width."""
 LABELS = Access(source_labels=True)
+SOFT_MAPS = tuple(
+    OTFusionConfig(solver="sinkhorn", regularization=strength, policy=policy)
+    for strength in (0.01, 0.02, 0.04)
+    for policy in ("mean", "weighted")
+)
+EXACT_MAPS = tuple(
+    OTFusionConfig(solver="exact", policy=policy, standardize=standardize)
+    for policy in ("mean", "weighted", "residual")
+    for standardize in (False, True)
+)
+"""Maps to choose from on validation rows."""
 
 
 def build(suite: Suite, width: int) -> SharedTrunk:
@@ -81,7 +96,7 @@ def train(model: SharedTrunk, suite: Suite, steps: int, rate: float, seeds: Seed
         suite.tasks,
         BatchStream(suite, suite.splits["train"], BATCH, seeds.integer("batches")),
         balancer=EqualWeights(),
-        config=TrainConfig(max_steps=steps, batch_size=BATCH, learning_rate=rate, evaluations=0, augment="shift"),
+        config=TrainConfig(max_steps=steps, batch_size=BATCH, learning_rate=rate, evaluations=0),
         seeds=seeds,
         callbacks=[context.budget_callback()],
     )
@@ -110,64 +125,88 @@ def points(data: GuardedSuite, prediction: Array, split: str) -> float:
     return 100.0 * float(data.score(split, {"letter": prediction})["letter"]["accuracy"])
 
 
-def fuse(arm: Arm, suite: Suite, first: State, anchor: State, seed: int) -> State:
+def plain_mean(first: State, anchor: State) -> State:
+    """Return the mean of two models of one shape."""
+    return {name: 0.5 * (value + first[name]) for name, value in anchor.items()}
+
+
+def fuse(config: OTFusionConfig, suite: Suite, first: State, anchor: State, seed: int) -> State:
     """Return the fused weights, in the shapes of the anchor."""
-    if arm.settings["method"] == "vanilla":
-        return {name: 0.5 * (value + first[name]) for name, value in anchor.items()}
-    merger = OTFusion(OTFusionConfig(solver=arm.settings["solver"]))
     rows = {"train": functools.partial(iter_rows, suite, suite.splits["train"])}
     models = [
         MergeModel(name=name, tensors=state, network=functools.partial(load, suite, state))
         for name, state in (("first", first), ("anchor", anchor))
     ]
-    return merger.merge(None, models, MergeContext(tasks=suite.tasks, rows=rows, seed=seed))
+    return OTFusion(config).merge(None, models, MergeContext(tasks=suite.tasks, rows=rows, seed=seed))
+
+
+def choose_maps(arm: Arm, data: GuardedSuite, first: State, anchor: State, seed: int, context: ArmContext) -> State:
+    """Return the fused weights of the maps that are best on validation rows without any tuning."""
+    maps = SOFT_MAPS if arm.settings["method"] == "soft" else EXACT_MAPS
+    best: tuple[float, State] | None = None
+    for config in context.choose(full=maps, smoke=maps[:2]):
+        context.count("trials")
+        fused = fuse(config, data.visible, first, anchor, seed)
+        score = points(data, answers(data, fused, "val"), "val")
+        # The first of equals.
+        if best is None or score > best[0]:
+            best = (score, fused)
+    assert best is not None
+    return best[1]
 
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Fuse, measure, fine-tune and measure again; accuracies in percent."""
-    sizes = context.choose(full=(4000, 500, 2000), smoke=(128, 40, 40))
+    sizes = context.choose(full=(1000, 500, 3000), smoke=(128, 40, 40))
     data = context.guard(glyphs(num_train=sizes[0], num_val=sizes[1], num_test=sizes[2], num_classes=CLASSES, seed=seed, **WORLD))
     folder = context.once("parents", lambda path: make_parents(path, data, seed, context))
     parents = {name: load_file(folder / f"{name}.safetensors") for name in PARENTS}
     method = str(arm.settings["method"])
+
+    def both(state: State) -> dict[str, float]:
+        return {split: points(data, answers(data, state, split), split) for split in ("val", "test")}
+
+    def tuned(state: State, name: str) -> dict[str, float]:
+        steps, rate = context.choose(full=TUNING_STEPS, smoke=2), float(arm.settings["rate"])
+        return both(train(load(data.visible, state), data.visible, steps, rate, Seeds(seed).child(f"tuning/{name}"), context))
+
     if method == "ensemble":
-        both = {
-            split: np.mean([answers(data, parents[name], split) for name in ("first", "second")], axis=0)
-            for split in ("val", "test")
-        }
-        found = {split: points(data, both[split], split) for split in both}
-        return {"accuracy": found["test"], "validation": found["val"]}
-    steps, rate = context.choose(full=TUNING_STEPS, smoke=2), float(arm.settings["rate"])
-
-    def tuned(state: State, name: str) -> tuple[float, float]:
-        after = train(load(data.visible, state), data.visible, steps, rate, Seeds(seed).child(f"tuning/{name}"), context)
-        return points(data, answers(data, after, "val"), "val"), points(data, answers(data, after, "test"), "test")
-
+        said = [{split: answers(data, parents[name], split) for split in ("val", "test")} for name in ALONE]
+        return {"accuracy": points(data, np.mean([item["test"] for item in said], axis=0), "test")}
     if method == "parents":
-        names = [str(name) for name in arm.settings["names"]]
-        one_shot = max(points(data, answers(data, parents[name], "test"), "test") for name in names)
+        before = {name: both(parents[name]) for name in ALONE}
+        after = {name: tuned(parents[name], name) for name in ALONE}
         # The better one by validation rows, the first of equals.
-        validation, accuracy = max((tuned(parents[name], name) for name in names), key=lambda pair: pair[0])
-        return {"accuracy": one_shot, "tuned": accuracy, "validation": validation}
-    fused = fuse(arm, data.visible, parents[str(arm.settings["source"])], parents["second"], seed)
-    validation, accuracy = tuned(fused, "fused")
-    return {"accuracy": points(data, answers(data, fused, "test"), "test"), "tuned": accuracy, "validation": validation}
+        first = max(ALONE, key=lambda name: before[name]["val"])
+        second = max(ALONE, key=lambda name: after[name]["val"])
+        return {
+            "accuracy": before[first]["test"],
+            "tuned": after[second]["test"],
+            "anchor_tuned": after["second"]["test"],
+            "validation": float(np.mean([found["val"] for found in after.values()])),
+        }
+    source, anchor = parents[str(arm.settings["source"])], parents["second"]
+    fused = plain_mean(source, anchor) if method == "plain" else choose_maps(arm, data, source, anchor, seed, context)
+    measured = {"accuracy": both(fused)["test"]}
+    if method == "exact":
+        return measured
+    found = tuned(fused, "fused")
+    return {**measured, "tuned": found["test"], "validation": found["val"]}
 
 
 def _arm(name: str, title: str, method: str, **settings: Any) -> Arm:
-    return Arm(name, title, LABELS, {"method": method, "rate": 3e-4, **settings})
+    return Arm(name, title, LABELS, {"method": method, **settings})
 
 
 ARMS = (
-    _arm("parents", "the better parent", "parents", names=["first", "second"]),
-    _arm("anchor", "the anchor alone", "parents", names=["second"]),
-    _arm("vanilla", "the plain mean", "vanilla", source="first"),
-    _arm("hard", "aligned by exact transport (permutations)", "fused", source="first", solver="exact"),
-    _arm("soft", "aligned by soft transport", "fused", source="first", solver="sinkhorn"),
-    _arm("wide", "96 wide into 64, soft transport", "fused", source="wide", solver="sinkhorn"),
-    Arm("ensemble", "mean answer of both parents (bound)", LABELS, {"method": "ensemble"}),
+    _arm("parents", "the better parent", "parents", rate=1e-3),
+    _arm("vanilla", "the plain mean", "plain", source="first", rate=1e-3),
+    _arm("hard", "aligned by exact transport (permutations)", "exact", source="first"),
+    _arm("soft", "aligned by soft transport", "soft", source="first", rate=1e-3),
+    _arm("wide", "96 wide into 64, soft transport", "soft", source="wide", rate=1e-3),
+    _arm("ensemble", "mean answer of both parents (bound)", "ensemble"),
 )
-_RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+_RATES = (3e-4, 1e-3, 2e-3, 4e-3)
 _ORDER, _PLAIN, _LEAST = "soft beats hard transport", "hard transport beats the plain mean", "soft beats the plain mean by far"
 _PARENT, _VANILLA, _WIDE = (
     "tuned: beats the better parent",
@@ -182,37 +221,43 @@ def _claim(name: str, left: str, right: str, margin: float = 0.0, **options: Any
 
 RECIPE = Recipe(
     slug="ot-fusion",
+    # Converged parents cost a minute a seed, and effects are large: two looks, the first of which can decide.
+    looks=(5, 8),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
     inequalities=(
         _claim(_ORDER, "soft.accuracy", "hard.accuracy"),
-        _claim(_PLAIN, "hard.accuracy", "vanilla.accuracy"),
         _claim(_LEAST, "soft.accuracy", "vanilla.accuracy", 3 * CHANCE, demand="at least"),
         _claim(_PARENT, "soft.tuned", "parents.tuned", 0.3),
         _claim(_VANILLA, "soft.tuned", "vanilla.tuned", 1.0),
-        _claim(_WIDE, "wide.tuned", "anchor.tuned"),
+        _claim(_WIDE, "wide.tuned", "parents.anchor_tuned"),
+        _claim(_PLAIN, "hard.accuracy", "vanilla.accuracy", primary=False),
     ),
     headroom=(
-        Headroom("parents.accuracy", "vanilla.accuracy", margin=3 * CHANCE, inequalities=(_ORDER, _PLAIN, _LEAST), unit="points"),
+        Headroom("parents.accuracy", "vanilla.accuracy", margin=3 * CHANCE, inequalities=(_ORDER, _LEAST), unit="points"),
         Headroom("ensemble.accuracy", "parents.tuned", margin=0.3, inequalities=(_PARENT,), unit="points"),
         Headroom("ensemble.accuracy", "vanilla.tuned", margin=1.0, inequalities=(_VANILLA,), unit="points"),
-        Headroom("ensemble.accuracy", "anchor.tuned", margin=0.3, inequalities=(_WIDE,), unit="points"),
+        Headroom("ensemble.accuracy", "parents.anchor_tuned", margin=0.3, inequalities=(_WIDE,), unit="points"),
     ),
     pilot=Pilot(
-        grids={arm: {"rate": _RATES} for arm in ("parents", "anchor", "vanilla", "soft", "wide")},
+        grids={arm: {"rate": _RATES} for arm in ("parents", "vanilla", "soft", "wide")},
         score=("validation",),
-        follows={"hard": "soft"},
-        fixed={"ensemble": "a bound, nothing of which is tuned"},
+        seeds=(100,),
+        fixed={
+            "hard": "chooses its maps on every seed, and is not tuned",
+            "ensemble": "a bound, nothing of which is tuned",
+        },
     ),
     equal_budget=(
         EqualBudget(("labels",)),
         # Not the parents: both of them are tuned, so that the better one can be chosen.
-        EqualBudget(("steps", "samples"), ("anchor", "vanilla", "hard", "soft", "wide")),
+        EqualBudget(("steps", "samples"), ("vanilla", "soft", "wide")),
+        EqualBudget(("trials",), ("hard", "soft", "wide")),
     ),
-    minutes=40,
+    minutes=15,
     notes=(
         "Generated letters and small transformers in place of CIFAR-10 and ViT; parents learn from scratch, as the method needs.",
-        "The better parent has twice the tuning steps of a fused model, one training for each parent.",
+        "Both parents are fine-tuned, so that the better one can be chosen: twice the steps of a fused model.",
     ),
 )

@@ -5,20 +5,21 @@ rank beats standard fine-tuning, CP-LoRA is comparable to the others with far fe
 
 Our setting: generated tissue of 24 x 24 pixels in which an antibody stains a minority of the nuclei, to be marked pixel by pixel. The
 U-Net reads the shipped ``conv-mini`` at four scales and has a decoder of 3x3 convolutions. It learns as a whole from 600 pictures of
-the source, where the marker stains large nuclei with coarse grain; then each arm adapts it with 24 labelled pictures to a target in
-which the marker stains small ones. Statistics of BatchNorm are frozen in all arms. Tuners of low rank update the layers with 3x3
-kernels, as in the paper's U-Net, and the output; most other layers of ``conv-mini`` are 1x1 convolutions, where CP has nothing to
-save. convLoRA and LoRA-C have rank 4, CP-LoRA rank 8 (and 2 and 32), so that CP-LoRA has less than a quarter of convLoRA's numbers.
-AdamW, cosine schedule, 150 steps of 8 flipped pictures; the last weights count. Dice is the F1 of pixels at the best threshold of
-the data set, in percent. The bound is full tuning with 400 pictures; one arm is the plan on the card, which has a head on the last
-map and no decoder.
+the source, where the marker stains large nuclei with coarse grain; then each arm adapts it with 8 labelled pictures to a target in
+which the marker stains small ones, whose grain is less coarse. Statistics of BatchNorm are frozen in all arms. Tuners of low rank
+update the layers with 3x3 kernels, as in the paper's U-Net, and the output; most other layers of ``conv-mini`` are 1x1 convolutions,
+where CP has nothing to save. convLoRA and LoRA-C have rank 4, CP-LoRA rank 8 (and 2 and 32), so that CP-LoRA has less than a quarter
+of convLoRA's numbers. AdamW, cosine schedule, 100 steps of 4 flipped pictures; the last weights count. Dice is the F1 of pixels at
+the best threshold of the data set, in percent. The bound is full tuning with 400 pictures; one arm is the plan on the card, which has
+a head on the last map and no decoder.
 
-The pilot chooses each arm's learning rate from four on seeds 100 and 101 by the Dice of 40 validation pictures; arms of DoRA follow
-those that they decompose, the bound follows full tuning.
+The pilot chooses each arm's learning rate from four on seed 100 by the Dice of 80 validation pictures; LoRA-C follows convLoRA,
+CP-DoRA follows CP-LoRA, the bound follows full tuning.
 
-Looked at once on seed 100 while the setting was made: Dice of test and training pictures 83.7 and 80.2 without tuning, 91.2 and 96.5
-for full tuning at a rate of 1e-3, 89.5 and 91.7 for CP-LoRA of rank 8 at 3e-3 (17,344 of 2,030,993 numbers learn). About 40 seconds
-of one core for the source's network of a seed, and 10 to 12 for each arm.
+Looked at on seed 100 while the setting was made: with 24 pictures of coarse grain full tuning is at 91.1 and the bound at 92.1, which
+leaves nothing to win. With 8 of less coarse grain, and batches of 8: 76.7 without tuning, 88.9 for full tuning at a rate of 1e-3
+(96.8 on the training pictures, no change on validation pictures in the last 40 steps), 91.4 for the bound; at 1e-2 87.7 for CP-LoRA
+of rank 8 (17,344 of 2,030,993 numbers learn) and 88.8 of rank 32; 87.0 for convLoRA at 3e-3. About 90 seconds of one core a seed.
 """
 
 from __future__ import annotations
@@ -65,15 +66,15 @@ __all__ = ["ARMS", "RECIPE", "PictureUNet", "build_model", "derive", "make_world
 SIZE, WORKING = 24, 48
 """Side of the pictures in pixels, and of what the encoder reads: its stem gives maps of the pictures' own size."""
 SOURCE: Mapping[str, Any] = {"growth": 1.3, "contrast": 0.5, "object_noise": 0.0}
-TARGET: Mapping[str, Any] = {"growth": 0.8, "contrast": 0.5, "object_noise": 0.0}
-"""The marker of the source stains large nuclei, that of the target small ones; both have coarse grain."""
-FEW, MANY = 24, 400
+TARGET: Mapping[str, Any] = {"growth": 0.8, "contrast": 0.3, "object_noise": 0.0}
+"""The marker of the source stains large nuclei with coarse grain, that of the target small ones with less coarse grain."""
+FEW, MANY = 8, 400
 """Labelled pictures of the target: of all arms, and of the bound."""
-SOURCE_STEPS, STEPS, BATCH, PLAN_STEPS = 300, 150, 8, 60
+SOURCE_STEPS, STEPS, BATCH, PLAN_STEPS = 200, 100, 4, 60
 LAYERS = r"backbone\.encoder\.(lite\.stem\.convolution|tail\.\d\.conv\d)|backbone\.ups\.\d\.0|heads\.0\.(before|after|output)"
 """Layers that tuners of low rank update: those with kernels of 3x3 pixels, as in the paper's U-Net, and the output."""
 LABELS = Access(source_labels=True)
-LOW_RANK = ("cp-2", "cp", "cp-32", "lora-c", "conv-lora", "cp-dora", "dora-c", "conv-dora")
+LOW_RANK = ("cp-2", "cp", "cp-32", "lora-c", "conv-lora", "cp-dora")
 
 
 class PictureUNet(Backbone):
@@ -122,7 +123,7 @@ def _block(num_in: int, num_out: int) -> nn.Sequential:
 def make_world(domain: str, count: int, seed: int, context: ArmContext) -> Suite:
     """Return tissue of the source or of the target; validation and test pictures do not depend on ``count``."""
     settings = {"source": SOURCE, "target": TARGET}[domain]
-    sizes = context.choose(full=(count, 40, 200), smoke=(max(4, count // 8), 4, 6))
+    sizes = context.choose(full=(count, 80, 300), smoke=(max(4, count // 8), 4, 6))
     # Another root for each domain, or both would have nuclei at equal places.
     root = 2 * seed + (domain == "target")
     return histology(num_train=sizes[0], num_val=sizes[1], num_test=sizes[2], tasks=("mask",), size=SIZE, seed=root, **settings)
@@ -165,6 +166,9 @@ def train(
     """Train what learns: AdamW, cosine schedule, flipped pictures; the last weights count."""
     seeds = context.seeds.child(name)
     seen = data.visible
+    watch = context.watch(
+        lambda: _percent(data.score("val", _predict(model.eval(), data, "val"))), steps, measure="validation Dice", points=4
+    )
     trainer = Trainer(
         model,
         seen.tasks,
@@ -174,7 +178,7 @@ def train(
             max_steps=steps, batch_size=batch, learning_rate=rate, weight_decay=0.0, augment="flip", evaluations=0, ema_decay=0.0
         ),
         seeds=seeds,
-        callbacks=[context.budget_callback()],
+        callbacks=[context.budget_callback(), watch],
     )
     trainer.train(steps, lambda step: context.progress(step / steps, f"{name} {step}/{steps}"))
     return trainer
@@ -256,8 +260,6 @@ ARMS = (
     _low("cp", "CP-LoRA, rank 8", "cp", 8),
     _low("cp-2", "CP-LoRA, rank 2", "cp", 2),
     _low("cp-32", "CP-LoRA, rank 32", "cp", 32),
-    _low("conv-dora", "convDoRA, rank 4", "conv-lora", 4, decompose=True),
-    _low("dora-c", "DoRA-C, rank 4", "lora-c", 4, decompose=True),
     _low("cp-dora", "CP-DoRA, rank 8", "cp", 8, decompose=True),
     _arm("bound", f"full fine-tuning with {MANY} pictures", "all", pictures=MANY, rate=3e-4),
     _arm("plan", "the plan on the card: conv-mini with CP-LoRA and a head on its last map", "plan"),
@@ -266,10 +268,12 @@ TUNED = tuple(arm.name for arm in ARMS if arm.name not in ("none", "bound", "pla
 """Arms with the same pictures and steps."""
 _BEST = "the best variant of low rank beats full fine-tuning"
 _RANKS = "rank 32 beats rank 2"
-_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 
 RECIPE = Recipe(
     slug="cp-lora",
+    # A seed has a network of its own and ten tunings of it: two looks, the first of which can decide.
+    looks=(5, 8),
     arms=ARMS,
     smoke_seeds=(0,),
     run_arm=run_arm,
@@ -299,19 +303,20 @@ RECIPE = Recipe(
     ),
     pilot=Pilot(
         grids={
-            "full": {"rate": (1e-4, 3e-4, 1e-3, 3e-3)},
+            "full": {"rate": (3e-4, 1e-3, 3e-3, 1e-2)},
             "decoder": {"rate": (3e-4, 1e-3, 3e-3, 1e-2)},
-            **{name: {"rate": _RATES} for name in ("conv-lora", "lora-c", "cp", "cp-2", "cp-32")},
+            **{name: {"rate": _RATES} for name in ("conv-lora", "cp", "cp-2", "cp-32")},
         },
         score=("validation",),
-        follows={"conv-dora": "conv-lora", "dora-c": "lora-c", "cp-dora": "cp", "bound": "full"},
+        seeds=(100,),
+        follows={"lora-c": "conv-lora", "cp-dora": "cp", "bound": "full"},
         fixed={"none": "nothing learns", "plan": "it trains as fit does"},
     ),
     equal_budget=(EqualBudget(("steps", "samples", "labels"), arms=TUNED),),
     minutes=10,
     notes=(
         "A U-Net on the shipped conv-mini, trained on generated tissue of another marker, in place of one trained on CT of bleedings; "
-        "24 labelled pictures of 24 x 24 pixels in place of 20 patients.",
+        "8 labelled pictures of 24 x 24 pixels in place of 20 patients.",
         "Fresh pictures for each seed in place of three folds.",
         "Only layers with 3x3 kernels and the output are updated by the tuners of low rank; norms are frozen in all arms but full "
         "tuning and the decoder's.",

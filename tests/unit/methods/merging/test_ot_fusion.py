@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from scipy.stats import zscore
 from torch import nn
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.data.suite import Suite
 from graftwork.data.suites.glyphs import glyphs
 from graftwork.interfaces.model_merger import MergeContext, MergeModel
-from graftwork.methods.merging.ot_fusion import OTFusion, OTFusionConfig, combine_maps, unit_transport
+from graftwork.methods.merging.ot_fusion import OTFusion, OTFusionConfig, _standardized, combine_maps, unit_transport
 from graftwork.methods.sharing.shared_trunk import SharedTrunk
 from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.workflows.merge_kinds import merge_context
@@ -110,6 +111,17 @@ def test_exact_maps_put_a_shuffled_copy_back(cost: Any, policy: Any, suite: Suit
     copy = model_of(suite, shuffled(dict(anchor.tensors), 8, 16, 1))
     fused = OTFusion(OTFusionConfig(solver="exact", cost=cost, policy=policy)).merge(None, [copy, anchor], context)
     assert set(fused) == set(anchor.tensors)
+    for name, value in anchor.tensors.items():
+        np.testing.assert_allclose(fused[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_standardized_activations_are_z_scores_and_put_a_shuffled_copy_back(suite: Suite, context: MergeContext) -> None:
+    values = np.random.default_rng(0).normal(loc=3.0, scale=5.0, size=(4, 30))
+    np.testing.assert_allclose(_standardized(values), zscore(values, axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(_standardized(np.full((2, 5), 7.0)), 0.0)
+    anchor = model_of(suite)
+    copy = model_of(suite, shuffled(dict(anchor.tensors), 8, 16, 1))
+    fused = OTFusion(OTFusionConfig(solver="exact", standardize=True)).merge(None, [copy, anchor], context)
     for name, value in anchor.tensors.items():
         np.testing.assert_allclose(fused[name], value, rtol=1e-4, atol=1e-5)
 
