@@ -13,10 +13,13 @@ from graftwork.core.verdicts import EVIDENCE_FORMAT, verdict_word
 
 NUM_SYSTEMS = 142
 AWAITING: dict[str, str] = {
+    "amtrl-lasso": "counting run outstanding",
     "atlas": "counting run outstanding",
+    "autotransfer": "counting run outstanding",
     "concrete-merging": "counting run outstanding",
     "cp-lora": "counting run outstanding",
     "distill-similar": "counting run outstanding",
+    "dp4tl": "counting run outstanding",
     "kd-any": "counting run outstanding",
     "mhr": "counting run outstanding",
     "osborn": "counting run outstanding",

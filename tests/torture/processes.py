@@ -23,6 +23,11 @@ from typing import Any
 __all__ = ["TIMEOUT", "Command", "end_all", "is_calm", "orphans", "start"]
 
 TIMEOUT = 1_800.0
+TURN = 300.0
+"""Seconds in which who is late must have computed something."""
+LEAST_WORK = 1.0
+"""Seconds of computing in a turn that waiting and looking around do not make up."""
+MOST_TURNS = 20
 _TAG = "GRAFTWORK_TORTURE_TAG"
 _WORKERS = ("graftwork.workflows.runs.worker", "multiprocessing.spawn import spawn_main", "ray::RemoteExecutor")
 """Words in the command lines of workers."""
@@ -41,12 +46,40 @@ class Command:
     """Length of the log before it."""
 
     def wait(self, seconds: float = TIMEOUT) -> int | None:
-        """Return its exit code, or None (and kill it and all it has started) if it does not end in time."""
-        try:
+        """Return its exit code, or None (and kill it and all it has started) if it does not end in time and is stuck.
+
+        Who is slow, on a machine that has no time for it, goes on: its processes compute, or others take their place. Those that
+        are stuck write into their logs where they stand.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
             return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return None
+        before, used = self._work()
+        for _ in range(MOST_TURNS):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(TURN)
+            now, more = self._work()
+            if now == before and more - used < LEAST_WORK:
+                break
+            before, used = now, more
+        self._say_where()
+        self.kill()
+        return None
+
+    def _work(self) -> tuple[list[int], float]:
+        """Return its processes, and the seconds that they have computed."""
+        found, seconds = self.processes(), 0.0
+        for process in found:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                facts = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
+                seconds += (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
+        return sorted(found), seconds
+
+    def _say_where(self) -> None:
+        # The hook in `inject` answers with the stack of every thread.
+        for process in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGUSR2)
+        time.sleep(3.0)
 
     def kill_after(self, seconds: float) -> bool:
         """Kill its process after some seconds; return whether it ran so long."""

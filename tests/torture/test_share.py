@@ -6,7 +6,10 @@ import io
 import os
 import random
 import shutil
+import subprocess
 import sys
+import time
+import uuid
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +18,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
 
+from . import processes
 from .commands import KINDS, Place, make_place
 from .files import torture
 from .inject.sitecustomize import PHASES, phase_of
 from .kills import with_kills
 from .mutations import LANGUAGES, mutated
+from .processes import Command, orphans
 from .rounds import Change, Round, Whole, undisturbed
 from .subjects import SUBJECTS, Subject, copy_of
 from .troubles import TROUBLES
@@ -136,6 +141,26 @@ def test_commands_that_are_disturbed_say_why_and_go_on(tmp_path: Path, way: str)
     round_ = Round(KINDS["merge"], whole, tmp_path / "work" / way)
     assert TROUBLES[way].make(round_, random.Random(3))
     assert round_.problems == []
+
+
+def test_who_is_stuck_is_told_from_who_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "TURN", 1.0)
+    monkeypatch.setattr(processes, "LEAST_WORK", 0.05)
+    hook = {**os.environ, "PYTHONPATH": str(Path(processes.__file__).parent / "inject")}
+
+    def begun(code: str, tag: str) -> Command:
+        log = tmp_path / tag
+        with open(log, "wb") as out:
+            words = [sys.executable, "-c", code]
+            return Command(subprocess.Popen(words, stderr=out, env={**hook, "GRAFTWORK_TORTURE_TAG": tag}), tag, log)
+
+    slow = begun("import time; end = time.process_time() + 1\nwhile time.process_time() < end: pass", uuid.uuid4().hex)
+    assert slow.wait(0.05) == 0
+    stuck = begun("import threading; threading.Event().wait()", uuid.uuid4().hex)
+    time.sleep(1.0)  # it imports first
+    assert stuck.wait(0.05) is None
+    assert "threading.py" in stuck.said()
+    assert orphans(stuck) == []
 
 
 def test_killed_merges_leave_what_an_undisturbed_one_leaves(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ EXAMPLES = """examples:
   graftwork rank images/ --sources efficientnet_lite0@96,efficientnet_lite0@160,timm:resnet18
   graftwork rank table.csv --targets price --sources runs/         models of your own runs
   graftwork rank suite.yaml --rows all --scores logme,probe --json
+  graftwork rank images/ --labels labels.csv --data more-images/   which classes of a source data set are worth keeping
+  graftwork rank table.csv --targets a,b,c --data tasks --target-task a   which other tasks to label next
   graftwork rank --transfer-table                                  how well scores order sources whose results are known
 
 Every source computes features of a sample of the training rows once; they are stored and used again. Scores have intervals from
@@ -56,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--rows", metavar="N", default="2000", help="most training rows to judge on, or all (default: 2000)")
     add("--draws", metavar="N", type=int, default=30, help="half-samples for intervals and stability, at least 10 (default: 30)")
+    add(
+        "--sets",
+        metavar="N",
+        type=int,
+        help="also choose a set of N sources for an ensemble (OSBORN, E-LEEP), of those with classes",
+    )
     add("--seed", metavar="N", type=int, default=0, help="draws rows, halves and the untrained trunk (default 0)")
     add(
         "--transfer-table",
@@ -65,6 +73,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="judge the scores instead: train a pool of small sources, fine-tune each on every target (full: about a quarter of an hour "
         "once, goes on where it was stopped; small: seconds), and compare; later reports on pictures show it",
     )
+    data = parser.add_argument_group("source data")
+    data.add_argument(
+        "--data",
+        metavar="SOURCE",
+        help="judge source data instead: a data set, whose classes are ranked by votes of the target's rows; or the word tasks, for which "
+        "of the suite's other tasks to label next",
+    )
+    data.add_argument("--data-labels", metavar="TABLE", help="labels of the source's pictures")
+    data.add_argument("--target-task", metavar="NAME", help="with --data tasks: the task that counts (default: the first)")
+    data.add_argument("--budget", metavar="N", type=int, help="with --data tasks: labels to share out (default: 1000)")
     add_data_arguments(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", metavar="FOLDER", help="folder of the result (default: runs/rank-<suite>-<date>-<time>)")
@@ -77,6 +95,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the verb."""
     if args.transfer_table:
         return _judge_scores(args)
+    if args.data:
+        return _judge_data(args)
+    _refuse_without_data(args)
     from graftwork.workflows.rank import rank
 
     result = rank(
@@ -85,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         scores=args.scores,
         rows=args.rows,
         draws=args.draws,
+        set_size=args.sets,
         seed=args.seed,
         out=args.out,
         **{name: getattr(args, name) for name in _DATA},
@@ -106,6 +128,57 @@ def run(args: argparse.Namespace) -> int:
 
             print(result.summary(terminal_width()))
             print(result.where)
+    return 0
+
+
+def _refuse_without_data(args: argparse.Namespace) -> None:
+    from graftwork.core.errors import ConfigError
+
+    given = [flag for flag in ("data_labels", "target_task", "budget") if getattr(args, flag) is not None]
+    if given:
+        raise ConfigError(f"--{given[0].replace('_', '-')} belongs to --data.")
+
+
+def _judge_data(args: argparse.Namespace) -> int:
+    """Judge classes of a source data set, or source tasks."""
+    from graftwork.cli.tables import terminal_width
+    from graftwork.core.errors import ConfigError
+    from graftwork.data.options import DataOptions
+    from graftwork.workflows.rank import rank_data
+    from graftwork.workflows.rank.data import TASKS
+    from graftwork.workflows.rank.start import row_limit
+
+    if args.scores is not None or args.sets is not None:
+        raise ConfigError("--data counts votes or weighs tasks; leave --scores and --sets out.")
+    if args.budget is not None and args.data != TASKS:
+        raise ConfigError("--budget is about source tasks; use it with --data tasks.")
+    options = DataOptions.of_user(
+        **{name: getattr(args, name) for name in _DATA},
+        task_kinds=parse_assignments(args.task_kind, flag="--task-kind", plain=True),
+        metrics=parse_assignments(args.metric, flag="--metric", plain=True),
+        class_weights=parse_assignments(args.class_weight, flag="--class-weight", plain=True),
+        histories=parse_assignments(args.history, flag="--history", plain=True),
+    )
+    found = rank_data(
+        args.source,
+        data=args.data,
+        data_labels=args.data_labels,
+        target_task=args.target_task,
+        budget=1000 if args.budget is None else args.budget,
+        sources=args.sources,
+        rows=row_limit(args.rows),
+        draws=args.draws,
+        options=options,
+        out=args.out,
+        seed=args.seed,
+        command=shlex.join(["graftwork", *sys.argv[1:]]) if len(sys.argv) > 1 and sys.argv[1] == NAME else None,
+    )
+    with quiet_pipe():
+        if args.json:
+            print(json.dumps({"folder": str(found.folder), **found.result}, ensure_ascii=False, indent=2))
+        else:
+            print("\n".join(found.sentences) if args.quiet else found.summary(terminal_width()))
+            print(found.where)
     return 0
 
 

@@ -93,6 +93,23 @@ def score_table(view: RankView, task: str) -> Table:
     return Table(f"Scores for {task}, higher is better, 95 % intervals", ["Source", *map(view.score_title, names)], rows)
 
 
+def _set_table(view: RankView) -> Table | None:
+    sets = view.rows("sets")
+    if not sets:
+        return None
+    rows: list[list[str | Cell]] = [
+        [
+            str(row["task"]),
+            Cell(str(row["title"]), numeric=False),
+            Cell(", ".join(row["members"]), numeric=False),
+            Cell(share(row["same"])),
+        ]
+        for row in sets
+    ]
+    headers = ["Task", Cell("Score", numeric=False), Cell("Set, in the order of choice", numeric=False), "Same in halves"]
+    return Table("Sets of sources for an ensemble, of those with classes of their own", headers, rows)
+
+
 def _passed_table(view: RankView) -> Table | None:
     passed = view.rows("passed_over")
     if not passed:
@@ -120,6 +137,11 @@ def rank_sections(view: RankView) -> list[Section]:
         Section(
             "scores", "Scores", "Scores", f"{words}. Scores of one column compare; scores of two columns do not.",
             tuple(score_table(view, task) for task in tasks),
+        ),
+        Section(
+            "sets", "Sets of sources", "Sets",
+            "Chosen greedily by what a set is worth as a whole; the last column says in how many half-samples the same set is chosen.",
+            (_set_table(view),),
         ),
         Section(
             "trust", "How far to trust scores", "Trust", str(trust.get("sentence") or ""), tuple(agreement_figure(trust)) if trust else (),
@@ -173,6 +195,7 @@ def format_rank_summary(result: Mapping[str, Any], width: int = 100) -> str:
     tables: Sequence[Table | None] = (
         standing_table(view),
         *(score_table(view, task.name) for task in view.tasks),
+        _set_table(view),
         _passed_table(view),
     )
     blocks += [render_table(table, width) for table in tables if table is not None and len(table.headers) > 1]

@@ -2,11 +2,13 @@
 folder, and at a chosen one kills processes or lets the system refuse.
 
 ``GRAFTWORK_TORTURE`` holds JSON: ``root`` (the folder), ``trace`` (a file that gets a line for each change, or null) and ``act``
-(null, or what to do, see :class:`Act`). Standard library only; without the variable nothing happens.
+(null, or what to do, see :class:`Act`). Standard library only; without the variable nothing happens, but that SIGUSR2 makes the
+process of a command say where its threads stand.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -150,5 +152,8 @@ def _install(spec: dict[str, Any]) -> None:
     sys.addaudithook(hook)
 
 
+if os.environ.get("GRAFTWORK_TORTURE_TAG") and sys.__stderr__ is not None:
+    # Who is stuck is asked where.
+    faulthandler.register(signal.SIGUSR2, file=sys.__stderr__, all_threads=True)
 if os.environ.get("GRAFTWORK_TORTURE"):
     _install(json.loads(os.environ["GRAFTWORK_TORTURE"]))

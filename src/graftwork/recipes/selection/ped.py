@@ -7,7 +7,7 @@ falls in a few cells (SFDA on Pets, 0.586 to 0.462).
 Our setting: a pool of 16 small convolutional networks for letters at 16 pixels: ten trained with labels on alphabets in several
 drawing styles (few rows, few classes and shuffled labels among them), five without labels (predicted turns, contrasted views), one
 untrained. Four targets of 12 new letters, in the plain, inverted, striped and noisy style, with 180 training rows. The truth is the
-test accuracy after fine-tuning all weights for 100 steps. Every seed draws alphabets, pictures and weights anew. Generic rows, for the
+test accuracy after fine-tuning all weights for 120 steps. Every seed draws alphabets, pictures and weights anew. Generic rows, for the
 rescaling, are letters of other alphabets in every style.
 
 The arms: LogME and SFDA of the features as they are (``plain``); of the moved features (``ped``); of features whose classes attract

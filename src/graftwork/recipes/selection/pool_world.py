@@ -21,7 +21,7 @@ __all__ = ["POOL_SIZES", "TASK", "SeenTarget", "generic_facts", "look_at_target"
 
 TASK = "letter"
 POOL_SIZES = PoolSettings(
-    channels=(8, 16, 32, 32), source_rows=2000, target_rows=180, test_rows=600, source_steps=250, tune_steps=60, packaged=False
+    channels=(8, 16, 32, 32), source_rows=2000, target_rows=180, test_rows=600, source_steps=250, tune_steps=120, packaged=False
 )
 """Of counting runs; each seed draws alphabets, pictures and weights of its own."""
 _SMOKE = {

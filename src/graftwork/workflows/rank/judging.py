@@ -21,10 +21,22 @@ from graftwork.workflows.rank.rows import RankRows
 from graftwork.workflows.rank.score_names import SCORES
 from graftwork.workflows.rank.sources import RankSource
 
-__all__ = ["JudgedSource", "judge_source"]
+__all__ = ["JudgedSource", "SourceView", "judge_source"]
 
 Array = NDArray[Any]
 _TIMED_ROWS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """What a source with classes of its own sees of the rows."""
+
+    features: Array
+    """``[N, D]``."""
+    probabilities: Array
+    """``[N, Z]``."""
+    prototypes: Array
+    """Weights of its classes, ``[Z, D]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,8 @@ class JudgedSource:
     """Of everything, features included (nothing for those that were stored)."""
     has_classes: bool
     notes: tuple[str, ...] = field(default=())
+    view: SourceView | None = field(default=None, repr=False)
+    """Kept for sets of sources, of sources with classes."""
 
 
 def judge_source(
@@ -52,6 +66,7 @@ def judge_source(
     *,
     cache: Path,
     seed: int,
+    keep_view: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> JudgedSource:
     """Return the judged source.
@@ -63,6 +78,7 @@ def judge_source(
         samples: The half-samples, the same for all sources.
         cache: Folder of stored features.
         seed: Draws untrained trunks.
+        keep_view: Whether to keep what a source with classes sees.
         on_progress: Called with the source's name, finished rows and all rows while features are computed.
 
     Raises:
@@ -75,7 +91,7 @@ def judge_source(
     features = cached_features(loaded.backbone, loaded.arrays, cache, on_progress=said)
     cost = _milliseconds(loaded)
     seen: dict[str, Array] = {"features": features}
-    if loaded.probabilities is not None and any(SCORES[name].make().reads == "probabilities" for name in scores):
+    if loaded.probabilities is not None and (keep_view or any(SCORES[name].make().reads == "probabilities" for name in scores)):
         seen["probabilities"] = np.concatenate(
             [loaded.probabilities(features[start : start + 1024]) for start in range(0, len(features), 1024)]
         )
@@ -105,7 +121,14 @@ def judge_source(
         time.perf_counter() - begin,
         loaded.probabilities is not None,
         tuple(notes),
+        _view(loaded, seen) if keep_view else None,
     )
+
+
+def _view(loaded: LoadedSource, seen: dict[str, Array]) -> SourceView | None:
+    if loaded.prototypes is None or "probabilities" not in seen:
+        return None
+    return SourceView(seen["features"], seen["probabilities"], loaded.prototypes)
 
 
 def _milliseconds(loaded: LoadedSource) -> float:

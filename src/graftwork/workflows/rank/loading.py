@@ -36,6 +36,8 @@ class LoadedSource:
     arrays: Mapping[str, Array]
     probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None
     """Class probabilities from features; None if the source has no classifier."""
+    prototypes: Array | None = None
+    """Weights of its classifier, ``[classes, width]``."""
 
 
 class EncodedModel(Backbone):
@@ -89,7 +91,7 @@ def load_source(source: RankSource, suite: Suite, *, seed: int = 0) -> LoadedSou
         from graftwork.nn.backbones.timm_folder import load_timm_folder
 
         built, head = load_timm_folder(source.place)
-        return LoadedSource(built, spec.own(suite.inputs), head.probabilities if head else None)
+        return LoadedSource(built, spec.own(suite.inputs), head.probabilities if head else None, head.weight if head else None)
     place = f"hf:{source.place}" if source.way == "transformers" else source.place
     if source.kind == "text":
         from graftwork.nn.backbones.transformers_bridge import prepare_suite
@@ -98,7 +100,12 @@ def load_source(source: RankSource, suite: Suite, *, seed: int = 0) -> LoadedSou
         spec = suite.input_specs[name]
     classifier = source_head(place)
     backbone = _checked(source, build_backbone(place, spec))
-    return LoadedSource(backbone, spec.own(suite.inputs), classifier.probabilities if classifier else None)
+    return LoadedSource(
+        backbone,
+        spec.own(suite.inputs),
+        classifier.probabilities if classifier else None,
+        classifier.weight if classifier else None,
+    )
 
 
 def _input(suite: Suite, kind: str) -> tuple[str, InputSpec]:

@@ -12,7 +12,7 @@ from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["RankRows", "rank_rows", "scored_target"]
+__all__ = ["RankRows", "rank_rows", "scored_target", "training_sample"]
 
 Array = NDArray[Any]
 _CLASSES = ("binary", "multiclass", "ordinal")
@@ -67,6 +67,23 @@ def rank_rows(suite: Suite, rows: int | None, *, seed: int = 0) -> RankRows:
             "answer a row."
         )
     return RankRows(_sliced(suite, train), targets, None if suite.groups is None else suite.groups[train], tuple(notes))
+
+
+def training_sample(suite: Suite, rows: int | None, *, seed: int = 0) -> Suite:
+    """Return a suite of a seeded sample of the training rows, labelled or not.
+
+    Args:
+        suite: The user's data; validation and test rows are left alone.
+        rows: Most rows to take; None takes all training rows.
+        seed: Draws them.
+
+    Raises:
+        DataError: If there are fewer than ten training rows.
+    """
+    train = np.asarray(suite.splits["train"], dtype=np.int64)
+    if len(train) < 10:
+        raise DataError(f"{suite.name!r} has {len(train)} training rows; at least 10 are needed.")
+    return _sliced(suite, train if rows is None else np.sort(np.random.default_rng([seed, 7]).permutation(train)[:rows]))
 
 
 def scored_target(task: TaskSpec, target: Array) -> Array | None:

@@ -22,13 +22,14 @@ from graftwork.workflows.rank.judging import JudgedSource, judge_source
 from graftwork.workflows.rank.rank_run import RANK_KIND, RankRun
 from graftwork.workflows.rank.rows import RankRows, rank_rows
 from graftwork.workflows.rank.score_names import SCORES, chosen_scores
+from graftwork.workflows.rank.sets import judge_sets
 from graftwork.workflows.rank.sources import RankSource, find_sources
 from graftwork.workflows.rank.trust import known_agreement
 from graftwork.workflows.runs.begin import default_out_folder, source_name
 from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.run_folder import clean_json
 
-__all__ = ["rank"]
+__all__ = ["rank", "row_limit"]
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -40,6 +41,7 @@ def rank(
     scores: str | Sequence[str] | None = None,
     rows: int | str | None = 2000,
     draws: int = 30,
+    set_size: int | None = None,
     targets: str | Sequence[str] | None = None,
     labels: str | None = None,
     text: str | None = None,
@@ -76,6 +78,7 @@ def rank(
             default logme, hscore, leep, knn and probe.
         rows: Most training rows to judge on; ``"all"`` takes all. At least 10.
         draws: Half-samples for intervals and stability, at least 10.
+        set_size: Also choose a set of so many sources, for an ensemble, of those with classes of their own; at least 2.
         targets: Columns to predict.
         labels: Table with the labels of pictures.
         text: Column with the text.
@@ -106,9 +109,11 @@ def rank(
     """
     begin = clock.perf_counter()
     names = chosen_scores(scores)
-    limit = _row_limit(rows)
+    limit = row_limit(rows)
     if draws < 10:
         raise ConfigError(f"draws must be at least 10; got {draws!r}.")
+    if set_size is not None and set_size < 2:
+        raise ConfigError(f"A set has at least 2 sources; got {set_size!r}.")
     folder = Path(out) if out is not None else default_out_folder(source_name(source), "rank-")
     check_folder(folder, RANK_KIND)
     options = DataOptions.of_user(
@@ -127,7 +132,8 @@ def rank(
             {"event": "rows", "rows": len(sample.suite), "tasks": list(sample.targets), "sources": [item.name for item in found]}
         )
         samples = HalfSamples(len(sample.suite), groups=sample.groups, draws=draws, seed=seed)
-        judged = _judge_all(found, sample, names, samples, passed, emit, seed)
+        judged = _judge_all(found, sample, names, samples, passed, emit, seed, keep_views=set_size is not None)
+        sets, set_notes = ([], []) if set_size is None else judge_sets(judged, sample, set_size, samples)
     result = {
         "format": RANK_KIND.format,
         "version": __version__,
@@ -139,7 +145,8 @@ def rank(
             "tasks": [task.to_json() for task in suite.tasks], "notes": list(suite.notes),
         },
         "settings": {"sources": sources if isinstance(sources, str) else list(sources), "scores": names, "draws": draws, "seed": seed},
-        **_ranked(judged, sample, names, draws),
+        **_ranked(judged, sample, names, draws, set_notes),
+        "sets": sets,
         "passed_over": passed,
         "agreement": known_agreement(suite.kinds),
         "timing": {"seconds": clock.perf_counter() - begin},
@@ -149,7 +156,12 @@ def rank(
     return RankRun(folder, result)
 
 
-def _row_limit(rows: int | str | None) -> int | None:
+def row_limit(rows: int | str | None) -> int | None:
+    """Return a number of rows from what a user wrote; None for all.
+
+    Raises:
+        ConfigError: If it is no number of at least 10.
+    """
     if rows is None or rows == "all":
         return None
     try:
@@ -169,6 +181,8 @@ def _judge_all(
     passed: list[dict[str, str]],
     emit: Listener,
     seed: int,
+    *,
+    keep_views: bool,
 ) -> list[JudgedSource]:
     """Return the sources that could be judged; the others join ``passed``.
 
@@ -179,7 +193,7 @@ def _judge_all(
     for item in sources:
         try:
             one = judge_source(
-                item, rows, scores, samples, cache=cache_folder("features"), seed=seed,
+                item, rows, scores, samples, cache=cache_folder("features"), seed=seed, keep_view=keep_views,
                 on_progress=lambda name, done, count: emit({"event": "features", "source": name, "done": done, "rows": count}),
             )  # fmt: skip
         except (GraftworkError, FloatingPointError) as error:
@@ -193,12 +207,14 @@ def _judge_all(
     return judged
 
 
-def _ranked(judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str], draws: int) -> dict[str, Any]:
+def _ranked(
+    judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str], draws: int, set_notes: Sequence[str]
+) -> dict[str, Any]:
     """Return sources, verdict and notes of the result."""
     wanted = [(task, score) for task in rows.targets for score in scores]
     columns = [(task, score) for task, score in wanted if all(score in one.scores[task] for one in judged)]
     shown = {score for _, score in wanted if any(score in one.scores[task] for one in judged for task in rows.targets)}
-    notes = [*rows.notes, *(note for one in judged for note in one.notes)]
+    notes = [*rows.notes, *(note for one in judged for note in one.notes), *set_notes]
     partial = sorted(shown - {score for _, score in columns}, key=list(SCORES).index)
     if partial:
         notes.append(

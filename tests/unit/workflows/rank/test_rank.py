@@ -206,3 +206,32 @@ def test_scores_are_named_once() -> None:
 def test_suites_that_no_score_reads_are_refused() -> None:
     with pytest.raises(DataError, match="can be scored"):
         gw.rank(pictures(), targets="mask", sources="efficientnet_lite0")
+
+
+def test_sets_are_chosen_of_sources_with_classes(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = timm.create_model("test_resnet", pretrained=False, num_classes=5 + seed)
+        folder = tmp_path / "pool" / f"resnet{seed}"
+        folder.mkdir(parents=True)
+        safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+        cfg = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0, "interpolation": "bilinear"}
+        write_json(folder / "config.json", {"architecture": "test_resnet", "num_classes": 5 + seed, "pretrained_cfg": cfg})
+    found = gw.rank(
+        pictures(), sources="pool", targets="level", rows=40, draws=10, scores="logme", set_size=2, out=tmp_path / "out"
+    )
+    sets = {row["score"]: row for row in found.result["sets"]}
+    assert set(sets) == {"osborn", "e-leep"}
+    for row in sets.values():
+        assert len(set(row["members"])) == 2
+        assert set(row["members"]) <= {f"pool/resnet{seed}" for seed in range(3)}
+        assert 0.0 <= row["same"] <= 1.0
+    assert "Sets of sources" in (tmp_path / "out" / "report.html").read_text()
+    few = gw.rank(
+        pictures(), sources="pool/resnet0", targets="level", rows=40, draws=10, scores="logme", set_size=2, out=tmp_path / "few"
+    )
+    assert few.result["sets"] == []
+    assert any("Sets of 2 need" in note for note in few.result["notes"])
+    with pytest.raises(ConfigError, match="at least 2 sources"):
+        gw.rank(pictures(), sources="pool", set_size=1, out=tmp_path / "one")
