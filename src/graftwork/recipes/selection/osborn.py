@@ -32,7 +32,7 @@ from graftwork.methods.selection.ensemble_leep import EnsembleLeep
 from graftwork.methods.selection.greedy import GreedySets
 from graftwork.methods.selection.logme import LogME
 from graftwork.methods.selection.osborn import Osborn
-from graftwork.recipes.selection.pool_world import SeenTarget, look_at_target, pool_table, test_labels
+from graftwork.recipes.selection.pool_world import SeenTarget, look_at_target, pool_table, true_labels
 from graftwork.training.source_pool.table import TransferTable
 
 __all__ = ["ARMS", "MEMBERS", "RECIPE", "percentile", "run_arm", "set_accuracies", "set_value"]
@@ -106,7 +106,7 @@ def set_accuracies(table: TransferTable, target: str, sets: Sequence[tuple[int, 
         half: 0 or 1 takes every other test row.
     """
     rows = slice(None) if half is None else slice(half, None, 2)
-    labels = test_labels(target, table.settings)[rows]
+    labels = true_labels(target, table.settings)[rows]
     answers = np.stack([table.predictions(target, source)[rows] for source in table.sources])
     return np.array([(answers[list(members)].mean(axis=0).argmax(axis=1) == labels).mean() for members in sets])
 

@@ -33,7 +33,7 @@ from graftwork.interfaces.scorer import Scorer
 from graftwork.methods.selection.logme import LogME
 from graftwork.methods.selection.ped import PotentialEnergyDescent, Repulsion
 from graftwork.methods.selection.sfda import SelfChallengingFisher
-from graftwork.recipes.selection.pool_world import generic_facts, look_at_target, pool_table, test_labels
+from graftwork.recipes.selection.pool_world import generic_facts, look_at_target, pool_table, true_labels
 from graftwork.training.source_pool.members import POOL
 from graftwork.training.source_pool.table import TransferTable
 
@@ -86,7 +86,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def half_accuracies(table: TransferTable, target: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the accuracy of each source on either half of a target's test rows, ``[sources]`` each."""
-    labels = test_labels(target, table.settings)
+    labels = true_labels(target, table.settings)
     right = np.array([table.predictions(target, source).argmax(axis=1) == labels for source in table.sources])
     return right[:, ::2].mean(axis=1), right[:, 1::2].mean(axis=1)
 

@@ -17,7 +17,7 @@ from graftwork.training.source_pool.members import PoolMember
 from graftwork.training.source_pool.settings import PoolSettings
 from graftwork.training.source_pool.table import TransferTable, build_table, target_suite
 
-__all__ = ["POOL_SIZES", "TASK", "SeenTarget", "generic_facts", "look_at_target", "pool_table", "test_labels"]
+__all__ = ["POOL_SIZES", "TASK", "SeenTarget", "generic_facts", "look_at_target", "pool_table", "true_labels"]
 
 TASK = "letter"
 POOL_SIZES = PoolSettings(
@@ -79,7 +79,7 @@ def look_at_target(context: ArmContext, name: str, settings: PoolSettings) -> Se
     return SeenTarget(name, np.asarray(visible.inputs["image"])[rows], np.asarray(visible.targets[TASK])[rows])
 
 
-def test_labels(name: str, settings: PoolSettings) -> NDArray[np.int64]:
+def true_labels(name: str, settings: PoolSettings) -> NDArray[np.int64]:
     """Return the labels of a target's test rows: for the truth that scores are compared with, never for a score."""
     suite = target_suite(name, settings)
     return np.asarray(suite.targets[TASK])[suite.splits["test"]]

@@ -1,0 +1,160 @@
+"""Procedural node tasks, and the bank of what every design of a small space reaches on them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graftwork.core.seeds import Seeds
+from graftwork.methods.selection.autotransfer import anchor_feature
+from graftwork.nn.dense_graph import ACTIVATIONS, LAYERS, DenseGraphBody
+
+__all__ = ["ANCHORS", "DESIGNS", "KINDS", "GraphTask", "build_body", "draw_task", "task_feature", "train_design"]
+
+Floats = NDArray[np.float64]
+_DEPTHS, _SKIPS = (1, 2, 3), (False, True)
+CHOICES = (LAYERS, _DEPTHS, tuple(ACTIVATIONS), _SKIPS)
+DESIGNS: NDArray[np.int64] = np.array(list(itertools.product(*(range(len(choice)) for choice in CHOICES))))
+"""Numbers of the choices (layer, depth, activation, skip) of all 48 designs, ``[48, 4]``."""
+ANCHORS = (0, 11, 18, 25, 32, 41)
+"""Designs whose random networks describe a task; every layer kind, depth and activation is among them."""
+_WIDTH, _FEATURES = 16, 8
+_CLASSES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTask:
+    """A graph whose nodes are to be classified."""
+
+    name: str
+    features: Tensor
+    """``[n, 8]``."""
+    adjacency: Tensor
+    """``[n, n]``, symmetric, 0 or 1, no self-loops."""
+    labels: Tensor
+    """``[n]``, four classes."""
+    train: Tensor
+    """Numbers of the rows that are learned from; likewise for choosing and judging."""
+    val: Tensor
+    test: Tensor
+
+
+KINDS: dict[str, dict[str, float]] = {
+    "like-strong": {"within": 0.16, "between": 0.01, "noise": 2.5},
+    "like-weak": {"within": 0.09, "between": 0.02, "noise": 2.0},
+    "like-clear": {"within": 0.12, "between": 0.02, "noise": 1.2},
+    "unlike-strong": {"within": 0.01, "between": 0.06, "noise": 2.0},
+    "unlike-weak": {"within": 0.02, "between": 0.05, "noise": 1.5},
+    "features-alone": {"within": 0.04, "between": 0.04, "noise": 1.0},
+    "features-faint": {"within": 0.04, "between": 0.04, "noise": 1.6},
+    "degree": {"degree": 1.0, "noise": 0.3},
+    "degree-noisy": {"degree": 1.0, "noise": 1.0},
+    "around": {"around": 1.0, "noise": 0.6},
+}
+"""Communities that hold together or avoid each other, with features of many noises; graphs that say nothing; how many neighbours a node
+has; and what most of its neighbours are."""
+
+
+def draw_task(kind: str, seed: int, *, nodes: int = 200) -> GraphTask:
+    """Draw a task; equal arguments give equal bits.
+
+    Args:
+        kind: A key of :data:`KINDS`.
+        seed: Draws the graph.
+        nodes: Nodes, a fifth of them for training, a fifth for choosing, the others for judging.
+    """
+    random, numbers = Seeds(seed).numpy(f"graph {kind}"), KINDS[kind]
+    groups = random.integers(_CLASSES, size=nodes)
+    means = random.normal(size=(_CLASSES, _FEATURES))
+    if "degree" in numbers:
+        # Nodes of unequal pull; the class is the quartile of the degree, and a constant feature lets sums count.
+        pull = random.pareto(2.5, size=nodes) + 0.5
+        chance = np.minimum(np.outer(pull, pull) / pull.sum() * 4.0, 1.0)
+        adjacency = _edges(chance, random)
+        ties = adjacency.sum(axis=1) + 0.01 * random.random(nodes)
+        labels = np.searchsorted(np.quantile(ties, [0.25, 0.5, 0.75]), ties)
+        features = numbers["noise"] * random.normal(size=(nodes, _FEATURES))
+        features[:, 0] += 1.0
+    elif "around" in numbers:
+        adjacency = _edges(np.full((nodes, nodes), 0.03), random)
+        seen = adjacency @ np.eye(_CLASSES)[groups] + 0.01 * random.random((nodes, _CLASSES))
+        labels = seen.argmax(axis=1)
+        features = means[groups] + numbers["noise"] * random.normal(size=(nodes, _FEATURES))
+    else:
+        same = groups[:, None] == groups[None]
+        adjacency = _edges(np.where(same, numbers["within"], numbers["between"]), random)
+        labels, features = groups, means[groups] + numbers["noise"] * random.normal(size=(nodes, _FEATURES))
+    order = torch.from_numpy(random.permutation(nodes))
+    fifth = nodes // 5
+    return GraphTask(
+        kind, torch.from_numpy(features).float(), torch.from_numpy(adjacency).float(), torch.from_numpy(labels.astype(np.int64)),
+        order[:fifth], order[fifth : 2 * fifth], order[2 * fifth :],
+    )  # fmt: skip
+
+
+def _edges(chance: Floats, random: np.random.Generator) -> Floats:
+    upper = np.triu(random.random(chance.shape) < chance, 1)
+    return np.asarray(upper + upper.T, dtype=np.float64)
+
+
+def build_body(design: int, seed: int) -> DenseGraphBody:
+    """Return the network below the head of a design, with weights of a seed."""
+    layer, depth, activation, skip = (choice[index] for choice, index in zip(CHOICES, DESIGNS[design].tolist(), strict=True))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return DenseGraphBody(_FEATURES, _WIDTH, depth, kind=layer, activation=activation, skip=skip)  # type: ignore[arg-type]
+
+
+def train_design(task: GraphTask, design: int, seed: int, *, steps: int = 60) -> tuple[float, float]:
+    """Train a design on a task; return its accuracies on validation and test nodes at the step that is best on validation, in percent.
+
+    Args:
+        task: The task.
+        design: Number of the design.
+        seed: Draws the weights.
+        steps: Steps of Adam over all training nodes.
+    """
+    body = build_body(design, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed + 1)
+        head = nn.Linear(_WIDTH, _CLASSES)
+    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=1e-2, weight_decay=5e-4)
+    best = (-1.0, -1.0)
+    for step in range(steps):
+        logits = head(body(task.features, task.adjacency))
+        if step % 5 == 0 or step == steps - 1:
+            right = (logits.detach().argmax(dim=1) == task.labels).float()
+            found = 100.0 * float(right[task.val].mean()), 100.0 * float(right[task.test].mean())
+            best = found if found[0] > best[0] else best
+        loss = F.cross_entropy(logits[task.train], task.labels[task.train])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return best
+
+
+def task_feature(task: GraphTask, seed: int, *, anchors: int = len(ANCHORS), repeats: int = 3) -> Floats:
+    """Return the description of a task, ``[anchors]``: one scalar for each, the mean over initialisations.
+
+    Args:
+        task: The task; of its labels, those of training nodes are looked at.
+        seed: Draws weights and labels.
+        anchors: How many of :data:`ANCHORS`.
+        repeats: Initialisations of each.
+    """
+    found = np.zeros(anchors)
+    for place in range(anchors):
+        for repeat in range(repeats):
+            own = Seeds(seed).child(f"anchor {place} {repeat}")
+            body = build_body(ANCHORS[place], own.integer("weights"))
+            found[place] += anchor_feature(
+                body, lambda body=body: body(task.features, task.adjacency), task.labels, task.train, task.val, _CLASSES,  # type: ignore[misc]
+                generator=own.torch("draws"),
+            ) / repeats  # fmt: skip
+    return found
