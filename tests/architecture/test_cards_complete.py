@@ -25,7 +25,12 @@ AWAITING: dict[str, str] = {
     "osborn": "counting run outstanding",
     "ot-fusion": "counting run outstanding",
     "ped": "counting run outstanding",
+    "mobiletl": "counting run outstanding",
+    "ot-fusion": "counting run outstanding",
+    "s2a": "counting run outstanding",
     "scalearn": "counting run outstanding",
+    "sherl": "counting run outstanding",
+    "unipt": "counting run outstanding",
     "vl-adapter": "counting run outstanding",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""

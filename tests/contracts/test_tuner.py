@@ -31,6 +31,12 @@ TUNERS = {
     "prompts": Component("graftwork.methods.tuning.prompt:PromptTuning", {"num_tokens": 2}),
     "cp-lora": Component("graftwork.methods.tuning.cp_lora:CPLoRA", {"r": 2}),
     "convDoRA": Component("graftwork.methods.tuning.cp_lora:CPLoRA", {"r": 2, "form": "conv-lora", "decompose": True}),
+    "s2a, biases": Component("graftwork.methods.tuning.s2a:S2A", {"num_tokens": 0, "bottleneck": 0}),
+    "s2a": Component("graftwork.methods.tuning.s2a:S2A", {"num_tokens": 0, "bottleneck": 2}),
+    "mobiletl": Component("graftwork.methods.tuning.mobiletl:MobileTL", {"blocks": 2}),
+    "unipt": Component("graftwork.methods.tuning.unipt:UniPT", {"hidden": 4}),
+    "lst": Component("graftwork.methods.tuning.ladder:LadderTuning", {"hidden": 4}),
+    "sherl": Component("graftwork.methods.tuning.sherl:SHERL", {"hidden": 4}),
     "lora, late layers": Component("graftwork.methods.tuning.lora:LoRA", {"r": 2, "depth_share": 0.5}),
 }
 
@@ -65,8 +71,8 @@ def vit() -> tuple[nn.Module, object]:
 
 
 MODELS = {"mlp": mlp, "convnet": convnet, "attention": attention, "vit": vit, "lite0": lite0}
-CHANGES_AT_ONCE = {"PromptTuning"}
-"""Tokens that are read cannot be without effect."""
+CHANGES_AT_ONCE = {"PromptTuning", "UniPT", "LadderTuning", "SHERL"}
+"""Tokens that are read cannot be without effect, and side networks answer in the trunk's place."""
 
 
 @pytest.fixture(params=list(MODELS))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -48,6 +48,21 @@ class SideNetwork(nn.Module, ABC):
             features: What the trunk answers.
         """
 
+    def answer(self, trunk: BlockBackbone, plain: Callable[..., Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the features for a batch: run the trunk, read its states, and pass both on.
+
+        Networks that need the inputs too (which tokens are read), or send something back into the trunk, have one of their own.
+
+        Args:
+            trunk: Where this network is attached.
+            plain: The trunk's own forward pass.
+            inputs: What the trunk was given.
+        """
+        with torch.no_grad() if self.detaches else nullcontext(), tapped(trunk, self.depths) as states:
+            features = plain(inputs)
+        found: Tensor = self(states, features)
+        return found
+
 
 class _WithSide:
     """Mixed in before a trunk's own class."""
@@ -55,10 +70,7 @@ class _WithSide:
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         trunk: Any = self
         side: SideNetwork = trunk.side_network
-        with torch.no_grad() if side.detaches else nullcontext(), tapped(trunk, side.depths) as states:
-            features = super().forward(inputs)  # type: ignore[misc]
-        answer: Tensor = side(states, features)
-        return answer
+        return side.answer(trunk, super().forward, inputs)  # type: ignore[misc]
 
 
 # Cached, so that a class has one such subclass and copies of a model share it.

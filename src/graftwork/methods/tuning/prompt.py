@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from torch import nn
 
 from graftwork.core.errors import ConfigError
+from graftwork.interfaces.backbone import BlockBackbone
 from graftwork.methods.tuning.grafted import GraftedTuning
 from graftwork.nn.attention import AttentionBlock
 from graftwork.nn.grafts import Graft
 from graftwork.nn.prompts import PromptedBlock
 from graftwork.nn.taps import blocks_of
 
-__all__ = ["PromptTuning"]
+__all__ = ["PromptTuning", "takes_prompts"]
 
 
 class PromptTuning(GraftedTuning):
@@ -45,12 +46,7 @@ class PromptTuning(GraftedTuning):
         """Return prompts for each block."""
         trunk = blocks_of(model, "Prompt tuning")  # type: ignore[arg-type] # it says so if this is none
         shapes, blocks = trunk.block_shapes(), trunk.block_list()
-        fixed = [
-            block
-            for block in blocks
-            if isinstance(block, AttentionBlock) and (block.attention.rotary or block.attention.bias is not None)
-        ]
-        if fixed or any(shape.layout != "tokens" for shape in shapes):
+        if not takes_prompts(trunk):
             raise ConfigError(
                 f"Prompt tuning adds tokens to blocks that take any number of them; those of this {type(model).__name__} have a "
                 "fixed layout, mask or positions. Choose LoRA or adapters."
@@ -61,3 +57,13 @@ class PromptTuning(GraftedTuning):
             names[id(blocks[number])]: PromptedBlock(blocks[number], width=shapes[number].width, num_tokens=self.num_tokens)
             for number in kept
         }
+
+
+def takes_prompts(trunk: BlockBackbone) -> bool:
+    """Return whether the blocks of a chain take any number of tokens: no fixed layout, mask or positions inside of them."""
+    fixed = [
+        block
+        for block in trunk.block_list()
+        if isinstance(block, AttentionBlock) and (block.attention.rotary or block.attention.bias is not None)
+    ]
+    return not fixed and all(shape.layout == "tokens" for shape in trunk.block_shapes())
