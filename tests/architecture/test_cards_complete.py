@@ -14,13 +14,16 @@ from graftwork.core.verdicts import EVIDENCE_FORMAT, verdict_word
 NUM_SYSTEMS = 142
 AWAITING: dict[str, str] = {
     "atlas": "counting run outstanding",
+    "codiemb": "counting run outstanding",
     "concrete-merging": "counting run outstanding",
     "cp-lora": "counting run outstanding",
     "distill-similar": "counting run outstanding",
+    "guidance": "counting run outstanding",
     "kd-any": "counting run outstanding",
     "mhr": "counting run outstanding",
     "ot-fusion": "counting run outstanding",
     "scalearn": "counting run outstanding",
+    "scalekd": "counting run outstanding",
     "vl-adapter": "counting run outstanding",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""
