@@ -20,6 +20,11 @@ AWAITING: dict[str, str] = {
     "cp-lora": "counting run outstanding",
     "distill-similar": "counting run outstanding",
     "dp4tl": "counting run outstanding",
+    "codiemb": "counting run outstanding",
+    "concrete-merging": "counting run outstanding",
+    "cp-lora": "counting run outstanding",
+    "distill-similar": "counting run outstanding",
+    "guidance": "counting run outstanding",
     "kd-any": "counting run outstanding",
     "mhr": "counting run outstanding",
     "osborn": "counting run outstanding",
@@ -31,6 +36,7 @@ AWAITING: dict[str, str] = {
     "scalearn": "counting run outstanding",
     "sherl": "counting run outstanding",
     "unipt": "counting run outstanding",
+    "scalekd": "counting run outstanding",
     "vl-adapter": "counting run outstanding",
 }
 """Built systems whose counting run is still to come: they are shown as `no evidence`, never with a verdict."""

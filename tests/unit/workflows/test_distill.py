@@ -17,6 +17,7 @@ import graftwork as gw
 from graftwork.cli.main import main
 from graftwork.core.errors import ConfigError
 from graftwork.data.store import load_suite
+from graftwork.data.suites.glyphs import glyphs
 from graftwork.data.teacher_answers import TeacherAnswers, read_answers
 from graftwork.workflows.distill.plans import student_plan, teacher_weights
 from graftwork.workflows.distill.settings import DistillSettings
@@ -225,6 +226,35 @@ def test_each_way_takes_the_teachers_that_have_what_it_needs() -> None:
         objectives_of(("classes",), TEACHERS[:1], [1.0], **more)
     with pytest.raises(ConfigError, match="--tap STUDENT=TEACHER"):
         objectives_of(("attention",), TEACHERS, [1.0, 1.0, 1.0], **{**more, "tap": ("", "")})
+
+
+def test_a_network_that_runs_beside_the_student_is_named_in_the_plan() -> None:
+    more: dict[str, Any] = {"temperature": 3.0, "strength": 2.0, "tap": ("", "")}
+    vit = {"teacher": "vit-mini", "entry": "/x/4", "tasks": [], "features": 192, "network": "vit-mini", "blocks": 10}
+    lite = {"teacher": "lite", "entry": "/x/5", "tasks": [], "features": 8, "network": "efficientnet_lite0@64", "blocks": 0}
+    made = objectives_of(("scalekd", "guidance"), [vit, lite, TEACHERS[0]], [0.5, 0.25, 0.25], **more)
+    assert [(item.path.rpartition(":")[2], dict(item.settings)) for item in made] == [
+        ("ScaleKD", {"teacher": "vit-mini", "weight": 1.0}),
+        ("Guidance", {"guide": "vit-mini", "weight": 1.0}),
+        ("Guidance", {"guide": "efficientnet_lite0@64", "weight": 0.5}),
+    ]
+    with pytest.raises(ConfigError, match="No teacher can teach scalekd: that needs to be a named network of blocks"):
+        objectives_of(("scalekd",), [lite], [1.0], **more)
+
+
+def test_a_picture_network_teaches_through_its_layers(tmp_path: Path) -> None:
+    pictures = glyphs(num_train=24, num_val=8, num_test=8, num_classes=2, size=16)
+    made = gw.distill(
+        pictures, teachers="vit-mini", ways="scalekd,guidance", steps=4, seeds=1, workers=0, progress=False, out=tmp_path / "run",
+        overrides={"batch_size": 8},
+    )  # fmt: skip
+    (teacher,) = made.teachers
+    assert (teacher["network"], teacher["blocks"]) == ("vit-mini", 10)
+    objectives = made.result["plans"]["distilled"]["plan"]["stages"][0]["objectives"]
+    assert [item["path"].rpartition(":")[2] for item in objectives] == ["ScaleKD", "Guidance"]
+    # Projectors are gone: the student has its old structure.
+    ledgers = [made.result["plans"][name]["ledger"]["parameters_total"] for name in ("student-alone", "distilled")]
+    assert ledgers[0] == ledgers[1]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.data.suites.emoji_files import label_file
 
-__all__ = ["TEXT_TASKS", "short_texts"]
+__all__ = ["TEXT_TASKS", "emoji_names", "short_texts"]
 
 Pairs = Iterable[tuple[str, str]]
 """Texts with the name of their class."""
@@ -83,7 +83,15 @@ def _emoji_categories() -> dict[str, str]:
 
 
 @functools.cache
-def _emoji_names(language: str) -> dict[str, str]:
+def emoji_names(language: str) -> dict[str, str]:
+    """Return the names of emoji in a language, in lower case, by the characters of the emoji.
+
+    Args:
+        language: ``en``, or another of the languages that the package emoji has (``de``, ``es``, ``fr``, ``tr`` and others).
+
+    Raises:
+        MissingDependencyError: If a package is not installed.
+    """
     folder = package_folder("emoji", install="pip install --no-deps emoji==2.16.0", purpose=_PURPOSE) / "unicode_codes"
     found: dict[str, str] = {}
     if language == "en":
@@ -98,16 +106,16 @@ def _emoji_names(language: str) -> dict[str, str]:
 
 def _emoji(language: str) -> Pairs:
     categories = _emoji_categories()
-    return ((name, categories[text]) for text, name in _emoji_names(language).items() if text in categories)
+    return ((name, categories[text]) for text, name in emoji_names(language).items() if text in categories)
 
 
 def _languages() -> Pairs:
     # Every language has other emoji, so that no drawing tells which of its names belong together.
-    texts = sorted(set.intersection(*(set(_emoji_names(language)) for language in _LANGUAGES)))
+    texts = sorted(set.intersection(*(set(emoji_names(language)) for language in _LANGUAGES)))
     order = np.random.default_rng(0).permutation(len(texts))
     for place, index in enumerate(order):
         language = list(_LANGUAGES)[place % len(_LANGUAGES)]
-        yield _emoji_names(language)[texts[index]], _LANGUAGES[language]
+        yield emoji_names(language)[texts[index]], _LANGUAGES[language]
 
 
 def _characters() -> Pairs:

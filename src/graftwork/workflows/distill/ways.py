@@ -23,13 +23,16 @@ class Way:
     path: str
     """Of the objective."""
     needs: str
-    """Key of a teacher's answers that must be there: ``tasks``, ``features``, ``classes`` or ``maps``."""
+    """Key of a teacher's answers that must be there: ``tasks``, ``features``, ``classes``, ``maps``, or ``network`` and ``blocks``
+    of one that can run beside the student."""
     needs_words: str
     weight: float
     """Factor with the strength 1."""
     takes: tuple[str, ...] = ()
     """Settings of the user that it takes: ``temperature``, ``tap``."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    runs: str = ""
+    """Setting that names the teacher, of objectives that run it beside the student; empty where stored answers are enough."""
 
 
 WAYS: Mapping[str, Way] = {
@@ -66,6 +69,22 @@ WAYS: Mapping[str, Way] = {
         "classes",
         "classes of its own",
         4.0,
+    ),
+    "scalekd": Way(
+        "features through its last stage; pictures, named teachers (ScaleKD)",
+        f"{_ROOM}scalekd:ScaleKD",
+        "blocks",
+        "to be a named network of blocks that reads pictures, as vit-mini",
+        1.0,
+        runs="teacher",
+    ),
+    "guidance": Way(
+        "layer by layer, how alike rows are; pictures, named teachers",
+        f"{_ROOM}guidance:Guidance",
+        "network",
+        "to be a named network that reads pictures, as conv-mini",
+        1.0,
+        runs="guide",
     ),
 }
 """Ways by name."""
@@ -118,6 +137,13 @@ def objectives_of(
                 tapped = "" if name != "attention" or any(tap) else " Name modules of student and teacher: --tap STUDENT=TEACHER."
                 given = "; ".join(f"{item['teacher']} gives {_given(item)}" for item in teachers)
                 raise ConfigError(f"No teacher can teach {name}: that needs {way.needs_words}.{tapped} {given}.")
+            continue
+        if way.runs:
+            # A network each, whose layers are its own.
+            found += [
+                Component(way.path, {way.runs: str(teacher["network"]), "weight": way.weight * strength * weight})
+                for teacher, weight in able
+            ]
             continue
         settings: dict[str, Any] = {
             "answers": [str(teacher["entry"]) for teacher, _ in able],

@@ -49,6 +49,8 @@ class AskedTeacher:
     """What the network reads."""
     notes: tuple[str, ...] = ()
     licence: str = ""
+    beside: str = ""
+    """Name by which a training can run it beside the student; empty if it cannot."""
 
 
 def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int = 0) -> AskedTeacher:
@@ -76,7 +78,9 @@ def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int
         features = pooled(loaded.backbone(inputs)).float().cpu().numpy()
         return {"features": features, **({"classes": loaded.probabilities(features)} if loaded.probabilities else {})}
 
-    return _asked(source, loaded.backbone.eval(), loaded.arrays, answer, taps)
+    # Texts and tables come in codes of the student, which a network of its own cannot read.
+    beside = source.place if source.way == "catalog" and source.kind == "image" else ""
+    return dataclasses.replace(_asked(source, loaded.backbone.eval(), loaded.arrays, answer, taps), beside=beside)
 
 
 def _of_file(path: Path, suite: Suite) -> AskedTeacher:

@@ -65,6 +65,8 @@ class TeachJob(Job):
             "features": None if answers.features is None else int(answers.features.shape[1]),
             "classes": None if answers.classes is None else int(answers.classes.shape[1]),
             "maps": list(answers.maps),
+            "network": teacher.beside,
+            "blocks": _blocks(teacher),
             "relevance": relevance_of(answers, suite, self.facts.root_seed),
             "notes": list(teacher.notes),
             "licence": teacher.licence,
@@ -110,6 +112,13 @@ def relevance_of(answers: TeacherAnswers, suite: Suite, seed: int) -> dict[str, 
         )
         found[task.name] = parc(np.asarray(seen[chosen]), labels)
     return found
+
+
+def _blocks(teacher: Any) -> int:
+    """Return the number of blocks of a network that can run beside the student; 0 for others."""
+    from graftwork.interfaces.backbone import BlockBackbone
+
+    return len(teacher.network.block_list()) if teacher.beside and isinstance(teacher.network, BlockBackbone) else 0
 
 
 def _costs(teacher: Any) -> dict[str, Any]:
