@@ -20,6 +20,7 @@ AWAITING: dict[str, str] = {
     "distill-similar": "counting run outstanding",
     "guidance": "counting run outstanding",
     "kd-any": "counting run outstanding",
+    "logits-fusion": "counting run outstanding",
     "mhr": "counting run outstanding",
     "ot-fusion": "counting run outstanding",
     "scalearn": "counting run outstanding",
