@@ -23,6 +23,7 @@ AWAITING: dict[str, str] = {
     "dp4tl": "counting run outstanding",
     "guidance": "counting run outstanding",
     "kd-any": "counting run outstanding",
+    "logits-fusion": "counting run outstanding",
     "mhr": "counting run outstanding",
     "mobiletl": "counting run outstanding",
     "osborn": "counting run outstanding",

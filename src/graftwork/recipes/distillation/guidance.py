@@ -201,8 +201,8 @@ def _objectives(
     weights = context.work / "guide.safetensors"
     state = {name: tensor for name, tensor in guide.best_model.state_dict().items() if name.startswith("backbone.")}
     safetensors.torch.save_file({name.removeprefix("backbone."): value.contiguous() for name, value in state.items()}, weights)
-    further: dict[str, Any] = {"noise": {"noise": True}, "early": {"steps": max(1, steps // 3)}}.get(kind, {})
-    return (Component(own.path, {"guide": GUIDE, "weights": str(weights), "weight": weight, **further}),)
+    further: dict[str, dict[str, Any]] = {"noise": {"noise": True}, "early": {"steps": max(1, steps // 3)}}
+    return (Component(own.path, {"guide": GUIDE, "weights": str(weights), "weight": weight, **further.get(kind, {})}),)
 
 
 def _answers(guide: NeuralLearner, data: GuardedSuite, context: ArmContext) -> str:
