@@ -6,16 +6,18 @@ soft alignment, and 93.2 after fine-tuning (from memory, not verified).
 Our setting: generated letters of 20 classes, 16x16 pixels, 1,000 of them to learn from; own vision transformers of three blocks, 64
 wide, trained from two starts until their training loss no longer falls (a common pretrained start would need no alignment, so there
 is none), and a third one 96 wide. Fused models are measured as they are on 3,000 pictures, and after fine-tuning on the training
-rows; the parents get the same fine-tuning, and the better one by validation counts. Maps are taken from 200 training rows. Which maps
-is chosen on validation rows, from six of each solver: soft ones by regularization and residual policy, exact ones by residual policy
-and by whether activations are standardized. Exact maps are not tuned further, since nothing is claimed of that. The mean of the
-parents' answers bounds what fusing can win after fine-tuning; the parents themselves bound what it can keep before. Fusing is no part
-of a plan of ``fit``, whose models have one start. About 100 seconds of one core a seed.
+rows; the parents get the same fine-tuning, and the better one by validation counts. Maps are taken from 200 training rows. Which
+maps is chosen on validation rows, from six of each solver: soft ones by regularization and residual policy, exact ones by residual
+policy and by whether activations are standardized. Exact maps are not tuned further, since nothing is claimed of that. The mean of
+the answers of both parents, tuned alike, bounds what fusing can win after fine-tuning; the parents themselves bound what it can keep
+before. Fusing is no part of a plan of ``fit``, whose models have one start. About 100 seconds of one core a seed.
 
-The pilot (``--pilot``, seed 100) chooses the fine-tuning rate of each arm by validation accuracy, four values each. Looked at before,
-on the same seed: with 4,000 pictures and 2,500 steps a parent was right on 99.2 % of the test pictures, which leaves nothing to win;
-with 1,000 shifted pictures and 700 steps parents gained 5 points by 600 further steps, so they had not converged. As it is now, but for 500 steps,
-two parents had 78.5 and 78.3 % on test and 98 and 96 % on training pictures, both together 82.5 %, their plain mean 13.9 %.
+The pilot (``--pilot``, seed 100) chooses the fine-tuning rate of each arm by validation accuracy, four values each. Looked at
+before, on the same seed: with 4,000 pictures and 2,500 steps a parent was right on 99.2 % of the test pictures, which leaves nothing
+to win; with 1,000 shifted pictures and 700 steps parents gained 5 points by 600 further steps, so they had not converged. As it is
+now, but for 500 steps, two parents had 78.5 and 78.3 % on test and 98 and 96 % on training pictures, both together 82.5 %, their
+plain mean 13.9 %. A first pilot, whose bound were the parents before
+tuning, chose the same rates.
 """
 
 from __future__ import annotations
@@ -166,31 +168,38 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     def both(state: State) -> dict[str, float]:
         return {split: points(data, answers(data, state, split), split) for split in ("val", "test")}
 
-    def tuned(state: State, name: str) -> dict[str, float]:
+    def tuned(state: State, name: str) -> State:
         steps, rate = context.choose(full=TUNING_STEPS, smoke=2), float(arm.settings["rate"])
-        return both(train(load(data.visible, state), data.visible, steps, rate, Seeds(seed).child(f"tuning/{name}"), context))
+        return train(load(data.visible, state), data.visible, steps, rate, Seeds(seed).child(f"tuning/{name}"), context)
 
-    if method == "ensemble":
-        said = [{split: answers(data, parents[name], split) for split in ("val", "test")} for name in ALONE]
-        return {"accuracy": points(data, np.mean([item["test"] for item in said], axis=0), "test")}
     if method == "parents":
-        before = {name: both(parents[name]) for name in ALONE}
-        after = {name: tuned(parents[name], name) for name in ALONE}
+        states = {name: tuned(parents[name], name) for name in ALONE}
+        before, after = ({name: both(found[name]) for name in ALONE} for found in (parents, states))
         # The better one by validation rows, the first of equals.
         first = max(ALONE, key=lambda name: before[name]["val"])
         second = max(ALONE, key=lambda name: after[name]["val"])
+        together = np.mean([answers(data, state, "test") for state in states.values()], axis=0)
         return {
             "accuracy": before[first]["test"],
             "tuned": after[second]["test"],
             "anchor_tuned": after["second"]["test"],
+            "tuned_together": points(data, together, "test"),
             "validation": float(np.mean([found["val"] for found in after.values()])),
         }
     source, anchor = parents[str(arm.settings["source"])], parents["second"]
-    fused = plain_mean(source, anchor) if method == "plain" else choose_maps(arm, data, source, anchor, seed, context)
+    if method == "plain":
+        fused = plain_mean(source, anchor)
+    else:
+        # Once for all trials of a pilot, whose rates make no difference to it.
+        aligned = context.once(
+            f"aligned-{arm.name}",
+            lambda path: save_file(choose_maps(arm, data, source, anchor, seed, context), path / "fused.safetensors"),
+        )
+        fused = load_file(aligned / "fused.safetensors")
     measured = {"accuracy": both(fused)["test"]}
     if method == "exact":
         return measured
-    found = tuned(fused, "fused")
+    found = both(tuned(fused, "fused"))
     return {**measured, "tuned": found["test"], "validation": found["val"]}
 
 
@@ -199,12 +208,11 @@ def _arm(name: str, title: str, method: str, **settings: Any) -> Arm:
 
 
 ARMS = (
-    _arm("parents", "the better parent", "parents", rate=1e-3),
+    _arm("parents", "the better parent, and both together (bound)", "parents", rate=1e-3),
     _arm("vanilla", "the plain mean", "plain", source="first", rate=1e-3),
     _arm("hard", "aligned by exact transport (permutations)", "exact", source="first"),
     _arm("soft", "aligned by soft transport", "soft", source="first", rate=1e-3),
     _arm("wide", "96 wide into 64, soft transport", "soft", source="wide", rate=1e-3),
-    _arm("ensemble", "mean answer of both parents (bound)", "ensemble"),
 )
 _RATES = (3e-4, 1e-3, 2e-3, 4e-3)
 _ORDER, _PLAIN, _LEAST = "soft beats hard transport", "hard transport beats the plain mean", "soft beats the plain mean by far"
@@ -236,18 +244,15 @@ RECIPE = Recipe(
     ),
     headroom=(
         Headroom("parents.accuracy", "vanilla.accuracy", margin=3 * CHANCE, inequalities=(_ORDER, _LEAST), unit="points"),
-        Headroom("ensemble.accuracy", "parents.tuned", margin=0.3, inequalities=(_PARENT,), unit="points"),
-        Headroom("ensemble.accuracy", "vanilla.tuned", margin=1.0, inequalities=(_VANILLA,), unit="points"),
-        Headroom("ensemble.accuracy", "parents.anchor_tuned", margin=0.3, inequalities=(_WIDE,), unit="points"),
+        Headroom("parents.tuned_together", "parents.tuned", margin=0.3, inequalities=(_PARENT,), unit="points"),
+        Headroom("parents.tuned_together", "vanilla.tuned", margin=1.0, inequalities=(_VANILLA,), unit="points"),
+        Headroom("parents.tuned_together", "parents.anchor_tuned", margin=0.3, inequalities=(_WIDE,), unit="points"),
     ),
     pilot=Pilot(
         grids={arm: {"rate": _RATES} for arm in ("parents", "vanilla", "soft", "wide")},
         score=("validation",),
         seeds=(100,),
-        fixed={
-            "hard": "chooses its maps on every seed, and is not tuned",
-            "ensemble": "a bound, nothing of which is tuned",
-        },
+        fixed={"hard": "chooses its maps on every seed, and is not tuned"},
     ),
     equal_budget=(
         EqualBudget(("labels",)),
