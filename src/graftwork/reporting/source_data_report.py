@@ -58,7 +58,7 @@ def data_table(view: DataView) -> Table:
             ]
             for row in view.rows("rows")
         ]
-        headers = ["Class", Cell("Verdict", numeric=False), "Votes", "Covered", "Rows", "Kept in halves"]
+        headers: list[str | Cell] = ["Class", Cell("Verdict", numeric=False), "Votes", "Covered", "Rows", "Kept in halves"]
         return Table("Classes of the source, most votes of the target's rows first", headers, rows)
     rows = [
         [
@@ -70,8 +70,11 @@ def data_table(view: DataView) -> Table:
         ]
         for row in view.rows("rows")
     ]
-    headers = ["Task", "Relevance", "In halves", "Labels seen", "Label next"]
-    return Table(f"Source tasks for {view.result.get('target')}, the most relevant first", headers, rows)
+    return Table(
+        f"Source tasks for {view.result.get('target')}, the most relevant first",
+        ["Task", "Relevance", "In halves", "Labels seen", "Label next"],
+        rows,
+    )
 
 
 def _figure(view: DataView) -> Figure | None:

@@ -196,13 +196,17 @@ def _objectives(
         return (Component(own.path, {"guide": _MINI_CONV, "weight": weight}),)
     assert guide is not None
     if kind == "logits":
-        folder = _answers(guide, data, context)
-        return (Component("graftwork.methods.distillation.logit:LogitDistillation", {"answers": [folder], "weight": weight}),)
+        told: dict[str, Any] = {"answers": [_answers(guide, data, context)], "weight": weight}
+        return (Component("graftwork.methods.distillation.logit:LogitDistillation", told),)
     weights = context.work / "guide.safetensors"
     state = {name: tensor for name, tensor in guide.best_model.state_dict().items() if name.startswith("backbone.")}
     safetensors.torch.save_file({name.removeprefix("backbone."): value.contiguous() for name, value in state.items()}, weights)
-    further: dict[str, dict[str, Any]] = {"noise": {"noise": True}, "early": {"steps": max(1, steps // 3)}}
-    return (Component(own.path, {"guide": GUIDE, "weights": str(weights), "weight": weight, **further.get(kind, {})}),)
+    settings: dict[str, Any] = {"guide": GUIDE, "weights": str(weights), "weight": weight}
+    if kind == "noise":
+        settings["noise"] = True
+    if kind == "early":
+        settings["steps"] = max(1, steps // 3)
+    return (Component(own.path, settings),)
 
 
 def _answers(guide: NeuralLearner, data: GuardedSuite, context: ArmContext) -> str:
