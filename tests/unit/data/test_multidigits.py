@@ -64,6 +64,17 @@ def test_a_share_of_the_digits_is_drawn_from_in_training_alone() -> None:
     assert part["test"] == whole["test"]
 
 
+def test_spare_digits_join_the_test_split_and_stay_out_of_training() -> None:
+    suites = [multidigits(num_train=4000, num_test=9000, digit_share=0.1, spare_to_test=spare) for spare in (False, True)]
+    plain, spared = ({name: set(suite.raw["sources"][rows].ravel()) for name, rows in suite.splits.items()} for suite in suites)
+    assert spared["train"] == plain["train"]
+    assert spared["val"] == plain["val"]
+    # 18,000 draws from 1,419 digits leave none out but by great ill luck.
+    assert len(plain["test"]) == 449
+    assert len(spared["test"]) == 449 + 970
+    assert not spared["test"] & (spared["train"] | spared["val"])
+
+
 def test_errors() -> None:
     with pytest.raises(ConfigError) as caught:
         multidigits(num_train=0, num_val=-1, digit_share=0.0, label_noise=1.0, noisy_task="middle")  # type: ignore[arg-type]

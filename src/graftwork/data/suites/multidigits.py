@@ -35,6 +35,7 @@ def multidigits(
     num_val: int = 500,
     num_test: int = 2000,
     digit_share: float = 1.0,
+    spare_to_test: bool = False,
     label_noise: float = 0.0,
     noisy_task: Literal["top_left", "bottom_right"] = "bottom_right",
     seed: int = 0,
@@ -47,6 +48,8 @@ def multidigits(
         num_test: See ``num_train``.
         digit_share: Share of the training split's original digits that its pictures are drawn from, in (0, 1]; a small one makes a
             hard suite, in which few hands have to stand for all. The other splits keep all of theirs.
+        spare_to_test: Whether the test split also draws from the training digits that ``digit_share`` leaves out: more hands, so
+            that scores scatter less.
         label_noise: Share of labels of ``noisy_task`` that are replaced by another class, in the training and validation splits,
             in [0, 1).
         noisy_task: Name of the task with wrong labels.
@@ -72,7 +75,9 @@ def multidigits(
     sizes = {"train": num_train, "val": num_val, "test": num_test}
     pools = _pools(len(digits.target), seeds)
     # The pools are shuffled already, so the first ones are a fair part.
-    pools["train"] = pools["train"][: max(1, round(digit_share * len(pools["train"])))]
+    kept = max(1, round(digit_share * len(pools["train"])))
+    spare = pools["train"][kept:] if spare_to_test else pools["train"][:0]
+    pools |= {"train": pools["train"][:kept], "test": np.concatenate([pools["test"], spare])}
     # A pair may show one digit twice; both places are drawn independently.
     sources = np.concatenate([seeds.numpy(f"pairs/{name}").choice(pools[name], size=(n, 2)) for name, n in sizes.items()])
     bounds = np.cumsum([0, *sizes.values()])
