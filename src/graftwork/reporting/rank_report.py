@@ -106,7 +106,12 @@ def _set_table(view: RankView) -> Table | None:
         ]
         for row in sets
     ]
-    headers = ["Task", Cell("Score", numeric=False), Cell("Set, in the order of choice", numeric=False), "Same in halves"]
+    headers: list[str | Cell] = [
+        "Task",
+        Cell("Score", numeric=False),
+        Cell("Set, in the order of choice", numeric=False),
+        "Same in halves",
+    ]
     return Table("Sets of sources for an ensemble, of those with classes of their own", headers, rows)
 
 

@@ -24,7 +24,7 @@ POOL_SIZES = PoolSettings(
     channels=(8, 16, 32, 32), source_rows=2000, target_rows=180, test_rows=600, source_steps=250, tune_steps=120, packaged=False
 )
 """Of counting runs; each seed draws alphabets, pictures and weights of its own."""
-_SMOKE = {
+_SMOKE: dict[str, Any] = {
     "source_rows": 60,
     "target_rows": 48,
     "test_rows": 60,
