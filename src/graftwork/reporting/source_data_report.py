@@ -46,6 +46,7 @@ class DataView(ResultView):
 def data_table(view: DataView) -> Table:
     """Return one row a class or task."""
     rows: list[list[str | Cell]]
+    headers: list[str | Cell]
     if view.is_about_classes:
         rows = [
             [

@@ -66,9 +66,10 @@ def set_value(arm: Arm, target: SeenTarget, table: TransferTable, context: ArmCo
         return lambda chosen: float(scores[list(chosen)].sum())
     if kind in ("mean", "sum"):
         return EnsembleLeep(kind).run(lambda: [rows])  # type: ignore[arg-type]
+    domain, task, cohesion = arm.settings["weights"]
     scorer = Osborn(
         regularization=arm.settings["regularization"],
-        weights=tuple(arm.settings["weights"]),
+        weights=(domain, task, cohesion),
         max_rows=context.choose(full=300, smoke=30),
         seed=context.seeds.integer("rows of the plan") % 2**31,
     )
