@@ -216,7 +216,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
 
 def _states(suite: Suite, context: ArmContext) -> Array:
     folder = context.once("lower", lambda folder: np.save(folder / "states.npy", states_before(FROZEN, suite)))
-    found: Array = np.load(folder / "states.npy", mmap_mode="r")
+    found: Array = np.load(folder / "states.npy", mmap_mode="r", allow_pickle=False)
     return found
 
 
