@@ -64,8 +64,8 @@ class _Texts:
     """Token states of the texts and of the names, below the layers of a model."""
 
     def __init__(self, texts: Suite, names: Suite, first: int, folder: Path) -> None:
-        self.texts = np.load(folder / f"texts-{first}.npy", mmap_mode="r")
-        self.names = np.load(folder / f"names-{first}.npy")
+        self.texts = np.load(folder / f"texts-{first}.npy", mmap_mode="r", allow_pickle=False)
+        self.names = np.load(folder / f"names-{first}.npy", allow_pickle=False)
         self.mask, self.name_mask = texts.inputs["attention_mask"], names.inputs["attention_mask"]
 
     def logits(self, model: MiniLMLayers, rows: Array) -> Tensor:
@@ -194,7 +194,7 @@ def _answering(suite: Suite, visible: Suite, seed: int, context: ArmContext) -> 
                 parts = [texts.logits(made.eval(), rows).numpy() for rows in np.array_split(np.arange(len(suite)), 20)]
             np.save(folder / "logits.npy", np.concatenate(parts))
 
-        found: Array = np.load(context.once(f"{model}-{task or 'base'}-{rate:g}", build) / "logits.npy")
+        found: Array = np.load(context.once(f"{model}-{task or 'base'}-{rate:g}", build) / "logits.npy", allow_pickle=False)
         return found
 
     return answered
