@@ -4,42 +4,33 @@ The paper reports, for DeepLabV3+ on NYUv2 (semantic classes, depth, normals), a
 for Rep-MTL with equal weights, -1.78 for equal weights alone, +0.23 with TSR only and +1.06 with CSA only; it runs 26 % faster
 than Nash-MTL.
 
-Our setting: ``scenes`` at 16 x 16 pixels with the same three tasks, 600 training and 2,000 test pictures, a convolutional encoder
-to a 4 x 4 x 96 map and GELU heads in all arms; AdamW, 600 steps of 16 pictures (16 epochs); same data, initial weights, batches and steps. As
-the paper's appendix has it, all arms sum the logarithms of the losses; the direction of Nash-MTL does not change with factors on
-losses, so it takes them as they are. What can be won is bounded by equal weights with five times the pictures and twice the steps.
-Costs are CPU seconds per step, beside the faster one of two implementations of Nash-MTL: the library's own solver and the
-published one, which is timed over 30 steps. A second run asks for semantic classes in three drawing styles, one task per style.
+Our setting: ``scenes`` at 32 x 32 pixels with the same three tasks, few training pictures, a convolutional encoder to an 8 x 8 x
+48 map and GELU heads in all arms; same data, initial weights, batches and steps. Both factors of Rep-MTL stay at their default
+1, the temperature at 0.5: nothing was
+tuned for it. The learning rate was fixed once, for all arms. That the terms move the trunk alone was chosen after the
+calibration below: it is the milder of two readings of the paper. Nash-MTL shows whether there is negative transfer to be mended
+at all. A second run asks for semantic classes in three drawing styles, one task per style. Costs are CPU seconds per step. About
+17 minutes on 2 cores.
 
-The claim is that of the paper's abstract: gains over equal weights, at little cost. That both terms together are no worse than each
-alone, and the run over styles, are reported beside it.
-
-The pilot (seeds 100 and 101, five trials an arm, the best mean logarithm of the three scores): learning rates of 0.001 to 0.016 for
-equal weights, one factor of both terms of 0.01 to 1 for Rep-MTL at the rate of 0.004, which was best for equal weights on seed 200
-with 300 steps (0.295 mean IoU, 0.598 depth error and 13.4 degrees, against 0.295, 0.606 and 13.9 at 0.002 and 0.294, 0.610 and 13.2 at 0.008).
-Single-task models, Nash-MTL and the bound take the rate of equal weights, TSR and CSA alone the factor of both.
-
-An earlier run at 32 x 32 pixels summed the losses themselves and took the paper's factors of 1: mean changes of -37.7 for Rep-MTL,
--0.2 for equal weights and +5.0 for Nash-MTL. The damage shrank with the factors.
+Short runs with other seeds (600 steps, 600 pictures) while this was set up: equal weights 0.367 mean IoU, 0.557 depth error,
+11.5 degrees; Rep-MTL 0.289, 0.710 and 15.0, and 0.265, 0.996 and 26.3 where its terms reach the heads too. Clipping, a quarter
+of the learning rate, or a temperature of 1 changed little; the damage shrank with the factors (0.1: 0.314, 0.591, 12.4; 0.01:
+0.355, 0.569, 11.8) and never turned into a gain.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftwork.claims.costs import cheaper_than_fastest
 from graftwork.claims.experiment import (
     Access,
     Arm,
     ArmContext,
     EqualBudget,
-    Headroom,
     Inequality,
     Measurements,
-    Pilot,
     Recipe,
     SeedMeasurements,
 )
@@ -47,11 +38,10 @@ from graftwork.data.loader import BatchStream
 from graftwork.data.suite import Suite
 from graftwork.data.suites.scenes import scene_domains, scenes
 from graftwork.evaluation.delta_m import delta_m
-from graftwork.evaluation.metrics import higher_is_better
 from graftwork.interfaces.balancer import Balancer
 from graftwork.interfaces.objective import Objective
 from graftwork.interfaces.shared_model import SharedModel
-from graftwork.methods.optimization.log_losses import LogLosses
+from graftwork.methods.optimization.equal_weights import EqualWeights
 from graftwork.methods.optimization.rep_mtl import RepMTL
 from graftwork.methods.optimization.torchjd_bridge import jacobian_balancer
 from graftwork.methods.sharing.separate import Separate
@@ -63,63 +53,46 @@ __all__ = ["RECIPE"]
 
 METRICS = {"semantic": "miou", "depth": "mae", "normals": "mean_angle"}
 STYLES = ("plain", "checker", "night")
-SIZE = 16
-"""Height and width of the pictures in pixels."""
-CHANNELS = (24, 48, 96, 96)
+CHANNELS = (16, 32, 48, 48)
 LABELS = Access(source_labels=True)
 
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train one arm and measure test scores and CPU milliseconds per step."""
-    domains = arm.settings["world"] == "domains"
+    domains = arm.settings.get("world") == "domains"
     sizes: dict[str, Any] = context.choose(
-        full={"num_train": int(arm.settings["pictures"]), "num_val": 0, "num_test": 2000},
+        full={"num_train": 1200, "num_val": 0, "num_test": 1200 if domains else 800},
         smoke={"num_train": 48, "num_val": 0, "num_test": 24},
     )
-    sizes["size"] = SIZE
     world = scene_domains(styles=STYLES, seed=seed, **sizes) if domains else scenes(seed=seed, **sizes)
     # The world is the same for all arms of a run; one report is enough.
     if arm.settings["sharing"] == "separate":
         context.independence(world.raw["factors"])
     data = context.guard(world)
     batch_size = context.choose(full=16, smoke=8)
-    # An arm that is there for its cost alone learns for a few steps.
-    timed_only = bool(arm.settings["timed_only"])
-    steps = context.choose(full=30 if timed_only else 300 if domains else 600, smoke=6) * int(arm.settings["length"])
+    steps = context.choose(full=600 if domains else 800, smoke=6)
     context.seeds.set_global("init")
+    model = _build_model(arm, world)
     balancer, objectives = _build_optimization(arm)
     stream = BatchStream(data.visible, data.visible.splits["train"], batch_size, context.seeds.integer("batches"))
-    rate = float(arm.settings["rate"])
     trainer = Trainer(
-        _build_model(arm, world),
+        model,
         world.tasks,
         stream,
         balancer=balancer,
         objectives=objectives,
         # No clipping: one norm over all parameters would couple the single-task models of the reference.
-        config=TrainConfig(max_steps=steps, batch_size=batch_size, learning_rate=rate, weight_decay=1e-5, grad_clip=0.0),
+        config=TrainConfig(max_steps=steps, batch_size=batch_size, learning_rate=2e-3, weight_decay=1e-5, grad_clip=0.0),
         seeds=context.seeds,
         callbacks=[context.budget_callback()],
     )
     # CPU time of training alone: the jobs of a run may share cores.
     started = time.process_time()
     trainer.train(steps, on_progress=lambda step: context.progress(step / steps))
-    step_ms = 1000.0 * (time.process_time() - started) / steps
-    if timed_only:
-        return {"step_ms": step_ms}
+    seconds = time.process_time() - started
     asked = data.questions("test")
     scores = data.score("test", trainer.predict(asked, asked.splits["test"], world.task_names))
-    return {"scores": scores, "step_ms": step_ms, "log_score": _log_score(scores)}
-
-
-def _log_score(scores: Mapping[str, Mapping[str, float]]) -> float:
-    """Return 100 times the mean logarithm of the scores, errors turned round: its differences are relative changes in points, as
-    those of delta-m, and need no single-task model."""
-    total = 0.0
-    for name, values in scores.items():
-        metric = METRICS[name.split("_")[0]]
-        total += math.log(max(values[metric], 1e-6)) * (1.0 if higher_is_better(metric) else -1.0)
-    return 100.0 * total / len(scores)
+    return {"scores": scores, "step_ms": 1000.0 * seconds / steps}
 
 
 def _build_model(arm: Arm, world: Suite) -> SharedModel:
@@ -131,23 +104,21 @@ def _build_model(arm: Arm, world: Suite) -> SharedModel:
 
 
 def _build_optimization(arm: Arm) -> tuple[Balancer, Sequence[Objective]]:
-    if "solver" in arm.settings:
-        # Nash-MTL's direction does not change with factors on losses: their logarithms would give the same.
-        return jacobian_balancer("NashMTL", solver=arm.settings["solver"]), []
-    if "factor" not in arm.settings:
-        return LogLosses(), []
-    terms = {name: arm.settings["factor"] * share for name, share in arm.settings["terms"].items()}
-    return LogLosses(), [RepMTL(**terms, log_losses=True)]
+    # Rep-MTL adds to any balancer; the paper's comparison is with equal weights.
+    balancer: Balancer = EqualWeights()
+    if "aggregator" in arm.settings:
+        balancer = jacobian_balancer(
+            arm.settings["aggregator"], solver="torchjd"
+        )  # the published code's solver, whose cost is compared
+    return balancer, [RepMTL(**arm.settings["rep_mtl"])] if "rep_mtl" in arm.settings else []
 
 
 def derive(seed: SeedMeasurements) -> Mapping[str, dict[str, Any]]:
-    """Add delta-m of the same world and seed in points: against single-task models, over styles against equal weights."""
+    """Add delta-m against the single-task models of the same world and seed, in points."""
     derived: dict[str, dict[str, Any]] = {}
     for arm, values in seed.items():
-        if not any(name.startswith("scores.") for name in values):
-            continue
-        # Styles are another world, whose reference is equal weights.
-        reference = seed["domains-equal" if arm.startswith("domains-") else "single"]
+        # Styles are another world with single-task models of its own.
+        reference = seed["domains-single" if arm.startswith("domains-") else "single"]
         metrics = {f"semantic_{style}": "miou" for style in STYLES} if arm.startswith("domains-") else METRICS
         keys = [f"scores.{task}.{metric}" for task, metric in metrics.items()]
         derived[arm] = {
@@ -157,56 +128,47 @@ def derive(seed: SeedMeasurements) -> Mapping[str, dict[str, Any]]:
 
 
 def _arm(name: str, title: str, **settings: Any) -> Arm:
-    common = {"sharing": "shared", "world": "scenes", "pictures": 600, "length": 1, "rate": 4e-3, "timed_only": False}
-    return Arm(name, title, access=LABELS, settings={**common, **settings})
+    return Arm(name, title, access=LABELS, settings={"sharing": "shared", **settings})
 
 
-_BOTH = {"lambda_tsr": 1.0, "lambda_csa": 1.0}
 ARMS = (
     _arm("single", "one model per task", sharing="separate"),
     _arm("equal", "equal weights"),
-    _arm("nash", "Nash-MTL, the library's solver", solver="newton"),
-    _arm("nash-solver", "Nash-MTL, the published solver, timed alone", solver="torchjd", timed_only=True),
-    _arm("rep-mtl", "Rep-MTL with equal weights", factor=0.1, terms=_BOTH),
-    _arm("tsr", "saliency regulation only", factor=0.1, terms={**_BOTH, "lambda_csa": 0.0}),
-    _arm("csa", "saliency alignment only", factor=0.1, terms={**_BOTH, "lambda_tsr": 0.0}),
-    _arm("more", "equal weights, five times the pictures and twice the steps", pictures=3000, length=2),
+    _arm("rep-mtl", "Rep-MTL with equal weights", rep_mtl={}),
+    _arm("tsr", "saliency regulation only", rep_mtl={"lambda_csa": 0.0}),
+    _arm("csa", "saliency alignment only", rep_mtl={"lambda_tsr": 0.0}),
+    _arm("moves-all", "Rep-MTL whose terms also move the heads", rep_mtl={"moves": "all"}),
+    _arm("nash", "Nash-MTL", aggregator="NashMTL"),
+    _arm("domains-single", "one model per style", sharing="separate", world="domains"),
     _arm("domains-equal", "equal weights over styles", world="domains"),
-    _arm("domains-rep-mtl", "Rep-MTL over styles", world="domains", factor=0.1, terms=_BOTH),
+    _arm("domains-rep-mtl", "Rep-MTL over styles", rep_mtl={}, world="domains"),
 )
-_EQUAL = ("steps", "samples", "labels")
-_SCENES = tuple(arm.name for arm in ARMS if arm.settings["world"] == "scenes" and arm.name not in ("nash-solver", "more"))
 
 RECIPE = Recipe(
     slug="rep-mtl",
     arms=ARMS,
-    seeds=tuple(range(30, 43)),
-    looks=(3, 5, 8, 13),
+    seeds=(0, 1, 2, 3, 4),
     smoke_seeds=(0,),
     run_arm=run_arm,
     derive=derive,
     inequalities=(
-        Inequality("beats equal weights", "rep-mtl.delta_m", "equal.delta_m", margin=0.5, min_sign_seeds=11, unit="points"),
-        cheaper_than_fastest("a step costs less than Nash-MTL's, whichever solver is faster", "rep-mtl", ("nash", "nash-solver")),
-        cheaper_than_fastest("a step costs less than 2.5 of equal weights", "rep-mtl", ("equal",), factor=2.5),
-        cheaper_than_fastest(
-            "a step costs less than that of Nash-MTL with the published solver", "rep-mtl", ("nash-solver",), primary=False
+        Inequality("beats equal weights", "rep-mtl.delta_m", "equal.delta_m", margin=0.5, min_sign_seeds=4, unit="points"),
+        Inequality("no worse than TSR alone", "rep-mtl.delta_m", "tsr.delta_m", margin=0.5, demand="not worse", unit="points"),
+        Inequality("no worse than CSA alone", "rep-mtl.delta_m", "csa.delta_m", margin=0.5, demand="not worse", unit="points"),
+        # Costs: lower is better, so the claimed side stands on the right.
+        Inequality("a step costs less than Nash-MTL's", "nash.step_ms", "rep-mtl.step_ms", demand="at least", unit="ms"),
+        Inequality(
+            "a step costs less than 2.5 of equal weights",
+            "equal.step_ms",
+            "rep-mtl.step_ms",
+            demand="at least",
+            left_factor=2.5,
+            unit="ms",
         ),
         Inequality(
-            "no worse than TSR alone",
-            "rep-mtl.delta_m",
-            "tsr.delta_m",
-            margin=0.5,
-            demand="not worse",
-            primary=False,
-            unit="points",
-        ),
-        Inequality(
-            "no worse than CSA alone",
-            "rep-mtl.delta_m",
-            "csa.delta_m",
-            margin=0.5,
-            demand="not worse",
+            "Nash-MTL beats equal weights: there is something to win",
+            "nash.delta_m",
+            "equal.delta_m",
             primary=False,
             unit="points",
         ),
@@ -219,33 +181,17 @@ RECIPE = Recipe(
             primary=False,
             unit="points",
         ),
-        Inequality("beats Nash-MTL", "rep-mtl.delta_m", "nash.delta_m", primary=False, unit="points"),
-    ),
-    headroom=(Headroom("more.delta_m", "equal.delta_m", margin=0.5, inequalities=("beats equal weights",), unit="points"),),
-    pilot=Pilot(
-        grids={
-            "equal": {"rate": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)},
-            "rep-mtl": {"factor": (0.01, 0.03, 0.1, 0.3, 1.0)},
-        },
-        score=("log_score",),
-        follows={
-            **dict.fromkeys(("single", "nash", "more", "domains-equal"), "equal"),
-            **dict.fromkeys(("tsr", "csa", "domains-rep-mtl"), "rep-mtl"),
-        },
-        fixed={"nash-solver": "it is timed alone"},
     ),
     equal_budget=(
-        # The published solver is timed over a few steps, and the bound has more of everything.
-        EqualBudget(_EQUAL, _SCENES),
-        EqualBudget(_EQUAL, ("domains-equal", "domains-rep-mtl")),
+        # World by world: the run over styles has other sizes.
+        EqualBudget(("steps", "samples", "labels"), arms=tuple(arm.name for arm in ARMS if "world" not in arm.settings)),
+        EqualBudget(("steps", "samples", "labels"), arms=tuple(arm.name for arm in ARMS if "world" in arm.settings)),
     ),
-    minutes=25,
+    minutes=17,
     notes=(
         "Generated scenes and a small encoder trained from nothing stand for NYUv2 and a pretrained DeepLabV3+.",
-        "All arms but Nash-MTL sum the logarithms of the losses, as the paper's appendix has it; "
-        "a factor on a loss does not change the direction of Nash-MTL.",
-        "The factor of both terms comes from the pilot; the paper's is 1.",
-        "The paper's terms are taken to move the trunk only: they are written as functions of the features.",
+        "The paper's terms are taken to move the trunk only (they are written as functions of the features); "
+        "arm moves-all lets them reach the heads.",
         "The temperature is not in the paper; it is 0.5. The anchor keeps tasks as columns, as figure 2 of the paper shows it.",
         "Depth is learned by smooth L1 with a knee at 0.1 standard deviations in place of L1, whose second derivative is zero.",
         "In the run over styles each picture has one task's label, so that saliencies of different tasks "
