@@ -71,10 +71,10 @@ def rejudge_card(card: Card, *, because: str = "") -> Rejudged:
             f"The evidence of {card.slug!r} has {len(results)} seeds, and the recipe looks after {', '.join(map(str, looks))}: it "
             f"cannot be judged again. Run graftwork reproduce {card.slug}."
         )
-    if recipe.pilot is not None:
-        evidence["chosen"] = _counted_with(card, recipe, evidence)
     if not card.is_evidence_fresh:
         evidence |= _renewed(card, evidence, because)
+    if recipe.pilot is not None:
+        evidence["chosen"] = _counted_with(card, recipe, evidence)
     verdict = judge(recipe, results, looks)
     before = str(evidence.get("verdict", ""))
     if before != verdict.word or evidence.get("format") != EVIDENCE_FORMAT:
@@ -147,7 +147,12 @@ def _renewed(card: Card, evidence: Mapping[str, Any], because: str) -> dict[str,
     exact = "bit for bit" if stored == found else "within the tolerance"
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     note = f"On {today}: {because.strip().rstrip('.')}; the smoke numbers came out {exact}, so the hash was renewed without a new run."
+    pilot = evidence.get("pilot")
+    if pilot and pilot.get("evidence_hash") == evidence.get("evidence_hash"):
+        # The counting run took what this pilot chose, of the very code that the reason is about.
+        pilot = {**pilot, "evidence_hash": card.evidence_hash()}
     return {
+        **({"pilot": pilot} if pilot else {}),
         "migrated": f"{evidence.get('migrated', '')} {note}".strip(),
         "evidence_hash": card.evidence_hash(),
         "bytes_hash": card.bytes_hash(),

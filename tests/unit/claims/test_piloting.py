@@ -95,6 +95,25 @@ def test_the_counting_run_takes_what_the_pilot_chose(tmp_path: Path, monkeypatch
     assert replace(card).status == "holds"
 
 
+def test_a_reason_keeps_the_pilot_that_the_counting_run_took_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = card_with(tmp_path, monkeypatch, "before")
+    pilot_card(card, workers=0)
+    reproduce_card(replace(card), workers=0)
+    renamed = card_with(tmp_path, monkeypatch, "renamed", text=RECIPE.replace("lost", "missed"))
+    with pytest.raises(ConfigError, match="changed since its run. Say with --because"):
+        rejudge_card(replace(renamed))
+    assert rejudge_card(replace(renamed), because="a variable has another name").verdict.word == "holds"
+    assert stored(tmp_path)["pilot"]["evidence_hash"] == replace(renamed).evidence_hash()
+    assert replace(renamed).status == "holds"
+    evidence = stored(tmp_path)
+    (tmp_path / "toy.json").write_text(
+        json.dumps({**evidence, "pilot": {**evidence["pilot"], "evidence_hash": "of a later pilot"}})
+    )
+    again = card_with(tmp_path, monkeypatch, "again", text=RECIPE.replace("lost", "gone"))
+    with pytest.raises(ConfigError, match="its pilot belongs to other code or another claim"):
+        rejudge_card(replace(again), because="a variable has another name")
+
+
 def test_a_value_at_the_edge_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = card_with(tmp_path, monkeypatch, "edge", best=0.5)
     assert pilot_card(card, workers=0).edges == ["arm 'mine': rate = 0.3 is at the edge of its grid (0.03, 0.1, 0.3)"]
