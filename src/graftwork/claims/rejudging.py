@@ -71,10 +71,12 @@ def rejudge_card(card: Card, *, because: str = "") -> Rejudged:
             f"The evidence of {card.slug!r} has {len(results)} seeds, and the recipe looks after {', '.join(map(str, looks))}: it "
             f"cannot be judged again. Run graftwork reproduce {card.slug}."
         )
+    if recipe.pilot is not None:
+        evidence["chosen"] = _counted_with(recipe, evidence)
     if not card.is_evidence_fresh:
         evidence |= _renewed(card, evidence, because)
-    if recipe.pilot is not None:
-        evidence["chosen"] = _counted_with(card, recipe, evidence)
+    # Only now: a reason may have renewed the pilot as well.
+    chosen_settings(card, recipe, evidence)
     verdict = judge(recipe, results, looks)
     before = str(evidence.get("verdict", ""))
     if before != verdict.word or evidence.get("format") != EVIDENCE_FORMAT:
@@ -108,10 +110,9 @@ def kept_measurements(recipe: Recipe, evidence: Mapping[str, Any]) -> dict[int, 
     return {seed: {name: dict(kept[name][str(seed)]) for name in kept} for seed in seeds}
 
 
-def _counted_with(card: Card, recipe: Recipe, evidence: Mapping[str, Any]) -> dict[str, Any]:
+def _counted_with(recipe: Recipe, evidence: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the pilot chose, after a check that the kept measurements were made with it."""
-    chosen_settings(card, recipe, evidence)
-    chosen: dict[str, Any] = dict(evidence["pilot"]["chosen"])
+    chosen: dict[str, Any] = dict(evidence.get("pilot", {}).get("chosen", {}))
     ran = {arm["name"]: arm["settings"] for arm in evidence["arms"]}
     others = [
         f"arm {arm!r}: {name} = {ran[arm].get(name)!r}, the pilot chose {value!r}"
