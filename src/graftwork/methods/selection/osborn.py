@@ -210,8 +210,8 @@ def conditional_entropy(joint: Floats) -> float:
 
 def _joint(first: Labels, second: Labels, mass: Floats) -> Floats:
     width = int(second.max()) + 1
-    cells: Floats = np.bincount(first * width + second, weights=mass, minlength=(int(first.max()) + 1) * width)
-    return cells.reshape(-1, width)
+    cells = np.bincount(first * width + second, weights=mass, minlength=(int(first.max()) + 1) * width)
+    return np.asarray(cells, dtype=np.float64).reshape(-1, width)
 
 
 def _scaled(values: Floats) -> Floats:

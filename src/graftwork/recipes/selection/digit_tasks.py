@@ -18,6 +18,8 @@ __all__ = ["CORRUPTIONS", "DigitTasks", "DrawnRows", "SharedNet", "digit_tasks"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _SIDE, _DIGITS, _TRAIN = 8, 10, 1200
+_HIDDEN, _SHARED = 32, 8
+"""Units of the shared network, and the features that all heads read."""
 
 
 def _noisy(images: Floats) -> Floats:
@@ -162,10 +164,10 @@ class SharedNet:
             one = torch.randn(1, *shape, generator=random) / shape[0] ** 0.5
             return one.repeat(count, 1, 1).requires_grad_()
 
-        self.first, self.second = weights(_SIDE**2, 32), weights(32, 8)
-        self.first_bias = torch.zeros(count, 1, 32, requires_grad=True)
-        self.second_bias = torch.zeros(count, 1, 8, requires_grad=True)
-        self.head = torch.zeros(count, num_tasks, 8, requires_grad=True)
+        self.first, self.second = weights(_SIDE**2, _HIDDEN), weights(_HIDDEN, _SHARED)
+        self.first_bias = torch.zeros(count, 1, _HIDDEN, requires_grad=True)
+        self.second_bias = torch.zeros(count, 1, _SHARED, requires_grad=True)
+        self.head = torch.zeros(count, num_tasks, _SHARED, requires_grad=True)
         self.bias = torch.zeros(count, num_tasks, requires_grad=True)
         self.random = Seeds(seed).numpy("batches")
 

@@ -27,12 +27,14 @@ from numpy.typing import NDArray
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Headroom, Inequality, Measurements, Recipe
 from graftwork.claims.grids import Pilot
 from graftwork.evaluation.rank_agreement import weighted_tau
+from graftwork.interfaces.scorer import SourceFacts
 from graftwork.interfaces.set_selector import SetValue
 from graftwork.methods.selection.ensemble_leep import EnsembleLeep
 from graftwork.methods.selection.greedy import GreedySets
 from graftwork.methods.selection.logme import LogME
 from graftwork.methods.selection.osborn import Osborn
 from graftwork.recipes.selection.pool_world import SeenTarget, look_at_target, pool_table, true_labels
+from graftwork.training.source_pool.members import PoolMember
 from graftwork.training.source_pool.table import TransferTable
 
 __all__ = ["ARMS", "MEMBERS", "RECIPE", "percentile", "run_arm", "set_accuracies", "set_value"]
@@ -45,21 +47,25 @@ SIZE = 3
 Floats = NDArray[np.float64]
 
 
-def set_value(arm: Arm, target: SeenTarget, table: TransferTable, context: ArmContext) -> SetValue:
+def set_value(
+    arm: Arm, target: SeenTarget, members: Sequence[PoolMember], facts: Sequence[SourceFacts], context: ArmContext
+) -> SetValue:
     """Return what an arm says of any set, from the training rows of a target.
 
     Args:
         arm: Its kind and settings.
         target: The rows.
-        table: The pool.
+        members: The pool.
+        facts: What is known of them; only OSBORN looks at it.
         context: The arm.
     """
-    kind, count = str(arm.settings["kind"]), len(table.sources)
+    kind, count = str(arm.settings["kind"]), len(members)
     if kind == "random":
         random = context.seeds.child(target.name).numpy("random values")
-        values = {members: float(random.random()) for members in itertools.combinations(range(count), SIZE)}
-        return lambda members: values.get(tuple(sorted(members)), float(sum(members)))
-    members = [table.member(name) for name in table.sources]
+        # Of smaller sets too, which the greedy choice asks for.
+        sets = [one for size in range(1, SIZE + 1) for one in itertools.combinations(range(count), size)]
+        values = dict(zip(sets, random.random(len(sets)).tolist(), strict=True))
+        return lambda chosen: float(values[tuple(sorted(chosen))])
     rows = [target.rows(member) for member in members]
     if kind == "logme":
         scores = np.array([LogME().run(lambda row=row: [row]) for row in rows])  # type: ignore[misc]
@@ -73,7 +79,7 @@ def set_value(arm: Arm, target: SeenTarget, table: TransferTable, context: ArmCo
         max_rows=context.choose(full=300, smoke=30),
         seed=context.seeds.integer("rows of the plan") % 2**31,
     )
-    scorer.bind([member.facts() for member in members])
+    scorer.bind(facts)
     return scorer.run(lambda: [rows])
 
 
@@ -81,6 +87,9 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Judge all sets on every target; measure agreement with the truth, and what the greedy choice is worth."""
     table = pool_table(context, context.choose(full=MEMBERS, smoke=_SMOKE_MEMBERS))
     sets = list(itertools.combinations(range(len(table.sources)), SIZE))
+    members = [table.member(name) for name in table.sources]
+    # Their own pictures are drawn anew for it, so once for all targets.
+    facts = [member.facts() for member in members] if arm.settings["kind"] == "osborn" else []
     found: dict[str, list[float]] = {"tau": [], "pearson": [], "percentile": []}
     for name in table.targets:
         truth = set_accuracies(table, name, sets)
@@ -88,8 +97,8 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
             scores, truth = set_accuracies(table, name, sets, half=0), set_accuracies(table, name, sets, half=1)
             chosen: Sequence[int] = sets[int(scores.argmax())]
         else:
-            value = set_value(arm, look_at_target(context, name, table.settings), table, context)
-            scores = np.array([value(members) for members in sets])
+            value = set_value(arm, look_at_target(context, name, table.settings), members, facts, context)
+            scores = np.array([value(one) for one in sets])
             chosen = GreedySets().select(value, len(table.sources), SIZE)
         found["tau"].append(weighted_tau(scores, truth))
         found["pearson"].append(_pearson(scores, truth))
