@@ -16,9 +16,14 @@ def test_the_lead_is_over_methods_that_hold_no_more() -> None:
     values = {name: {"mean": 50.0, "held": 9.0} for name in OTHERS}
     values["probe"] = {"mean": 60.0, "held": 1.0}
     values["full"] = {"mean": 90.0, "held": 20.0}
-    values["exact"] |= {"block": 4.0, "v3_block": 8.0, "held": 9.0}
+    values["exact"] |= {"block": 4.0, "v3_block": 8.0, "masked_block": 2.5, "held": 9.0}
     values["mobiletl"] = {"mean": 70.0, "held": 5.0, "block": 2.0, "v3_block": 4.0}
-    assert derive(values)["mobiletl"] == {"lead": 10.0, "percent_of_exact_block": 50.0, "percent_of_exact_v3_block": 50.0}
+    assert derive(values)["mobiletl"] == {
+        "lead": 10.0,
+        "percent_of_exact_block": 50.0,
+        "percent_of_exact_v3_block": 50.0,
+        "percent_of_masked_block": 80.0,
+    }
 
 
 def test_exact_tuning_has_the_same_blocks() -> None:
