@@ -166,12 +166,13 @@ def test_a_killed_worker_costs_its_job_a_try_and_no_number(
     process = start(table, out, workers=workers)
     killed: set[int] = set()
     # While it starts, and in the middle of the race.
-    for moment in ("logs/worker-0.log", "jobs/rung0-*/result.json"):
+    for moment in ("logs/worker-0.log", "jobs/rung1-*/result.json"):
         deadline = time.monotonic() + 200
         found: set[int] = set()
         while not (found and list(out.glob(moment))) and process.poll() is None and time.monotonic() < deadline:
             found = set(workers_of(out)) - {process.pid} - killed
             time.sleep(0.02)
+        assert found, "no worker to kill any more"
         victim = min(found)
         os.kill(victim, signal.SIGKILL)
         killed.add(victim)
