@@ -78,8 +78,9 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         validation.append(100.0 * data.score("val", context.predict(learner, data, "val"))[task]["accuracy"])
         held.append(learner.training_ledger().activation_bytes / 1e6)
         pictures = {"image": torch.from_numpy(np.array(data.visible.inputs["image"][:BATCH]))}
-        parts = held_by_modules(learner.model, _attention(learner.model), pictures)
-        attention.append(sum(parts.values()) / 1e6)
+        # A probe learns on stored features: there is no attention in its training.
+        layers = _attention(learner.model)
+        attention.append(sum(held_by_modules(learner.model, layers, pictures).values()) / 1e6 if layers else 0.0)
         learned = sum(item.numel() for item in learner.model.shared_parameters() if item.requires_grad)
         context.progress((number + 1) / len(targets), target)
     return {
