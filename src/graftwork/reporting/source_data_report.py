@@ -59,7 +59,7 @@ def data_table(view: DataView) -> Table:
             ]
             for row in view.rows("rows")
         ]
-        headers: list[str | Cell] = ["Class", Cell("Verdict", numeric=False), "Votes", "Covered", "Rows", "Kept in halves"]
+        headers = ["Class", Cell("Verdict", numeric=False), "Votes", "Covered", "Rows", "Kept in halves"]
         return Table("Classes of the source, most votes of the target's rows first", headers, rows)
     rows = [
         [
