@@ -157,30 +157,6 @@ def test_no_worker_outlives_a_killed_run(table: Path, undisturbed: tuple[Path, f
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_worker_costs_its_job_a_try_and_no_number(
-    table: Path, undisturbed: tuple[Path, float], tmp_path: Path, workers: int
-) -> None:
-    out = tmp_path / "run"
-    process = start(table, out, workers=workers)
-    killed: set[int] = set()
-    # While it starts, and in the middle of the race.
-    for moment in ("logs/worker-0.log", "jobs/rung1-*/result.json"):
-        deadline = time.monotonic() + 200
-        found: set[int] = set()
-        while not (found and list(out.glob(moment))) and process.poll() is None and time.monotonic() < deadline:
-            found = set(workers_of(out)) - {process.pid} - killed
-            time.sleep(0.02)
-        assert found, "no worker to kill any more"
-        victim = min(found)
-        os.kill(victim, signal.SIGKILL)
-        killed.add(victim)
-    assert process.wait(timeout=300) == 0, out.with_suffix(".txt").read_text()[-3000:]
-    check_equal_bits(out, undisturbed[0])
-
-
-@pytest.mark.slow
 def test_ctrl_c_keeps_finished_work_and_resume_goes_on(table: Path, undisturbed: tuple[Path, float], tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(table, out)
