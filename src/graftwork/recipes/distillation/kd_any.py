@@ -3,21 +3,23 @@
 The paper reports, over hundreds of pairs of ImageNet models, that plain KL improves the student in fewer than 40 % of the pairs
 (from memory) and data partitioning in 92.5 %; figures not verified here.
 
-Our setting: letters of an invented alphabet at 16 pixels, 20 classes. Five networks with different leanings (a perceptron, a
-small CNN, a residual network, a vision transformer, the CNN trained on shifted pictures) learn from 2,000 labelled pictures. Then
-each of the 20 ordered pairs of teacher and student transfers on 1,000 other pictures, for six epochs of 64 rows, by the plan on
-the card; accuracies are those on 2,000 test pictures before and after. About half of the pairs have a weaker teacher, whichever
-those are for a seed. One setting holds for all pairs. ``labels`` bounds what can be won: it goes on with the labels of the
-transfer pictures and of those that the student knows already.
+Our setting: letters of an invented alphabet at 16 pixels, 20 classes. Four networks with different leanings (a perceptron, a
+residual network, a vision transformer, a CNN trained on shifted pictures) learn from 2,000 labelled pictures. Then each of the 12
+ordered pairs of teacher and student transfers on 1,000 other pictures, for six epochs of 64 rows, by the plan on the card; accuracies
+are those on 2,000 test pictures before and after. Half of the pairs have a weaker teacher, whichever those are for a seed. One
+setting holds for all pairs. ``labels`` bounds what can be won: it goes on with the labels of the transfer pictures and of those that
+the student knows already. About 3 minutes of one core a seed.
 
-Every arm tries five learning rates on seeds 100 and 101, and takes the one with the best mean gain on 500 validation pictures.
-The counting run cannot begin before that pilot has been made.
+Every arm tries five learning rates on seed 100, and takes the one with the best mean gain on 500 validation pictures. Those of plain
+and weighted KL reach down to where the student hardly changes (3e-5), beyond which there is nothing to try. The counting run cannot
+begin before that pilot has been made.
 
-Looked at before, on seed 100 alone: with 600 steps and the glyphs' usual jitter and noise the networks had not converged (39 %
-for the residual network, 31 % for the transformer, 71 % for the CNN of shifted pictures). At a rate of 0.003 data partitioning
-gained 2.0 points over the 20 pairs and improved 95 % of them, plain KL lost 2.5 points and improved 40 %, labels gained 2.4 and
-improved all. So pictures were made easier and training longer: after 1,500 steps the five networks are at 72 to 95 % on test
-pictures.
+Looked at before, on seed 100 alone: with 600 steps and the glyphs' usual jitter and noise the networks had not converged (39 % for the
+residual network, 31 % for the transformer, 71 % for the CNN of shifted pictures). So pictures were made easier and training longer.
+With a fifth network and 1,500 steps, at a rate of 0.003, data partitioning gained 2.0 points over the 20 pairs and improved 95 % of
+them, plain KL lost 2.5 points and improved 40 %, labels gained 2.4 and improved all. With the four networks and 1,000 steps, which
+brings them to 73 to 94 % on test pictures: partitioning gained 1.0 points and improved 11 of 12 pairs, plain KL lost 1.9 and improved
+4.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ __all__ = ["ARMS", "MEMBERS", "RECIPE", "PixelPerceptron", "run_arm"]
 
 SIZE = 16
 TASK = "letter"
-BASE_STEPS, BASE_ROWS, TRANSFER_ROWS, BATCH, EPOCHS = 1500, 2000, 1000, 64, 6
+BASE_STEPS, BASE_ROWS, TRANSFER_ROWS, BATCH, EPOCHS = 1000, 2000, 1000, 64, 6
 _NN = "graftwork.nn.backbones."
 _LOGITS = "graftwork.methods.distillation.logit:LogitDistillation"
 _EQUAL = "graftwork.methods.optimization.equal_weights:EqualWeights"
@@ -77,7 +79,6 @@ class PixelPerceptron(Backbone):
 
 MEMBERS: Mapping[str, tuple[Component, Mapping[str, Any]]] = {
     "perceptron": (Component("graftwork.recipes.distillation.kd_any:PixelPerceptron"), {}),
-    "cnn": (Component(f"{_NN}cnn:ConvBackbone", {"image_size": SIZE, "channels": [16, 32, 64, 64]}), {}),
     "resnet": (Component(f"{_NN}cifar_resnet:CifarResNet", {"depth": 8, "channels": [8, 16, 32]}), {}),
     "vit": (Component(f"{_NN}vit:ViTBackbone", {"image_size": SIZE, "width": 32, "depth": 3, "num_heads": 4}), {}),
     "shifted": (
@@ -199,6 +200,9 @@ def _answers(name: str, learner: Any, suite: Suite, context: ArmContext) -> str:
 
 
 _RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+_HARMLESS = 3e-5
+"""A rate at which the student hardly changes: below it there is nothing to try."""
+_LOW_RATES = (_HARMLESS, 1e-4, 3e-4, 1e-3, 3e-3)
 _LABELLED = Access(source_labels=True)
 ARMS = tuple(
     Arm(name, title, _LABELLED, {"kind": name, "rate": 3e-3})
@@ -213,6 +217,8 @@ ARMS = tuple(
 )
 RECIPE = Recipe(
     slug="kd-any",
+    # Effects are large: two looks, the first of which can decide.
+    looks=(5, 8),
     smoke_seeds=(0,),
     arms=ARMS,
     run_arm=run_arm,
@@ -234,14 +240,19 @@ RECIPE = Recipe(
     headroom=(
         Headroom("labels.success", "kl.success", margin=25.0, inequalities=("improves more pairs than plain KL",), unit="points"),
     ),
-    pilot=Pilot(grids={arm.name: {"rate": _RATES} for arm in ARMS}, score=("validation",)),
+    pilot=Pilot(
+        grids={arm.name: {"rate": _LOW_RATES if arm.name in ("kl", "xe-kl", "mcl") else _RATES} for arm in ARMS},
+        score=("validation",),
+        seeds=(100,),
+        limits={"rate": (_HARMLESS,)},
+    ),
     equal_budget=(
         EqualBudget(("labels",), arms=("kl", "xe-kl", "mcl", "dp", "dp-unlabelled")),
         EqualBudget(("steps", "samples"), arms=("kl", "xe-kl", "mcl", "dp", "dp-unlabelled")),
     ),
     minutes=30,
     notes=(
-        "Letters of an invented alphabet and five small networks in place of ImageNet and models of timm.",
+        "Letters of an invented alphabet and four small networks in place of ImageNet and models of timm.",
         "The arm without labels is charged with them, since training rows must have some; it reads none.",
     ),
 )
