@@ -21,6 +21,7 @@ def test_delta_m_by_hand() -> None:
         "single": flat(0.5, 0.2, 10.0),
         "equal": flat(0.45, 0.2, 10.0),  # -10 % of one of three tasks
         "rep-mtl": flat(0.5, 0.16, 11.0),  # +20 % and -10 %
+        "nash": {"step_ms": 80.0},
         "nash-solver": {"step_ms": 90.0},
         "domains-equal": over_styles(0.5),
         "domains-rep-mtl": over_styles(0.55),
@@ -44,7 +45,7 @@ def test_arms_differ_only_in_what_is_compared() -> None:
         assert {term for term, share in terms.items() if share == 0} == {left_out}
     assert {arm.access for arm in ARMS} == {RECIPE.arm("equal").access}
     grouped = [set(budget.arms) for budget in RECIPE.equal_budget]
-    assert set.union(*grouped) == {arm.name for arm in ARMS} - {"nash-solver", "more"}
+    assert set.union(*grouped) == {arm.name for arm in ARMS} - {"nash", "nash-solver", "more"}
     assert all({"steps", "samples", "labels"} <= set(budget.counters) for budget in RECIPE.equal_budget)
 
 
@@ -57,7 +58,7 @@ def test_log_scores_differ_by_relative_changes_in_points() -> None:
 @pytest.mark.slow
 def test_arms_measure_and_count_the_same(tmp_path: Path) -> None:
     counts = {}
-    for name in ("single", "rep-mtl", "nash"):
+    for name in ("single", "rep-mtl", "equal"):
         arm = RECIPE.arm(name)
         context = ArmContext(
             slug="rep-mtl",
@@ -74,4 +75,4 @@ def test_arms_measure_and_count_the_same(tmp_path: Path) -> None:
         assert measured["step_ms"] > 0
         counts[name] = context.counts
         assert ("independence" in context.reports) == (name == "single")
-    assert counts["single"] == counts["rep-mtl"] == counts["nash"]
+    assert counts["single"] == counts["rep-mtl"] == counts["equal"]

@@ -5,19 +5,24 @@ for Rep-MTL with equal weights, -1.78 for equal weights alone, +0.23 with TSR on
 than Nash-MTL.
 
 Our setting: ``scenes`` at 16 x 16 pixels with the same three tasks, 600 training and 2,000 test pictures, a convolutional encoder
-to a 4 x 4 x 96 map and GELU heads in all arms; AdamW, 600 steps of 16 pictures (16 epochs); same data, initial weights, batches and steps. As
-the paper's appendix has it, all arms sum the logarithms of the losses; the direction of Nash-MTL does not change with factors on
-losses, so it takes them as they are. What can be won is bounded by equal weights with five times the pictures and twice the steps.
-Costs are CPU seconds per step, beside the faster one of two implementations of Nash-MTL: the library's own solver and the
-published one, which is timed over 30 steps. A second run asks for semantic classes in three drawing styles, one task per style.
+to a 4 x 4 x 96 map and GELU heads in all arms; AdamW, 400 steps of 16 pictures (11 epochs); same data, initial weights, batches and
+steps. As the paper's appendix has it, all arms sum the logarithms of the losses. What can be won is bounded by equal weights with
+five times the pictures and twice the steps. Costs are CPU seconds per step, beside the faster one of two implementations of
+Nash-MTL, the library's own solver and the published one, each timed over 36 steps. A second run asks for semantic classes in three
+drawing styles, one task per style.
 
 The claim is that of the paper's abstract: gains over equal weights, at little cost. That both terms together are no worse than each
 alone, and the run over styles, are reported beside it.
 
-The pilot (seeds 100 and 101, five trials an arm, the best mean logarithm of the three scores): learning rates of 0.001 to 0.016 for
-equal weights, one factor of both terms of 0.01 to 1 for Rep-MTL at the rate of 0.004, which was best for equal weights on seed 200
-with 300 steps (0.295 mean IoU, 0.598 depth error and 13.4 degrees, against 0.295, 0.606 and 13.9 at 0.002 and 0.294, 0.610 and 13.2 at 0.008).
-Single-task models, Nash-MTL and the bound take the rate of equal weights, TSR and CSA alone the factor of both.
+The pilot (seeds 100 and 101, four trials an arm, the best mean logarithm of the three scores): learning rates of 0.001 to 0.008 for
+equal weights; one factor of both terms, 0 to 1, for Rep-MTL at the rate of 0.004, which was best for equal weights on seed 200 with
+300 steps (0.295 mean IoU, 0.598 depth error and 13.4 degrees, against 0.295, 0.606 and 13.9 at 0.002 and 0.294, 0.610 and 13.2 at
+0.008). Single-task models and the bound take the rate of equal weights, TSR and CSA alone the factor of both.
+
+Not counted yet. The pilot was stopped when nearly done: by its mean logarithm of the scores, in points, equal weights had -109.9,
+-105.7, -104.7 and -105.1 at 0.001 to 0.008, and Rep-MTL -104.7, -104.7 and -104.6 at factors of 0, 0.03 and 0.1 (a factor of 1 cost
+15 points on the first seed), so that nothing was gained at this size. A step took 70 ms with Rep-MTL, 28 with equal weights, 52
+with Nash-MTL by the library's solver and 100 by the published one.
 
 An earlier run at 32 x 32 pixels summed the losses themselves and took the paper's factors of 1: mean changes of -37.7 for Rep-MTL,
 -0.2 for equal weights and +5.0 for Nash-MTL. The damage shrank with the factors.
@@ -66,6 +71,8 @@ STYLES = ("plain", "checker", "night")
 SIZE = 16
 """Height and width of the pictures in pixels."""
 CHANNELS = (24, 48, 96, 96)
+WARM = 4
+"""Steps that are not timed."""
 LABELS = Access(source_labels=True)
 
 
@@ -85,7 +92,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     batch_size = context.choose(full=16, smoke=8)
     # An arm that is there for its cost alone learns for a few steps.
     timed_only = bool(arm.settings["timed_only"])
-    steps = context.choose(full=30 if timed_only else 300 if domains else 600, smoke=6) * int(arm.settings["length"])
+    steps = context.choose(full=40 if timed_only else 200 if domains else 400, smoke=6) * int(arm.settings["length"])
     context.seeds.set_global("init")
     balancer, objectives = _build_optimization(arm)
     stream = BatchStream(data.visible, data.visible.splits["train"], batch_size, context.seeds.integer("batches"))
@@ -101,10 +108,12 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
         seeds=context.seeds,
         callbacks=[context.budget_callback()],
     )
+    # The first steps prepare kernels and solvers, which would weigh most on arms of few steps.
+    trainer.train(WARM)
     # CPU time of training alone: the jobs of a run may share cores.
     started = time.process_time()
     trainer.train(steps, on_progress=lambda step: context.progress(step / steps))
-    step_ms = 1000.0 * (time.process_time() - started) / steps
+    step_ms = 1000.0 * (time.process_time() - started) / (steps - WARM)
     if timed_only:
         return {"step_ms": step_ms}
     asked = data.questions("test")
@@ -134,7 +143,7 @@ def _build_optimization(arm: Arm) -> tuple[Balancer, Sequence[Objective]]:
     if "solver" in arm.settings:
         # Nash-MTL's direction does not change with factors on losses: their logarithms would give the same.
         return jacobian_balancer("NashMTL", solver=arm.settings["solver"]), []
-    if "factor" not in arm.settings:
+    if not arm.settings.get("factor"):
         return LogLosses(), []
     terms = {name: arm.settings["factor"] * share for name, share in arm.settings["terms"].items()}
     return LogLosses(), [RepMTL(**terms, log_losses=True)]
@@ -165,7 +174,7 @@ _BOTH = {"lambda_tsr": 1.0, "lambda_csa": 1.0}
 ARMS = (
     _arm("single", "one model per task", sharing="separate"),
     _arm("equal", "equal weights"),
-    _arm("nash", "Nash-MTL, the library's solver", solver="newton"),
+    _arm("nash", "Nash-MTL, the library's solver, timed alone", solver="newton", timed_only=True),
     _arm("nash-solver", "Nash-MTL, the published solver, timed alone", solver="torchjd", timed_only=True),
     _arm("rep-mtl", "Rep-MTL with equal weights", factor=0.1, terms=_BOTH),
     _arm("tsr", "saliency regulation only", factor=0.1, terms={**_BOTH, "lambda_csa": 0.0}),
@@ -175,7 +184,9 @@ ARMS = (
     _arm("domains-rep-mtl", "Rep-MTL over styles", world="domains", factor=0.1, terms=_BOTH),
 )
 _EQUAL = ("steps", "samples", "labels")
-_SCENES = tuple(arm.name for arm in ARMS if arm.settings["world"] == "scenes" and arm.name not in ("nash-solver", "more"))
+_SCENES = tuple(
+    arm.name for arm in ARMS if arm.settings["world"] == "scenes" and not arm.settings["timed_only"] and arm.name != "more"
+)
 
 RECIPE = Recipe(
     slug="rep-mtl",
@@ -219,31 +230,32 @@ RECIPE = Recipe(
             primary=False,
             unit="points",
         ),
-        Inequality("beats Nash-MTL", "rep-mtl.delta_m", "nash.delta_m", primary=False, unit="points"),
     ),
     headroom=(Headroom("more.delta_m", "equal.delta_m", margin=0.5, inequalities=("beats equal weights",), unit="points"),),
     pilot=Pilot(
         grids={
-            "equal": {"rate": (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)},
-            "rep-mtl": {"factor": (0.01, 0.03, 0.1, 0.3, 1.0)},
+            "equal": {"rate": (1e-3, 2e-3, 4e-3, 8e-3)},
+            "rep-mtl": {"factor": (0.0, 0.03, 0.1, 1.0)},
         },
         score=("log_score",),
         follows={
-            **dict.fromkeys(("single", "nash", "more", "domains-equal"), "equal"),
+            **dict.fromkeys(("single", "more", "domains-equal"), "equal"),
             **dict.fromkeys(("tsr", "csa", "domains-rep-mtl"), "rep-mtl"),
         },
-        fixed={"nash-solver": "it is timed alone"},
+        fixed=dict.fromkeys(("nash", "nash-solver"), "it is timed alone"),
+        # Without a factor it is equal weights.
+        limits={"factor": (0.0,)},
     ),
     equal_budget=(
-        # The published solver is timed over a few steps, and the bound has more of everything.
+        # Nash-MTL is timed over a few steps, and the bound has more of everything.
         EqualBudget(_EQUAL, _SCENES),
         EqualBudget(_EQUAL, ("domains-equal", "domains-rep-mtl")),
     ),
+    measures_time=True,
     minutes=25,
     notes=(
         "Generated scenes and a small encoder trained from nothing stand for NYUv2 and a pretrained DeepLabV3+.",
-        "All arms but Nash-MTL sum the logarithms of the losses, as the paper's appendix has it; "
-        "a factor on a loss does not change the direction of Nash-MTL.",
+        "All arms sum the logarithms of the losses, as the paper's appendix has it. Nash-MTL is there for its cost alone.",
         "The factor of both terms comes from the pilot; the paper's is 1.",
         "The paper's terms are taken to move the trunk only: they are written as functions of the features.",
         "The temperature is not in the paper; it is 0.5. The anchor keeps tasks as columns, as figure 2 of the paper shows it.",
