@@ -33,7 +33,7 @@ def test_two_tasks_are_solved_as_by_the_general_solver(c: float, scale: float) -
         rows = torch.randn(2, 4, generator=generator, dtype=torch.float64) * torch.tensor([[1.0], [scale]])
         expected, _ = general.aggregator.combine_(rows.clone(), torch.tensor([True, True]))
         found, weights = TwoTaskCAGrad(c).combine_(rows.clone(), torch.tensor([True, True]))
-        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max())
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
         assert weights is not None
         assert bool((weights >= 0.5 - 1e-9).all())
 
