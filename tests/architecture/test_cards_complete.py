@@ -27,7 +27,6 @@ AWAITING: dict[str, str] = {
     "mhr": "counting run outstanding",
     "mobiletl": "counting run outstanding",
     "osborn": "counting run outstanding",
-    "ot-fusion": "counting run outstanding",
     "ped": "counting run outstanding",
     "s2a": "counting run outstanding",
     "scalearn": "counting run outstanding",
