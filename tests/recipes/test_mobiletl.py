@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from graftwork.core.optional import has
-from graftwork.recipes.tuning.mobiletl import ARMS, OTHERS, derive, hard_swish_bytes, plan_of_arm
+from graftwork.recipes.tuning.mobiletl import ARMS, OTHERS, derive, hard_swish_bytes
+from graftwork.recipes.tuning.small_target_arms import tuned_plan
 
 
 @pytest.mark.skipif(not has("timm"), reason="needs timm")
@@ -27,7 +28,7 @@ def test_the_lead_is_over_methods_that_hold_no_more() -> None:
 
 
 def test_exact_tuning_has_the_same_blocks() -> None:
-    built = {arm.name: plan_of_arm(arm.settings).train.tuning.build() for arm in ARMS}  # type: ignore[union-attr]
+    built = {arm.name: tuned_plan("mobiletl", arm.settings).train.tuning.build() for arm in ARMS}  # type: ignore[union-attr]
     assert built["exact"].blocks == built["mobiletl"].blocks == 3
     assert built["exact"].exact
     assert not built["mobiletl"].exact

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from graftwork.methods.tuning.s2a import S2A
-from graftwork.recipes.tuning.s2a import ARMS, RECIPE, derive, plan_of_arm
+from graftwork.recipes.tuning.s2a import ARMS, RECIPE, derive
+from graftwork.recipes.tuning.small_target_arms import tuned_plan
 
 
 def test_arms_of_s2a_differ_in_their_codes_alone() -> None:
-    built = {arm.name: plan_of_arm(arm.settings).train.tuning.build() for arm in ARMS}  # type: ignore[union-attr]
+    built = {arm.name: tuned_plan("s2a", arm.settings).train.tuning.build() for arm in ARMS}  # type: ignore[union-attr]
     own = [built[name] for name in ("s2a", "s2a-exact", "s2a-input")]
     assert all(isinstance(tuner, S2A) for tuner in own)
     assert [tuner.codes for tuner in own] == ["derivative", "none", "input"]

@@ -5,7 +5,8 @@ import pytest
 from graftwork.core.cards import load_cards
 from graftwork.nn.backbones.catalog import build_backbone
 from graftwork.recipes.tuning import sherl, unipt
-from graftwork.recipes.tuning.side_texts import BACKBONE, TASKS, side_plan
+from graftwork.recipes.tuning.side_texts import BACKBONE, TASKS
+from graftwork.recipes.tuning.small_target_arms import tuned_plan
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +16,7 @@ def learned() -> dict[tuple[str, str], int]:
         for arm in module.ARMS:
             if arm.name in ("unipt", "lst", "sherl", "lora"):
                 backbone = build_backbone(BACKBONE)
-                tuner = side_plan(slug, arm.settings).train.tuning.build()  # type: ignore[union-attr]
+                tuner = tuned_plan(slug, arm.settings).train.tuning.build()  # type: ignore[union-attr]
                 tuner.attach(backbone)
                 found[slug, arm.name] = sum(parameter.numel() for parameter in tuner.trainable())
     return found

@@ -28,8 +28,8 @@ class Tuner(ABC):
 
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
-        """Freeze what stays, add what learns, in place. Right after attaching, the model computes what it did before (prompts
-        change it a little)."""
+        """Freeze what stays, add what learns, in place. Right after attaching, the model computes what it did before;
+        prompts change it a little, and side networks answer in its place from the start."""
 
     @abstractmethod
     def trainable(self) -> Iterator[nn.Parameter]:

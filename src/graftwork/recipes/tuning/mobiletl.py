@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from graftwork.claims.experiment import (
     Access,
@@ -42,32 +41,16 @@ from graftwork.claims.experiment import (
     Recipe,
     SeedMeasurements,
 )
-from graftwork.claims.plan_arms import card_plan
-from graftwork.core.components import Component
-from graftwork.core.plan import Plan
-from graftwork.data.suites.small_targets import small_target
 from graftwork.evaluation.held_by_modules import held_by_modules
 from graftwork.methods.tuning.mobiletl import MobileTL, inverted_residuals
 from graftwork.nn.lean_backward import make_lean
-from graftwork.training.learner import NeuralLearner
+from graftwork.recipes.tuning.small_target_arms import BATCH, TunedTarget, tune_for_target, tuned_plan
 
-__all__ = ["ARMS", "RECIPE", "TARGETS", "derive", "hard_swish_bytes", "plan_of_arm", "run_arm"]
+__all__ = ["ARMS", "RECIPE", "TARGETS", "derive", "hard_swish_bytes", "run_arm"]
 
 BACKBONE = "efficientnet_lite0@64"
 TARGETS = ("striped", "digits")
-TRAIN, VALIDATION, TEST = 600, 300, 1500
-STEPS, BATCH = 200, 16
-TUNERS = "graftwork.methods.tuning."
 LABELS = Access(source_labels=True)
-
-
-def plan_of_arm(settings: Mapping[str, Any]) -> Plan:
-    """Return the plan on the card, with another tuner or other settings where the arm names some."""
-    plan = card_plan("mobiletl")
-    assert plan.train.tuning is not None
-    path = TUNERS + str(settings["tuner"]) if settings["tuner"] else plan.train.tuning.path
-    own = {} if settings["tuner"] else dict(plan.train.tuning.settings)
-    return plan.with_train(tuning=Component(path, {**own, **settings["keywords"]}))
 
 
 def hard_swish_bytes(exact: bool, blocks: int, batch: int) -> float:
@@ -82,42 +65,37 @@ def hard_swish_bytes(exact: bool, blocks: int, batch: int) -> float:
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Tune for each target; measure accuracies in percent, their means, and megabytes held for the backward pass."""
-    sizes = context.choose(full=(TRAIN, VALIDATION, TEST), smoke=(24, 8, 12))
-    overrides = {"batch_size": BATCH, "learning_rate": float(arm.settings["rate"])}
     keywords = arm.settings["keywords"]
-    test, validation, held = {}, [], []
+    tuned: list[TunedTarget] = []
     blocks: list[int] = []
     masked: list[int] = []
     targets = context.choose(full=TARGETS, smoke=TARGETS[-1:])
+    plan, rate = tuned_plan("mobiletl", arm.settings), float(arm.settings["rate"])
     for number, target in enumerate(targets):
-        data = context.guard(small_target(target, num_train=sizes[0], num_val=sizes[1], num_test=sizes[2], seed=seed))
-        steps = context.choose(full=STEPS, smoke=2)
-        learner = context.train(plan_of_arm(arm.settings), data, steps=steps, overrides=overrides, backbone=BACKBONE)
-        assert isinstance(learner, NeuralLearner)
-        task = data.visible.task_names[0]
-        test[target] = 100.0 * data.score("test", context.predict(learner, data))[task]["accuracy"]
-        validation.append(100.0 * data.score("val", context.predict(learner, data, "val"))[task]["accuracy"])
-        held.append(learner.training_ledger().activation_bytes / 1e6)
+        one = tune_for_target(plan, target, rate, BACKBONE, seed, context)
+        tuned.append(one)
         if "blocks" in keywords:
-            names = inverted_residuals(learner.model)[-int(keywords["blocks"]) :]
-            pictures: Mapping[str, Tensor] = {"image": torch.from_numpy(np.array(data.visible.inputs["image"][:BATCH]))}
-            blocks += held_by_modules(learner.best_model, names, pictures).values()
+            model, pictures = one.learner.best_model, one.pictures()
+            names = inverted_residuals(model)[-int(keywords["blocks"]) :]
+            blocks += held_by_modules(model, names, pictures).values()
             if keywords.get("exact"):
-                lean = copy.deepcopy(learner.best_model)
+                lean = copy.deepcopy(model)
                 make_lean(lean, "masks")
                 masked += held_by_modules(lean, names, pictures).values()
         context.progress((number + 1) / len(targets), target)
     found: dict[str, Any] = {
-        "accuracy": test,
-        "mean": float(np.mean(list(test.values()))),
-        "validation": float(np.mean(validation)),
-        "held": float(np.mean(held)),
+        "accuracy": {target: one.test for target, one in zip(targets, tuned, strict=True)},
+        "mean": float(np.mean([one.test for one in tuned])),
+        "validation": float(np.mean([one.validation for one in tuned])),
+        "held": float(np.mean([one.held for one in tuned])),
     }
     if blocks:
         batch = context.choose(full=BATCH, smoke=2)
-        count = int(keywords["blocks"])
         is_exact = bool(keywords.get("exact"))
-        found |= {"block": float(np.mean(blocks)) / 1e6, "v3_block": hard_swish_bytes(is_exact, count, batch) / 1e6}
+        found |= {
+            "block": float(np.mean(blocks)) / 1e6,
+            "v3_block": hard_swish_bytes(is_exact, int(keywords["blocks"]), batch) / 1e6,
+        }
     if masked:
         found["masked_block"] = float(np.mean(masked)) / 1e6
     return found

@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from graftwork.claims.experiment import (
@@ -35,61 +34,38 @@ from graftwork.claims.experiment import (
     Recipe,
     SeedMeasurements,
 )
-from graftwork.claims.plan_arms import card_plan
-from graftwork.core.components import Component
-from graftwork.core.plan import Plan
-from graftwork.data.suites.small_targets import SMALL_TARGETS, small_target
+from graftwork.data.suites.small_targets import SMALL_TARGETS
 from graftwork.evaluation.held_by_modules import held_by_modules
 from graftwork.nn.attention import SelfAttention
-from graftwork.training.learner import NeuralLearner
+from graftwork.recipes.tuning.small_target_arms import tune_for_target, tuned_plan
 
-__all__ = ["ARMS", "RECIPE", "TARGETS", "derive", "plan_of_arm", "run_arm"]
+__all__ = ["ARMS", "RECIPE", "TARGETS", "derive", "run_arm"]
 
 BACKBONE = "vit-mini@32"
 TARGETS = SMALL_TARGETS
-TRAIN, VALIDATION, TEST = 600, 300, 1500
-STEPS, BATCH = 200, 16
-TUNERS = "graftwork.methods.tuning."
 LABELS = Access(source_labels=True)
 
 
-def plan_of_arm(settings: Mapping[str, Any]) -> Plan:
-    """Return the plan on the card, with another tuner or other settings where the arm names some."""
-    plan = card_plan("s2a")
-    assert plan.train.tuning is not None
-    path = TUNERS + str(settings["tuner"]) if settings["tuner"] else plan.train.tuning.path
-    own = {} if settings["tuner"] else dict(plan.train.tuning.settings)
-    return plan.with_train(tuning=Component(path, {**own, **settings["keywords"]}))
-
-
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
-    """Tune for each target; measure accuracies in percent, their means, bytes held for the backward pass, and numbers that learn."""
-    sizes = context.choose(full=(TRAIN, VALIDATION, TEST), smoke=(24, 8, 12))
-    overrides = {"batch_size": BATCH, "learning_rate": float(arm.settings["rate"])}
-    test, validation, held, attention, learned = {}, [], [], [], 0
+    """Tune for each target; measure accuracies in percent, their means, megabytes held for the backward pass, and numbers that learn."""
+    tuned, attention = {}, []
     targets = context.choose(full=TARGETS, smoke=TARGETS[-1:])
+    plan, rate = tuned_plan("s2a", arm.settings), float(arm.settings["rate"])
     for number, target in enumerate(targets):
-        data = context.guard(small_target(target, num_train=sizes[0], num_val=sizes[1], num_test=sizes[2], seed=seed))
-        steps = context.choose(full=STEPS, smoke=2)
-        learner = context.train(plan_of_arm(arm.settings), data, steps=steps, overrides=overrides, backbone=BACKBONE)
-        assert isinstance(learner, NeuralLearner)
-        task = data.visible.task_names[0]
-        test[target] = 100.0 * data.score("test", context.predict(learner, data))[task]["accuracy"]
-        validation.append(100.0 * data.score("val", context.predict(learner, data, "val"))[task]["accuracy"])
-        held.append(learner.training_ledger().activation_bytes / 1e6)
-        pictures = {"image": torch.from_numpy(np.array(data.visible.inputs["image"][:BATCH]))}
+        tuned[target] = one = tune_for_target(plan, target, rate, BACKBONE, seed, context)
         # A probe learns on stored features: there is no attention in its training.
-        layers = _attention(learner.model)
-        attention.append(sum(held_by_modules(learner.model, layers, pictures).values()) / 1e6 if layers else 0.0)
-        learned = sum(item.numel() for item in learner.model.shared_parameters() if item.requires_grad)
+        layers = _attention(one.learner.model)
+        held = held_by_modules(one.learner.model, layers, one.pictures()) if layers else {}
+        attention.append(sum(held.values()) / 1e6)
         context.progress((number + 1) / len(targets), target)
+    last = list(tuned.values())[-1].learner.model
     return {
-        "accuracy": test,
-        "mean": float(np.mean(list(test.values()))),
-        "validation": float(np.mean(validation)),
-        "held": float(np.mean(held)),
+        "accuracy": {target: one.test for target, one in tuned.items()},
+        "mean": float(np.mean([one.test for one in tuned.values()])),
+        "validation": float(np.mean([one.validation for one in tuned.values()])),
+        "held": float(np.mean([one.held for one in tuned.values()])),
         "attention": float(np.mean(attention)),
-        "learned": learned,
+        "learned": sum(item.numel() for item in last.shared_parameters() if item.requires_grad),
     }
 
 

@@ -3,26 +3,22 @@ measured."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, Measurements
-from graftwork.claims.plan_arms import card_plan
-from graftwork.core.components import Component
-from graftwork.core.plan import Plan
 from graftwork.data.suites.short_text_mix import short_text_mix
+from graftwork.recipes.tuning.small_target_arms import tuned_plan
 from graftwork.training.learner import NeuralLearner
 
-__all__ = ["BACKBONE", "BATCH", "FEW", "STEPS", "TASKS", "side_arm", "side_plan", "tune_texts"]
+__all__ = ["BACKBONE", "BATCH", "FEW", "STEPS", "TASKS", "side_arm", "tune_texts"]
 
 BACKBONE = "minilm"
 TASKS = ("languages", "emoji-german")
 """Which language a name is in, and what kind of thing a German name means: MiniLM learned from English, and its last layer is about
 meaning."""
 FEW, STEPS, BATCH = 300, 250, 16
-TUNERS = "graftwork.methods.tuning."
 LABELS = Access(source_labels=True)
 
 
@@ -42,15 +38,6 @@ def side_arm(name: str, title: str, tuner: str, rate: float, *, plan: str = "", 
     return Arm(name, title, LABELS, settings)
 
 
-def side_plan(slug: str, settings: Mapping[str, Any]) -> Plan:
-    """Return a plan of the system's card, with another tuner or other settings where the arm names some."""
-    plan = card_plan(slug, str(settings["plan"]))
-    assert plan.train.tuning is not None
-    path = TUNERS + str(settings["tuner"]) if settings["tuner"] else plan.train.tuning.path
-    own = {} if settings["tuner"] else dict(plan.train.tuning.settings)
-    return plan.with_train(tuning=Component(path, {**own, **settings["keywords"]}))
-
-
 def tune_texts(slug: str, arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Tune for each task; return accuracies in percent, their mean, megabytes held for the backward pass, and numbers that learn without
     heads."""
@@ -62,7 +49,7 @@ def tune_texts(slug: str, arm: Arm, seed: int, context: ArmContext) -> Measureme
     for number, task in enumerate(tasks):
         data = context.guard(short_text_mix([task], seed=seed, **sizes))
         learner = context.train(
-            side_plan(slug, arm.settings),
+            tuned_plan(slug, arm.settings),
             data,
             steps=context.choose(full=STEPS, smoke=2),
             overrides=overrides,

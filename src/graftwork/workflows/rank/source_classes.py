@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
-from graftwork.data.suite import Suite, labelled_rows
+from graftwork.core.records import TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.interfaces.task_kind import LabelColumn, task_kind
 from graftwork.math.linear_fits import fit_multinomial
 from graftwork.methods.selection.dp4tl import ClassRanking, feature_votes, label_votes, source_groups
 from graftwork.workflows.rank.source_features import features_of
@@ -82,17 +84,18 @@ def judge_classes(target: Suite, source: Suite, backbone: RankSource, *, draws: 
     mean, spread = own.mean(axis=0), own.std(axis=0)
     scale = np.where(spread > 1e-6 * max(1e-30, float(spread.max(initial=0.0))), spread, np.inf)
     own, other = (own - mean) / scale, (other - mean) / scale
-    task = next((one for one in source.tasks if one.kind in ("multiclass", "binary") and not one.is_dense), None)
-    if task is None:
+    found = _classes_of(source)
+    if found is None:
         groups = min(_GROUPS, max(2, len(own) // 10))
         labels, centres = source_groups(own, groups, seed=seed)
         names = tuple(f"group {index + 1}" for index in range(groups))
         answers, votes, mapping = -cdist(other, centres), feature_votes(other, centres), "features"
     else:
-        labels = np.asarray(source.targets[task.name]).astype(np.int64)
-        known = labelled_rows(labels)
+        task, column = found
+        labels = np.asarray(column.values, dtype=np.int64)
+        known = labels >= 0
         own, labels = own[known], labels[known]
-        count = max(int(labels.max(initial=0)) + 1, len(task.classes))
+        count = column.num_classes
         if len(np.unique(labels)) < 2:
             raise DataError(f"The source's task {task.name!r} has rows of fewer than two classes.")
         names = tuple(map(str, task.classes)) if len(task.classes) == count else tuple(f"class {index}" for index in range(count))
@@ -101,6 +104,15 @@ def judge_classes(target: Suite, source: Suite, backbone: RankSource, *, draws: 
         votes, mapping = label_votes(answers), "labels"
     ranking = ClassRanking(votes, seed)
     return SourceClasses(names, ranking, np.bincount(labels, minlength=len(names)), _firm(answers, draws, seed), mapping)
+
+
+def _classes_of(source: Suite) -> tuple[TaskSpec, LabelColumn] | None:
+    """Return the first task with one class a row, and its classes; None if there is none."""
+    for task in source.tasks:
+        columns = task_kind(task).label_columns(task, np.asarray(source.targets[task.name]))
+        if len(columns) == 1 and columns[0].form == "classes":
+            return task, columns[0]
+    return None
 
 
 def _firm(answers: Floats, draws: int, seed: int) -> Floats:
