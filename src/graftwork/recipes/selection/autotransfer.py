@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, Headroom, Inequality, Measurements, Recipe
 from graftwork.claims.grids import Pilot
-from graftwork.core.files import write_json
+from graftwork.core.files import read_json, write_json
 from graftwork.core.seeds import Seeds
 from graftwork.methods.selection.autotransfer import DesignPrior, TaskProjection, design_prior, rank_similarities
 from graftwork.recipes.selection.graph_bank import DESIGNS, KINDS, draw_task, task_feature, train_design
@@ -79,8 +79,6 @@ def _bank(context: ArmContext) -> Bank:
             anchors, times = context.choose(full=(6, 3), smoke=(2, 1))
             features.append(task_feature(task, context.seeds.integer("anchors"), anchors=anchors, repeats=times).tolist())
         write_json(folder / "bank.json", {"val": val.tolist(), "test": test.tolist(), "features": features})
-
-    from graftwork.core.files import read_json
 
     stored: Any = read_json(context.once("bank", build) / "bank.json")
     return Bank(np.array(stored["val"]), np.array(stored["test"]), np.array(stored["features"]))

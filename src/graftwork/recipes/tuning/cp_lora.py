@@ -282,7 +282,7 @@ RECIPE = Recipe(
         Inequality(
             "CP-LoRA is not worse than convLoRA", "cp.dice", "conv-lora.dice", margin=1.5, demand="not worse", unit="points"
         ),
-        # A quarter of convLoRA's count must still be at least that of CP-LoRA.
+        # A quarter of convLoRA's count must still be at least that of CP-LoRA. It follows from the ranks, so it decides nothing.
         Inequality(
             "with at most a quarter of its parameters",
             "conv-lora.percent_learned",
@@ -290,6 +290,7 @@ RECIPE = Recipe(
             demand="at least",
             left_factor=0.25,
             unit="%",
+            primary=False,
         ),
         Inequality(_BEST, "cp.best_low_rank", "full.dice", margin=1.0, unit="points"),
         Inequality(_RANKS, "cp-32.dice", "cp-2.dice", unit="points"),
