@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import ot
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -70,7 +71,6 @@ def test_terms_are_those_of_a_plan_found_by_its_dual(seed: int) -> None:
 
 
 def test_the_plan_is_that_of_pot() -> None:
-    ot = pytest.importorskip("ot")
     cost = np.random.default_rng(0).random((12, 9))
     shares = np.full(12, 1 / 12), np.full(9, 1 / 9)
     np.testing.assert_allclose(sinkhorn_transport(cost, 0.1), ot.sinkhorn(*shares, cost, 0.1), atol=1e-6)
