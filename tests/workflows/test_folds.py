@@ -202,7 +202,7 @@ def test_a_killed_cross_validation_ends_with_the_same_numbers(tmp_path: Path) ->
     assert start(whole).wait(timeout=300) == 0, whole.with_suffix(".txt").read_text()
     seconds = time.monotonic() - began
     out = tmp_path / "killed"
-    for share in (0.45, 0.3, 0.3, 0.2):
+    for share in (0.45, 0.3):
         process = start(out, "--resume")
         try:
             process.wait(timeout=share * seconds)

@@ -138,7 +138,7 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     while True:
         process = start(data, tmp_path / "killed", plans)
         try:
-            process.wait(timeout=generator.uniform(0.3, 0.7) * seconds if kills < 5 else 300)
+            process.wait(timeout=generator.uniform(0.3, 0.7) * seconds if kills < 2 else 300)
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

@@ -64,6 +64,7 @@ def run(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=out,
         steps=40,
         seeds=1,
+        folds=0,
         workers=0,
         plans="shared-trunk",
     )
@@ -155,6 +156,7 @@ def test_each_kind_starts_from_its_own_pretrained_backbone(shop: Path, tmp_path:
         out=out,
         steps=20,
         seeds=1,
+        folds=0,
         workers=0,
         plans="frozen-features",
         backbone="minilm,efficientnet_lite0@32",

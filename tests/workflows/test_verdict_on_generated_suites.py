@@ -23,6 +23,7 @@ def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
         seeds=3,
         overrides={"batch_size": 128},
         single=True,
+        keep="chosen",
         out=tmp_path / "run",
     )
     verdict = run.result["verdict"]
@@ -45,6 +46,8 @@ def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
         steps=300,
         seeds=5,
         overrides={"batch_size": 64},
+        single=True,
+        keep="chosen",
         out=tmp_path / "run",
     )
     assert run.choice == "shared-trunk"
