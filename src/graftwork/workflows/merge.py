@@ -17,18 +17,16 @@ from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
-from graftwork.workflows.merge_fitting import AlignWith, align_models, measure_statistics
-from graftwork.workflows.merge_judging import Judge
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_methods import build_merger, merge_methods
 from graftwork.workflows.merge_report import MergeReport
-from graftwork.workflows.merge_search import candidates
 
 if TYPE_CHECKING:
     from torch import nn
 
     from graftwork.data.suite import Suite
+    from graftwork.workflows.merge_fitting import AlignWith
 
 __all__ = ["DEFAULT_METHOD", "MergeReport", "build_merger", "merge", "merge_methods"]
 
@@ -129,7 +127,11 @@ def merge(
 
     if search and (suite is None or not isinstance(method, str)):
         raise ConfigError("Settings are searched on labelled validation rows: give data with --suite, and a method by its name.")
-    tried = candidates(search, len(models), seed=seed) if search else []
+    tried: list[dict[str, Any]] = []
+    if search:
+        from graftwork.workflows.merge_search import candidates
+
+        tried = candidates(search, len(models), seed=seed)
     # With the first combination, so that wrong names and values are found before anything is read.
     merger = built(tried[0] if tried else {})
     paths = [Path(path) for path in ((base, *models) if base is not None else models)]
@@ -164,6 +166,8 @@ def merge(
     whole = merge_models(named, network)
     before: tuple[str, ...] = ()
     if align:
+        from graftwork.workflows.merge_fitting import align_models
+
         whole, said = align_models(whole, align, seed=seed)
         before = (said,)
 
@@ -176,10 +180,16 @@ def merge(
             # Without a base the first model stands in its place, for names, shapes and types.
             experts = [model.tensors for model in (whole if base is None else whole[1:])]
             found = merge_by_tensor(chosen, sources[0], experts, exclude=exclude, buffers=buffers)
-        return measure_statistics(found, whole[0 if base is None else 1], context) if repair else found
+        if repair:
+            from graftwork.workflows.merge_fitting import measure_statistics
+
+            return measure_statistics(found, whole[0 if base is None else 1], context)
+        return found
 
     judge = None
     if suite is not None:
+        from graftwork.workflows.merge_judging import Judge
+
         judge = Judge(
             whole,
             merge_context(suite, {}, device, seed, with_test=True),
