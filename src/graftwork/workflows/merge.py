@@ -17,6 +17,7 @@ from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
+from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_methods import build_merger, merge_methods
@@ -104,7 +105,7 @@ def merge(
             the base first; not needed for model folders that graftwork wrote.
         device: Where a ``ModelMerger`` works: ``cpu``, ``cuda``, ``mps`` or ``auto``. Methods that go tensor by tensor need no device.
         seed: Seed of a ``ModelMerger``.
-        hashes: Whether SHA-256 of all inputs go into the lineage (computed beside the merge).
+        hashes: Whether SHA-256 of all inputs go into the lineage (computed in threads beside the merge).
         from_text: Whether ``settings`` and ``search`` are texts of the command line.
         on_progress: Called with (tensors done, tensors in all).
 
@@ -142,8 +143,9 @@ def merge(
     out = check_out(out, [*sources, *others], paths)
     if device != "cpu":
         device = _device(device, merger)
+    digests = InputHashes()
     if base is not None:
-        check_bases(sources[0], sources[1:], paths[1:])
+        check_bases(sources[0], sources[1:], paths[1:], digests.of)
     named = list(zip(paths, sources, strict=True))
     if isinstance(merger, ModelMerger):
         if exclude:
@@ -203,7 +205,7 @@ def merge(
     merging = begun(merger)
     # After the checks: a call that is refused changes nothing on the disk.
     swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
-    lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=hashes)
+    lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=digests if hashes else None)
     # Thresholds are found while merging, but the header must have its final length before.
     start = {key: value for key, value in merger.settings().items() if key != "thresholds"}
     not_finite: list[str] = []
