@@ -4,8 +4,8 @@ The copy floor reads every byte of all five files and writes one file. Linear me
 fresh
 process each, from after its imports to the synced file, in turns. peft has TIES for adapters only: here its function gets whole
 tensors, loaded, merged and saved with ``safetensors.torch``. Rows ``+ hashes`` add the SHA-256 of all inputs that ``graftwork
-merge`` writes into the lineage (in a thread beside the merge). Memory is anonymous memory above the idle process; mapped files
-do not count.
+merge`` writes into the lineage (in threads beside the merge). Memory is anonymous memory above the idle process; mapped files
+do not count. Rows ``graftwork merge ...`` measure whole commands; see :mod:`benchmarks._merging_commands`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from benchmarks._merging_commands import command_rows
 from benchmarks._merging_work import KINDS
 from benchmarks._rows import Row, as_rows
 from benchmarks._timing import Timing, take_turns
@@ -48,6 +49,9 @@ def rows(quick: bool) -> list[dict[str, Any]]:
             found.append(bench.beside("ties", "peft-ties", None))
             found.append(bench.beside("ties-per-tensor", "peft-ties", None, largest_difference=bench.difference_to_peft()))
         found += [bench.memory(kind, peaks) for kind in ("averaging", "task-arithmetic", "ties") if kind in peaks]
+        # Needs POSIX.
+        if hasattr(os, "wait4"):
+            found += command_rows(bench.inputs, bench.outputs, rounds=1 if quick else 7, warmup=0 if quick else 1)
     return as_rows(found)
 
 

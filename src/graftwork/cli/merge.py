@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -37,6 +36,8 @@ _NEEDS = " Looks at whole models: give data (--suite) and model folders of graft
 
 def _methods() -> str:
     """Return the methods that cards and the built-in table describe, one paragraph each; nothing of them is imported."""
+    import textwrap
+
     from graftwork.workflows.merge_methods import merge_methods
 
     lines = []
@@ -48,11 +49,17 @@ def _methods() -> str:
     return "methods (--method; --set KEY=VALUE sets any keyword of their class):\n" + "\n".join(lines) + "\n"
 
 
+class _HelpWithMethods(argparse.RawDescriptionHelpFormatter):
+    """Puts the list of methods before the examples. The cards are read for it, so only where help is printed."""
+
+    def add_text(self, text: str | None) -> None:
+        super().add_text(f"{_methods()}\n{text}" if text is EXAMPLES else text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
-    # argparse formats the epilog with `%`.
-    parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXAMPLES
+    parser.formatter_class = _HelpWithMethods
     parser.add_argument(
         "config", nargs="?", metavar="FILE.yml", help="YAML file of mergekit; says models and method, --out is a folder"
     )

@@ -8,6 +8,7 @@ tensors) and nothing else.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,6 +57,10 @@ class TensorSource(Mapping[str, Array]):
     metadata: Mapping[str, str]
 
     @abstractmethod
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a tensor; what mappings do by default would widen it."""
+
+    @abstractmethod
     def dtype_name(self, name: str) -> str:
         """Return the stored type as safetensors calls it, for example ``"BF16"``."""
 
@@ -70,6 +75,10 @@ class TensorSource(Mapping[str, Array]):
     @abstractmethod
     def files(self) -> tuple[Path, ...]:
         """Return the files behind this source."""
+
+    @abstractmethod
+    def release(self, name: str) -> None:
+        """Give the memory back into which a tensor was mapped; values that are looked at again are mapped again."""
 
     def is_float(self, name: str) -> bool:
         """Return whether the tensor holds floating-point numbers."""
@@ -93,8 +102,9 @@ class TensorFile(TensorSource):
         self.metadata = header.metadata
         self._entries = header.entries
         self._start = header.start
-        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
-        self._bytes: Array = mapped.view(np.ndarray)  # a plain view: slices of memmaps are slow
+        with open(self.path, "rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._bytes: Array = np.frombuffer(self._mapped, np.uint8)
         # Views only, nothing is read yet: a bad shape fails now and not in the middle of a merge.
         for name, entry in self._entries.items():
             try:
@@ -118,6 +128,9 @@ class TensorFile(TensorSource):
         raw = self._bytes[self._start + entry.begin : self._start + entry.end]
         return raw if entry.dtype in _PACKED else raw.view(_DTYPES[entry.dtype]).reshape(entry.shape)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
@@ -131,6 +144,14 @@ class TensorFile(TensorSource):
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape without reading the values."""
         return self._entries[name].shape
+
+    def release(self, name: str) -> None:
+        """Give the pages of a tensor back. They stay in the system's cache of files, but no longer count for this process."""
+        entry = self._entries[name]
+        # From the page where it begins: a neighbour's part of that page is mapped again, too, when it is looked at.
+        begin = (self._start + entry.begin) // mmap.PAGESIZE * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED") and entry.end > entry.begin:
+            self._mapped.madvise(mmap.MADV_DONTNEED, begin, self._start + entry.end - begin)
 
     def files(self) -> tuple[Path, ...]:
         """Return the one file."""
@@ -174,6 +195,9 @@ class TensorFolder(TensorSource):
         """Return values, bfloat16 widened slice by slice."""
         return self._where[name].lazy(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._where
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._where))
 
@@ -187,6 +211,10 @@ class TensorFolder(TensorSource):
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape without reading the values."""
         return self._where[name].shape(name)
+
+    def release(self, name: str) -> None:
+        """Give the pages of a tensor back."""
+        self._where[name].release(name)
 
     def files(self) -> tuple[Path, ...]:
         """Return the shards."""
@@ -262,6 +290,8 @@ def write_tensors(
             mapped[indices] = stored
             mapped.flush()
         if final_metadata is not None:
+            # The disk works while what the final text tells of is still computed.
+            os.fsync(out.fileno())
             final = encode_header({**header, "__metadata__": dict(final_metadata())})
             assert len(final) == len(text), "final metadata must be as long as the first"
             out.seek(8)

@@ -17,18 +17,17 @@ from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
-from graftwork.workflows.merge_fitting import AlignWith, align_models, measure_statistics
-from graftwork.workflows.merge_judging import Judge
+from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_methods import build_merger, merge_methods
 from graftwork.workflows.merge_report import MergeReport
-from graftwork.workflows.merge_search import candidates
 
 if TYPE_CHECKING:
     from torch import nn
 
     from graftwork.data.suite import Suite
+    from graftwork.workflows.merge_fitting import AlignWith
 
 __all__ = ["DEFAULT_METHOD", "MergeReport", "build_merger", "merge", "merge_methods"]
 
@@ -106,7 +105,7 @@ def merge(
             the base first; not needed for model folders that graftwork wrote.
         device: Where a ``ModelMerger`` works: ``cpu``, ``cuda``, ``mps`` or ``auto``. Methods that go tensor by tensor need no device.
         seed: Seed of a ``ModelMerger``.
-        hashes: Whether SHA-256 of all inputs go into the lineage (computed beside the merge).
+        hashes: Whether SHA-256 of all inputs go into the lineage (computed in threads beside the merge).
         from_text: Whether ``settings`` and ``search`` are texts of the command line.
         on_progress: Called with (tensors done, tensors in all).
 
@@ -129,7 +128,11 @@ def merge(
 
     if search and (suite is None or not isinstance(method, str)):
         raise ConfigError("Settings are searched on labelled validation rows: give data with --suite, and a method by its name.")
-    tried = candidates(search, len(models), seed=seed) if search else []
+    tried: list[dict[str, Any]] = []
+    if search:
+        from graftwork.workflows.merge_search import candidates
+
+        tried = candidates(search, len(models), seed=seed)
     # With the first combination, so that wrong names and values are found before anything is read.
     merger = built(tried[0] if tried else {})
     paths = [Path(path) for path in ((base, *models) if base is not None else models)]
@@ -140,8 +143,9 @@ def merge(
     out = check_out(out, [*sources, *others], paths)
     if device != "cpu":
         device = _device(device, merger)
+    digests = InputHashes()
     if base is not None:
-        check_bases(sources[0], sources[1:], paths[1:])
+        check_bases(sources[0], sources[1:], paths[1:], digests.of)
     named = list(zip(paths, sources, strict=True))
     if isinstance(merger, ModelMerger):
         if exclude:
@@ -164,6 +168,8 @@ def merge(
     whole = merge_models(named, network)
     before: tuple[str, ...] = ()
     if align:
+        from graftwork.workflows.merge_fitting import align_models
+
         whole, said = align_models(whole, align, seed=seed)
         before = (said,)
 
@@ -176,10 +182,16 @@ def merge(
             # Without a base the first model stands in its place, for names, shapes and types.
             experts = [model.tensors for model in (whole if base is None else whole[1:])]
             found = merge_by_tensor(chosen, sources[0], experts, exclude=exclude, buffers=buffers)
-        return measure_statistics(found, whole[0 if base is None else 1], context) if repair else found
+        if repair:
+            from graftwork.workflows.merge_fitting import measure_statistics
+
+            return measure_statistics(found, whole[0 if base is None else 1], context)
+        return found
 
     judge = None
     if suite is not None:
+        from graftwork.workflows.merge_judging import Judge
+
         judge = Judge(
             whole,
             merge_context(suite, {}, device, seed, with_test=True),
@@ -193,7 +205,7 @@ def merge(
     merging = begun(merger)
     # After the checks: a call that is refused changes nothing on the disk.
     swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
-    lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=hashes)
+    lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=digests if hashes else None)
     # Thresholds are found while merging, but the header must have its final length before.
     start = {key: value for key, value in merger.settings().items() if key != "thresholds"}
     not_finite: list[str] = []

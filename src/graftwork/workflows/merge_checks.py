@@ -3,14 +3,13 @@ finite."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graftwork.core.errors import ConfigError, DataError
-from graftwork.core.files import hash_file
 from graftwork.core.folders import check_output_file
 from graftwork.core.tensor_files import FLOATS, TensorSource
 from graftwork.methods.merging.sources import largest_magnitude, num_not_finite
@@ -57,13 +56,16 @@ def name_not_finite(name: str, values: Any, dtype: str, sources: Sequence[Tensor
     return f"{name} (values up to {largest:.3g} do not fit {dtype})"
 
 
-def check_bases(base: TensorSource, sources: Sequence[TensorSource], paths: Sequence[Path]) -> None:
+def check_bases(
+    base: TensorSource, sources: Sequence[TensorSource], paths: Sequence[Path], hash_of: Callable[[Path], str]
+) -> None:
     """Refuse models whose metadata names another base than the one given.
 
     Args:
         base: The base given.
         sources: The models.
         paths: Their paths, for messages.
+        hash_of: Returns the SHA-256 of a file.
 
     Raises:
         DataError: Naming the first such model.
@@ -71,7 +73,7 @@ def check_bases(base: TensorSource, sources: Sequence[TensorSource], paths: Sequ
     if not any("base_fingerprint" in source.metadata for source in sources):
         return
     # A base is known by the hash of its file, or by the fingerprint that its maker wrote.
-    known = {hash_file(file) for file in base.files()} | {base.metadata.get("fingerprint", "")}
+    known = {hash_of(file) for file in base.files()} | {base.metadata.get("fingerprint", "")}
     for path, source in zip(paths, sources, strict=True):
         wanted = source.metadata.get("base_fingerprint", "")
         if wanted and wanted not in known:

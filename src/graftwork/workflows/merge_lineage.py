@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.errors import DataError
-from graftwork.core.files import hash_file
 from graftwork.core.tensor_files import TensorSource
 from graftwork.core.version import __version__
+from graftwork.workflows.merge_hashes import InputHashes
 
 __all__ = ["Lineage", "short_names"]
 
@@ -33,14 +31,14 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 class Lineage:
-    """Collects the lineage of a merge. Hashes are computed in a thread beside it: hashing releases the interpreter's lock.
+    """Collects the lineage of a merge.
 
     Args:
         paths: What the user gave: the base, then the models; files or folders.
         sources: The opened ones.
         others: What is read beside them.
         has_base: Whether the first is a base.
-        hashes: Whether to hash the files.
+        hashes: Takes the hashes of all files, which it begins to compute at once; None leaves them out.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Lineage:
         others: Sequence[TensorSource] = (),
         *,
         has_base: bool = True,
-        hashes: bool = True,
+        hashes: InputHashes | None = None,
     ) -> None:
         # resolved only where the path itself has no name: links keep the name that the user knows
         roots = [path if path.absolute().name not in ("", "..") else path.resolve() for path in paths]
@@ -62,11 +60,9 @@ class Lineage:
         # Not strict: `names` goes on with what is read beside the models.
         for path, name, source in zip(paths, names, sources, strict=False):
             self._files |= {f"{name}/{file.name}" if path.is_dir() else name: file for file in source.files()}
-        self._digests = dict.fromkeys(self._files if hashes else (), "0" * 64)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._failure: DataError | None = None
-        if hashes:
-            self._thread.start()
+        self._hashes = hashes
+        if hashes is not None:
+            hashes.start(self._files.values())
 
     def metadata(self, settings: Mapping[str, Any], *, final: bool) -> dict[str, str]:
         """Return the lineage as texts for a safetensors header.
@@ -78,11 +74,10 @@ class Lineage:
         Raises:
             DataError: If an input could not be read for its hash.
         """
-        if final:
-            self._thread.join()
-            if self._failure is not None:
-                raise self._failure
-        digests = self._digests if final else dict.fromkeys(self._digests, "0" * 64)
+        digests: dict[str, str] = {}
+        if self._hashes is not None:
+            found = self._hashes.wait() if final else {}
+            digests = {name: found.get(file, "0" * 64) for name, file in self._files.items()}
         return {
             "made_by": f"graftwork merge {__version__}",
             "method": json.dumps(dict(settings)),
@@ -90,14 +85,3 @@ class Lineage:
             "models": json.dumps(self._models),
             "inputs_sha256": json.dumps(digests),
         }
-
-    # An error in a thread would be lost, so it is kept and raised where the hashes are asked for.
-    def _run(self) -> None:
-        for name, file in self._files.items():
-            try:
-                self._digests[name] = hash_file(file)
-            except OSError as error:
-                self._failure = DataError(
-                    f"{file} could not be read for its hash: {error.strerror or error}. Run the merge again."
-                )
-                return

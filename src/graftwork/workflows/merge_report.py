@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graftwork.core.records import Ledger
-from graftwork.workflows.merge_scores import TaskScore
-from graftwork.workflows.merge_search import MergeTrial
+
+if TYPE_CHECKING:
+    from graftwork.workflows.merge_scores import TaskScore
+    from graftwork.workflows.merge_search import MergeTrial
 
 __all__ = ["MergeReport"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,18 @@ import pytest
 import torch
 
 from benchmarks import __main__ as runner
-from benchmarks import _merging_work, masked_attention, merging, moe, r_mtgb, startup, training_loop, transferability
+from benchmarks import (
+    _merging_commands,
+    _merging_work,
+    _plain_copy,
+    masked_attention,
+    merging,
+    moe,
+    r_mtgb,
+    startup,
+    training_loop,
+    transferability,
+)
 from benchmarks._one import collect
 from benchmarks._rows import KEYS, Row, check_row, summary, table
 from benchmarks._timing import take_turns
@@ -164,6 +177,10 @@ def test_merging_compares_with_floor_and_peer() -> None:
     check_layout(list(rows.values()), "merging")
     assert {name: rows[name]["target"] for name in merging.TARGETS} == merging.TARGETS
     assert not any(line["details"].get("torch_imported") for line in rows.values())
+    for command, (_, times, besides) in _merging_commands.COMMANDS.items():
+        for beside in ("", ", beside an aligned copy"):
+            line = rows[f"graftwork merge --method {command}{beside}"]
+            assert line["target"] == (None if times is None else pytest.approx(times * line["peer"] + besides))
     if "ties-per-tensor, beside peft" in rows:
         assert rows["ties-per-tensor, beside peft"]["details"]["largest_difference"] < 1e-5
 
@@ -188,6 +205,30 @@ def test_every_merge_writes_a_whole_model(
     assert {name: merged.shape(name) for name in merged} == {name: base.shape(name) for name in base}
     equal = all(np.array_equal(base[name], merged[name]) for name in base)
     assert equal == (kind == "floor")
+
+
+@pytest.mark.parametrize("way", _plain_copy.WAYS)
+def test_both_ways_to_copy_read_all_and_write_the_first(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_plain_copy, "_BUFFER", 4096)
+    files = [tmp_path / f"{number}" for number in range(3)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * (4096 * 3 + number))
+    assert _plain_copy.main([way, str(tmp_path / "out"), *map(str, files)]) == 0
+    assert (tmp_path / "out").read_bytes() == files[0].read_bytes()
+    files[2].unlink()
+    with pytest.raises(FileNotFoundError):
+        _plain_copy.main([way, str(tmp_path / "out"), *map(str, files)])
+
+
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="needs POSIX")
+def test_a_process_is_charged_for_its_own_cpu_time_and_memory() -> None:
+    spin = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
+    busy = _merging_commands.run_process([sys.executable, "-c", spin], dict(os.environ))
+    large = _merging_commands.run_process([sys.executable, "-c", "bytearray(b'x') * (96 << 20)"], dict(os.environ))
+    assert busy.cpu_s >= 0.2
+    assert large.peak_bytes >= 96 << 20 > busy.peak_bytes
+    with pytest.raises(RuntimeError, match="failed:[\\s\\S]*no such thing"):
+        _merging_commands.run_process([sys.executable, "-c", "raise SystemExit('no such thing')"], dict(os.environ))
 
 
 def test_anonymous_memory_sees_an_allocation() -> None:

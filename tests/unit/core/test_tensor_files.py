@@ -119,3 +119,35 @@ def test_a_tensor_that_never_came_leaves_the_old_file(tmp_path: Path) -> None:
 def test_no_torch_is_imported() -> None:
     code = "import sys, graftwork.workflows.merge; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _mapped_bytes() -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_released_tensors_leave_the_memory_of_the_process_and_keep_their_values(tmp_path: Path) -> None:
+    size = 1 << 22
+    content = {name: torch.randn(size + 3, generator=torch.Generator().manual_seed(7)) for name in ("a", "b")}
+    save_file({**content, "empty": torch.zeros(0)}, tmp_path / "m.safetensors")
+    source = open_tensors(tmp_path)
+    kept = {name: source[name] for name in source}
+    sums = {name: float(values.sum()) for name, values in kept.items()}
+    before = _mapped_bytes()
+    for name in source:
+        source.release(name)
+    assert before - _mapped_bytes() > 1.8 * 4 * size
+    # Views that were taken before still show the file.
+    assert {name: float(values.sum()) for name, values in kept.items()} == sums
+    np.testing.assert_array_equal(source["b"], content["b"].numpy())
+
+
+def test_asking_for_a_name_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file(TENSORS, tmp_path / "m.safetensors")
+    sources = [open_tensors(tmp_path), open_tensors(tmp_path / "m.safetensors")]
+    monkeypatch.setattr("graftwork.core.tensor_files.widen_bfloat16", None)
+    for source in sources:
+        assert "brain" in source
+        assert "other" not in source
+        assert 3 not in source

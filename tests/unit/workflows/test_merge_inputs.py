@@ -139,8 +139,8 @@ def test_a_file_that_vanishes_is_no_bug(tmp_path: Path, monkeypatch: pytest.Monk
     def gone(path: Path) -> str:
         raise FileNotFoundError(2, "No such file or directory", str(path))
 
-    monkeypatch.setattr("graftwork.workflows.merge_lineage.hash_file", gone)
-    with pytest.raises(DataError, match=r"constant-0\.safetensors could not be read.*No such file"):
+    monkeypatch.setattr("graftwork.workflows.merge_hashes.hash_mapped", gone)
+    with pytest.raises(DataError, match=r"constant-\d\.safetensors could not be read.*No such file"):
         merge(base, models, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 

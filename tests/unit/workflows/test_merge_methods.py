@@ -60,7 +60,7 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Card]:
     (folder / "nudge.py").write_text(MODULE)
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
     together = {**load_cards(), **load_cards(folder)}
-    monkeypatch.setattr("graftwork.workflows.merge_methods.load_cards", lambda: together)
+    monkeypatch.setattr("graftwork.workflows.merge_methods._merging_cards", lambda: together)
     return together
 
 
@@ -80,6 +80,10 @@ def test_built_in_methods_and_cards_are_found_the_same_way() -> None:
     for method in found.values():
         assert method.summary
         assert method.resolve()
+
+
+def test_all_cards_of_the_room_are_found_without_reading_the_others() -> None:
+    assert list(merge_methods()) == list(merge_methods(load_cards()))
 
 
 def test_a_new_merger_is_a_card_and_a_module(

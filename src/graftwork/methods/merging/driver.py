@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.interfaces.merger import Merger
-from graftwork.methods.merging.sources import are_equal, lazy, num_not_finite
+from graftwork.methods.merging.sources import are_equal, lazy, num_not_finite, release
 from graftwork.methods.merging.tensor_roles import Buffers, TensorRoles, assign_roles
 
 __all__ = ["check_settings", "iterate_merged", "merge_arrays"]
@@ -67,8 +67,17 @@ def iterate_merged(
     """
     roles = assign_roles(base, experts, exclude=exclude, buffers=buffers) if roles is None else roles
     check_settings(merger, len(experts))
+    shown = ""
+
+    def show(name: str) -> tuple[Array, list[Array]]:
+        nonlocal shown
+        if shown:
+            release(shown, base, *experts)
+        shown = name
+        return lazy(base, name), [lazy(expert, name) for expert in experts]
+
     try:
-        merger.run_passes(roles.merged, lambda name: (lazy(base, name), [lazy(expert, name) for expert in experts]))
+        merger.run_passes(roles.merged, show)
     except DataError as error:
         # Finding the tensor takes another pass over all files, so it is looked for only after a failure.
         raise DataError(f"{error}{_where_not_finite(base, experts, roles.merged)}") from error
@@ -80,6 +89,8 @@ def iterate_merged(
             yield name, _mean([expert[name] for expert in experts])
         else:
             yield name, lazy(base, name)
+        # Written by now. Otherwise all models would be in memory in the end, as mapped pages.
+        release(name, base, *experts)
 
 
 def merge_arrays(

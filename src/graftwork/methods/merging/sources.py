@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graftwork.core.bfloat16 import BLOCK
 from graftwork.core.tensor_files import TensorSource
 
-__all__ = ["are_equal", "dtype_name", "is_float", "largest_magnitude", "lazy", "num_not_finite", "shape"]
+__all__ = ["are_equal", "dtype_name", "is_float", "largest_magnitude", "lazy", "num_not_finite", "release", "shape"]
 
 Array = NDArray[Any]
 Tensors = Mapping[str, Array]
@@ -36,6 +36,13 @@ def is_float(source: Tensors, name: str) -> bool:
 def lazy(source: Tensors, name: str) -> Any:
     """Return the values; bfloat16 of a file is widened slice by slice (see :class:`graftwork.core.bfloat16.WidenedTensor`)."""
     return source.lazy(name) if isinstance(source, TensorSource) else source[name]
+
+
+def release(name: str, *sources: Tensors) -> None:
+    """Give memory back into which files were mapped for a tensor; arrays stay."""
+    for source in sources:
+        if isinstance(source, TensorSource) and name in source:
+            source.release(name)
 
 
 def are_equal(first: Any, second: Any) -> bool:

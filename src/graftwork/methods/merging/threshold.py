@@ -105,15 +105,17 @@ class KthMagnitude:
         for start in range(0, base.size, _CHUNK):
             window = slice(start, start + _CHUNK)
             magnitude = _magnitude(tuned[window], base[window])
-            below = magnitude < high
-            on_high = int(np.count_nonzero(magnitude == high))
-            self._on_high += on_high
+            near = magnitude <= high
             # Not counted as `magnitude > high`, so that NaN, which compares false, lands above as well.
-            self._above += magnitude.size - int(np.count_nonzero(below)) - on_high
+            self._above += magnitude.size - int(np.count_nonzero(near))
+            near &= magnitude >= low
+            # Few, unless most changes take one of the two values.
+            magnitude = magnitude[near]
+            self._on_high += int(np.count_nonzero(magnitude == high))
             # With equal ends the entries on them were counted as `on_high`.
             if low < high:
                 self._on_low += int(np.count_nonzero(magnitude == low))
-            inside = magnitude[below & (magnitude > low)]
+            inside = magnitude[(magnitude > low) & (magnitude < high)]
             self._inside += inside.size
             self._sample.take(inside.size, inside.__getitem__)
 

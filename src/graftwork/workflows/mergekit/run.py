@@ -15,6 +15,7 @@ from graftwork.core.model_folder import MODEL_NAME
 from graftwork.core.records import Ledger
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
 from graftwork.workflows.merge_checks import check_out, name_not_finite
+from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_report import MergeReport
 from graftwork.workflows.mergekit.combine import check_planned, merged_tensors
@@ -70,7 +71,7 @@ def merge_from_yaml(
     notes += [
         f"removed {item}, {size:,} bytes that a killed process left behind" for item, size in remove_leftovers(target.parent)
     ]
-    lineage = Lineage(paths, sources, has_base=bool(file.base), hashes=hashes)
+    lineage = Lineage(paths, sources, has_base=bool(file.base), hashes=InputHashes() if hashes else None)
     described = {"method": file.method, "file": Path(path).name}
     not_finite: list[str] = []
 
