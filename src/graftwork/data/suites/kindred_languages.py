@@ -23,6 +23,7 @@ from graftwork.core.seeds import Seeds
 
 __all__ = [
     "CLS",
+    "FIRST_TOKEN",
     "MASK",
     "NUM_AGENTS",
     "NUM_TAGS",
@@ -36,7 +37,7 @@ __all__ = [
 Array = NDArray[Any]
 
 PAD, CLS, MASK = 0, 1, 2
-_FIRST_TOKEN = 3
+FIRST_TOKEN = 3
 _NOUNS, _VERBS, _ADJECTIVES = (4, 6), (4, 4), (2, 4)
 """Classes, and words of each."""
 _FIRST_VERB = _NOUNS[0] * _NOUNS[1]
@@ -121,7 +122,7 @@ class KindredLanguages:
         """Class of subjects, and of objects, that each class of verbs chooses, int64 ``[4]``."""
         self.nouns_of = draw.permutation(_NOUNS[0]).reshape(_ADJECTIVES[0], -1)
         """Classes of nouns that each class of adjectives chooses, int64 ``[2, 2]``."""
-        self.num_tokens = _FIRST_TOKEN
+        self.num_tokens = FIRST_TOKEN
         """Codes of tokens: padding, beginning, mask, words and affixes of all languages."""
         languages = [self._language(0, ORDERS[0], None, 1.0)]
         for number in range(1, count):

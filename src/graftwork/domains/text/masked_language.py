@@ -74,6 +74,7 @@ class MaskedTexts:
         mask: See :func:`hide_tokens`, likewise the next two.
         first: First code that can be hidden.
         num_tokens: Number of codes.
+        share: Probability that a token is hidden.
 
     Raises:
         ConfigError: If there is not one share a language, or they do not sum to 1.
@@ -89,20 +90,21 @@ class MaskedTexts:
         mask: int,
         first: int,
         num_tokens: int,
+        share: float = 0.15,
     ) -> None:
         if len(texts) != len(shares) or min(shares, default=-1.0) < 0 or abs(sum(shares) - 1.0) > 1e-6:
             raise ConfigError(
                 f"`shares` must be one probability for each of {len(texts)} languages and sum to 1; got {list(shares)}."
             )
         self.texts, self.shares, self.batch_size, self.seed = list(texts), list(shares), batch_size, seed
-        self.mask, self.first, self.num_tokens = mask, first, num_tokens
+        self.codes: dict[str, Any] = {"mask": mask, "first": first, "num_tokens": num_tokens, "share": share}
 
     def batch(self, step: int) -> HiddenTokens:
         """Return the batch of a step."""
         draw = Seeds(self.seed).numpy(f"texts/{step}")
         counts = draw.multinomial(self.batch_size, self.shares)
         rows = [texts[draw.integers(len(texts), size=count)] for texts, count in zip(self.texts, counts, strict=True) if count]
-        return hide_tokens(np.concatenate(rows), draw, mask=self.mask, first=self.first, num_tokens=self.num_tokens)
+        return hide_tokens(np.concatenate(rows), draw, **self.codes)
 
 
 class MaskedLanguageModel(nn.Module):
