@@ -107,7 +107,8 @@ def composed(kind: str, base: Path, world: KindredLanguages, task: Delta, langua
     """
     component = encoder_component(world, weights=base / "encoder.safetensors")
     encoder: TokenEncoder = component.build(seam=TokenEncoder)
-    found: Delta = task
+    # A delta is attached to one model at a time, and the task goes to several: this is another one of the same effect.
+    found = task.scale(1.0)
     if languages is not None:
         own, source = (load_delta(languages / f"{number}.safetensors") for number in (target, SOURCE))
         if kind == "madx":
@@ -157,7 +158,7 @@ def _languages(arm: Arm, world: KindredLanguages, base: Path, context: ArmContex
 
     def build(folder: Path) -> None:
         context.require_access("target_inputs", "texts of the target languages")
-        for language in (SOURCE, *context.choose(full=TARGETS, smoke=TARGETS[:1])):
+        for language in (SOURCE, *context.choose(full=TARGETS, smoke=TARGETS[:2])):
             _language_delta(arm, world, base, language, context).save(folder / f"{language}.safetensors")
 
     settings = arm.settings
@@ -205,9 +206,13 @@ def _scores(learner: NeuralLearner, encoder: TokenEncoder, data: GuardedSuite, s
     (task,) = asked.tasks
     with torch.inference_mode():
         outputs = model.eval()(inputs_to_torch(asked.inputs, asked.splits[split]))
-    answers = decode_output(task, outputs[task.name]).numpy()
-    found = data.score(split, {task.name: answers})[task.name]
-    return 100.0 * float(found["pixel_accuracy" if task.is_dense else "accuracy"])
+    return _accuracy(data, split, {task.name: decode_output(task, outputs[task.name]).numpy()})
+
+
+def _accuracy(data: GuardedSuite, split: str, answers: Mapping[str, np.ndarray]) -> float:
+    """Return the accuracy in percent of the only task."""
+    (found,) = data.score(split, answers).values()
+    return 100.0 * float(found["pixel_accuracy" if "pixel_accuracy" in found else "accuracy"])
 
 
 def _roles(suite: Suite, *, train: str) -> dict[str, str]:
@@ -215,14 +220,15 @@ def _roles(suite: Suite, *, train: str) -> dict[str, str]:
 
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
-    """Learn languages and tasks; measure accuracies in percent in the target languages, and numbers that learn."""
+    """Learn languages and tasks; measure accuracies in percent in the target languages (``mean``) and on
+    validation sentences of the source, and numbers that learn."""
     kind, with_language = str(arm.settings["kind"]), bool(arm.settings["languages"])
     world = kindred_world(seed)
     base = pretrained_base(world, context)
     languages = _languages(arm, world, base, context) if with_language else None
-    targets = context.choose(full=TARGETS, smoke=TARGETS[:1])
+    targets = context.choose(full=TARGETS, smoke=TARGETS[:2])
     found: dict[str, dict[str, float]] = {"test": {}, "dev": {}}
-    learned = 0
+    learned, source = 0, list[float]()
     for task in TASKS:
         if kind == "bound":
             each = {target: _bound(arm, world, base, task, target, context) for target in targets}
@@ -231,6 +237,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
             suite = task_suite(world, task, SOURCE, context)
             data = context.guard(suite, roles=_roles(suite, train="source"))
             learner = _train_task(arm, world, base, languages, data, context)
+            source.append(_accuracy(data, "val", context.predict(learner, data, "val")))
             delta = learner.deltas()["backbone"]
             learned = sum(item.numel() for item in learner.model.shared_parameters() if item.requires_grad)
             encoders = {target: composed(kind, base, world, delta, languages, target) for target in targets}
@@ -241,7 +248,8 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
             found[split][task] = float(np.mean(values))
         context.progress(1.0 if task == "agent" else 0.5, task)
     means = {split: float(np.mean(list(values.values()))) for split, values in found.items()}
-    return {"score": found["test"], "mean": means["test"], "development": means["dev"], "learned": learned}
+    measured = {"score": found["test"], "mean": means["test"], "development": means["dev"], "learned": learned}
+    return {**measured, "source": float(np.mean(source))} if source else measured
 
 
 def _bound(arm: Arm, world: KindredLanguages, base: Path, task: str, target: int, context: ArmContext) -> dict[str, float]:
