@@ -62,8 +62,8 @@ class SparseFineTuning(Tuner):
         seed: Draws random weights.
 
     Raises:
-        ConfigError: If a setting is out of range, or ``changes`` is missing or not needed; on :meth:`attach`, if the model has no layer
-            of the kinds, a delta belongs to another base, or there are fewer than ``k`` weights.
+        ConfigError: If a setting is out of range, or ``changes`` is not needed; on :meth:`attach`, if it is missing, the model has no
+            layer of the kinds, a delta belongs to another base, or there are fewer than ``k`` weights.
     """
 
     def __init__(
@@ -80,11 +80,8 @@ class SparseFineTuning(Tuner):
             raise ConfigError(f"`select` must be one of {', '.join(get_args(Select))}; got {select!r}.")
         if not (math.isfinite(k) and k > 0 and (k < 1 or k == int(k))):
             raise ConfigError(f"`k` must be a count of weights, or a share between 0 and 1; got {k!r}.")
-        if bool(changes) is not (select == "most-changed"):
-            raise ConfigError(
-                "Sparse fine-tuning takes two tunings: one with select=all, whose delta says which weights change most, and one with "
-                f"changes=FILE, that delta's. Got select={select} and {'no ' if not changes else ''}changes."
-            )
+        if changes and select != "most-changed":
+            raise ConfigError(f"`changes` says which weights change most; select={select} has no use for it. Leave it out.")
         self.select, self.k, self.seed = select, k, seed
         self.changes, self.start, self.previous = changes, start, previous
         self.layers: dict[str, ChangedWeights] = {}
@@ -97,6 +94,11 @@ class SparseFineTuning(Tuner):
         """Freeze ``model`` and put layers whose weights learn into the places of its own; with a start, it computes with that."""
         if self._model is not None:
             raise ConfigError("This SparseFineTuning is attached to a model already; make one tuner a model.")
+        if self.select == "most-changed" and not self.changes:
+            raise ConfigError(
+                "Sparse fine-tuning takes two tunings: one with select=all (graftwork tune --method sft-full), whose delta says which "
+                "weights change most, and one with changes=FILE, that delta's. `changes` is missing."
+            )
         state = plain_state(model)
         tensors = maskable(model)
         start = _expand(_read(self.start, state), tensors, "start")

@@ -7,7 +7,7 @@ clear margins, and random masks; both sparsity and rewinding matter (figures not
 Our setting: procedural languages of one grammar (:mod:`graftwork.data.suites.kindred_languages`) and an encoder of 2 blocks of width 64
 (76,000 numbers) that learned by masked language modelling, 92 % of it in two languages and 2 % in each of four target languages, which
 share 70 % of their words with the first one. For each arm, five languages (the source and the targets) are learned by masked language
-modelling with the output layer fixed, in 400 steps of 32 texts, and two tasks (the class of every token, and of who acts) with 1000
+modelling with the output layer fixed, in 600 steps of 32 texts, and two tasks (the class of every token, and of who acts) with 1000
 labelled sentences of the source language, in 200 steps on top of the source language; then the source language is exchanged for the
 target. Where there are two phases, each has half of the steps. Scores are accuracies in percent, means over targets and tasks.
 
@@ -69,7 +69,7 @@ from graftwork.training.learner import NeuralLearner
 
 __all__ = ["ARMS", "LANGUAGE_NUMBERS", "RECIPE", "TASK_NUMBERS", "composed", "run_arm", "task_plan"]
 
-LANGUAGE_STEPS, TASK_STEPS = 400, 200
+LANGUAGE_STEPS, TASK_STEPS = 600, 200
 """Of an arm in all; LT-SFT spends half of them on its first phase."""
 ADAPTER, INVERTIBLE, TASK_ADAPTER = 16, 16, 24
 L1 = 0.1

@@ -248,8 +248,8 @@ def test_faults_are_named() -> None:
     with pytest.raises(ConfigError, match="select"):
         SparseFineTuning(select="best")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="two tunings"):
-        SparseFineTuning(k=K)
-    with pytest.raises(ConfigError, match="two tunings"):
+        SparseFineTuning(k=K).attach(network())
+    with pytest.raises(ConfigError, match="Leave it out"):
         SparseFineTuning(select="random", changes=full)
     for k in (0, -1, 2.5):
         with pytest.raises(ConfigError, match="`k`"):
