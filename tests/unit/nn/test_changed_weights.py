@@ -36,7 +36,7 @@ def test_only_changes_learn_and_plain_names_give_the_base() -> None:
     model = nn.Sequential(ChangedWeights(linear(), {"weight": torch.tensor([0])}))
     assert [item.numel() for item in model.parameters() if item.requires_grad] == [1]
     model(torch.ones(1, 3)).sum().backward()
-    gradient = model[0].changes["weight"].grad
+    gradient = model.get_parameter("0.changes.weight").grad
     assert gradient is not None
     assert gradient.tolist() == [1.0]
     assert {name: torch.equal(tensor, linear().state_dict()[name[2:]]) for name, tensor in plain_state(model).items()} == {
@@ -47,7 +47,7 @@ def test_only_changes_learn_and_plain_names_give_the_base() -> None:
 
 def test_embeddings_and_layers_without_a_bias_are_changed_too() -> None:
     words = ChangedWeights(nn.Embedding(4, 2), {"weight": torch.tensor([2, 3])}, begin={"weight": torch.ones(4, 2)})
-    torch.testing.assert_close(words(torch.tensor([1])), words.base.weight[1:2] + 1.0)
+    torch.testing.assert_close(words(torch.tensor([1])), words.origin("weight")[1:2] + 1.0)
     layer = ChangedWeights(nn.Linear(2, 2, bias=False), {"weight": None})
     assert layer.bias is None
     assert layer(torch.ones(1, 2)).shape == (1, 2)
