@@ -31,6 +31,7 @@ AWAITING: dict[str, str] = {
     "s2a": "counting run outstanding",
     "scalearn": "counting run outstanding",
     "scalekd": "counting run outstanding",
+    "sft-compose": "counting run outstanding",
     "sherl": "counting run outstanding",
     "unipt": "counting run outstanding",
     "vl-adapter": "counting run outstanding",

@@ -37,6 +37,8 @@ TUNERS = {
     "unipt": Component("graftwork.methods.tuning.unipt:UniPT", {"hidden": 4}),
     "lst": Component("graftwork.methods.tuning.ladder:LadderTuning", {"hidden": 4}),
     "sherl": Component("graftwork.methods.tuning.sherl:SHERL", {"hidden": 4}),
+    "sparse, all": Component("graftwork.methods.tuning.sft_compose:SparseFineTuning", {"select": "all"}),
+    "sparse, random": Component("graftwork.methods.tuning.sft_compose:SparseFineTuning", {"select": "random", "k": 5}),
     "lora, late layers": Component("graftwork.methods.tuning.lora:LoRA", {"r": 2, "depth_share": 0.5}),
 }
 
