@@ -49,7 +49,10 @@ class LinearUpdate(AddingPart):
             outputs.mul_(self.scale)
         if self.down is not None and self.up is not None:
             hidden = torch.mm(inputs.reshape(-1, inputs.shape[-1]), self.down)
-            outputs.view(-1, outputs.shape[-1]).addmm_(hidden, self.up, alpha=self.factor)
+            if outputs.is_contiguous():
+                outputs.view(-1, outputs.shape[-1]).addmm_(hidden, self.up, alpha=self.factor)
+            else:
+                outputs.add_(torch.mm(hidden, self.up).view(outputs.shape), alpha=self.factor)
         if self.shift is not None:
             outputs.add_(self.shift)
 
