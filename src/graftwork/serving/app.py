@@ -209,8 +209,8 @@ def _add_several(app: FastAPI, service: Service, locked: Responses) -> None:
         openapi_extra={"parameters": [names]},
         responses={200: _answer({"type": "object"}), **missing, **locked},
     )
-    async def described(name: str) -> Response:
-        model = named(name)
+    async def described(request: Request) -> Response:
+        model = named(request.path_params["name"])
         schemas = {"request": request_bodies(model, service.limits), "answer": answer_schema(model)}
         return _json({**describe(model, service.limits), "schemas": schemas})
 
@@ -220,8 +220,8 @@ def _add_several(app: FastAPI, service: Service, locked: Responses) -> None:
         openapi_extra={"parameters": [names], "requestBody": {"content": {"application/json": {"schema": {"type": "object"}}}}},
         responses={200: _answer({"type": "object"}), **missing, **_FAULTS, **locked},
     )
-    async def predict(name: str, request: Request) -> Response:
-        return await _predict(service, named(name), request)
+    async def predict(request: Request) -> Response:
+        return await _predict(service, named(request.path_params["name"]), request)
 
 
 def _announce_token(app: FastAPI) -> None:

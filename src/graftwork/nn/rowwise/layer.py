@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graftwork.core.errors import GraftworkError
 from graftwork.nn.foldable import WrappingLayer
 from graftwork.nn.rowwise.selection import RowSelection, Segment
 
@@ -67,8 +68,9 @@ class RowwiseLayer(WrappingLayer):
         self.parts: dict[str | None, RowwisePart] = {}
         """By name of the delta."""
         self.by_row: frozenset[int | str] = frozenset()
-        """Arguments, by position or keyword, whose first dimension runs over the rows of the batch; the others are the same for
-        all rows."""
+        """Arguments, by position or keyword, whose first dimension was seen to run over the rows of the batch."""
+        self.constant: frozenset[int | str] = frozenset()
+        """Tensors that were seen to be the same for all rows."""
 
     def __getattr__(self, name: str) -> Any:
         """Return the base's attributes, for code that reads a layer's sizes or weights in place of calling it."""
@@ -127,9 +129,21 @@ class RowwiseLayer(WrappingLayer):
     def _sliced(
         self, arguments: tuple[Any, ...], keywords: Mapping[str, Any], start: int, stop: int
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        some = tuple(self._rows(value, start, stop) if place in self.by_row else value for place, value in enumerate(arguments))
-        named = {name: self._rows(value, start, stop) if name in self.by_row else value for name, value in keywords.items()}
-        return some, named
+        some = tuple(self._cut(place, value, start, stop) for place, value in enumerate(arguments))
+        return some, {name: self._cut(name, value, start, stop) for name, value in keywords.items()}
+
+    def _cut(self, place: int | str, value: Any, start: int, stop: int) -> Any:
+        if not isinstance(value, Tensor) or place in self.constant:
+            return value
+        # What was no tensor when the place was tried (a mask that hid nothing, say) goes by its size.
+        if place in self.by_row or (value.ndim and value.shape[0] == self.selection.size):
+            return self._rows(value, start, stop)
+        if value.ndim and value.shape[0] > 1:
+            raise GraftworkError(
+                f"The argument {place!r} of a {type(self.base).__name__} has {value.shape[0]} entries in a batch of "
+                f"{self.selection.size} rows, and was not there when the place was tried. Give an example with it."
+            )
+        return value
 
     def _rows(self, tensor: Tensor, start: int, stop: int) -> Tensor:
         """Return the part of a tensor that belongs to some rows; each may have several entries (windows of a picture)."""

@@ -30,7 +30,7 @@ def rows_of(inputs: Inputs, index: Tensor | slice) -> Inputs:
 def try_layers(
     model: Callable[[Inputs], Any], layers: Iterable[RowwiseLayer], selection: RowSelection, example: Inputs
 ) -> dict[RowwiseLayer, str]:
-    """Set which arguments of each layer run over the rows, and return why a layer cannot be used, empty if it can.
+    """Set which arguments of each layer run over the rows and which are constant, and return why a layer cannot be used, empty if it can.
 
     Args:
         model: Holds the layers.
@@ -71,22 +71,24 @@ def _judge(layer: RowwiseLayer, together: Sequence[_Call], alone: Sequence[Seque
         return "is never called: another module reads its weights"
     if any(len(calls) != len(together) for calls in alone):
         return "is called another number of times for other batches"
-    kinds: set[frozenset[int | str]] = set()
+    kinds: set[tuple[frozenset[int | str], frozenset[int | str]]] = set()
     for number, (given, output) in enumerate(together):
         singles = [calls[number] for calls in alone]
         if output is None or not _by_row(output, [one for _, one in singles]):
             return "returns something else than one tensor with the rows of the batch in order"
-        by_row = set()
+        by_row, constant = set[int | str](), set[int | str]()
         for name, value in given.items():
             own = [arguments.get(name) for arguments, _ in singles]
             if _by_row(value, own):
                 by_row.add(name)
             elif not _is_constant(value, own):
                 return f"takes an argument ({name}) that has not the rows of the batch in order"
-        kinds.add(frozenset(by_row))
-    if len(kinds) != 1 or 0 not in next(iter(kinds)):
+            elif isinstance(value, Tensor):
+                constant.add(name)
+        kinds.add((frozenset(by_row), frozenset(constant)))
+    if len(kinds) != 1 or 0 not in next(iter(kinds))[0]:
         return "does not take the rows of the batch as its first argument"
-    layer.by_row = next(iter(kinds))
+    layer.by_row, layer.constant = next(iter(kinds))
     return ""
 
 
