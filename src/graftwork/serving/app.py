@@ -189,7 +189,7 @@ def _add_several(app: FastAPI, service: Service, locked: Responses) -> None:
     # The schema of each stands at its own path: those of a thousand models are no page that anybody reads.
     names = {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": list(models)}}
     listed = [
-        {"name": model.name, "plan": model.plan, "kind": model.kind, "tasks": list(model.tasks)} for model in models.values()
+        {"name": name, "plan": model.plan, "kind": model.kind, "tasks": list(model.tasks)} for name, model in models.items()
     ]
     missing: Responses = {404: {"description": "There is no model of this name; the answer lists those that there are", **_ERROR}}
 

@@ -183,7 +183,9 @@ def test_pictures_of_several_working_sizes(picture_runs: dict[str, gw.TuneRun]) 
         folder = picture_runs["lora"].folder.parent / "images"
         files = [folder / f"{number:03}.png" for number in (1, 20, 41)]
         rows = [base64.b64encode(file.read_bytes()).decode() for file in files]
-        calls: list[tuple[str, str, dict[str, Any]]] = [("POST", f"/models/{name}/predict", {"json": {"images": rows, "probabilities": True}}) for name in picture_runs]
+        calls: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", f"/models/{name}/predict", {"json": {"images": rows, "probabilities": True}}) for name in picture_runs
+        ]
         upload = [("images", (file.name, file.read_bytes(), "image/png")) for file in files]
         calls.append(("POST", "/models/lora/predict", {"files": upload, "data": {"tasks": "light"}}))
         answers = [response.json() for response in client.ask_all(calls)]
