@@ -166,7 +166,7 @@ def _add_state(app: FastAPI, service: Service, locked: Responses) -> None:
 
 def _add_answers(app: FastAPI, service: Service, model: ServedModel, locked: Responses) -> None:
     # Once: the model does not change while it is served.
-    description = describe(model, service.limits)
+    description = describe(model)
 
     @app.get(
         "/model", summary="Inputs, tasks, limits, costs and controls", responses={200: _answer({"type": "object"}), **locked}
@@ -177,7 +177,7 @@ def _add_answers(app: FastAPI, service: Service, model: ServedModel, locked: Res
     @app.post(
         "/predict",
         summary="Predict rows, texts or pictures",
-        openapi_extra={"requestBody": request_bodies(model, service.limits)},
+        openapi_extra={"requestBody": request_bodies(model)},
         responses={200: _answer(answer_schema(model)), **_FAULTS, **locked},
     )
     async def predict(request: Request) -> Response:
@@ -211,8 +211,8 @@ def _add_several(app: FastAPI, service: Service, locked: Responses) -> None:
     )
     async def described(request: Request) -> Response:
         model = named(request.path_params["name"])
-        schemas = {"request": request_bodies(model, service.limits), "answer": answer_schema(model)}
-        return _json({**describe(model, service.limits), "schemas": schemas})
+        schemas = {"request": request_bodies(model), "answer": answer_schema(model)}
+        return _json({**describe(model), "schemas": schemas})
 
     @app.post(
         "/models/{name}/predict",

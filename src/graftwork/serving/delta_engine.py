@@ -3,13 +3,13 @@ when the models are loaded."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import InputSpec
+from graftwork.core.optional import require
 from graftwork.data.encoders import Encoder
 from graftwork.data.encoders.joint import encoder_of_inputs
 from graftwork.serving.asking import Ask
@@ -76,7 +76,7 @@ class DeltaModel(ServedModel):
         self.created = model_date(source.run, "") if source.run is not None else ""
         self.specs = {task.name: with_thresholds(task, thresholds.get(task.name)) for task in found.tasks}
         self.reader = reader_of(encoder, {found.spec.kind: found.spec}, engine.limits)
-        self.batcher, self.threads, self.metrics = engine.batcher, engine.threads, engine.metrics
+        self.limits, self.batcher, self.threads, self.metrics = engine.limits, engine.batcher, engine.threads, engine.metrics
 
     def lane(self, ask: Ask, configuration: Configuration | None) -> Hashable:
         """Return the lane of all models."""
@@ -97,9 +97,10 @@ class DeltaEngine(Service):
         threads: Threads of torch; None leaves them.
 
     Raises:
-        ConfigError: If a name is taken twice, or a model was tuned from another backbone; the message says what differs.
+        ConfigError: If a model was tuned from another backbone (the message says what differs), or has no encoder (it was tuned on
+            ready arrays).
         FileFormatError: If a folder is damaged, or no tuned model.
-        DataError: If a model has no encoder (it was tuned on ready arrays).
+        MissingDependencyError: If torch is not installed.
     """
 
     def __init__(
@@ -111,6 +112,7 @@ class DeltaEngine(Service):
         threads: int | None = None,
     ) -> None:
         # Here and not above: a server of an exported run starts without torch.
+        require("torch", extra="train", purpose="Serving tuned models of one backbone")
         from graftwork.training.tuned_group import TunedGroup
 
         limits = limits or ServeLimits()
@@ -128,7 +130,7 @@ class DeltaEngine(Service):
         )
         super().__init__(limits, batcher, {})
         self._models: dict[str, DeltaModel] = {}
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: dict[tuple[str, str], list[tuple[Mapping[str, Any], Encoder]]] = {}
         for folder in folders:
             self._load(folder)
 
@@ -172,10 +174,14 @@ class DeltaEngine(Service):
         """Return the encoder of a model's rows; models with equal ones share it, since tokenizers are large."""
         if not spec.encoder:
             raise ConfigError(f"{folder.path} was tuned on ready arrays, so it has no encoder for rows. It cannot be served.")
-        key = hashlib.sha256(json.dumps([spec.kind, spec.encoder], sort_keys=True).encode()).hexdigest()
-        if key not in self._encoders:
-            self._encoders[key] = encoder_of_inputs({spec.kind: spec})
-        return self._encoders[key]
+        # What is small tells most of them apart; only those that agree in it are compared as a whole.
+        small = {key: value for key, value in spec.encoder.items() if not isinstance(value, Mapping)}
+        alike = self._encoders.setdefault((spec.kind, json.dumps(small, sort_keys=True)), [])
+        for state, encoder in alike:
+            if state == spec.encoder:
+                return encoder
+        alike.append((spec.encoder, encoder_of_inputs({spec.kind: spec})))
+        return alike[-1][1]
 
     def _runner(self) -> PartRunner:
         from graftwork.training.tuned_group import AskedRows

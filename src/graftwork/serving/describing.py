@@ -8,7 +8,6 @@ from typing import Any
 
 from graftwork.interfaces.task_kind import task_kind
 from graftwork.serving.asking import least_shown
-from graftwork.serving.limits import ServeLimits
 from graftwork.serving.served_model import ServedModel
 
 __all__ = ["answer_schema", "describe", "error_schema", "request_bodies"]
@@ -16,8 +15,9 @@ __all__ = ["answer_schema", "describe", "error_schema", "request_bodies"]
 Schema = dict[str, Any]
 
 
-def describe(model: ServedModel, limits: ServeLimits) -> dict[str, Any]:
+def describe(model: ServedModel) -> dict[str, Any]:
     """Return name, plan, date, inputs, tasks, limits, costs and controls of a model."""
+    limits = model.limits
     costs = model.costs
     controls = None
     if model.controls is not None and model.smallest_budget is not None:
@@ -55,8 +55,9 @@ def describe(model: ServedModel, limits: ServeLimits) -> dict[str, Any]:
     }
 
 
-def request_bodies(model: ServedModel, limits: ServeLimits) -> Schema:
+def request_bodies(model: ServedModel) -> Schema:
     """Return the OpenAPI request body of ``/predict``."""
+    limits = model.limits
     options = _options(model)
     variants = []
     for key, item in model.reader.item_schemas().items():

@@ -20,6 +20,7 @@ from graftwork.serving.asking import Ask
 from graftwork.serving.batching import Answer, Batcher
 from graftwork.serving.controls import Configuration, Controls
 from graftwork.serving.costs import GraphCosts
+from graftwork.serving.limits import ServeLimits
 from graftwork.serving.metrics import ServerMetrics
 from graftwork.serving.problems import Problem, RequestError
 from graftwork.serving.reading import RowReader
@@ -64,6 +65,7 @@ class ServedModel(ABC):
     """Kind of its only input, or ``joint``."""
     specs: dict[str, TaskSpec]
     reader: RowReader
+    limits: ServeLimits
     batcher: Batcher
     threads: Threads
     metrics: ServerMetrics

@@ -17,7 +17,7 @@ from graftwork.core.nearest import did_you_mean
 from graftwork.interfaces.delta import Delta
 from graftwork.nn.delta_set import DeltaSet
 from graftwork.nn.foldable import plain_module, put_module
-from graftwork.nn.rowwise.forms import NotRowwiseError, Place, row_parts
+from graftwork.nn.rowwise.forms import NotRowwiseError, Place, row_parts, shared_tensors
 from graftwork.nn.rowwise.layer import RowwiseLayer, RowwisePart
 from graftwork.nn.rowwise.selection import RowSelection, Segment
 from graftwork.nn.rowwise.trial import Inputs, rows_of, try_layers
@@ -53,6 +53,8 @@ class RowwiseDeltas:
         self.model = model.eval()
         self._example = example
         self._all = DeltaSet(model, check=check)
+        # Once: a look at all tensors for each delta would take as long as the rest of loading it.
+        self._shared = shared_tensors(model)
         self._selection = RowSelection()
         self._layers: dict[Place, RowwiseLayer] = {}
         self._unfit: dict[Place, str] = {}
@@ -85,7 +87,7 @@ class RowwiseDeltas:
         with self._lock:
             self._all.add(name, delta)
             try:
-                parts = row_parts(delta, self.model)
+                parts = row_parts(delta, self.model, self._shared)
                 self._make_places(parts)
                 for place in parts:
                     if place in self._unfit:

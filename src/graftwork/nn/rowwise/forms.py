@@ -19,7 +19,7 @@ from graftwork.nn.rowwise.layer import RowwisePart
 from graftwork.nn.rowwise.parts import AddedGraft, LinearUpdate, MapUpdate, PlacedAround, ReplacedTensors
 from graftwork.nn.weight_delta import CP, Decomposed, LowRank, Part, WeightDelta
 
-__all__ = ["NotRowwiseError", "Place", "plain_at", "row_parts"]
+__all__ = ["NotRowwiseError", "Place", "plain_at", "row_parts", "shared_tensors"]
 
 Place = tuple[str, int]
 """Plain name of a module, and how many layers stand between it and this one: 0 for its own tensors, more for grafts around it."""
@@ -50,12 +50,13 @@ def plain_at(model: nn.Module, name: str) -> nn.Module:
     return module
 
 
-def row_parts(delta: Delta, model: nn.Module) -> dict[Place, RowwisePart]:
+def row_parts(delta: Delta, model: nn.Module, shared: frozenset[str]) -> dict[Place, RowwisePart]:
     """Return what a delta does at each place; tensors that its parts hold are shared where that is possible.
 
     Args:
         delta: It fits the model, which was checked.
         model: The base.
+        shared: See :func:`shared_tensors`.
 
     Raises:
         NotRowwiseError: If it changes a tensor of the model as a whole, one that several modules share, or answers for the whole model.
@@ -63,7 +64,6 @@ def row_parts(delta: Delta, model: nn.Module) -> dict[Place, RowwisePart]:
     weights = delta.weights if isinstance(delta, ModuleDelta) else delta
     assert isinstance(weights, WeightDelta), "DeltaSet takes no others"
     found: dict[Place, RowwisePart] = {}
-    shared = _shared_tensors(model) if weights.parts else frozenset()
     by_module: dict[str, dict[str, Part]] = {}
     for name, part in weights.parts.items():
         if name in shared:
@@ -161,7 +161,7 @@ def _change(part: Part, base: Tensor) -> Tensor:
     return (part.against(base) if isinstance(part, Decomposed) else part.expand(base.shape)).to(base)
 
 
-def _shared_tensors(model: nn.Module) -> frozenset[str]:
+def shared_tensors(model: nn.Module) -> frozenset[str]:
     """Return the plain names of tensors that have several."""
     state = plain_state(model)
     counts = Counter(id(tensor) for tensor in state.values())
