@@ -4,7 +4,6 @@ of several models has ``/models``, ``/models/NAME`` and ``/models/NAME/predict``
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.resources
 import json
 import time
@@ -13,18 +12,15 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from graftwork.core.version import __version__
 from graftwork.data.names import did_you_mean, short_list
-from graftwork.serving.asking import Ask, parse_json, read_options
+from graftwork.serving.bodies import read_body, understood
 from graftwork.serving.describing import answer_schema, describe, error_schema, request_bodies
 from graftwork.serving.guard import Guard, refusal_headers
 from graftwork.serving.hosts import AllowedHosts
-from graftwork.serving.large_json import WINDOW
-from graftwork.serving.limits import ServeLimits
 from graftwork.serving.problems import Problem, RequestError
 from graftwork.serving.served_model import ServedModel
 from graftwork.serving.service import Service
@@ -255,7 +251,7 @@ async def _predict(service: Service, model: ServedModel, request: Request) -> Re
     _check_queue(service)
     try:
         async with asyncio.timeout(limits.timeout):
-            content = await _read(model, request, limits)
+            content = await read_body(model, request)
     except TimeoutError as error:
         raise RequestError(
             408, "The request came too slowly.", Problem("", None, f"a whole body in {limits.timeout:g} s")
@@ -268,7 +264,7 @@ async def _predict(service: Service, model: ServedModel, request: Request) -> Re
         try:
             # What reading took is gone from the time for the answer.
             async with asyncio.timeout(max(0.0, limits.timeout - (time.perf_counter() - started))):
-                ask, rows = await _understood(model, content)
+                ask, rows = await understood(model, content)
                 body = await model.answer(ask, await model.finish_rows(rows), started=started)
         except TimeoutError as error:
             problem = Problem("", None, f"an answer in {limits.timeout:g} s; send fewer rows at once, or ask again later")
@@ -284,77 +280,6 @@ def _check_queue(service: Service) -> None:
         raise RequestError(503, "The server has too much to do.", problem, retry_after=1)
 
 
-async def _understood(model: ServedModel, content: Any) -> tuple[Ask, list[Any]]:
-    """Return what a body asks, and its rows; a large one is read in another thread, so that all others are still answered."""
-    if not isinstance(content, bytes):
-        return _understand(model, content)
-    if len(content) <= WINDOW:
-        return _understand(model, parse_json(content))
-    return await model.threads.run(lambda: _understand(model, parse_json(content)), size=len(content))
-
-
 def _what(model: ServedModel) -> str:
     kind = model.kind
     return "row" if kind == "joint" else kind
-
-
-async def _read(model: ServedModel, request: Request, limits: ServeLimits) -> bytes | dict[str, Any]:
-    """Return the bytes of a JSON text, or the fields of a form."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return await request.body()
-    if kind == "multipart/form-data" and model.kind == "image":
-        return await _read_form(model, request, limits)
-    allowed = "application/json" + (" or multipart/form-data" if model.kind == "image" else "")
-    raise RequestError(415, "The content type is not one that this model reads.", Problem("Content-Type", kind or None, allowed))
-
-
-async def _read_form(model: ServedModel, request: Request, limits: ServeLimits) -> dict[str, Any]:
-    """Return an upload in the form of a JSON request, with bytes for pictures."""
-    try:
-        async with request.form(max_files=limits.max_rows, max_fields=1_000) as form:
-            content: dict[str, Any] = {}
-            for name, value in form.multi_items():
-                # A file's bytes stay bytes; fields are text.
-                item = await value.read() if isinstance(value, UploadFile) else value
-                content.setdefault(name, []).append(item)
-    except (ValueError, LookupError, AssertionError) as error:
-        problem = Problem("", f"{type(error).__name__}: {error}", "multipart/form-data with the pictures under images")
-        raise RequestError(400, "The form cannot be read.", problem) from error
-    if "tasks" in content:
-        # A form has no lists: tasks may come as several fields or as one with commas.
-        parts = [[item] if item in model.specs or not isinstance(item, str) else item.split(",") for item in content["tasks"]]
-        content["tasks"] = [name.strip() if isinstance(name, str) else name for part in parts for name in part]
-    for name in set(content) - {"tasks", "images"}:
-        # The last one counts, as usual with forms.
-        value = content[name][-1]
-        with contextlib.suppress(RequestError):  # what is no JSON stays text, and is refused as such
-            value = parse_json(value.encode("utf-8", "replace")) if isinstance(value, str) else value
-        content[name] = value
-    return content
-
-
-def _understand(model: ServedModel, content: Any) -> tuple[Ask, list[Any]]:
-    """Return what is asked and the checked rows.
-
-    Raises:
-        RequestError: With status 422, listing every fault.
-    """
-    keys = model.reader.keys
-    if not isinstance(content, dict):
-        raise RequestError(422, "The request is not an object.", Problem("", content, f"an object with {short_list(keys)}"))
-    problems: list[Problem] = []
-    ask = read_options(
-        content,
-        model.tasks,
-        rows=keys,
-        smallest_budget=model.smallest_budget,
-        widest_interval=model.widest_interval,
-        problems=problems,
-    )
-    rows = model.reader.read(content, problems)
-    if problems:
-        count = f"{len(problems)} faults" if len(problems) > 1 else "a fault"
-        # Capped: a request of thousands of wrong rows would get an answer larger than itself.
-        raise RequestError(422, f"The request has {count}.", *problems[:20])
-    return ask, rows

@@ -107,7 +107,13 @@ def _open(
         raise ConfigError(f"A plan ({plan!r}) is one of a single run. Leave it out where tuned models share a backbone.")
     from graftwork.serving.delta_engine import DeltaEngine
 
-    return DeltaEngine(find_delta_folders(folders), backbone=base or "", limits=limits, threads=threads)
+    engine = DeltaEngine(find_delta_folders(folders), backbone=base or "", limits=limits, threads=threads)
+    apart = [(name, reason) for name in engine.models if (reason := engine.own_pass(name))]
+    if apart:
+        name, reason = apart[0]
+        more = f" So do those of {len(apart) - 1} more models." if len(apart) > 1 else ""
+        print(f"note: the rows of {name!r} run in a pass of their own: {reason}.{more}", file=sys.stderr)
+    return engine
 
 
 def _checked_token(token: str | None) -> str | None:

@@ -74,7 +74,9 @@ class TunedFolder:
             tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
             plan, inputs = Plan.from_json(config["plan"]), read_input_specs(config)
             prefixes, deltas = list(config["backbones"]), list(config["deltas"])
-        except (KeyError, TypeError, AttributeError) as error:
+            # Read later; what is missing is said now.
+            _ = str(config["backbone"]), dict(config["inputs"]), bool(config["stored_features"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{Path(folder) / CONFIG_FILE} is damaged: {error!r:.200}. Tune again.") from error
         for _, _, component in plan.components():
             component.check()

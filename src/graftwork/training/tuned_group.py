@@ -6,7 +6,7 @@ The features of a batch come from one forward pass, in which each row is compute
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,10 @@ from graftwork.nn.backbones.resizable import Resizable
 from graftwork.nn.rowwise.deltas import RowwiseDeltas
 from graftwork.tasks.decode import decode_output
 from graftwork.training.assembly import FEATURES
+from graftwork.training.mixed_inputs import RAGGED, Arrays, example_inputs, joined_inputs
 from graftwork.training.tuned_folder import TunedFolder
 
 __all__ = ["AskedRows", "TunedGroup"]
-
-Arrays = Mapping[str, NDArray[Any]]
-_RAGGED = ("token_ids", "attention_mask")
-"""Arrays ``[N, L]`` of texts in the tokens of a pretrained backbone; rows may be padded to any ``L``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +155,7 @@ class TunedGroup:
         for number, part in enumerate(asked):
             member = self._member(part.name)
             shapes = tuple(
-                (name, "ragged" if name in _RAGGED else array.shape[1:], str(array.dtype)) for name, array in part.inputs.items()
+                (name, "ragged" if name in RAGGED else array.shape[1:], str(array.dtype)) for name, array in part.inputs.items()
             )
             passes.setdefault((member.size, shapes), []).append(number)
         found: list[dict[str, NDArray[Any]]] = [{} for _ in asked]
@@ -182,7 +179,7 @@ class TunedGroup:
         size = members[0].size
         if isinstance(self._trunk, Resizable) and size is not None and self._trunk.size != size:
             self._trunk.set_working_size(size)
-        inputs = _joined([part.inputs for part in parts], [member.pad for member in members])
+        inputs = joined_inputs([part.inputs for part in parts], [member.pad for member in members])
         counts = [len(next(iter(part.inputs.values()))) for part in parts]
         names = [member.delta for member, count in zip(members, counts, strict=True) for _ in range(count)]
         return list(self._deltas(inputs, names).split(counts))
@@ -196,7 +193,7 @@ class TunedGroup:
         self._name = self._name or first.backbone
         self._trunk, self._layout = trunk, _layout(first)
         self._size = trunk.size if isinstance(trunk, Resizable) else None
-        self._deltas = RowwiseDeltas(trunk, _example(first))
+        self._deltas = RowwiseDeltas(trunk, example_inputs(first))
 
     def _member(self, name: str) -> _Member:
         if name not in self._members:
@@ -217,43 +214,3 @@ def _layout(found: TunedFolder) -> tuple[Any, ...]:
 def _layout_words(layout: tuple[Any, ...]) -> str:
     kind, is_dense, sizes = layout
     return f"{kind} inputs{f' of sizes {sizes}' if sizes else ''}, {'predictions for each position' if is_dense else 'one prediction a row'}"
-
-
-def _example(found: TunedFolder) -> dict[str, Tensor]:
-    """Return two rows of nothing in particular that differ."""
-    random = torch.Generator().manual_seed(0)
-    vocabulary = int(found.spec.sizes.get("vocabulary_size", 2))
-    made: dict[str, Tensor] = {}
-    for name, facts in found.spec.own(found.config["inputs"]).items():
-        shape, kind = (2, *facts["shape"]), np.dtype(facts["dtype"])
-        if name == "attention_mask":
-            made[name] = torch.ones(shape, dtype=torch.int64)
-            # Libraries leave a mask out that hides nothing, and blocks must be seen to take one.
-            made[name][:, -1] = 0
-        elif kind.kind in "iu":
-            most = 256 if kind == np.uint8 else max(vocabulary, 2)
-            drawn = torch.randint(0, most, shape, generator=random)
-            made[name] = torch.from_numpy(drawn.numpy().astype(kind))
-        else:
-            made[name] = torch.from_numpy(torch.randn(shape, generator=random).numpy().astype(kind))
-    return made
-
-
-def _joined(parts: Sequence[Arrays], pads: Sequence[int]) -> dict[str, Tensor]:
-    """Return the inputs of all parts as one batch; texts are as long as the longest one of the batch."""
-    if _RAGGED[1] in parts[0]:
-        parts = _same_length(parts, pads)
-    return {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-
-
-def _same_length(parts: Sequence[Arrays], pads: Sequence[int]) -> list[dict[str, NDArray[Any]]]:
-    # Encoders pad to the length that a model was trained with; what no row of the batch has is left out.
-    lengths = [max(1, int(np.flatnonzero(part[_RAGGED[1]].any(axis=0)).max(initial=0)) + 1) for part in parts]
-    longest, made = max(lengths), []
-    for part, length, pad in zip(parts, lengths, pads, strict=True):
-        own: dict[str, NDArray[Any]] = dict(part)
-        for name in (name for name in _RAGGED if name in part):
-            fill = pad if name == _RAGGED[0] else 0
-            own[name] = np.pad(part[name][:, :length], ((0, 0), (0, longest - length)), constant_values=fill)
-        made.append(own)
-    return made
