@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, GraftworkError
 from graftwork.interfaces.delta import Delta
 from graftwork.interfaces.tuner import Tuner
 from graftwork.methods.tuning.adapter import Adapters
@@ -327,3 +327,39 @@ def test_adapters_around_a_module_with_other_weights_stand_outside(transformer: 
     many.add("both", both)
     names, inputs = ["both", "adapter", None], bytes_of_pictures(3)
     check_rows(model, {"both": both, "adapter": adapter}, inputs, names, many(inputs, names))
+
+
+class Gain(nn.Module):
+    """A layer with an argument that is not always there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, states: Tensor, factor: Tensor | None = None) -> Tensor:
+        return states * self.weight * (1.0 if factor is None else factor[: len(states)])
+
+
+class Gained(nn.Module):
+    def __init__(self, cut: bool = False) -> None:
+        super().__init__()
+        self.gain, self.cut = Gain(), cut
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        factor = inputs.get("factor")
+        return self.gain(inputs["states"], None if factor is None else torch.cat([factor] * 2)[:-1] if self.cut else factor)
+
+
+def test_arguments_that_were_not_there_when_a_place_was_tried_go_by_their_size() -> None:
+    delta = WeightDelta({"gain.weight": Dense(torch.tensor([1.0, 2.0, 3.0]))}, {"gain.weight": torch.Size([3])})
+    states, factor = torch.randn(3, 3), torch.tensor([[1.0], [2.0], [3.0]])
+    many = RowwiseDeltas(Gained(), {"states": torch.randn(2, 3)})
+    many.add("a", delta)
+    assert many.own_pass("a") == ""
+    found = many({"states": states, "factor": factor}, ["a", None, "a"])
+    weights = torch.tensor([[2.0, 3.0, 4.0], [1.0, 1.0, 1.0], [2.0, 3.0, 4.0]])
+    torch.testing.assert_close(found, states * weights * factor)
+    odd = RowwiseDeltas(Gained(cut=True), {"states": torch.randn(2, 3)})
+    odd.add("a", delta)
+    with pytest.raises(GraftworkError, match="The argument 1 of a Gain has 5 entries in a batch of 3 rows"):
+        odd({"states": states, "factor": factor}, ["a", None, "a"])
