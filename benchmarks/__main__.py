@@ -36,6 +36,7 @@ NAMES = (
     "merging",
     "prediction",
     "serving",
+    "deltas_in_service",
     "scale",
 )
 """In the order in which they run."""

@@ -84,6 +84,6 @@ def test_the_server_is_started_by_words_that_the_command_knows() -> None:
     parser = ArgumentParser()
     serve.add_arguments(parser)
     found = parser.parse_args(command[2:])
-    assert (found.host, str(found.port), found.run) == ("0.0.0.0", stage["EXPOSE"], "/run-folder")
+    assert (found.host, str(found.port), found.run) == ("0.0.0.0", stage["EXPOSE"], ["/run-folder"])
     assert "/health" in stage["HEALTHCHECK"]
     assert dict(stages()["train"])["ENTRYPOINT"] == '["graftwork"]'

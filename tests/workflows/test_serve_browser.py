@@ -52,6 +52,26 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+class Several(Engine):
+    """A server of two models, each asked by its name."""
+
+    def __init__(self, run: Path, other: Path) -> None:
+        super().__init__(run, threads=1)
+        self.other = Engine(other, threads=1)
+
+    @property
+    def models(self) -> dict[str, Any]:
+        return {"first": self, "second": self.other}
+
+    @property
+    def only_model(self) -> None:  # type: ignore[override]
+        return None
+
+    def close(self) -> None:
+        super().close()
+        self.other.close()
+
+
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Servers of a table, one with many levels, a text, a controllable picture model, and a table model behind a token."""
@@ -67,8 +87,9 @@ def addresses(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         "controllable": builder.write_controllable_run(root / "controllable"),
         "locked": builder.write_table_run(root / "locked"),
     }
-    for name, run in runs.items():
-        engine = Engine(run, threads=1)
+    engines = {name: Engine(run, threads=1) for name, run in runs.items()}
+    engines["several"] = Several(runs["table"], runs["text"])
+    for name, engine in engines.items():
         application = create_app(engine, token="secret" if name == "locked" else None)
         server = uvicorn.Server(uvicorn.Config(application, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run, daemon=True)
@@ -222,3 +243,19 @@ def test_dark_mode_and_the_keyboard(browser: Any, addresses: dict[str, str]) -> 
     assert dark.page.evaluate(unnamed) == 0
     light.close()
     dark.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_one_of_several_models_is_chosen_on_the_page(browser: Any, addresses: dict[str, str], width: int) -> None:
+    visit = Visit(browser, addresses["several"], width)
+    visit.wait("document.querySelectorAll('#results article').length === 3")
+    assert "/models/first/predict" in visit.page.locator("#same pre").text_content()
+    visit.page.locator("#models select").select_option("second")
+    visit.page.wait_for_url("**/?model=second")
+    visit.page.wait_for_selector("html[data-ready]")
+    visit.page.locator("textarea").fill("good day to you")
+    visit.page.locator("#predict").click()
+    visit.wait("document.querySelector('#results .value')?.textContent === '4'")
+    assert visit.page.locator("#models select").input_value() == "second"
+    assert "/models/second/predict" in visit.page.locator("#same pre").text_content()
+    visit.close()

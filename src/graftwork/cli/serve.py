@@ -10,13 +10,16 @@ from graftwork.cli.common import add_component_argument
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "serve"
-HELP = "answer requests over HTTP with the model of a run, and show a page to try it"
+HELP = "answer requests over HTTP with the model of a run, or with many tuned models of one backbone, and show a page to try it"
 EXAMPLES = """examples:
   graftwork serve runs/emoji-20260101-120000
   graftwork serve runs/houses --plan lightgbm                another finalist than the chosen one
   graftwork serve runs/houses --port 8080 --max-batch 256 --max-wait-ms 5
+  graftwork serve runs/tune-reviews mails=runs/tune-2         tuned models of one backbone: it is loaded once, each asked by name
+  graftwork serve runs/tune-*/ --base hf:models/minilm        a hundred of them; the backbone is here, not where they were tuned
   GRAFTWORK_TOKEN=secret graftwork serve runs/houses --host 0.0.0.0 --allowed-hosts models.example.org
   curl http://127.0.0.1:8000/predict -H 'Content-Type: application/json' -d '{"rows": [{"area": 120, "city": "Rome"}], "tasks": ["price"]}'
+  curl http://127.0.0.1:8000/models/mails/predict -H 'Content-Type: application/json' -d '{"texts": ["Please call back."]}'
   curl http://127.0.0.1:8000/predict -F images=@picture.png -F tasks=category,ink
 """
 
@@ -24,7 +27,15 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags; limits that are not given keep their defaults."""
     parser.epilog = EXAMPLES
-    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument(
+        "run",
+        nargs="+",
+        help="folder of a finished run; several runs of graftwork tune (or their delta folders) are served together, under the names "
+        "of their folders or as NAME=FOLDER, if they were tuned from one backbone",
+    )
+    parser.add_argument(
+        "--base", metavar="BACKBONE", help="backbone that tuned runs share (default: the one that the first of them names)"
+    )
     parser.add_argument("--plan", metavar="NAME", help="finalist whose model answers (default: the chosen plan)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: 8000)")
@@ -37,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names by which clients call this server, as in example.org,*.example.net, or * for any (default: localhost and the "
         "address that is listened on)",
     )
-    parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime for each session (default: all cores)")
+    parser.add_argument(
+        "--threads", metavar="N", type=int, help="threads of ONNX Runtime for each session, or of torch (default: all cores)"
+    )
     add_component_argument(parser)
     limits = parser.add_argument_group("batches and limits")
     limits.add_argument("--max-batch", metavar="ROWS", type=int, help="rows that run together (default: 64)")
@@ -63,17 +76,23 @@ def run(args: argparse.Namespace) -> int:
     limits = {name: getattr(args, name) for name in ServeLimits.__dataclass_fields__ if getattr(args, name) is not None}
 
     def ready(address: str) -> None:
-        what = f"{args.run} (plan {args.plan})" if args.plan else args.run
-        print(f"{what} answers at {address} (try it there; API: {address}/docs). Stop with Ctrl-C.", file=sys.stderr, flush=True)
+        what = args.run[0] if len(args.run) == 1 else f"{len(args.run)} models"
+        what = f"{what} (plan {args.plan})" if args.plan else what
+        print(
+            f"{what} {'answers' if len(args.run) == 1 else 'answer'} at {address} (try it there; API: {address}/docs). Stop with Ctrl-C.",
+            file=sys.stderr,
+            flush=True,
+        )
 
     serve(
-        args.run,
+        args.run[0] if len(args.run) == 1 else args.run,
         host=args.host,
         port=args.port,
         token=args.token,
         allowed_hosts=[name for name in (args.allowed_hosts or "").split(",") if name.strip()],
         threads=args.threads,
         plan=args.plan,
+        base=args.base,
         on_ready=ready,
         **limits,
     )

@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from graftwork.core.errors import ConfigError
 from graftwork.nn.adapters import BottleneckAdapter
 from graftwork.nn.foldable import FoldableLayer
-from graftwork.nn.grafts import Graft
+from graftwork.nn.grafts import AddingGraft
 
 __all__ = ["AdapterBank", "AdapterFusion", "ScaledAdapters"]
 
 
-class AdapterBank(Graft):
+class AdapterBank(AddingGraft):
     """``y + combination of o_1(y) .. o_T(y)`` for what ``base`` returns, with ``o_t(y) = up_t(gelu(down_t(y)))``, no residual inside.
 
     Adapters of several sizes are padded with zeros, which add nothing.
@@ -78,14 +78,8 @@ class AdapterBank(Graft):
             self.up[place, :, :size] = tensors["up.weight"].flatten(1).to(self.up)
             self.up_bias[place] = tensors["up.bias"].to(self.up)
 
-    def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """Return what the base returns, with the combination added to its (first) tensor."""
-        output = self.base(*arguments, **keywords)
-        if isinstance(output, tuple):
-            return (self._adapted(output[0]), *output[1:])
-        return self._adapted(output)
-
-    def _adapted(self, states: Tensor) -> Tensor:
+    def adapted(self, states: Tensor) -> Tensor:
+        """Return the states with the combination added."""
         if self.channels == "last":
             return states + self.combined(states)
         return states + self.combined(states.movedim(1, -1)).movedim(-1, 1)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork.core.errors import ConfigError
-from graftwork.nn.grafts import Graft
+from graftwork.nn.grafts import AddingGraft
 
 __all__ = ["BottleneckAdapter"]
 
 
-class BottleneckAdapter(Graft):
+class BottleneckAdapter(AddingGraft):
     """``y + up(gelu(down(y)))`` for what ``base`` returns; ``up`` starts at zero.
 
     Args:
@@ -58,13 +58,7 @@ class BottleneckAdapter(Graft):
         """Return the tensors with ``up`` multiplied by ``factor``."""
         return {name: tensor * factor if name.startswith("up.") else tensor for name, tensor in tensors.items()}
 
-    def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """Return what the base returns, with the network's answer added to its (first) tensor."""
-        output = self.base(*arguments, **keywords)
-        if isinstance(output, tuple):
-            return (self._adapted(output[0]), *output[1:])
-        return self._adapted(output)
-
-    def _adapted(self, states: Tensor) -> Tensor:
+    def adapted(self, states: Tensor) -> Tensor:
+        """Return the states with the network's answer added."""
         added: Tensor = self.up(F.gelu(self.down(states)))
         return states + added

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graftwork.core.errors import ConfigError
 from graftwork.nn.foldable import WrappingLayer
 
-__all__ = ["Graft", "load_own_tensors", "own_tensors"]
+__all__ = ["AddingGraft", "Graft", "load_own_tensors", "own_tensors"]
 
 
 class Graft(WrappingLayer, ABC):
@@ -33,6 +33,22 @@ class Graft(WrappingLayer, ABC):
             ConfigError: If its effect is not linear in what it adds.
         """
         raise ConfigError(f"What a {cls.__name__} does cannot be multiplied by a number ({factor}): its effect is not a sum.")
+
+
+class AddingGraft(Graft):
+    """Changes what the base returns and nothing of what it is given: each row of the result depends on that row of the base's
+    output alone."""
+
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """Return what the base returns, its (first) tensor changed."""
+        output = self.base(*arguments, **keywords)
+        if isinstance(output, tuple):
+            return (self.adapted(output[0]), *output[1:])
+        return self.adapted(output)
+
+    @abstractmethod
+    def adapted(self, states: Tensor) -> Tensor:
+        """Return what becomes of the base's output, in its shape."""
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, GraftworkError
 
-__all__ = ["Answer", "Batcher", "Runner"]
+__all__ = ["Answer", "Batcher", "PartRunner", "Runner", "run_as_one"]
 
 Array = NDArray[Any]
 Runner = Callable[[Sequence[Any]], Mapping[str, Array]]
 """Rows in, ``{task: array}`` with one row for each of them out."""
+PartRunner = Callable[[Sequence[Sequence[Any]]], Sequence[Mapping[str, Array]]]
+"""The rows of several requests in, what a :data:`Runner` returns for each of them out; the requests may ask for different things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,27 @@ class Answer:
     batch_rows: int
 
 
+def run_as_one(runner: Runner) -> PartRunner:
+    """Return what runs requests that all ask for the same, as one batch."""
+
+    def run(parts: Sequence[Sequence[Any]]) -> list[Mapping[str, Array]]:
+        # No copy for the usual single request.
+        rows = parts[0] if len(parts) == 1 else [row for part in parts for row in part]
+        values = runner(rows)
+        wrong = {name: len(value) for name, value in values.items() if len(value) != len(rows)}
+        if wrong:
+            raise GraftworkError(f"The model answered {len(rows)} rows with {wrong}. Export it again.")
+        found: list[Mapping[str, Array]] = []
+        start = 0
+        for part in parts:
+            own = slice(start, start + len(part))
+            start = own.stop
+            found.append({name: value[own] for name, value in values.items()})
+        return found
+
+    return run
+
+
 @dataclass(slots=True)
 class _Job:
     rows: Sequence[Any]
@@ -47,7 +70,9 @@ class _Job:
 class _Lane:
     """One queue and the thread that empties it."""
 
-    def __init__(self, open_runner: Callable[[], Runner], max_rows: int, max_wait: float, on_batch: Callable[[int, float], None]):
+    def __init__(
+        self, open_runner: Callable[[], PartRunner], max_rows: int, max_wait: float, on_batch: Callable[[int, float], None]
+    ):
         self._open_runner = open_runner
         self._max_rows = max_rows
         self._max_wait = max_wait
@@ -115,7 +140,7 @@ class _Lane:
             return batch
 
     def _work(self) -> None:
-        runner: Runner | None = None
+        runner: PartRunner | None = None
         while True:
             batch = self._next_batch()
             if not batch:
@@ -134,15 +159,11 @@ class _Lane:
                 self._run(runner, batch)
             self.is_running = False
 
-    def _run(self, runner: Runner, batch: list[_Job]) -> None:
-        # No copy for the usual single request.
-        rows = batch[0].rows if len(batch) == 1 else [row for job in batch for row in job.rows]
+    def _run(self, runner: PartRunner, batch: list[_Job]) -> None:
+        size = sum(len(job.rows) for job in batch)
         started = time.perf_counter()
         try:
-            values = runner(rows)
-            wrong = {name: len(value) for name, value in values.items() if len(value) != len(rows)}
-            if wrong:
-                raise GraftworkError(f"The model answered {len(rows)} rows with {wrong}. Export it again.")
+            found = runner([job.rows for job in batch])
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
@@ -151,13 +172,9 @@ class _Lane:
                 self._run(runner, [job])
             return
         seconds = time.perf_counter() - started
-        self._on_batch(len(rows), seconds)
-        start = 0
-        for job in batch:
-            part = slice(start, start + len(job.rows))
-            start = part.stop
-            own = {name: value[part] for name, value in values.items()}
-            job.future.set_result(Answer(own, started - job.asked_at, seconds, len(rows)))
+        self._on_batch(size, seconds)
+        for job, own in zip(batch, found, strict=True):
+            job.future.set_result(Answer(own, started - job.asked_at, seconds, size))
 
 
 class Batcher:
@@ -165,6 +182,7 @@ class Batcher:
 
     Args:
         open_runner: Makes what runs a lane's batches; called in the lane's thread.
+        by_part: Whether that is a :data:`PartRunner`, for lanes whose requests ask for different things.
         max_batch: Most rows that run together, at least 1. Requests with more are cut into parts.
         max_wait: Seconds that the first request of a batch waits for others, at least 0.
         max_lanes: Lanes that stay open; beyond, the idle one that was not asked for longest is closed.
@@ -176,8 +194,9 @@ class Batcher:
 
     def __init__(
         self,
-        open_runner: Callable[[Any], Runner],
+        open_runner: Callable[[Any], Any],
         *,
+        by_part: bool = False,
         max_batch: int = 64,
         max_wait: float = 0.002,
         max_lanes: int = 32,
@@ -192,7 +211,7 @@ class Batcher:
         self.max_batch = max_batch
         self.max_wait = max_wait
         self.max_lanes = max_lanes
-        self._open_runner = open_runner
+        self._open_runner = open_runner if by_part else lambda key: run_as_one(open_runner(key))
         self._on_batch = on_batch
         self._retired: list[_Lane] = []
         self._lanes: collections.OrderedDict[Hashable, _Lane] = collections.OrderedDict()

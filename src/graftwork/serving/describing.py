@@ -8,30 +8,29 @@ from typing import Any
 
 from graftwork.interfaces.task_kind import task_kind
 from graftwork.serving.asking import least_shown
-from graftwork.serving.engine import Engine
-from graftwork.serving.kept_plans import model_date
+from graftwork.serving.served_model import ServedModel
 
 __all__ = ["answer_schema", "describe", "error_schema", "request_bodies"]
 
 Schema = dict[str, Any]
 
 
-def describe(engine: Engine) -> dict[str, Any]:
-    """Return name, plan, date, inputs, tasks, limits, costs and controls of the model."""
-    limits = engine.limits
-    costs = engine.costs
+def describe(model: ServedModel) -> dict[str, Any]:
+    """Return name, plan, date, inputs, tasks, limits, costs and controls of a model."""
+    limits = model.limits
+    costs = model.costs
     controls = None
-    if engine.controls is not None and engine.smallest_budget is not None:
+    if model.controls is not None and model.smallest_budget is not None:
         # Rounded and without repetitions: many configurations differ in decoders only.
-        shares = sorted({round(engine.controls.share(item), 4) for item in engine.controls.configurations})
-        controls = {"smallest_budget": least_shown(engine.smallest_budget), "shares": shares}
+        shares = sorted({round(model.controls.share(item), 4) for item in model.controls.configurations})
+        controls = {"smallest_budget": least_shown(model.smallest_budget), "shares": shares}
     return {
-        "name": engine.predictor.folder.resolve().name,
-        "plan": engine.predictor.plan,
-        "created": model_date(engine.predictor.folder, engine.predictor.plan),
-        "kind": engine.predictor.kind,
-        "inputs": engine.reader.inputs(),
-        "keys": list(engine.reader.keys),
+        "name": model.name,
+        "plan": model.plan,
+        "created": model.created,
+        "kind": model.kind,
+        "inputs": model.reader.inputs(),
+        "keys": list(model.reader.keys),
         "tasks": [
             {
                 "name": spec.name,
@@ -41,7 +40,7 @@ def describe(engine: Engine) -> dict[str, Any]:
                 "classes": list(spec.classes),
                 "columns": list(spec.columns),
             }
-            for spec in engine.specs.values()
+            for spec in model.specs.values()
         ],
         "limits": {
             "max_rows": limits.max_rows,
@@ -49,40 +48,40 @@ def describe(engine: Engine) -> dict[str, Any]:
             "max_batch": limits.max_batch,
             "timeout_seconds": limits.timeout,
         },
-        "cost": {"full_flops": costs.total, "shares": {task: round(costs.share([task]), 4) for task in engine.tasks}}
+        "cost": {"full_flops": costs.total, "shares": {task: round(costs.share([task]), 4) for task in model.tasks}}
         if costs
         else None,
         "controls": controls,
     }
 
 
-def request_bodies(engine: Engine) -> Schema:
+def request_bodies(model: ServedModel) -> Schema:
     """Return the OpenAPI request body of ``/predict``."""
-    limits = engine.limits
-    options = _options(engine)
+    limits = model.limits
+    options = _options(model)
     variants = []
-    for key, item in engine.reader.item_schemas().items():
+    for key, item in model.reader.item_schemas().items():
         rows = {"type": "array", "minItems": 1, "maxItems": limits.max_rows, "items": item}
         variants.append(
             {"type": "object", "required": [key], "properties": {key: rows, **options}, "additionalProperties": False}
         )
     content: Schema = {"application/json": {"schema": variants[0] if len(variants) == 1 else {"oneOf": variants}}}
-    if engine.predictor.kind == "image":
+    if model.kind == "image":
         content["multipart/form-data"] = {"schema": _form(options, limits.max_rows)}
     return {"required": True, "content": content}
 
 
-def _options(engine: Engine) -> Schema:
+def _options(model: ServedModel) -> Schema:
     options: Schema = {
         "tasks": {
             "type": "array",
             "minItems": 1,
-            "items": {"type": "string", "enum": list(engine.tasks)},
+            "items": {"type": "string", "enum": list(model.tasks)},
             "description": "What to compute; all tasks by default. What is not asked is not computed.",
         },
         "probabilities": {"type": "boolean", "description": "Whether to add the probability of every class."},
     }
-    widest = engine.predictor.widest_interval
+    widest = model.widest_interval
     if widest is not None:
         options["interval"] = {
             "type": "number",
@@ -90,17 +89,17 @@ def _options(engine: Engine) -> Schema:
             "maximum": math.floor(widest * 1000) / 1000,
             "description": "Share of new rows that is to lie between low and high, which are added to numbers.",
         }
-    if engine.smallest_budget is not None:
+    if model.smallest_budget is not None:
         weight = {"type": "number", "minimum": 0, "maximum": 1e300}
         options["budget"] = {
             "type": "number",
-            "minimum": least_shown(engine.smallest_budget),
+            "minimum": least_shown(model.smallest_budget),
             "maximum": 1,
             "description": "Largest share of the full model's cost.",
         }
         options["importance"] = {
             "type": "object",
-            "properties": dict.fromkeys(engine.tasks, weight),
+            "properties": dict.fromkeys(model.tasks, weight),
             "additionalProperties": False,
             "description": "Weight of each task, 1 by default; more never means a narrower decoder.",
         }
@@ -132,7 +131,7 @@ def _form(options: Schema, max_rows: int) -> Schema:
     return {"type": "object", "required": ["images"], "properties": fields, "additionalProperties": False}
 
 
-def answer_schema(engine: Engine) -> Schema:
+def answer_schema(model: ServedModel) -> Schema:
     """Return the schema of an answer of ``/predict``."""
     number, name = {"type": ["number", "null"]}, {"type": "string"}
     numbers = {"type": "object", "additionalProperties": number}
@@ -159,7 +158,7 @@ def answer_schema(engine: Engine) -> Schema:
         "type": "object",
         "properties": {
             name: {**prediction, "properties": {**prediction["properties"], **task_kind(spec).answer_fields}}
-            for name, spec in engine.specs.items()
+            for name, spec in model.specs.items()
         },
         "additionalProperties": False,
     }

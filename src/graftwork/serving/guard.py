@@ -71,6 +71,7 @@ class Guard:
         token: What ``Authorization: Bearer`` must carry; None lets everybody in.
         hosts: The names that the server answers to; None for any.
         is_stopping: Whether new requests are to be refused.
+        counted_as: The name by which a path is counted, for paths with the names of models in them.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Guard:
         token: str | None,
         hosts: AllowedHosts | None,
         is_stopping: Callable[[], bool],
+        counted_as: Callable[[str], str] = str,
     ) -> None:
         self._application = application
         self._metrics = metrics
@@ -95,6 +97,7 @@ class Guard:
         self._held = 0
         self._hosts = hosts
         self._is_stopping = is_stopping
+        self._counted_as = counted_as
         self._token = token.encode("utf-8") if token is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,7 +135,8 @@ class Guard:
         finally:
             self._held -= body.size
             # Anybody can ask for any path, and every name would be a new series in the metrics.
-            path = scope["path"] if scope["path"] in self._paths else "other"
+            path = self._counted_as(scope["path"])
+            path = path if path in self._paths else "other"
             self._metrics.count_request(path, status or 500, time.perf_counter() - started)
 
     def _check_host(self, scope: Scope) -> None:

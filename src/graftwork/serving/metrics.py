@@ -55,7 +55,7 @@ class ServerMetrics:
         """Count an answered request."""
         self._requests.labels(path, str(status)).inc()
         # Pages and health checks would hide how long predictions take.
-        if path == "/predict":
+        if path.endswith("/predict"):
             self._request_seconds.observe(seconds)
 
     def watch_connections(self, count: Callable[[], int]) -> None:

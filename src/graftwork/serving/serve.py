@@ -1,4 +1,4 @@
-"""``graftwork serve``: a finished run behind HTTP, on ONNX Runtime and without torch."""
+"""``graftwork serve``: a finished run behind HTTP, on ONNX Runtime and without torch; or many tuned models of one backbone, with it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.optional import require
+from graftwork.serving.delta_folders import find_delta_folders, is_named_delta
 from graftwork.serving.engine import Engine
 from graftwork.serving.hosts import AllowedHosts
 from graftwork.serving.limits import ServeLimits
 from graftwork.serving.quiet_log import quiet_log
+from graftwork.serving.service import Service
 
 if TYPE_CHECKING:
     from graftwork.serving.stopping import Server
@@ -30,13 +32,14 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def serve(
-    run_folder: str | Path,
+    run_folder: str | Path | Sequence[str | Path],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
     token: str | None = None,
     threads: int | None = None,
     plan: str | None = None,
+    base: str | None = None,
     allowed_hosts: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
     **limits: Any,
@@ -44,13 +47,16 @@ def serve(
     """Serve the model of a run until SIGTERM, SIGINT or Ctrl-C; requests that were accepted are finished first.
 
     Args:
-        run_folder: Folder that ``graftwork fit`` wrote.
+        run_folder: Folder that ``graftwork fit`` wrote. Several folders of ``graftwork tune``, or one ``delta`` folder, are served
+            together, each under the name of its run (or that of ``"NAME=FOLDER"``): one backbone, a delta and heads each.
         host: Address to listen on; others than this machine reach only what is not 127.0.0.1.
         port: Port, or 0 for a free one.
         token: What clients must send as ``Authorization: Bearer TOKEN``; None takes ``$GRAFTWORK_TOKEN``, and without that
             anybody may ask.
         threads: Threads of ONNX Runtime for each session; None takes all cores.
         plan: Name of a finalist whose model the run kept; None is the chosen plan.
+        base: Backbone that tuned models share; None takes the one that the first of them names. Given, a single run of
+            ``graftwork tune`` is served from its delta, too.
         allowed_hosts: Names by which clients call the server, beside those of the loopback address and the address that is
             listened on; ``*.example.org`` for all names below one, ``*`` for any. Requests for other names get 421.
         on_ready: Called with the server's address once it listens.
@@ -58,12 +64,14 @@ def serve(
 
     Raises:
         FileFormatError: If the folder is no finished run.
-        ConfigError: If a limit or an allowed host is wrong, the run has no model of the plan, or the address cannot be listened on.
+        ConfigError: If a limit or an allowed host is wrong, the run has no model of the plan, models were tuned from different
+            backbones, or the address cannot be listened on.
         MissingDependencyError: If the extra ``serve`` is not installed.
 
     Example:
         >>> serve("runs/emoji", port=8080, max_batch=128)  # doctest: +SKIP
         >>> serve("runs/emoji", plan="separate")  # doctest: +SKIP
+        >>> serve(["runs/tune-reviews", "mails=runs/tune-2"])  # doctest: +SKIP
     """
     for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
         require(package, extra="serve", purpose="Serving")
@@ -77,7 +85,7 @@ def serve(
         # Both the name that was given and the address that it has.
         given = [host.rstrip(".")] if host and ":" not in host else []
         hosts = AllowedHosts([*allowed_hosts, *given], listener.getsockname()[0])
-        engine = Engine(run_folder, limits=chosen, threads=threads, plan=plan)
+        engine = _open(run_folder, plan=plan, base=base, limits=chosen, threads=threads)
         # Before the address is announced: whoever waits for it may ask at once.
         engine.warm_up()
         try:
@@ -86,6 +94,26 @@ def serve(
         finally:
             # After the server: what was accepted is still answered.
             engine.close()
+
+
+def _open(
+    folder: str | Path | Sequence[str | Path], *, plan: str | None, base: str | None, limits: ServeLimits, threads: int | None
+) -> Service:
+    """Return what answers: the model of a run, or tuned models that share a backbone."""
+    folders = [folder] if isinstance(folder, str | Path) else list(folder)
+    if len(folders) == 1 and base is None and not is_named_delta(folders[0]):
+        return Engine(folders[0], limits=limits, threads=threads, plan=plan)
+    if plan is not None:
+        raise ConfigError(f"A plan ({plan!r}) is one of a single run. Leave it out where tuned models share a backbone.")
+    from graftwork.serving.delta_engine import DeltaEngine
+
+    engine = DeltaEngine(find_delta_folders(folders), backbone=base or "", limits=limits, threads=threads)
+    apart = [(name, reason) for name in engine.models if (reason := engine.own_pass(name))]
+    if apart:
+        name, reason = apart[0]
+        more = f" So do those of {len(apart) - 1} more models." if len(apart) > 1 else ""
+        print(f"note: the rows of {name!r} run in a pass of their own: {reason}.{more}", file=sys.stderr)
+    return engine
 
 
 def _checked_token(token: str | None) -> str | None:
@@ -119,7 +147,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def make_server(
-    engine: Engine,
+    engine: Service,
     listener: socket.socket,
     *,
     hosts: AllowedHosts,
@@ -129,7 +157,7 @@ def make_server(
     """Return the server of an engine; its ``run(sockets=[listener])`` serves until ``should_exit`` is set.
 
     Args:
-        engine: The model.
+        engine: The model, or models.
         listener: A bound socket.
         hosts: The names that the server answers to.
         token: What clients must send; None lets everybody in.

@@ -7,12 +7,11 @@ backbone. It is as small as what was learned; the backbone is built by its name 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 
 from graftwork.core.errors import ConfigError, FileFormatError
-from graftwork.core.files import read_json, write_bytes, write_json
+from graftwork.core.files import write_bytes, write_json
 from graftwork.core.input_spec import read_input_specs
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.interfaces.backbone import Backbone
@@ -22,11 +21,9 @@ from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.module_delta import load_delta
 from graftwork.training.assembly import FeatureInput, assemble
 from graftwork.training.model_loading import load_model
+from graftwork.training.tuned_folder import CONFIG_FILE, FORMAT, HEADS_FILE, read_tuned_config
 
 __all__ = ["FORMAT", "load_tuned", "write_tuned"]
-
-FORMAT = "graftwork-tuned-1"
-_HEADS, _CONFIG = "heads.safetensors", "config.json"
 
 
 def write_tuned(model_folder: str | Path, folder: str | Path) -> list[Path]:
@@ -57,10 +54,12 @@ def write_tuned(model_folder: str | Path, folder: str | Path) -> list[Path]:
         written.append(folder / file.name)
     if len(written) > 1:
         raise ConfigError(f"{model_folder} has {len(written)} tuned backbones; a folder of one delta and its heads holds one.")
-    write_bytes(folder / _HEADS, safetensors.torch.save(heads, metadata={"format": "pt"}))
+    write_bytes(folder / HEADS_FILE, safetensors.torch.save(heads, metadata={"format": "pt"}))
     # Last of all: a folder with a configuration is whole.
-    write_json(folder / _CONFIG, {**config, "format": FORMAT, "backbones": prefixes, "deltas": [file.name for file in written]})
-    return [*written, folder / _HEADS, folder / _CONFIG]
+    write_json(
+        folder / CONFIG_FILE, {**config, "format": FORMAT, "backbones": prefixes, "deltas": [file.name for file in written]}
+    )
+    return [*written, folder / HEADS_FILE, folder / CONFIG_FILE]
 
 
 def load_tuned(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...]]:
@@ -75,12 +74,7 @@ def load_tuned(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...]]:
         ComponentError: If it names a component of a package that is not allowed.
     """
     folder = Path(folder)
-    config: dict[str, Any] = read_json(folder / _CONFIG)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise FileFormatError(
-            f"{folder / _CONFIG} has format {found!r}; expected {FORMAT!r}. Give the `delta` folder of a tune run."
-        )
+    config = read_tuned_config(folder)
     tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
     plan = Plan.from_json(config["plan"])
     for _, _, component in plan.components():
@@ -99,14 +93,14 @@ def load_tuned(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...]]:
     for name in config["deltas"]:
         load_delta(folder / name).attach(model.get_submodule(config["backbones"][0]))
     try:
-        heads = safetensors.torch.load_file(folder / _HEADS)
+        heads = safetensors.torch.load_file(folder / HEADS_FILE)
         missing = model.load_state_dict(heads, strict=False)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise FileFormatError(f"{folder / _HEADS} does not fit its {_CONFIG}: {error}. Tune again.") from error
+        raise FileFormatError(f"{folder / HEADS_FILE} does not fit its {CONFIG_FILE}: {error}. Tune again.") from error
     lost = [name for name in missing.missing_keys if not any(name.startswith(f"{prefix}.") for prefix in config["backbones"])]
     if lost or missing.unexpected_keys:
         raise FileFormatError(
-            f"{folder / _HEADS} does not fit its {_CONFIG}: {[*lost, *missing.unexpected_keys][:5]}. Tune again."
+            f"{folder / HEADS_FILE} does not fit its {CONFIG_FILE}: {[*lost, *missing.unexpected_keys][:5]}. Tune again."
         )
     return model.eval(), tasks
 

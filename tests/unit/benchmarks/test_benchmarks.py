@@ -18,6 +18,7 @@ from benchmarks import (
     _merging_commands,
     _merging_work,
     _plain_copy,
+    deltas_in_service,
     masked_attention,
     merging,
     moe,
@@ -303,3 +304,18 @@ def test_an_unknown_benchmark_is_named(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_failing_benchmark_says_why() -> None:
     with pytest.raises(RuntimeError, match=r"benchmark nothing failed:[\s\S]*No module named 'benchmarks\.nothing'"):
         runner.measure("nothing", quick=True)
+
+
+def test_many_deltas_are_compared_with_peft_by_their_answers() -> None:
+    pytest.importorskip("peft")
+    pytest.importorskip("transformers")
+    rows = deltas_in_service.rows(quick=True)
+    check_layout(rows, "deltas_in_service")
+    batches = [line for line in rows if "texts of" in line["what"]]
+    assert len(batches) == 4 + 3 + 2, (
+        "a row for each number of deltas, beside peft where it takes part, and two that must be flat"
+    )
+    assert all(line["details"]["largest_difference_to_peft"] < 1e-4 for line in batches)
+    assert all(line["details"]["largest_difference_to_folded"] < 1e-4 for line in batches)
+    assert sum(line["details"]["beside"] == "peft" for line in rows) == 3 * 2
+    assert sum(line["target"] is not None for line in rows) == 2 + 3

@@ -87,6 +87,23 @@ def test_sets_of_tasks_do_not_share_a_batch() -> None:
     batcher.close()
 
 
+def test_requests_for_different_things_run_together_and_get_their_own() -> None:
+    def each(parts: Sequence[Sequence[Any]]) -> list[Mapping[str, Any]]:
+        seen.append([list(part) for part in parts])
+        return [{f"sum of {len(part)}": np.array([sum(part)] * len(part))} for part in parts]
+
+    seen: list[list[list[Any]]] = []
+    batcher = Batcher(lambda key: each, by_part=True, max_batch=4, max_wait=10.0)
+    first, second = batcher.submit("lane", [1]), batcher.submit("lane", [2, 3, 4])
+    assert [{name: value.tolist() for name, value in future.result(20).values.items()} for future in (*first, *second)] == [
+        {"sum of 1": [1]},
+        {"sum of 3": [9, 9, 9]},
+    ]
+    assert seen == [[[1], [2, 3, 4]]]
+    assert first[0].result().batch_rows == 4
+    batcher.close()
+
+
 def test_one_bad_request_does_not_spoil_the_others(gate: Gate) -> None:
     batcher = Batcher(lambda key: gate, max_wait=0.0)
     batcher.submit("lane", [0])

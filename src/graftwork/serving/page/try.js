@@ -2,6 +2,8 @@
 // The page that asks the model: a form from its inputs, the tasks to compute, and what it answers.
 
 let model = null;
+// Where the model is asked; a server of several has each under its name.
+let root = "";
 let readInputs = () => null;
 let asked = false;
 let running = null;
@@ -167,7 +169,7 @@ async function ask() {
   find("#answer").setAttribute("aria-busy", "true");
   const started = performance.now();
   try {
-    const answer = await call("predict", { ...request(inputs, chosen), signal: mine.signal });
+    const answer = await call(`${root}predict`, { ...request(inputs, chosen), signal: mine.signal });
     if (mine !== running) return;
     showError(null);
     showAnswer(answer, performance.now() - started);
@@ -246,7 +248,7 @@ function showWidths(configuration) {
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function showCommand(inputs, chosen) {
-  const address = new URL("predict", location.href).href;
+  const address = new URL(`${root}predict`, location.href).href;
   const token = sessionStorage.getItem("graftwork-token") ? " \\\n  -H \"Authorization: Bearer $GRAFTWORK_TOKEN\"" : "";
   let body;
   if (inputs.file) {
@@ -271,8 +273,22 @@ function buildServed() {
   find("#served").hidden = false;
 }
 
+// Returns the description of the model: the only one, or that which the address of the page names.
+async function describe() {
+  if (!document.documentElement.dataset.several) return call("model");
+  const { models } = await call("models");
+  const wanted = new URLSearchParams(location.search).get("model");
+  const { name } = models.find((one) => one.name === wanted) || models[0];
+  root = `models/${encodeURIComponent(name)}/`;
+  const select = find("#models select");
+  select.replaceChildren(...models.map((one) => make("option", { value: one.name, selected: one.name === name }, one.name)));
+  select.addEventListener("change", () => { location.search = `?model=${encodeURIComponent(select.value)}`; });
+  find("#models").hidden = false;
+  return call(root.slice(0, -1));
+}
+
 async function start() {
-  model = await call("model");
+  model = await describe();
   document.title = `${model.name}: graftwork serve`;
   find("#name").textContent = model.name;
   const what = { table: "a row of a table", joint: "a row with inputs of several kinds", text: "a text", image: "a picture" }[model.kind];

@@ -63,7 +63,7 @@ def test_outputs_are_scaled_each_by_its_own_and_the_residual_is_added_once() -> 
         assert isinstance(bank, ScaledAdapters)
         bank.scale.data = torch.randn(2, WIDTH)
         states = torch.randn(3, 4, WIDTH)
-        found = bank._adapted(states)
+        found = bank.adapted(states)
         each = [added(next(graft.tensors for graft in delta.grafts if graft.place == place), states) for delta in deltas]
         expected = states + bank.scale[0] * each[0] + bank.scale[1] * each[1]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,1 @@
+"""Several deltas of one model in one forward pass: every row of a batch is computed with a delta of its own."""

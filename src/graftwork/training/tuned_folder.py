@@ -1,0 +1,137 @@
+"""What the small folder of a tuned model says, read without building its backbone: the delta, and the heads on given features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.files import read_json
+from graftwork.core.input_spec import InputSpec, read_input_specs
+from graftwork.core.records import Plan, TaskSpec
+from graftwork.interfaces.backbone import FeatureShape
+from graftwork.interfaces.delta import Delta
+from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.module_delta import load_delta
+from graftwork.training.assembly import FeatureInput
+
+__all__ = ["CONFIG_FILE", "FORMAT", "HEADS_FILE", "TunedFolder", "read_tuned_config"]
+
+FORMAT = "graftwork-tuned-1"
+HEADS_FILE, CONFIG_FILE = "heads.safetensors", "config.json"
+
+
+def read_tuned_config(folder: str | Path) -> dict[str, Any]:
+    """Return the description in the folder of a tuned model.
+
+    Raises:
+        FileFormatError: If it is damaged, or another format.
+    """
+    config = read_json(Path(folder) / CONFIG_FILE)
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        found = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise FileFormatError(
+            f"{Path(folder) / CONFIG_FILE} has format {found!r}; expected {FORMAT!r}. Give the `delta` folder of a tune run."
+        )
+    return config
+
+
+class _GivenFeatures(FeatureInput):
+    """Stands where the backbone stood: heads of any layout are built on it, and read ``features``."""
+
+    def __init__(self, shape: FeatureShape) -> None:
+        super().__init__(shape.width)
+        self.feature_shape = shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TunedFolder:
+    """A tuned model whose backbone is elsewhere."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    """The whole description."""
+    tasks: tuple[TaskSpec, ...]
+    plan: Plan
+    spec: InputSpec
+    """What the backbone reads."""
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Self:
+        """Read the description.
+
+        Raises:
+            FileFormatError: If it is damaged, or another format.
+            ComponentError: If it names a component of a package that is not allowed.
+            ConfigError: If the model has more than one input, so that its features do not come from one backbone.
+        """
+        config = read_tuned_config(folder)
+        try:
+            tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
+            plan, inputs = Plan.from_json(config["plan"]), read_input_specs(config)
+            prefixes, deltas = list(config["backbones"]), list(config["deltas"])
+            # Read later; what is missing is said now.
+            _ = str(config["backbone"]), dict(config["inputs"]), bool(config["stored_features"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FileFormatError(f"{Path(folder) / CONFIG_FILE} is damaged: {error!r:.200}. Tune again.") from error
+        for _, _, component in plan.components():
+            component.check()
+        if len(inputs) != 1 or len(prefixes) != 1 or len(deltas) > 1:
+            raise ConfigError(
+                f"{folder} reads {len(inputs)} inputs with {len(prefixes)} backbones; models that share one backbone read one input "
+                "with it. Serve its run alone."
+            )
+        return cls(folder=Path(folder), config=config, tasks=tasks, plan=plan, spec=next(iter(inputs.values())))
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone that was tuned."""
+        return str(self.config["backbone"])
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the backbone gives maps, or tokens, for tasks with a prediction for each position."""
+        return any(task.positions in ("pixels", "steps") for task in self.tasks)
+
+    @property
+    def working_size(self) -> int | None:
+        """Working resolution in pixels that the tuner set; None if it set none."""
+        tuning = self.plan.train.tuning
+        size = dict(tuning.settings).get("working_size") if tuning else None
+        return None if size is None else int(size)
+
+    def delta(self) -> Delta | None:
+        """Return what was added to the backbone; None if only the heads learned.
+
+        Raises:
+            FileFormatError: If the file is damaged.
+        """
+        names = self.config["deltas"]
+        return load_delta(self.folder / names[0]) if names else None
+
+    def heads(self, shape: FeatureShape) -> SharedModel:
+        """Return the model without its backbone, in evaluation mode: it takes ``{"features": tensor}``.
+
+        Args:
+            shape: Of the backbone's features.
+
+        Raises:
+            FileFormatError: If the weights of the heads are damaged, or do not fit features of this shape.
+        """
+        inputs = read_input_specs(self.config)
+        model: SharedModel = self.plan.train.sharing.build(
+            self.tasks, lambda: _GivenFeatures(shape), seam=SharedModel, inputs=inputs
+        )
+        try:
+            tensors = safetensors.torch.load_file(self.folder / HEADS_FILE)
+            if self.config["stored_features"]:
+                # There it stood behind the backbone, as one part of the whole.
+                tensors = {name.removeprefix("inner."): tensor for name, tensor in tensors.items()}
+            model.load_state_dict(tensors)
+        except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+            raise FileFormatError(f"{self.folder / HEADS_FILE} does not fit its {CONFIG_FILE}: {error}. Tune again.") from error
+        return model.eval()
