@@ -53,7 +53,7 @@ def public_names(module: Module) -> list[str]:
 def test_modules_name_what_is_public(module: Module) -> None:
     names = public_names(module)
     assert names, f"{module.name} has no __all__"
-    defined = {node.name for node in module.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    defined = {node.name for node in module.tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             defined.add(node.id)
