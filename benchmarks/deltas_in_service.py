@@ -14,7 +14,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +158,24 @@ def _mixed(backbone: BertBlocks, deltas: Sequence[WeightDelta], peer: Peft, size
     }
     found = []
     for count in sizes.loaded:
-        what = f"{sizes.batch} texts of {min(count, sizes.batch)} deltas, {count} loaded"
+        what = f"{sizes.batch} texts, {min(count, sizes.batch)} deltas, {count} loaded"
         found.append(_row(what, timings, f"ours {count}", "base", "bare backbone", None, facts))
         if count in in_peft:
             note = {**facts, "loaded_in_peft": len(peer.names)}
             found.append(_row(f"{what}, beside peft", timings, f"ours {count}", f"peft {count}", "adapter_names", None, note))
     found.append(
-        _row(f"{sizes.batch} texts of 1 delta, {largest} loaded", timings, "ours one of all", "ours 1", "1 loaded", FLAT, facts)
+        _row(
+            f"{sizes.batch} texts, 1 delta, {largest} loaded beside few",
+            timings,
+            "ours one of all",
+            "ours 1",
+            "1 loaded",
+            FLAT,
+            facts,
+        )
     )
     like = next(count for count in sizes.loaded if min(count, sizes.batch) == few)
-    what = f"{sizes.batch} texts of {few} deltas, {largest} loaded"
+    what = f"{sizes.batch} texts, {few} deltas, {largest} loaded beside few"
     found.append(_row(what, timings, f"ours {largest}", f"ours {like}", f"{like} loaded", FLAT, facts))
     return found
 
@@ -194,7 +202,6 @@ def _loading(backbone: BertBlocks, deltas: Sequence[WeightDelta], peer: Peft, si
     enabled.add("0", deltas[0])
     one, file = _texts(1, sizes.length), folder / "delta.safetensors"
     found: list[Row] = []
-    first: dict[str, float] = {}
     for count in sizes.loading:
         for number in range(len(many), count):
             many.add(str(number), deltas[number])
@@ -216,21 +223,55 @@ def _loading(backbone: BertBlocks, deltas: Sequence[WeightDelta], peer: Peft, si
                 "switching in place (DeltaSet)": _median(lambda other=other: peer.model.set_adapter(next(other)), sizes.repeats),
             }
         for what, seconds in measured.items():
-            first.setdefault(what, seconds)
-            is_last = count == max(sizes.loading)
-            found.append(
-                Row(
-                    benchmark="deltas_in_service",
-                    what=f"{what}, {count} loaded",
-                    ours=seconds * 1e3,
-                    peer=beside[what] * 1e3 if what in beside else first[what] * 1e3,
-                    beside="peft" if what in beside else f"{min(sizes.loading)} loaded",
-                    unit="ms",
-                    target=FLAT_LOADING if is_last and what not in beside else None,
-                    details={"repeats": sizes.repeats, "rank": RANK},
-                )
-            )
+            if what in beside:
+                found.append(_timed(f"{what}, {count} loaded", seconds, beside[what], "peft", sizes.repeats))
+    return [*found, *_flat(many, enabled, _loaded(backbone, deltas[:1]), backbone, deltas[0], one, file, sizes)]
+
+
+def _flat(
+    many: RowwiseDeltas,
+    enabled: DeltaSet,
+    few: RowwiseDeltas,
+    backbone: BertBlocks,
+    delta: WeightDelta,
+    one: Inputs,
+    file: Path,
+    sizes: Sizes,
+) -> list[Row]:
+    """Return the same with all loaded, in turns with models that have one delta."""
+    alone = DeltaSet(copy.deepcopy(backbone))
+    alone.add("0", delta)
+    last = str(max(sizes.loading) - 1)
+
+    def load(into: RowwiseDeltas) -> None:
+        into.add("next", load_delta(file))
+        into.remove("next")
+
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "loading the next delta": (lambda: load(many), lambda: load(few)),
+        "switching to a delta and one text": (lambda: many(one, [last]), lambda: few(one, ["0"])),
+        "switching in place (DeltaSet)": (lambda: enabled.enable(last), lambda: alone.enable("0")),
+    }
+    found = []
+    for what, (ours, theirs) in pairs.items():
+        timings = take_turns({"all": ours, "one": theirs}, rounds=2 * sizes.repeats + 1)
+        row = _timed(
+            f"{what}, {max(sizes.loading)} loaded", timings["all"].median, timings["one"].median, "1 loaded", sizes.repeats
+        )
+        found.append(replace(row, ratio=timings["all"].ratio(timings["one"]), target=FLAT_LOADING))
     return found
+
+
+def _timed(what: str, ours: float, peer: float, beside: str, repeats: int) -> Row:
+    return Row(
+        benchmark="deltas_in_service",
+        what=what,
+        ours=ours * 1e3,
+        peer=peer * 1e3,
+        beside=beside,
+        unit="ms",
+        details={"repeats": repeats, "rank": RANK},
+    )
 
 
 def _median(work: Callable[[], object], repeats: int, undo: Callable[[], object] = lambda: None) -> float:

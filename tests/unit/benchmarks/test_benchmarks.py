@@ -311,7 +311,7 @@ def test_many_deltas_are_compared_with_peft_by_their_answers() -> None:
     pytest.importorskip("transformers")
     rows = deltas_in_service.rows(quick=True)
     check_layout(rows, "deltas_in_service")
-    batches = [line for line in rows if "texts of" in line["what"]]
+    batches = [line for line in rows if " texts, " in line["what"]]
     assert len(batches) == 4 + 3 + 2, (
         "a row for each number of deltas, beside peft where it takes part, and two that must be flat"
     )
