@@ -4,6 +4,7 @@ here."""
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -80,7 +81,7 @@ class DataOptions:
             wanted = _names(targets)
         return cls(
             targets=wanted,
-            labels=labels,
+            labels=os.fspath(labels) if isinstance(labels, os.PathLike) else labels,
             text=text if text is None or isinstance(text, str) else tuple(text),
             group=group,
             time=time,

@@ -93,3 +93,9 @@ def test_words_for_missing_cells_are_one_flag_each() -> None:
     arguments = parser.parse_args(["--missing", "?", "--missing", "-999", "--split-labels", "_", "--strict"])
     assert (arguments.missing, arguments.split_labels, arguments.strict) == (["?", "-999"], "_", True)
     assert parser.parse_args([]).missing is None
+
+
+def test_a_path_of_labels_is_kept_as_text(tmp_path: Path) -> None:
+    options = DataOptions.of_user(labels=tmp_path / "labels.csv")
+    assert options.labels == str(tmp_path / "labels.csv")
+    assert DataOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
