@@ -168,7 +168,8 @@ def activation_bytes(compute: Callable[[], Any], *, exclude: Iterable[Tensor] = 
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in skipped:
             kept[storage.data_ptr()] = storage  # holding it keeps its address from being used again
-        return tensor
+        # Detached: a tensor that a node returned and keeps would hold the node, which holds the tensor, for ever.
+        return tensor.detach()
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = compute()

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import weakref
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_activation_bytes_by_hand() -> None:
         parameter.requires_grad_(False)
     frozen = activation_bytes(lambda: model(inputs).sum(), exclude=[*model.parameters()])
     assert frozen == 4 * 10 * 16
+
+
+def test_what_was_held_is_let_go() -> None:
+    x, made = torch.ones(4, requires_grad=True), list[Any]()
+
+    def compute() -> torch.Tensor:
+        powers = x.exp()  # the node keeps its own result
+        made.append(weakref.ref(powers))
+        return powers.sum()
+
+    assert activation_bytes(compute) == 16
+    assert made[0]() is None
 
 
 def test_activation_bytes_count_views_of_one_storage_once() -> None:
