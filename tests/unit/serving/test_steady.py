@@ -20,7 +20,7 @@ from live_server import PATIENCE, get_request, live, predict_request
 from PIL import Image
 
 from graftwork.core.errors import FileFormatError
-from graftwork.serving import app, asking, threads
+from graftwork.serving import asking, bodies, threads
 from graftwork.serving.answers import to_json
 from graftwork.serving.engine import Engine
 from graftwork.serving.limits import ServeLimits
@@ -95,7 +95,7 @@ def test_others_are_answered_while_a_large_body_is_read(tmp_path: Path, monkeypa
             assert not gc.isenabled(), "looking for garbage among millions of values would hold everything up"
         return parse(content)
 
-    monkeypatch.setattr(app, "parse_json", late)
+    monkeypatch.setattr(bodies, "parse_json", late)
     monkeypatch.setattr(threads, "_LARGE", 50_000)
     client = Client(engine)
     try:
