@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from graftwork.core.errors import CheckpointError, ConfigError
+from graftwork.core.files import read_json
 from graftwork.core.records import Component, Plan
 from graftwork.core.stages.merge import MergeStage
 from graftwork.core.stages.train import TrainStage
@@ -152,6 +153,10 @@ def test_checkpoints_hold_all_groups(tmp_path: Path) -> None:
     second.load(tmp_path / "checkpoint")
     spent = [[group.training_ledger().wall_seconds for group in one.learners] for one in (first, second)]
     assert spent[0] == spent[1]
+    second.save(tmp_path / "again")
+    saved = [read_json(tmp_path / name / "merge.json") for name in ("checkpoint", "again")]
+    assert saved[0] == saved[1]
+    assert saved[0]["costs"]["wall_seconds"] > 0
     second.train(STEPS)
     for name, values in weights(whole.best_model).items():
         np.testing.assert_array_equal(values, weights(second.best_model)[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from torch import nn
 from tuned_runs import tune, write_bert, write_pictures, write_texts
 
 import graftwork as gw
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import ComponentError, ConfigError, FileFormatError
+from graftwork.core.files import read_json
 from graftwork.core.optional import has
 from graftwork.serving.app import create_app
 from graftwork.serving.delta_engine import DeltaEngine
@@ -294,6 +296,16 @@ def test_models_of_another_backbone_are_refused_by_what_differs(text_runs: dict[
     moved = TunedGroup(f"hf:{tmp_path / 'same'}")
     moved.add("lora", text_runs["lora"].delta_folder)
     assert moved.names == ("lora",), "the same weights in another folder are the same backbone"
+
+
+@pytest.mark.parametrize("place", ["sharing", "tuning"])
+def test_a_folder_that_names_foreign_code_is_refused(text_runs: dict[str, gw.TuneRun], tmp_path: Path, place: str) -> None:
+    folder = shutil.copytree(text_runs["lora"].delta_folder, tmp_path / "delta")
+    config = read_json(folder / "config.json")
+    config["plan"]["stages"][0][place] = {"path": "os:system", "settings": {"command": "true"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ComponentError, match="os:system"):
+        serve([f"a={folder}"])
 
 
 def test_names_and_folders(text_runs: dict[str, gw.TuneRun], tmp_path: Path) -> None:

@@ -17,7 +17,12 @@ weights (dense differences added), the task's sparse difference without any lang
 weights. The bound is full tuning with as many labels of the target language.
 
 The pilot chooses a rate for languages and one for tasks, of three each, on seeds 100 and 101, by scores on development sentences of the
-target languages, for all arms alike. A seed takes about 5 minutes of one core.
+target languages, for all arms alike.
+
+Looked at on seeds 100 and 101 while the setting was made, with two targets and 400 language steps, one run each at rates tried by hand:
+LT-SFT 67.1 and 76.1, random masks 54.7 and 69.4, MAD-X 53.3 and 61.7, the task alone 65.7 and 71.6; on seed 101 the dense sum 75.7 and
+the bound 99.9, which is at the ceiling. Adapters cannot change token embeddings, and sparse tuning can: no arm tells how much of the gap
+to MAD-X that is. An arm took 32 to 55 seconds of a busy core there; the present setting has not been timed.
 """
 
 from __future__ import annotations
