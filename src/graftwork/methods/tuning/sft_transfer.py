@@ -25,13 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.interfaces.objective import Objective, ObjectiveInputs
 from graftwork.methods.tuning.sft_compose import LEAST_CHANGE, SparseFineTuning
 from graftwork.nn.changed_weights import ChangedWeights
 from graftwork.nn.delta_parts import Dense, Part, Sparse
 from graftwork.nn.weight_delta import WeightDelta
 
-__all__ = ["Phase", "StartDistance", "lottery_ticket", "measured_from", "start_distance", "transferred"]
+__all__ = ["Phase", "lottery_ticket", "measured_from", "start_distance", "transferred"]
 
 Phase = Literal["full", "sparse"]
 TrainPhase = Callable[[nn.Module, SparseFineTuning, Phase], object]
@@ -113,7 +112,8 @@ def transferred(tuned: WeightDelta, *, source: WeightDelta, target: WeightDelta)
 
 
 def start_distance(model: nn.Module) -> Tensor:
-    """Return the mean of ``|theta - theta_start|`` over all numbers of a model whose weights change, a scalar with a graph.
+    """Return the mean of ``|theta - theta_start|`` over all numbers of a model whose weights change, a scalar with a graph: the paper
+    adds 0.1 times it to the loss of a language, and nothing to that of a task.
 
     Args:
         model: A model to which :class:`.SparseFineTuning` is attached.
@@ -128,26 +128,6 @@ def start_distance(model: nn.Module) -> Tensor:
     added = {id(item) for layer in layers for item in layer.changes.values()}
     size = sum(item.numel() for item in model.parameters() if id(item) not in added)
     return torch.stack([change.abs().sum() for layer in layers for change in layer.changes.values()]).sum() / size
-
-
-class StartDistance(Objective):
-    """Holds weights near the start: ``strength`` times :func:`start_distance` is added to the loss.
-
-    Args:
-        strength: At least 0; the paper takes 0.1 for languages and 0 for tasks.
-
-    Raises:
-        ConfigError: If ``strength`` is negative.
-    """
-
-    def __init__(self, *, strength: float = 0.1) -> None:
-        if not strength >= 0:
-            raise ConfigError(f"`strength` must be at least 0; got {strength!r}.")
-        self.strength = strength
-
-    def loss(self, inputs: ObjectiveInputs) -> Tensor:
-        """Return the penalty."""
-        return self.strength * start_distance(inputs.model)
 
 
 def _pruned(part: Part) -> Part:

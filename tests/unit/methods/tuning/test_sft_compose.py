@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from graftwork.core.errors import ConfigError
 from graftwork.methods.tuning.sft_compose import SparseFineTuning, maskable
 from graftwork.methods.tuning.sft_transfer import (
-    StartDistance,
     lottery_ticket,
     measured_from,
     start_distance,
@@ -229,8 +228,6 @@ def test_the_distance_is_the_sum_of_changes_over_all_parameters() -> None:
     assert float(start_distance(model).detach()) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ConfigError, match="attach it first"):
         start_distance(network())
-    with pytest.raises(ConfigError, match="strength"):
-        StartDistance(strength=-1.0)
 
 
 def test_copies_train_apart() -> None:
