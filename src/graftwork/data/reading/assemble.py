@@ -49,6 +49,8 @@ _MOST_REASONS = 8
 _SKIPPED_SHARE = 0.01
 """Share of pictures that may be unreadable: more of them are no accident."""
 _MAX_PICTURE_BYTES = 1_500_000_000
+_MAX_LARGE_PICTURE_BYTES = 600_000_000
+"""The same for more than 128 pixels, which pretrained backbones alone make use of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,7 +383,8 @@ def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
 
 
 def default_image_size(images: Sequence[Path]) -> int:
-    """Return 32, 64, 96 or 128: what the shorter sides of up to 64 pictures reach, as long as all pictures fit into 1.5 GB."""
+    """Return the largest of 32, 64, 96, 128, 160 and 224 that the shorter sides of up to 64 pictures reach, as long as all pictures
+    fit into 1.5 GB (600 MB for more than 128 pixels)."""
     sides = []
     # Evenly over the list: files are sorted, and folders often differ in size.
     for path in images[:: max(1, len(images) // 64)][:64]:
@@ -392,6 +395,9 @@ def default_image_size(images: Sequence[Path]) -> int:
             continue  # named by the encoder, together with all other faulty files
     middle = float(np.median(sides)) if sides else 64.0
     fitting = [
-        size for size in (32, 64, 96, 128) if size <= max(middle, 32) and len(images) * size * size * 3 <= _MAX_PICTURE_BYTES
+        size
+        for size in (32, 64, 96, 128, 160, 224)
+        if size <= max(middle, 32)
+        and len(images) * size * size * 3 <= (_MAX_PICTURE_BYTES if size <= 128 else _MAX_LARGE_PICTURE_BYTES)
     ]
     return max(fitting, default=32)
