@@ -10,8 +10,8 @@ from PIL import Image
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.data.encoders import encoder_from_state
-from graftwork.data.reading.assemble import default_image_size
 from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.picture_size import default_image_size
 from graftwork.data.store import save_suite
 from graftwork.data.suites import EMBEDDED, load_embedded
 
