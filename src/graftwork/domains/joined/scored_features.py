@@ -32,10 +32,11 @@ class ScoredFeatures(SharedModel):
         self._specs = [front.spec for front in fronts]
         self.backbones = nn.ModuleList(front.backbone for front in fronts)
         self.maps = nn.ModuleList(_linear(one) for one in scores)
+        self._width = sum(one.weights.shape[1] for one in scores)
 
     def task(self) -> TaskSpec:
         """Return the output as a task: plain numbers."""
-        return TaskSpec(name=self.name, kind="regression", size=sum(int(part.out_features) for part in self.maps))  # type: ignore[arg-type]
+        return TaskSpec(name=self.name, kind="regression", size=self._width)
 
     def encode(self, inputs: Mapping[str, Tensor], tasks: Sequence[str] | None = None) -> Tensor:
         """Return the scores, ``[B, K]``."""
