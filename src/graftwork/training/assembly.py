@@ -29,6 +29,7 @@ __all__ = [
     "TunedBackbone",
     "assemble",
     "default_settings",
+    "frozen_fronts",
     "prepare_inputs",
 ]
 
@@ -187,6 +188,22 @@ def assemble(
             'unused. Choose a backbone that it can take, or let the plan start from scratch (source = "scratch").'
         )
     return Assembly(model, tuple(fronts.values()), tuple(_tuned(model, attached)))
+
+
+def frozen_fronts(plan: Plan, inputs: InputSpecs, backbone: str) -> tuple[Front, ...]:
+    """Return the backbones of texts and pictures whose features a plan's tuner leaves as they are, for models that are no networks.
+
+    Args:
+        plan: Source, backbone and tuning are read.
+        inputs: The suite's inputs; tables have columns and need no backbone.
+        backbone: See :func:`assemble`.
+    """
+    names = backbones_of_inputs(_backbone_name(plan, backbone), inputs)
+    others = {name: spec for name, spec in inputs.items() if spec.kind != "table"}
+    if plan.train.tuning is None or not others:
+        return ()
+    whole, named = plan.source == "scratch", plan.train.backbone
+    return tuple(_fixed_fronts(plan.train.tuning, names, others, named=named, dense=False, whole=whole).values())
 
 
 def _fixed_fronts(

@@ -15,7 +15,6 @@ from graftwork.core.input_spec import InputSpec
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
-from graftwork.data.encoders.picture_files import open_picture
 from graftwork.data.encoders.table import TableEncoder
 from graftwork.data.encoders.text import NETWORK_TOKENS, PRETRAINED_TOKENS, TextEncoder, join_texts
 from graftwork.data.folds import DRAWN
@@ -33,6 +32,7 @@ from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.notes import fold
+from graftwork.data.reading.picture_size import default_image_size
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.splits import IN_ORDER
 from graftwork.data.suite import Suite
@@ -41,14 +41,13 @@ from graftwork.interfaces.task_kind import task_kind
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["RawSuite", "assemble_suite", "default_image_size"]
+__all__ = ["RawSuite", "assemble_suite"]
 
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
 _MOST_REASONS = 8
 _SKIPPED_SHARE = 0.01
 """Share of pictures that may be unreadable: more of them are no accident."""
-_MAX_PICTURE_BYTES = 1_500_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,20 +377,3 @@ def _same_picture_note(pictures: NDArray[np.uint8]) -> list[str]:
         if copies
         else []
     )
-
-
-def default_image_size(images: Sequence[Path]) -> int:
-    """Return 32, 64, 96 or 128: what the shorter sides of up to 64 pictures reach, as long as all pictures fit into 1.5 GB."""
-    sides = []
-    # Evenly over the list: files are sorted, and folders often differ in size.
-    for path in images[:: max(1, len(images) // 64)][:64]:
-        try:
-            with open_picture(path) as picture:
-                sides.append(min(picture.size))
-        except DataError:
-            continue  # named by the encoder, together with all other faulty files
-    middle = float(np.median(sides)) if sides else 64.0
-    fitting = [
-        size for size in (32, 64, 96, 128) if size <= max(middle, 32) and len(images) * size * size * 3 <= _MAX_PICTURE_BYTES
-    ]
-    return max(fitting, default=32)

@@ -37,6 +37,9 @@ CLEARLY_CHEAPER = 0.95
 """A plan is cheaper if it costs less than this share of the other."""
 FURTHEST_BEHIND = 5.0
 """Percent of the best score; an average that is further behind is not taken, whatever is known of the noise."""
+SURE_LEAD = 0.975
+"""Probability of a true lead from which the best plan stays in front of an average: it is the luckiest of many, so that a lead
+which would be sure for two plans is not sure for it."""
 _SAME = 1e-9
 """Percent; expected scores that differ by less are equal."""
 
@@ -169,7 +172,9 @@ def choose_plan(
 def _is_as_good(table: ValidationTable, average: str, best: str) -> bool:
     """Return whether chance explains the lead of the best plan over an average."""
     # Of exact equals the cheapest stays.
-    return _SAME < table.behind(average, best) <= FURTHEST_BEHIND and not table.is_beyond_noise(best, average)
+    return _SAME < table.behind(average, best) <= FURTHEST_BEHIND and not table.is_beyond_noise(
+        best, average, probability=SURE_LEAD
+    )
 
 
 def _best(table: ValidationTable, candidates: Sequence[str], costs: Mapping[str, float]) -> str:

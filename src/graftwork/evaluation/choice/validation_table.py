@@ -167,15 +167,22 @@ class ValidationTable:
         student = require("scipy.stats", extra="train", purpose="A lower bound").t
         return float(test.mean - student.ppf(BOUND_LEVEL, test.degrees) * test.standard_error)
 
-    def is_beyond_noise(self, better: str, other: str, task: str | None = None) -> bool:
-        """Return whether the lead of ``better`` over ``other`` is large enough to matter and too sure to be noise."""
+    def is_beyond_noise(self, better: str, other: str, task: str | None = None, *, probability: float = SURE_ENOUGH) -> bool:
+        """Return whether the lead of ``better`` over ``other`` is large enough to matter and too sure to be noise.
+
+        Args:
+            better: One plan.
+            other: The other.
+            task: One task; None takes the (weighted) mean over tasks.
+            probability: That of a true lead from which it counts as sure.
+        """
         found = list(self.differences(better, other, task).values())
         # NaN is no lead.
         if not found or not float(np.mean(found)) >= MINIMAL_EFFECT:
             return False
         test = corrected_resampled_ttest(found, max(1, self.num_train), self.num_val)
         # Two seeds that agree exactly leave no doubt; one says nothing about noise.
-        return len(found) > 1 and (bool(np.isnan(test.p_value)) or test.probability_positive >= SURE_ENOUGH)
+        return len(found) > 1 and (bool(np.isnan(test.p_value)) or test.probability_positive >= probability)
 
     def _column(self, task: str) -> int:
         return [item.name for item in self.tasks].index(task)

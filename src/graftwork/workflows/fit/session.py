@@ -37,6 +37,7 @@ from graftwork.workflows.runs.run_folder import clean_json
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
 from graftwork.workflows.runs.session import RunSession
 from graftwork.workflows.runs.settings import FitSettings
+from graftwork.workflows.runs.working_size import at_working_size
 
 __all__ = ["FitSession"]
 
@@ -164,6 +165,7 @@ class FitSession(RunSession[FitSettings]):
         check_weights(self.settings, suite)
         plans = choose_plans(self.run, self.settings, suite)
         backbone, reason = choose_backbone(self.settings, suite.kinds)
+        backbone = at_working_size(backbone, self.settings, suite.input_specs, len(suite))
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]
         race_rows = rows_of_race(self.settings, suite)

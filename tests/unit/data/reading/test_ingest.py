@@ -11,6 +11,7 @@ from PIL import Image
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.data.encoders import encoder_from_state
 from graftwork.data.reading.ingest import open_suite
+from graftwork.data.reading.picture_size import default_image_size
 from graftwork.data.store import save_suite
 from graftwork.data.suites import EMBEDDED, load_embedded
 
@@ -233,3 +234,18 @@ def test_source_faults(tmp_path: Path) -> None:
         open_suite(table().iloc[:0], targets="stars")
     with pytest.raises(DataError, match="There are 8 labelled rows"):
         open_suite(table().iloc[:8], targets="stars")
+
+
+@pytest.mark.parametrize(("side", "size"), [(20, 32), (72, 64), (130, 128), (200, 160), (300, 224)])
+def test_pictures_are_stored_as_fine_as_they_are_up_to_224_pixels(tmp_path: Path, side: int, size: int) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file in files:
+        Image.new("RGB", (side + 10, side)).save(file)
+    assert default_image_size(files) == size
+
+
+def test_many_pictures_are_stored_smaller(tmp_path: Path) -> None:
+    file = tmp_path / "one.png"
+    Image.new("RGB", (300, 300)).save(file)
+    # 4,000 pictures of 224 pixels would be 602 MB.
+    assert [default_image_size([file] * count) for count in (3_900, 4_000, 8_000, 60_000)] == [224, 160, 128, 64]

@@ -12,7 +12,7 @@ from verdict_suites import LEDGERS, PLANS, SEPARATE, TWO, finals_of, judge, make
 from graftwork.core.components import Component
 from graftwork.core.records import Plan
 from graftwork.core.stages.train import TrainStage
-from graftwork.evaluation.choice.selection import limit_problems
+from graftwork.evaluation.choice.selection import choose_plan, limit_problems
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
 
@@ -202,3 +202,18 @@ def test_folds_say_how_sure_a_mean_is() -> None:
     one = ValidationTable(suite, {name: [replace(runs[0], validation_parts=None)] for name, runs in finals.items()}, PLANS)
     assert not one.is_beyond_noise("shared", "separate")
     assert np.isnan(one.lower_bound("shared", "separate"))
+
+
+@pytest.mark.parametrize(("lead", "choice"), [(0.013, "average"), (0.040, "shared")])
+def test_the_luckiest_of_many_must_lead_an_average_by_more_than_another_plan(lead: float, choice: str) -> None:
+    suite = make_suite({"topic": "multiclass"})
+    luck = np.array([0.014, -0.014, 0.006, -0.006, 0.0])
+    finals = {
+        "average": scored("average", [0.80] * 5),
+        "shared": scored("shared", [0.80 + lead + one for one in luck]),
+        "separate": scored("separate", [0.70] * 5),
+    }
+    table = ValidationTable(suite, finals, {**PLANS, "average": PLANS["experts"]})
+    assert table.is_beyond_noise("shared", "average")
+    chosen = choose_plan(table, finals, {}, {}, averages=["average"])
+    assert (chosen.plan, chosen.best) == (choice, "shared")

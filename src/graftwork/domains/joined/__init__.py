@@ -1,0 +1,1 @@
+"""Learners of rows that have columns beside a text or a picture."""
