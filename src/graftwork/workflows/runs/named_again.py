@@ -1,0 +1,98 @@
+"""Files that a run's own ``run.json`` names: they are read once the user has named them again, or never, if the run has read them.
+
+A run folder may come from somebody else, and going on with it must not read what that person chose. What has been read is stored in
+the run (the suite, the answers of teachers), so most runs go on without a word; one that was stopped before that needs its data
+named again, as the command that began it did. A backbone is read at every training: one in a folder of its own is named again as
+well, and one of a hub has to be in the cache of this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+
+from graftwork.core.errors import ConfigError
+from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.settings import FitSettings
+
+__all__ = ["check_named_again"]
+
+
+def check_named_again(run: RunFolder, stored: FitSettings, given: FitSettings, *, names_source: bool) -> None:
+    """Check that this call names the files that a run would go on to read.
+
+    Args:
+        run: The run, opened.
+        stored: Its settings; what was given again has been found equal to them.
+        given: Settings of this call.
+        names_source: Whether this call names the data.
+
+    Raises:
+        ConfigError: Naming what is to be given again, and how.
+    """
+    missing = [*_others(run, stored, given), *_data(run, stored, given, names_source=names_source)]
+    if missing:
+        verb = str(run.state.get("verb", "fit"))
+        words = shlex.join([word for part in missing for word in part])
+        raise ConfigError(
+            f"The run in {run.path} would go on to read {', '.join(repr(part[-1]) for part in missing)}, which only its run.json names, "
+            "and a run folder may come from somebody else. If this is what you mean, name it again: "
+            f"graftwork {verb} {words} --resume {shlex.quote(str(run.path))}"
+        )
+
+
+def _data(run: RunFolder, stored: FitSettings, given: FitSettings, *, names_source: bool) -> Iterator[list[str]]:
+    from graftwork.data.store import is_stored_suite
+    from graftwork.data.suites import EMBEDDED
+
+    if is_stored_suite(run.suite):
+        return
+    # Data that was handed over is asked for in other words.
+    if not names_source and stored.source != "<data>" and (stored.source not in EMBEDDED or os.path.exists(stored.source)):
+        yield [stored.source]
+    if isinstance(stored.data.labels, str) and given.data.labels is None:
+        yield ["--labels", stored.data.labels]
+
+
+def _others(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator[list[str]]:
+    state = run.state
+    files = [name for name in stored.plans or () if name.endswith(".toml")]
+    if "plans" not in state and files and given.plans is None:
+        yield ["--plans", ",".join(stored.plans or ())]
+    if stored.warm_start is not None and "warm_start" not in state and given.warm_start is None:
+        yield ["--warm-start", stored.warm_start]
+    backbones = [name for names in (state.get("backbone"), stored.backbone) for name in _names(str(names or ""))]
+    if state.get("verb") == "distill":
+        # There the student is what is built by its name.
+        again = _names(getattr(given, "student", ""))
+        flag, backbones = ["--student"], [*_names(getattr(stored, "student", "")), *backbones]
+        yield from _teachers(run, stored, given)
+    else:
+        # `tune` takes it in front of the data.
+        flag, again = [] if state.get("verb") == "tune" else ["--backbone"], _names(given.backbone or "")
+    foreign = [name for name in dict.fromkeys(backbones) if name not in again and _is_elsewhere(name)]
+    if foreign:
+        yield [*flag, ",".join(foreign)]
+
+
+def _teachers(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator[list[str]]:
+    if getattr(given, "teachers", ()):  # found equal to the stored ones
+        return
+    for number, name in enumerate(getattr(stored, "teachers", ()), 1):
+        # Their answers are stored once for all, and the teachers are not looked at again.
+        if run.result(f"teacher-{number}") is None and (os.path.exists(name) or "/" in name or _is_elsewhere(name)):
+            yield ["--teacher", name]
+
+
+def _names(names: str) -> list[str]:
+    from graftwork.nn.backbones.catalog import split_names
+
+    return split_names(names)
+
+
+def _is_elsewhere(name: str) -> bool:
+    """Return whether a backbone would be read from a folder, or asked of a hub."""
+    from graftwork.nn.backbones.reach import folder_of, is_cached
+
+    return folder_of(name) is not None or not is_cached(name)
