@@ -284,6 +284,23 @@ def test_a_run_folder_chooses_no_backbone_elsewhere(
         assert f"graftwork fit --backbone {name} --resume {run}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "value", ["/secret/weights.safetensors", "weights.safetensors", "timm:resnet18", "hf:../mine", "/etc/hostname"]
+)
+def test_components_of_a_received_plan_read_no_file_and_no_hub(
+    scheduled: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], value: str
+) -> None:
+    path = "graftwork.methods.distillation.guidance:Guidance"
+    for number, settings in enumerate(({"weights": value}, {"deep": [{"source": value}]})):
+
+        def change(state: dict[str, Any], settings: dict[str, Any] = settings) -> None:
+            state["plans"] = [poisoned(plan, "objectives", {"path": path, "settings": settings}) for plan in state["plans"]]
+
+        run = received(scheduled["fit"], tmp_path / f"run{number}", change)
+        assert main(["fit", "--resume", str(run), "--workers", "0"]) == 2
+        assert f"would go on to read {value!r}, which only its run.json names" in capsys.readouterr().err
+
+
 def test_a_log_under_two_names_is_not_appended_to(
     scheduled: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

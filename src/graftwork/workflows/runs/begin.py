@@ -81,7 +81,7 @@ def begun_run(
             settings = resumed(run)
             check_device_of_run(run.state, run.path, settings)
             if not is_finished(run, "result.json", "report.html", *(["model.onnx"] if verb == "fit" else [])):
-                check_named_again(run, settings, given, names_source=call.source is not None)
+                check_named_again(run, settings, given, names_source=call.source is not None, names_plans=bool(call.extra))
             if call.source is not None:
                 check_same_data(run, call.source, settings.data)
         except BaseException:

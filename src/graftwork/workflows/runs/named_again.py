@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.workflows.runs.run_folder import RunFolder
@@ -19,7 +21,16 @@ from graftwork.workflows.runs.settings import FitSettings
 __all__ = ["check_named_again"]
 
 
-def check_named_again(run: RunFolder, stored: FitSettings, given: FitSettings, *, names_source: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    what: str
+    words: tuple[str, ...]
+    """Of the command line."""
+
+
+def check_named_again(
+    run: RunFolder, stored: FitSettings, given: FitSettings, *, names_source: bool, names_plans: bool = False
+) -> None:
     """Check that this call names the files that a run would go on to read.
 
     Args:
@@ -27,22 +38,25 @@ def check_named_again(run: RunFolder, stored: FitSettings, given: FitSettings, *
         stored: Its settings; what was given again has been found equal to them.
         given: Settings of this call.
         names_source: Whether this call names the data.
+        names_plans: Whether this call hands in the run's own plans, as records.
 
     Raises:
         ConfigError: Naming what is to be given again, and how.
     """
     missing = [*_others(run, stored, given), *_data(run, stored, given, names_source=names_source)]
+    if not names_plans and given.plans is None:
+        missing += _of_plans(run, {*getattr(given, "teachers", ()), *_names(given.backbone or "")}, stored)
     if missing:
         verb = str(run.state.get("verb", "fit"))
-        words = shlex.join([word for part in missing for word in part])
+        words = shlex.join([word for part in missing for word in part.words])
         raise ConfigError(
-            f"The run in {run.path} would go on to read {', '.join(repr(part[-1]) for part in missing)}, which only its run.json names, "
+            f"The run in {run.path} would go on to read {', '.join(repr(part.what) for part in missing)}, which only its run.json names, "
             "and a run folder may come from somebody else. If this is what you mean, name it again: "
             f"graftwork {verb} {words} --resume {shlex.quote(str(run.path))}"
         )
 
 
-def _data(run: RunFolder, stored: FitSettings, given: FitSettings, *, names_source: bool) -> Iterator[list[str]]:
+def _data(run: RunFolder, stored: FitSettings, given: FitSettings, *, names_source: bool) -> Iterator[_Missing]:
     from graftwork.data.store import is_stored_suite
     from graftwork.data.suites import EMBEDDED
 
@@ -50,18 +64,18 @@ def _data(run: RunFolder, stored: FitSettings, given: FitSettings, *, names_sour
         return
     # Data that was handed over is asked for in other words.
     if not names_source and stored.source != "<data>" and (stored.source not in EMBEDDED or os.path.exists(stored.source)):
-        yield [stored.source]
+        yield _Missing(stored.source, (stored.source,))
     if isinstance(stored.data.labels, str) and given.data.labels is None:
-        yield ["--labels", stored.data.labels]
+        yield _Missing(stored.data.labels, ("--labels", stored.data.labels))
 
 
-def _others(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator[list[str]]:
+def _others(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator[_Missing]:
     state = run.state
     files = [name for name in stored.plans or () if name.endswith(".toml")]
     if "plans" not in state and files and given.plans is None:
-        yield ["--plans", ",".join(stored.plans or ())]
+        yield _Missing(files[0], ("--plans", ",".join(stored.plans or ())))
     if stored.warm_start is not None and "warm_start" not in state and given.warm_start is None:
-        yield ["--warm-start", stored.warm_start]
+        yield _Missing(stored.warm_start, ("--warm-start", stored.warm_start))
     backbones = [name for names in (state.get("backbone"), stored.backbone) for name in _names(str(names or ""))]
     if state.get("verb") == "distill":
         # There the student is what is built by its name.
@@ -73,16 +87,35 @@ def _others(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator
         flag, again = [] if state.get("verb") == "tune" else ["--backbone"], _names(given.backbone or "")
     foreign = [name for name in dict.fromkeys(backbones) if name not in again and _is_elsewhere(name)]
     if foreign:
-        yield [*flag, ",".join(foreign)]
+        yield _Missing(", ".join(foreign), (*flag, ",".join(foreign)))
 
 
-def _teachers(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator[list[str]]:
+def _teachers(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterator[_Missing]:
     if getattr(given, "teachers", ()):  # found equal to the stored ones
         return
     for number, name in enumerate(getattr(stored, "teachers", ()), 1):
         # Their answers are stored once for all, and the teachers are not looked at again.
         if run.result(f"teacher-{number}") is None and (os.path.exists(name) or "/" in name or _is_elsewhere(name)):
-            yield ["--teacher", name]
+            yield _Missing(name, ("--teacher", name))
+
+
+def _of_plans(run: RunFolder, again: Collection[str], stored: FitSettings) -> Iterator[_Missing]:
+    """Yield what components of the stored plans would read: networks of a hub or folder, files of weights."""
+    waiting: list[Any] = [run.state.get("plans"), run.state.get("extra_plans")]
+    found: dict[str, None] = {}
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and value not in again:
+            is_network = value.startswith(("hf:", "timm:", "ttm:")) and _is_elsewhere(value)
+            # Not so long as no path is: titles and texts of plans are no files.
+            if is_network or (len(value) < 4096 and "\0" not in value and os.path.isabs(value)) or value.endswith(".safetensors"):
+                found[value] = None
+    if found:
+        yield _Missing(", ".join(found), ("--plans", ",".join(stored.plans or ("FILE",))))
 
 
 def _names(names: str) -> list[str]:
