@@ -12,9 +12,11 @@ import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from graftwork.core.errors import ConfigError
+from graftwork.core.files import cache_folder
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -44,8 +46,9 @@ def check_named_again(
         ConfigError: Naming what is to be given again, and how.
     """
     missing = [*_others(run, stored, given), *_data(run, stored, given, names_source=names_source)]
-    if not names_plans and given.plans is None:
-        missing += _of_plans(run, {*getattr(given, "teachers", ()), *_names(given.backbone or "")}, stored)
+    # The plans of a distillation are made of what its teachers have said.
+    if not (names_plans or given.plans is not None or getattr(given, "teachers", ())):
+        missing += _of_plans(run, stored, _names(given.backbone or ""))
     if missing:
         verb = str(run.state.get("verb", "fit"))
         words = shlex.join([word for part in missing for word in part.words])
@@ -94,12 +97,14 @@ def _teachers(run: RunFolder, stored: FitSettings, given: FitSettings) -> Iterat
     if getattr(given, "teachers", ()):  # found equal to the stored ones
         return
     for number, name in enumerate(getattr(stored, "teachers", ()), 1):
-        # Their answers are stored once for all, and the teachers are not looked at again.
-        if run.result(f"teacher-{number}") is None and (os.path.exists(name) or "/" in name or _is_elsewhere(name)):
+        # Answers that are stored are taken, and the teacher is not looked at again.
+        entry = (run.result(f"teacher-{number}") or {}).get("entry")
+        is_stored = isinstance(entry, str) and _is_own(entry, run) and os.path.isdir(entry)
+        if not is_stored and (os.path.exists(name) or "/" in name or _is_elsewhere(name)):
             yield _Missing(name, ("--teacher", name))
 
 
-def _of_plans(run: RunFolder, again: Collection[str], stored: FitSettings) -> Iterator[_Missing]:
+def _of_plans(run: RunFolder, stored: FitSettings, again: Collection[str]) -> Iterator[_Missing]:
     """Yield what components of the stored plans would read: networks of a hub or folder, files of weights."""
     waiting: list[Any] = [run.state.get("plans"), run.state.get("extra_plans")]
     found: dict[str, None] = {}
@@ -111,11 +116,24 @@ def _of_plans(run: RunFolder, again: Collection[str], stored: FitSettings) -> It
             waiting += value
         elif isinstance(value, str) and value not in again:
             is_network = value.startswith(("hf:", "timm:", "ttm:")) and _is_elsewhere(value)
-            # Not so long as no path is: titles and texts of plans are no files.
-            if is_network or (len(value) < 4096 and "\0" not in value and os.path.isabs(value)) or value.endswith(".safetensors"):
+            if is_network or ((value.endswith(".safetensors") or os.path.isabs(value)) and not _is_own(value, run)):
                 found[value] = None
-    if found:
-        yield _Missing(", ".join(found), ("--plans", ",".join(stored.plans or ("FILE",))))
+    if not found:
+        return
+    what = ", ".join(found)
+    if teachers := getattr(stored, "teachers", ()):
+        yield _Missing(what, tuple(word for name in teachers for word in ("--teacher", name)))
+    else:
+        yield _Missing(what, ("--plans", ",".join(stored.plans or ("FILE",))))
+
+
+def _is_own(path: str, run: RunFolder) -> bool:
+    """Return whether a file lies in the run, or in this user's cache, where the answers of teachers are."""
+    try:
+        place = Path(path).resolve()
+        return any(place.is_relative_to(folder.resolve()) for folder in (run.path, cache_folder()))
+    except (OSError, ValueError):  # no cache, no path at all
+        return False
 
 
 def _names(names: str) -> list[str]:
