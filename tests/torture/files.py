@@ -101,12 +101,15 @@ def _damage(rng: random.Random, subject: Subject, folder: Path) -> str:
     path = rng.choice(files)
     if subject.language == "links":
         return "; ".join(damage_links(rng, path) for path in rng.sample(files, rng.choice((1, 1, 2))))
-    if subject.language != "place":
+    if not subject.language.startswith("place"):
         content = path.read_bytes()
         path.unlink()  # it is a link to the base
         path.write_bytes(mutated(rng, content, subject.language))
         return str(path.relative_to(folder))
-    way = rng.choice(("gone", "folder", "full folder", "file", "link", "circle"))
+    ways = ["gone", "folder", "full folder", "file", "link", "circle"]
+    if subject.language == "places that lead out":
+        ways += ["outside", "outside", "outside", "pipe"]
+    way = rng.choice(ways)
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -121,6 +124,12 @@ def _damage(rng: random.Random, subject: Subject, folder: Path) -> str:
         path.symlink_to(folder / "nowhere")
     elif way == "circle":
         path.symlink_to(path)
+    elif way == "pipe":
+        os.mkfifo(path)
+    elif way == "outside":
+        target = folder.parent.with_name(OUTSIDE) / rng.choice(("secret.bin", "", "not there yet", "pipe.png"))
+        path.symlink_to(target)
+        way = f"link to {target}"
     return f"{path.relative_to(folder)}: {way}"
 
 

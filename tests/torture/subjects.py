@@ -42,7 +42,8 @@ class Subject:
     files: tuple[str, ...]
     """Patterns of the files that are damaged, below that folder."""
     language: str
-    """A key of :data:`.LANGUAGES`; ``place`` and ``links`` put something else in the place of a file."""
+    """A key of :data:`.LANGUAGES`; ``place``, ``places that lead out`` and ``links`` put something else in the place of a
+    file."""
     read: Callable[[Path], None]
     """Reads the folder with the damaged file in it."""
 
@@ -94,7 +95,7 @@ SUBJECTS: Mapping[str, Subject] = {
         Subject("cache-manifest", "cache", ("entry/manifest.json",), "json", read_cache),
         Subject("cache-arrays", "cache", ("entry/*.npy",), "bytes", read_cache),
         Subject("cache-places", "cache", ("entry", "entry/*", ".entry.lock"), "place", read_cache),
-        Subject("run-places", "run", ("*", "model/*", "jobs/*", "jobs/*/*", "suite/*"), "place", resume_to_the_end),
+        Subject("run-places", "run", ("*", "model/*", "jobs/*", "jobs/*/*", "suite/*"), "places that lead out", resume_to_the_end),
         Subject("model-places", "run", ("model", "model.onnx", "model/*", "result.json", "run.json"), "place", predict),
     )
 }  # fmt: skip

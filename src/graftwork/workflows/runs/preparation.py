@@ -16,7 +16,7 @@ from graftwork.data.suite import Suite
 from graftwork.workflows.portfolio import check_stored, portfolio
 from graftwork.workflows.runs.horizons import kept_groups, shared_plans
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.same_run import changed_data
+from graftwork.workflows.runs.same_run import written_since
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
@@ -52,10 +52,10 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
 
     if is_stored_suite(run.suite):
         suite = load_suite(run.suite)
-        # Named again it would have been refused; here the user asks for nothing but the run, which has kept its data.
-        changed = changed_data(run, settings.source, settings.data, pictures=False) if data is None else []
-        if changed:
-            run.emit("data_changed", files=changed)
+        # Not read to find out whether it is another: here the run alone says where the data was, and the run has kept it.
+        written = written_since(run, settings.source, settings.data) if data is None else []
+        if written:
+            run.emit("data_changed", files=written)
     else:
         from graftwork.data.reading.ingest import open_data
         from graftwork.evaluation.metrics import check_metrics
