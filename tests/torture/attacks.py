@@ -156,6 +156,27 @@ async def megabytes(
     return sent[:1_000], await _rest(reader)
 
 
+_FIELDS = ("tasks", "importance", "budget", "probabilities", "interval", "rows", "x", "images", "")
+
+
+async def form_of_fields(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send a form of very many fields, known and unknown ones, or of few that are large."""
+    # One more than is allowed, sometimes; few fields are longer than allowed, sometimes.
+    count, name = rng.choice((1, 20, 990, 1_001)), rng.choice(_FIELDS)
+    length = min(rng.choice((1, 1_000, 7_000, 65_000, 200_000)), 7_000_000 // count)
+    text = rng.choice((b"[" * length, b"0," * (length // 2) + b"0", b"[" + b"1," * (length // 2) + b"1]", b" " * length))
+    parts = []
+    for number in range(count):
+        field = name or rng.choice((f"x{number}", "tasks", "importance"))
+        parts.append(b'--x\r\nContent-Disposition: form-data; name="' + field.encode() + b'"\r\n\r\n' + text + b"\r\n")
+    sent = request(b"".join(parts) + b"--x--\r\n", kind="multipart/form-data; boundary=x")
+    writer.write(sent)
+    await writer.drain()
+    return sent[:10_000], await _rest(reader)
+
+
 @functools.cache
 def bombs() -> tuple[bytes, ...]:
     """Return small pictures that are large; making them takes some seconds the first time."""
@@ -180,5 +201,16 @@ async def picture_bombs(
 
 
 WAYS: tuple[Way, ...] = (
-    *(silence, half_a_request, trickle, leave_early, never_read, damaged_http, damaged_json, megabytes, picture_bombs),
+    *(
+        silence,
+        half_a_request,
+        trickle,
+        leave_early,
+        never_read,
+        damaged_http,
+        damaged_json,
+        megabytes,
+        picture_bombs,
+        form_of_fields,
+    ),
 )
