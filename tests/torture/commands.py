@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from .equal import contents, numbers
 from .processes import start
 
-__all__ = ["KINDS", "Kind", "Place", "make_place"]
+__all__ = ["KINDS", "Kind", "Place", "make_place", "trained"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +63,30 @@ def _source(data: Path, kind: str) -> list[str]:
     return [str(data / word) if "." in word or word == "pictures" else word for word in _SOURCES[kind]]
 
 
-def _train(
+def trained(
     verb: str, kind: str, workers: int, *more: str, plans: str = "separate,shared-trunk", backbone: str = "none"
 ) -> Callable[[Path, Path], list[str]]:
+    """Return what makes the words of ``fit`` or ``compare``.
+
+    Args:
+        verb: One of these.
+        kind: Data: ``table``, ``text`` or ``pictures``.
+        workers: Processes that train at the same time.
+        more: Further words; they come last, so that they count.
+        plans: Plans by name.
+        backbone: Pretrained backbone, or ``none``.
+    """
+
     def command(data: Path, out: Path) -> list[str]:
         words = [verb, *_source(data, kind), "--steps", "12" if kind == "table" else "6", "--seeds", "1"]
         words += ["--plans", plans, "--backbone", backbone, "--workers", str(workers), "--quiet"]
-        words += ["--checkpoint-seconds", "0.1", "--out", str(out / "run"), "--resume", *more]
-        return [*words, *(["--folds", "0"] if verb == "fit" else [])]
+        words += ["--checkpoint-seconds", "0.1", "--out", str(out / "run"), "--resume"]
+        return [*words, *(["--folds", "0"] if verb == "fit" else []), *more]
 
     return command
 
 
-_FROZEN = _train("compare", "pictures", 1, plans="separate,frozen-features", backbone="efficientnet_lite0")
+_FROZEN = trained("compare", "pictures", 1, plans="separate,frozen-features", backbone="efficientnet_lite0")
 
 
 def _merge(data: Path, out: Path) -> list[str]:
@@ -121,15 +132,15 @@ def _done(out: Path) -> dict[str, Any]:
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("fit", _train("fit", "table", 2), _run, workers="retried", can_resume=True),
-        Kind("fit-one", _train("fit", "table", 1), _run, workers="retried", can_resume=True),
-        Kind("fit-text", _train("fit", "text", 2), _run, "text", workers="retried", can_resume=True),
-        Kind("fit-pictures", _train("fit", "pictures", 2), _run, "pictures", workers="retried", can_resume=True),
-        Kind("compare", _train("compare", "table", 2), _run, workers="retried", can_resume=True),
-        Kind("compare-text", _train("compare", "text", 1), _run, "text", workers="retried", can_resume=True),
-        Kind("compare-pictures", _train("compare", "pictures", 1), _run, "pictures", workers="retried", can_resume=True),
+        Kind("fit", trained("fit", "table", 2), _run, workers="retried", can_resume=True),
+        Kind("fit-one", trained("fit", "table", 1), _run, workers="retried", can_resume=True),
+        Kind("fit-text", trained("fit", "text", 2), _run, "text", workers="retried", can_resume=True),
+        Kind("fit-pictures", trained("fit", "pictures", 2), _run, "pictures", workers="retried", can_resume=True),
+        Kind("compare", trained("compare", "table", 2), _run, workers="retried", can_resume=True),
+        Kind("compare-text", trained("compare", "text", 1), _run, "text", workers="retried", can_resume=True),
+        Kind("compare-pictures", trained("compare", "pictures", 1), _run, "pictures", workers="retried", can_resume=True),
         Kind("compare-frozen", _FROZEN, _run, "pictures", workers="retried", can_resume=True, caches=True),
-        Kind("compare-ray", _train("compare", "table", 2, "--engine", "ray"), _run, workers="retried", can_resume=True),
+        Kind("compare-ray", trained("compare", "table", 2, "--engine", "ray"), _run, workers="retried", can_resume=True),
         Kind("reproduce", _reproduce(2), _done, "", workers="said"),
         Kind("reproduce-one", _reproduce(1), _done, "", workers="said"),
         Kind("merge", _merge, _files, "models"),
@@ -159,7 +170,7 @@ def make_place(folder: Path, kinds: Iterable[str], layers: int = 8) -> Place:
     for data in sorted({kind.data for kind in wanted if kind.needs_run}):
         (place.data / f"run-{data}").mkdir()
         command = start(
-            _train("fit", data, 1)(place.data, place.data / f"run-{data}"), folder / f"run-{data}.txt", place.temporary
+            trained("fit", data, 1)(place.data, place.data / f"run-{data}"), folder / f"run-{data}.txt", place.temporary
         )
         if command.wait() != 0:
             raise RuntimeError(f"the run to predict with failed: {command.said()[-2000:]}")

@@ -40,6 +40,7 @@ from graftwork.core.optional import has
 
 from . import attacks
 from .fuzzing import fuzz
+from .options import add_options, settle
 from .questions import KINDS, Question, is_right, questions
 
 __all__ = ["main"]
@@ -302,14 +303,12 @@ def _go(args: argparse.Namespace, place: Path, keep: Path, total: Counter[str]) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; return 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=0)
+    add_options(parser, minutes=2.0)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--attackers", type=int, default=150)
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--keep", type=Path, help="where faults go (default: a new temporary folder)")
     args = parser.parse_args(argv)
-    keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-faults-"))
+    settle(args, "server")
     # Now, not while the clients wait.
     attacks.bombs()
     if has("schemathesis"):
@@ -317,14 +316,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     total: Counter[str] = Counter()
     try:
         with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as place:
-            _go(args, Path(place), keep, total)
+            _go(args, Path(place), args.keep, total)
     finally:
         for name, count in sorted(total.items()):
             print(f"{name:36} {count}")
         right = total["right"] + total["right after the attack"]
         print(f"seed {args.seed}: {total['rounds']} rounds, {right} right answers, {total['fault']} faults", flush=True)
     if total["fault"]:
-        print(f"what was sent and answered is in {keep}", file=sys.stderr)
+        print(f"what was sent and answered is in {args.keep}", file=sys.stderr)
     return 1 if total["fault"] else 0
 
 

@@ -48,7 +48,7 @@ def disk_full(round_: Round, rng: random.Random) -> str:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(round_.out)]
     round_.mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     if not round_.mounted:  # nobody but root may
-        return file_limit(round_, rng)
+        return f"not mounted, a file limit in its place: {file_limit(round_, rng)}"
     word = _ended(round_, round_.start())
     subprocess.run(["mount", "-o", "remount,size=2g", str(round_.out)], check=True)
     round_.go_on()
