@@ -39,7 +39,7 @@ from .subjects import SUBJECTS, Subject, copy_of
 from .watch import Outside, TooSlowError, watched
 from .wholes import build
 
-__all__ = ["ROOM", "main", "torture"]
+__all__ = ["ROOM", "main", "torture", "turns"]
 
 CPU_SECONDS = 20.0
 LONGEST_MESSAGE = 20_000
@@ -237,7 +237,7 @@ def _in_processes(name: str, first: int, count: int, args: argparse.Namespace, p
     return total, most
 
 
-def _turns(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
+def turns(args: argparse.Namespace) -> Iterator[tuple[str, int, int]]:
     """Yield kinds, and the numbers of the first file and of files: each kind once, or all in another order until the time is over."""
     names = args.kinds.split(",")
     if args.minutes is None:
@@ -257,12 +257,15 @@ def _go(args: argparse.Namespace, place: Path, totals: dict[str, Counter[str]]) 
     (place / "base").mkdir()
     needed = {SUBJECTS[name].folder for name in args.kinds.split(",")}
     build(place / "base", needed)
-    for name, first, count in _turns(args):
+    for name, first, count in turns(args):
+        if not (place / "base" / SUBJECTS[name].folder).exists():
+            print(f"{name:22} left out: the package that makes such files is not installed", flush=True)
+            continue
         started = time.monotonic()
         found, most = _in_processes(name, first, count, args, place)
         totals[name] = totals.get(name, Counter()) + found
         counts = ", ".join(f"{found[key]} {key}" for key in _OUTCOMES)
-        print(f"{name:18} {counts}   ({time.monotonic() - started:.0f} s, at most {most} MB)", flush=True)
+        print(f"{name:22} {counts}   ({time.monotonic() - started:.0f} s, at most {most} MB)", flush=True)
         for words, times in found.most_common():
             if words not in _OUTCOMES:
                 print(f"{'':20}{times} x {words}", flush=True)

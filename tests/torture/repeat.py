@@ -40,7 +40,7 @@ __all__ = ["GLOO", "REPEATED", "Surroundings", "draw_command", "main", "repeat",
 GLOO = "gloo"
 REPEATED = (
     *("fit", "fit-text", "fit-pictures", "compare", "compare-text", "compare-pictures", "compare-frozen", "reproduce"),
-    *("merge", "predict", "predict-text", "predict-pictures", GLOO),
+    *("tune", "distill", "rank", "merge", "merge-yaml", "predict", "predict-text", "predict-pictures", GLOO),
 )
 """Names of :data:`.KINDS`, and :data:`GLOO`."""
 _DRAWN = ("fit", "compare")

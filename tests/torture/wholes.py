@@ -17,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 
 import run_builder
 
+from graftwork.core.optional import has
+
+from .model_wholes import MODEL_FOLDERS
+
 __all__ = ["CACHED", "SERVED", "TARGETS", "build"]
 
 TARGETS = "price,late"
@@ -24,7 +28,7 @@ SERVED = ("table", "text", "picture", "controllable")
 """Kinds of the small runs whose models are written by hand."""
 
 
-_SLOW = ("run", "training")
+_SLOW = ("run", "training", *MODEL_FOLDERS)
 """Folders that take some seconds."""
 
 
@@ -52,6 +56,9 @@ def build(folder: Path, needed: Collection[str] | None = None, *, plans: Sequenc
         getattr(run_builder, f"write_{kind}_run")(folder / "served" / kind)
     _write_rows(folder / "served", rng)
     asked = {*_SLOW} if needed is None else {*_SLOW} & {*needed}
+    for name, (write, packages) in MODEL_FOLDERS.items():
+        if name in asked and all(map(has, packages)):
+            write(folder / name)
     if asked & {"run", "training"}:
         _write_run(folder / "run", folder / "tables" / "table.csv", plans)
         _write_training(folder / "training", folder / "run")
