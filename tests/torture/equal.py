@@ -18,10 +18,23 @@ MEASURED = (
     "latency_ms_batch1",
     "latency_ms_batch32",
     "activation_bytes",
+    "held_bytes",
+    "rss_bytes",
+    "seconds_per_step",
+    "setup_seconds",
+    "ms_per_row",
 )
 """Keys whose values are times or sizes that no two runs share."""
 _EQUAL = (
-    *("result.json", "jobs/*/predictions.safetensors", "model.onnx", "controls.json", "configurations/**/*", "model/**/*"),
+    *(
+        "result.json",
+        "jobs/*/predictions.safetensors",
+        "model.onnx",
+        "controls.json",
+        "configurations/**/*",
+        "model/**/*",
+        "delta/**/*",
+    ),
     *("plans/*/model.onnx", "plans/*/controls.json", "plans/*/configurations/**/*", "plans/*/model/**/*"),
 )
 """Files of a run, whatever folders they are in."""

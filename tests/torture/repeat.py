@@ -136,7 +136,9 @@ def _once(drawn: Drawn, place: Place, out: Path, where: Surroundings) -> dict[st
 
 def repeat(name: str, place: Place, rng: random.Random, label: str, keep: Path) -> tuple[list[str], str]:
     """Run a drawn command twice; return what differs, and what was done in words. Folders of faults are kept."""
-    drawn, found, problems = draw_command(rng, name), [], []
+    drawn = draw_command(rng, name)
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
     outs = [place.work / f"{label}-{number}" for number in range(2)]
     settings = [Surroundings.draw(rng, place.work / "folders") for _ in outs]
     try:
@@ -180,7 +182,8 @@ def repeat_gloo(folder: Path, rng: random.Random, label: str, keep: Path) -> tup
     settings = folder / f"{label}.json"
     settings.write_text(json.dumps(asked), encoding="utf-8")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    problems, weights = [], []
+    problems: list[str] = []
+    weights: list[dict[str, Any]] = []
     for way in ([], launch):
         out = folder / f"{label}-{len(way)}.safetensors"
         done = subprocess.run(
