@@ -6,7 +6,8 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= auto
 COUNT ?= 300
 MINUTES ?= 10
-SEED ?= 0
+SEED ?=
+KEEP ?=
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -43,10 +44,8 @@ docs: $(INSTALLED)  ## build the documentation site into site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 
-torture: $(INSTALLED)  ## attack files, runs and servers, for about three quarters of an hour (COUNT=, MINUTES=, SEED=)
-	$(BIN)/python -m tests.torture.files --count $(COUNT) --seed $(SEED)
-	$(BIN)/python -m tests.torture.kills --minutes $(MINUTES) --seed $(SEED)
-	$(BIN)/python -m tests.torture.server --minutes $(MINUTES) --seed $(SEED)
+torture: $(INSTALLED)  ## attack files, runs, repeats and servers, for about an hour (COUNT=, MINUTES=, SEED=, KEEP=)
+	$(BIN)/python -m tests.torture --count $(COUNT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP))
 
 lock: $(INSTALLED)  ## write the installed versions of all dependencies into requirements/lock.txt
 	$(BIN)/python requirements/lock.py
