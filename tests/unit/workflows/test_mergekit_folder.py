@@ -13,8 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.workflows.merge_folder import MERGE_KIND
 from graftwork.workflows.mergekit import merge_from_yaml
-from graftwork.workflows.mergekit.result_folder import MERGE_KIND
 
 TEXT = "{merge_method: linear, models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 3}}]}"
 

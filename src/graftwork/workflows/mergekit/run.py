@@ -15,14 +15,15 @@ from graftwork.core.folders import check_folder
 from graftwork.core.model_folder import MODEL_NAME
 from graftwork.core.records import Ledger
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
+from graftwork.workflows.merge_changes import is_change
 from graftwork.workflows.merge_checks import check_out, name_not_finite
+from graftwork.workflows.merge_folder import COPY_NAME, MERGE_KIND, own_file, plan_copies, result_folder, write_copies
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_report import MergeReport
 from graftwork.workflows.mergekit.combine import check_planned, merged_tensors
 from graftwork.workflows.mergekit.methods import METHODS
 from graftwork.workflows.mergekit.resolve import check_parameters
-from graftwork.workflows.mergekit.result_folder import COPY_NAME, MERGE_KIND, own_file, plan_copies, result_folder, write_copies
 from graftwork.workflows.mergekit.schema import DTYPES, MergeFile, read_merge_file
 from graftwork.workflows.mergekit.tensors import num_layers, plan_tensors
 
@@ -54,6 +55,11 @@ def merge_from_yaml(
     if problems:
         raise ConfigError(f"{path} cannot be used.", problems)
     folders = {name: _found(file, name) for name in file.models}
+    for name in filter(lambda name: is_change(folders[name]), folders):
+        raise ConfigError(
+            f"{file.path.name}, line {file.model_lines.get(name, 1)}: {name} is a change of a base (an adapter or a delta) and no whole "
+            "model. Give it with --models and its base with --base, without a file."
+        )
     models = {name: open_tensors(folder) for name, folder in folders.items()}
     planned = plan_tensors(file, models)
     check_planned(file, planned, models)

@@ -1,4 +1,4 @@
-"""The folder that a YAML merge writes: claimed by a marker of its own, swept, and filled with what stands beside the weights."""
+"""Folders that merges write: claimed by a marker of their own, swept, and filled with what stands beside the weights."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import atomic_path, read_json, remove_leftovers, write_json
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
+from graftwork.core.model_folder import ADAPTER_NAMES
 from graftwork.core.version import __version__
 
 __all__ = ["COPY_NAME", "MERGE_KIND", "own_file", "plan_copies", "result_folder", "write_copies"]
@@ -24,7 +25,7 @@ COPY_NAME = "mergekit_config.yml"
 _TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "chat_template*")
 _OTHERS = ("generation_config.json",)
 # What a marker may name for removal: a marker that came from elsewhere must not name the user's files.
-_WRITTEN = (*_TOKENIZER, *_OTHERS, COPY_NAME, "config.json", "model*.safetensors", "model.safetensors.index.json")
+_WRITTEN = (*_TOKENIZER, *_OTHERS, *ADAPTER_NAMES, COPY_NAME, "config.json", "model*.safetensors", "model.safetensors.index.json")
 
 
 def own_file(item: Path, home: Path) -> Path:
