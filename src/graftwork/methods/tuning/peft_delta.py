@@ -49,7 +49,7 @@ def _part(layer: AdaptedLayer, *, is_transposed: bool) -> Part:
     return factors if layer.magnitude is None else Decomposed(factors, layer.magnitude)
 
 
-def delta_from_peft(folder: str | Path, model: nn.Module | None = None) -> WeightDelta:
+def delta_from_peft(folder: str | Path, model: nn.Module | None = None, *, prefix: str = "") -> WeightDelta:
     """Read a LoRA adapter that peft or graftwork saved as a difference of weights.
 
     DoRA becomes a decomposed difference, ``alpha_pattern`` a factor by layer, ``fan_in_fan_out`` transposed factors, and layers that
@@ -59,6 +59,7 @@ def delta_from_peft(folder: str | Path, model: nn.Module | None = None) -> Weigh
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
         model: The base, if it is at hand: names and shapes are checked then, and the delta carries its fingerprint. peft itself
             keeps none.
+        prefix: Put before all names, where the base stands inside of ``model``: ``"model."`` for backbones from transformers.
 
     Raises:
         FileFormatError: If a file is missing, damaged or incomplete.
@@ -66,6 +67,10 @@ def delta_from_peft(folder: str | Path, model: nn.Module | None = None) -> Weigh
             whole layers and no model is given.
     """
     delta, saved = read_delta(folder)
+    if prefix:
+        shapes = {prefix + name: shape for name, shape in delta.shapes.items()}
+        delta = WeightDelta({prefix + name: part for name, part in delta.parts.items()}, shapes, lineage=delta.lineage)
+        saved = {prefix + name: tensor for name, tensor in saved.items()}
     if model is None:
         if saved:
             raise ConfigError(
@@ -86,7 +91,7 @@ def delta_from_peft(folder: str | Path, model: nn.Module | None = None) -> Weigh
 
 
 def delta_to_peft(
-    delta: WeightDelta, folder: str | Path, *, base_model: str = "", metadata: Mapping[str, str] | None = None
+    delta: WeightDelta, folder: str | Path, *, base_model: str = "", prefix: str = "", metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a low-rank delta as a LoRA adapter that peft's ``PeftModel.from_pretrained`` reads.
 
@@ -94,17 +99,25 @@ def delta_to_peft(
         delta: All its parts are low rank, of weights of layers. Factors that differ between layers go into ``B``.
         folder: Folder to write into; created if needed, files are replaced atomically.
         base_model: Name or folder of the base model, for the reader's information.
+        prefix: What names of the delta begin with and those of the plain model do not; it is left out. Deltas of backbones from
+            transformers have ``"model."``.
         metadata: More texts for the header of the weights.
 
     Raises:
-        ConfigError: If a part is no low-rank difference of a layer's weight, or there is none.
+        ConfigError: If a name does not begin with ``prefix``, or a part is no low-rank difference of a layer's weight, or there is none.
         StorageError: If the folder cannot be written.
     """
     wrong = [name for name, part in delta.parts.items() if not name.endswith(".weight") or not _is_of_peft(delta, name, part)]
     if wrong or not delta.parts:
         what = f"{wrong[0]!r} is no low-rank difference of a layer's weight" if wrong else "it is empty"
         raise ConfigError(f"This delta cannot be written as a LoRA adapter of peft: {what}. Save it as a delta file.")
-    found = {name.removesuffix(".weight"): part for name, part in delta.parts.items() if isinstance(part, LowRank)}
+    if odd := [name for name in delta.parts if not name.startswith(prefix)]:
+        raise ConfigError(
+            f"`prefix` is {prefix!r}, but {odd[0]!r} does not begin with it. Leave it out, or name what all names share."
+        )
+    found = {
+        name.removeprefix(prefix).removesuffix(".weight"): part for name, part in delta.parts.items() if isinstance(part, LowRank)
+    }
     rank = Counter(len(part.down) for part in found.values()).most_common(1)[0][0]
     # alpha / r is 1 for every layer whose rank is the common one: factors are written into B, whatever they are.
     tensors = {layer: (part.down, part.up * (part.factor * len(part.down) / rank)) for layer, part in found.items()}
