@@ -131,5 +131,7 @@ def merged_tensors(file: MergeFile, planned: Sequence[PlannedTensor], models: Mo
         else:
             merger = merger_of(file, tensor)
             merger.has_base = bool(tensor.slice.base) and not method.takes_base
-            merged = merger.merge_tensor(tensor.name, base, values)
-            yield tensor.name, merged
+            yield tensor.name, merger.merge_tensor(tensor.name, base, values)
+        # Written by now. Otherwise all models would be in memory in the end, as mapped pages.
+        for source, name in zip(tensor.sources, tensor.names, strict=True):
+            models[source.model].release(name)
