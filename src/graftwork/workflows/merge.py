@@ -19,7 +19,7 @@ from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_adapters import merge_adapters
 from graftwork.workflows.merge_changed_source import open_models
 from graftwork.workflows.merge_changes import is_change
-from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
+from graftwork.workflows.merge_checks import check_bases, check_out, check_quantised, name_not_finite, note_statistics, note_types
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
@@ -149,6 +149,7 @@ def merge(
         raise ConfigError("--rank belongs to adapters that are merged with adapters, without a base. Leave it out.")
     paths = [Path(path) for path in ((base, *models) if base is not None else models)]
     sources, opened = open_models(base, models)
+    check_quantised(sources, paths)
     extra = {kind: [open_tensors(path) for path in files] for kind, files in (statistics or {}).items()}
     others = [*merger.inputs(), *(source for readers in extra.values() for source in readers)]
     # Before anything is computed: a merge may take long.
@@ -178,7 +179,7 @@ def merge(
 
         suite = open_suite(suite, seed=seed)
     whole = merge_models(named, network)
-    before = tuple(opened)
+    before = (*opened, *note_types(sources, paths))
     if align:
         from graftwork.workflows.merge_fitting import align_models
 
@@ -235,6 +236,8 @@ def merge(
     final = (lambda: lineage.metadata(start, final=True)) if hashes else None
     write_tensors(out, merging.layout, watched(), lineage.metadata(start, final=False), merging.corrections, final)
     scores = judge.after(out) if judge else ()
+    is_mean = buffers == "mean" and not repair and not isinstance(merger, ModelMerger)
+    statistics_said = note_statistics(sources if base is None else sources[1:]) if is_mean else []
     kept = getattr(merger, "kept_anywhere", 0)
     seconds = time.monotonic() - started
     return MergeReport(
@@ -244,7 +247,7 @@ def merge(
         num_parameters=merging.num_parameters,
         sign_conflict_share=getattr(merger, "conflicts", 0) / kept if kept else None,
         not_finite=tuple(not_finite),
-        notes=(*before, *merging.notes, *swept, *(judge.notes if judge else ())),
+        notes=(*before, *merging.notes, *swept, *statistics_said, *(judge.notes if judge else ())),
         seconds=seconds,
         scores=scores,
         scored_on=judge.role if judge else "",

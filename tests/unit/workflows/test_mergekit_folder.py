@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.errors import ConfigError
 from graftwork.workflows.merge_folder import MERGE_KIND
 from graftwork.workflows.mergekit import merge_from_yaml
 
@@ -84,11 +84,18 @@ def test_files_of_an_earlier_merge_go_and_those_of_the_user_stay(recipe: Path, t
 
 
 def test_nothing_stays_of_a_merge_that_fails(recipe: Path, tmp_path: Path) -> None:
-    for name, value in (("a", 1), ("b", 2)):
-        save_file({"w": np.ones(3, np.float32), "n": np.full(4, value)}, tmp_path / name / "model.safetensors")
-    with pytest.raises(DataError, match="integers that differ"):
-        merge_from_yaml(recipe, tmp_path / "out")
+    def fail(done: int, total: int) -> None:
+        raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        merge_from_yaml(recipe, tmp_path / "out", on_progress=fail)
     assert not (tmp_path / "out").exists()
+    # What was there before stays.
+    merge_from_yaml(recipe, tmp_path / "out")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in os.listdir(tmp_path / "out") if name != MERGE_KIND.marker}
+    with pytest.raises(RuntimeError, match="on the way"):
+        merge_from_yaml(recipe, tmp_path / "out", on_progress=fail)
+    assert before == {name: (tmp_path / "out" / name).read_bytes() for name in before}
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "generation_config.json", "vocab.txt"])

@@ -16,7 +16,7 @@ from graftwork.core.model_folder import MODEL_NAME
 from graftwork.core.records import Ledger
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
 from graftwork.workflows.merge_changes import is_change
-from graftwork.workflows.merge_checks import check_out, name_not_finite
+from graftwork.workflows.merge_checks import check_out, check_quantised, name_not_finite, note_statistics, note_types
 from graftwork.workflows.merge_folder import COPY_NAME, MERGE_KIND, own_file, plan_copies, result_folder, write_copies
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_lineage import Lineage
@@ -61,14 +61,15 @@ def merge_from_yaml(
             "model. Give it with --models and its base with --base, without a file."
         )
     models = {name: open_tensors(folder) for name, folder in folders.items()}
+    sources, paths = list(models.values()), list(folders.values())
+    check_quantised(sources, paths)
     planned = plan_tensors(file, models)
     check_planned(file, planned, models)
-    sources, paths = list(models.values()), list(folders.values())
     is_file = Path(out).suffix == ".safetensors"
     if not is_file:
         check_folder(out, MERGE_KIND)
     target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths)
-    notes += _check_tokenizer(file, folders)
+    notes += [*_check_tokenizer(file, folders), *note_types(sources, paths, file.stored)]
     layout = {}
     for tensor in planned:
         model, name = models[tensor.sources[0].model], tensor.names[0]
@@ -101,6 +102,8 @@ def merge_from_yaml(
         write_tensors(target, layout, watched(), metadata, (), None if final is None else lambda: {"format": "pt", **final()})
         if beside is not None:
             beside.write(target.parent, {name: layout[name][1] for name in layout})
+    merged = [model for name, model in models.items() if name != file.base or METHODS[file.method].takes_base]
+    notes += note_statistics(merged) if file.method != "passthrough" else []
     seconds = time.monotonic() - started
     stored = sum(math.prod(shape) for _, shape in layout.values())
     return MergeReport(
