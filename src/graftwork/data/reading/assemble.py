@@ -33,6 +33,7 @@ from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.notes import fold
+from graftwork.data.reading.picture_cells import SKIPPED_SHARE
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.splits import IN_ORDER
 from graftwork.data.suite import Suite
@@ -46,8 +47,6 @@ __all__ = ["RawSuite", "assemble_suite", "default_image_size"]
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
 _MOST_REASONS = 8
-_SKIPPED_SHARE = 0.01
-"""Share of pictures that may be unreadable: more of them are no accident."""
 _MAX_PICTURE_BYTES = 1_500_000_000
 
 
@@ -270,7 +269,7 @@ def _add_pictures(
     position = np.cumsum([path is not None for path in files]) - 1
     survey = survey_pictures(there, position[[row for row in train.tolist() if files[row] is not None]].astype(np.int64))
     encoder = ImageEncoder(size, scales=survey.scales, column=column or None)
-    arrays, faults = encoder.transform_readable(files, 0 if options.strict else int(_SKIPPED_SHARE * len(there)))
+    arrays, faults = encoder.transform_readable(files, 0 if options.strict else int(SKIPPED_SHARE * len(there)))
     known = [path is not None and row not in faults for row, path in enumerate(files)]
     inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][known])]
     inputs.skipped |= set(faults)
