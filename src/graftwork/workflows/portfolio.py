@@ -251,9 +251,7 @@ def unmet_asks(kinds: Collection[str], num_tasks: int, given: Collection[str]) -
     return found
 
 
-def _fitting(
-    catalogue: Mapping[str, CatalogueEntry], kinds: Collection[str], num_tasks: int
-) -> dict[str, CatalogueEntry]:
+def _fitting(catalogue: Mapping[str, CatalogueEntry], kinds: Collection[str], num_tasks: int) -> dict[str, CatalogueEntry]:
     return {
         name: entry
         for name, entry in catalogue.items()

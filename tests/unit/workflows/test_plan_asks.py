@@ -39,10 +39,12 @@ NEED_FILES = {
 
 
 def suite_of(kinds: dict[str, str], targets: dict[str, Any] | None = None, rows: int = 12) -> Suite:
-    made = {name: np.arange(rows) % 2 if kind == "binary" else np.arange(rows, dtype=np.float32)[:, None] for name, kind in kinds.items()}
-    tasks = [
-        TaskSpec(name=name, kind=kind, size=1, classes=("no", "yes") if kind == "binary" else ())
+    made = {
+        name: np.arange(rows) % 2 if kind == "binary" else np.arange(rows, dtype=np.float32)[:, None]
         for name, kind in kinds.items()
+    }
+    tasks = [
+        TaskSpec(name=name, kind=kind, size=1, classes=("no", "yes") if kind == "binary" else ()) for name, kind in kinds.items()
     ]
     order = np.arange(rows)
     return Suite.of_arrays(
