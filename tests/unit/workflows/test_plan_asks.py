@@ -20,7 +20,18 @@ NETWORKS = {
 }
 TABLE = {
     *("constant", "lightgbm", "extra-trees", "extra-trees-joint", "random-forest", "linear", "linear-joint", "knn"),
-    *("gaussian-process", "chain", "grouped", "dtrn", "ecmt", "multitab", "r-mtgb"),
+    *(
+        "gaussian-process",
+        "chain",
+        "stacked-targets",
+        "random-forest-joint",
+        "lasso-joint",
+        "grouped",
+        "dtrn",
+        "ecmt",
+        "multitab",
+        "r-mtgb",
+    ),
 }
 FROM_BACKBONES = {
     *("frozen-features", "embeddings-linear", "lora", "full-tuning", "merged", "merged-average", "atlas", "concrete-merging"),
