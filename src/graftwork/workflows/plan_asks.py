@@ -2,7 +2,7 @@
 
 A plan declares it in its file: ``asks = ["unlabelled rows"]``. Plans from a pretrained source ask for ``backbone`` without saying so.
 A plan that is named is taken at its word; where a run asks for all plans (``--plans all``, ``--preset best``), those that ask for
-what is not given stay out: they could only fail.
+what is not given stay out: they could only fail. So do plans that are in by default but ask for something, such as groups.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from graftwork.core.plan import Plan
+from graftwork.data.splits import TIMES
 from graftwork.data.suite import Suite, labelled_rows
 
 __all__ = ["ASKS", "asks_of", "given_of", "left_out_line"]
@@ -19,6 +20,8 @@ __all__ = ["ASKS", "asks_of", "given_of", "left_out_line"]
 ASKS: Mapping[str, str] = {
     "backbone": "a pretrained backbone",
     "settings": "settings of one's own, such as files of earlier trainings",
+    "groups": "groups of rows (--group)",
+    "times": "a column of times (--time)",
     "unlabelled rows": "training rows without any label",
     "survival task": "a survival task",
     "event chain": "two binary tasks of which the second never happens without the first",
@@ -57,9 +60,15 @@ def given_of(suite: Suite, backbone: str) -> frozenset[str]:
     for name in filter(None, backbone.split(",")):
         given |= _parts_of(name.strip().lower())
     train = suite.splits["train"]
-    known = np.stack([labelled_rows(suite.targets[name])[train] for name in suite.task_names])
-    if not known.any(axis=0).all():
+    known = np.zeros(len(train), dtype=np.bool_)
+    for name in suite.task_names:
+        known |= labelled_rows(suite.targets[name])[train]
+    if not known.all():
         given.add("unlabelled rows")
+    if suite.groups is not None:
+        given.add("groups")
+    if TIMES in suite.raw:
+        given.add("times")
     if any(task.kind == "survival" for task in suite.tasks):
         given.add("survival task")
     binary = [np.asarray(suite.targets[task.name])[train].reshape(-1) for task in suite.tasks if task.kind == "binary"]

@@ -246,9 +246,14 @@ def unmet_asks(kinds: Collection[str], num_tasks: int, given: Collection[str]) -
     """
     found: dict[str, list[str]] = {}
     for name, entry in _fitting(load_catalogue(), kinds, num_tasks).items():
-        if not entry.enters(kinds) and (lacking := [ask for ask in entry.asks if ask not in given]):
+        if not _enters(entry, kinds, given) and (lacking := [ask for ask in entry.asks if ask not in given]):
             found.setdefault(lacking[0], []).append(name)
     return found
+
+
+def _enters(entry: CatalogueEntry, kinds: Collection[str], given: Collection[str] | None) -> bool:
+    """Return whether a plan enters without being named; that there is no backbone is said of each plan later."""
+    return entry.enters(kinds) and set(entry.asks) - {"backbone"} <= set(given or ())
 
 
 def _fitting(catalogue: Mapping[str, CatalogueEntry], kinds: Collection[str], num_tasks: int) -> dict[str, CatalogueEntry]:
@@ -271,7 +276,7 @@ def portfolio(
             whose plans join the defaults; or only ``"none"``. Separate single-task models are always in: they are what
             everything is measured against.
         given: What there is beside rows and labels. ``"all"`` leaves out plans that ask for anything else, unless they are in by
-            default; None leaves out none.
+            default; None leaves out none. Defaults that ask for groups or times are in only where they are given.
 
     Raises:
         ConfigError: If a name is unknown, or the plan does not fit these inputs or this number of tasks, or needs a package that is not
@@ -286,7 +291,9 @@ def portfolio(
     added = [name[1:] for name in asked if name.startswith("+") and not name.endswith(".toml")]
     if "all" in exclusive:
         chosen = {
-            name for name, entry in fitting.items() if given is None or entry.enters(kinds) or set(entry.asks) <= set(given)
+            name
+            for name, entry in fitting.items()
+            if given is None or _enters(entry, kinds, given) or set(entry.asks) <= set(given)
         }
     elif exclusive == ["none"]:
         chosen = set()
@@ -296,7 +303,7 @@ def portfolio(
         from_files = {entry.plan.name for file in files for entry in read_plan_file(file)}
         chosen = set(exclusive) | (from_files & set(fitting))
     else:
-        chosen = {name for name, entry in fitting.items() if entry.enters(kinds)}
+        chosen = {name for name, entry in fitting.items() if _enters(entry, kinds, given)}
     chosen |= set(added)
     problems = [_problem(name, catalogue, kinds, num_tasks) for name in sorted(chosen - set(fitting))]
     if problems:

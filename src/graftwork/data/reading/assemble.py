@@ -35,7 +35,7 @@ from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.notes import fold
 from graftwork.data.reading.picture_cells import SKIPPED_SHARE
 from graftwork.data.reading.table import Table, as_table
-from graftwork.data.splits import IN_ORDER
+from graftwork.data.splits import IN_ORDER, TIMES
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
 
@@ -185,6 +185,7 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         raw={
             DRAWN: not division.in_order,
             IN_ORDER: division.in_order,
+            **({TIMES: division.times} if division.times is not None else {}),
             "labels": labels,
             "reasons": reasons,
             "crossing": division.crossing,

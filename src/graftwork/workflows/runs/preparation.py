@@ -87,10 +87,9 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
         ConfigError: If a name is unknown or taken, or a plan does not fit the suite.
     """
     names = _named_plans(settings)
-    takes_all = "all" in (names or ())
-    given = given_of(suite, choose_backbone(settings, suite.kinds)[0]) if takes_all else None
+    given = given_of(suite, choose_backbone(settings, suite.kinds)[0])
     plans = portfolio(suite.kinds, len(suite.tasks), names, given)
-    if given is not None:
+    if "all" in (names or ()):
         chosen = {plan.name for plan in plans}
         found = unmet_asks(suite.kinds, len(suite.tasks), given).items()
         unmet = {ask: kept for ask, out in found if (kept := [name for name in out if name not in chosen])}
