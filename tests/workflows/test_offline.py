@@ -36,7 +36,7 @@ FIT = """
 import sys, time
 from pathlib import Path
 from graftwork.cli.main import main
-run, table = sys.argv[1:]
+run, table, _ = sys.argv[1:]
 # Plans of several libraries, in a worker process, with a report and an exported model.
 words = ["--plans", "separate,shared-trunk,lightgbm,linear", "--backbone", "none", "--steps", "4", "--seeds", "1", "--folds", "0"]
 out = str(Path.home() / "run")

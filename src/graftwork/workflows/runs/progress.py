@@ -71,6 +71,9 @@ class Progress:
             lines.append(f"  task {task['name']}: {task['kind']}{size}")
         return [*lines, *(f"  note: {note}" for note in event["notes"])]
 
+    def _on_plans_out(self, event: Mapping[str, Any]) -> list[str]:
+        return [f"  note: {event['line']}"] if event["line"] else []
+
     def _on_data_changed(self, event: Mapping[str, Any]) -> list[str]:
         files = ", ".join(event["files"])
         return [f"  note: {files} was written to since the run read it; the run goes on with the data as it was"]
