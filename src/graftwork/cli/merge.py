@@ -85,6 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="largest rank of an adapter folder that is written (default: exact, or the largest of the adapters)",
     )
+    parser.add_argument(
+        "--shard-size", metavar="SIZE", help="of a YAML file: part the weights into files of at most so much, such as 5GB"
+    )
     parser.add_argument("--weights", help="one weight per model, separated by commas")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method; may repeat")
     parser.add_argument(
@@ -147,6 +150,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.config:
         return _print(_run_file(args, show), args)
+    if args.shard_size:
+        raise ConfigError(
+            "--shard-size belongs to YAML files, which write folders; a merge by flags writes one file. Leave it out."
+        )
     if not args.models:
         raise ConfigError("Name the models with --models, or give a YAML file of mergekit.")
     try:
@@ -218,6 +225,7 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
     """Merge as a YAML file says."""
     from graftwork.core.errors import ConfigError
     from graftwork.workflows.mergekit import merge_from_yaml
+    from graftwork.workflows.quantities import parse_bytes
 
     flags = (
         "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "align", "repair", "statistics", "rank"
@@ -225,7 +233,8 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
     given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
     if given:
         raise ConfigError(f"{args.config} says models and method; leave {', '.join(given)} out, or leave out the file.")
-    return merge_from_yaml(args.config, args.out, hashes=not args.no_hashes, on_progress=show)
+    size = parse_bytes(args.shard_size) if args.shard_size else None
+    return merge_from_yaml(args.config, args.out, hashes=not args.no_hashes, shard_size=size, on_progress=show)
 
 
 def _print(report: MergeReport, args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ tensors) and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -32,10 +33,12 @@ __all__ = [
     "narrow_to_bfloat16",
     "open_tensors",
     "widen_bfloat16",
+    "write_shards",
     "write_tensors",
 ]
 
 Array = NDArray[Any]
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
 # Types that NumPy does not know keep their bytes: they are compared and copied, never computed with.
 _DTYPES = {
@@ -238,7 +241,7 @@ def open_tensors(path: str | Path) -> TensorSource:
 
 def write_tensors(
     path: str | Path,
-    layout: Mapping[str, tuple[str, tuple[int, ...]]],
+    layout: Layout,
     tensors: Iterable[tuple[str, Array | WidenedTensor]],
     metadata: Mapping[str, str] | None = None,
     corrections: Iterable[tuple[str, Array, Array]] = (),
@@ -257,46 +260,98 @@ def write_tensors(
     Raises:
         StorageError: If the disk is full; an older file at ``path`` stays whole.
     """
-    offsets: dict[str, int] = {}
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    position = 0
-    # Widest types first, then by name, as the library writes: each tensor begins at a multiple of its item size.
-    for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-BITS[item[1][0]], item[0])):
-        size = math.prod(shape) * BITS[dtype] // 8
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
-        offsets[name] = position
-        position += size
-    text = encode_header(header)
-    start = 8 + len(text)
-    with atomic_path(path) as temporary, open(temporary, "r+b") as out:
-        out.write(len(text).to_bytes(8, "little") + text)
-        # Reserved at once, so that a full disk fails before the work and not after. A length of 0 is refused by the system.
-        if position:
-            os.posix_fallocate(out.fileno(), start, position) if hasattr(os, "posix_fallocate") else out.truncate(
-                start + position
-            )
+    write_shards({Path(path): layout}, tensors, metadata, corrections, final_metadata)
+
+
+def write_shards(
+    layouts: Mapping[Path, Layout],
+    tensors: Iterable[tuple[str, Array | WidenedTensor]],
+    metadata: Mapping[str, str] | None = None,
+    corrections: Iterable[tuple[str, Array, Array]] = (),
+    final_metadata: Callable[[], Mapping[str, str]] | None = None,
+) -> None:
+    """Write a model into several safetensors files; none of them is there before all are whole.
+
+    Args:
+        layouts: What goes into each file, as for :func:`write_tensors`, which says what the other arguments are; each file has the
+            metadata.
+        tensors: See there; all those of all files, in any order.
+        metadata: See there.
+        corrections: See there.
+        final_metadata: See there.
+
+    Raises:
+        StorageError: If the disk is full; older files stay whole.
+    """
+    with contextlib.ExitStack() as stack:
+        files = [_OpenFile(stack, path, layout, metadata) for path, layout in layouts.items()]
+        where = {name: file for file in files for name in file.layout}
         written = set()
         for name, values in tensors:
-            _write_at(out, start + offsets[name], values, layout[name][0])
+            where[name].write(name, values)
             written.add(name)
-        missing = sorted(set(layout) - written)
+        missing = sorted(set(where) - written)
         if missing:
-            raise DataError(f"Cannot write {path}: no values came for {', '.join(missing[:5])}.")
+            raise DataError(f"Cannot write {next(iter(layouts))}: no values came for {', '.join(missing[:5])}.")
         # The maps below read the file, not Python's buffer.
-        out.flush()
+        for file in files:
+            file.out.flush()
         for name, indices, values in corrections:
-            stored = _to_stored(values, layout[name][0])
-            mapped = np.memmap(temporary, stored.dtype, "r+", offset=start + offsets[name], shape=(math.prod(layout[name][1]),))
-            mapped[indices] = stored
-            mapped.flush()
+            where[name].correct(name, indices, values)
         if final_metadata is not None:
             # The disk works while what the final text tells of is still computed.
-            os.fsync(out.fileno())
-            final = encode_header({**header, "__metadata__": dict(final_metadata())})
-            assert len(final) == len(text), "final metadata must be as long as the first"
-            out.seek(8)
-            out.write(final)
-        out.flush()
+            for file in files:
+                os.fsync(file.out.fileno())
+            final = final_metadata()
+            for file in files:
+                file.write_header(final)
+        for file in files:
+            file.out.flush()
+
+
+class _OpenFile:
+    """A safetensors file that is being written beside its place, to which the stack renames it in the end."""
+
+    def __init__(self, stack: contextlib.ExitStack, path: Path, layout: Layout, metadata: Mapping[str, str] | None) -> None:
+        self.layout = layout
+        self._header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+        self._offsets: dict[str, int] = {}
+        position = 0
+        # Widest types first, then by name, as the library writes: each tensor begins at a multiple of its item size.
+        for name, (dtype, shape) in sorted(layout.items(), key=lambda item: (-BITS[item[1][0]], item[0])):
+            size = math.prod(shape) * BITS[dtype] // 8
+            self._header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
+            self._offsets[name] = position
+            position += size
+        text = encode_header(self._header)
+        self._start = 8 + len(text)
+        self._temporary = stack.enter_context(atomic_path(path))
+        self.out = stack.enter_context(open(self._temporary, "r+b"))  # noqa: SIM115 # the stack closes it
+        self.out.write(len(text).to_bytes(8, "little") + text)
+        # Reserved at once, so that a full disk fails before the work and not after. A length of 0 is refused by the system.
+        if position:
+            os.posix_fallocate(self.out.fileno(), self._start, position) if hasattr(os, "posix_fallocate") else self.out.truncate(
+                self._start + position
+            )
+
+    def write(self, name: str, values: Array | WidenedTensor) -> None:
+        """Write a tensor to its place."""
+        _write_at(self.out, self._start + self._offsets[name], values, self.layout[name][0])
+
+    def correct(self, name: str, indices: Array, values: Array) -> None:
+        """Overwrite entries of a tensor that was written."""
+        stored = _to_stored(values, self.layout[name][0])
+        place, size = self._start + self._offsets[name], math.prod(self.layout[name][1])
+        mapped = np.memmap(self._temporary, stored.dtype, "r+", offset=place, shape=(size,))
+        mapped[indices] = stored
+        mapped.flush()
+
+    def write_header(self, metadata: Mapping[str, str]) -> None:
+        """Replace the metadata by one that is as long."""
+        final = encode_header({**self._header, "__metadata__": dict(metadata)})
+        assert 8 + len(final) == self._start, "final metadata must be as long as the first"
+        self.out.seek(8)
+        self.out.write(final)
 
 
 def _to_stored(values: Array, dtype: str) -> Array:

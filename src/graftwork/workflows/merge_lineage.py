@@ -59,7 +59,9 @@ class Lineage:
         self._files: dict[str, Path] = dict(zip(names[len(paths) :], beside, strict=True))
         # Not strict: `names` goes on with what is read beside the models.
         for path, name, source in zip(paths, names, sources, strict=False):
-            self._files |= {f"{name}/{file.name}" if path.is_dir() else name: file for file in source.files()}
+            self._files |= {
+                f"{name}/{file.name}" if path.is_dir() or file.name != path.name else name: file for file in source.files()
+            }
         self._hashes = hashes
         if hashes is not None:
             hashes.start(self._files.values())

@@ -102,6 +102,9 @@ def test_the_lineage_has_the_hashes_of_the_adapters(world: Path, tmp_path: Path)
         for file in ("adapter_model.safetensors", "adapter_config.json"):
             assert found[f"{name}/{file}"] == hash_file(world / name / file)
     assert "base/model.safetensors" in found
+    merge(world / "base", [world / "one" / "adapter_model.safetensors"], tmp_path / "n.safetensors", method="averaging")
+    again = json.loads(TensorFile(tmp_path / "n.safetensors").metadata["inputs_sha256"])
+    assert hash_file(world / "one" / "adapter_config.json") in again.values()
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0]])

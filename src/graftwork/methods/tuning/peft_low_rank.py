@@ -58,14 +58,29 @@ def factors(name: str, change: LowRank | Tensor, rank: int) -> tuple[LowRank, fl
                 "ends in .safetensors."
             )
         shape = tuple(change.shape)
-        out, values, into = torch.linalg.svd(change.flatten(1).double(), full_matrices=False)
-    kept = min(rank, int(torch.count_nonzero(values > values[:1] * 1e-12)) or 1)
+        out, values, into = _decomposed(change.flatten(1).double())
+    kept = min(rank, int(torch.count_nonzero(values > values[:1] * 1e-7)) or 1)
     lost, whole = float(values[kept:].square().sum()), float(values.square().sum())
     # The root of each singular value on either side: factors of one size.
     roots = values[:kept].sqrt()
     up, down = out[:, :kept] * roots, roots[:, None] * into[:kept]
     ones = [1] * (len(shape) - 2)
     return LowRank(down.float().reshape(kept, *shape[1:]), up.float().reshape(shape[0], kept, *ones)), lost, whole
+
+
+def _decomposed(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the singular value decomposition, largest value first, of ``[out, in]`` float64.
+
+    By the eigenvectors of the product with its transpose on the shorter side, several times as fast as a direct decomposition; values
+    below 1e-8 of the largest are lost, which float32 could not hold beside it.
+    """
+    if len(matrix) > matrix.shape[1]:
+        into, values, out = _decomposed(matrix.T)
+        return out.T, values, into.T
+    squares, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    values, vectors = squares.clamp_min(0).sqrt().flip(0), vectors.flip(1)
+    rows = vectors.T @ matrix
+    return vectors, values, rows / values.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
 
 
 @dataclass(slots=True)

@@ -57,12 +57,16 @@ def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Mod
         raise DataError(f"The models do not fit together: {shown}.")
     for tensor in planned:
         merger_of(file, tensor)
-        first, *others = ((models[source.model], name) for source, name in zip(tensor.sources, tensor.names, strict=True))
-        # One number is a counter, of batches seen by a normalisation layer, say: that of the base is as good.
-        if not first[0].is_float(first[1]) and math.prod(first[0].shape(first[1])) > 1:
-            value = first[0].lazy(first[1])
-            if any(not are_equal(value, model.lazy(name)) for model, name in others):
-                raise DataError(f"{tensor.name!r} holds integers that differ between the models; they cannot be merged.")
+        _check_integers(tensor, models)
+
+
+def _check_integers(tensor: PlannedTensor, models: Models) -> None:
+    (home, own), *others = ((models[source.model], name) for source, name in zip(tensor.sources, tensor.names, strict=True))
+    # One number is a counter, of batches seen by a normalisation layer, say: that of the base is as good.
+    if home.is_float(own) or math.prod(home.shape(own)) <= 1:
+        return
+    if any(not are_equal(home.lazy(own), model.lazy(name)) for model, name in others):
+        raise DataError(f"{tensor.name!r} holds integers that differ between the models; they cannot be merged.")
 
 
 def _check_models(file: MergeFile, method: KitMethod, base: str, names: Sequence[str]) -> None:

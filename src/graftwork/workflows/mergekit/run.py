@@ -12,8 +12,9 @@ from typing import Any
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import read_json, remove_leftovers, write_json
 from graftwork.core.folders import check_folder
-from graftwork.core.model_folder import MODEL_NAME
+from graftwork.core.model_folder import INDEX_NAME, MODEL_NAME
 from graftwork.core.records import Ledger
+from graftwork.core.shards import split_layout, write_model
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
 from graftwork.workflows.merge_changes import is_change
 from graftwork.workflows.merge_checks import check_out, check_quantised, name_not_finite, note_statistics, note_types
@@ -33,7 +34,12 @@ _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
 def merge_from_yaml(
-    path: str | Path, out: str | Path, *, hashes: bool = True, on_progress: Callable[[int, int], None] | None = None
+    path: str | Path,
+    out: str | Path,
+    *,
+    hashes: bool = True,
+    shard_size: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Merge what a YAML file of mergekit describes.
 
@@ -42,6 +48,7 @@ def merge_from_yaml(
         out: Folder of the result: weights, configuration and tokenizer as transformers reads them; or a ``.safetensors`` file for
             the weights alone.
         hashes: Whether SHA-256 of all inputs go into the lineage.
+        shard_size: Largest number of bytes of a file of weights in a folder; None writes one.
         on_progress: Called with (tensors done, tensors in all).
 
     Raises:
@@ -66,6 +73,8 @@ def merge_from_yaml(
     planned = plan_tensors(file, models)
     check_planned(file, planned, models)
     is_file = Path(out).suffix == ".safetensors"
+    if is_file and shard_size is not None:
+        raise ConfigError("--shard-size parts the weights of a folder. Leave it out, or name a folder with --out.")
     if not is_file:
         check_folder(out, MERGE_KIND)
     target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths)
@@ -76,6 +85,8 @@ def merge_from_yaml(
         kept = model.dtype_name(name)
         layout[tensor.name] = (file.stored if file.stored and model.is_float(name) else kept, model.shape(name))
     beside = None if is_file else _Beside(file, folders, models)
+    parts = split_layout(layout, shard_size)
+    index = [INDEX_NAME] if len(parts) > 1 else []
     lineage = Lineage(paths, sources, has_base=bool(file.base), hashes=InputHashes() if hashes else None)
     described = {"method": file.method, "file": Path(path).name}
     not_finite: list[str] = []
@@ -98,8 +109,12 @@ def merge_from_yaml(
                 for item, size in remove_leftovers(target.parent)
             ]
         else:
-            notes += [*beside.notes, *stack.enter_context(result_folder(target.parent, {MODEL_NAME, *beside.names}))]
-        write_tensors(target, layout, watched(), metadata, (), None if final is None else lambda: {"format": "pt", **final()})
+            notes += [*beside.notes, *stack.enter_context(result_folder(target.parent, {*parts, *index, *beside.names}))]
+        complete = None if final is None else lambda: {"format": "pt", **final()}
+        if is_file:
+            write_tensors(target, layout, watched(), metadata, (), complete)
+        else:
+            write_model(target.parent, parts, watched(), metadata, complete)
         if beside is not None:
             beside.write(target.parent, {name: layout[name][1] for name in layout})
     merged = [model for name, model in models.items() if name != file.base or METHODS[file.method].takes_base]
