@@ -114,7 +114,8 @@ def needed_plans(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, str]:
-    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none.
+    """Return the pretrained backbone (or several, separated by commas; all that are installed for ``all``), or an empty name and the
+    reason why there is none.
 
     Raises:
         ConfigError: If the user names a trunk without weights.
@@ -124,6 +125,10 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
     asked = settings.backbone
     if asked == "none":
         return "", "left out with --backbone none"
+    if asked == "all":
+        every = [info for kind in kinds for info in list_backbones(kind)]
+        # Names with a colon stand for families: which member is meant, only the user knows.
+        asked = ",".join(info.name for info in every if info.pretrained and info.available and ":" not in info.name)
     if asked:
         _refuse_untrained(asked)
         return asked, ""
