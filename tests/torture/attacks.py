@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from .pictures import bomb
+from .questions import Question
 
-__all__ = ["WAYS", "bombs", "read_answer", "request"]
+__all__ = ["WAYS", "bombs", "proper", "read_answer", "request"]
 
-Questions = Sequence[tuple[bytes, Any]]
+Questions = Sequence[Question]
 Way = Callable[[random.Random, asyncio.StreamReader, asyncio.StreamWriter, Questions], Awaitable[tuple[bytes, bytes]]]
 
 _NASTY = (
@@ -34,6 +35,12 @@ def request(
     end = "Connection: close\r\n" if close else ""
     head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{end}\r\n"
     return head.encode() + body
+
+
+def proper(rng: random.Random, questions: Questions) -> bytes:
+    """Return a request that has an answer."""
+    question = rng.choice(questions)
+    return request(question.body, path=question.path)
 
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
@@ -58,7 +65,7 @@ async def half_a_request(
     rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
 ) -> tuple[bytes, bytes]:
     """Send a part of a request and wait."""
-    sent = request(rng.choice(questions)[0])
+    sent = proper(rng, questions)
     sent = sent[: rng.randrange(len(sent))]
     writer.write(sent)
     return sent, await _rest(reader)
@@ -68,7 +75,7 @@ async def trickle(
     rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
 ) -> tuple[bytes, bytes]:
     """Send a request byte by byte."""
-    sent = request(rng.choice(questions)[0])
+    sent = proper(rng, questions)
     for byte in sent:
         writer.write(bytes([byte]))
         await writer.drain()
@@ -80,7 +87,7 @@ async def leave_early(
     rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
 ) -> tuple[bytes, bytes]:
     """Ask, and leave without the answer."""
-    sent = request(rng.choice(questions)[0])
+    sent = proper(rng, questions)
     writer.write(sent)
     await asyncio.sleep(rng.random() * 0.01)
     writer.transport.abort()
@@ -103,7 +110,7 @@ async def damaged_http(
     rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
 ) -> tuple[bytes, bytes]:
     """Send a request with bytes that were changed, left out or put in."""
-    sent = bytearray(request(rng.choice(questions)[0]))
+    sent = bytearray(proper(rng, questions))
     for _ in range(rng.randint(1, 4)):
         # The head mostly: the body has its own attack.
         at = min(len(sent) - 1, int(rng.expovariate(1 / 60)))
@@ -123,7 +130,8 @@ async def damaged_json(
     rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
 ) -> tuple[bytes, bytes]:
     """Send a body whose values, or whose text, are wrong."""
-    content = json.loads(rng.choice(questions)[0])
+    question = rng.choice(questions)
+    content = json.loads(question.body)
     for _ in range(rng.randint(0, 3)):
         value = rng.choice(_VALUES)
         target = (
@@ -137,7 +145,7 @@ async def damaged_json(
     for _ in range(rng.randint(0, 3)):
         at = rng.randrange(len(body))
         body[at : at + rng.randint(0, 3)] = rng.choice([b"", b"[", b"}", b'"', b"\\u12", b"NaN", b"\xff", b"9" * 5_000])
-    sent = request(bytes(body), path=rng.choice(["/predict"] * 9 + ["/model"]))
+    sent = request(bytes(body), path=rng.choice([question.path] * 9 + ["/model"]))
     writer.write(sent)
     return sent, await _rest(reader)
 
@@ -150,10 +158,32 @@ async def megabytes(
     body = rng.choice(
         [b"[" * size, b'{"rows":[' + b"1," * (size // 2) + b"1]}", b'{"rows":["' + b"x" * size + b'"]}', b" " * size]
     )
-    sent = request(body)
+    sent = request(body, path=rng.choice(questions).path)
     writer.write(sent)
     await writer.drain()
     return sent[:1_000], await _rest(reader)
+
+
+_FIELDS = ("tasks", "importance", "budget", "probabilities", "interval", "rows", "x", "images", "")
+
+
+async def form_of_fields(
+    rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
+) -> tuple[bytes, bytes]:
+    """Send a form of very many fields, known and unknown ones, or of few that are large."""
+    # One more than is allowed, sometimes; few fields are longer than allowed, sometimes.
+    count, name = rng.choice((1, 20, 990, 1_001)), rng.choice(_FIELDS)
+    length = min(rng.choice((1, 1_000, 7_000, 65_000, 200_000)), 7_000_000 // count)
+    text = rng.choice((b"[" * length, b"0," * (length // 2) + b"0", b"[" + b"1," * (length // 2) + b"1]", b" " * length))
+    parts = []
+    for number in range(count):
+        field = name or rng.choice((f"x{number}", "tasks", "importance"))
+        parts.append(b'--x\r\nContent-Disposition: form-data; name="' + field.encode() + b'"\r\n\r\n' + text + b"\r\n")
+    body = b"".join(parts) + b"--x--\r\n"
+    sent = request(body, path=rng.choice(questions).path, kind="multipart/form-data; boundary=x")
+    writer.write(sent)
+    await writer.drain()
+    return sent[:10_000], await _rest(reader)
 
 
 @functools.cache
@@ -167,18 +197,29 @@ async def picture_bombs(
     rng: random.Random, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, questions: Questions
 ) -> tuple[bytes, bytes]:
     """Send small pictures that are large when they are decoded, as texts or as a form."""
-    content = rng.choice(bombs())
+    content, path = rng.choice(bombs()), rng.choice(questions).path
     if rng.random() < 0.7:
-        sent = request(json.dumps({"images": [base64.b64encode(content).decode()] * rng.choice((1, 4))}).encode())
+        sent = request(json.dumps({"images": [base64.b64encode(content).decode()] * rng.choice((1, 4))}).encode(), path=path)
     else:
         name = rng.choice((b"a.png", b"../../a.png", b"\0", b"a.svg"))
         part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="' + name + b'"\r\n\r\n' + content + b"\r\n"
         body = part * rng.choice((1, 3)) + rng.choice((b"--x--\r\n", b"", b"--y--"))
-        sent = request(body, kind="multipart/form-data; boundary=x")
+        sent = request(body, path=path, kind="multipart/form-data; boundary=x")
     writer.write(sent)
     return sent[:10_000], await _rest(reader)
 
 
 WAYS: tuple[Way, ...] = (
-    *(silence, half_a_request, trickle, leave_early, never_read, damaged_http, damaged_json, megabytes, picture_bombs),
+    *(
+        silence,
+        half_a_request,
+        trickle,
+        leave_early,
+        never_read,
+        damaged_http,
+        damaged_json,
+        megabytes,
+        picture_bombs,
+        form_of_fields,
+    ),
 )

@@ -18,8 +18,26 @@ MEASURED = (
     "latency_ms_batch1",
     "latency_ms_batch32",
     "activation_bytes",
+    "held_bytes",
+    "rss_bytes",
+    "seconds_per_step",
+    "setup_seconds",
+    "ms_per_row",
 )
 """Keys whose values are times or sizes that no two runs share."""
+_EQUAL = (
+    *(
+        "result.json",
+        "jobs/*/predictions.safetensors",
+        "model.onnx",
+        "controls.json",
+        "configurations/**/*",
+        "model/**/*",
+        "delta/**/*",
+    ),
+    *("plans/*/model.onnx", "plans/*/controls.json", "plans/*/configurations/**/*", "plans/*/model/**/*"),
+)
+"""Files of a run, whatever folders they are in."""
 _OTHER = ("created", "timing", "estimate", "machine", "command", "pareto")
 
 
@@ -42,14 +60,7 @@ def differences(left: Any, right: Any, where: str = "") -> list[str]:
 def contents(run: Path) -> dict[str, Any]:
     """Return everything of a finished run that must not depend on kills, by file: JSON as numbers, all else as bytes."""
     found: dict[str, Any] = {}
-    for pattern in (
-        "result.json",
-        "model.onnx",
-        "model/*",
-        "plans/*/model.onnx",
-        "plans/*/model/*",
-        "jobs/*/predictions.safetensors",
-    ):
+    for pattern in _EQUAL:
         for file in sorted(run.glob(pattern)):
             name = str(file.relative_to(run))
             # The card shows dates and times.

@@ -1,19 +1,23 @@
 """Runs that are killed and disturbed at random moments and go on: in the end everything equals an undisturbed run, bit for bit.
 
     python -m tests.torture.kills --minutes 10 --seed 1 [--kinds fit,merge] [--ways kill,disk-full] [--keep FOLDER]
+    python -m tests.torture.kills --kills 100 --json counts.json
 
 Each round starts a command in an empty folder. Half of the rounds kill it one to three times (SIGKILL to the main process and the
 one that acts, or to one process alone, also to a worker that starts or waits); the others disturb it in another way of :data:`.TROUBLES`. Moments are drawn by what the
 command is doing then (see ``inject``): as many while it trains, writes checkpoints, exports and reports as while it reads. Then
 it goes on to its end, and all numbers, the model, its graph and written files are compared with those of an undisturbed run; what
-was finished before must still be there; no process and no temporary file may be left. Folders and logs of rounds that fail are
-kept in a folder that is named at the end.
+was finished before must still be there; no process and no temporary file may be left. With ``--kills`` it goes on until so many
+kills have hit a command that ran. Counts by kind and phase are printed at the end. Folders and logs of rounds that fail are kept in
+a folder that is named in the beginning.
 """
 
 from __future__ import annotations
 
 import argparse
 import atexit
+import json
+import math
 import random
 import signal
 import sys
@@ -21,15 +25,17 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .commands import KINDS, make_place
+from .options import add_options, settle
 from .processes import end_all
 from .rounds import Round, Whole, undisturbed
 from .troubles import TROUBLES
 
-__all__ = ["main", "with_kills"]
+__all__ = ["Totals", "main", "with_kills"]
 
 
 def with_kills(round_: Round, rng: random.Random) -> Counter[str]:
@@ -78,27 +84,63 @@ def with_kills(round_: Round, rng: random.Random) -> Counter[str]:
 class Totals:
     """What has been done so far."""
 
-    rounds: Counter[str]
-    kills: Counter[str]
-    troubles: Counter[str]
-    failed: int = 0
+    rounds: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, Counter[str]] = field(default_factory=dict)
+    """By kind of command, as :func:`with_kills` returns them."""
+    troubles: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+
+    def note_kills(self, kind: str, found: Counter[str]) -> None:
+        """Add the kills of a round."""
+        self.kills[kind] = self.kills.get(kind, Counter()) + found
+
+    def counts(self) -> dict[str, Any]:
+        """Return all counts, for JSON."""
+        by_phase = {kind: _with_word("in ", found) for kind, found in sorted(self.kills.items())}
+        total: Counter[str] = sum(self.kills.values(), Counter())
+        return {
+            "rounds": dict(sorted(self.rounds.items())),
+            "failed": self.failed,
+            "kills": self.hits,
+            "kills_by_kind": {kind: sum(found.values()) for kind, found in by_phase.items()},
+            "kills_by_phase": _with_word("in ", total),
+            "kills_by_kind_and_phase": by_phase,
+            "kills_by_process": _with_word("of the ", total),
+            "kills_too_late": total["came too late"],
+            "troubles": dict(sorted(self.troubles.items())),
+        }
+
+    @property
+    def hits(self) -> int:
+        """Kills that hit a command while it ran."""
+        return sum(number for found in self.kills.values() for number in _with_word("in ", found).values())
 
     def __str__(self) -> str:
-        parts = {"rounds": self.rounds, "kills": self.kills, "troubles": self.troubles}
-        lines = [f"{name} {sum(found.values())}: {dict(sorted(found.items()))}" for name, found in parts.items() if found]
+        counts = self.counts()
+        lines = [f"rounds {sum(self.rounds.values())}: {counts['rounds']}"] if self.rounds else []
+        if self.kills:
+            lines.append(f"kills {self.hits}, and {counts['kills_too_late']} too late: {counts['kills_by_phase']}")
+            lines.append(f"  of {counts['kills_by_process']}")
+            lines += [f"  {kind} {sum(found.values())}: {found}" for kind, found in counts["kills_by_kind_and_phase"].items()]
+        if self.troubles:
+            lines.append(f"troubles {sum(self.troubles.values())}: {counts['troubles']}")
         return "\n".join(lines)
+
+
+def _with_word(word: str, found: Counter[str]) -> dict[str, int]:
+    return {name.removeprefix(word): number for name, number in sorted(found.items()) if name.startswith(word)}
 
 
 def _play(name: str, way: str, whole: Whole, rng: random.Random, label: str, totals: Totals, keep: Path) -> None:
     round_ = Round(KINDS[name], whole, whole.place.work / label)
     try:
         if way == "kill":
-            totals.kills += with_kills(round_, rng)
+            totals.note_kills(name, with_kills(round_, rng))
         else:
             totals.troubles[f"{way}: {TROUBLES[way].make(round_, rng)}"] += 1
         totals.rounds[name] += 1
         if round_.problems:
-            totals.failed += 1
+            totals.failed.append(f"{label} ({way})")
             print(f"{label} FAILED ({way}):\n  " + "\n  ".join(round_.problems), flush=True)
             round_.keep(keep)
     finally:
@@ -107,16 +149,12 @@ def _play(name: str, way: str, whole: Whole, rng: random.Random, label: str, tot
 
 
 def _go(args: argparse.Namespace, folder: Path, keep: Path, totals: Totals) -> None:
-    """Play rounds until the time is over."""
-    names, ways, rng, end = (
-        args.kinds.split(","),
-        args.ways.split(","),
-        random.Random(args.seed),
-        time.monotonic() + 60 * args.minutes,
-    )
+    """Play rounds until the time is over, or there were as many kills as were asked for."""
+    names, ways, rng = args.kinds.split(","), args.ways.split(","), random.Random(args.seed)
+    end = time.monotonic() + 60 * args.minutes
     place = make_place(folder, names)
     wholes: dict[str, Whole] = {}
-    while time.monotonic() < end:
+    while time.monotonic() < end and (args.kills is None or totals.hits < args.kills):
         name = rng.choice(names)
         if name not in wholes:
             wholes[name] = whole = undisturbed(KINDS[name], place)
@@ -127,28 +165,35 @@ def _go(args: argparse.Namespace, folder: Path, keep: Path, totals: Totals) -> N
         number = sum(totals.rounds.values())
         _play(name, way, wholes[name], rng, f"{name}-{args.seed}-{number}", totals, keep)
         if number % 10 == 9:
-            print(f"after {number + 1} rounds, {totals.failed} failed\n{totals}", flush=True)
+            print(f"after {number + 1} rounds, {len(totals.failed)} failed\n{totals}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; return 1 if a round failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kills", type=int, metavar="N", help="go on until N kills have hit, however long that takes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the counts go")
+    add_options(parser, minutes=None, minutes_help="how long it lasts (default: 10, or as long as --kills takes)")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--ways", default="kill," + ",".join(TROUBLES), help=f"kill, and of {', '.join(TROUBLES)}")
-    parser.add_argument("--keep", type=Path, help="where failed rounds go (default: a new temporary folder)")
+    parser.add_argument("--ways", help=f"kill, and of {', '.join(TROUBLES)} (default: all; with --kills: kill)")
     args = parser.parse_args(argv)
-    keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-kills-"))
-    totals = Totals(Counter(), Counter(), Counter())
+    args.ways = args.ways or ("kill" if args.kills is not None else "kill," + ",".join(TROUBLES))
+    if args.kills is not None and "kill" not in args.ways.split(","):
+        parser.error("--kills needs kill among the --ways")
+    if args.minutes is None:
+        args.minutes = 10.0 if args.kills is None else math.inf
+    settle(args, "kills")
+    totals = Totals()
     atexit.register(end_all)
     try:
         with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as folder:
-            _go(args, Path(folder), keep, totals)
+            _go(args, Path(folder), args.keep, totals)
     finally:
-        print(f"seed {args.seed}: {sum(totals.rounds.values())} rounds, {totals.failed} failed\n{totals}", flush=True)
+        print(f"seed {args.seed}: {sum(totals.rounds.values())} rounds, {len(totals.failed)} failed\n{totals}", flush=True)
+        if args.json is not None:
+            args.json.write_text(json.dumps({"seed": args.seed, **totals.counts()}, indent=1) + "\n", encoding="utf-8")
     if totals.failed:
-        print(f"failed rounds are in {keep}", file=sys.stderr)
+        print(f"failed rounds are in {args.keep}", file=sys.stderr)
     return 1 if totals.failed else 0
 
 

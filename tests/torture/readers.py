@@ -24,6 +24,7 @@ __all__ = [
     "load_graph_folder",
     "look_at_result",
     "merge",
+    "no_training",
     "open_pictures",
     "open_shards",
     "open_suite_file",
@@ -36,6 +37,7 @@ __all__ = [
     "read_plans",
     "resume",
     "resume_to_the_end",
+    "run_main",
     "train_on",
     "training_goes_on",
     "validate_and_resume",
@@ -46,7 +48,7 @@ class WouldTrainError(GraftworkError):
     """The run would go on with a training: the files were good enough for that."""
 
 
-def _run_main(*words: str | Path) -> None:
+def run_main(*words: str | Path) -> None:
     """Run the command line; its exit code may be anything but that of a bug, which ``--debug`` raises."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -55,7 +57,7 @@ def _run_main(*words: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _no_training() -> Any:
+def no_training() -> Any:
     """Let unfinished jobs raise :class:`WouldTrainError`."""
     from graftwork.workflows.runs import pool
     from graftwork.workflows.runs.execution import execute
@@ -73,8 +75,8 @@ def _no_training() -> Any:
 
 def resume(folder: Path) -> None:
     """Go on with a run whose jobs are finished."""
-    with _no_training():
-        _run_main("fit", "--resume", folder, "--workers", "0", "--quiet")
+    with no_training():
+        run_main("fit", "--resume", folder, "--workers", "0", "--quiet")
 
 
 def resume_to_the_end(folder: Path) -> None:
@@ -87,7 +89,7 @@ def resume_to_the_end(folder: Path) -> None:
 def validate_and_resume(folder: Path) -> None:
     """Check the folder, then go on."""
     with contextlib.suppress(GraftworkError):
-        _run_main("validate", folder)
+        run_main("validate", folder)
     resume_to_the_end(folder)
 
 
@@ -107,7 +109,7 @@ def predict(folder: Path) -> None:
     """Predict rows with the run's model."""
     table = folder / "rows.csv"
     table.write_text("a,b,c,place,day\n0.5,1,-1,north,2024-02-01\n,,,,\n", encoding="utf-8")
-    _run_main("predict", folder, table, "--out", folder / "predicted.csv")
+    run_main("predict", folder, table, "--out", folder / "predicted.csv")
 
 
 def open_table(name: str) -> Callable[[Path], None]:
@@ -127,7 +129,7 @@ def open_suite_file(folder: Path) -> None:
     from graftwork.data.reading.ingest import open_suite
 
     with contextlib.suppress(GraftworkError):
-        _run_main("validate", folder / "suite.yaml")
+        run_main("validate", folder / "suite.yaml")
     open_suite(folder / "suite.yaml")
 
 
@@ -137,7 +139,7 @@ def read_plans(folder: Path) -> None:
     from graftwork.workflows.portfolio import portfolio
 
     with contextlib.suppress(GraftworkError):
-        _run_main("validate", folder / "plans.toml")
+        run_main("validate", folder / "plans.toml")
     portfolio(("table",), 2, [str(folder / "plans.toml")])
 
 
@@ -148,13 +150,13 @@ def read_cards(folder: Path) -> None:
 
     for slug in ("rep-mtl", "ties"):
         with contextlib.suppress(GraftworkError):
-            _run_main("validate", folder / f"{slug}.toml")
+            run_main("validate", folder / f"{slug}.toml")
         read_card(folder / f"{slug}.toml")
 
 
 def merge(folder: Path) -> None:
     """Merge two models."""
-    _run_main(
+    run_main(
         "merge",
         "--base",
         folder / "base.safetensors",
@@ -218,7 +220,7 @@ def predict_served(folder: Path) -> None:
 
     for kind in SERVED:
         rows, *more = _SERVED_ROWS[kind]
-        _run_main("predict", folder / kind, folder / rows, "--out", folder / f"{kind}-predicted.csv", "--threads", "1", *more)
+        run_main("predict", folder / kind, folder / rows, "--out", folder / f"{kind}-predicted.csv", "--threads", "1", *more)
     Engine(folder / "controllable", threads=1).close()
 
 
@@ -235,7 +237,7 @@ def predict_pictures(folder: Path) -> None:
     """Predict a folder of pictures."""
     run = folder / "run"
     run_builder.write_picture_run(run)
-    _run_main("predict", run, folder / "pictures", "--out", folder / "predicted.csv", "--threads", "1", "--tasks", "colour")
+    run_main("predict", run, folder / "pictures", "--out", folder / "predicted.csv", "--threads", "1", "--tasks", "colour")
 
 
 def train_on(folder: Path, stop_at: int | None = None) -> dict[str, Any]:

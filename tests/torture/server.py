@@ -32,15 +32,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
-
-import run_builder
-
 from graftwork.core.optional import has
 
 from . import attacks
 from .fuzzing import fuzz
-from .questions import KINDS, Question, is_right, questions
+from .options import add_options, settle
+from .questions import KINDS, Question, is_right, questions, served, write_run
 
 __all__ = ["main"]
 
@@ -120,8 +117,8 @@ async def _ask(
 ) -> None:
     """Ask on one connection until it ends."""
     while not state.over:
-        body, wanted = rng.choice(state.questions)
-        sent = attacks.request(body, close=not keep)
+        question = rng.choice(state.questions)
+        sent = attacks.request(question.body, path=question.path, close=not keep)
         attacked = state.under_attack
         if reader.at_eof() or _has_unread(writer):
             # Nothing is asked yet: an end, or word of having been too slow.
@@ -140,7 +137,7 @@ async def _ask(
             return
         if status == 200:
             state.counts["right" if state.under_attack else "right after the attack"] += 1
-            if not is_right(answer, wanted):
+            if not is_right(answer, question):
                 state.fault("a wrong answer", sent, answer)
         elif status in (408, 503, 504):
             state.counts[f"refused with {status}"] += 1
@@ -174,10 +171,8 @@ async def attacker(state: Round, number: int) -> None:
             state.fault(f"{way.__name__}: {got[:40]!r}", sent, got)
 
 
-async def play(
-    state: Round, process: subprocess.Popen[bytes], folder: Path, seconds: float, clients: int, attackers: int
-) -> None:
-    """Play one round."""
+async def play(state: Round, process: subprocess.Popen[bytes], model: Path, seconds: float, clients: int, attackers: int) -> None:
+    """Play one round, in which the file of the model is damaged."""
     tasks = [asyncio.create_task(client(state, number)) for number in range(clients)]
     enemies = [asyncio.create_task(attacker(state, number)) for number in range(attackers)]
     asked = asyncio.create_task(
@@ -185,7 +180,7 @@ async def play(
             fuzz, f"http://127.0.0.1:{state.port}", state.seed, lambda: state.under_attack, state.counts, state.fault
         )
     )
-    model, end = folder / "model.onnx", time.monotonic() + seconds
+    end = time.monotonic() + seconds
     content, damages = model.read_bytes(), [b"another model", b"", None]
     while time.monotonic() < end and process.poll() is None:
         await asyncio.sleep(min(1.0, seconds / 10))
@@ -227,7 +222,8 @@ def memory(process: int) -> int:
 def one_round(kind: str, folder: Path, work: Path, seed: str, seconds: float, clients: int, attackers: int) -> Round:
     """Start a server, attack it, stop it, and return what happened."""
     flags = [word for name, value in LIMITS.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "graftwork", "serve", str(folder), "--port", "0", "--threads", "1", *flags]
+    folders, model = served(kind, folder)
+    command = [sys.executable, "-m", "graftwork", "serve", *folders, "--port", "0", "--threads", "1", *flags]
     log = work / "log.txt"
     asked = questions(kind, folder, random.Random(seed), 100 if seconds < 2 * ROUND_SECONDS else 400)
     with open(log, "wb") as file:
@@ -242,7 +238,7 @@ def one_round(kind: str, folder: Path, work: Path, seed: str, seconds: float, cl
         port = int(address.partition(b" answers at http://127.0.0.1:")[2].split()[0])
         state = Round(port, asked, seed, Counter())
         before = memory(process.pid)
-        asyncio.run(play(state, process, folder, seconds, clients, attackers))
+        asyncio.run(play(state, process, model, seconds, clients, attackers))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
         _judge(state, process, log.read_bytes(), before, seconds)
@@ -280,14 +276,15 @@ def _keep(keep: Path, label: str, faults: Sequence[tuple[str, bytes, bytes]]) ->
 def _go(args: argparse.Namespace, place: Path, keep: Path, total: Counter[str]) -> None:
     """Play rounds until the time is over."""
     kinds, end = args.kinds.split(","), time.monotonic() + 60 * args.minutes
-    folders = {kind: getattr(run_builder, f"write_{kind}_run")(place / kind) for kind in kinds}
     while not total["rounds"] or time.monotonic() < end:
         number = total["rounds"]
         seed, kind = f"{args.seed}/{number}", kinds[number % len(kinds)]
+        if not (place / kind).exists():
+            write_run(kind, place / kind)
         # One server for half of the time, whose memory has to stay; then many, which are stopped.
         seconds = 30 * args.minutes if number == 0 and args.minutes >= 4 else ROUND_SECONDS
         seconds = max(1.0, min(seconds, end - time.monotonic()))
-        state = one_round(kind, folders[kind], place, seed, seconds, args.clients, args.attackers)
+        state = one_round(kind, place / kind, place, seed, seconds, args.clients, args.attackers)
         most = max(total["most MB grown"], state.counts["most MB grown"])
         total.update(state.counts)
         total["rounds"], total["most MB grown"] = number + 1, most
@@ -302,14 +299,12 @@ def _go(args: argparse.Namespace, place: Path, keep: Path, total: Counter[str]) 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run from the command line; return 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=2.0)
-    parser.add_argument("--seed", type=int, default=0)
+    add_options(parser, minutes=2.0)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--attackers", type=int, default=150)
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--keep", type=Path, help="where faults go (default: a new temporary folder)")
     args = parser.parse_args(argv)
-    keep = args.keep or Path(tempfile.mkdtemp(prefix="graftwork-faults-"))
+    settle(args, "server")
     # Now, not while the clients wait.
     attacks.bombs()
     if has("schemathesis"):
@@ -317,14 +312,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     total: Counter[str] = Counter()
     try:
         with tempfile.TemporaryDirectory(prefix="graftwork-torture-") as place:
-            _go(args, Path(place), keep, total)
+            _go(args, Path(place), args.keep, total)
     finally:
         for name, count in sorted(total.items()):
             print(f"{name:36} {count}")
         right = total["right"] + total["right after the attack"]
         print(f"seed {args.seed}: {total['rounds']} rounds, {right} right answers, {total['fault']} faults", flush=True)
     if total["fault"]:
-        print(f"what was sent and answered is in {keep}", file=sys.stderr)
+        print(f"what was sent and answered is in {args.keep}", file=sys.stderr)
     return 1 if total["fault"] else 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .model_readers import ask_teachers, ask_timm, ask_transformers, merge_yaml, resume_tuned, serve_tuned
 from .readers import (
     load_adapter,
     load_graph_folder,
@@ -42,7 +43,8 @@ class Subject:
     files: tuple[str, ...]
     """Patterns of the files that are damaged, below that folder."""
     language: str
-    """A key of :data:`.LANGUAGES`; ``place`` and ``links`` put something else in the place of a file."""
+    """A key of :data:`.LANGUAGES`; ``place``, ``places that lead out`` and ``links`` put something else in the place of a
+    file."""
     read: Callable[[Path], None]
     """Reads the folder with the damaged file in it."""
 
@@ -94,8 +96,24 @@ SUBJECTS: Mapping[str, Subject] = {
         Subject("cache-manifest", "cache", ("entry/manifest.json",), "json", read_cache),
         Subject("cache-arrays", "cache", ("entry/*.npy",), "bytes", read_cache),
         Subject("cache-places", "cache", ("entry", "entry/*", ".entry.lock"), "place", read_cache),
-        Subject("run-places", "run", ("*", "model/*", "jobs/*", "jobs/*/*", "suite/*"), "place", resume_to_the_end),
+        Subject("run-places", "run", ("*", "model/*", "jobs/*", "jobs/*/*", "suite/*"), "places that lead out", resume_to_the_end),
         Subject("model-places", "run", ("model", "model.onnx", "model/*", "result.json", "run.json"), "place", predict),
+        Subject("tuned-config", "tuned", ("*/delta/config.json", "*/delta/*/*.json"), "json", serve_tuned),
+        Subject("tuned-weights", "tuned", ("*/delta/*.safetensors", "*/delta/*/*.safetensors"), "bytes", serve_tuned),
+        Subject("tuned-places", "tuned", ("*/delta", "*/delta/*", "*/delta/*/*"), "place", serve_tuned),
+        Subject("tuned-run", "tuned", ("one/run.json", "one/result.json"), "json", resume_tuned),
+        Subject("transformers-config", "transformers", ("bert/config.json",), "json", ask_transformers),
+        Subject("transformers-tokenizer", "transformers", ("bert/tokenizer.json",), "json", ask_transformers),
+        Subject("transformers-weights", "transformers", ("bert/*.safetensors",), "bytes", ask_transformers),
+        Subject("transformers-places", "transformers", ("bert", "bert/*"), "place", ask_transformers),
+        Subject("timm-config", "timm", ("resnet/config.json",), "json", ask_timm),
+        Subject("timm-weights", "timm", ("resnet/*.safetensors",), "bytes", ask_timm),
+        Subject("timm-places", "timm", ("resnet", "resnet/*"), "place", ask_timm),
+        Subject("mergekit-yaml", "mergekit", ("*.yml",), "yaml", merge_yaml),
+        Subject("mergekit-models", "mergekit", ("*/config.json", "*/*.safetensors"), "bytes", merge_yaml),
+        Subject("teacher-table", "teachers", ("said.csv",), "csv", ask_teachers),
+        Subject("teacher-lines", "teachers", ("said.jsonl",), "jsonl", ask_teachers),
+        Subject("teacher-arrays", "teachers", ("said.npy", "said.npz", "said.safetensors", "said.parquet"), "bytes", ask_teachers),
     )
 }  # fmt: skip
 """All kinds by name."""

@@ -48,7 +48,7 @@ def disk_full(round_: Round, rng: random.Random) -> str:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(round_.out)]
     round_.mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     if not round_.mounted:  # nobody but root may
-        return file_limit(round_, rng)
+        return f"not mounted, a file limit in its place: {file_limit(round_, rng)}"
     word = _ended(round_, round_.start())
     subprocess.run(["mount", "-o", "remount,size=2g", str(round_.out)], check=True)
     round_.go_on()
@@ -267,9 +267,11 @@ def changed_before_resume(round_: Round, rng: random.Random) -> str:
     began = (round_.out / "run" / "run.json").exists() and (round_.out / "run" / "suite" / "suite.json").exists()
     words = list(round_.words)
     if rng.random() < 0.5:
-        what, words[words.index("--seeds") + 1] = "flag", "7"
+        flag, value = round_.kind.flag
+        what, words[words.index(flag) + 1] = "flag", value
     else:
-        what, words[1] = "data", str(_other_source(Path(words[1]), round_.out / "other"))
+        at = round_.kind.source_at
+        what, words[at] = "data", str(_other_source(Path(words[at]), round_.out / "other"))
     if began:
         word = round_.check_refused(other := round_.start(words=words), other.wait(), may_end=False)
         if word is False and not any(part in other.said() for part in ("you gave", "has changed")):
@@ -308,7 +310,7 @@ TROUBLES: Mapping[str, Trouble] = {
     "starved": Trouble(
         starved, lambda kind: "ray" not in kind.name and kind.workers != "" and shutil.which("taskset") is not None
     ),
-    "two-at-once": Trouble(two_at_once, lambda kind: kind.name not in ("merge",) and not kind.needs_run),
+    "two-at-once": Trouble(two_at_once, lambda kind: kind.name not in ("merge", "merge-yaml", "rank") and not kind.needs_run),
     "changed": Trouble(changed_before_resume, lambda kind: kind.can_resume),
 }
 """All troubles by name."""

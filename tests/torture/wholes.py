@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "serving"))
 
 import run_builder
 
+from graftwork.core.optional import has
+
+from .model_wholes import MODEL_FOLDERS
+
 __all__ = ["CACHED", "SERVED", "TARGETS", "build"]
 
 TARGETS = "price,late"
@@ -24,12 +28,17 @@ SERVED = ("table", "text", "picture", "controllable")
 """Kinds of the small runs whose models are written by hand."""
 
 
-def build(folder: Path, plans: Sequence[str] = ("separate", "shared-trunk")) -> None:
+_SLOW = ("run", "training", *MODEL_FOLDERS)
+"""Folders that take some seconds."""
+
+
+def build(folder: Path, needed: Collection[str] | None = None, *, plans: Sequence[str] = ("separate", "shared-trunk")) -> None:
     """Write a whole file of every kind, equal at every call but for dates.
 
     Args:
         folder: Empty; gets a folder for each value of :attr:`.Subject.folder`.
-        plans: Those of the run; without any there is no run.
+        needed: Names of the folders that are asked for; those that take seconds are left out without it. None asks for all.
+        plans: Those of the run.
     """
     rng = np.random.default_rng(5)
     values = rng.normal(size=(96, 3)).round(3)
@@ -46,7 +55,11 @@ def build(folder: Path, plans: Sequence[str] = ("separate", "shared-trunk")) -> 
     for kind in SERVED:
         getattr(run_builder, f"write_{kind}_run")(folder / "served" / kind)
     _write_rows(folder / "served", rng)
-    if plans:
+    asked = {*_SLOW} if needed is None else {*_SLOW} & {*needed}
+    for name, (write, packages) in MODEL_FOLDERS.items():
+        if name in asked and all(map(has, packages)):
+            write(folder / name)
+    if asked & {"run", "training"}:
         _write_run(folder / "run", folder / "tables" / "table.csv", plans)
         _write_training(folder / "training", folder / "run")
 

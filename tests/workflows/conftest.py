@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,3 +54,31 @@ def fake_learners(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     with components_allowed("fake_learners"):
         yield
+
+
+@pytest.fixture(scope="module")
+def scheduled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A run of ``fit`` and one of ``compare`` before anything is trained."""
+    from graftwork.workflows.compare import compare
+    from graftwork.workflows.fit import fit
+
+    folder = tmp_path_factory.mktemp("runs")
+    fields: dict[str, Any] = {"steps": 4, "seeds": 1, "workers": 0, "backbone": "none"}
+    fit(linear_suite(), plans=["shared-trunk"], out=folder / "fit", dry_run=True, **fields)
+    compare(linear_suite(), plans=["shared-trunk"], out=folder / "compare", **fields)
+    for name in ("result.json", "report.html"):
+        (folder / "compare" / name).unlink()
+    shutil.rmtree(folder / "compare" / "jobs")
+    state = json.loads((folder / "compare" / "run.json").read_text())
+    (folder / "compare" / "run.json").write_text(json.dumps({**state, "state": "scheduled"}))
+    return {verb: folder / verb for verb in ("fit", "compare")}
+
+
+def received(run: Path, target: Path, change: Any) -> Path:
+    """A copy of a run folder with another ``run.json``."""
+    shutil.copytree(run, target)
+    state = json.loads((target / "run.json").read_text())
+    change(state)
+    state["allow_components"] = state["allowed"] = ["os", "strange", "graftwork_parts"]  # what a stranger would try
+    (target / "run.json").write_text(json.dumps(state))
+    return target

@@ -101,11 +101,22 @@ def test_a_table_that_changed_is_refused_where_it_is_named(place: Path, capsys: 
     assert "--resume run alone" in said
 
 
-def test_a_table_that_changed_is_said_where_it_is_not_named(place: Path) -> None:
+def test_a_table_that_was_written_to_is_said_and_not_read_where_it_is_not_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    plain = io.open
+
+    def checked(file: Any, *more: Any, **settings: Any) -> Any:
+        assert Path(str(file)).name != "table.csv"
+        return plain(file, *more, **settings)
+
     events: list[dict[str, Any]] = []
     fit(out="run", resume=True, dry_run=True, workers=0, on_event=events.append, progress=False)
     assert "data_changed" not in [event["event"] for event in events]
     table().assign(a=0.0).to_csv("table.csv", index=False)
+    monkeypatch.setattr("builtins.open", checked)
     fit(out="run", resume=True, dry_run=True, workers=0, on_event=events.append, progress=False)
     assert [event["files"] for event in events if event["event"] == "data_changed"] == [["table.csv"]]
     (place / "table.csv").unlink()

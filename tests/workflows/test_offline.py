@@ -1,4 +1,4 @@
-"""Nothing that graftwork runs asks the network or leaves an id of the machine behind."""
+"""Nothing that graftwork runs asks the network or leaves an id of the machine behind: fitting, predicting, serving."""
 
 from __future__ import annotations
 
@@ -18,13 +18,31 @@ import graftwork
 STEPS = """
 import sys, time
 from graftwork.cli.main import main
-run, table = sys.argv[1:]
+run, table, tuned = sys.argv[1:]
 assert main(["predict", run, table, "--out", table.replace("table.csv", "out.csv")]) == 0
 from graftwork.serving.engine import Engine
 engine = Engine(run, threads=1)
 engine.warm_up()
 engine.close()
+from graftwork.serving.delta_engine import DeltaEngine
+from graftwork.serving.delta_folders import find_delta_folders
+deltas = DeltaEngine(find_delta_folders([tuned]), threads=1)
+deltas.warm_up()
+deltas.close()
 time.sleep(1.0)  # what a library reports, it reports from a thread of its own
+"""
+
+FIT = """
+import sys, time
+from pathlib import Path
+from graftwork.cli.main import main
+run, table, _ = sys.argv[1:]
+# Plans of several libraries, in a worker process, with a report and an exported model.
+words = ["--plans", "separate,shared-trunk,lightgbm,linear", "--backbone", "none", "--steps", "4", "--seeds", "1", "--folds", "0"]
+out = str(Path.home() / "run")
+assert main(["fit", table, "--targets", "y,z", *words, "--workers", "1", "--out", out, "--quiet"]) == 0
+assert (Path(out) / "model.onnx").exists() and (Path(out) / "report.html").exists()
+time.sleep(1.0)
 """
 
 
@@ -38,27 +56,58 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tuned backbone, whose delta is served alone."""
+    from PIL import Image
+
+    folder, random = tmp_path_factory.mktemp("tuned"), np.random.default_rng(0)
+    (folder / "images").mkdir()
+    names = [f"{number:02}.png" for number in range(40)]
+    for number, name in enumerate(names):
+        pixels = random.integers(0, 60, (16, 16, 3)).astype(np.uint8)
+        pixels[:, :, number % 2] += np.uint8(120)
+        Image.fromarray(pixels).save(folder / "images" / name)
+    pd.DataFrame({"file": names, "colour": ["red", "green"] * 20}).to_csv(folder / "labels.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graftwork.workflows.tune.costs.METHODS", ())  # what others would cost takes long
+        graftwork.tune(
+            "conv-mini",
+            folder / "images",
+            labels=str(folder / "labels.csv"),
+            method="bn-only",
+            settings={"working_size": 32},
+            out=folder / "run",
+            steps=4,
+            workers=0,
+            progress=False,
+        )
+    return folder / "run"
+
+
 def _environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ORT_", "XDG_", "GRAFTWORK_"))}
     return {**kept, "HOME": str(home)}
 
 
-def test_no_id_of_the_machine_is_kept(run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", STEPS, str(run), str(run.parent / "table.csv")]
-    subprocess.run(command, env=_environment(tmp_path), check=True, capture_output=True, timeout=300)
+@pytest.mark.parametrize("steps", [STEPS, FIT], ids=["predict and serve", "fit"])
+def test_no_id_of_the_machine_is_kept(run: Path, tuned: Path, tmp_path: Path, steps: str) -> None:
+    command = [sys.executable, "-c", steps, str(run), str(run.parent / "table.csv"), str(tuned)]
+    subprocess.run(command, env=_environment(tmp_path), check=True, capture_output=True, timeout=600)
     left = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
     assert not [name for name in left if "deviceid" in name or "Microsoft" in name], left
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")
-def test_no_address_is_asked(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [STEPS, FIT], ids=["predict and serve", "fit"])
+def test_no_address_is_asked(run: Path, tuned: Path, tmp_path: Path, steps: str) -> None:
     trace = tmp_path / "trace.txt"
-    command = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", str(trace), sys.executable, "-c", STEPS]
+    command = ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", str(trace), sys.executable, "-c", steps]
     done = subprocess.run(
-        [*command, str(run), str(run.parent / "table.csv")],
+        [*command, str(run), str(run.parent / "table.csv"), str(tuned)],
         env=_environment(tmp_path),
         capture_output=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     if done.returncode and b"ptrace" in done.stderr:

@@ -304,13 +304,15 @@ def test_a_model_of_the_user_is_not_replaced(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "model")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "weights.bin").write_text("mine")
-    for place in (lambda path: path.symlink_to(tmp_path / "mine"), lambda path: shutil.copytree(tmp_path / "mine", path)):
-        place(tmp_path / "run" / "model")
-        with pytest.raises(StorageError, match=r"model is not a model that graftwork fit wrote.*--resume"):
-            fit(out=tmp_path / "run", resume=True)
-        assert (tmp_path / "run" / "model" / "weights.bin").read_text() == "mine"
-        if (tmp_path / "run" / "model").is_symlink():
-            (tmp_path / "run" / "model").unlink()
+    (tmp_path / "run" / "model").symlink_to(tmp_path / "mine")
+    with pytest.raises(ConfigError, match=r"model is a link\. A run of graftwork holds none"):
+        fit(out=tmp_path / "run", resume=True)
+    (tmp_path / "run" / "model").unlink()
+    shutil.copytree(tmp_path / "mine", tmp_path / "run" / "model")
+    with pytest.raises(StorageError, match=r"model is not a model that graftwork fit wrote.*--resume"):
+        fit(out=tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "model" / "weights.bin").read_text() == "mine"
+    assert (tmp_path / "mine" / "weights.bin").read_text() == "mine"
     shutil.rmtree(tmp_path / "run" / "model")
     assert fit(out=tmp_path / "run", resume=True).choice == "fast"
     assert (tmp_path / "run" / "model" / "lineage.json").exists()

@@ -22,7 +22,6 @@ from graftwork.cli.main import main
 from graftwork.core.components import Component, components_allowed
 from graftwork.core.errors import ComponentError, GraftworkError
 from graftwork.core.records import Plan
-from graftwork.workflows.compare import compare
 from graftwork.workflows.fit import fit
 from graftwork.workflows.runs.execution import execute
 from graftwork.workflows.runs.job import RunFacts
@@ -30,7 +29,7 @@ from graftwork.workflows.runs.jobs import job_kinds, read_job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.ray_worker import RemoteExecutor
 
-from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
+from .conftest import linear_plan, linear_suite, received  # type: ignore[import-not-found]
 
 PLACES = ("learner", "sharing", "tuning", "optimization", "objectives", "transforms")
 FOREIGN = ("os:system", "strange.parts:Part", "graftwork_parts.x:Part")
@@ -61,31 +60,6 @@ def poisoned(plan: dict[str, Any], place: str, component: Any) -> dict[str, Any]
     if "stages" not in plan:
         return {**plan, **changed}
     return {**plan, "stages": [{**stage, **changed} for stage in plan["stages"]]}
-
-
-@pytest.fixture(scope="module")
-def scheduled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run of ``fit`` and one of ``compare`` before anything is trained."""
-    folder = tmp_path_factory.mktemp("runs")
-    fields: dict[str, Any] = {"steps": 4, "seeds": 1, "workers": 0, "backbone": "none"}
-    fit(linear_suite(), plans=["shared-trunk"], out=folder / "fit", dry_run=True, **fields)
-    compare(linear_suite(), plans=["shared-trunk"], out=folder / "compare", **fields)
-    for name in ("result.json", "report.html"):
-        (folder / "compare" / name).unlink()
-    shutil.rmtree(folder / "compare" / "jobs")
-    state = json.loads((folder / "compare" / "run.json").read_text())
-    (folder / "compare" / "run.json").write_text(json.dumps({**state, "state": "scheduled"}))
-    return {verb: folder / verb for verb in ("fit", "compare")}
-
-
-def received(run: Path, target: Path, change: Any) -> Path:
-    """A copy of a run folder with another ``run.json``."""
-    shutil.copytree(run, target)
-    state = json.loads((target / "run.json").read_text())
-    change(state)
-    state["allow_components"] = state["allowed"] = ["os", "strange", "graftwork_parts"]  # what a stranger would try
-    (target / "run.json").write_text(json.dumps(state))
-    return target
 
 
 @pytest.mark.parametrize("verb", ["fit", "compare"])

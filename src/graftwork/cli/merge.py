@@ -26,6 +26,8 @@ EXAMPLES = """examples:
   graftwork merge --models target/ donor/ --method fisher --suite suite.yaml --set trials=50 --out merged.safetensors
   graftwork merge --models a/ b/ --method slerp --set t=0.3 --out merged.safetensors
   graftwork merge --base base/ --models a/ b/ --method ties --suite suite.yaml --search lambda=0.4,0.8,1.2 --search density=0.2,0.5 --out m.safetensors
+  graftwork merge --base base/ --models adapter_a/ run_b/delta/ c/ --method ties --out merged.safetensors      adapters, deltas, models
+  graftwork merge --models adapter_a/ adapter_b/ --method ties --rank 16 --out adapter_ab/       adapters alone give an adapter
   graftwork merge config.yml --out merged/                          a YAML file of mergekit, as it is
   graftwork merge --models a/ b/ --method averaging --align --repair --suite suite.yaml --out merged.safetensors
   graftwork merge --models a/ --method fisher --set result=fisher --suite a.yaml --out a.fisher.safetensors
@@ -64,12 +66,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", nargs="?", metavar="FILE.yml", help="YAML file of mergekit; says models and method, --out is a folder"
     )
     parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
-    parser.add_argument("--models", nargs="+", default=[], help="models tuned from it")
-    parser.add_argument("--out", required=True, help="safetensors file to write (of a YAML file: a folder)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[],
+        help="models tuned from it, or changes of it: adapter folders of peft, delta files, delta folders of tune runs",
+    )
+    parser.add_argument(
+        "--out", required=True, help="safetensors file to write (of a YAML file: a folder; of adapters without --base: either)"
+    )
     parser.add_argument("--method", help="a method of the list below (default task-arithmetic), or package.module:Name")
     parser.add_argument("--density", type=float, help="share of changes kept, above 0 and at most 1 (ties: default 0.2)")
     parser.add_argument(
         "--lambda", dest="scaling", type=float, help="factor on the merged change (default 1 for ties, 0.4 for task-arithmetic)"
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        help="largest rank of an adapter folder that is written (default: exact, or the largest of the adapters)",
     )
     parser.add_argument("--weights", help="one weight per model, separated by commas")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method; may repeat")
@@ -158,6 +172,7 @@ def run(args: argparse.Namespace) -> int:
         align=_pairs(args.align),
         repair=args.repair,
         from_text=True,
+        rank=args.rank,
         exclude=args.exclude,
         buffers=args.buffers,
         suite=args.suite,
@@ -205,7 +220,7 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
     from graftwork.workflows.mergekit import merge_from_yaml
 
     flags = (
-        "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "align", "repair", "statistics"
+        "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "align", "repair", "statistics", "rank"
     )  # fmt: skip
     given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
     if given:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", metavar="NAME", help="finalist whose model predicts (default: the chosen plan)")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to compute; the others cost nothing (default: all)")
     parser.add_argument("--out", metavar="FILE", help="csv, parquet or jsonl file to write (default: print as csv)")
-    parser.add_argument("--probabilities", action="store_true", help="add a column for the probability of every class")
+    parser.add_argument("--probabilities", "--proba", action="store_true", help="add a column for the probability of every class")
     parser.add_argument(
         "--interval",
         metavar="PERCENT",

@@ -11,6 +11,7 @@ from typing import Any
 
 from graftwork.cli.common import add_component_argument, parse_assignments, quiet_pipe
 from graftwork.cli.run_flags import add_data_arguments
+from graftwork.core.plain_text import own_code
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -226,11 +227,15 @@ def _say(event: Mapping[str, Any]) -> None:
             f"{event['rows']:,} rows, tasks: {', '.join(event['tasks'])}; sources: {', '.join(event['sources'])}", file=sys.stderr
         )
     elif kind == "features" and sys.stderr.isatty():
+        start = own_code("\r", sys.stderr)
         print(
-            f"\r{event['source']}: features of {event['done']:,} of {event['rows']:,} rows", end="", file=sys.stderr, flush=True
+            f"{start}{event['source']}: features of {event['done']:,} of {event['rows']:,} rows",
+            end="",
+            file=sys.stderr,
+            flush=True,
         )
     elif kind == "source":
-        lead = "\r\033[K" if sys.stderr.isatty() else ""
+        lead = own_code("\r\x1b[K", sys.stderr) if sys.stderr.isatty() else ""
         print(f"{lead}{event['source']}: judged in {event['seconds']:.1f} s", file=sys.stderr)
     elif kind == "passed_over":
         print(f"\n{event['name']} is passed over: {event['reason']}", file=sys.stderr)

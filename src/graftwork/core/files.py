@@ -12,7 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from graftwork.core.errors import FileFormatError, StorageError
 
@@ -29,6 +29,7 @@ __all__ = [
     "hash_bytes",
     "hash_file",
     "hash_files",
+    "open_to_append",
     "read_json",
     "read_jsonl",
     "remove_leftovers",
@@ -169,18 +170,62 @@ def read_json(path: str | Path) -> Any:
         ) from error
 
 
-def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON object as a line and flush it; a torn last line is ignored by :func:`read_jsonl`."""
+def open_to_append(path: str | Path, *, may_be_shared: bool = False) -> BinaryIO:
+    """Open a plain file for reading and appending; made if absent, its folder too.
+
+    What is appended in place reaches whatever the name stands for, so a link at the name is not followed, and a pipe, a device or a
+    file that has another name as well (a hard link) is refused.
+
+    Args:
+        path: The file.
+        may_be_shared: Whether the file may have other names, as one may that is only locked.
+
+    Raises:
+        StorageError: If it cannot be opened or is no such file; nothing was changed.
+    """
     path = Path(path)
+    # Without waiting: a pipe would wait for somebody at its other end. Windows lacks some of these flags.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab+") as log:
-            if log.tell() > 0:
+        if os.path.islink(path):  # said in words; the flag below is for one that comes in between
+            raise StorageError(_not_appended(path, "is a symbolic link"))
+        handle = os.open(path, flags, 0o666)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise _storage_error(path, error) from error
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode) or (facts.st_nlink > 1 and not may_be_shared):
+        os.close(handle)
+        what = "has other names as well (hard links)" if stat.S_ISREG(facts.st_mode) else "is no plain file"
+        raise StorageError(_not_appended(path, what))
+    return open(handle, "ab+")
+
+
+def _not_appended(path: Path, what: str) -> str:
+    return f"{path} {what}, and nothing is appended to a file of somewhere else. Remove it, or put a copy in its place."
+
+
+def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON object as a line and flush it; a torn last line is ignored by :func:`read_jsonl`.
+
+    Raises:
+        StorageError: If the file cannot be written, or is a link to another one (see :func:`open_to_append`).
+    """
+    path = Path(path)
+    try:
+        with open_to_append(path) as log:
+            if log.seek(0, os.SEEK_END) > 0:
                 log.seek(-1, os.SEEK_END)
                 if log.read(1) != b"\n":  # the writer was killed in the middle of its last line
                     log.write(b"\n")
             log.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n")
     except OSError as error:
+        if isinstance(error, StorageError):
+            raise
         raise _storage_error(path, error) from error
 
 

@@ -1,9 +1,8 @@
 """Folders that graftwork may write to: known by a marker file, locked while in use, and never taken from the user.
 
 A folder of ours holds a JSON file that names its format, written before anything else. A folder that is neither empty nor marked
-belongs
-to the user: nothing is written into it, and nothing in it is deleted. What is deleted is deleted by name, and links are not
-followed.
+belongs to the user: nothing is written into it, and nothing in it is deleted. What is deleted is deleted by name, and links are not
+followed. A marked folder may come from somebody else: before anything is written, one that holds links or special files is refused.
 """
 
 from __future__ import annotations
@@ -17,12 +16,21 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from graftwork.core.errors import ConfigError, StorageError
-from graftwork.core.files import check_writable_folder
+from graftwork.core.files import check_writable_folder, open_to_append
 
-__all__ = ["Claim", "FolderKind", "check_folder", "check_output_file", "claim_folder", "is_own", "remove_own"]
+__all__ = [
+    "Claim",
+    "FolderKind",
+    "check_contents",
+    "check_folder",
+    "check_output_file",
+    "claim_folder",
+    "is_own",
+    "remove_own",
+]
 
 _NUM_NAMED = 5
 """Entries of a refused folder that the error names."""
@@ -107,7 +115,7 @@ def check_folder(folder: str | Path, kind: FolderKind) -> bool:
         that was killed before it wrote the marker count as nothing.
 
     Raises:
-        ConfigError: If it holds anything else.
+        ConfigError: If it holds anything else, or is marked and holds links or special files (see :func:`check_contents`).
         StorageError: If it is a file, or cannot be listed.
     """
     folder = Path(folder)
@@ -117,6 +125,7 @@ def check_folder(folder: str | Path, kind: FolderKind) -> bool:
         what = "is a file, not a folder" if os.path.exists(folder) else "is a link that leads nowhere"
         raise StorageError(f"{folder} {what}. Choose another folder with {kind.flag}.")
     if is_own(folder, kind):
+        check_contents(folder, kind)
         return True
     try:
         with os.scandir(folder) as entries:
@@ -134,6 +143,56 @@ def check_folder(folder: str | Path, kind: FolderKind) -> bool:
             f"example {_free(folder)}."
         )
     return False
+
+
+def check_contents(folder: str | Path, kind: FolderKind) -> None:
+    """Refuse a marked folder that holds a link, pipe, device or socket, at any depth: what is written there would land elsewhere.
+
+    Nothing is read but names. The folder itself may be a link. A folder without a marker passes: it is refused by other checks.
+
+    Raises:
+        ConfigError: Naming the entry.
+        StorageError: If a folder cannot be listed.
+    """
+    folder = Path(folder)
+    marker = folder / kind.marker
+    # The marker first: it is read before anything else.
+    if os.path.lexists(marker) and not stat.S_ISREG(os.lstat(marker).st_mode):
+        raise ConfigError(_stray(marker, kind))
+    waiting = [folder] if is_own(folder, kind) else []
+    while waiting:
+        inside = waiting.pop()
+        try:
+            with os.scandir(inside) as entries:
+                for entry in entries:
+                    if _is_link(entry.path):
+                        raise ConfigError(_stray(Path(entry.path), kind))
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(Path(entry.path))
+                    # Looked at once more if it seems special: it may just have gone.
+                    elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
+                        raise ConfigError(_stray(Path(entry.path), kind))
+        except FileNotFoundError:
+            continue  # another process works here; who holds the lock is found out next
+        except OSError as error:
+            raise StorageError(
+                f"Cannot list {inside}: {error.strerror or error}. Choose another folder with {kind.flag}, or change its permissions."
+            ) from error
+
+
+def _stray(path: Path, kind: FolderKind) -> str:
+    what = "a link" if _is_link(path) else "a pipe, device or socket"
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    return (
+        f"{shown} is {what}. {kind.noun[0].upper()}{kind.noun[1:]} holds none, and with one inside, writing could change files "
+        "elsewhere. Nothing was changed. If the folder is yours, put a copy of what is meant in its place, or remove it; if somebody "
+        f"gave it to you, ask what it is for, or choose another folder with {kind.flag}."
+    )
+
+
+def _is_link(path: str | Path) -> bool:
+    # Junctions are links between folders on Windows; Python knows them from 3.12 on.
+    return os.path.islink(path) or bool(getattr(os.path, "isjunction", lambda path: False)(path))
 
 
 def claim_folder(folder: str | Path, kind: FolderKind) -> Claim:
@@ -276,12 +335,15 @@ def _locked(folder: Path, kind: FolderKind) -> tuple[Any, bool]:
     is_made = False
     # About two seconds in all: a holder that is just ending is waited for, a working one is not.
     for attempt in range(20):
+        handle: IO[Any]
         try:
             try:
                 handle = open(path, "x", encoding="utf-8")  # noqa: SIM115  (held for as long as the claim lasts)
                 is_made = True
             except FileExistsError:
-                handle = open(path, "a", encoding="utf-8")  # noqa: SIM115
+                handle = open_to_append(path, may_be_shared=True)
+        except StorageError:
+            raise
         except OSError as error:
             raise StorageError(
                 f"Cannot write into {folder}: {error.strerror or error}. Choose another folder with {kind.flag}."

@@ -11,10 +11,12 @@ from typing import Any
 from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json
 
-__all__ = ["INDEX_NAME", "MODEL_NAME", "model_files"]
+__all__ = ["ADAPTER_NAMES", "INDEX_NAME", "MODEL_NAME", "model_files"]
 
 MODEL_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+ADAPTER_NAMES = ("adapter_config.json", "adapter_model.safetensors")
+"""Configuration and weights of an adapter as peft writes them: a change of a model, and no model."""
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)\.safetensors")
 _REMEDY = "Give a .safetensors file, or a folder with model.safetensors or all shards of its index."
 
@@ -38,6 +40,12 @@ def model_files(folder: Path) -> tuple[list[Path], Mapping[str, str]]:
     if (folder / INDEX_NAME).exists():
         listed = _read_index(folder / INDEX_NAME)
         return _existing(folder, sorted(set(listed.values()))), listed
+    adapter = [name for name in ADAPTER_NAMES if (folder / name).exists()]
+    if adapter:
+        raise FileFormatError(
+            f"{folder} holds an adapter ({adapter[-1]}), not a model: low-rank factors are no weights. Give a whole model here; "
+            "graftwork merge takes adapters among --models, with the model that they belong to as --base."
+        )
     found = sorted(path.name for path in folder.glob("*.safetensors"))
     sets = {(match["stem"], match["count"]) for name in found if (match := _SHARD.fullmatch(name))}
     # A single file whose name says that it is one of several is no whole model.

@@ -14,7 +14,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.strata import assign_groups, assign_rows, label_matrix, repair_rare_labels
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["FRACTIONS", "IN_ORDER", "MIN_UNITS", "most_judged_rows", "resplit", "split_rows"]
+__all__ = ["FRACTIONS", "IN_ORDER", "MIN_UNITS", "TIMES", "most_judged_rows", "resplit", "split_rows"]
 
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
 ENOUGH_JUDGED_ROWS, LEAST_FRACTION = 4000, 0.1
@@ -22,6 +22,8 @@ ENOUGH_JUDGED_ROWS, LEAST_FRACTION = 4000, 0.1
 better learned from."""
 IN_ORDER = "splits_in_order"
 """Key of ``Suite.raw``: whether the rows are divided by time, and are never dealt out anew."""
+TIMES = "times"
+"""Key of ``Suite.raw`` where they are: the time of each row, float64 ``[N]``."""
 MIN_UNITS = 10
 """Fewest labelled rows (or groups) that can be split into three parts."""
 

@@ -15,6 +15,7 @@ from graftwork.reporting.fact_tables import key_numbers, machine_table
 from graftwork.reporting.model_lines import measured_line, model_line, others_line
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
+from graftwork.reporting.untested_lines import untested_line
 from graftwork.reporting.words import STRENGTHS
 
 __all__ = ["PageWords", "Panel", "Section", "render_page"]
@@ -130,7 +131,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         strength=str(verdict.get("strength") or "none").replace(" ", "-"),
         sentences=[str(sentence) for sentence in verdict.get("sentences") or ()],
         source_sentence=verdict.get("source_sentence"),
-        facts=[line for line in (measured_line(view), model_line(view), others_line(view)) if line],
+        facts=[line for line in (measured_line(view), untested_line(view), model_line(view), others_line(view)) if line],
         warnings=[str(warning) for warning in verdict.get("warnings") or ()],
         key_numbers=key_numbers(view) if keys is None else keys,
         choice_title=view.title(view.choice) if view.choice and keys is None else "",

@@ -20,6 +20,7 @@ from graftwork.reporting.probability_lines import probabilities_line, probabilit
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, other_metrics_table, scores_table, source_table
 from graftwork.reporting.shared_sections import costs_section, data_section, domain_section, gain_section
+from graftwork.reporting.untested_lines import untested_lead, untested_table
 
 __all__ = ["Section", "render_report", "report_sections", "write_report"]
 
@@ -72,6 +73,7 @@ def report_sections(view: ResultView) -> list[Section]:
             "All plans start with few steps; the better part goes on with more.",
             (race_figure(view),), folded=(estimate_table(view),),
         ),
+        Section("untested", "What was not tested", "Not tested", untested_lead(view), (untested_table(view),)),
         Section(
             "examples", "Sample predictions", "Samples",
             "Test rows, predicted by the chosen plan. Percentages are the model's own probabilities.",

@@ -14,6 +14,7 @@ from graftwork.reporting.model_lines import measured_line, model_line, others_li
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, folded_scores, scores_table
+from graftwork.reporting.untested_lines import untested_line
 from graftwork.reporting.words import STRENGTHS
 
 __all__ = ["format_summary", "plain_text", "render_table", "wrap_text"]
@@ -40,7 +41,7 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     blocks += [wrap_text(sentence, width) for sentence in sentences]
     blocks += [wrap_text(meaning, width)]
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
-    lines = (measured_line(view), model_line(view), others_line(view), more_rows_sentence(view))
+    lines = (measured_line(view), untested_line(view), model_line(view), others_line(view), more_rows_sentence(view))
     blocks += [wrap_text(line, width) for line in lines if line]
     blocks.append("\n".join(wrap_text(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
     folded, tasks = folded_scores(view)

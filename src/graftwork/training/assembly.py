@@ -127,6 +127,7 @@ def assemble(
     *,
     backbone: str = "",
     store_features: bool = True,
+    local_only: bool = False,
 ) -> Assembly:
     """Build the model of a plan, drawing from torch's global generator.
 
@@ -137,6 +138,7 @@ def assemble(
         backbone: Name of the backbone for plans with source ``"pretrained"``; several, separated by commas, for inputs of several
             kinds.
         store_features: Whether backbones whose features stay fixed are put in front, so that their features can be stored.
+        local_only: Whether no network is asked for a backbone, since a folder named it and not the user.
 
     Raises:
         ConfigError: If the plan needs a backbone and none is named, or names one beside a pretrained source, the source is
@@ -151,7 +153,7 @@ def assemble(
     attached: list[tuple[Backbone, Tuner, list[str]]] = []
 
     def make_part(name: str, spec: InputSpec) -> Backbone:
-        trunk = _new_trunk(plan.train.backbone, names[name], spec, dense=dense)
+        trunk = _new_trunk(plan.train.backbone, names[name], spec, dense=dense, local_only=local_only)
         is_pretrained = names[name] != "scratch"
         # An untrained trunk that nobody asked for may stay unused: operators are free to build their own.
         if is_pretrained or plan.train.backbone is not None:
@@ -165,7 +167,15 @@ def assemble(
 
     fronts: dict[str, Front] = {}
     if store_features and tuning is not None:
-        fronts = _fixed_fronts(tuning, names, inputs, named=plan.train.backbone, dense=dense, whole=plan.source == "scratch")
+        fronts = _fixed_fronts(
+            tuning,
+            names,
+            inputs,
+            named=plan.train.backbone,
+            dense=dense,
+            whole=plan.source == "scratch",
+            local_only=local_only,
+        )
 
     def make() -> Backbone:
         parts = {
@@ -207,7 +217,14 @@ def frozen_fronts(plan: Plan, inputs: InputSpecs, backbone: str) -> tuple[Front,
 
 
 def _fixed_fronts(
-    tuning: Component, names: Mapping[str, str], inputs: InputSpecs, *, named: Component | None, dense: bool, whole: bool
+    tuning: Component,
+    names: Mapping[str, str],
+    inputs: InputSpecs,
+    *,
+    named: Component | None,
+    dense: bool,
+    whole: bool,
+    local_only: bool,
 ) -> dict[str, Front]:
     """Return the backbones, by input, whose features the tuner leaves as they are, if there are any and they give vectors.
 
@@ -218,6 +235,7 @@ def _fixed_fronts(
         named: The untrained trunk that the plan names, if it does.
         dense: Whether maps of features are asked for.
         whole: Whether untrained trunks are tuned, too.
+        local_only: Whether no network is asked.
     """
     found: dict[str, Front] = {}
     for name, spec in inputs.items():
@@ -226,7 +244,7 @@ def _fixed_fronts(
         # Beside a pretrained backbone, an untrained trunk has to learn all of itself and is not tuned.
         if not tuner.keeps_features_fixed() or (names[name] == "scratch" and not whole):
             continue
-        trunk = _new_trunk(named, names[name], spec, dense=dense)
+        trunk = _new_trunk(named, names[name], spec, dense=dense, local_only=local_only)
         tuner.attach(trunk)
         # `FeatureInput` can only stand in for vectors.
         if trunk.feature_shape.layout == "vector":
@@ -234,10 +252,10 @@ def _fixed_fronts(
     return found
 
 
-def _new_trunk(named: Component | None, name: str, spec: InputSpec, *, dense: bool) -> Backbone:
+def _new_trunk(named: Component | None, name: str, spec: InputSpec, *, dense: bool, local_only: bool) -> Backbone:
     """Return the untrained trunk that the plan names, built from its settings alone, or the backbone called ``name``."""
     if named is None:
-        return build_backbone(name, spec, dense=dense)
+        return build_backbone(name, spec, dense=dense, local_only=local_only)
     trunk: Backbone = named.build(seam=Backbone)
     return trunk
 

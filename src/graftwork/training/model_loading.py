@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,25 @@ import safetensors.torch
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json
-from graftwork.core.input_spec import read_input_specs
-from graftwork.core.records import Plan, TaskSpec
+from graftwork.core.records import TaskSpec
 from graftwork.export.model_folder import FORMAT
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.nn.backbones.named_by_folder import check_named_by_folder, is_given
 from graftwork.training.assembly import assemble
+from graftwork.training.description import read_description
 
 __all__ = ["load_model"]
 
 
-def load_model(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...], dict[str, Any]]:
+def load_model(
+    folder: str | Path, *, backbone: str | Iterable[str] = ""
+) -> tuple[SharedModel, tuple[TaskSpec, ...], dict[str, Any]]:
     """Rebuild a model that :func:`graftwork.export.model_folder.write_model` wrote.
+
+    Args:
+        folder: The folder.
+        backbone: Names of backbones that the caller vouches for. Of those that the folder alone names, none is read from a folder
+            elsewhere or asked of a hub (see :mod:`graftwork.nn.backbones.named_by_folder`).
 
     Returns:
         The model in evaluation mode, its tasks, and the description.
@@ -27,23 +36,32 @@ def load_model(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...], d
     Raises:
         FileFormatError: If the description or the weights are damaged or of another format.
         ComponentError: If the plan names a component of a package that is not allowed (see :mod:`graftwork.core.components`).
+        ConfigError: If the description names a backbone in a folder elsewhere that the caller has not named.
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise FileFormatError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}. Export the model again.")
-    tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
-    plan = Plan.from_json(config["plan"])
+    described = read_description(config, folder / "config.json", "Export the model again.")
+    tasks, plan = described.tasks, described.plan
     # Before anything is built: a folder from elsewhere can name any class.
     for _, _, component in plan.components():
         component.check()
+    if plan.source == "pretrained":
+        check_named_by_folder(
+            described.backbone,
+            folder,
+            given=backbone,
+            remedy="If it is yours, name it as well: in the list of --sources, or as `backbone` of load_model.",
+        )
     built = assemble(
         plan,
         tasks,
-        read_input_specs(config),
-        backbone=config["backbone"],
-        store_features=config["stored_features"],
+        described.inputs,
+        backbone=described.backbone,
+        store_features=described.stored_features,
+        local_only=not is_given(described.backbone, backbone),
     )
     model = built.deployable(built.model)
     try:

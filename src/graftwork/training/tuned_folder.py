@@ -18,8 +18,9 @@ from graftwork.interfaces.delta import Delta
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.module_delta import load_delta
 from graftwork.training.assembly import FeatureInput
+from graftwork.training.description import ModelDescription, read_description
 
-__all__ = ["CONFIG_FILE", "FORMAT", "HEADS_FILE", "TunedFolder", "read_tuned_config"]
+__all__ = ["CONFIG_FILE", "FORMAT", "HEADS_FILE", "TunedFolder", "describe_tuned", "read_tuned_config"]
 
 FORMAT = "graftwork-tuned-1"
 HEADS_FILE, CONFIG_FILE = "heads.safetensors", "config.json"
@@ -38,6 +39,50 @@ def read_tuned_config(folder: str | Path) -> dict[str, Any]:
             f"{Path(folder) / CONFIG_FILE} has format {found!r}; expected {FORMAT!r}. Give the `delta` folder of a tune run."
         )
     return config
+
+
+def describe_tuned(config: Mapping[str, Any], folder: str | Path) -> ModelDescription:
+    """Return what rebuilds a tuned model; deltas are files beside the description, and nothing else.
+
+    Args:
+        config: What :func:`read_tuned_config` returned.
+        folder: The folder, for messages.
+
+    Raises:
+        FileFormatError: If something is missing or of another kind, or a delta is a file elsewhere.
+    """
+    file = Path(folder) / CONFIG_FILE
+    described = read_description(config, file, "Tune again.")
+    problems = []
+    for key in ("backbones", "deltas"):
+        names = config.get(key)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            problems.append(f"{key} is {names!r:.80}; expected a list of texts")
+    if not isinstance(config.get("inputs"), dict):
+        problems.append(f"inputs is {config.get('inputs')!r:.80}; expected an object")
+    thresholds = config.get("thresholds") or {}
+    if not isinstance(thresholds, dict) or not all(_are_numbers(value) for value in thresholds.values()):
+        problems.append(f"thresholds is {thresholds!r:.80}; expected an object with lists of numbers")
+    tuning = described.plan.train.tuning
+    size = None if tuning is None else tuning.settings.get("working_size")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
+        problems.append(f"the working_size of its tuner is {size!r:.80}; expected a whole number")
+    if not problems:
+        # A backslash separates folders on Windows only; `Path.name` would keep it elsewhere.
+        problems = [
+            f"deltas names {name!r:.80}, which is no .safetensors file beside it; files elsewhere are not read"
+            for name in config["deltas"]
+            if name != Path(name).name or "\\" in name or not name.endswith(".safetensors")
+        ]
+    if problems:
+        raise FileFormatError(f"{file} is damaged: {'; '.join(problems)}. Tune again.")
+    return described
+
+
+def _are_numbers(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+    )
 
 
 class _GivenFeatures(FeatureInput):
@@ -70,22 +115,17 @@ class TunedFolder:
             ConfigError: If the model has more than one input, so that its features do not come from one backbone.
         """
         config = read_tuned_config(folder)
-        try:
-            tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
-            plan, inputs = Plan.from_json(config["plan"]), read_input_specs(config)
-            prefixes, deltas = list(config["backbones"]), list(config["deltas"])
-            # Read later; what is missing is said now.
-            _ = str(config["backbone"]), dict(config["inputs"]), bool(config["stored_features"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FileFormatError(f"{Path(folder) / CONFIG_FILE} is damaged: {error!r:.200}. Tune again.") from error
-        for _, _, component in plan.components():
+        described = describe_tuned(config, folder)
+        inputs, prefixes, deltas = described.inputs, config["backbones"], config["deltas"]
+        for _, _, component in described.plan.components():
             component.check()
         if len(inputs) != 1 or len(prefixes) != 1 or len(deltas) > 1:
             raise ConfigError(
                 f"{folder} reads {len(inputs)} inputs with {len(prefixes)} backbones; models that share one backbone read one input "
                 "with it. Serve its run alone."
             )
-        return cls(folder=Path(folder), config=config, tasks=tasks, plan=plan, spec=next(iter(inputs.values())))
+        spec = next(iter(inputs.values()))
+        return cls(folder=Path(folder), config=config, tasks=described.tasks, plan=described.plan, spec=spec)
 
     @property
     def backbone(self) -> str:

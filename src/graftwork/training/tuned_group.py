@@ -22,6 +22,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.catalog import build_backbone
+from graftwork.nn.backbones.named_by_folder import check_named_by_folder
 from graftwork.nn.backbones.resizable import Resizable
 from graftwork.nn.rowwise.deltas import RowwiseDeltas
 from graftwork.tasks.decode import decode_output
@@ -58,8 +59,9 @@ class TunedGroup:
     """Tuned models that share one backbone.
 
     Args:
-        backbone: Name of the backbone; empty takes the one that the first model names. Where the models name a folder that is not
-            here, this says where it is; whether it is the same is known by its fingerprint.
+        backbone: Name of the backbone; empty takes the one that the first model names, if it is neither a folder elsewhere nor a model
+            that a hub would have to be asked for. Where the models name a folder, this says where it is; whether it is the same is
+            known by its fingerprint.
 
     Example:
         >>> group = TunedGroup()
@@ -189,7 +191,13 @@ class TunedGroup:
         return {task.name: decode_output(task, outputs[task.name]).numpy() for task in member.tasks if task.name in tasks}
 
     def _build(self, first: TunedFolder) -> None:
-        trunk = build_backbone(self._name or first.backbone, first.spec, dense=first.is_dense).requires_grad_(False)
+        if not self._is_given:
+            check_named_by_folder(
+                first.backbone, first.folder, remedy="If it is yours, name it: --base {name} (`backbone` in Python)."
+            )
+        trunk = build_backbone(
+            self._name or first.backbone, first.spec, dense=first.is_dense, local_only=not self._is_given
+        ).requires_grad_(False)
         self._name = self._name or first.backbone
         self._trunk, self._layout = trunk, _layout(first)
         self._size = trunk.size if isinstance(trunk, Resizable) else None

@@ -12,26 +12,27 @@ import safetensors.torch
 
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import write_bytes, write_json
-from graftwork.core.input_spec import read_input_specs
-from graftwork.core.records import Plan, TaskSpec
+from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.backbones.joined import JoinedBackbone
+from graftwork.nn.backbones.named_by_folder import check_named_by_folder
 from graftwork.nn.backbones.resizable import set_working_size
 from graftwork.nn.module_delta import load_delta
 from graftwork.training.assembly import FeatureInput, assemble
 from graftwork.training.model_loading import load_model
-from graftwork.training.tuned_folder import CONFIG_FILE, FORMAT, HEADS_FILE, read_tuned_config
+from graftwork.training.tuned_folder import CONFIG_FILE, FORMAT, HEADS_FILE, describe_tuned, read_tuned_config
 
 __all__ = ["FORMAT", "load_tuned", "write_tuned"]
 
 
-def write_tuned(model_folder: str | Path, folder: str | Path) -> list[Path]:
+def write_tuned(model_folder: str | Path, folder: str | Path, *, backbone: str = "") -> list[Path]:
     """Write the small folder of a model that was exported after tuning a pretrained backbone.
 
     Args:
         model_folder: What :func:`graftwork.export.model_folder.write_model` wrote, with ``delta*.safetensors`` beside it.
         folder: Made if absent.
+        backbone: As for :func:`~graftwork.training.model_loading.load_model`.
 
     Returns:
         The files.
@@ -40,7 +41,7 @@ def write_tuned(model_folder: str | Path, folder: str | Path) -> list[Path]:
         FileFormatError: If the model's folder is damaged.
         StorageError: If the folder cannot be written.
     """
-    model, _, config = load_model(model_folder)
+    model, _, config = load_model(model_folder, backbone=backbone)
     prefixes = _backbones(model)
     heads = {
         name: tensor.detach().contiguous().clone()
@@ -62,36 +63,55 @@ def write_tuned(model_folder: str | Path, folder: str | Path) -> list[Path]:
     return [*written, folder / HEADS_FILE, folder / CONFIG_FILE]
 
 
-def load_tuned(folder: str | Path) -> tuple[SharedModel, tuple[TaskSpec, ...]]:
+def load_tuned(folder: str | Path, *, backbone: str = "") -> tuple[SharedModel, tuple[TaskSpec, ...]]:
     """Build the backbone by its name, attach the delta, and put the heads on it.
+
+    Args:
+        folder: The folder ``delta`` of a tune run.
+        backbone: Name of the backbone; empty takes the one that the folder names, if it is neither a folder elsewhere nor a model that
+            the hub would have to be asked for (see :mod:`graftwork.nn.backbones.named_by_folder`).
 
     Returns:
         The model in evaluation mode, and its tasks.
 
     Raises:
         FileFormatError: If the folder is damaged, or no tuned model.
-        ConfigError: If the backbone is not the one that was tuned; the message names the tensors that differ.
+        ConfigError: If the backbone is not the one that was tuned (the message names the tensors that differ), or is named by the folder
+            alone and elsewhere.
         ComponentError: If it names a component of a package that is not allowed.
     """
     folder = Path(folder)
     config = read_tuned_config(folder)
-    tasks = tuple(TaskSpec.from_json(task) for task in config["tasks"])
-    plan = Plan.from_json(config["plan"])
+    described = describe_tuned(config, folder)
+    tasks, plan = described.tasks, described.plan
     for _, _, component in plan.components():
         component.check()
+    if not backbone:
+        check_named_by_folder(described.backbone, folder, remedy="If it is yours, say so: load_tuned(folder, backbone={name!r}).")
     tuning = plan.train.tuning
     if not config["stored_features"]:
         # The plain backbone: what its tuner would add anew is in the delta.
         plan = plan.with_train(tuning=None)
     assembly = assemble(
-        plan, tasks, read_input_specs(config), backbone=config["backbone"], store_features=config["stored_features"]
+        plan,
+        tasks,
+        described.inputs,
+        backbone=backbone or described.backbone,
+        store_features=described.stored_features,
+        local_only=not backbone,
     )
     model = assembly.deployable(assembly.model)
-    for prefix in config["backbones"]:
-        set_working_size(model.get_submodule(prefix), dict(tuning.settings).get("working_size") if tuning else None)
+    try:
+        trunks = [model.get_submodule(prefix) for prefix in config["backbones"]]
+    except AttributeError as error:
+        raise FileFormatError(f"{folder / CONFIG_FILE} is damaged: its backbones: {error!s:.200}. Tune again.") from error
+    if config["deltas"] and not trunks:
+        raise FileFormatError(f"{folder / CONFIG_FILE} is damaged: it names a delta and no backbone. Tune again.")
+    for trunk in trunks:
+        set_working_size(trunk, dict(tuning.settings).get("working_size") if tuning else None)
     model.eval()
     for name in config["deltas"]:
-        load_delta(folder / name).attach(model.get_submodule(config["backbones"][0]))
+        load_delta(folder / name).attach(trunks[0])
     try:
         heads = safetensors.torch.load_file(folder / HEADS_FILE)
         missing = model.load_state_dict(heads, strict=False)

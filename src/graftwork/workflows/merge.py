@@ -16,7 +16,10 @@ from graftwork.core.tensor_files import open_tensors, write_tensors
 from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
-from graftwork.workflows.merge_checks import check_bases, check_out, name_not_finite
+from graftwork.workflows.merge_adapters import merge_adapters
+from graftwork.workflows.merge_changed_source import open_models
+from graftwork.workflows.merge_changes import is_change
+from graftwork.workflows.merge_checks import check_bases, check_out, check_quantised, name_not_finite, note_statistics, note_types
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
@@ -73,6 +76,7 @@ def merge(
     seed: int = 0,
     hashes: bool = True,
     from_text: bool = False,
+    rank: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Merge checkpoints.
@@ -107,6 +111,7 @@ def merge(
         seed: Seed of a ``ModelMerger``.
         hashes: Whether SHA-256 of all inputs go into the lineage (computed in threads beside the merge).
         from_text: Whether ``settings`` and ``search`` are texts of the command line.
+        rank: Largest rank of an adapter folder that is written.
         on_progress: Called with (tensors done, tensors in all).
 
     Raises:
@@ -135,8 +140,16 @@ def merge(
         tried = candidates(search, len(models), seed=seed)
     # With the first combination, so that wrong names and values are found before anything is read.
     merger = built(tried[0] if tried else {})
+    if base is None and models and all(map(is_change, models)):
+        given = {"suite": suite, "align": align, "repair": repair, "statistics": statistics, "network": network}
+        return merge_adapters(
+            models, out, merger, others=given, exclude=exclude, buffers=buffers, rank=rank, hashes=hashes, on_progress=on_progress
+        )
+    if rank is not None:
+        raise ConfigError("--rank belongs to adapters that are merged with adapters, without a base. Leave it out.")
     paths = [Path(path) for path in ((base, *models) if base is not None else models)]
-    sources = [open_tensors(path) for path in paths]
+    sources, opened = open_models(base, models)
+    check_quantised(sources, paths)
     extra = {kind: [open_tensors(path) for path in files] for kind, files in (statistics or {}).items()}
     others = [*merger.inputs(), *(source for readers in extra.values() for source in readers)]
     # Before anything is computed: a merge may take long.
@@ -166,12 +179,12 @@ def merge(
 
         suite = open_suite(suite, seed=seed)
     whole = merge_models(named, network)
-    before: tuple[str, ...] = ()
+    before = (*opened, *note_types(sources, paths))
     if align:
         from graftwork.workflows.merge_fitting import align_models
 
         whole, said = align_models(whole, align, seed=seed)
-        before = (said,)
+        before = (*before, said)
 
     def begun(chosen: Merger | ModelMerger) -> Merging:
         context = merge_context(suite, extra, device, seed)
@@ -223,6 +236,8 @@ def merge(
     final = (lambda: lineage.metadata(start, final=True)) if hashes else None
     write_tensors(out, merging.layout, watched(), lineage.metadata(start, final=False), merging.corrections, final)
     scores = judge.after(out) if judge else ()
+    is_mean = buffers == "mean" and not repair and not isinstance(merger, ModelMerger)
+    statistics_said = note_statistics(sources if base is None else sources[1:]) if is_mean else []
     kept = getattr(merger, "kept_anywhere", 0)
     seconds = time.monotonic() - started
     return MergeReport(
@@ -232,7 +247,7 @@ def merge(
         num_parameters=merging.num_parameters,
         sign_conflict_share=getattr(merger, "conflicts", 0) / kept if kept else None,
         not_finite=tuple(not_finite),
-        notes=(*before, *merging.notes, *swept, *(judge.notes if judge else ())),
+        notes=(*before, *merging.notes, *swept, *statistics_said, *(judge.notes if judge else ())),
         seconds=seconds,
         scores=scores,
         scored_on=judge.role if judge else "",

@@ -1,5 +1,5 @@
-"""What ``graftwork merge`` looks at before and while it writes: the output, the bases of the models, and values that are not
-finite."""
+"""What ``graftwork merge`` looks at before and while it writes: the output, the bases of the models, their stored types, quantised
+weights, running statistics, and values that are not finite."""
 
 from __future__ import annotations
 
@@ -10,11 +10,20 @@ from typing import Any
 import numpy as np
 
 from graftwork.core.errors import ConfigError, DataError
+from graftwork.core.files import read_json
 from graftwork.core.folders import check_output_file
 from graftwork.core.tensor_files import FLOATS, TensorSource
-from graftwork.methods.merging.sources import largest_magnitude, num_not_finite
+from graftwork.data.names import short_list
+from graftwork.methods.merging.sources import are_equal, largest_magnitude, num_not_finite
 
-__all__ = ["check_bases", "check_out", "name_not_finite"]
+__all__ = ["check_bases", "check_out", "check_quantised", "name_not_finite", "note_statistics", "note_types"]
+
+_QUANTISED = (
+    ".qweight", ".qzeros", ".g_idx", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".absmax", ".quant_map", ".nested_absmax", ".SCB",
+    ".weight_zero_point",
+)  # fmt: skip
+"""Ends of names that the formats of GPTQ, AWQ, bitsandbytes, compressed-tensors and FP8 checkpoints have, and others do not."""
+_STATISTICS = ("running_mean", "running_var")
 
 
 def check_out(out: str | Path, sources: Sequence[TensorSource], paths: Sequence[str | Path]) -> Path:
@@ -81,3 +90,57 @@ def check_bases(
                 f"{path} was tuned from another base (fingerprint {wanted[:12]}..., not that of the base given). "
                 "Give its own base with --base, or leave the model out."
             )
+
+
+def check_quantised(sources: Sequence[TensorSource], paths: Sequence[Path]) -> None:
+    """Refuse quantised models: their numbers are codes, with scales beside them, and a mean of codes is nothing.
+
+    Raises:
+        DataError: Naming the first such model, and what shows it.
+    """
+    for path, source in zip(paths, sources, strict=True):
+        found = sorted(name for name in source if name.endswith(_QUANTISED))
+        config = path / "config.json"
+        content = read_json(config) if config.is_file() else None
+        said = content.get("quantization_config") if isinstance(content, dict) else None
+        if found or said:
+            method = f" ({said['quant_method']})" if isinstance(said, dict) and isinstance(said.get("quant_method"), str) else ""
+            what = f"its config.json has a quantization_config{method}" if said else f"it holds {short_list(found, 3)}"
+            raise DataError(f"{path} is quantised: {what}. Merge unquantised models, or save this one dequantised first.")
+
+
+def note_types(sources: Sequence[TensorSource], paths: Sequence[Path], stored: str = "") -> list[str]:
+    """Return what is to be said of models that are stored in other floating-point types than the first.
+
+    Args:
+        sources: All models, the one that gives the types first.
+        paths: Their paths.
+        stored: Type of all tensors of the result; empty if it is that of the first model.
+    """
+    notes = []
+    first = sources[0]
+    for path, source in zip(paths[1:], sources[1:], strict=True):
+        other = [name for name in source if name in first and source.is_float(name) and first.is_float(name)
+                 and source.dtype_name(name) != first.dtype_name(name)]  # fmt: skip
+        if other:
+            types = sorted({source.dtype_name(name) for name in other}), sorted({first.dtype_name(name) for name in other})
+            result = stored or f"as in {paths[0]}"
+            notes.append(
+                f"{path} stores {len(other)} tensors as {', '.join(types[0])} that are {', '.join(types[1])} in {paths[0]}; the merge computes in "
+                f"float32 or wider, and the result is stored {'as ' if stored else ''}{result}."
+            )
+    return notes
+
+
+def note_statistics(models: Sequence[TensorSource]) -> list[str]:
+    """Return a note if a merge averages running statistics of BatchNorm that differ: the merged weights give others."""
+    first = models[0]
+    names = [name for name in first if name.endswith(_STATISTICS) and first.is_float(name)]
+    shared = [name for name in names if all(name in model and model.shape(name) == first.shape(name) for model in models)]
+    differ = [name for name in shared if not all(are_equal(first.lazy(name), model.lazy(name)) for model in models[1:])]
+    if not differ:
+        return []
+    return [
+        f"running statistics of {len({name.rpartition('.')[0] for name in differ})} BatchNorm layers are the mean of the models', not those of the "
+        "merged weights: graftwork merge --repair --suite FILE measures them on training rows."
+    ]

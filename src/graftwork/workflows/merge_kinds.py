@@ -19,6 +19,7 @@ from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import MergeContext, MergeModel, ModelMerger
 from graftwork.methods.merging.driver import check_settings, iterate_merged
 from graftwork.methods.merging.tensor_roles import Buffers, assign_roles
+from graftwork.workflows.merge_changed_source import ChangedTensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -165,6 +166,11 @@ def _stored_type(name: str, values: Array, first: Mapping[str, Array]) -> str:
 
 def _network(path: Path, source: TensorSource, build: Callable[[], nn.Module] | None) -> Callable[[], nn.Module] | None:
     """Return what builds the network of a model with its weights, None if nothing says what it looks like."""
+    if isinstance(source, ChangedTensors):
+        # A change has no network of its own, but that of its base.
+        build = build or _network(source.base_path, source.base, None)
+        if build is None:
+            return None
     if build is not None:
         return functools.partial(_with_weights, build, source, path)
     config = path / "config.json"

@@ -3,7 +3,8 @@
 Plans come from ``portfolio.toml`` beside this module, from the ``[[plans]]`` tables of cards, and from TOML files that the
 user names. A plan may say ``default``: true, false, or a list of modalities in which it enters without being asked for;
 ``variants``: other settings that are tried for it when a race has time left; and ``needs``: optional packages without which it does
-not exist for a race, ``{ package = "extra that installs it" }``.
+not exist for a race, ``{ package = "extra that installs it" }``; ``asks``: what it asks for beside rows and labels, of
+:data:`graftwork.workflows.plan_asks.ASKS`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from graftwork.core.nearest import nearest_name
 from graftwork.core.optional import has
 from graftwork.core.plan import Plan
 from graftwork.core.toml_text import read_toml
+from graftwork.workflows.plan_asks import ASKS, asks_of
 from graftwork.workflows.plan_check import check_plans, part_problems, plan_problems, training_problems
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "portfolio",
     "read_plan_file",
     "read_plan_tables",
+    "unmet_asks",
     "variants_of",
 ]
 
@@ -47,6 +50,8 @@ class CatalogueEntry:
     """Other settings that a race with time left tries, in this order: ``{"training": {...}, "learner": {...}}``."""
     needs: Mapping[str, str] = field(default_factory=dict)
     """Packages that it needs besides those of its kind of data, with graftwork's extra that installs each."""
+    asks: tuple[str, ...] = ()
+    """What it asks for beside rows and labels; see :mod:`graftwork.workflows.plan_asks`."""
 
     @property
     def missing(self) -> str:
@@ -67,6 +72,7 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
     default = fields.pop("default", False) if isinstance(fields, dict) else False
     variants = fields.pop("variants", []) if isinstance(fields, dict) else []
     needs = fields.pop("needs", {}) if isinstance(fields, dict) else {}
+    asks = fields.pop("asks", []) if isinstance(fields, dict) else []
     plan, problems = Plan.read(fields)
     if default is True:
         default = plan.modalities
@@ -83,7 +89,10 @@ def _entry(value: Any, origin: str) -> tuple[CatalogueEntry, list[str]]:
             f'`needs` must be a table of packages with the extra of each, as in {{ catboost = "boosters" }}; got {needs!r:.200}'
         )
         needs = {}
-    return CatalogueEntry(plan, tuple(default), origin, tuple(variants), dict(needs)), [
+    if not isinstance(asks, list) or not all(isinstance(item, str) and item in ASKS for item in asks):
+        problems.append(f"`asks` must be a list of {', '.join(ASKS)}; got {asks!r:.200}")
+        asks = []
+    return CatalogueEntry(plan, tuple(default), origin, tuple(variants), dict(needs), asks_of(plan, asks)), [
         f"plan {plan.name!r}: {problem}" for problem in problems
     ]
 
@@ -227,7 +236,37 @@ def check_stored(plans: Iterable[Plan], origin: str) -> None:
     check_plans([plan for plan in plans if plan not in known], origin)
 
 
-def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | None = None) -> list[Plan]:
+def unmet_asks(kinds: Collection[str], num_tasks: int, given: Collection[str]) -> dict[str, list[str]]:
+    """Return the plans that stay out where all are asked for, by the first thing that they ask for and that is not given.
+
+    Args:
+        kinds: Kinds of the suite's inputs.
+        num_tasks: Number of its tasks.
+        given: What is given; see :func:`graftwork.workflows.plan_asks.given_of`.
+    """
+    found: dict[str, list[str]] = {}
+    for name, entry in _fitting(load_catalogue(), kinds, num_tasks).items():
+        if not _enters(entry, kinds, given) and (lacking := [ask for ask in entry.asks if ask not in given]):
+            found.setdefault(lacking[0], []).append(name)
+    return found
+
+
+def _enters(entry: CatalogueEntry, kinds: Collection[str], given: Collection[str] | None) -> bool:
+    """Return whether a plan enters without being named; that there is no backbone is said of each plan later."""
+    return entry.enters(kinds) and set(entry.asks) - {"backbone"} <= set(given or ())
+
+
+def _fitting(catalogue: Mapping[str, CatalogueEntry], kinds: Collection[str], num_tasks: int) -> dict[str, CatalogueEntry]:
+    return {
+        name: entry
+        for name, entry in catalogue.items()
+        if entry.plan.fits(kinds) and entry.plan.min_tasks <= num_tasks and not entry.missing
+    }
+
+
+def portfolio(
+    kinds: Collection[str], num_tasks: int, names: Sequence[str] | None = None, given: Collection[str] | None = None
+) -> list[Plan]:
     """Return the plans that enter the race, the reference (separate models) first.
 
     Args:
@@ -236,6 +275,8 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
         names: None for the defaults; or any of plan names, ``"all"`` (whose packages are installed), ``"+name"`` (besides the defaults), and paths of TOML files
             whose plans join the defaults; or only ``"none"``. Separate single-task models are always in: they are what
             everything is measured against.
+        given: What there is beside rows and labels. ``"all"`` leaves out plans that ask for anything else, unless they are in by
+            default; None leaves out none. Defaults that ask for groups or times are in only where they are given.
 
     Raises:
         ConfigError: If a name is unknown, or the plan does not fit these inputs or this number of tasks, or needs a package that is not
@@ -244,16 +285,16 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
     asked = list(names or ())
     files = _files(asked)
     catalogue = load_catalogue(files)
-    fitting = {
-        name: entry
-        for name, entry in catalogue.items()
-        if entry.plan.fits(kinds) and entry.plan.min_tasks <= num_tasks and not entry.missing
-    }
+    fitting = _fitting(catalogue, kinds, num_tasks)
     # Bare names replace the defaults, names with a plus join them.
     exclusive = [name for name in asked if not name.startswith("+") and not name.endswith(".toml")]
     added = [name[1:] for name in asked if name.startswith("+") and not name.endswith(".toml")]
     if "all" in exclusive:
-        chosen = set(fitting)
+        chosen = {
+            name
+            for name, entry in fitting.items()
+            if given is None or _enters(entry, kinds, given) or set(entry.asks) <= set(given)
+        }
     elif exclusive == ["none"]:
         chosen = set()
     elif exclusive:
@@ -262,7 +303,7 @@ def portfolio(kinds: Collection[str], num_tasks: int, names: Sequence[str] | Non
         from_files = {entry.plan.name for file in files for entry in read_plan_file(file)}
         chosen = set(exclusive) | (from_files & set(fitting))
     else:
-        chosen = {name for name, entry in fitting.items() if entry.enters(kinds)}
+        chosen = {name for name, entry in fitting.items() if _enters(entry, kinds, given)}
     chosen |= set(added)
     problems = [_problem(name, catalogue, kinds, num_tasks) for name in sorted(chosen - set(fitting))]
     if problems:

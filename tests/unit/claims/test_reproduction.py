@@ -17,7 +17,7 @@ from graftwork.claims.reproduction import Reproduction, reproduce, reproduce_car
 from graftwork.claims.reproduction_job import load_recipe
 from graftwork.claims.run_plan import choose_looks, choose_seeds
 from graftwork.core.cards import Card
-from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError, StorageError
+from graftwork.core.errors import AccessError, BudgetError, CheckpointError, ConfigError, GraftworkError
 
 RECIPE = """
 import os, time
@@ -260,12 +260,12 @@ def test_a_work_folder_of_the_user_is_refused(card: Card, tmp_path: Path) -> Non
     assert not (tmp_path / "toy.json").exists()
 
 
-def test_results_that_cannot_be_removed_are_not_taken_for_new_ones(card: Card, tmp_path: Path) -> None:
+def test_results_behind_a_link_are_neither_removed_nor_taken_for_new_ones(card: Card, tmp_path: Path) -> None:
     run(card, tmp_path)
     work = tmp_path / "work"
     (work / "done").rename(tmp_path / "elsewhere")
     (work / "done").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match=r"Cannot remove .*done, which holds older results"):
+    with pytest.raises(ConfigError, match=r"done is a link\. .* holds none"):
         run(card, tmp_path)
     assert len(list((tmp_path / "elsewhere").iterdir())) == 6
 

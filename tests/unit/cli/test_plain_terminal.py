@@ -95,6 +95,26 @@ def test_own_colours_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.getvalue() == f"\x1b[32mgood\x1b[0m {plain_text(EVIL)}\n"
 
 
+def test_lines_of_verbs_that_are_written_over_reach_a_terminal_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graftwork.cli.rank import _say
+
+    _, err = terminals(monkeypatch)
+    module: Any = types.ModuleType("verb")
+    module.NAME, module.HELP, module.add_arguments = "test", "test", lambda parser: None
+    events = ({"event": "features", "source": EVIL, "done": 1, "rows": 2}, {"event": "source", "source": EVIL, "seconds": 1.0})
+
+    def run(args: Any) -> int:
+        for event in events:
+            _say(event)
+        return 0
+
+    module.run = run
+    monkeypatch.setattr(cli, "_find", lambda word: module)
+    assert cli.main(["test"]) == 0
+    name = plain_text(EVIL)
+    assert err.getvalue() == f"\r{name}: features of 1 of 2 rows\r\x1b[K{name}: judged in 1.0 s\n"
+
+
 def test_progress_is_plain() -> None:
     events: list[dict[str, Any]] = [
         {"event": "phase", "phase": "estimate", "jobs": 1, "plans": [EVIL]},

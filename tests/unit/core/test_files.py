@@ -15,6 +15,7 @@ from graftwork.core.files import (
     cache_folder,
     check_writable_folder,
     hash_file,
+    open_to_append,
     read_json,
     read_jsonl,
     remove_leftovers,
@@ -95,6 +96,42 @@ def test_log_survives_a_torn_last_line(tmp_path: Path) -> None:
         handle.write(b'{"n": 2, "to')
     append_jsonl(log, {"n": 3})
     assert read_jsonl(log) == [{"n": 1}, {"n": 3}]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes links and pipes")
+def test_nothing_is_appended_through_a_link_to_a_pipe_or_to_a_file_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine\n")
+    (tmp_path / "link").symlink_to(tmp_path / "mine.txt")
+    (tmp_path / "dangling").symlink_to(tmp_path / "new.txt")
+    (tmp_path / "hard").hardlink_to(tmp_path / "mine.txt")
+    os.mkfifo(tmp_path / "pipe")
+    for name, what in {
+        "link": "a symbolic link",
+        "dangling": "a symbolic link",
+        "hard": "other names",
+        "pipe": "no plain file",
+    }.items():
+        for append in (open_to_append, lambda path: append_jsonl(path, {"a": 1})):
+            with pytest.raises(StorageError, match=rf"{name} .*{what}.*Remove it, or put a copy"):
+                append(tmp_path / name)
+    with pytest.raises(StorageError, match="Is a directory"):
+        open_to_append(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "mine\n"
+    assert not (tmp_path / "new.txt").exists()
+    with open_to_append(tmp_path / "hard", may_be_shared=True) as shared:
+        assert shared.tell() == 5
+    with open_to_append(tmp_path / "deep" / "log") as made:
+        made.write(b"x")
+    assert (tmp_path / "deep" / "log").read_bytes() == b"x"
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="the system has no such flag")
+def test_a_link_that_comes_between_look_and_opening_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "new.txt")
+    monkeypatch.setattr(os.path, "islink", lambda path: False)
+    with pytest.raises(StorageError, match="Cannot write .*log"):
+        append_jsonl(tmp_path / "log", {"a": 1})
+    assert not (tmp_path / "new.txt").exists()
 
 
 def test_writable_folder_check_names_the_remedy(tmp_path: Path) -> None:

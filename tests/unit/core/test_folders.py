@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from graftwork.core import folders
 from graftwork.core.errors import ConfigError, StorageError
 from graftwork.core.files import atomic_path
-from graftwork.core.folders import FolderKind, check_folder, check_output_file, claim_folder, is_own, remove_own
+from graftwork.core.folders import FolderKind, check_contents, check_folder, check_output_file, claim_folder, is_own, remove_own
 
 KIND = FolderKind(marker="run.json", format="toy-1", noun="a toy run", lock=".lock")
 
@@ -264,6 +264,69 @@ def test_links_on_the_way_are_not_followed(tmp_path: Path) -> None:
     assert remove_own(own, "deep")
     assert (tmp_path / "mine" / "file").exists()
     assert remove_own(own, "absent/at/all")
+
+
+def test_a_marked_folder_with_links_or_special_files_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    import socket
+
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.txt").write_text("mine")
+    for number, (name, place) in enumerate(
+        {
+            "log.jsonl": lambda path: path.symlink_to(outside / "mine.txt"),
+            ".lock": lambda path: path.symlink_to(outside / "new"),
+            "jobs": lambda path: path.symlink_to(outside),
+            "deep/er/delta": lambda path: path.symlink_to(outside),
+            "logs/worker-1.log": lambda path: path.symlink_to("../run.json"),
+            "circle": lambda path: path.symlink_to(path),
+            "pipe": os.mkfifo,
+            "deep/socket": lambda path: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)),
+        }.items()
+    ):
+        folder = tmp_path / f"run{number}"
+        (folder / name).parent.mkdir(parents=True)
+        mark(folder)
+        place(folder / name)
+        before = sorted(folder.rglob("*"))
+        for refuse in (check_folder, claim_folder, check_contents):
+            with pytest.raises(ConfigError) as caught:
+                refuse(folder, KIND)
+            assert str(caught.value).startswith(f"{folder / name} is a ")
+            assert "A toy run holds none" in str(caught.value)
+            assert "put a copy of what is meant in its place, or remove it" in str(caught.value)
+        assert sorted(folder.rglob("*")) == before
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"mine.txt": "mine"}
+
+
+def test_a_link_in_the_place_of_the_marker_is_refused_unread(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").symlink_to(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"run\.json is a link"):
+        check_contents(tmp_path / "run", KIND)
+
+
+def test_a_folder_that_the_user_linked_is_claimed_and_one_without_a_marker_is_not_searched(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    mark(tmp_path / "disk")
+    (tmp_path / "disk" / "jobs").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    claim_folder(tmp_path / "run", KIND).release()
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "link").symlink_to(tmp_path)
+    check_contents(tmp_path / "project", KIND)
+    check_contents(tmp_path / "absent", KIND)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such locks elsewhere")
+def test_a_lock_that_becomes_a_link_after_the_check_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark(tmp_path)
+    (tmp_path / ".lock").symlink_to(tmp_path.parent / "made-by-a-lock")
+    monkeypatch.setattr(folders, "check_contents", lambda folder, kind: None)
+    with pytest.raises(StorageError, match=r"\.lock is a symbolic link"):
+        claim_folder(tmp_path, KIND)
+    assert not (tmp_path.parent / "made-by-a-lock").exists()
 
 
 def test_an_output_is_never_an_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

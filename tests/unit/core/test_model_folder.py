@@ -34,8 +34,16 @@ def test_a_single_file_counts_before_an_index_as_in_transformers(tmp_path: Path)
 
 
 def test_a_model_with_another_name_is_found_if_it_is_alone(tmp_path: Path) -> None:
-    put(tmp_path, adapter_model=4.0)
+    put(tmp_path, weights=4.0)
     assert open_tensors(tmp_path)["w"][0] == 4.0
+
+
+def test_an_adapter_is_no_model(tmp_path: Path) -> None:
+    put(tmp_path, adapter_model=4.0)
+    with pytest.raises(FileFormatError, match=r"holds an adapter \(adapter_model\.safetensors\), not a model"):
+        open_tensors(tmp_path)
+    put(tmp_path, model=1.0)
+    assert open_tensors(tmp_path)["w"][0] == 1.0
 
 
 def test_several_files_without_an_index_are_a_question(tmp_path: Path) -> None:

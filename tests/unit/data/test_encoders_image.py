@@ -16,7 +16,7 @@ from graftwork.core.errors import DataError
 from graftwork.data.encoders import encoder_from_state
 from graftwork.data.encoders.deep_pixels import survey_pictures
 from graftwork.data.encoders.image import ImageEncoder
-from graftwork.data.encoders.picture_files import list_images
+from graftwork.data.encoders.picture_files import MAX_PIXELS, list_images
 
 
 def test_transparency_over_background(tmp_path: Path) -> None:
@@ -263,3 +263,44 @@ def test_peak_memory_is_one_copy_of_the_pixels(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _PEAK, str(tmp_path / "large.png"), str(tmp_path / "small.png")]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert 80 < peak < 180, "converting the whole picture would take 300 MB and more"
+
+
+_DECODE = """
+import sys, zlib, struct
+from graftwork.data.encoders.image import ImageEncoder
+from graftwork.data.encoders.picture_files import MAX_PIXELS, PictureError
+from graftwork.evaluation.memory import PeakMemory
+encoder, path = ImageEncoder(64), sys.argv[1]
+encoder.encode_one(sys.argv[2])
+content = open(path, "rb").read()
+assert struct.unpack(">II", content[16:24])[0] * struct.unpack(">II", content[16:24])[1] == MAX_PIXELS
+with PeakMemory() as whole:
+    encoder.encode_one(content)
+# One row more, said by the header alone: if it were decoded, it would take as much.
+width, height = struct.unpack(">II", content[16:24])
+head = b"IHDR" + struct.pack(">II", width, height + 1) + content[24:29]
+content = content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+with PeakMemory() as refused:
+    try:
+        encoder.encode_one(content)
+    except PictureError as error:
+        assert error.too_large, error
+    else:
+        raise SystemExit("it was not refused")
+print(whole.increase_bytes >> 20, refused.increase_bytes >> 20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own mark is exact")
+def test_the_largest_picture_that_is_allowed_stays_in_memory_and_one_above_is_not_decoded(tmp_path: Path) -> None:
+    side = 10_000
+    assert side * side // 2 == MAX_PIXELS
+    Image.new("RGBA", (side, side // 2), (9, 9, 9, 99)).save(tmp_path / "large.png", compress_level=1)
+    Image.new("RGBA", (50, 50), (9, 9, 9, 99)).save(tmp_path / "small.png")
+    assert (tmp_path / "large.png").stat().st_size < 4_000_000, "a small file"
+    command = [sys.executable, "-c", _DECODE, str(tmp_path / "large.png"), str(tmp_path / "small.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, refused = map(int, done.stdout.split())
+    assert 180 < whole < 300, "4 bytes a pixel, and what is next to them"
+    assert refused < 20

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import graftwork
 from graftwork.cli.plans import plan_text
 from graftwork.core.cards import Card, load_cards
 from graftwork.core.errors import ConfigError
@@ -37,8 +39,31 @@ def pages(generator: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> li
 
 
 def test_every_system_has_a_page(pages: list[Path]) -> None:
-    assert [page.name for page in pages[:3]] == ["gallery.md", "plans.md", "backbones.md"]
-    assert {page.stem for page in pages[3:]} == set(load_cards())
+    assert [page.name for page in pages[:4]] == ["gallery.md", "plans.md", "backbones.md", "api.md"]
+    assert {page.stem for page in pages[4:]} == set(load_cards())
+
+
+def test_every_public_name_is_in_the_reference(pages: list[Path]) -> None:
+    text = pages[3].read_text(encoding="utf-8")
+    entries = dict(re.findall(r"^### gw\.(\w+)\n(.*?)(?=^### |^## |\Z)", text, flags=re.DOTALL | re.MULTILINE))
+    assert set(entries) == {name for name in graftwork.__all__ if not name.startswith("_")}
+    for name, entry in entries.items():
+        item = getattr(graftwork, name)
+        first = " ".join((inspect.getdoc(item) or "").split("\n\n")[0].split())
+        assert first, f"{name} has no docstring"
+        words = re.sub(r"[^A-Za-z ]", " ", re.sub(r":\w+:`[^`]*`|`[^`]*`", "", first)).split()
+        assert set(words) <= set(re.sub(r"[^A-Za-z ]", " ", entry).split()), name
+        if not inspect.isclass(item):
+            shown = re.search(r"```python\n(.*?)```", entry, flags=re.DOTALL)
+            assert shown is not None
+            assert all(f"{one}" in shown[1] for one in inspect.signature(item).parameters), name
+    for parameter in inspect.signature(graftwork.fit).parameters:
+        assert f"- `{parameter}`: " in entries["fit"] or f"- `**{parameter}`: " in entries["fit"], parameter
+    for member in ("FitRun.leaderboard(", "Predictor.predict(source, ", "Suite.task_names`", "MultiTaskEstimator.fit("):
+        assert f"`{member}" in text, member
+    # Nothing that changes from build to build, and no markup of another system.
+    assert " at 0x" not in text
+    assert not re.search(r":(class|func|meth|mod|data|attr):`", text)
 
 
 def test_every_plan_is_on_the_page_of_plans(pages: list[Path]) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.nn.backbones.catalog import build_backbone
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
+from graftwork.nn.backbones.timm_folder import load_timm_folder
 from graftwork.nn.backbones.timm_loading import load_timm
 
 pytest.importorskip("timm")
@@ -76,6 +82,56 @@ def test_unknown_names_and_unreachable_weights(monkeypatch: pytest.MonkeyPatch) 
         ConfigError, match=r"'resnet18' could not be loaded \(OSError: no route to host\)(.|\n)*graftwork backbones"
     ):
         load_timm("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"architecture": 3}, "architecture is 3"), ([], r"it holds \[\]; expected an object"), ({}, "architecture is None"),
+        *(({"architecture": "resnet10t", "num_classes": value}, "num_classes is ") for value in ("x", None, -1, 1.5, True, 10**9, [])),
+        *(({"architecture": "resnet10t", "pretrained_cfg": value}, "pretrained_cfg is ") for value in ("x", 3, [1])),
+        *(({"architecture": "resnet10t", "pretrained_cfg": {"input_size": value}}, r"pretrained_cfg\.input_size is ") for value in ([], 3, [3, 0, 0], "x", None, [3, 10**9, 10**9])),
+        ({"architecture": "resnet10t", "pretrained_cfg": {"mean": [1]}}, r"pretrained_cfg\.mean"), ({"architecture": "resnet10t", "pretrained_cfg": {"std": [0, 1, 1]}}, "std"),
+    ],
+)  # fmt: skip
+def test_a_damaged_description_of_a_folder_names_file_and_value(tmp_path: Path, config: Any, words: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileFormatError, match=rf"config\.json is damaged: .*{words}.*Save the model again"):
+        load_timm_folder(tmp_path)
+
+
+def test_weights_that_a_folder_names_are_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+
+    def create(*_: object, **__: object) -> None:
+        raise AssertionError("it would be downloaded")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setattr("socket.socket.connect", create)
+    for name in ("resnet18", "resnet34@64"):
+        with pytest.raises(ConfigError, match=r"not in the cache of this machine.*graftwork backbones timm:resnet"):
+            build_backbone(f"timm:{name}", local_only=True)
+
+
+def test_what_is_cached_is_loaded_without_asking_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import timm
+    from huggingface_hub import constants
+
+    seen: list[bool] = []
+    plain = timm.create_model
+
+    def create(name: str, *, pretrained: bool, **settings: Any) -> nn.Module:
+        seen.append(constants.HF_HUB_OFFLINE)
+        model: nn.Module = plain(name, pretrained=False, **settings)
+        return model
+
+    monkeypatch.setattr(timm, "create_model", create)
+    before = constants.HF_HUB_OFFLINE
+    for cached in (True, False):
+        monkeypatch.setattr("graftwork.nn.backbones.timm_loading.timm_is_cached", lambda name, cached=cached: cached)
+        load_timm("resnet10t")
+    assert seen == [True, before]
+    assert constants.HF_HUB_OFFLINE is before
 
 
 class Odd(nn.Module):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.optional import has
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import encoder_from_state
@@ -120,13 +122,52 @@ def test_prediction_needs_no_torch(tiny_folder: Path) -> None:
 def test_what_cannot_be_loaded(tmp_path: Path, tiny_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"folder .* holds no model"):
         load_transformers(tmp_path)
-    with pytest.raises(ConfigError, match=r"'no-such/model' is neither a folder here nor within reach(.|\n)*minilm"):
+    with pytest.raises(
+        ConfigError, match=r"'no-such/model' is not in the cache of this machine(.|\n)*graftwork backbones hf:no-such"
+    ):
         load_transformers("no-such/model", local_only=True)
     with pytest.raises(ConfigError, match=r"has no tokenizer.json, config.json"):
         prepare_suite(text_suite(), f"hf:{tmp_path}")
     suite = text_suite()
     with pytest.raises(ConfigError, match=r"keeps no texts"):
         prepare_suite(Suite(**{**suite.__dict__, "raw": {}}), "minilm")
+
+
+def test_what_is_cached_is_loaded_without_asking_the_hub(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    asked: list[bool] = []
+    plain = transformers.AutoModel.from_pretrained
+
+    def load(name: str, *, local_files_only: bool, **settings: Any) -> Any:
+        asked.append(local_files_only)
+        if name == "who/absent" and local_files_only:
+            raise OSError("not cached")
+        return plain(tiny_folder, local_files_only=True, **settings)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
+    load_transformers("who/cached")
+    assert asked == [True]
+    load_transformers("who/absent")
+    assert asked == [True, True, False]
+    with pytest.raises(ConfigError, match="nothing is downloaded because a folder names it"):
+        build_backbone("hf:who/absent", local_only=True)
+    assert asked[3:] == [True]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("tokenizer.json", [], r"tokenizer\.json holds \[\]; expected an object"), ("config.json", 3, r"config\.json holds 3; expected an object"),
+        *(("config.json", {"pad_token_id": value}, "pad_token_id is ") for value in ("x", -1, [], 1.5, True)),
+        *(("config.json", {"max_position_embeddings": value}, "max_position_embeddings is ") for value in ("x", -1, {}, 10**300)),
+    ],
+)  # fmt: skip
+def test_a_damaged_tokenizer_names_file_and_value(tiny_folder: Path, tmp_path: Path, file: str, content: Any, words: str) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    (tmp_path / "bert" / file).write_text(json.dumps(content))
+    with pytest.raises(FileFormatError, match=rf"bert/.*{words}.*Download or save the model again"):
+        prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}")
 
 
 @needs_minilm

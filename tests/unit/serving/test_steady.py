@@ -122,6 +122,83 @@ def test_others_are_answered_while_a_large_body_is_read(tmp_path: Path, monkeypa
         engine.close()
 
 
+def form_with(texts: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return a form of a picture and texts, as httpx takes it."""
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 60)).save(picture, "PNG")
+    fields: list[tuple[str, Any]] = [("images", ("a.png", picture.getvalue()))]
+    return {"files": fields + [(name, (None, text)) for name, text in texts]}
+
+
+def test_others_are_answered_while_a_form_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(run_builder.write_controllable_run(tmp_path), limits=ServeLimits(max_wait_ms=0), threads=1)
+    answered, parse = threading.Event(), asking.parse_json
+    read: list[int] = []
+
+    def late(content: bytes) -> Any:
+        # If this ran in the thread that answers, nobody could set the event.
+        assert answered.wait(PATIENCE)
+        read.append(len(content))
+        return parse(content)
+
+    monkeypatch.setattr(bodies, "parse_json", late)
+    client = Client(engine)
+    weights = json.dumps({"grey": 0.2, "colour": 1.0}) + " " * 60_000
+    # One option comes a thousand times, and is read once.
+    form = form_with([*[("importance", weights)] * 240, ("budget", "0.7")])
+
+    async def both() -> list[Any]:
+        import httpx
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(client.app), base_url="http://server") as session:
+            slow = asyncio.create_task(session.post("/predict", timeout=PATIENCE, **form))
+            await asyncio.sleep(0.05)
+            quick = await session.get("/health")
+            assert not read, "not yet"
+            answered.set()
+            return [quick, await slow]
+
+    try:
+        quick, slow = asyncio.run(both())
+        assert quick.status_code == 200
+        assert values(slow)
+        assert sorted(read) == [3, len(weights)]
+    finally:
+        answered.set()
+        engine.close()
+
+
+def test_a_form_is_refused_before_its_fields_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(run_builder.write_picture_run(tmp_path), limits=ServeLimits(max_wait_ms=0), threads=1)
+    read: list[bytes] = []
+
+    def noted(content: bytes) -> Any:
+        read.append(content)
+        return asking.parse_json(content)
+
+    monkeypatch.setattr(bodies, "parse_json", noted)
+    client = Client(engine)
+
+    def problems(status: int, texts: list[tuple[str, str]]) -> str:
+        answer = client.ask("POST", "/predict", **form_with(texts))
+        assert answer.status_code == status, answer.text
+        assert len(answer.content) < 20_000
+        return str(answer.json())
+
+    try:
+        deep = "[" * 20_000
+        assert "a999" in problems(422, [(f"a{index}", deep) for index in range(980, 1_000)])
+        assert "'rows'" in problems(422, [("rows", deep)]), "a form has no rows of a table"
+        assert read == [], "what is no option is not read"
+        assert "64KB" in problems(400, [("importance", "1" * 65_537)])
+        assert "Too many fields" in problems(400, [("tasks", "colour")] * 1_001)
+        names = ",".join(list(engine.tasks) * 4_000)
+        assert values(client.ask("POST", "/predict", **form_with([("tasks", names[:60_000].rpartition(",")[0])] * 100)))
+        assert read == []
+    finally:
+        engine.close()
+
+
 def test_a_large_body_gets_the_answers_and_faults_of_a_small_one(tmp_path: Path) -> None:
     engine = Engine(run_builder.write_table_run(tmp_path), limits=ServeLimits(max_wait_ms=0), threads=1)
     try:

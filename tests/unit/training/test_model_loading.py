@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import small_learner, small_suite
@@ -42,6 +43,28 @@ def test_another_format_is_refused(exported: Path, tmp_path: Path, content: str)
     (folder / "config.json").write_text(content)
     with pytest.raises(FileFormatError, match="expected 'graftwork-model-1'"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, ...) for key in ("tasks", "plan", "backbone", "stored_features")),
+        *((key, value) for key in ("tasks", "plan", "backbone", "stored_features") for value in (None, 3, [{}])),
+        ("tasks", [{"name": "a", "kind": "regression", "size": "x"}]), ("tasks", []), ("plan", {}), ("input_specs", 3), ("input_specs", {"table": 3}),
+    ],
+)  # fmt: skip
+def test_a_damaged_description_is_named_with_file_key_and_remedy(exported: Path, tmp_path: Path, key: str, value: Any) -> None:
+    folder = copy(exported, tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    if value is ...:
+        del config[key]
+    else:
+        config[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileFormatError, match=r"(?s)config\.json is damaged: .*Export the model again\.") as caught:
+        load_model(folder)
+    if value is ... or value in (None, 3):
+        assert key in str(caught.value)
 
 
 def test_weights_hold_no_pickle_and_carry_their_format(exported: Path) -> None:

@@ -110,8 +110,9 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
         whole = weights_after(build(suite, make()))
         for parts in parts_of(make()):
             for key, value in load_file(tmp_path / f"{name}-{parts}-0.0.safetensors").items():
+                # Sums of other order in float32; what is near zero is compared with the step that it has made.
                 torch.testing.assert_close(
-                    value, whole[key], rtol=1e-3, atol=2e-5, msg=lambda text, key=key, name=name: f"{name}, {key}: {text}"
+                    value, whole[key], rtol=1e-5, atol=1e-6, msg=lambda text, key=key, name=name: f"{name}, {key}: {text}"
                 )
     for name in DROPOUT:
         plain = weights_after(build(suite, PARALLEL[name]()))

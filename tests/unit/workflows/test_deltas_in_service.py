@@ -89,7 +89,10 @@ class Client:
     """Calls the application without a network."""
 
     def __init__(self, runs: list[Path | str], **limits: Any) -> None:
-        self.engine = DeltaEngine(find_delta_folders(runs), limits=ServeLimits(**limits), threads=1)
+        found = find_delta_folders(runs)
+        # Named as the user does it with --base: no folder says which other folder is read.
+        backbone = read_json(found[0].path / "config.json")["backbone"]
+        self.engine = DeltaEngine(found, backbone=backbone, limits=ServeLimits(**limits), threads=1)
         self.app = create_app(self.engine)
 
     def ask_all(self, calls: list[tuple[str, str, dict[str, Any]]]) -> list[httpx.Response]:
@@ -159,12 +162,13 @@ def test_a_batch_is_one_pass_of_the_backbone(
 
 
 def test_the_group_gives_what_the_loaded_models_give(text_runs: dict[str, gw.TuneRun]) -> None:
-    group = TunedGroup()
+    backbone = text_runs["lora"].result["backbone"]
+    group = TunedGroup(backbone)
     asked, expected = [], []
     for name in ("lora", "adapter", "prompt"):
         group.add(name, text_runs[name].delta_folder)
         inputs = Predictor(text_runs[name].folder).encoder.transform(TEXTS)
-        model, _ = gw.load_tuned(text_runs[name].delta_folder)
+        model, _ = gw.load_tuned(text_runs[name].delta_folder, backbone=backbone)
         with torch.no_grad():
             outputs = model({key: torch.from_numpy(value) for key, value in inputs.items()}, ["liked"])["liked"]
         expected.append(torch.sigmoid(outputs).flatten().numpy())
@@ -296,6 +300,31 @@ def test_models_of_another_backbone_are_refused_by_what_differs(text_runs: dict[
     moved = TunedGroup(f"hf:{tmp_path / 'same'}")
     moved.add("lora", text_runs["lora"].delta_folder)
     assert moved.names == ("lora",), "the same weights in another folder are the same backbone"
+
+
+def test_a_folder_names_no_other_folder_and_no_model_that_would_be_downloaded(
+    text_runs: dict[str, gw.TuneRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.socket.connect", connect)
+    monkeypatch.setattr("socket.getaddrinfo", connect)
+    folder = shutil.copytree(text_runs["lora"].delta_folder, tmp_path / "delta")
+    with pytest.raises(ConfigError, match=r"delta names the backbone 'hf:.*', a folder elsewhere.*name it: --base hf:"):
+        serve([f"a={folder}"])
+    config = read_json(folder / "config.json")
+    for name, words in {
+        "hf:who/ever": "is not in the cache of this machine.*graftwork backbones hf:who/ever",
+        "hf:../..": "a folder elsewhere",
+        "hf:~/x": "a folder elsewhere",
+        "ttm:/x": "a folder elsewhere",
+    }.items():
+        (folder / "config.json").write_text(json.dumps({**config, "backbone": name}))
+        with pytest.raises(ConfigError, match=words):
+            serve([f"a={folder}"])
+        with pytest.raises(ConfigError, match=words):
+            gw.load_tuned(folder)
 
 
 @pytest.mark.parametrize("place", ["sharing", "tuning"])

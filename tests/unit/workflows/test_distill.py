@@ -142,9 +142,13 @@ def test_a_run_teaches_logits_and_a_cut_run_goes_on(
     entry = json.loads((tmp_path / "second" / "jobs" / "teacher-1" / "result.json").read_text())["entry"]
     answers = read_answers(entry)
     assert set(answers.outputs) == {"kind"}
-    # The cache is cleared in between: the answers are computed again, in the same place.
+    # The cache is cleared in between: the answers are computed again, in the same place, of the teacher that is named again.
     shutil.rmtree(entry)
-    second = distilled(folder, tmp_path / "second", resume=True, steps=None, seeds=None, targets=None, overrides=None)
+    with pytest.raises(ConfigError, match=rf"graftwork distill --teacher {run.folder} --resume"):
+        distilled(folder, tmp_path / "second", resume=True, steps=None, seeds=None, targets=None, overrides=None)
+    second = distilled(
+        folder, tmp_path / "second", str(run.folder), resume=True, steps=None, seeds=None, targets=None, overrides=None
+    )
     (teacher,) = second.teachers
     assert teacher["ways"] == ["logits"]
     assert teacher["kept"]["kind"]["measure"] == "agreement"

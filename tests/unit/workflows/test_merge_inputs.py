@@ -22,6 +22,7 @@ from graftwork.core.errors import DataError, FileFormatError
 from graftwork.core.files import hash_file
 from graftwork.core.tensor_files import TensorFile, write_tensors
 from graftwork.workflows.merge import merge
+from graftwork.workflows.mergekit import merge_from_yaml
 
 
 def constants(folder: Path, *values: float, **more: np.ndarray) -> list[Path]:
@@ -185,13 +186,14 @@ def test_kept_bfloat16_is_copied_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept, bits)
 
 
+@pytest.mark.parametrize("dtype", ["BF16", "F16"])
 @pytest.mark.parametrize("method", ["averaging", "task-arithmetic", "ties"])
-def test_memory_stays_at_one_widened_tensor(method: str, tmp_path: Path) -> None:
+def test_memory_stays_at_one_widened_tensor(method: str, dtype: str, tmp_path: Path) -> None:
     size = 3_000_000
     paths = [tmp_path / f"{number}.safetensors" for number in range(4)]
     for number, path in enumerate(paths):
         values = np.random.default_rng(number).standard_normal(size, np.float32)
-        write_tensors(path, {"w": ("BF16", (size,))}, [("w", values)])
+        write_tensors(path, {"w": (dtype, (size,))}, [("w", values)])
     merge(paths[0], paths[1:], tmp_path / "out.safetensors", method=method, hashes=False)  # imports and caches
     tracemalloc.start()
     merge(paths[0], paths[1:], tmp_path / "out.safetensors", method=method, hashes=False)
@@ -199,6 +201,54 @@ def test_memory_stays_at_one_widened_tensor(method: str, tmp_path: Path) -> None
     tracemalloc.stop()
     sampled = 4 * len(paths) * (1 << 19) * 2 if method == "ties" else 0  # of each model, while it is thinned out
     assert peak < 4 * size * 1.3 + 8e6 + sampled
+
+
+def mapped_bytes() -> int:
+    """Pages of files in this process's memory."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssFile")))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of mapped files")
+@pytest.mark.parametrize("dtype", ["F32", "BF16", "F16"])
+@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "passthrough"])
+@pytest.mark.parametrize("way", ["flags", "yaml"])
+def test_mapped_pages_of_written_tensors_are_given_back(way: str, method: str, dtype: str, tmp_path: Path) -> None:
+    size, count = 500_000, 12
+    item = {"F32": 4, "BF16": 2, "F16": 2}[dtype]
+    for number in range(3):
+        layout = {f"layers.{place}.w": (dtype, (size,)) for place in range(count)}
+        values = np.random.default_rng(number).standard_normal(size, np.float32)
+        write_tensors(tmp_path / f"{number}.safetensors", layout, [(name, values) for name in layout])
+    models = [
+        {"model": f"{number}.safetensors", "parameters": {"weight": 0.5}}
+        for number in ((1,) if method == "passthrough" else (1, 2))
+    ]
+    file = tmp_path / "merge.yml"
+    file.write_text(
+        json.dumps(
+            {"merge_method": method, "models": models, **({"base_model": "0.safetensors"} if method == "task_arithmetic" else {})}
+        )
+    )
+    seen: list[int] = []
+
+    def look(done: int, total: int) -> None:
+        seen.append(mapped_bytes())
+
+    def go() -> None:
+        if way == "yaml":
+            merge_from_yaml(file, tmp_path / "out.safetensors", hashes=False, on_progress=look)
+        else:
+            paths = [tmp_path / item["model"] for item in models]
+            merge(tmp_path / "0.safetensors", paths, tmp_path / "out.safetensors", method=method, hashes=False, on_progress=look)
+
+    go()  # code that is imported is mapped, too
+    seen.clear()
+    before = mapped_bytes()
+    go()
+    assert len(seen) == count
+    # One tensor of each of three models, and as much again for what stands around them; all would be twelve.
+    assert max(seen) - before < 6 * size * item
 
 
 def test_what_killed_merges_left_is_swept_at_the_next_start(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_stack_is_a_model_folder_with_its_number_of_layers(models: Path, tmp_p
     assert set(json.loads(found.metadata["inputs_sha256"]).values()) != {"0" * 64}
     # A merge of before is replaced, another folder is not.
     assert main(["merge", str(path), "--out", str(tmp_path / "out"), "--quiet"]) == 0
-    with pytest.raises(ConfigError, match="not empty, and no merge of before"):
+    with pytest.raises(ConfigError, match="not empty and is not a merge of graftwork"):
         merge_from_yaml(path, models)
 
 

@@ -95,8 +95,9 @@ def test_the_delta_and_the_heads_are_the_model(run: gw.TuneRun, table: Path) -> 
     from graftwork.data.loader import inputs_to_torch
     from graftwork.training.model_loading import load_model
 
-    whole, _, _ = load_model(run.folder / "model")
-    model, tasks = gw.load_tuned(run.delta_folder)
+    name = run.result["backbone"]
+    whole, _, _ = load_model(run.folder / "model", backbone=name)
+    model, tasks = gw.load_tuned(run.delta_folder, backbone=name)
     assert [task.name for task in tasks] == ["liked"]
     suite = load_suite(run.folder / "suite")
     from graftwork.nn.backbones.transformers_bridge import prepare_suite
@@ -124,12 +125,71 @@ def test_another_base_is_refused_by_name(run: gw.TuneRun, tmp_path: Path) -> Non
     tensors = load_file(other / "model.safetensors")
     tensors["embeddings.LayerNorm.bias"] += 1.0
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    (copied / "config.json").write_text(json.dumps({**config, "backbone": f"hf:{other}"}))
     with pytest.raises(ConfigError, match=r"1 of \d+ tensors have other values: 'model\.embeddings\.LayerNorm\.bias'"):
-        gw.load_tuned(copied)
+        gw.load_tuned(copied, backbone=f"hf:{other}")
     (copied / "config.json").write_text(json.dumps({**config, "format": "other"}))
     with pytest.raises(FileFormatError, match="expected 'graftwork-tuned-1'"):
         gw.load_tuned(copied)
+
+
+def test_a_folder_that_only_the_description_names_is_not_read(run: gw.TuneRun, tmp_path: Path) -> None:
+    import shutil
+
+    from graftwork.training.model_loading import load_model
+
+    for load, folder in ((gw.load_tuned, run.delta_folder), (load_model, run.folder / "model")):
+        with pytest.raises(ConfigError, match=r"names the backbone 'hf:.*', a folder elsewhere.*name"):
+            load(folder)
+        # Beside the description it may lie: then it came with it.
+        copied = shutil.copytree(folder, tmp_path / folder.name)
+        config = json.loads((copied / "config.json").read_text())
+        shutil.copytree(config["backbone"].removeprefix("hf:"), copied / "bert")
+        (copied / "config.json").write_text(json.dumps({**config, "backbone": f"hf:{copied / 'bert'}"}))
+        load(copied)
+        (copied / "bert").rename(copied / "gone")
+        with pytest.raises(ConfigError, match="bert"):
+            load(copied)
+        (copied / "config.json").write_text(json.dumps({**config, "backbone": f"hf:{copied}/../{folder.name}/../../x"}))
+        with pytest.raises(ConfigError, match="a folder elsewhere"):
+            load(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        *((key, ..., f"{key} is ") for key in ("tasks", "plan", "backbone", "stored_features", "backbones", "deltas", "inputs")),
+        *(("deltas", [name], r"which is no \.safetensors file beside it") for name in ("../../x.safetensors", "/etc/x.safetensors", "a\\b.safetensors", "x", "")),
+        ("deltas", [3], "expected a list of texts"), ("deltas", "delta.safetensors", "expected a list of texts"),
+        ("backbones", "model", "expected a list of texts"), ("backbones", ["no.such"], "its backbones"), ("backbones", [], "names a delta and no backbone"),
+        ("tasks", [3], ""), ("tasks", [], "names no task"), ("tasks", [{"name": "liked"}], ""),
+        ("plan", {"name": 3}, ""), ("plan", [], r"plan is \[\]; expected an object"), ("backbone", 3, "backbone is 3; expected a text"),
+        ("backbone", None, "backbone is None"), ("stored_features", "no", "expected true or false"), ("input_specs", [], ""),
+        ("thresholds", [0.5], r"thresholds is \[0.5\]; expected an object"), ("thresholds", {"liked": "x"}, "expected an object with lists of numbers"),
+        ("thresholds", {"liked": ["x"]}, "expected an object with lists of numbers"), ("inputs", [], r"inputs is \[\]; expected an object"),
+    ],
+)  # fmt: skip
+def test_damaged_descriptions_name_file_value_and_remedy(
+    run: gw.TuneRun, tmp_path: Path, key: str, value: Any, words: str
+) -> None:
+    import shutil
+
+    from graftwork.serving.delta_engine import DeltaEngine
+    from graftwork.serving.delta_folders import find_delta_folders
+
+    copied = shutil.copytree(run.delta_folder, tmp_path / "delta")
+    config = json.loads((copied / "config.json").read_text())
+    if value is ...:
+        del config[key]
+    else:
+        config[key] = value
+    (copied / "config.json").write_text(json.dumps(config))
+    backbone = run.result["backbone"]
+    with pytest.raises(FileFormatError, match=rf"(?s)delta/config\.json is damaged: .*{words}.*Tune again") as caught:
+        gw.load_tuned(copied, backbone=backbone)
+    assert key in str(caught.value) or key in ("plan", "tasks", "input_specs", "backbones")
+    if key != "backbones":
+        with pytest.raises(FileFormatError, match=r"delta/config\.json is damaged"):
+            DeltaEngine(find_delta_folders([copied]), backbone=backbone, threads=1)
 
 
 def test_a_finished_run_is_read_again_and_other_settings_are_refused(run: gw.TuneRun, backbone: str, table: Path) -> None:
@@ -173,8 +233,8 @@ def test_what_is_no_low_rank_update_is_handed_over_too(
     inputs = {"token_ids": torch.randint(1, 900, (3, 12)), "attention_mask": torch.ones(3, 12, dtype=torch.int64)}
     inputs["attention_mask"][0, 7:] = 0
     with torch.no_grad():
-        expected = load_model(found.folder / "model")[0](inputs)["liked"]
-        torch.testing.assert_close(found.model()(inputs)["liked"], expected, rtol=1e-5, atol=1e-6)
+        expected = load_model(found.folder / "model", backbone=found.result["backbone"])[0](inputs)["liked"]
+        torch.testing.assert_close(found.model(found.result["backbone"])(inputs)["liked"], expected, rtol=1e-5, atol=1e-6)
     assert len(found.predict(table)) == 120
 
 
@@ -200,8 +260,8 @@ def test_methods_of_cards_go_all_the_way(backbone: str, table: Path, tmp_path: P
         with torch.no_grad():
             from graftwork.training.model_loading import load_model
 
-            expected = load_model(run.folder / "model")[0](inputs)["liked"]
-            torch.testing.assert_close(run.model()(inputs)["liked"], expected, rtol=1e-4, atol=1e-5)
+            expected = load_model(run.folder / "model", backbone=run.result["backbone"])[0](inputs)["liked"]
+            torch.testing.assert_close(run.model(run.result["backbone"])(inputs)["liked"], expected, rtol=1e-4, atol=1e-5)
         assert len(run.predict(table)) == 120
 
 

@@ -32,9 +32,10 @@ from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
 from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.notes import fold
+from graftwork.data.reading.picture_cells import SKIPPED_SHARE
 from graftwork.data.reading.picture_size import default_image_size
 from graftwork.data.reading.table import Table, as_table
-from graftwork.data.splits import IN_ORDER
+from graftwork.data.splits import IN_ORDER, TIMES
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
 
@@ -46,8 +47,6 @@ __all__ = ["RawSuite", "assemble_suite"]
 _MAX_RAW_CELLS = 500_000
 """Larger tables are not kept raw: the encoded inputs are enough to train."""
 _MOST_REASONS = 8
-_SKIPPED_SHARE = 0.01
-"""Share of pictures that may be unreadable: more of them are no accident."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +184,7 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         raw={
             DRAWN: not division.in_order,
             IN_ORDER: division.in_order,
+            **({TIMES: division.times} if division.times is not None else {}),
             "labels": labels,
             "reasons": reasons,
             "crossing": division.crossing,
@@ -269,7 +269,7 @@ def _add_pictures(
     position = np.cumsum([path is not None for path in files]) - 1
     survey = survey_pictures(there, position[[row for row in train.tolist() if files[row] is not None]].astype(np.int64))
     encoder = ImageEncoder(size, scales=survey.scales, column=column or None)
-    arrays, faults = encoder.transform_readable(files, 0 if options.strict else int(_SKIPPED_SHARE * len(there)))
+    arrays, faults = encoder.transform_readable(files, 0 if options.strict else int(SKIPPED_SHARE * len(there)))
     known = [path is not None and row not in faults for row, path in enumerate(files)]
     inputs.notes += [*survey.notes, *_same_picture_note(arrays["image"][known])]
     inputs.skipped |= set(faults)

@@ -41,6 +41,8 @@ class Division:
     """Why scores on these splits say little; empty if nothing is known against them."""
     in_order: bool = False
     """Whether the rows are divided by time, so that they must not be dealt out anew."""
+    times: NDArray[np.float64] | None = None
+    """Time of each row, ``[N]``, if they are."""
     first: tuple[str, ...] = ()
     """Notes that are said before all others."""
     notes: tuple[str, ...] = ()
@@ -143,6 +145,7 @@ def _by_time(table: Table, column: str, tasks: Sequence[InferredTask]) -> Divisi
         tasks=tuple(kept),
         splits=splits,
         in_order=True,
+        times=times,
         first=(f"Rows are divided by {column!r}, the latest ones for the test: {spans}. They are not dealt into folds.",),
         notes=tuple(rare),
     )

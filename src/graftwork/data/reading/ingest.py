@@ -85,7 +85,7 @@ def open_suite(
         missing: Words and numbers that mean a missing cell, in all columns, ``"?"`` or ``["?", "-999"]``; kept with the model.
         split_labels: What separates the labels in the cells of targets, such as ``";"`` or ``"_"``; ``"auto"`` looks for it. Such
             targets are sets of labels.
-        strict: Refuse pictures that cannot be read; else rows of up to one in a hundred are skipped, with a note.
+        strict: Refuse pictures that are missing or cannot be read; else rows of up to one in a hundred are skipped, with a note.
 
     Raises:
         DataError: If the data cannot be used; ``FileFormatError`` if a file cannot be read; ``ConfigError`` for wrong settings.
@@ -238,10 +238,10 @@ def _open_frame(
         what="--history",
         where="the table",
     )
-    images = {column: picture_paths(frame[column], folder) for column in pictures}
+    images = {column: picture_paths(frame[column], folder, strict=options.strict) for column in pictures}
     found = dict(sources or {"DataFrame": hash_frame(frame)})
     for column, files in images.items():
-        known = list(dict.fromkeys(path for path in files if path is not None))
+        known = list(dict.fromkeys(path for path in files if path is not None and os.path.isfile(path)))
         found[f"{column} ({len(known)} pictures)"] = hash_files(known)
     return assemble_suite(
         RawSuite(

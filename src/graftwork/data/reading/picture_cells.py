@@ -14,15 +14,20 @@ from graftwork.data.reading.cells import as_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["picture_paths", "with_picture_paths"]
+__all__ = ["SKIPPED_SHARE", "picture_paths", "with_picture_paths"]
+
+SKIPPED_SHARE = 0.01
+"""Share of the rows with a picture that training skips at the most, since their files are missing or cannot be read."""
 
 
-def picture_paths(column: pd.Series, folder: Path) -> list[Path | None]:
+def picture_paths(column: pd.Series, folder: Path, *, strict: bool = True) -> list[Path | None]:
     """Return the file of each row; None where the cell is empty.
 
     Args:
         column: Cells with paths, relative to ``folder`` or absolute.
         folder: Folder of the table.
+        strict: Whether every file must be there. If not, files of up to one in a hundred rows may be missing; their paths are
+            returned like the others, and whoever reads them finds out.
 
     Raises:
         DataError: If no cell names a file, or files are missing; the message counts and names them.
@@ -31,8 +36,9 @@ def picture_paths(column: pd.Series, folder: Path) -> list[Path | None]:
     # An absolute path replaces the folder.
     paths = [folder / cell if cell else None for cell in cells]
     named = [path for path in paths if path is not None]
-    absent = sorted({str(path) for path in named if not os.path.isfile(path)})  # unlike Path.is_file, no name is too long for it
-    if absent:
+    gone = [str(path) for path in named if not os.path.isfile(path)]  # unlike Path.is_file, no name is too long for it
+    absent = sorted(set(gone))
+    if len(gone) > (0 if strict else int(SKIPPED_SHARE * len(named))):
         raise DataError(
             f"Column {str(column.name)!r} names {len(absent)} picture files that do not exist: {short_list(absent, 5)}. "
             f"Paths are relative to the folder of the table ({folder.resolve()}). Add the files, or empty these cells."

@@ -3,6 +3,7 @@ elsewhere."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -141,8 +142,8 @@ def _read_entry(entry: DatasetEntry, file: SuiteFile) -> tuple[pd.DataFrame, Seq
         pictures: list[Path | None] = []
         if "image" in file.kinds and entry.image_column is not None:
             check_names([entry.image_column], map(str, frame.columns), what="image_column", where=entry.source.name)
-            pictures = picture_paths(frame[entry.image_column], entry.source.parent)
-            known = list(dict.fromkeys(path for path in pictures if path is not None))
+            pictures = picture_paths(frame[entry.image_column], entry.source.parent, strict=file.strict)
+            known = list(dict.fromkeys(path for path in pictures if path is not None and os.path.isfile(path)))
             sources[f"{entry.image_column} ({len(known)} pictures)"] = hash_files(known)
         return frame, pictures, sources, list(frame.attrs["notes"])
     except DataError as error:

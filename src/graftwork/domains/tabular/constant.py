@@ -51,12 +51,18 @@ class ConstantLearner(OneShotLearner):
         target, train = np.asarray(suite.targets[task.name]), suite.splits["train"]
         if kind.label_columns(task, target[:1]):
             blocks = label_blocks(suite.with_tasks((task.name,)), self.words, most_classes=None)
-            return answers_of(blocks, [_center(block, train)[None] for block in blocks])[task.name]
+            return answers_of(blocks, [self.center(block, train)[None] for block in blocks])[task.name]
         known = labelled_rows(target[train])
         if not known.any():
             raise DataError(f"Task {task.name!r} has no labelled training row.")
         rows = train[known][np.linspace(0, known.sum() - 1, min(_SAMPLE, int(known.sum()))).astype(np.int64)]
         return _best_constant(kind, task, target[rows])
+
+    def center(self, block: LabelBlock, rows: Rows) -> NDArray[np.float64]:
+        """Return the answer for a label column ``[width]``: what the metric likes best of a constant."""
+        if block.is_number and block.task.metric == "mae":
+            return np.median(block.targets(block.labelled(rows)), axis=0)
+        return block.shares(rows)
 
     def answers(self, state: State, inputs: Mapping[str, Array], rows: Rows) -> dict[str, Array]:
         """Return the answers, once a row."""
@@ -75,13 +81,6 @@ class ConstantLearner(OneShotLearner):
             shape = graph.add("Concat", batch, inner, axis=0) if len(inner) else batch
             found[task.name] = graph.add("Expand", value, shape)
         return found
-
-
-def _center(block: LabelBlock, rows: Rows) -> NDArray[np.float64]:
-    """Return what the metric likes best of a constant, ``[width]``."""
-    if block.is_number and block.task.metric == "mae":
-        return np.median(block.targets(block.labelled(rows)), axis=0)
-    return block.shares(rows)
 
 
 def _best_constant(kind: TaskKind, task: TaskSpec, target: Array) -> Array:

@@ -31,7 +31,8 @@ _FOLDS = 3
 
 
 class ForestChainLearner(ForestLearner):
-    """Extra trees on the columns and on first predictions of all targets.
+    """Stacked targets: extra trees on the columns and on first predictions of all targets. The chain in which each target sees
+    those before it is :class:`~graftwork.domains.tabular.ordered_chain.OrderedChainLearner`.
 
     Args:
         context: A table suite.
@@ -43,7 +44,7 @@ class ForestChainLearner(ForestLearner):
         ConfigError: If a setting is out of range.
     """
 
-    words = "chain of forests"
+    words = "stacked targets"
     slug = "chain"
 
     def __init__(self, context: LearnerContext, *, num_trees: int = 300, max_features: float = 0.6) -> None:

@@ -25,7 +25,7 @@ from graftwork.domains.tabular.suite_graph import GraphBuilder
 from graftwork.domains.tabular.table_design import TableDesign
 from graftwork.interfaces.learner import LearnerContext
 
-__all__ = ["ExtraTreesLearner", "JointExtraTreesLearner", "RandomForestLearner", "soften"]
+__all__ = ["ExtraTreesLearner", "JointExtraTreesLearner", "JointRandomForestLearner", "RandomForestLearner", "soften"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -180,7 +180,7 @@ class JointExtraTreesLearner(ForestLearner):
         if width > _MOST_OUTPUTS:
             raise DataError(
                 f"A forest for all targets holds at most {_MOST_OUTPUTS} numbers and classes in each leaf; the tasks have {width}. "
-                f"Use the plan extra-trees."
+                f"Use the plan {self.slug.removesuffix('-joint')}."
             )
 
     def fit(self) -> tuple[State, dict[str, Any]]:
@@ -226,6 +226,20 @@ class JointExtraTreesLearner(ForestLearner):
             graph.add("Gather", found, np.arange(end - block.width, end), axis=1)
             for end, block in zip(ends, self.blocks, strict=True)
         ]
+
+
+class JointRandomForestLearner(JointExtraTreesLearner):
+    """One random forest for all targets: best splits, for all targets together, on rows drawn with replacement.
+
+    Numbers, classes and missing labels are treated as :class:`JointExtraTreesLearner` does.
+    """
+
+    words = "shared random forest"
+    slug = "random-forest-joint"
+    kind = "bagged"
+
+    def __init__(self, context: LearnerContext, *, num_trees: int = 300, max_features: float = 0.5) -> None:
+        super().__init__(context, num_trees=num_trees, max_features=max_features)
 
 
 def _spread(target: Floats) -> float:

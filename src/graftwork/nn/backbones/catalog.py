@@ -237,14 +237,16 @@ def build_backbone(
     *,
     dense: bool = False,
     size: int | None = None,
+    local_only: bool = False,
 ) -> Backbone:
-    """Build a backbone by name.
+    """Build a backbone by name. A model of a hub is taken from the cache of this machine; only if it is not there, the hub is asked.
 
     Args:
         name: See the module's docstring.
         spec: The input that it reads; only ``scratch`` needs it.
         dense: Whether to keep the last feature map of an image backbone, for tasks with one prediction per pixel.
         size: Working resolution of a pretrained image backbone, in pixels; stronger than ``@SIZE`` in the name.
+        local_only: Never ask the network, as for names that a folder chose; see :mod:`graftwork.nn.backbones.reach`.
 
     Raises:
         ConfigError: If the name is unknown, belongs to another modality, or its weights are out of reach.
@@ -278,7 +280,7 @@ def build_backbone(
     if base.startswith("timm:"):
         from graftwork.nn.backbones.timm_loading import load_timm
 
-        return load_timm(base.removeprefix("timm:"), size=size, layout=layout)
+        return load_timm(base.removeprefix("timm:"), size=size, layout=layout, local_only=local_only)
     if base.startswith("ttm:"):
         from graftwork.nn.backbones.ttm_folder import load_ttm
 
@@ -287,7 +289,7 @@ def build_backbone(
 
     if base == "minilm":
         return load_transformers(minilm_folder(), local_only=True)
-    return load_transformers(base.removeprefix("hf:"))
+    return load_transformers(base.removeprefix("hf:"), local_only=local_only)
 
 
 def modality_of(name: str) -> str:

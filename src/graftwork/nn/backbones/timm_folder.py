@@ -3,6 +3,7 @@ weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from graftwork.nn.backbones.timm_blocks import block_class
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
 
 __all__ = ["is_timm_folder", "load_timm_folder"]
+
+_MOST_CLASSES = 1_000_000
+_TRAINED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "input_size": (lambda value: _are_three(value, whole=True) and all(0 < one <= 10_000 for one in value), "three sizes"),
+    "mean": (lambda value: _are_three(value), "three numbers"),
+    "std": (lambda value: _are_three(value) and all(value), "three numbers, none of them 0"),
+}
+"""What is read of ``pretrained_cfg``."""
 
 
 def is_timm_folder(folder: Path) -> bool:
@@ -35,16 +44,15 @@ def load_timm_folder(folder: str | Path, *, size: int | None = None) -> tuple[Ti
 
     Raises:
         ConfigError: If timm does not know the architecture.
-        FileFormatError: If the weights are damaged or of another architecture.
+        FileFormatError: If the description or the weights are damaged, or the weights are of another architecture.
         MissingDependencyError: If timm is not installed.
     """
     folder = Path(folder)
     timm = require("timm", extra="vision", purpose=f"The model in {folder}")
-    config: dict[str, Any] = read_json(folder / "config.json")
-    name, trained = str(config["architecture"]), dict(config.get("pretrained_cfg") or {})
+    name, classes, trained = _read_config(folder / "config.json")
     if not timm.is_model(name):
-        raise ConfigError(f"{folder / 'config.json'} names the architecture {name!r}, which timm does not have.")
-    model = timm.create_model(name, pretrained=False, num_classes=int(config.get("num_classes", 1000)))
+        raise ConfigError(f"{folder / 'config.json'} names the architecture {name!r:.200}, which timm does not have.")
+    model = timm.create_model(name, pretrained=False, num_classes=classes)
     try:
         model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
@@ -59,3 +67,42 @@ def load_timm_folder(folder: str | Path, *, size: int | None = None) -> tuple[Ti
     kind = block_class(model) or TimmBackbone
     built = kind(model, size=size or int(data["input_size"][-1]), mean=data["mean"], std=data["std"])
     return built.eval(), head
+
+
+def _read_config(file: Path) -> tuple[str, int, dict[str, Any]]:
+    """Return architecture, number of classes and what timm knows of the pretraining.
+
+    Raises:
+        FileFormatError: Naming file, key and value.
+    """
+    config = read_json(file)
+    values = config if isinstance(config, dict) else {}
+    name, classes, trained = values.get("architecture"), values.get("num_classes", 1000), values.get("pretrained_cfg") or {}
+    problems = []
+    if not isinstance(name, str):
+        problems.append(f"architecture is {name!r:.60}; expected the name of a timm model")
+    # A classifier of more classes would fill the memory before it is compared with the weights.
+    if isinstance(classes, bool) or not isinstance(classes, int) or not 0 <= classes <= _MOST_CLASSES:
+        problems.append(f"num_classes is {classes!r:.60}; expected a whole number from 0 to {_MOST_CLASSES:,}")
+    if not isinstance(trained, dict):
+        problems.append(f"pretrained_cfg is {trained!r:.60}; expected an object")
+    else:
+        problems += [
+            f"pretrained_cfg.{key} is {trained[key]!r:.60}; expected {words}"
+            for key, (fits, words) in _TRAINED.items()
+            if key in trained and not fits(trained[key])
+        ]
+    if not isinstance(config, dict):
+        problems = [f"it holds {config!r:.60}; expected an object"]
+    if problems:
+        raise FileFormatError(f"{file} is damaged: {'; '.join(problems)}. Save the model again with timm's save_for_hf.")
+    return str(name), int(classes), trained
+
+
+def _are_three(value: Any, *, whole: bool = False) -> bool:
+    kinds = (int,) if whole else (int, float)
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(isinstance(one, kinds) and not isinstance(one, bool) for one in value)
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 from torch import nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.optional import require
+from graftwork.nn.backbones.reach import offline_hub, timm_is_cached
 from graftwork.nn.backbones.timm_blocks import block_class
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
 
@@ -15,15 +17,21 @@ __all__ = ["load_timm"]
 
 
 def load_timm(
-    name: str, *, size: int | None = None, pretrained: bool = True, layout: Literal["vector", "map"] = "vector"
+    name: str,
+    *,
+    size: int | None = None,
+    pretrained: bool = True,
+    layout: Literal["vector", "map"] = "vector",
+    local_only: bool = False,
 ) -> TimmBackbone:
     """Return a timm model by its timm name, with its pretrained weights; vision transformers and Swins as chains of blocks.
 
     Args:
         name: Name as in ``timm.list_models()``, for example ``"resnet18"``.
         size: Working resolution; by default the one of pretraining.
-        pretrained: Whether to load the weights, from timm's cache or the network.
+        pretrained: Whether to load the weights, from the cache or, if they are not there, the network.
         layout: See :class:`~graftwork.nn.backbones.timm_bridge.TimmBackbone`.
+        local_only: Never ask the network.
 
     Raises:
         ConfigError: If timm has no such model, or its weights are neither cached nor within reach.
@@ -37,8 +45,16 @@ def load_timm(
         raise ConfigError(
             f"timm has no model {name!r}.{f' Nearest: {chr(44).join(nearest)}.' if nearest else ''} All: timm.list_models()."
         )
+    # What is cached is loaded without asking whether there is something newer.
+    is_here = pretrained and timm_is_cached(name)
+    if pretrained and local_only and not is_here:
+        raise ConfigError(
+            f"The pretrained weights of timm's {name!r} are not in the cache of this machine, and nothing is downloaded because a folder "
+            f"names it. If you want it, fill the cache first: graftwork backbones timm:{name}"
+        )
     try:
-        model = _create(timm, name, size, pretrained)
+        with offline_hub() if is_here else contextlib.nullcontext():
+            model = _create(timm, name, size, pretrained)
     except Exception as error:
         if not pretrained:
             raise

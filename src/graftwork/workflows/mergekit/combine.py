@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Mod
 
     Raises:
         ConfigError: If the number of models, or the base among them, does not suit the method, or a parameter is missing.
-        DataError: If tensors are missing, or shapes or types differ; the first ones are listed.
+        DataError: If tensors are missing, or shapes or types differ, of which the first ones are listed; or integers differ.
     """
     method = METHODS[file.method]
     problems: list[str] = []
@@ -43,6 +44,11 @@ def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Mod
                 problems.append(f"{source.model} has no tensor {name!r}")
             else:
                 shapes.setdefault(model.shape(name), source.model)
+                first = models[tensor.sources[0].model]
+                if tensor.names[0] in first and model.is_float(name) != first.is_float(tensor.names[0]):
+                    problems.append(
+                        f"{source.model} holds {model.dtype_name(name)} in {name!r}, where {tensor.sources[0].model} does not"
+                    )
         if len(shapes) > 1:
             each = ", ".join(f"{list(shape)} in {model}" for shape, model in shapes.items())
             problems.append(f"{tensor.name!r} is {each}{_vocabulary(tensor.name)}")
@@ -51,6 +57,12 @@ def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Mod
         raise DataError(f"The models do not fit together: {shown}.")
     for tensor in planned:
         merger_of(file, tensor)
+        first, *others = ((models[source.model], name) for source, name in zip(tensor.sources, tensor.names, strict=True))
+        # One number is a counter, of batches seen by a normalisation layer, say: that of the base is as good.
+        if not first[0].is_float(first[1]) and math.prod(first[0].shape(first[1])) > 1:
+            value = first[0].lazy(first[1])
+            if any(not are_equal(value, model.lazy(name)) for model, name in others):
+                raise DataError(f"{tensor.name!r} holds integers that differ between the models; they cannot be merged.")
 
 
 def _check_models(file: MergeFile, method: KitMethod, base: str, names: Sequence[str]) -> None:
@@ -123,13 +135,13 @@ def merged_tensors(file: MergeFile, planned: Sequence[PlannedTensor], models: Mo
         base: Any = start.lazy(tensor.names[place])
         values: list[Any] = [models[tensor.sources[index].model].lazy(tensor.names[index]) for index in order]
         if not start.is_float(tensor.names[place]):
-            if any(not are_equal(base, other) for other in values) and base.size > 1:
-                raise DataError(f"{tensor.name!r} holds integers that differ between the models; they cannot be merged.")
-            yield tensor.name, base
+            yield tensor.name, base  # equal in all models, as was checked before
         elif tensor.name.endswith(_STATISTICS) and file.method != "passthrough":
             yield tensor.name, np.mean([np.asarray(item) for item in values], axis=0, dtype=np.float64)
         else:
             merger = merger_of(file, tensor)
             merger.has_base = bool(tensor.slice.base) and not method.takes_base
-            merged = merger.merge_tensor(tensor.name, base, values)
-            yield tensor.name, merged
+            yield tensor.name, merger.merge_tensor(tensor.name, base, values)
+        # Written by now. Otherwise all models would be in memory in the end, as mapped pages.
+        for source, name in zip(tensor.sources, tensor.names, strict=True):
+            models[source.model].release(name)

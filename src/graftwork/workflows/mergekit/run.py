@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,10 +11,13 @@ from typing import Any
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import read_json, remove_leftovers, write_json
+from graftwork.core.folders import check_folder
 from graftwork.core.model_folder import MODEL_NAME
 from graftwork.core.records import Ledger
 from graftwork.core.tensor_files import TensorSource, open_tensors, write_tensors
-from graftwork.workflows.merge_checks import check_out, name_not_finite
+from graftwork.workflows.merge_changes import is_change
+from graftwork.workflows.merge_checks import check_out, check_quantised, name_not_finite, note_statistics, note_types
+from graftwork.workflows.merge_folder import COPY_NAME, MERGE_KIND, own_file, plan_copies, result_folder, write_copies
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_report import MergeReport
@@ -26,9 +29,6 @@ from graftwork.workflows.mergekit.tensors import num_layers, plan_tensors
 
 __all__ = ["merge_from_yaml"]
 
-_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "chat_template*")
-_OTHERS = ("generation_config.json",)
-_COPY = "mergekit_config.yml"
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -55,22 +55,27 @@ def merge_from_yaml(
     if problems:
         raise ConfigError(f"{path} cannot be used.", problems)
     folders = {name: _found(file, name) for name in file.models}
+    for name in filter(lambda name: is_change(folders[name]), folders):
+        raise ConfigError(
+            f"{file.path.name}, line {file.model_lines.get(name, 1)}: {name} is a change of a base (an adapter or a delta) and no whole "
+            "model. Give it with --models and its base with --base, without a file."
+        )
     models = {name: open_tensors(folder) for name, folder in folders.items()}
+    sources, paths = list(models.values()), list(folders.values())
+    check_quantised(sources, paths)
     planned = plan_tensors(file, models)
     check_planned(file, planned, models)
-    sources, paths = list(models.values()), list(folders.values())
     is_file = Path(out).suffix == ".safetensors"
-    target = check_out(Path(out) if is_file else _folder(Path(out)) / MODEL_NAME, sources, paths)
-    notes += _check_tokenizer(file, folders)
+    if not is_file:
+        check_folder(out, MERGE_KIND)
+    target = check_out(out if is_file else Path(out) / MODEL_NAME, sources, paths)
+    notes += [*_check_tokenizer(file, folders), *note_types(sources, paths, file.stored)]
     layout = {}
     for tensor in planned:
         model, name = models[tensor.sources[0].model], tensor.names[0]
         kept = model.dtype_name(name)
         layout[tensor.name] = (file.stored if file.stored and model.is_float(name) else kept, model.shape(name))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    notes += [
-        f"removed {item}, {size:,} bytes that a killed process left behind" for item, size in remove_leftovers(target.parent)
-    ]
+    beside = None if is_file else _Beside(file, folders, models)
     lineage = Lineage(paths, sources, has_base=bool(file.base), hashes=InputHashes() if hashes else None)
     described = {"method": file.method, "file": Path(path).name}
     not_finite: list[str] = []
@@ -85,9 +90,20 @@ def merge_from_yaml(
 
     final = (lambda: lineage.metadata(described, final=True)) if hashes else None
     metadata = {"format": "pt", **lineage.metadata(described, final=False)}
-    write_tensors(target, layout, watched(), metadata, (), None if final is None else lambda: {"format": "pt", **final()})
-    if not is_file:
-        notes += _write_beside(file, folders, models, target.parent, {name: layout[name][1] for name in layout})
+    with contextlib.ExitStack() as stack:
+        if beside is None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            notes += [
+                f"removed {item}, {size:,} bytes that a killed process left behind"
+                for item, size in remove_leftovers(target.parent)
+            ]
+        else:
+            notes += [*beside.notes, *stack.enter_context(result_folder(target.parent, {MODEL_NAME, *beside.names}))]
+        write_tensors(target, layout, watched(), metadata, (), None if final is None else lambda: {"format": "pt", **final()})
+        if beside is not None:
+            beside.write(target.parent, {name: layout[name][1] for name in layout})
+    merged = [model for name, model in models.items() if name != file.base or METHODS[file.method].takes_base]
+    notes += note_statistics(merged) if file.method != "passthrough" else []
     seconds = time.monotonic() - started
     stored = sum(math.prod(shape) for _, shape in layout.values())
     return MergeReport(
@@ -113,15 +129,6 @@ def _found(file: MergeFile, name: str) -> Path:
     )
 
 
-def _folder(out: Path) -> Path:
-    """Refuse a folder that holds something else than a merge of before."""
-    if out.is_file():
-        raise ConfigError(f"{out} is a file. A YAML merge writes a folder; name one with --out, or a .safetensors file.")
-    if out.is_dir() and any(out.iterdir()) and not (out / _COPY).is_file():
-        raise ConfigError(f"{out} is not empty, and no merge of before. Name another folder with --out.")
-    return out
-
-
 def _check_tokenizer(file: MergeFile, folders: Mapping[str, Path]) -> list[str]:
     """Refuse to unite vocabularies that differ; say so where it is not asked for.
 
@@ -144,35 +151,47 @@ def _check_tokenizer(file: MergeFile, folders: Mapping[str, Path]) -> list[str]:
     return [f"the tokenizers of {', '.join(contents)} are not the same; the result has that of the base."] if differ else []
 
 
-def _write_beside(
-    file: MergeFile,
-    folders: Mapping[str, Path],
-    models: Mapping[str, TensorSource],
-    out: Path,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> list[str]:
-    """Write configuration and tokenizer beside the weights; return notes."""
-    shutil.copyfile(file.path, out / _COPY)
-    first = file.base or file.models[0]
-    home = folders[first]
-    if not home.is_dir():
-        return [f"{first} is a file, so there is no configuration to go with the weights."]
-    teller = folders.get(file.tokenizer, home)
-    for folder, patterns in ((teller, _TOKENIZER), (home, _OTHERS)):
-        for item in sorted({match for pattern in patterns for match in folder.glob(pattern) if match.is_file()}):
-            shutil.copyfile(item, out / item.name)
-    config = home / "config.json"
-    if not config.is_file():
-        return [f"{first} has no config.json, so there is none to go with the weights."]
-    content = read_json(config)
-    if isinstance(content, dict):
-        before = num_layers(models[first])
+class _Beside:
+    """Configuration and tokenizer that go with the weights; refuses links before anything is written.
+
+    Raises:
+        ConfigError: If a file of a model is a link that leaves the model's folder.
+        FileFormatError: If the configuration is no JSON.
+    """
+
+    def __init__(self, file: MergeFile, folders: Mapping[str, Path], models: Mapping[str, TensorSource]) -> None:
+        self._file, self._model = file, models[file.base or file.models[0]]
+        self._copies: dict[str, Path] = {}
+        self._config: Any = None
+        self.notes: list[str] = []
+        """What is missing."""
+        first = file.base or file.models[0]
+        home = folders[first]
+        if not home.is_dir():
+            self.notes.append(f"{first} is a file, so there is no configuration to go with the weights.")
+            return
+        self._copies = plan_copies(folders.get(file.tokenizer, home), home)
+        if (home / "config.json").is_file():
+            self._config = read_json(own_file(home / "config.json", home))
+        else:
+            self.notes.append(f"{first} has no config.json, so there is none to go with the weights.")
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the files that :meth:`write` writes."""
+        return {COPY_NAME, *self._copies} | ({"config.json"} if isinstance(self._config, dict) else set())
+
+    def write(self, out: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Write all files; ``shapes`` are those of the merged tensors."""
+        write_copies({COPY_NAME: self._file.path, **self._copies}, out)
+        if not isinstance(self._config, dict):
+            return
+        content, before = dict(self._config), num_layers(self._model)
         layers = {int(name[len(head) :].partition(".")[0]) for head in before for name in shapes if name.startswith(head)}
         for key in _LAYER_KEYS:
             if len(before) == 1 and content.get(key) == next(iter(before.values())):
                 content[key] = len(layers)
-        if file.stored:
-            name = next(name for name, code in DTYPES.items() if code == file.stored)
+        if self._file.stored:
+            name = next(name for name, code in DTYPES.items() if code == self._file.stored)
             content |= {key: name for key in ("dtype", "torch_dtype") if key in content}
         write_json(out / "config.json", content)
-    return []

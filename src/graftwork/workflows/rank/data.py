@@ -11,7 +11,7 @@ from typing import Any
 
 from graftwork.core.components import components_allowed
 from graftwork.core.errors import ConfigError
-from graftwork.core.files import check_writable_folder, write_json
+from graftwork.core.files import check_writable_folder, remove_leftovers, write_json
 from graftwork.core.folders import FolderKind, check_folder
 from graftwork.core.optional import has
 from graftwork.core.version import __version__
@@ -172,6 +172,7 @@ def _write(folder: Path, result: Mapping[str, Any]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     check_writable_folder(folder)
+    remove_leftovers(folder)
     write_json(folder / "result.json", result)
     if has("jinja2"):
         write_data_report(result, folder / "report.html")

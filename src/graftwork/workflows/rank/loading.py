@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def load_source(source: RankSource, suite: Suite, *, seed: int = 0) -> LoadedSou
         GraftworkError: If its weights are damaged or out of reach, a package is missing, or it cannot read these rows.
     """
     if source.way == "run":
-        return _own_run(Path(source.place), suite)
+        return _own_run(Path(source.place), suite, source.given)
     name, spec = _input(suite, source.kind)
     if source.way == "untrained":
         with torch.random.fork_rng():  # the caller's generator stays where it is
@@ -119,10 +119,10 @@ def _checked(source: RankSource, backbone: Backbone) -> Backbone:
     return backbone.eval()
 
 
-def _own_run(folder: Path, suite: Suite) -> LoadedSource:
+def _own_run(folder: Path, suite: Suite, given: Sequence[str]) -> LoadedSource:
     from graftwork.training.model_loading import load_model
 
-    model, _, config = load_model(folder)
+    model, _, config = load_model(folder, backbone=given)
     specs = read_input_specs(config)
     arrays = encoded_rows(specs, suite, folder)
     example = {name: torch.from_numpy(np.array(array[:2])) for name, array in arrays.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ class RankSource:
     place: str
     """Name for the catalogue, or folder."""
     licence: str = ""
+    given: tuple[str, ...] = ()
+    """Of an own run: all names that the user has given, among which its backbone may be."""
 
     @property
     def is_control(self) -> bool:
@@ -53,7 +55,7 @@ def find_sources(asked: str | Sequence[str], kinds: Sequence[str]) -> tuple[list
         if name == "all":
             found += _installed(kinds, passed)
         elif Path(name).is_dir():
-            found += _in_folder(Path(name), passed)
+            found += [replace(source, given=tuple(names)) for source in _in_folder(Path(name), passed)]
         else:
             found.append(_named(name, kinds))
     found = list({source.name: source for source in found}.values())

@@ -10,7 +10,7 @@ from typing import Any
 
 from graftwork.core.components import components_allowed
 from graftwork.core.errors import ConfigError, GraftworkError
-from graftwork.core.files import cache_folder, check_writable_folder, write_json
+from graftwork.core.files import cache_folder, check_writable_folder, remove_leftovers, write_json
 from graftwork.core.folders import check_folder
 from graftwork.core.version import __version__
 from graftwork.data.options import DataOptions
@@ -275,6 +275,7 @@ def _write(folder: Path, result: Mapping[str, Any]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     check_writable_folder(folder)
+    remove_leftovers(folder)
     write_json(folder / "result.json", result)
     if has("jinja2"):
         write_rank_report(result, folder / "report.html")

@@ -15,6 +15,7 @@ from graftwork.core.errors import ConfigError, DataError, MissingDependencyError
 from graftwork.core.folders import check_folder
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.devices import ACCELERATED_WORKERS, check_device_of_run, device_of_run
+from graftwork.workflows.runs.named_again import check_named_again
 from graftwork.workflows.runs.run_folder import RUN_KIND, RunFolder
 from graftwork.workflows.runs.same_run import check_same_data
 from graftwork.workflows.runs.settings import FitSettings
@@ -64,8 +65,8 @@ def begun_run(
         call: How the verb was called.
 
     Raises:
-        ConfigError: If the folder holds files of the user, a run that is not to go on, or that of another verb, or ``resumed``
-            refuses.
+        ConfigError: If the folder holds files of the user, a run that is not to go on, or that of another verb, ``resumed`` refuses, or
+            the run would read files that this call does not name (see :mod:`graftwork.workflows.runs.named_again`).
     """
     is_new, verb = not (call.resume and run.exists()), call.verb
     if is_new and check_folder(run.path, RUN_KIND):
@@ -79,6 +80,8 @@ def begun_run(
             check_state(run.state, run.path / "run.json", type(given))
             settings = resumed(run)
             check_device_of_run(run.state, run.path, settings)
+            if not is_finished(run, "result.json", "report.html", *(["model.onnx"] if verb == "fit" else [])):
+                check_named_again(run, settings, given, names_source=call.source is not None, names_plans=bool(call.extra))
             if call.source is not None:
                 check_same_data(run, call.source, settings.data)
         except BaseException:
@@ -124,6 +127,7 @@ def _check_verb(run: RunFolder, verb: str) -> None:
     Raises:
         ConfigError: If another verb began the run.
     """
+    run.check_contents()  # before the first file is read
     found = run.read_state().get("verb", "fit")
     if found != verb:
         raise ConfigError(

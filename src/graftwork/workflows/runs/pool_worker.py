@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graftwork.core.components import allowed_packages
+from graftwork.core.files import open_to_append
 from graftwork.core.source_hash import PACKAGE_FOLDER
 from graftwork.workflows.runs.job import Job
 
@@ -77,9 +78,7 @@ class ProcessWorker(PoolWorker):
             ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), str(threads)
         )
         path = [str(_PACKAGE), *(part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part)]
-        log_folder = run_folder / "logs"
-        log_folder.mkdir(parents=True, exist_ok=True)
-        with open(log_folder / f"worker-{number}.log", "ab") as log:
+        with open_to_append(run_folder / "logs" / f"worker-{number}.log") as log:
             self.process = subprocess.Popen(
                 # -P: nothing is imported from the working folder
                 [sys.executable, "-P", "-m", "graftwork.workflows.runs.worker"],

@@ -13,10 +13,11 @@ from graftwork.core.nearest import did_you_mean
 from graftwork.core.records import Plan
 from graftwork.core.version import __version__
 from graftwork.data.suite import Suite
-from graftwork.workflows.portfolio import check_stored, portfolio
+from graftwork.workflows.plan_asks import given_of, left_out_line
+from graftwork.workflows.portfolio import check_stored, portfolio, unmet_asks
 from graftwork.workflows.runs.horizons import kept_groups, shared_plans
 from graftwork.workflows.runs.run_folder import RunFolder
-from graftwork.workflows.runs.same_run import changed_data
+from graftwork.workflows.runs.same_run import written_since
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
@@ -52,10 +53,10 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
 
     if is_stored_suite(run.suite):
         suite = load_suite(run.suite)
-        # Named again it would have been refused; here the user asks for nothing but the run, which has kept its data.
-        changed = changed_data(run, settings.source, settings.data, pictures=False) if data is None else []
-        if changed:
-            run.emit("data_changed", files=changed)
+        # Not read to find out whether it is another: here the run alone says where the data was, and the run has kept it.
+        written = written_since(run, settings.source, settings.data) if data is None else []
+        if written:
+            run.emit("data_changed", files=written)
     else:
         from graftwork.data.reading.ingest import open_data
         from graftwork.evaluation.metrics import check_metrics
@@ -85,7 +86,14 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     Raises:
         ConfigError: If a name is unknown or taken, or a plan does not fit the suite.
     """
-    plans = portfolio(suite.kinds, len(suite.tasks), _named_plans(settings))
+    names = _named_plans(settings)
+    given = given_of(suite, choose_backbone(settings, suite.kinds)[0])
+    plans = portfolio(suite.kinds, len(suite.tasks), names, given)
+    if "all" in (names or ()):
+        chosen = {plan.name for plan in plans}
+        found = unmet_asks(suite.kinds, len(suite.tasks), given).items()
+        unmet = {ask: kept for ask, out in found if (kept := [name for name in out if name not in chosen])}
+        run.emit("plans_out", plans=unmet, line=left_out_line(unmet))
     if settings.plans is None and settings.preset_values.only_needed:
         plans = needed_plans(plans)
     extra = [Plan.from_json(value) for value in run.state.get("extra_plans", ())]

@@ -71,9 +71,12 @@ class Progress:
             lines.append(f"  task {task['name']}: {task['kind']}{size}")
         return [*lines, *(f"  note: {note}" for note in event["notes"])]
 
+    def _on_plans_out(self, event: Mapping[str, Any]) -> list[str]:
+        return [f"  note: {event['line']}"] if event["line"] else []
+
     def _on_data_changed(self, event: Mapping[str, Any]) -> list[str]:
         files = ", ".join(event["files"])
-        return [f"  note: {files} has changed since the run began; the run goes on with the data as it was"]
+        return [f"  note: {files} was written to since the run read it; the run goes on with the data as it was"]
 
     def _on_device(self, event: Mapping[str, Any]) -> list[str]:
         device, precision = str(event["device"]), str(event["precision"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import append_jsonl, read_json, write_json
-from graftwork.core.folders import Claim, FolderKind, claim_folder, remove_own
+from graftwork.core.folders import Claim, FolderKind, check_contents, claim_folder, remove_own
 from graftwork.core.scratch import sweep
 from graftwork.core.version import __version__
 
@@ -116,13 +116,22 @@ class RunFolder:
 
         Raises:
             FileFormatError: If ``run.json`` is of another format.
-            ConfigError: If another process works in this folder.
+            ConfigError: If another process works in this folder, or it holds links or special files.
         """
+        self.check_contents()
         # Before the lock: a folder of something else gets no lock file of ours.
         self.read_state()
         self._claim = claim_folder(self.path, RUN_KIND)
         self.state = self.read_state()  # as the holder of the lock left it
         self._sweep()
+
+    def check_contents(self) -> None:
+        """Refuse a run that holds links or special files, before it is written to; see :func:`.check_contents`.
+
+        Raises:
+            ConfigError: Naming the first one.
+        """
+        check_contents(self.path, RUN_KIND)
 
     def _sweep(self) -> None:
         """Remove temporary files that killed processes of this run left; all of them worked under the lock that is held now."""

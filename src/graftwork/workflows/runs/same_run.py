@@ -3,7 +3,9 @@ what the run has read."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from graftwork.data.options import DataOptions
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["asked_for", "changed_data", "check_same_data", "resumed_settings"]
+__all__ = ["asked_for", "changed_data", "check_same_data", "resumed_settings", "written_since"]
 
 SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
 
@@ -105,7 +107,21 @@ def check_same_data(run: RunFolder, source: Any, options: DataOptions) -> None:
         )
 
 
-def changed_data(run: RunFolder, source: Any, options: DataOptions, *, pictures: bool = True) -> list[str]:
+def written_since(run: RunFolder, source: str, options: DataOptions) -> list[str]:
+    """Return the names of the files of data that were written to since the run stored what it read; no file is opened."""
+    try:
+        stored = os.stat(run.suite / "suite.json").st_mtime_ns
+    except OSError:
+        return []
+    found = []
+    for file in (source, options.labels):
+        with contextlib.suppress(OSError, ValueError):
+            if isinstance(file, str) and os.path.isfile(file) and os.stat(file).st_mtime_ns > stored:
+                found.append(Path(file).name)
+    return found
+
+
+def changed_data(run: RunFolder, source: Any, options: DataOptions) -> list[str]:
     """Return the names of files (or of the object) that are other ones than the run has read; empty if it has read nothing yet.
 
     Files that are gone do not count: the run has kept what it needs.
@@ -117,6 +133,6 @@ def changed_data(run: RunFolder, source: Any, options: DataOptions, *, pictures:
     from graftwork.data.reading.source_hashes import source_hashes
 
     suite = load_suite(run.suite)
-    found = source_hashes(source, options, pictures=pictures)
+    found = source_hashes(source, options)
     stored = {**suite.sources, "suite": suite.fingerprint()} if "suite" in found else suite.sources
     return [name for name, value in found.items() if stored.get(name) != value]

@@ -41,7 +41,9 @@ def finish_tuning(context: RunContext[TuneSettings], final: TrainJob) -> dict[st
     def small_folder() -> None:
         from graftwork.training.tuned_model import write_tuned
 
-        files.extend(str(file.relative_to(run.path)) for file in write_tuned(run.path / "model", run.path / DELTA_FOLDER))
+        # The run's own: a name that nobody gave was refused when the run went on.
+        written = write_tuned(run.path / "model", run.path / DELTA_FOLDER, backbone=run.state["backbone"])
+        files.extend(str(file.relative_to(run.path)) for file in written)
 
     try_step(warnings, "The folder with the delta alone could not be written", small_folder)
     result = clean_json(_result(context, final, files, warnings))

@@ -48,11 +48,16 @@ class TuneRun(FinishedRun):
         """Folder with what was learned: the delta of the backbone, the heads, and how they are put together."""
         return self.folder / "delta"
 
-    def model(self) -> SharedModel:
-        """Return the tuned model, in evaluation mode: the backbone by its name, the delta attached, the heads on it."""
+    def model(self, backbone: str = "") -> SharedModel:
+        """Return the tuned model, in evaluation mode: the backbone by its name, the delta attached, the heads on it.
+
+        Args:
+            backbone: Name of the backbone, where it is a folder or would have to be downloaded; see
+                :func:`~graftwork.training.tuned_model.load_tuned`.
+        """
         from graftwork.training.tuned_model import load_tuned
 
-        return load_tuned(self.delta_folder)[0]
+        return load_tuned(self.delta_folder, backbone=backbone)[0]
 
     def predict(self, source: Any, tasks: Sequence[str] | None = None) -> pd.DataFrame:
         """Return predictions for new rows, pictures or texts; see :class:`graftwork.serving.predict.Predictor`."""

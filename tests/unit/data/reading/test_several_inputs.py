@@ -124,6 +124,27 @@ def test_two_pictures_a_row(shop: Path) -> None:
     np.testing.assert_array_equal(own["image"][:, 4, 4, 0], 4 * (np.arange(ROWS) % 8 + 1))
 
 
+def test_one_missing_picture_of_a_hundred_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    frame = pd.DataFrame({"photo": [f"pics/{row}.png" for row in range(120)], "price": np.linspace(0, 9, 120) ** 2})
+    for row in range(120):
+        Image.new("RGB", (8, 8), (row, 2 * row, 9)).save(tmp_path / "pics" / f"{row}.png")
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    options = {"targets": "price", "image_column": "photo", "image_size": 8}
+    whole = open_suite(tmp_path / "table.csv", **options)  # type: ignore[arg-type]
+    (tmp_path / "pics" / "7.png").unlink()
+    suite = open_suite(tmp_path / "table.csv", **options)  # type: ignore[arg-type]
+    assert 7 not in np.concatenate(list(suite.splits.values()))
+    assert sum(map(len, suite.splits.values())) == 119 == sum(map(len, whole.splits.values())) - 1
+    assert any("1 row is skipped" in note and "7.png" in note for note in suite.notes), suite.notes
+    assert "photo (119 pictures)" in suite.sources
+    with pytest.raises(DataError, match="names 1 picture files that do not exist"):
+        open_suite(tmp_path / "table.csv", strict=True, **options)  # type: ignore[arg-type]
+    (tmp_path / "pics" / "8.png").unlink()
+    with pytest.raises(DataError, match="names 2 picture files that do not exist"):
+        open_suite(tmp_path / "table.csv", **options)  # type: ignore[arg-type]
+
+
 def test_what_names_no_picture_is_refused(shop: Path) -> None:
     long = pd.Series(["a" * 300], name="file")  # no system has a file of this name, and some say so with an error
     with pytest.raises(DataError, match="Column 'file' names 1 picture files that do not exist"):

@@ -13,10 +13,16 @@ from sklearn.ensemble import ExtraTreesRegressor, RandomForestClassifier, Random
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.files import read_json
 from graftwork.domains.tabular.forest import Forest, ForestShape, Kind, columns_looked_at, grow_forest
-from graftwork.domains.tabular.forests import ExtraTreesLearner, JointExtraTreesLearner, RandomForestLearner, soften
+from graftwork.domains.tabular.forests import (
+    ExtraTreesLearner,
+    JointExtraTreesLearner,
+    JointRandomForestLearner,
+    RandomForestLearner,
+    soften,
+)
 
 FACT = "trees and rows of a leaf, by forest"
-LEARNERS = [ExtraTreesLearner, JointExtraTreesLearner, RandomForestLearner]
+LEARNERS = [ExtraTreesLearner, JointExtraTreesLearner, RandomForestLearner, JointRandomForestLearner]
 
 
 def table(rows: int = 150, columns: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -114,6 +114,41 @@ def test_own_runs_are_ranked_beside_an_untrained_trunk(tmp_path: Path) -> None:
         assert source["standing"] == names[source["name"]]["standing"]
 
 
+@pytest.mark.parametrize("key", ["tasks", "plan", "backbone", "stored_features"])
+def test_a_damaged_run_is_passed_over_with_file_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    suite = pictures()
+    folder = own_run(tmp_path / "mine", suite)
+    config = json.loads((folder / "model" / "config.json").read_text())
+    del config[key]
+    write_json(folder / "model" / "config.json", config)
+    with pytest.raises(ConfigError, match=rf"(?s)No source could be judged.*mine.*config\.json is damaged: {key} is missing"):
+        gw.rank(suite, sources=str(folder), draws=10, out=tmp_path / "out")
+
+
+def test_a_run_names_no_backbone_elsewhere_unless_the_user_does_too(tmp_path: Path) -> None:
+    suite = pictures()
+    folder = own_run(tmp_path / "mine", suite)
+    config = json.loads((folder / "model" / "config.json").read_text())
+    stages = [{**stage, "tuning": None} for stage in config["plan"]["stages"]]
+    config |= {"backbone": "hf:/models/other", "plan": {**config["plan"], "source": "pretrained", "stages": stages}}
+    write_json(folder / "model" / "config.json", config)
+    with pytest.raises(ConfigError, match=r"names the backbone 'hf:/models/other', a folder elsewhere.*--sources"):
+        gw.rank(suite, sources=str(folder), draws=10, out=tmp_path / "out")
+
+    [source] = [item for item in find_sources([str(folder)], ["image"])[0] if item.way == "run"]
+    assert source.given == (str(folder),)
+
+
+def test_what_a_killed_ranking_left_is_swept(tmp_path: Path) -> None:
+    suite = pictures()
+    folder = own_run(tmp_path / "mine", suite)
+    gw.rank(suite, sources=str(folder), draws=10, out=tmp_path / "out")
+    left = tmp_path / "out" / ".result.json.graftwork-abcdefgh.tmp"
+    left.write_text("{")
+    gw.rank(suite, sources=str(folder), draws=10, out=tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "result.json"]
+
+
 def test_models_that_timm_saved_are_found_and_bring_their_classes(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     torch.manual_seed(0)
