@@ -88,11 +88,9 @@ class Progress:
         return [f"networks are trained on {device}{', ' if precision in words else ''}{words.get(precision, '')}"]
 
     def _on_backbones(self, event: Mapping[str, Any]) -> list[str]:
-        first, *others = event["sources"]
-        return [
-            f"backbone for {event['kind']} data: {first['name']}, judged best of {len(others) + 1} on {event['rows']:,} training rows "
-            f"(first in {first['first_share']:.0%} of half-samples; then {', '.join(one['name'] for one in others)})"
-        ]
+        from graftwork.reporting.backbone_lines import ranking_words
+
+        return [f"for {ranking_words(event)}"]
 
     def _on_phase(self, event: Mapping[str, Any]) -> list[str]:
         self.phase = str(event["phase"])
