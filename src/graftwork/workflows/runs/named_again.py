@@ -47,7 +47,8 @@ def check_named_again(
     """
     missing = [*_others(run, stored, given), *_data(run, stored, given, names_source=names_source)]
     # The plans of a distillation are made of what its teachers have said.
-    if not (names_plans or given.plans is not None or getattr(given, "teachers", ())):
+    teachers: tuple[str, ...] = getattr(given, "teachers", ())
+    if not (names_plans or given.plans is not None or teachers):
         missing += _of_plans(run, stored, _names(given.backbone or ""))
     if missing:
         verb = str(run.state.get("verb", "fit"))
