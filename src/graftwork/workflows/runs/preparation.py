@@ -21,6 +21,7 @@ from graftwork.workflows.runs.same_run import written_since
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
+    "check_one_for_each",
     "check_weights",
     "choose_backbone",
     "choose_plans",
@@ -148,6 +149,18 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
     )
+
+
+def check_one_for_each(backbone: str, suite: Suite) -> None:
+    """Refuse names of which two read the same kind of input: `fit` chooses among them, other verbs take what they are told.
+
+    Raises:
+        ConfigError: Naming the two.
+    """
+    from graftwork.nn.backbones.catalog import backbones_of_inputs, split_names
+
+    if len(split_names(backbone)) > 1:
+        backbones_of_inputs(backbone, suite.input_specs)
 
 
 def _refuse_untrained(names: str) -> None:
