@@ -79,7 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     race = parser.add_argument_group("race")
     add = race.add_argument
     add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
-    add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
+    add(
+        "--backbone",
+        metavar="NAME,...",
+        help="pretrained backbone (see graftwork backbones), or several of which the best is chosen by scores on your rows; all takes "
+        "what is installed, none leaves pretrained plans out",
+    )
     add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
     add(
         "--single",

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from graftwork.core.optional import require
+from graftwork.reporting.backbone_lines import backbone_line
 from graftwork.reporting.examples import Example
 from graftwork.reporting.fact_tables import key_numbers, machine_table
 from graftwork.reporting.model_lines import measured_line, model_line, others_line
@@ -131,7 +132,11 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         strength=str(verdict.get("strength") or "none").replace(" ", "-"),
         sentences=[str(sentence) for sentence in verdict.get("sentences") or ()],
         source_sentence=verdict.get("source_sentence"),
-        facts=[line for line in (measured_line(view), untested_line(view), model_line(view), others_line(view)) if line],
+        facts=[
+            line
+            for line in (measured_line(view), backbone_line(view), untested_line(view), model_line(view), others_line(view))
+            if line
+        ],
         warnings=[str(warning) for warning in verdict.get("warnings") or ()],
         key_numbers=key_numbers(view) if keys is None else keys,
         choice_title=view.title(view.choice) if view.choice and keys is None else "",

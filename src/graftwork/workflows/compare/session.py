@@ -15,7 +15,7 @@ from graftwork.workflows.runs.auto_groups import resolve_groupings
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.estimation import estimate_plans
 from graftwork.workflows.runs.pool import Pool, make_pool
-from graftwork.workflows.runs.preparation import choose_backbone, choose_plans, machine_facts
+from graftwork.workflows.runs.preparation import check_one_for_each, choose_backbone, choose_plans, machine_facts
 from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.session import RunSession
 
@@ -72,6 +72,7 @@ class CompareSession(RunSession[CompareSettings]):
         settings, suite = self.settings, context.suite
         plans = choose_plans(self.run, settings, suite)
         backbone, reason = choose_backbone(settings, suite.kinds)
+        check_one_for_each(backbone, suite)
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         self.run.save(backbone=backbone)
         context = context.planned(plans)

@@ -11,6 +11,7 @@ from graftwork.core.files import write_json
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.interfaces.metric import Array
+from graftwork.workflows.fit.backbone_choice import backbone_rankings
 from graftwork.workflows.fit.deploy import deploy_model, write_card
 from graftwork.workflows.fit.examples import sample_predictions
 from graftwork.workflows.fit.handover import handover
@@ -159,6 +160,7 @@ def _collect(
         "attempts": outcome.attempts,
         "warm_start": None if warm is None else warm.facts(),
         "not_tested": not_tested(context, outcome),
+        "backbone_rankings": backbone_rankings(context.run.state),
         "plans": entries,
         "affinity": None if outcome.affinity is None else {**outcome.affinity, "words": judged["pair_words"]},
         "gradients": outcome.gradients,

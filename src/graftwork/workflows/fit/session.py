@@ -11,6 +11,7 @@ from typing import Any
 from graftwork.core.errors import GraftworkError
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
+from graftwork.workflows.fit.backbone_choice import settled_backbone
 from graftwork.workflows.fit.fallback import make_first_models, measured_first_fits
 from graftwork.workflows.fit.finish import finish_run
 from graftwork.workflows.fit.race import Race, max_control_tasks
@@ -165,6 +166,7 @@ class FitSession(RunSession[FitSettings]):
         check_weights(self.settings, suite)
         plans = choose_plans(self.run, self.settings, suite)
         backbone, reason = choose_backbone(self.settings, suite.kinds)
+        backbone = settled_backbone(context, backbone)
         backbone = at_working_size(backbone, self.settings, suite.input_specs, len(suite))
         left_out = {plan.name: reason for plan in plans if plan.source == "pretrained" and not backbone}
         racing = [plan for plan in plans if plan.name not in left_out]

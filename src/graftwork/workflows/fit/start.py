@@ -130,7 +130,9 @@ def fit(
             :mod:`graftwork.workflows.fit.warm_start` says why.
         plans: Names of plans, ``"all"``, ``"none"``, ``"+name"`` (besides the defaults), TOML files, or
             :class:`~graftwork.core.records.Plan` records, which join the others.
-        backbone: Pretrained backbone; ``"none"`` leaves pretrained plans out.
+        backbone: Pretrained backbone, or several separated by commas: of those that read the same kind of input the run starts from the
+            one whose features say most of the targets (LogME, H-score, neighbours and a linear probe on up to 500 training rows, as
+            :func:`graftwork.rank` takes them). ``"all"`` means those that are installed; ``"none"`` leaves pretrained plans out.
         weights: Weights of tasks in means over tasks, ``{"sold": 2}``; tasks without one weigh 1.
         tolerance: Percent of the best validation score that a cheaper plan may be worse by; 1 by default.
         prefer: Within the tolerance, ``"score"`` (the default) keeps the best plan and ``"cost"`` takes the cheapest that is not worse.

@@ -21,7 +21,7 @@ from graftwork.workflows.rank.rows import RankRows
 from graftwork.workflows.rank.score_names import SCORES
 from graftwork.workflows.rank.sources import RankSource
 
-__all__ = ["JudgedSource", "SourceView", "judge_source"]
+__all__ = ["JudgedSource", "SourceView", "common_columns", "judge_source", "score_tables"]
 
 Array = NDArray[Any]
 _TIMED_ROWS = 16
@@ -135,3 +135,16 @@ def _milliseconds(loaded: LoadedSource) -> float:
     example = {name: torch.from_numpy(np.array(array[:_TIMED_ROWS])) for name, array in loaded.arrays.items()}
     size = min(_TIMED_ROWS, len(next(iter(example.values()))))
     return latency_ms(loaded.backbone, example, batch_sizes=(size,), repeats=3).milliseconds[size] / size
+
+
+def common_columns(judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of task and score that every source has."""
+    wanted = [(task, score) for task in rows.targets for score in scores]
+    return [(task, score) for task, score in wanted if all(score in one.scores[task] for one in judged)]
+
+
+def score_tables(judged: Sequence[JudgedSource], columns: Sequence[tuple[str, str]]) -> tuple[Array, Array]:
+    """Return scores ``[sources, columns]`` and their replicates ``[draws, sources, columns]``."""
+    values = np.array([[one.scores[task][score].value for task, score in columns] for one in judged])
+    replicates = np.stack([[one.scores[task][score].replicates for task, score in columns] for one in judged])
+    return values, replicates.transpose(2, 0, 1)

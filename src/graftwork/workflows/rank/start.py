@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from graftwork.core.components import components_allowed
 from graftwork.core.errors import ConfigError, GraftworkError
 from graftwork.core.files import cache_folder, check_writable_folder, remove_leftovers, write_json
@@ -18,7 +16,7 @@ from graftwork.core.version import __version__
 from graftwork.data.options import DataOptions
 from graftwork.evaluation.choice.source_choice import RankedSource, choose_source
 from graftwork.evaluation.score_stability import HalfSamples, Standing, standings
-from graftwork.workflows.rank.judging import JudgedSource, judge_source
+from graftwork.workflows.rank.judging import JudgedSource, common_columns, judge_source, score_tables
 from graftwork.workflows.rank.rank_run import RANK_KIND, RankRun
 from graftwork.workflows.rank.rows import RankRows, rank_rows
 from graftwork.workflows.rank.score_names import SCORES, chosen_scores
@@ -212,7 +210,7 @@ def _ranked(
 ) -> dict[str, Any]:
     """Return sources, verdict and notes of the result."""
     wanted = [(task, score) for task in rows.targets for score in scores]
-    columns = [(task, score) for task, score in wanted if all(score in one.scores[task] for one in judged)]
+    columns = common_columns(judged, rows, scores)
     shown = {score for _, score in wanted if any(score in one.scores[task] for one in judged for task in rows.targets)}
     notes = [*rows.notes, *(note for one in judged for note in one.notes), *set_notes]
     partial = sorted(shown - {score for _, score in columns}, key=list(SCORES).index)
@@ -225,8 +223,7 @@ def _ranked(
         raise ConfigError(
             f"None of the scores {', '.join(scores)} can be taken of all sources. Add --scores logme,knn,probe, which need features alone."
         )
-    values = np.array([[one.scores[task][score].value for task, score in columns] for one in judged])
-    replicates = np.stack([[one.scores[task][score].replicates for task, score in columns] for one in judged]).transpose(2, 0, 1)
+    values, replicates = score_tables(judged, columns)
     found = standings(values, replicates)
     ranked = [
         RankedSource(name=one.source.name, standing=standing, milliseconds=one.ms_per_row, is_control=one.source.is_control)

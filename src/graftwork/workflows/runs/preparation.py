@@ -21,6 +21,7 @@ from graftwork.workflows.runs.same_run import written_since
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
+    "check_one_for_each",
     "check_weights",
     "choose_backbone",
     "choose_plans",
@@ -122,7 +123,8 @@ def needed_plans(plans: Sequence[Plan]) -> list[Plan]:
 
 
 def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, str]:
-    """Return the pretrained backbone (or several, separated by commas), or an empty name and the reason why there is none.
+    """Return the pretrained backbone (or several, separated by commas; all that are installed for ``all``), or an empty name and the
+    reason why there is none.
 
     Raises:
         ConfigError: If the user names a trunk without weights.
@@ -132,6 +134,10 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
     asked = settings.backbone
     if asked == "none":
         return "", "left out with --backbone none"
+    if asked == "all":
+        every = [info for kind in kinds for info in list_backbones(kind)]
+        # Names with a colon stand for families: which member is meant, only the user knows.
+        asked = ",".join(info.name for info in every if info.pretrained and info.available and ":" not in info.name)
     if asked:
         _refuse_untrained(asked)
         return asked, ""
@@ -143,6 +149,18 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
     )
+
+
+def check_one_for_each(backbone: str, suite: Suite) -> None:
+    """Refuse names of which two read the same kind of input: `fit` chooses among them, other verbs take what they are told.
+
+    Raises:
+        ConfigError: Naming the two.
+    """
+    from graftwork.nn.backbones.catalog import backbones_of_inputs, split_names
+
+    if len(split_names(backbone)) > 1:
+        backbones_of_inputs(backbone, suite.input_specs)
 
 
 def _refuse_untrained(names: str) -> None:

@@ -87,6 +87,11 @@ class Progress:
         }
         return [f"networks are trained on {device}{', ' if precision in words else ''}{words.get(precision, '')}"]
 
+    def _on_backbones(self, event: Mapping[str, Any]) -> list[str]:
+        from graftwork.reporting.backbone_lines import ranking_words
+
+        return [f"for {ranking_words(event)}"]
+
     def _on_phase(self, event: Mapping[str, Any]) -> list[str]:
         self.phase = str(event["phase"])
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
