@@ -213,7 +213,8 @@ def frozen_fronts(plan: Plan, inputs: InputSpecs, backbone: str) -> tuple[Front,
     if plan.train.tuning is None or not others:
         return ()
     whole, named = plan.source == "scratch", plan.train.backbone
-    return tuple(_fixed_fronts(plan.train.tuning, names, others, named=named, dense=False, whole=whole).values())
+    found = _fixed_fronts(plan.train.tuning, names, others, named=named, dense=False, whole=whole, local_only=False)
+    return tuple(found.values())
 
 
 def _fixed_fronts(

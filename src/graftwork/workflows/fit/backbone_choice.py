@@ -5,6 +5,7 @@ Scores of transferability are taken of a sample of the training rows; nothing is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,7 @@ def settled_backbone(context: RunContext[FitSettings], names: str) -> str:
     for kind, group in groups.items():
         several = list(dict.fromkeys(group))
         if len(several) > 1 and kind in context.suite.kinds:
-            ranking = decided(context, f"{_DECISION}{kind}", lambda kind=kind, several=several: _ranking(context, kind, several))
+            ranking = decided(context, f"{_DECISION}{kind}", functools.partial(_ranking, context, kind, several))
             context.run.emit("backbones", kind=kind, **ranking)
             several = [ranking["sources"][0]["name"]]
         chosen += several
