@@ -50,6 +50,8 @@ LAST_GRACE = 60.0
 """Seconds that they are given if the run has no model yet."""
 ESTIMATE_SHARE = 0.2
 """Share of the time left that estimates may take together."""
+GROUPING_SHARE = 0.1
+"""Share of the time left that short trainings may take which find groups of tasks."""
 _FIRST_MODEL = "first model"
 """State of a run that ended with nothing else."""
 TRAINING = {"evaluations": 40, "patience": 0.3}
@@ -182,7 +184,10 @@ class FitSession(RunSession[FitSettings]):
             training={} if self.settings.steps is not None else dict(TRAINING),
         )
         context = context.planned(racing)
-        resolved, reasons, _ = resolve_groupings(context, racing)
+        left = seconds_left(context)
+        resolved, reasons, _ = resolve_groupings(
+            context, racing, seconds=None if left is None else max(2.0, GROUPING_SHARE * left)
+        )
         context.pause_point()
         left_out |= reasons
         # Plans that were left out stay in the list, so that the result can say why.

@@ -20,6 +20,7 @@ MAX_GROUPS = 3
 """Most groups of a suggestion."""
 GROUPING_STEPS = 200
 """Steps of the short training if the user gave no number of steps; with one, three tenths of it."""
+_NO_TIME = "there was no time; give more with --time-limit"
 _ONLY_A_HINT = "Separate models were chosen. These groups are what to try next, with `--plans +grouped`."
 _TRUNK = Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
 
@@ -58,13 +59,15 @@ def needs_grouping(plan: Plan) -> bool:
 
 
 def resolve_groupings(
-    context: RunContext[Any], plans: Sequence[Plan]
+    context: RunContext[Any], plans: Sequence[Plan], *, seconds: float | None = None
 ) -> tuple[list[Plan], dict[str, str], dict[str, Any] | None]:
     """Return the plans with groups in place of ``"auto"``.
 
     Args:
         context: The run; finished measurements in it are not made again.
         plans: All plans.
+        seconds: Seconds that the short trainings may take; None gives them all that they need. A plan whose groups are not found by
+            then is left out, since one without groups cannot be scheduled.
 
     Returns:
         The plans; the reasons of those that could not be resolved, by name; and what was measured last (``affinity``,
@@ -77,13 +80,12 @@ def resolve_groupings(
     until = GROUPING_STEPS if steps is None else max(4, round(0.3 * steps))
     jobs = {plan.name: context.maker.grouping(plan.with_train(sharing=_TRUNK), until) for plan in waiting}
     context.run.emit("phase", phase="grouping", jobs=len(jobs), plans=list(jobs))
-    # Plans without groups cannot be scheduled, so the clock does not cut this; only the user does.
-    answers = context.run_jobs(list(jobs.values()), past_deadline=True)
+    answers = context.run_jobs(list(jobs.values()), past_deadline=True, seconds=seconds)
     groups, reasons, measured = {}, {}, None
     for plan in waiting:
-        answer = answers.get(jobs[plan.name].id, {"status": "stopped", "message": "stopped"})
+        answer = answers.get(jobs[plan.name].id, {"status": "stopped", "message": _NO_TIME})
         if answer["status"] != "ok":
-            reasons[plan.name] = f"its groups could not be measured: {answer['message']}"
+            reasons[plan.name] = f"its groups could not be measured: {answer['message'] or _NO_TIME}"
             continue
         settings = dict(plan.train.sharing.settings)
         found = suggest_grouping(answer["affinity"], int(settings.pop("max_groups", None) or MAX_GROUPS))

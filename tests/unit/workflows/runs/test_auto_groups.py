@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from graftwork.core.stages.train import TrainStage
 from graftwork.data.store import save_suite
 from graftwork.data.suite import Suite
 from graftwork.workflows.compare import compare
-from graftwork.workflows.runs.auto_groups import needs_grouping, suggest_grouping
+from graftwork.workflows.runs.auto_groups import needs_grouping, resolve_groupings, suggest_grouping
 from graftwork.workflows.runs.control import JobControl
 from graftwork.workflows.runs.job import RunFacts
 from graftwork.workflows.runs.jobs.affinity import within_training
@@ -123,3 +124,24 @@ def test_a_comparison_fills_the_groups_in_and_says_so(tmp_path: Path) -> None:
     page = found.report.read_text(encoding="utf-8")
     for word in ("plot-gradients", "plot-affinity", "Groups to train together", "layer by layer"):
         assert word in page
+
+
+def test_groups_that_are_not_found_in_time_leave_the_plan_out() -> None:
+    asked: list[float | None] = []
+
+    def run_jobs(jobs: Any, *, past_deadline: bool, seconds: float | None) -> dict[str, Any]:
+        asked.append(seconds)
+        return {}  # ended before a first measurement
+
+    context: Any = SimpleNamespace(
+        settings=SimpleNamespace(steps=None),
+        maker=SimpleNamespace(grouping=lambda plan, until: SimpleNamespace(id=plan.name)),
+        run=SimpleNamespace(emit=lambda *_, **__: None),
+        suite=table(),
+        run_jobs=run_jobs,
+    )
+    plans, reasons, measured = resolve_groupings(context, [AUTO], seconds=3.0)
+    assert asked == [3.0]
+    assert reasons == {"grouped": "its groups could not be measured: there was no time; give more with --time-limit"}
+    assert measured is None
+    assert plans == [AUTO]
