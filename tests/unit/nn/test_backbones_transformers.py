@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from graftwork.core.errors import ConfigError, DataError, FileFormatError
+from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.optional import has
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import encoder_from_state
@@ -187,11 +187,24 @@ def test_tokens_that_the_model_does_not_know_are_refused(
         prepare_suite(text_suite(["a z", "b", "z", "a"]), f"hf:{tmp_path / 'bert'}")
 
 
+@pytest.mark.parametrize("longest", [0, 1])
+def test_a_model_for_fewer_tokens_than_its_tokenizer_adds_is_refused(tiny_folder: Path, tmp_path: Path, longest: int) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    tokenizer = json.loads((tmp_path / "bert" / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = {"type": "BertProcessing", "sep": ["[UNK]", 1], "cls": ["[UNK]", 1]}
+    (tmp_path / "bert" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    assert prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}").inputs["token_ids"].shape[1] > 2
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": longest}))
+    with pytest.raises(FileFormatError, match=rf"bert: tokenizer\.json and config\.json .* as {longest} tokens each; .* 2 to "):
+        prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}")
+
+
 def test_a_tokenizer_that_is_nested_too_deeply_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder, tmp_path / "bert")
     for depth in (200, 100_000):
         (tmp_path / "bert" / "tokenizer.json").write_text('{"normalizer":' * depth + "1" + "}" * depth)
-        with pytest.raises(DataError, match="tokenizer"):
+        with pytest.raises(FileFormatError, match=r"bert.*tokenizer\.json"):
             prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}")
 
 

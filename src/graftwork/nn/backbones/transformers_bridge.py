@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.optional import package_folder, require
 from graftwork.data.encoders.text import PRETRAINED_TOKENS, TextEncoder
@@ -202,7 +202,13 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     inputs = {"token_ids": "ids", "attention_mask": "mask"}
     columns = tuple(spec.encoder.get("columns", ()))
     missing = tuple(spec.encoder.get("missing", ()))
-    trial = TextEncoder(content, min(longest, PRETRAINED_TOKENS), columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
+    length = min(longest, PRETRAINED_TOKENS)
+    try:
+        trial = TextEncoder(content, length, columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
+    except DataError as error:  # the encoder knows no file
+        raise FileFormatError(
+            f"{source}: tokenizer.json and config.json make no encoder of texts: {error} Or download or save the model again."
+        ) from error
     encoded = trial.transform(texts)
     largest = int(encoded["token_ids"].max(initial=pad_id))
     if vocabulary is not None and largest >= vocabulary:
