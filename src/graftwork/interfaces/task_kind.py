@@ -269,6 +269,7 @@ class TaskKind(ABC):
 
         Raises:
             ConfigError: If a cell names no class of the task.
+            DataError: If a cell is no number where one is expected.
         """
         return None
 

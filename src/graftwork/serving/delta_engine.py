@@ -7,7 +7,7 @@ import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.input_spec import InputSpec
 from graftwork.core.optional import require
 from graftwork.data.encoders import Encoder
@@ -74,7 +74,12 @@ class DeltaModel(ServedModel):
             )
         self.name, self.plan, self.kind = name, found.plan.name, found.spec.kind
         self.created = model_date(source.run, "") if source.run is not None else ""
-        self.specs = {task.name: with_thresholds(task, thresholds.get(task.name)) for task in found.tasks}
+        try:
+            self.specs = {task.name: with_thresholds(task, thresholds.get(task.name)) for task in found.tasks}
+        except ConfigError as error:
+            raise FileFormatError(
+                f"{found.folder / 'config.json'} is damaged: thresholds: {error!s:.300}. Tune again."
+            ) from error
         self.reader = reader_of(encoder, {found.spec.kind: found.spec}, engine.limits)
         self.limits, self.batcher, self.threads, self.metrics = engine.limits, engine.batcher, engine.threads, engine.metrics
 

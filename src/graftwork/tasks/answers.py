@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array
 
-__all__ = ["SURE", "class_names", "flat_rows", "listed", "logits", "map_answers", "named", "stacked", "value_names"]
+__all__ = ["SURE", "class_names", "flat_rows", "listed", "logits", "map_answers", "named", "numbers_of", "stacked", "value_names"]
 
 
 def class_names(spec: TaskSpec, size: int) -> list[str]:
@@ -50,12 +51,44 @@ def logits(probabilities: Array) -> Array:
     return np.log(inside) - np.log1p(-inside)
 
 
+def numbers_of(name: str, column: Array) -> Array:
+    """Return a column of a table of predictions, ``[N]``, as float64; missing cells are NaN.
+
+    Raises:
+        DataError: If a cell is no number (a second row of headings, say); the message names column, row and cell.
+
+    Example:
+        >>> numbers_of("price", np.array(["1.5", None], dtype=object)).tolist()
+        [1.5, nan]
+    """
+    try:
+        return np.asarray(column, dtype=np.float64)
+    # Words, lists and objects, whole numbers of hundreds of digits.
+    except (ValueError, TypeError, OverflowError):
+        place, cell = next(((row, cell) for row, cell in enumerate(column.tolist()) if not _is_number(cell)), (0, column))
+        raise DataError(
+            f"Column {name!r:.80} holds {cell!r:.60} in row {place + 1:,}, which is no number that can be taught. Predictions are "
+            "numbers in every row; correct the cell, or leave the column out."
+        ) from None
+
+
+def _is_number(cell: Any) -> bool:
+    try:
+        return not np.asarray(cell, dtype=np.float64).ndim
+    except (ValueError, TypeError, OverflowError):
+        return False
+
+
 def stacked(task: str, names: Sequence[str], columns: Mapping[str, Array]) -> Array | None:
-    """Return the columns ``task[name]`` side by side, ``[N, names]`` float64; None if there are no names or one is missing."""
+    """Return the columns ``task[name]`` side by side, ``[N, names]`` float64; None if there are no names or one is missing.
+
+    Raises:
+        DataError: If a cell is no number.
+    """
     each = [f"{task}[{name}]" for name in names]
     if not each or not all(name in columns for name in each):
         return None
-    return np.stack([np.asarray(columns[name], dtype=np.float64) for name in each], axis=1)
+    return np.stack([numbers_of(name, columns[name]) for name in each], axis=1)
 
 
 def named(spec: TaskSpec, index: int) -> str:

@@ -15,7 +15,7 @@ from graftwork.data.reading.target_arrays import class_target
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn, TaskKind
-from graftwork.tasks.answers import class_names, listed, named, stacked
+from graftwork.tasks.answers import class_names, listed, named, numbers_of, stacked
 from graftwork.tasks.class_weights import with_weights
 from graftwork.tasks.thresholds import chosen_class
 
@@ -158,9 +158,10 @@ class ClassKind(TaskKind):
         wrong = sorted(set(labels) - set(numbers))
         if wrong:
             raise ConfigError(
-                f"Predictions of {spec.name!r} name {wrong[0]!r}, which is no class; classes: {', '.join(numbers)}."
+                f"Predictions of {spec.name!r} name {wrong[0]!r:.60}, which is no class; classes: {', '.join(numbers)}."
             )
-        probable = np.asarray(columns.get(f"{spec.name}_probability", np.full(len(labels), hard)), dtype=np.float64)
+        share = f"{spec.name}_probability"
+        probable = numbers_of(share, columns[share]) if share in columns else np.full(len(labels), hard)
         found = np.repeat(((1.0 - probable) / max(len(numbers) - 1, 1))[:, None], len(numbers), axis=1)
         found[np.arange(len(labels)), [numbers[label] for label in labels]] = probable
         return self.unshared(found)

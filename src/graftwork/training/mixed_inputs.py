@@ -29,7 +29,7 @@ def example_inputs(found: TunedFolder) -> dict[str, Tensor]:
         if name == "attention_mask":
             made[name] = torch.ones(shape, dtype=torch.int64)
             # Libraries leave a mask out that hides nothing, and blocks must be seen to take one.
-            made[name][:, -1] = 0
+            made[name][..., -1:] = 0
         elif kind.kind in "iu":
             most = 256 if kind == np.uint8 else max(vocabulary, 2)
             drawn = torch.randint(0, most, shape, generator=random)

@@ -34,15 +34,20 @@ def load_model(
         The model in evaluation mode, its tasks, and the description.
 
     Raises:
-        FileFormatError: If the description or the weights are damaged or of another format.
+        FileFormatError: If the description or the weights are missing, damaged or of another format.
         ComponentError: If the plan names a component of a package that is not allowed (see :mod:`graftwork.core.components`).
         ConfigError: If the description names a backbone in a folder elsewhere that the caller has not named.
     """
     folder = Path(folder)
-    config = read_json(folder / "config.json")
+    try:
+        config = read_json(folder / "config.json")
+    except FileNotFoundError as error:
+        raise FileFormatError(
+            f"{folder} is no folder of a model: it has no config.json, or a link that leads nowhere. Export the model again."
+        ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise FileFormatError(f"{folder / 'config.json'} has format {found!r}; expected {FORMAT!r}. Export the model again.")
+        raise FileFormatError(f"{folder / 'config.json'} has format {found!r:.80}; expected {FORMAT!r}. Export the model again.")
     described = read_description(config, folder / "config.json", "Export the model again.")
     tasks, plan = described.tasks, described.plan
     # Before anything is built: a folder from elsewhere can name any class.

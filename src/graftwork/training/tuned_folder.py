@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,13 @@ from graftwork.training.description import ModelDescription, read_description
 __all__ = ["CONFIG_FILE", "FORMAT", "HEADS_FILE", "TunedFolder", "describe_tuned", "read_tuned_config"]
 
 FORMAT = "graftwork-tuned-1"
+_DTYPES = (
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+    *(f"float{bits}" for bits in (16, 32, 64)),
+)
+_LARGEST_ROW = 1 << 24
+"""Numbers in one row of an input; a picture of 2,000 pixels a side has fewer."""
 HEADS_FILE, CONFIG_FILE = "heads.safetensors", "config.json"
 
 
@@ -30,13 +38,19 @@ def read_tuned_config(folder: str | Path) -> dict[str, Any]:
     """Return the description in the folder of a tuned model.
 
     Raises:
-        FileFormatError: If it is damaged, or another format.
+        FileFormatError: If it is not there, damaged, or another format.
     """
-    config = read_json(Path(folder) / CONFIG_FILE)
+    try:
+        config = read_json(Path(folder) / CONFIG_FILE)
+    except FileNotFoundError as error:
+        raise FileFormatError(
+            f"{folder} is no folder of a tuned model: it has no {CONFIG_FILE}, or a link that leads nowhere. Give the `delta` folder "
+            "of a tune run, or tune again."
+        ) from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise FileFormatError(
-            f"{Path(folder) / CONFIG_FILE} has format {found!r}; expected {FORMAT!r}. Give the `delta` folder of a tune run."
+            f"{Path(folder) / CONFIG_FILE} has format {found!r:.80}; expected {FORMAT!r}. Give the `delta` folder of a tune run."
         )
     return config
 
@@ -58,11 +72,21 @@ def describe_tuned(config: Mapping[str, Any], folder: str | Path) -> ModelDescri
         names = config.get(key)
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             problems.append(f"{key} is {names!r:.80}; expected a list of texts")
-    if not isinstance(config.get("inputs"), dict):
-        problems.append(f"inputs is {config.get('inputs')!r:.80}; expected an object")
+    arrays = config.get("inputs")
+    if not isinstance(arrays, dict):
+        problems.append(f"inputs is {arrays!r:.80}; expected an object")
+    else:
+        problems += [
+            f"inputs.{name:.80} is {facts!r:.80}; expected an object with the dtype and the shape of a row"
+            for name, facts in arrays.items()
+            if not _is_array(facts)
+        ]
+        read = [name for spec in described.inputs.values() for name in spec.arrays.values()]
+        if lost := [name for name in read if not isinstance(name, str) or name not in arrays]:
+            problems.append(f"its input_specs read {lost!r:.80}, which inputs does not describe")
     thresholds = config.get("thresholds") or {}
     if not isinstance(thresholds, dict) or not all(_are_numbers(value) for value in thresholds.values()):
-        problems.append(f"thresholds is {thresholds!r:.80}; expected an object with lists of numbers")
+        problems.append(f"thresholds is {thresholds!r:.80}; expected an object with lists of numbers between 0 and 1")
     tuning = described.plan.train.tuning
     size = None if tuning is None else tuning.settings.get("working_size")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
@@ -81,8 +105,19 @@ def describe_tuned(config: Mapping[str, Any], folder: str | Path) -> ModelDescri
 
 def _are_numbers(value: Any) -> bool:
     return value is None or (
-        isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+        isinstance(value, list)
+        and all(isinstance(one, int | float) and not isinstance(one, bool) and 0 < one < 1 for one in value)
     )
+
+
+def _is_array(facts: Any) -> bool:
+    """Return whether this describes the array of an input: rows like these are made to try a backbone with."""
+    shape = facts.get("shape") if isinstance(facts, dict) else None
+    if not isinstance(shape, list) or not all(
+        isinstance(side, int) and not isinstance(side, bool) and side >= 0 for side in shape
+    ):
+        return False
+    return facts.get("dtype") in _DTYPES and math.prod(shape) <= _LARGEST_ROW
 
 
 class _GivenFeatures(FeatureInput):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.backbone import Backbone
@@ -28,7 +28,7 @@ from graftwork.nn.rowwise.deltas import RowwiseDeltas
 from graftwork.tasks.decode import decode_output
 from graftwork.training.assembly import FEATURES
 from graftwork.training.mixed_inputs import RAGGED, Arrays, example_inputs, joined_inputs
-from graftwork.training.tuned_folder import TunedFolder
+from graftwork.training.tuned_folder import CONFIG_FILE, TunedFolder
 
 __all__ = ["AskedRows", "TunedGroup"]
 
@@ -201,7 +201,18 @@ class TunedGroup:
         self._name = self._name or first.backbone
         self._trunk, self._layout = trunk, _layout(first)
         self._size = trunk.size if isinstance(trunk, Resizable) else None
-        self._deltas = RowwiseDeltas(trunk, example_inputs(first))
+        try:
+            example = example_inputs(first)
+            self._deltas = RowwiseDeltas(trunk, example)
+            with torch.no_grad():
+                trunk(example)
+        except (RuntimeError, LookupError, ValueError, TypeError) as error:
+            if isinstance(error, GraftworkError):
+                raise
+            raise FileFormatError(
+                f"{first.folder / CONFIG_FILE} is damaged: the backbone {self._name!r:.80} cannot read rows as its inputs describe them "
+                f"({type(error).__name__}: {error!s:.200}). Tune again."
+            ) from error
 
     def _member(self, name: str) -> _Member:
         if name not in self._members:

@@ -114,3 +114,16 @@ def test_a_damaged_tokenizer_is_refused(tokenizer: dict[str, object]) -> None:
     state = TextEncoder.fit(["a fox", "a dog"] * 3).state()
     with pytest.raises(DataError, match="The tokenizer cannot be read"):
         encoder_from_state({**state, "tokenizer": tokenizer})
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        *(({"max_length": value}, "Texts cannot be read as .* tokens each") for value in (0, -5, 10**9)),
+        *(({"pad_id": value}, "No token has the number") for value in (-1, 2**70)),
+    ],
+)
+def test_lengths_and_paddings_that_no_text_can_have_are_refused(changed: dict[str, int], words: str) -> None:
+    state = TextEncoder.fit(["a text", "another text"]).state()
+    with pytest.raises(DataError, match=words):
+        TextEncoder.from_state({**state, **changed})

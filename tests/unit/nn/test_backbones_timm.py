@@ -92,6 +92,9 @@ def test_unknown_names_and_unreachable_weights(monkeypatch: pytest.MonkeyPatch) 
         *(({"architecture": "resnet10t", "pretrained_cfg": value}, "pretrained_cfg is ") for value in ("x", 3, [1])),
         *(({"architecture": "resnet10t", "pretrained_cfg": {"input_size": value}}, r"pretrained_cfg\.input_size is ") for value in ([], 3, [3, 0, 0], "x", None, [3, 10**9, 10**9])),
         ({"architecture": "resnet10t", "pretrained_cfg": {"mean": [1]}}, r"pretrained_cfg\.mean"), ({"architecture": "resnet10t", "pretrained_cfg": {"std": [0, 1, 1]}}, "std"),
+        *(({"architecture": "resnet10t", "pretrained_cfg": {key: [0.5, 0.5, value]}}, rf"pretrained_cfg\.{key} is ")
+          for key in ("mean", "std") for value in (10**400, 1e300, float("nan"), float("inf"), -float("inf"), True, "0.5", None)),
+        ({"architecture": "resnet10t", "pretrained_cfg": {"std": [1, 1, -0.5]}}, r"pretrained_cfg\.std is .*three numbers above 0"),
     ],
 )  # fmt: skip
 def test_a_damaged_description_of_a_folder_names_file_and_value(tmp_path: Path, config: Any, words: str) -> None:

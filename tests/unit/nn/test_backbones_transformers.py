@@ -170,6 +170,55 @@ def test_a_damaged_tokenizer_names_file_and_value(tiny_folder: Path, tmp_path: P
         prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}")
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [("config.json", "vocab_size", 5), ("config.json", "pad_token_id", 45), ("tokenizer.json", "z", 10**6)],
+)
+def test_tokens_that_the_model_does_not_know_are_refused(
+    tiny_folder: Path, tmp_path: Path, file: str, key: str, value: int
+) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    content = json.loads((tmp_path / "bert" / file).read_text())
+    (content if file == "config.json" else content["model"]["vocab"])[key] = value
+    (tmp_path / "bert" / file).write_text(json.dumps(content))
+    with pytest.raises(
+        FileFormatError, match=r"its tokenizer\.json gives token [\d,]+, and by its config\.json the model knows "
+    ):
+        prepare_suite(text_suite(["a z", "b", "z", "a"]), f"hf:{tmp_path / 'bert'}")
+
+
+@pytest.mark.parametrize("longest", [0, 1])
+def test_a_model_for_fewer_tokens_than_its_tokenizer_adds_is_refused(tiny_folder: Path, tmp_path: Path, longest: int) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    tokenizer = json.loads((tmp_path / "bert" / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = {"type": "BertProcessing", "sep": ["[UNK]", 1], "cls": ["[UNK]", 1]}
+    (tmp_path / "bert" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    assert prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}").inputs["token_ids"].shape[1] > 2
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": longest}))
+    with pytest.raises(FileFormatError, match=rf"bert: tokenizer\.json and config\.json .* as {longest} tokens each; .* 2 to "):
+        prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}")
+
+
+def test_a_tokenizer_that_is_nested_too_deeply_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    for depth in (200, 100_000):
+        (tmp_path / "bert" / "tokenizer.json").write_text('{"normalizer":' * depth + "1" + "}" * depth)
+        with pytest.raises(FileFormatError, match=r"bert.*tokenizer\.json"):
+            prepare_suite(text_suite(), f"hf:{tmp_path / 'bert'}")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"return_dict": False}, {"chunk_size_feed_forward": 3}, {"is_decoder": "x", "add_cross_attention": 1}]
+)
+def test_settings_that_a_model_cannot_run_with_are_told(tiny_folder: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    content = json.loads((tmp_path / "bert" / "config.json").read_text())
+    (tmp_path / "bert" / "config.json").write_text(json.dumps({**content, **changed}))
+    with pytest.raises(ConfigError, match=r"bert was loaded and cannot be run as a text encoder \(.*config\.json|holds no model"):
+        load_transformers(tmp_path / "bert")
+
+
 @needs_minilm
 def test_minilm_knows_what_sentences_mean() -> None:
     prepared = prepare_suite(text_suite(), "minilm")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.task_kind import task_kind
 from graftwork.tasks.decode import decode_output
@@ -73,3 +73,34 @@ def test_names_of_classes_alone_are_surely_or_hardly_believed() -> None:
     np.testing.assert_allclose(task_kind(flag).read_answers(flag, sure, hard=0.9), [0.3, 0.6])
     with pytest.raises(ConfigError, match="'level' name 'highest', which is no class; classes: low, middle, high"):
         task_kind(level).read_answers(level, {"level": np.array(["highest"])}, hard=0.9)
+
+
+AMOUNT = TaskSpec(name="price", kind="regression", size=1)
+HEADING = np.array(["0.5", "price", "1.5"], dtype=object)
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns", "words"),
+    [
+        (AMOUNT, {"price": HEADING}, "Column 'price' holds 'price' in row 2, which is no number"),
+        (AMOUNT, {"price": np.array([1.0, {"a": 1}], dtype=object)}, "holds {'a': 1} in row 2"),
+        (AMOUNT, {"price": np.array([1.0, [2.0, 3.0]], dtype=object)}, r"holds \[2.0, 3.0\] in row 2"),
+        (AMOUNT, {"price": np.array([10**400, 1], dtype=object)}, "holds 1000"),
+        (NAMED[0], {f"level[{name}]": HEADING for name in NAMED[0].classes}, r"Column 'level\[low\]' holds 'price' in row 2"),
+        (
+            NAMED[1],
+            {"flag": np.array(["no", "yes", "no"]), "flag_probability": HEADING},
+            "Column 'flag_probability' holds 'price' in row 2",
+        ),
+        (NAMED[2], {f"tags[{name}]": HEADING for name in NAMED[2].classes}, r"Column 'tags\[red\]' holds 'price' in row 2"),
+    ],
+)
+def test_a_cell_that_is_no_number_is_named(spec: TaskSpec, columns: dict[str, np.ndarray], words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        task_kind(spec).read_answers(spec, columns, hard=0.9)
+    assert len(str(caught.value)) < 400
+
+
+def test_numbers_written_as_texts_are_numbers_and_missing_cells_are_none() -> None:
+    found = task_kind(AMOUNT).read_answers(AMOUNT, {"price": np.array(["0.5", None, True], dtype=object)}, hard=0.9)
+    np.testing.assert_array_equal(found, [[0.5], [np.nan], [1.0]])

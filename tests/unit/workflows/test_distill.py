@@ -15,7 +15,7 @@ import pytest
 
 import graftwork as gw
 from graftwork.cli.main import main
-from graftwork.core.errors import ConfigError
+from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.data.store import load_suite
 from graftwork.data.suites.glyphs import glyphs
 from graftwork.data.teacher_answers import TeacherAnswers, read_answers
@@ -185,6 +185,15 @@ def test_files_of_teachers_are_read_as_what_they_say(folder: Path, run: gw.Disti
     (tmp_path / "table.csv").write_text("kind\n" + "purple\n" * ROWS)
     with pytest.raises(ConfigError, match="name 'purple', which is no class; classes: "):
         read_teacher_file(tmp_path / "table.csv", suite)
+    (tmp_path / "table.csv").write_text("amount\n" + "amount\n" + "1.5\n" * (ROWS - 1))
+    with pytest.raises(FileFormatError, match=r"table.csv: Column 'amount' holds 'amount' in row 1, which is no number"):
+        read_teacher_file(tmp_path / "table.csv", suite)
+    for array in (np.array(["a"] * ROWS), np.float32(1.0), np.zeros(ROWS, dtype="M8[s]")):
+        np.savez(tmp_path / "words.npz", features=array)
+        with pytest.raises(
+            FileFormatError, match="words.npz: the array 'features' has the type .*a teacher's arrays are numbers"
+        ):
+            read_teacher_file(tmp_path / "words.npz", suite)
     (tmp_path / "table.csv").write_text("mood\n" + "good\n" * ROWS)
     with pytest.raises(ConfigError, match="none of them predicts a task .* graftwork predict RUN DATA --probabilities"):
         read_teacher_file(tmp_path / "table.csv", suite)

@@ -15,6 +15,7 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.seeds import Seeds
 from graftwork.core.tensor_files import open_tensors
 from graftwork.workflows.mergekit import merge_from_yaml, read_merge_file
+from graftwork.workflows.mergekit.resolve import value_of
 from graftwork.workflows.mergekit.tensors import layer_of
 
 # For each file two numbers of every tensor: its product with cos(0), cos(1), ... and its sum of squares. Random masks were drawn
@@ -158,6 +159,43 @@ def test_what_cannot_be_merged_is_said(text: str, message: str, models: Path, tm
     with pytest.raises((ConfigError, DataError), match=message):
         merge_from_yaml(write(models, text), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("merge_method", "line 5, merge_method: must be the name of a method; got [["),
+        ("dtype", "line 5, dtype: must be one of float32, float16, bfloat16, float64; got [["),
+        ("base_model", "line 5, base_model: must be the path of a model; got [["),
+        ("tokenizer_source", "line 5, tokenizer_source: must be the path of a model; got [["),
+        ("paramters", "line 5, paramters: unknown key"),
+        ("models", "models[0]: must be a mapping with the key model"),
+    ],
+)
+def test_what_aliases_write_out_is_not_printed_whole(key: str, words: str, tmp_path: Path) -> None:
+    text = "chat_template:\n"
+    text += "- &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n"
+    text += f"- &b [{', '.join(['*a'] * 9)}]\n- &c [{', '.join(['*b'] * 9)}]\n{key}: [{', '.join(['*c'] * 9)}]\n"
+    text += "" if key == "models" else "models: [{model: a}]\n"
+    (tmp_path / "merge.yml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_merge_file(tmp_path / "merge.yml")
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 3000
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + "+lora"])
+def test_a_model_whose_name_no_file_system_takes_is_not_there(name: str, models: Path, tmp_path: Path) -> None:
+    text = f"{{merge_method: linear, models: [{{model: a, parameters: {{weight: 1}}}}, {{model: {name}, parameters: {{weight: 1}}}}]}}"
+    with pytest.raises((ConfigError, DataError), match="there is no model at|names a model with an adapter") as caught:
+        merge_from_yaml(write(models, text), tmp_path / "out")
+    assert len(str(caught.value)) < 1000
+
+
+def test_numbers_that_are_none_of_their_kind_are_refused() -> None:
+    for value, kind in ((float("inf"), int), (float("nan"), int), (10**400, float)):
+        with pytest.raises(ConfigError, match="must be a (whole|finite) number; got "):
+            value_of(value, "a.weight", 0.0, kind)
 
 
 def test_parameters_that_a_method_does_not_have_are_noted(models: Path, tmp_path: Path) -> None:

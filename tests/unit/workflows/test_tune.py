@@ -165,7 +165,10 @@ def test_a_folder_that_only_the_description_names_is_not_read(run: gw.TuneRun, t
         ("plan", {"name": 3}, ""), ("plan", [], r"plan is \[\]; expected an object"), ("backbone", 3, "backbone is 3; expected a text"),
         ("backbone", None, "backbone is None"), ("stored_features", "no", "expected true or false"), ("input_specs", [], ""),
         ("thresholds", [0.5], r"thresholds is \[0.5\]; expected an object"), ("thresholds", {"liked": "x"}, "expected an object with lists of numbers"),
-        ("thresholds", {"liked": ["x"]}, "expected an object with lists of numbers"), ("inputs", [], r"inputs is \[\]; expected an object"),
+        *(("thresholds", {"liked": [value]}, "expected an object with lists of numbers between 0 and 1") for value in ("x", 10**400, -1, 1.5)),
+        ("inputs", [], r"inputs is \[\]; expected an object"),
+        *(("inputs", {"token_ids": value}, "inputs.token_ids is .* expected an object with the dtype and the shape of a row")
+          for value in (3, {"shape": [4]}, {"shape": 4, "dtype": "int64"}, {"shape": [-1], "dtype": "int64"}, {"shape": [4], "dtype": "object"}, {"shape": [10**9], "dtype": "int64"})),
     ],
 )  # fmt: skip
 def test_damaged_descriptions_name_file_value_and_remedy(
@@ -190,6 +193,58 @@ def test_damaged_descriptions_name_file_value_and_remedy(
     if key != "backbones":
         with pytest.raises(FileFormatError, match=r"delta/config\.json is damaged"):
             DeltaEngine(find_delta_folders([copied]), backbone=backbone, threads=1)
+
+
+def _dead_link(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+    path.symlink_to(path.with_name("nowhere"))
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, _dead_link], ids=["gone", "a dead link"])
+def test_a_description_that_is_not_there_is_an_error_of_its_own(run: gw.TuneRun, tmp_path: Path, harm: Any) -> None:
+    import shutil
+
+    from graftwork.training.model_loading import load_model
+    from graftwork.training.tuned_folder import TunedFolder
+
+    for number, (load, folder, remedy) in enumerate(
+        ((gw.load_tuned, run.delta_folder, "Tune again|tune again"), (load_model, run.folder / "model", "Export the model again"))
+    ):
+        copied = Path(shutil.copytree(folder, tmp_path / f"copied-{number}"))
+        harm(copied / "config.json")
+        for place in (copied, tmp_path / "nothing"):
+            with pytest.raises(FileFormatError, match=rf"{place.name} is no folder of a .*no config\.json.*({remedy})"):
+                load(place)
+    with pytest.raises(FileFormatError, match="no config"):
+        TunedFolder.read(tmp_path / "copied-0")
+
+
+def test_a_threshold_that_fits_no_task_names_the_file(run: gw.TuneRun, tmp_path: Path) -> None:
+    import shutil
+
+    from graftwork.serving.delta_engine import DeltaEngine
+    from graftwork.serving.delta_folders import find_delta_folders
+
+    copied = Path(shutil.copytree(run.delta_folder, tmp_path / "delta"))
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "thresholds": {"liked": [0.5, 0.5, 0.5]}}))
+    with pytest.raises(FileFormatError, match=r"config\.json is damaged: thresholds: .*Tune again"):
+        DeltaEngine(find_delta_folders([copied]), backbone=run.result["backbone"], threads=1)
+
+
+def test_rows_that_the_backbone_cannot_read_are_damage(run: gw.TuneRun, tmp_path: Path) -> None:
+    import shutil
+
+    from graftwork.training.tuned_group import TunedGroup
+
+    copied = Path(shutil.copytree(run.delta_folder, tmp_path / "delta"))
+    config = json.loads((copied / "config.json").read_text())
+    inputs = {name: {**facts, "shape": [2, 3, 4]} for name, facts in config["inputs"].items()}
+    (copied / "config.json").write_text(json.dumps({**config, "inputs": inputs}))
+    with pytest.raises(
+        FileFormatError, match=r"config\.json is damaged: the backbone .* cannot read rows as its inputs describe"
+    ):
+        TunedGroup(run.result["backbone"]).add("a", copied)
 
 
 def test_a_finished_run_is_read_again_and_other_settings_are_refused(run: gw.TuneRun, backbone: str, table: Path) -> None:

@@ -27,6 +27,7 @@ PRETRAINED_TOKENS = 128
 _SHORTEST, _LONGEST = 64, 1024
 _MOST_CELLS = 64_000_000
 """Token numbers of all training texts, padding included: half a gigabyte. Many texts are cut earlier than a few."""
+_MOST_TOKENS = 1_000_000
 _BATCH = 1000
 """Texts that are encoded at a time: the tokenizer keeps the strings and places of all their tokens."""
 _LONGEST_WORD = 1000
@@ -69,6 +70,9 @@ class TextEncoder(Encoder):
         inputs: Which arrays to return: name of the input -> ``ids`` or ``mask``.
         pad_id: Token number that fills short texts.
         missing: Words that mean a missing cell of a text column.
+
+    Raises:
+        DataError: If the tokenizer cannot be read, or ``max_length`` or ``pad_id`` can be no length and no token.
     """
 
     kind: ClassVar[str] = "text"
@@ -99,6 +103,17 @@ class TextEncoder(Encoder):
             raise DataError(
                 f"The tokenizer cannot be read: {error!s:.200}. Restore the file it came from, or fit again."
             ) from error
+        # Fewer tokens than the tokenizer's own, and the library would not cut at all.
+        least = max(1, self._tokenizer.num_special_tokens_to_add(False))
+        if not least <= self.max_length <= _MOST_TOKENS:
+            raise DataError(
+                f"Texts cannot be read as {self.max_length:,} tokens each; with this tokenizer {least:,} to {_MOST_TOKENS:,} can be "
+                "kept. Restore the file that says so, or fit again."
+            )
+        if not 0 <= self.pad_id < 2**31:
+            raise DataError(
+                f"No token has the number {self.pad_id!r:.40}, which is to fill short texts. Restore the file that says so."
+            )
         # The library pads to the longest text of a batch, so padding is done here.
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()

@@ -306,8 +306,11 @@ def _split_size(name: str, size: int | None) -> tuple[str, int | None]:
     if name.startswith(("hf:", "ttm:")) or "@" not in name:
         return name, size
     base, _, digits = name.rpartition("@")
-    if not digits.isdigit():
-        raise ConfigError(f"After @ a backbone name has the working size in pixels, for example {base}@96; got {name!r}.")
+    # isdigit() would let in what int() does not read, and Python reads no number of thousands of digits.
+    if not digits.isdecimal() or len(digits) > 9:
+        raise ConfigError(
+            f"After @ a backbone name has the working size in pixels, for example {base:.60}@96; got {name!r:.200}."
+        )
     return base, size or int(digits)
 
 

@@ -21,10 +21,12 @@ from graftwork.nn.backbones.timm_bridge import TimmBackbone
 __all__ = ["is_timm_folder", "load_timm_folder"]
 
 _MOST_CLASSES = 1_000_000
+_LARGEST = 1e6
+"""Of a mean or deviation of colours; what is larger is damage, and may not even be a float."""
 _TRAINED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "input_size": (lambda value: _are_three(value, whole=True) and all(0 < one <= 10_000 for one in value), "three sizes"),
     "mean": (lambda value: _are_three(value), "three numbers"),
-    "std": (lambda value: _are_three(value) and all(value), "three numbers, none of them 0"),
+    "std": (lambda value: _are_three(value) and all(one > 0 for one in value), "three numbers above 0"),
 }
 """What is read of ``pretrained_cfg``."""
 
@@ -104,5 +106,6 @@ def _are_three(value: Any, *, whole: bool = False) -> bool:
     return (
         isinstance(value, list | tuple)
         and len(value) == 3
-        and all(isinstance(one, kinds) and not isinstance(one, bool) for one in value)
+        # NaN is not within the limits either.
+        and all(isinstance(one, kinds) and not isinstance(one, bool) and -_LARGEST <= one <= _LARGEST for one in value)
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.optional import package_folder, require
 from graftwork.data.encoders.text import PRETRAINED_TOKENS, TextEncoder
@@ -123,7 +123,7 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
         local_only: Never ask the network. Otherwise it is asked for what is not in the cache.
 
     Raises:
-        ConfigError: If there is no such model, or it is out of reach.
+        ConfigError: If there is no such model, it is out of reach, or it cannot be run as a plain text encoder.
         MissingDependencyError: If transformers is not installed.
     """
     library = require("transformers", extra="text", purpose=f'The backbone "{source}"')
@@ -143,7 +143,32 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
             f"{source} ({model.config.model_type}) is no plain text encoder with `hidden_size`; choose one of the BERT kind."
         )
     kind = BertBlocks if model.config.model_type in _BERT_FAMILY else TransformersBackbone
-    return kind(model.eval())
+    built = kind(model.eval())
+    _try(built, source)
+    return built
+
+
+def _try(backbone: TransformersBackbone, source: str | Path) -> None:
+    """Run a text of two tokens: settings that a model is built with can still be ones that it cannot run with.
+
+    Raises:
+        ConfigError: If it cannot, or gives something else than states.
+    """
+    tokens = torch.zeros(1, 2, dtype=torch.int64)
+    try:
+        with torch.no_grad():
+            features = backbone({"token_ids": tokens, "attention_mask": torch.ones_like(tokens)})
+        given = tuple(features.shape)
+    except Exception as error:  # of any kind: the code is the library's, the settings are those of config.json
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(
+            f"{source} was loaded and cannot be run as a text encoder ({reason}). Check its config.json; download or save the model again."
+        ) from error
+    if given != (1, backbone.feature_shape.width):
+        raise ConfigError(
+            f"{source} gives features of the shape {given}, and its config.json promises (1, {backbone.feature_shape.width}). "
+            "Download or save the model again."
+        )
 
 
 def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Suite:
@@ -172,13 +197,25 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
             f"Suite {suite.name!r} keeps no texts in raw['text'], so the backbone {backbone_name!r} cannot read it."
         )
     source = minilm_folder() if backbone_name == "minilm" else backbone_name.removeprefix("hf:")
-    content, pad_id, longest = _read_tokenizer(source)
+    content, pad_id, longest, vocabulary = _read_tokenizer(source)
     texts = list(suite.raw["text"])
     inputs = {"token_ids": "ids", "attention_mask": "mask"}
     columns = tuple(spec.encoder.get("columns", ()))
     missing = tuple(spec.encoder.get("missing", ()))
-    trial = TextEncoder(content, min(longest, PRETRAINED_TOKENS), columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
+    length = min(longest, PRETRAINED_TOKENS)
+    try:
+        trial = TextEncoder(content, length, columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
+    except DataError as error:  # the encoder knows no file
+        raise FileFormatError(
+            f"{source}: tokenizer.json and config.json make no encoder of texts: {error} Or download or save the model again."
+        ) from error
     encoded = trial.transform(texts)
+    largest = int(encoded["token_ids"].max(initial=pad_id))
+    if vocabulary is not None and largest >= vocabulary:
+        raise FileFormatError(
+            f"{source}: its tokenizer.json gives token {largest:,}, and by its config.json the model knows {vocabulary:,} "
+            "(vocab_size). The files belong to different models, or one is damaged. Download or save the model again."
+        )
     # Padding beyond the longest text of the development rows costs time and carries nothing; longer new texts are cut there.
     known = [rows for name, rows in suite.splits.items() if name in ("train", "val")]
     lengths = encoded["attention_mask"].sum(axis=1)
@@ -198,8 +235,8 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     )
 
 
-def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:
-    """Return the content of ``tokenizer.json``, the padding token and the most tokens that the model takes."""
+def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int, int | None]:
+    """Return the content of ``tokenizer.json``, the padding token, the most tokens that the model takes, and how many it knows."""
     folder = Path(source)
     if folder.is_dir():
         files = {name: folder / name for name in ("tokenizer.json", "config.json")}
@@ -225,13 +262,14 @@ def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int]:
     for name, value in (("tokenizer.json", content), ("config.json", config)):
         if not isinstance(value, dict):
             raise FileFormatError(f"{files[name]} holds {value!r:.40}; expected an object. Download or save the model again.")
-    return content, _count(config, "pad_token_id", files, 0), _count(config, "max_position_embeddings", files, PRETRAINED_TOKENS)
+    pad, longest, known = (_count(config, key, files) for key in ("pad_token_id", "max_position_embeddings", "vocab_size"))
+    return content, pad or 0, PRETRAINED_TOKENS if longest is None else longest, known
 
 
-def _count(config: Mapping[str, Any], key: str, files: Mapping[str, Path], default: int) -> int:
+def _count(config: Mapping[str, Any], key: str, files: Mapping[str, Path]) -> int | None:
     value = config.get(key)
     if value is None:
-        return default
+        return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise FileFormatError(
             f"{files['config.json']}: {key} is {value!r:.60}; expected a whole number of at least 0. Download or save the model again."

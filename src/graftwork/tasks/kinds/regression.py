@@ -17,7 +17,7 @@ from graftwork.data.reading.target_arrays import check_finite, number_target, nu
 from graftwork.data.reading.target_cells import InferredTask, TargetCells, TargetRequest
 from graftwork.interfaces.metric import Array
 from graftwork.interfaces.task_kind import ColumnCount, LabelColumn
-from graftwork.tasks.answers import flat_rows, stacked
+from graftwork.tasks.answers import flat_rows, numbers_of, stacked
 from graftwork.tasks.metrics import values as metrics_of_values
 from graftwork.tasks.values import ValueKind
 
@@ -121,7 +121,7 @@ class Regression(ValueKind):
         if spec.size > 1:
             found = stacked(spec.name, spec.columns, columns)
         else:
-            found = np.asarray(columns[spec.name], dtype=np.float64)[:, None] if spec.name in columns else None
+            found = numbers_of(spec.name, columns[spec.name])[:, None] if spec.name in columns else None
         return found if found is None else found - np.asarray(spec.details.get("origin", 0.0), dtype=np.float64)
 
     def label_columns(self, spec: TaskSpec, target: Array) -> list[LabelColumn]:

@@ -62,14 +62,17 @@ def _typed(value: Any, kind: type) -> Any:
         try:
             value = float(value)
         except ValueError:
-            raise ConfigError(f"must be a number; got {value!r}") from None
+            raise ConfigError(f"must be a number; got {value!r:.80}") from None
     if kind is bool:
         if value not in (True, False, 0, 1):
             raise ConfigError(f"must be true or false; got {value!r:.80}")
         return bool(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"must be a number, a list of numbers, or a list of filters; got {value!r:.80}")
-    return kind(value)
+    try:
+        return kind(value)
+    except (ValueError, OverflowError):  # a whole number of NaN or infinity; a fraction of a number of hundreds of digits
+        raise ConfigError(f"must be a {'whole' if kind is int else 'finite'} number; got {value!r:.80}") from None
 
 
 def resolve(parameter: Parameter, name: str, settings: Iterable[Mapping[str, Any]], tensor: str, depth: float) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -136,10 +137,11 @@ def merge_from_yaml(
 
 def _found(file: MergeFile, name: str) -> Path:
     for folder in (Path(name), file.path.parent / name):
-        if folder.exists():
+        # Not that of Path, which raises where a name is too long for the file system.
+        if os.path.exists(folder):
             return folder
     raise DataError(
-        f"{file.path.name}, line {file.model_lines.get(name, 1)}: there is no model at {name}, neither from here nor from the "
+        f"{file.path.name}, line {file.model_lines.get(name, 1)}: there is no model at {name:.200}, neither from here nor from the "
         "folder of the file. Names on a hub are not downloaded: give the folder of a model that is here."
     )
 

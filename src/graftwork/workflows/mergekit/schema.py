@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,11 +145,13 @@ class _Reader:
     def _method_fault(self, value: Mapping[str, Any], method: Any) -> None:
         if "merge_method" not in value:
             self.fault((), f"the key merge_method is missing. Methods: {', '.join(METHODS)}.")
+        elif not isinstance(method, str):
+            self.fault(("merge_method",), f"must be the name of a method; got {method!r:.60}. Methods: {', '.join(METHODS)}.")
         elif method in UNSUPPORTED:
             self.fault(("merge_method",), f"the method {method!r} of mergekit is not supported. Methods: {', '.join(METHODS)}.")
         else:
-            near = did_you_mean(str(method), METHODS)
-            self.fault(("merge_method",), f"unknown method {method!r}.{near} Methods: {', '.join(METHODS)}.")
+            near = did_you_mean(method, METHODS)
+            self.fault(("merge_method",), f"unknown method {method!r:.60}.{near} Methods: {', '.join(METHODS)}.")
 
     def _module(self, value: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[Any, ...]]:
         modules = value.get("modules")
@@ -226,10 +229,11 @@ class _Reader:
         if not isinstance(found, str):
             self.fault((*where, key), f"must be the path of a model; got {found!r:.60}.")
             return ""
-        if "+" in Path(found).name and not Path(found).exists():
+        # os.path: that of Path raises where a name is too long for the file system.
+        if "+" in Path(found).name and not os.path.exists(found):
             self.fault(
                 (*where, key),
-                f"{found!r} names a model with an adapter; fold the adapter first (a delta can be folded into its base).",
+                f"{found!r:.200} names a model with an adapter; fold the adapter first (a delta can be folded into its base).",
             )
         self.named.setdefault(found, self.lines.get((*where, key), 1))
         return found
@@ -245,7 +249,8 @@ class _Reader:
         for key in ("dtype", "out_dtype"):
             name = str(value.get(key) or "").removeprefix("torch.")
             if name and name not in DTYPES:
-                self.fault((key,), f"must be one of {', '.join(DTYPES)}; got {value[key]!r}.{did_you_mean(name, DTYPES)}")
+                near = did_you_mean(name, DTYPES)
+                self.fault((key,), f"must be one of {', '.join(DTYPES)}; got {value[key]!r:.60}.{near}")
         chosen = str(value.get("out_dtype") or value.get("dtype") or "").removeprefix("torch.")
         return DTYPES.get(chosen, "")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.data.suite import Suite
 from graftwork.data.teacher_answers import TeacherAnswers
 from graftwork.interfaces.task_kind import task_kind
@@ -76,12 +76,20 @@ def _load(path: Path) -> dict[str, Array]:
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 
-            return dict(load_file(path))
-        # Never pickled: an array of objects could run code.
-        found = np.load(path, allow_pickle=False)
-        return {"features": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+            arrays = dict(load_file(path))
+        else:
+            # Never pickled: an array of objects could run code.
+            found = np.load(path, allow_pickle=False)
+            arrays = {"features": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
     except Exception as error:  # what damaged files raise is of many kinds
         raise FileFormatError(f"{path} cannot be read as arrays: {error!s:.200}") from error
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or not array.ndim:
+            raise FileFormatError(
+                f"{path}: the array {name!r:.80} has the type {array.dtype!s:.40} and the shape {array.shape}; a teacher's arrays are "
+                "numbers with one row a row of the data. Write it again."
+            )
+    return arrays
 
 
 def _of_table(path: Path, suite: Suite) -> TeacherAnswers:
@@ -91,7 +99,11 @@ def _of_table(path: Path, suite: Suite) -> TeacherAnswers:
     columns = [str(name) for name in frame.columns]
     outputs = {}
     for task in suite.tasks:
-        found = task_kind(task).read_answers(task, {name: np.asarray(frame[name]) for name in columns}, hard=HARD)
+        try:
+            found = task_kind(task).read_answers(task, {name: np.asarray(frame[name]) for name in columns}, hard=HARD)
+        except GraftworkError as error:  # kinds know the column and the cell, and no file
+            wrong = ConfigError if isinstance(error, ConfigError) else FileFormatError
+            raise wrong(f"{path}: {error}") from error
         if found is not None:
             outputs[task.name] = raw_answers(task, found)
     if not outputs:
