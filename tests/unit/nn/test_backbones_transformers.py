@@ -219,6 +219,19 @@ def test_settings_that_a_model_cannot_run_with_are_told(tiny_folder: Path, tmp_p
         load_transformers(tmp_path / "bert")
 
 
+def test_a_model_of_which_weights_are_missing_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    load_transformers(tiny_folder)  # it has no pooler, which nobody needs
+    shutil.copytree(tiny_folder, tmp_path / "bert")
+    state = load_file(tmp_path / "bert" / "model.safetensors")
+    name = next(name for name in state if name.endswith("layer.1.output.dense.weight"))
+    state[f"{name}_renamed"] = state.pop(name)
+    save_file(state, tmp_path / "bert" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(FileFormatError, match=r"lack .*layer\.1\.output\.dense\.weight; they would be random"):
+        load_transformers(tmp_path / "bert")
+
+
 @needs_minilm
 def test_minilm_knows_what_sentences_mean() -> None:
     prepared = prepare_suite(text_suite(), "minilm")

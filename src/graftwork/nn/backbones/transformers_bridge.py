@@ -131,13 +131,19 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
 
     def load(*, from_here: bool) -> Any:
         return library.AutoModel.from_pretrained(
-            str(source), local_files_only=from_here, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            str(source),
+            local_files_only=from_here,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
 
     try:
-        model = _cached_first(load, local_only=local_only or is_folder)
+        model, facts = _cached_first(load, local_only=local_only or is_folder)
     except Exception as error:
         raise ConfigError(_unreachable(source, is_folder, error, local_only=local_only)) from error
+    _check_complete(source, facts)
     if not hasattr(model.config, "hidden_size") or getattr(model.config, "is_encoder_decoder", False):
         raise ConfigError(
             f"{source} ({model.config.model_type}) is no plain text encoder with `hidden_size`; choose one of the BERT kind."
@@ -146,6 +152,20 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
     built = kind(model.eval())
     _try(built, source)
     return built
+
+
+def _check_complete(source: str | Path, facts: Mapping[str, Any]) -> None:
+    """Refuse a model of which weights are missing: the library draws them at random, with a warning at most.
+
+    Raises:
+        FileFormatError: Naming them. A pooler may be missing, as many encoders are stored without one and it is not used.
+    """
+    missing = sorted(name for name in facts.get("missing_keys") or () if "pooler" not in name)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise FileFormatError(
+            f"The weights of {source} lack {', '.join(missing[:3])}{more}; they would be random numbers. Download or save the model again."
+        )
 
 
 def _try(backbone: TransformersBackbone, source: str | Path) -> None:
