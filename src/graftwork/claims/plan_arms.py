@@ -72,7 +72,9 @@ def card_plan(slug: str, name: str = "") -> Plan:
     if not plans or (name and name not in plans):
         raise ConfigError(f"The card {slug!r} has no plan {name!r}; its plans are {', '.join(plans) or 'none'}.")
     values = dict(plans[name] if name else next(iter(plans.values())))
-    values.pop("default", None)  # in which modalities the race takes it without being asked
+    # In which modalities the race takes it without being asked, and what it asks for there.
+    for key in ("default", "asks"):
+        values.pop(key, None)
     return Plan.from_json({"system": slug, **values})
 
 

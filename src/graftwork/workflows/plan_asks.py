@@ -8,12 +8,12 @@ what is not given stay out: they could only fail. So do plans that are in by def
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from graftwork.core.plan import Plan
-from graftwork.data.splits import TIMES
-from graftwork.data.suite import Suite, labelled_rows
+
+if TYPE_CHECKING:
+    from graftwork.data.suite import Suite
 
 __all__ = ["ASKS", "asks_of", "given_of", "left_out_line"]
 
@@ -56,6 +56,12 @@ def given_of(suite: Suite, backbone: str) -> frozenset[str]:
         suite: The data.
         backbone: Name of the pretrained backbone, or several, separated by commas; empty if there is none.
     """
+    # Here, because cards are checked without numbers.
+    import numpy as np
+
+    from graftwork.data.splits import TIMES
+    from graftwork.data.suite import labelled_rows
+
     given = {"backbone"} if backbone else set()
     for name in filter(None, backbone.split(",")):
         given |= _parts_of(name.strip().lower())

@@ -86,7 +86,7 @@ def test_a_chosen_backbone_is_never_replaced_silently(monkeypatch: pytest.Monkey
         (TaskSpec(name="colour", kind="multiclass", size=3), TaskSpec(name="size", kind="binary", size=1)),
         image_input(16),
     )
-    monkeypatch.setattr("graftwork.training.assembly.build_backbone", lambda name, spec, dense: Chosen(16))
+    monkeypatch.setattr("graftwork.training.assembly.build_backbone", lambda name, spec, **options: Chosen(16))
 
     def build(path: str, source: Any = "pretrained", **settings: Any) -> Any:
         stage = TrainStage(sharing=Component(path, settings))

@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.core.files import cache_folder
-from graftwork.evaluation.score_stability import HalfSamples, standings
 from graftwork.nn.backbones.catalog import modality_of, split_names
-from graftwork.workflows.rank.judging import common_columns, judge_source, score_tables
-from graftwork.workflows.rank.rows import rank_rows
-from graftwork.workflows.rank.sources import RankSource
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided
 from graftwork.workflows.runs.settings import FitSettings
@@ -60,6 +56,12 @@ def backbone_rankings(state: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _ranking(context: RunContext[FitSettings], kind: str, names: Sequence[str]) -> dict[str, Any]:
     """Return the backbones, the best first, with what they were judged by."""
+    # Here, because what only reads results imports no torch.
+    from graftwork.evaluation.score_stability import HalfSamples, standings
+    from graftwork.workflows.rank.judging import common_columns, judge_source, score_tables
+    from graftwork.workflows.rank.rows import rank_rows
+    from graftwork.workflows.rank.sources import RankSource
+
     seed = context.settings.seed
     rows = rank_rows(context.suite, ROWS, seed=seed)
     samples = HalfSamples(len(rows.suite), groups=rows.groups, draws=_DRAWS, seed=seed)
