@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import mmap
 import os
 import random
 import shutil
@@ -188,7 +189,11 @@ def test_killed_merges_leave_what_an_undisturbed_one_leaves(tmp_path: Path) -> N
 
 def test_what_grows_by_too_much_is_a_fault(base: Path, tmp_path: Path) -> None:
     def large(folder: Path) -> None:
-        bytearray(os.urandom(1 << 20) * 64)
+        # Fresh pages, whatever the process has freed before, there for long enough to be seen.
+        with mmap.mmap(-1, 128 << 20) as pages:
+            for place in range(0, 128 << 20, mmap.PAGESIZE):
+                pages[place] = 1
+            time.sleep(0.3)
 
     work = tmp_path / "work"
     work.mkdir()
