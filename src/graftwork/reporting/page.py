@@ -134,7 +134,13 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
         source_sentence=verdict.get("source_sentence"),
         facts=[
             line
-            for line in (measured_line(view), backbone_line(view), untested_line(view), model_line(view), others_line(view))
+            for line in (
+                measured_line(view),
+                backbone_line(view),
+                untested_line(view, reasons="the reasons are below"),
+                model_line(view),
+                others_line(view),
+            )
             if line
         ],
         warnings=[str(warning) for warning in verdict.get("warnings") or ()],

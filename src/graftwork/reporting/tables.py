@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graftwork.reporting.backbone_lines import backbone_line
 from graftwork.reporting.fact_tables import key_numbers
 from graftwork.reporting.formatting import count, duration, number, percent_interval
 from graftwork.reporting.inspection_sections import more_rows_sentence
@@ -41,7 +42,14 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     blocks += [wrap_text(sentence, width) for sentence in sentences]
     blocks += [wrap_text(meaning, width)]
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
-    lines = (measured_line(view), untested_line(view), model_line(view), others_line(view), more_rows_sentence(view))
+    lines = (
+        measured_line(view),
+        backbone_line(view),
+        untested_line(view),
+        model_line(view),
+        others_line(view),
+        more_rows_sentence(view),
+    )
     blocks += [wrap_text(line, width) for line in lines if line]
     blocks.append("\n".join(wrap_text(f"{cell.note}: {cell.text}", width) for cell in key_numbers(view)))
     folded, tasks = folded_scores(view)

@@ -16,10 +16,10 @@ _NO_CONTROLS = ("control_seeds", "control_tasks")
 """Cuts that say nothing more where no control was made."""
 
 
-def untested_line(view: ResultView) -> str:
+def untested_line(view: ResultView, *, reasons: str = "report.html has the reasons") -> str:
     """Return in one line what was not tested and which trainings were not at their end; empty if there is nothing to say.
 
-    The line names at most three plans and no reasons; :func:`untested_table` has all of them.
+    ``reasons`` says where the reasons are. The line names at most three plans and no reasons; :func:`untested_table` has all of them.
     """
     parts = []
     plans = [str(item.get("name")) for item in _items(view) if item.get("what") == "plan"]
@@ -36,7 +36,7 @@ def untested_line(view: ResultView) -> str:
         elif what != "plan":
             planned, given = int(item.get("planned") or 0), int(item.get("given") or 0)
             parts.append(f"{planned - given} of {planned} {item.get('name')}")
-    line = f"Not tested: {'; '.join(parts)}; report.html has the reasons." if parts else ""
+    line = f"Not tested: {'; '.join(parts)}; {reasons}." if parts else ""
     return " ".join(filter(None, (line, improving_sentence(view))))
 
 
