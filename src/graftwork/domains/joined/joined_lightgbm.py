@@ -3,6 +3,7 @@ alone."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ __all__ = ["JoinedLightGBMLearner"]
 
 Array = NDArray[Any]
 _CHECKED_ROWS = 16
+_TIMED = 5
 
 
 class JoinedLightGBMLearner(Learner):
@@ -70,6 +72,7 @@ class JoinedLightGBMLearner(Learner):
                 f"{context.suite.name!r} has a fixed backbone (inputs: {', '.join(context.suite.kinds)})."
             )
         blocks = label_blocks(self.suite, "The plan of trees on joined columns", most_classes=None) if self._fronts else []
+        self._latency = 0.0
         self._scores: list[FeatureScores] = []
         columns = [np.zeros((len(self.suite), 0), dtype=np.float32)]
         for front in self._fronts:
@@ -153,10 +156,20 @@ class JoinedLightGBMLearner(Learner):
         self._inner.load(folder)
 
     def ledger(self) -> Ledger:
-        """Return the costs so far: those of the trees, and the numbers of the backbones that are deployed."""
+        """Return the costs so far: those of the trees, and the numbers and the time of the backbones that are deployed."""
         costs, deployed = self._inner.ledger(), sum(parameter.numel() for parameter in self._network.parameters())
+        if self._fronts and not self._latency:
+            times = []
+            for _ in range(_TIMED):
+                started = time.perf_counter()
+                self.predict(np.arange(1), inputs=self.suite.inputs)
+                times.append(time.perf_counter() - started)
+            self._latency = 1000.0 * min(times)
         return replace(
-            costs, parameters_total=costs.parameters_total + deployed, parameters_stored=costs.parameters_stored + deployed
+            costs,
+            parameters_total=costs.parameters_total + deployed,
+            parameters_stored=costs.parameters_stored + deployed,
+            latency_ms_batch1=self._latency,
         )
 
     def export(self, folder: Path) -> None:

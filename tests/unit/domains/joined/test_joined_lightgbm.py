@@ -54,6 +54,9 @@ def test_what_picture_and_columns_say_together_is_learned_and_exported(tmp_path:
     assert ((found["colour"] > 0.5) == (suite.targets["colour"][rows] == 1)).mean() > 0.95
     # Neither colour nor number alone tells more than 65 % of the variance.
     assert 1 - np.mean((found["price"].reshape(-1) - price) ** 2) / price.var() > 0.8
+    costs = learner.ledger()
+    assert costs.parameters_stored > sum(parameter.numel() for parameter in learner._network.parameters()) > 0
+    assert costs.latency_ms_batch1 > 0  # that of the backbone, which rows with stored features do not show
     again = learner.predict(rows, inputs=suite.inputs)
     np.testing.assert_allclose(again["price"], found["price"], atol=1e-4)
     pytest.importorskip("onnxruntime")
