@@ -124,7 +124,7 @@ def _tune(workers: int) -> Callable[[Path, Path], list[str]]:
 def _distill(workers: int) -> Callable[[Path, Path], list[str]]:
     def command(data: Path, out: Path) -> list[str]:
         words = ["distill", *_source(data, "table"), "--teacher", str(data / "features.npy"), str(data / "said.csv")]
-        words += ["--way", "logits,features", "--steps", "8", "--seeds", "1", "--set", "batch_size=16"]
+        words += ["--way", "logits,features", "--weighting", "equal", "--steps", "8", "--seeds", "1", "--set", "batch_size=16"]
         return [*words, "--workers", str(workers), "--quiet", "--out", str(out / "run"), "--resume"]
 
     return command

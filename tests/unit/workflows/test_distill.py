@@ -375,3 +375,11 @@ def test_answers_without_arrays_have_no_relevance(run: gw.DistillRun) -> None:
 def test_a_teacher_that_the_time_limit_cuts_says_so(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the time limit came before it had answered for all rows; give more time"):
         distilled(folder, tmp_path / "late", str(folder / "features.npy"), steps=None, time_limit="0.001s")
+
+
+def test_a_teacher_of_answers_alone_weighs_as_much_as_the_others_on_average() -> None:
+    settings: Any = SimpleNamespace(weighting="relevance")
+    features, other, answers = {"relevance": {"a": 0.2, "b": 0.4}}, {"relevance": {"a": 0.3, "b": 0.3}}, {"relevance": {}}
+    assert teacher_weights(settings, [features, answers]) == pytest.approx([0.5, 0.5])
+    assert teacher_weights(settings, [features, other, answers]) == pytest.approx([1 / 3] * 3)
+    assert teacher_weights(settings, [answers, {}]) == pytest.approx([0.5, 0.5])

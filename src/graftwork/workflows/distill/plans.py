@@ -72,7 +72,8 @@ def unlabelled_rows(suite: Suite) -> int:
 
 
 def teacher_weights(settings: DistillSettings, teachers: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the weight of each teacher; they have the sum 1.
+    """Return the weight of each teacher; they have the sum 1. Of a teacher that gives answers alone no relevance is known; it is
+    taken for as relevant as the others are on average.
 
     Args:
         settings: Say how they are weighed.
@@ -85,6 +86,8 @@ def teacher_weights(settings: DistillSettings, teachers: Sequence[Mapping[str, A
         return [item / sum(given) for item in given]
     each = [list(teacher.get("relevance", {}).values()) for teacher in teachers]
     means = np.array([float(np.mean(values)) if values else np.nan for values in each])
+    known = means[~np.isnan(means)]
+    means = np.where(np.isnan(means), known.mean() if len(known) else 1.0, means)
     return [float(weight) for weight in similarity_weights(means, RELEVANCE_POWER)]
 
 

@@ -135,7 +135,12 @@ def objectives_of(
         if not able:
             if name in asked:
                 tapped = "" if name != "attention" or any(tap) else " Name modules of student and teacher: --tap STUDENT=TEACHER."
-                given = "; ".join(f"{item['teacher']} gives {_given(item)}" for item in teachers)
+                given = "; ".join(
+                    f"{item['teacher']} gives {_given(item)}{'' if weight > 0 else ', but weighs 0'}"
+                    for item, weight in zip(teachers, weights, strict=True)
+                )
+                if any(name in usable_ways(asked, item) for item in teachers):
+                    given += ". Weigh teachers yourself with --weighting 0.5,0.5, or leave this way out"
                 raise ConfigError(f"No teacher can teach {name}: that needs {way.needs_words}.{tapped} {given}.")
             continue
         if way.runs:
