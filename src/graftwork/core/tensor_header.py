@@ -16,7 +16,7 @@ from typing import Any
 
 from graftwork.core.errors import FileFormatError
 
-__all__ = ["BITS", "Entry", "Header", "encode_header", "read_header"]
+__all__ = ["BITS", "Entry", "Header", "encode_header", "read_header", "with_sorted_texts"]
 
 BITS: Mapping[str, int] = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "F4": 4, "F6_E2M3": 6,
@@ -57,6 +57,22 @@ def encode_header(header: Mapping[str, Any]) -> bytes:
     """Return a header as JSON, padded with spaces to a multiple of 8 bytes."""
     text = json.dumps(header, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
+
+
+def with_sorted_texts(content: bytes) -> bytes:
+    """Return a safetensors file with the texts of its header in the order of their names.
+
+    The library writes them in an order that changes from process to process; equal models are to give equal files.
+
+    Args:
+        content: A file as the library's ``save`` gives it.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if "__metadata__" in header:
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = encode_header(header)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_header(path: Path) -> Header:

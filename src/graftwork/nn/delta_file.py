@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graftwork.core.errors import ComponentError, ConfigError, FileFormatError
 from graftwork.core.files import write_bytes
+from graftwork.core.tensor_header import with_sorted_texts
 from graftwork.interfaces.delta import Delta
 
 __all__ = ["FORMAT", "DeltaFile", "read_delta_file", "write_delta_file"]
@@ -68,7 +69,7 @@ def write_delta_file(path: str | Path, file: DeltaFile) -> None:
     }
     if file.grafts:
         facts["grafts"] = json.dumps([dict(graft) for graft in file.grafts])
-    write_bytes(path, save(stored, metadata=facts))
+    write_bytes(path, with_sorted_texts(save(stored, metadata=facts)))
 
 
 def read_delta_file(path: str | Path, make: Callable[[DeltaFile], Made]) -> Made:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from graftwork.core.files import atomic_path, write_json
+from graftwork.core.files import write_bytes, write_json
+from graftwork.core.tensor_header import with_sorted_texts
 from graftwork.methods.tuning.peft_reading import CONFIG_NAME, WEIGHTS_NAME, read_adapter
 from graftwork.nn.lora import LowRankLayer
 
@@ -86,8 +87,8 @@ def write_adapter(
         "modules_to_save": None,
     }
     # Weights first: a new folder whose configuration exists is complete.
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(tensors, temporary, metadata={**(metadata or {}), "format": "pt"})
+    content = save(tensors, metadata={**(metadata or {}), "format": "pt"})
+    write_bytes(folder / WEIGHTS_NAME, with_sorted_texts(content))
     write_json(folder / CONFIG_NAME, config)
 
 
