@@ -4,7 +4,7 @@ alone."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.loader import inputs_to_torch
 from graftwork.domains.joined.feature_scores import FeatureScores
 from graftwork.domains.joined.scored_features import ScoredFeatures
+from graftwork.domains.tabular.behind_table import BehindTableLearner
 from graftwork.domains.tabular.label_blocks import label_blocks
 from graftwork.domains.tabular.lightgbm import LightGBMLearner
 from graftwork.domains.text.table_columns import table_arrays
 from graftwork.export.chained_graphs import chain_models
 from graftwork.export.onnx_model import export_onnx
-from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.interfaces.learner import LearnerContext
 from graftwork.training.assembly import frozen_fronts, prepare_inputs
 from graftwork.training.feature_store import cached_features
 from graftwork.training.validation import evaluation_batch
@@ -39,7 +40,7 @@ _CHECKED_ROWS = 16
 _TIMED = 5
 
 
-class JoinedLightGBMLearner(Learner):
+class JoinedLightGBMLearner(BehindTableLearner):
     """Boosted trees for every target; a step is a round, as :class:`~graftwork.domains.tabular.lightgbm.LightGBMLearner` counts.
 
     A linear model on the features of each backbone gives one column for each column of the labels
@@ -102,25 +103,6 @@ class JoinedLightGBMLearner(Learner):
     def _network(self) -> ScoredFeatures:
         return ScoredFeatures(self._fronts, self._scores).eval()
 
-    @property
-    def ignores_horizon(self) -> bool:
-        """Rounds do not depend on how many follow."""
-        return self._inner.ignores_horizon
-
-    @property
-    def step(self) -> int:
-        """Number of finished boosting rounds."""
-        return self._inner.step
-
-    @property
-    def still_improving(self) -> bool:
-        """Whether a target gained within the last few of its rounds."""
-        return self._inner.still_improving
-
-    def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
-        """Boost until ``step == until`` or no target gains any more."""
-        self._inner.train(until, on_progress=on_progress)
-
     def predict(
         self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
@@ -142,18 +124,6 @@ class JoinedLightGBMLearner(Learner):
             for start in range(0, max(len(rows), 1), size):
                 parts.append(network.encode(inputs_to_torch(inputs, rows[start : start + size])).numpy())
         return np.concatenate(parts)
-
-    def save(self, folder: Path) -> None:
-        """Write the boosters; scores follow from the suite."""
-        self._inner.save(folder)
-
-    def load(self, folder: Path) -> None:
-        """Restore :meth:`save`'s checkpoint.
-
-        Raises:
-            CheckpointError: If it is damaged, of another version, or belongs to another run.
-        """
-        self._inner.load(folder)
 
     def ledger(self) -> Ledger:
         """Return the costs so far: those of the trees, and the numbers and the time of the backbones that are deployed."""

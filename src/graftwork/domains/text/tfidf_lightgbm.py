@@ -5,7 +5,7 @@ Shares nothing between tasks, but the targets choose the n-grams together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from graftwork.core.files import write_bytes, write_json, write_text
 from graftwork.core.input_spec import table_input, write_input_specs
-from graftwork.core.records import Ledger
 from graftwork.data.suite import Suite
+from graftwork.domains.tabular.behind_table import BehindTableLearner
 from graftwork.domains.tabular.label_blocks import label_blocks
 from graftwork.domains.tabular.lightgbm import LightGBMLearner
 from graftwork.domains.tabular.suite_graph import GraphBuilder, output_names
@@ -24,14 +24,14 @@ from graftwork.domains.tabular.trees_onnx import ensemble_attributes
 from graftwork.domains.text.table_columns import table_arrays
 from graftwork.domains.text.telling_terms import MOST_TERMS, TellingTerms
 from graftwork.domains.text.term_weights import text_arrays
-from graftwork.interfaces.learner import Learner, LearnerContext
+from graftwork.interfaces.learner import LearnerContext
 
 __all__ = ["TfidfLightGBMLearner"]
 
 Array = NDArray[Any]
 
 
-class TfidfLightGBMLearner(Learner):
+class TfidfLightGBMLearner(BehindTableLearner):
     """Boosted trees for every target; a step is a round, as :class:`~graftwork.domains.tabular.lightgbm.LightGBMLearner` counts.
 
     Args:
@@ -68,20 +68,6 @@ class TfidfLightGBMLearner(Learner):
             found["categorical"] = np.asarray(inputs[self._table["categorical"]][rows])
         return found
 
-    @property
-    def ignores_horizon(self) -> bool:
-        """Rounds do not depend on how many follow."""
-        return self._inner.ignores_horizon
-
-    @property
-    def step(self) -> int:
-        """Number of finished boosting rounds."""
-        return self._inner.step
-
-    def train(self, until: int, *, on_progress: Callable[[int], None] | None = None) -> None:
-        """Boost until ``step == until`` or no target gains any more."""
-        self._inner.train(until, on_progress=on_progress)
-
     def predict(
         self, rows: NDArray[np.int64], tasks: Sequence[str] | None = None, *, inputs: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
@@ -90,22 +76,6 @@ class TfidfLightGBMLearner(Learner):
             return self._inner.predict(rows, tasks)
         features = self._features(inputs, np.asarray(rows))
         return self._inner.predict(np.arange(len(rows)), tasks, inputs=features)
-
-    def save(self, folder: Path) -> None:
-        """Write the boosters; the n-grams follow from the suite."""
-        self._inner.save(folder)
-
-    def load(self, folder: Path) -> None:
-        """Restore :meth:`save`'s checkpoint.
-
-        Raises:
-            CheckpointError: If it is damaged, of another version, or belongs to another run.
-        """
-        self._inner.load(folder)
-
-    def ledger(self) -> Ledger:
-        """Return the costs so far: those of the trees."""
-        return self._inner.ledger()
 
     def export(self, folder: Path) -> None:
         """Write the boosters in LightGBM's text format, the n-grams as ``model.safetensors``, ``config.json`` and the checked
