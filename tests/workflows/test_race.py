@@ -208,7 +208,8 @@ def test_a_half_trained_job_goes_on_from_its_checkpoint(tmp_path: Path, monkeypa
 
 
 def test_the_deadline_cuts_what_is_left_and_still_gives_a_verdict(tmp_path: Path) -> None:
-    crawling = ["none", linear_plan("alone", "reference", delay=0.02), linear_plan("fast", "joint", rate=0.3, delay=0.02)]
+    # 400 steps of 50 ms are twice the limit, on the fastest machine too.
+    crawling = ["none", linear_plan("alone", "reference", delay=0.05), linear_plan("fast", "joint", rate=0.3, delay=0.05)]
     run = fit(linear_suite(), plans=crawling, out=tmp_path / "run", steps=400, time_limit=10, workers=2, seeds=3, backbone="none")
     assert "alone" in run.result["plans"]
     assert any("The time limit came before the end" in warning for warning in run.warnings)
