@@ -13,6 +13,8 @@ from graftwork.core.settings import converted_value
 
 __all__ = ["TaskSpec"]
 
+MAX_SIZE = 10_000_000
+"""Largest ``size`` of a task; a larger one is a damaged number, for which nobody should wait or run out of memory."""
 _WRITTEN_IF_SET = ("positions", "details")
 """Left out of JSON when empty, so that tasks without them read and hash as they always did."""
 _Numbers = list[float | None]
@@ -97,6 +99,8 @@ class TaskSpec:
         object.__setattr__(self, "positions", positions)
         if self.size < 1:
             raise ConfigError(f"Task {self.name!r}: size must be at least 1; got {self.size}.")
+        if self.size > MAX_SIZE:
+            raise ConfigError(f"Task {self.name!r}: size must be at most {MAX_SIZE:,}; got {self.size}.")
         problems = find_kind(kind, positions).problems(self)
         if problems:
             raise ConfigError(f"Task {self.name!r} ({self.kind_words}): {' '.join(problems)}")

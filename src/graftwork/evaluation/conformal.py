@@ -84,7 +84,8 @@ def has_errors(task: TaskSpec) -> bool:
 
 def read_errors(config: Mapping[str, Any], task: TaskSpec) -> list[list[float]]:
     """Return the errors of each value of a task that a model's ``config.json`` holds; empty lists if it holds none that fit."""
-    nothing: list[list[float]] = [[] for _ in range(task.size)]
+    # One empty list for all: the size is as written in the file, and nobody adds to these lists.
+    nothing: list[list[float]] = [[]] * task.size
     stored = config.get("kept_errors")
     columns = stored.get(task.name) if isinstance(stored, Mapping) else None
     if not isinstance(columns, list) or len(columns) != task.size:

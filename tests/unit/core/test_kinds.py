@@ -124,6 +124,7 @@ def test_tasks_of_rows_are_written_as_they_always_were() -> None:
         ({"kind": "normals"}, "needs positions"),
         ({"kind": "dense_binary", "positions": "nodes"}, "kind must be one of"),
         ({"kind": "binary", "size": 0}, "size must be at least 1"),
+        ({"kind": "regression", "size": 2**63 - 1}, "size must be at most 10,000,000"),
     ],
 )
 def test_what_is_no_kind_is_named(fields: dict[str, Any], message: str) -> None:
