@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,17 @@ _EQUAL = (
     *("plans/*/model.onnx", "plans/*/controls.json", "plans/*/configurations/**/*", "plans/*/model/**/*"),
 )
 """Files of a run, whatever folders they are in."""
+_LATENCY = re.compile(r"(?<= parameters) and takes [\d.e+-]+ ms a row.*")
+"""What the verdict of `distill` says of times, up to its end: the ratio to the teacher's follows."""
 _OTHER = ("created", "timing", "estimate", "machine", "command", "pareto")
 
 
 def numbers(value: Any) -> Any:
-    """Return a result without what measures time, memory and date."""
+    """Return a result without what measures time, memory and date, also within sentences."""
     if isinstance(value, dict):
         return {key: numbers(item) for key, item in value.items() if key not in (*MEASURED, *_OTHER)}
+    if isinstance(value, str):
+        return _LATENCY.sub("", value)
     return [numbers(item) for item in value] if isinstance(value, list) else value
 
 

@@ -3,7 +3,7 @@
     python -m tests.torture.kills --minutes 10 --seed 1 [--kinds fit,merge] [--ways kill,disk-full] [--keep FOLDER]
     python -m tests.torture.kills --kills 100 --json counts.json
 
-Each round starts a command in an empty folder. Half of the rounds kill it one to three times (SIGKILL to the main process and the
+Each round starts a command in an empty folder. Half of the rounds kill it one to eight times (SIGKILL to the main process and the
 one that acts, or to one process alone, also to a worker that starts or waits); the others disturb it in another way of :data:`.TROUBLES`. Moments are drawn by what the
 command is doing then (see ``inject``): as many while it trains, writes checkpoints, exports and reports as while it reads. Then
 it goes on to its end, and all numbers, the model, its graph and written files are compared with those of an undisturbed run; what
@@ -39,9 +39,9 @@ __all__ = ["Totals", "main", "with_kills"]
 
 
 def with_kills(round_: Round, rng: random.Random) -> Counter[str]:
-    """Kill one run up to three times, let it end, and compare; return the kills by phase and by what was killed."""
+    """Kill one run up to eight times, let it end, and compare; return the kills by phase and by what was killed."""
     kills: Counter[str] = Counter()
-    for number in range(rng.choice((1, 1, 2, 3))):
+    for number in range(rng.choice((1, 1, 2, 3, 5, 8))):
         how = rng.choice(("group", "group", "self"))
         act = round_.whole.draw(rng, how, round_.out.with_suffix(f".mark{number}"))
         any_time = rng.random()

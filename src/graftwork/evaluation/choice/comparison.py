@@ -6,6 +6,7 @@ adjusted for the number of comparisons side by side, and what the numbers of row
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "compare_cells",
     "compare_means",
     "compare_tasks",
+    "compare_with_baseline",
     "control_rows",
     "evidence_of",
     "evidence_of_mean",
@@ -122,6 +124,40 @@ def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list
         level = evidence_of_mean(evidence_of(bank, task, change)[0] for task, change in changes.items())
         rows.append({"plan": plan, "reference": reference} | _judged(item, float(p_value), level))
     return rows
+
+
+def compare_with_baseline(bank: ScoreBank, plan: str, baseline: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """Compare a plan with a simple baseline: whether what these models learned predicts new rows.
+
+    Models of other training rows are not the question here, as they are where two plans are compared. So there is no correction for
+    the training rows that seeds or folds share, and in a cross-validation the rows alone count: with three folds, both widen intervals
+    so far that errors of 55 against the 77 of a constant show nothing. Where nothing can be learned, no more plans than the interval
+    allows are found above zero all the same, since learned models are then worse than a constant on average.
+
+    Args:
+        bank: Test scores.
+        plan: The plan.
+        baseline: The simple baseline.
+
+    Returns:
+        A row like those of :func:`compare_means`, None if the two share no task, and rows like those of :func:`compare_tasks`.
+    """
+    changes = bank.changes(plan, baseline)
+    if not changes:
+        return None, []
+    levels = {task: evidence_of(bank, task, item)[0] for task, item in changes.items()}
+    found = {
+        task: dataclasses.replace(item, seeds=item.seeds[:0], ids=()) if item.in_folds else dataclasses.replace(item, exchange=0.0)
+        for task, item in changes.items()
+    }
+    names = {"plan": plan, "reference": baseline}
+    p_values = holm([item.p_value for item in found.values()])
+    tasks = [
+        {"task": task, **names, **_judged(item, float(p_value), levels[task])}
+        for (task, item), p_value in zip(found.items(), p_values, strict=True)
+    ]
+    mean = mean_change(list(found.values()), [bank.weights.get(task, 1.0) for task in found])
+    return {**names, **_judged(mean, mean.p_value, evidence_of_mean(levels.values()))}, tasks
 
 
 def _judged(change: Change, p_value: float, evidence: Evidence) -> dict[str, Any]:

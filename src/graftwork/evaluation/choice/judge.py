@@ -7,7 +7,7 @@ from typing import Any
 
 from graftwork.core.records import Ledger, Plan
 from graftwork.evaluation.choice import sentences as text
-from graftwork.evaluation.choice.comparison import compare_cells, compare_means, compare_tasks
+from graftwork.evaluation.choice.comparison import compare_cells, compare_means, compare_tasks, compare_with_baseline
 from graftwork.evaluation.choice.evidence_sentences import evidence_sentences
 from graftwork.evaluation.choice.scores import ScoreBank
 from graftwork.evaluation.choice.selection import CLEARLY_CHEAPER, Choice, cost_name, plan_cost
@@ -243,10 +243,12 @@ class Judge:
         baseline = self._choice.plan if self._choice.plan in simple else self._table.best(simple) or next(iter(simple), None)
         others = [name for name in self._plans if name not in simple]
         plan = self._choice.plan if self._choice.plan in others else self._table.best(others)
-        row = self.mean(plan, baseline) if plan is not None and baseline is not None else None
-        if baseline is None or plan is None or row is None:
+        if baseline is None or plan is None:
             return None, None
-        unbeaten = [item["task"] for item in self.rows(plan, baseline) if not beats(item)]
+        row, rows = compare_with_baseline(self._bank, plan, baseline)
+        if row is None:
+            return None, None
+        unbeaten = [item["task"] for item in rows if not beats(item)]
         beaten = plan == self._choice.plan and beats(row)
         sentence = baseline_sentence(row, unbeaten, baseline=baseline, choice=self._choice.plan, num_tasks=len(self._tasks))
         return sentence, {**row, "beaten": beaten, "unbeaten": unbeaten}
@@ -255,8 +257,9 @@ class Judge:
         """Return the changes of two plans against the best simple baseline if neither was shown to beat it; None otherwise."""
         simple = [name for name in self._plans if is_baseline(self._plans[name])]
         baseline = self._table.best(simple)
-        rows = [self.mean(name, baseline) for name in (plan, reference)] if baseline is not None else []
-        first, second = rows if rows else (None, None)
+        if baseline is None:
+            return None
+        first, second = (compare_with_baseline(self._bank, name, baseline)[0] for name in (plan, reference))
         if first is None or second is None or beats(first) or beats(second):
             return None
         return {"baseline": baseline, "plan": first["difference"], "reference": second["difference"]}

@@ -1,0 +1,58 @@
+"""Comparisons with a simple baseline ask whether the models that were made predict new rows, not whether others would."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graftwork.core.input_spec import InputSpec
+from graftwork.core.records import TaskSpec
+from graftwork.data.suite import Suite
+from graftwork.evaluation.choice.comparison import compare_means, compare_with_baseline
+from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
+from graftwork.evaluation.choice.ship_sentences import beats
+
+FOLDS = 3
+
+
+def bank_of(signal: float, seed: int = 0, rows: int = 120) -> ScoreBank:
+    """Return scores of a learned plan and of a mean in a cross-validation of three folds with uneven noise."""
+    rng = np.random.default_rng(seed)
+    value, noise = rng.normal(size=rows), rng.normal(size=rows)
+    target = (signal * value + noise)[:, None].astype(np.float32)
+    parts = np.arange(rows) % FOLDS
+    # A map learned from few rows: each fold has an error of its own.
+    learned = np.array([signal + rng.normal(scale=0.15) for _ in range(FOLDS)])[parts] * value
+    suite = Suite.of_arrays(
+        name="numbers",
+        input_specs={"table": InputSpec(kind="table")},
+        tasks=[TaskSpec(name="y", kind="regression", size=1, center=(0.0,), scale=(1.0,))],
+        inputs={"numeric": np.zeros((rows, 1), np.float32), "categorical": np.zeros((rows, 0), np.int64)},
+        targets={"y": target},
+        splits={"train": np.arange(rows * 2 // 3), "val": np.arange(rows * 2 // 3, rows), "test": np.arange(rows)},
+    )
+    predictions = {"learned": learned[:, None], "mean": np.zeros((rows, 1))}
+    arms = {
+        name: [FinalRun(plan_name=name, seed=0, predictions={"y": prediction}, validation={}, parts=parts)]
+        for name, prediction in predictions.items()
+    }
+    return ScoreBank(suite, arms, num_resamples=300)
+
+
+def test_what_was_learned_in_three_folds_is_seen() -> None:
+    seen = [bank_of(1.0, seed) for seed in range(10)]
+    rows = [compare_with_baseline(bank, "learned", "mean") for bank in seen]
+    assert all(mean is not None and beats(mean) and beats(tasks[0]) for mean, tasks in rows)
+    # Against other plans the training rows that folds share still widen the interval.
+    for bank, (mean, _) in zip(seen, rows, strict=True):
+        other = compare_means(bank, ["learned"], "mean")[0]["difference"]
+        assert mean is not None
+        assert other["high"] - other["low"] > mean["difference"]["high"] - mean["difference"]["low"]
+
+
+def test_nothing_learned_is_not_seen() -> None:
+    wins = [beats(row) for seed in range(40) if (row := compare_with_baseline(bank_of(0.0, seed), "learned", "mean")[0])]
+    assert sum(wins) <= 2
+
+
+def test_plans_without_a_task_in_common_have_no_row() -> None:
+    assert compare_with_baseline(bank_of(1.0), "learned", "absent") == (None, [])
