@@ -147,7 +147,9 @@ def compare_with_baseline(bank: ScoreBank, plan: str, baseline: str) -> tuple[di
         return None, []
     levels = {task: evidence_of(bank, task, item)[0] for task, item in changes.items()}
     found = {
-        task: dataclasses.replace(item, seeds=item.seeds[:0], ids=()) if item.in_folds else dataclasses.replace(item, exchange=0.0)
+        task: dataclasses.replace(item, seeds=item.seeds[:0], ids=())
+        if item.in_folds
+        else dataclasses.replace(item, exchange=0.0)
         for task, item in changes.items()
     }
     names = {"plan": plan, "reference": baseline}
