@@ -29,6 +29,7 @@ TUNERS = {
     "bias only": Component("graftwork.methods.tuning.bias_only:BiasOnly"),
     "adapters": Component("graftwork.methods.tuning.adapter:Adapters", {"bottleneck": 2}),
     "prompts": Component("graftwork.methods.tuning.prompt:PromptTuning", {"num_tokens": 2}),
+    "ia3": Component("graftwork.methods.tuning.ia3:IA3"),
     "cp-lora": Component("graftwork.methods.tuning.cp_lora:CPLoRA", {"r": 2}),
     "convDoRA": Component("graftwork.methods.tuning.cp_lora:CPLoRA", {"r": 2, "form": "conv-lora", "decompose": True}),
     "s2a, biases": Component("graftwork.methods.tuning.s2a:S2A", {"num_tokens": 0, "bottleneck": 0}),

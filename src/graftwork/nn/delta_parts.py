@@ -1,10 +1,11 @@
-"""How the difference of one tensor is kept: dense, low rank, sparse, as factors of a canonical polyadic (CP) decomposition, or
-decomposed into a direction and a magnitude.
+"""How the difference of one tensor is kept: dense, low rank, sparse, as factors of a canonical polyadic (CP) decomposition,
+decomposed into a direction and a magnitude, or as a factor for each index of one dimension.
 
 Low-rank differences are what LoRA learns (Hu et al., ICLR 2022, https://arxiv.org/abs/2106.09685). CP factors have one matrix for
 each dimension of a tensor and suit kernels of convolutions (Hitchcock, 1927; Kolda and Bader, "Tensor Decompositions and
 Applications", SIAM Review 2009, section 3). Decomposed differences are what DoRA learns (Liu et al., ICML 2024,
-https://arxiv.org/abs/2402.09353).
+https://arxiv.org/abs/2402.09353), factors along a dimension what IA3 does (Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is
+Better and Cheaper than In-Context Learning", NeurIPS 2022, https://arxiv.org/abs/2205.05638).
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ __all__ = [
     "Additive",
     "Decomposed",
     "Dense",
+    "Dependent",
     "LowRank",
     "Part",
+    "Rescaled",
     "Sparse",
     "change_of",
     "check_part",
@@ -171,8 +174,55 @@ class Decomposed:
         return {"magnitude": self.magnitude, **{f"direction.{name}": value for name, value in self.direction.tensors().items()}}
 
 
-Part = Additive | Decomposed
-_NAMES: dict[type[Part], str] = {Dense: "dense", LowRank: "low-rank", Sparse: "sparse", CP: "cp", Decomposed: "decomposed"}
+@dataclass(frozen=True, slots=True)
+class Rescaled:
+    """``factor * (s * W - W)`` for a base tensor ``W``: a learned scale ``s`` for each index of one of its dimensions.
+
+    It depends on the base tensor, as :class:`Decomposed` does.
+    """
+
+    scale: Tensor
+    """``s``, ``[size of the dimension]``."""
+    axis: int = 0
+    """The dimension: 0 for outputs of a layer (and its bias), 1 for inputs."""
+    factor: float = 1.0
+
+    def expand(self, shape: torch.Size) -> Tensor:
+        """Refuse.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError(
+            f"A rescaling (IA3) of a tensor of shape {list(shape)} depends on the base tensor, so it can neither be given nor added "
+            "without it. Make it dense first, on the model that it was tuned from: delta.dense(model)."
+        )
+
+    def against(self, base: Tensor) -> Tensor:
+        """Return the difference from ``base``, in its shape."""
+        along = [-1 if axis == self.axis else 1 for axis in range(base.ndim)]
+        return base * (self.factor * (self.scale.to(base) - 1.0)).view(along)
+
+    def scaled(self, factor: float) -> Rescaled:
+        """Return ``factor`` times the difference."""
+        return replace(self, factor=self.factor * factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is stored, by name."""
+        return {"scale": self.scale}
+
+
+Dependent = Decomposed | Rescaled
+"""Differences that depend on the tensor that they are added to."""
+Part = Additive | Dependent
+_NAMES: dict[type[Part], str] = {
+    Dense: "dense",
+    LowRank: "low-rank",
+    Sparse: "sparse",
+    CP: "cp",
+    Decomposed: "decomposed",
+    Rescaled: "rescaled",
+}
 
 
 def rescaled_filters(weight: Tensor, magnitude: Tensor) -> Tensor:
@@ -190,7 +240,7 @@ def rescaled_filters(weight: Tensor, magnitude: Tensor) -> Tensor:
 
 def change_of(part: Part, base: Tensor) -> Tensor:
     """Return by how much a tensor changes, in its shape."""
-    return part.against(base) if isinstance(part, Decomposed) else part.expand(base.shape)
+    return part.against(base) if isinstance(part, Dependent) else part.expand(base.shape)
 
 
 def sum_parts(one: Part, other: Part, shape: torch.Size) -> Part:
@@ -225,6 +275,8 @@ def check_part(name: str, part: Part, shape: torch.Size) -> None:
     if isinstance(part, Decomposed):
         check_part(name, part.direction, shape)
         fits = len(shape) > 1 and part.magnitude.shape == shape[:1]
+    elif isinstance(part, Rescaled):
+        fits = 0 <= part.axis < len(shape) and part.scale.shape == shape[part.axis : part.axis + 1]
     elif isinstance(part, Dense):
         fits = part.values.numel() == size
     elif isinstance(part, LowRank):
@@ -242,10 +294,12 @@ def check_part(name: str, part: Part, shape: torch.Size) -> None:
 def describe_part(part: Part) -> dict[str, Any]:
     """Return what a file has to say of a part beside its tensors, as JSON values."""
     described: dict[str, Any] = {"kind": _NAMES[type(part)]}
-    if isinstance(part, LowRank | CP | Decomposed):
+    if isinstance(part, LowRank | CP | Decomposed | Rescaled):
         described["factor"] = part.factor
     if isinstance(part, CP):
         described["dimensions"] = len(part.factors)
+    if isinstance(part, Rescaled):
+        described["axis"] = part.axis
     if isinstance(part, Decomposed):
         described["direction"] = describe_part(part.direction)
     return described
@@ -266,9 +320,11 @@ def read_part(described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Pa
     if kind == "decomposed":
         own = {name.removeprefix("direction."): tensor for name, tensor in tensors.items() if name.startswith("direction.")}
         direction = read_part(described["direction"], own)
-        if isinstance(direction, Decomposed):
-            raise KeyError("the direction of a decomposed difference is decomposed itself")
+        if isinstance(direction, Dependent):
+            raise KeyError("the direction of a decomposed difference depends on the base itself")
         return Decomposed(direction, tensors["magnitude"], float(described["factor"]))
+    if kind == "rescaled":
+        return Rescaled(tensors["scale"], int(described["axis"]), float(described["factor"]))
     if kind == "sparse":
         return Sparse(tensors["indices"], tensors["values"])
     if kind == "dense":

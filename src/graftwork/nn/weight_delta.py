@@ -1,4 +1,4 @@
-"""Differences of weights: dense, low rank, sparse, CP or decomposed, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
+"""Differences of weights: dense, low rank, sparse, CP, decomposed or rescaled, tensor by tensor; attached, scaled, added, made sparse, counted, saved.
 
 A difference of two models' weights is also called a task vector (Ilharco et al., "Editing Models with Task Arithmetic", ICLR
 2023, https://arxiv.org/abs/2212.04089); a low-rank one is what LoRA learns (Hu et al., ICLR 2022,
@@ -26,6 +26,7 @@ from graftwork.nn.delta_parts import (
     Dense,
     LowRank,
     Part,
+    Rescaled,
     Sparse,
     change_of,
     check_part,
@@ -35,7 +36,7 @@ from graftwork.nn.delta_parts import (
 )
 from graftwork.nn.foldable import plain_state
 
-__all__ = ["CP", "Decomposed", "Dense", "LowRank", "Part", "Sparse", "WeightDelta", "call_with", "sum_deltas"]
+__all__ = ["CP", "Decomposed", "Dense", "LowRank", "Part", "Rescaled", "Sparse", "WeightDelta", "call_with", "sum_deltas"]
 
 
 class WeightDelta(Delta):
@@ -117,7 +118,7 @@ class WeightDelta(Delta):
         """Return the dense difference of one tensor.
 
         Raises:
-            ConfigError: If it is weight-decomposed (DoRA): then only :meth:`change` can tell.
+            ConfigError: If it is weight-decomposed (DoRA) or a rescaling (IA3): then only :meth:`change` can tell.
         """
         return self.parts[name].expand(self.shapes[name])
 

@@ -19,13 +19,14 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 class LayerTuner(Tuner, Generic[Layer]):
     """A tuner that fills :attr:`layers` on :meth:`attach`. Each has the plain layer as ``base``, and ``folded()`` returns it with what
-    was learned in its weight, which becomes a new tensor."""
+    was learned in its parameters; those that change become new tensors."""
 
     def __init__(self) -> None:
         self.layers: dict[str, Layer] = {}
         """The attached layers by name."""
         self._model: nn.Module | None = None
-        self._base_weights: dict[str, Tensor] = {}
+        self._base_weights: dict[tuple[str, str], Tensor] = {}
+        """While folded: the base's tensors by layer and name."""
 
     def fold(self) -> None:
         """Write what was learned into the base weights and put the plain layers back; :meth:`unfold` undoes it bit for bit.
@@ -38,8 +39,8 @@ class LayerTuner(Tuner, Generic[Layer]):
             return
         for name, layer in self.layers.items():
             own: Any = layer
-            # `folded` puts a new tensor into `weight.data`, so this one stays as it was: unfolding is exact.
-            self._base_weights[name] = own.base.weight.data
+            # `folded` puts new tensors into `data`, so these stay as they were: unfolding is exact.
+            self._base_weights |= {(name, key): tensor.data for key, tensor in own.base.named_parameters(recurse=False)}
             put_module(model, name, own.folded())
         for module in list(model.modules()):
             release_mode(module)
@@ -51,9 +52,9 @@ class LayerTuner(Tuner, Generic[Layer]):
             ConfigError: If the tuner is attached to no model.
         """
         model = self._attached()
-        for name, weight in self._base_weights.items():
+        for (name, key), tensor in self._base_weights.items():
             own: Any = self.layers[name]
-            own.base.weight.data = weight
+            getattr(own.base, key).data = tensor
             put_module(model, name, own)
         for module in list(model.modules()):
             if self._base_weights and is_batch_norm(module):

@@ -1,4 +1,4 @@
-"""Deltas from and to adapter folders of peft: low-rank differences without a model in hand."""
+"""Deltas from and to adapter folders of peft: low-rank differences without a model in hand, IA3 with its base."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from graftwork.core.errors import ConfigError
 from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.methods.tuning.peft_folder import write_adapter
+from graftwork.methods.tuning.peft_ia3 import is_ia3, read_ia3
 from graftwork.methods.tuning.peft_reading import AdaptedLayer, read_adapter
 from graftwork.nn.delta_base import check_shapes
 from graftwork.nn.foldable import plain_state
-from graftwork.nn.weight_delta import Decomposed, Dense, LowRank, Part, WeightDelta
+from graftwork.nn.weight_delta import Decomposed, Dense, LowRank, Part, Rescaled, WeightDelta
 
 __all__ = ["delta_from_peft", "delta_to_peft", "read_delta"]
 
@@ -50,10 +51,10 @@ def _part(layer: AdaptedLayer, *, is_transposed: bool) -> Part:
 
 
 def delta_from_peft(folder: str | Path, model: nn.Module | None = None, *, prefix: str = "") -> WeightDelta:
-    """Read a LoRA adapter that peft or graftwork saved as a difference of weights.
+    """Read a LoRA or IA3 adapter that peft or graftwork saved as a difference of weights.
 
     DoRA becomes a decomposed difference, ``alpha_pattern`` a factor by layer, ``fan_in_fan_out`` transposed factors, and layers that
-    were trained whole (``modules_to_save``) dense differences from the base's.
+    were trained whole (``modules_to_save``) dense differences from the base's. IA3 becomes rescaled weights and biases.
 
     Args:
         folder: Holds ``adapter_config.json`` and ``adapter_model.safetensors``.
@@ -64,8 +65,10 @@ def delta_from_peft(folder: str | Path, model: nn.Module | None = None, *, prefi
     Raises:
         FileFormatError: If a file is missing, damaged or incomplete.
         ConfigError: If the adapter is of another kind, uses a setting that graftwork does not know, does not fit the model, or has
-            whole layers and no model is given.
+            whole layers or IA3 and no model is given.
     """
+    if is_ia3(folder):
+        return _of_ia3(Path(folder), model, prefix)
     delta, saved = read_delta(folder)
     if prefix:
         shapes = {prefix + name: shape for name, shape in delta.shapes.items()}
@@ -87,6 +90,31 @@ def delta_from_peft(folder: str | Path, model: nn.Module | None = None, *, prefi
         base_fingerprint=state_fingerprint(state),
         base_prints=tensor_prints(state),
         lineage=delta.lineage,
+    )
+
+
+def _of_ia3(folder: Path, model: nn.Module | None, prefix: str) -> WeightDelta:
+    """Return the factors of an IA3 adapter as rescaled weights, and biases where outputs are scaled."""
+    if model is None:
+        raise ConfigError(
+            f"{folder} holds IA3, factors on what layers compute, which are no difference without the base. Give it as well."
+        )
+    state = plain_state(model)
+    parts: dict[str, Part] = {}
+    for name, (side, scale) in read_ia3(folder).items():
+        weight, bias, axis = f"{prefix}{name}.weight", f"{prefix}{name}.bias", 0 if side == "outputs" else 1
+        if weight not in state or state[weight].ndim < 2 or state[weight].shape[axis] != len(scale):
+            has = f"{weight!r} of shape {list(state[weight].shape)}" if weight in state else f"no {weight!r}"
+            raise ConfigError(f"{folder} does not fit the model: it scales {len(scale)} {side} of {name!r}; the model has {has}.")
+        parts[weight] = Rescaled(scale, axis)
+        if side == "outputs" and bias in state:
+            parts[bias] = Rescaled(scale.clone())
+    return WeightDelta(
+        parts,
+        {name: state[name].shape for name in parts},
+        base_fingerprint=state_fingerprint(state),
+        base_prints=tensor_prints(state),
+        lineage={"peft": str(folder), "tuner": "IA3"},
     )
 
 

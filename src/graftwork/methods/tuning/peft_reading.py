@@ -22,7 +22,7 @@ from graftwork.core.files import read_json
 from graftwork.core.model_folder import ADAPTER_NAMES
 from graftwork.core.tensor_files import TensorFile
 
-__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "AdaptedLayer", "PeftAdapter", "read_adapter"]
+__all__ = ["CONFIG_NAME", "WEIGHTS_NAME", "AdaptedLayer", "PeftAdapter", "is_harmless", "read_adapter", "read_config"]
 
 CONFIG_NAME, WEIGHTS_NAME = ADAPTER_NAMES
 _PREFIX = "base_model.model."
@@ -101,14 +101,7 @@ def read_adapter(folder: str | Path, *, plain: bool = False) -> PeftAdapter:
         ConfigError: If the adapter is of another kind, or uses a setting that graftwork does not know.
     """
     folder = Path(folder)
-    for name in (CONFIG_NAME, WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise FileFormatError(
-                f"{folder} is no adapter folder: {name} is missing. Give the folder that save_pretrained wrote."
-            )
-    config = read_json(folder / CONFIG_NAME)
-    if not isinstance(config, dict):
-        raise FileFormatError(f"{folder / CONFIG_NAME} holds {type(config).__name__}, not an object. Save the adapter again.")
+    config = read_config(folder)
     if problems := list(_problems(config, plain=plain)):
         raise ConfigError(f"{folder / CONFIG_NAME} cannot be used.", problems)
     parts, saved = _tensors(folder, config)
@@ -126,6 +119,23 @@ def read_adapter(folder: str | Path, *, plain: bool = False) -> PeftAdapter:
         layers={name: _layer(folder, name, found, config) for name, found in parts.items()},
         saved=saved,
     )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of an adapter folder as it stands in the file.
+
+    Raises:
+        FileFormatError: If one of the two files is missing, or the configuration is no object.
+    """
+    for name in (CONFIG_NAME, WEIGHTS_NAME):
+        if not (folder / name).is_file():
+            raise FileFormatError(
+                f"{folder} is no adapter folder: {name} is missing. Give the folder that save_pretrained wrote."
+            )
+    config = read_json(folder / CONFIG_NAME)
+    if not isinstance(config, dict):
+        raise FileFormatError(f"{folder / CONFIG_NAME} holds {type(config).__name__}, not an object. Save the adapter again.")
+    return config
 
 
 def _tensors(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
@@ -191,7 +201,8 @@ def _layer(folder: Path, name: str, parts: Mapping[str, Tensor], config: Mapping
 def _problems(config: Mapping[str, Any], *, plain: bool) -> Iterator[str]:
     """Yield what is wrong with a configuration: a setting that would make the adapter another one than the file describes."""
     if config.get("peft_type") != "LORA":
-        yield f"peft_type is {config.get('peft_type')!r}; only 'LORA' can be read"
+        with_base = "; IA3 is read with its base, by delta_from_peft(folder, model)" if config.get("peft_type") == "IA3" else ""
+        yield f"peft_type is {config.get('peft_type')!r}; only 'LORA' can be read here{with_base}"
     for key, understood in _UNDERSTOOD.items():
         value = config.get(key)
         if key in _OF_DELTAS and not plain:
@@ -230,11 +241,11 @@ def _problems_of_deltas(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"alpha_pattern is {_short(patterns)}; it must say a finite number for each pattern"
         return
     for pattern in patterns or {}:
-        if not _is_harmless(pattern):
+        if not is_harmless(pattern):
             yield f"alpha_pattern has {_short(pattern)}; only short patterns with at most two repeats and no group can be read"
 
 
-def _is_harmless(pattern: str) -> bool:
+def is_harmless(pattern: str) -> bool:
     """Return whether a pattern of a file is matched in short time: one of a stranger could be made to run for ever."""
     plain = re.sub(r"\\.", "", pattern)
     repeats = sum(plain.count(sign) for sign in "*+?{")

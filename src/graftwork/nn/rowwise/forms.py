@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.interfaces.delta import Delta
+from graftwork.nn.delta_parts import Dependent
 from graftwork.nn.foldable import WrappingLayer, plain_module, plain_state
 from graftwork.nn.grafts import AddingGraft, Graft
 from graftwork.nn.lora import LowRankConv2d
 from graftwork.nn.module_delta import ModuleDelta, PlacedGraft
 from graftwork.nn.rowwise.layer import RowwisePart
 from graftwork.nn.rowwise.parts import AddedGraft, LinearUpdate, MapUpdate, PlacedAround, ReplacedTensors
-from graftwork.nn.weight_delta import CP, Decomposed, LowRank, Part, WeightDelta
+from graftwork.nn.weight_delta import CP, Decomposed, LowRank, Part, Rescaled, WeightDelta
 
 __all__ = ["NotRowwiseError", "Place", "plain_at", "row_parts", "shared_tensors"]
 
@@ -33,9 +34,9 @@ class NotRowwiseError(Exception):
 class _Factors:
     """A change of a weight as ``scale * W + factor * up @ down``."""
 
-    down: Tensor
-    """In the base weight's shape but for the first dimension, which is the rank."""
-    up: Tensor
+    down: Tensor | None
+    """In the base weight's shape but for the first dimension, which is the rank; None if there is no product."""
+    up: Tensor | None
     """``[out, r]``."""
     factor: float = 1.0
     scale: Tensor | None = None
@@ -107,8 +108,8 @@ def _part_of(module: nn.Module, parts: Mapping[str, Part]) -> RowwisePart:
             factors = _factors(parts.get("weight"), module.weight)
             if factors is not None or "weight" not in parts:
                 shift = _shift(parts.get("bias"), module.bias, factors)
-                if factors is None:
-                    return MapUpdate(shift=shift)
+                if factors is None or factors.down is None:
+                    return MapUpdate(scale=None if factors is None else factors.scale, shift=shift)
                 reduce = LowRankConv2d(module, 1, 1.0).down
                 return MapUpdate(
                     reduce=reduce, down=factors.down, up=factors.up, factor=factors.factor, scale=factors.scale, shift=shift
@@ -127,13 +128,16 @@ def _factors(part: Part | None, weight: Tensor) -> _Factors | None:
     """Return the change of a weight as factors of a low rank; None if it has none."""
     if isinstance(part, Decomposed):
         inner = _factors(part.direction, weight)
-        if inner is None:
+        if inner is None or inner.up is None:
             return None
         # f * (m * (W + D) / n - W) + W = (1 - f + f * m / n) * W + f * m / n * D, filter by filter.
         moved = weight + part.direction.expand(weight.shape).to(weight)
         norms = moved.flatten(1).norm(dim=1).clamp_min(torch.finfo(weight.dtype).tiny)
         share = part.factor * part.magnitude.to(weight) / norms
         return _Factors(inner.down, share[:, None] * inner.up, inner.factor, 1.0 - part.factor + share)
+    if isinstance(part, Rescaled):
+        # Of inputs it has no low rank, and the outputs of the base cannot tell it.
+        return _Factors(None, None, scale=1.0 + part.factor * (part.scale.to(weight) - 1.0)) if part.axis == 0 else None
     if isinstance(part, CP):
         first, *others = (matrix.to(weight) for matrix in part.factors)
         down = others[0].T
@@ -158,7 +162,7 @@ def _shift(part: Part | None, bias: Tensor | None, factors: _Factors | None) -> 
 
 
 def _change(part: Part, base: Tensor) -> Tensor:
-    return (part.against(base) if isinstance(part, Decomposed) else part.expand(base.shape)).to(base)
+    return (part.against(base) if isinstance(part, Dependent) else part.expand(base.shape)).to(base)
 
 
 def shared_tensors(model: nn.Module) -> frozenset[str]:

@@ -46,6 +46,7 @@ METHODS: tuple[TuneMethod, ...] = (
     TuneMethod("bn-only", "scales and shifts of BatchNorm", f"{_PACKAGE}bn_only:BatchNormOnly", {}, ("batch-norm",)),
     TuneMethod("norm-only", "scales and shifts of all norms", f"{_PACKAGE}norm_only:NormOnly", {}, ("norms", "layernorm")),
     TuneMethod("bias-only", "all biases (BitFit)", f"{_PACKAGE}bias_only:BiasOnly", {}, ("bitfit",)),
+    TuneMethod("ia3", "factors on keys, values and hidden features (IA3)", f"{_PACKAGE}ia3:IA3", {}, ("(ia)3",)),
     TuneMethod("prompt", "learned tokens in every block", f"{_PACKAGE}prompt:PromptTuning", {}, ("prompts", "vpt")),
     TuneMethod("adapter", "bottleneck adapters behind every block", f"{_PACKAGE}adapter:Adapters", {}, ("adapters", "houlsby")),
     TuneMethod("lora", "low-rank updates of the linear layers", f"{_PACKAGE}lora:LoRA", {}),
