@@ -35,6 +35,7 @@ PEERS_OF = {
     "table": ("extra-trees", "linear", "lightgbm", "autogluon-medium", "autogluon-good"),
     "text": ("tfidf-linear", "embeddings-linear", "autogluon-medium", "autogluon-good"),
     "image": ("embeddings-linear",),
+    "mixed": ("lightgbm", "embeddings-linear", "joined-linear", "joined-lightgbm"),
 }
 """Which peers take which kind of data."""
 
@@ -77,7 +78,7 @@ def _ours(job: Mapping[str, Any], folder: Path, options: argparse.Namespace) -> 
     words = [sys.executable, "-m", "graftwork", "fit", str(folder / "train.csv"), "--targets", ",".join(job["targets"])]
     words += ["--time-limit", f"{job['seconds']}s", "--out", str(folder / "run"), "--quiet"]
     words += ["--text", TEXT] if job["kind"] == "text" else []
-    words += ["--image-column", PICTURE] if job["kind"] == "image" else []
+    words += ["--image-column", PICTURE] if job["kind"] in ("image", "mixed") else []
     # As the peers are told: scores such as 1 to 5 would be read as an order of classes.
     for target, kind in job["targets"].items():
         words += ["--task-kind", f"{target}=regression"] if kind == "number" else []
@@ -168,7 +169,7 @@ def measure(suite: QualitySuite, seed: int, peers: Sequence[str], options: argpa
         for name in [OURS, *peers]:
             row: dict[str, Any] = {"suite": suite.name, "kind": suite.kind, "rows": len(train), "seed": seed, "contender": name}
             try:
-                if name == "embeddings-linear":
+                if name.startswith(("embeddings", "joined")) and not (folder / "features.npz").exists():
                     _store_features(suite, {"train": train, "test": test}, folder)
                 done = _ours(job, folder, options) if name == OURS else _peer(name, folder, options)
             except RuntimeError as error:

