@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from graftwork.core.machine import DEVICES
+from graftwork.cli.shared_flags import add_device_argument, add_json_argument, add_modality_argument, add_out_argument
 
 if TYPE_CHECKING:
     from graftwork.nn.backbones.catalog import BackboneInfo
@@ -19,17 +19,15 @@ HELP = "list the backbones to start from; with a name, load one and check it; `b
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    from graftwork.core.input_kinds import input_kind_names
-
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER; or `build`"
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="after `build`: the backbone to pretrain, check and write")
-    parser.add_argument("--out", metavar="FOLDER", help="with `build`: folder of the build; by default one in the user's cache")
-    parser.add_argument("--resume", action="store_true", help="with `build`: go on with the build in that folder")
-    parser.add_argument("--modality", choices=input_kind_names(), help="only backbones for this kind of data")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="with a name: move it there as well (default cpu)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    add_out_argument(parser, "with `build`: folder of the build", "one in the user's cache")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped run: with `build`, the one in that folder")
+    add_modality_argument(parser, "backbones")
+    add_device_argument(parser, "the backbone NAME is moved, to see whether it fits", default="cpu")
+    add_json_argument(parser, "the backbones")
 
 
 def run(arguments: argparse.Namespace) -> int:

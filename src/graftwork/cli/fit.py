@@ -14,6 +14,14 @@ from graftwork.cli.run_flags import (
     run_folder_of,
     shared_settings,
 )
+from graftwork.cli.shared_flags import (
+    add_flag,
+    add_json_argument,
+    add_quiet_argument,
+    add_seed_argument,
+    add_set_argument,
+    add_workers_argument,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -42,16 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     budget = parser.add_argument_group("budget")
     add = budget.add_argument
-    add(
-        "--time-limit", metavar="TIME", help="6m, 90s, 1h30m for everything up to the verdict (default: 5m, or none with --steps)"
-    )
+    add_flag(budget, "--time-limit", "for everything up to the verdict, as in 90s, 10m or 1h30m (default: 5m; none with --steps)")
     add(
         "--preset",
         metavar="NAME",
-        help="quick (few plans, one model), good (default), best (all plans, more seeds, folds and settings; give it time)",
+        help="quick (few plans, one model), good, or best (all plans, more seeds, folds and settings; give it time) (default: good)",
     )
-    add("--steps", metavar="N", type=int, help="steps of a full training, in place of what the time allows; repeats exactly")
-    add("--seeds", metavar="N", type=int, help="seeds of every finalist (default: 3, best: 5)")
+    add_flag(budget, "--steps", "each training, in place of what the time allows; repeats exactly")
+    add_flag(budget, "--seeds", "of every finalist (default: 3; best: 5)")
     add(
         "--folds",
         metavar="N",
@@ -63,29 +69,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK=NUMBER",
         action="append",
         default=[],
-        help="weight of a task in means over tasks (default 1), as in sold=2; repeatable",
+        help="weight of a task in means over tasks, as in sold=2 (default: 1); may repeat",
     )
     add(
         "--prefer",
         choices=("score", "cost"),
-        help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default score)",
+        help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default: score)",
     )
-    add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default 1)")
+    add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default: 1)")
     add("--max-params", metavar="N", help="most parameters to store, as in 5M")
     add("--max-latency", metavar="TIME", help="longest time for one row, as in 20ms")
-    add("--max-memory", metavar="SIZE", help="most memory while training, as in 2GB")
-    add("--workers", metavar="N", type=int, help="processes that train at the same time (default: one for each core)")
+    add_flag(budget, "--max-memory", "of a process while training, as in 2GB")
+    add_workers_argument(budget)
     add_device_arguments(budget)
     race = parser.add_argument_group("race")
     add = race.add_argument
-    add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
-    add(
+    add_flag(race, "--plans", "those that fit the data and the time")
+    add_flag(
+        race,
         "--backbone",
-        metavar="NAME,...",
-        help="pretrained backbone (see graftwork backbones), or several of which the best is chosen by scores on your rows; all takes "
-        "what is installed, none leaves pretrained plans out",
+        ", or several of which the best is chosen by scores on your rows; all takes what is installed, none leaves pretrained plans out",
     )
-    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
+    add_seed_argument(race)
     add(
         "--single",
         action="store_true",
@@ -93,14 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hand over one model of one plan: no ensemble, no average over other rows",
     )
     add("--no-refit", action="store_true", help="hand over a model as it was judged, without the test rows")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="training setting for all plans, as in learning_rate=0.001",
-    )
-    add = add_run_arguments(parser, "runs/<suite>-<date>-<time>").add_argument
+    add_set_argument(race, " for all plans")
+    output = add_run_arguments(parser, "runs/<suite>-<date>-<time>")
+    add = output.add_argument
     add(
         "--keep",
         choices=("finalists", "chosen"),
@@ -113,8 +113,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "those of that run, and what won there is tried first",
     )
     add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
-    add("--quiet", action="store_true", help="print the run folder and the verdict only")
-    add("--json", action="store_true", help="print the verdict as JSON, everything else on stderr")
+    add_quiet_argument(output)
+    add_json_argument(output, "the verdict")
 
 
 def run(args: argparse.Namespace) -> int:

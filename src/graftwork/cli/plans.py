@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from graftwork.cli.shared_flags import add_json_argument, add_modality_argument
+
 if TYPE_CHECKING:
     from graftwork.workflows.portfolio import CatalogueEntry
 
@@ -21,12 +23,10 @@ EXAMPLES = """examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    from graftwork.core.input_kinds import input_kind_names
-
     parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this plan as TOML")
-    parser.add_argument("--modality", choices=input_kind_names(), help="only plans for this kind of data")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_modality_argument(parser, "plans")
+    add_json_argument(parser, "the plans")
 
 
 def run(arguments: argparse.Namespace) -> int:

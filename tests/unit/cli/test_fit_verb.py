@@ -160,6 +160,8 @@ EVENTS: list[dict[str, Any]] = [
     }
     | {"horizon": 40, "seconds": 4.0},
     {"event": "estimate", "plan": "b", "kept": False, "reason": "too slow"},
+    {"event": "estimate", "plan": "d", "kept": False, "reason": "no time was left"},
+    {"event": "estimate", "plan": "e", "kept": False, "reason": "no time was left"},
     {"event": "schedule", "seconds": 100.0, "workers": 2, "seeds": [0, 1], "notes": []},
     {"event": "phase", "phase": "rung 1", "jobs": 1, "plans": ["a", "c"]},
     {"event": "job-start", "job": "rung1-a", "phase": "rung 1", "plan": "a", "seed": 0, "task": None, "until": 10},
@@ -172,7 +174,8 @@ def test_progress_follows_the_events() -> None:
     lines = [line for event in EVENTS for line in progress.handle(event)]
     assert "data: s (table), 9 rows (train 9)" in lines
     assert "  task y: multiclass, 3 classes" in lines
-    assert "  b: left out: too slow" in lines
+    assert lines.index("  b: left out: too slow") < lines.index("  d, e: left out: no time was left")
+    assert sum("left out" in line for line in lines) == 2
     assert progress.running_rows() == [("a", "rung 1, seed 0", 4, 10)]
     assert "0 of 1 jobs" in progress.headline()
     assert 90 < (progress.remaining_seconds() or 0) <= 100

@@ -38,6 +38,8 @@ class Progress:
         self.running: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, float | None] = {}
         self.left: dict[str, str] = {}
+        self._left_out: dict[str, list[str]] = {}
+        """Plans that are left out of the race by the reason, until a line says so."""
         self.jobs_done = self.jobs_total = 0
         self.expected_seconds = 0.0
         """Expected seconds of the race, from the schedule."""
@@ -50,8 +52,17 @@ class Progress:
         """Take one event; return lines to print."""
         # Events that this version does not know say nothing here.
         method = getattr(self, "_on_" + str(event["event"]).replace("-", "_"), None)
+        lines = method(event) if method is not None else []
+        # One line a reason: in a short race most plans are left out for the same one.
+        if event["event"] in ("schedule", "phase", "done"):
+            lines = [*self._left_out_lines(), *lines]
         # Names of columns, files and plans are in them.
-        return [plain_text(line) for line in method(event)] if method is not None else []
+        return [plain_text(line) for line in lines]
+
+    def _left_out_lines(self) -> list[str]:
+        found = [f"  {', '.join(plans)}: left out: {reason}" for reason, plans in self._left_out.items()]
+        self._left_out.clear()
+        return found
 
     def _on_suite(self, event: Mapping[str, Any]) -> list[str]:
         splits = ", ".join(f"{name} {count:,}" for name, count in event["splits"].items())
@@ -120,7 +131,8 @@ class Progress:
 
         if not event["kept"]:
             self.left[event["plan"]] = "left out"
-            return [f"  {event['plan']}: left out: {event['reason']}"]
+            self._left_out.setdefault(str(event["reason"]), []).append(str(event["plan"]))
+            return []
         memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
         note = f" ({event['reason']})" if event["reason"] else ""
         steps = f"{plain_number(1000 * event['seconds_per_step'], 3)} ms a step, {_count(int(event.get('horizon') or 0), 'step')}"
