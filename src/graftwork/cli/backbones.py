@@ -15,10 +15,18 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "backbones"
 HELP = "list the backbones to start from; with a name, load one and check it; `build NAME` pretrains one that ships"
+EXAMPLES = """examples:
+  graftwork backbones
+  graftwork backbones --modality text
+  graftwork backbones minilm                              loads it and checks its weights
+  graftwork backbones efficientnet_lite0 --device cuda    and whether it fits into the memory of the GPU
+  graftwork backbones build vit-mini --out build/         pretrains one that ships; takes hours
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER; or `build`"
     )

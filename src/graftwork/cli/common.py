@@ -13,7 +13,15 @@ from typing import Any, NoReturn
 
 from graftwork.core.nearest import did_you_mean
 
-__all__ = ["VerbParser", "add_component_argument", "first_example", "parse_assignments", "parse_value", "quiet_pipe"]
+__all__ = [
+    "VerbParser",
+    "add_component_argument",
+    "add_debug_argument",
+    "first_example",
+    "parse_assignments",
+    "parse_value",
+    "quiet_pipe",
+]
 
 
 @contextlib.contextmanager
@@ -36,6 +44,23 @@ class VerbParser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **settings)
 
+    def format_help(self) -> str:
+        """Return the help, with a line of usage that names what must be given and leaves the options to the list below it."""
+        self.usage = self.usage or self._usage().replace("%", "%%")
+        return super().format_help()
+
+    def _usage(self) -> str:
+        words = [self.prog]
+        for action in self._actions:
+            name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+            if action.option_strings:
+                words += [f"{action.option_strings[0]} {name}"] if action.required else []
+            elif action.choices is not None and action.metavar is None:
+                words.append("|".join(map(str, action.choices)))
+            else:
+                words.append({"?": f"[{name}]", "+": f"{name} [{name} ...]", "*": f"[{name} ...]"}.get(str(action.nargs), name))
+        return " ".join([*words, "[options]"])
+
     def error(self, message: str) -> NoReturn:
         """Print the problem and leave with exit code 2."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
@@ -57,16 +82,15 @@ class VerbParser(argparse.ArgumentParser):
         """Return what is missing, with its help, and the first example of the verb."""
         told = [f"{name}: {action.help}" if (action := self._action(name)) else name for name in names]
         example = first_example(self.epilog or "", self.prog)
-        return "\n".join(
-            ["something is missing.", *(f"  {line}" for line in told), *([f"For example: {example}"] if example else [])]
-        )
+        what = "this is missing:" if len(names) == 1 else "these are missing:"
+        return "\n".join([what, *(f"  {line}" for line in told), *([f"For example: {example}"] if example else [])])
 
     def _wrong(self, name: str, problem: str) -> str:
         """Return what is wrong with the value of an argument; empty if argparse says it well."""
         action = self._action(name)
         if action is None:
             return ""
-        name = next((flag for flag in action.option_strings if flag.startswith("--")), name)
+        name = next((flag for flag in action.option_strings if flag.startswith("--")), f"the argument {name}")
         value = re.match(r"invalid (\w+)(?: value)?: '(.*?)'(?: \(choose from .*)?$", problem, re.DOTALL)
         if value and action.choices is not None:
             choices = [str(choice) for choice in action.choices]
@@ -98,6 +122,11 @@ def first_example(epilog: str, prog: str) -> str:
 
 def _one_of(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def add_debug_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--debug``, which every verb has."""
+    parser.add_argument("--debug", action="store_true", help="show the Python traceback of errors")
 
 
 def add_component_argument(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -18,6 +18,7 @@ from graftwork.cli.shared_flags import (
     add_quiet_argument,
     add_seed_argument,
     add_set_argument,
+    add_source_argument,
     add_workers_argument,
 )
 
@@ -40,9 +41,7 @@ Ctrl-C keeps all finished work. `graftwork fit` finds a plan under a time limit;
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)"
-    )
+    add_source_argument(parser)
     add_data_arguments(parser)
     budget = parser.add_argument_group("plans and budget")
     add_flag(budget, "--plans", "those of graftwork fit")

@@ -15,11 +15,17 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "data"
 HELP = "list the embedded suites; with a name, load one and show its tasks, splits and credits"
+EXAMPLES = """examples:
+  graftwork data
+  graftwork data digits                        its tasks, splits and credits
+  graftwork data emoji --preview emoji.png     a sheet of its pictures
+"""
 _PREVIEW_COLUMNS, _PREVIEW_ROWS = 16, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", metavar="NAME", help="load this suite, for example emoji")
     parser.add_argument("--preview", metavar="FILE.png", help="write a sheet of pictures of an image suite, spread over all rows")
     add_json_argument(parser, "suites")

@@ -18,6 +18,7 @@ from graftwork.cli.shared_flags import (
     add_quiet_argument,
     add_seed_argument,
     add_set_argument,
+    add_source_argument,
     add_workers_argument,
 )
 
@@ -53,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     # argparse formats the epilog with `%`.
     parser.epilog = f"{_ways()}\n{EXAMPLES}".replace("%", "%%")
-    parser.add_argument(
-        "source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)"
-    )
+    add_source_argument(parser)
     teaching = parser.add_argument_group("teachers and student")
     add = teaching.add_argument
     add(

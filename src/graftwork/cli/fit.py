@@ -20,6 +20,7 @@ from graftwork.cli.shared_flags import (
     add_quiet_argument,
     add_seed_argument,
     add_set_argument,
+    add_source_argument,
     add_workers_argument,
 )
 
@@ -45,8 +46,7 @@ finished work.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    add = parser.add_argument
-    add("source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)")
+    add_source_argument(parser)
     add_data_arguments(parser)
     budget = parser.add_argument_group("budget")
     add = budget.add_argument

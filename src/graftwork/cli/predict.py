@@ -24,8 +24,8 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument("run", help="folder of a finished run")
-    parser.add_argument("source", help="table, folder of pictures, picture, or text table")
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("source", metavar="DATA", help="table, folder of pictures, picture, or text table")
     add_flag(parser, "--plan")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to compute; the others cost nothing (default: all)")
     add_out_argument(parser, "file to write: csv, parquet or jsonl", "print as csv")

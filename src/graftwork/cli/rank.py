@@ -17,6 +17,7 @@ from graftwork.cli.shared_flags import (
     add_out_argument,
     add_quiet_argument,
     add_seed_argument,
+    add_source_argument,
 )
 from graftwork.core.plain_text import own_code
 
@@ -47,9 +48,7 @@ _DATA = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)"
-    )
+    add_source_argument(parser)
     ranking = parser.add_argument_group("ranking")
     add = ranking.add_argument
     add(

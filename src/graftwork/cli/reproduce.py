@@ -79,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _rejudge(arguments)
     # Exactly one of them.
     if arguments.stale == bool(arguments.slug):
-        raise ConfigError("Name one system, or give --stale to run all whose evidence is stale.")
+        raise ConfigError(
+            "Name one system, or give --stale to run all whose evidence is stale. For example: graftwork reproduce ties --smoke"
+        )
     if arguments.mark and not arguments.smoke:
         raise ConfigError("--mark compares smoke numbers; give it together with --smoke.")
     if arguments.stale and (arguments.out or arguments.work):

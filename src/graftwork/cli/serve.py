@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument(
         "run",
+        metavar="RUN",
         nargs="+",
         help="folder of a finished run; several runs of graftwork tune (or their delta folders) are served together, under the names "
         "of their folders or as NAME=FOLDER, if they were tuned from one backbone",

@@ -22,6 +22,7 @@ __all__ = [
     "add_quiet_argument",
     "add_seed_argument",
     "add_set_argument",
+    "add_source_argument",
     "add_workers_argument",
 ]
 
@@ -68,6 +69,16 @@ def add_device_argument(parser: Parser, what: str, default: str | None = None) -
 def add_seed_argument(parser: Parser, what: str = SEED_OF_RUN, default: int | None = None) -> None:
     """Add ``--seed``. Verbs with runs leave the default to the workflow, which compares what was given with the resumed run."""
     parser.add_argument("--seed", metavar="N", type=int, default=default, help=f"root seed of {what} (default: 0)")
+
+
+def add_source_argument(parser: Parser) -> None:
+    """Add the data that a verb learns from."""
+    parser.add_argument(
+        "source",
+        metavar="DATA",
+        nargs="?",
+        help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji, see graftwork data)",
+    )
 
 
 def add_workers_argument(parser: Parser, default: str = "one for each core") -> None:

@@ -19,6 +19,7 @@ from graftwork.cli.shared_flags import (
     add_quiet_argument,
     add_seed_argument,
     add_set_argument,
+    add_source_argument,
     add_workers_argument,
 )
 
@@ -56,11 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse formats the epilog with `%`.
     parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
     parser.add_argument(
-        "backbone", nargs="?", help="pretrained backbone (see graftwork backbones; default: the best for the data)"
+        "backbone",
+        metavar="BACKBONE",
+        nargs="?",
+        help="pretrained backbone (see graftwork backbones; default: the best for the data)",
     )
-    parser.add_argument(
-        "source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)"
-    )
+    add_source_argument(parser)
     add_data_arguments(parser)
     method = parser.add_argument_group("method and limits")
     add = method.add_argument
