@@ -43,6 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     words = " ".join(arguments.words)
     cards = find_cards(words)
     if not cards:
+        from graftwork.workflows.portfolio import load_catalogue
+
+        if words in load_catalogue():
+            raise ConfigError(f"No system fits {words!r}, but there is a plan of that name. See: graftwork plans {words}")
         near = ", ".join(card.slug for card in nearest_cards(words))
         hint = f"Nearest: {near}." if near else "`graftwork systems` lists them all."
         raise ConfigError(f"No system fits {words!r}. {hint}")
