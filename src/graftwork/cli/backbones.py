@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.shared_flags import add_device_argument, add_json_argument, add_modality_argument, add_out_argument
@@ -83,9 +84,9 @@ def _build(arguments: argparse.Namespace) -> int:
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == "check" or done % 50 == 0 or done == total:
-            print(f"{stage} {done} of {total}", flush=True)
+            print(f"{stage} {done} of {total}", file=sys.stderr, flush=True)
 
-    path = build_model(arguments.model, arguments.out, resume=arguments.resume, on_progress=None if arguments.json else report)
+    path = build_model(arguments.model, arguments.out, resume=arguments.resume, on_progress=report)
     description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if arguments.json:
         print(json.dumps({"file": str(path), **description}, indent=2))

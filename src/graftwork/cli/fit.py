@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--preset",
         metavar="NAME",
-        help="quick (few plans, one model), good, or best (all plans, more seeds, folds and settings; give it time) (default: good)",
+        help="quick: few plans, one model; good; best: all plans, more seeds, folds and settings, give it time (default: good)",
     )
     add_flag(budget, "--steps", "each training, in place of what the time allows; repeats exactly")
     add_flag(budget, "--seeds", "of every finalist (default: 3; best: 5)")

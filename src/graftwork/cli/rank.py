@@ -246,7 +246,11 @@ def _say(event: Mapping[str, Any]) -> None:
             flush=True,
         )
     elif kind == "source":
-        lead = own_code("\r\x1b[K", sys.stderr) if sys.stderr.isatty() else ""
-        print(f"{lead}{event['source']}: judged in {event['seconds']:.1f} s", file=sys.stderr)
+        print(f"{_cleared()}{event['source']}: judged in {event['seconds']:.1f} s", file=sys.stderr)
     elif kind == "passed_over":
-        print(f"\n{event['name']} is passed over: {event['reason']}", file=sys.stderr)
+        print(f"{_cleared()}{event['name']} is passed over: {event['reason']}", file=sys.stderr)
+
+
+def _cleared() -> str:
+    """Return what takes back the line that is written over."""
+    return own_code("\r\x1b[K", sys.stderr) if sys.stderr.isatty() else ""

@@ -51,7 +51,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how the data is read."""
     data = parser.add_argument_group("data")
     add = data.add_argument
-    add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
+    add("--targets", metavar="A,B", help="columns to predict, needed for tables; colour=r+g+b makes one task of several columns")
     override = "override an inferred kind, as in stars=regression; may repeat"
     add("--task-kind", metavar="TASK=KIND", action="append", default=[], help=override)
     add(
@@ -194,9 +194,11 @@ def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str 
         # It is a run, or it can only have been meant as one.
         if is_run or source is not None:
             return source, args.resume
-        # `fit --resume table.csv`: the flag has taken the source, and the run is looked for.
-        if Path(args.resume).exists():
+        # `fit --resume table.csv`: the flag has taken the source, and the run is looked for. A folder with a result is no data.
+        if Path(args.resume).exists() and not (Path(args.resume) / "result.json").is_file():
             return args.resume, out or _latest_run(verb)
+        if Path(args.resume).exists():
+            raise ConfigError(f"{args.resume} cannot be resumed: it holds a result, and no run that could go on.")
         # Neither a run nor something that could be the source.
         raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
     if out is None:

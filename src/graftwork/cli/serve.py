@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from graftwork.cli.common import add_component_argument
-from graftwork.cli.shared_flags import add_flag
+from graftwork.cli.shared_flags import add_device_argument, add_flag
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "address that is listened on)",
     )
     add_flag(parser, "--threads", "ONNX Runtime for each session, or of torch")
+    add_device_argument(parser, "tuned runs that share a backbone are computed; the model of one run answers on the CPU")
     add_component_argument(parser)
     limits = parser.add_argument_group("batches and limits")
     limits.add_argument("--max-batch", metavar="ROWS", type=int, help="rows that run together (default: 64)")
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         plan=args.plan,
         base=args.base,
+        device=args.device or "auto",
         on_ready=ready,
         **limits,
     )
