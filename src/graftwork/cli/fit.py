@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
 from graftwork.cli.common import parse_assignments, quiet_pipe
 from graftwork.cli.run_flags import (
@@ -112,9 +114,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin from a finished run of the same tasks and columns: with more time, or on other rows; settings that are not given are "
         "those of that run, and what won there is tried first",
     )
-    add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
+    add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop before the race")
     add_quiet_argument(output)
     add_json_argument(output, "the verdict")
+
+
+def _print_dry(folder: Path, *, as_json: bool) -> None:
+    """Print what a dry run found: where it goes on, or estimates and schedule as JSON."""
+    if not as_json:
+        print(f"Checked and estimated; the race was not begun. Begin it with: graftwork fit --resume {folder}")
+        return
+    from graftwork.core.files import read_json
+
+    state = read_json(folder / "run.json")
+    print(
+        json.dumps(
+            {"folder": str(folder), **{key: state.get(key) for key in ("estimates", "schedule")}}, ensure_ascii=False, indent=2
+        )
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
             warm_start=args.warm_start,
         )
     if args.dry_run:
-        print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
+        _print_dry(result.folder, as_json=args.json)
         return 0
     with quiet_pipe():  # whether there is a model does not depend on who reads
         print_end(result, args, lambda: result.result["verdict"])

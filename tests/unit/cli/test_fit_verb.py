@@ -105,6 +105,15 @@ def test_a_dry_run_says_how_to_go_on(calls: list[tuple[Any, dict[str, Any]]], ca
     assert "graftwork fit --resume" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("calls")
+def test_a_dry_run_gives_estimates_and_schedule_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"estimates": {"a": {"seconds": 2.0}}, "schedule": {"seconds": 9.0}, "state": "scheduled"}
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    assert cli.main(["fit", "t.csv", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"folder": str(tmp_path), "estimates": state["estimates"], "schedule": state["schedule"]}
+
+
 def begun(folder: Path, state: str = "scheduled") -> Path:
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"state": state}))
