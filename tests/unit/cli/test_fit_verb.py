@@ -99,6 +99,25 @@ def test_no_source_is_the_demo_and_json_prints_the_verdict(
     assert json.loads(capsys.readouterr().out)["choice"] == "a"
 
 
+def test_what_first_models_are_for_and_methods_that_do_not_fit_are_said() -> None:
+    progress = Progress()
+    first = {"event": "phase", "phase": "first models", "jobs": 2, "plans": ["constant", "linear"]}
+    assert progress.handle(first) == ["quick models first, so that there is one in any case: constant, linear"]
+    costs = {"event": "phase", "phase": "costs", "jobs": 1, "plans": ["bn-only"]}
+    assert progress.handle(costs) == ["measuring the costs of 1 method: bn-only"]
+    progress.handle(
+        {"event": "job-start", "job": "cost-bn-only", "phase": "costs", "plan": "bn-only", "seed": 0, "task": None, "until": 1}
+    )
+    end = {
+        "event": "job-end",
+        "job": "cost-bn-only",
+        "status": "failed",
+        "message": "There is no BatchNorm.\nMore.",
+        "seconds": 1.0,
+    }
+    assert progress.handle(end) == ["  bn-only: not possible: There is no BatchNorm."]
+
+
 def test_a_dry_run_says_how_to_go_on(calls: list[tuple[Any, dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fit", "t.csv", "--dry-run", "--quiet"]) == 0
     assert calls[0][1]["dry_run"] is True

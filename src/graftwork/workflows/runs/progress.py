@@ -108,6 +108,10 @@ class Progress:
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
         if self.phase == "estimate":
             return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"]
+        if self.phase == "first models":
+            return [f"quick models first, so that there is one in any case: {', '.join(event['plans'])}"]
+        if self.phase == "costs":
+            return [f"measuring the costs of {_count(len(event['plans']), 'method')}: {', '.join(event['plans'])}"]
         if self.phase == "inspection":
             return ["looking into the chosen plan: which columns matter, and what more rows would bring"]
         if self.phase.startswith("attempt"):
@@ -181,7 +185,7 @@ class Progress:
         return []
 
     def _on_job_end(self, event: Mapping[str, Any]) -> list[str]:
-        self.running.pop(event["job"], None)
+        started = self.running.pop(event["job"], {})
         self.jobs_done += 1
         if self.raced_since is not None:
             # Estimates and groupings end before the race and say nothing about its pace.
@@ -194,6 +198,9 @@ class Progress:
         if event["status"] == "stopped":
             return [f"  {event['job']}: stopped, its checkpoint is kept"]
         first = (str(event.get("message", "")).splitlines() or [""])[0]
+        if event["status"] == "failed" and started.get("phase") == "costs":
+            # Of many methods some cannot tune a backbone: that is an answer, no fault.
+            return [f"  {started.get('plan') or event['job']}: not possible: {first}"]
         return [f"  {event['job']}: {event['status']}: {first}"]
 
     def _on_rung(self, event: Mapping[str, Any]) -> list[str]:
