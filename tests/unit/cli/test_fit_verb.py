@@ -188,6 +188,8 @@ EVENTS: list[dict[str, Any]] = [
     }
     | {"horizon": 40, "seconds": 4.0},
     {"event": "estimate", "plan": "b", "kept": False, "reason": "too slow"},
+    {"event": "estimate", "plan": "c", "kept": True, "measured": False, "seconds_per_step": 0.3, "seconds": 2.0}
+    | {"reason": "", "peak_rss_bytes": 0, "parameters": 0, "horizon": 7},
     {"event": "estimate", "plan": "d", "kept": False, "reason": "no time was left"},
     {"event": "estimate", "plan": "e", "kept": False, "reason": "no time was left"},
     {"event": "schedule", "seconds": 100.0, "workers": 2, "seeds": [0, 1], "notes": []},
@@ -202,6 +204,7 @@ def test_progress_follows_the_events() -> None:
     lines = [line for event in EVENTS for line in progress.handle(event)]
     assert "data: s (table), 9 rows (train 9)" in lines
     assert "  task y: multiclass, 3 classes" in lines
+    assert "  c: not measured for lack of time, a guess from the others: about 2.0 s" in lines
     assert lines.index("  b: left out: too slow") < lines.index("  d, e: left out: no time was left")
     assert sum("left out" in line for line in lines) == 2
     assert progress.running_rows() == [("a", "rung 1, seed 0", 4, 10)]

@@ -142,6 +142,11 @@ class Progress:
         steps = f"{plain_number(1000 * event['seconds_per_step'], 3)} ms a step, {_count(int(event.get('horizon') or 0), 'step')}"
         if event["seconds_per_step"] < _NO_STEP:
             steps = "fitted in one go"
+        if not event.get("measured", True):
+            # The median of the other plans is shown as what it is.
+            return [
+                f"  {event['plan']}: not measured for lack of time, a guess from the others: about {_seconds(event.get('seconds', 0.0))}{note}"
+            ]
         # Trees have none before they are trained, and neither has what was not measured.
         size = f"{format_count(event['parameters'])} parameters{memory}, " if event["parameters"] else ""
         return [f"  {event['plan']}: {size}{steps}, about {_seconds(event.get('seconds', 0.0))}{note}"]
