@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterable
 
 from graftwork.cli.plans import plan_text
+from graftwork.workflows.plan_asks import ASKS
 from graftwork.workflows.portfolio import CatalogueEntry
 
 __all__ = ["plans_page"]
@@ -34,6 +35,8 @@ def _section(entry: CatalogueEntry) -> str:
     facts = [f"data: {data}", f"default: {default}"]
     if plan.min_tasks > 1:
         facts.append(f"at least {plan.min_tasks} tasks")
+    if entry.asks:
+        facts.append(f"asks for: {', '.join(ASKS[ask] for ask in entry.asks)}")
     if plan.system:
         facts.append(f"system: [{plan.system}](systems/{plan.system}.md)")
     title = html.escape(plan.title, quote=False)

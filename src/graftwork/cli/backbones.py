@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
-from graftwork.core.machine import DEVICES
+from graftwork.cli.shared_flags import add_device_argument, add_json_argument, add_modality_argument, add_out_argument
 
 if TYPE_CHECKING:
     from graftwork.nn.backbones.catalog import BackboneInfo
@@ -15,21 +16,27 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "backbones"
 HELP = "list the backbones to start from; with a name, load one and check it; `build NAME` pretrains one that ships"
+EXAMPLES = """examples:
+  graftwork backbones
+  graftwork backbones --modality text
+  graftwork backbones minilm                              loads it and checks its weights
+  graftwork backbones efficientnet_lite0 --device cuda    and whether it fits into the memory of the GPU
+  graftwork backbones build vit-mini --out build/         pretrains one that ships; takes hours
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
-    from graftwork.core.input_kinds import input_kind_names
-
+    parser.epilog = EXAMPLES
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="load this one: efficientnet_lite0, minilm, timm:resnet18, hf:FOLDER; or `build`"
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="after `build`: the backbone to pretrain, check and write")
-    parser.add_argument("--out", metavar="FOLDER", help="with `build`: folder of the build; by default one in the user's cache")
-    parser.add_argument("--resume", action="store_true", help="with `build`: go on with the build in that folder")
-    parser.add_argument("--modality", choices=input_kind_names(), help="only backbones for this kind of data")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="with a name: move it there as well (default cpu)")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    add_out_argument(parser, "with `build`: folder of the build", "one in the user's cache")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped run: with `build`, the one in that folder")
+    add_modality_argument(parser, "backbones")
+    add_device_argument(parser, "the backbone NAME is moved, to see whether it fits", default="cpu")
+    add_json_argument(parser, "the backbones")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -77,9 +84,9 @@ def _build(arguments: argparse.Namespace) -> int:
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == "check" or done % 50 == 0 or done == total:
-            print(f"{stage} {done} of {total}", flush=True)
+            print(f"{stage} {done} of {total}", file=sys.stderr, flush=True)
 
-    path = build_model(arguments.model, arguments.out, resume=arguments.resume, on_progress=None if arguments.json else report)
+    path = build_model(arguments.model, arguments.out, resume=arguments.resume, on_progress=report)
     description = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if arguments.json:
         print(json.dumps({"file": str(path), **description}, indent=2))

@@ -12,6 +12,15 @@ from graftwork.cli.run_flags import (
     run_folder_of,
     shared_settings,
 )
+from graftwork.cli.shared_flags import (
+    add_flag,
+    add_json_argument,
+    add_quiet_argument,
+    add_seed_argument,
+    add_set_argument,
+    add_source_argument,
+    add_workers_argument,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -32,26 +41,28 @@ Ctrl-C keeps all finished work. `graftwork fit` finds a plan under a time limit;
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument("source", nargs="?", help="table, folder of pictures, suite.yaml, or an embedded suite (default: emoji)")
+    add_source_argument(parser)
     add_data_arguments(parser)
     budget = parser.add_argument_group("plans and budget")
-    add = budget.add_argument
-    add("--plans", metavar="NAMES", help="a,b or all or +name (besides the defaults) or file.toml (default: the plans of fit)")
-    add("--seeds", metavar="N", type=int, help="seeds of every plan (default 3)")
-    add("--steps", metavar="N", type=int, help="steps of each training (default 500); repeats exactly")
-    add("--time-limit", metavar="TIME", help="time of each training in place of steps, as in 30s or 5m")
-    add("--backbone", metavar="NAME", help="pretrained backbone (see graftwork backbones); none leaves pretrained plans out")
-    add("--max-groups", metavar="N", type=int, help="most groups of tasks that the report suggests (default 3)")
-    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
-    add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting for all plans")
+    add_flag(budget, "--plans", "those of graftwork fit")
+    add_flag(budget, "--seeds", "of every plan (default: 3)")
+    add_flag(budget, "--steps", "each training; repeats exactly (default: 500)")
+    add_flag(budget, "--time-limit", "for each training, in place of --steps, as in 90s, 10m or 1h30m")
+    add_flag(budget, "--backbone", ", one for each kind of input; none leaves pretrained plans out")
+    budget.add_argument("--max-groups", metavar="N", type=int, help="most groups of tasks that the report suggests (default: 3)")
+    add_seed_argument(budget)
+    add_set_argument(budget, " for all plans")
     machines = parser.add_argument_group("machines")
-    add = machines.add_argument
-    add("--engine", choices=("local", "ray"), help="processes here (default), or a Ray cluster (extra: graftwork[ray])")
-    add("--workers", metavar="N", type=int, help="trainings at the same time (default: one for each core)")
+    machines.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="local: processes here; ray: a Ray cluster, pip install 'graftwork[ray]' (default: local)",
+    )
+    add_workers_argument(machines)
     add_device_arguments(machines)
-    add = add_run_arguments(parser, "runs/compare-<suite>-<date>-<time>").add_argument
-    add("--quiet", action="store_true", help="print the result in words and the path of the report only")
-    add("--json", action="store_true", help="print the leaderboard as JSON, everything else on stderr")
+    output = add_run_arguments(parser, "runs/compare-<suite>-<date>-<time>")
+    add_quiet_argument(output)
+    add_json_argument(output, "the leaderboard")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from graftwork.cli.shared_flags import add_json_argument
+
 if TYPE_CHECKING:
     from graftwork.data.suite import Suite
 
@@ -13,14 +15,20 @@ __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
 NAME = "data"
 HELP = "list the embedded suites; with a name, load one and show its tasks, splits and credits"
+EXAMPLES = """examples:
+  graftwork data
+  graftwork data digits                        its tasks, splits and credits
+  graftwork data emoji --preview emoji.png     a sheet of its pictures
+"""
 _PREVIEW_COLUMNS, _PREVIEW_ROWS = 16, 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the verb."""
+    parser.epilog = EXAMPLES
     parser.add_argument("name", nargs="?", metavar="NAME", help="load this suite, for example emoji")
     parser.add_argument("--preview", metavar="FILE.png", help="write a sheet of pictures of an image suite, spread over all rows")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    add_json_argument(parser, "suites")
 
 
 def run(arguments: argparse.Namespace) -> int:

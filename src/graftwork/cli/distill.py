@@ -12,6 +12,15 @@ from graftwork.cli.run_flags import (
     run_folder_of,
     shared_settings,
 )
+from graftwork.cli.shared_flags import (
+    add_flag,
+    add_json_argument,
+    add_quiet_argument,
+    add_seed_argument,
+    add_set_argument,
+    add_source_argument,
+    add_workers_argument,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -45,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     # argparse formats the epilog with `%`.
     parser.epilog = f"{_ways()}\n{EXAMPLES}".replace("%", "%%")
-    parser.add_argument("source", nargs="?", help="table, folder of pictures, suite.yaml, or an embedded suite (default: emoji)")
+    add_source_argument(parser)
     teaching = parser.add_argument_group("teachers and student")
     add = teaching.add_argument
     add(
@@ -61,27 +70,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--weighting",
         metavar="HOW",
-        help="of several teachers: relevance (how alike their features and the labels are; default), equal, or numbers as in "
-        "0.7,0.3",
+        help="of several teachers: relevance (how alike their features and the labels are), equal, or numbers as in 0.7,0.3 "
+        "(default: relevance)",
     )
-    add("--temperature", metavar="T", type=float, help="of softened outputs (default 2)")
-    add("--strength", metavar="X", type=float, help="factor on all terms of distillation (default 1)")
+    add("--temperature", metavar="T", type=float, help="of softened outputs (default: 2)")
+    add("--strength", metavar="X", type=float, help="factor on all terms of distillation (default: 1)")
     add("--tap", metavar="STUDENT=TEACHER", help="paths of the modules that are compared (default: the features at the end)")
     add_data_arguments(parser)
     training = parser.add_argument_group("budget")
-    add = training.add_argument
-    add("--steps", metavar="N", type=int, help="steps of each training (default 1000)")
-    add("--time-limit", metavar="TIME", help="time for everything in place of --steps, as in 90s, 10m, 2h")
-    add("--seeds", metavar="N", type=int, help="trainings of each student (default 3; with one nothing is asserted)")
-    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
-    add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting, as in learning_rate=0.001")
-    add(
-        "--workers", metavar="N", type=int, help="processes that train at the same time (default: one a core); 0: in this process"
-    )
+    add_flag(training, "--steps", "each training (default: 1000)")
+    add_flag(training, "--time-limit", "for everything, in place of --steps, as in 90s, 10m or 1h30m")
+    add_flag(training, "--seeds", "of each student (default: 3; with one nothing is asserted)")
+    add_seed_argument(training)
+    add_set_argument(training)
+    add_workers_argument(training)
     add_device_arguments(training)
-    add = add_run_arguments(parser, "runs/distill-<suite>-<date>-<time>").add_argument
-    add("--quiet", action="store_true", help="print the result in words and the path of the report only")
-    add("--json", action="store_true", help="print the verdict, teachers and flips as JSON, everything else on stderr")
+    output = add_run_arguments(parser, "runs/distill-<suite>-<date>-<time>")
+    add_quiet_argument(output)
+    add_json_argument(output, "the verdict, teachers and flips")
 
 
 def run(args: argparse.Namespace) -> int:

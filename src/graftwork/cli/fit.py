@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
 from graftwork.cli.common import parse_assignments, quiet_pipe
 from graftwork.cli.run_flags import (
@@ -13,6 +15,15 @@ from graftwork.cli.run_flags import (
     print_end,
     run_folder_of,
     shared_settings,
+)
+from graftwork.cli.shared_flags import (
+    add_flag,
+    add_json_argument,
+    add_quiet_argument,
+    add_seed_argument,
+    add_set_argument,
+    add_source_argument,
+    add_workers_argument,
 )
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -37,21 +48,18 @@ finished work.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    add = parser.add_argument
-    add("source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)")
+    add_source_argument(parser)
     add_data_arguments(parser)
     budget = parser.add_argument_group("budget")
     add = budget.add_argument
-    add(
-        "--time-limit", metavar="TIME", help="6m, 90s, 1h30m for everything up to the verdict (default: 5m, or none with --steps)"
-    )
+    add_flag(budget, "--time-limit", "for everything up to the verdict, as in 90s, 10m or 1h30m (default: 5m; none with --steps)")
     add(
         "--preset",
         metavar="NAME",
-        help="quick (few plans, one model), good (default), best (all plans, more seeds, folds and settings; give it time)",
+        help="quick: few plans, one model; good; best: all plans, more seeds, folds and settings, give it time (default: good)",
     )
-    add("--steps", metavar="N", type=int, help="steps of a full training, in place of what the time allows; repeats exactly")
-    add("--seeds", metavar="N", type=int, help="seeds of every finalist (default: 3, best: 5)")
+    add_flag(budget, "--steps", "each training, in place of what the time allows; repeats exactly")
+    add_flag(budget, "--seeds", "of every finalist (default: 3; best: 5)")
     add(
         "--folds",
         metavar="N",
@@ -63,29 +71,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK=NUMBER",
         action="append",
         default=[],
-        help="weight of a task in means over tasks (default 1), as in sold=2; repeatable",
+        help="weight of a task in means over tasks, as in sold=2 (default: 1); may repeat",
     )
     add(
         "--prefer",
         choices=("score", "cost"),
-        help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default score)",
+        help="score: the best plan; cost: the cheapest plan that is not worse within the tolerance (default: score)",
     )
-    add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default 1)")
+    add("--tolerance", metavar="PERCENT", help="how much worse a cheaper plan may be, in percent of the best score (default: 1)")
     add("--max-params", metavar="N", help="most parameters to store, as in 5M")
     add("--max-latency", metavar="TIME", help="longest time for one row, as in 20ms")
-    add("--max-memory", metavar="SIZE", help="most memory while training, as in 2GB")
-    add("--workers", metavar="N", type=int, help="processes that train at the same time (default: one for each core)")
+    add_flag(budget, "--max-memory", "of a process while training, as in 2GB")
+    add_workers_argument(budget)
     add_device_arguments(budget)
     race = parser.add_argument_group("race")
     add = race.add_argument
-    add("--plans", metavar="NAMES", help="plans to race: a,b or all or +name (besides the defaults) or file.toml")
-    add(
+    add_flag(race, "--plans", "those that fit the data and the time")
+    add_flag(
+        race,
         "--backbone",
-        metavar="NAME,...",
-        help="pretrained backbone (see graftwork backbones), or several of which the best is chosen by scores on your rows; all takes "
-        "what is installed, none leaves pretrained plans out",
+        ", or several of which the best is chosen by scores on your rows; all takes what is installed, none leaves pretrained plans out",
     )
-    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
+    add_seed_argument(race)
     add(
         "--single",
         action="store_true",
@@ -93,14 +100,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hand over one model of one plan: no ensemble, no average over other rows",
     )
     add("--no-refit", action="store_true", help="hand over a model as it was judged, without the test rows")
-    add(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="training setting for all plans, as in learning_rate=0.001",
-    )
-    add = add_run_arguments(parser, "runs/<suite>-<date>-<time>").add_argument
+    add_set_argument(race, " for all plans")
+    output = add_run_arguments(parser, "runs/<suite>-<date>-<time>")
+    add = output.add_argument
     add(
         "--keep",
         choices=("finalists", "chosen"),
@@ -112,9 +114,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="begin from a finished run of the same tasks and columns: with more time, or on other rows; settings that are not given are "
         "those of that run, and what won there is tried first",
     )
-    add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop")
-    add("--quiet", action="store_true", help="print the run folder and the verdict only")
-    add("--json", action="store_true", help="print the verdict as JSON, everything else on stderr")
+    add("--dry-run", action="store_true", help="check the data, estimate costs, show the schedule, and stop before the race")
+    add_quiet_argument(output)
+    add_json_argument(output, "the verdict")
+
+
+def _print_dry(folder: Path, *, as_json: bool) -> None:
+    """Print what a dry run found: where it goes on, or estimates and schedule as JSON."""
+    if not as_json:
+        print(f"Checked and estimated; the race was not begun. Begin it with: graftwork fit --resume {folder}")
+        return
+    from graftwork.core.files import read_json
+
+    state = read_json(folder / "run.json")
+    print(
+        json.dumps(
+            {"folder": str(folder), **{key: state.get(key) for key in ("estimates", "schedule")}}, ensure_ascii=False, indent=2
+        )
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -140,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
             warm_start=args.warm_start,
         )
     if args.dry_run:
-        print(f"Checked and estimated; nothing was trained. Start the race with: graftwork fit --resume {result.folder}")
+        _print_dry(result.folder, as_json=args.json)
         return 0
     with quiet_pipe():  # whether there is a model does not depend on who reads
         print_end(result, args, lambda: result.result["verdict"])

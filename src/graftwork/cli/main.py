@@ -1,7 +1,6 @@
 """The command ``graftwork``: finds the verb's module, parses, runs, and turns errors into messages and exit codes.
 
-A verb is a module beside this one with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``. Only the verb
-that is
+A verb is a module beside this one with ``NAME``, ``HELP``, ``add_arguments(parser)`` and ``run(args) -> int``. Only the verb that is
 asked for is imported, and verbs import their work inside ``run``: ``--help`` never waits for anything heavy.
 """
 
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from graftwork.cli.common import VerbParser, quiet_pipe
+from graftwork.cli.common import VerbParser, add_debug_argument, quiet_pipe
 from graftwork.core.nearest import did_you_mean
 from graftwork.core.plain_text import plain_terminal
 
@@ -40,8 +39,26 @@ _ORDER = (
     "new",
     "completion",
 )
-_FOOTER = """Run without a source, `graftwork fit` shows what it does on an embedded demo suite in about five minutes.
-`graftwork VERB --help` explains a verb with examples."""
+_START = """start here:
+  graftwork fit                                     a demo on embedded pictures, about five minutes
+  graftwork fit table.csv --targets price,sold      your data: which way of learning is best, a report and a model
+  graftwork predict runs/NAME new.csv               predictions of that model; NAME is the folder that fit printed
+  graftwork serve runs/NAME                         the same over HTTP, with a page to try it"""
+_FOOTER = """`graftwork VERB --help` explains a verb with examples.
+
+exit codes:
+  0    done
+  1    it ended without a result that can be used (no model, weights that are not finite), or there is a bug
+  2    what was asked for cannot be done: wrong options, settings or data; the message says what to change
+  3    a file or folder cannot be read or written, or the disk is full
+  130  stopped by Ctrl-C; what was finished is kept"""
+_MEANT = {
+    "report": "Every run writes its report: open report.html in the run folder.",
+    "export": "Every run folder has the model already: model.onnx, and model/ with safetensors.",
+    "train": "Did you mean 'fit'? With a backbone of your choice: 'tune'.",
+    "evaluate": "Every run folder has test scores with intervals in report.html. To judge several plans: graftwork compare.",
+}
+"""Words that newcomers try, with what there is in place of a verb."""
 
 
 def _names() -> list[str]:
@@ -71,6 +88,8 @@ def _help() -> str:
             "usage: graftwork VERB [options]",
             "",
             "Multi-task and transfer learning in one run, on one scale, with measured numbers.",
+            "",
+            _START,
             "",
             "verbs:",
             *lines,
@@ -125,14 +144,12 @@ def _main(words: list[str]) -> int:
     module = _find(words[0])
     if module is None:
         what = "option" if words[0].startswith("-") else "verb"
-        print(
-            f"graftwork: there is no {what} {words[0]!r}.{did_you_mean(words[0], list(find_verbs()))}\nSee: graftwork --help",
-            file=sys.stderr,
-        )
+        hint = f" {_MEANT[words[0]]}" if words[0] in _MEANT else did_you_mean(words[0], list(find_verbs()))
+        print(f"graftwork: there is no {what} {words[0]!r}.{hint}\nSee: graftwork --help", file=sys.stderr)
         return 2
     parser = VerbParser(prog=f"graftwork {module.NAME}", description=module.HELP[:1].upper() + module.HELP[1:] + ".")
     module.add_arguments(parser)
-    parser.add_argument("--debug", action="store_true", help="show the Python traceback of errors")
+    add_debug_argument(parser)
     try:
         args = parser.parse_args(words[1:])
     except SystemExit as leave:

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["method"], help="what to start")
     parser.add_argument("room", metavar="ROOM", help=f"one of {', '.join(ROOMS)}")
     parser.add_argument("slug", metavar="SLUG", help="short lower-case name with hyphens; the stem of all files")
-    parser.add_argument("--seam", metavar="S", help="interface to implement (default: the room's usual one; '' for none)")
-    parser.add_argument("--field", metavar="F", default="", help="field of application: puts the module into domains/F")
+    parser.add_argument("--seam", metavar="SEAM", help="interface to implement (default: the room's usual one; '' for none)")
+    parser.add_argument("--field", metavar="FIELD", default="", help="field of application: puts the module into domains/F")
     for name in ("title", "year", "link", "summary", "claim"):
         parser.add_argument(f"--{name}", metavar=name.upper(), help="for a system that has no card yet")
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from graftwork.cli.common import add_component_argument
+from graftwork.cli.shared_flags import add_flag, add_out_argument
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -23,11 +24,11 @@ EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument("run", help="folder of a finished run")
-    parser.add_argument("source", help="table, folder of pictures, picture, or text table")
-    parser.add_argument("--plan", metavar="NAME", help="finalist whose model predicts (default: the chosen plan)")
+    parser.add_argument("run", metavar="RUN", help="folder of a finished run")
+    parser.add_argument("source", metavar="DATA", help="table, folder of pictures, picture, or text table")
+    add_flag(parser, "--plan")
     parser.add_argument("--tasks", metavar="A,B", help="tasks to compute; the others cost nothing (default: all)")
-    parser.add_argument("--out", metavar="FILE", help="csv, parquet or jsonl file to write (default: print as csv)")
+    add_out_argument(parser, "file to write: csv, parquet or jsonl", "print as csv")
     parser.add_argument("--probabilities", "--proba", action="store_true", help="add a column for the probability of every class")
     parser.add_argument(
         "--interval",
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write in place of predictions how much each column moves the prediction of each row, by replacing one column at a time "
         "with those of 30 training rows; N keeps the N columns with the largest effects (default: all)",
     )
-    parser.add_argument("--threads", metavar="N", type=int, help="threads of ONNX Runtime (default: all cores)")
+    add_flag(parser, "--threads", "ONNX Runtime")
     add_component_argument(parser)
 
 

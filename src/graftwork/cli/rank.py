@@ -11,6 +11,14 @@ from typing import Any
 
 from graftwork.cli.common import add_component_argument, parse_assignments, quiet_pipe
 from graftwork.cli.run_flags import add_data_arguments
+from graftwork.cli.shared_flags import (
+    add_device_argument,
+    add_json_argument,
+    add_out_argument,
+    add_quiet_argument,
+    add_seed_argument,
+    add_source_argument,
+)
 from graftwork.core.plain_text import own_code
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
@@ -40,9 +48,7 @@ _DATA = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
-    parser.add_argument(
-        "source", nargs="?", help="table, folder of pictures, suite.yaml, or name of an embedded suite (default: emoji)"
-    )
+    add_source_argument(parser)
     ranking = parser.add_argument_group("ranking")
     add = ranking.add_argument
     add(
@@ -65,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="also choose a set of N sources for an ensemble (OSBORN, E-LEEP), of those with classes",
     )
-    add("--seed", metavar="N", type=int, default=0, help="draws rows, halves and the untrained trunk (default 0)")
+    add_seed_argument(ranking, "the rows, the half-samples and the untrained trunk", default=0)
+    add_device_argument(ranking, "features are computed")
     add(
         "--transfer-table",
         nargs="?",
@@ -86,9 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--budget", metavar="N", type=int, help="with --data tasks: labels to share out (default: 1000)")
     add_data_arguments(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--out", metavar="FOLDER", help="folder of the result (default: runs/rank-<suite>-<date>-<time>)")
-    output.add_argument("--quiet", action="store_true", help="print the recommendation only")
-    output.add_argument("--json", action="store_true", help="print the result as JSON, everything else on stderr")
+    add_out_argument(output, "run folder", "runs/rank-<suite>-<date>-<time>")
+    add_quiet_argument(output)
+    add_json_argument(output, "the result")
     add_component_argument(output)
 
 
@@ -110,6 +117,7 @@ def run(args: argparse.Namespace) -> int:
         set_size=args.sets,
         seed=args.seed,
         out=args.out,
+        device=args.device or "auto",
         **{name: getattr(args, name) for name in _DATA},
         task_kinds=parse_assignments(args.task_kind, flag="--task-kind", plain=True),
         metrics=parse_assignments(args.metric, flag="--metric", plain=True),
@@ -172,6 +180,7 @@ def _judge_data(args: argparse.Namespace) -> int:
         options=options,
         out=args.out,
         seed=args.seed,
+        device=args.device or "auto",
         command=shlex.join(["graftwork", *sys.argv[1:]]) if len(sys.argv) > 1 and sys.argv[1] == NAME else None,
     )
     with quiet_pipe():
@@ -191,6 +200,8 @@ def _judge_scores(args: argparse.Namespace) -> int:
 
     if args.source is not None:
         raise ConfigError(f"--transfer-table uses generated data; leave {args.source!r} out.")
+    if args.device not in (None, "auto", "cpu"):
+        raise ConfigError(f"--transfer-table trains its small networks on the CPU; leave --device {args.device} out.")
 
     def say(done: int, rows: int, what: str) -> None:
         print(f"{done} of {rows} rows; next: {what}", file=sys.stderr)
@@ -235,7 +246,11 @@ def _say(event: Mapping[str, Any]) -> None:
             flush=True,
         )
     elif kind == "source":
-        lead = own_code("\r\x1b[K", sys.stderr) if sys.stderr.isatty() else ""
-        print(f"{lead}{event['source']}: judged in {event['seconds']:.1f} s", file=sys.stderr)
+        print(f"{_cleared()}{event['source']}: judged in {event['seconds']:.1f} s", file=sys.stderr)
     elif kind == "passed_over":
-        print(f"\n{event['name']} is passed over: {event['reason']}", file=sys.stderr)
+        print(f"{_cleared()}{event['name']} is passed over: {event['reason']}", file=sys.stderr)
+
+
+def _cleared() -> str:
+    """Return what takes back the line that is written over."""
+    return own_code("\r\x1b[K", sys.stderr) if sys.stderr.isatty() else ""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.common import quiet_pipe
+from graftwork.cli.shared_flags import add_flag, add_out_argument, add_workers_argument
 from graftwork.core.plain_text import own_code
 
 if TYPE_CHECKING:
@@ -40,18 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --smoke: note in the evidence that it is stale if the smoke numbers no longer come out",
     )
-    parser.add_argument(
-        "--seeds", type=int, metavar="N", help="at most so many seeds; evidence is written at the numbers that the recipe plans"
-    )
+    add_flag(parser, "--seeds", "at most; evidence is written at the numbers that the recipe plans")
     parser.add_argument(
         "--pilot",
         action="store_true",
         help="try the grids that the recipe declares, on seeds of their own; the counting run takes what is chosen",
     )
-    parser.add_argument("--resume", action="store_true", help="take up a stopped run; finished jobs are not repeated")
-    parser.add_argument("--out", metavar="FILE", help="where to write the evidence (default: the package's results folder)")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped run; finished jobs are not repeated")
+    add_out_argument(parser, "file to write: the evidence", "the package's results folder")
     parser.add_argument("--work", metavar="FOLDER", help="where finished jobs are kept (default: the user's cache)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 0: none)")
+    add_workers_argument(parser)
     parser.add_argument("--stale", action="store_true", help="run all systems whose evidence belongs to older code")
     parser.add_argument(
         "--rejudge",
@@ -80,7 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _rejudge(arguments)
     # Exactly one of them.
     if arguments.stale == bool(arguments.slug):
-        raise ConfigError("Name one system, or give --stale to run all whose evidence is stale.")
+        raise ConfigError(
+            "Name one system, or give --stale to run all whose evidence is stale. For example: graftwork reproduce ties --smoke"
+        )
     if arguments.mark and not arguments.smoke:
         raise ConfigError("--mark compares smoke numbers; give it together with --smoke.")
     if arguments.stale and (arguments.out or arguments.work):

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.cli.common import add_component_argument, parse_assignments
-from graftwork.core.machine import DEVICES, PRECISIONS
+from graftwork.cli.shared_flags import add_device_argument, add_out_argument
+from graftwork.core.machine import PRECISIONS
 
 if TYPE_CHECKING:
     from graftwork.workflows.compare import CompareRun
@@ -50,22 +51,22 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how the data is read."""
     data = parser.add_argument_group("data")
     add = data.add_argument
-    add("--targets", metavar="A,B", help="columns to predict; colour=r+g+b makes one task of several columns")
-    override = "override an inferred kind, as in stars=regression"
+    add("--targets", metavar="A,B", help="columns to predict, needed for tables; colour=r+g+b makes one task of several columns")
+    override = "override an inferred kind, as in stars=regression; may repeat"
     add("--task-kind", metavar="TASK=KIND", action="append", default=[], help=override)
     add(
         "--metric",
         metavar="TASK=METRIC",
         action="append",
         default=[],
-        help="by what a task is judged and models are chosen, as in sold=log_loss (default: ROC AUC, accuracy or RMSE)",
+        help="by what a task is judged and models are chosen, as in sold=log_loss (default: ROC AUC, accuracy or RMSE); may repeat",
     )
     add(
         "--class-weight",
         metavar="TASK=balanced",
         action="append",
         default=[],
-        help="let all classes of a task weigh the same together in the loss, however rare they are, as in fraud=balanced",
+        help="let all classes of a task weigh the same together in the loss, however rare they are, as in fraud=balanced; may repeat",
     )
     add("--labels", metavar="FILE", help="table with the labels of pictures")
     add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
@@ -86,7 +87,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN=ITEM",
         action="append",
         default=[],
-        help="column with the ids of earlier items, most recent last, and the column of the item shown; as in clicked=item",
+        help="column with the ids of earlier items, most recent last, and the column of the item shown; as in clicked=item; may repeat",
     )
     add("--image-size", metavar="PIXELS", type=int, help="side of the encoded pictures")
     add(
@@ -100,7 +101,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--missing",
         metavar="WORD",
         action="append",
-        help="word or number that means a missing cell, in all columns, as in --missing '?' --missing -999; kept with the model",
+        help="word or number that means a missing cell, in all columns, as in --missing '?' --missing -999; kept with the model; may repeat",
     )
     add(
         "--split-labels",
@@ -112,13 +113,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_device_arguments(group: argparse._ArgumentGroup) -> None:
     """Add the flags that say where networks are trained, and in which precision."""
-    group.add_argument(
-        "--device", choices=DEVICES, help="where networks are trained (default auto: an accelerator if there is one)"
-    )
+    add_device_argument(group, "networks are trained")
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="of forward passes in training (default auto: bf16 for pretrained backbones on GPUs where it is fast, else fp32)",
+        help="of forward passes in training (default: auto, bf16 for pretrained backbones on GPUs where it is fast, else fp32)",
     )
 
 
@@ -127,13 +126,13 @@ def add_run_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse.
     printed."""
     output = parser.add_argument_group("output")
     add = output.add_argument
-    add("--out", metavar="FOLDER", help=f"run folder (default: {folder})")
+    add_out_argument(output, "run folder", folder)
     add(
         "--resume",
         metavar="RUN",
         nargs="?",
         const="",
-        help="go on with a run: its folder, or the one of --out, or the latest in runs/",
+        help="go on with a stopped run: its folder, or the one of --out, or the latest in runs/",
     )
     add_component_argument(output)
     add("--checkpoint-seconds", metavar="S", type=float, default=20.0, help=argparse.SUPPRESS)
@@ -195,9 +194,11 @@ def run_folder_of(args: argparse.Namespace, verb: str) -> tuple[str | None, str 
         # It is a run, or it can only have been meant as one.
         if is_run or source is not None:
             return source, args.resume
-        # `fit --resume table.csv`: the flag has taken the source, and the run is looked for.
-        if Path(args.resume).exists():
+        # `fit --resume table.csv`: the flag has taken the source, and the run is looked for. A folder with a result is no data.
+        if Path(args.resume).exists() and not (Path(args.resume) / "result.json").is_file():
             return args.resume, out or _latest_run(verb)
+        if Path(args.resume).exists():
+            raise ConfigError(f"{args.resume} cannot be resumed: it holds a result, and no run that could go on.")
         # Neither a run nor something that could be the source.
         raise ConfigError(f"There is no run to resume in {args.resume}. Give the folder that graftwork {verb} printed.")
     if out is None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from graftwork.cli.common import add_component_argument
+from graftwork.cli.shared_flags import add_device_argument, add_flag
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.add_argument(
         "run",
+        metavar="RUN",
         nargs="+",
         help="folder of a finished run; several runs of graftwork tune (or their delta folders) are served together, under the names "
         "of their folders or as NAME=FOLDER, if they were tuned from one backbone",
@@ -36,11 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base", metavar="BACKBONE", help="backbone that tuned runs share (default: the one that the first of them names)"
     )
-    parser.add_argument("--plan", metavar="NAME", help="finalist whose model answers (default: the chosen plan)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
-    parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (default: 8000)")
+    add_flag(parser, "--plan")
     parser.add_argument(
-        "--token", help="what clients must send as Authorization: Bearer TOKEN (default: $GRAFTWORK_TOKEN, or no token)"
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)"
+    )
+    parser.add_argument("--port", metavar="N", type=int, default=8000, help="port, 0 for a free one (default: 8000)")
+    parser.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help="what clients must send as Authorization: Bearer TOKEN (default: $GRAFTWORK_TOKEN, or no token)",
     )
     parser.add_argument(
         "--allowed-hosts",
@@ -48,9 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names by which clients call this server, as in example.org,*.example.net, or * for any (default: localhost and the "
         "address that is listened on)",
     )
-    parser.add_argument(
-        "--threads", metavar="N", type=int, help="threads of ONNX Runtime for each session, or of torch (default: all cores)"
-    )
+    add_flag(parser, "--threads", "ONNX Runtime for each session, or of torch")
+    add_device_argument(parser, "tuned runs that share a backbone are computed; the model of one run answers on the CPU")
     add_component_argument(parser)
     limits = parser.add_argument_group("batches and limits")
     limits.add_argument("--max-batch", metavar="ROWS", type=int, help="rows that run together (default: 64)")
@@ -93,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         plan=args.plan,
         base=args.base,
+        device=args.device or "auto",
         on_ready=ready,
         **limits,
     )

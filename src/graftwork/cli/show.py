@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graftwork.cli.shared_flags import add_json_argument
+
 if TYPE_CHECKING:
     from graftwork.core.cards import Card
 
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="+", metavar="WORDS", help="slug (ties), words (merging sign), or arXiv number (2306.01708)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON: card, and evidence if there is any")
+    add_json_argument(parser, "cards, and evidence if there is any,")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,6 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     words = " ".join(arguments.words)
     cards = find_cards(words)
     if not cards:
+        from graftwork.workflows.portfolio import load_catalogue
+
+        if words in load_catalogue():
+            raise ConfigError(f"No system fits {words!r}, but there is a plan of that name. See: graftwork plans {words}")
         near = ", ".join(card.slug for card in nearest_cards(words))
         hint = f"Nearest: {near}." if near else "`graftwork systems` lists them all."
         raise ConfigError(f"No system fits {words!r}. {hint}")

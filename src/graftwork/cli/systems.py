@@ -7,6 +7,8 @@ import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from graftwork.cli.shared_flags import add_json_argument
+
 if TYPE_CHECKING:
     from graftwork.core.cards import Card
 
@@ -25,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     from graftwork.core.cards import ROOMS, STATUSES
 
-    parser.add_argument("--room", metavar="R", help=f"only this room: {', '.join(ROOMS)}")
-    parser.add_argument("--verdict", metavar="V", help=f"only this verdict: {', '.join(STATUSES)}")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--room", metavar="ROOM", help=f"only this room: {', '.join(ROOMS)}")
+    parser.add_argument("--verdict", metavar="WORD", help=f"only this verdict: {', '.join(STATUSES)}")
+    add_json_argument(parser, "the systems")
 
 
 def run(arguments: argparse.Namespace) -> int:

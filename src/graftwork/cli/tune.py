@@ -13,6 +13,15 @@ from graftwork.cli.run_flags import (
     run_folder_of,
     shared_settings,
 )
+from graftwork.cli.shared_flags import (
+    add_flag,
+    add_json_argument,
+    add_quiet_argument,
+    add_seed_argument,
+    add_set_argument,
+    add_source_argument,
+    add_workers_argument,
+)
 
 __all__ = ["HELP", "NAME", "add_arguments", "run"]
 
@@ -48,24 +57,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse formats the epilog with `%`.
     parser.epilog = f"{_methods()}\n{EXAMPLES}".replace("%", "%%")
     parser.add_argument(
-        "backbone", nargs="?", help="pretrained backbone (see graftwork backbones; default: the best for the data)"
+        "backbone",
+        metavar="BACKBONE",
+        nargs="?",
+        help="pretrained backbone (see graftwork backbones; default: the best for the data)",
     )
-    parser.add_argument("source", nargs="?", help="table, folder of pictures, suite.yaml, or an embedded suite (default: emoji)")
+    add_source_argument(parser)
     add_data_arguments(parser)
     method = parser.add_argument_group("method and limits")
     add = method.add_argument
-    add("--method", metavar="NAME", help="a method of the list below, package.module:Class of a tuner, or auto (default)")
+    add_flag(method, "--method", ", or package.module:Class of a tuner (default: auto)")
     add("--tuner", metavar="KEY=VALUE", action="append", default=[], help="keyword of the method's tuner, as in r=4; may repeat")
     add("--max-trainable", metavar="N", help="most numbers that learn: a count such as 5M, or a share such as 1%%")
-    add("--max-memory", metavar="SIZE", help="most memory of a step besides the model, as in 500MB")
-    add("--steps", metavar="N", type=int, help="steps of the training (default 500)")
-    add("--seed", metavar="N", type=int, help="root seed of splits, initialisation and batches (default 0)")
-    add("--set", metavar="KEY=VALUE", action="append", default=[], help="training setting, as in learning_rate=0.001")
-    add("--workers", metavar="N", type=int, help="0 trains in this process (default: in one worker process)")
+    add_flag(method, "--max-memory", "of a step besides the model, as in 500MB")
+    add_flag(method, "--steps", "the training (default: 500)")
+    add_seed_argument(method)
+    add_set_argument(method)
+    add_workers_argument(method, "one")
     add_device_arguments(method)
-    add = add_run_arguments(parser, "runs/tune-<suite>-<date>-<time>").add_argument
-    add("--quiet", action="store_true", help="print the result in words and the path of the report only")
-    add("--json", action="store_true", help="print ledger, scores and costs as JSON, everything else on stderr")
+    output = add_run_arguments(parser, "runs/tune-<suite>-<date>-<time>")
+    add_quiet_argument(output)
+    add_json_argument(output, "ledger, scores and costs")
 
 
 def run(args: argparse.Namespace) -> int:

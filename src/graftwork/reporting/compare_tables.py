@@ -160,7 +160,11 @@ def task_table(view: CompareView) -> Table | None:
         if row.get("rank"):
             rows.append([name, *cells])
     heads = [Cell(task.name, note=metric_words(view.metric(task)).partition(",")[0]) for task in view.tasks]
-    return Table("Test scores; sure differences: ▲ ▼, leanings: △ ▽, none: =", ["Plan", *heads], rows) if rows else None
+    return (
+        Table("Test scores; sure differences: ▲ ▼, leanings: △ ▽, none: =, too few rows to say: ?", ["Plan", *heads], rows)
+        if rows
+        else None
+    )
 
 
 def format_comparison(result: Mapping[str, Any], width: int = 100) -> str:

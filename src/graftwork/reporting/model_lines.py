@@ -21,7 +21,7 @@ def measured_line(view: ResultView) -> str:
         return ""
     if not folds:
         return f"Scores were measured on {rows:,} test rows that no training and no selection saw."
-    part = f", {judged} of which were finished" if judged < folds else ""
+    part = f", of which {judged} {'was' if judged == 1 else 'were'} finished" if judged < folds else ""
     return (
         f"Scores were measured by cross-validation in {folds} folds{part}: {rows:,} rows, each answered by a model that did not "
         "learn from it."

@@ -11,8 +11,9 @@ from graftwork.reporting.formatting import MISSING, count, file_size, number, sh
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.tables import render_table, wrap_text
+from graftwork.reporting.words import metric_words
 
-__all__ = ["TuneView", "cost_table", "format_tuning", "ledger_table", "score_table"]
+__all__ = ["TuneView", "cost_table", "format_tuning", "impossible_lines", "ledger_table", "score_table"]
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,24 @@ def _milliseconds(seconds: Any) -> str:
     return f"{1000 * float(seconds):,.0f} ms" if isinstance(seconds, int | float) else MISSING
 
 
-def cost_table(view: TuneView) -> Table:
-    """Return what every method costs on this backbone and these rows."""
+def cost_table(view: TuneView, *, reasons: bool = True) -> Table:
+    """Return what every method costs on this backbone and these rows.
+
+    Args:
+        view: The result.
+        reasons: Whether the table says why methods are not possible; see :func:`impossible_lines`.
+    """
     rows: list[list[str | Cell]] = []
     chosen = str(view.result.get("method") or "")
     for row in view.costs:
         name, words = str(row["method"]), {"ok": "", "over": "over a limit"}.get(str(row["status"]), "not possible")
         if "held_bytes" not in row:
             rows.append(
-                [name, *(Cell(MISSING) for _ in range(6)), Cell(words, note=str(row.get("message") or ""), numeric=False)]
+                [
+                    name,
+                    *(Cell(MISSING) for _ in range(6)),
+                    Cell(words, note=str(row.get("message") or "") if reasons else "", numeric=False),
+                ]
             )
             continue
         taken = int(row["held_bytes"]) + int(row["optimizer_bytes"])
@@ -81,6 +91,11 @@ def cost_table(view: TuneView) -> Table:
     )
 
 
+def impossible_lines(view: TuneView) -> list[str]:
+    """Return why methods cannot tune this backbone, a line each."""
+    return [f"{row['method']}: {row['message']}" for row in view.costs if "held_bytes" not in row and row.get("message")]
+
+
 def ledger_table(view: TuneView) -> Table:
     """Return what the training itself cost."""
     ledger = view.section("ledger")
@@ -104,7 +119,12 @@ def score_table(view: TuneView) -> Table | None:
     """Return the primary metric of each task; None without tasks."""
     scores = view.section("scores")
     rows: list[list[str | Cell]] = [
-        [name, Cell(str(entry.get("metric")), numeric=False), Cell(number(entry.get("val"))), Cell(number(entry.get("test")))]
+        [
+            name,
+            Cell(metric_words(str(entry.get("metric"))).partition(",")[0], numeric=False),
+            Cell(number(entry.get("val"))),
+            Cell(number(entry.get("test"))),
+        ]
         for name, entry in scores.items()
     ]
     headers: list[str | Cell] = ["Task", Cell("metric", numeric=False), Cell("validation"), Cell("test")]
@@ -125,7 +145,11 @@ def format_tuning(result: Mapping[str, Any], width: int = 100) -> str:
     verdict = view.section("verdict")
     blocks = [wrap_text(str(sentence), width) for sentence in verdict.get("sentences") or ()]
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
-    blocks += [render_table(table, width) for table in (cost_table(view), score_table(view)) if table is not None]
+    # Reasons are sentences: in the table they would leave no room for its columns.
+    blocks.append(render_table(cost_table(view, reasons=False), width))
+    blocks.append("\n".join(wrap_text(plain_text(line), width) for line in impossible_lines(view)))
+    scores = score_table(view)
+    blocks += [render_table(scores, width)] if scores is not None else []
     folder = view.section("delta").get("folder")
     if folder:
         blocks.append(f"The delta and the heads: {folder}/ in the run folder (graftwork.load_tuned); the whole model: model/.")

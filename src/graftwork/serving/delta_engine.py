@@ -100,10 +100,11 @@ class DeltaEngine(Service):
         backbone: Name of the backbone; empty takes the one that the first model names.
         limits: Of requests and batches.
         threads: Threads of torch; None leaves them.
+        device: ``auto`` (an accelerator if there is one), ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
         ConfigError: If a model was tuned from another backbone (the message says what differs), or has no encoder (it was tuned on
-            ready arrays).
+            ready arrays), or the device is not there.
         FileFormatError: If a folder is damaged, or no tuned model.
         MissingDependencyError: If torch is not installed.
     """
@@ -115,9 +116,11 @@ class DeltaEngine(Service):
         backbone: str = "",
         limits: ServeLimits | None = None,
         threads: int | None = None,
+        device: str = "auto",
     ) -> None:
         # Here and not above: a server of an exported run starts without torch.
         require("torch", extra="train", purpose="Serving tuned models of one backbone")
+        from graftwork.training.devices import chosen_device
         from graftwork.training.tuned_group import TunedGroup
 
         limits = limits or ServeLimits()
@@ -125,7 +128,7 @@ class DeltaEngine(Service):
             import torch
 
             torch.set_num_threads(threads)
-        self._group = TunedGroup(backbone)
+        self._group = TunedGroup(backbone, chosen_device(device))
         batcher = Batcher(
             lambda _: self._runner(),
             by_part=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import ConfigError, DataError, FileFormatError
+from graftwork.core.errors import ConfigError, DataError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
 from graftwork.core.folders import check_output_file
 from graftwork.core.input_kinds import input_kind
 from graftwork.core.input_spec import InputSpecs, read_input_specs
 from graftwork.core.optional import require
+from graftwork.core.plain_text import plain_text
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder
 from graftwork.data.encoders.joint import encoder_of_inputs
@@ -285,6 +287,25 @@ class Predictor:
         return tuple(task for task in self.tasks if task.name in set(tasks))
 
 
+def _without_model(folder: Path) -> str:
+    """Return why a folder has no model, and what to do."""
+    told = {}
+    for name in ("run.json", "result.json"):
+        with contextlib.suppress(GraftworkError, OSError):
+            found = read_json(folder / name)
+            told[name] = found if isinstance(found, dict) else {}
+    verb = str(told.get("run.json", {}).get("verb", "fit"))
+    if "run.json" in told and verb == "compare":
+        return "is a comparison of plans, which keeps no model. Train the plan that you want: graftwork fit DATA --plans NAME."
+    if "run.json" in told or (folder / "run.json").is_file():
+        return (
+            f"is a run that has not finished: it has no model yet. Finish it with: graftwork {plain_text(verb)} --resume {folder}"
+        )
+    if str(told.get("result.json", {}).get("format", "")).startswith("graftwork-rank"):
+        return "is a ranking, which trains no model. Give the folder of a graftwork fit, tune or distill."
+    return "is not a run folder: it has no model/config.json. Give the folder that graftwork fit wrote."
+
+
 def _find_files(folder: Path) -> tuple[Path, Path]:
     """Return the paths of ``config.json`` and ``model.onnx``."""
     if not os.path.isdir(folder):
@@ -294,14 +315,7 @@ def _find_files(folder: Path) -> tuple[Path, Path]:
     config = next((path for path in (folder / "model" / "config.json", folder / "config.json") if path.is_file()), None)
     model = next((path for path in (folder / "model.onnx", folder / "model" / "model.onnx") if path.is_file()), None)
     if config is None:
-        unfinished = (folder / "run.json").is_file()
-        reason = (
-            "is a run that has not finished: it has no model yet"
-            if unfinished
-            else "is not a run folder: it has no model/config.json"
-        )
-        step = "Finish it with graftwork fit ... --resume." if unfinished else "Give the folder that graftwork fit wrote."
-        raise FileFormatError(f"{folder} {reason}. {step}")
+        raise FileFormatError(f"{folder} {_without_model(folder)}")
     if model is None:
         raise FileFormatError(
             f"{folder} has no model.onnx, which prediction needs. Run the same graftwork fit command with --resume to export it "

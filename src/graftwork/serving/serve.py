@@ -40,6 +40,7 @@ def serve(
     threads: int | None = None,
     plan: str | None = None,
     base: str | None = None,
+    device: str = "auto",
     allowed_hosts: Sequence[str] = (),
     on_ready: Callable[[str], None] | None = None,
     **limits: Any,
@@ -57,6 +58,8 @@ def serve(
         plan: Name of a finalist whose model the run kept; None is the chosen plan.
         base: Backbone that tuned models share; None takes the one that the first of them names. Given, a single run of
             ``graftwork tune`` is served from its delta, too.
+        device: Where tuned models that share a backbone are computed: ``"auto"`` (an accelerator if there is one), ``"cpu"``,
+            ``"cuda"`` or ``"mps"``. The model of a single run is a graph for ONNX Runtime, which answers on the CPU.
         allowed_hosts: Names by which clients call the server, beside those of the loopback address and the address that is
             listened on; ``*.example.org`` for all names below one, ``*`` for any. Requests for other names get 421.
         on_ready: Called with the server's address once it listens.
@@ -85,7 +88,7 @@ def serve(
         # Both the name that was given and the address that it has.
         given = [host.rstrip(".")] if host and ":" not in host else []
         hosts = AllowedHosts([*allowed_hosts, *given], listener.getsockname()[0])
-        engine = _open(run_folder, plan=plan, base=base, limits=chosen, threads=threads)
+        engine = _open(run_folder, plan=plan, base=base, limits=chosen, threads=threads, device=device)
         # Before the address is announced: whoever waits for it may ask at once.
         engine.warm_up()
         try:
@@ -97,17 +100,28 @@ def serve(
 
 
 def _open(
-    folder: str | Path | Sequence[str | Path], *, plan: str | None, base: str | None, limits: ServeLimits, threads: int | None
+    folder: str | Path | Sequence[str | Path],
+    *,
+    plan: str | None,
+    base: str | None,
+    limits: ServeLimits,
+    threads: int | None,
+    device: str,
 ) -> Service:
     """Return what answers: the model of a run, or tuned models that share a backbone."""
     folders = [folder] if isinstance(folder, str | Path) else list(folder)
     if len(folders) == 1 and base is None and not is_named_delta(folders[0]):
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"The model of a single run answers with ONNX Runtime on the CPU; leave the device {device!r} out. It is for tuned runs "
+                "that share a backbone (several of them, or one with its backbone: --base in the command line)."
+            )
         return Engine(folders[0], limits=limits, threads=threads, plan=plan)
     if plan is not None:
         raise ConfigError(f"A plan ({plan!r}) is one of a single run. Leave it out where tuned models share a backbone.")
     from graftwork.serving.delta_engine import DeltaEngine
 
-    engine = DeltaEngine(find_delta_folders(folders), backbone=base or "", limits=limits, threads=threads)
+    engine = DeltaEngine(find_delta_folders(folders), backbone=base or "", limits=limits, threads=threads, device=device)
     apart = [(name, reason) for name in engine.models if (reason := engine.own_pass(name))]
     if apart:
         name, reason = apart[0]

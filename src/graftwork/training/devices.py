@@ -13,6 +13,7 @@ from torch import nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.machine import DEVICES, PRECISIONS
+from graftwork.core.nearest import did_you_mean
 from graftwork.interfaces.learner import Precision
 from graftwork.training.averaging import copy_sharing
 
@@ -40,14 +41,14 @@ def chosen_device(name: str) -> str:
         ConfigError: If the device is not there; the message names those that are.
     """
     if name not in DEVICES:
-        raise ConfigError(f"device must be one of {', '.join(DEVICES)}; got {name!r}.")
+        raise ConfigError(f"device must be one of {', '.join(DEVICES)}; got {name!r}.{did_you_mean(name, DEVICES)}")
     there = available_devices()
     if name == "auto":
         return there[0]
     if name not in there:
         raise ConfigError(
-            f"device {name!r} is not there: torch {torch.__version__} sees {', '.join(there)} on this machine. {_advice(name)} "
-            f"Choose one of those, or auto."
+            f"{name} is not available on this machine: torch {torch.__version__} sees {', '.join(there)}. {_advice(name)} "
+            f"Or use {there[0]}, or auto."
         )
     return name
 

@@ -6,7 +6,7 @@ The features of a batch come from one forward pass, in which each row is compute
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ class TunedGroup:
         backbone: Name of the backbone; empty takes the one that the first model names, if it is neither a folder elsewhere nor a model
             that a hub would have to be asked for. Where the models name a folder, this says where it is; whether it is the same is
             known by its fingerprint.
+        device: Where features and heads are computed: ``cpu``, ``cuda`` or ``mps``.
 
     Example:
         >>> group = TunedGroup()
@@ -70,7 +71,8 @@ class TunedGroup:
         >>> group.predict([AskedRows("reviews", one, ("stars",)), AskedRows("mails", two, ("urgent",))])  # doctest: +SKIP
     """
 
-    def __init__(self, backbone: str = "") -> None:
+    def __init__(self, backbone: str = "", device: str = "cpu") -> None:
+        self._device = device
         self._name, self._is_given = backbone, bool(backbone)
         self._deltas: RowwiseDeltas | None = None
         self._trunk: Backbone | None = None
@@ -130,7 +132,7 @@ class TunedGroup:
                 f"{found.folder} reads features of the backbone {found.backbone!r}, the models before it those of "
                 f"{self._name!r}. Serve it alone."
             )
-        heads = found.heads(self._trunk.feature_shape)
+        heads = found.heads(self._trunk.feature_shape).to(self._device)
         if delta is not None:
             try:
                 self._deltas.add(name, delta)
@@ -181,14 +183,17 @@ class TunedGroup:
         size = members[0].size
         if isinstance(self._trunk, Resizable) and size is not None and self._trunk.size != size:
             self._trunk.set_working_size(size)
-        inputs = joined_inputs([part.inputs for part in parts], [member.pad for member in members])
+        inputs = self._placed(joined_inputs([part.inputs for part in parts], [member.pad for member in members]))
         counts = [len(next(iter(part.inputs.values()))) for part in parts]
         names = [member.delta for member, count in zip(members, counts, strict=True) for _ in range(count)]
         return list(self._deltas(inputs, names).split(counts))
 
+    def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self._device) for name, tensor in inputs.items()}
+
     def _answers(self, member: _Member, tasks: tuple[str, ...], features: Tensor) -> dict[str, NDArray[Any]]:
         outputs = member.heads({FEATURES: features}, tasks)
-        return {task.name: decode_output(task, outputs[task.name]).numpy() for task in member.tasks if task.name in tasks}
+        return {task.name: decode_output(task, outputs[task.name].cpu()).numpy() for task in member.tasks if task.name in tasks}
 
     def _build(self, first: TunedFolder) -> None:
         if not self._is_given:
@@ -198,11 +203,12 @@ class TunedGroup:
         trunk = build_backbone(
             self._name or first.backbone, first.spec, dense=first.is_dense, local_only=not self._is_given
         ).requires_grad_(False)
+        trunk.to(self._device)
         self._name = self._name or first.backbone
         self._trunk, self._layout = trunk, _layout(first)
         self._size = trunk.size if isinstance(trunk, Resizable) else None
         try:
-            example = example_inputs(first)
+            example = self._placed(example_inputs(first))
             self._deltas = RowwiseDeltas(trunk, example)
             with torch.no_grad():
                 trunk(example)

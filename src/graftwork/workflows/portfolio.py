@@ -332,5 +332,5 @@ def _problem(name: str, catalogue: dict[str, CatalogueEntry], kinds: Collection[
 
 def _unknown(name: str, catalogue: Mapping[str, CatalogueEntry]) -> str:
     near = nearest_name(name, catalogue)
-    hint = f"; did you mean {near!r}?" if near else f"; known plans: {', '.join(catalogue)}"
+    hint = f"; did you mean {near!r}?" if near else "; graftwork plans lists them"
     return f"there is no plan {name!r}{hint}"

@@ -99,10 +99,38 @@ def test_no_source_is_the_demo_and_json_prints_the_verdict(
     assert json.loads(capsys.readouterr().out)["choice"] == "a"
 
 
+def test_what_first_models_are_for_and_methods_that_do_not_fit_are_said() -> None:
+    progress = Progress()
+    first = {"event": "phase", "phase": "first models", "jobs": 2, "plans": ["constant", "linear"]}
+    assert progress.handle(first) == ["quick models first, so that there is one in any case: constant, linear"]
+    costs = {"event": "phase", "phase": "costs", "jobs": 1, "plans": ["bn-only"]}
+    assert progress.handle(costs) == ["measuring the costs of 1 method: bn-only"]
+    progress.handle(
+        {"event": "job-start", "job": "cost-bn-only", "phase": "costs", "plan": "bn-only", "seed": 0, "task": None, "until": 1}
+    )
+    end = {
+        "event": "job-end",
+        "job": "cost-bn-only",
+        "status": "failed",
+        "message": "There is no BatchNorm.\nMore.",
+        "seconds": 1.0,
+    }
+    assert progress.handle(end) == ["  bn-only: not possible: There is no BatchNorm."]
+
+
 def test_a_dry_run_says_how_to_go_on(calls: list[tuple[Any, dict[str, Any]]], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fit", "t.csv", "--dry-run", "--quiet"]) == 0
     assert calls[0][1]["dry_run"] is True
     assert "graftwork fit --resume" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("calls")
+def test_a_dry_run_gives_estimates_and_schedule_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"estimates": {"a": {"seconds": 2.0}}, "schedule": {"seconds": 9.0}, "state": "scheduled"}
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    assert cli.main(["fit", "t.csv", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"folder": str(tmp_path), "estimates": state["estimates"], "schedule": state["schedule"]}
 
 
 def begun(folder: Path, state: str = "scheduled") -> Path:
@@ -160,6 +188,10 @@ EVENTS: list[dict[str, Any]] = [
     }
     | {"horizon": 40, "seconds": 4.0},
     {"event": "estimate", "plan": "b", "kept": False, "reason": "too slow"},
+    {"event": "estimate", "plan": "c", "kept": True, "measured": False, "seconds_per_step": 0.3, "seconds": 2.0}
+    | {"reason": "", "peak_rss_bytes": 0, "parameters": 0, "horizon": 7},
+    {"event": "estimate", "plan": "d", "kept": False, "reason": "no time was left"},
+    {"event": "estimate", "plan": "e", "kept": False, "reason": "no time was left"},
     {"event": "schedule", "seconds": 100.0, "workers": 2, "seeds": [0, 1], "notes": []},
     {"event": "phase", "phase": "rung 1", "jobs": 1, "plans": ["a", "c"]},
     {"event": "job-start", "job": "rung1-a", "phase": "rung 1", "plan": "a", "seed": 0, "task": None, "until": 10},
@@ -172,7 +204,9 @@ def test_progress_follows_the_events() -> None:
     lines = [line for event in EVENTS for line in progress.handle(event)]
     assert "data: s (table), 9 rows (train 9)" in lines
     assert "  task y: multiclass, 3 classes" in lines
-    assert "  b: left out: too slow" in lines
+    assert "  c: not measured for lack of time, a guess from the others: about 2.0 s" in lines
+    assert lines.index("  b: left out: too slow") < lines.index("  d, e: left out: no time was left")
+    assert sum("left out" in line for line in lines) == 2
     assert progress.running_rows() == [("a", "rung 1, seed 0", 4, 10)]
     assert "0 of 1 jobs" in progress.headline()
     assert 90 < (progress.remaining_seconds() or 0) <= 100

@@ -54,6 +54,7 @@ def test_what_is_shown_can_be_read_as_a_plan_file(capsys: pytest.CaptureFixture[
         (tmp_path / "mine.toml").write_text(capsys.readouterr().out, encoding="utf-8")
         (read,) = read_plan_file(tmp_path / "mine.toml")
         assert read.plan == entry.plan
+        assert (read.asks, dict(read.needs), list(read.variants)) == (entry.asks, dict(entry.needs), list(entry.variants))
 
 
 def test_an_unknown_plan_names_the_nearest() -> None:
@@ -66,5 +67,57 @@ def test_json_holds_where_plans_enter(capsys: pytest.CaptureFixture[str]) -> Non
     found = json.loads(capsys.readouterr().out)
     assert found["default"] == ["table"]
     assert found["origin"] == "portfolio.toml"
+    assert found["asks"] == []
+    assert any("--dry-run" in words for words in found["costs"])
+    call("mobiletl", "--json")
+    assert json.loads(capsys.readouterr().out)["asks"] == ["backbone", "inverted residuals"]
     call("--json")
     assert {item["name"] for item in json.loads(capsys.readouterr().out)} == set(load_catalogue())
+
+
+def row_of(name: str, width: int) -> str:
+    table = plans.plans_table(list(load_catalogue().values()), None, width).splitlines()
+    (line,) = [line for line in table if line.removeprefix("*").split()[:1] == [name]]
+    return line
+
+
+def test_the_table_says_what_plans_ask_for() -> None:
+    for width in (80, 200):
+        header = plans.plans_table(list(load_catalogue().values()), None, width).splitlines()[0]
+        at = header.index("asks for")
+        for name, asked in (
+            ("lora", "backbone"),
+            ("group-mean", "groups"),
+            ("mobiletl", "inverted residuals"),
+            ("dann", "unlabelled rows"),
+        ):
+            assert row_of(name, width)[at:].startswith(f"{asked}  "), name
+        assert not row_of("ple", width)[at : at + 8].strip()
+        assert ("group" in header.split()) == (width > 100)
+
+
+def test_a_plan_is_told_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    told: dict[str, dict[str, str]] = {}
+    for name in ("group-mean", "merged", "separate", "linear", "mobiletl", "catboost", "ple"):
+        call(name)
+        comments = [line.removeprefix("# ") for line in lines(capsys) if line.startswith("# ")]
+        told[name] = {line.split("  ")[0]: line.split("  ", 1)[1].strip() for line in comments if "  " in line}
+    assert told["group-mean"]["asks for"] == "groups of rows (--group)"
+    assert told["group-mean"]["in a race"] == "by itself for all data, where what it asks for is there"
+    assert told["merged"]["data"] == "image, text; at least 2 tasks"
+    assert "2 stages one after another (train, merge)" in told["merged"]["costs"]
+    assert told["merged"]["in a race"] == "by name: graftwork fit DATA --plans +merged"
+    assert "a model for each task" in told["separate"]["costs"]
+    assert "a model for each task" not in told["ple"]["costs"]
+    assert told["ple"]["asks for"] == "nothing beside rows and labels"
+    assert told["mobiletl"]["system"] == "graftwork show mobiletl"
+    assert "other settings are tried where time is left" in told["catboost"]["costs"]
+
+
+def test_a_system_that_is_a_plan_leads_there() -> None:
+    from graftwork.cli import show
+
+    parser = argparse.ArgumentParser()
+    show.add_arguments(parser)
+    with pytest.raises(ConfigError, match="there is a plan of that name. See: graftwork plans shared-trunk"):
+        show.run(parser.parse_args(["shared-trunk"]))

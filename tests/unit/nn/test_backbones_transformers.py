@@ -78,6 +78,19 @@ def test_mean_over_real_tokens_only(tiny_folder: Path) -> None:
         backbone({"tokens": ids})
 
 
+def test_no_progress_bar_goes_into_a_file(tiny_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        load_transformers(tiny_folder)
+        assert "Loading" not in capfd.readouterr().err
+        assert logging.is_progress_bar_enabled()
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
+
+
 def test_suite_in_the_tokens_of_a_local_folder(tiny_folder: Path) -> None:
     suite = text_suite(["a b c", "d e", "f", "g h i j k"])
     prepared = prepare_suite(suite, f"hf:{tiny_folder}")

@@ -31,7 +31,7 @@ def view(measured: dict[str, Any] | None = None, model: dict[str, Any] | None = 
         ),
         (
             {"folds": 5, "judged_folds": 3, "rows": 90},
-            "Scores were measured by cross-validation in 5 folds, 3 of which were finished: 90 rows, each answered by a model that "
+            "Scores were measured by cross-validation in 5 folds, of which 3 were finished: 90 rows, each answered by a model that "
             "did not learn from it.",
         ),
     ],

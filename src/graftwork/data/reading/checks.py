@@ -172,7 +172,7 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
     if not copies:
         return []
     return [
-        f"{copies} of {len(table)} rows are exact copies of others; copies on both sides of a split flatter the scores. "
+        f"{copies} of {len(table)} rows {'is an exact copy of another' if copies == 1 else 'are exact copies of others'}; copies on both sides of a split flatter the scores. "
         "Remove them, or keep them together with --group."
     ]
 
@@ -205,7 +205,7 @@ def label_notes(tasks: Sequence[InferredTask], num_rows: int) -> list[str]:
     unlabelled = num_rows - int(any_label.sum())
     if unlabelled:
         notes.append(
-            f"{unlabelled} rows have no label of any target; plans that learn from unlabelled rows use them for training, "
+            f"{unlabelled} {'row has' if unlabelled == 1 else 'rows have'} no label of any target; plans that learn from unlabelled rows use them for training, "
             f"others do not."
         )
     return notes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,7 +142,8 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
         )
 
     try:
-        model, facts = _cached_first(load, local_only=local_only or is_folder)
+        with _no_bars_in_files(library.utils.logging):
+            model, facts = _cached_first(load, local_only=local_only or is_folder)
     except Exception as error:
         raise ConfigError(_unreachable(source, is_folder, error, local_only=local_only)) from error
     _check_complete(source, facts)
@@ -152,6 +155,19 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
     built = kind(model.eval())
     _try(built, source)
     return built
+
+
+@contextlib.contextmanager
+def _no_bars_in_files(log: Any) -> Iterator[None]:
+    """Keep the library's progress bars off a standard error that is no terminal: there they are lines of control characters."""
+    if sys.stderr.isatty() or not log.is_progress_bar_enabled():
+        yield
+        return
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.enable_progress_bar()
 
 
 def _check_complete(source: str | Path, facts: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
 
     hover = [
         f"{plot_text(view.title(str(row.get('plan'))))}<br>{plot_text(cost_name)}: "
-        f"{number(row['cost'])}<br>score: {percent(row['score'])}"
+        f"{_cost(row['cost'])}<br>score: {percent(row['score'])}"
         for row in points
     ]
     # Few points have all their names; of many only those that matter.
@@ -84,7 +84,7 @@ def pareto_figure(view: ResultView, cost: str = "") -> Figure | None:
         rows=[
             [
                 str(row.get("plan")),
-                Cell(number(row["cost"], 4)),
+                Cell(_cost(row["cost"], 4)),
                 Cell(percent(row["score"])),
                 "yes" if row.get("on_front") else "no",
             ]
@@ -154,3 +154,8 @@ def _short(value: float) -> str:
         if value >= factor:
             return f"{value / factor:g} {unit}"
     return f"{value:g}"
+
+
+def _cost(value: float, digits: int = 3) -> str:
+    """Return a cost: whole numbers, such as counts of parameters, whole."""
+    return f"{value:,.0f}" if float(value).is_integer() else number(value, digits)

@@ -69,7 +69,7 @@ def race_figure(view: ResultView) -> Figure | None:
     return Figure(
         name="race",
         summary=(
-            f"Selection score on the validation rows (up is better) of {len(history)} plans over {len(ticks)} rungs. "
+            f"Selection score on the validation rows (up is better) of {len(history)} plan{'s' * (len(history) != 1)} over {len(ticks)} rung{'s' * (len(ticks) != 1)}. "
             f"To the end: {', '.join(stayed) if stayed else 'none'}. A cross marks a plan that failed, diverged or was stopped."
         ),
         table=table,

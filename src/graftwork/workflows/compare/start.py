@@ -23,6 +23,7 @@ from graftwork.workflows.runs.begin import (
     split_plans,
 )
 from graftwork.workflows.runs.pool import Engine
+from graftwork.workflows.runs.preparation import check_backbone_names
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
@@ -181,6 +182,7 @@ def compare(
         # Before the folder exists: a mistyped plan leaves nothing behind.
         if not run.exists():
             check_asked(given.plans, extra, given.overrides)
+            check_backbone_names(given.backbone)
         with begun_run(run, given, resumed, call) as settings:
             if is_finished(run, "result.json", "report.html"):
                 return load_comparison(run.path)

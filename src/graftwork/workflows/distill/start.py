@@ -130,7 +130,8 @@ def distill(
         if not given.teachers and not (resume and run.exists()):
             raise ConfigError(
                 "distill needs at least one teacher: a run folder, a model's folder, a name as in graftwork backbones, or a "
-                "file with predictions or features. Give it with --teacher (teachers=...)."
+                "file with predictions or features. Give it with --teacher (teachers=... in Python). For example: graftwork distill "
+                "reviews.csv --text body --targets stars --teacher minilm"
             )
         # Before the folder exists: a mistyped teacher leaves nothing behind.
         for name in given.teachers:

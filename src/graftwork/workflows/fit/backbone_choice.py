@@ -65,10 +65,11 @@ def _ranking(context: RunContext[FitSettings], kind: str, names: Sequence[str]) 
     seed = context.settings.seed
     rows = rank_rows(context.suite, ROWS, seed=seed)
     samples = HalfSamples(len(rows.suite), groups=rows.groups, draws=_DRAWS, seed=seed)
+    device = str(context.run.state.get("device", "cpu"))
     judged = []
     for name in names:
         source = RankSource(name, "catalog", kind, name)
-        judged.append(judge_source(source, rows, SCORES, samples, cache=cache_folder("features"), seed=seed))
+        judged.append(judge_source(source, rows, SCORES, samples, cache=cache_folder("features"), seed=seed, device=device))
         context.pause_point()
     columns = common_columns(judged, rows, SCORES)
     values, replicates = score_tables(judged, columns)

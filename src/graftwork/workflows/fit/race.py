@@ -168,7 +168,7 @@ class Race:
         self.outcome.finals, self.outcome.first_model = {job.plan.name: {0: job}}, True
         self.outcome.warnings.append(
             f"No plan of the race was finished within the time limit, so the model is the first one that was made: `{job.plan.name}`, "
-            f"{steps} steps on {rows} rows. Nothing was compared. Go on with: graftwork fit --resume {self.context.run.path} "
+            f"{steps} {'step' if steps == 1 else 'steps'} on {rows:,} rows. Nothing was compared. Go on with: graftwork fit --resume {self.context.run.path} "
             "--time-limit 10m"
         )
 

@@ -21,6 +21,7 @@ from graftwork.workflows.runs.begin import (
     source_name,
     split_plans,
 )
+from graftwork.workflows.runs.preparation import check_backbone_names
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
@@ -229,6 +230,7 @@ def fit(
         # Before the folder exists: a mistyped plan leaves nothing behind.
         if not run.exists():
             check_asked(given.plans, extra, given.overrides)
+            check_backbone_names(given.backbone)
         with begun_run(run, given, resumed, call) as settings:
             # With a file missing the session goes through again; finished jobs answer from their folders.
             if is_finished(run, "result.json", "report.html", "model.onnx"):

@@ -17,6 +17,7 @@ from graftwork.core.optional import has
 from graftwork.core.version import __version__
 from graftwork.data.options import DataOptions
 from graftwork.data.suite import Suite
+from graftwork.training.devices import chosen_device
 from graftwork.workflows.rank.rows import rank_rows, training_sample
 from graftwork.workflows.rank.source_classes import judge_classes
 from graftwork.workflows.rank.source_classes import plain_result as classes_result
@@ -74,6 +75,7 @@ def rank_data(
     options: DataOptions | None = None,
     out: str | Path | None = None,
     seed: int = 0,
+    device: str = "auto",
     command: str | None = None,
     allow_components: str | None = None,
 ) -> DataRun:
@@ -93,6 +95,7 @@ def rank_data(
         options: How the target's data is read.
         out: Folder of the result.
         seed: Draws rows and halves.
+        device: ``auto`` (an accelerator if there is one), ``cpu``, ``cuda`` or ``mps``: where features are computed.
         command: The command that the report shows.
         allow_components: Packages besides graftwork whose components own runs may name.
 
@@ -105,6 +108,8 @@ def rank_data(
     begin = clock.perf_counter()
     if draws < 10 or budget < 1:
         raise ConfigError(f"draws must be at least 10 and the budget at least 1; got {draws!r} and {budget!r}.")
+    # Before the data is read, which may take long.
+    place = chosen_device(device)
     # A table of pandas would be compared cell by cell.
     is_tasks = isinstance(data, str) and data == TASKS
     if is_tasks and data_labels is not None:
@@ -122,14 +127,14 @@ def rank_data(
         if is_tasks:
             sample = rank_rows(suite, rows, seed=seed)
             name = target_task or next(iter(sample.targets))
-            found = tasks_result(judge_tasks(sample, name, backbone, draws=draws, seed=seed), budget)
+            found = tasks_result(judge_tasks(sample, name, backbone, draws=draws, seed=seed, device=place), budget)
             notes += sample.notes
             judged, other = len(sample.suite), suite.name
         else:
             other_suite = open_data(data, DataOptions.of_user(labels=data_labels), seed=seed)
             _check_kinds(suite, other_suite)
             target, kept = training_sample(suite, rows, seed=seed), training_sample(other_suite, rows, seed=seed)
-            found = classes_result(judge_classes(target, kept, backbone, draws=draws, seed=seed), len(target))
+            found = classes_result(judge_classes(target, kept, backbone, draws=draws, seed=seed, device=place), len(target))
             judged, other = len(target), other_suite.name
             if found["mapping"] == "features":
                 notes.append(f"{other} has no task of classes; groups of its features stand in.")
@@ -148,7 +153,7 @@ def rank_data(
             },
             "source": other,
             "features": backbone.name,
-            "settings": {"draws": draws, "seed": seed},
+            "settings": {"draws": draws, "seed": seed, "device": place},
             **found,
             "notes": notes,
             "timing": {"seconds": clock.perf_counter() - begin},

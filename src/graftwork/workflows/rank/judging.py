@@ -67,6 +67,7 @@ def judge_source(
     cache: Path,
     seed: int,
     keep_view: bool = False,
+    device: str = "cpu",
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> JudgedSource:
     """Return the judged source.
@@ -79,6 +80,8 @@ def judge_source(
         cache: Folder of stored features.
         seed: Draws untrained trunks.
         keep_view: Whether to keep what a source with classes sees.
+        device: Where features are computed: ``cpu``, ``cuda`` or ``mps``. Costs are measured on the CPU all the same, so that they compare
+            with those of other rankings.
         on_progress: Called with the source's name, finished rows and all rows while features are computed.
 
     Raises:
@@ -88,7 +91,8 @@ def judge_source(
     begin = time.perf_counter()
     loaded = load_source(source, rows.suite, seed=seed)
     said = None if on_progress is None else lambda done, all_rows: on_progress(source.name, done, all_rows)
-    features = cached_features(loaded.backbone, loaded.arrays, cache, on_progress=said)
+    features = cached_features(loaded.backbone.to(device), loaded.arrays, cache, on_progress=said)
+    loaded.backbone.to("cpu")
     cost = _milliseconds(loaded)
     seen: dict[str, Array] = {"features": features}
     if loaded.probabilities is not None and (keep_view or any(SCORES[name].make().reads == "probabilities" for name in scores)):

@@ -60,7 +60,9 @@ class SourceClasses:
         ]
 
 
-def judge_classes(target: Suite, source: Suite, backbone: RankSource, *, draws: int, seed: int) -> SourceClasses:
+def judge_classes(
+    target: Suite, source: Suite, backbone: RankSource, *, draws: int, seed: int, device: str = "cpu"
+) -> SourceClasses:
     """Return the source's classes, ranked by the votes of the target's rows.
 
     The surrogate is a linear classifier on the features of a frozen backbone, fitted on the source; without labels, groups of the
@@ -72,13 +74,14 @@ def judge_classes(target: Suite, source: Suite, backbone: RankSource, *, draws: 
         backbone: Computes features of both.
         draws: Half-samples of the target's rows.
         seed: Breaks ties, draws halves and starts of groups.
+        device: Where features are computed.
 
     Raises:
         DataError: If the source has fewer than two classes with rows.
     """
     from scipy.spatial.distance import cdist
 
-    own, other = features_of(backbone, source, seed=seed), features_of(backbone, target, seed=seed)
+    own, other = (features_of(backbone, suite, seed=seed, device=device) for suite in (source, target))
     if own.shape[1] != other.shape[1]:
         raise DataError(f"{backbone.name} gives {own.shape[1]} features for the source and {other.shape[1]} for the target.")
     mean, spread = own.mean(axis=0), own.std(axis=0)

@@ -35,14 +35,14 @@ def chosen_source(asked: str, kinds: tuple[str, ...]) -> RankSource:
     return untrained
 
 
-def features_of(source: RankSource, suite: Suite, *, seed: int) -> Floats:
-    """Return features ``[N, width]``, from the store or computed now.
+def features_of(source: RankSource, suite: Suite, *, seed: int, device: str = "cpu") -> Floats:
+    """Return features ``[N, width]``, from the store or computed now on a device (``cpu``, ``cuda`` or ``mps``).
 
     Raises:
         GraftworkError: If the source cannot be loaded or cannot read the rows.
     """
     loaded = load_source(source, suite, seed=seed)
-    return np.asarray(cached_features(loaded.backbone, loaded.arrays, cache_folder("features")), dtype=np.float64)
+    return np.asarray(cached_features(loaded.backbone.to(device), loaded.arrays, cache_folder("features")), dtype=np.float64)
 
 
 def main_directions(features: Floats, most: int) -> Floats:

@@ -39,7 +39,9 @@ class TaskRelevance:
     """Rows with a label, of those that were looked at."""
 
 
-def judge_tasks(rows: RankRows, target: str, backbone: RankSource, *, draws: int, seed: int) -> TaskRelevance:
+def judge_tasks(
+    rows: RankRows, target: str, backbone: RankSource, *, draws: int, seed: int, device: str = "cpu"
+) -> TaskRelevance:
     """Return how relevant all other tasks of a suite are to one.
 
     Args:
@@ -48,6 +50,7 @@ def judge_tasks(rows: RankRows, target: str, backbone: RankSource, *, draws: int
         backbone: Computes the features that heads are fitted on.
         draws: Half-samples.
         seed: Draws the halves.
+        device: Where features are computed.
 
     Raises:
         ConfigError: If there is no such task, or no other one.
@@ -58,7 +61,7 @@ def judge_tasks(rows: RankRows, target: str, backbone: RankSource, *, draws: int
         raise ConfigError(f"There is no task {target!r} to judge.{did_you_mean(target, names)} The tasks are {', '.join(names)}.")
     if len(names) < 2:
         raise ConfigError(f"{target!r} is the only task that can be judged: there is no source task to label.")
-    features = main_directions(features_of(backbone, rows.suite, seed=seed), _DIRECTIONS)
+    features = main_directions(features_of(backbone, rows.suite, seed=seed, device=device), _DIRECTIONS)
     return task_relevance(features, rows.targets, target, draws=draws, seed=seed)
 
 

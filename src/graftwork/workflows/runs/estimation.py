@@ -79,7 +79,7 @@ def estimate_plans(
             reason = f"too slow: its first steps did not end within {format_seconds((1 + GRACE) * (seconds or 0.0))}"
             found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
         elif plan.source == "pretrained" and plan.name not in needed and len(measured) >= max(3, len(plans) / 2):
-            reason = "there was no time to measure what it costs; give more with --time-limit"
+            reason = "there was no time to measure the cost; give more with --time-limit"
             found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
         else:
             found[plan.name] = _guess(plan.name, list(measured.values()))

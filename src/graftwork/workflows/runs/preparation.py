@@ -21,6 +21,8 @@ from graftwork.workflows.runs.same_run import written_since
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = [
+    "check_backbone_kind",
+    "check_backbone_names",
     "check_one_for_each",
     "check_weights",
     "choose_backbone",
@@ -149,6 +151,40 @@ def choose_backbone(settings: FitSettings, kinds: Sequence[str]) -> tuple[str, s
         "",
         f"no pretrained backbone is installed; try: {commands[0]}" if commands else "there is no pretrained backbone for it",
     )
+
+
+def check_backbone_names(names: str | None) -> None:
+    """Refuse names of backbones that do not exist; nothing is loaded or opened.
+
+    Args:
+        names: As a user gives them, separated by commas; ``all`` and ``none`` stand for what is installed and for no backbone.
+
+    Raises:
+        ConfigError: Naming the nearest ones.
+    """
+    from graftwork.nn.backbones.catalog import modality_of, split_names
+
+    if names and names not in ("all", "none"):
+        _refuse_untrained(names)
+        for name in split_names(names):
+            if name != "scratch":
+                modality_of(name)
+
+
+def check_backbone_kind(names: str, suite: Suite) -> None:
+    """Refuse backbones of which none reads what the suite has.
+
+    Raises:
+        ConfigError: Naming those that could be taken.
+    """
+    from graftwork.nn.backbones.catalog import list_backbones, modality_of, split_names
+
+    kinds = {name: modality_of(name) for name in split_names(names) if name != "scratch"}
+    if kinds and not set(kinds.values()) & set(suite.kinds):
+        told = ", ".join(f"{name!r} reads {kind}" for name, kind in kinds.items())
+        fitting = [info.name for kind in suite.kinds for info in list_backbones(kind) if info.pretrained]
+        advice = f"Choose from: {', '.join(fitting)}." if fitting else "There is no pretrained backbone for such data."
+        raise ConfigError(f"The backbone {told} data, and the data is {join_kinds(suite.kinds)}. {advice}")
 
 
 def check_one_for_each(backbone: str, suite: Suite) -> None:

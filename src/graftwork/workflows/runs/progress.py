@@ -38,6 +38,8 @@ class Progress:
         self.running: dict[str, dict[str, Any]] = {}
         self.scores: dict[str, float | None] = {}
         self.left: dict[str, str] = {}
+        self._left_out: dict[str, list[str]] = {}
+        """Plans that are left out of the race by the reason, until a line says so."""
         self.jobs_done = self.jobs_total = 0
         self.expected_seconds = 0.0
         """Expected seconds of the race, from the schedule."""
@@ -50,8 +52,17 @@ class Progress:
         """Take one event; return lines to print."""
         # Events that this version does not know say nothing here.
         method = getattr(self, "_on_" + str(event["event"]).replace("-", "_"), None)
+        lines = method(event) if method is not None else []
+        # One line a reason: in a short race most plans are left out for the same one.
+        if event["event"] in ("schedule", "phase", "done"):
+            lines = [*self._left_out_lines(), *lines]
         # Names of columns, files and plans are in them.
-        return [plain_text(line) for line in method(event)] if method is not None else []
+        return [plain_text(line) for line in lines]
+
+    def _left_out_lines(self) -> list[str]:
+        found = [f"  {', '.join(plans)}: left out: {reason}" for reason, plans in self._left_out.items()]
+        self._left_out.clear()
+        return found
 
     def _on_suite(self, event: Mapping[str, Any]) -> list[str]:
         splits = ", ".join(f"{name} {count:,}" for name, count in event["splits"].items())
@@ -97,6 +108,10 @@ class Progress:
         self.jobs_done, self.jobs_total = 0, int(event.get("jobs", 0))
         if self.phase == "estimate":
             return [f"estimating {_count(len(event['plans']), 'plan')}: {', '.join(event['plans'])}"]
+        if self.phase == "first models":
+            return [f"quick models first, so that there is one in any case: {', '.join(event['plans'])}"]
+        if self.phase == "costs":
+            return [f"measuring the costs of {_count(len(event['plans']), 'method')}: {', '.join(event['plans'])}"]
         if self.phase == "inspection":
             return ["looking into the chosen plan: which columns matter, and what more rows would bring"]
         if self.phase.startswith("attempt"):
@@ -120,12 +135,18 @@ class Progress:
 
         if not event["kept"]:
             self.left[event["plan"]] = "left out"
-            return [f"  {event['plan']}: left out: {event['reason']}"]
+            self._left_out.setdefault(str(event["reason"]), []).append(str(event["plan"]))
+            return []
         memory = f", {format_bytes(event['peak_rss_bytes'])}" if event["peak_rss_bytes"] else ""
         note = f" ({event['reason']})" if event["reason"] else ""
         steps = f"{plain_number(1000 * event['seconds_per_step'], 3)} ms a step, {_count(int(event.get('horizon') or 0), 'step')}"
         if event["seconds_per_step"] < _NO_STEP:
             steps = "fitted in one go"
+        if not event.get("measured", True):
+            # The median of the other plans is shown as what it is.
+            return [
+                f"  {event['plan']}: not measured for lack of time, a guess from the others: about {_seconds(event.get('seconds', 0.0))}{note}"
+            ]
         # Trees have none before they are trained, and neither has what was not measured.
         size = f"{format_count(event['parameters'])} parameters{memory}, " if event["parameters"] else ""
         return [f"  {event['plan']}: {size}{steps}, about {_seconds(event.get('seconds', 0.0))}{note}"]
@@ -169,7 +190,7 @@ class Progress:
         return []
 
     def _on_job_end(self, event: Mapping[str, Any]) -> list[str]:
-        self.running.pop(event["job"], None)
+        started = self.running.pop(event["job"], {})
         self.jobs_done += 1
         if self.raced_since is not None:
             # Estimates and groupings end before the race and say nothing about its pace.
@@ -182,6 +203,9 @@ class Progress:
         if event["status"] == "stopped":
             return [f"  {event['job']}: stopped, its checkpoint is kept"]
         first = (str(event.get("message", "")).splitlines() or [""])[0]
+        if event["status"] == "failed" and started.get("phase") == "costs":
+            # Of many methods some cannot tune a backbone: that is an answer, no fault.
+            return [f"  {started.get('plan') or event['job']}: not possible: {first}"]
         return [f"  {event['job']}: {event['status']}: {first}"]
 
     def _on_rung(self, event: Mapping[str, Any]) -> list[str]:

@@ -293,7 +293,7 @@ def _drop_slow(
         left_out[slowest.name] = (
             f"too slow: {_cost_words(cost)} do not fit into the time limit"
             if cost.measured
-            else "there was no time to measure what it costs; give more with --time-limit"
+            else "there was no time to measure the cost; give more with --time-limit"
         )
         plans.remove(slowest)
 

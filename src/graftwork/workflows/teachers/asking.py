@@ -53,7 +53,7 @@ class AskedTeacher:
     """Name by which a training can run it beside the student; empty if it cannot."""
 
 
-def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int = 0) -> AskedTeacher:
+def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int = 0, device: str = "cpu") -> AskedTeacher:
     """Load a teacher and bring the suite's rows into the form that it reads.
 
     Args:
@@ -61,6 +61,7 @@ def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int
         suite: The rows.
         taps: Paths of modules whose outputs are asked for as well.
         seed: Draws untrained trunks.
+        device: Where its network answers: ``cpu``, ``cuda`` or ``mps``.
 
     Raises:
         GraftworkError: If it cannot be loaded, or cannot read these rows.
@@ -71,7 +72,7 @@ def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int
             raise ConfigError(f"{name} is a file, which has no modules to tap.")
         return _of_file(Path(name), suite)
     if source.way == "run":
-        return _of_run(source, suite, taps)
+        return _of_run(source, suite, taps, device)
     loaded = load_source(source, suite, seed=seed)
 
     def answer(inputs: Mapping[str, Tensor]) -> Mapping[str, Array]:
@@ -80,7 +81,7 @@ def open_teacher(name: str, suite: Suite, taps: Sequence[str] = (), *, seed: int
 
     # Texts and tables come in codes of the student, which a network of its own cannot read.
     beside = source.place if source.way == "catalog" and source.kind == "image" else ""
-    return dataclasses.replace(_asked(source, loaded.backbone.eval(), loaded.arrays, answer, taps), beside=beside)
+    return dataclasses.replace(_asked(source, loaded.backbone.eval(), loaded.arrays, answer, taps, device), beside=beside)
 
 
 def _of_file(path: Path, suite: Suite) -> AskedTeacher:
@@ -93,7 +94,7 @@ def _of_file(path: Path, suite: Suite) -> AskedTeacher:
     )
 
 
-def _of_run(source: RankSource, suite: Suite, taps: Sequence[str]) -> AskedTeacher:
+def _of_run(source: RankSource, suite: Suite, taps: Sequence[str], device: str) -> AskedTeacher:
     from graftwork.training.model_loading import load_model
 
     try:
@@ -117,7 +118,7 @@ def _of_run(source: RankSource, suite: Suite, taps: Sequence[str]) -> AskedTeach
             found[f"outputs/{task.name}"] = _in_units_of(own, task, outputs[own.name].float().cpu().numpy())
         return found
 
-    return dataclasses.replace(_asked(source, model, arrays, answer, taps), notes=tuple(notes))
+    return dataclasses.replace(_asked(source, model, arrays, answer, taps, device), notes=tuple(notes))
 
 
 def _matched(name: str, own: Sequence[TaskSpec], asked: Sequence[TaskSpec]) -> tuple[list[tuple[TaskSpec, TaskSpec]], list[str]]:
@@ -154,29 +155,34 @@ def _asked(
     arrays: Mapping[str, Array],
     answer: Callable[[Mapping[str, Tensor]], Mapping[str, Array]],
     taps: Sequence[str],
+    device: str,
 ) -> AskedTeacher:
     for path in taps:
         find_module(network, path)
 
     def ask(rows: NDArray[np.int64]) -> Mapping[str, Array]:
-        # Copies: stores hand out read-only arrays, which torch must not wrap.
-        inputs = {name: torch.from_numpy(np.array(array[rows])) for name, array in arrays.items()}
         with torch.inference_mode(), tapped_modules(network, taps) as found:
+            # Copies: stores hand out read-only arrays, which torch must not wrap.
+            inputs = {name: torch.from_numpy(np.array(array[rows])).to(device) for name, array in arrays.items()}
             answers = dict(answer(inputs))
         for path in taps:
             states = found[path]
-            answers[f"vectors/{path}"] = pooled(states).float().numpy()
+            answers[f"vectors/{path}"] = pooled(states).float().cpu().numpy()
             if states.ndim > 2:
-                answers[f"maps/{path}"] = attention_map(states.float()).numpy()
+                answers[f"maps/{path}"] = attention_map(states.float()).cpu().numpy()
         return answers
 
+    # What an accelerator computes differs by rounding, and a run on the CPU must not depend on an earlier one elsewhere.
+    place = "" if device == "cpu" else f" {device}"
     digest = hashlib.sha256(
-        f"{_VERSION} {source.way} {state_fingerprint(network.state_dict())} {json.dumps(list(taps))}".encode()
+        f"{_VERSION} {source.way} {state_fingerprint(network.state_dict())} {json.dumps(list(taps))}{place}".encode()
     )
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
+    # Last: the fingerprint is that of the weights as they were read.
+    network.to(device)
     return AskedTeacher(
         name=source.name, ask=ask, key=digest.hexdigest()[:32], network=network, arrays=arrays, licence=source.licence
     )

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from graftwork.core.files import write_json
+from graftwork.reporting.formatting import number
+from graftwork.reporting.words import metric_words
 from graftwork.workflows.fit.deploy import deploy_model
 from graftwork.workflows.fit.handover import Handover
 from graftwork.workflows.quantities import format_bytes, format_count
@@ -115,7 +117,7 @@ def _sentences(
     state = context.run.state
     share = row["trainable"] / max(row["total"], 1)
     sentences = [
-        f"`{row['method']}` tuned `{state['backbone']}`: {format_count(row['trainable'])} numbers learn, {share:.2%} of the "
+        f"`{row['method']}` tuned `{state['backbone']}`: {format_count(row['trainable'])} numbers learn, {100 * share:.3g} % of the "
         f"model's; {format_count(row['stored'])} are stored beside the backbone."
     ]
     if state.get("chosen_because"):
@@ -123,12 +125,16 @@ def _sentences(
     full = next((item for item in rows if item["method"] == "full" and "held_bytes" in item), None)
     if full is not None and row["method"] != "full":
         sentences.append(
-            f"A step takes {format_bytes(memory_of(row))} besides the model and {1000 * row['seconds_per_step']:.0f} ms; full "
-            f"tuning would take {format_bytes(memory_of(full))} and {1000 * full['seconds_per_step']:.0f} ms."
+            f"A step takes {format_bytes(memory_of(row))} besides the model and {1000 * row['seconds_per_step']:,.0f} ms; full "
+            f"tuning would take {format_bytes(memory_of(full))} and {1000 * full['seconds_per_step']:,.0f} ms."
         )
-    tested = [f"{name} {entry['metric']} {entry['test']:.3g}" for name, entry in scores.items() if entry.get("test") is not None]
+    tested = [
+        f"{name} {metric_words(entry['metric']).partition(',')[0]} {number(entry['test'])}"
+        for name, entry in scores.items()
+        if entry.get("test") is not None
+    ]
     if tested:
-        sentences.append(f"On the test rows: {', '.join(tested)}.")
+        sentences.append(f"On the test rows: {'; '.join(tested)}.")
     return sentences
 
 

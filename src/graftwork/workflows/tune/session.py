@@ -11,7 +11,7 @@ from graftwork.workflows.portfolio import check_stored
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.pool import Pool, make_pool
-from graftwork.workflows.runs.preparation import check_one_for_each, choose_backbone, machine_facts
+from graftwork.workflows.runs.preparation import check_backbone_kind, check_one_for_each, choose_backbone, machine_facts
 from graftwork.workflows.runs.schedule import Schedule
 from graftwork.workflows.runs.session import RunSession
 from graftwork.workflows.tune.costs import Row, choose, measure_costs
@@ -61,6 +61,7 @@ class TuneSession(RunSession[TuneSettings]):
         if not backbone:
             raise ConfigError(f"There is no backbone to tune: {reason}. Name one; graftwork backbones lists them.")
         check_one_for_each(backbone, context.suite)
+        check_backbone_kind(backbone, context.suite)
         self.run.save(backbone=backbone)
         context = context.planned(())
         asked = None if settings.method == AUTO else find_method(settings.method, settings.settings)

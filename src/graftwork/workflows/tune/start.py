@@ -12,6 +12,7 @@ from graftwork.core.components import components_allowed
 from graftwork.core.errors import ConfigError
 from graftwork.data.options import DataOptions
 from graftwork.workflows.runs.begin import Call, begun_run, default_out_folder, is_finished, repeat_command, source_name
+from graftwork.workflows.runs.preparation import check_backbone_names
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import asked_for, resumed_settings
 from graftwork.workflows.runs.script_progress import ProgressChoice, check_progress, listening
@@ -113,9 +114,11 @@ def tune(
     run = RunFolder(Path(out) if out is not None else default_out_folder(given.source, "tune-"))
     call = Call(verb="tune", resume=resume, command=command or _command(given), source=source)
     with components_allowed(allow_components):
-        # Before the folder exists: a mistyped method leaves nothing behind.
+        # Before the folder exists: a mistyped name leaves nothing behind.
         if given.method != AUTO:
             find_method(given.method, given.settings)
+        if not run.exists():
+            check_backbone_names(given.backbone)
         with begun_run(run, given, resumed, call) as settled:
             if is_finished(run, "result.json", "report.html"):
                 return load_tuning(run.path)

@@ -109,7 +109,7 @@ def test_infinite_features_are_said() -> None:
 
 def test_duplicates() -> None:
     frame = pd.DataFrame({"a": [1, 1, 2, 1], "b": [["x"], ["x"], ["x"], ["y"]]})
-    assert duplicate_note(frame)[0].startswith("1 of 4 rows are exact copies")
+    assert duplicate_note(frame)[0].startswith("1 of 4 rows is an exact copy of another")
     assert duplicate_note(frame.iloc[1:]) == []
 
 
@@ -146,9 +146,7 @@ def test_labels() -> None:
     assert "Target 'a': 1 of 6 labels are missing" in text
     assert "Few labels: target 'b' has 4" in text
     assert "rare classes with fewer than 5 rows: x (3), y (1)" in text
-    assert (
-        "1 rows have no label of any target; plans that learn from unlabelled rows use them for training, others do not." in text
-    )
+    assert "1 row has no label of any target; plans that learn from unlabelled rows use them for training, others do not." in text
 
 
 def test_a_copy_of_a_target_is_found_however_its_numbers_are_written() -> None:
@@ -173,4 +171,4 @@ def test_copies_are_counted_as_rows_that_equal_an_earlier_one(rows: list[tuple[f
     frame = pd.DataFrame(rows, columns=["x", "word", "flag"])
     copies = int(frame.duplicated().sum())
     notes = duplicate_note(frame)
-    assert notes == [] if not copies else notes[0].startswith(f"{copies} of {len(frame)} rows are exact copies")
+    assert notes == [] if not copies else notes[0].startswith(f"{copies} of {len(frame)} rows ")

@@ -82,7 +82,7 @@ def test_a_run_does_not_go_on_without_its_device(tmp_path: Path, monkeypatch: py
         begin(tmp_path / "run", FitSettings())
     with pytest.raises(ConfigError, match="begun on cuda, and the workers of Ray train on CPUs"):
         devices.check_device_of_run(run.state, run.path, CompareSettings(engine="ray", steps=4))
-    with pytest.raises(ConfigError, match="device 'cuda' is not there"):
+    with pytest.raises(ConfigError, match="cuda is not available on this machine"):
         begin(tmp_path / "new", FitSettings(device="cuda"))
     assert not (tmp_path / "new").exists()
 

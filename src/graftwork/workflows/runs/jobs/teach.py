@@ -42,7 +42,7 @@ class TeachJob(Job):
         from graftwork.workflows.teachers.asking import open_teacher
 
         suite = self.suite(run)
-        teacher = open_teacher(self.teacher, suite, self.taps, seed=self.facts.root_seed)
+        teacher = open_teacher(self.teacher, suite, self.taps, seed=self.facts.root_seed, device=self.facts.device)
 
         def progress(rows: int) -> None:
             control.report({"type": "progress", "step": rows})
@@ -56,6 +56,9 @@ class TeachJob(Job):
             )  # fmt: skip
         except PauseTraining:
             return {"status": "stopped"}
+        if teacher.network is not None:
+            # Costs are measured on the CPU, as those of all models.
+            teacher.network.to("cpu")
         answers = read_answers(entry)
         return {
             "status": "ok",
