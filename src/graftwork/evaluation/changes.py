@@ -9,7 +9,7 @@ the mean over folds is one over all rows, so there the folds add only what the c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,7 +144,13 @@ def _seed_noise(values: Floats, count: int) -> Floats:
 
 
 def change(
-    spec_or_metric: TaskSpec | str, plan: SeedScores, reference: SeedScores, *, exchange: float = 0.0, units: int = 0
+    spec_or_metric: TaskSpec | str,
+    plan: SeedScores,
+    reference: SeedScores,
+    *,
+    exchange: float = 0.0,
+    units: int = 0,
+    relative: Callable[..., Floats] = relative_changes,
 ) -> Change:
     """Return the relative change of a plan's metric against a reference's, paired by test row and by seed (or fold).
 
@@ -154,18 +160,19 @@ def change(
         reference: Scores of the reference, on the same resamples.
         exchange: Rows that seeds (or folds) exchange with the training rows, as a share of those, at least 0.
         units: Independent test rows (or groups); 0 if they are many.
+        relative: What a change is relative to: the reference, or what it lacks (:func:`~graftwork.evaluation.delta_m.skills`).
     """
     mean = float(mean_of_columns(reference.point))
-    value = float(relative_changes(spec_or_metric, mean_of_columns(plan.point), mean))
-    rows = relative_changes(spec_or_metric, mean_of_columns(plan.resampled.T), mean_of_columns(reference.resampled.T))
+    value = float(relative(spec_or_metric, mean_of_columns(plan.point), mean))
+    rows = relative(spec_or_metric, mean_of_columns(plan.resampled.T), mean_of_columns(reference.resampled.T))
     if plan.parts is not None and reference.parts is not None:
         base = float(np.nanmean(reference.parts)) if np.isfinite(reference.parts).any() else float("nan")
-        left, right = (relative_changes(spec_or_metric, one.parts, base) for one in (plan, reference))  # type: ignore[arg-type]
+        left, right = (relative(spec_or_metric, one.parts, base) for one in (plan, reference))  # type: ignore[arg-type]
         ids, folds = _paired(plan.part_ids or range(len(left)), left, reference.part_ids or range(len(right)), right)
         return Change(value, rows, folds, ids=ids, exchange=exchange, in_folds=len(ids) > 1, units=units)
     # All seeds are taken relative to the same mean, so that their mean is the value.
-    plan_relative = relative_changes(spec_or_metric, plan.point, mean)
-    reference_relative = relative_changes(spec_or_metric, reference.point, mean)
+    plan_relative = relative(spec_or_metric, plan.point, mean)
+    reference_relative = relative(spec_or_metric, reference.point, mean)
     ids, seeds = _paired(plan.seeds, plan_relative, reference.seeds, reference_relative)
     # Pairing needs two common seeds; otherwise the spread of each side is all there is.
     error, degrees = (0.0, 1) if len(ids) > 1 else _unpaired_error([plan_relative, reference_relative])

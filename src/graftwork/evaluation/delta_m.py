@@ -16,7 +16,7 @@ from graftwork.core.records import TaskSpec
 from graftwork.evaluation.metrics import default_metric, find_metric
 from graftwork.interfaces.metric import Floats, Metric
 
-__all__ = ["SMALLEST_SCORE", "delta_m", "relative_change", "relative_changes"]
+__all__ = ["SMALLEST_SCORE", "delta_m", "relative_change", "relative_changes", "skills"]
 
 SMALLEST_SCORE = 0.05
 """References of a bounded score (kappa, R squared, IoU ...) closer to zero than this count as this: a division by almost nothing
@@ -42,6 +42,31 @@ def relative_changes(spec_or_metric: TaskSpec | str, values: ArrayLike, referenc
     sign = 1.0 if metric.higher_is_better else -1.0
     # Absolute value: of a negative reference (kappa, R squared) a larger score is still the better one.
     return 100.0 * sign * (new - old) / np.maximum(np.abs(old), floor)
+
+
+def skills(spec_or_metric: TaskSpec | str, values: ArrayLike, references: ArrayLike) -> Floats:
+    """Return which share of a reference's distance from a perfect score each value removes, in percent; at most 100.
+
+    The skill score of forecasts: for errors the same as :func:`relative_changes`. Scores such as kappa are 0 for a constant answer,
+    so a change relative to them is no number.
+
+    Args:
+        spec_or_metric: A task (its primary metric counts) or the name of a metric.
+        values: Metric values.
+        references: Metric values of the reference, a simple baseline.
+
+    Example:
+        >>> float(skills("quadratic_kappa", 0.3, 0.0)), float(skills("accuracy", 0.8, 0.6)), float(skills("rmse", 1.5, 2.0))
+        (30.0, 50.0, 25.0)
+    """
+    metric = _metric(spec_or_metric)
+    best = metric.high if metric.higher_is_better else metric.low
+    if not np.isfinite(best):
+        return relative_changes(spec_or_metric, values, references)
+    new, old = np.asarray(values, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    # A baseline that is perfect already leaves nothing to remove: the floor makes what is worse very much so.
+    left: Floats = np.maximum(np.abs(best - old), 1e-12)
+    return 100.0 * (np.abs(best - old) - np.abs(best - new)) / left
 
 
 def relative_change(spec_or_metric: TaskSpec | str, value: float, reference: float) -> float:

@@ -17,6 +17,7 @@ from graftwork.evaluation.choice.together import is_average
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.word import Evidence, word_of
 from graftwork.evaluation.controls import classify_control
+from graftwork.evaluation.delta_m import skills
 from graftwork.evaluation.paired import holm
 
 __all__ = [
@@ -129,6 +130,8 @@ def compare_means(bank: ScoreBank, plans: Sequence[str], reference: str) -> list
 def compare_with_baseline(bank: ScoreBank, plan: str, baseline: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """Compare a plan with a simple baseline: whether what these models learned predicts new rows.
 
+    Changes are shares of the distance that the baseline keeps from a perfect score (:func:`~graftwork.evaluation.delta_m.skills`).
+
     Models of other training rows are not the question here, as they are where two plans are compared. So there is no correction for
     the training rows that seeds or folds share, and in a cross-validation the rows alone count: with three folds, both widen intervals
     so far that errors of 55 against the 77 of a constant show nothing. Where nothing can be learned, no more plans than the interval
@@ -142,7 +145,8 @@ def compare_with_baseline(bank: ScoreBank, plan: str, baseline: str) -> tuple[di
     Returns:
         A row like those of :func:`compare_means`, None if the two share no task, and rows like those of :func:`compare_tasks`.
     """
-    changes = bank.changes(plan, baseline)
+    tried = {task: bank.change(task, plan, baseline, relative=skills) for task in bank.suite.task_names}
+    changes = {task: item for task, item in tried.items() if item is not None}
     if not changes:
         return None, []
     levels = {task: evidence_of(bank, task, item)[0] for task, item in changes.items()}

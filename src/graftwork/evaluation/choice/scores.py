@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ from graftwork.core.records import Interval, Scores
 from graftwork.data.suite import Suite, labelled_rows
 from graftwork.evaluation.bootstrap import Resampler, resample
 from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
+from graftwork.evaluation.delta_m import relative_changes
 from graftwork.evaluation.metrics import default_metric, find_metric, metrics_of, prepare_metric
-from graftwork.interfaces.metric import Evaluator
+from graftwork.interfaces.metric import Evaluator, Floats
 from graftwork.math.weighted_sums import mean_of_columns
 
 __all__ = ["FinalRun", "ScoreBank", "resamples_of_verdict"]
@@ -164,12 +165,13 @@ class ScoreBank:
                     found.setdefault(seed, {}).setdefault(task, {})[metric] = float(value)
         return [{"seed": seed, "test": found[seed]} for seed in sorted(found)]
 
-    def change(self, task: str, arm: str, reference: str) -> Change | None:
+    def change(self, task: str, arm: str, reference: str, *, relative: Callable[..., Floats] = relative_changes) -> Change | None:
         """Return the paired relative change of a task's primary metric; None if one arm lacks the task."""
         left, right = self.scores(arm, task), self.scores(reference, task)
         if left is None or right is None:
             return None
-        return change(self.suite.task(task), left, right, exchange=self._exchange(task), units=self.num_units(task))
+        spec, units = self.suite.task(task), self.num_units(task)
+        return change(spec, left, right, exchange=self._exchange(task), units=units, relative=relative)
 
     def _exchange(self, task: str) -> float:
         """Return how many rows seeds (or folds) exchange with the training rows of a task, as a share of those.

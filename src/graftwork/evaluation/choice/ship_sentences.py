@@ -144,7 +144,8 @@ def baseline_sentence(row: Row, unbeaten: Sequence[str], *, baseline: str, choic
         which = f"the best plan, {plan}," if choice != baseline else f"the best other plan, {plan},"
         lead = "On average over the tasks, nothing" if num_tasks > 1 else "Nothing"
         return (
-            f"{lead} was shown to beat the simple baseline {quote(baseline)}: {which} changes its result by {row_interval(row)}."
+            f"{lead} was shown to beat the simple baseline {quote(baseline)}: {which} removes {row_interval(row)} of its distance from a "
+            "perfect score."
         )
     if not unbeaten:
         return None

@@ -54,5 +54,41 @@ def test_nothing_learned_is_not_seen() -> None:
     assert sum(wins) <= 2
 
 
+def test_a_score_that_is_zero_for_a_constant_does_not_drown_the_others() -> None:
+    """Relative to a kappa of zero any other is hundreds of percent away, and the mean over tasks says nothing."""
+    rng = np.random.default_rng(0)
+    rows, steps = 90, 5
+    grade, number = rng.integers(0, steps, rows), rng.normal(size=rows)
+    suite = Suite.of_arrays(
+        name="grades",
+        input_specs={"table": InputSpec(kind="table")},
+        tasks=[
+            TaskSpec(name="grade", kind="ordinal", size=steps, classes=tuple("abcde")),
+            TaskSpec(name="y", kind="regression", size=1, center=(0.0,), scale=(1.0,)),
+        ],
+        inputs={"numeric": np.zeros((rows, 1), np.float32), "categorical": np.zeros((rows, 0), np.int64)},
+        targets={"grade": grade, "y": number[:, None].astype(np.float32)},
+        splits={"train": np.arange(60), "val": np.arange(60, rows), "test": np.arange(rows)},
+    )
+    guess = np.where(rng.random(rows) < 0.25, grade, rng.integers(0, steps, rows))
+    answers = {
+        "learned": {"grade": np.eye(steps)[guess], "y": (0.9 * number)[:, None]},
+        "mean": {"grade": np.tile(np.eye(steps)[2], (rows, 1)), "y": np.zeros((rows, 1))},
+    }
+    arms = {
+        name: [FinalRun(plan_name=name, seed=0, predictions=found, validation={}, parts=np.arange(rows) % FOLDS)]
+        for name, found in answers.items()
+    }
+    bank = ScoreBank(suite, arms, num_resamples=300)
+    assert bank.scores("mean", "grade") is not None
+    mean, _ = compare_with_baseline(bank, "learned", "mean")
+    assert mean is not None
+    assert beats(mean)
+    assert 40 < mean["difference"]["value"] < 80
+    relative = bank.delta_m("learned", "mean")
+    assert relative is not None
+    assert relative.value > 100, "as a change relative to the baseline it is no share"
+
+
 def test_plans_without_a_task_in_common_have_no_row() -> None:
     assert compare_with_baseline(bank_of(1.0), "learned", "absent") == (None, [])

@@ -259,8 +259,8 @@ RULES: list[Rule] = [
     ),
     (r"[Ff]or .* (?:use|consider) .* instead of `(?P<choice>[^`]+)`\.$", per_task),
     (
-        r"(?:Nothing|(?P<mean>On average over the tasks, nothing)) was shown to beat the simple baseline `(?P<baseline>[^`]+)`: the best (?:other )?plan, `(?P<plan>[^`]+)`, changes "
-        rf"its result by {_NUMBERS}\.$",
+        r"(?:Nothing|(?P<mean>On average over the tasks, nothing)) was shown to beat the simple baseline `(?P<baseline>[^`]+)`: the best (?:other )?plan, `(?P<plan>[^`]+)`, removes "
+        rf"{_NUMBERS} of its distance from a perfect score\.$",
         baseline,
     ),
     (r"For (?P<tasks>.*), `[^`]+` was not shown to beat the simple baseline `[^`]+`\.$", unbeaten),
