@@ -1,9 +1,12 @@
-"""Settings for all tests: no network, one thread, fixed random seeds, a private cache."""
+"""Settings for all tests: no network, one thread, fixed random seeds, a private cache, long tests first."""
 
 from __future__ import annotations
 
+import gc
 import os
 import random
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,31 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# Containers often forbid bytecode. Hundreds of processes start here, and each would compile the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("graftwork", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("graftwork")
+
+_WHOLE_RUNS = Path(__file__).parent / "workflows"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Spare the garbage collector the millions of objects that collected tests are made of: none of them dies before the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first, in whole files, so that none of them is left over for one worker while the others have ended."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: 0 if _WHOLE_RUNS in item.path.parents else 1 if item.path in slow else 2)
 
 
 @pytest.fixture(autouse=True)
