@@ -19,9 +19,9 @@ def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
     run = fit(
         conflicting_tasks(rows=1500),
         plans="separate,shared-trunk",
-        steps=400,
+        steps=150,
         seeds=3,
-        overrides={"batch_size": 128},
+        overrides={"batch_size": 64},
         single=True,
         keep="chosen",
         out=tmp_path / "run",
@@ -43,8 +43,8 @@ def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
     run = fit(
         related_tasks(num_tasks=6),
         plans="separate,shared-trunk",
-        steps=300,
-        seeds=5,
+        steps=120,
+        seeds=3,
         overrides={"batch_size": 64},
         single=True,
         keep="chosen",
