@@ -6,7 +6,7 @@ import gc
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,6 @@ from hypothesis import HealthCheck, settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-# Containers often forbid bytecode. Hundreds of processes start here, and each would compile the whole package again.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 settings.register_profile("graftwork", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("graftwork")
@@ -27,12 +24,18 @@ _WHOLE_RUNS = Path(__file__).parent / "workflows"
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[object]:
-    """Spare the garbage collector the millions of objects that collected tests are made of: none of them dies before the end."""
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect quickly, and spare the garbage collector what collected tests are made of: millions of objects that live to the end.
+
+    Bytecode is written meanwhile, where containers forbid it too: each of the processes that tests start would compile the package
+    again. What tests write and import is not kept: they change modules within a second, which bytecode does not notice.
+    """
+    forbidden, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     gc.disable()
     try:
         return (yield)
     finally:
+        sys.dont_write_bytecode = forbidden
         gc.freeze()
         gc.enable()
 

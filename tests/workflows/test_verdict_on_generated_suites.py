@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
     run = fit(
-        conflicting_tasks(rows=1500),
+        conflicting_tasks(rows=600),
         plans="separate,shared-trunk",
         steps=150,
         seeds=3,
@@ -43,8 +43,8 @@ def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
     run = fit(
         related_tasks(num_tasks=6),
         plans="separate,shared-trunk",
-        steps=120,
-        seeds=3,
+        steps=300,
+        seeds=5,
         overrides={"batch_size": 64},
         single=True,
         keep="chosen",
