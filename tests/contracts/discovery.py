@@ -3,6 +3,7 @@ refuse."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import tomllib
@@ -18,6 +19,7 @@ from graftwork.workflows.portfolio import load_catalogue
 __all__ = ["documents", "found", "named", "plan_of", "plans", "wrong_settings"]
 
 
+@functools.cache
 def documents() -> list[dict[str, Any]]:
     """Return the catalogue of plans and all cards."""
     files = [resources.files("graftwork.workflows") / "portfolio.toml"]
@@ -25,6 +27,7 @@ def documents() -> list[dict[str, Any]]:
     return [tomllib.loads(item.read_text(encoding="utf-8")) for item in files]
 
 
+@functools.cache
 def plans() -> list[Plan]:
     """Return every plan of the catalogue and the cards."""
     return [entry.plan for entry in load_catalogue().values()]

@@ -55,6 +55,7 @@ def start(
         "16",
         "--seeds",
         "2",
+        "--single",  # cross-validation is killed in test_folds
     ]
     words += [
         "--plans",
@@ -109,7 +110,7 @@ def undisturbed(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     out = tmp_path_factory.mktemp("whole") / "run"
     started = time.monotonic()
     process = start(table, out)
-    assert process.wait(timeout=300) == 0, out.with_suffix(".txt").read_text()
+    assert process.wait(timeout=900) == 0, out.with_suffix(".txt").read_text()
     return out, time.monotonic() - started
 
 
@@ -128,7 +129,7 @@ def test_kills_change_nothing(table: Path, undisturbed: tuple[Path, float], tmp_
                 table, out, "--resume", workers=int(workers), cwd=tmp_path, OMP_NUM_THREADS=threads, PYTHONHASHSEED=hashes
             )
             try:
-                process.wait(timeout=generator.uniform(0.03, 0.6) * seconds if kills < NUM_KILLS else 300)
+                process.wait(timeout=generator.uniform(0.03, 0.6) * seconds if kills < NUM_KILLS else 900)
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
@@ -151,7 +152,7 @@ def test_no_worker_outlives_a_killed_run(table: Path, undisturbed: tuple[Path, f
     assert len(workers_of(out)) >= 3
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while workers_of(out) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert workers_of(out) == []
@@ -161,18 +162,17 @@ def test_no_worker_outlives_a_killed_run(table: Path, undisturbed: tuple[Path, f
 def test_ctrl_c_keeps_finished_work_and_resume_goes_on(table: Path, undisturbed: tuple[Path, float], tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(table, out)
-    deadline = time.monotonic() + 200
-    while not list(out.glob("jobs/rung1-*/result.json")) and time.monotonic() < deadline:
+    while not list(out.glob("jobs/rung1-*/result.json")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=300) == 130
     text = out.with_suffix(".txt").read_text()
     assert "Go on with: graftwork fit --resume" in text
     finished = {path: path.read_bytes() for path in out.glob("jobs/*/result.json")}
     assert finished
     assert not (out / "result.json").exists()
     words = [sys.executable, "-m", "graftwork.cli.main", "fit", "--resume", str(out), "--quiet", "--checkpoint-seconds", "0.2"]
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900)
     assert done.returncode == 0, done.stderr
     assert differences(result_of(out), result_of(undisturbed[0])) == []
     assert all(path.read_bytes() == content for path, content in finished.items())

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from graftwork.training.model_loading import load_model
 from graftwork.workflows.fit import FitRun
 from graftwork.workflows.portfolio import load_catalogue
 
+from .progress_kills import jobs_done, killed_after  # type: ignore[import-not-found]
 from .test_kill_and_resume import differences, result_of  # type: ignore[import-not-found]
 
 TIES = Component("graftwork.methods.merging.ties:TiesMerger", {"density": 0.6})
@@ -118,6 +116,7 @@ def test_its_plans_are_in_the_catalogue_by_name() -> None:
 def start(data: Path, out: Path, plans: Path) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "graftwork.cli.main", "fit", str(data), "--targets", "price,late", "--steps", "16"]
     words += ["--seeds", "2", "--plans", f"separate,{plans}", "--out", str(out), "--workers", "2", "--checkpoint-seconds", "0.2"]
+    words += ["--single"]
     log = open(out.with_suffix(".txt"), "ab")  # noqa: SIM115
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([*words, "--resume"], stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -129,21 +128,12 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     table().to_csv(data, index=False)
     stages = f'[{{ kind = "train" }}, {{ kind = "merge", merger = {{ path = "{TIES.path}", settings = {{ density = 0.6 }} }} }}]'
     plans.write_text(f'[[plans]]\nname = "merged-table"\ntitle = ""\nrole = "joint"\nmodalities = ["table"]\nstages = {stages}\n')
-    began = time.monotonic()
-    whole = start(data, tmp_path / "whole", plans)
-    assert whole.wait(timeout=300) == 0, (tmp_path / "whole.txt").read_text()
-    seconds = time.monotonic() - began
-    generator, kills = random.Random(3), 0
-    process: subprocess.Popen[Any]
-    while True:
-        process = start(data, tmp_path / "killed", plans)
-        try:
-            process.wait(timeout=generator.uniform(0.3, 0.7) * seconds if kills < 2 else 300)
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills > 0
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(data, whole, plans).wait(timeout=900) == 0, (tmp_path / "whole.txt").read_text()
+    jobs = jobs_done(whole)
+    for share in (0.3, 0.6):
+        assert killed_after(start(data, killed, plans), killed, int(share * jobs)), (tmp_path / "killed.txt").read_text()[-3000:]
+    process = start(data, killed, plans)
+    process.wait(timeout=900)
     assert process.returncode == 0, (tmp_path / "killed.txt").read_text()[-3000:]
-    assert differences(result_of(tmp_path / "killed"), result_of(tmp_path / "whole")) == []
+    assert differences(result_of(killed), result_of(whole)) == []

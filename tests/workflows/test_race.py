@@ -213,7 +213,9 @@ def test_the_deadline_cuts_what_is_left_and_still_gives_a_verdict(tmp_path: Path
     run = fit(linear_suite(), plans=crawling, out=tmp_path / "run", steps=400, time_limit=10, workers=2, seeds=3, backbone="none")
     assert "alone" in run.result["plans"]
     assert any("The time limit came before the end" in warning for warning in run.warnings)
-    assert run.result["timing"]["seconds"] < 30
+    # Two workers cannot sleep longer than the limit each; with what is made after it, half as much again. Without it: 120 s.
+    made = [json.loads(path.read_text())["steps"] for path in (tmp_path / "run").glob("jobs/final-*/result.json")]
+    assert 0 < 0.05 * sum(made) < 2 * 15
     steps = [row["steps"] for row in run.result["race"] if row["rung"] == 2]
     assert min(steps) < 400
 

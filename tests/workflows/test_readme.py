@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-QUICK = "--steps 12 --seeds 2 --plans shared-trunk"
+QUICK = "--steps 12 --folds 3 --plans shared-trunk"
 
 
 def blocks(repository: Path, language: str) -> list[str]:
@@ -55,14 +55,14 @@ def test_all_examples_run(repository: Path, tmp_path: Path, monkeypatch: pytest.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         quick = command.replace("--time-limit 5m", QUICK).replace("--steps 300", "--steps 12 --seeds 2")
-        done = subprocess.run(shlex.split(quick), capture_output=True, text=True, env=environment, check=False, timeout=300)
+        done = subprocess.run(shlex.split(quick), capture_output=True, text=True, env=environment, check=False, timeout=900)
         assert done.returncode == 0, f"{quick}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     for script in scripts:
-        quick = script.replace('time_limit="2m"', "steps=12, seeds=2, plans=['shared-trunk']")
+        quick = script.replace('time_limit="2m"', "steps=12, plans=['shared-trunk'], folds=3")
         assert quick != script
         Path("example.py").write_text(quick)
         done = subprocess.run(
-            [sys.executable, "example.py"], capture_output=True, text=True, env=environment, check=False, timeout=300
+            [sys.executable, "example.py"], capture_output=True, text=True, env=environment, check=False, timeout=900
         )
         assert done.returncode == 0, f"{script}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.slow
 
 def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
     run = fit(
-        conflicting_tasks(rows=1500),
+        conflicting_tasks(rows=600),
         plans="separate,shared-trunk",
-        steps=400,
+        steps=150,
         seeds=3,
-        overrides={"batch_size": 128},
+        overrides={"batch_size": 64},
         single=True,
         keep="chosen",
         out=tmp_path / "run",

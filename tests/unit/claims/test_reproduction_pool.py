@@ -19,7 +19,7 @@ from graftwork.core.errors import GraftworkError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
-RECIPE = "import os, pathlib, time; pathlib.Path({mark!r}).write_text(str(os.getpid())); time.sleep(100)"
+RECIPE = "import os, pathlib, time; pathlib.Path({mark!r}).write_text(str(os.getpid())); time.sleep(2000)"
 PARENT = """
 import sys
 from graftwork.claims.reproduction_job import Job
@@ -37,7 +37,7 @@ def test_a_worker_in_the_middle_of_a_job_ends_with_a_killed_parent(tmp_path: Pat
     (tmp_path / "parent.py").write_text(PARENT)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (mark.exists() and mark.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     worker = int(mark.read_text())

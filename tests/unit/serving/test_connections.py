@@ -70,7 +70,7 @@ def test_headers_that_trickle_have_no_more_time(folder: Path) -> None:
 
 
 def test_a_second_request_has_its_own_time(folder: Path) -> None:
-    with live(folder, header_timeout=0.3) as server, server.connect() as sock:
+    with live(folder, header_timeout=2.0) as server, server.connect() as sock:
         assert server.ask(predict_request(), on=sock)[0] == 200
         sock.sendall(HALF_A_HEAD)
         assert read_answer(sock)[0] == 408
@@ -130,7 +130,7 @@ def test_the_one_too_many_is_refused_while_all_others_are_at_work(folder: Path, 
 
 
 def test_an_answer_that_nobody_takes(folder: Path) -> None:
-    with live(folder, timeout=0.5) as server, server.connect() as sock:
+    with live(folder, timeout=3.0) as server, server.connect() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         sock.settimeout(0.2)
         with contextlib.suppress(TimeoutError, ConnectionError):

@@ -146,7 +146,7 @@ def test_what_was_written_before_the_end_is_read(server: Live) -> None:
 
 
 def test_who_does_not_take_the_rest_counts_until_it_is_cut_off(folder: Path) -> None:
-    with live(folder, timeout=0.5) as server, server.connect() as sock:
+    with live(folder, timeout=3.0) as server, server.connect() as sock:
         assert server.ask(get_request("/health"), on=sock)[0] == 200
         gate = threading.Event()
         in_the_loop(server, lambda: _write_much_and_close(server), gate)

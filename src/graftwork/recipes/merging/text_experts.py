@@ -63,7 +63,7 @@ def text_tasks(seed: int, *, tasks: tuple[str, ...] = TASKS, most: int = 0) -> S
     Args:
         seed: Draws the splits.
         tasks: Which ones; their names are those of the suite's tasks.
-        most: Most rows of a task and split; 0 takes all.
+        most: Most rows of a task and split, the suite holds no others; 0 takes all.
     """
     parts = [short_texts(name, seed=seed) for name in tasks]
     sizes = [len(part) for part in parts]
@@ -84,16 +84,18 @@ def text_tasks(seed: int, *, tasks: tuple[str, ...] = TASKS, most: int = 0) -> S
         # Not strict: `starts` goes on with the number of all rows.
         return np.concatenate([few(part.splits[split]) + start for part, start in zip(parts, starts, strict=False)])
 
+    splits = {split: rows(split) for split in ("train", "val", "test")}
+    kept = np.unique(np.concatenate(list(splits.values()))) if most else np.arange(starts[-1])
     whole = Suite.of_arrays(
         name="short-text-tasks",
         input_specs=parts[0].input_specs,
         tasks=specs,
-        inputs={"tokens": np.ones((int(starts[-1]), 1), np.int64)},
-        targets=targets,
-        splits={split: rows(split) for split in ("train", "val", "test")},
-        domain=np.repeat(np.arange(len(tasks)), sizes),
+        inputs={"tokens": np.ones((len(kept), 1), np.int64)},
+        targets={name: target[kept] for name, target in targets.items()},
+        splits={split: np.searchsorted(kept, found) for split, found in splits.items()},
+        domain=np.repeat(np.arange(len(tasks)), sizes)[kept],
         domains=tasks,
-        raw={"text": np.concatenate([part.raw["text"] for part in parts])},
+        raw={"text": np.concatenate([part.raw["text"] for part in parts])[kept]},
         credits={key: value for part in parts for key, value in part.credits.items()},
     )
     read = prepare_suite(whole, "minilm")

@@ -69,7 +69,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     tuned: list[TunedTarget] = []
     blocks: list[int] = []
     masked: list[int] = []
-    targets = context.choose(full=TARGETS, smoke=TARGETS[-1:])
+    targets = context.choose(full=TARGETS, smoke=TARGETS[:1])
     plan, rate = tuned_plan("mobiletl", arm.settings), float(arm.settings["rate"])
     for number, target in enumerate(targets):
         one = tune_for_target(plan, target, rate, BACKBONE, seed, context)
