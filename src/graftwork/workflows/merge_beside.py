@@ -32,17 +32,6 @@ class SideFiles:
     notes: tuple[str, ...] = ()
     """What is missing."""
 
-    def merged(self, *, tokenizer: SideFiles | None = None, **changes: Any) -> SideFiles:
-        """Return the files of a merge that has this model's configuration, with some values changed.
-
-        Args:
-            tokenizer: The model whose tokenizer it has; None is this one.
-            **changes: Values in the configuration.
-        """
-        source = self if tokenizer is None else tokenizer
-        config = None if self.config is None else {**self.config, **changes}
-        return dataclasses.replace(self, tokenizer=source.tokenizer, config=config)
-
     def with_other(self, name: str, path: Path) -> SideFiles:
         """Return these files and another one, a copy of ``path``."""
         return dataclasses.replace(self, others={**self.others, name: path})

@@ -116,7 +116,7 @@ paramters: {}
     assert "line 1, merge_method: unknown method 'dare_tis'. Did you mean 'dare_ties'?" in listed
     assert "line 6, models[1]: must be a mapping with the key model" in listed
     assert "line 7, dtype: must be one of float32, float16, bfloat16, float64; got 'int4'" in listed
-    assert "line 10, tokenizer.tokens: is not supported" in listed
+    assert "line 10, tokenizer.tokens.<x>.source: 'a' is none of the models that are merged" in listed
     assert "line 11, chat_template: is not supported" in listed
     assert "line 12, paramters: unknown key. Did you mean 'parameters'?" in listed
 

@@ -72,7 +72,7 @@ def open_inputs(file: MergeFile, located: Mapping[str, Located], stages: Mapping
     labels: dict[str, Path] = {}
     originals: list[Original] = []
     notes: list[str] = []
-    for name in file.references:
+    for name in file.models:
         where = located[name]
         source: TensorSource = stages[where.stage].tensors if where.stage else open_tensors(where.path)
         if where.stage:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from graftwork.core.errors import ConfigError
 from graftwork.core.tensor_files import TensorSource
 from graftwork.workflows.merge_beside import SideFiles
 from graftwork.workflows.merge_checks import note_types
@@ -16,13 +15,14 @@ from graftwork.workflows.mergekit.references import Located
 from graftwork.workflows.mergekit.schema import DTYPES, MergeFile
 from graftwork.workflows.mergekit.stages import Stage, StageTensors
 from graftwork.workflows.mergekit.tensors import PlannedTensor, num_layers, plan_tensors
+from graftwork.workflows.mergekit.union import unite
 
 __all__ = ["Plan", "make_plan"]
 
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """A document that can be merged."""
 
@@ -35,6 +35,8 @@ class Plan:
     """``{name: (stored type, shape)}`` of the result."""
     files: SideFiles
     """What goes with it."""
+    is_united: bool
+    """Whether its vocabulary is that of no model, or not that of all."""
     notes: tuple[str, ...]
 
     def stage(self) -> Stage:
@@ -56,8 +58,9 @@ def make_plan(file: MergeFile, located: Mapping[str, Located], stages: Mapping[s
         FileFormatError: If a file is damaged.
     """
     inputs = open_inputs(file, located, stages)
-    models = inputs.models
-    planned = plan_tensors(file, models)
+    planned = plan_tensors(file, inputs.models)
+    united = unite(file, inputs, planned)
+    models = united.models if united else inputs.models
     check_planned(file, planned, models, {name for name in models if located[name].stage})
     layout = {}
     for tensor in planned:
@@ -65,51 +68,41 @@ def make_plan(file: MergeFile, located: Mapping[str, Located], stages: Mapping[s
         kept = model.dtype_name(name)
         layout[tensor.name] = (file.stored if file.stored and model.is_float(name) else kept, model.shape(name))
     first = file.base or file.models[0]
-    files = inputs.files_of(first)
-    notes = [*inputs.notes, *_check_tokenizer(file, inputs)]
+    files = united.files if united else inputs.files_of(first)
+    if united is None and file.tokenizer and file.tokenizer.reference:
+        files = dataclasses.replace(files, tokenizer=inputs.files_of(file.tokenizer.reference).tokenizer)
+    notes = [*inputs.notes, *(united.notes if united else _tokenizers_differ(file, inputs))]
     notes += note_types([models[name] for name in file.models], [inputs.labels[name] for name in file.models], file.stored)
-    changes = _layers(files, models[first], layout) | _types(files, file.stored)
-    tokenizer = inputs.files_of(file.tokenizer) if file.tokenizer in models else None
+    if files.config is not None:
+        changes = _layers(files.config, models[first], layout) | _types(files.config, file.stored)
+        files = dataclasses.replace(files, config={**files.config, **changes})
     return Plan(
         file=file,
         inputs=inputs,
         models=models,
         tensors=planned,
         layout=layout,
-        files=files.merged(tokenizer=tokenizer, **changes),
+        files=files,
+        is_united=united is not None,
         notes=tuple(notes),
     )
 
 
-def _layers(files: SideFiles, model: TensorSource, layout: Mapping[str, Any]) -> dict[str, int]:
+def _layers(config: Mapping[str, Any], model: TensorSource, layout: Mapping[str, Any]) -> dict[str, Any]:
     """Return the number of layers in the result, by the key of the configuration that says it."""
     before = num_layers(model)
     layers = {int(name[len(head) :].partition(".")[0]) for head in before for name in layout if name.startswith(head)}
     counts = list(before.values())
-    return {key: len(layers) for key in _LAYER_KEYS if len(counts) == 1 and (files.config or {}).get(key) == counts[0]}
+    return {key: len(layers) for key in _LAYER_KEYS if len(counts) == 1 and config.get(key) == counts[0]}
 
 
-def _types(files: SideFiles, stored: str) -> dict[str, str]:
+def _types(config: Mapping[str, Any], stored: str) -> dict[str, Any]:
     name = next((name for name, code in DTYPES.items() if code == stored), "")
-    return {key: name for key in ("dtype", "torch_dtype") if name and key in (files.config or {})}
+    return {key: name for key in ("dtype", "torch_dtype") if name and key in config}
 
 
-def _check_tokenizer(file: MergeFile, inputs: Inputs) -> list[str]:
-    """Refuse to unite vocabularies that differ; say so where it is not asked for.
-
-    Raises:
-        ConfigError: If the tokenizers of the models differ, and their union was asked for, or the one asked for is not there.
-    """
+def _tokenizers_differ(file: MergeFile, inputs: Inputs) -> list[str]:
     contents = {name: content for name in file.models if (content := inputs.tokenizer_of(name)) is not None}
-    differ = len(set(contents.values())) > 1
-    line = file.lines.get("tokenizer_source", file.lines.get("tokenizer.source", 1))
-    if file.tokenizer == "union" and differ:
-        raise ConfigError(
-            f"{file.path.name}, line {line}, tokenizer_source: a union of different vocabularies is not supported, and those of "
-            f"{', '.join(contents)} differ. Merge models of one tokenizer, or take base."
-        )
-    if file.tokenizer not in ("", "base", "union") and file.tokenizer not in inputs.models:
-        raise ConfigError(
-            f"{file.path.name}, line {line}, tokenizer_source: {file.tokenizer!r} is none of the merged models, base or union."
-        )
-    return [f"the tokenizers of {', '.join(contents)} are not the same; the result has that of the base."] if differ else []
+    if len(set(contents.values())) <= 1:
+        return []
+    return [f"the tokenizers of {', '.join(contents)} are not the same; the result has that of the base."]

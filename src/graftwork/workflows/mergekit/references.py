@@ -82,7 +82,7 @@ def stage_of(name: str, stages: Collection[str]) -> str:
     return next((model for model, _ in _splits(name) if model in stages), "")
 
 
-def locate(name: str, home: Path, stages: Collection[str], where: str) -> Located:
+def locate(name: str, home: Path, stages: Collection[str], where: str, *, whole: bool = True) -> Located:
     """Find what a reference leads to; nothing is read but what tells a model from a change of one.
 
     Args:
@@ -90,6 +90,7 @@ def locate(name: str, home: Path, stages: Collection[str], where: str) -> Locate
         home: The file; paths are looked for from here and from its folder.
         stages: Names of the documents whose results may be used.
         where: File and line, for messages.
+        whole: Whether it must be a whole model; an adapter may bring a tokenizer.
 
     Raises:
         DataError: If nothing is there.
@@ -115,7 +116,7 @@ def locate(name: str, home: Path, stages: Collection[str], where: str) -> Locate
             f"{', nor a document of this name' if stages else ''}.{near} Names on a hub are not downloaded: give the folder of a model "
             "that is here."
         )
-    if not found.stage and is_change(found.path):
+    if whole and not found.stage and is_change(found.path):
         raise ConfigError(
             f"{where}: {found.path} is a change of a base (an adapter or a delta) and no whole model. Put its base before it: "
             f"base+{found.path}."

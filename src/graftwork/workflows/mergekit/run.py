@@ -97,6 +97,8 @@ def merge_from_yaml(
                 on_progress=on_progress,
             )
         )
+    if is_file and plan.is_united:
+        notes.append("a file holds weights alone: the tokenizer that belongs to them is not written. Name a folder with --out.")
     notes += [note for item in plans for note in item.notes] + [note for item in written for note in item.notes]
     seconds = time.monotonic() - started
     return MergeReport(
@@ -140,7 +142,13 @@ def _plans(documents: Sequence[MergeFile], names: Sequence[str]) -> tuple[list[P
     # All of them before the first is opened.
     located = [
         {
-            name: locate(name, document.path, names, f"{document.path.name}, line {document.model_lines.get(name, 1)}")
+            name: locate(
+                name,
+                document.path,
+                names,
+                f"{document.path.name}, line {document.model_lines.get(name, 1)}",
+                whole=name in document.models,
+            )
             for name in document.references
         }
         for document in documents

@@ -12,6 +12,7 @@ from graftwork.core.nearest import did_you_mean
 from graftwork.data.reading.suite_nodes import Lines, Problem, key_name, load_documents
 from graftwork.workflows.mergekit.methods import METHODS, UNSUPPORTED
 from graftwork.workflows.mergekit.references import reference_text
+from graftwork.workflows.mergekit.tokens import TokenizerChoice, read_choice
 
 __all__ = ["DTYPES", "MergeFile", "OutputSlice", "SourceModel", "read_merge_documents"]
 
@@ -68,8 +69,8 @@ class MergeFile:
     """For all slices; those of a slice and of its sources count more."""
     stored: str = ""
     """Stored type of the result as safetensors calls it; empty keeps that of the models."""
-    tokenizer: str = ""
-    """``base``, ``union``, or a model."""
+    tokenizer: TokenizerChoice | None = None
+    """None leaves vocabularies alone; the result has the tokenizer of the base."""
     has_slices: bool = False
     """Whether layers are chosen."""
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -86,8 +87,9 @@ class MergeFile:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """All that must be there before this document can be merged: its models."""
-        return self.models
+        """All that must be there before this document can be merged: its models, and the one whose tokenizer it takes."""
+        chosen = self.tokenizer.reference if self.tokenizer else ""
+        return tuple(dict.fromkeys((*self.models, *([chosen] if chosen else []))))
 
 
 def read_merge_documents(path: str | Path) -> list[MergeFile]:
@@ -158,7 +160,7 @@ class _Reader:
             base=base,
             parameters=parameters,
             stored=stored,
-            tokenizer=self._tokenizer(value),
+            tokenizer=self._tokenizer(value, base, slices),
             has_slices=given == ["slices"],
             lines={key_name(place): line for place, line in self.lines.items()},
             model_lines=self.named,
@@ -270,18 +272,12 @@ class _Reader:
         chosen = str(value.get("out_dtype") or value.get("dtype") or "").removeprefix("torch.")
         return DTYPES.get(chosen, "")
 
-    def _tokenizer(self, value: Mapping[str, Any]) -> str:
-        found = value.get("tokenizer")
-        if found is None:
-            return self._text(value, "tokenizer_source")
-        if value.get("tokenizer_source") is not None or not isinstance(found, Mapping):
-            self.fault(("tokenizer",), "must be a mapping, and stands in place of tokenizer_source.")
-            return ""
-        for key in ("tokens", "pad_to_multiple_of"):
-            if found.get(key):
-                self.fault(("tokenizer", key), "is not supported: embeddings are merged as they are.")
-        self._only(found, ("tokenizer",), ("source", "tokens", "pad_to_multiple_of"))
-        return self._text(found, "source", ("tokenizer",))
+    def _tokenizer(self, value: Mapping[str, Any], base: str, slices: Sequence[OutputSlice]) -> TokenizerChoice | None:
+        sources = (source.model for item in slices for source in item.sources)
+        found = read_choice(value, {base, *(item.base for item in slices), *sources} - {""}, self.fault)
+        if found is not None:
+            self.named.setdefault(found.source, self.lines.get(tuple(found.key.split(".")), 1))
+        return found
 
     def _only(self, value: Mapping[str, Any], where: tuple[Any, ...], known: Sequence[str]) -> None:
         for key in value:
