@@ -13,7 +13,7 @@ from graftwork.core.errors import FileFormatError
 from graftwork.core.files import read_json, write_bytes, write_json
 from graftwork.workflows.merge_folder import OTHER_NAMES, TOKENIZER_NAMES, own_file, write_copies
 
-__all__ = ["Content", "SideFiles", "side_files"]
+__all__ = ["Content", "SideFiles", "note_tokenizers", "side_files"]
 
 Content = Path | bytes
 """A file that is copied, or what it holds."""
@@ -110,3 +110,14 @@ def side_files(home: Path) -> SideFiles:
 def _matches(home: Path, patterns: Iterable[str]) -> dict[str, Content]:
     found = sorted({match for pattern in patterns for match in home.glob(pattern) if match.is_file()})
     return {item.name: own_file(item, home) for item in found}
+
+
+def note_tokenizers(contents: Mapping[str, bytes]) -> list[str]:
+    """Return a note if models have different tokenizers.
+
+    Args:
+        contents: ``tokenizer.json`` of each model that has one.
+    """
+    if len(set(contents.values())) <= 1:
+        return []
+    return [f"the tokenizers of {', '.join(contents)} are not the same; the result has that of the base."]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graftwork.core.tensor_files import TensorSource
-from graftwork.workflows.merge_beside import SideFiles
+from graftwork.workflows.merge_beside import SideFiles, note_tokenizers
 from graftwork.workflows.merge_checks import note_types
 from graftwork.workflows.mergekit.combine import check_planned
 from graftwork.workflows.mergekit.inputs import Inputs, open_inputs
@@ -71,7 +71,7 @@ def make_plan(file: MergeFile, located: Mapping[str, Located], stages: Mapping[s
     files = united.files if united else inputs.files_of(first)
     if united is None and file.tokenizer and file.tokenizer.reference:
         files = dataclasses.replace(files, tokenizer=inputs.files_of(file.tokenizer.reference).tokenizer)
-    notes = [*inputs.notes, *(united.notes if united else _tokenizers_differ(file, inputs))]
+    notes = [*inputs.notes, *(united.notes if united else _note_tokenizers(file, inputs))]
     notes += note_types([models[name] for name in file.models], [inputs.labels[name] for name in file.models], file.stored)
     if files.config is not None:
         changes = _layers(files.config, models[first], layout) | _types(files.config, file.stored)
@@ -101,8 +101,5 @@ def _types(config: Mapping[str, Any], stored: str) -> dict[str, Any]:
     return {key: name for key in ("dtype", "torch_dtype") if name and key in config}
 
 
-def _tokenizers_differ(file: MergeFile, inputs: Inputs) -> list[str]:
-    contents = {name: content for name in file.models if (content := inputs.tokenizer_of(name)) is not None}
-    if len(set(contents.values())) <= 1:
-        return []
-    return [f"the tokenizers of {', '.join(contents)} are not the same; the result has that of the base."]
+def _note_tokenizers(file: MergeFile, inputs: Inputs) -> list[str]:
+    return note_tokenizers({name: content for name in file.models if (content := inputs.tokenizer_of(name)) is not None})
