@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.workflows.mergekit import merge_from_yaml
@@ -281,6 +281,60 @@ def test_encoders_have_a_bias_for_each_token(tmp_path: Path) -> None:
     name = "bert.embeddings.position_embeddings.weight"
     np.testing.assert_allclose(found[name], (one[name] + two[name]) / 2, rtol=1e-5, atol=1e-6)
     transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "out")
+
+
+def save_plain(folder: Path, tensors: dict[str, np.ndarray], words: list[str]) -> None:
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: row for row, word in enumerate(words)}, unk_token="x"))
+    made.save(str(folder / "tokenizer.json"))
+
+
+TWO = "merge_method: linear\nmodels: [{model: one}, {model: two}]\nparameters: {weight: 1}\ntokenizer_source: union\n"
+
+
+def test_vocabularies_of_equal_size_in_another_order(tmp_path: Path) -> None:
+    """Tables are known by their names then; what has as many rows by chance stays as it is, and what may be a table is noted."""
+    generator = np.random.default_rng(0)
+    names = [
+        "tok_embeddings.weight",
+        "decoder.weight",
+        "decoder.bias",
+        "final_norm.weight",
+        "mystery.weight",
+        "layers.0.up.weight",
+    ]
+    both = []
+    for name, words in (("one", ["x", "y", "z", "w"]), ("two", ["w", "z", "y", "x"])):
+        shapes = {key: (4,) if key.endswith(("bias", "norm.weight")) else (4, 4) for key in names}
+        both.append({key: generator.normal(size=shape).astype(np.float32) for key, shape in shapes.items()})
+        save_plain(tmp_path / name, both[-1], words)
+    (tmp_path / "merge.yml").write_text(TWO)
+    report = merge_from_yaml(tmp_path / "merge.yml", tmp_path / "out", hashes=False)
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    for number, key in enumerate(names):
+        second = both[1][key][::-1] if number < 3 else both[1][key]
+        np.testing.assert_allclose(found[key], (both[0][key] + second) / 2, rtol=1e-5, atol=1e-6, err_msg=key)
+    assert any(note.startswith("mystery.weight has as many rows as there are tokens") for note in report.notes)
+
+
+def test_the_base_of_a_slice_fills(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    tables = {}
+    for name, words in (("one", ["x", "y"]), ("two", ["x", "z"]), ("three", ["x", "y", "z"])):
+        tables[name] = generator.normal(size=(len(words), 4)).astype(np.float32)
+        save_plain(tmp_path / name, {"wte.weight": tables[name], "h.0.weight": np.ones((2, 2), np.float32)}, words)
+    sources = ", ".join(f"{{model: {name}, layer_range: [0, 1], parameters: {{weight: 1}}}}" for name in tables)
+    text = f"merge_method: task_arithmetic\nslices: [{{base_model: three, sources: [{sources}]}}]\ntokenizer_source: union\n"
+    (tmp_path / "merge.yml").write_text(text)
+    merge_from_yaml(tmp_path / "merge.yml", tmp_path / "out", hashes=False)
+    found = load_file(tmp_path / "out" / "model.safetensors")["wte.weight"]
+    one, two, base = (tables[name] for name in tables)
+    # What a model lacks is that of the base, so that it changes nothing there.
+    expected = np.stack([base[0] + (one[0] - base[0]) + (two[0] - base[0]), one[1], two[1]])
+    tokens = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
+    order = {token["content"]: token["id"] for token in tokens["added_tokens"]} | tokens["model"]["vocab"]
+    np.testing.assert_allclose(found[[order["x"], order["y"], order["z"]]], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_equal_vocabularies_stay_as_they_are(world: Path, tmp_path: Path) -> None:

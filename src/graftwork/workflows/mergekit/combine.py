@@ -152,8 +152,9 @@ def merged_tensors(file: MergeFile, planned: Sequence[PlannedTensor], models: Mo
         order = _order(file, tensor)
         place = next((i for i, source in enumerate(tensor.sources) if source.model == tensor.slice.base), order[0])
         start = models[tensor.sources[place].model]
-        base: Any = start.lazy(tensor.names[place])
-        values: list[Any] = [models[tensor.sources[index].model].lazy(tensor.names[index]) for index in order]
+        # Each once: some are computed.
+        read: dict[int, Any] = {i: models[tensor.sources[i].model].lazy(tensor.names[i]) for i in {place, *order}}
+        base, values = read[place], [read[index] for index in order]
         if not start.is_float(tensor.names[place]):
             yield tensor.name, base  # equal in all models, as was checked before
         elif tensor.name.endswith(_STATISTICS) and file.method != "passthrough":

@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 from graftwork.core.bfloat16 import WidenedTensor
 from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.tensor_files import TensorSource
+from graftwork.data.names import short_list
 from graftwork.workflows.merge_beside import SideFiles
-from graftwork.workflows.mergekit.tensors import PlannedTensor
+from graftwork.workflows.mergekit.tensors import PlannedTensor, layer_of
 from graftwork.workflows.mergekit.vocabulary import Vocabulary
 
-__all__ = ["Table", "TableRows", "TokenTables", "find_tables", "num_tokens"]
+__all__ = ["Table", "TableRows", "TokenTables", "find_tables", "note_unknown", "num_tokens"]
 
 Array = NDArray[Any]
 _TABLE = re.compile(
-    r"(?:.*\.)?(?:embed_tokens|word_embeddings|tok_embeddings|wte|embed_in|embed_out|shared|lm_head|lm_head\.decoder|"
-    r"predictions\.decoder|vocab_projector|predictions)\.(?:weight|bias)"
+    r"(?:.*\.)?(?:embed_tokens|word_embeddings?|tok_embeddings|token_embedding|wte|embed_in|embed_out|shared|lm_head|lm_head\.decoder|"
+    r"predictions|predictions\.decoder|vocab_projector|lm_loss)\.(?:weight|bias)|(?:decoder|output)\.(?:weight|bias)"
 )
 """Names of tensors with a row for each token; that they have so many is looked at as well."""
+_NO_TABLE = re.compile(r"norm|pos|wpe|type|bias")
+"""Parts of names of tensors that may have as many rows as there are tokens by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,29 @@ def find_tables(
         if fits and (_TABLE.fullmatch(tensor.name) or len(set(rows)) > 1):
             found[tensor.name] = Table(tuple(dict.fromkeys(sources)), tensor.slice.base)
     return found
+
+
+def note_unknown(planned: Sequence[PlannedTensor], models: Mapping[str, TensorSource], sizes: Mapping[str, int]) -> list[str]:
+    """Return a note on tensors that have a row for each token but are not known as tables, so that their rows keep their order."""
+    known = find_tables(planned, models, sizes)
+    found = []
+    for tensor in planned:
+        shapes = [models[source.model].shape(name) for source, name in zip(tensor.sources, tensor.names, strict=True)
+                  if name in models[source.model]]  # fmt: skip
+        fits = [shape[:1] for shape in shapes] == [(sizes[source.model],) for source in tensor.sources]
+        if (
+            fits
+            and len(shapes[0]) > 1
+            and tensor.name not in known
+            and layer_of(tensor.name) is None
+            and not _NO_TABLE.search(tensor.name)
+        ):
+            found.append(tensor.name)
+    if not found:
+        return []
+    return [
+        f"{short_list(found, 3)} has as many rows as there are tokens, but is not known as a table of them; its rows keep their order."
+    ]
 
 
 class TableRows:

@@ -12,7 +12,7 @@ from graftwork.data.names import short_list
 from graftwork.workflows.merge_beside import Content, SideFiles
 from graftwork.workflows.mergekit.inputs import Inputs
 from graftwork.workflows.mergekit.schema import MergeFile
-from graftwork.workflows.mergekit.tables import TableRows, TokenTables, find_tables, num_tokens
+from graftwork.workflows.mergekit.tables import TableRows, TokenTables, find_tables, note_unknown, num_tokens
 from graftwork.workflows.mergekit.tensors import PlannedTensor
 from graftwork.workflows.mergekit.tokens import TokenizerChoice
 from graftwork.workflows.mergekit.vocabulary import Vocabulary, read_vocabulary, tokenizer_config
@@ -55,7 +55,7 @@ def unite(file: MergeFile, inputs: Inputs, planned: Sequence[PlannedTensor]) -> 
     vocabulary = read_vocabulary(file, choice, inputs, sizes)
     tables = find_tables(planned, inputs.models, sizes)
     rows = TableRows(vocabulary, inputs.models, tables)
-    notes = list(vocabulary.notes)
+    notes = [*vocabulary.notes, *note_unknown(planned, inputs.models, sizes)]
     # One note for tables that lack the same tokens.
     for tokens in dict.fromkeys(tuple(rows.missing(name)) for name in tables):
         if tokens:
