@@ -318,6 +318,18 @@ def test_vocabularies_of_equal_size_in_another_order(tmp_path: Path) -> None:
     assert any(note.startswith("mystery.weight has as many rows as there are tokens") for note in report.notes)
 
 
+def test_spare_rows_of_one_model_go_where_the_others_have_none(tmp_path: Path) -> None:
+    for name, rows in (("one", 2), ("two", 6)):
+        table = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+        save_plain(tmp_path / name, {"wte.weight": table, "h.0.weight": table[:2], "lm_head.weight": table + 1}, ["x", "y"])
+    text = "merge_method: passthrough\nslices:\n- sources: [{model: one, layer_range: [0, 1]}]\n- sources: [{model: two, layer_range: [0, 1]}]\n"
+    (tmp_path / "merge.yml").write_text(text + "tokenizer_source: union\n")
+    merge_from_yaml(tmp_path / "merge.yml", tmp_path / "out", hashes=False)
+    found = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(found["lm_head.weight"], np.arange(8).reshape(2, 4) + 1)
+    assert found["wte.weight"].shape == (2, 4)
+
+
 def test_the_base_of_a_slice_fills(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     tables = {}

@@ -19,7 +19,7 @@ from graftwork.workflows.merge_beside import SideFiles
 from graftwork.workflows.mergekit.tensors import PlannedTensor, layer_of
 from graftwork.workflows.mergekit.vocabulary import Vocabulary
 
-__all__ = ["Table", "TableRows", "TokenTables", "find_tables", "note_unknown", "num_tokens"]
+__all__ = ["Table", "TableRows", "TokenTables", "find_tables", "note_unknown", "num_tokens", "table_sizes"]
 
 Array = NDArray[Any]
 _TABLE = re.compile(
@@ -41,6 +41,11 @@ class Table:
     """The base; empty if there is none."""
 
 
+def table_sizes(model: TensorSource) -> frozenset[int]:
+    """Return the numbers of rows of all tensors of a model that are tables by their names."""
+    return frozenset(model.shape(name)[0] for name in model if _TABLE.fullmatch(name) and model.shape(name))
+
+
 def num_tokens(name: str, model: TensorSource, files: SideFiles, where: str) -> int:
     """Return how many rows the tables of a model have.
 
@@ -53,7 +58,7 @@ def num_tokens(name: str, model: TensorSource, files: SideFiles, where: str) -> 
     Raises:
         ConfigError: If it has no tables, or it is not clear.
     """
-    found = {model.shape(key)[0] for key in model if _TABLE.fullmatch(key) and model.shape(key)}
+    found = set(table_sizes(model))
     config = files.config or {}
     text = config.get("text_config")
     said = config.get("vocab_size", text.get("vocab_size") if isinstance(text, Mapping) else None)

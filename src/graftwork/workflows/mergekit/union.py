@@ -12,7 +12,7 @@ from graftwork.data.names import short_list
 from graftwork.workflows.merge_beside import Content, SideFiles
 from graftwork.workflows.mergekit.inputs import Inputs
 from graftwork.workflows.mergekit.schema import MergeFile
-from graftwork.workflows.mergekit.tables import TableRows, TokenTables, find_tables, note_unknown, num_tokens
+from graftwork.workflows.mergekit.tables import TableRows, TokenTables, find_tables, note_unknown, num_tokens, table_sizes
 from graftwork.workflows.mergekit.tensors import PlannedTensor
 from graftwork.workflows.mergekit.tokens import TokenizerChoice
 from graftwork.workflows.mergekit.vocabulary import Vocabulary, read_vocabulary, tokenizer_config
@@ -47,7 +47,7 @@ def unite(file: MergeFile, inputs: Inputs, planned: Sequence[PlannedTensor]) -> 
         MissingDependencyError: If the ``tokenizers`` package is not installed.
     """
     choice = file.tokenizer
-    if choice is None or _are_one(file, choice, inputs, planned):
+    if choice is None or _are_one(file, choice, inputs):
         return None
     where = f"{file.path.name}, line {file.lines.get(choice.key, 1)}, {choice.key}"
     first = file.base or file.models[0]
@@ -71,7 +71,7 @@ def unite(file: MergeFile, inputs: Inputs, planned: Sequence[PlannedTensor]) -> 
     )
 
 
-def _are_one(file: MergeFile, choice: TokenizerChoice, inputs: Inputs, planned: Sequence[PlannedTensor]) -> bool:
+def _are_one(file: MergeFile, choice: TokenizerChoice, inputs: Inputs) -> bool:
     """Return whether nothing is to be done: equal tokenizers, equal numbers of rows, nothing asked for single tokens."""
     if choice.tokens or choice.multiple > 1:
         return False
@@ -79,18 +79,7 @@ def _are_one(file: MergeFile, choice: TokenizerChoice, inputs: Inputs, planned: 
     contents = {content for name in names if (content := inputs.tokenizer_of(name)) is not None}
     if len(contents) > 1:
         return False
-    models = inputs.models
-    return all(
-        len(
-            {
-                models[source.model].shape(name)[:1]
-                for source, name in zip(tensor.sources, tensor.names, strict=True)
-                if name in models[source.model]
-            }
-        )
-        <= 1
-        for tensor in planned
-    )
+    return len({table_sizes(model) for model in inputs.models.values()}) == 1
 
 
 def _tokenizer(home: SideFiles, vocabulary: Vocabulary) -> Mapping[str, Content]:
