@@ -80,7 +80,7 @@ def read_vocabulary(file: MergeFile, choice: TokenizerChoice, inputs: Inputs, si
     where = f"{file.path.name}, line {file.lines.get(choice.key, 1)}, {choice.key}"
     first = file.base or file.models[0]
     notes: list[str] = []
-    tokenizers = {}
+    tokenizers: dict[str, Any] = {}
     for name in dict.fromkeys((first, *file.models)):
         content = _content(name, inputs, where)
         if content is None and name == first:
