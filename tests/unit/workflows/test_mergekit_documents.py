@@ -232,6 +232,21 @@ def test_a_killed_merge_leaves_nothing_that_the_next_one_does_not_remove(world: 
     assert not [name for name in os.listdir(out) if name.endswith(".tmp")]
 
 
+def test_the_current_folder_may_be_the_place(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = write(world, CHAIN)
+    (world / "place" / "here").mkdir(parents=True)
+    monkeypatch.chdir(world / "place" / "here")
+    merge_from_yaml(recipe, ".")
+    assert os.listdir("..") == ["here"]
+    assert "model.safetensors" in os.listdir(".")
+    # A merge may be made from its own earlier result only if that is elsewhere.
+    with pytest.raises(ConfigError, match="also an input"):
+        recipe.write_text(
+            "name: one\nmerge_method: passthrough\nmodels: [{model: .}]\n---\nmerge_method: passthrough\nmodels: [{model: one}]\n"
+        )
+        merge_from_yaml(recipe, ".")
+
+
 def test_nothing_stays_of_a_merge_that_fails(world: Path) -> None:
     calls: list[int] = []
 

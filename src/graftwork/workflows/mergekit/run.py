@@ -81,8 +81,9 @@ def merge_from_yaml(
     written: list[Written] = []
     with contextlib.ExitStack() as stack:
         if stages:
-            notes += _swept(place.parent)
-            scratch = stack.enter_context(temporary_folder(place))
+            # Beside it, and never in it: the current folder has another name as well.
+            notes += _swept(place.absolute().parent)
+            scratch = stack.enter_context(temporary_folder(place.absolute()))
             for number, (earlier, made) in enumerate(zip(plans[:-1], stages, strict=True)):
                 written.append(write_result(earlier, scratch / str(number), on_progress=on_progress))
                 made.tensors.open(scratch / str(number))
