@@ -226,7 +226,7 @@ def test_a_killed_merge_leaves_nothing_that_the_next_one_does_not_remove(world: 
     assert subprocess.run([sys.executable, "-c", code, str(recipe), str(out)], check=False).returncode == -9
     left = [name for name in os.listdir(out.parent) if name.endswith(".tmp")]
     assert len(left) == 1, "results of documents wait beside the place of the last"
-    assert sorted(os.listdir(out.parent / left[0])) == ["0", "1"]
+    assert os.listdir(out.parent / left[0]) == ["1"], "and go once nothing needs them"
     merge_from_yaml(recipe, out)
     assert os.listdir(out.parent) == ["out"]
     assert not [name for name in os.listdir(out) if name.endswith(".tmp")]

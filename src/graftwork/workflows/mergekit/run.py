@@ -11,7 +11,7 @@ from typing import Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.files import remove_leftovers
-from graftwork.core.folders import check_folder
+from graftwork.core.folders import check_folder, remove_own
 from graftwork.core.model_folder import MODEL_NAME
 from graftwork.core.records import Ledger
 from graftwork.core.scratch import sweep, temporary_folder
@@ -87,6 +87,7 @@ def merge_from_yaml(
             for number, (earlier, made) in enumerate(zip(plans[:-1], stages, strict=True)):
                 written.append(write_result(earlier, scratch / str(number), on_progress=on_progress))
                 made.tensors.open(scratch / str(number))
+                _drop(scratch, plans[: number + 1], stages, plans[number + 1 :])
         written.append(
             write_result(
                 plan,
@@ -161,6 +162,15 @@ def _plans(documents: Sequence[MergeFile], names: Sequence[str]) -> tuple[list[P
         if document is not documents[-1]:
             stages[document.name] = plans[-1].stage()
     return plans, list(stages.values())
+
+
+def _drop(scratch: Path, done: Sequence[Plan], stages: Sequence[Stage], later: Sequence[Plan]) -> None:
+    """Remove the results that no document needs any more: they may be as large as the models."""
+    needed = {where.stage for plan in later for where in plan.inputs.located.values()}
+    for number, (plan, stage) in enumerate(zip(done, stages, strict=False)):
+        if plan.file.name not in needed:
+            stage.tensors.close()
+            remove_own(scratch, str(number))
 
 
 def _described(plans: Sequence[Plan]) -> dict[str, Any]:

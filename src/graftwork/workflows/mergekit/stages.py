@@ -31,14 +31,13 @@ class StageTensors(TensorSource):
         self._layout = dict(layout)
         self._made: TensorSource | None = None
 
-    @property
-    def is_made(self) -> bool:
-        """Whether the values can be read."""
-        return self._made is not None
-
     def open(self, folder: Path) -> None:
         """Take the values from the model folder that was written."""
         self._made = open_tensors(folder)
+
+    def close(self) -> None:
+        """Let the values go, so that the disk has their room again once the folder is removed."""
+        self._made = None
 
     def _values(self) -> TensorSource:
         assert self._made is not None, "documents are merged in the order in which they need each other"
