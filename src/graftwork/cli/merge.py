@@ -28,6 +28,7 @@ EXAMPLES = """examples:
   graftwork merge --base base/ --models a/ b/ --method ties --suite suite.yaml --search lambda=0.4,0.8,1.2 --search density=0.2,0.5 --out m.safetensors
   graftwork merge --base base/ --models adapter_a/ run_b/delta/ c/ --method ties --out merged.safetensors      adapters, deltas, models
   graftwork merge --models adapter_a/ adapter_b/ --method ties --rank 16 --out adapter_ab/       adapters alone give an adapter
+  graftwork merge --base base/ --models a/ b/ --method ties --shard-size 5GB --out merged/       a folder that transformers loads
   graftwork merge config.yml --out merged/                          a YAML file of mergekit, as it is
   graftwork merge --models a/ b/ --method averaging --align --repair --suite suite.yaml --out merged.safetensors
   graftwork merge --models a/ --method fisher --set result=fisher --suite a.yaml --out a.fisher.safetensors
@@ -62,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.epilog = EXAMPLES
     parser.formatter_class = _HelpWithMethods
-    parser.add_argument(
-        "config", nargs="?", metavar="FILE.yml", help="YAML file of mergekit; says models and method, --out is a folder"
-    )
+    parser.add_argument("config", nargs="?", metavar="FILE.yml", help="YAML file of mergekit; says models and method")
     parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
     parser.add_argument(
         "--models",
@@ -73,7 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="models tuned from it, or changes of it: adapter folders of peft, delta files, delta folders of tune runs",
     )
     parser.add_argument(
-        "--out", required=True, help="safetensors file to write (of a YAML file: a folder; of adapters without --base: either)"
+        "--out",
+        required=True,
+        help="where to: a name that ends in .safetensors becomes a file of the weights, any other a folder (a model as transformers "
+        "loads it; of adapters without --base an adapter of peft)",
     )
     parser.add_argument("--method", help="a method of the list below (default task-arithmetic), or package.module:Name")
     parser.add_argument("--density", type=float, help="share of changes kept, above 0 and at most 1 (ties: default 0.2)")
@@ -86,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest rank of an adapter folder that is written (default: exact, or the largest of the adapters)",
     )
     parser.add_argument(
-        "--shard-size", metavar="SIZE", help="of a YAML file: part the weights into files of at most so much, such as 5GB"
+        "--shard-size", metavar="SIZE", help="part the weights of a model folder into files of at most so much, such as 5GB"
     )
     parser.add_argument("--weights", help="one weight per model, separated by commas")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method; may repeat")
@@ -150,10 +152,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.config:
         return _print(_run_file(args, show), args)
-    if args.shard_size:
-        raise ConfigError(
-            "--shard-size belongs to YAML files, which write folders; a merge by flags writes one file. Leave it out."
-        )
     if not args.models:
         raise ConfigError("Name the models with --models, or give a YAML file of mergekit.")
     try:
@@ -180,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
         repair=args.repair,
         from_text=True,
         rank=args.rank,
+        shard_size=_shard_size(args),
         exclude=args.exclude,
         buffers=args.buffers,
         suite=args.suite,
@@ -225,7 +224,6 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
     """Merge as a YAML file says."""
     from graftwork.core.errors import ConfigError
     from graftwork.workflows.mergekit import merge_from_yaml
-    from graftwork.workflows.quantities import parse_bytes
 
     flags = (
         "base", "models", "method", "density", "scaling", "weights", "set", "exclude", "suite", "search", "metric", "align", "repair", "statistics", "rank"
@@ -233,8 +231,13 @@ def _run_file(args: argparse.Namespace, show: Callable[[int, int], None]) -> Mer
     given = [f"--{'lambda' if flag == 'scaling' else flag}" for flag in flags if getattr(args, flag)]
     if given:
         raise ConfigError(f"{args.config} says models and method; leave {', '.join(given)} out, or leave out the file.")
-    size = parse_bytes(args.shard_size) if args.shard_size else None
-    return merge_from_yaml(args.config, args.out, hashes=not args.no_hashes, shard_size=size, on_progress=show)
+    return merge_from_yaml(args.config, args.out, hashes=not args.no_hashes, shard_size=_shard_size(args), on_progress=show)
+
+
+def _shard_size(args: argparse.Namespace) -> int | None:
+    from graftwork.workflows.quantities import parse_bytes
+
+    return parse_bytes(args.shard_size) if args.shard_size else None
 
 
 def _print(report: MergeReport, args: argparse.Namespace) -> int:

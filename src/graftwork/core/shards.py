@@ -58,6 +58,7 @@ def write_model(
     tensors: Iterable[tuple[str, Any]],
     metadata: Mapping[str, str] | None = None,
     final_metadata: Callable[[], Mapping[str, str]] | None = None,
+    corrections: Iterable[tuple[str, Any, Any]] = (),
 ) -> None:
     """Write the files that :func:`split_layout` planned, and the index if there are several; the index comes last.
 
@@ -67,11 +68,12 @@ def write_model(
         tensors: As for :func:`graftwork.core.tensor_files.write_shards`.
         metadata: See there.
         final_metadata: See there.
+        corrections: See there.
 
     Raises:
         StorageError: If the disk is full; older files stay whole.
     """
-    write_shards({folder / name: part for name, part in parts.items()}, tensors, metadata, (), final_metadata)
+    write_shards({folder / name: part for name, part in parts.items()}, tensors, metadata, corrections, final_metadata)
     if len(parts) == 1:
         return
     total = sum(math.prod(shape) * BITS[dtype] // 8 for part in parts.values() for dtype, shape in part.values())

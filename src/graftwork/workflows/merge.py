@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.files import remove_leftovers
 from graftwork.core.records import Ledger
-from graftwork.core.tensor_files import open_tensors, write_tensors
+from graftwork.core.tensor_files import open_tensors
 from graftwork.interfaces.merger import Merger
 from graftwork.interfaces.model_merger import ModelMerger
 from graftwork.methods.merging.tensor_roles import Buffers
 from graftwork.workflows.merge_adapters import merge_adapters
 from graftwork.workflows.merge_changed_source import open_models
 from graftwork.workflows.merge_changes import is_change
-from graftwork.workflows.merge_checks import check_bases, check_out, check_quantised, name_not_finite, note_statistics, note_types
+from graftwork.workflows.merge_checks import check_bases, check_quantised, name_not_finite, note_statistics, note_types
 from graftwork.workflows.merge_hashes import InputHashes
 from graftwork.workflows.merge_kinds import Merging, merge_by_tensor, merge_context, merge_models, merge_whole_models
 from graftwork.workflows.merge_lineage import Lineage
 from graftwork.workflows.merge_methods import build_merger, merge_methods
+from graftwork.workflows.merge_output import plan_output
 from graftwork.workflows.merge_report import MergeReport
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def merge(
     hashes: bool = True,
     from_text: bool = False,
     rank: int | None = None,
+    shard_size: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MergeReport:
     """Merge checkpoints.
@@ -88,7 +89,8 @@ def merge(
     Args:
         base: Safetensors file or model folder of the pretrained model; None for methods that need none.
         models: The tuned ones.
-        out: Safetensors file to write.
+        out: Where to: a name that ends in ``.safetensors`` becomes a file of the weights, any other a model folder with configuration
+            and tokenizer of the base (without one: of the first model), as transformers reads it.
         method: Name of a method (see :func:`.merge_methods`), or a merger.
         density: Share of changes kept (TIES), in (0, 1].
         scaling: Factor on the merged change, ``lambda``.
@@ -112,13 +114,14 @@ def merge(
         hashes: Whether SHA-256 of all inputs go into the lineage (computed in threads beside the merge).
         from_text: Whether ``settings`` and ``search`` are texts of the command line.
         rank: Largest rank of an adapter folder that is written.
+        shard_size: Largest number of bytes of a file of weights in a model folder; None writes one.
         on_progress: Called with (tensors done, tensors in all).
 
     Raises:
         DataError: If models do not fit the base, hold integer weights that differ, or one was tuned from another base (its
             metadata says so).
         FileFormatError: If a file is damaged, or it is not clear which file of a folder is the model.
-        ConfigError: If an option is wrong, or ``out`` is a folder, or lies among the files of a model that is read.
+        ConfigError: If an option is wrong, or ``out`` is a folder of something else, or lies among the files of a model that is read.
         StorageError: If ``out`` cannot be written; an older file there stays whole.
     """
     started, cpu = time.monotonic(), time.process_time()
@@ -141,7 +144,14 @@ def merge(
     # With the first combination, so that wrong names and values are found before anything is read.
     merger = built(tried[0] if tried else {})
     if base is None and models and all(map(is_change, models)):
-        given = {"suite": suite, "align": align, "repair": repair, "statistics": statistics, "network": network}
+        given = {
+            "suite": suite,
+            "align": align,
+            "repair": repair,
+            "statistics": statistics,
+            "network": network,
+            "shard-size": shard_size,
+        }
         return merge_adapters(
             models, out, merger, others=given, exclude=exclude, buffers=buffers, rank=rank, hashes=hashes, on_progress=on_progress
         )
@@ -153,7 +163,7 @@ def merge(
     extra = {kind: [open_tensors(path) for path in files] for kind, files in (statistics or {}).items()}
     others = [*merger.inputs(), *(source for readers in extra.values() for source in readers)]
     # Before anything is computed: a merge may take long.
-    out = check_out(out, [*sources, *others], paths)
+    output = plan_output(out, sources, others, paths, shard_size)
     if device != "cpu":
         device = _device(device, merger)
     digests = InputHashes()
@@ -179,7 +189,7 @@ def merge(
 
         suite = open_suite(suite, seed=seed)
     whole = merge_models(named, network)
-    before = (*opened, *note_types(sources, paths))
+    before = (*opened, *output.notes, *note_types(sources, paths))
     if align:
         from graftwork.workflows.merge_fitting import align_models
 
@@ -216,8 +226,6 @@ def merge(
         if search:
             merger = built(judge.search(tried, lambda values: begun(built(values))))
     merging = begun(merger)
-    # After the checks: a call that is refused changes nothing on the disk.
-    swept = [f"removed {file}, {size:,} bytes that a killed process left behind" for file, size in remove_leftovers(out.parent)]
     lineage = Lineage(paths, sources, others, has_base=base is not None, hashes=digests if hashes else None)
     # Thresholds are found while merging, but the header must have its final length before.
     start = {key: value for key, value in merger.settings().items() if key != "thresholds"}
@@ -234,20 +242,20 @@ def merge(
 
     # the hashes are ready only after the merge, but their length is known: the header is written with zeros first
     final = (lambda: lineage.metadata(start, final=True)) if hashes else None
-    write_tensors(out, merging.layout, watched(), lineage.metadata(start, final=False), merging.corrections, final)
-    scores = judge.after(out) if judge else ()
+    said_of_files = output.write(merging, watched(), lineage.metadata(start, final=False), final)
+    scores = judge.after(output.place) if judge else ()
     is_mean = buffers == "mean" and not repair and not isinstance(merger, ModelMerger)
     statistics_said = note_statistics(sources if base is None else sources[1:]) if is_mean else []
     kept = getattr(merger, "kept_anywhere", 0)
     seconds = time.monotonic() - started
     return MergeReport(
-        path=out,
+        path=output.place,
         method=merger.settings(),
         num_models=len(models),
         num_parameters=merging.num_parameters,
         sign_conflict_share=getattr(merger, "conflicts", 0) / kept if kept else None,
         not_finite=tuple(not_finite),
-        notes=(*before, *merging.notes, *swept, *statistics_said, *(judge.notes if judge else ())),
+        notes=(*before, *merging.notes, *said_of_files, *statistics_said, *(judge.notes if judge else ())),
         seconds=seconds,
         scores=scores,
         scored_on=judge.role if judge else "",

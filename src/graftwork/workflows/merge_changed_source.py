@@ -15,7 +15,7 @@ from graftwork.core.tensor_files import TensorSource, open_tensors
 from graftwork.workflows.merge_changes import Change, is_change, open_change
 from graftwork.workflows.merge_naming import Naming, check_prints, find_naming
 
-__all__ = ["ChangedTensors", "ZeroTensors", "open_models"]
+__all__ = ["ChangedTensors", "ZeroTensors", "change_of_base", "open_models"]
 
 Array = NDArray[Any]
 
@@ -163,10 +163,31 @@ def open_models(base: str | Path | None, models: Sequence[str | Path]) -> tuple[
         if path not in changes:
             sources.append(open_tensors(path))
             continue
-        change = open_change(path)
-        prints = change.delta.base_prints
-        naming = find_naming({name: tuple(shape) for name, shape in change.delta.shapes.items()}, sources[0], Path(path), prints)
-        check_prints(prints, naming, sources[0], Path(path))
-        notes += [*change.notes, *([f"{path}: {naming.words()}."] if naming.words() else [])]
-        sources.append(ChangedTensors(change, sources[0], naming, Path(base)))
+        changed, said = change_of_base(path, sources[0], base)
+        sources.append(changed)
+        notes += said
     return sources, notes
+
+
+def change_of_base(path: str | Path, base: TensorSource, base_path: str | Path) -> tuple[ChangedTensors, list[str]]:
+    """Open a change as a model of its base.
+
+    Args:
+        path: The change.
+        base: The base, opened.
+        base_path: Where it is.
+
+    Returns:
+        The model, and notes.
+
+    Raises:
+        ConfigError: If the change is of a kind that cannot be read.
+        DataError: If it belongs to another base.
+        FileFormatError: If it is damaged.
+    """
+    change = open_change(path)
+    prints = change.delta.base_prints
+    naming = find_naming({name: tuple(shape) for name, shape in change.delta.shapes.items()}, base, Path(path), prints)
+    check_prints(prints, naming, base, Path(path))
+    notes = [*change.notes, *([f"{path}: {naming.words()}."] if naming.words() else [])]
+    return ChangedTensors(change, base, naming, Path(base_path)), notes

@@ -13,19 +13,38 @@ from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import atomic_path, read_json, remove_leftovers, write_json
 from graftwork.core.folders import FolderKind, claim_folder, remove_own
 from graftwork.core.model_folder import ADAPTER_NAMES
+from graftwork.core.scratch import sweep
 from graftwork.core.version import __version__
 
-__all__ = ["COPY_NAME", "MERGE_KIND", "own_file", "plan_copies", "result_folder", "write_copies"]
+__all__ = ["COPY_NAME", "MERGE_KIND", "OTHER_NAMES", "TOKENIZER_NAMES", "own_file", "result_folder", "write_copies"]
 
 MERGE_KIND = FolderKind(
     marker="graftwork_merge.json", format="graftwork-merge-1", noun="a merge of graftwork", lock=".graftwork_merge.lock"
 )
 COPY_NAME = "mergekit_config.yml"
 """The copy of the file that asked for the merge, called as mergekit calls it."""
-_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model", "chat_template*")
-_OTHERS = ("generation_config.json",)
+TOKENIZER_NAMES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "chat_template*",
+)
+"""Patterns of the files of a tokenizer."""
+OTHER_NAMES = ("generation_config.json",)
+"""Patterns of what else goes with the weights."""
 # What a marker may name for removal: a marker that came from elsewhere must not name the user's files.
-_WRITTEN = (*_TOKENIZER, *_OTHERS, *ADAPTER_NAMES, COPY_NAME, "config.json", "model*.safetensors", "model.safetensors.index.json")
+_WRITTEN = (
+    *TOKENIZER_NAMES,
+    *OTHER_NAMES,
+    *ADAPTER_NAMES,
+    COPY_NAME,
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+)
 
 
 def own_file(item: Path, home: Path) -> Path:
@@ -49,23 +68,6 @@ def own_file(item: Path, home: Path) -> Path:
             "itself there, or remove the link."
         )
     return real
-
-
-def plan_copies(tokenizer: Path, others: Path) -> dict[str, Path]:
-    """Return the files to be copied, ``{name in the result: real path}``.
-
-    Args:
-        tokenizer: Folder of the model whose tokenizer the result has.
-        others: Folder of the model whose other settings it has.
-
-    Raises:
-        ConfigError: If one of them is a link that leaves its folder.
-    """
-    found: dict[str, Path] = {}
-    for folder, patterns in ((tokenizer, _TOKENIZER), (others, _OTHERS)):
-        for item in sorted({match for pattern in patterns for match in folder.glob(pattern) if match.is_file()}):
-            found[item.name] = own_file(item, folder)
-    return found
 
 
 def write_copies(copies: Mapping[str, Path], out: Path) -> None:
@@ -102,7 +104,9 @@ def result_folder(out: Path, files: Iterable[str]) -> Iterator[list[str]]:
     try:
         before = [] if claim.is_new else _listed(out)
         _mark(out, [*names, *before], "writing")
-        yield [f"removed {item}, {size:,} bytes that a killed process left behind" for item, size in remove_leftovers(out)]
+        swept = [f"removed {item}, {size:,} bytes that a killed process left behind" for item, size in remove_leftovers(out)]
+        sweep(out)  # folders as well
+        yield swept
         for name in before:
             if name not in names:
                 remove_own(out, name)

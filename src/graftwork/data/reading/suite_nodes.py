@@ -14,7 +14,7 @@ from graftwork.core.errors import FileFormatError
 from graftwork.data.names import did_you_mean
 from graftwork.data.reading.sniff import check_encoding, describe_content
 
-__all__ = ["Lines", "Problem", "key_name", "load_nodes"]
+__all__ = ["Lines", "Problem", "key_name", "load_documents", "load_nodes"]
 
 Lines = dict[tuple[Any, ...], int]
 """Line of each key or list item, by its path from the root."""
@@ -52,6 +52,24 @@ def load_nodes(path: Path, what: str = "suite file") -> tuple[Any, Lines, list[P
     Raises:
         FileFormatError: If the file does not exist, is empty, or is not UTF-8 text.
     """
+    return _load(path, what, several=False)[0]
+
+
+def load_documents(path: Path, what: str) -> list[tuple[Any, Lines, list[Problem]]]:
+    """Return what :func:`load_nodes` returns for every document of a file, parted by ``---``; at least one. Lines are those of the
+    whole file.
+
+    Args:
+        path: See there.
+        what: See there.
+
+    Raises:
+        FileFormatError: See there.
+    """
+    return _load(path, what, several=True)
+
+
+def _load(path: Path, what: str, *, several: bool) -> list[tuple[Any, Lines, list[Problem]]]:
     if not os.path.isfile(path):
         near = did_you_mean(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise FileFormatError(f"{path} does not exist.{near} Give the path of a {what}.")
@@ -61,44 +79,37 @@ def load_nodes(path: Path, what: str = "suite file") -> tuple[Any, Lines, list[P
     check_encoding(path)
     text = path.read_text(encoding="utf-8-sig")
     # Nodes, not values: only they know their lines. SafeLoader builds plain data and runs nothing.
+    found: list[tuple[Any, Lines, list[Problem]]] = []
     lines: Lines = {}
     problems: list[Problem] = []
     loader: Any = None
     try:
         loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        value = None
-        if node is not None:
+        while loader.check_node() if several else not found:
+            lines, problems = {}, []
+            node = loader.get_node() if several else loader.get_single_node()
+            if node is None:
+                break
             _walk(node, (), lines, problems, path.name, {})
             # Doubled keys would be dropped by the construction, and circles never end.
-            value = None if problems else loader.construct_document(node)
+            found.append((None if problems else loader.construct_document(node), lines, problems))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         reason = " ".join(str(part) for part in (error.context, error.problem) if part)
-        return (
-            None,
-            lines,
-            [
-                Problem(
-                    path.name,
-                    line,
-                    "(YAML)",
-                    f"{reason}. Only plain YAML is allowed: check indentation, colons and quotes there.",
-                )
-            ],
-        )
+        said = f"{reason}. Only plain YAML is allowed: check indentation, colons and quotes there."
+        return [*found, (None, lines, [Problem(path.name, line, "(YAML)", said)])]
     # Besides its own errors the library lets through those of values that are none: an empty `!!float`, say.
     except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        return None, lines, [Problem(path.name, 1, "(YAML)", f"cannot be read: {reason:.300}")]
+        return [*found, (None, lines, [Problem(path.name, 1, "(YAML)", f"cannot be read: {reason:.300}")])]
     finally:
         if loader is not None:
             loader.dispose()
-    if node is None:
+    if not found:
         needs = " It needs the key 'datasets' with at least one data set." if what == "suite file" else ""
         raise FileFormatError(f"{path} is empty, and no {what}.{needs}")
-    return value, lines, problems
+    return found
 
 
 def _walk(node: yaml.Node, path: tuple[Any, ...], lines: Lines, problems: list[Problem], file: str, sizes: dict[int, int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,21 @@ from graftwork.workflows.mergekit.resolve import resolve
 from graftwork.workflows.mergekit.schema import MergeFile
 from graftwork.workflows.mergekit.tensors import PlannedTensor
 
-__all__ = ["check_planned", "merged_tensors", "merger_of"]
+__all__ = ["check_integers", "check_planned", "merged_tensors", "merger_of"]
 
 Models = Mapping[str, TensorSource]
 _STATISTICS = ("running_mean", "running_var")
 """Buffers of BatchNorm, which are no weights: their mean is taken, as everywhere in graftwork."""
 
 
-def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Models) -> None:
+def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Models, later: Collection[str] = ()) -> None:
     """Refuse models that do not fit together, before anything is merged.
+
+    Args:
+        file: The document.
+        planned: Tensors of its result.
+        models: Its models.
+        later: Those whose values are not there yet; :func:`check_integers` is due once they are.
 
     Raises:
         ConfigError: If the number of models, or the base among them, does not suit the method, or a parameter is missing.
@@ -57,6 +63,16 @@ def check_planned(file: MergeFile, planned: Sequence[PlannedTensor], models: Mod
         raise DataError(f"The models do not fit together: {shown}.")
     for tensor in planned:
         merger_of(file, tensor)
+    check_integers([tensor for tensor in planned if not any(source.model in later for source in tensor.sources)], models)
+
+
+def check_integers(planned: Sequence[PlannedTensor], models: Models) -> None:
+    """Refuse integers that differ between models.
+
+    Raises:
+        DataError: Naming the tensor.
+    """
+    for tensor in planned:
         _check_integers(tensor, models)
 
 
@@ -88,7 +104,7 @@ def _check_models(file: MergeFile, method: KitMethod, base: str, names: Sequence
 
 def _vocabulary(name: str) -> str:
     is_table = any(part in name for part in ("embed", "wte", "lm_head", "shared.weight"))
-    return " (their vocabularies differ; merge models of one tokenizer)" if is_table else ""
+    return " (their vocabularies differ; tokenizer_source: union brings them together)" if is_table else ""
 
 
 def _order(file: MergeFile, tensor: PlannedTensor) -> list[int]:
@@ -136,8 +152,9 @@ def merged_tensors(file: MergeFile, planned: Sequence[PlannedTensor], models: Mo
         order = _order(file, tensor)
         place = next((i for i, source in enumerate(tensor.sources) if source.model == tensor.slice.base), order[0])
         start = models[tensor.sources[place].model]
-        base: Any = start.lazy(tensor.names[place])
-        values: list[Any] = [models[tensor.sources[index].model].lazy(tensor.names[index]) for index in order]
+        # Each once: some are computed.
+        read: dict[int, Any] = {i: models[tensor.sources[i].model].lazy(tensor.names[i]) for i in {place, *order}}
+        base, values = read[place], [read[index] for index in order]
         if not start.is_float(tensor.names[place]):
             yield tensor.name, base  # equal in all models, as was checked before
         elif tensor.name.endswith(_STATISTICS) and file.method != "passthrough":

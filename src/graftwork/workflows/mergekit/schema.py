@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,17 @@ from typing import Any
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
-from graftwork.data.reading.suite_nodes import Lines, Problem, key_name, load_nodes
+from graftwork.data.reading.suite_nodes import Lines, Problem, key_name, load_documents
 from graftwork.workflows.mergekit.methods import METHODS, UNSUPPORTED
+from graftwork.workflows.mergekit.references import reference_text
+from graftwork.workflows.mergekit.tokens import TokenizerChoice, read_choice
 
-__all__ = ["DTYPES", "MergeFile", "OutputSlice", "SourceModel", "read_merge_file"]
+__all__ = ["DTYPES", "MergeFile", "OutputSlice", "SourceModel", "read_merge_documents"]
 
 Parameters = Mapping[str, Any]
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
 _TOP = (
+    "name",
     "merge_method",
     "base_model",
     "models",
@@ -31,7 +33,6 @@ _TOP = (
 )
 _REFUSED = {
     "chat_template": "templates are not written; copy one into the result",
-    "name": "several documents that feed each other cannot be merged in one go; merge them one after the other",
 }
 
 
@@ -56,18 +57,20 @@ class OutputSlice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MergeFile:
-    """What a file asks for."""
+    """What a document of a file asks for."""
 
     path: Path
     method: str
+    name: str = ""
+    """What other documents of the file call its result; empty if it has no name."""
     slices: tuple[OutputSlice, ...]
     base: str = ""
     parameters: Parameters = field(default_factory=dict)
     """For all slices; those of a slice and of its sources count more."""
     stored: str = ""
     """Stored type of the result as safetensors calls it; empty keeps that of the models."""
-    tokenizer: str = ""
-    """``base``, ``union``, or a model."""
+    tokenizer: TokenizerChoice | None = None
+    """None leaves vocabularies alone; the result has the tokenizer of the base."""
     has_slices: bool = False
     """Whether layers are chosen."""
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -82,20 +85,36 @@ class MergeFile:
         named = [source.model for item in self.slices for source in item.sources]
         return tuple(dict.fromkeys(name for name in (*bases, *named) if name))
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All that must be there before this document can be merged: its models, and the one whose tokenizer it takes."""
+        chosen = self.tokenizer.reference if self.tokenizer else ""
+        return tuple(dict.fromkeys((*self.models, *([chosen] if chosen else []))))
 
-def read_merge_file(path: str | Path) -> MergeFile:
-    """Read and check a YAML file of mergekit.
+
+def read_merge_documents(path: str | Path) -> list[MergeFile]:
+    """Read and check a YAML file of mergekit: one document, or several that are parted by ``---``.
+
+    Returns:
+        The documents as they stand in the file; empty ones are left out.
 
     Raises:
         FileFormatError: If it cannot be read as text.
         ConfigError: With all faults: file, line, key, value, what is allowed.
     """
     path = Path(path)
-    value, lines, problems = load_nodes(path, "merge configuration")
-    reader = _Reader(path.name, lines, problems)
-    found = None if problems else reader.document(path, value)
-    if problems or found is None:
-        raise ConfigError(f"{path} cannot be used.", [str(problem) for problem in problems])
+    found: list[MergeFile] = []
+    problems: list[Problem] = []
+    loaded = load_documents(path, "merge configuration")
+    for value, lines, faults in loaded:
+        if faults:
+            problems += faults
+        elif value is not None or len(loaded) == 1:
+            reader = _Reader(path.name, lines, problems)
+            document = reader.document(path, value)
+            found += [document] if document is not None else []
+    if problems or not found:
+        raise ConfigError(f"{path} cannot be used.", [str(problem) for problem in problems] or [f"{path.name} is empty."])
     return found
 
 
@@ -125,6 +144,10 @@ class _Reader:
         if len(given) != 1:
             self.fault(where, "needs exactly one of models and slices, with at least one entry.")
             return None
+        name = value.get("name")
+        if name is not None and (not isinstance(name, str) or not name.strip()):
+            self.fault(("name",), f"must be a name, by which other documents call this one; got {name!r:.60}.")
+            name = ""
         base = self._text(value, "base_model")
         slices = self._models(content, where) if given == ["models"] else self._slices(content, where)
         stored = self._dtype(value)
@@ -132,11 +155,12 @@ class _Reader:
         return MergeFile(
             path=path,
             method=str(method),
+            name=name or "",
             slices=slices,
             base=base,
             parameters=parameters,
             stored=stored,
-            tokenizer=self._tokenizer(value),
+            tokenizer=self._tokenizer(value, base, slices),
             has_slices=given == ["slices"],
             lines={key_name(place): line for place, line in self.lines.items()},
             model_lines=self.named,
@@ -224,19 +248,13 @@ class _Reader:
         found = value.get(key)
         if found is None:
             return ""
-        if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
-            found = found["model"].get("path")
-        if not isinstance(found, str):
-            self.fault((*where, key), f"must be the path of a model; got {found!r:.60}.")
+        try:
+            text = reference_text(found)
+        except ConfigError as error:
+            self.fault((*where, key), str(error))
             return ""
-        # os.path: that of Path raises where a name is too long for the file system.
-        if "+" in Path(found).name and not os.path.exists(found):
-            self.fault(
-                (*where, key),
-                f"{found!r:.200} names a model with an adapter; fold the adapter first (a delta can be folded into its base).",
-            )
-        self.named.setdefault(found, self.lines.get((*where, key), 1))
-        return found
+        self.named.setdefault(text, self.lines.get((*where, key), 1))
+        return text
 
     def _parameters(self, value: Mapping[str, Any], where: tuple[Any, ...]) -> Parameters:
         found = value.get("parameters") or {}
@@ -254,18 +272,12 @@ class _Reader:
         chosen = str(value.get("out_dtype") or value.get("dtype") or "").removeprefix("torch.")
         return DTYPES.get(chosen, "")
 
-    def _tokenizer(self, value: Mapping[str, Any]) -> str:
-        found = value.get("tokenizer")
-        if found is None:
-            return self._text(value, "tokenizer_source")
-        if value.get("tokenizer_source") is not None or not isinstance(found, Mapping):
-            self.fault(("tokenizer",), "must be a mapping, and stands in place of tokenizer_source.")
-            return ""
-        for key in ("tokens", "pad_to_multiple_of"):
-            if found.get(key):
-                self.fault(("tokenizer", key), "is not supported: embeddings are merged as they are.")
-        self._only(found, ("tokenizer",), ("source", "tokens", "pad_to_multiple_of"))
-        return self._text(found, "source", ("tokenizer",))
+    def _tokenizer(self, value: Mapping[str, Any], base: str, slices: Sequence[OutputSlice]) -> TokenizerChoice | None:
+        sources = (source.model for item in slices for source in item.sources)
+        found = read_choice(value, {base, *(item.base for item in slices), *sources} - {""}, self.fault)
+        if found is not None:
+            self.named.setdefault(found.source, self.lines.get(tuple(found.key.split(".")), 1))
+        return found
 
     def _only(self, value: Mapping[str, Any], where: tuple[Any, ...], known: Sequence[str]) -> None:
         for key in value:
