@@ -19,7 +19,7 @@ from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.probability_lines import probabilities_line, probabilities_table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, scores_table, transfer_table
-from graftwork.reporting.words import STRENGTHS
+from graftwork.reporting.words import strength_words
 
 __all__ = ["model_card_text", "write_model_card"]
 
@@ -148,7 +148,7 @@ def _results_lead(view: ResultView) -> str:
 def _limits(view: ResultView) -> str:
     verdict = view.section("verdict")
     lines = [str(item) for item in verdict.get("warnings") or ()]
-    _, meaning = STRENGTHS.get(str(verdict.get("strength")), ("", "The run ended before a verdict."))
+    _, meaning = strength_words(verdict, ("", "The run ended before a verdict."))
     lines.append(meaning)
     lines.append("Nothing is known about rows that differ in kind from the test rows: other sources, other times, other groups.")
     return _bullets(lines)

@@ -17,7 +17,7 @@ from graftwork.reporting.model_lines import measured_line, model_line, others_li
 from graftwork.reporting.parts import Cell, Figure, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.untested_lines import untested_line
-from graftwork.reporting.words import STRENGTHS
+from graftwork.reporting.words import strength_words
 
 __all__ = ["PageWords", "Panel", "Section", "render_page"]
 
@@ -123,7 +123,7 @@ def render_page(view: ResultView, sections: Sequence[Section], words: PageWords,
     environment.tests["figure"] = lambda value: isinstance(value, Figure)
     figures = [figure for section in sections for figure in section.figures]
     verdict = view.section("verdict")
-    badge, meaning = STRENGTHS.get(str(verdict.get("strength")), ("", ""))
+    badge, meaning = strength_words(verdict, ("", ""))
     return environment.from_string((folder / "report.html.j2").read_text(encoding="utf-8")).render(
         words=words,
         title=view.section("suite").get("name") or "run",

@@ -16,7 +16,7 @@ from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.score_tables import controls_table, folded_scores, scores_table
 from graftwork.reporting.untested_lines import untested_line
-from graftwork.reporting.words import STRENGTHS
+from graftwork.reporting.words import strength_words
 
 __all__ = ["format_summary", "plain_text", "render_table", "wrap_text"]
 
@@ -36,7 +36,7 @@ def format_summary(result: Mapping[str, Any], width: int = 100) -> str:
     """
     view, width = ResultView(result), max(40, width)
     verdict = view.section("verdict")
-    badge, meaning = STRENGTHS.get(str(verdict.get("strength")), ("No verdict", "The race ended early; --resume goes on."))
+    badge, meaning = strength_words(verdict, ("No verdict", "The race ended early; --resume goes on."))
     blocks = [f"{badge.upper()}"]
     sentences = [str(item) for item in (*(verdict.get("sentences") or ()), verdict.get("source_sentence")) if item]
     blocks += [wrap_text(sentence, width) for sentence in sentences]

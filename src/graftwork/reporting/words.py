@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from graftwork.core.kinds import find_kind
 from graftwork.evaluation.metrics import METRICS
 from graftwork.interfaces.task_kind import TaskKind
 
-__all__ = ["STRENGTHS", "Mark", "comparison_mark", "control_mark", "cost_words", "kind_words", "metric_words"]
+__all__ = ["Mark", "comparison_mark", "control_mark", "cost_words", "kind_words", "metric_words", "strength_words"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,14 @@ _CONTROLS = {
     "unclear": Mark("?", "unclear", "even"),
 }
 
-STRENGTHS = {
+_STRENGTHS = {
     "asserts": ("Clear result", "The intervals support this choice."),
     "tentative": ("Tentative", "The data point this way but do not settle it: more rows or more seeds would."),
     "no difference": ("No difference", "The intervals show that the difference is too small to matter."),
     "open": ("Open", "The data do not show which plan is better; the choice is the best guess from validation rows."),
 }
 """Badge and explanation of each strength of a verdict."""
+_ALONE = ("Open", "One plan finished; nothing was compared.")
 
 _COSTS = {
     "parameters_total": "parameters",
@@ -107,3 +109,16 @@ def metric_words(metric: str) -> str:
     if known is None:
         return metric.replace("_", " ")
     return f"{known.title}, {'higher' if known.higher_is_better else 'lower'} is better"
+
+
+def strength_words(verdict: Mapping[str, Any], otherwise: tuple[str, str]) -> tuple[str, str]:
+    """Return badge and explanation of a verdict's strength.
+
+    Args:
+        verdict: The ``verdict`` of ``result.json``; empty if the run ended before there was one.
+        otherwise: What to return then.
+    """
+    strength = str(verdict.get("strength"))
+    if strength == "open" and "ship" in verdict and verdict["ship"] is None:
+        return _ALONE
+    return _STRENGTHS.get(strength, otherwise)

@@ -92,3 +92,12 @@ def test_of_many_tasks_a_sentence_and_the_extremes_are_shown(build_result) -> No
     assert "extra 99" in text
     assert "extra 50" not in text
     assert len(text.splitlines()) < 120
+
+
+def test_one_plan_alone_is_not_called_the_best_guess() -> None:
+    from graftwork.reporting.words import strength_words
+
+    alone = {"strength": "open", "ship": None, "sentences": ["Only `constant` finished, so there is nothing to compare it with."]}
+    assert strength_words(alone, ("", "")) == ("Open", "One plan finished; nothing was compared.")
+    assert "best guess" in strength_words({**alone, "ship": {"label": "unclear"}}, ("", ""))[1]
+    assert strength_words({}, ("No verdict", "why")) == ("No verdict", "why")

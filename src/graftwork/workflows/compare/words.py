@@ -32,7 +32,7 @@ def leaderboard_sentences(rows: Sequence[Mapping[str, Any]], reference: str | No
         sentences.append(_lead(ranked, reference))
         sentences.append(_against(ranked, reference))
         sentences.append(
-            f"To choose one plan, take {quote(choice)}: validation rows say so, which no number of this table was used for."
+            f"To choose one plan, take {quote(choice)}: it is the best on the validation rows; the numbers of this table are of other rows and took no part."
         )
     if troubled:
         sentences.append(f"Without a score: {join_words(troubled)}; the table says why.")
