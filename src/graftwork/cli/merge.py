@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from graftwork.cli.common import add_component_argument, parse_assignments
-from graftwork.core.machine import DEVICES
+from graftwork.cli.shared_flags import add_device_argument, add_flag, add_quiet_argument, add_seed_argument
 from graftwork.core.plain_text import own_code
 
 if TYPE_CHECKING:
@@ -64,39 +64,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.formatter_class = _HelpWithMethods
     parser.add_argument("config", nargs="?", metavar="FILE.yml", help="YAML file of mergekit; says models and method")
-    parser.add_argument("--base", help="pretrained model: .safetensors file or model folder; some methods need none")
+    parser.add_argument(
+        "--base", metavar="MODEL", help="pretrained model: .safetensors file or model folder; some methods need none"
+    )
     parser.add_argument(
         "--models",
+        metavar="MODEL",
         nargs="+",
         default=[],
         help="models tuned from it, or changes of it: adapter folders of peft, delta files, delta folders of tune runs",
     )
     parser.add_argument(
         "--out",
+        metavar="PATH",
         required=True,
         help="where to: a name that ends in .safetensors becomes a file of the weights, any other a folder (a model as transformers "
         "loads it; of adapters without --base an adapter of peft)",
     )
-    parser.add_argument("--method", help="a method of the list below (default task-arithmetic), or package.module:Name")
-    parser.add_argument("--density", type=float, help="share of changes kept, above 0 and at most 1 (ties: default 0.2)")
+    add_flag(parser, "--method", ", or package.module:Name (default: task-arithmetic)")
     parser.add_argument(
-        "--lambda", dest="scaling", type=float, help="factor on the merged change (default 1 for ties, 0.4 for task-arithmetic)"
+        "--density", metavar="SHARE", type=float, help="share of changes kept, above 0 and at most 1 (default: 0.2 for ties)"
+    )
+    parser.add_argument(
+        "--lambda",
+        dest="scaling",
+        metavar="X",
+        type=float,
+        help="factor on the merged change (default: 1 for ties, 0.4 for task-arithmetic)",
     )
     parser.add_argument(
         "--rank",
+        metavar="N",
         type=int,
         help="largest rank of an adapter folder that is written (default: exact, or the largest of the adapters)",
     )
     parser.add_argument(
         "--shard-size", metavar="SIZE", help="part the weights of a model folder into files of at most so much, such as 5GB"
     )
-    parser.add_argument("--weights", help="one weight per model, separated by commas")
+    parser.add_argument("--weights", metavar="W,W", help="one weight per model, separated by commas")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method; may repeat")
     parser.add_argument(
-        "--exclude", action="append", default=[], help="pattern of tensors that keep the base's values; may repeat"
+        "--exclude",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="pattern of tensors that keep the base's values; may repeat",
     )
     parser.add_argument(
-        "--buffers", choices=("mean", "base"), default="mean", help="running statistics of the models (default mean)"
+        "--buffers", choices=("mean", "base"), default="mean", help="running statistics of the models (default: mean)"
     )
     parser.add_argument(
         "--suite",
@@ -110,7 +125,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=V,V,...",
         help="try these values of a setting on validation rows, and merge with the best; weights=20 tries 20 points; may repeat",
     )
-    parser.add_argument("--metric", default="", help="what scores and searches go by (default: each task's own metric)")
+    parser.add_argument(
+        "--metric", metavar="NAME", default="", help="what scores and searches go by (default: each task's own metric)"
+    )
     parser.add_argument(
         "--align",
         nargs="?",
@@ -129,12 +146,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND=FILE,FILE",
         help="files beside the models for methods that need them, one for each model; may repeat",
     )
-    parser.add_argument(
-        "--device", choices=DEVICES, default="cpu", help="where methods that need networks work (default cpu; others need none)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of methods that draw numbers (default 0)")
+    add_device_argument(parser, "networks work, of methods that need some", default="cpu")
+    add_seed_argument(parser, "methods that draw numbers", default=0)
     parser.add_argument("--no-hashes", action="store_true", help="leave hashes of the inputs out of the lineage")
-    parser.add_argument("--quiet", action="store_true", help="print the written path only")
+    add_quiet_argument(parser, "the written path")
     add_component_argument(parser)
 
 

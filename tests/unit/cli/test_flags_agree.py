@@ -13,7 +13,7 @@ from all_verbs import parsers
 PARSERS = parsers()
 OTHERS = {
     # What is called alike there means another thing: a model that is merged is no run.
-    "merge": {"--base", "--device", "--method", "--metric", "--out", "--quiet", "--seed", "--set"},
+    "merge": {"--base", "--metric", "--out", "--set"},
     # A build or a system has its place already; a run is named.
     "backbones": {"--resume"},
     "reproduce": {"--resume"},
@@ -24,9 +24,11 @@ SENTENCES = {
     "--device": r"where .* \(default: (auto, an accelerator if there is one|cpu)\)",
     "--json": r"print .* as JSON, everything else on stderr",
     "--max-memory": r"most memory of .*, as in \d+[MG]B",
+    "--method": r"a method of the list below, or package\.module:.* \(default: [\w-]+\)",
     "--modality": r"only \w+ for this kind of data",
     "--out": r".*\(default: .*\)",
     "--plans": r"plans \(see graftwork plans\): .* \(default: .*\)",
+    "--quiet": r"print .* only",
     "--resume": r"go on with a stopped run.*",
     "--seed": r"root seed of .* \(default: 0\)",
     "--seeds": r"number of seeds .*",
@@ -78,7 +80,7 @@ def test_every_sentence_is_of_a_shared_flag() -> None:
     assert all(name in {flag for verb, flag, _ in flags() if verb == other} for other, names in OTHERS.items() for name in names)
 
 
-@pytest.mark.parametrize("verb", sorted(set(PARSERS) - {"merge"}))
+@pytest.mark.parametrize("verb", sorted(PARSERS))
 def test_words_about_flags_have_one_form(verb: str) -> None:
     for _, name, action in (found for found in flags() if found[0] == verb):
         text = str(action.help)
