@@ -109,8 +109,8 @@ def _merge(data: Path, out: Path) -> list[str]:
     ]
 
 
-def _merge_yaml(data: Path, out: Path) -> list[str]:
-    return ["merge", str(data / "merge.yml"), "--out", str(out / "merged"), "--quiet"]
+def _merge_yaml(name: str) -> Callable[[Path, Path], list[str]]:
+    return lambda data, out: ["merge", str(data / name), "--out", str(out / "merged"), "--quiet"]
 
 
 def _tune(workers: int) -> Callable[[Path, Path], list[str]]:
@@ -193,7 +193,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("tune-one", _tune(1), _tuned, "bert", workers="retried", can_resume=True, flag=("--steps", "12"), source_at=2),
         Kind("distill-one", _distill(1), _run, workers="retried", can_resume=True),
         Kind("merge", _merge, _files, "models"),
-        Kind("merge-yaml", _merge_yaml, _all_files, "models"),
+        Kind("merge-yaml", _merge_yaml("merge.yml"), _all_files, "models"),
+        Kind("merge-stages", _merge_yaml("stages.yml"), _all_files, "models"),
         Kind("predict", _predict("table"), _files, "table", needs_run=True),
         Kind("predict-text", _predict("text"), _files, "text", needs_run=True),
         Kind("predict-pictures", _predict("pictures"), _files, "pictures", needs_run=True),
@@ -290,3 +291,9 @@ def _write_models(folder: Path, rng: np.random.Generator, layers: int) -> None:
         (folder / f"model-{name}" / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": layers}))
     parts = "".join(f"  - model: model-{name}\n    parameters: {{weight: 0.4, density: 0.5}}\n" for name in "abc")
     (folder / "merge.yml").write_text(f"merge_method: ties\nbase_model: model-base\nmodels:\n{parts}dtype: float32\n")
+    # A document whose result, in a temporary folder, goes into the next one.
+    first = "name: first\nmerge_method: slerp\nbase_model: model-a\nmodels:\n  - model: model-b\nparameters: {t: 0.3}\ndtype: float32\n"
+    second = "merge_method: linear\nmodels:\n" + "".join(
+        f"  - model: {name}\n    parameters: {{weight: 0.5}}\n" for name in ("first", "model-c")
+    )
+    (folder / "stages.yml").write_text(f"{first}---\n{second}dtype: float32\n")

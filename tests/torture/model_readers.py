@@ -78,8 +78,9 @@ def ask_timm(folder: Path) -> None:
 
 
 def merge_yaml(folder: Path) -> None:
-    """Check and carry out two YAML files of mergekit."""
-    words = (("merge", folder / f"{name}.yml", "--out", folder / f"out-{name}", "--quiet") for name in ("merge", "stack"))
+    """Check and carry out YAML files of mergekit."""
+    names = ("merge", "stack", "stages")
+    words = (("merge", folder / f"{name}.yml", "--out", folder / f"out-{name}", "--quiet") for name in names)
     _each(partial(run_main, *given) for given in words)
 
 

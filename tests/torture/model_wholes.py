@@ -150,6 +150,24 @@ dtype: bfloat16
 """
 
 
+_STAGES = """name: first
+merge_method: task_arithmetic
+base_model: base
+models:
+  - model: a
+    parameters: {weight: 0.5}
+dtype: float32
+---
+merge_method: linear
+models:
+  - model: first
+    parameters: {weight: 0.6}
+  - model: b
+    parameters: {weight: [0.2, 0.8]}
+dtype: bfloat16
+"""
+
+
 def _write_mergekit(folder: Path) -> None:
     rng = np.random.default_rng(4)
     shapes: dict[str, tuple[int, ...]] = {
@@ -171,6 +189,7 @@ def _write_mergekit(folder: Path) -> None:
         (folder / name / "tokenizer.json").write_text("{}")
     (folder / "merge.yml").write_text(_MERGE, encoding="utf-8")
     (folder / "stack.yml").write_text(_STACK, encoding="utf-8")
+    (folder / "stages.yml").write_text(_STAGES, encoding="utf-8")
 
 
 def _write_teachers(folder: Path) -> None:
