@@ -56,8 +56,10 @@ def skills(spec_or_metric: TaskSpec | str, values: ArrayLike, references: ArrayL
         references: Metric values of the reference, a simple baseline.
 
     Example:
-        >>> float(skills("quadratic_kappa", 0.3, 0.0)), float(skills("accuracy", 0.8, 0.6)), float(skills("rmse", 1.5, 2.0))
-        (30.0, 50.0, 25.0)
+        >>> float(skills("accuracy", 0.75, 0.5)), float(skills("rmse", 1.5, 2.0))
+        (50.0, 25.0)
+        >>> round(float(skills("quadratic_kappa", 0.3, 0.0)), 6)
+        30.0
     """
     metric = _metric(spec_or_metric)
     best = metric.high if metric.higher_is_better else metric.low
