@@ -27,8 +27,8 @@ __all__ = ["Change", "SeedScores", "change", "mean_change"]
 
 _PRIOR_DEGREES, _PRIOR_SHARE = 4, 2.0
 """What is known of the variance between folds before they are seen: so many degrees of freedom, and so many times the variance that the
-rows alone bring. On generated suites folds differ by one to four times that. Without it the interval of two folds is eight times that of
-what is known, and where training rows matter it covers less: ``test_folds_that_differ_by_their_training_rows``."""
+rows alone bring. On generated suites folds differ by about one to four times that. Without it the interval of two folds is several times
+as wide as what is known, and where training rows matter it covers less: ``test_folds_that_differ_by_their_training_rows``."""
 
 
 @dataclass(frozen=True, slots=True)

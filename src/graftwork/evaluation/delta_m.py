@@ -19,12 +19,17 @@ from graftwork.interfaces.metric import Floats, Metric
 __all__ = ["SMALLEST_SCORE", "delta_m", "relative_change", "relative_changes", "skills"]
 
 SMALLEST_SCORE = 0.05
-"""References of a bounded score (kappa, R squared, IoU ...) closer to zero than this count as this: a division by almost nothing
-would let one task decide the mean over all."""
+"""References of a bounded score (kappa, R squared, IoU ...) closer to zero than this count as this, and baselines closer to a
+perfect one are this far from it: a division by almost nothing would let one task decide the mean over all."""
 
 
 def _metric(spec_or_metric: TaskSpec | str) -> Metric:
     return find_metric(spec_or_metric if isinstance(spec_or_metric, str) else default_metric(spec_or_metric))
+
+
+def _floor(metric: Metric) -> float:
+    """Return the smallest divisor of a change; errors have no natural scale, so theirs only avoids a division by 0."""
+    return SMALLEST_SCORE if np.isfinite(metric.high) and metric.high <= 1.0 else 1e-12
 
 
 def relative_changes(spec_or_metric: TaskSpec | str, values: ArrayLike, references: ArrayLike) -> Floats:
@@ -37,11 +42,9 @@ def relative_changes(spec_or_metric: TaskSpec | str, values: ArrayLike, referenc
     """
     metric = _metric(spec_or_metric)
     new, old = np.asarray(values, dtype=np.float64), np.asarray(references, dtype=np.float64)
-    # Errors have no natural scale, so their floor only avoids a division by 0.
-    floor = SMALLEST_SCORE if np.isfinite(metric.high) and metric.high <= 1.0 else 1e-12
     sign = 1.0 if metric.higher_is_better else -1.0
     # Absolute value: of a negative reference (kappa, R squared) a larger score is still the better one.
-    return 100.0 * sign * (new - old) / np.maximum(np.abs(old), floor)
+    return 100.0 * sign * (new - old) / np.maximum(np.abs(old), _floor(metric))
 
 
 def skills(spec_or_metric: TaskSpec | str, values: ArrayLike, references: ArrayLike) -> Floats:
@@ -66,8 +69,8 @@ def skills(spec_or_metric: TaskSpec | str, values: ArrayLike, references: ArrayL
     if not np.isfinite(best):
         return relative_changes(spec_or_metric, values, references)
     new, old = np.asarray(values, dtype=np.float64), np.asarray(references, dtype=np.float64)
-    # A baseline that is perfect already leaves nothing to remove: the floor makes what is worse very much so.
-    left: Floats = np.maximum(np.abs(best - old), 1e-12)
+    # A baseline that is right on (nearly) all rows, as where one class is all there is, leaves nothing to remove.
+    left: Floats = np.maximum(np.abs(best - old), _floor(metric))
     return 100.0 * (np.abs(best - old) - np.abs(best - new)) / left
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.nn.delta_parts import Rescaled
+from graftwork.nn.delta_parts import Part, Rescaled
 from graftwork.nn.foldable import FoldableLayer
 
 __all__ = ["RescaledLayer", "Side", "can_rescale"]
@@ -71,10 +71,10 @@ class RescaledLayer(FoldableLayer):
             return self.base(inputs * self._along_features())  # type: ignore[no-any-return]
         return self.base(inputs) * self._along_features()  # type: ignore[no-any-return]
 
-    def parts(self) -> dict[str, Rescaled]:
+    def parts(self) -> dict[str, Part]:
         """Return the differences of ``weight`` and, for outputs, of ``bias``, as parts of a delta, with copies of the scale."""
         scale = self.scale.detach().clone()
-        found = {"weight": Rescaled(scale, self.axis)}
+        found: dict[str, Part] = {"weight": Rescaled(scale, self.axis)}
         if self.side == "outputs" and self.base.bias is not None:
             found["bias"] = Rescaled(scale.clone())
         return found

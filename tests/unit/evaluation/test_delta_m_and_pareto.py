@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graftwork.core.records import TaskSpec
 from graftwork.evaluation.changes import Change, SeedScores, change, mean_change
-from graftwork.evaluation.delta_m import delta_m, relative_change, relative_changes
+from graftwork.evaluation.delta_m import delta_m, relative_change, relative_changes, skills
 from graftwork.evaluation.paired import corrected_resampled_ttest
 from graftwork.evaluation.pareto import pareto_front
 
@@ -102,6 +102,12 @@ def test_weights_move_value_rows_and_seeds_alike() -> None:
 
 def in_folds(values: list[float], ids: tuple[int, ...]) -> SeedScores:
     return SeedScores((0,), np.array([np.mean(values)]), np.full((1, 50), np.mean(values)), np.array(values), ids)
+
+
+def test_a_baseline_that_is_right_nearly_everywhere_lets_no_task_decide_the_mean() -> None:
+    assert skills("accuracy", [0.99, 1.0], 1.0) == pytest.approx([-20.0, 0.0])
+    assert skills("accuracy", 0.5, 0.9) == pytest.approx(-400.0)
+    assert skills("rmse", [1.0, 0.0, 3.0], 2.0) == pytest.approx(relative_changes("rmse", [1.0, 0.0, 3.0], 2.0))
 
 
 def test_folds_are_paired_by_their_number() -> None:

@@ -26,13 +26,12 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.methods.tuning.layer_tuner import LayerTuner
 from graftwork.methods.tuning.lora import select_layers
 from graftwork.nn.backbones.resizable import set_working_size
-from graftwork.nn.foldable import plain_state, put_module
+from graftwork.nn.foldable import put_module
 from graftwork.nn.updated_layer import UpdatedLayer, UpdateForm, can_update
-from graftwork.nn.weight_delta import Part, WeightDelta
+from graftwork.nn.weight_delta import WeightDelta
 
 __all__ = ["CPLoRA"]
 
@@ -121,24 +120,5 @@ class CPLoRA(LayerTuner[UpdatedLayer]):
 
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the updates as differences of the layers' weights: CP or low rank, decomposed where asked; see :class:`.Tuner`."""
-        attached = self._unfolded()
-        source = attached if model is None else model
-        parts: dict[str, Part] = {}
-        modules = dict(source.named_modules())
-        for name in self.layers:
-            layer = modules.get(name)
-            if not isinstance(layer, UpdatedLayer):
-                raise ConfigError(
-                    f"The model given is no copy of the one that this CPLoRA is attached to: it has no updated layer {name!r}. "
-                    "Give a copy, or none."
-                )
-            parts[f"{name}.weight"] = layer.part()
-        base = plain_state(source)
         settings = {"r": self.r, "lora_alpha": self.lora_alpha, "form": self.form, "decompose": self.decompose}
-        return WeightDelta(
-            parts,
-            {name: base[name].shape for name in parts},
-            base_fingerprint=state_fingerprint(base),
-            base_prints=tensor_prints(base),
-            lineage={"tuner": "CPLoRA", **settings},
-        )
+        return self._weight_delta(model, UpdatedLayer, lambda layer: {"weight": layer.part()}, settings)

@@ -18,13 +18,12 @@ from typing import Any, Self
 from torch import nn
 
 from graftwork.core.errors import ConfigError
-from graftwork.math.fingerprint import state_fingerprint, tensor_prints
 from graftwork.methods.tuning.layer_tuner import LayerTuner
 from graftwork.methods.tuning.lora import select_layers
 from graftwork.nn.backbones.resizable import set_working_size
-from graftwork.nn.foldable import plain_state, put_module
+from graftwork.nn.foldable import put_module
 from graftwork.nn.rescaled_layer import RescaledLayer, Side, can_rescale
-from graftwork.nn.weight_delta import Part, WeightDelta
+from graftwork.nn.weight_delta import WeightDelta
 
 __all__ = ["IA3", "usual_layers"]
 
@@ -128,26 +127,7 @@ class IA3(LayerTuner[RescaledLayer]):
 
     def delta(self, model: nn.Module | None = None) -> WeightDelta:
         """Return the factors as differences of weights and biases that depend on the base; see :class:`.Tuner`."""
-        attached = self._unfolded()
-        source = attached if model is None else model
-        parts: dict[str, Part] = {}
-        modules = dict(source.named_modules())
-        for name in self.layers:
-            layer = modules.get(name)
-            if not isinstance(layer, RescaledLayer):
-                raise ConfigError(
-                    f"The model given is no copy of the one that this IA3 is attached to: it has no layer with factors {name!r}. "
-                    "Give a copy, or none."
-                )
-            parts |= {f"{name}.{key}": part for key, part in layer.parts().items()}
-        base = plain_state(source)
-        return WeightDelta(
-            parts,
-            {name: base[name].shape for name in parts},
-            base_fingerprint=state_fingerprint(base),
-            base_prints=tensor_prints(base),
-            lineage={"tuner": "IA3"},
-        )
+        return self._weight_delta(model, RescaledLayer, RescaledLayer.parts, {})
 
     def save_pretrained(self, folder: str | Path, *, base_model: str = "") -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as peft does; see :func:`.peft_ia3.write_ia3`."""

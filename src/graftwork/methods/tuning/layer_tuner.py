@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.tuner import Tuner
-from graftwork.nn.foldable import put_module
+from graftwork.math.fingerprint import state_fingerprint, tensor_prints
+from graftwork.nn.foldable import plain_state, put_module
 from graftwork.nn.freeze import fix_mode, is_batch_norm, release_mode
+from graftwork.nn.weight_delta import Part, WeightDelta
 
 __all__ = ["LayerTuner"]
 
@@ -89,3 +92,42 @@ class LayerTuner(Tuner, Generic[Layer]):
         if self._base_weights:
             raise ConfigError(f"This {type(self).__name__} is folded, so its base is gone; call unfold() first.")
         return model
+
+    def _weight_delta(
+        self,
+        model: nn.Module | None,
+        kind: type[Layer],
+        parts_of: Callable[[Layer], Mapping[str, Part]],
+        settings: Mapping[str, Any],
+    ) -> WeightDelta:
+        """Return what all layers learned as differences of their tensors.
+
+        Args:
+            model: As for :meth:`.Tuner.delta`.
+            kind: Class of the layers.
+            parts_of: Gives the differences of one layer by the names of the plain layer's parameters.
+            settings: Of the tuner, for the lineage.
+
+        Raises:
+            ConfigError: If the tuner is attached to no model, or folded, or ``model`` is no copy of the attached one.
+        """
+        attached = self._unfolded()
+        source, name_of_tuner = attached if model is None else model, type(self).__name__
+        parts: dict[str, Part] = {}
+        modules = dict(source.named_modules())
+        for name in self.layers:
+            layer = modules.get(name)
+            if not isinstance(layer, kind):
+                raise ConfigError(
+                    f"The model given is no copy of the one that this {name_of_tuner} is attached to: it has no {kind.__name__} {name!r}. "
+                    "Give a copy, or none."
+                )
+            parts |= {f"{name}.{key}": part for key, part in parts_of(layer).items()}
+        base = plain_state(source)
+        return WeightDelta(
+            parts,
+            {name: base[name].shape for name in parts},
+            base_fingerprint=state_fingerprint(base),
+            base_prints=tensor_prints(base),
+            lineage={"tuner": name_of_tuner, **settings},
+        )

@@ -110,7 +110,7 @@ def test_what_it_cannot_do_is_named(tmp_path: Path) -> None:
     tuner.attach(model)
     with pytest.raises(ConfigError, match="attached to a model already"):
         tuner.attach(network())
-    with pytest.raises(ConfigError, match="no updated layer '0'"):
+    with pytest.raises(ConfigError, match="no UpdatedLayer '0'"):
         tuner.delta(network())
     for form in ("cp", "conv-lora"):
         tuner = CPLoRA(r=2, form=form, target_modules=["0"])  # type: ignore[arg-type]

@@ -188,7 +188,7 @@ def test_what_cannot_be_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="without groups; got Conv2d"):
         RescaledLayer(nn.Conv2d(4, 8, 3, groups=2), "inputs")
     tuner = learned(Block())
-    with pytest.raises(ConfigError, match="no layer with factors 'key'"):
+    with pytest.raises(ConfigError, match="no RescaledLayer 'key'"):
         tuner.delta(Block())
     with pytest.raises(ConfigError, match="cannot be written as a LoRA adapter"):
         delta_to_peft(tuner.delta(), tmp_path / "lora")
