@@ -41,7 +41,7 @@ FROM_BACKBONES = {
 TEXT = {"constant", "grouped", "tfidf-linear", "tfidf-lightgbm", "sherl", "unipt", "lst"}
 PICTURES = {
     *("constant", "grouped", "lora-late", "bn-only", "cp-lora", "lora-c", "conv-lora", "cp-dora", "dora-c", "conv-dora", "ecmt"),
-    *("guidance", "m3vit", "mobiletl", "mod-moe", "osnet", "scalekd", "taskexpert"),
+    *("guidance", "m3vit", "mobiletl", "mod-moe", "osnet", "pixels-linear", "pixels-trees", "scalekd", "taskexpert"),
 }
 NEED_FILES = {
     *("kd-any", "mhr-z", "mhr-mu", "poly-z", "scalearn", "scalearn-uniform", "scalearn-plus", "scalearn-uniform-plus"),

@@ -28,7 +28,7 @@ def test_separate_models_come_first_and_sharing_is_there(modality: Modality) -> 
     assert plans[0].role == "reference"
     groups = {plan.group for plan in plans}
     assert {"sharing", "balancing"} <= groups
-    assert ("trees" in groups) == (modality != "image")
+    assert "trees" in groups
     assert ("frozen" in groups) == (modality != "table")
 
 
@@ -37,7 +37,7 @@ def test_the_catalogue_holds_what_is_promised() -> None:
     assert {
         *("separate", "shared-trunk", "mmoe", "ple", "uncertainty", "dwa", "pcgrad", "cagrad", "mgda", "upgrad", "nashmtl"),
         *("aligned-mtl", "upgrad-rep", "lightgbm", "frozen-features", "lora", "full-tuning"),
-        *("tfidf-linear", "tfidf-lightgbm", "embeddings-linear"),
+        *("tfidf-linear", "tfidf-lightgbm", "embeddings-linear", "pixels-linear", "pixels-trees"),
     } <= names
 
 

@@ -108,6 +108,7 @@ class GraphBuilder:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._read: set[str] = set()
+        self._stand_ins: dict[str, str] = {}
 
     def _name(self) -> str:
         return f"{_INNER}{len(self._nodes) + len(self._constants)}"
@@ -122,9 +123,15 @@ class GraphBuilder:
         self._constants.append(self._onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
 
+    def stand_in(self, name: str, value: str) -> None:
+        """Let a value take the place of an input of this name in all that is added from now on."""
+        self._stand_ins[name] = value
+
     def add(self, operator: str, *operands: str | Array, domain: str = "", **attributes: Any) -> str:
         """Return the name of an operator's output; operands are names of inputs and outputs, or constants."""
-        inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
+        inputs = [
+            self._stand_ins.get(operand, operand) if isinstance(operand, str) else self.constant(operand) for operand in operands
+        ]
         self._read |= {name for name in inputs if name in self._suite.inputs}
         name = self._name()
         self._nodes.append(self._onnx.helper.make_node(operator, inputs, [name], domain=domain, **attributes))
