@@ -63,7 +63,9 @@ class PictureTable:
         """
         specs = [spec for spec in suite.input_specs.values() if spec.kind == "image"]
         if len(specs) != 1:
-            raise DataError(f"{what} needs one picture a row; the suite {suite.name!r} has the inputs: {join_kinds(suite.kinds)}.")
+            raise DataError(
+                f"{what} needs one picture a row; the suite {suite.name!r} has the inputs: {join_kinds(suite.kinds)}."
+            )
         array = specs[0].arrays.get("image", "image")
         rows = suite.splits["train"]
         sample = np.asarray(suite.inputs[array][rows[np.linspace(0, len(rows) - 1, min(_SAMPLE, len(rows))).astype(np.int64)]])
@@ -76,7 +78,7 @@ class PictureTable:
         channels = 3 if self.coloured else 1
         places = self._cells(_COLOURED_GRID if self.coloured else _GRID) ** 2
         colours = 3 * self._cells(_COLOUR_GRID) ** 2 if self.coloured else 0
-        edges = 2 * len(_DIRECTIONS) * self._cells(_EDGE_GRID, self._working - 2) ** 2
+        edges = 2 * len(_DIRECTIONS) * self._edge_cells**2
         return places + colours + edges + channels * (2 + len(_LEVELS))
 
     @property
@@ -87,8 +89,12 @@ class PictureTable:
     def _working(self) -> int:
         return self.size // self._factor
 
-    def _cells(self, most: int, size: int | None = None) -> int:
-        return min(most, self.size if size is None else size)
+    @property
+    def _edge_cells(self) -> int:
+        return max(0, min(_EDGE_GRID, self._working - 2))
+
+    def _cells(self, most: int) -> int:
+        return min(most, self.size)
 
     def matrix(self, inputs: Mapping[str, Array], rows: Ints) -> NDArray[np.float32]:
         """Return ``[n, width]``."""
@@ -106,13 +112,8 @@ class PictureTable:
         channels = np.moveaxis(pictures, 3, 1) if self.coloured else pictures[..., 0][:, None]
         if self.coloured:
             parts.append(_summed(channels, self._cells(_COLOUR_GRID)))
-        small = _summed(light, self._working, flat=False) if self._factor > 1 else light
-        across = small[:, 1:-1, 2:] - small[:, 1:-1, :-2]
-        down = small[:, 2:, 1:-1] - small[:, :-2, 1:-1]
-        for x, y in _DIRECTIONS:
-            slope = x * across + y * down
-            for rising in (slope, -slope):
-                parts.append(_summed(np.maximum(rising, 0.0), self._cells(_EDGE_GRID, self._working - 2)))
+        if self._edge_cells:
+            parts += self._edges(light)
         total, squares = channels.sum(axis=(2, 3)), np.square(channels).sum(axis=(2, 3))
         # Whole numbers below 2^53 up to the root, which both sides round in the same way.
         spread = np.sqrt(squares * self.size**2 - np.square(total))
@@ -120,25 +121,27 @@ class PictureTable:
         parts += [(channels > level).sum(axis=(2, 3)).astype(np.float64) for level in _LEVELS]
         return parts
 
+    def _edges(self, light: Floats) -> list[Floats]:
+        # Pixels at the border that fill no square are left out: smaller squares would look like edges.
+        whole = self._factor * self._working
+        small = _summed(light[:, :whole, :whole], self._working, flat=False)
+        across = small[:, 1:-1, 2:] - small[:, 1:-1, :-2]
+        down = small[:, 2:, 1:-1] - small[:, :-2, 1:-1]
+        slopes = [x * across + y * down for x, y in _DIRECTIONS]
+        return [_summed(np.maximum(rising, 0.0), self._edge_cells) for slope in slopes for rising in (slope, -slope)]
+
     def graph(self, graph: GraphBuilder) -> str:
         """Add the columns to a graph; return the name of float ``[n, width]``."""
         pictures = graph.cast(self.array, np.float64)
         light = graph.add("ReduceSum", pictures, np.array([3]), keepdims=0)
-        parts = [self._summed_in_graph(graph, light, self._cells(_COLOURED_GRID if self.coloured else _GRID), self.size)]
+        parts = [_summed_in_graph(graph, light, self._cells(_COLOURED_GRID if self.coloured else _GRID), self.size)]
         channels = graph.add("Transpose", pictures, perm=[0, 3, 1, 2])
         if self.coloured:
-            parts.append(self._summed_in_graph(graph, channels, self._cells(_COLOUR_GRID), self.size))
+            parts.append(_summed_in_graph(graph, channels, self._cells(_COLOUR_GRID), self.size))
         else:
             channels = graph.add("Slice", channels, np.array([0]), np.array([1]), np.array([1]))
-        small = self._summed_in_graph(graph, light, self._working, self.size, flat=False) if self._factor > 1 else light
-        inner = self._working - 2
-        across = graph.add("Sub", _cut(graph, small, (1, 2), inner), _cut(graph, small, (1, 0), inner))
-        down = graph.add("Sub", _cut(graph, small, (2, 1), inner), _cut(graph, small, (0, 1), inner))
-        for x, y in _DIRECTIONS:
-            slope = graph.add("Add", graph.add("Mul", across, np.float64(x)), graph.add("Mul", down, np.float64(y)))
-            for rising in (slope, graph.add("Neg", slope)):
-                kept = graph.add("Max", rising, np.float64(0.0))
-                parts.append(self._summed_in_graph(graph, kept, self._cells(_EDGE_GRID, inner), inner))
+        if self._edge_cells:
+            parts += self._edges_in_graph(graph, light)
         total = graph.add("ReduceSum", channels, np.array([2, 3]), keepdims=0)
         squares = graph.add("ReduceSum", graph.add("Mul", channels, channels), np.array([2, 3]), keepdims=0)
         variance = graph.add("Sub", graph.add("Mul", squares, np.float64(self.size**2)), graph.add("Mul", total, total))
@@ -148,11 +151,18 @@ class PictureTable:
             parts.append(graph.add("ReduceSum", above, np.array([2, 3]), keepdims=0))
         return graph.cast(graph.concat(parts), np.float32)
 
-    @staticmethod
-    def _summed_in_graph(graph: GraphBuilder, values: str, cells: int, size: int, *, flat: bool = True) -> str:
-        pool = _pool(size, cells)
-        summed = graph.add("MatMul", graph.add("MatMul", pool, values), np.ascontiguousarray(pool.T))
-        return graph.add("Flatten", summed, axis=1) if flat else summed
+    def _edges_in_graph(self, graph: GraphBuilder, light: str) -> list[str]:
+        whole, inner = self._factor * self._working, self._working - 2
+        small = _summed_in_graph(graph, _cut(graph, light, (0, 0), whole), self._working, whole, flat=False)
+        across = graph.add("Sub", _cut(graph, small, (1, 2), inner), _cut(graph, small, (1, 0), inner))
+        down = graph.add("Sub", _cut(graph, small, (2, 1), inner), _cut(graph, small, (0, 1), inner))
+        parts = []
+        for x, y in _DIRECTIONS:
+            slope = graph.add("Add", graph.add("Mul", across, np.float64(x)), graph.add("Mul", down, np.float64(y)))
+            for rising in (slope, graph.add("Neg", slope)):
+                kept = graph.add("Max", rising, np.float64(0.0))
+                parts.append(_summed_in_graph(graph, kept, self._edge_cells, inner))
+        return parts
 
 
 def _pool(size: int, cells: int) -> Floats:
@@ -166,6 +176,12 @@ def _summed(values: Floats, cells: int, *, flat: bool = True) -> Floats:
     starts = np.searchsorted(np.arange(size) * cells // size, np.arange(cells))
     summed = np.add.reduceat(np.add.reduceat(values, starts, axis=-2), starts, axis=-1)
     return summed.reshape(len(values), -1) if flat else summed
+
+
+def _summed_in_graph(graph: GraphBuilder, values: str, cells: int, size: int, *, flat: bool = True) -> str:
+    pool = _pool(size, cells)
+    summed = graph.add("MatMul", graph.add("MatMul", pool, values), np.ascontiguousarray(pool.T))
+    return graph.add("Flatten", summed, axis=1) if flat else summed
 
 
 def _cut(graph: GraphBuilder, values: str, start: tuple[int, int], length: int) -> str:

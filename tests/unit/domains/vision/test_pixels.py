@@ -73,8 +73,15 @@ def test_columns_by_hand() -> None:
     assert levels.tolist() == [32.0] * 3 + [0.0] * 5  # of 16, 48, 80, 112 ... three lie below 100
 
 
+def test_a_size_that_no_square_divides_makes_no_edges() -> None:
+    image = np.full((1, 97, 97, 3), 100, dtype=np.uint8)
+    table = PictureTable("image", 97, coloured=False)
+    edges = table.matrix({"image": image}, np.arange(1))[0, 256 : 256 + 256]
+    assert not edges.any()
+
+
 @pytest.mark.skipif(not has("onnxruntime"), reason="needs onnxruntime")
-@pytest.mark.parametrize("size", [5, 16, 31, 48, 97, 224])
+@pytest.mark.parametrize("size", [1, 2, 5, 16, 31, 48, 97, 224])
 @pytest.mark.parametrize("coloured", [False, True])
 def test_a_graph_has_the_same_bits(size: int, coloured: bool, tmp_path: Path) -> None:
     import onnx
