@@ -144,10 +144,10 @@ class PictureTable:
             parts += self._edges_in_graph(graph, light)
         total = graph.add("ReduceSum", channels, np.array([2, 3]), keepdims=0)
         squares = graph.add("ReduceSum", graph.add("Mul", channels, channels), np.array([2, 3]), keepdims=0)
-        variance = graph.add("Sub", graph.add("Mul", squares, np.float64(self.size**2)), graph.add("Mul", total, total))
+        variance = graph.add("Sub", graph.add("Mul", squares, np.array(float(self.size**2))), graph.add("Mul", total, total))
         parts += [total, graph.add("Sqrt", variance)]
         for level in _LEVELS:
-            above = graph.cast(graph.add("Greater", channels, np.float64(level)), np.float64)
+            above = graph.cast(graph.add("Greater", channels, np.array(float(level))), np.float64)
             parts.append(graph.add("ReduceSum", above, np.array([2, 3]), keepdims=0))
         return graph.cast(graph.concat(parts), np.float32)
 
@@ -158,9 +158,9 @@ class PictureTable:
         down = graph.add("Sub", _cut(graph, small, (2, 1), inner), _cut(graph, small, (0, 1), inner))
         parts = []
         for x, y in _DIRECTIONS:
-            slope = graph.add("Add", graph.add("Mul", across, np.float64(x)), graph.add("Mul", down, np.float64(y)))
+            slope = graph.add("Add", graph.add("Mul", across, np.array(float(x))), graph.add("Mul", down, np.array(float(y))))
             for rising in (slope, graph.add("Neg", slope)):
-                kept = graph.add("Max", rising, np.float64(0.0))
+                kept = graph.add("Max", rising, np.array(0.0))
                 parts.append(_summed_in_graph(graph, kept, self._edge_cells, inner))
         return parts
 
