@@ -18,7 +18,6 @@ AWAITING: dict[str, str] = {
     "autotransfer": "counting run outstanding",
     "codiemb": "counting run outstanding",
     "concrete-merging": "counting run outstanding",
-    "cp-lora": "counting run outstanding",
     "distill-similar": "counting run outstanding",
     "dp4tl": "counting run outstanding",
     "guidance": "counting run outstanding",
