@@ -14,6 +14,8 @@ from graftwork.nn.backbones.catalog import list_backbones, modality_of, split_na
 
 __all__ = ["RankSource", "find_sources"]
 
+_PICTURE_KEYS = ("image_size", "num_channels", "patch_size")
+"""Of a config.json of transformers that describes a model of pictures."""
 Way = Literal["catalog", "untrained", "transformers", "timm", "run"]
 
 
@@ -142,7 +144,10 @@ def _model_in(folder: Path) -> RankSource | None:
     if content.get("format") == FORMAT:
         return RankSource(str(folder), "run", "", str(config.parent), "as the run says")
     if "model_type" in content:
-        return RankSource(str(folder), "transformers", "text", str(config.parent), "see its model card")
+        # Models of pictures know no words; those of both keep their keys one level down.
+        is_image = "vocab_size" not in content and any(key in content for key in _PICTURE_KEYS)
+        kind = "image" if is_image else "text"
+        return RankSource(str(folder), "transformers", kind, str(config.parent), "see its model card")
     if "architecture" in content:
         return RankSource(str(folder), "timm", "image", str(config.parent), "see its model card")
     return None
