@@ -100,7 +100,7 @@ def test_members_are_what_was_trained_and_damage_is_seen(folder: Path, tmp_path:
 
 def test_what_a_source_learned_shows_on_related_targets_only(tmp_path: Path) -> None:
     settings = TablePoolSettings(
-        source_rows=2000, source_steps=250, target_rows=100, test_rows=400, tune_steps=1,
+        source_rows=1500, source_steps=150, target_rows=100, test_rows=400, tune_steps=1,
         members=("first", "last", "shuffled"), targets=("new-first", "new-last"),
     )  # fmt: skip
     probed = build_table(settings, tmp_path).probed

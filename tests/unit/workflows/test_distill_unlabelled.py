@@ -121,7 +121,7 @@ def test_networks_teach_their_features_to_pictures_without_labels(tmp_path: Path
     from dataclasses import replace
 
     bare = replace(pictures, tasks=(), targets={})
-    made = gw.distill(bare, teachers="vit-mini", out=tmp_path / "run", **{**SETTINGS, "steps": 3, "seeds": 1})
+    made = gw.distill(bare, teachers="vit-mini", out=tmp_path / "run", **{**SETTINGS, "steps": 4, "seeds": 1})
     assert made.result["suite"]["tasks"][0]["name"] == "features of vit-mini"
     assert made.teachers[0]["ways"] == ["features"]
     assert made.teachers[0]["agreement"]["features of vit-mini"]["measure"] == "distance"
@@ -179,7 +179,7 @@ def test_what_cannot_be_learned_is_refused_and_leaves_nothing(folder: Path, tmp_
     with pytest.raises((ConfigError, DataError)):
         asked(tmp_path / "nothing.csv", predictions)
     assert not out.exists()
-    ignored = asked(folder / "labelled.csv", predictions, ignore="kind,amount", steps=2, seeds=1)
+    ignored = asked(folder / "labelled.csv", predictions, ignore="kind,amount", steps=4, seeds=1)
     assert set(ignored.teachers[0]["agreement"]) == {"kind", "amount"}
 
 

@@ -80,7 +80,7 @@ def teacher_weights(settings: DistillSettings, teachers: Sequence[Mapping[str, A
         teachers: Results of their jobs.
     """
     if settings.weighting != "relevance":
-        return teacher_shares(settings)
+        return teacher_shares(settings, len(teachers))
     each = [list(teacher.get("relevance", {}).values()) for teacher in teachers]
     means = np.array([float(np.mean(values)) if values else np.nan for values in each])
     known = means[~np.isnan(means)]
@@ -88,10 +88,10 @@ def teacher_weights(settings: DistillSettings, teachers: Sequence[Mapping[str, A
     return [float(weight) for weight in similarity_weights(means, RELEVANCE_POWER)]
 
 
-def teacher_shares(settings: DistillSettings) -> list[float]:
-    """Return the weight of each teacher: without labels nothing says which is more relevant."""
+def teacher_shares(settings: DistillSettings, count: int) -> list[float]:
+    """Return the weight of each of so many teachers where nothing says which is more relevant, as without labels."""
     if settings.weighting in ("relevance", "equal"):
-        return [1.0 / max(1, len(settings.teachers))] * len(settings.teachers)
+        return [1.0 / count] * count
     given = numbers_of(settings.weighting)
     return [item / sum(given) for item in given]
 

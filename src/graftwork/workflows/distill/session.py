@@ -94,7 +94,7 @@ class DistillSession(RunSession[DistillSettings]):
     def _decide(self, context: RunContext[DistillSettings], alone: Plan, teachers: list[dict[str, Any]]) -> None:
         """Weigh the teachers, make both plans, fix the steps, and store all of it."""
         settings, suite = self.settings, context.suite
-        weights = teacher_shares(settings) if self.is_unlabelled else teacher_weights(settings, teachers)
+        weights = teacher_shares(settings, len(teachers)) if self.is_unlabelled else teacher_weights(settings, teachers)
         plans = list(taught_plan(alone, settings, suite, teachers, weights))
         # Without labels nothing is there that a student alone could learn.
         plans = plans[1:] if self.is_unlabelled else plans

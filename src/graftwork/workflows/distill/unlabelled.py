@@ -56,7 +56,7 @@ def store_pseudo_labels(run: RunFolder, settings: DistillSettings, source: Any) 
     )
     run.emit("phase", phase="teachers", jobs=len(settings.teachers), plans=list(settings.teachers))
     answers = [_answers(name, asked, settings, run) for name in settings.teachers]
-    shares = teacher_shares(settings)
+    shares = teacher_shares(settings, len(answers))
     targets = {task.spec.name: _pseudo_target(task, answers, shares, asked) for task in tasks}
     kept = [task for task in tasks if _varies(targets[task.spec.name][asked.splits["train"]])]
     left = [task.spec.name for task in tasks if task not in kept]
