@@ -82,8 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tap",
         metavar="STUDENT=TEACHER",
         action="append",
-        help="paths of two modules that are compared, in all ways that compare modules, or in one of them as attention:STUDENT=TEACHER; "
-        "may repeat (default: the features at the end)",
+        help="paths of two modules that are compared in place of the features at the end, in all ways that compare modules or in one of "
+        "them, as attention:STUDENT=TEACHER; may repeat",
     )
     add_data_arguments(parser)
     training = parser.add_argument_group("budget")

@@ -155,12 +155,13 @@ def objectives_of(
             continue
         pairs = [(tap, _with_tap(name, tap, able)) for tap in taps if "tap" in way.takes and tap.way in ("", name)]
         used |= {tap for tap, holders in pairs if holders}
-        compared = [(tap, holders) for tap, holders in pairs if holders] or [(None, able)]
-        if pairs and compared[0][0] is None:
+        compared: list[tuple[Tap | None, Sequence[tuple[Mapping[str, Any], float]]]] = [pair for pair in pairs if pair[1]]
+        if pairs and not compared:
             raise ConfigError(
                 f"No tapped module of a teacher can be compared by {name}: that needs {way.needs_words}. The taps are "
                 f"{', '.join(str(tap) for tap, _ in pairs)}."
             )
+        compared = compared or [(None, able)]
         for tap, holders in compared:
             settings: dict[str, Any] = {
                 "answers": [str(teacher["entry"]) for teacher, _ in holders],

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 import transferability_formulas as formulas
 from test_rank import own_run, pictures
