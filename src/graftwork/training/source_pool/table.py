@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from graftwork.data.array_cache import cached_arrays
 from graftwork.math.linear_fits import fit_multinomial
 from graftwork.training.source_pool.fitting import fit_classifier, predict_probabilities
 from graftwork.training.source_pool.grounds import AnySettings, Ground, GroundRows, ground_of, target_suite
-from graftwork.training.source_pool.members import PoolMember
+from graftwork.training.source_pool.members import PoolMember, pool_members
+from graftwork.training.source_pool.settings import PoolSettings
 from graftwork.training.source_pool.table_pool import TableMember
 
-__all__ = ["Audit", "TransferTable", "audit_table", "build_table", "target_suite"]
+__all__ = ["Audit", "PictureTable", "TransferTable", "audit_table", "build_table", "target_suite"]
 
 Member = PoolMember | TableMember
 _FORMAT = "graftwork-transfer-row-1"
@@ -67,6 +68,17 @@ class TransferTable:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureTable(TransferTable):
+    """A table of pictures, with what only its sources have."""
+
+    settings: PoolSettings
+
+    def member(self, name: str) -> PoolMember:
+        """Return a source of the table."""
+        return pool_members(name, self.settings, self.folder / "members")
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """A row that was made again."""
 
@@ -79,6 +91,18 @@ class Audit:
     def agrees(self) -> bool:
         """Whether the accuracy came out again."""
         return abs(self.stored - self.again) <= TOLERANCE
+
+
+@overload
+def build_table(
+    settings: PoolSettings, folder: Path, *, on_progress: Callable[[int, int, str], None] | None = None
+) -> PictureTable: ...
+
+
+@overload
+def build_table(
+    settings: AnySettings, folder: Path, *, on_progress: Callable[[int, int, str], None] | None = None
+) -> TransferTable: ...
 
 
 def build_table(
@@ -115,7 +139,10 @@ def build_table(
     def matrix(key: str) -> NDArray[np.float64]:
         return np.array([[float(made[target, source][key]) for source in sources] for target in targets])
 
-    return TransferTable(tuple(sources), tuple(targets), matrix("fine_tuned"), matrix("probed"), settings, folder)
+    results = tuple(sources), tuple(targets), matrix("fine_tuned"), matrix("probed")
+    if isinstance(settings, PoolSettings):
+        return PictureTable(*results, settings, folder)
+    return TransferTable(*results, settings, folder)
 
 
 def audit_table(table: TransferTable, *, rows: int = 2, seed: int = 0) -> list[Audit]:

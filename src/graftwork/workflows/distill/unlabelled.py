@@ -120,7 +120,8 @@ def _pseudo_target(task: PseudoTask, answers: Sequence[TeacherAnswers], shares: 
     target = missing_target(spec, len(suite))
     for start in range(0, len(suite), _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, len(suite)))
-        target[rows] = _as_labels(spec, sum(weights[number] * ask(rows).astype(np.float64) for number, ask in asked.items()))
+        said = np.stack([weights[number] * ask(rows).astype(np.float64) for number, ask in asked.items()])
+        target[rows] = _as_labels(spec, said.sum(axis=0))
     return target
 
 
