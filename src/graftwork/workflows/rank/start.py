@@ -22,7 +22,7 @@ from graftwork.workflows.rank.rank_run import RANK_KIND, RankRun
 from graftwork.workflows.rank.rows import RankRows, rank_rows
 from graftwork.workflows.rank.score_names import SCORES, chosen_scores
 from graftwork.workflows.rank.sets import judge_sets
-from graftwork.workflows.rank.sources import RankSource, find_sources
+from graftwork.workflows.rank.sources import RankSource, find_sources, knows_rows
 from graftwork.workflows.rank.trust import known_agreement
 from graftwork.workflows.runs.begin import default_out_folder, source_name
 from graftwork.workflows.runs.preparation import machine_facts
@@ -136,6 +136,7 @@ def rank(
             {"event": "rows", "rows": len(sample.suite), "tasks": list(sample.targets), "sources": [item.name for item in found]}
         )
         samples = HalfSamples(len(sample.suite), groups=sample.groups, draws=draws, seed=seed)
+        knowing = [words for item in found if (words := knows_rows(item, suite))]
         judged = _judge_all(found, sample, names, samples, passed, emit, seed, place, keep_views=set_size is not None)
         sets, set_notes = ([], []) if set_size is None else judge_sets(judged, sample, set_size, samples)
     result = {
@@ -149,7 +150,7 @@ def rank(
             "tasks": [task.to_json() for task in suite.tasks], "notes": list(suite.notes),
         },
         "settings": {"sources": sources if isinstance(sources, str) else list(sources), "scores": names, "draws": draws, "seed": seed, "device": place},
-        **_ranked(judged, sample, names, draws, set_notes),
+        **_ranked(judged, sample, names, draws, [*knowing, *set_notes]),
         "sets": sets,
         "passed_over": passed,
         "agreement": known_agreement(suite.kinds),
@@ -218,13 +219,13 @@ def _judge_all(
 
 
 def _ranked(
-    judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str], draws: int, set_notes: Sequence[str]
+    judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str], draws: int, more_notes: Sequence[str]
 ) -> dict[str, Any]:
     """Return sources, verdict and notes of the result."""
     wanted = [(task, score) for task in rows.targets for score in scores]
     columns = common_columns(judged, rows, scores)
     shown = {score for _, score in wanted if any(score in one.scores[task] for one in judged for task in rows.targets)}
-    notes = [*rows.notes, *(note for one in judged for note in one.notes), *set_notes]
+    notes = [*rows.notes, *(note for one in judged for note in one.notes), *more_notes]
     few = [score for score in scores if score in shown and (SCORES[score].most_rows or len(rows.suite)) < len(rows.suite)]
     notes += [
         f"{SCORES[score].title}: of {SCORES[score].most_rows:,} rows, drawn from all {len(rows.suite):,}, because every row is compared "

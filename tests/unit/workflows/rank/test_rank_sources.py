@@ -17,7 +17,7 @@ from graftwork.core.files import read_json, write_json
 from graftwork.training.model_loading import load_model
 from graftwork.workflows.rank.loading import load_source
 from graftwork.workflows.rank.seen_rows import telling_head
-from graftwork.workflows.rank.sources import RankSource, find_sources
+from graftwork.workflows.rank.sources import RankSource, find_sources, knows_rows
 from graftwork.workflows.teachers.asking import open_teacher
 
 
@@ -44,6 +44,22 @@ def test_own_runs_are_judged_by_what_they_predict(tmp_path: Path) -> None:
             wanted = formula(answers.numpy().astype(np.float64), labels)
             assert source["scores"]["level"][name]["value"] == pytest.approx(wanted, abs=1e-6)
         assert set(source["scores"]["bright"]) == {"logme"}, "a value has no classes"
+
+
+def test_a_run_that_learned_from_the_data_is_named(tmp_path: Path) -> None:
+    suite = pictures()
+    folder = own_run(tmp_path / "mine", suite)
+    [source] = [item for item in find_sources([str(folder)], ["image"])[0] if item.way == "run"]
+    assert knows_rows(source, suite) == "", "no lineage"
+    write_json(folder / "model" / "lineage.json", {"inputs": {"suite": "another"}})
+    assert knows_rows(source, suite) == ""
+    write_json(folder / "model" / "lineage.json", {"inputs": {"suite": suite.fingerprint()}})
+    found = gw.rank(suite, sources="mine", targets="level", draws=10, scores="logme", out=tmp_path / "out")
+    assert any("mine learned from this data" in note for note in found.result["notes"]) is False, (
+        "one task of it is another suite"
+    )
+    whole = gw.rank(suite, sources="mine", draws=10, scores="logme", out=tmp_path / "out")
+    assert any("mine learned from this data" in note for note in whole.result["notes"])
 
 
 def test_the_task_that_says_most_answers_for_a_run_with_several() -> None:
