@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="full",
         metavar="SIZE",
         help="judge the scores instead: train a pool of small sources, fine-tune each on every target, and compare (full, of pictures: "
-        "about a quarter of an hour once, goes on where it was stopped; tables: a minute; small and small-tables: seconds); later "
+        "about a quarter of an hour once, goes on where it was stopped; tables: two minutes; small and small-tables: seconds); later "
         "reports on such data show it",
     )
     data = parser.add_argument_group("source data")
