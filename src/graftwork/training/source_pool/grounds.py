@@ -24,6 +24,8 @@ __all__ = ["AnySettings", "Ground", "GroundRows", "Tuning", "ground_of", "target
 
 AnySettings = PoolSettings | TablePoolSettings
 _RATE, _PACKAGED_RATE = 2e-3, 1e-3
+_TABLE_RATE = 5e-4
+"""With the rate of pictures, a hundred rows of a table let a network forget what it came with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class _Tables(Ground):
 
     def tuning(self, member: PoolMember | TableMember) -> Tuning:
         assert isinstance(member, TableMember), "made by this pool"
-        return Tuning(member.classifier, self.settings.tune_steps, _RATE)
+        return Tuning(member.classifier, self.settings.tune_steps, _TABLE_RATE)
 
 
 def ground_of(settings: AnySettings) -> Ground:

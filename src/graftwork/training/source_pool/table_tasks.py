@@ -19,8 +19,9 @@ __all__ = ["COLUMNS", "SOURCE_TABLES", "TARGET_TABLES", "TableTask", "draw_table
 COLUMNS = 16
 _CONCEPTS = 12
 _COLUMNS_OF_A_CONCEPT = 3
-_WAVES = 2.0
-"""How often a concept rises and falls along its direction."""
+_WAVES = 1.5
+"""How fast a concept rises and falls along its direction, in radians a standard deviation: too bent for a linear model, and within reach
+of a small network that has a few thousand rows."""
 _FIRST, _MIDDLE, _LAST, _ALL = tuple(range(4)), tuple(range(4, 8)), tuple(range(8, 12)), tuple(range(_CONCEPTS))
 
 
