@@ -33,11 +33,14 @@ EXAMPLES = """examples:
   graftwork distill table.csv --targets price --teacher predictions.csv                 pseudo labels, from graftwork predict
   graftwork distill images/ --teacher features.npy --way features,relations             features alone, a row for each of the data
   graftwork distill images/ --teacher vit-mini --way attention --tap backbone.stages.1=blocks.2
+  graftwork distill images/ --teacher vit-mini --way attention,features --tap attention:backbone.a=blocks.2 --tap features:backbone.b=blocks.9
+  graftwork distill photos/ --targets none --teacher runs/big --student conv-mini        no labels at all: teachers alone
   graftwork distill --resume runs/distill-reviews-20260101-120000                         go on after Ctrl-C or a crash
 
 Rows without labels are taught as well. Both students, alone and taught, make the same steps on the same labelled rows; test rows
-that no choice saw judge them. The run folder gets model/ and model.onnx (graftwork predict RUN, graftwork serve RUN), report.html
-and result.json: what the student kept of each teacher, which rows turn right and wrong, sizes and times.
+that no choice saw judge them. With --targets none there are no labels at all: the student learns what the teachers answer, and the
+report says how near it came to each. The run folder gets model/ and model.onnx (graftwork predict RUN, graftwork serve RUN),
+report.html and result.json: what the student kept of each teacher, which rows turn right and wrong, sizes and times.
 """
 
 
@@ -75,7 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--temperature", metavar="T", type=float, help="of softened outputs (default: 2)")
     add("--strength", metavar="X", type=float, help="factor on all terms of distillation (default: 1)")
-    add("--tap", metavar="STUDENT=TEACHER", help="paths of the modules that are compared (default: the features at the end)")
+    add(
+        "--tap",
+        metavar="STUDENT=TEACHER",
+        action="append",
+        help="paths of two modules that are compared in place of the features at the end, in all ways that compare modules or in one of "
+        "them, as attention:STUDENT=TEACHER; may repeat",
+    )
     add_data_arguments(parser)
     training = parser.add_argument_group("budget")
     add_flag(training, "--steps", "each training (default: 1000)")

@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from graftwork.cli.common import add_component_argument, parse_assignments, quiet_pipe
@@ -31,13 +32,14 @@ EXAMPLES = """examples:
   graftwork rank reviews.jsonl --text body --targets stars --sources minilm,models/bert-tiny
   graftwork rank images/ --sources efficientnet_lite0@96,efficientnet_lite0@160,timm:resnet18
   graftwork rank table.csv --targets price --sources runs/         models of your own runs
-  graftwork rank suite.yaml --rows all --scores logme,probe --json
+  graftwork rank suite.yaml --rows 2000 --scores logme,probe --json   a sample of the rows, for a first look
   graftwork rank images/ --labels labels.csv --data more-images/   which classes of a source data set are worth keeping
   graftwork rank table.csv --targets a,b,c --data tasks --target-task a   which other tasks to label next
   graftwork rank --transfer-table                                  how well scores order sources whose results are known
+  graftwork rank --transfer-table tables                          the same for networks of tables
 
-Every source computes features of a sample of the training rows once; they are stored and used again. Scores have intervals from
-half-samples of the rows, and an untrained trunk is ranked along as a control. The folder gets report.html and result.json.
+Every source computes features of the training rows once; they are stored and used again, and scores stream over them. Scores have
+intervals from half-samples of the rows, and an untrained trunk is ranked along as a control. The folder gets report.html and result.json.
 """
 _DATA = (
     "targets", "labels", "text", "group", "time", "categories", "image_size", "image_column", "ignore", "missing", "split_labels",
@@ -63,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="all, or of logme,hscore,hscore-plain,leep,nce,transrate,gbc,sfda,ped,ped-sfda,knn,probe (default: the usual five)",
     )
-    add("--rows", metavar="N", default="2000", help="most training rows to judge on, or all (default: 2000)")
+    add(
+        "--rows",
+        metavar="N",
+        help="most training rows to judge on, or all (default: all; 2000 with --data): scores stream over stored features, so memory "
+        "does not grow with the rows",
+    )
     add("--draws", metavar="N", type=int, default=30, help="half-samples for intervals and stability, at least 10 (default: 30)")
     add(
         "--sets",
@@ -78,8 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="full",
         metavar="SIZE",
-        help="judge the scores instead: train a pool of small sources, fine-tune each on every target (full: about a quarter of an hour "
-        "once, goes on where it was stopped; small: seconds), and compare; later reports on pictures show it",
+        help="judge the scores instead: train a pool of small sources, fine-tune each on every target, and compare (full, of pictures: "
+        "about a quarter of an hour once, goes on where it was stopped; tables: two minutes; small and small-tables: seconds); later "
+        "reports on such data show it",
     )
     data = parser.add_argument_group("source data")
     data.add_argument(
@@ -175,7 +183,7 @@ def _judge_data(args: argparse.Namespace) -> int:
         target_task=args.target_task,
         budget=1000 if args.budget is None else args.budget,
         sources=args.sources,
-        rows=row_limit(args.rows),
+        rows=2000 if args.rows is None else row_limit(args.rows),
         draws=args.draws,
         options=options,
         out=args.out,
@@ -196,6 +204,7 @@ def _judge_scores(args: argparse.Namespace) -> int:
     """Build the transfer table and print how well scores order its sources."""
     from graftwork.cli.tables import format_table, terminal_width
     from graftwork.core.errors import ConfigError
+    from graftwork.core.files import cache_folder
     from graftwork.workflows.rank import transfer_table
 
     if args.source is not None:
@@ -207,8 +216,9 @@ def _judge_scores(args: argparse.Namespace) -> int:
         print(f"{done} of {rows} rows; next: {what}", file=sys.stderr)
 
     found = transfer_table(
-        args.transfer_table, scores=args.scores or "all", on_progress=None if args.quiet else say, seed=args.seed
+        args.transfer_table, scores=args.scores or "all", folder=args.out, on_progress=None if args.quiet else say, seed=args.seed
     )
+    place = Path(args.out) if args.out is not None else cache_folder("transfer-table", args.transfer_table)
     with quiet_pipe():
         if args.json:
             print(json.dumps(found, indent=2))
@@ -227,6 +237,7 @@ def _judge_scores(args: argparse.Namespace) -> int:
         print(f"\n{found['sentence']}")
         again = ", ".join(f"{row['source']} on {row['target']}" for row in found["audit"])
         print(f"Made again and found equal: {again}.")
+        print(f"Report: {place / 'report.html'}")
     return 0
 
 
@@ -238,9 +249,10 @@ def _say(event: Mapping[str, Any]) -> None:
             f"{event['rows']:,} rows, tasks: {', '.join(event['tasks'])}; sources: {', '.join(event['sources'])}", file=sys.stderr
         )
     elif kind == "features" and sys.stderr.isatty():
-        start = own_code("\r", sys.stderr)
+        minutes = event["seconds"] / event["done"] * (event["rows"] - event["done"]) / 60
+        left = f", about {minutes:.0f} min left (--rows 2000 takes a sample)" if minutes >= 2 else ""
         print(
-            f"{start}{event['source']}: features of {event['done']:,} of {event['rows']:,} rows",
+            f"{_cleared()}{event['source']}: features of {event['done']:,} of {event['rows']:,} rows{left}",
             end="",
             file=sys.stderr,
             flush=True,

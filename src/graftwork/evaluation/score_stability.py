@@ -9,7 +9,7 @@ all draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from graftwork.core.errors import DataError
 from graftwork.interfaces.scorer import ScoredRows, Scorer
 from graftwork.math.feature_moments import FeatureMoments
 
-__all__ = ["HalfSamples", "StableScore", "Standing", "stable_score", "standings"]
+__all__ = ["HalfSamples", "StableScore", "Standing", "main_directions", "narrowed", "stable_score", "standings"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -84,19 +84,26 @@ class StableScore:
         return float(min(low, self.value)), float(max(high, self.value))
 
 
-def narrowed(features: Array) -> Array:
-    """Return features for the replicates: as they are up to 256 columns, else along their first 256 principal directions.
+def main_directions(features: Array) -> NDArray[np.float32] | None:
+    """Return the first 256 principal directions of features ``[N, D]``, float32 ``[D, 256]``; None of features that are no wider.
 
     Scores cost the cube of the width. How a score varies among half-samples is nearly the same on the directions that hold most of
     the features; the score itself is always taken of all of them.
     """
     if features.shape[1] <= _NARROW:
-        return features
+        return None
     moments = FeatureMoments()
     for start in range(0, len(features), _BLOCK):
         moments.update(np.asarray(features[start : start + _BLOCK], dtype=np.float64))
     # Directions through zero, not through the mean: scores without an intercept keep their meaning.
-    basis = np.linalg.eigh(moments.gram)[1][:, -_NARROW:].astype(np.float32)
+    return np.asarray(np.linalg.eigh(moments.gram)[1][:, -_NARROW:], dtype=np.float32)
+
+
+def narrowed(features: Array) -> Array:
+    """Return features for the replicates: as they are up to 256 columns, else along their :func:`main_directions`, in memory."""
+    basis = main_directions(features)
+    if basis is None:
+        return features
     return np.concatenate([features[start : start + _BLOCK] @ basis for start in range(0, len(features), _BLOCK)])
 
 
@@ -115,12 +122,12 @@ def stable_score(
     Raises:
         DataError: If the rows cannot be judged.
     """
-    value = _run(make(), seen, target, np.arange(len(target)))
+    value = _run(make(), seen, target, None)
     seen = seen if replicated is None else replicated
     bundles = samples.bundles(seen.shape[1])
     halves = samples.halves(len(bundles))
     if make().passes > 1:
-        found = [_tried(lambda rows=rows: _run(make(), seen, target, rows)) for rows in _rows_of(bundles, halves)]  # type: ignore[misc]
+        found = [_tried(lambda half=half: _run(make(), seen, target, _rows_of(bundles, half))) for half in halves]  # type: ignore[misc]
         return StableScore(value, _centred(found, value, make().bounds))
     parts = []
     for rows in bundles:
@@ -138,34 +145,28 @@ def stable_score(
     return StableScore(value, _centred([_tried(lambda half=half: merged(half)) for half in halves], value, make().bounds))  # type: ignore[misc]
 
 
-def _rows_of(bundles: Sequence[NDArray[np.int64]], halves: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-    return [np.sort(np.concatenate([bundles[index] for index in half])) for half in halves]
+def _rows_of(bundles: Sequence[NDArray[np.int64]], half: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.sort(np.concatenate([bundles[index] for index in half]))
 
 
-def _blocks(scorer: Scorer, seen: Array, target: Array, rows: NDArray[np.int64]) -> list[ScoredRows]:
-    found = []
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        found.append(
-            ScoredRows(
-                target=target[part],
-                features=seen[part] if scorer.reads == "features" else None,
-                probabilities=seen[part] if scorer.reads == "probabilities" else None,
-                rows=part,
-            )
+def _blocks(scorer: Scorer, seen: Array, target: Array, rows: NDArray[np.int64] | None) -> Iterator[ScoredRows]:
+    """Yield blocks of some rows, or of all."""
+    count = len(target) if rows is None else len(rows)
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        # All rows are read as they lie: picked one by one they would be copied once more.
+        part: Any = slice(start, stop) if rows is None else rows[start:stop]
+        yield ScoredRows(
+            target=target[part],
+            features=seen[part] if scorer.reads == "features" else None,
+            probabilities=seen[part] if scorer.reads == "probabilities" else None,
+            rows=np.arange(start, stop) if rows is None else part,
         )
-    return found
 
 
-def _run(scorer: Scorer, seen: Array, target: Array, rows: NDArray[np.int64]) -> float:
+def _run(scorer: Scorer, seen: Array, target: Array, rows: NDArray[np.int64] | None) -> float:
     # Made anew for each pass: blocks of all rows together may not fit into memory.
-    return scorer.run(
-        lambda: (
-            block
-            for start in range(0, len(rows), _BLOCK)
-            for block in _blocks(scorer, seen, target, rows[start : start + _BLOCK])
-        )
-    )
+    return scorer.run(lambda: _blocks(scorer, seen, target, rows))
 
 
 def _tried(score: Callable[[], float]) -> float:

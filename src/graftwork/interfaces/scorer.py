@@ -11,6 +11,8 @@ How the hardest systems fit:
   pass and hands moved rows on in a second one.
 - OSBORN compares rows of the source's own training data with rows of the target, and models with one another: the first comes
   through :meth:`Scorer.bind`, the second is a :class:`graftwork.interfaces.set_selector.SetScorer`.
+- TransRate needs a covariance of every class: it takes as many classes a pass as fit into bounded memory, and so says how many
+  passes it needs only once it has counted the rows of the classes.
 - PARC and nearest neighbours compare rows with rows: they keep a sample of bounded size.
 """
 
@@ -73,8 +75,9 @@ class Scorer(ABC):
     """Which array of the blocks it needs."""
     kinds: ClassVar[frozenset[str]] = frozenset({"classes"})
     """Targets that it can judge: ``"classes"``, ``"values"`` or both."""
-    passes: ClassVar[int] = 1
-    """How often it has to see all blocks."""
+    passes: int = 1
+    """How often it has to see all blocks. An object may raise its own number when a pass is finished: a score of many classes takes
+    as many as its bounded memory needs."""
     bounds: ClassVar[tuple[float, float]] = (float("-inf"), float("inf"))
     """Lowest and highest score that there can be; intervals stay inside."""
 
@@ -117,11 +120,13 @@ class Scorer(ABC):
         Raises:
             DataError: See :meth:`update` and :meth:`finish`.
         """
-        for number in range(self.passes):
+        number = 0
+        while number < self.passes:
             if number:
                 self.finish_pass()
             for block in blocks():
                 self.update(block)
+            number += 1
         return self.finish()
 
     def score(self, inputs: Array, target: Array) -> float:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["RowSample"]
+__all__ = ["RowSample", "row_keys"]
 
 Array = NDArray[Any]
 
@@ -38,7 +38,7 @@ class RowSample:
         if numbers is None:
             numbers = np.arange(self.seen, self.seen + len(rows), dtype=np.int64)
         self.seen += len(rows)
-        keys = _hashes(numbers, self.seed)
+        keys = row_keys(numbers, self.seed)
         if len(self._keys) >= self.max_rows:
             # Most rows of a long stream are dropped here, before anything of them is copied.
             near = keys < self._keys.max()
@@ -64,13 +64,18 @@ class RowSample:
         return np.zeros((0, 0)) if self._rows is None else self._rows
 
     @property
+    def keys(self) -> NDArray[np.uint64]:
+        """Their hashes (:func:`row_keys`), ascending."""
+        return self._keys
+
+    @property
     def targets(self) -> Array:
         """Their targets."""
         return np.zeros(0) if self._targets is None else self._targets
 
 
-def _hashes(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
-    """Return splitmix64 of the numbers: well mixed, and the same everywhere."""
+def row_keys(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Return the hashes of row numbers ``[n]``, by splitmix64: well mixed, and the same everywhere."""
     with np.errstate(over="ignore"):
         value = numbers.astype(np.uint64) + np.uint64((seed * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) % 2**64)
         value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,15 @@ __all__ = ["find_module", "tapped_modules"]
 
 _SHOWN = 12
 """Paths that a message lists."""
+_NEAREST = 4
+"""Of these, the nearest ones that come first."""
 
 
 def find_module(network: nn.Module, path: str) -> nn.Module:
     """Return the module of a dotted path as ``named_modules`` writes it; an empty path is the network itself.
 
     Raises:
-        ConfigError: If there is none; the message lists paths.
+        ConfigError: If there is none; the message lists paths, the nearest first.
 
     Example:
         >>> type(find_module(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), "1")).__name__
@@ -30,8 +33,9 @@ def find_module(network: nn.Module, path: str) -> nn.Module:
     known = dict(network.named_modules())
     if path not in known:
         names = [name for name in known if name]
-        # The upper levels tell most; all paths of a transformer would fill the screen.
-        shown = sorted(names, key=lambda name: name.count("."))[:_SHOWN]
+        # The nearest ones, then the upper levels, which tell most; all paths of a transformer would fill the screen.
+        near = difflib.get_close_matches(path, names, n=_NEAREST)
+        shown = list(dict.fromkeys([*near, *sorted(names, key=lambda name: name.count("."))]))[:_SHOWN]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
         raise ConfigError(
             f"{type(network).__name__} has no module {path!r}.{did_you_mean(path, names)} Its modules: {', '.join(shown)}{more}."

@@ -11,6 +11,7 @@ from graftwork.reporting.distill_view import (
     ALONE,
     DISTILLED,
     DistillView,
+    agreement_table,
     flip_table,
     kept_table,
     model_table,
@@ -38,6 +39,12 @@ def distill_sections(view: DistillView) -> list[Section]:
     budget = view.section("budget")
     unlabelled = int(budget.get("unlabelled") or 0)
     besides = f" The taught student also learned from {unlabelled:,} rows without labels." if unlabelled else ""
+    told = (
+        "A student that says what its teacher says has taken over its mistakes, too: gained and followed tell them apart."
+        if view.has_labels
+        else f"No row has a label: {budget.get('steps') or 0:,} steps on what the teachers answer, {len(budget.get('seeds') or ())} seeds. "
+        "What the student says on test rows is compared with what they say; how often either is right is not known."
+    )
     sections = [
         Section(
             "scores", "Alone and taught", "Scores",
@@ -52,8 +59,8 @@ def distill_sections(view: DistillView) -> list[Section]:
         ),
         Section(
             "teachers", "What was kept of each teacher", "Teachers",
-            "A student that says what its teacher says has taken over its mistakes, too: gained and followed tell them apart.",
-            (teacher_table(view), kept_figure(view.teachers), kept_table(view)),
+            told,
+            (agreement_table(view), teacher_table(view), kept_figure(view.teachers), kept_table(view)),
         ),
         Section("costs", "Size and speed", "Costs", "The same probes for all models.", (model_table(view),)),
         data_section(view),
@@ -66,12 +73,24 @@ def _keys(view: DistillView) -> list[Cell]:
     ledger = view.plans.get(view.choice or ALONE, {}).get("ledger") or {}
     sizes = [float((teacher.get("costs") or {}).get("parameters_total") or 0) for teacher in view.teachers]
     own, largest = float(ledger.get("parameters_total") or 0), max(sizes, default=0.0)
+    first = Cell(percent_interval(delta), note="against the student alone") if view.has_labels else _nearest(view)
     return [
-        Cell(percent_interval(delta), note="against the student alone"),
+        first,
         Cell(count(own) if own else MISSING, note="parameters of the student"),
         Cell(f"{largest / own:,.1f} times" if own and largest else MISSING, note="as large is the largest teacher"),
         Cell(f"{number(ledger.get('latency_ms_batch1'))} ms", note="one row"),
     ]
+
+
+def _nearest(view: DistillView) -> Cell:
+    """Return the largest share of test rows for which the student says what a teacher says."""
+    shares = [
+        float(item["taught"]["value"])
+        for teacher in view.teachers
+        for item in (teacher.get("agreement") or {}).values()
+        if item["measure"] == "agreement" and item["taught"].get("value") is not None
+    ]
+    return Cell(f"{100 * max(shares):.1f} %" if shares else MISSING, note="of test rows answered as a teacher does")
 
 
 def render_distill_report(result: Mapping[str, Any]) -> str:

@@ -13,7 +13,16 @@ from graftwork.reporting.result_view import ResultView
 from graftwork.reporting.tables import render_table, wrap_text
 from graftwork.reporting.words import metric_words
 
-__all__ = ["DistillView", "flip_table", "format_distillation", "kept_table", "model_table", "score_table", "teacher_table"]
+__all__ = [
+    "DistillView",
+    "agreement_table",
+    "flip_table",
+    "format_distillation",
+    "kept_table",
+    "model_table",
+    "score_table",
+    "teacher_table",
+]
 
 ALONE, DISTILLED = "student-alone", "distilled"
 WORDS = {ALONE: "student alone", DISTILLED: "taught student"}
@@ -35,9 +44,40 @@ class DistillView(ResultView):
         """Everything known of each teacher, in the order of the user."""
         return self.rows("teachers")
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether the data has labels, so that there are scores."""
+        return self.result.get("labels") != "none"
 
-def score_table(view: DistillView) -> Table:
-    """Return the primary metric of each task on the test rows: both students with intervals, and the teachers that answer it."""
+
+def agreement_table(view: DistillView) -> Table | None:
+    """Return how near a student of data without labels is to each teacher on test rows; None of other data."""
+    rows: list[list[str | Cell]] = []
+    for teacher in view.teachers:
+        for task, item in (teacher.get("agreement") or {}).items():
+            agreement = item["measure"] == "agreement"
+            rows.append(
+                [
+                    Cell(str(teacher["name"]), note=task, numeric=False),
+                    Cell("same answer" if agreement else "distance in SD", numeric=False),
+                    Cell((_percents if agreement else interval)(item["taught"])),
+                ]
+            )
+    if not rows:
+        return None
+    return Table(
+        "How near the student is to each teacher on test rows, with 95 % intervals: the share of rows with the same answer, or how many "
+        "standard deviations its numbers are apart. There are no labels, so this is no accuracy",
+        ["Teacher", Cell("measure", numeric=False), "student"],
+        rows,
+    )
+
+
+def score_table(view: DistillView) -> Table | None:
+    """Return the primary metric of each task on the test rows: both students with intervals, and the teachers that answer it; None
+    of data without labels."""
+    if not view.has_labels:
+        return None
     asked = [teacher for teacher in view.teachers if teacher.get("scores")]
     rows: list[list[str | Cell]] = []
     for task in view.tasks:
@@ -156,7 +196,7 @@ def model_table(view: DistillView) -> Table:
     for teacher in view.teachers:
         costs = teacher.get("costs") or {}
         rows.append([Cell(str(teacher["name"]), note="teacher", numeric=False), *_costs(costs), Cell(MISSING)])
-    for name in (ALONE, DISTILLED):
+    for name in (ALONE, DISTILLED) if view.has_labels else (DISTILLED,):
         ledger = view.plans.get(name, {}).get("ledger") or {}
         rows.append(
             [
@@ -191,6 +231,13 @@ def format_distillation(result: Mapping[str, Any], width: int = 100) -> str:
     verdict = view.section("verdict")
     blocks = [wrap_text(str(sentence), width) for sentence in verdict.get("sentences") or ()]
     blocks += [wrap_text(f"Note: {plain_text(warning)}", width) for warning in verdict.get("warnings") or ()]
-    tables = (score_table(view), flip_table(view), teacher_table(view), kept_table(view), model_table(view))
+    tables = (
+        score_table(view),
+        agreement_table(view),
+        flip_table(view),
+        teacher_table(view),
+        kept_table(view),
+        model_table(view),
+    )
     blocks += [render_table(table, width) for table in tables if table is not None]
     return "\n\n".join(block for block in blocks if block) + "\n"

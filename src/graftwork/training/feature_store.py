@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graftwork.data.array_cache import cached_arrays
+from graftwork.data.array_cache import NewArray, cached_arrays, filled_arrays
 from graftwork.interfaces.backbone import Backbone
 
 Array = NDArray[Any]
@@ -19,6 +20,8 @@ Array = NDArray[Any]
 __all__ = ["cached_features", "feature_key"]
 
 _TEXT = ("token_ids", "attention_mask")
+_BLOCK = 2**25
+"""Bytes of inputs that are hashed at a time: inputs may be mapped from files, or rows picked from such."""
 _VERSION = 1
 """Raised whenever the same backbone and inputs would give other features."""
 
@@ -30,10 +33,12 @@ def feature_key(backbone: Backbone, inputs: Mapping[str, Array]) -> str:
     place = "" if _device(backbone).type == "cpu" else f" {_device(backbone).type}"
     digest = hashlib.sha256(f"{_VERSION} {type(backbone).__name__} {backbone.fingerprint()}{place}".encode())
     for name in sorted(inputs):
-        array = np.ascontiguousarray(inputs[name])
+        array = inputs[name]
         # The same bytes in another shape or type are other inputs.
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        rows = max(1, _BLOCK // max(1, array.dtype.itemsize * math.prod(array.shape[1:])))
+        for start in range(0, len(array), rows):
+            digest.update(np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8).data)
     # 128 bits tell any two apart; file names stay short.
     return digest.hexdigest()[:32]
 
@@ -52,13 +57,14 @@ def cached_features(
 
     Args:
         backbone: The backbone, its weights as they are.
-        inputs: The arrays that the backbone reads, one row per row.
+        inputs: The arrays that the backbone reads, one row per row; read in blocks, so that they need not fit into memory.
         cache_folder: Folder of the store; created if needed.
         batch_size: Rows per forward pass. It is no part of the key: it changes features by rounding errors at most.
         on_progress: Called after each batch with the number of finished rows and of all rows; not called if the store has them.
 
     Returns:
-        Read-only float32 array, ``[N, width]`` for backbones with vector features (``[N, ...]`` as declared for others).
+        Read-only float32 array, mapped from its file, ``[N, width]`` for backbones with vector features (``[N, ...]`` as declared
+        for others).
 
     Raises:
         ValueError: If the batch size is below 1.
@@ -67,12 +73,10 @@ def cached_features(
     """
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1; got {batch_size!r}.")
-    arrays = cached_arrays(
-        cache_folder,
-        f"features-{feature_key(backbone, inputs)}",
-        lambda: {"features": _compute(backbone, inputs, batch_size, on_progress)},
-    )
-    return arrays["features"]
+    key = f"features-{feature_key(backbone, inputs)}"
+    if not len(next(iter(inputs.values()))):
+        return cached_arrays(cache_folder, key, lambda: {"features": np.zeros((0,), dtype=np.float32)})["features"]
+    return filled_arrays(cache_folder, key, lambda new: _compute(backbone, inputs, batch_size, on_progress, new))["features"]
 
 
 def _device(backbone: Backbone) -> torch.device:
@@ -92,14 +96,18 @@ def _text_lengths(inputs: Mapping[str, Array]) -> NDArray[np.int64]:
 
 
 def _compute(
-    backbone: Backbone, inputs: Mapping[str, Array], batch_size: int, on_progress: Callable[[int, int], None] | None
-) -> NDArray[Any]:
+    backbone: Backbone,
+    inputs: Mapping[str, Array],
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None,
+    new: NewArray,
+) -> None:
     size = len(next(iter(inputs.values())))
     device = _device(backbone)
     # Mode by mode: `backbone.train()` afterwards would also wake parts that are kept in evaluation mode.
     modes = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
-    features = np.zeros((0,), dtype=np.float32)
+    bad = 0
     is_vector = backbone.feature_shape.layout == "vector"
     lengths = _text_lengths(inputs) if is_vector else np.zeros(size, dtype=np.int64)
     order = np.argsort(lengths, kind="stable")
@@ -114,17 +122,16 @@ def _compute(
                     part |= {name: part[name][:, :longest].contiguous() for name in _TEXT}
                 found = backbone(part).float().cpu().numpy()
                 if start == 0:
-                    features = np.empty((size, *found.shape[1:]), dtype=np.float32)
+                    features = new("features", (size, *found.shape[1:]), np.float32)
                 features[rows] = found
+                bad += int((~np.isfinite(found.reshape(len(found), -1))).any(axis=1).sum())
                 if on_progress is not None:
                     on_progress(min(start + batch_size, size), size)
     finally:
         for module, mode in modes:
             module.training = mode
-    if not np.isfinite(features).all():
-        bad = int((~np.isfinite(features.reshape(len(features), -1))).any(axis=1).sum())
+    if bad:
         raise FloatingPointError(
-            f"{type(backbone).__name__} gives features that are not finite for {bad} of {len(features)} rows. "
+            f"{type(backbone).__name__} gives features that are not finite for {bad} of {size} rows. "
             f"Check the weights and inputs."
         )
-    return features

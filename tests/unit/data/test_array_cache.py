@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from graftwork.core.errors import StorageError
-from graftwork.data.array_cache import cached_arrays
+from graftwork.data.array_cache import NewArray, cached_arrays, filled_arrays
 
 ARRAYS = {"numbers": np.arange(12, dtype=np.float32).reshape(3, 4), "names": np.array([1, 2, 3], dtype=np.int64)}
 
@@ -130,3 +130,42 @@ def test_half_written_files_of_a_killed_process_are_removed(tmp_path: Path) -> N
     left.write_bytes(b"half")
     cached_arrays(tmp_path, "entry", lambda: {"one": np.arange(3)})
     assert not left.exists()
+
+
+def test_arrays_are_filled_in_place_and_read_back(tmp_path: Path) -> None:
+    calls = []
+
+    def fill(new: NewArray) -> None:
+        calls.append(1)
+        numbers, flags = new("numbers", (5, 3), np.float32), new("flags", (5,), bool)
+        assert not numbers.any(), "new arrays hold zeros"
+        for row in range(5):
+            numbers[row], flags[row] = row, row % 2
+
+    for _ in range(2):
+        found = filled_arrays(tmp_path / "cache", "key", fill)
+        np.testing.assert_array_equal(found["numbers"], np.arange(5)[:, None] * np.ones((1, 3)))
+        np.testing.assert_array_equal(found["flags"], [False, True, False, True, False])
+        assert isinstance(found["numbers"], np.memmap)
+        assert not found["numbers"].flags.writeable
+    assert len(calls) == 1
+    # What either way writes, the other one reads.
+    np.testing.assert_array_equal(cached_arrays(tmp_path / "cache", "key", dict)["flags"], found["flags"])
+
+
+def test_a_filling_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def broken(new: NewArray) -> None:
+        new("numbers", (1000,), np.float64)
+        raise FloatingPointError("no number")
+
+    with pytest.raises(FloatingPointError, match="no number"):
+        filled_arrays(tmp_path, "key", broken)
+    assert not (tmp_path / "key").exists()
+    with pytest.raises(ValueError, match="'bad' holds Python objects"):
+        filled_arrays(tmp_path, "key", lambda new: new("bad", (2,), object) and None)
+
+
+def test_a_file_in_the_place_of_an_entry_is_named(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("mine")
+    with pytest.raises(StorageError, match="no cache entry"):
+        filled_arrays(tmp_path, "key", lambda new: None)

@@ -58,7 +58,9 @@ def test_hooks_are_gone_after_an_error_too() -> None:
 
 
 def test_a_wrong_path_is_answered_with_near_ones() -> None:
-    with pytest.raises(ConfigError, match=r"no module 'iner'. Did you mean 'inner'\? Its modules: first, inner, pair, inner.0"):
+    with pytest.raises(
+        ConfigError, match=r"no module 'iner'. Did you mean 'inner'\? Its modules: inner, inner.1, inner.0, first, pair"
+    ):
         find_module(Nested(), "iner")
     assert find_module(network := Nested(), "") is network
 

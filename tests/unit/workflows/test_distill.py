@@ -21,6 +21,7 @@ from graftwork.data.suites.glyphs import glyphs
 from graftwork.data.teacher_answers import TeacherAnswers, read_answers
 from graftwork.workflows.distill.plans import student_plan, teacher_weights
 from graftwork.workflows.distill.settings import DistillSettings
+from graftwork.workflows.distill.taps import Tap
 from graftwork.workflows.distill.teaching import leak_words
 from graftwork.workflows.distill.ways import objectives_of, usable_ways
 from graftwork.workflows.distill.words import flip_sentences, gain_sentence, kept_sentences, size_sentence
@@ -226,8 +227,8 @@ def test_teachers_are_weighed_by_relevance_or_as_asked() -> None:
 
 def test_each_way_takes_the_teachers_that_have_what_it_needs() -> None:
     assert [usable_ways(("auto",), teacher) for teacher in TEACHERS] == [("logits",), ("classes", "features"), ("features",)]
-    more: dict[str, Any] = {"temperature": 3.0, "strength": 2.0, "tap": ("backbone.a", "b")}
-    made = objectives_of(("logits", "relations"), TEACHERS, [0.5, 0.5, 0.0], **more)
+    more: dict[str, Any] = {"temperature": 3.0, "strength": 2.0}
+    made = objectives_of(("logits", "relations"), TEACHERS, [0.5, 0.5, 0.0], **more, taps=[Tap("backbone.a", "b")])
     logits, relations = (dict(item.settings) for item in made)
     # Each teacher counts by its weight in every way.
     assert logits == {"answers": ["/x/1"], "weight": 2.0, "teacher_weights": [0.5], "temperature": 3.0}
@@ -238,11 +239,11 @@ def test_each_way_takes_the_teachers_that_have_what_it_needs() -> None:
     ):
         objectives_of(("classes",), TEACHERS[:1], [1.0], **more)
     with pytest.raises(ConfigError, match="--tap STUDENT=TEACHER"):
-        objectives_of(("attention",), TEACHERS, [1.0, 1.0, 1.0], **{**more, "tap": ("", "")})
+        objectives_of(("attention",), TEACHERS, [1.0, 1.0, 1.0], **more)
 
 
 def test_a_network_that_runs_beside_the_student_is_named_in_the_plan() -> None:
-    more: dict[str, Any] = {"temperature": 3.0, "strength": 2.0, "tap": ("", "")}
+    more: dict[str, Any] = {"temperature": 3.0, "strength": 2.0}
     vit = {"teacher": "vit-mini", "entry": "/x/4", "tasks": [], "features": 192, "network": "vit-mini", "blocks": 10}
     lite = {"teacher": "lite", "entry": "/x/5", "tasks": [], "features": 8, "network": "efficientnet_lite0@64", "blocks": 0}
     made = objectives_of(("scalekd", "guidance"), [vit, lite, TEACHERS[0]], [0.5, 0.25, 0.25], **more)
@@ -278,7 +279,11 @@ def test_a_picture_network_teaches_through_its_layers(tmp_path: Path) -> None:
         ({"strength": float("nan")}, "strength must be a number above 0"),
         ({"weighting": "much"}, "weighting is relevance, equal, or one number a teacher"),
         ({"weighting": "1,2", "teachers": ("a",)}, r"one number a teacher \(1\); got 2"),
-        ({"taps": ("backbone",)}, "a pair of module paths, STUDENT=TEACHER; got 'backbone'"),
+        ({"taps": ("backbone",)}, "a pair of module paths, STUDENT=TEACHER or WAY:STUDENT=TEACHER; got 'backbone'"),
+        ({"taps": ("a=b", "a=b")}, "a tap is given twice"),
+        ({"taps": ("features:a=b",)}, "tap features:a=b is for the way features, which is not among the ways auto"),
+        ({"taps": ("featurs:a=b",), "ways": ("features",)}, "names the way 'featurs'.* Did you mean 'features'"),
+        ({"taps": ("logits:a=b",), "ways": ("logits",)}, "ways that compare modules are features, attention, relations"),
         ({"teachers": ("a", "a")}, "a teacher is named twice"),
         ({"overrides": {"augment": "flip"}}, "augment changes pictures while the teachers have answered"),
     ],
@@ -288,7 +293,9 @@ def test_settings_that_cannot_be_used_are_refused(settings: dict[str, Any], mess
         DistillSettings(**settings)
 
 
-def test_wrong_teachers_and_students_leave_no_folder_behind(run: gw.DistillRun, folder: Path, tmp_path: Path) -> None:
+def test_wrong_teachers_and_students_leave_no_folder_behind(
+    run: gw.DistillRun, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match="needs at least one teacher"):
         distilled(folder, out)
@@ -302,8 +309,15 @@ def test_wrong_teachers_and_students_leave_no_folder_behind(run: gw.DistillRun, 
         distilled(folder, out, str(folder / "features.npy"), student="vit-mini")
     with pytest.raises(ConfigError, match="features.npy is a file, which has no modules to tap"):
         distilled(folder, out, str(folder / "features.npy"), ways="features", tap="backbone=backbone")
-    with pytest.raises(ConfigError, match="SharedTrunk has no module 'backbone.nope'"):
+    monkeypatch.setattr("graftwork.workflows.distill.session.ask_teachers", lambda *given: pytest.fail("a teacher computes"))
+    with pytest.raises(ConfigError, match="the student: SharedTrunk has no module 'backbone.nope'.* Its modules: .*backbone"):
         distilled(folder, out, str(run.folder), ways="features", tap="backbone.nope=backbone")
+    with pytest.raises(
+        ConfigError, match=r"(?s)--tap backbone=backbon: no teacher has the module.*no module 'backbon'.*'backbone'"
+    ):
+        distilled(folder, out, str(run.folder), ways="features", tap=["backbone=backbone", "backbone=backbon"])
+    with pytest.raises(ConfigError, match="the module 'backbone' of .* gives one vector a row, and attention compares places"):
+        distilled(folder, out, str(run.folder), ways="attention", tap="attention:backbone=backbone")
     with pytest.raises(ConfigError, match="distill takes no 'colour'"):
         distilled(folder, out, str(folder / "features.npy"), colour="red")
     assert not out.exists()

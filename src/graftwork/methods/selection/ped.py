@@ -90,7 +90,7 @@ class PotentialEnergyDescent(CheckedScorer):
             raise ConfigError(f"PotentialEnergyDescent moves features; {type(self.base).__name__} reads {self.base.reads}.")
         self.repulsion = repulsion or Repulsion()
         # They depend on the score inside; all who ask, ask an object.
-        self.passes = 1 + self.base.passes  # type: ignore[misc]
+        self.passes = 1 + self.base.passes
         self.bounds = self.base.bounds  # type: ignore[misc]
         self._classes = ClassSums(squares=True)
         self._generic: tuple[Floats, Floats] | None = None
@@ -116,6 +116,7 @@ class PotentialEnergyDescent(CheckedScorer):
         """Find the motion after the first pass; hand the later ones on."""
         if self._moves is not None:
             self.base.finish_pass()
+            self.passes = 1 + self.base.passes
             return
         sums, present = self._classes, self._classes.present
         assert sums.squares is not None

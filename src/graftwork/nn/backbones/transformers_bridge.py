@@ -24,8 +24,10 @@ __all__ = [
     "MINILM_PACKAGE",
     "BertBlocks",
     "TransformersBackbone",
+    "check_complete",
     "load_transformers",
     "minilm_folder",
+    "no_bars_in_files",
     "prepare_suite",
 ]
 
@@ -142,11 +144,11 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
         )
 
     try:
-        with _no_bars_in_files(library.utils.logging):
+        with no_bars_in_files(library.utils.logging):
             model, facts = _cached_first(load, local_only=local_only or is_folder)
     except Exception as error:
         raise ConfigError(_unreachable(source, is_folder, error, local_only=local_only)) from error
-    _check_complete(source, facts)
+    check_complete(source, facts)
     if not hasattr(model.config, "hidden_size") or getattr(model.config, "is_encoder_decoder", False):
         raise ConfigError(
             f"{source} ({model.config.model_type}) is no plain text encoder with `hidden_size`; choose one of the BERT kind."
@@ -158,7 +160,7 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
 
 
 @contextlib.contextmanager
-def _no_bars_in_files(log: Any) -> Iterator[None]:
+def no_bars_in_files(log: Any) -> Iterator[None]:
     """Keep the library's progress bars off a standard error that is no terminal: there they are lines of control characters."""
     if sys.stderr.isatty() or not log.is_progress_bar_enabled():
         yield
@@ -170,7 +172,7 @@ def _no_bars_in_files(log: Any) -> Iterator[None]:
         log.enable_progress_bar()
 
 
-def _check_complete(source: str | Path, facts: Mapping[str, Any]) -> None:
+def check_complete(source: str | Path, facts: Mapping[str, Any]) -> None:
     """Refuse a model of which weights are missing: the library draws them at random, with a warning at most.
 
     Raises:

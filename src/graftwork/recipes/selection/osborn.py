@@ -35,7 +35,7 @@ from graftwork.methods.selection.logme import LogME
 from graftwork.methods.selection.osborn import Osborn
 from graftwork.recipes.selection.pool_world import SeenTarget, look_at_target, pool_table, true_labels
 from graftwork.training.source_pool.members import PoolMember
-from graftwork.training.source_pool.table import TransferTable
+from graftwork.training.source_pool.table import PictureTable
 
 __all__ = ["ARMS", "MEMBERS", "RECIPE", "percentile", "run_arm", "set_accuracies", "set_value"]
 
@@ -106,7 +106,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def set_accuracies(table: TransferTable, target: str, sets: Sequence[tuple[int, ...]], *, half: int | None = None) -> Floats:
+def set_accuracies(table: PictureTable, target: str, sets: Sequence[tuple[int, ...]], *, half: int | None = None) -> Floats:
     """Return the test accuracy of the averaged answers of each set, ``[sets]``.
 
     Args:

@@ -35,7 +35,7 @@ from graftwork.methods.selection.ped import PotentialEnergyDescent, Repulsion
 from graftwork.methods.selection.sfda import SelfChallengingFisher
 from graftwork.recipes.selection.pool_world import generic_facts, look_at_target, pool_table, true_labels
 from graftwork.training.source_pool.members import POOL
-from graftwork.training.source_pool.table import TransferTable
+from graftwork.training.source_pool.table import PictureTable
 
 __all__ = ["ARMS", "RECIPE", "half_accuracies", "run_arm", "scorer"]
 
@@ -84,7 +84,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     return {**taus, "mean": float(np.mean(list(taus.values())))}
 
 
-def half_accuracies(table: TransferTable, target: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def half_accuracies(table: PictureTable, target: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the accuracy of each source on either half of a target's test rows, ``[sources]`` each."""
     labels = true_labels(target, table.settings)
     right = np.array([table.predictions(target, source).argmax(axis=1) == labels for source in table.sources])

@@ -15,7 +15,7 @@ from graftwork.data.suites.glyph_styles import STYLES, GlyphDomain, draw_domain
 from graftwork.interfaces.scorer import ScoredRows, SourceFacts
 from graftwork.training.source_pool.members import PoolMember
 from graftwork.training.source_pool.settings import PoolSettings
-from graftwork.training.source_pool.table import TransferTable, build_table, target_suite
+from graftwork.training.source_pool.table import PictureTable, build_table, target_suite
 
 __all__ = ["POOL_SIZES", "TASK", "SeenTarget", "generic_facts", "look_at_target", "pool_table", "true_labels"]
 
@@ -52,7 +52,7 @@ class SeenTarget:
         return ScoredRows(target=self.labels, features=features, probabilities=member.probabilities(features))
 
 
-def pool_table(context: ArmContext, members: Sequence[str], *, smoke_members: int = 4) -> TransferTable:
+def pool_table(context: ArmContext, members: Sequence[str], *, smoke_members: int = 4) -> PictureTable:
     """Return the table of true results of this seed's pool, made once for all arms. It belongs to the world: no arm is charged with
     it, and arms look at it after they have scored.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,13 +39,13 @@ class Classifier(nn.Module):
 
 
 def fit_classifier(
-    model: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64], *, steps: int, rate: float, seed: int
+    model: Classifier, images: NDArray[Any], labels: NDArray[np.int64], *, steps: int, rate: float, seed: int
 ) -> None:
     """Train a classifier in place and leave it in evaluation mode.
 
     Args:
         model: What learns, all of it.
-        images: ``[N, S, S, 3]``.
+        images: What the model reads: pictures ``[N, S, S, 3]``, or rows of numbers ``[N, columns]``.
         labels: ``[N]``.
         steps: Number of steps; 0 changes nothing.
         rate: Largest learning rate.
@@ -98,7 +99,7 @@ def _batches(count: int, steps: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 
 @torch.inference_mode()
-def predict_probabilities(model: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def predict_probabilities(model: Classifier, images: NDArray[Any]) -> NDArray[np.float32]:
     """Return class probabilities ``[N, classes]``."""
     parts: Sequence[Tensor] = [
         model(torch.from_numpy(images[start : start + 256])).softmax(dim=1) for start in range(0, len(images), 256)

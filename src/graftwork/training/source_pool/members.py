@@ -29,7 +29,7 @@ from graftwork.training.source_pool.fitting import Classifier
 from graftwork.training.source_pool.lessons import Lesson, fit_lesson, head_width
 from graftwork.training.source_pool.settings import PoolSettings
 
-__all__ = ["PACKAGED_SIZE", "POOL", "PoolMember", "PoolSource", "pool_members", "pool_names"]
+__all__ = ["PACKAGED_SIZE", "POOL", "UNTRAINED", "PoolMember", "PoolSource", "load_member", "pool_members", "pool_names"]
 
 UNTRAINED = "untrained"
 PACKAGED_SIZE = 32
@@ -169,11 +169,16 @@ def pool_members(name: str, settings: PoolSettings, folder: Path) -> PoolMember:
                 )  # fmt: skip
             state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
             write_bytes(path, safetensors.torch.save(state, metadata={"fingerprint": state_fingerprint(state)}))
-        _load(model, path)
+        load_member(model, path)
     return PoolMember(name, model.eval(), domain, settings, lesson)
 
 
-def _load(model: nn.Module, path: Path) -> None:
+def load_member(model: nn.Module, path: Path) -> None:
+    """Read a member's weights.
+
+    Raises:
+        FileFormatError: If they are not those that were written.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["PoolSettings"]
+__all__ = ["PoolSettings", "settings_hash"]
 
 _VERSION = 2
 """Raised whenever equal settings would give other results."""
@@ -54,15 +54,16 @@ class PoolSettings:
 
     def key(self) -> str:
         """Return the name under which members are kept: a hash of all that their training depends on."""
-        return _hash([_VERSION, list(self.channels), self.source_rows, self.source_steps, self.seed])
+        return settings_hash([_VERSION, list(self.channels), self.source_rows, self.source_steps, self.seed])
 
     def row_key(self) -> str:
         """Return a hash of all that a row of the table depends on besides the member."""
         values = dataclasses.asdict(self)
-        return _hash(
+        return settings_hash(
             [_VERSION, {name: value for name, value in values.items() if name not in ("packaged", "members", "targets")}]
         )
 
 
-def _hash(value: object) -> str:
+def settings_hash(value: object) -> str:
+    """Return a short hash of JSON values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,27 +7,27 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import FileFormatError
 from graftwork.core.files import hash_bytes, read_json, write_json
 from graftwork.core.seeds import Seeds
 from graftwork.data.array_cache import cached_arrays
-from graftwork.data.suite import Suite
-from graftwork.data.suites.glyph_styles import TARGETS, GlyphDomain, draw_domain
 from graftwork.math.linear_fits import fit_multinomial
-from graftwork.training.source_pool.fitting import Classifier, fit_classifier, predict_probabilities
-from graftwork.training.source_pool.members import PoolMember, pool_members, pool_names
+from graftwork.training.source_pool.fitting import fit_classifier, predict_probabilities
+from graftwork.training.source_pool.grounds import AnySettings, Ground, GroundRows, ground_of, target_suite
+from graftwork.training.source_pool.members import PoolMember, pool_members
 from graftwork.training.source_pool.settings import PoolSettings
+from graftwork.training.source_pool.table_pool import TableMember
 
-__all__ = ["Audit", "TransferTable", "audit_table", "build_table", "target_suite"]
+__all__ = ["Audit", "PictureTable", "TransferTable", "audit_table", "build_table", "target_suite"]
 
+Member = PoolMember | TableMember
 _FORMAT = "graftwork-transfer-row-1"
-_RATE, _PACKAGED_RATE = 2e-3, 1e-3
 TOLERANCE = 0.03
 """Difference in accuracy that other versions and processors may cause when a row is made again; 18 of 600 test rows."""
 
@@ -42,12 +42,21 @@ class TransferTable:
     """Test accuracy, ``[targets, sources]``."""
     probed: NDArray[np.float64]
     """Likewise of a linear model on the frozen features."""
-    settings: PoolSettings
+    settings: AnySettings
     folder: Path
 
-    def member(self, name: str) -> PoolMember:
+    @property
+    def ground(self) -> Ground:
+        """Sources and targets that it is made of."""
+        return ground_of(self.settings)
+
+    def rows(self, target: str) -> GroundRows:
+        """Return the rows of a target."""
+        return self.ground.rows(target)
+
+    def member(self, name: str) -> Member:
         """Return a source of the table."""
-        return pool_members(name, self.settings, self.folder / "members")
+        return self.ground.member(name, self.folder / "members")
 
     def predictions(self, target: str, source: str) -> NDArray[np.float32]:
         """Return class probabilities of the fine-tuned source on the target's test rows, ``[rows, classes]``: ensembles of any
@@ -56,6 +65,17 @@ class TransferTable:
         if row is None:
             raise FileFormatError(f"The row of {source} on {target} is gone. Build the table again.")
         return np.asarray(_arrays(self.folder, row)["probabilities"], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureTable(TransferTable):
+    """A table of pictures, with what only its sources have."""
+
+    settings: PoolSettings
+
+    def member(self, name: str) -> PoolMember:
+        """Return a source of the table."""
+        return pool_members(name, self.settings, self.folder / "members")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +93,20 @@ class Audit:
         return abs(self.stored - self.again) <= TOLERANCE
 
 
-def target_suite(name: str, settings: PoolSettings) -> Suite:
-    """Return the rows of a target.
-
-    Raises:
-        ConfigError: If there is none of this name.
-    """
-    return draw_domain(_target(name), num_train=settings.target_rows, num_test=settings.test_rows, seed=settings.seed)
+@overload
+def build_table(
+    settings: PoolSettings, folder: Path, *, on_progress: Callable[[int, int, str], None] | None = None
+) -> PictureTable: ...
 
 
-def _target(name: str) -> GlyphDomain:
-    for domain in TARGETS:
-        if domain.name == name:
-            return domain
-    raise ConfigError(f"There is no target {name!r}; there are {', '.join(domain.name for domain in TARGETS)}.")
+@overload
+def build_table(
+    settings: AnySettings, folder: Path, *, on_progress: Callable[[int, int, str], None] | None = None
+) -> TransferTable: ...
 
 
 def build_table(
-    settings: PoolSettings, folder: Path, *, on_progress: Callable[[int, int, str], None] | None = None
+    settings: AnySettings, folder: Path, *, on_progress: Callable[[int, int, str], None] | None = None
 ) -> TransferTable:
     """Return the table; rows that are there are read, all others made now.
 
@@ -103,21 +119,19 @@ def build_table(
         ConfigError: If the settings name an unknown member or target.
         StorageError: If the folder cannot be written.
     """
-    sources = pool_names(settings)
-    targets = list(settings.targets) or [domain.name for domain in TARGETS]
-    for name in targets:
-        _target(name)
+    ground = ground_of(settings)
+    sources, targets = ground.names()
     made: dict[tuple[str, str], Mapping[str, Any]] = {}
     total = len(sources) * len(targets)
     for source in sources:
-        member: PoolMember | None = None
+        member: Member | None = None
         for target in targets:
             path = _row_file(folder, target, source, settings)
             row = _read_row(path, settings)
             if row is None:
                 if on_progress is not None:
                     on_progress(len(made), total, f"{source} on {target}")
-                member = member or pool_members(source, settings, folder / "members")
+                member = member or ground.member(source, folder / "members")
                 row = _make_row(member, target, settings, folder)
                 write_json(path, row)
             made[target, source] = row
@@ -125,7 +139,10 @@ def build_table(
     def matrix(key: str) -> NDArray[np.float64]:
         return np.array([[float(made[target, source][key]) for source in sources] for target in targets])
 
-    return TransferTable(tuple(sources), tuple(targets), matrix("fine_tuned"), matrix("probed"), settings, folder)
+    results = tuple(sources), tuple(targets), matrix("fine_tuned"), matrix("probed")
+    if isinstance(settings, PoolSettings):
+        return PictureTable(*results, settings, folder)
+    return TransferTable(*results, settings, folder)
 
 
 def audit_table(table: TransferTable, *, rows: int = 2, seed: int = 0) -> list[Audit]:
@@ -148,12 +165,11 @@ class _Transfer:
     probabilities: NDArray[np.float32]
 
 
-def _transfer(member: PoolMember, target: str, settings: PoolSettings) -> _Transfer:
-    suite = target_suite(target, settings)
-    images, labels = np.asarray(suite.inputs["image"]), np.asarray(suite.targets["letter"])
-    train, test = suite.splits["train"], suite.splits["test"]
+def _transfer(member: Member, target: str, settings: AnySettings) -> _Transfer:
+    ground = ground_of(settings)
+    rows, tuning = ground.rows(target), ground.tuning(member)
+    images, labels, train, test, classes = rows.inputs, rows.labels, rows.train, rows.test, rows.classes
     seeds = Seeds(settings.seed).child(f"transfer of {member.name} to {target}")
-    classes = suite.tasks[0].size
     features = member.features(images)
     mean, spread = features[train].mean(axis=0), features[train].std(axis=0)
     scaled = ((features - mean) / np.where(spread > 1e-6, spread, np.inf)).astype(np.float64)
@@ -164,19 +180,15 @@ def _transfer(member: PoolMember, target: str, settings: PoolSettings) -> _Trans
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seeds.integer("head"))
-            model = Classifier(member.backbone(), classes)
-            fit_classifier(
-                model, images[train], labels[train],
-                steps=settings.packaged_steps if member.packaged else settings.tune_steps,
-                rate=_PACKAGED_RATE if member.packaged else _RATE, seed=seeds.integer("order"),
-            )  # fmt: skip
+            model = tuning.classifier(classes)
+            fit_classifier(model, images[train], labels[train], steps=tuning.steps, rate=tuning.rate, seed=seeds.integer("order"))
         probabilities = predict_probabilities(model, images[test])
     finally:
         torch.set_num_threads(threads)
     return _Transfer(float((probabilities.argmax(axis=1) == labels[test]).mean()), probed, probabilities)
 
 
-def _make_row(member: PoolMember, target: str, settings: PoolSettings, folder: Path) -> dict[str, Any]:
+def _make_row(member: Member, target: str, settings: AnySettings, folder: Path) -> dict[str, Any]:
     begin = time.process_time()
     found = _transfer(member, target, settings)
     row: dict[str, Any] = {
@@ -194,11 +206,11 @@ def _make_row(member: PoolMember, target: str, settings: PoolSettings, folder: P
     return row
 
 
-def _row_file(folder: Path, target: str, source: str, settings: PoolSettings) -> Path:
+def _row_file(folder: Path, target: str, source: str, settings: AnySettings) -> Path:
     return folder / "rows" / settings.row_key() / f"{target}--{source}.json"
 
 
-def _read_row(path: Path, settings: PoolSettings) -> Mapping[str, Any] | None:
+def _read_row(path: Path, settings: AnySettings) -> Mapping[str, Any] | None:
     """Return a stored row; None if there is none, or it is damaged or of other settings: it is then made anew."""
     if not path.is_file():
         return None

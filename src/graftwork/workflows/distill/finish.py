@@ -28,7 +28,14 @@ from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.result_parts import final_runs, job_ledger, result_head, timing, try_last_steps
 from graftwork.workflows.runs.run_folder import clean_json
 
-__all__ = ["RESULT_FORMAT", "finish_distillation"]
+__all__ = [
+    "RESULT_FORMAT",
+    "alike_features",
+    "answers_of_seeds",
+    "complete_lineage",
+    "finish_distillation",
+    "training_warnings",
+]
 
 RESULT_FORMAT = "graftwork-distill-1"
 
@@ -54,12 +61,12 @@ def finish_distillation(
         raise GraftworkError("No seed was trained both alone and taught, so nothing can be compared. Give more time and resume.")
     run.emit("phase", phase="report", jobs=0)
     paired = {name: {seed: finals[name][seed] for seed in seeds} for name in (ALONE, DISTILLED)}
-    alike = _alike(context, {name: jobs[seeds[0]] for name, jobs in paired.items()}, teachers)
+    alike = alike_features(context, {name: jobs[seeds[0]] for name, jobs in paired.items()}, teachers)
     favoured, margin = _favoured(context, paired)
     chosen = paired[favoured][seeds[0]]
     weights = {favoured: dict.fromkeys(context.suite.task_names, 1.0)}
     deploy_model(context, Handover(plan=chosen.plan, trained=(chosen,), parts=0, weights=weights), {})
-    _complete_lineage(context, teachers)
+    complete_lineage(context, teachers)
     result = clean_json(_result(context, trained, paired, teachers, alike, favoured, margin))
     write_json(run.result_file, result)
 
@@ -72,7 +79,7 @@ def finish_distillation(
     return dict(result)
 
 
-def _alike(
+def alike_features(
     context: RunContext[DistillSettings], jobs: Mapping[str, TrainJob], teachers: Sequence[Mapping[str, Any]]
 ) -> dict[str, list[float | None]]:
     """Return how alike the features of each student and of each teacher are; None where that cannot be said."""
@@ -112,7 +119,7 @@ def _favoured(context: RunContext[DistillSettings], paired: Mapping[str, Mapping
     return (DISTILLED, mean) if mean >= 0 else (ALONE, -mean)
 
 
-def _complete_lineage(context: RunContext[DistillSettings], teachers: Sequence[Mapping[str, Any]]) -> None:
+def complete_lineage(context: RunContext[DistillSettings], teachers: Sequence[Mapping[str, Any]]) -> None:
     """Add the teachers to the lineage of the model."""
     file = context.run.path / "model" / "lineage.json"
     lineage = read_json(file)
@@ -139,7 +146,7 @@ def _result(
 
     run, suite, settings = context.run, context.suite, context.settings
     bank = ScoreBank(suite, final_runs(context, paired), seed=settings.seed)
-    alone, taught = (_answers(context, paired[name]) for name in (ALONE, DISTILLED))
+    alone, taught = (answers_of_seeds(context, paired[name]) for name in (ALONE, DISTILLED))
     told = []
     for number, teacher in enumerate(teachers):
         answers = teachers_answers(read_answers(teacher["entry"]), suite)
@@ -202,14 +209,15 @@ def _result(
             "choice": favoured,
             "reference": ALONE,
             "sentences": sentences,
-            "warnings": _warnings(context, trained, paired, teachers),
+            "warnings": training_warnings(context, trained, paired, teachers),
             "choice_strength": "",
         },
         "timing": timing(run),
     }
 
 
-def _answers(context: RunContext[DistillSettings], jobs: Mapping[int, TrainJob]) -> Answers:
+def answers_of_seeds(context: RunContext[DistillSettings], jobs: Mapping[int, TrainJob]) -> Answers:
+    """Return what the trainings of a plan answer for the test rows, by task, in the order of the seeds."""
     found: dict[str, list[Any]] = {name: [] for name in context.suite.task_names}
     for seed in sorted(jobs):
         stored = StoredPredictions(context.run.job(jobs[seed].id) / "predictions.safetensors", context.suite, "test")
@@ -227,12 +235,13 @@ def _handed_over(favoured: str, margin: float) -> str:
     )
 
 
-def _warnings(
+def training_warnings(
     context: RunContext[DistillSettings],
     trained: Trainings,
     paired: Mapping[str, Mapping[int, TrainJob]],
     teachers: Sequence[Mapping[str, Any]],
 ) -> list[str]:
+    """Return what limits the result: leaks, notes of teachers, trainings that did not end well or were not long enough."""
     run = context.run
     warnings = [*map(str, run.state.get("leaks", ())), *(str(note) for teacher in teachers for note in teacher.get("notes", ()))]
     warnings += [
@@ -242,9 +251,10 @@ def _warnings(
     results = {name: [run.result(job.id) or {} for job in jobs.values()] for name, jobs in paired.items()}
     if any(item.get("cut") for items in results.values() for item in items):
         warnings.append("The time limit cut a training, so both students need not have made the same steps.")
-    missing = len(context.schedule.seeds) - len(paired[ALONE])
+    missing = len(context.schedule.seeds) - min(len(jobs) for jobs in paired.values())
     if missing:
-        warnings.append(f"{missing} of {len(context.schedule.seeds)} seeds were not trained both alone and taught.")
+        both = " both alone and taught" if len(paired) > 1 else ""
+        warnings.append(f"{missing} of {len(context.schedule.seeds)} seeds were not trained{both}.")
     improving = [name for name, items in results.items() if any(item.get("still_improving") for item in items)]
     if improving:
         listed = " and ".join(f"`{name}`" for name in improving)

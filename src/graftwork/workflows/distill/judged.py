@@ -15,7 +15,7 @@ from graftwork.data.teacher_answers import TeacherAnswers
 from graftwork.evaluation.flips import count_flips, distances, mean_of_rows, right_rows, same_rows
 from graftwork.evaluation.metrics import default_metric, score_task
 
-__all__ = ["Answers", "exchange_of", "flips_of", "kept_of", "teacher_scores", "teachers_answers"]
+__all__ = ["Answers", "agreement_of", "exchange_of", "flips_of", "kept_of", "teacher_scores", "teachers_answers"]
 
 Array = NDArray[Any]
 Answers = Mapping[str, Sequence[Array]]
@@ -106,6 +106,25 @@ def kept_of(suite: Suite, teacher: Mapping[str, Array], alone: Answers, taught: 
             "gained_rows": float(chance.mean()),
             "followed": _share((after == 0) & danger, danger),
             "followed_rows": float(danger.mean()),
+        }
+    return found
+
+
+def agreement_of(suite: Suite, teacher: Mapping[str, Array], taught: Answers) -> dict[str, dict[str, Any]]:
+    """Return how near a student is to one teacher on the test rows, by task that the teacher answers; no label is read.
+
+    Returns:
+        ``measure``, as in :func:`kept_of`, and ``taught`` with its interval.
+    """
+    rows, found = suite.splits["test"], dict[str, dict[str, Any]]()
+    groups = None if suite.groups is None else suite.groups[rows]
+    for name, values in teacher.items():
+        task, target = suite.task(name), np.asarray(suite.targets[name][rows])
+        near = _near(task, target, values, taught[name])
+        measure = "agreement" if same_rows(task, target, values, values) is not None else "distance"
+        found[name] = {
+            "measure": measure,
+            "taught": _within(mean_of_rows(near, groups, exchange=exchange_of(suite, name)), measure),
         }
     return found
 

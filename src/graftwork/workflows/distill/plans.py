@@ -20,7 +20,7 @@ from graftwork.nn.backbones.untrained import UNTRAINED
 from graftwork.workflows.distill.settings import DistillSettings, numbers_of
 from graftwork.workflows.distill.ways import objectives_of
 
-__all__ = ["ALONE", "DISTILLED", "student_plan", "taught_plan", "teacher_weights", "unlabelled_rows"]
+__all__ = ["ALONE", "DISTILLED", "student_plan", "taught_plan", "teacher_shares", "teacher_weights", "unlabelled_rows"]
 
 ALONE, DISTILLED = "student-alone", "distilled"
 RELEVANCE_POWER = 9.0
@@ -79,16 +79,21 @@ def teacher_weights(settings: DistillSettings, teachers: Sequence[Mapping[str, A
         settings: Say how they are weighed.
         teachers: Results of their jobs.
     """
-    if settings.weighting == "equal":
-        return [1.0 / len(teachers)] * len(teachers)
     if settings.weighting != "relevance":
-        given = numbers_of(settings.weighting)
-        return [item / sum(given) for item in given]
+        return teacher_shares(settings, len(teachers))
     each = [list(teacher.get("relevance", {}).values()) for teacher in teachers]
     means = np.array([float(np.mean(values)) if values else np.nan for values in each])
     known = means[~np.isnan(means)]
     means = np.where(np.isnan(means), known.mean() if len(known) else 1.0, means)
     return [float(weight) for weight in similarity_weights(means, RELEVANCE_POWER)]
+
+
+def teacher_shares(settings: DistillSettings, count: int) -> list[float]:
+    """Return the weight of each of so many teachers where nothing says which is more relevant, as without labels."""
+    if settings.weighting in ("relevance", "equal"):
+        return [1.0 / count] * count
+    given = numbers_of(settings.weighting)
+    return [item / sum(given) for item in given]
 
 
 def taught_plan(
@@ -112,7 +117,7 @@ def taught_plan(
         weights,
         temperature=settings.temperature,
         strength=settings.strength,
-        tap=settings.tap,
+        taps=settings.tap_pairs,
     )
     training: dict[str, Any] = {}
     if unlabelled_rows(suite):

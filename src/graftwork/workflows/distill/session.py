@@ -11,7 +11,7 @@ from graftwork.core.records import Plan
 from graftwork.workflows.compare.budget import make_budget
 from graftwork.workflows.compare.trainings import run_trainings
 from graftwork.workflows.distill.finish import finish_distillation
-from graftwork.workflows.distill.plans import student_plan, taught_plan, teacher_weights, unlabelled_rows
+from graftwork.workflows.distill.plans import student_plan, taught_plan, teacher_shares, teacher_weights, unlabelled_rows
 from graftwork.workflows.distill.settings import DistillSettings
 from graftwork.workflows.distill.teaching import ask_teachers, leak_words
 from graftwork.workflows.portfolio import check_stored
@@ -33,6 +33,11 @@ _LATE, _OVER = 0.97, 1.2
 
 class DistillSession(RunSession[DistillSettings]):
     """Runs or resumes one ``distill`` in its folder."""
+
+    @property
+    def is_unlabelled(self) -> bool:
+        """Whether the data has no labels, so that the teachers' answers stand in its suite."""
+        return "pseudo" in self.run.state
 
     def is_late(self) -> bool:
         """Return whether trainings have to come to an end; with fixed steps they take the time that they take."""
@@ -64,6 +69,7 @@ class DistillSession(RunSession[DistillSettings]):
                 check_teacher(name, context.suite.kinds)
             self.run.save(backbone=backbone)
             context = context.planned([alone])
+            self._check_taps(context, alone)
             teachers = ask_teachers(context, alone)
             if "schedule" not in self.run.state:
                 self._decide(context, alone, teachers)
@@ -73,7 +79,12 @@ class DistillSession(RunSession[DistillSettings]):
             self.run.emit("budget", **state["schedule"], workers=max(1, self.settings.num_workers))
             trained = run_trainings(context, with_affinity=False)
             context.pause_point()
-            result = finish_distillation(context, trained, teachers)
+            if self.is_unlabelled:
+                from graftwork.workflows.distill.agreement import finish_unlabelled
+
+                result = finish_unlabelled(context, trained, teachers)
+            else:
+                result = finish_distillation(context, trained, teachers)
         self.run.save(state="done")
         for folder in (self.run.path / "jobs").iterdir():
             self.run.drop_checkpoint(folder.name)
@@ -83,11 +94,15 @@ class DistillSession(RunSession[DistillSettings]):
     def _decide(self, context: RunContext[DistillSettings], alone: Plan, teachers: list[dict[str, Any]]) -> None:
         """Weigh the teachers, make both plans, fix the steps, and store all of it."""
         settings, suite = self.settings, context.suite
-        weights = teacher_weights(settings, teachers)
+        weights = teacher_shares(settings, len(teachers)) if self.is_unlabelled else teacher_weights(settings, teachers)
         plans = list(taught_plan(alone, settings, suite, teachers, weights))
-        self._check_tap(context, plans[0])
+        # Without labels nothing is there that a student alone could learn.
+        plans = plans[1:] if self.is_unlabelled else plans
         schedule = self._schedule(context.planned(plans), plans)
-        warnings = [words for name in settings.teachers if (words := leak_words(context, name))]
+        self._check_binding(context.planned(plans, schedule), plans[-1].name, schedule)
+        # What a teacher has learned from flatters scores, which there are none of without labels.
+        asked = () if self.is_unlabelled else settings.teachers
+        warnings = [words for name in asked if (words := leak_words(context, name))]
         # One write for all decisions: a resumed run finds either all of them or none.
         self.run.save(
             state="scheduled",
@@ -99,20 +114,28 @@ class DistillSession(RunSession[DistillSettings]):
             machine=machine_facts(self.run.state),
         )
 
-    def _check_tap(self, context: RunContext[DistillSettings], plan: Plan) -> None:
-        """Refuse a module that the student does not have, before anything trains.
+    def _check_taps(self, context: RunContext[DistillSettings], alone: Plan) -> None:
+        """Refuse modules that student or teachers do not have, and store which teacher has which.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: Naming the path and the nearest ones.
         """
-        path, _ = self.settings.tap
-        if not path:
+        if not self.settings.tap_pairs or "teacher_taps" in self.run.state:
             return
-        from graftwork.nn.module_taps import find_module
-        from graftwork.training.assembly import assemble
+        from graftwork.workflows.distill.tap_checks import check_student_taps, taps_of_teachers
 
-        suite = context.suite
-        find_module(assemble(plan, suite.tasks, suite.input_specs, backbone=self.run.state["backbone"]).model, path)
+        check_student_taps(context, alone)
+        self.run.save(teacher_taps=taps_of_teachers(context))
+
+    def _check_binding(self, context: RunContext[DistillSettings], name: str, schedule: Schedule) -> None:
+        """Build the taught student once: what its tapped modules give is known only then, and the other student trains first.
+
+        Raises:
+            ConfigError: If a tapped module does not run, or gives nothing that a way can compare.
+        """
+        if self.settings.tap_pairs:
+            job = context.maker.final(name, schedule.seeds[0])
+            job.learner(job.suite(self.run))
 
     def _schedule(self, context: RunContext[DistillSettings], plans: list[Plan]) -> Schedule:
         """Return the same steps for both plans: as many as were asked for, or as fit into the time for the slower one."""
@@ -128,7 +151,7 @@ class DistillSession(RunSession[DistillSettings]):
         schedule = make_budget(plans, steps=None, seconds=seconds, seeds=seeds, estimates=estimates)
         if schedule.left_out:
             raise ConfigError(
-                f"{format_seconds(settings.time_limit)} are too few for {len(seeds)} seeds of the student alone and taught: "
+                f"{format_seconds(settings.time_limit)} are too few for {len(seeds)} seeds of the student{'' if self.is_unlabelled else ' alone and taught'}: "
                 f"{'; '.join(f'{name}: {reason}' for name, reason in schedule.left_out.items())}. Give more time, or fewer "
                 f"--seeds."
             )

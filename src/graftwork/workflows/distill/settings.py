@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
+from graftwork.workflows.distill.taps import Tap, read_tap
 from graftwork.workflows.distill.ways import AUTO, WAYS
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -35,7 +36,7 @@ class DistillSettings(FitSettings):
     strength: float = 1.0
     """Factor on all terms of distillation, above 0."""
     taps: tuple[str, ...] = ()
-    """At most one pair ``STUDENT=TEACHER`` of module paths."""
+    """Pairs ``STUDENT=TEACHER`` of module paths, or ``WAY:STUDENT=TEACHER``."""
 
     def __post_init__(self) -> None:
         FitSettings.__post_init__(self)
@@ -53,13 +54,7 @@ class DistillSettings(FitSettings):
         ]
         if len(set(self.teachers)) < len(self.teachers):
             problems.append("a teacher is named twice")
-        problems += [
-            f"tap is a pair of module paths, STUDENT=TEACHER; got {tap!r}"
-            for tap in self.taps
-            if not all(part.strip() for part in tap.partition("=")[::2])
-        ]
-        if len(self.taps) > 1:
-            problems.append(f"there can be one tap; got {len(self.taps)}")
+        problems += self._tap_problems()
         if self.overrides.get("augment", "none") != "none":
             problems.append(
                 "augment changes pictures while the teachers have answered for the pictures as they are; leave it out of --set"
@@ -76,10 +71,29 @@ class DistillSettings(FitSettings):
             raise ConfigError("Some settings cannot be used.", problems)
 
     @property
-    def tap(self) -> tuple[str, str]:
-        """Paths of the tapped modules of student and teacher; empty without one."""
-        student, _, teacher = (self.taps[0] if self.taps else "").partition("=")
-        return student.strip(), teacher.strip()
+    def tap_pairs(self) -> tuple[Tap, ...]:
+        """The pairs of modules that are compared; empty for the features at the end."""
+        return tuple(tap for tap in map(read_tap, self.taps) if tap is not None)
+
+    def _tap_problems(self) -> list[str]:
+        """Return what is wrong with the taps, whatever modules there are."""
+        problems = [
+            f"tap is a pair of module paths, STUDENT=TEACHER or WAY:STUDENT=TEACHER; got {text!r}"
+            for text in self.taps
+            if read_tap(text) is None
+        ]
+        tapping = [name for name, way in WAYS.items() if "tap" in way.takes]
+        for tap in self.tap_pairs:
+            if tap.way and tap.way not in tapping:
+                problems.append(
+                    f"tap {tap} names the way {tap.way!r}; ways that compare modules are {', '.join(tapping)}."
+                    f"{did_you_mean(tap.way, tapping)}"
+                )
+            elif tap.way and tap.way not in self.ways:
+                problems.append(f"tap {tap} is for the way {tap.way}, which is not among the ways {', '.join(self.ways)}")
+        if len(set(self.tap_pairs)) < len(self.tap_pairs):
+            problems.append("a tap is given twice")
+        return problems
 
 
 def numbers_of(text: str) -> list[float]:

@@ -11,6 +11,8 @@ from typing import Any
 from graftwork.core.components import components_allowed
 from graftwork.core.errors import ConfigError
 from graftwork.data.options import DataOptions
+from graftwork.data.suite import Suite
+from graftwork.workflows.distill.bare_data import NO_TARGETS
 from graftwork.workflows.distill.distill_run import DistillRun, load_distillation
 from graftwork.workflows.distill.session import DistillSession
 from graftwork.workflows.distill.settings import DEFAULT_STEPS, DistillSettings
@@ -36,7 +38,7 @@ def distill(
     weighting: str | Sequence[float] | None = None,
     temperature: float | None = None,
     strength: float | None = None,
-    tap: str | None = None,
+    tap: str | Sequence[str] | None = None,
     steps: int | None = None,
     time_limit: float | str | None = None,
     seeds: int | None = None,
@@ -58,7 +60,9 @@ def distill(
 
     Args:
         source: Whatever :func:`graftwork.fit` takes; None is the demo suite ``"emoji"``, or, with ``resume``, the run's own data.
-            Rows without labels are taught as well.
+            Rows without labels are taught as well. With ``targets="none"`` (or a suite without tasks) there are no labels at all: the
+            student learns what the teachers answer (tasks of runs, columns of predictions, else their own classes or features), and
+            the result says how near it came to each of them.
         teachers: One or several: folders of runs or models, names (see ``graftwork backbones``), or files with features or
             predictions of the same rows.
         student: ``"scratch"`` (the library's own small trunk, the default), the name of a backbone, or the dotted path of one.
@@ -68,7 +72,8 @@ def distill(
             teacher.
         temperature: Of softened outputs, above 0; 2 by default.
         strength: Factor on all terms of distillation, above 0; 1 by default.
-        tap: ``"STUDENT=TEACHER"``: paths of the modules whose outputs are compared, in place of the features at the end.
+        tap: ``"STUDENT=TEACHER"``: paths of the modules whose outputs are compared, in place of the features at the end; several
+            such pairs are compared at once, and ``"attention:STUDENT=TEACHER"`` is compared in that way alone.
         steps: Steps of each training; 1000 by default.
         time_limit: Time for everything in place of ``steps``, as in ``"10m"``: both students make the same steps.
         seeds: Trainings of each student; 3 by default. With one nothing is asserted.
@@ -94,7 +99,7 @@ def distill(
         RunStopped: After Ctrl-C; ``resume=True`` goes on.
     """
     # The first line: nothing but the arguments is there yet.
-    asked = asked_for({**locals(), **data, "taps": tap, "teachers": teachers or None})
+    asked = asked_for({**locals(), **data, "taps": tap or None, "teachers": teachers or None})
     check_progress(progress)
     unknown = sorted(set(data) - set(DataOptions.names()))
     if unknown:
@@ -118,7 +123,7 @@ def distill(
         weighting=_weighting(weighting),
         temperature=2.0 if temperature is None else float(temperature),
         strength=1.0 if strength is None else float(strength),
-        taps=(tap,) if tap else (),
+        taps=_words(tap) or (),
     )
 
     def resumed(run: RunFolder) -> DistillSettings:
@@ -141,8 +146,17 @@ def distill(
                 return load_distillation(run.path)
             with listening(progress, on_event) as listener:
                 run.listen(listener)
+                if _may_be_unlabelled(source, settled):
+                    from graftwork.workflows.distill.unlabelled import store_pseudo_labels
+
+                    store_pseudo_labels(run, settled, source)
                 result = DistillSession(run, settled, None if is_path else source).go()
     return DistillRun(run.path, result)
+
+
+def _may_be_unlabelled(source: Any, settings: DistillSettings) -> bool:
+    """Return whether the data may have no labels at all; nothing is opened."""
+    return settings.data.targets == (NO_TARGETS,) or (isinstance(source, Suite) and not source.tasks)
 
 
 def _words(value: str | Sequence[str] | None, *, split: bool = False) -> tuple[str, ...] | None:

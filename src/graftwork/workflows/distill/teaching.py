@@ -29,7 +29,7 @@ def ask_teachers(context: RunContext[DistillSettings], alone: Plan) -> list[dict
         RunStopped: After Ctrl-C.
     """
     run, settings = context.run, context.settings
-    _, tap = settings.tap
+    taps = run.state.get("teacher_taps", {})
     jobs = [
         # By number: the name of a teacher may be a long path.
         TeachJob(
@@ -38,7 +38,7 @@ def ask_teachers(context: RunContext[DistillSettings], alone: Plan) -> list[dict
             plan=alone,
             facts=context.maker.facts,
             teacher=name,
-            taps=(tap,) if tap else (),
+            taps=tuple(taps.get(name, ())),
         )
         for number, name in enumerate(settings.teachers, 1)
     ]

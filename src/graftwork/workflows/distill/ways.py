@@ -8,6 +8,7 @@ from typing import Any
 
 from graftwork.core.components import Component
 from graftwork.core.errors import ConfigError
+from graftwork.workflows.distill.taps import Tap
 
 __all__ = ["AUTO", "WAYS", "Way", "objectives_of", "usable_ways"]
 
@@ -113,9 +114,10 @@ def objectives_of(
     *,
     temperature: float,
     strength: float,
-    tap: tuple[str, str],
+    taps: Sequence[Tap] = (),
 ) -> tuple[Component, ...]:
-    """Return the objectives of the student's plan: one a way, with the teachers that can teach so.
+    """Return the objectives of the student's plan: one a way, with the teachers that can teach so; one a pair of tapped modules,
+    which share the weight of their way.
 
     Args:
         asked: Names of ways, or ``auto``.
@@ -123,18 +125,19 @@ def objectives_of(
         weights: Weight of each teacher, with the sum 1; a teacher without weight is left out.
         temperature: Of softened outputs.
         strength: Factor on all terms.
-        tap: Paths of the tapped modules of student and teacher.
+        taps: Pairs of tapped modules of student and teachers.
 
     Raises:
-        ConfigError: If no teacher can teach in a way that was asked for.
+        ConfigError: If no teacher can teach in a way that was asked for, or a pair is compared in none.
     """
     counting = [(teacher, weight) for teacher, weight in zip(teachers, weights, strict=True) if weight > 0]
-    found = []
+    found: list[Component] = []
+    used: set[Tap] = set()
     for name, way in WAYS.items():
         able = [(teacher, weight) for teacher, weight in counting if name in usable_ways(asked, teacher)]
         if not able:
             if name in asked:
-                tapped = "" if name != "attention" or any(tap) else " Name modules of student and teacher: --tap STUDENT=TEACHER."
+                tapped = "" if name != "attention" or taps else " Name modules of student and teacher: --tap STUDENT=TEACHER."
                 given = "; ".join(
                     f"{item['teacher']} gives {_given(item)}{'' if weight > 0 else ', but weighs 0'}"
                     for item, weight in zip(teachers, weights, strict=True)
@@ -150,21 +153,44 @@ def objectives_of(
                 for teacher, weight in able
             ]
             continue
-        settings: dict[str, Any] = {
-            "answers": [str(teacher["entry"]) for teacher, _ in able],
-            # Each teacher counts by its weight in every way: one of little use must not have a way of its own at full strength.
-            "weight": way.weight * strength * sum(weight for _, weight in able),
-            "teacher_weights": [float(weight) for _, weight in able],
-            **way.settings,
-        }
-        if "temperature" in way.takes:
-            settings["temperature"] = temperature
-        if "tap" in way.takes and any(tap):
-            settings |= {"tap": tap[0], "teacher_tap": tap[1]}
-        found.append(Component(way.path, settings))
+        pairs = [(tap, _with_tap(name, tap, able)) for tap in taps if "tap" in way.takes and tap.way in ("", name)]
+        used |= {tap for tap, holders in pairs if holders}
+        compared: list[tuple[Tap | None, Sequence[tuple[Mapping[str, Any], float]]]] = [pair for pair in pairs if pair[1]]
+        if pairs and not compared:
+            raise ConfigError(
+                f"No tapped module of a teacher can be compared by {name}: that needs {way.needs_words}. The taps are "
+                f"{', '.join(str(tap) for tap, _ in pairs)}."
+            )
+        compared = compared or [(None, able)]
+        for tap, holders in compared:
+            settings: dict[str, Any] = {
+                "answers": [str(teacher["entry"]) for teacher, _ in holders],
+                # Each teacher counts by its weight in every way: one of little use must not have a way of its own at full strength.
+                "weight": way.weight * strength * sum(weight for _, weight in holders) / len(compared),
+                "teacher_weights": [float(weight) for _, weight in holders],
+                **way.settings,
+            }
+            if "temperature" in way.takes:
+                settings["temperature"] = temperature
+            if tap is not None:
+                settings |= {"tap": tap.student, "teacher_tap": tap.teacher}
+            found.append(Component(way.path, settings))
+    idle = [tap for tap in taps if tap not in used]
+    if found and idle:
+        tapping = ", ".join(name for name, way in WAYS.items() if "tap" in way.takes)
+        raise ConfigError(
+            f"--tap {idle[0]} is compared in none of the ways {', '.join(asked)}. Ways that compare modules: {tapping}."
+        )
     if not found:
         raise ConfigError("None of the teachers gives anything that can be taught.")
     return tuple(found)
+
+
+def _with_tap(way: str, tap: Tap, able: Sequence[tuple[Mapping[str, Any], float]]) -> list[tuple[Mapping[str, Any], float]]:
+    """Return the teachers whose answers hold what a way compares of a tapped module."""
+    key = "maps" if WAYS[way].needs == "maps" else "taps"
+    # Answers of older versions do not say what was tapped: all that was asked for.
+    return [(teacher, weight) for teacher, weight in able if tap.teacher in teacher.get(key, (tap.teacher,))]
 
 
 def _given(teacher: Mapping[str, Any]) -> str:

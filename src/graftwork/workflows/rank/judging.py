@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import DataError
 from graftwork.evaluation.probes import count_parameters, latency_ms
-from graftwork.evaluation.score_stability import HalfSamples, StableScore, narrowed, stable_score
+from graftwork.evaluation.score_stability import HalfSamples, StableScore, stable_score
 from graftwork.training.feature_store import cached_features
 from graftwork.workflows.rank.loading import LoadedSource, load_source
 from graftwork.workflows.rank.rows import RankRows
 from graftwork.workflows.rank.score_names import SCORES
+from graftwork.workflows.rank.seen_rows import class_answers, narrow_features, telling_head
 from graftwork.workflows.rank.sources import RankSource
 
 __all__ = ["JudgedSource", "SourceView", "common_columns", "judge_source", "score_tables"]
@@ -53,6 +54,8 @@ class JudgedSource:
     seconds: float
     """Of everything, features included (nothing for those that were stored)."""
     has_classes: bool
+    classes_of: Mapping[str, str] = field(default_factory=dict)
+    """Of a source with several tasks of its own: by whose classes each task is judged."""
     notes: tuple[str, ...] = field(default=())
     view: SourceView | None = field(default=None, repr=False)
     """Kept for sets of sources, of sources with classes."""
@@ -94,26 +97,30 @@ def judge_source(
     features = cached_features(loaded.backbone.to(device), loaded.arrays, cache, on_progress=said)
     loaded.backbone.to("cpu")
     cost = _milliseconds(loaded)
-    seen: dict[str, Array] = {"features": features}
-    if loaded.probabilities is not None and (keep_view or any(SCORES[name].make().reads == "probabilities" for name in scores)):
-        seen["probabilities"] = np.concatenate(
-            [loaded.probabilities(features[start : start + 1024]) for start in range(0, len(features), 1024)]
-        )
-    narrow = narrowed(features)
+    reads_classes = any(SCORES[name].make().reads == "probabilities" for name in scores)
+    own = class_answers(loaded, features, cache, device=device, on_progress=said) if reads_classes or keep_view else None
+    narrow = narrow_features(features, cache)
     found: dict[str, dict[str, StableScore]] = {}
     notes: list[str] = []
+    classes_of: dict[str, str] = {}
     for task, target in rows.targets.items():
         found[task] = {}
         kind = "classes" if np.issubdtype(target.dtype, np.integer) else "values"
+        answers: Array | None = None
+        if own is not None and kind == "classes" and reads_classes:
+            head = telling_head(*own, target)
+            answers = own[0][:, own[1][head]]
+            if len(own[1]) > 1:
+                classes_of[task] = head
         for name in scores:
             scorer = SCORES[name].make()
-            if kind not in scorer.kinds or scorer.reads not in seen:
+            seen = features if scorer.reads == "features" else answers
+            if kind not in scorer.kinds or seen is None:
                 continue
             try:
                 found[task][name] = stable_score(
-                    SCORES[name].make, seen[scorer.reads], target, samples,
-                    replicated=narrow if scorer.reads == "features" else None,
-                )  # fmt: skip
+                    SCORES[name].make, seen, target, samples, replicated=narrow if scorer.reads == "features" else None
+                )
             except DataError as error:
                 notes.append(f"{SCORES[name].title} of {task} for {source.name} is left out: {error}")
     return JudgedSource(
@@ -123,16 +130,17 @@ def judge_source(
         features.shape[1],
         cost,
         time.perf_counter() - begin,
-        loaded.probabilities is not None,
+        loaded.has_classes,
+        classes_of,
         tuple(notes),
-        _view(loaded, seen) if keep_view else None,
+        _view(loaded, features, None if own is None else own[0]) if keep_view else None,
     )
 
 
-def _view(loaded: LoadedSource, seen: dict[str, Array]) -> SourceView | None:
-    if loaded.prototypes is None or "probabilities" not in seen:
+def _view(loaded: LoadedSource, features: Array, answers: Array | None) -> SourceView | None:
+    if loaded.head is None or answers is None:
         return None
-    return SourceView(seen["features"], seen["probabilities"], loaded.prototypes)
+    return SourceView(features, answers, loaded.head.weight)
 
 
 def _milliseconds(loaded: LoadedSource) -> float:

@@ -14,30 +14,42 @@ from torch import Tensor
 
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import InputSpec, InputSpecs, read_input_specs
+from graftwork.core.records import TaskSpec
 from graftwork.core.seeds import Seeds
 from graftwork.data.encoders import encoder_from_state
 from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.interfaces.shared_model import SharedModel
+from graftwork.interfaces.task_kind import task_kind
 from graftwork.nn.backbones.catalog import build_backbone
-from graftwork.nn.backbones.source_heads import source_head
+from graftwork.nn.backbones.source_heads import SourceHead, source_head
 from graftwork.workflows.rank.sources import RankSource
 
-__all__ = ["EncodedModel", "LoadedSource", "encoded_rows", "load_source", "pooled"]
+__all__ = ["EncodedModel", "LoadedSource", "ModelAnswers", "encoded_rows", "load_source", "pooled"]
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedSource:
-    """What computes features."""
+    """What computes features, and what answers with the source's own classes."""
 
     backbone: Backbone
     arrays: Mapping[str, Array]
-    probabilities: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None
-    """Class probabilities from features; None if the source has no classifier."""
-    prototypes: Array | None = None
-    """Weights of its classifier, ``[classes, width]``."""
+    head: SourceHead | None = None
+    """The linear classifier on the features; None if the source has none."""
+    answers: ModelAnswers | None = None
+    """Of an own run with tasks of classes: reads :attr:`arrays` as well."""
+
+    @property
+    def probabilities(self) -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
+        """Class probabilities from features; None if the source has no classifier on them."""
+        return None if self.head is None else self.head.probabilities
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the source has classes of its own."""
+        return self.head is not None or self.answers is not None
 
 
 class EncodedModel(Backbone):
@@ -58,6 +70,34 @@ class EncodedModel(Backbone):
         """Return the representation, ``[B, width]``; tokens and maps as their mean."""
         found = self.model.encode(inputs)
         return torch.cat([pooled(part) for part in (found if isinstance(found, tuple) else (found,))], dim=1)
+
+
+class ModelAnswers(Backbone):
+    """What a trained multi-task model says of the classes of its own tasks, as probabilities side by side.
+
+    Args:
+        model: The model.
+        tasks: Its tasks with one class a row, at least one.
+    """
+
+    def __init__(self, model: SharedModel, tasks: Sequence[TaskSpec]) -> None:
+        super().__init__()
+        self.model, self.tasks = model, tuple(tasks)
+        self.heads: dict[str, slice] = {}
+        """Columns of each task."""
+        start = 0
+        for task in self.tasks:
+            zeros = torch.zeros(1, task.num_outputs)
+            width = int(task_kind(task).class_probabilities(task, zeros).shape[1])
+            self.heads[task.name] = slice(start, start + width)
+            start += width
+        self.feature_shape = FeatureShape("vector", start)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return probabilities, ``[B, classes of all tasks]``; those of each task have the sum 1."""
+        outputs = self.model(inputs, [task.name for task in self.tasks])
+        parts = [task_kind(task).class_probabilities(task, outputs[task.name].float()) for task in self.tasks]
+        return torch.cat(parts, dim=1)
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -86,12 +126,17 @@ def load_source(source: RankSource, suite: Suite, *, seed: int = 0) -> LoadedSou
         with torch.random.fork_rng():  # the caller's generator stays where it is
             torch.manual_seed(Seeds(seed).integer("untrained source"))
             backbone = build_backbone("scratch", spec)
-        return LoadedSource(_checked(source, backbone), spec.own(suite.inputs), None)
+        return LoadedSource(_checked(source, backbone), spec.own(suite.inputs))
     if source.way == "timm":
         from graftwork.nn.backbones.timm_folder import load_timm_folder
 
         built, head = load_timm_folder(source.place)
-        return LoadedSource(built, spec.own(suite.inputs), head.probabilities if head else None, head.weight if head else None)
+        return LoadedSource(built, spec.own(suite.inputs), head)
+    if source.way == "transformers" and source.kind == "image":
+        from graftwork.nn.backbones.transformers_vision import load_vision_folder
+
+        vision, head = load_vision_folder(source.place)
+        return LoadedSource(vision, spec.own(suite.inputs), head)
     place = f"hf:{source.place}" if source.way == "transformers" else source.place
     if source.kind == "text":
         from graftwork.nn.backbones.transformers_bridge import prepare_suite
@@ -100,12 +145,7 @@ def load_source(source: RankSource, suite: Suite, *, seed: int = 0) -> LoadedSou
         spec = suite.input_specs[name]
     classifier = source_head(place)
     backbone = _checked(source, build_backbone(place, spec))
-    return LoadedSource(
-        backbone,
-        spec.own(suite.inputs),
-        classifier.probabilities if classifier else None,
-        classifier.weight if classifier else None,
-    )
+    return LoadedSource(backbone, spec.own(suite.inputs), classifier)
 
 
 def _input(suite: Suite, kind: str) -> tuple[str, InputSpec]:
@@ -122,14 +162,27 @@ def _checked(source: RankSource, backbone: Backbone) -> Backbone:
 def _own_run(folder: Path, suite: Suite, given: Sequence[str]) -> LoadedSource:
     from graftwork.training.model_loading import load_model
 
-    model, _, config = load_model(folder, backbone=given)
+    model, tasks, config = load_model(folder, backbone=given)
     specs = read_input_specs(config)
     arrays = encoded_rows(specs, suite, folder)
     example = {name: torch.from_numpy(np.array(array[:2])) for name, array in arrays.items()}
     try:
-        return LoadedSource(EncodedModel(model, example).eval(), arrays, None)
+        own = [task for task in tasks if _has_classes(task)]
+        answers = ModelAnswers(model, own).eval() if own else None
+        return LoadedSource(EncodedModel(model, example).eval(), arrays, answers=answers)
     except (RuntimeError, KeyError) as error:
         raise ConfigError(f"The model in {folder} cannot read these rows: {str(error)[:200]}") from error
+
+
+def _has_classes(task: TaskSpec) -> bool:
+    """Return whether a task answers with one class a row."""
+    if task.is_dense:
+        return False
+    try:
+        task_kind(task).class_probabilities(task, torch.zeros(1, task.num_outputs))
+    except ConfigError:
+        return False
+    return True
 
 
 def encoded_rows(specs: InputSpecs, suite: Suite, folder: Path) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from graftwork.core.errors import DataError
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite, labelled_rows
+from graftwork.workflows.rank.row_view import picked_rows
 
 __all__ = ["RankRows", "rank_rows", "scored_target", "training_sample"]
 
@@ -21,7 +22,7 @@ _VALUES = ("regression", "multilabel")
 
 @dataclass(frozen=True, slots=True)
 class RankRows:
-    """A suite of the sampled rows alone, and what is scored."""
+    """A suite of the judged rows alone, and what is scored. Large inputs are picked where they are read, not copied."""
 
     suite: Suite
     targets: dict[str, Array]
@@ -54,7 +55,7 @@ def rank_rows(suite: Suite, rows: int | None, *, seed: int = 0) -> RankRows:
         train = np.sort(np.random.default_rng([seed, 7]).permutation(train)[:rows])
     targets, left_out = {}, []
     for task in suite.tasks:
-        found = scored_target(task, np.asarray(suite.targets[task.name][train]))
+        found = scored_target(task, picked_rows(suite.targets[task.name], train))
         if found is None:
             left_out.append(f"{task.name} ({task.kind_words})")
         else:
@@ -91,8 +92,8 @@ def scored_target(task: TaskSpec, target: Array) -> Array | None:
     if task.is_dense:
         return None
     if task.kind in _CLASSES:
-        return target.astype(np.int64)
-    return target.astype(np.float64) if task.kind in _VALUES else None
+        return np.asarray(target, dtype=np.int64)
+    return np.asarray(target, dtype=np.float64) if task.kind in _VALUES else None
 
 
 def _sliced(suite: Suite, rows: NDArray[np.int64]) -> Suite:
@@ -104,8 +105,8 @@ def _sliced(suite: Suite, rows: NDArray[np.int64]) -> Suite:
         raw["frame"] = {name: np.asarray(column, dtype=object)[rows] for name, column in suite.raw["frame"].items()}
     return replace(
         suite,
-        inputs={name: np.asarray(array[rows]) for name, array in suite.inputs.items()},
-        targets={name: np.asarray(array[rows]) for name, array in suite.targets.items()},
+        inputs={name: picked_rows(array, rows) for name, array in suite.inputs.items()},
+        targets={name: picked_rows(array, rows) for name, array in suite.targets.items()},
         splits={"train": np.arange(len(rows)), "val": np.zeros(0, dtype=np.int64), "test": np.zeros(0, dtype=np.int64)},
         groups=None if suite.groups is None else suite.groups[rows],
         domain=None if suite.domain is None else suite.domain[rows],

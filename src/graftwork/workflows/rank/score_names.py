@@ -31,8 +31,11 @@ class NamedScore:
     words: str
     """What it says, as a clause."""
     make: Callable[[], Scorer]
+    most_rows: int | None = None
+    """Rows that it is taken of at most, drawn from all; None takes all of them."""
 
 
+_NEIGHBOURS = 3000
 SCORES: dict[str, NamedScore] = {
     "logme": NamedScore("LogME", "log evidence of a linear model, a row", LogME),
     "hscore": NamedScore("H-score", "variance between classes against all variance, shrunken", partial(HScore, shrink=True)),
@@ -47,7 +50,10 @@ SCORES: dict[str, NamedScore] = {
         "PED, SFDA", "SFDA after overlapping classes were pushed apart", lambda: PotentialEnergyDescent(SelfChallengingFisher())
     ),
     "knn": NamedScore(
-        "Neighbours", "accuracy or R squared of five nearest neighbours", partial(NearestNeighbours, max_rows=3000)
+        "Neighbours",
+        "accuracy or R squared of five nearest neighbours",
+        partial(NearestNeighbours, max_rows=_NEIGHBOURS),
+        most_rows=_NEIGHBOURS,
     ),
     "probe": NamedScore(
         "Linear probe", "accuracy or R squared of a linear model on held-out rows", partial(LinearProbe, max_rows=2000)

@@ -26,6 +26,8 @@ SET_SCORES: dict[str, tuple[str, Callable[[], SetScorer]]] = {
     "e-leep": ("E-LEEP", EnsembleLeep),
 }
 """Name -> title and how it is made."""
+_MOST_ROWS = 2000
+"""Rows that sets are judged on, drawn from all: transport compares every row with every class of every source."""
 _DRAWS = 10
 """Half-samples of the rows: a transport plan for each source and draw."""
 
@@ -56,20 +58,26 @@ def judge_sets(
             "timm models."
         ]
     names, views = [one.source.name for one in usable], [one.view for one in usable if one.view is not None]
+    kept = np.arange(len(rows.suite))
+    if len(kept) > _MOST_ROWS:
+        kept = np.sort(np.random.default_rng([samples.seed, 8]).permutation(kept)[:_MOST_ROWS])
+    halves = [np.intersect1d(half, kept) for half in _halves(samples, len(rows.suite))]
     found = []
     for task, target in rows.targets.items():
         if not np.issubdtype(target.dtype, np.integer):
             continue
         for name, (title, make) in SET_SCORES.items():
-            chosen, value = _chosen(make, views, target, np.arange(len(target)), size)
-            same = [set(_chosen(make, views, target, half, size)[0]) == set(chosen) for half in _halves(samples, len(target))]
+            chosen, value = _chosen(make, views, target, kept, size)
+            same = [set(_chosen(make, views, target, half, size)[0]) == set(chosen) for half in halves]
             found.append(
                 {
                     "task": task, "score": name, "title": title, "members": [names[index] for index in chosen], "value": value,
                     "same": float(np.mean(same)), "of": len(names),
                 }
             )  # fmt: skip
-    return found, [] if found else ["No task has classes, which sets of sources are judged by."]
+    if not found:
+        return [], ["No task has classes, which sets of sources are judged by."]
+    return found, [f"Sets are of {len(kept):,} rows, drawn from all."] if len(kept) < len(rows.suite) else []
 
 
 def _halves(samples: HalfSamples, count: int) -> list[NDArray[np.int64]]:

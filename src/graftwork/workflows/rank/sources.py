@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 from graftwork.core.errors import ConfigError, FileFormatError, GraftworkError
 from graftwork.core.files import read_json
+from graftwork.data.suite import Suite
 from graftwork.export.model_folder import FORMAT
 from graftwork.nn.backbones.catalog import list_backbones, modality_of, split_names
 
-__all__ = ["RankSource", "find_sources"]
+__all__ = ["RankSource", "find_sources", "knows_rows"]
 
+_PICTURE_KEYS = ("image_size", "num_channels", "patch_size")
+"""Of a config.json of transformers that describes a model of pictures."""
 Way = Literal["catalog", "untrained", "transformers", "timm", "run"]
 
 
@@ -142,10 +145,32 @@ def _model_in(folder: Path) -> RankSource | None:
     if content.get("format") == FORMAT:
         return RankSource(str(folder), "run", "", str(config.parent), "as the run says")
     if "model_type" in content:
-        return RankSource(str(folder), "transformers", "text", str(config.parent), "see its model card")
+        # Models of pictures know no words; those of both keep their keys one level down.
+        is_image = "vocab_size" not in content and any(key in content for key in _PICTURE_KEYS)
+        kind = "image" if is_image else "text"
+        return RankSource(str(folder), "transformers", kind, str(config.parent), "see its model card")
     if "architecture" in content:
         return RankSource(str(folder), "timm", "image", str(config.parent), "see its model card")
     return None
+
+
+def knows_rows(source: RankSource, suite: Suite) -> str:
+    """Say it if a run of graftwork has learned from the data that it is judged on; empty if not, or nothing is known.
+
+    Args:
+        source: The source.
+        suite: The user's data.
+    """
+    try:
+        inputs = dict(read_json(Path(source.place) / "lineage.json")["inputs"]) if source.way == "run" else {}
+    except (GraftworkError, OSError, KeyError, TypeError, ValueError):
+        return ""
+    if not set(inputs.values()) & {*suite.sources.values(), suite.fingerprint()}:
+        return ""
+    return (
+        f"{source.name} learned from this data, so it knows labels of rows that it is judged on: its scores are too high beside those of "
+        "other sources."
+    )
 
 
 def _none_found(kinds: Sequence[str], passed: Sequence[dict[str, str]]) -> str:

@@ -22,7 +22,7 @@ from graftwork.workflows.rank.rank_run import RANK_KIND, RankRun
 from graftwork.workflows.rank.rows import RankRows, rank_rows
 from graftwork.workflows.rank.score_names import SCORES, chosen_scores
 from graftwork.workflows.rank.sets import judge_sets
-from graftwork.workflows.rank.sources import RankSource, find_sources
+from graftwork.workflows.rank.sources import RankSource, find_sources, knows_rows
 from graftwork.workflows.rank.trust import known_agreement
 from graftwork.workflows.runs.begin import default_out_folder, source_name
 from graftwork.workflows.runs.preparation import machine_facts
@@ -38,7 +38,7 @@ def rank(
     *,
     sources: str | Sequence[str] = "all",
     scores: str | Sequence[str] | None = None,
-    rows: int | str | None = 2000,
+    rows: int | str | None = None,
     draws: int = 30,
     set_size: int | None = None,
     targets: str | Sequence[str] | None = None,
@@ -66,8 +66,8 @@ def rank(
 ) -> RankRun:
     """Judge which source to start from, without training any.
 
-    Every source computes features of a sample of the training rows, once (they are stored and used again); scores of transferability
-    are taken of these, with intervals from half-samples of the rows. An untrained trunk is ranked along as a control.
+    Every source computes features of the training rows, once (they are stored and used again); scores of transferability stream over
+    these, with intervals from half-samples of the rows. An untrained trunk is ranked along as a control.
 
     Args:
         source: The data, as :func:`graftwork.fit` takes it; so are the arguments from ``targets`` to ``strict``.
@@ -76,7 +76,7 @@ def rank(
             several of these, separated by commas.
         scores: ``"all"``, or names out of logme, hscore, hscore-plain, leep, nce, transrate, gbc, sfda, ped, ped-sfda, knn, probe; by
             default logme, hscore, leep, knn and probe.
-        rows: Most training rows to judge on; ``"all"`` takes all. At least 10.
+        rows: Most training rows to judge on, at least 10; None or ``"all"`` takes all of them. Memory does not grow with them.
         draws: Half-samples for intervals and stability, at least 10.
         set_size: Also choose a set of so many sources, for an ensemble, of those with classes of their own; at least 2.
         targets: Columns to predict.
@@ -136,6 +136,7 @@ def rank(
             {"event": "rows", "rows": len(sample.suite), "tasks": list(sample.targets), "sources": [item.name for item in found]}
         )
         samples = HalfSamples(len(sample.suite), groups=sample.groups, draws=draws, seed=seed)
+        knowing = [words for item in found if (words := knows_rows(item, suite))]
         judged = _judge_all(found, sample, names, samples, passed, emit, seed, place, keep_views=set_size is not None)
         sets, set_notes = ([], []) if set_size is None else judge_sets(judged, sample, set_size, samples)
     result = {
@@ -149,7 +150,7 @@ def rank(
             "tasks": [task.to_json() for task in suite.tasks], "notes": list(suite.notes),
         },
         "settings": {"sources": sources if isinstance(sources, str) else list(sources), "scores": names, "draws": draws, "seed": seed, "device": place},
-        **_ranked(judged, sample, names, draws, set_notes),
+        **_ranked(judged, sample, names, draws, [*knowing, *set_notes]),
         "sets": sets,
         "passed_over": passed,
         "agreement": known_agreement(suite.kinds),
@@ -196,10 +197,15 @@ def _judge_all(
     """
     judged = []
     for item in sources:
+        begin = clock.perf_counter()
+
+        def said(name: str, done: int, count: int, begin: float = begin) -> None:
+            emit({"event": "features", "source": name, "done": done, "rows": count, "seconds": clock.perf_counter() - begin})
+
         try:
             one = judge_source(
                 item, rows, scores, samples, cache=cache_folder("features"), seed=seed, keep_view=keep_views, device=device,
-                on_progress=lambda name, done, count: emit({"event": "features", "source": name, "done": done, "rows": count}),
+                on_progress=said,
             )  # fmt: skip
         except (GraftworkError, FloatingPointError) as error:
             passed.append({"name": item.name, "reason": str(error)})
@@ -213,13 +219,23 @@ def _judge_all(
 
 
 def _ranked(
-    judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str], draws: int, set_notes: Sequence[str]
+    judged: Sequence[JudgedSource], rows: RankRows, scores: Sequence[str], draws: int, more_notes: Sequence[str]
 ) -> dict[str, Any]:
     """Return sources, verdict and notes of the result."""
     wanted = [(task, score) for task in rows.targets for score in scores]
     columns = common_columns(judged, rows, scores)
     shown = {score for _, score in wanted if any(score in one.scores[task] for one in judged for task in rows.targets)}
-    notes = [*rows.notes, *(note for one in judged for note in one.notes), *set_notes]
+    notes = [*rows.notes, *(note for one in judged for note in one.notes), *more_notes]
+    few = [score for score in scores if score in shown and (SCORES[score].most_rows or len(rows.suite)) < len(rows.suite)]
+    notes += [
+        f"{SCORES[score].title}: of {SCORES[score].most_rows:,} rows, drawn from all {len(rows.suite):,}, because every row is compared "
+        "with every other."
+        for score in few
+    ]
+    told = [(one, task, head) for one in judged for task, head in one.classes_of.items()]
+    notes += [
+        f"LEEP and NCE of {task} for {one.source.name} are of the classes of its own task {head}." for one, task, head in told
+    ]
     partial = sorted(shown - {score for _, score in columns}, key=list(SCORES).index)
     if partial:
         notes.append(
@@ -264,6 +280,7 @@ def _source(one: JudgedSource, standing: Standing) -> dict[str, Any]:
         "ms_per_row": one.ms_per_row,
         "seconds": one.seconds,
         "has_classes": one.has_classes,
+        "classes_of": dict(one.classes_of),
         "standing": {
             "mean_rank": standing.mean_rank, "low": standing.rank_low, "high": standing.rank_high, "first_share": standing.first_share,
         },

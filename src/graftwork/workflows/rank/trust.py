@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,33 @@ from numpy.typing import NDArray
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import cache_folder, read_json, write_json
+from graftwork.core.optional import has
 from graftwork.core.version import __version__
 from graftwork.evaluation.rank_agreement import Agreement, rank_agreement
+from graftwork.training.source_pool.grounds import AnySettings
 from graftwork.training.source_pool.settings import PoolSettings
-from graftwork.training.source_pool.table import TransferTable, audit_table, build_table, target_suite
+from graftwork.training.source_pool.table import TransferTable, audit_table, build_table
+from graftwork.training.source_pool.table_pool import TablePoolSettings
 from graftwork.workflows.rank.score_names import SCORES, chosen_scores
 
 __all__ = ["TABLE_SIZES", "judge_scores", "known_agreement", "transfer_table"]
 
 _FORMAT = "graftwork-score-agreement-1"
-TABLE_SIZES: Mapping[str, PoolSettings] = {
+TABLE_SIZES: Mapping[str, AnySettings] = {
     "full": PoolSettings(),
+    "tables": TablePoolSettings(),
     "small": PoolSettings(
         source_rows=200, target_rows=60, test_rows=100, source_steps=20, tune_steps=10, packaged=False,
         members=("plain", "inverted", "untrained"), targets=("new-plain", "new-inverted"),
     ),
+    "small-tables": TablePoolSettings(
+        source_rows=200, target_rows=60, test_rows=100, source_steps=20, tune_steps=10,
+        members=("all", "first", "last", "untrained"), targets=("new-first", "new-last"),
+    ),
 }  # fmt: skip
-"""Settings by the names that users write; ``small`` shows that it runs, not how good scores are."""
+"""Settings by the names that users write: ``full`` is of pictures; the small ones show that it runs, not how good scores are."""
+_SIZE_OF_KIND = {"image": "full", "table": "tables"}
+"""Which table speaks for a kind of input."""
 _AUDITED = 2
 
 
@@ -44,7 +55,7 @@ def transfer_table(
     """Build or complete the transfer table, make some rows again, judge the scores, and keep the result for reports of ``rank``.
 
     Args:
-        size: ``"full"`` or ``"small"``.
+        size: ``"full"`` (pictures), ``"tables"``, or ``"small"`` and ``"small-tables"``.
         scores: As :func:`graftwork.rank` takes them; all by default.
         folder: Where members, rows and the result are kept; the user's cache by default.
         audit: Rows that are made again, drawn by ``seed``.
@@ -52,7 +63,8 @@ def transfer_table(
         on_progress: Called with finished rows, all rows and what comes next.
 
     Returns:
-        The result: ``scores``, ``points``, ``audit``, ``true_results`` and a ``sentence``.
+        The result: ``scores``, ``points``, ``audit``, ``true_results`` and a ``sentence``; the folder gets it as ``agreement.json``, and
+        as ``report.html`` with plots.
 
     Raises:
         ConfigError: If the size or a score is unknown.
@@ -74,6 +86,10 @@ def transfer_table(
     ]
     result["size"] = size
     write_json(place / "agreement.json", result)
+    if has("jinja2"):
+        from graftwork.reporting.agreement_report import write_agreement_report
+
+        write_agreement_report(result, place / "report.html")
     return result
 
 
@@ -89,10 +105,8 @@ def judge_scores(table: TransferTable, scores: Sequence[str]) -> dict[str, Any]:
     for column, source in enumerate(table.sources):
         member = table.member(source)
         for row, target in enumerate(table.targets):
-            suite = target_suite(target, table.settings)
-            train = suite.splits["train"]
-            features = member.features(np.asarray(suite.inputs["image"])[train])
-            labels = np.asarray(suite.targets["letter"])[train]
+            rows = table.rows(target)
+            features, labels = member.features(rows.inputs[rows.train]), rows.labels[rows.train]
             seen = {"features": features, "probabilities": member.probabilities(features)}
             for name in scores:
                 scorer = SCORES[name].make()
@@ -118,6 +132,7 @@ def judge_scores(table: TransferTable, scores: Sequence[str]) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "version": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "sources": list(table.sources),
         "targets": list(table.targets),
         "true_results": {"fine_tuned": table.fine_tuned.tolist(), "probed": table.probed.tolist()},
@@ -128,13 +143,14 @@ def judge_scores(table: TransferTable, scores: Sequence[str]) -> dict[str, Any]:
 
 
 def known_agreement(kinds: Sequence[str]) -> dict[str, Any]:
-    """Return what the full table said last on this machine, for suites of pictures; empty if there is none.
+    """Return what the table of pictures or of tables said last on this machine, for suites of such inputs; empty if there is none.
 
     Args:
         kinds: Kinds of the suite's inputs.
     """
-    path = cache_folder("transfer-table", "full") / "agreement.json"
-    if "image" not in kinds or not path.is_file():
+    known = (cache_folder("transfer-table", _SIZE_OF_KIND[kind]) / "agreement.json" for kind in kinds if kind in _SIZE_OF_KIND)
+    path = next((path for path in known if path.is_file()), None)
+    if path is None:
         return {}
     try:
         found = read_json(path)

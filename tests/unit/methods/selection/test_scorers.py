@@ -172,7 +172,7 @@ def test_merged_scorers_have_seen_all_blocks(name: str) -> None:
     assert merged.finish() == pytest.approx(whole, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["leep", "gbc"])
+@pytest.mark.parametrize("name", ["leep", "gbc", "transrate", "probe"])
 def test_scorers_with_two_passes_refuse_to_merge(name: str) -> None:
     with pytest.raises(NotImplementedError, match="2 passes"):
         ALL[name]().merge(ALL[name]())
@@ -264,6 +264,7 @@ def test_a_source_class_that_is_never_answered_takes_no_part() -> None:
     [
         (TransRate, {"weighting": "odd"}),
         (TransRate, {"distortion": 0.0}),
+        (TransRate, {"memory": 0.0}),
         (BhattacharyyaSeparability, {"components": 0}),
         (NearestNeighbours, {"neighbours": 0}),
         (LinearProbe, {"max_rows": 1}),
@@ -298,7 +299,7 @@ def test_a_stream_leaves_no_rows_behind(name: str) -> None:
                 seen, labels = world(0, rows=1000, width=50)
             yield block_of(make(), seen, labels, np.arange(1000) + 1000 * seed)
 
-    make = (lambda: TransRate(max_rows=2000)) if name == "transrate" else ALL[name]
+    make = ALL[name]
     tracemalloc.start()
     try:
         assert np.isfinite(make().run(blocks))

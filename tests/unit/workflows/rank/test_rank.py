@@ -93,7 +93,7 @@ def test_own_runs_are_ranked_beside_an_untrained_trunk(tmp_path: Path) -> None:
     assert [item["name"] for item in found.result["passed_over"]] == ["runs/third"]
     cells = names["runs/first"]["scores"]
     assert set(cells) == {"level", "bright"}
-    assert set(cells["level"]) == {"logme", "hscore", "knn", "probe"}
+    assert set(cells["level"]) == {"logme", "hscore", "leep", "knn", "probe"}, "its predictions are classes of its own"
     assert set(cells["bright"]) == {"logme", "knn", "probe"}
     assert all(cell["low"] <= cell["value"] <= cell["high"] for task in cells.values() for cell in task.values())
     assert cells["level"]["probe"]["value"] > 0.8

@@ -16,7 +16,7 @@ from graftwork.workflows.runs.control import JobControl, PauseTraining
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.run_folder import RunFolder
 
-__all__ = ["JOB", "TeachJob", "relevance_of"]
+__all__ = ["JOB", "TeachJob", "answers_key", "relevance_of"]
 
 _RELEVANCE_ROWS = 600
 """Labelled rows on which relevance is measured: pairs of them are compared."""
@@ -51,7 +51,7 @@ class TeachJob(Job):
 
         try:
             entry = store_answers(
-                Path(self.facts.cache) / "teachers", f"{teacher.key}{_codes(suite)}", teacher.name, len(suite), teacher.ask,
+                Path(self.facts.cache) / "teachers", answers_key(teacher.key, suite), teacher.name, len(suite), teacher.ask,
                 on_progress=progress,
             )  # fmt: skip
         except PauseTraining:
@@ -68,6 +68,7 @@ class TeachJob(Job):
             "features": None if answers.features is None else int(answers.features.shape[1]),
             "classes": None if answers.classes is None else int(answers.classes.shape[1]),
             "maps": list(answers.maps),
+            "taps": list(answers.vectors),
             "network": teacher.beside,
             "blocks": _blocks(teacher),
             "relevance": relevance_of(answers, suite, self.facts.root_seed),
@@ -77,12 +78,12 @@ class TeachJob(Job):
         }
 
 
-def _codes(suite: Suite) -> str:
-    """Return a short hash of the tasks: answers are laid out as these ask for them."""
+def answers_key(teacher: str, suite: Suite) -> str:
+    """Return the key of a teacher's answers: its own, and a short hash of the tasks, as answers are laid out as these ask for them."""
     import hashlib
     import json
 
-    return hashlib.sha256(json.dumps([task.to_json() for task in suite.tasks], sort_keys=True).encode()).hexdigest()[:8]
+    return teacher + hashlib.sha256(json.dumps([task.to_json() for task in suite.tasks], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def relevance_of(answers: TeacherAnswers, suite: Suite, seed: int) -> dict[str, float]:
