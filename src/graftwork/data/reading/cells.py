@@ -22,6 +22,8 @@ __all__ = [
     "arrow_to_pandas",
     "as_text",
     "is_blank",
+    "machine_dates",
+    "machine_numbers",
     "missing_notes",
     "number_codes",
     "plain_cells",
@@ -196,6 +198,24 @@ def arrow_to_pandas(data: Any) -> Any:
     kept |= {getattr(arrow, f"uint{size}")(): getattr(pandas, f"UInt{size}Dtype")() for size in sizes}
     kept[arrow.bool_()] = pandas.BooleanDtype()
     return data.to_pandas(types_mapper=kept.get, date_as_object=False)
+
+
+def machine_numbers(cells: pd.Series) -> NDArray[np.float64]:
+    """Return a column of numbers, flags or durations (in seconds) as float64 ``[N]``, NaN where missing."""
+    if cells.dtype.kind == "m":
+        return np.asarray(cells.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def machine_dates(cells: pd.Series) -> NDArray[np.float64]:
+    """Return a column of dates as seconds since 1970 (UTC), float64 ``[N]``, NaN where missing."""
+    if cells.dt.tz is not None:
+        # Dates without a zone are taken as UTC, so those with one become UTC.
+        cells = cells.dt.tz_convert("UTC").dt.tz_localize(None)
+    known = cells.notna().to_numpy()
+    seconds = np.full(len(cells), np.nan)
+    seconds[known] = cells[known].to_numpy().astype("datetime64[ms]").astype(np.int64) / 1000.0
+    return seconds
 
 
 def shown_cells(texts: Sequence[str], most: int = 3) -> str:
