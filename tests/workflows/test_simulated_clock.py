@@ -75,9 +75,7 @@ def test_a_race_whose_plans_improve_uses_the_time(clock: Clock, tmp_path: Path, 
 
 @pytest.mark.parametrize("limit", [30.0, 300.0])
 @pytest.mark.parametrize("pace", [0.4, 2.5])
-def test_steps_that_cost_something_else_than_they_did_at_first(
-    clock: Clock, tmp_path: Path, pace: float, limit: float
-) -> None:
+def test_steps_that_cost_something_else_than_they_did_at_first(clock: Clock, tmp_path: Path, pace: float, limit: float) -> None:
     def change(event: dict[str, Any]) -> None:
         # The machine gets faster or slower once the schedule is made.
         if event["event"] == "schedule":

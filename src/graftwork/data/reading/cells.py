@@ -133,7 +133,7 @@ def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
     if set(map(type, cells)) == {str}:
         # The quick way: no two texts become equal by trimming, so the codes can stay.
         trimmed = list(map(str.strip, cells))
-        if len(set(trimmed)) == len(trimmed) and "" not in trimmed:
+        if (trimmed == cells or len(set(trimmed)) == len(trimmed)) and "" not in trimmed:
             return _with_valid_texts(np.asarray(codes, dtype=np.int64), trimmed)
     levels: dict[str, int] = {}
     numbers = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last one serves code -1

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.data.reading.cells import NESTED_TYPES, as_text, machine_dates, machine_numbers, number_codes, plain_cells, text_codes
+from graftwork.data.reading.cells import (
+    NESTED_TYPES,
+    as_text,
+    machine_dates,
+    machine_numbers,
+    number_codes,
+    plain_cells,
+    text_codes,
+)
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
 from graftwork.data.reading.missing_words import blank_words
 from graftwork.data.reading.nested import vectors_of

@@ -47,7 +47,11 @@ def large_columns(num_rows: int) -> Iterator[LargeColumns | None]:
         yield None
         return
     with scratch_folder("columns") as folder:
-        yield LargeColumns(KeptArrays(folder))
+        columns = LargeColumns(KeptArrays(folder))
+        try:
+            yield columns
+        finally:
+            columns.forget()
 
 
 class KeptArrays:
@@ -101,6 +105,10 @@ class LargeColumns:
         """
         return LargeColumn(name, load, self, decimal=decimal, is_category=is_category)
 
+    def forget(self) -> None:
+        """Let the cells go that are in memory."""
+        self._live = None
+
     def whole(self, column: LargeColumn) -> Column:
         """Return a column with its cells in memory, in place of the one before."""
         if self._live is None or self._live[0] is not column:
@@ -140,6 +148,10 @@ class LargeColumn(Column):
             self._array("codes", lambda one: one.codes)
         else:
             self._array("known", lambda one: one.known)
+        if self._kind not in ("numeric", "list"):
+            self.naming  # noqa: B018 - asked while the cells are there
+            if self.num_levels <= _MOST_LEVELS:
+                self.levels  # noqa: B018 - likewise
         # Of words the rules were guessed to find that they are no numbers and dates.
         self._facts |= {key: rule for key, rule in whole._guessed.items() if key in ("numbers", "dates")}
 

@@ -96,9 +96,16 @@ def stream_parquet(path: Path) -> StreamedTable | None:
             # A name with a point selects parts of records, too.
             frame = arrow_to_pandas(file.read(columns=[stored[name]]).select([stored[name]]))
             cells: pd.Series = frame[stored[name]].reset_index(drop=True).rename(name)
+        del frame
+        _release()
         return cells
 
     return StreamedTable(columns=list(stored), num_rows=num_rows, load=load, attrs={"notes": []})
+
+
+def _release() -> None:
+    """Give back what Arrow keeps for its next column."""
+    require("pyarrow", extra=_EXTRA, purpose="Reading tables").default_memory_pool().release_unused()
 
 
 def _is_nested(kind: Any) -> bool:
@@ -145,6 +152,7 @@ def stream_delimited(
         with arrow.OSFile(str(target)) as source:
             options = arrow.ipc.IpcReadOptions(included_fields=[place[name]])
             cells = arrow.ipc.open_file(source, options=options).read_all().column(0).to_numpy()
+        _release()
         column: pd.Series = pandas.Series(cells, name=name, dtype=object)
         return column
 

@@ -40,19 +40,21 @@ def table() -> pd.DataFrame:
     tolerant = np.array([f"{value:.3f}" for value in number[::-1]], dtype=object)
     tolerant[ROWS - 3] = "broken"
     days = pd.Timestamp("2021-01-01") + pd.to_timedelta(random.integers(0, 900, size=ROWS), unit="D")
-    frame = pd.DataFrame({
-        "size": np.where(random.random(ROWS) < 0.1, np.nan, number),
-        "visits": pd.array(np.where(random.random(ROWS) < 0.1, None, random.integers(0, 50, size=ROWS)), dtype="Int64"),
-        "colour": words,
-        "band": pd.Categorical(np.where(np.arange(ROWS) < 2000, "low", "high"), categories=["high", "mid", "low"]),
-        "mixed": mixed,
-        "tolerant": tolerant,
-        "seen": days.astype(str),
-        "member": random.random(ROWS) < 0.5,
-        "same": "x",
-        "row id": [f"r{row:05d}" for row in range(ROWS)],
-        "heavy, tail": np.exp(3 * random.normal(size=ROWS)),
-    })
+    frame = pd.DataFrame(
+        {
+            "size": np.where(random.random(ROWS) < 0.1, np.nan, number),
+            "visits": pd.array(np.where(random.random(ROWS) < 0.1, None, random.integers(0, 50, size=ROWS)), dtype="Int64"),
+            "colour": words,
+            "band": pd.Categorical(np.where(np.arange(ROWS) < 2000, "low", "high"), categories=["high", "mid", "low"]),
+            "mixed": mixed,
+            "tolerant": tolerant,
+            "seen": days.astype(str),
+            "member": random.random(ROWS) < 0.5,
+            "same": "x",
+            "row id": [f"r{row:05d}" for row in range(ROWS)],
+            "heavy, tail": np.exp(3 * random.normal(size=ROWS)),
+        }
+    )
     frame["price"] = 2 * number + random.normal(size=ROWS)
     frame["kind"] = np.where(number + random.normal(size=ROWS) > 0, "yes", "no").astype(object)
     frame.loc[::11, "price"] = np.nan
@@ -106,7 +108,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, rows: int, source: Any, **options: A
     [
         {},
         {"missing": ["red", "n7x"], "categories": "visits"},
-        {"group": "colour"},
+        {"group": "visits"},
         {"time": "seen"},
         {"histories": {"mixed": "colour"}, "ignore": "tolerant"},
     ],
