@@ -246,7 +246,7 @@ def _open_frame(
         where="the table",
     )
     images = {column: picture_paths(frame[column], folder, strict=options.strict) for column in pictures}
-    found = dict({"DataFrame": hash_frame(frame)} if sources is None else sources)
+    found = {"DataFrame": hash_frame(frame)} if sources is None and not isinstance(frame, StreamedTable) else dict(sources or {})
     for column, files in images.items():
         known = list(dict.fromkeys(path for path in files if path is not None and os.path.isfile(path)))
         found[f"{column} ({len(known)} pictures)"] = hash_files(known)
