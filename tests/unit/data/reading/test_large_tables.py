@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from graftwork.core.errors import DataError, FileFormatError
-from graftwork.data.reading import large_tables, streamed
+from graftwork.data.reading import large_tables, streamed, target_cells
 from graftwork.data.reading.column import Column
 from graftwork.data.reading.ingest import open_suite
 from graftwork.data.reading.large_tables import KeptArrays, LargeColumns
 from graftwork.data.reading.readers import open_table, read_table
 from graftwork.data.reading.streamed import StreamedTable
+from graftwork.data.reading.target_cells import TargetCells
 from graftwork.data.row_names import RowNames
 from graftwork.data.store import load_suite, save_suite
 from graftwork.data.suite import Suite
@@ -244,3 +245,16 @@ def test_names_of_rows_are_stored_as_their_number(tmp_path: Path, monkeypatch: p
     again = load_suite(save_suite(suite, tmp_path / "suite"))
     assert list(again.raw["labels"]) == [f"row {row + 1}" for row in range(ROWS + 20)]
     assert "row 7" not in (tmp_path / "suite" / "suite.json").read_text()
+
+
+@pytest.mark.parametrize("odd", [[], ["", "?"], ["0", "-0"], ["1.50", "1.5"], ["1e3", "1000"]])
+def test_many_numbers_of_a_target_get_the_same_numbers_and_names(monkeypatch: pytest.MonkeyPatch, odd: list[str]) -> None:
+    cells = [f"{value:.6f}" for value in np.random.default_rng(0).normal(size=300)]
+    column = Column("y", pd.Series([*cells[:150], *odd, *cells[150:], *cells[:7]], dtype=object))
+    found = []
+    for many in (10, 10**9):
+        monkeypatch.setattr(target_cells, "_MANY_NUMBERS", many)
+        found.append(TargetCells.of(column))
+    np.testing.assert_array_equal(found[0].codes, found[1].codes)
+    assert list(found[0].levels) == list(found[1].levels)
+    assert len(found[0].levels) == len(found[1].levels)
