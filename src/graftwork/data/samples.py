@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.core.seeds import Seeds
+from graftwork.data.row_names import RowNames
 from graftwork.data.suite import Suite, labelled_rows
 
 __all__ = ["MOST_VALIDATION", "nested_sample", "sampled_suite", "take_rows"]
@@ -117,7 +118,7 @@ def _taken(raw: Mapping[str, Any], rows: Rows, size: int) -> dict[str, Any]:
     for name, value in raw.items():
         if isinstance(value, Mapping):
             found[name] = _taken(value, rows, size)
-        elif isinstance(value, list | tuple) and len(value) == size:
+        elif isinstance(value, list | tuple | RowNames) and len(value) == size:
             found[name] = [value[row] for row in rows]
         elif isinstance(value, np.ndarray) and len(value) == size:
             found[name] = value[rows]

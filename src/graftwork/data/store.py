@@ -19,6 +19,7 @@ from graftwork.core.input_spec import read_input_specs, write_input_specs
 from graftwork.core.records import TaskSpec
 from graftwork.core.scratch import temporary_folder
 from graftwork.data.array_cache import ARRAY_FAULTS
+from graftwork.data.row_names import RowNames
 from graftwork.data.suite import Suite
 
 __all__ = ["FORMAT", "is_stored_suite", "load_suite", "save_suite"]
@@ -26,6 +27,7 @@ __all__ = ["FORMAT", "is_stored_suite", "load_suite", "save_suite"]
 FORMAT = "graftwork-suite-1"
 _KIND = FolderKind(marker="suite.json", format=FORMAT, noun="a stored suite", flag="`folder`")
 _ARRAY_KEY = "__array__"
+_ROWS_KEY = "__row_names__"
 _OWN_FILE = re.compile(r"suite\.json|\d{3,}\.npy")
 _JSON_FIELDS = ("name", "domains", "notes", "credits", "sources")
 
@@ -230,12 +232,14 @@ def _pack(value: Any, arrays: dict[str, NDArray[Any]], name: str) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         arrays[name] = value
         return {_ARRAY_KEY: name}
-    return _plain(value)
+    return {_ROWS_KEY: len(value)} if isinstance(value, RowNames) else _plain(value)
 
 
 def _unpack(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if isinstance(value, dict):
         if set(value) == {_ARRAY_KEY}:
             return arrays[value[_ARRAY_KEY]]
+        if set(value) == {_ROWS_KEY}:
+            return RowNames(int(value[_ROWS_KEY]))
         return {key: _unpack(item, arrays) for key, item in value.items()}
     return value

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Encoding", "TableEncoder", "column_type"]
 
 Encoding = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn
+_ARRAYS: dict[str, type[Any]] = {"numeric": np.float32, "categorical": np.int64}
 _TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}
 
 
@@ -108,18 +109,24 @@ class TableEncoder(Encoder):
                 f"The table lacks {len(missing)} of the {len(self.names)} columns that the model was trained on: "
                 f"{short_list(hints)}. Add them (cells may be empty)."
             )
-        numeric: list[NDArray[np.float64]] = []
-        categorical: list[NDArray[np.int64]] = []
-        for column in self.columns:
-            if isinstance(column, CategoricalColumn | HistoryColumn):
-                categorical.append(column.encode(source[column.name]))
-            else:
-                numeric += column.encode(source[column.name])
-        return {
-            # A table without numbers still has the array, zero wide: backbones expect both.
-            "numeric": np.stack(numeric, axis=1).astype(np.float32) if numeric else np.zeros((len(source), 0), dtype=np.float32),
-            "categorical": np.column_stack(categorical) if categorical else np.zeros((len(source), 0), dtype=np.int64),
+        # One column after the other into its place: a table of them all in double precision would be twice as large. A table without
+        # numbers still has the array, zero wide: backbones expect both.
+        widths = {array: sum(_width(column) for column in self.columns if _array_of(column) == array) for array in _ARRAYS}
+        made: dict[str, NDArray[Any]] = {
+            array: np.empty((len(source), widths[array]), dtype=dtype) for array, dtype in _ARRAYS.items()
         }
+        ends = dict.fromkeys(_ARRAYS, 0)
+        for column in self.columns:
+            array = _array_of(column)
+            start, ends[array] = ends[array], ends[array] + _width(column)
+            if isinstance(column, HistoryColumn):
+                made[array][:, start : ends[array]] = column.encode(source[column.name])
+            elif isinstance(column, CategoricalColumn):
+                made[array][:, start] = column.encode(source[column.name])
+            else:
+                for place, values in enumerate(column.encode(source[column.name]), start):
+                    made[array][:, place] = values
+        return made
 
     def _check_vectors(self, source: Table) -> None:
         """Refuse vectors that are longer or shorter than those of training.
@@ -164,11 +171,11 @@ class TableEncoder(Encoder):
     def places(self) -> dict[str, dict[str, list[int]]]:
         """Return where each column lies in ``numeric`` and ``categorical``; entries of a vector are one column."""
         found: dict[str, dict[str, list[int]]] = {}
-        ends = {"numeric": 0, "categorical": 0}
+        ends = dict.fromkeys(_ARRAYS, 0)
         for column in self.columns:
             entry = split_entry(column.name)
             name = entry[0] if entry is not None else column.name
-            array = "categorical" if isinstance(column, CategoricalColumn | HistoryColumn) else "numeric"
+            array = _array_of(column)
             start = ends[array]
             ends[array] = start + _width(column)
             found.setdefault(name, {}).setdefault(array, []).extend(range(start, ends[array]))
@@ -195,6 +202,11 @@ class TableEncoder(Encoder):
         items = {column.name: column for column in columns if isinstance(column, CategoricalColumn)}
         histories = [column for column in state["columns"] if column["type"] == "history"]
         return cls([*columns, *(HistoryColumn.from_state(column, items[column["item"]]) for column in histories)])
+
+
+def _array_of(column: Encoding) -> str:
+    """Return the array that holds a column."""
+    return "categorical" if isinstance(column, CategoricalColumn | HistoryColumn) else "numeric"
 
 
 def _width(column: Encoding) -> int:

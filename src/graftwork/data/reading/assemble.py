@@ -30,11 +30,14 @@ from graftwork.data.reading.enough_labels import judged_tasks
 from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
+from graftwork.data.reading.large_tables import LargeColumns, is_large, large_columns
 from graftwork.data.reading.nested import entry_name
 from graftwork.data.reading.notes import fold
 from graftwork.data.reading.picture_cells import SKIPPED_SHARE
 from graftwork.data.reading.picture_size import default_image_size
+from graftwork.data.reading.streamed import StreamedTable
 from graftwork.data.reading.table import Table, as_table
+from graftwork.data.row_names import RowNames
 from graftwork.data.splits import IN_ORDER, TIMES
 from graftwork.data.suite import Suite
 from graftwork.interfaces.task_kind import task_kind
@@ -55,7 +58,7 @@ class RawSuite:
     number."""
 
     name: str
-    frame: pd.DataFrame
+    frame: pd.DataFrame | StreamedTable
     requests: Sequence[TargetRequest]
     options: DataOptions = field(default_factory=DataOptions)
     """Group, categories, histories and so on; targets are in ``requests``, and the columns named exist."""
@@ -115,10 +118,16 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     Raises:
         DataError: If targets, features, groups or pictures cannot be used; see the modules that do each step.
     """
+    with large_columns(len(raw_suite.frame)) as large:
+        return _assembled(raw_suite, large)
+
+
+def _assembled(raw_suite: RawSuite, large: LargeColumns | None) -> Suite:
+    """Return the suite; no array of it lies where columns of large tables are kept."""
     frame, options = raw_suite.frame, raw_suite.options
     items = tuple(set(options.histories.values()))
     # Columns named as categories are not guessed as numbers.
-    table = as_table(frame, {*(options.categories or ()), *items})
+    table = as_table(frame, {*(options.categories or ()), *items}, large)
     _check_categories(table, [*(options.categories or ()), *items])
     asked = infer_tasks(table, raw_suite.requests, options.task_kinds, options.split_labels)
     # Before the split, and after it once more: the splits themselves can lack a class.
@@ -145,7 +154,9 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
     notes += [*rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
-    labels = [str(label) for label in raw_suite.labels] or [f"row {row + 1}" for row in range(len(frame))]
+    labels = [str(label) for label in raw_suite.labels] or RowNames(len(frame))
+    # Lists are what runs have always stored; of a million rows they are too long.
+    labels = labels if is_large(len(frame)) else list(labels)
     inputs = _Inputs()
     _add_table(inputs, raw_suite, table, asked, division)
     if raw_suite.text:
@@ -184,7 +195,8 @@ def assemble_suite(raw_suite: RawSuite) -> Suite:
         raw={
             DRAWN: not division.in_order,
             IN_ORDER: division.in_order,
-            **({TIMES: division.times} if division.times is not None else {}),
+            # A copy, as the group's numbers are.
+            **({TIMES: np.array(division.times)} if division.times is not None else {}),
             "labels": labels,
             "reasons": reasons,
             "crossing": division.crossing,
@@ -346,7 +358,7 @@ def _raw_column(column: Column) -> Any:
         cells = [list(map(as_text, cell)) if isinstance(cell, np.ndarray) else cell for cell in column.cells.tolist()]
         return [cell if isinstance(cell, list) else as_text(cell) for cell in cells]
     if column.kind == "numeric":
-        return column.numbers().values
+        return np.array(column.numbers().values)
     # Code -1 finds the None at the end.
     names = [*column.levels, None]
     return [names[code] for code in column.codes.tolist()]

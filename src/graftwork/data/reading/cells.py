@@ -22,6 +22,8 @@ __all__ = [
     "arrow_to_pandas",
     "as_text",
     "is_blank",
+    "machine_dates",
+    "machine_numbers",
     "missing_notes",
     "number_codes",
     "plain_cells",
@@ -131,7 +133,7 @@ def text_codes(values: pd.Series) -> tuple[NDArray[np.int64], list[str]]:
     if set(map(type, cells)) == {str}:
         # The quick way: no two texts become equal by trimming, so the codes can stay.
         trimmed = list(map(str.strip, cells))
-        if len(set(trimmed)) == len(trimmed) and "" not in trimmed:
+        if (trimmed == cells or len(set(trimmed)) == len(trimmed)) and "" not in trimmed:
             return _with_valid_texts(np.asarray(codes, dtype=np.int64), trimmed)
     levels: dict[str, int] = {}
     numbers = np.full(len(cells) + 1, -1, dtype=np.int64)  # the last one serves code -1
@@ -196,6 +198,24 @@ def arrow_to_pandas(data: Any) -> Any:
     kept |= {getattr(arrow, f"uint{size}")(): getattr(pandas, f"UInt{size}Dtype")() for size in sizes}
     kept[arrow.bool_()] = pandas.BooleanDtype()
     return data.to_pandas(types_mapper=kept.get, date_as_object=False)
+
+
+def machine_numbers(cells: pd.Series) -> NDArray[np.float64]:
+    """Return a column of numbers, flags or durations (in seconds) as float64 ``[N]``, NaN where missing."""
+    if cells.dtype.kind == "m":
+        return np.asarray(cells.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def machine_dates(cells: pd.Series) -> NDArray[np.float64]:
+    """Return a column of dates as seconds since 1970 (UTC), float64 ``[N]``, NaN where missing."""
+    if cells.dt.tz is not None:
+        # Dates without a zone are taken as UTC, so those with one become UTC.
+        cells = cells.dt.tz_convert("UTC").dt.tz_localize(None)
+    known = cells.notna().to_numpy()
+    seconds = np.full(len(cells), np.nan)
+    seconds[known] = cells[known].to_numpy().astype("datetime64[ms]").astype(np.int64) / 1000.0
+    return seconds
 
 
 def shown_cells(texts: Sequence[str], most: int = 3) -> str:

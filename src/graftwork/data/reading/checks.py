@@ -156,19 +156,20 @@ def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:
     """Return a note if rows are exact copies of others."""
     table = as_table(frame)
     pandas = require("pandas", extra="data", purpose="Reading tables")
-    columns = [table[name] for name in table.columns]
-    # Codes for texts: comparing numbers is far quicker, and -1 makes missing cells equal.
-    keys = {
-        number: column.numbers().values if column.machine_kind in "biuf" else column.codes
-        for number, column in enumerate(columns)
-    }
+
+    def key(name: str) -> NDArray[Any]:
+        # Codes for texts: comparing numbers is far quicker, and -1 makes missing cells equal.
+        column = table[name]
+        return column.numbers().values if column.machine_kind in "biuf" else column.codes
+
     # Row by row only where hashes repeat: nearly all rows of a large table are told apart by theirs.
     hashes = np.zeros(len(table), dtype=np.uint64)
-    for key in keys.values():
+    for name in table.columns:
         # Plus zero: -0.0 equals 0.0, and its bits differ.
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + pandas.util.hash_array(np.asarray(key) + 0)
+        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + pandas.util.hash_array(key(name) + 0)
     repeated = np.flatnonzero(pandas.Series(hashes).duplicated(keep=False).to_numpy())
-    copies = int(pandas.DataFrame({number: np.asarray(key)[repeated] for number, key in keys.items()}).duplicated().sum())
+    found = {number: key(name)[repeated] for number, name in enumerate(table.columns)} if len(repeated) else {}
+    copies = int(pandas.DataFrame(found).duplicated().sum())
     if not copies:
         return []
     return [

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.data.reading.cells import NESTED_TYPES, as_text, number_codes, plain_cells, text_codes
+from graftwork.data.reading.cells import (
+    NESTED_TYPES,
+    as_text,
+    machine_dates,
+    machine_numbers,
+    number_codes,
+    plain_cells,
+    text_codes,
+)
 from graftwork.data.reading.date_rule import DateRule, date_notes, guess_date_rule
 from graftwork.data.reading.missing_words import blank_words
 from graftwork.data.reading.nested import vectors_of
@@ -77,10 +85,11 @@ class Column:
     """
 
     def __init__(self, name: str, cells: pd.Series, *, decimal: str = ".", is_category: bool = False) -> None:
-        self.name = name
         self._cells = plain_cells(cells)
-        self.decimal = decimal
-        self.is_category = is_category or type(self._cells.dtype).__name__ == "CategoricalDtype"
+        self._begin(name, decimal, is_category or type(self._cells.dtype).__name__ == "CategoricalDtype")
+
+    def _begin(self, name: str, decimal: str, is_category: bool) -> None:
+        self.name, self.decimal, self.is_category = name, decimal, is_category
         self._codes: Codes | None = None
         self._levels: list[str] | None = None
         self._distinct: Sequence[Any] = ()
@@ -259,13 +268,13 @@ class Column:
         rule = rule or self.number_rule or NumberRule()
         missing = rule.missing
         return self._read(
-            rule, lambda: blank_words(_machine_numbers(self.cells), missing) if self.machine_kind in "biufm" else None
+            rule, lambda: blank_words(machine_numbers(self.cells), missing) if self.machine_kind in "biufm" else None
         )
 
     def dates(self, rule: DateRule | None = None) -> Parsed:
         """Return the cells as seconds since 1970 (UTC), float64, by ``rule``, or by the column's own."""
         rule = rule or self.date_rule or DateRule()
-        return self._read(rule, lambda: _machine_dates(self.cells) if self.machine_kind == "M" else None)
+        return self._read(rule, lambda: machine_dates(self.cells) if self.machine_kind == "M" else None)
 
     def _read(self, rule: NumberRule | DateRule, direct: Any) -> Parsed:
         if rule not in self._parsed:
@@ -319,7 +328,8 @@ class _Part(Column):
     """Some rows of a column. What they are is decided from all of its rows, and what is read is read for all."""
 
     def __init__(self, whole: Column, rows: NDArray[np.int64]) -> None:
-        super().__init__(whole.name, whole.cells, decimal=whole.decimal, is_category=whole.is_category)
+        # Without the cells: they may have to be read anew.
+        self._begin(whole.name, whole.decimal, whole.is_category)
         self._whole, self._rows = whole, rows
         self._own_cells: pd.Series | None = None
 
@@ -332,6 +342,14 @@ class _Part(Column):
         if self._own_cells is None:
             self._own_cells = self._whole.cells.iloc[self._rows]
         return self._own_cells
+
+    @property
+    def machine_kind(self) -> str:
+        return self._whole.machine_kind
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        return self._whole.known[self._rows]
 
     @property
     def codes(self) -> Codes:
@@ -375,22 +393,6 @@ class _Part(Column):
 
 def _commonest(words: Counter[str]) -> Sequence[str]:
     return [word for word, _ in words.most_common(3)]
-
-
-def _machine_numbers(cells: pd.Series) -> Floats:
-    if cells.dtype.kind == "m":
-        return np.asarray(cells.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
-    return np.asarray(cells.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
-
-
-def _machine_dates(cells: pd.Series) -> Floats:
-    if cells.dt.tz is not None:
-        # Dates without a zone are taken as UTC, so those with one become UTC.
-        cells = cells.dt.tz_convert("UTC").dt.tz_localize(None)
-    known = cells.notna().to_numpy()
-    seconds = np.full(len(cells), np.nan)
-    seconds[known] = cells[known].to_numpy().astype("datetime64[ms]").astype(np.int64) / 1000.0
-    return seconds
 
 
 def as_column(values: Any, name: str = "") -> Column:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from graftwork.data.reading.infer import TargetRequest, parse_targets
 from graftwork.data.reading.missing_words import without_words
 from graftwork.data.reading.nested import flatten_records
 from graftwork.data.reading.picture_cells import picture_paths
-from graftwork.data.reading.readers import check_columns, read_table
+from graftwork.data.reading.readers import check_columns, open_table
 from graftwork.data.reading.sniff import TABLE_FORMATS
+from graftwork.data.reading.streamed import StreamedTable
 from graftwork.data.store import is_stored_suite, load_suite
 from graftwork.data.suite import Suite
 
@@ -171,7 +173,9 @@ def _open(source: str | Path | pd.DataFrame | Suite, options: DataOptions, seed:
         raise DataError(
             f"--labels belongs to a folder of pictures, but {path} is a file. Leave --labels out; a table holds its own targets."
         )
-    return _open_frame(read_table(path), options, seed, name or path.stem, path.parent, {path.name: hash_file(path)})
+    with ExitStack() as scratch:
+        table = open_table(path, scratch)
+        return _open_frame(table, options, seed, name or path.stem, path.parent, {path.name: hash_file(path)})
 
 
 def _open_folder(path: Path, options: DataOptions, seed: int, name: str | None) -> Suite:
@@ -201,7 +205,7 @@ def _refuse(what: str, given: Mapping[str, Any]) -> None:
 
 
 def _open_frame(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | StreamedTable,
     options: DataOptions,
     seed: int,
     name: str,
@@ -211,10 +215,13 @@ def _open_frame(
     if not hasattr(frame, "columns"):
         raise DataError(f"A suite is opened from a path, a DataFrame, a Suite or a name; got {type(frame).__name__}.")
     check_columns(frame.columns, "the table")
-    # Rows are counted by position everywhere; a user's index may repeat.
-    frame = frame.reset_index(drop=True)
-    frame.columns = [str(column) for column in frame.columns]
-    frame = without_words(flatten_records(frame), options.missing or ())
+    if isinstance(frame, StreamedTable):
+        frame = frame.without_words(options.missing or ())
+    else:
+        # Rows are counted by position everywhere; a user's index may repeat.
+        frame = frame.reset_index(drop=True)
+        frame.columns = [str(column) for column in frame.columns]
+        frame = without_words(flatten_records(frame), options.missing or ())
     if len(frame) == 0:
         raise DataError(f"The table has columns ({short_list(frame.columns)}) but no rows. Add rows.")
     if options.targets is None:
@@ -239,7 +246,7 @@ def _open_frame(
         where="the table",
     )
     images = {column: picture_paths(frame[column], folder, strict=options.strict) for column in pictures}
-    found = dict(sources or {"DataFrame": hash_frame(frame)})
+    found = {"DataFrame": hash_frame(frame)} if sources is None and not isinstance(frame, StreamedTable) else dict(sources or {})
     for column, files in images.items():
         known = list(dict.fromkeys(path for path in files if path is not None and os.path.isfile(path)))
         found[f"{column} ({len(known)} pictures)"] = hash_files(known)
@@ -259,7 +266,7 @@ def _open_frame(
 
 
 def _check_roles(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | StreamedTable,
     options: DataOptions,
     texts: Sequence[str],
     pictures: Sequence[str],

@@ -10,23 +10,27 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftwork.core.errors import FileFormatError
 from graftwork.core.optional import require
+from graftwork.core.scratch import scratch_folder
 from graftwork.data.names import short_list
 from graftwork.data.reading.cells import arrow_to_pandas
 from graftwork.data.reading.header import first_line, guess_delimiter, long_fields
+from graftwork.data.reading.large_tables import is_large
 from graftwork.data.reading.nested import flatten_records
 from graftwork.data.reading.sniff import check_encoding, check_table_file
+from graftwork.data.reading.streamed import StreamedTable, parquet_faults, stream_delimited, stream_parquet
 from graftwork.data.reading.surrogates import surrogate_note, without_lone_surrogates
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_columns", "read_table"]
+__all__ = ["check_columns", "open_table", "read_table"]
 
 _EXTRA, _PURPOSE = "data", "Reading tables"
 
@@ -48,14 +52,32 @@ def read_table(path: str | Path) -> pd.DataFrame:
         FileFormatError: If the file is missing, empty, truncated, not UTF-8, ragged, has duplicated column names, no rows, or is
             something else than its name says. Pickles and archives are recognised by their first bytes and never opened.
     """
+    found = open_table(path, None)
+    assert not isinstance(found, StreamedTable)
+    return found
+
+
+def open_table(path: str | Path, scratch: ExitStack | None) -> pd.DataFrame | StreamedTable:
+    """Read a table; of a large CSV, TSV or Parquet file the columns are read when they are asked for.
+
+    Args:
+        path: As :func:`read_table` takes it.
+        scratch: Closed when the table is no longer needed, which may be in a temporary folder; None reads any table whole.
+
+    Raises:
+        FileFormatError: As :func:`read_table`; for a damaged Parquet file perhaps not before a column is read.
+    """
     path = Path(path)
     kind = check_table_file(path)
+    frame: pd.DataFrame | StreamedTable
     if kind == "parquet":
-        frame = flatten_records(_read_parquet(path))
+        frame = (stream_parquet(path) if scratch is not None else None) or flatten_records(_read_parquet(path))
     else:
         check_encoding(path)
         frame = (
-            _read_delimited(path, kind) if kind in ("csv", "tsv") else flatten_records(_read_json(path, lines=kind == "jsonl"))
+            _read_delimited(path, kind, scratch)
+            if kind in ("csv", "tsv")
+            else flatten_records(_read_json(path, lines=kind == "jsonl"))
         )
     if len(frame) == 0:
         raise FileFormatError(f"{path} has a header ({short_list(frame.columns)}) but no rows. Add rows, or give another file.")
@@ -84,14 +106,26 @@ def check_columns(columns: Iterable[object], where: str) -> None:
         )
 
 
-def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
+def _read_delimited(path: Path, kind: str, scratch: ExitStack | None) -> pd.DataFrame | StreamedTable:
     pandas = require("pandas", extra=_EXTRA, purpose=_PURPOSE)
     # newline="": line breaks inside quoted fields must reach the CSV reader as they are.
     with open(path, encoding="utf-8-sig", newline="") as source:
         delimiter = "\t" if kind == "tsv" else guess_delimiter(first_line(source))
     # Python's reader checks, pandas reads: pandas fills short rows up without a word.
     with long_fields():
-        header = _check_rows(path, delimiter)
+        header, num_rows = _check_rows(path, delimiter)
+    notes = []
+    if not header[0]:
+        notes.append(
+            f"The first column of {path.name} has no name, like the row numbers that DataFrame.to_csv writes: it is dropped."
+        )
+    # Semicolons separate where the comma is taken.
+    attrs: dict[str, Any] = {"decimal": "," if delimiter == ";" else ".", "notes": notes}
+    if scratch is not None and is_large(num_rows):
+        folder = scratch.enter_context(scratch_folder("tables"))
+        streamed = stream_delimited(path, header, num_rows, delimiter, folder, attrs)
+        if streamed is not None:
+            return streamed
     try:
         frame = pandas.read_csv(
             path,
@@ -109,22 +143,17 @@ def _read_delimited(path: Path, kind: str) -> pd.DataFrame:
         raise FileFormatError(
             f"{path} cannot be read as {kind}: {error}. Repair the line named, or export the table again."
         ) from error
-    notes = []
     if not header[0]:
         header, frame = header[1:], frame.iloc[:, 1:]
-        notes.append(
-            f"The first column of {path.name} has no name, like the row numbers that DataFrame.to_csv writes: it is dropped."
-        )
     frame.columns = header
-    frame.attrs["decimal"] = "," if delimiter == ";" else "."  # semicolons separate where the comma is taken
-    frame.attrs["notes"] = notes
+    frame.attrs |= attrs
     return frame
 
 
-def _check_rows(path: Path, delimiter: str) -> list[str]:
-    """Check the header and that all rows are as long as it; return the column names."""
+def _check_rows(path: Path, delimiter: str) -> tuple[list[str], int]:
+    """Check the header and that all rows are as long as it; return the column names and the number of rows."""
     ragged: list[str] = []
-    num_ragged = 0
+    num_ragged = num_rows = 0
     with open(path, encoding="utf-8-sig", newline="") as source:
         reader = csv.reader(source, delimiter=delimiter, strict=True)
         try:
@@ -137,6 +166,7 @@ def _check_rows(path: Path, delimiter: str) -> list[str]:
             check_columns(header if header[0].strip() else header[1:] or header, str(path))
             width = len(header)
             for row in reader:
+                num_rows += bool(row)
                 # Blank lines are no rows.
                 if len(row) != width and row:
                     num_ragged += 1
@@ -153,26 +183,18 @@ def _check_rows(path: Path, delimiter: str) -> list[str]:
             f"needs the same number of fields (delimiter {delimiter!r}). Quote fields that hold the delimiter, or repair "
             "these lines."
         )
-    return [name.strip() for name in header]
+    return [name.strip() for name in header], num_rows
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     parquet = require("pyarrow.parquet", extra=_EXTRA, purpose="Reading Parquet")
-    arrow = require("pyarrow", extra=_EXTRA, purpose="Reading Parquet")
-    try:
+    with parquet_faults(path):
         file = parquet.ParquetFile(path)
         check_columns(file.schema_arrow.names, str(path))
-        frame = arrow_to_pandas(file.read())
+        frame: pd.DataFrame = arrow_to_pandas(file.read())
         # pandas stores a named index among the columns; an unnamed one only counts rows.
         if frame.index.name or any(name for name in frame.index.names):
             frame = frame.reset_index()
-    except FileFormatError:
-        raise  # it says already what is wrong
-    # Besides pyarrow's own: the description of the index, which pandas keeps as JSON in the file, may be damaged.
-    except (arrow.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise FileFormatError(
-            f"{path} is not a whole Parquet file (truncated or damaged): {error!s:.300}. Write it again, or restore it from a copy."
-        ) from error
     frame = frame.reset_index(drop=True)
     frame.columns = [str(name).strip() for name in frame.columns]
     frame.attrs = {"notes": []}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.optional import require
 from graftwork.data.reading.column import Column
+from graftwork.data.reading.large_tables import LargeColumns
 from graftwork.data.reading.nested import split_entry
 
 if TYPE_CHECKING:
@@ -25,15 +27,22 @@ class Table:
         columns: Columns that exist already.
         frame: Where further columns come from.
         categories: Columns whose cells are names.
+        large: Makes the columns of a large table; None for others.
     """
 
     def __init__(
-        self, columns: dict[str, Column], frame: pd.DataFrame | None, num_rows: int, categories: Collection[str] = ()
+        self,
+        columns: dict[str, Column],
+        frame: Any,
+        num_rows: int,
+        categories: Collection[str] = (),
+        large: LargeColumns | None = None,
     ) -> None:
         self._made = dict(columns)
         self._frame = frame
         self._num_rows = num_rows
         self._categories = frozenset(categories)
+        self._large = large
 
     @property
     def columns(self) -> list[str]:
@@ -58,8 +67,13 @@ class Table:
                 self._made[name] = self._entry(name)
                 return self._made[name]
             decimal = str(self._frame.attrs.get("decimal", "."))
-            self._made[name] = Column(name, self._frame[name], decimal=decimal, is_category=name in self._categories)
+            self._made[name] = self._column(
+                name, partial(self._frame.__getitem__, name), decimal=decimal, is_category=name in self._categories
+            )
         return self._made[name]
+
+    def _column(self, name: str, load: Callable[[], pd.Series], **settings: Any) -> Column:
+        return Column(name, load(), **settings) if self._large is None else self._large.column(name, load, **settings)
 
     def _entry(self, name: str) -> Column:
         """Return one entry of the vectors in a column.
@@ -73,7 +87,15 @@ class Table:
         if entry is None or vectors is None:
             raise KeyError(name)
         pandas = require("pandas", extra="data", purpose="Reading tables")
-        return Column(name, pandas.Series(vectors[:, entry[1]], index=self[entry[0]].cells.index))
+        index = entry[1]
+
+        def load() -> pd.Series:
+            found = self[entry[0]].vectors
+            assert found is not None
+            cells: pd.Series = pandas.Series(found[:, index], index=pandas.RangeIndex(len(found)))
+            return cells
+
+        return self._column(name, load)
 
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> Self:
         """Return some rows of some columns; what has been read is not read again."""
@@ -81,6 +103,6 @@ class Table:
         return type(self)({name: self[name].take(rows) for name in names}, None, len(rows))
 
 
-def as_table(source: Any, categories: Collection[str] = ()) -> Table:
-    """Return ``source`` if it is a table already, else a DataFrame as one."""
-    return source if isinstance(source, Table) else Table({}, source, len(source), categories)
+def as_table(source: Any, categories: Collection[str] = (), large: LargeColumns | None = None) -> Table:
+    """Return ``source`` if it is a table already, else a DataFrame (or what has columns like one) as one."""
+    return source if isinstance(source, Table) else Table({}, source, len(source), categories, large)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
@@ -22,6 +22,10 @@ __all__ = ["InferredTask", "TargetCells", "TargetRequest"]
 
 _MAX_CLASSES = 20
 """So many numbers may be names of classes; with more, how they are written does not matter."""
+_MOST_FLAGS = 2**4 + 2**5
+"""Ways of writing true and false."""
+_MANY_NUMBERS = 1000
+"""Different numbers from which on they are named for those who ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class TargetCells:
         order, rule = _category_order(column), column.number_rule
         # Python's and pandas' words for it; numbers 1 and 0 are no such column.
         is_plain = column.machine_kind in "iuf"
-        if order is None and not is_plain and {level.lower() for level in column.levels} <= {"true", "false"}:
+        if order is None and not is_plain and column.num_levels <= _MOST_FLAGS and _are_flags(column.levels):
             return cls(column.cells, *_flag_levels(column), None, np.zeros(0), ["x"])
         # Among words, numbers are names; they are read plainly to say how many there are.
         if order is not None or rule is None or rule.tolerant:
@@ -119,6 +123,10 @@ def _category_order(column: Column) -> list[str] | None:
     return [text for text in map(as_text, values.cat.categories.tolist()) if text is not None and text in present]
 
 
+def _are_flags(levels: Sequence[str]) -> bool:
+    return {level.lower() for level in levels} <= {"true", "false"}
+
+
 def _flag_levels(column: Column) -> tuple[NDArray[np.int64], list[str]]:
     """Return true and false, in any case, as ``True`` and ``False``."""
     names: dict[str, int] = {}
@@ -130,10 +138,22 @@ def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[ND
     """Return the levels of a column of numbers, each value one level however it is written; words for a missing cell are none."""
     if column.machine_kind in "iuf":
         # Different numbers have different names, which are written for those who ask.
-        return column.codes, _NumberNames(column)
+        return column.codes, _Names(column.num_levels, lambda: [level_name(text, "numbers") for text in column.levels])
     known = column.codes >= 0
-    values = np.full(len(column.levels), np.nan)
+    values = np.full(column.num_levels, np.nan)
     values[column.codes[known]] = parsed.values[known]
+    is_number = ~np.isnan(values)
+    count = int(is_number.sum())
+    # Different numbers have different names, and equal names are of equal numbers.
+    if count > _MANY_NUMBERS and len(np.unique(values[is_number])) == count:
+        places = np.append(np.where(is_number, np.cumsum(is_number) - 1, -1), -1)
+        return places[column.codes], _Names(count, lambda: _number_names(column, rule, values)[1])
+    numbers, levels = _number_names(column, rule, values)
+    return numbers[column.codes], levels
+
+
+def _number_names(column: Column, rule: NumberRule, values: NDArray[np.float64]) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the name of each level, -1 for those that are no number, and one more for missing cells; and the names."""
     names: dict[str, int] = {}
     numbers = np.full(len(values) + 1, -1, dtype=np.int64)
     for place, (text, value) in enumerate(zip(column.levels, values.tolist(), strict=True)):
@@ -141,18 +161,18 @@ def _number_levels(column: Column, rule: NumberRule, parsed: Parsed) -> tuple[ND
         name = level_name(text, "numbers") if rule.is_plain else as_text(value)
         if name is not None and not np.isnan(value):
             numbers[place] = names.setdefault(name, len(names))
-    return numbers[column.codes], list(names)
+    return numbers, list(names)
 
 
-class _NumberNames(Sequence[str]):
+class _Names(Sequence[str]):
     """Names of the different numbers of a column, made on first use: of a million measurements nobody asks."""
 
-    def __init__(self, column: Column) -> None:
-        self._column = column
+    def __init__(self, number: int, make: Callable[[], list[str]]) -> None:
+        self._number, self._make = number, make
         self._names: list[str] | None = None
 
     def __len__(self) -> int:
-        return self._column.num_levels
+        return self._number
 
     @overload
     def __getitem__(self, place: int) -> str: ...
@@ -162,7 +182,7 @@ class _NumberNames(Sequence[str]):
 
     def __getitem__(self, place: int | slice) -> str | Sequence[str]:
         if self._names is None:
-            self._names = [level_name(text, "numbers") for text in self._column.levels]
+            self._names = self._make()
         return self._names[place]
 
 

@@ -62,6 +62,7 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
             run.emit("data_changed", files=written)
     else:
         from graftwork.data.reading.ingest import open_data
+        from graftwork.data.reading.large_tables import is_large
         from graftwork.evaluation.metrics import check_metrics
 
         if data is None and settings.source == "<data>":
@@ -69,6 +70,9 @@ def open_run_suite(run: RunFolder, settings: FitSettings, data: Any = None) -> S
         suite = open_data(data if data is not None else settings.source, settings.data, seed=settings.seed)
         check_metrics(suite.tasks)
         save_suite(suite, run.suite)
+        if is_large(len(suite)):
+            # What lies in the folder is mapped, by this process and by all that train; a copy of it need not stay in memory.
+            suite = load_suite(run.suite)
         # After the suite: a kill before this line reads the data again, one after it never does.
         run.save(state="suite")
     run.emit(
