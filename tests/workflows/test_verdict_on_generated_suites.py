@@ -41,10 +41,10 @@ def test_conflicting_tasks_are_best_trained_separately(tmp_path: Path) -> None:
 
 def test_related_tasks_with_few_labels_are_best_shared(tmp_path: Path) -> None:
     run = fit(
-        related_tasks(num_tasks=6),
+        related_tasks(num_tasks=4),
         plans="separate,shared-trunk",
-        steps=300,
-        seeds=5,
+        steps=150,
+        seeds=4,
         overrides={"batch_size": 64},
         single=True,
         keep="chosen",
