@@ -159,6 +159,7 @@ def test_each_kind_starts_from_its_own_pretrained_backbone(shop: Path, tmp_path:
         folds=0,
         workers=0,
         plans="frozen-features",
+        keep="chosen",
         backbone="minilm,efficientnet_lite0@32",
     )
     run = json.loads((out / "run.json").read_text())
