@@ -24,7 +24,7 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def tests_among(nodes: Iterable[ast.AST]) -> list[ast.FunctionDef]:
+def found_tests(nodes: Iterable[ast.AST]) -> list[ast.FunctionDef]:
     return [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
 
 
@@ -43,7 +43,7 @@ def asserts_something(function: ast.FunctionDef) -> bool:
 
 @pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_test_asserts_something(path: Path) -> None:
-    functions = tests_among(ast.walk(tree_of(path)))
+    functions = found_tests(ast.walk(tree_of(path)))
     assert functions, "a test file without tests"
     empty = [function.name for function in functions if not asserts_something(function)]
     assert not empty, f"these cannot fail by what they find: {empty}"
@@ -60,7 +60,7 @@ def test_the_rule_sees_an_empty_test() -> None:
 def test_test_names_are_unique() -> None:
     seen: dict[str, Path] = {}
     for path in TEST_FILES:
-        names = [function.name for function in tests_among(tree_of(path).body)]
+        names = [function.name for function in found_tests(tree_of(path).body)]
         assert len(names) == len(set(names)), f"{path}: a second test of one name hides the first"
         seen[str(path)] = path
     assert seen
