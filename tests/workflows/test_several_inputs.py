@@ -62,11 +62,12 @@ def run(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_column="photo",
         image_size=16,
         out=out,
-        steps=40,
+        steps=16,
         seeds=1,
         folds=0,
         workers=0,
         plans="shared-trunk",
+        keep="chosen",
     )
     return out
 
