@@ -281,7 +281,7 @@ def _cut(
     longer = np.flatnonzero(lengths > encoder.max_length)
     if len(longer):
         # The last tokens that are kept may be special ones, so that cutting the rows would not do.
-        for name, rows in encoder.transform([texts[row] for row in longer]).items():
+        for name, rows in encoder.transform([texts[row] for row in longer.tolist()]).items():
             made[name][longer] = rows
     return made
 
