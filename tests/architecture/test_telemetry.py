@@ -37,7 +37,9 @@ def imported(tree: ast.Module) -> list[int]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_onnx_runtime_is_imported_by_require_alone(path: Path) -> None:
-    found = imported(ast.parse(path.read_text(encoding="utf-8")))
+    text = path.read_text(encoding="utf-8")
+    # Whoever imports it names it.
+    found = imported(ast.parse(text)) if any(name in text for name in PACKAGES) else []
     assert not found, f"lines {found}: use graftwork.core.optional.require, which turns its reports off"
 
 

@@ -13,6 +13,7 @@ from graftwork.core.files import read_json
 from graftwork.core.input_spec import image_input
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite
+from graftwork.workflows.fit.backbone_choice import backbone_rankings
 from graftwork.workflows.runs.preparation import choose_backbone
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -52,6 +53,8 @@ def test_the_run_starts_from_the_backbone_that_is_ranked_first(tmp_path: Path) -
         seeds=1,
         folds=0,
         workers=0,
+        single=True,
+        keep="chosen",
         out=tmp_path / "run",
         on_event=lambda event: events.append(dict(event)),
     )
@@ -68,8 +71,24 @@ def test_the_run_starts_from_the_backbone_that_is_ranked_first(tmp_path: Path) -
 
 
 def test_one_backbone_is_not_ranked(tmp_path: Path) -> None:
-    run = gw.fit(pictures(60), backbone="vit-mini", plans=PLANS, steps=4, seeds=1, folds=0, workers=0, out=tmp_path / "run")
-    assert run.result["backbone_rankings"] == []
+    events: list[str] = []
+    gw.fit(
+        pictures(60),
+        backbone="vit-mini",
+        plans=PLANS,
+        steps=4,
+        seeds=1,
+        folds=0,
+        workers=0,
+        out=tmp_path / "run",
+        dry_run=True,
+        on_event=lambda event: events.append(event["event"]),
+    )
+    state = read_json(tmp_path / "run" / "run.json")
+    assert state["backbone"] == "vit-mini"
+    assert state["schedule"]["horizons"]
+    assert backbone_rankings(state) == []
+    assert "backbones" not in events
 
 
 def test_all_means_those_that_are_installed() -> None:

@@ -145,13 +145,6 @@ def test_what_is_fitted_in_one_go_is_made_once_on_all_rows(tmp_path: Path) -> No
     assert np.corrcoef(np.asarray(found["price"], dtype=float), frame["price"])[0, 1] > 0.9
 
 
-def test_equal_settings_give_equal_results(tmp_path: Path) -> None:
-    # Trees are run twice by the test of kills below.
-    fields: dict[str, Any] = {**QUICK, "plans": "shared-trunk", "folds": 3}
-    runs = [gw.fit(frame_of(60), **fields, out=tmp_path / name) for name in ("run", "again")]
-    assert _numbers(read(runs[0])) == _numbers(read(runs[1]))
-
-
 def test_one_model_without_the_test_rows_on_request(tmp_path: Path) -> None:
     result = read(gw.fit(frame_of(), **QUICK, single=True, refit=False, out=tmp_path / "run"))
     assert result["model"]["rows"] == "training"
@@ -189,6 +182,7 @@ def test_more_folds_than_the_rows_allow_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_cross_validation_ends_with_the_same_numbers(tmp_path: Path) -> None:
+    """Which says as well that equal settings give equal results."""
     table = tmp_path / "small.csv"
     frame_of().to_csv(table, index=False)
     words = [sys.executable, "-m", "graftwork.cli.main", "fit", str(table), "--targets", "price,late", "--steps", "8"]

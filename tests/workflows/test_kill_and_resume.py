@@ -21,7 +21,7 @@ from ..torture.equal import contents, differences, numbers
 pd = pytest.importorskip("pandas")
 pytest.importorskip("torch")
 
-NUM_KILLS = 6
+NUM_KILLS = 4
 """`make torture` kills as often as you like."""
 
 

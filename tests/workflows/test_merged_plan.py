@@ -115,7 +115,7 @@ def test_its_plans_are_in_the_catalogue_by_name() -> None:
 
 def start(data: Path, out: Path, plans: Path) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "graftwork.cli.main", "fit", str(data), "--targets", "price,late", "--steps", "16"]
-    words += ["--seeds", "2", "--plans", f"separate,{plans}", "--out", str(out), "--workers", "2", "--checkpoint-seconds", "0.2"]
+    words += ["--seeds", "1", "--plans", f"separate,{plans}", "--out", str(out), "--workers", "1", "--checkpoint-seconds", "0.2"]
     words += ["--single"]
     log = open(out.with_suffix(".txt"), "ab")  # noqa: SIM115
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -131,8 +131,8 @@ def test_kills_change_nothing(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(data, whole, plans).wait(timeout=900) == 0, (tmp_path / "whole.txt").read_text()
     jobs = jobs_done(whole)
-    for share in (0.3, 0.6):
-        assert killed_after(start(data, killed, plans), killed, int(share * jobs)), (tmp_path / "killed.txt").read_text()[-3000:]
+    # Once: test_stages stops such jobs at every step, and test_kill_and_resume kills at every moment.
+    assert killed_after(start(data, killed, plans), killed, jobs // 2), (tmp_path / "killed.txt").read_text()[-3000:]
     process = start(data, killed, plans)
     process.wait(timeout=900)
     assert process.returncode == 0, (tmp_path / "killed.txt").read_text()[-3000:]

@@ -62,11 +62,12 @@ def run(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         image_column="photo",
         image_size=16,
         out=out,
-        steps=40,
+        steps=16,
         seeds=1,
         folds=0,
         workers=0,
         plans="shared-trunk",
+        keep="chosen",
     )
     return out
 
@@ -159,6 +160,7 @@ def test_each_kind_starts_from_its_own_pretrained_backbone(shop: Path, tmp_path:
         folds=0,
         workers=0,
         plans="frozen-features",
+        keep="chosen",
         backbone="minilm,efficientnet_lite0@32",
     )
     run = json.loads((out / "run.json").read_text())

@@ -13,7 +13,7 @@ from graftwork.core.seeds import Seeds
 from graftwork.data.row_names import RowNames
 from graftwork.data.suite import Suite, labelled_rows
 
-__all__ = ["MOST_VALIDATION", "nested_sample", "sampled_suite", "take_rows"]
+__all__ = ["MOST_VALIDATION", "nested_sample", "only_split_rows", "sampled_suite", "take_rows"]
 
 MOST_VALIDATION = 10_000
 """Most validation rows of a sample: samples of any size are then compared on the same rows."""
@@ -96,11 +96,25 @@ def take_rows(suite: Suite, number: int) -> Suite:
     places = np.arange(len(rows))
     empty = places[:0]
     splits = {**dict.fromkeys(suite.splits, empty), "train": places[: len(kept)], "val": places[len(kept) :]}
+    return _suite_of(suite, rows, splits)
+
+
+def only_split_rows(suite: Suite) -> Suite:
+    """Return the suite without the rows that are in no split, in the order of ``suite``: they would be encoded and stored for
+    nothing."""
+    rows = np.unique(np.concatenate([np.asarray(part, dtype=np.int64) for part in suite.splits.values()]))
+    if len(rows) == len(suite):
+        return suite
+    return _suite_of(suite, rows, {name: np.searchsorted(rows, part) for name, part in suite.splits.items()})
+
+
+def _suite_of(suite: Suite, rows: Rows, splits: Mapping[str, Rows]) -> Suite:
+    """Return a suite of some rows."""
     return replace(
         suite,
         inputs={name: array[rows] for name, array in suite.inputs.items()},
         targets={name: array[rows] for name, array in suite.targets.items()},
-        splits=splits,
+        splits=dict(splits),
         groups=None if suite.groups is None else suite.groups[rows],
         domain=None if suite.domain is None else suite.domain[rows],
         raw=_taken(suite.raw, rows, len(suite)),

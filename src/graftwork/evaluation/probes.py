@@ -67,14 +67,15 @@ def flops_per_sample(model: nn.Module, inputs: Mapping[str, Tensor], tasks: Sequ
         ValueError: If ``inputs`` has no rows.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
+
+    from graftwork.evaluation.flop_count import FlopCount
 
     rows = len(next(iter(inputs.values())))
     if not rows:
         raise ValueError("`inputs` must hold at least one row.")
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    counter = FlopCounterMode(display=False)
+    counter = FlopCount()
     try:
         # The counter does not know the CPU's fused attention kernel; the plain one does the same operations.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
@@ -85,7 +86,7 @@ def flops_per_sample(model: nn.Module, inputs: Mapping[str, Tensor], tasks: Sequ
     finally:
         for module, mode in modes:
             module.training = mode
-    return counter.get_total_flops() / rows
+    return counter.total / rows
 
 
 def _tiled(value: Any, rows: int) -> Any:

@@ -38,6 +38,6 @@ def tensor_prints(state: Mapping[str, Tensor]) -> dict[str, str]:
     return found
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    # As bytes: NumPy knows no bfloat16.
-    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def _bytes(tensor: Tensor) -> memoryview:
+    # As bytes, for NumPy knows no bfloat16, and without a copy.
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data

@@ -23,6 +23,7 @@ from graftwork.data.loader import inputs_to_torch
 from graftwork.interfaces.learner import LearnerContext
 from graftwork.interfaces.shared_model import SharedModel
 from graftwork.nn.heads import GlobalHead
+from graftwork.nn.plain_optimizers import plain_optimizer
 from graftwork.tasks.losses import task_loss
 from graftwork.training.learner import NeuralLearner
 
@@ -49,7 +50,7 @@ def fit_head(
         steps: Most iterations of L-BFGS.
     """
     weight, bias = (tensor.clone().requires_grad_() for tensor in start)
-    optimizer = torch.optim.LBFGS(
+    optimizer = plain_optimizer(torch.optim.LBFGS)(
         [weight, bias], max_iter=steps, history_size=10, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe"
     )
 

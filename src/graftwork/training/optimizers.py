@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from graftwork.core.errors import CheckpointError, ConfigError
 from graftwork.interfaces.backbone import Backbone
+from graftwork.nn.plain_optimizers import plain_optimizer
 from graftwork.training.config import LoopConfig
 
 __all__ = ["build_optimizer", "load_optimizer_state", "optimizer_state"]
@@ -56,11 +57,11 @@ def build_optimizer(
         )
     if config.optimizer == "sgd":
         # torch refuses Nesterov's rule without momentum.
-        return torch.optim.SGD(
+        return plain_optimizer(torch.optim.SGD)(
             described, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
         )
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(described, lr=config.learning_rate, fused=True)
+    return plain_optimizer(kind)(described, lr=config.learning_rate, fused=True)
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

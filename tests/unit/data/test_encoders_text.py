@@ -80,6 +80,18 @@ def test_a_suite_says_how_many_texts_are_cut() -> None:
     assert any("untrained networks the first 256, pretrained ones the first 128" in note for note in suite.notes)
 
 
+def test_a_shortened_encoder_is_one_of_that_length() -> None:
+    encoder = TextEncoder.fit(["word " * 90] * 5)
+    expected = TextEncoder(encoder.tokenizer, 7)
+    encoder.shorten(7)
+    texts = ["word " * 90, "word", ""]
+    np.testing.assert_array_equal(encoder.transform(texts)["tokens"], expected.transform(texts)["tokens"])
+    assert encoder.state() == {**expected.state(), "columns": []}
+    for length in (8, 0):
+        with pytest.raises(DataError, match=f"Of each text 7 tokens are kept, .* 1 to 7; got {length}"):
+            encoder.shorten(length)
+
+
 def test_state_and_mask() -> None:
     encoder = TextEncoder.fit(TEXTS, columns=["body"])
     state = json.loads(json.dumps(encoder.state()))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from graftwork.core.input_spec import table_input
 from graftwork.core.records import TaskSpec
-from graftwork.data.samples import LEAST_LABELS, sampled_suite, take_rows
+from graftwork.data.samples import LEAST_LABELS, only_split_rows, sampled_suite, take_rows
 from graftwork.data.suite import Suite
 
 
@@ -32,6 +32,21 @@ def suite_of(rows: int, *, rare: int = 0, seed: int = 0) -> Suite:
         groups=np.arange(rows) // 2,
         raw={"text": [f"row {row}" for row in range(rows)], "frame": {"a": np.arange(rows)}, "drawn_splits": True},
     )
+
+
+def test_rows_in_no_split_are_left_out_and_the_others_stay_as_they_were() -> None:
+    suite = suite_of(50)
+    few = suite.with_splits({**suite.splits, "train": suite.splits["train"][::-3], "val": suite.splits["val"][:2]})
+    kept = only_split_rows(few)
+    assert len(kept) == sum(map(len, few.splits.values())) < len(suite)
+    for name, rows in few.splits.items():
+        now = kept.splits[name]
+        np.testing.assert_array_equal(kept.inputs["numeric"][now], suite.inputs["numeric"][rows])
+        np.testing.assert_array_equal(kept.targets["size"][now], suite.targets["size"][rows])
+        np.testing.assert_array_equal(kept.groups[now], suite.groups[rows])  # type: ignore[index]
+        assert [kept.raw["text"][row] for row in now] == [f"row {row}" for row in rows]
+        np.testing.assert_array_equal(kept.raw["frame"]["a"][now], rows)
+    assert only_split_rows(suite) is suite
 
 
 @settings(max_examples=25, deadline=None)

@@ -27,8 +27,12 @@ def test_rows_of_each_task_are_limited_and_stay_in_their_splits() -> None:
     limits: list[dict[str, Any]] = [{}, {"num_train": 5, "num_test": 3}]
     whole, few = (short_text_mix(["characters", "nouns"], seed=2, **limit) for limit in limits)
     assert {name: len(rows) for name, rows in few.splits.items()} == {"train": 10, "val": 6, "test": 6}
+    assert len(few) == 22, "rows in no split are left out"
     for name, rows in few.splits.items():
-        assert set(rows) <= set(whole.splits[name])
+        assert set(few.raw["text"][rows]) <= set(whole.raw["text"][whole.splits[name]])
+    for task in ("characters", "nouns"):
+        labels = dict(zip(whole.raw["text"], whole.targets[task], strict=True))
+        assert [labels[text] for text in few.raw["text"]] == list(few.targets[task])
 
 
 def test_tasks_that_are_missing_or_twice_are_refused() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_suite_in_the_tokens_of_a_local_folder(tiny_folder: Path) -> None:
     backbone = build_backbone(f"hf:{tiny_folder}", prepared.only_input)
     features = backbone({name: torch.from_numpy(array) for name, array in prepared.inputs.items()})
     assert features.shape == (4, 16)
+
+
+def test_texts_longer_than_those_of_training_are_cut_as_new_ones_are(tmp_path: Path, tiny_folder: Path) -> None:
+    from tokenizers import Tokenizer, processors
+
+    folder = shutil.copytree(tiny_folder, tmp_path / "bert")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # Tokens of its own at both ends: a row that is cut still ends with the last one.
+    tokenizer.post_processor = processors.TemplateProcessing(single="a $A z", special_tokens=[("a", 2), ("z", 27)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    texts = ["b c d e f g h i", "d", " ".join("klmnopqrst"), " ".join("bcdefghijk"), "b c d e f g h"]
+    suite = replace(text_suite(texts), splits={"train": np.array([1, 0]), "val": np.array([4]), "test": np.array([2, 3])})
+    made = prepare_suite(suite, f"hf:{folder}")
+    expected = encoder_from_state(json.loads(json.dumps(made.only_input.encoder))).transform(texts)
+    assert made.inputs["token_ids"].shape == (5, 10)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(made.inputs[name], array)
+    assert made.inputs["token_ids"][[2, 3], -1].tolist() == [27, 27]
+    assert made.inputs["token_ids"].flags.c_contiguous
 
 
 def test_new_tables_are_encoded_by_their_text_column(tiny_folder: Path) -> None:

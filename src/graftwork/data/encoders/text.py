@@ -103,8 +103,7 @@ class TextEncoder(Encoder):
             raise DataError(
                 f"The tokenizer cannot be read: {error!s:.200}. Restore the file it came from, or fit again."
             ) from error
-        # Fewer tokens than the tokenizer's own, and the library would not cut at all.
-        least = max(1, self._tokenizer.num_special_tokens_to_add(False))
+        least = self._least_length()
         if not least <= self.max_length <= _MOST_TOKENS:
             raise DataError(
                 f"Texts cannot be read as {self.max_length:,} tokens each; with this tokenizer {least:,} to {_MOST_TOKENS:,} can be "
@@ -117,6 +116,24 @@ class TextEncoder(Encoder):
         # The library pads to the longest text of a batch, so padding is done here.
         self._tokenizer.enable_truncation(self.max_length)
         self._tokenizer.no_padding()
+
+    def shorten(self, max_length: int) -> None:
+        """Keep fewer tokens of each text from now on.
+
+        Raises:
+            DataError: If ``max_length`` is more than now, or less than the tokenizer's own tokens.
+        """
+        if not self._least_length() <= max_length <= self.max_length:
+            raise DataError(
+                f"Of each text {self.max_length:,} tokens are kept, so it can be shortened to {self._least_length():,} to "
+                f"{self.max_length:,}; got {max_length:,}."
+            )
+        self.max_length = int(max_length)
+        self._tokenizer.enable_truncation(self.max_length)
+
+    def _least_length(self) -> int:
+        # Fewer tokens than the tokenizer's own, and the library would not cut at all.
+        return max(1, self._tokenizer.num_special_tokens_to_add(False))
 
     @classmethod
     def fit(

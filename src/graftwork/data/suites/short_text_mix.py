@@ -10,6 +10,7 @@ import numpy as np
 from graftwork.core.errors import ConfigError
 from graftwork.core.input_spec import text_input
 from graftwork.core.seeds import Seeds
+from graftwork.data.samples import only_split_rows
 from graftwork.data.suite import Suite
 from graftwork.data.suites.short_texts import short_texts
 
@@ -25,7 +26,7 @@ def short_text_mix(
         tasks: Their names, at least one; they name the tasks of the suite, too.
         seed: Draws splits, and which rows are kept.
         prefix: Whether each text begins with ``"name of the task: "``.
-        num_train: Training rows of each task at most; None keeps all. The others are in no split.
+        num_train: Training rows of each task at most; None keeps all. The suite does not hold the others.
         num_test: Likewise for validation and test rows, each.
 
     Returns:
@@ -52,7 +53,7 @@ def short_text_mix(
             rows = random.permutation(suite.splits[name])[: len(suite) if limit is None else limit]
             parts.append(np.sort(rows) + start)
         start += len(own)
-    return Suite.of_arrays(
+    whole = Suite.of_arrays(
         name="text-mix",
         input_specs=text_input(2, 1),
         tasks=[replace(suite.tasks[0], name=task) for task, suite in zip(tasks, suites, strict=True)],
@@ -62,3 +63,4 @@ def short_text_mix(
         raw={"text": np.array(texts, dtype=object)},
         credits=suites[0].credits,
     )
+    return only_split_rows(whole)

@@ -206,8 +206,7 @@ class BoostedLearner(Learner):
 
     def ledger(self) -> Ledger:
         """Return the costs so far; a leaf counts as two numbers, its value and about one threshold."""
-        leaves = sum(tree.get("num_leaves", 1) for booster in self._all for tree in booster.trees())
-        numbers = 2 * leaves
+        numbers = 2 * sum(booster.num_leaves() for booster in self._all)
         return Ledger(
             parameters_total=numbers,
             parameters_trained=numbers,

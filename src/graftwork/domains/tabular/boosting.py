@@ -6,6 +6,7 @@ the same trees bit for bit as training in one go: LightGBM's text format keeps e
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ __all__ = ["Booster", "BoosterData", "SteppedBooster", "lightgbm"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
+_NUM_LEAVES = re.compile(r"^num_leaves=(\d+)$", flags=re.MULTILINE)
+"""A line of each tree in LightGBM's text format."""
 TREES_AT_A_TIME = 128
 """Trees that rows are sent through in one call."""
 
@@ -85,6 +88,10 @@ class SteppedBooster(ABC):
     @abstractmethod
     def trees(self) -> list[dict[str, Any]]:
         """Return the trees of the best steps as LightGBM dumps them; tree ``i`` adds to output ``i % num_classes``."""
+
+    def num_leaves(self) -> int:
+        """Return how many leaves the trees of the best steps have together."""
+        return sum(tree.get("num_leaves", 1) for tree in self.trees())
 
     @abstractmethod
     def to_text(self, *, best: bool = False) -> str:
@@ -236,6 +243,11 @@ class Booster(SteppedBooster):
         if model is None or self.best_rounds == 0:
             return []
         return model.dump_model(num_iteration=self.best_rounds)["tree_info"]
+
+    def num_leaves(self) -> int:
+        """Return how many leaves the trees of the best rounds have together."""
+        # From the text, which costs a small part of what a dump and its parsing cost.
+        return sum(map(int, _NUM_LEAVES.findall(self.to_text(best=True)))) if self.best_rounds else 0
 
     def to_text(self, *, best: bool = False) -> str:
         """Return the model in LightGBM's text format: all rounds, or the best ones only."""

@@ -87,12 +87,14 @@ def _best_constant(kind: TaskKind, task: TaskSpec, target: Array) -> Array:
     """Return the decoded answer ``[1, ...]`` of the output, equal for all rows and positions, whose loss is smallest."""
     import torch
 
+    from graftwork.nn.plain_optimizers import plain_optimizer
+
     labels = torch.from_numpy(np.ascontiguousarray(target))
     places: tuple[int, ...] = ()
     if kind.over_positions:  # classes have no channels, values have theirs on axis 1
         places = tuple(labels.shape[2:] if labels.is_floating_point() else labels.shape[1:])
     raw = torch.zeros((1, kind.num_outputs(task), *[1] * len(places)), dtype=torch.float32, requires_grad=True)
-    optimizer = torch.optim.LBFGS([raw], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = plain_optimizer(torch.optim.LBFGS)([raw], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         return kind.loss(task, raw.expand(len(labels), -1, *places), labels)

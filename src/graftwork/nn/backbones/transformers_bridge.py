@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
@@ -242,12 +244,12 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     missing = tuple(spec.encoder.get("missing", ()))
     length = min(longest, PRETRAINED_TOKENS)
     try:
-        trial = TextEncoder(content, length, columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
+        encoder = TextEncoder(content, length, columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
     except DataError as error:  # the encoder knows no file
         raise FileFormatError(
             f"{source}: tokenizer.json and config.json make no encoder of texts: {error} Or download or save the model again."
         ) from error
-    encoded = trial.transform(texts)
+    encoded = encoder.transform(texts)
     largest = int(encoded["token_ids"].max(initial=pad_id))
     if vocabulary is not None and largest >= vocabulary:
         raise FileFormatError(
@@ -259,8 +261,8 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
     lengths = encoded["attention_mask"].sum(axis=1)
     # At least 8, so that a suite of very short texts can still read longer ones later.
     used = max([8, *(int(lengths[rows].max()) for rows in known if len(rows))])
-    encoder = TextEncoder(content, min(used, trial.max_length), columns=columns, inputs=inputs, pad_id=pad_id, missing=missing)
-    made = encoder.transform(texts)
+    encoder.shorten(min(used, encoder.max_length))
+    made = _cut(encoded, lengths, encoder, texts)
     if len(suite.input_specs) == 1:
         return replace(suite, inputs=made, input_specs={input_name: encoder.spec()})
     others = {name: array for name, array in suite.inputs.items() if name not in spec.arrays.values()}
@@ -271,6 +273,19 @@ def prepare_suite(suite: Suite, backbone_name: str, input_name: str = "") -> Sui
         inputs={**others, **{names[own]: array for own, array in made.items()}},
         input_specs={**suite.input_specs, input_name: replace(encoder.spec(), arrays=names)},
     )
+
+
+def _cut(
+    encoded: Mapping[str, NDArray[Any]], lengths: NDArray[Any], encoder: TextEncoder, texts: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Return arrays of longer rows as a shortened encoder makes them; only texts that lose tokens are read again."""
+    made = {name: np.ascontiguousarray(array[:, : encoder.max_length]) for name, array in encoded.items()}
+    longer = np.flatnonzero(lengths > encoder.max_length)
+    if len(longer):
+        # The last tokens that are kept may be special ones, so that cutting the rows would not do.
+        for name, rows in encoder.transform([texts[row] for row in longer.tolist()]).items():
+            made[name][longer] = rows
+    return made
 
 
 def _read_tokenizer(source: str | Path) -> tuple[dict[str, Any], int, int, int | None]:

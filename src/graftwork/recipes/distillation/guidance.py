@@ -166,7 +166,7 @@ def student_plan(network: str, objectives: tuple[Component, ...], settings: Mapp
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train one network; measure accuracies in percent on test, validation and training pictures."""
-    sizes = context.choose(full=(2000, 400, 2000), smoke=(80, 20, 20))
+    sizes = context.choose(full=(2000, 400, 2000), smoke=(24, 8, 8))
     suite = shifted_letters(seed, num_train=sizes[0], num_val=sizes[1], num_test=sizes[2])
     data = context.guard(suite)
     settings, kind = arm.settings, str(arm.settings["kind"])

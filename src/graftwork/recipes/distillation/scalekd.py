@@ -180,7 +180,7 @@ def student_plan(student: str, objectives: tuple[Component, ...], rate: float) -
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train each student once; measure accuracies in percent and their mean."""
-    sizes = context.choose(full=(6000, 500, 2000), smoke=(80, 20, 20))
+    sizes = context.choose(full=(6000, 500, 2000), smoke=(32, 8, 8))
     whole = emoji_drawings(seed, num_train=sizes[0], num_val=sizes[1], num_test=sizes[2])
     few = whole.with_splits({**whole.splits, "train": whole.splits["train"][: sizes[0] // 4]})
     kind, which = str(arm.settings["kind"]), str(arm.settings["teacher"])

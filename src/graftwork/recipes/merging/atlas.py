@@ -74,7 +74,7 @@ def few_shots(suite: Suite, task: TaskSpec, seed: int) -> NDArray[np.int64]:
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Measure mean accuracies in percent: over all tasks after addition, or over the targets with few shots."""
-    most, tasks = context.choose(full=(0, TASKS), smoke=(12, TASKS[:3]))
+    most, tasks = context.choose(full=(0, TASKS), smoke=(6, TASKS[:2]))
     method = str(arm.settings["method"])
     if method == "plan":
         return _plan(seed, most, context)

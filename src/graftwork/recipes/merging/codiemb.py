@@ -182,7 +182,7 @@ class EmbeddingStep(TrainStep[EmojiBatch]):
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Train or merge; measure nDCG and Spearman, times 100, and their mean."""
-    suite = emoji_texts(seed, most=context.choose(full=0, smoke=60))
+    suite = emoji_texts(seed, most=context.choose(full=0, smoke=24))
     data = context.guard(suite)
     states = _states(suite, context)
     kind, rate = str(arm.settings["kind"]), float(arm.settings["rate"])

@@ -57,7 +57,7 @@ LABELS = Access(source_labels=True)
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Merge the tuned models of this seed; measure mean accuracies over tasks, in percent."""
-    most, tasks = context.choose(full=(0, TASKS), smoke=(12, TASKS[:3]))
+    most, tasks = context.choose(full=(0, TASKS), smoke=(6, TASKS[:2]))
     if arm.settings["method"] == "plan":
         return _plan(seed, most, context)
     data = context.guard(text_tasks(seed, tasks=tasks, most=most))

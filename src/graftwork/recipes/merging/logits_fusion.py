@@ -120,7 +120,7 @@ class _Batches:
 
 def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     """Answer the test rows of all tasks; measure the mean accuracy in percent."""
-    tasks, most = context.choose(full=(TASKS, 0), smoke=(TASKS[:2], 12))
+    tasks, most = context.choose(full=(TASKS, 0), smoke=(TASKS[:2], 6))
     suite = text_tasks(seed, tasks=tasks, most=most)
     data = context.guard(suite)
     kind, rate = str(arm.settings["kind"]), float(arm.settings["rate"])

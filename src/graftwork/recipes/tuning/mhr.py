@@ -98,7 +98,7 @@ def alignment(model: MultiHeadRouting, suite: Suite, rows: int) -> float:
 
 def _pretrain(folder: Path, kind: str, seed: int, context: ArmContext) -> None:
     """Learn the six tasks together and keep the modules."""
-    sizes: dict[str, Any] = context.choose(full={}, smoke={"num_train": 6, "num_test": 2})
+    sizes: dict[str, Any] = context.choose(full={}, smoke={"num_train": 4, "num_test": 2})
     tasks = context.choose(full=TRAINED, smoke=TRAINED[:2])
     data = context.guard(short_text_mix(tasks, seed=seed, **sizes))
     learner = context.train(
@@ -130,7 +130,7 @@ def run_arm(arm: Arm, seed: int, context: ArmContext) -> Measurements:
     learned = 0
     for task in context.choose(full=HELD_OUT, smoke=HELD_OUT[:1]):
         count = None if arm.settings["all_labels"] else FEW
-        sizes: dict[str, Any] = context.choose(full={"num_train": count}, smoke={"num_train": 8, "num_test": 4})
+        sizes: dict[str, Any] = context.choose(full={"num_train": count}, smoke={"num_train": 4, "num_test": 2})
         data = context.guard(short_text_mix([task], seed=seed, **sizes))
         learner = context.train(
             tuning_plan(str(arm.settings["plan"]), files),

@@ -29,6 +29,7 @@ from graftwork.claims.experiment import Access, Arm, ArmContext, EqualBudget, He
 from graftwork.claims.plan_arms import card_plan
 from graftwork.core.components import Component
 from graftwork.core.plan import Plan
+from graftwork.data.samples import only_split_rows
 from graftwork.data.suite import Suite
 from graftwork.data.suites.short_texts import TEXT_TASKS, short_texts
 from graftwork.interfaces.learner import Learner
@@ -68,8 +69,8 @@ def few_labels(suite: Suite, counts: Mapping[str, int], seed: int) -> Suite:
 
 
 def _world(task: str, seed: int, context: ArmContext, *, few: bool) -> Suite:
-    counts: dict[str, int] = context.choose(full={"train": FEW} if few else {}, smoke={"train": 16, "val": 8, "test": 8})
-    return few_labels(short_texts(task, seed=seed), counts, seed)
+    counts: dict[str, int] = context.choose(full={"train": FEW} if few else {}, smoke={"train": 8, "val": 4, "test": 4})
+    return only_split_rows(few_labels(short_texts(task, seed=seed), counts, seed))
 
 
 def _train(plan: Plan, suite: Suite, rate: float, steps: int, context: ArmContext, name: str) -> Learner:

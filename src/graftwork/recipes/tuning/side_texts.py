@@ -43,7 +43,7 @@ def tune_texts(slug: str, arm: Arm, seed: int, context: ArmContext) -> Measureme
     heads."""
     overrides = {"batch_size": BATCH, "learning_rate": float(arm.settings["rate"])}
     count = None if arm.settings["all_labels"] else FEW
-    sizes: dict[str, Any] = context.choose(full={"num_train": count}, smoke={"num_train": 12, "num_test": 6})
+    sizes: dict[str, Any] = context.choose(full={"num_train": count}, smoke={"num_train": 4, "num_test": 2})
     test, validation, held, learned = {}, [], [], 0
     tasks = context.choose(full=TASKS, smoke=TASKS[:1])
     for number, task in enumerate(tasks):

@@ -69,7 +69,7 @@ def tune_for_target(plan: Plan, target: str, rate: float, backbone: str, seed: i
         seed: Draws the pictures.
         context: The arm.
     """
-    train, validation, test = context.choose(full=(TRAIN, VALIDATION, TEST), smoke=(24, 8, 12))
+    train, validation, test = context.choose(full=(TRAIN, VALIDATION, TEST), smoke=(8, 4, 4))
     data = context.guard(small_target(target, num_train=train, num_val=validation, num_test=test, seed=seed))
     steps = context.choose(full=STEPS, smoke=2)
     learner = context.train(plan, data, steps=steps, overrides={"batch_size": BATCH, "learning_rate": rate}, backbone=backbone)
