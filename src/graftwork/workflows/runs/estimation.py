@@ -12,6 +12,7 @@ from graftwork.core.plain_numbers import plain_number
 from graftwork.core.records import Plan
 from graftwork.workflows.quantities import format_bytes, format_count, format_seconds
 from graftwork.workflows.runs.context import GRACE, RunContext
+from graftwork.workflows.runs.growing_fits import expected_seconds
 from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.jobs.estimate import ENOUGH
 from graftwork.workflows.runs.plan_costs import Estimate
@@ -47,7 +48,8 @@ def estimate_plans(
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
     The separate models stay in even if they break a limit: everything is measured against them, but they cannot be chosen then.
-    Plans that could not be measured in time are taken for as slow as the others: the first rung measures them. One whose first
+    Plans that could not be measured in time cost what their first model did, if that was a fit in one go, and are taken for as slow
+    as the others if not: the first rung measures them. One whose first
     steps had to be ended while most others were measured is left out, unless it is needed; and so is one that begins with a
     pretrained model, whose steps may take a hundred times as long as those of the others.
 
@@ -74,6 +76,12 @@ def estimate_plans(
     for plan in plans:
         if found[plan.name] is not None:
             continue
+        if plan.name in known:
+            number = len(context.suite.splits["train"])
+            found[plan.name] = _by_first_fit(
+                plan.name, known[plan.name], min(rows, number) if rows else number, list(measured.values())
+            )
+            continue
         was_ended = jobs[plan.name].id in answers
         if was_ended and plan.name not in needed and len(measured) >= len(plans) / 2:
             reason = f"too slow: its first steps did not end within {format_seconds((1 + GRACE) * (seconds or 0.0))}"
@@ -84,6 +92,27 @@ def estimate_plans(
         else:
             found[plan.name] = _guess(plan.name, list(measured.values()))
     return {name: estimate for name, estimate in found.items() if estimate is not None}
+
+
+def _by_first_fit(plan: str, first: tuple[int, float], rows: int, others: Sequence[Estimate]) -> Estimate:
+    """Return the costs of a plan that is fitted in one go and was measured by its first model alone.
+
+    Args:
+        plan: Its name.
+        first: Rows and seconds of the first model.
+        rows: Rows that it will learn from.
+        others: What was measured of other plans.
+    """
+    expected = expected_seconds([first], max(rows, first[0]))
+    return replace(
+        _guess(plan, others),
+        seconds_per_step=0.0,
+        setup_seconds=expected,
+        steps_per_epoch=1.0,
+        sees_all_rows=True,
+        # Counted up from fewer rows it is no measurement.
+        measured=rows <= first[0],
+    )
 
 
 def _guess(plan: str, others: Sequence[Estimate]) -> Estimate:

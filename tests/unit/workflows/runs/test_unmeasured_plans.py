@@ -24,6 +24,7 @@ def _context(measured: set[str]) -> Any:
         maker=SimpleNamespace(estimate=lambda plan, **_: SimpleNamespace(id=f"estimate-{plan.name}", plan=plan.name)),
         run=SimpleNamespace(emit=lambda *_, **__: None),
         run_jobs=run_jobs,
+        suite=SimpleNamespace(splits={"train": range(1000)}),
     )
 
 
@@ -53,3 +54,14 @@ def test_others_are_taken_for_as_slow_as_those_that_were_measured() -> None:
 def test_where_little_else_races_it_stays() -> None:
     plans = [PLANS[0], PLANS[-1]]
     assert estimate_plans(_context({"separate"}), plans, seconds=5.0)["lora"].kept
+
+
+def test_a_first_model_that_was_fitted_in_one_go_says_what_its_plan_costs() -> None:
+    known = {"trees": (1000, 0.4), "moe": (500, 2.0)}
+    found = estimate_plans(_context({"separate", "shared"}), PLANS[:4], seconds=5.0, known=known)
+    assert (found["trees"].setup_seconds, found["trees"].seconds_per_step, found["trees"].measured) == (0.4, 0.0, True)
+    # Counted up from half of the rows.
+    assert (found["moe"].setup_seconds, found["moe"].measured) == (4.0, False)
+    assert all(one.kept for one in found.values())
+    # The race is run on a sample.
+    assert estimate_plans(_context({"separate", "shared"}), PLANS[:4], rows=500, known=known)["moe"].setup_seconds == 2.0
