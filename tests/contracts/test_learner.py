@@ -14,7 +14,7 @@ import torch
 from discovery import found, plan_of
 
 from graftwork.core.errors import CheckpointError, ConfigError, DataError
-from graftwork.core.input_spec import table_input, text_input
+from graftwork.core.input_spec import image_input, table_input, text_input
 from graftwork.core.optional import has
 from graftwork.core.records import Component, Plan, TaskSpec
 from graftwork.core.stages.merge import MergeStage
@@ -81,7 +81,15 @@ def text_suite_of(seed: int = 0, rows: int = 120) -> Suite:
     return replace(table, input_specs=specs, inputs={**table.inputs, "tokens": tokens})
 
 
-SUITES = {"table": suite_of(), "text": text_suite_of()}
+def picture_suite_of(seed: int = 0, rows: int = 120) -> Suite:
+    """The same tasks, and pictures whose quarters are as bright as the columns are large."""
+    table, draw = suite_of(seed, rows), np.random.default_rng(seed + 200)
+    light = np.clip(128.0 + 50.0 * table.inputs["numeric"], 0.0, 240.0).reshape(rows, 2, 2)
+    pictures = light.repeat(6, axis=1).repeat(6, axis=2)[..., None] + draw.integers(0, 16, size=(rows, 12, 12, 3))
+    return replace(table, input_specs=image_input(12), inputs={"image": pictures.astype(np.uint8)})
+
+
+SUITES = {"table": suite_of(), "text": text_suite_of(), "picture": picture_suite_of()}
 
 
 class Case:
@@ -97,8 +105,9 @@ class Case:
             plan = replace(plan, role="joint", stages=(TrainStage(), MergeStage(merger=Component(TIES))))
         if plan.source == "pretrained":  # an untrained trunk will do
             plan = replace(plan, source="scratch")
-        self.make = suite_of if plan.fits(["table"]) or "LinearProbe" in name else text_suite_of
-        self.suite = SUITES["table" if self.make is suite_of else "text"]
+        kind = "table" if plan.fits(["table"]) or "LinearProbe" in name else "picture" if "Pixels" in name else "text"
+        self.make = {"table": suite_of, "text": text_suite_of, "picture": picture_suite_of}[kind]
+        self.suite = SUITES[kind]
         if "Neural" in name:
             plan = plan.with_train(training={**plan.train.training, "batch_size": 16})
         self.plan: Plan = blended(plan) if name == BLENDED else plan
