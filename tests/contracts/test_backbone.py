@@ -36,6 +36,7 @@ from graftwork.nn.backbones.text import TextBackbone
 from graftwork.nn.backbones.timm_blocks import block_class
 from graftwork.nn.backbones.timm_bridge import TimmBackbone
 from graftwork.nn.backbones.transformers_bridge import BertBlocks, TransformersBackbone
+from graftwork.nn.backbones.transformers_vision import VisionBackbone
 from graftwork.nn.backbones.ttm import TtmBackbone
 from graftwork.nn.backbones.vit import ViTBackbone
 from graftwork.nn.taps import blocks_of, tapped
@@ -82,6 +83,15 @@ def bert(kind: type[TransformersBackbone] = TransformersBackbone) -> Backbone:
     return kind(BertModel(BertConfig(**sizes), add_pooling_layer=False))
 
 
+def vision() -> Backbone:
+    if not has("transformers"):
+        pytest.skip("needs transformers")
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 12}
+    return VisionBackbone(ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes), add_pooling_layer=False), size=16)
+
+
 CASES: dict[str, Callable[[], Backbone]] = {
     "TableBackbone": lambda: TableBackbone(4, [6, 6, 6], width=8, num_blocks=1),
     "TableNet": lambda: TableNet(4, [6, 12, 6], width=8, num_blocks=1),
@@ -110,6 +120,7 @@ CASES: dict[str, Callable[[], Backbone]] = {
     "TimmSwin, map": lambda: timm_blocks("swin", "map"),
     "TransformersBackbone": bert,
     "BertBlocks": lambda: bert(BertBlocks),
+    "VisionBackbone": vision,
     "BehaviourBackbone": lambda: BehaviourBackbone(SEQUENCES, width=8, hidden=12),
     "JoinedBackbone": lambda: joined(),
     "SeriesBackbone, vector": lambda: SeriesBackbone(12, 2, width=8),

@@ -101,7 +101,10 @@ def test_lines_of_verbs_that_are_written_over_reach_a_terminal_as_such(monkeypat
     _, err = terminals(monkeypatch)
     module: Any = types.ModuleType("verb")
     module.NAME, module.HELP, module.add_arguments = "test", "test", lambda parser: None
-    events = ({"event": "features", "source": EVIL, "done": 1, "rows": 2}, {"event": "source", "source": EVIL, "seconds": 1.0})
+    events = (
+        {"event": "features", "source": EVIL, "done": 1, "rows": 2, "seconds": 0.5},
+        {"event": "source", "source": EVIL, "seconds": 1.0},
+    )
 
     def run(args: Any) -> int:
         for event in events:
@@ -112,7 +115,7 @@ def test_lines_of_verbs_that_are_written_over_reach_a_terminal_as_such(monkeypat
     monkeypatch.setattr(cli, "_find", lambda word: module)
     assert cli.main(["test"]) == 0
     name = plain_text(EVIL)
-    assert err.getvalue() == f"\r{name}: features of 1 of 2 rows\r\x1b[K{name}: judged in 1.0 s\n"
+    assert err.getvalue() == f"\r\x1b[K{name}: features of 1 of 2 rows\r\x1b[K{name}: judged in 1.0 s\n"
 
 
 def test_progress_is_plain() -> None:
