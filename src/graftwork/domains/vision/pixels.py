@@ -102,12 +102,19 @@ class PixelsLearner(OneShotLearner):
         return self._inner.count_numbers(state)
 
 
+class _PlainLinear(LinearLearner):
+    """Takes numbers as they are: pixels have bounds, so that there are no outliers to be bent."""
+
+    def _designs(self) -> list[Rows]:
+        return [self._design.plain]
+
+
 class PixelsLinearLearner(PixelsLearner):
     """Ridge and logistic regression on brightness, colours and edges of pictures."""
 
     words = "linear models of pixels"
     slug = "pixels-linear"
-    inner_type = LinearLearner
+    inner_type = _PlainLinear
 
 
 class PixelsTreesLearner(PixelsLearner):
@@ -117,5 +124,8 @@ class PixelsTreesLearner(PixelsLearner):
     slug = "pixels-trees"
     inner_type = ExtraTreesLearner
 
-    def __init__(self, context: LearnerContext, *, max_features: float = 0.2, **settings: Any) -> None:
-        super().__init__(context, max_features=max_features, **settings)
+    def __init__(
+        self, context: LearnerContext, *, num_trees: int = 200, max_features: float = 0.1, **settings: Any
+    ) -> None:
+        # Neighbouring cells say much the same: few columns a split do, and make trees that differ.
+        super().__init__(context, num_trees=num_trees, max_features=max_features, **settings)
