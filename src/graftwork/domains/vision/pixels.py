@@ -124,8 +124,6 @@ class PixelsTreesLearner(PixelsLearner):
     slug = "pixels-trees"
     inner_type = ExtraTreesLearner
 
-    def __init__(
-        self, context: LearnerContext, *, num_trees: int = 200, max_features: float = 0.1, **settings: Any
-    ) -> None:
+    def __init__(self, context: LearnerContext, *, num_trees: int = 200, max_features: float = 0.1, **settings: Any) -> None:
         # Neighbouring cells say much the same: few columns a split do, and make trees that differ.
         super().__init__(context, num_trees=num_trees, max_features=max_features, **settings)
