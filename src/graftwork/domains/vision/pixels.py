@@ -118,12 +118,25 @@ class PixelsLinearLearner(PixelsLearner):
 
 
 class PixelsTreesLearner(PixelsLearner):
-    """Extra trees on brightness, colours and edges of pictures, a forest for each target."""
+    """Extra trees on brightness, colours and edges of pictures, a forest for each target.
+
+    Args:
+        context: A suite of pictures, and perhaps of columns beside them.
+        num_trees: Trees of each forest, at least 1.
+        max_features: Share of the columns that a split looks at, in (0, 1]. By default a tenth, since neighbouring cells say much the
+            same and few columns make trees that differ; 0.3 where a table beside the picture has columns that must not be missed.
+        **settings: Others of :class:`~graftwork.domains.tabular.forests.ExtraTreesLearner`.
+
+    Raises:
+        DataError: See :class:`PixelsLearner`.
+    """
 
     words = "extra trees on pixels"
     slug = "pixels-trees"
     inner_type = ExtraTreesLearner
 
-    def __init__(self, context: LearnerContext, *, num_trees: int = 200, max_features: float = 0.1, **settings: Any) -> None:
-        # Neighbouring cells say much the same: few columns a split do, and make trees that differ.
-        super().__init__(context, num_trees=num_trees, max_features=max_features, **settings)
+    def __init__(
+        self, context: LearnerContext, *, num_trees: int = 200, max_features: float | None = None, **settings: Any
+    ) -> None:
+        share = max_features if max_features is not None else 0.3 if table_arrays(context.suite) else 0.1
+        super().__init__(context, num_trees=num_trees, max_features=share, **settings)
