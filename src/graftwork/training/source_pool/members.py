@@ -4,6 +4,7 @@ backbones from packages."""
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,17 @@ from graftwork.training.source_pool.fitting import Classifier
 from graftwork.training.source_pool.lessons import Lesson, fit_lesson, head_width
 from graftwork.training.source_pool.settings import PoolSettings
 
-__all__ = ["PACKAGED_SIZE", "POOL", "UNTRAINED", "PoolMember", "PoolSource", "load_member", "pool_members", "pool_names"]
+__all__ = [
+    "PACKAGED_SIZE",
+    "POOL",
+    "UNTRAINED",
+    "PoolMember",
+    "PoolSource",
+    "load_member",
+    "pool_members",
+    "pool_names",
+    "train_once",
+]
 
 UNTRAINED = "untrained"
 PACKAGED_SIZE = 32
@@ -155,22 +166,38 @@ def pool_members(name: str, settings: PoolSettings, folder: Path) -> PoolMember:
         model = Classifier(ConvBackbone(SIZE, channels=settings.channels), head_width(lesson, domain.classes))
     if source is None:
         return PoolMember(name, model.eval(), None, settings)
-    path = folder / f"{name}-{settings.key()}.safetensors"
+
+    def train() -> None:
+        suite = draw_domain(domain, num_train=settings.source_rows, num_test=1, seed=settings.seed)
+        rows = suite.splits["train"]
+        images, labels = np.asarray(suite.inputs["image"])[rows], np.asarray(suite.targets["letter"])[rows]
+        with torch.random.fork_rng():
+            torch.manual_seed(seeds.integer("dropout"))
+            fit_lesson(model, lesson, images, labels, steps=settings.source_steps, rate=3e-3, seed=seeds.integer("order"))
+
+    train_once(model, folder / f"{name}-{settings.key()}.safetensors", train)
+    return PoolMember(name, model.eval(), domain, settings, lesson)
+
+
+def train_once(model: nn.Module, path: Path, train: Callable[[], None]) -> None:
+    """Give a model the weights of its file; if there is none, train it and write them first. One process trains, others wait.
+
+    Args:
+        model: Gets the weights.
+        path: The file, safetensors; its folder is created if needed.
+        train: Trains ``model`` in place.
+
+    Raises:
+        FileFormatError: If the file is damaged; remove it to train the model again.
+        StorageError: If it cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(path.with_suffix(".lock")):
         if not path.exists():
-            suite = draw_domain(domain, num_train=settings.source_rows, num_test=1, seed=settings.seed)
-            rows = suite.splits["train"]
-            images, labels = np.asarray(suite.inputs["image"])[rows], np.asarray(suite.targets["letter"])[rows]
-            with torch.random.fork_rng():
-                torch.manual_seed(seeds.integer("dropout"))
-                fit_lesson(
-                    model, lesson, images, labels, steps=settings.source_steps, rate=3e-3, seed=seeds.integer("order")
-                )  # fmt: skip
+            train()
             state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
             write_bytes(path, safetensors.torch.save(state, metadata={"fingerprint": state_fingerprint(state)}))
         load_member(model, path)
-    return PoolMember(name, model.eval(), domain, settings, lesson)
 
 
 def load_member(model: nn.Module, path: Path) -> None:

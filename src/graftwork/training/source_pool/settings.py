@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graftwork.core.errors import ConfigError
 
-__all__ = ["PoolSettings", "settings_hash"]
+__all__ = ["PoolSettings", "refuse_below", "settings_hash"]
 
 _VERSION = 2
 """Raised whenever equal settings would give other results."""
@@ -44,13 +45,7 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         least = {"source_rows": 40, "target_rows": 24, "test_rows": 24, "source_steps": 1, "tune_steps": 1, "packaged_steps": 1}
-        wrong = [
-            f"{name} must be at least {low}; got {getattr(self, name)}"
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
-        if wrong:
-            raise ConfigError("The pool cannot be made as asked.", wrong)
+        refuse_below(self, least)
 
     def key(self) -> str:
         """Return the name under which members are kept: a hash of all that their training depends on."""
@@ -62,6 +57,25 @@ class PoolSettings:
         return settings_hash(
             [_VERSION, {name: value for name, value in values.items() if name not in ("packaged", "members", "targets")}]
         )
+
+
+def refuse_below(settings: object, least: Mapping[str, int]) -> None:
+    """Refuse settings of which a number is smaller than it may be.
+
+    Args:
+        settings: Has an attribute for each name.
+        least: The least value by name.
+
+    Raises:
+        ConfigError: Naming all that are too small.
+    """
+    wrong = [
+        f"{name} must be at least {low}; got {getattr(settings, name)}"
+        for name, low in least.items()
+        if getattr(settings, name) < low
+    ]
+    if wrong:
+        raise ConfigError("The pool cannot be made as asked.", wrong)
 
 
 def settings_hash(value: object) -> str:

@@ -8,22 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from graftwork.core.errors import ConfigError
-from graftwork.core.files import write_bytes
-from graftwork.core.locks import exclusive
 from graftwork.core.seeds import Seeds
 from graftwork.interfaces.backbone import Backbone
 from graftwork.interfaces.scorer import SourceFacts
 from graftwork.math.fingerprint import state_fingerprint
 from graftwork.nn.backbones.mlp import TableBackbone
 from graftwork.training.source_pool.fitting import Classifier, fit_classifier
-from graftwork.training.source_pool.members import UNTRAINED, load_member
-from graftwork.training.source_pool.settings import settings_hash
+from graftwork.training.source_pool.members import UNTRAINED, train_once
+from graftwork.training.source_pool.settings import refuse_below, settings_hash
 from graftwork.training.source_pool.table_tasks import COLUMNS, SOURCE_TABLES, TARGET_TABLES, TableTask, draw_table
 
 __all__ = ["TableMember", "TablePoolSettings", "table_member", "table_names"]
@@ -59,13 +56,7 @@ class TablePoolSettings:
 
     def __post_init__(self) -> None:
         least = {"width": 2, "source_rows": 40, "target_rows": 24, "test_rows": 24, "source_steps": 1, "tune_steps": 1}
-        wrong = [
-            f"{name} must be at least {low}; got {getattr(self, name)}"
-            for name, low in least.items()
-            if getattr(self, name) < low
-        ]
-        if wrong:
-            raise ConfigError("The pool cannot be made as asked.", wrong)
+        refuse_below(self, least)
 
     def key(self) -> str:
         """Return the name under which members are kept: a hash of all that their training depends on."""
@@ -169,13 +160,10 @@ def table_member(name: str, settings: TablePoolSettings, folder: Path) -> TableM
         model = _TableClassifier(trunk, task.classes if task is not None else 2)
     if task is None:
         return TableMember(name, model.eval(), None, settings)
-    path = folder / f"{name}-{settings.key()}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(path.with_suffix(".lock")):
-        if not path.exists():
-            rows, labels = draw_table(task, num_train=settings.source_rows, num_test=1, seed=settings.seed)
-            fit_classifier(model, rows[:-1], labels[:-1], steps=settings.source_steps, rate=_RATE, seed=seeds.integer("order"))
-            state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-            write_bytes(path, safetensors.torch.save(state, metadata={"fingerprint": state_fingerprint(state)}))
-        load_member(model, path)
+
+    def train() -> None:
+        rows, labels = draw_table(task, num_train=settings.source_rows, num_test=1, seed=settings.seed)
+        fit_classifier(model, rows[:-1], labels[:-1], steps=settings.source_steps, rate=_RATE, seed=seeds.integer("order"))
+
+    train_once(model, folder / f"{name}-{settings.key()}.safetensors", train)
     return TableMember(name, model.eval(), task, settings)
