@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graftwork.core.records import Plan
+from graftwork.core.records import Ledger, Plan
 from graftwork.workflows.fit.ranking import rung_scores
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.horizons import own_horizon, shared_plans
 from graftwork.workflows.runs.jobs.train import TrainJob
+from graftwork.workflows.runs.plan_costs import FirstFit
 
 __all__ = ["FALLBACK_ROWS", "fallback_job", "make_first_models", "measured_first_fits"]
 
@@ -55,8 +56,8 @@ def make_first_models(context: RunContext[Any], plans: Sequence[Plan]) -> None:
     context.run_jobs(jobs, past_deadline=True, seconds=MOST_SHARE * limit)
 
 
-def measured_first_fits(context: RunContext[Any], plans: Sequence[Plan]) -> dict[str, tuple[int, float]]:
-    """Return rows and seconds of the first models that were fitted in one go, by plan.
+def measured_first_fits(context: RunContext[Any], plans: Sequence[Plan]) -> dict[str, FirstFit]:
+    """Return what the first models cost that were fitted in one go, by plan.
 
     Args:
         context: The run, after :func:`make_first_models`.
@@ -65,9 +66,14 @@ def measured_first_fits(context: RunContext[Any], plans: Sequence[Plan]) -> dict
     found = {}
     for job in _jobs(context, plans):
         result = context.run.result(job.id)
-        if own_horizon(job.plan) == 1 and result is not None and result["status"] == "ok" and not result.get("cut"):
-            seconds = float(result["ledger"]["wall_seconds"])
-            found[job.plan.name] = (min(FALLBACK_ROWS, len(context.suite.splits["train"])), seconds)
+        if own_horizon(job.plan) == 1 and result is not None and result["status"] == "ok" and result["steps"] == 1:
+            ledger = Ledger.from_json(result["ledger"])
+            found[job.plan.name] = FirstFit(
+                rows=min(FALLBACK_ROWS, len(context.suite.splits["train"])),
+                seconds=ledger.wall_seconds,
+                parameters=ledger.parameters_stored or ledger.parameters_total,
+                peak_rss_bytes=ledger.peak_rss_bytes,
+            )
     return found
 
 

@@ -37,7 +37,7 @@ from graftwork.workflows.fit.replanning import (
 )
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
-from graftwork.workflows.runs.horizons import RUNGS, shared_plans
+from graftwork.workflows.runs.horizons import RUNGS, paid_once, shared_plans
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.plan_costs import Estimate
@@ -145,13 +145,13 @@ class Race:
 
     def _rung(self, rung: int, jobs: Mapping[str, TrainJob]) -> dict[str, Result]:
         self.context.run.emit("phase", phase=f"rung {rung + 1}", jobs=len(jobs), plans=list(jobs))
-        answers = self.context.run_jobs(self._longest_first(jobs.values()))
+        answers = self.context.run_jobs(self._longest_first(jobs.values(), first=rung == 0))
         found: dict[str, Result] = {name: answers[job.id] for name, job in jobs.items() if job.id in answers}
         scores = rung_scores(self.context.suite, self.context.plans, found, self.context.settings.weights)
         for name, result in found.items():
             self.outcome.record(rung, name, 0, result, scores.get(name))
-        # The older checkpoint goes only when the rung that continued it has a result.
-        for job in jobs.values():
+        # The older checkpoint goes only when the rung that continued it has a result; first models stay, for want of others.
+        for job in jobs.values() if rung else ():
             if job.continues and answers.get(job.id, {}).get("status") == "ok":
                 self.context.run.drop_checkpoint(job.continues)
         return found
@@ -378,10 +378,13 @@ class Race:
         self.outcome.affinity, self.outcome.gradients = measured.get("affinity"), measured.get("gradients")
         return missing
 
-    def _longest_first(self, jobs: Iterable[TrainJob]) -> list[TrainJob]:
-        """Return jobs so that the longest begin first: workers then end at about the same time."""
+    def _longest_first(self, jobs: Iterable[TrainJob], *, first: bool = False) -> list[TrainJob]:
+        """Return jobs so that the longest begin first: workers then end at about the same time. With ``first``, the jobs are the
+        first of their plans, and one of those that read the same features computes them."""
+        jobs = list(jobs)
+        once = paid_once([job.plan for job in jobs], known_costs(self.context)) if first else {}
         # The estimate's order is enough: all that counts is who is slow.
-        return sorted(jobs, key=lambda job: training_seconds(self.context, job), reverse=True)
+        return sorted(jobs, key=lambda job: once.get(job.plan.name, 0.0) + training_seconds(self.context, job), reverse=True)
 
     def _why_nothing(self, found: Mapping[str, Result]) -> str:
         reasons = [f"{name}: {result.get('message') or result['status']}" for name, result in found.items()]

@@ -15,10 +15,13 @@ from graftwork.workflows.runs.context import GRACE, RunContext
 from graftwork.workflows.runs.growing_fits import expected_seconds
 from graftwork.workflows.runs.horizons import shared_plans
 from graftwork.workflows.runs.jobs.estimate import ENOUGH
-from graftwork.workflows.runs.plan_costs import Estimate
+from graftwork.workflows.runs.plan_costs import Estimate, FirstFit
 from graftwork.workflows.runs.settings import FitSettings
 
 __all__ = ["broken_limit", "estimate_plans"]
+
+LONG_SHARE = 0.25
+"""Share of the time of an estimate that a first model must have taken, so that its plan is not measured once more."""
 
 
 def broken_limit(estimate: Estimate, settings: FitSettings) -> str:
@@ -43,7 +46,7 @@ def estimate_plans(
     *,
     seconds: float | None = None,
     rows: int = 0,
-    known: Mapping[str, tuple[int, float]] | None = None,
+    known: Mapping[str, FirstFit] | None = None,
 ) -> dict[str, Estimate]:
     """Return an estimate for each plan; ``kept`` is False for those that cannot race, with the reason.
 
@@ -58,29 +61,41 @@ def estimate_plans(
         plans: Plans to measure.
         seconds: Seconds for all of them together; None: no limit.
         rows: Most training rows to measure with; 0: all.
-        known: Rows and seconds of fits in one go that were made before, by plan.
+        known: What first models cost that were fitted in one go, by plan. One that took long and learned from as many rows as the
+            race is not measured again, unless the user limits the time of a prediction.
 
     Raises:
         GraftworkError: If the separate models cannot be trained at all.
     """
     workers = max(1, context.settings.num_workers)
     each = ENOUGH if seconds is None else min(ENOUGH, 0.7 * seconds * workers / max(len(plans), 1))
-    known = known or {}
-    jobs = {plan.name: context.maker.estimate(plan, seconds=each, rows=rows, known=known.get(plan.name)) for plan in plans}
+    known, number = known or {}, len(context.suite.splits["train"])
+    learned = min(rows, number) if rows else number
+    settled = {
+        name
+        for name, first in known.items()
+        if first.rows >= learned and first.seconds > LONG_SHARE * each and context.settings.max_latency is None
+    }
+    jobs = {
+        plan.name: context.maker.estimate(plan, seconds=each, rows=rows, known=_seen(known.get(plan.name)))
+        for plan in _most_needed_first(plans)
+        if plan.name not in settled
+    }
     context.run.emit("phase", phase="estimate", jobs=len(jobs), plans=list(jobs))
     # Only the user stops these, and their own time: without estimates there is nothing to cut.
     answers = context.run_jobs(list(jobs.values()), past_deadline=True, seconds=seconds)
-    found = {plan.name: _estimate_of(context, plan, answers.get(jobs[plan.name].id)) for plan in plans}
+    found = {
+        plan.name: None if plan.name in settled else _estimate_of(context, plan, answers.get(jobs[plan.name].id))
+        for plan in plans
+    }
     measured = {name: estimate for name, estimate in found.items() if estimate is not None}
     needed = {plan.name for plan in plans if plan.role == "reference"} | {plan.name for plan in shared_plans(plans)}
     for plan in plans:
         if found[plan.name] is not None:
             continue
         if plan.name in known:
-            number = len(context.suite.splits["train"])
-            found[plan.name] = _by_first_fit(
-                plan.name, known[plan.name], min(rows, number) if rows else number, list(measured.values())
-            )
+            costs = _by_first_fit(plan.name, known[plan.name], learned, list(measured.values()))
+            found[plan.name] = _within_limits(costs, plan, context.settings)
             continue
         was_ended = jobs[plan.name].id in answers
         if was_ended and plan.name not in needed and len(measured) >= len(plans) / 2:
@@ -91,27 +106,46 @@ def estimate_plans(
             found[plan.name] = Estimate(plan=plan.name, measured=False, kept=False, reason=reason)
         else:
             found[plan.name] = _guess(plan.name, list(measured.values()))
-    return {name: estimate for name, estimate in found.items() if estimate is not None}
+    return {
+        name: replace(estimate, is_made=name in known and known[name].rows == learned)
+        for name, estimate in found.items()
+        if estimate is not None
+    }
 
 
-def _by_first_fit(plan: str, first: tuple[int, float], rows: int, others: Sequence[Estimate]) -> Estimate:
+def _most_needed_first(plans: Sequence[Plan]) -> list[Plan]:
+    """Return the plans in the order in which they are measured, since the time may end before all are: the references, linear models
+    on pretrained features (which cannot be guessed), one plan that shares, then the others."""
+    first = [plan.name for plan in plans if plan.role == "reference"]
+    first += [plan.name for plan in plans if plan.source == "pretrained" and plan.fitted_at_once]
+    first += [plan.name for plan in shared_plans(plans)[:1]]
+    return sorted(plans, key=lambda plan: first.index(plan.name) if plan.name in first else len(first))
+
+
+def _seen(first: FirstFit | None) -> tuple[int, float] | None:
+    return None if first is None else (first.rows, first.seconds)
+
+
+def _by_first_fit(plan: str, first: FirstFit, rows: int, others: Sequence[Estimate]) -> Estimate:
     """Return the costs of a plan that is fitted in one go and was measured by its first model alone.
 
     Args:
         plan: Its name.
-        first: Rows and seconds of the first model.
+        first: What the first model cost.
         rows: Rows that it will learn from.
         others: What was measured of other plans.
     """
-    expected = expected_seconds([first], max(rows, first[0]))
+    expected = expected_seconds([(first.rows, first.seconds)], max(rows, first.rows))
     return replace(
         _guess(plan, others),
         seconds_per_step=0.0,
         setup_seconds=expected,
         steps_per_epoch=1.0,
         sees_all_rows=True,
+        parameters=first.parameters,
+        peak_rss_bytes=first.peak_rss_bytes,
         # Counted up from fewer rows it is no measurement.
-        measured=rows <= first[0],
+        measured=rows <= first.rows,
     )
 
 
@@ -143,8 +177,12 @@ def _estimate_of(context: RunContext[Any], plan: Plan, answer: Mapping[str, Any]
                 f"Details: {context.run.job(context.maker.estimate(plan).id)}."
             )
         return Estimate(plan=plan.name, kept=False, reason=f"cannot be trained here: {answer['message']}")
-    estimate = Estimate.from_json(answer["estimate"])
-    broken = broken_limit(estimate, context.settings)
+    return _within_limits(Estimate.from_json(answer["estimate"]), plan, context.settings)
+
+
+def _within_limits(estimate: Estimate, plan: Plan, settings: FitSettings) -> Estimate:
+    """Return the estimate, of a plan that is left out if it breaks a limit of the user."""
+    broken = broken_limit(estimate, settings)
     # Without it there would be no scale; the reason keeps it from being chosen.
     if broken and plan.role == "reference":
         return replace(estimate, reason=f"kept as the reference only: {broken}")

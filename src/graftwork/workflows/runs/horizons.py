@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from graftwork.core.records import Plan
 from graftwork.workflows.runs.effort import Effort, RaceBudget
@@ -17,6 +18,7 @@ __all__ = [
     "horizons_of",
     "kept_groups",
     "own_horizon",
+    "paid_once",
     "race_seconds",
     "shared_plans",
 ]
@@ -68,6 +70,19 @@ def own_horizon(plan: Plan) -> int | None:
     """Return the horizon that a plan sets for itself (boosting rounds, say); None if the schedule decides."""
     own = plan.train.training.get("max_steps")
     return int(own) if own is not None else None
+
+
+def paid_once(plans: Iterable[Plan], costs: Mapping[str, Estimate]) -> dict[str, float]:
+    """Return the seconds that every plan pays once. Features that several plans read (equal tuners) count for the first of them."""
+    found: dict[str, float] = {}
+    read: list[Any] = []
+    for plan in plans:
+        tuner, seconds = plan.train.tuning, costs[plan.name].once_seconds
+        is_shared = plan.source == "pretrained" and seconds > 0
+        found[plan.name] = 0.0 if is_shared and tuner in read else seconds
+        if is_shared:
+            read.append(tuner)
+    return found
 
 
 def common_limits(plans: Sequence[Plan], costs: Mapping[str, Estimate]) -> tuple[float, float, float]:
@@ -157,22 +172,30 @@ def race_seconds(
     def seconds(plan: Plan, part: float, scale: float = 1.0, passes: float = 0.0) -> float:
         return costs[plan.name].seconds(horizons[plan.name], part, scale, passes) + JOB_SECONDS
 
+    def rung(plan: Plan, number: int) -> float:
+        if own_horizon(plan) != 1:
+            return seconds(plan, RUNGS[number] - (RUNGS[number - 1] if number else 0.0))
+        # Fitted in one go it is done in the first rung, or before.
+        return JOB_SECONDS if number or costs[plan.name].is_made else seconds(plan, 1.0)
+
     whole = {plan.name: seconds(plan, 1.0, budget.scale, budget.scored) for plan in plans}
     on_all = {plan.name: seconds(plan, 1.0, budget.scale * budget.refit_scale) for plan in plans}
     references = [group[0] for group in kept_groups(plans)]
     others = sorted((plan for plan in plans if plan not in references), key=lambda plan: -whole[plan.name])
-    total = sum(costs[plan.name].once_seconds for plan in plans)
+    total = sum(paid_once(plans, costs).values())
     # The first seed goes on from the last rung, so that much of its training is paid for; not on other rows.
     last = budget.rungs_done if budget.finals_next else len(RUNGS)
     share = RUNGS[last - 1] if budget.scale == 1.0 else 0.0
-    begun = {plan.name: share * _kept_part(plan, horizons, before) for plan in plans}
+    begun = {
+        plan.name: share * _kept_part(plan, horizons, before) if own_horizon(plan) != 1 else math.ceil(share) for plan in plans
+    }
     ahead = {name: (effort.seeds - begun[name]) * cost + effort.refits * on_all[name] for name, cost in whole.items()}
     if budget.rungs_done < 1:
-        total += sum(seconds(plan, RUNGS[0]) for plan in plans)
+        total += sum(rung(plan, 0) for plan in plans)
     if budget.rungs_done < len(RUNGS) and not budget.finals_next:
         # Who will be ahead is unknown; the slowest half is assumed, so that the schedule does not promise too much.
         second = references + others[: math.ceil(len(plans) / 2)]
-        total += sum(seconds(plan, RUNGS[1] - RUNGS[0]) for plan in second)
+        total += sum(rung(plan, 1) for plan in second)
         # who survives is not known yet: count the more expensive of the possible finalists half, the mean half
         free = max(0, min(effort.finalists, len(others)))
         slowest = sum(ahead[plan.name] for plan in others[:free])

@@ -7,10 +7,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-__all__ = ["VALIDATIONS", "Estimate", "measured_cost"]
+__all__ = ["VALIDATIONS", "Estimate", "FirstFit", "measured_cost"]
 
 VALIDATIONS = 8
 """How often a learner looks at its validation rows in one training, for the cost model."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstFit:
+    """What a first model cost whose plan is fitted in one go."""
+
+    rows: int
+    """Training rows that it learned from."""
+    seconds: float
+    parameters: int = 0
+    peak_rss_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +43,8 @@ class Estimate:
     parameters: int = 0
     peak_rss_bytes: int = 0
     latency_ms: float = 0.0
+    is_made: bool = False
+    """Whether its first model was fitted in one go on the rows of the race: rungs and the first final go on from it."""
     measured: bool = True
     """False if the time did not suffice to measure it: the costs are a cautious guess."""
     kept: bool = True
@@ -57,9 +70,11 @@ class Estimate:
             passes: Further passes over the validation rows.
         """
         more = scale if self.sees_all_rows else 1.0
+        # What is fitted in one go is judged once.
+        validations = VALIDATIONS * share if self.seconds_per_step else 0.0
         return (
             more * (self.setup_seconds + share * horizon * self.seconds_per_step)
-            + (1.5 + passes + VALIDATIONS * share) * self.eval_seconds
+            + (1.5 + passes + validations) * self.eval_seconds
         )
 
 
@@ -76,9 +91,7 @@ def measured_cost(estimate: Estimate, seconds: float, steps: int) -> Estimate:
     if steps < 1:
         return replace(estimate, once_seconds=0.0, measured=True)
     if not estimate.seconds_per_step:  # fitted in one go
-        return replace(
-            estimate, setup_seconds=max(seconds - fixed + estimate.setup_seconds, 0.0), once_seconds=0.0, measured=True
-        )
+        return replace(estimate, setup_seconds=seconds, once_seconds=0.0, measured=True)
     # Set-up and evaluation were noisy as well: together they explain at most half of what the job took.
     shrink = min(1.0, 0.5 * seconds / fixed) if fixed > 0 else 1.0
     return replace(

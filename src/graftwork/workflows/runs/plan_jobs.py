@@ -82,13 +82,18 @@ class JobMaker:
             max_steps=until,
         )
 
+    def first_id(self, plan: str) -> str:
+        """Return the name of the job of a first model."""
+        return folder_name(f"first-{plan}")
+
     def rung_id(self, plan: str, rung: int) -> str:
         """Return the name of a rung's job."""
         return folder_name(f"rung{rung + 1}-{plan}")
 
     def rung(self, plan: str, rung: int) -> TrainJob:
-        """Return the job of a rung (0 is the first); later ones go on from the one before."""
-        before = self.rung_id(plan, rung - 1) if rung else None
+        """Return the job of a rung (0 is the first); later ones go on from the one before, and so does the first one of a plan that
+        is fitted in one go: its first model may have learned from the same rows."""
+        before = self.rung_id(plan, rung - 1) if rung else self.first_id(plan) if self.plans[plan].fitted_at_once else None
         until = self.schedule.rung_steps(plan, rung)
         return self.make(
             TrainJob,
@@ -136,7 +141,7 @@ class JobMaker:
         """
         steps = min(steps, own_horizon(plan) or steps)
         return TrainJob(
-            id=folder_name(f"first-{plan.name}"),
+            id=self.first_id(plan.name),
             phase="first model",
             plan=plan,
             facts=self.facts,

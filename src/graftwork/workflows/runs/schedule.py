@@ -43,6 +43,9 @@ __all__ = ["NO_SCHEDULE", "Schedule", "make_schedule"]
 
 SMALL_SHARE = 0.1
 """Share of the time that all trainings of a plan that is fitted in one go may take, so that it stays whatever else must go."""
+FEATURES_SHARE = 0.5
+"""The same for linear models on the features of a pretrained backbone, which are computed in that time as well: where they fit,
+they are nearly always the best models of texts and pictures."""
 LARGE_SHARE = 0.3
 """Share of the time that one training of a quick plan that is fitted in one go may take: a slower one is not quick here, and would
 leave the others without steps."""
@@ -301,21 +304,28 @@ def _drop_slow(
 def _small_plans(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget) -> set[str]:
     """Return the plans that are fitted in one go and cost little in all: closed forms and forests on few rows, linear models on
     features that are computed once."""
-    trainings = 2 + _smallest_fair(budget).seeds  # the rungs and the finals, and one on all rows
-    limit = math.inf if budget.seconds is None else SMALL_SHARE * budget.seconds * max(1, budget.workers)
-    return {
-        plan.name
-        for plan in plans
-        if own_horizon(plan) == 1 and estimates[plan.name].once_seconds + trainings * estimates[plan.name].seconds(1) <= limit
-    }
+    seconds = math.inf if budget.seconds is None else budget.seconds * max(1, budget.workers)
+    seeds = _smallest_fair(budget).seeds
+    small = set()
+    for plan in plans:
+        cost = estimates[plan.name]
+        share = FEATURES_SHARE if plan.source == "pretrained" else SMALL_SHARE
+        # The first training may be there; the last one is on all rows.
+        trainings = seeds + (0 if cost.is_made else 1)
+        if own_horizon(plan) == 1 and cost.once_seconds + trainings * cost.seconds(1) <= share * seconds:
+            small.add(plan.name)
+    return small
 
 
 def _large_plans(plans: Sequence[Plan], estimates: Mapping[str, Estimate], limit: float) -> set[str]:
-    """Return the quick plans that are fitted in one go and are not quick on this suite."""
+    """Return the quick plans that are fitted in one go and are not quick on this suite; those that are made may race."""
     return {
         plan.name
         for plan in plans
-        if plan.quick and own_horizon(plan) == 1 and estimates[plan.name].seconds(1) > LARGE_SHARE * limit
+        if plan.quick
+        and own_horizon(plan) == 1
+        and not estimates[plan.name].is_made
+        and estimates[plan.name].seconds(1) > LARGE_SHARE * limit
     }
 
 

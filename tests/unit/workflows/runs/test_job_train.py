@@ -19,7 +19,9 @@ from graftwork.workflows.runs.job import RunFacts
 from graftwork.workflows.runs.job_data import read_predictions, write_predictions
 from graftwork.workflows.runs.jobs.export import ExportJob
 from graftwork.workflows.runs.jobs.train import TrainJob, train_in_slices
+from graftwork.workflows.runs.plan_jobs import JobMaker
 from graftwork.workflows.runs.run_folder import RunFolder
+from graftwork.workflows.runs.schedule import Schedule
 
 
 class StoppedLearner:
@@ -136,3 +138,29 @@ def test_the_last_checkpoint_holds_the_validation_that_came_after_a_timed_one(tm
     state = json.loads((folder / "checkpoint.json").read_text())["state"]
     assert state["validated"] == state["trainer"]["step"] == 12
     assert [item.name for item in folder.parent.glob("checkpoint-*")] == [pointer["folder"]], "older ones are removed"
+
+
+AT_ONCE = Plan(
+    name="linear",
+    title="linear",
+    role="independent",
+    modalities=("table",),
+    stages=(TrainStage(learner=Component("graftwork.domains.tabular.linear:LinearLearner"), training={"max_steps": 1}),),
+    quick=True,
+)
+
+
+def test_a_rung_goes_on_from_a_first_model_that_was_fitted_in_one_go_on_its_rows(tmp_path: Path) -> None:
+    suite = conflicting_tasks(rows=1000, seed=1)
+    schedule = Schedule(horizons={"linear": 1}, seeds=(0,), control_seeds=0)
+    results = {}
+    for name, rows in (("same", 5000), ("fewer", 300), ("none", 0)):
+        maker = JobMaker(facts=RunFacts(cache=str(tmp_path / "cache")), plans={"linear": AT_ONCE}, schedule=schedule)
+        run = RunFolder(tmp_path / name)
+        save_suite(suite, run.suite)
+        if rows:
+            first = execute(maker.fallback(AT_ONCE, steps=60, rows=rows, seconds=0.001), run.path, JobControl())
+            assert (first["status"], first["steps"], first["cut"]) == ("ok", 1, False), "whole, although its seconds were over"
+        results[name] = execute(maker.rung("linear", 0), run.path, JobControl())
+    assert [results[name]["began"] for name in ("same", "fewer", "none")] == [1, 0, 0]
+    assert results["same"]["validation"] == results["fewer"]["validation"] == results["none"]["validation"]

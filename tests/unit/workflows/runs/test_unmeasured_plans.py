@@ -5,8 +5,11 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from graftwork.core.plan import Plan
 from graftwork.workflows.runs.estimation import estimate_plans
+from graftwork.workflows.runs.plan_costs import FirstFit
 
 
 def _plan(name: str, role: Any = "joint", source: Any = "scratch") -> Plan:
@@ -57,7 +60,7 @@ def test_where_little_else_races_it_stays() -> None:
 
 
 def test_a_first_model_that_was_fitted_in_one_go_says_what_its_plan_costs() -> None:
-    known = {"trees": (1000, 0.4), "moe": (500, 2.0)}
+    known = {"trees": FirstFit(rows=1000, seconds=0.4), "moe": FirstFit(rows=500, seconds=2.0)}
     found = estimate_plans(_context({"separate", "shared"}), PLANS[:4], seconds=5.0, known=known)
     assert (found["trees"].setup_seconds, found["trees"].seconds_per_step, found["trees"].measured) == (0.4, 0.0, True)
     # Counted up from half of the rows.
@@ -65,3 +68,28 @@ def test_a_first_model_that_was_fitted_in_one_go_says_what_its_plan_costs() -> N
     assert all(one.kept for one in found.values())
     # The race is run on a sample.
     assert estimate_plans(_context({"separate", "shared"}), PLANS[:4], rows=500, known=known)["moe"].setup_seconds == 2.0
+
+
+@pytest.mark.parametrize(
+    ("first", "limits", "is_measured"),
+    [
+        (FirstFit(rows=1000, seconds=3.0, parameters=70), {}, False),
+        (FirstFit(rows=1000, seconds=0.1, parameters=70), {}, True),  # cheap enough to look at it properly
+        (FirstFit(rows=900, seconds=3.0, parameters=70), {}, True),
+        (FirstFit(rows=1000, seconds=3.0, parameters=70), {"max_latency": 9.0}, True),
+    ],
+)
+def test_a_long_first_fit_of_all_rows_is_not_repeated(first: FirstFit, limits: dict[str, float], is_measured: bool) -> None:
+    context = _context({"separate", "shared", "trees"})
+    vars(context.settings).update(limits)
+    found = estimate_plans(context, PLANS[:4], known={"trees": first})["trees"]
+    assert (found.setup_seconds, found.parameters) == ((0.1, 0) if is_measured else (3.0, 70))
+    assert found.measured
+
+
+def test_limits_hold_for_plans_that_are_not_measured_again() -> None:
+    context = _context({"separate", "shared", "trees"})
+    context.settings.max_params = 50
+    found = estimate_plans(context, PLANS[:4], known={"trees": FirstFit(rows=1000, seconds=3.0, parameters=70)})["trees"]
+    assert not found.kept
+    assert "more than --max-params" in found.reason

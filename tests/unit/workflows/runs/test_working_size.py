@@ -17,7 +17,11 @@ from graftwork.workflows.runs.working_size import at_working_size
         (800, 160, "5m", "efficientnet_lite0@160"),
         (800, 224, "60s", "efficientnet_lite0"),  # 20 s at 160 pixels are more than 9
         (800, 128, "1h", "efficientnet_lite0"),
-        (100_000, 224, "1h", "efficientnet_lite0"),
+        (800, 72, "60s", "efficientnet_lite0"),
+        (1_900, 72, "60s", "efficientnet_lite0@96"),
+        (4_000, 224, "60s", "efficientnet_lite0@64"),
+        (100_000, 224, "60s", "efficientnet_lite0@64"),
+        (100_000, 224, "1h", "efficientnet_lite0@96"),
         (8_000, 224, "1h", "efficientnet_lite0@224"),
     ],
 )

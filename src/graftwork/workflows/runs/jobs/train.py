@@ -78,6 +78,8 @@ class TrainJob(Job):
         if cut and control.stop == "keep":
             save_job_checkpoint(learner, folder)
             return {"status": "stopped", "steps": learner.step}
+        # What is fitted in one go is whole, whenever the end of the time came.
+        cut = (cut or self.cut) and not (self.plan.fitted_at_once and learner.step > 0)
         # From here on the learner does not change: what is scored, stored and later exported is one state.
         scores, _ = score_rows(learner, suite, suite.splits["val"])
         wanted = [split for split in self.predict if len(suite.splits.get(split, ()))]
@@ -95,8 +97,8 @@ class TrainJob(Job):
             "began": began,
             "horizon": self.max_steps,
             "most_rows": self.rows,
-            "cut": cut or self.cut,
-            "still_improving": cut or self.cut or learner.still_improving,
+            "cut": cut,
+            "still_improving": cut or learner.still_improving,
             "validation": scores,
             "ledger": learner.ledger().to_json(),
         }
