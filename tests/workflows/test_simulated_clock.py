@@ -112,6 +112,20 @@ def test_what_has_converged_is_not_kept_waiting(clock: Clock, tmp_path: Path) ->
     assert not any(plan["still_improving"] for plan in run.result["plans"].values() if plan.get("finalist"))
 
 
+@pytest.mark.parametrize(
+    ("limit", "settings", "models"),
+    [(3600.0, {}, 5), (3600.0, {"single": True}, 1), (3600.0, {"max_latency": 1000.0}, 1), (60.0, {"prefer": "cost"}, 1)],
+)
+def test_time_that_is_left_makes_several_models_of_all_rows(
+    clock: Clock, tmp_path: Path, limit: float, settings: dict[str, Any], models: int
+) -> None:
+    plans = plans_of(improving=False, rate=0.3, alone=0.002, fast=0.002)
+    run, seconds = raced(clock, tmp_path / "run", plans, limit, **settings)
+    model = run.result["model"]
+    assert (model["models"], model["parts"], model["rows"]) == (models, models, "all")
+    assert seconds <= MOST * limit
+
+
 def test_one_step_may_take_long(clock: Clock, tmp_path: Path) -> None:
     # A step of a twentieth of the limit cannot be interrupted: what runs at the end of the time ends its step.
     _, seconds = raced(clock, tmp_path / "run", plans_of(alone=3.0, fast=3.0), 60.0)

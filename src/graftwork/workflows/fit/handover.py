@@ -12,7 +12,7 @@ from typing import Any
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
 from graftwork.evaluation.choice.sentences import join_words
-from graftwork.workflows.fit.attempts import plan_seconds, training_seconds
+from graftwork.workflows.fit.attempts import plan_seconds, training_seconds, whole_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
 from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, time_for_all_rows, weights_chosen_again
 from graftwork.workflows.runs.context import RunContext
@@ -24,6 +24,8 @@ from graftwork.workflows.runs.settings import FitSettings
 __all__ = ["Handover", "at_hand", "handover", "whole_parts"]
 
 Weights = Mapping[str, Mapping[str, float]]
+BAG = 5
+"""Models of each plan that are trained where one was planned, if the time that is left suffices for all of them."""
 GRACE = 0.08
 """Share of the time limit by which models on all rows may end later than trainings of the race, which stop a little before it."""
 
@@ -96,10 +98,24 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
             total = sum(_num_parts(context, name, parts) * one for name, one in each.items())
             return max(*each.values(), total / workers)
 
+        if _may_bag(context, weights):
+            each = whole_seconds(context, {name: finals[name] for name in weights})
+            # Without the grace, which is for the one model that is needed.
+            if seconds(BAG) <= left - GRACE * (context.settings.time_limit or 0.0):
+                return BAG
         fitting = [parts for parts in choices if seconds(parts) <= left]
         return fitting[0] if fitting else 1
 
     return int(decided(context, "models on all rows", decide))
+
+
+def _may_bag(context: RunContext[FitSettings], weights: Weights) -> bool:
+    """Return whether an average of several models may take the place of the one that was planned: it is several times as large and
+    as slow, which the user may not want, and helps plans alone whose models differ by the rows on which they stop."""
+    settings = context.settings
+    limits = (settings.max_params, settings.max_latency, settings.max_memory)
+    is_wanted = settings.prefer == "score" and not settings.single and all(limit is None for limit in limits)
+    return is_wanted and whole_parts(context) == 1 and not all(context.plans[name].fitted_at_once for name in weights)
 
 
 def _num_parts(context: RunContext[Any], plan: str, parts: int) -> int:
