@@ -81,5 +81,5 @@ def hashed(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def leftovers(*folders: Path) -> list[str]:
     """Return the temporary files and folders below some folders."""
-    marks = (".graftwork-", ".tmp", ".scratch", ".write-test-", ".replaced", "model.new", "plan.new")
+    marks = (".graftwork-", ".tmp", ".scratch", ".write-test", ".replaced", "model.new", "plan.new")
     return [str(path) for folder in folders for path in folder.rglob("*") if any(mark in path.name for mark in marks)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "WRITE_TEST",
     "append_jsonl",
     "atomic_path",
     "cache_folder",
@@ -38,6 +40,8 @@ __all__ = [
     "write_text",
 ]
 
+WRITE_TEST = "write-test"
+"""Name of the file that is never written: a temporary one that stands for it shows that files can be."""
 _MARK = ".graftwork-"
 # mkstemp puts eight of these letters in the middle.
 _LEFTOVER = re.compile(rf"\..*{re.escape(_MARK)}[a-z0-9_]{{8}}\.tmp")
@@ -107,14 +111,18 @@ def _locked_temporary(path: Path) -> tuple[int | None, Path]:
         os.close(handle)  # another process swept between the two steps
 
 
-def remove_leftovers(folder: str | Path) -> list[tuple[Path, int]]:
+def remove_leftovers(folder: str | Path, of: str = "") -> list[tuple[Path, int]]:
     """Remove temporary files that killed processes left in ``folder``; those of running processes are locked and stay.
+
+    Args:
+        folder: Where they are.
+        of: Begin of the name of the file that was to be written; all by default.
 
     Returns:
         Path and size in bytes of each file that was removed.
     """
     removed = []
-    for path in sorted(Path(folder).glob(f".*{_MARK}*.tmp")):
+    for path in sorted(Path(folder).glob(f".{glob.escape(of)}*{_MARK}*.tmp")):
         if fcntl is None or not _LEFTOVER.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError):  # locked, of another user, or gone by now
@@ -273,11 +281,13 @@ def check_writable_folder(folder: str | Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A real write, because permission bits prove nothing on read-only mounts, on network shares, or for root.
-        handle, name = tempfile.mkstemp(prefix=".write-test-", dir=folder)
-        os.close(handle)
-        os.unlink(name)
+        handle, name = _locked_temporary(folder / WRITE_TEST)
+        name.unlink()
+        if handle is not None:
+            os.close(handle)
     except OSError as error:
         raise _storage_error(folder, error) from error
+    remove_leftovers(folder, WRITE_TEST)
     return folder
 
 

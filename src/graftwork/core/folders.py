@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftwork.core.errors import ConfigError, StorageError
-from graftwork.core.files import check_writable_folder, open_to_append
+from graftwork.core.files import WRITE_TEST, check_writable_folder, open_to_append
 
 __all__ = [
     "Claim",
@@ -302,7 +302,7 @@ def _is_litter(entry: os.DirEntry[str], kind: FolderKind) -> bool:
     if entry.name.startswith(f".{kind.marker}.") and entry.name.endswith(".tmp"):
         return True
     is_empty = entry.stat(follow_symlinks=False).st_size == 0
-    return is_empty and (entry.name == kind.lock or entry.name.startswith(".write-test-"))
+    return is_empty and (entry.name == kind.lock or entry.name.startswith(f".{WRITE_TEST}"))
 
 
 def _free(folder: Path) -> Path:

@@ -182,6 +182,17 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_
     assert remove_leftovers(tmp_path) == []
 
 
+def test_a_write_test_that_was_killed_is_swept_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: None)  # a kill comes before it
+        check_writable_folder(tmp_path)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".notes.graftwork-abcdefgh.tmp").write_text("")  # of another file: whoever writes that one removes it
+    check_writable_folder(tmp_path)
+    assert not left.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_file_with_the_longest_name_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / ("n" * 250), "x")
     assert (tmp_path / ("n" * 250)).read_text() == "x"

@@ -189,7 +189,12 @@ def _from_arrow(values: pd.Series) -> pd.Series:
 
 def arrow_to_pandas(data: Any) -> Any:
     """Return an Arrow table or chunked array as a DataFrame or Series, with integers, booleans and dates kept where cells are
-    missing."""
+    missing.
+
+    Raises:
+        pyarrow.ArrowInvalid: If texts are no UTF-8, or the buffers do not belong together: later on it would be any other error.
+    """
+    data.validate(full=True)
     pandas = require("pandas", extra="data", purpose="Reading Arrow columns")
     arrow = require("pyarrow", extra="data", purpose="Reading Arrow columns")
     sizes = (8, 16, 32, 64)

@@ -195,6 +195,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         # pandas stores a named index among the columns; an unnamed one only counts rows.
         if frame.index.name or any(name for name in frame.index.names):
             frame = frame.reset_index()
+    # What pandas keeps about its index may name columns as others are called.
+    check_columns(frame.columns, str(path))
     frame = frame.reset_index(drop=True)
     frame.columns = [str(name).strip() for name in frame.columns]
     frame.attrs = {"notes": []}

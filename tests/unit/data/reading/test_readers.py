@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from graftwork.core.errors import FileFormatError
@@ -214,6 +216,26 @@ def test_endless_brackets_are_a_fault_of_the_file(tmp_path: Path, ending: str, w
     path.write_text('[{"a": ' + "[" * 100_000 if ending == "json" else '{"a": ' + "[" * 100_000)
     with pytest.raises(FileFormatError, match=rf"{where}: brackets are nested too deeply"):
         read_table(path)
+
+
+def test_parquet_with_texts_that_are_none_is_refused(tmp_path: Path) -> None:
+    texts = ["north", "south", "west"]
+    sound = pa.array(texts)
+    damaged = pa.Array.from_buffers(pa.string(), len(texts), [None, sound.buffers()[1], pa.py_buffer(b"n\xffrthsouthwest")])
+    file = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"place": damaged, "a": [1, 2, 3]}), file)
+    with pytest.raises(FileFormatError, match="table.parquet is not a whole Parquet file .*Invalid UTF8"):
+        read_table(file)
+
+
+def test_a_column_that_pandas_would_call_like_another_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "table.parquet"
+    pd.DataFrame({"c": [1, 2], "d": [3, 4]}).to_parquet(file)
+    table = pq.read_table(file)
+    described = table.schema.metadata[b"pandas"].replace(b'"name": "d"', b'"name": "c"')
+    pq.write_table(table.replace_schema_metadata({b"pandas": described}), file)
+    with pytest.raises(FileFormatError, match=r"duplicated column names: 'c' in columns \[1, 2\]"):
+        read_table(file)
 
 
 def test_parquet_with_a_damaged_description_of_the_index_is_refused(tmp_path: Path) -> None:
