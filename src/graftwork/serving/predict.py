@@ -22,7 +22,7 @@ from graftwork.core.plain_text import plain_text
 from graftwork.core.records import TaskSpec
 from graftwork.data.encoders import Encoder
 from graftwork.data.encoders.joint import encoder_of_inputs
-from graftwork.data.names import did_you_mean
+from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.output_columns import output_name, row_name
 from graftwork.data.reading.cells import missing_notes
 from graftwork.data.reading.table import as_table
@@ -101,6 +101,8 @@ class Predictor:
                 with_thresholds(TaskSpec.from_json(task), thresholds.get(task["name"])) for task in config["tasks"]
             )
             self._names = tuple(task.name for task in self.tasks)
+            if len(set(self._names)) < len(self._names):
+                raise ConfigError(f"two of its tasks have one name: {short_list(self._names)}.")
             self.inputs: InputSpecs = read_input_specs(config)
             self._errors = {task.name: read_errors(config, task) for task in self.tasks if has_errors(task)}
         except KeyError as error:

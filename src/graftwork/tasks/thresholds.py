@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from graftwork.core.errors import ConfigError
 from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array, Floats
 
@@ -34,7 +35,13 @@ def with_thresholds(spec: TaskSpec, thresholds: Sequence[float] | None) -> TaskS
     Raises:
         ConfigError: If the kind of the task has no thresholds, or these do not fit it.
     """
-    return replace(spec, details={**spec.details, KEY: [float(one) for one in thresholds]}) if thresholds else spec
+    if not thresholds:
+        return spec
+    try:
+        numbers = [float(one) for one in thresholds]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The thresholds of task {spec.name!r} are numbers in (0, 1); got {thresholds!r:.80}.") from error
+    return replace(spec, details={**spec.details, KEY: numbers})
 
 
 def says_yes(spec: TaskSpec, probabilities: Array) -> Array:

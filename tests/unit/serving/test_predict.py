@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -301,3 +302,21 @@ def test_a_damaged_list_of_outputs(tmp_path: Path, note: str) -> None:
     with pytest.raises(FileFormatError, match="has a damaged list of outputs|has no outputs") as caught:
         Predictor(folder, threads=1)
     assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda config: config["tasks"].append(config["tasks"][0]), "two of its tasks have one name"),
+        (lambda config: config.update(thresholds={config["tasks"][0]["name"]: "p"}), "thresholds of task .* are numbers"),
+        (lambda config: config.update(thresholds={config["tasks"][0]["name"]: 3}), "thresholds of task .* are numbers"),
+    ],
+)
+def test_a_damaged_description_of_tasks(tmp_path: Path, change: Any, words: str) -> None:
+    folder = write_table_run(tmp_path / "run")
+    path = folder / "model" / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+    with pytest.raises(FileFormatError, match=f"is damaged.* {words}"):
+        Predictor(folder, threads=1)

@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.core.errors import ConfigError
 from graftwork.data.reading.cells import is_blank, shown_cells
 from graftwork.data.reading.missing_words import blank_words
 
@@ -68,6 +69,8 @@ _GROUPED = {
     " ": r"[1-9]\d{0,2}(?: \d{3})+",
     "'": r"[1-9]\d{0,2}(?:'\d{3})+",
 }
+_SIGNS = {",": "comma", ".": "point", " ": "space", "'": "apostrophe"}
+"""Decimal and thousands signs, and what they are called."""
 _PAIRS = ((".", ","), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"), (",", ""))
 _PAIRS_OF_COMMA_FILES = ((",", "."), (",", ""), (",", " "), (",", "'"), (".", ","), (".", " "), (".", "'"))
 """Where decimal commas are likelier (files whose fields are separated by semicolons), they are tried first."""
@@ -157,10 +160,9 @@ class NumberRule:
         """Return how numbers are written, for notes; empty if :attr:`is_plain`."""
         if self.is_duration:
             return "as durations, in seconds"
-        names = {",": "comma", ".": "point", " ": "space", "'": "apostrophe"}
         parts = [f"with {self.unit}"] if self.unit else []
-        parts += [f"with {names[self.thousands]}s between thousands"] if self.thousands else []
-        parts += [f"with a decimal {names[self.decimal]}"] if self.decimal != "." else []
+        parts += [f"with {_SIGNS[self.thousands]}s between thousands"] if self.thousands else []
+        parts += [f"with a decimal {_SIGNS[self.decimal]}"] if self.decimal != "." else []
         return " and ".join(parts)
 
     def state(self) -> dict[str, Any]:
@@ -176,8 +178,16 @@ class NumberRule:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Restore from :meth:`state`."""
-        return cls(**{**state, "missing": tuple(state.get("missing", ()))})
+        """Restore from :meth:`state`.
+
+        Raises:
+            ConfigError: If a sign is none of those that numbers are read with.
+        """
+        rule = cls(**{**state, "missing": tuple(state.get("missing", ()))})
+        for key, sign, known in (("decimal", rule.decimal, ".,"), ("thousands", rule.thousands, ("", *_SIGNS))):
+            if sign not in tuple(known):
+                raise ConfigError(f"{key} of a column of numbers is {sign!r:.40}; expected one of {', '.join(map(repr, known))}.")
+        return rule
 
 
 def _fits(found: re.Match[str], unit: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from graftwork.core.errors import DataError
+from graftwork.core.errors import ConfigError, DataError
 from graftwork.data.reading.column import Column
 from graftwork.data.reading.ingest import open_suite
 from graftwork.data.reading.number_rule import NumberRule, guess_number_rule
@@ -337,3 +337,12 @@ def test_a_target_that_lacks_a_class_only_in_the_second_split_is_left_out(monkey
     assert suite.task_names == ("y",)
     assert "one class only in the test rows" in notes_about(suite, "first")
     assert "one class only in the test rows" in notes_about(suite, "second")
+
+
+@pytest.mark.parametrize("damage", [{"decimal": "\ufeff."}, {"thousands": "p"}, {"decimal": ""}, {"thousands": None}])
+def test_a_damaged_rule_of_numbers_is_refused(damage: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(damage))} of a column of numbers is"):
+        NumberRule.from_state({**NumberRule().state(), **damage})
+    for decimal, thousands in ((".", ""), (",", "."), (",", "'"), (".", " ")):
+        rule = NumberRule(decimal, thousands)
+        assert NumberRule.from_state(rule.state()) == rule
