@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from graftwork.core.errors import MissingDependencyError
+from graftwork.core.without_compiler import without_compiler
 
 __all__ = ["has", "package_folder", "require"]
 
@@ -16,6 +18,10 @@ __all__ = ["has", "package_folder", "require"]
 _SETTINGS = {"onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"}}
 """Environment variables that a package reads when it is imported. ONNX Runtime reports its use to its makers and keeps a device
 id in the user's cache otherwise; its own call that turns this off comes too late."""
+
+
+_ON_TORCH = ("timm", "torchvision", "transformers")
+"""Packages that would import torch's compiler."""
 
 
 def has(module: str) -> bool:
@@ -37,7 +43,8 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     for name, value in _SETTINGS.get(module.partition(".")[0], {}).items():
         os.environ.setdefault(name, value)
     try:
-        return importlib.import_module(module)
+        with without_compiler() if module.partition(".")[0] in _ON_TORCH else contextlib.nullcontext():
+            return importlib.import_module(module)
     except ModuleNotFoundError as error:
         # Something that the module itself imports is missing; the advice to install the module would be wrong.
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):

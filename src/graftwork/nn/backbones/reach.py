@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.optional import has
+from graftwork.core.optional import has, require
 
 __all__ = ["folder_of", "is_cached", "offline_hub", "timm_is_cached"]
 
@@ -61,7 +61,7 @@ def timm_is_cached(name: str) -> bool:
     """Return whether the weights of a timm model lie in the caches of this machine."""
     if not has("timm"):
         return False
-    import timm
+    timm = require("timm", extra="vision", purpose=f'The backbone "timm:{name}"')
 
     if not timm.is_model(name):
         return True  # said where it is built, without asking anybody

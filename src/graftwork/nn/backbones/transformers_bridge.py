@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from graftwork.core.errors import ConfigError, DataError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.optional import package_folder, require
+from graftwork.core.without_compiler import without_compiler
 from graftwork.data.encoders.text import PRETRAINED_TOKENS, TextEncoder
 from graftwork.data.suite import Suite
 from graftwork.interfaces.backbone import Backbone, BlockBackbone, FeatureShape
@@ -146,7 +147,8 @@ def load_transformers(source: str | Path, *, local_only: bool = False) -> Transf
         )
 
     try:
-        with no_bars_in_files(library.utils.logging):
+        # The module of the architecture is imported here.
+        with no_bars_in_files(library.utils.logging), without_compiler():
             model, facts = _cached_first(load, local_only=local_only or is_folder)
     except Exception as error:
         raise ConfigError(_unreachable(source, is_folder, error, local_only=local_only)) from error

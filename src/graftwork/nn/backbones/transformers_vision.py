@@ -14,6 +14,7 @@ from torch.nn import functional
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json
 from graftwork.core.optional import require
+from graftwork.core.without_compiler import without_compiler
 from graftwork.interfaces.backbone import Backbone, FeatureShape
 from graftwork.nn.backbones.source_heads import SourceHead
 from graftwork.nn.backbones.transformers_bridge import check_complete, no_bars_in_files
@@ -84,7 +85,8 @@ def load_vision_folder(folder: str | Path) -> tuple[VisionBackbone, SourceHead |
     is_classifier = isinstance(names, list) and any(str(name).endswith("ForImageClassification") for name in names)
     loader = library.AutoModelForImageClassification if is_classifier else library.AutoModel
     try:
-        with no_bars_in_files(library.utils.logging):
+        # The module of the architecture is imported here.
+        with no_bars_in_files(library.utils.logging), without_compiler():
             model, facts = loader.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False, dtype=torch.float32,
                 output_loading_info=True,

@@ -272,7 +272,8 @@ def machine_facts(state: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cores": available_cores(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        # Not `platform.platform`, which starts a program to ask for the processor.
+        "platform": "-".join((platform.system(), platform.release(), platform.machine())),
         "graftwork": __version__,
         **versions,
         # Only where it is no CPU, and no precision but the plans' own: older results say neither.

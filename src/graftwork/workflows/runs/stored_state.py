@@ -81,10 +81,10 @@ def _schedule_problems(schedule: Mapping[str, Any], state: Mapping[str, Any]) ->
         return problems
     names = {plan.get("name") for plan in state.get("plans", ()) if isinstance(plan.get("name"), str)}
     problems += [f"schedule.horizons names {name!r:.60}, which is no plan" for name in schedule["horizons"] if name not in names]
-    problems += [f"schedule.horizons.{name:.60} is {steps}" for name, steps in schedule["horizons"].items() if steps < 0]
+    problems += [f"schedule.horizons.{name:.60} is {steps!s:.20}" for name, steps in schedule["horizons"].items() if steps < 0]
     counts = {key: schedule.get(key) or 0 for key in ("control_seeds", "control_tasks", "finalists", "refits")}
     counts |= {f"seeds[{index}]": seed for index, seed in enumerate(schedule["seeds"])}
-    return problems + [f"schedule.{key} is {value:.3g}" for key, value in counts.items() if not 0 <= value <= _MOST]
+    return problems + [f"schedule.{key} is {value!s:.20}" for key, value in counts.items() if not 0 <= value <= _MOST]
 
 
 def _fields(record: type) -> dict[str, Any]:
