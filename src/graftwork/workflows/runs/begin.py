@@ -31,6 +31,8 @@ __all__ = [
     "split_plans",
 ]
 
+DEMO = "emoji"
+"""The embedded suite that is taken where no data is named."""
 SomeSettings = TypeVar("SomeSettings", bound=FitSettings)
 
 
@@ -72,6 +74,11 @@ def begun_run(
     if is_new and check_folder(run.path, RUN_KIND):
         raise ConfigError(
             f"{run.path} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
+        )
+    if is_new and call.source is None and given.source == DEMO and Path(DEMO).exists():
+        raise ConfigError(
+            f"No data was named, and the demo suite {DEMO!r} has the name of a file or folder here, which would be read in its place. "
+            f"Name your data (graftwork {verb} ./{DEMO}), or call this in another folder for the demo."
         )
     if not is_new:
         _check_verb(run, verb)
@@ -117,7 +124,7 @@ def is_finished(run: RunFolder, *files: str) -> bool:
 def source_name(source: Any) -> str:
     """Return ``source`` of the settings: a path or the name of a suite, ``"emoji"`` for None, ``"<data>"`` for an object."""
     if source is None:
-        return "emoji"
+        return DEMO
     return str(source) if isinstance(source, str | Path) else "<data>"
 
 
@@ -177,7 +184,7 @@ def repeat_command(settings: FitSettings, verb: str = "fit") -> str:
     if settings.source == "<data>":
         return f"graftwork.{verb}(...) on data handed in from Python"
     default = type(settings)()
-    words = ["graftwork", verb, *([settings.source] if settings.source != "emoji" else [])]
+    words = ["graftwork", verb, *([settings.source] if settings.source != DEMO else [])]
     for key, value in settings.to_json().items():
         # Written with flags of their own below, or no part of what the run computes.
         if key in ("source", "checkpoint_seconds", "workers", "strict", *_REPEATED):

@@ -34,3 +34,15 @@ def test_work_is_kept(tmp_path: Path) -> None:
         begin(tmp_path / "full", StorageError("the disk is full"))
     assert (tmp_path / "scheduled" / "run.json").exists()
     assert (tmp_path / "full" / "run.json").exists()
+
+
+def test_a_folder_called_like_the_demo_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji").mkdir()
+    with pytest.raises(ConfigError, match=r"No data was named.*graftwork fit \./emoji"):
+        begin(tmp_path / "run", DataError("not reached"))
+    assert not (tmp_path / "run").exists()
+    run = RunFolder(tmp_path / "run")
+    with begun_run(run, FitSettings(), lambda _: FitSettings(), Call(verb="fit", source="emoji")):
+        pass  # named, it is the folder
+    assert run.exists()
