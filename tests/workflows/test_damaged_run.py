@@ -16,6 +16,7 @@ from graftwork.cli.main import main
 from graftwork.core.errors import FileFormatError
 from graftwork.data.store import load_suite
 from graftwork.workflows.compare import compare
+from graftwork.workflows.fit import fit
 from graftwork.workflows.runs.job_data import read_predictions
 
 from .conftest import linear_plan, linear_suite  # type: ignore[import-not-found]
@@ -77,7 +78,9 @@ def change(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         ("plans", 3, "plans must be a list of which each is an object"),
         ("schedule/horizons", KeyError, "schedule.horizons is missing"),
         ("schedule/horizons/nobody", 4, "schedule.horizons names 'nobody', which is no plan"),
-        ("schedule/refits", 10**18, "schedule.refits is 1e+18"),
+        ("schedule/refits", 10**18, "schedule.refits is 1000000000000000000"),
+        ("schedule/seeds", [10**400], "schedule.seeds[0] is 10000000000000000000"),
+        ("schedule/seeds", [10**400], "schedule.seeds[0] is 10000000000000000000"),
         ("schedule/seeds", ["a"], "schedule.seeds must be a list of which each is an integer"),
         ("estimates", {"alone": {"kept": "perhaps"}}, "estimates.alone.kept must be true or false"),
         ("folds", [], "folds must be an integer"),
@@ -144,3 +147,16 @@ def test_an_array_with_a_cut_header_is_refused(run: Path) -> None:
     file.write_bytes(content[:8] + b"\x05\0" + content[10:])
     with pytest.raises(FileFormatError, match=r"000\.npy"):
         load_suite(run / "suite")
+
+
+@pytest.mark.parametrize("count", [2**62, -1, 0])
+def test_a_number_of_models_that_was_never_decided_is_refused(tmp_path: Path, fake_learners: None, count: int) -> None:
+    plans = [linear_plan("alone", "reference"), linear_plan("together", "joint")]
+    fields: dict[str, Any] = {"plans": ["none", *plans], "steps": 4, "seeds": 1, "workers": 0, "backbone": "none", "folds": 0}
+    folder = fit(linear_suite(), out=tmp_path / "run", progress=False, **fields).folder
+    state = json.loads((folder / "run.json").read_text())
+    state["decisions"]["models on all rows"] = count
+    (folder / "run.json").write_text(json.dumps(state))
+    (folder / "result.json").unlink()
+    with pytest.raises(FileFormatError, match="its stored files do not fit together"):
+        fit(out=folder, resume=True, progress=False)

@@ -23,6 +23,9 @@ EXAMPLES = """examples:
   graftwork validate runs/received          the plans of a run that somebody else made
 """
 
+MOST_SHOWN = 100
+"""Problems of one file that are printed: a damaged list may hold any number."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
@@ -112,8 +115,10 @@ def run(args: argparse.Namespace) -> int:
     for file in args.files:
         problems = _problems(file)
         failed += bool(problems)
-        for problem in problems:
+        for problem in problems[:MOST_SHOWN]:
             print(problem, file=sys.stderr)
+        if len(problems) > MOST_SHOWN:
+            print(f"{file}: and {len(problems) - MOST_SHOWN:,} more", file=sys.stderr)
         found = f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else "fine"
         print(f"{file}: {found}")
     return 2 if failed else 0

@@ -258,6 +258,15 @@ def test_the_live_table_draws_everything() -> None:
     assert "leads" in text
 
 
+def test_validate_shows_a_hundred_problems_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"plans": [0] * 2000}))
+    assert cli.main(["validate", str(tmp_path)]) == 2
+    printed = capsys.readouterr()
+    assert len(printed.err.splitlines()) == 101
+    assert printed.err.endswith(": and 1,900 more\n")
+    assert printed.out.endswith(": 2000 problems\n")
+
+
 def test_validate_lists_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "plans.toml"
     bad.write_text('[[plans]]\nname = "x"\ncolour = 1\n')

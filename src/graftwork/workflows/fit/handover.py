@@ -106,7 +106,10 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
         fitting = [parts for parts in choices if seconds(parts) <= left]
         return fitting[0] if fitting else 1
 
-    return int(decided(context, "models on all rows", decide))
+    found = decided(context, "models on all rows", decide)
+    if not 1 <= found <= max(planned, BAG):
+        raise ValueError(f"{found} models on all rows were decided, of {planned}")  # what is stored was changed
+    return int(found)
 
 
 def _may_bag(context: RunContext[FitSettings], weights: Weights) -> bool:
