@@ -84,6 +84,8 @@ def change(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         ("schedule/seeds", ["a"], "schedule.seeds must be a list of which each is an integer"),
         ("estimates", {"alone": {"kept": "perhaps"}}, "estimates.alone.kept must be true or false"),
         ("folds", [], "folds must be an integer"),
+        ("folds", 2**63 - 1, "folds is 9223372036854775807"),
+        ("folds", -1, "folds is -1"),
     ],
 )
 def test_a_damaged_state_is_refused_by_key(

@@ -13,10 +13,11 @@ from graftwork.data.options import DataOptions
 from graftwork.workflows.quantities import parse_bytes, parse_count, parse_milliseconds, parse_seconds
 from graftwork.workflows.runs.presets import DEFAULT_PRESET, Preset, preset_of
 
-__all__ = ["DEFAULT_TIME_LIMIT", "FitSettings"]
+__all__ = ["DEFAULT_TIME_LIMIT", "MOST_FOLDS", "FitSettings"]
 
 DEFAULT_TIME_LIMIT = 300.0
 """Seconds that ``fit`` may take if neither a time limit nor a number of steps is given."""
+MOST_FOLDS = 50
 
 _Device = Literal["auto", "cpu", "cuda", "mps"]
 _Precision = Literal["auto", "fp32", "bf16"]
@@ -88,8 +89,8 @@ class FitSettings:
             problems.append(f"steps must be at least 4 (the race stops at a quarter and a half of it); got {self.steps}")
         if not 1 <= self.seeds <= 100:
             problems.append(f"seeds must be between 1 and 100; got {self.seeds}")
-        if self.folds is not None and (self.folds in (1, 2) or not 0 <= self.folds <= 50):
-            problems.append(f"folds must be 0 (one split), or between 3 and 50; got {self.folds}")
+        if self.folds is not None and (self.folds in (1, 2) or not 0 <= self.folds <= MOST_FOLDS):
+            problems.append(f"folds must be 0 (one split), or between 3 and {MOST_FOLDS}; got {self.folds}")
         if self.workers is not None and self.workers < 0:
             problems.append(f"workers must be at least 0; got {self.workers}")
         if self.device not in get_args(_Device):

@@ -15,6 +15,7 @@ from graftwork.data.options import DataOptions
 from graftwork.interfaces.learner import Precision
 from graftwork.workflows.runs.plan_costs import Estimate
 from graftwork.workflows.runs.schedule import Schedule
+from graftwork.workflows.runs.settings import MOST_FOLDS
 
 __all__ = ["check_state", "going_on"]
 
@@ -64,6 +65,9 @@ def check_state(state: Mapping[str, Any], file: Path, settings: type) -> None:
             # A horizon is stored beside the costs; what other versions wrote besides is not read.
             kinds = {**_fields(Estimate), "horizon": int, "seconds": float}
             problems += _problems(kinds, estimate, f"estimates.{name}.", closed=False)
+        # As the settings allow it.
+        if not 0 <= state.get("folds", 0) <= MOST_FOLDS:
+            problems.append(f"folds is {state['folds']!s:.20}")
         if "schedule" in state:
             problems += _schedule_problems(state["schedule"], state)
     if problems:
