@@ -80,7 +80,6 @@ def change(key: str, value: Any) -> Callable[[dict[str, Any]], Any]:
         ("schedule/horizons/nobody", 4, "schedule.horizons names 'nobody', which is no plan"),
         ("schedule/refits", 10**18, "schedule.refits is 1000000000000000000"),
         ("schedule/seeds", [10**400], "schedule.seeds[0] is 10000000000000000000"),
-        ("schedule/seeds", [10**400], "schedule.seeds[0] is 10000000000000000000"),
         ("schedule/seeds", ["a"], "schedule.seeds must be a list of which each is an integer"),
         ("estimates", {"alone": {"kept": "perhaps"}}, "estimates.alone.kept must be true or false"),
         ("folds", [], "folds must be an integer"),
