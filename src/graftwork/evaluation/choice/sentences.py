@@ -16,6 +16,7 @@ __all__ = [
     "format_interval",
     "join_words",
     "listed",
+    "open_word",
     "per_task_sentence",
     "quote",
     "ratio_phrase",
@@ -76,6 +77,12 @@ def format_interval(interval: Interval) -> str:
 def row_interval(row: Row) -> str:
     """Return the change of a comparison with its interval."""
     return format_interval(Interval.from_json(row["difference"]))
+
+
+def open_word(row: Row) -> str:
+    """Return that a comparison is open, and why where its interval does not show it: one training of each says nothing of others,
+    however clear of zero the interval of its test rows is."""
+    return "open for lack of trainings or test rows" if row["evidence"] == "none" else "open"
 
 
 def ratio_phrase(cost: float, reference: float, name: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftwork.evaluation.choice.selection import Cheaper
-from graftwork.evaluation.choice.sentences import format_change, join_words, quote, row_interval
+from graftwork.evaluation.choice.sentences import format_change, join_words, open_word, quote, row_interval
 from graftwork.evaluation.choice.word import NEGATIVE
 
 __all__ = ["Shipped", "baseline_sentence", "beats", "cheaper_sentence", "ship_sentence"]
@@ -75,7 +75,7 @@ def ship_sentence(found: Shipped) -> tuple[str, str]:
         "better": f"Use {chosen}: it is better than {against}, {changes}{where}.",
         "probably better": f"Use {chosen}: it is probably better than {against}, {changes}{where}.",
         "no difference": f"Use {chosen}{why}; no difference to {against} was found on the test rows, {changes}{where}.",
-        "unclear": f"Use {chosen}{why}; whether it is better than {against} is open, {changes}{where}.",
+        "unclear": f"Use {chosen}{why}; whether it is better than {against} is {open_word(row)}, {changes}{where}.",
     }
     return _STRENGTHS[word], texts[word]
 
@@ -101,7 +101,7 @@ def _reference_chosen(found: Shipped, changes: str, why: str) -> tuple[str, str]
         return _STRENGTHS[word], f"{advice}: {rival} is {word}, {changes}."
     texts = {
         "no difference": f"Use {chosen}{why}; no difference to {rival} was found on the test rows, {changes}.",
-        "unclear": f"Use {chosen}{why}; whether {rival} is better or worse is open, {changes}.",
+        "unclear": f"Use {chosen}{why}; whether {rival} is better or worse is {open_word(row)}, {changes}.",
     }
     if word in texts:
         return _STRENGTHS[word], texts[word]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graftwork.evaluation.choice.sentences import format_change, join_words, listed, quote, row_interval
+from graftwork.evaluation.choice.sentences import format_change, join_words, listed, open_word, quote, row_interval
 from graftwork.evaluation.choice.word import NEGATIVE, POSITIVE
 
 __all__ = ["not_tested_sentence", "together_sentence"]
@@ -72,9 +72,9 @@ def together_sentence(answer: Row, phrases: Sequence[str] = (), *, weighted: boo
     elif word == "no difference":
         lead = f"Learning {plan} makes no difference to {other}, {changes}"
     elif helped or hurt:
-        lead = f"Whether learning {plan} is better than {other} on average is open, {changes}"
+        lead = f"Whether learning {plan} is better than {other} on average is {open_word(answer)}, {changes}"
     else:
-        lead = f"Whether the tasks help each other is open: learned {plan} against {other}, {changes}"
+        lead = f"Whether the tasks help each other is {open_word(answer)}: learned {plan} against {other}, {changes}"
     return "; ".join([lead, *_details(tasks, has_controls=bool(checked)), *phrases]) + "."
 
 

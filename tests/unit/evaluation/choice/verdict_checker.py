@@ -85,6 +85,7 @@ def ship(result: Result, sentence: str, found: re.Match[str]) -> None:
         need(max(abs(ends["low"]), abs(ends["high"])) <= 2.0, sentence, f"no difference with {ends}")
     else:
         need(row["label"] == "unclear", sentence, f"open, and {row['label']!r} elsewhere")
+        need(bool(groups["lack"]) == (row["evidence"] == "none"), sentence, f"evidence is {row['evidence']}")
     check_interval(sentence, (groups["value"], groups["low"], groups["high"]), row)
     if groups.get("cost"):
         check_cost(sentence, groups["cost"], cost_of(result, verdict["choice"]), cost_of(result, verdict["reference"]))
@@ -186,6 +187,7 @@ def together(result: Result, sentence: str, found: re.Match[str]) -> None:
         need(answer["label"] == "no difference", sentence, "a difference")
     if groups.get("open"):
         need(answer["label"] == "unclear", sentence, f"open, and {answer['label']}")
+        need(bool(groups["lack"]) == (answer["evidence"] == "none"), sentence, f"evidence is {answer['evidence']}")
     # The same pair has the same word wherever it is compared.
     if verdict["ship"] and (verdict["ship"]["plan"], verdict["ship"]["reference"]) == (answer["plan"], answer["reference"]):
         need(verdict["ship"]["label"] == answer["label"], sentence, "two words for one comparison")
@@ -238,6 +240,7 @@ _AGAINST = (
 _SELF = rf"(?:separate models \({_CHOICE}\)|{_CHOICE.replace('choice', 'choice2')})"
 _COST = r"(?:, at (?P<cost>[^.]*(?:\.\d[^.]*)*))?"
 _WORD = r"(?P<word>(?:probably )?(?:better|worse))"
+_LACK = r"(?P<lack> for lack of trainings or test rows)?"
 _RIVAL = rf"the best other plan on validation, {_OTHER},"
 _CARE = r" Validation and test rows disagree; more rows or seeds would decide"
 Rule = tuple[str, Callable[[Result, str, re.Match[str]], None]]
@@ -245,12 +248,12 @@ RULES: list[Rule] = [
     (rf"(?P<only>Only) {_CHOICE} finished, so there is nothing to compare it with\.$", ship),
     (rf"Use {_CHOICE}: it is {_WORD} than {_AGAINST}, {_NUMBERS}{_COST}\.$", ship),
     (rf"Use {_CHOICE}{_WHY}(?P<none>; no difference) to {_AGAINST} was found on the test rows, {_NUMBERS}{_COST}\.$", ship),
-    (rf"Use {_CHOICE}{_WHY}; whether it is better than {_AGAINST} is open, {_NUMBERS}{_COST}\.$", ship),
+    (rf"Use {_CHOICE}{_WHY}; whether it is better than {_AGAINST} is open{_LACK}, {_NUMBERS}{_COST}\.$", ship),
     (rf"Use {_CHOICE}{_WHY}, with care: on the test rows it is {_WORD} than {_AGAINST}, {_NUMBERS}{_COST}\.{_CARE}\.$", ship),
     (rf"Train the tasks separately, with {_CHOICE}: {_RIVAL} is {_WORD}, {_NUMBERS}\.$", ship),
     (rf"Use {_SELF}: {_RIVAL} is {_WORD}, {_NUMBERS}\.$", ship),
     (rf"Use {_SELF}{_WHY}(?P<none>; no difference) to {_RIVAL} was found on the test rows, {_NUMBERS}\.$", ship),
-    (rf"Use {_SELF}{_WHY}; whether {_RIVAL} is better or worse is open, {_NUMBERS}\.$", ship),
+    (rf"Use {_SELF}{_WHY}; whether {_RIVAL} is better or worse is open{_LACK}, {_NUMBERS}\.$", ship),
     (rf"Use {_SELF}{_WHY}, with care: on the test rows {_RIVAL} is {_WORD}, {_NUMBERS}\.{_CARE}\.$", ship),
     (
         rf"{NAME} costs (.*) of {NAME}(?:, the best on validation,)? and is not worse: {CHANGE} on validation, at least {CHANGE} on "
@@ -284,11 +287,11 @@ RULES: list[Rule] = [
     ),
     (
         r"Whether learning together \(`(?P<plan>[^`]+)`\) is better than separately \(`(?P<other>[^`]+)`\) on average is "
-        rf"(?P<open>open), {_NUMBERS}",
+        rf"(?P<open>open){_LACK}, {_NUMBERS}",
         together,
     ),
     (
-        r"Whether the tasks help each other is (?P<open>open): learned together \(`(?P<plan>[^`]+)`\) against separately "
+        rf"Whether the tasks help each other is (?P<open>open){_LACK}: learned together \(`(?P<plan>[^`]+)`\) against separately "
         rf"\(`(?P<other>[^`]+)`\), {_NUMBERS}",
         together,
     ),
