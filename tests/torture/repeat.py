@@ -102,7 +102,7 @@ def draw_command(rng: random.Random, name: str) -> Drawn:
     if verb not in _DRAWN or name == "compare-frozen":
         return Drawn(KINDS.get(f"{name}-one", kind), kind, name)
     plans = ",".join(("separate", *rng.sample(_PLANS[kind.data], rng.randint(1, 2))))
-    more = ["--seed", str(rng.randrange(10_000)), "--seeds", str(rng.randint(1, 2)), "--steps", str(rng.randint(2, 10))]
+    more = ["--seed", str(rng.randrange(10_000)), "--seeds", str(rng.randint(1, 2)), "--steps", str(rng.randint(4, 10))]
     more += ["--folds", "3"] if verb == "fit" and kind.data == "table" and rng.random() < 0.2 else []
     more += ["--set", f"batch_size={rng.choice((16, 32, 48))}", "--checkpoint-seconds", str(rng.choice((0.05, 0.5, 60)))]
     one, two = (Kind(name, trained(verb, kind.data, workers, *more, plans=plans), kind.found, kind.data) for workers in (1, 2))
