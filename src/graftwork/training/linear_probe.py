@@ -102,7 +102,9 @@ class LinearProbeLearner(NeuralLearner):
         features = (features - mean) / spread
         order = Seeds(self.context.seed).numpy("penalty").permutation(len(train))
         if len(val):
-            fit, held = np.sort(order[:_CHOOSING_ROWS]), (self._features(val) - mean) / spread
+            # A model of all rows learns from those of validation, too, in the end: a penalty must not be judged by rows that it saw.
+            unseen = order[~np.isin(train[order], val)]
+            fit, held = np.sort(unseen[:_CHOOSING_ROWS]), (self._features(val) - mean) / spread
             held_rows = val
         else:  # a fifth of the training rows judges penalties
             cut = max(1, len(train) // 5)

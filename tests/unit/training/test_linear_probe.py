@@ -86,3 +86,19 @@ def test_plans_that_train_more_than_linear_heads_are_refused(tmp_path: Path) -> 
         learner_of_suite(suite_of(), tmp_path, plan.with_train(sharing=Component(plan.train.sharing.path)))
     with pytest.raises(ConfigError, match="keeps the backbone fixed"):
         learner_of_suite(suite_of(), tmp_path, plan.with_train(tuning=None))
+
+
+def test_a_model_of_all_rows_chooses_its_penalty_by_rows_that_it_has_not_seen(tmp_path: Path) -> None:
+    """Judged by rows that it was fitted on, the weakest penalty is the best, and the model that is handed over is too sure."""
+    suite = suite_of()
+    noise = np.random.default_rng(1).integers(0, 3, len(suite))
+    suite = replace(suite, targets={**suite.targets, "level": noise.astype(np.int64)})
+    apart = replace(suite, splits={**suite.splits, "train": np.setdiff1d(np.arange(len(suite)), suite.splits["val"])})
+    every = replace(suite, splits={**suite.splits, "train": np.arange(len(suite))})
+    answers = []
+    for number, one in enumerate((apart, every)):
+        learner = learner_of_suite(one, tmp_path / str(number))
+        learner.train(1)
+        answers.append(learner.predict(np.arange(len(suite)))["level"])
+    spread = [float(np.std(one, axis=0).mean()) for one in answers]
+    assert spread[1] < 1.5 * spread[0] + 0.01, "both know that nothing can be learned"
