@@ -113,7 +113,9 @@ def test_one_seed_or_hardly_any_rows_say_nothing(options: dict[str, int], reason
     assert set(labels(result, "shared").values()) == {"unclear"}
     assert "the best on validation; whether it is better than separate models" in result["verdict"]["sentences"][0]
     assert reason in result["verdict"]["warnings"]
-    lacking = [sentence for sentence in result["verdict"]["sentences"] if "is open for lack of trainings or test rows" in sentence]
+    lacking = [
+        sentence for sentence in result["verdict"]["sentences"] if "is open for lack of trainings or test rows" in sentence
+    ]
     assert len(lacking) == 2, "which model to ship, and whether the tasks help each other"
 
 
