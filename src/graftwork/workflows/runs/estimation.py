@@ -115,10 +115,11 @@ def estimate_plans(
 
 def _most_needed_first(plans: Sequence[Plan]) -> list[Plan]:
     """Return the plans in the order in which they are measured, since the time may end before all are: the references, linear models
-    on pretrained features (which cannot be guessed), one plan that shares, then the others."""
+    on pretrained features (which cannot be guessed), one plan that shares, models of single tasks (trees), then the others."""
     first = [plan.name for plan in plans if plan.role == "reference"]
     first += [plan.name for plan in plans if plan.source == "pretrained" and plan.fitted_at_once]
     first += [plan.name for plan in shared_plans(plans)[:1]]
+    first += [plan.name for plan in plans if plan.role == "independent" and plan.source == "scratch"]
     return sorted(plans, key=lambda plan: first.index(plan.name) if plan.name in first else len(first))
 
 
