@@ -1,4 +1,4 @@
-"""Import what builds on torch without torch's compiler, which takes as long as torch itself and a third of its memory.
+"""Import what builds on torch without torch's compiler, which takes about as long as torch itself.
 
 torchvision, timm and transformers mark functions for the compiler when they are imported, which imports all of it. Nothing is compiled
 here, so the marks are left out; whatever else of the compiler such a package keeps is looked up when it is called.

@@ -94,16 +94,16 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
         workers = max(1, context.settings.num_workers)
         choices = [parts for parts in dict.fromkeys((planned, 3, 2, 1)) if parts <= planned]
 
-        def seconds(parts: int) -> float:
+        def seconds(parts: int, each: Mapping[str, float]) -> float:
             total = sum(_num_parts(context, name, parts) * one for name, one in each.items())
             return max(*each.values(), total / workers)
 
         if _may_bag(context, weights):
-            each = whole_seconds(context, {name: finals[name] for name in weights})
+            whole = whole_seconds(context, {name: finals[name] for name in weights})
             # Without the grace, which is for the one model that is needed.
-            if seconds(BAG) <= left - GRACE * (context.settings.time_limit or 0.0):
+            if seconds(BAG, whole) <= left - GRACE * (context.settings.time_limit or 0.0):
                 return BAG
-        fitting = [parts for parts in choices if seconds(parts) <= left]
+        fitting = [parts for parts in choices if seconds(parts, each) <= left]
         return fitting[0] if fitting else 1
 
     found = decided(context, "models on all rows", decide)

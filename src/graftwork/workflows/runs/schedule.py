@@ -45,7 +45,7 @@ SMALL_SHARE = 0.1
 """Share of the time that all trainings of a plan that is fitted in one go may take, so that it stays whatever else must go."""
 FEATURES_SHARE = 0.5
 """The same for linear models on the features of a pretrained backbone, which are computed in that time as well: where they fit,
-they are nearly always the best models of texts and pictures."""
+they are often the best models of texts and pictures."""
 LARGE_SHARE = 0.3
 """Share of the time that one training of a quick plan that is fitted in one go may take: a slower one is not quick here, and would
 leave the others without steps."""
