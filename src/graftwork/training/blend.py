@@ -23,6 +23,7 @@ from graftwork.data.encoders.several import join_inputs
 from graftwork.data.folds import fold_suite, whole_suite
 from graftwork.data.suite import Suite
 from graftwork.export.compose import compose_models
+from graftwork.export.model_folder import EXAMPLE_ROWS
 from graftwork.interfaces.learner import Array, Learner, LearnerContext
 from graftwork.training.stages import learner_of
 
@@ -138,7 +139,8 @@ class BlendLearner(Learner):
             member.export(folder / name)
             parts.append((name, weights))
         described = [read_input_specs(read_json(folder / name / "config.json")) for name, _ in parts]
-        rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)[:64]
+        rows = np.asarray(suite.splits["val"] if len(suite.splits["val"]) else suite.splits["train"], dtype=np.int64)
+        rows = rows[:EXAMPLE_ROWS]  # every member was checked on its own before
         difference, outputs = compose_models(
             [(folder / name / "model.onnx", weights) for name, weights in parts],
             suite,

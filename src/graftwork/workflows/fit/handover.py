@@ -92,7 +92,8 @@ def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: M
             return planned
         each = {name: plan_seconds(context, finals[name]) for name in weights}
         workers = max(1, context.settings.num_workers)
-        choices = [parts for parts in dict.fromkeys((planned, 3, 2, 1)) if parts <= planned]
+        # Not two: each would see half of the rows, fewer than the models of the race.
+        choices = [parts for parts in dict.fromkeys((planned, 3, 1)) if parts <= planned]
 
         def seconds(parts: int, each: Mapping[str, float]) -> float:
             total = sum(_num_parts(context, name, parts) * one for name, one in each.items())
@@ -166,10 +167,12 @@ def handover(
             plan: [part for part in range(counts[plan]) if (plan, part) in jobs and jobs[plan, part].id in done]
             for plan in weights
         }
-        # Parts that all members with parts have; without one, each member brings what it has.
+        # Parts that all members with parts have; without two of them, each member brings what it has.
         bagged = [plan for plan in weights if counts[plan] > 1]
         usable = [part for part in range(parts) if bagged and all(part in made[plan] for plan in bagged)]
-        taken = {plan: usable if usable and plan in bagged else found for plan, found in made.items()}
+        taken = {plan: usable if len(usable) > 1 and plan in bagged else found for plan, found in made.items()}
+        # One part alone has not seen the rows that it left out: two are needed to have seen all.
+        taken = {plan: [] if plan in bagged and len(found) == 1 else found for plan, found in taken.items()}
         whole = {plan: [jobs[plan, part] for part in found] for plan, found in taken.items() if found}
         missing = [f"`{plan}`" for plan in weights if plan not in whole]
         if not whole:
@@ -179,8 +182,9 @@ def handover(
                 f"The time limit came before {join_words(missing)} could learn from all rows, so this part of the average is one "
                 "of the race."
             )
-        elif bagged and len(usable) < parts:
-            note = f"Only {len(usable)} of {parts} models that see other rows each were finished; their average is handed over."
+        elif any(len(whole[plan]) < parts for plan in bagged):
+            counted = join_words([f"{len(whole[plan])} of `{plan}`" for plan in bagged])
+            note = f"Of {parts} models of each plan that see other rows each, {counted} were finished; their average is handed over."
         cut = [plan for plan in whole if (answers.get(whole[plan][0].id) or {}).get("cut")]
         if cut:
             steps = join_words([f"`{plan}` after {answers[whole[plan][0].id]['steps']} steps" for plan in cut])

@@ -115,6 +115,29 @@ def test_without_a_limit_the_number_of_workers_changes_nothing(monkeypatch: pyte
     assert {(job.threads, job.seconds) for job in asked} == {(1, 0.0)}
 
 
+@pytest.mark.parametrize(
+    ("made", "taken", "note"),
+    [
+        ({"trees": [0, 1, 2], "net": [0, 1]}, {"trees": [0, 1], "net": [0, 1]}, "2 of `trees` and 2 of `net` were finished"),
+        ({"trees": [0, 1, 2], "net": [0]}, {"trees": [0, 1, 2]}, "`net` could learn from all rows"),
+        ({"trees": [0, 1], "net": [1, 2]}, {"trees": [0, 1], "net": [1, 2]}, "2 of `trees` and 2 of `net` were finished"),
+        ({"trees": [0], "net": [0]}, {}, "the model is one of the race"),
+    ],
+)
+def test_one_part_alone_has_not_seen_all_rows(
+    monkeypatch: pytest.MonkeyPatch, made: dict[str, list[int]], taken: dict[str, list[int]], note: str
+) -> None:
+    context, _ = context_of(monkeypatch, {}, 60.0)
+    monkeypatch.setattr(module, "see_a_part", lambda *_: False)
+    monkeypatch.setattr(module, "_parts_in_time", lambda *_: 3)
+    context.run_jobs = lambda jobs, **_: {job.id: DONE for job in jobs if job.seed in made[job.plan.name]}
+    found = handover(context, "ensemble", "both", WEIGHTS, finals(context))
+    whole = {f"whole-{name}-{part + 1}of3" for name, parts in taken.items() for part in parts}
+    assert {job.id for job in found.trained} == whole | {f"final-{name}-s0" for name in WEIGHTS if name not in taken}
+    assert set(found.whole) == set(taken)
+    assert note in found.note
+
+
 def test_weights_are_chosen_again_where_members_gain_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trees of all rows were averaged with networks by weights from trees of a sample, and were better alone."""
     context, _ = context_of(monkeypatch, {"trees": DONE, "net": DONE}, 60.0)
