@@ -31,7 +31,7 @@ def test_graphs_are_symmetric_and_their_labels_follow_their_kind() -> None:
         assert torch.equal(task.adjacency, task.adjacency.T)
         assert not task.adjacency.diagonal().any()
         rows = torch.cat([task.train, task.val, task.test])
-        assert torch.equal(rows.sort().values, torch.arange(200))
+        assert torch.equal(rows.sort().values, torch.arange(400))
         assert set(task.labels.tolist()) == {0, 1, 2, 3}
     degree = draw_task("degree", 3)
     counts = degree.adjacency.sum(dim=1)

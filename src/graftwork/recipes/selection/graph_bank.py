@@ -22,10 +22,11 @@ _DEPTHS, _SKIPS = (1, 2, 3), (False, True)
 CHOICES = (LAYERS, _DEPTHS, tuple(ACTIVATIONS), _SKIPS)
 DESIGNS: NDArray[np.int64] = np.array(list(itertools.product(*(range(len(choice)) for choice in CHOICES))))
 """Numbers of the choices (layer, depth, activation, skip) of all 48 designs, ``[48, 4]``."""
-ANCHORS = (0, 11, 18, 25, 32, 41)
+ANCHORS = (0, 4, 11, 15, 18, 22, 25, 29, 32, 36, 41, 47)
 """Designs whose random networks describe a task; every layer kind, depth and activation is among them."""
 _WIDTH, _FEATURES = 16, 8
 _CLASSES = 4
+_REFERENCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,20 @@ KINDS: dict[str, dict[str, float]] = {
     "like-clear": {"within": 0.12, "between": 0.02, "noise": 1.2},
     "unlike-strong": {"within": 0.01, "between": 0.06, "noise": 2.0},
     "unlike-weak": {"within": 0.02, "between": 0.05, "noise": 1.5},
+    "unlike-clear": {"within": 0.01, "between": 0.06, "noise": 1.2},
     "features-alone": {"within": 0.04, "between": 0.04, "noise": 1.0},
     "features-faint": {"within": 0.04, "between": 0.04, "noise": 1.6},
     "degree": {"degree": 1.0, "noise": 0.3},
     "degree-noisy": {"degree": 1.0, "noise": 1.0},
     "around": {"around": 1.0, "noise": 0.6},
+    "around-noisy": {"around": 1.0, "noise": 1.2},
 }
 """Communities that hold together or avoid each other, with features of many noises; graphs that say nothing; how many neighbours a node
-has; and what most of its neighbours are."""
+has; and what most of its neighbours are. Chances of an edge are those in a graph of :data:`_REFERENCE` nodes; larger graphs have fewer
+of them, so that a node has as many neighbours."""
 
 
-def draw_task(kind: str, seed: int, *, nodes: int = 200) -> GraphTask:
+def draw_task(kind: str, seed: int, *, nodes: int = 400) -> GraphTask:
     """Draw a task; equal arguments give equal bits.
 
     Args:
@@ -70,7 +74,7 @@ def draw_task(kind: str, seed: int, *, nodes: int = 200) -> GraphTask:
         nodes: Nodes, a fifth of them for training, a fifth for choosing, the others for judging.
     """
     random, numbers = Seeds(seed).numpy(f"graph {kind}"), KINDS[kind]
-    groups = random.integers(_CLASSES, size=nodes)
+    groups, thin = random.integers(_CLASSES, size=nodes), min(1.0, _REFERENCE / nodes)
     means = random.normal(size=(_CLASSES, _FEATURES))
     if "degree" in numbers:
         # Nodes of unequal pull; the class is the quartile of the degree, and a constant feature lets sums count.
@@ -82,13 +86,13 @@ def draw_task(kind: str, seed: int, *, nodes: int = 200) -> GraphTask:
         features = numbers["noise"] * random.normal(size=(nodes, _FEATURES))
         features[:, 0] += 1.0
     elif "around" in numbers:
-        adjacency = _edges(np.full((nodes, nodes), 0.03), random)
+        adjacency = _edges(np.full((nodes, nodes), 0.03 * thin), random)
         seen = adjacency @ np.eye(_CLASSES)[groups] + 0.01 * random.random((nodes, _CLASSES))
         labels = seen.argmax(axis=1)
         features = means[groups] + numbers["noise"] * random.normal(size=(nodes, _FEATURES))
     else:
         same = groups[:, None] == groups[None]
-        adjacency = _edges(np.where(same, numbers["within"], numbers["between"]), random)
+        adjacency = _edges(thin * np.where(same, numbers["within"], numbers["between"]), random)
         labels, features = groups, means[groups] + numbers["noise"] * random.normal(size=(nodes, _FEATURES))
     order = torch.from_numpy(random.permutation(nodes))
     fifth = nodes // 5

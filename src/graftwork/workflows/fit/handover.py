@@ -184,7 +184,9 @@ def handover(
             )
         elif any(len(whole[plan]) < parts for plan in bagged):
             counted = join_words([f"{len(whole[plan])} of `{plan}`" for plan in bagged])
-            note = f"Of {parts} models of each plan that see other rows each, {counted} were finished; their average is handed over."
+            note = (
+                f"Of {parts} models of each plan that see other rows each, {counted} were finished; their average is handed over."
+            )
         cut = [plan for plan in whole if (answers.get(whole[plan][0].id) or {}).get("cut")]
         if cut:
             steps = join_words([f"`{plan}` after {answers[whole[plan][0].id]['steps']} steps" for plan in cut])
