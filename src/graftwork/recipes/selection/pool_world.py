@@ -52,7 +52,7 @@ class SeenTarget:
         return ScoredRows(target=self.labels, features=features, probabilities=member.probabilities(features))
 
 
-def pool_table(context: ArmContext, members: Sequence[str], *, smoke_members: int = 4) -> PictureTable:
+def pool_table(context: ArmContext, members: Sequence[str], *, smoke_members: int = 4, test_rows: int = 0) -> PictureTable:
     """Return the table of true results of this seed's pool, made once for all arms. It belongs to the world: no arm is charged with
     it, and arms look at it after they have scored.
 
@@ -60,8 +60,10 @@ def pool_table(context: ArmContext, members: Sequence[str], *, smoke_members: in
         context: The arm.
         members: Names of the generated members; empty takes all.
         smoke_members: How many of them a smoke run takes.
+        test_rows: Test rows of each target in a full run; 0 takes those of :data:`POOL_SIZES`.
     """
-    settings = dataclasses.replace(POOL_SIZES, members=tuple(members), seed=context.seed)
+    rows = test_rows or POOL_SIZES.test_rows
+    settings = dataclasses.replace(POOL_SIZES, members=tuple(members), seed=context.seed, test_rows=rows)
     if context.smoke:
         settings = dataclasses.replace(settings, **{**_SMOKE, "members": tuple(members)[:smoke_members]})
 
