@@ -5,8 +5,8 @@ than MS-LEEP and E-LEEP, and every one of its three terms is needed; figures not
 
 Our setting: nine small convolutional networks for letters at 16 pixels, trained with labels on alphabets in several drawing styles (few
 rows, few classes and shuffled labels among them). Four targets of 12 new letters, in the plain, inverted, striped and noisy style, with
-180 training rows and 2,400 test rows. Each source is fine-tuned on each target once; an ensemble averages the class probabilities of its members on the test
-rows, so the truth of all 84 sets of three costs no more. Every seed draws alphabets, pictures and weights anew.
+180 training and 2,400 test rows. Each source is fine-tuned on each target once; an ensemble averages the class probabilities of its
+members on the test rows, so the truth of all 84 sets of three costs no more. Every seed draws alphabets, pictures and weights anew.
 
 The arms: OSBORN; MS-LEEP and E-LEEP; the sum of the members' LogME; random values; OSBORN without one of its terms. ``told`` bounds what
 can be won: accuracies on one half of the test rows, compared with the other half. Measured are weighted Kendall tau and Pearson's
