@@ -33,6 +33,7 @@ from graftwork.training.source_pool.settings import PoolSettings
 __all__ = [
     "PACKAGED_SIZE",
     "POOL",
+    "UNLABELLED",
     "UNTRAINED",
     "PoolMember",
     "PoolSource",
@@ -70,6 +71,16 @@ POOL: tuple[PoolSource, ...] = (
     PoolSource(name="noisy-views", domain=_domain("noisy"), lesson="views"),
 )
 """The generated members; ``turns`` and ``views`` learned without labels."""
+UNLABELLED: tuple[PoolSource, ...] = (
+    *(source for source in POOL if source.lesson != "labels"),
+    *(
+        PoolSource(name=f"{name}-turns", domain=_domain(name), lesson="turns")
+        for name in ("striped", "blurred", "outlined", "noisy")
+    ),
+    *(PoolSource(name=f"{name}-views", domain=_domain(name), lesson="views") for name in ("inverted", "blurred", "outlined")),
+)
+"""Twelve sources that learned without labels; those that are not in :data:`POOL` are made for who names them."""
+_KNOWN = {source.name: source for source in (*POOL, *UNLABELLED)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +146,13 @@ def pool_names(settings: PoolSettings) -> list[str]:
     Raises:
         ConfigError: If the settings name one that does not exist.
     """
-    known = [source.name for source in POOL] + [UNTRAINED]
+    known = [*_KNOWN, UNTRAINED]
     wrong = [name for name in settings.members if name not in known]
     if wrong:
         raise ConfigError(f"There is no generated source {wrong[0]!r}; there are {', '.join(known)}.")
+    wanted = settings.members or [*(source.name for source in POOL), UNTRAINED]
     packaged = [info.name for info in list_backbones("image") if info.pretrained and info.available and ":" not in info.name]
-    return [name for name in known if not settings.members or name in settings.members] + (packaged if settings.packaged else [])
+    return [name for name in known if name in wanted] + (packaged if settings.packaged else [])
 
 
 def pool_members(name: str, settings: PoolSettings, folder: Path) -> PoolMember:
@@ -155,7 +167,7 @@ def pool_members(name: str, settings: PoolSettings, folder: Path) -> PoolMember:
         FileFormatError: If its file is damaged; remove it to train it again.
         StorageError: If it cannot be written.
     """
-    source = next((one for one in POOL if one.name == name), None)
+    source = _KNOWN.get(name)
     if source is None and name != UNTRAINED:
         return PoolMember(name, build_backbone(name, size=PACKAGED_SIZE).eval(), None, settings, packaged=True)
     domain = source.domain if source is not None else GlyphDomain(name=UNTRAINED)
