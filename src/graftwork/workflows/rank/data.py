@@ -24,7 +24,7 @@ from graftwork.workflows.rank.source_classes import plain_result as classes_resu
 from graftwork.workflows.rank.source_features import chosen_source
 from graftwork.workflows.rank.source_tasks import judge_tasks
 from graftwork.workflows.rank.source_tasks import plain_result as tasks_result
-from graftwork.workflows.runs.begin import default_out_folder, source_name
+from graftwork.workflows.runs.begin import DEMO, check_demo, default_out_folder, source_name
 from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.run_folder import clean_json
 
@@ -109,6 +109,8 @@ def rank_data(
     if draws < 10 or budget < 1:
         raise ConfigError(f"draws must be at least 10 and the budget at least 1; got {draws!r} and {budget!r}.")
     # Before the data is read, which may take long.
+    if source is None:
+        check_demo("rank")
     place = chosen_device(device)
     # A table of pandas would be compared cell by cell.
     is_tasks = isinstance(data, str) and data == TASKS
@@ -121,7 +123,7 @@ def rank_data(
     with components_allowed(allow_components):
         from graftwork.data.reading.ingest import open_data
 
-        suite = open_data("emoji" if source is None else source, options or DataOptions(), seed=seed)
+        suite = open_data(DEMO if source is None else source, options or DataOptions(), seed=seed)
         backbone = chosen_source(sources, suite.kinds)
         notes: list[str] = []
         if is_tasks:

@@ -24,7 +24,7 @@ from graftwork.workflows.rank.score_names import SCORES, chosen_scores
 from graftwork.workflows.rank.sets import judge_sets
 from graftwork.workflows.rank.sources import RankSource, find_sources, knows_rows
 from graftwork.workflows.rank.trust import known_agreement
-from graftwork.workflows.runs.begin import default_out_folder, source_name
+from graftwork.workflows.runs.begin import DEMO, check_demo, default_out_folder, source_name
 from graftwork.workflows.runs.preparation import machine_facts
 from graftwork.workflows.runs.run_folder import clean_json
 
@@ -117,6 +117,8 @@ def rank(
     if set_size is not None and set_size < 2:
         raise ConfigError(f"A set has at least 2 sources; got {set_size!r}.")
     # Before the data is read, which may take long.
+    if source is None:
+        check_demo("rank")
     place = chosen_device(device)
     folder = Path(out) if out is not None else default_out_folder(source_name(source), "rank-")
     check_folder(folder, RANK_KIND)
@@ -129,7 +131,7 @@ def rank(
     with components_allowed(allow_components):
         from graftwork.data.reading.ingest import open_data
 
-        suite = open_data("emoji" if source is None else source, options, seed=seed)
+        suite = open_data(DEMO if source is None else source, options, seed=seed)
         found, passed = find_sources(sources, suite.kinds)
         sample = rank_rows(suite, limit, seed=seed)
         emit(

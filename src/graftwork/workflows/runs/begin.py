@@ -22,8 +22,10 @@ from graftwork.workflows.runs.settings import FitSettings
 from graftwork.workflows.runs.stored_state import check_state, going_on
 
 __all__ = [
+    "DEMO",
     "Call",
     "begun_run",
+    "check_demo",
     "default_out_folder",
     "is_finished",
     "repeat_command",
@@ -75,11 +77,8 @@ def begun_run(
         raise ConfigError(
             f"{run.path} already holds a run. Go on with it by --resume (resume=True), or choose another folder with --out."
         )
-    if is_new and call.source is None and given.source == DEMO and Path(DEMO).exists():
-        raise ConfigError(
-            f"No data was named, and the demo suite {DEMO!r} has the name of a file or folder here, which would be read in its place. "
-            f"Name your data (graftwork {verb} ./{DEMO}), or call this in another folder for the demo."
-        )
+    if is_new and call.source is None and given.source == DEMO:
+        check_demo(verb)
     if not is_new:
         _check_verb(run, verb)
         run.open()
@@ -119,6 +118,22 @@ def begun_run(
 def is_finished(run: RunFolder, *files: str) -> bool:
     """Return whether an opened run reached its end and still has these files."""
     return run.state["state"] == "done" and all((run.path / name).exists() for name in files)
+
+
+def check_demo(verb: str) -> None:
+    """Refuse the demo where its name is that of a file or folder here.
+
+    Args:
+        verb: What follows ``graftwork`` on the command line.
+
+    Raises:
+        ConfigError: If it would be read in place of the demo.
+    """
+    if Path(DEMO).exists():
+        raise ConfigError(
+            f"No data was named, and the demo suite {DEMO!r} has the name of a file or folder here, which would be read in its place. "
+            f"Name your data (graftwork {verb} ./{DEMO}), or call this in another folder for the demo."
+        )
 
 
 def source_name(source: Any) -> str:

@@ -15,6 +15,7 @@ import graftwork as gw
 from graftwork.core.errors import ConfigError, FileFormatError
 from graftwork.core.files import read_json, write_json
 from graftwork.training.model_loading import load_model
+from graftwork.workflows.rank import rank_data
 from graftwork.workflows.rank.loading import load_source
 from graftwork.workflows.rank.seen_rows import telling_head
 from graftwork.workflows.rank.sources import RankSource, find_sources, knows_rows
@@ -158,3 +159,12 @@ def test_texts_stay_texts_and_damage_is_named(tmp_path: Path) -> None:
     write_json(folder / "config.json", {**config, "hidden_size": 32})
     with pytest.raises((ConfigError, FileFormatError), match="vit"):
         load_source(source, pictures())
+
+
+def test_a_folder_called_like_the_demo_is_not_ranked_on(tmp_path: Path) -> None:
+    (tmp_path / "emoji").mkdir()
+    with pytest.raises(ConfigError, match=r"No data was named.*graftwork rank \./emoji"):
+        gw.rank()
+    with pytest.raises(ConfigError, match=r"No data was named.*graftwork rank \./emoji"):
+        rank_data(data="sources.csv")
+    assert not (tmp_path / "runs").exists()
