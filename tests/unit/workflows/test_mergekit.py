@@ -124,7 +124,8 @@ paramters: {}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{merge_method: sce, models: [{model: a}]}", "line 1, merge_method: the method 'sce' of mergekit is not supported"),
+        ("{merge_method: scc, models: [{model: a}]}", "line 1, merge_method: unknown method 'scc'"),
+        ("{merge_method: sce, models: [{model: a}]}", "sce needs base_model"),
         (
             "merge_method: linear\nmodels:\n- model: a\n  parameters:\n    weight: much\n",
             r"line 5, models\[0\].parameters.weight: must be a number; got 'much'",

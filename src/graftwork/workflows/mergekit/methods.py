@@ -8,20 +8,23 @@ from typing import Any, Literal
 
 from graftwork.core.errors import ConfigError
 from graftwork.interfaces.merger import Merger
+from graftwork.methods.merging.arcee_fusion import ArceeFusionMerger
 from graftwork.methods.merging.averaging import AveragingMerger
 from graftwork.methods.merging.breadcrumbs import BreadcrumbsMerger, MagnitudeMerger
 from graftwork.methods.merging.dare import DareMerger
 from graftwork.methods.merging.della import DellaMerger
 from graftwork.methods.merging.model_stock import ModelStockMerger
+from graftwork.methods.merging.multislerp import MultiSlerpMerger
+from graftwork.methods.merging.nearswap import NearSwapMerger
 from graftwork.methods.merging.passthrough import PassthroughMerger
+from graftwork.methods.merging.ram import RamMerger, RamPlusMerger
+from graftwork.methods.merging.sce import SceMerger
 from graftwork.methods.merging.spherical import KarcherMerger, NuSlerpMerger, SlerpMerger
 
-__all__ = ["METHODS", "UNSUPPORTED", "KitMethod", "Parameter"]
+__all__ = ["METHODS", "KitMethod", "Parameter"]
 
 Scope = Literal["shared", "each", "tuned"]
 Values = Mapping[str, Any]
-UNSUPPORTED = ("multislerp", "nearswap", "sce", "arcee_fusion", "ram", "ramplus_tl")
-"""Methods of mergekit that have no merger here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,12 @@ def _nuslerp(shared: Values, each: Sequence[Values]) -> Merger:
     return NuSlerpMerger(weights=weights, vectors="tensor" if shared["nuslerp_flatten"] else turned)
 
 
+def _multislerp(shared: Values, each: Sequence[Values]) -> Merger:
+    return MultiSlerpMerger(
+        weights=[values["weight"] for values in each], normalize=shared["normalize_weights"], eps=shared["eps"]
+    )
+
+
 METHODS: Mapping[str, KitMethod] = {
     "linear": KitMethod(
         {"weight": Parameter(float, "each", is_required=True), "normalize": Parameter(bool, "shared", True)},
@@ -143,6 +152,34 @@ METHODS: Mapping[str, KitMethod] = {
         {"filter_wise": Parameter(bool, "shared", False)},
         lambda shared, each: ModelStockMerger(filter_wise=shared["filter_wise"]),
         counts=(2, None),
+    ),
+    "multislerp": KitMethod(
+        {
+            "weight": _WEIGHT,
+            "normalize_weights": Parameter(bool, "shared", True),
+            "eps": Parameter(float, "shared", 1e-8),
+        },
+        _multislerp,
+        base="optional",
+    ),
+    "nearswap": KitMethod(
+        {"t": Parameter(float, "shared", is_required=True)},
+        lambda shared, each: NearSwapMerger(t=shared["t"]),
+        counts=(1, 1),
+    ),
+    "sce": KitMethod(
+        {"select_topk": Parameter(float, "shared", 1.0), "int8_mask": Parameter(bool, "shared", False)},
+        lambda shared, each: SceMerger(select_topk=min(1.0, max(0.0, shared["select_topk"]))),
+    ),
+    "arcee_fusion": KitMethod({}, lambda shared, each: ArceeFusionMerger(), counts=(1, 1)),
+    "ram": KitMethod({"epsilon": Parameter(float, "shared", 1e-5)}, lambda shared, each: RamMerger(epsilon=shared["epsilon"])),
+    "ramplus_tl": KitMethod(
+        {
+            "r": Parameter(float, "shared", 0.1),
+            "alpha": Parameter(float, "shared", 0.2),
+            "epsilon": Parameter(float, "shared", 1e-5),
+        },
+        lambda shared, each: RamPlusMerger(r=shared["r"], alpha=shared["alpha"], epsilon=shared["epsilon"]),
     ),
     "passthrough": KitMethod(
         {"scale": Parameter(float, "each", 1.0)},

@@ -10,7 +10,7 @@ from typing import Any
 from graftwork.core.errors import ConfigError
 from graftwork.core.nearest import did_you_mean
 from graftwork.data.reading.suite_nodes import Lines, Problem, key_name, load_documents
-from graftwork.workflows.mergekit.methods import METHODS, UNSUPPORTED
+from graftwork.workflows.mergekit.methods import METHODS
 from graftwork.workflows.mergekit.references import reference_text
 from graftwork.workflows.mergekit.tokens import TokenizerChoice, read_choice
 
@@ -171,8 +171,6 @@ class _Reader:
             self.fault((), f"the key merge_method is missing. Methods: {', '.join(METHODS)}.")
         elif not isinstance(method, str):
             self.fault(("merge_method",), f"must be the name of a method; got {method!r:.60}. Methods: {', '.join(METHODS)}.")
-        elif method in UNSUPPORTED:
-            self.fault(("merge_method",), f"the method {method!r} of mergekit is not supported. Methods: {', '.join(METHODS)}.")
         else:
             near = did_you_mean(method, METHODS)
             self.fault(("merge_method",), f"unknown method {method!r:.60}.{near} Methods: {', '.join(METHODS)}.")
