@@ -77,7 +77,7 @@ def anchor_feature(
     held_out: Tensor,
     classes: int,
     *,
-    draws: int = 4,
+    draws: int = 32,
     steps: int = 100,
     generator: torch.Generator,
 ) -> float:
@@ -90,7 +90,7 @@ def anchor_feature(
         train: Numbers of the rows that the last layer is fitted on.
         held_out: Numbers of the rows whose gradients count.
         classes: Number of classes.
-        draws: Times that labels are drawn.
+        draws: Times that labels are drawn; with few of them, the scalar says more of the draws than of the task.
         steps: Most steps of the last layer; it stops once ten of them did not lower the loss.
         generator: Draws the last layer and the labels.
     """
