@@ -117,7 +117,7 @@ paramters: {}
     assert "line 6, models[1]: must be a mapping with the key model" in listed
     assert "line 7, dtype: must be one of float32, float16, bfloat16, float64; got 'int4'" in listed
     assert "line 10, tokenizer.tokens.<x>.source: 'a' is none of the models that are merged" in listed
-    assert "line 11, chat_template: is not supported" in listed
+    assert "line 11, chat_template: must be auto (the one that most models have), chatml, or the template itself" in listed
     assert "line 12, paramters: unknown key. Did you mean 'parameters'?" in listed
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_merged_is_said(text: str, message: str, models: Path, tm
     ],
 )
 def test_what_aliases_write_out_is_not_printed_whole(key: str, words: str, tmp_path: Path) -> None:
-    text = "chat_template:\n"
+    text = "parameters:\n"
     text += "- &a [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n"
     text += f"- &b [{', '.join(['*a'] * 9)}]\n- &c [{', '.join(['*b'] * 9)}]\n{key}: [{', '.join(['*c'] * 9)}]\n"
     text += "" if key == "models" else "models: [{model: a}]\n"

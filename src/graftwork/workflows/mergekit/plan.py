@@ -14,6 +14,7 @@ from graftwork.workflows.mergekit.inputs import Inputs, open_inputs
 from graftwork.workflows.mergekit.references import Located
 from graftwork.workflows.mergekit.schema import DTYPES, MergeFile
 from graftwork.workflows.mergekit.stages import Stage, StageTensors
+from graftwork.workflows.mergekit.templates import with_template
 from graftwork.workflows.mergekit.tensors import PlannedTensor, num_layers, plan_tensors
 from graftwork.workflows.mergekit.union import unite
 
@@ -76,6 +77,9 @@ def make_plan(file: MergeFile, located: Mapping[str, Located], stages: Mapping[s
     if files.config is not None:
         changes = _layers(files.config, models[first], layout) | _types(files.config, file.stored)
         files = dataclasses.replace(files, config={**files.config, **changes})
+    if file.chat_template:
+        files, said = with_template(files, file.chat_template, (inputs.files_of(name) for name in file.models))
+        notes += said
     return Plan(
         file=file,
         inputs=inputs,

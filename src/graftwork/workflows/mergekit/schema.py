@@ -12,6 +12,7 @@ from graftwork.core.nearest import did_you_mean
 from graftwork.data.reading.suite_nodes import Lines, Problem, key_name, load_documents
 from graftwork.workflows.mergekit.methods import METHODS
 from graftwork.workflows.mergekit.references import reference_text
+from graftwork.workflows.mergekit.templates import template_fault
 from graftwork.workflows.mergekit.tokens import TokenizerChoice, read_choice
 
 __all__ = ["DTYPES", "MergeFile", "OutputSlice", "SourceModel", "read_merge_documents"]
@@ -30,10 +31,8 @@ _TOP = (
     "out_dtype",
     "tokenizer_source",
     "tokenizer",
+    "chat_template",
 )
-_REFUSED = {
-    "chat_template": "templates are not written; copy one into the result",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +70,8 @@ class MergeFile:
     """Stored type of the result as safetensors calls it; empty keeps that of the models."""
     tokenizer: TokenizerChoice | None = None
     """None leaves vocabularies alone; the result has the tokenizer of the base."""
+    chat_template: str = ""
+    """As :func:`.template_fault` allows it; empty leaves that of the tokenizer."""
     has_slices: bool = False
     """Whether layers are chosen."""
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -132,9 +133,7 @@ class _Reader:
             self.fault((), f"must be a mapping with merge_method and models or slices; got {type(value).__name__}.")
             return None
         for key in value:
-            if key in _REFUSED and value[key] is not None:
-                self.fault((key,), f"is not supported: {_REFUSED[key]}.")
-            elif key not in _TOP and key not in _REFUSED:
+            if key not in _TOP:
                 self.fault((key,), f"unknown key.{did_you_mean(str(key), _TOP)} Known keys: {', '.join(_TOP)}.")
         method = value.get("merge_method")
         if not isinstance(method, str) or method not in METHODS:
@@ -161,6 +160,7 @@ class _Reader:
             parameters=parameters,
             stored=stored,
             tokenizer=self._tokenizer(value, base, slices),
+            chat_template=self._template(value),
             has_slices=given == ["slices"],
             lines={key_name(place): line for place, line in self.lines.items()},
             model_lines=self.named,
@@ -276,6 +276,15 @@ class _Reader:
         if found is not None:
             self.named.setdefault(found.source, self.lines.get(tuple(found.key.split(".")), 1))
         return found
+
+    def _template(self, value: Mapping[str, Any]) -> str:
+        wanted = value.get("chat_template")
+        if not wanted:
+            return ""
+        message = template_fault(wanted)
+        if message:
+            self.fault(("chat_template",), message)
+        return "" if message else str(wanted)
 
     def _only(self, value: Mapping[str, Any], where: tuple[Any, ...], known: Sequence[str]) -> None:
         for key in value:
