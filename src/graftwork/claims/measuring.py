@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,10 +123,22 @@ def running(
         yield finished
 
 
+def _seeds_apart(jobs: list[Job]) -> list[Job]:
+    """Return jobs so that neighbours have different seeds: what the arms of one seed share is built by one process, and others wait."""
+    before: Counter[int] = Counter()
+    places = []
+    for job in jobs:
+        places.append(before[job.seed])
+        before[job.seed] += 1
+    return [job for _, job in sorted(zip(places, jobs, strict=True), key=lambda item: item[0])]
+
+
 def _run_all(jobs: list[Job], workers: int, on_event: OnEvent) -> dict[str, JobResult]:
     # Finished jobs of this very code: `work_folder` has removed all others.
     finished = {job.name: read_result(job.result_file) for job in jobs if job.result_file.exists()}
     waiting = [job for job in jobs if job.name not in finished]
+    if workers > 1:
+        waiting = _seeds_apart(waiting)
     on_event({"kind": "start", "jobs": len(jobs), "finished": len(finished), "workers": max(workers, 1)})
 
     def report_progress(job: Job, fraction: float, text: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from graftwork.claims import reproduction_pool
+from graftwork.claims.measuring import _seeds_apart
 from graftwork.claims.reproduction_job import Job
 from graftwork.core.errors import GraftworkError
 
@@ -70,3 +71,11 @@ def test_what_is_said_to_a_worker_that_is_gone_is_lost_without_an_error() -> Non
     with ours:
         reproduction_pool._send(ours, None)
         assert ours.poll(), "its end is there to be heard"
+
+
+def test_processes_take_seeds_apart() -> None:
+    """Arms of one seed wait for what they share; equal names in their order, whatever the number of arms."""
+    jobs = [Job(recipe="r", slug="s", arm=arm, seed=seed, smoke=True, work="w") for seed in (3, 1, 2) for arm in ("a", "b")]
+    found = [(job.arm, job.seed) for job in _seeds_apart(jobs)]
+    assert found == [("a", 3), ("a", 1), ("a", 2), ("b", 3), ("b", 1), ("b", 2)]
+    assert [(job.arm, job.seed) for job in _seeds_apart(jobs[1:])] == [("b", 3), ("a", 1), ("a", 2), ("b", 1), ("b", 2)]
