@@ -137,7 +137,7 @@ _SEES = Access(source_labels=True)
 
 
 def _arm(name: str, title: str, kind: str, weights: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> Arm:
-    settings: dict[str, Any] = {"kind": kind, "regularization": 0.03, "weights": list(weights)}
+    settings: dict[str, Any] = {"kind": kind, "regularization": 0.1, "weights": list(weights)}
     return Arm(name, title, Access() if kind == "told" else _SEES, settings)
 
 
@@ -178,7 +178,7 @@ RECIPE = Recipe(
         ),
     ),
     pilot=Pilot(
-        grids={"osborn": {"regularization": (0.003, 0.01, 0.03, 0.1)}},
+        grids={"osborn": {"regularization": (0.03, 0.1, 0.3, 1.0)}},
         score=("tau",),
         follows={"no-domain": "osborn", "no-task": "osborn", "no-cohesion": "osborn"},
         fixed=dict.fromkeys(("ms-leep", "e-leep", "logme", "random", "told"), _NOTHING),
