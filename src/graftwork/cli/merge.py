@@ -267,7 +267,8 @@ def _print(report: MergeReport, args: argparse.Namespace) -> int:
         print(report.path)
         # The file is written all the same: NaN may have been in the models.
         return 1 if report.not_finite else 0
-    print(f"{report.path}: {report.num_models} models, {report.num_parameters:,} parameters merged in {report.seconds:.1f} s")
+    models = f"{report.num_models} {'model' if report.num_models == 1 else 'models'}"
+    print(f"{report.path}: {models}, {report.num_parameters:,} parameters merged in {report.seconds:.1f} s")
     if report.trials:
         best = max(report.trials, key=lambda trial: trial.change)
         chosen = ", ".join(f"{key}={value}" for key, value in best.settings.items())

@@ -223,3 +223,33 @@ def test_layers_are_known_by_the_names_of_many_libraries() -> None:
     assert layer_of("transformer.h.0.attn.bias") == ("transformer.h.", 0, ".attn.bias")
     assert layer_of("blocks.3.norm1.weight") == ("blocks.", 3, ".norm1.weight")
     assert layer_of("lm_head.weight") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "same"),
+    [
+        (
+            "nearswap",
+            ["b", "--set", "t=0.1"],
+            "{merge_method: nearswap, base_model: base, models: [{model: b}], parameters: {t: 0.1}}",
+        ),
+        ("arcee-fusion", ["a"], "{merge_method: arcee_fusion, base_model: base, models: [{model: a}]}"),
+        ("sce", ["a", "b"], "{merge_method: sce, base_model: base, models: [{model: a}, {model: b}]}"),
+        ("ramplus_tl", ["a", "b"], "{merge_method: ramplus_tl, base_model: base, models: [{model: a}, {model: b}]}"),
+    ],
+)
+def test_methods_by_name_are_those_of_files(
+    method: str, given: list[str], same: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(models)
+    assert (
+        main(["merge", "--base", "base", "--method", method, "--out", str(tmp_path / "named.safetensors"), "--models", *given])
+        == 0
+    )
+    number = sum(len(word) == 1 for word in given)
+    assert f": {number} model{'s' if number > 1 else ''}, " in capsys.readouterr().out
+    merge_from_yaml(write(models, same), tmp_path / "file.safetensors", hashes=False)
+    named, file = (load_file(tmp_path / f"{name}.safetensors") for name in ("named", "file"))
+    assert set(named) == set(file)
+    for key, values_of_key in named.items():
+        np.testing.assert_array_equal(values_of_key, file[key], err_msg=key)
