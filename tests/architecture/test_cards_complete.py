@@ -25,7 +25,6 @@ AWAITING: dict[str, str] = {
     "logits-fusion": "counting run outstanding",
     "mhr": "counting run outstanding",
     "mobiletl": "counting run outstanding",
-    "osborn": "counting run outstanding",
     "ped": "counting run outstanding",
     "s2a": "counting run outstanding",
     "scalearn": "counting run outstanding",
