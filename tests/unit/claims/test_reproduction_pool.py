@@ -74,7 +74,7 @@ def test_what_is_said_to_a_worker_that_is_gone_is_lost_without_an_error() -> Non
 
 
 def test_processes_take_seeds_apart() -> None:
-    """Arms of one seed wait for what they share; equal names in their order, whatever the number of arms."""
+    """Arms of one seed wait for what they share, so that the first arm of every seed comes before the second one of any."""
     jobs = [Job(recipe="r", slug="s", arm=arm, seed=seed, smoke=True, work="w") for seed in (3, 1, 2) for arm in ("a", "b")]
     found = [(job.arm, job.seed) for job in _seeds_apart(jobs)]
     assert found == [("a", 3), ("a", 1), ("a", 2), ("b", 3), ("b", 1), ("b", 2)]

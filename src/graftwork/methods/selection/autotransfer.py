@@ -90,7 +90,7 @@ def anchor_feature(
         train: Numbers of the rows that the last layer is fitted on.
         held_out: Numbers of the rows whose gradients count.
         classes: Number of classes.
-        draws: Times that labels are drawn; with few of them, the scalar says more of the draws than of the task.
+        draws: Times that labels are drawn; few of them make the scalar noisy.
         steps: Most steps of the last layer; it stops once ten of them did not lower the loss.
         generator: Draws the last layer and the labels.
     """

@@ -12,7 +12,7 @@ of a task make the prior, where the paper has 16 of thousands.
 
 The arms: AutoTransfer with twelve anchors of five initialisations; uniform draws; a prior of all tasks alike (no similarity); a projection
 that was trained on shuffled similarities; evolution; ``best`` knows the best design on test nodes, and bounds what can be won. The rate of
-the projection is tuned on pilot seeds. About 8 minutes a seed.
+the projection is tuned on pilot seeds. Nearly all of the time goes into the bank.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ The arms: OSBORN; MS-LEEP and E-LEEP; the sum of the members' LogME; random valu
 can be won: accuracies on one half of the test rows, compared with the other half. Measured are weighted Kendall tau and Pearson's
 correlation over the 84 sets, mean over targets, and the percentile that the greedily chosen set's accuracy reaches among them.
 
-The regularisation of the transport is tuned on pilot seeds; the other scores have nothing to tune. About 7 minutes a seed.
+The regularisation of the transport is tuned on pilot seeds; the other scores have nothing to tune. About 10 minutes of one core a seed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ MEMBERS = (
 _SMOKE_MEMBERS = ("plain", "inverted", "striped", "shuffled")
 SIZE = 3
 TEST_ROWS = 2400
-"""Sets differ by few points of accuracy: with 600 rows the truth agrees with itself no better than scores agree with it."""
+"""Sets differ by few points of accuracy: with 600 rows, halves of the truth agreed by a tau of 0.73 on the pilot seeds, and MS-LEEP with
+the truth by 0.67."""
 Floats = NDArray[np.float64]
 
 

@@ -13,8 +13,8 @@ The arms: LogME and SFDA of the features as they are (``plain``); of the moved f
 each other in place of repelling (``attract``). ``told`` bounds what can be won: it orders the sources by their accuracy on one half
 of the test rows and is compared with the other half.
 
-The radii of a ball are tuned on pilot seeds, whose targets are others (the paper has 0.6 and 0.3; at 0.1 hardly two balls touch, so there
-is nothing below); LogME and SFDA have nothing to tune. About 5 minutes a seed for the pool, nearly nothing for the scores.
+The radii of a ball are tuned on pilot seeds, whose targets are others (the paper has 0.6 and 0.3; with 0.1 no score changed in a pool
+that was tried before, so that there is nothing below); LogME and SFDA have nothing to tune. Nearly all of the time goes into the pool.
 """
 
 from __future__ import annotations
