@@ -69,7 +69,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="let all classes of a task weigh the same together in the loss, however rare they are, as in fraud=balanced; may repeat",
     )
     add("--labels", metavar="FILE", help="table with the labels of pictures")
-    add("--text", metavar="COLUMN", help="column with the text to learn from, beside the other columns")
+    add(
+        "--text",
+        metavar="COLUMN",
+        help="column with the text to learn from, beside the other columns (default: columns of free text)",
+    )
     add(
         "--group",
         metavar="COLUMN",

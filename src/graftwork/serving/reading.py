@@ -128,11 +128,13 @@ class TableReader(RowReader):
 
     def __init__(self, encoder: Any, limits: ServeLimits) -> None:
         super().__init__(encoder, limits)
-        self._columns = [(column.name, str(column.state()["type"])) for column in encoder.columns]
+        # Levels and words of one column are read from one cell.
+        encodings = list({column.name: column for column in reversed(encoder.columns)}.values())[::-1]
+        self._columns = [(column.name, str(column.state()["type"])) for column in encodings]
         # Columns called `v[0]`, `v[1]` in training may come as one list.
         entries = [entry[0] for name, _ in self._columns if (entry := split_entry(name)) is not None]
         self._vectors = {name: size for name, size in Counter(entries).items() if size > 1}
-        self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(encoder.columns, self._columns)]
+        self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(encodings, self._columns)]
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
         """Return a tuple of cells in the order of the columns."""
@@ -190,9 +192,11 @@ class TableReader(RowReader):
 
     def inputs(self) -> list[dict[str, Any]]:
         """Return one entry per column; of many levels the most frequent ones are listed."""
-        found = []
+        found: list[dict[str, Any]] = []
         for column in getattr(self.encoder, "columns", ()):
             state = column.state()
+            if any(state["name"] == other["name"] for other in found):
+                continue
             one: dict[str, Any] = {"name": state["name"], "type": state["type"]}
             if state["type"] == "numeric":
                 # The middle knot is about the median of training; columns without knots have their mean.
@@ -202,6 +206,8 @@ class TableReader(RowReader):
                 one |= {"levels": state["levels"][:_MOST_LEVELS], "num_levels": len(state["levels"])}
             elif state["type"] == "history":
                 one |= {"item": state["item"], "length": state["length"]}
+            elif state["type"] == "words":
+                one["type"] = "text"
             else:
                 one["typical"] = _typical_date(state["parts"])
             found.append(one)
@@ -298,8 +304,8 @@ def _numbers(cells: Sequence[float], kind: str) -> Any:
 
 def _cell_reader(column: Any, kind: str) -> Callable[[Any], tuple[str, Any]]:
     """Return the function that reads one cell of a column: what is wrong with it (or nothing), and the cell."""
-    if kind in ("categorical", "history"):
-        return _read_level if kind == "categorical" else _read_history
+    if kind in ("categorical", "history", "words"):
+        return _read_history if kind == "history" else _read_level
     rule = column.rule
     lost = missing_numbers(rule.missing)
     written = f" {rule.in_words()}" if kind == "numeric" and not rule.is_plain else ""
@@ -358,6 +364,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
         ]
     },
     "categorical": _LEVEL,
+    "words": _LEVEL,
     "history": {
         **_LEVEL,
         "type": ["array", *_LEVEL["type"]],

@@ -14,9 +14,11 @@ from graftwork.core.errors import DataError
 from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn
 from graftwork.data.encoders.history import HistoryColumn, fit_items
+from graftwork.data.encoders.words import WordsColumn, most_words
 from graftwork.data.names import did_you_mean, short_list
 from graftwork.data.reading.column import Column, ColumnKind, as_column
 from graftwork.data.reading.nested import split_entry
+from graftwork.data.reading.phrases import holds_phrases, only_names_rows
 from graftwork.data.reading.table import Table, as_table
 
 if TYPE_CHECKING:
@@ -24,9 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoding", "TableEncoder", "column_type"]
 
-Encoding = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn
+Encoding = NumericColumn | CategoricalColumn | DateColumn | HistoryColumn | WordsColumn
 _ARRAYS: dict[str, type[Any]] = {"numeric": np.float32, "categorical": np.int64}
-_TYPES: dict[str, type[Any]] = {"numeric": NumericColumn, "categorical": CategoricalColumn, "date": DateColumn}
+_TYPES: dict[str, type[Any]] = {
+    "numeric": NumericColumn,
+    "categorical": CategoricalColumn,
+    "date": DateColumn,
+    "words": WordsColumn,
+}
 
 
 def column_type(values: pd.Series | Column) -> ColumnKind:
@@ -36,9 +43,10 @@ def column_type(values: pd.Series | Column) -> ColumnKind:
 
 
 class TableEncoder(Encoder):
-    """Numbers standardised, dates taken apart, levels numbered; fitted on training rows only.
+    """Numbers standardised, dates taken apart, levels numbered, frequent words of short texts flagged; fitted on training rows only.
 
-    The inputs are ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, as :class:`~graftwork.data.suite.Suite`
+    A column of short texts is two encodings, its levels and its words; one that would only name rows is its words alone. The inputs
+    are ``numeric`` float32 ``[N, F]`` and ``categorical`` int64 ``[N, C]``, as :class:`~graftwork.data.suite.Suite`
     says. Histories follow all other columns, with as many categorical columns each as they have positions.
     """
 
@@ -77,7 +85,9 @@ class TableEncoder(Encoder):
             if name in past.values():
                 items[name] = fit_items(train[name], {history: train[history] for history in past})
                 columns.append(items[name])
-            else:
+                continue
+            phrases = holds_phrases(table[name])
+            if not (phrases and (only_names_rows(table[name]) or table[name].kind == "text")):
                 # The kind is that of the whole table, the statistics those of the training rows.
                 made: Any = _TYPES.get(table[name].kind, CategoricalColumn).fit(name, train[name])
                 # Levels that training does not have are missing anyway, so that categories need no words.
@@ -85,12 +95,14 @@ class TableEncoder(Encoder):
                     rule: Any = made.rule
                     made = replace(made, rule=replace(rule, missing=tuple(missing)))  # type: ignore[arg-type]
                 columns.append(made)
+            if phrases:
+                columns.append(WordsColumn.fit(name, train[name], most=most_words(len(table))))
         return cls([*columns, *(HistoryColumn(name, items[item]) for name, item in past.items())])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Columns that :meth:`transform` needs."""
-        return tuple(column.name for column in self.columns)
+        return tuple(dict.fromkeys(column.name for column in self.columns))
 
     def transform(self, source: pd.DataFrame | Table) -> dict[str, NDArray[Any]]:
         """Encode a table; columns that are not features are ignored.
@@ -164,6 +176,8 @@ class TableEncoder(Encoder):
                 names.append(column.name)
             elif isinstance(column, DateColumn):
                 names += [f"{column.name} ({part})" for part, _, _ in column.parts]
+            elif isinstance(column, WordsColumn):
+                names += [f"{column.name} ({word})" for word in column.words]
             if isinstance(column, NumericColumn | DateColumn) and column.has_missing:
                 names.append(f"{column.name} (missing)")
         return names
@@ -215,6 +229,8 @@ def _width(column: Encoding) -> int:
         return 1
     if isinstance(column, HistoryColumn):
         return column.length
+    if isinstance(column, WordsColumn):
+        return len(column.words)
     return (len(column.parts) if isinstance(column, DateColumn) else 1) + column.has_missing
 
 

@@ -27,6 +27,7 @@ from graftwork.data.reading.column import Column
 from graftwork.data.reading.column_fates import column_fates
 from graftwork.data.reading.division import Division, divide_rows
 from graftwork.data.reading.enough_labels import judged_tasks
+from graftwork.data.reading.free_texts import free_text_notes, free_texts
 from graftwork.data.reading.grouping import group_notes
 from graftwork.data.reading.histories import history_notes
 from graftwork.data.reading.infer import InferredTask, TargetRequest, infer_tasks
@@ -134,6 +135,10 @@ def _assembled(raw_suite: RawSuite, large: LargeColumns | None) -> Suite:
     judged, rare_words = judged_tasks(asked)
     taken = {column for request in raw_suite.requests for column in request.columns}
     taken |= {*raw_suite.text, *raw_suite.images, *options.histories}
+    plain = not (raw_suite.text or raw_suite.images) and raw_suite.features is None and options.text is None
+    # Of large tables, and beside pictures, frequent words of such columns are flags.
+    found = free_texts(table, options, taken) if plain and not is_large(len(table)) else ()
+    raw_suite, taken = replace(raw_suite, text=raw_suite.text or found), {*taken, *found}
     # Columns that are ignored as well: rows of a person belong together whether the person is learned from or not.
     division = divide_rows(
         table,
@@ -151,7 +156,7 @@ def _assembled(raw_suite: RawSuite, large: LargeColumns | None) -> Suite:
             "There is one target, so nothing can be learned together with it: plans are compared for it alone. Whether learning "
             "together helps shows with two targets or more (--targets a,b)."
         )
-    notes += [*rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
+    notes += [*free_text_notes(found), *rare_words, *raw_suite.notes, *division.notes, *label_notes(tasks, len(frame))]
     notes += column_notes([task.spec for task in tasks], targets, images="" in raw_suite.images)
     # Counted from 1, as people count rows.
     labels = [str(label) for label in raw_suite.labels] or RowNames(len(frame))

@@ -18,6 +18,7 @@ from graftwork.data.reading.infer import InferredTask
 from graftwork.data.reading.leak_notes import CopyFinder, leak_notes
 from graftwork.data.reading.notes import fold, fold_by_example
 from graftwork.data.reading.odd_cells import odd_cell_notes
+from graftwork.data.reading.phrases import holds_phrases, only_names_rows, shared_words
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.suite import labelled_rows
 from graftwork.interfaces.task_kind import task_kind
@@ -116,6 +117,7 @@ def check_features(
     notes += fold(
         [note for name in kept for note in table[name].notes()], "Notes on columns whose cells are read in a way of their own"
     )
+    notes += _word_notes(table, kept)
     infinite = [name for name in kept if table[name].kind == "numeric" and np.isinf(table[name].numbers().values).any()]
     if infinite:
         notes.append(f"Infinite values count as missing in the feature columns {short_list(infinite)}.")
@@ -140,9 +142,8 @@ def _fate(column: Column) -> str:
     if distinct <= 1:
         return "constant"
     if kind == "text":
-        return "text"
-    # Nearly all: a few repeated names do not make a column of names useful.
-    if kind == "categorical" and len(known) >= 20 and distinct > 0.95 * len(known):
+        return "" if _has_shared_words(column) else "text"
+    if kind == "categorical" and only_names_rows(column) and not _has_shared_words(column):
         return "identifier"
     if kind == "numeric" and len(known) >= 20 and distinct == len(known):
         # Measurements are all different as well; only whole numbers with a telling name, or counted up by 1, name rows.
@@ -150,6 +151,29 @@ def _fate(column: Column) -> str:
         if whole and (is_id_name(name) or is_group_name(name) or bool((np.diff(known) == 1).all())):
             return "identifier"
     return ""
+
+
+def _has_shared_words(column: Column) -> bool:
+    """Return whether the cells of a column, though they nearly all differ, share words that can be learned from."""
+    if not holds_phrases(column):
+        return False
+    counts = np.bincount(column.codes[column.codes >= 0], minlength=len(column.levels))
+    return bool(shared_words(column.levels, counts.tolist(), most=1))
+
+
+def _word_notes(table: Table, kept: Sequence[str]) -> list[str]:
+    """Return which columns are learned from by their words alone."""
+    names = [name for name in kept if table[name].kind == "categorical" and only_names_rows(table[name])]
+    texts = [name for name in kept if table[name].kind == "text"]
+    notes = []
+    if names:
+        notes.append(f"Nearly all values differ, so only their frequent words are learned from: {short_list(names)}.")
+    if texts:
+        notes.append(
+            f"Of free text only the frequent words are learned from: {short_list(texts)}. To learn from a whole text, name its "
+            "column with --text."
+        )
+    return notes
 
 
 def duplicate_note(frame: pd.DataFrame | Table) -> list[str]:

@@ -11,6 +11,7 @@ from graftwork.data.encoders.base import Encoder
 from graftwork.data.encoders.columns import CategoricalColumn, DateColumn, NumericColumn
 from graftwork.data.encoders.history import HistoryColumn
 from graftwork.data.encoders.table import Encoding, TableEncoder
+from graftwork.data.encoders.words import WordsColumn
 from graftwork.data.reading.column import Column
 from graftwork.data.reading.nested import split_entry
 from graftwork.data.reading.table import Table
@@ -41,7 +42,9 @@ def column_fates(
         ``{column: {"kind", "missing", "use", "why"}}``: how the cells are read, the number of missing ones, what models get (empty if
         nothing), and why not otherwise.
     """
-    made = {column.name: column for column in encoder.columns} if isinstance(encoder, TableEncoder) else {}
+    made: dict[str, list[Encoding]] = {}
+    for each in encoder.columns if isinstance(encoder, TableEncoder) else ():
+        made.setdefault(each.name, []).append(each)
     dropped = {**({group: "the group: its rows stay on one side of every split"} if group else {}), **dropped}
     entries: dict[str, list[str]] = {}
     for name in (*made, *dropped):
@@ -52,14 +55,14 @@ def column_fates(
     for name in table.columns:
         if name in targets:
             continue
-        column, encoding = table[name], made.get(name)
+        column, encodings = table[name], made.get(name, [])
         kept = [part for part in entries.get(name, ()) if part in made]
-        use = _use(encoding) if encoding is not None else f"{len(kept)} numbers, a column each" if kept else ""
+        use = ", and ".join(map(_use, encodings)) or (f"{len(kept)} numbers, a column each" if kept else "")
         use = use or roles.get(name, "")
         why = "" if use else dropped.get(name) or _why_entries(entries.get(name, ()), dropped) or "not named as a feature"
         found[name] = {
             "kind": "vector" if column.num_entries else column.kind,
-            "missing": _num_missing(column, encoding),
+            "missing": _num_missing(column, encodings[0] if encodings else None),
             "use": use,
             "why": why,
         }
@@ -82,6 +85,9 @@ def _num_missing(column: Column, encoding: Encoding | None) -> int:
 def _use(encoding: Encoding) -> str:
     if isinstance(encoding, CategoricalColumn):
         return f"category of {len(encoding.levels):,} level{'s' if len(encoding.levels) != 1 else ''}"
+    if isinstance(encoding, WordsColumn):
+        count = len(encoding.words)
+        return f"{count} frequent word{'s' if count != 1 else ''}, a flag each" if count else "nothing: no word is frequent"
     if isinstance(encoding, HistoryColumn):
         return f"history: the last {encoding.length} ids, levels of {encoding.item.name}"
     flag = ", and a flag where it is missing" if encoding.has_missing else ""

@@ -65,7 +65,7 @@ def open_suite(
         labels: Table with one row per picture, for picture folders; a file ``labels.csv`` inside the folder is found by itself,
             and without any the sub-folders name the classes.
         text: Column(s) that hold the text to learn from; ``"title+body"`` joins two. The other columns of the table are learned
-            from, too.
+            from, too. None takes the columns of free text, if the table is not large and has no pictures.
         group: Column whose equal values (patient, user, site) stay on one side of every split; None looks for one whose rows
             would give targets away, and ``"none"`` splits by rows.
         time: Column of dates or numbers by whose order the rows are divided: models learn from the earliest 60 %, are chosen on

@@ -87,7 +87,7 @@ def compare(
         time_limit: ``"30s"`` or seconds for each training, in place of ``steps``.
         targets: Columns to predict; see :func:`graftwork.fit` for this and the next eight.
         labels: Table with the labels of pictures.
-        text: Column with the text to learn from.
+        text: Column with the text to learn from; None takes the columns of free text.
         group: Column whose equal values stay on one side of every split; None looks for one, ``"none"`` splits by rows.
         time: Column by whose order the rows are divided: the latest ones are tested on. Not beside ``group``.
         categories: Columns whose numbers are names (ids, codes).

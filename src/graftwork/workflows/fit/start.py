@@ -93,7 +93,7 @@ def fit(
         targets: Columns to predict, ``"a,b"`` or a list; see :func:`graftwork.data.reading.ingest.open_suite` for this and the
             next eight.
         labels: Table with the labels of pictures.
-        text: Column with the text to learn from.
+        text: Column with the text to learn from; None takes the columns of free text.
         group: Column whose equal values stay on one side of every split; None looks for one, ``"none"`` splits by rows.
         time: Column by whose order the rows are divided: the latest ones are tested on. Not beside ``group``.
         categories: Columns whose numbers are names (ids, codes).

@@ -81,7 +81,7 @@ def rank(
         set_size: Also choose a set of so many sources, for an ensemble, of those with classes of their own; at least 2.
         targets: Columns to predict.
         labels: Table with the labels of pictures.
-        text: Column with the text.
+        text: Column with the text; None takes the columns of free text.
         group: Column whose equal values are drawn together.
         time: Column by whose order the rows are divided; only the training rows are judged on.
         categories: Columns whose numbers are names.

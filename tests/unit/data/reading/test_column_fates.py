@@ -25,6 +25,7 @@ def _frame() -> pd.DataFrame:
             "one": 1,
             "number": [f"k{index}" for index in range(ROWS)],
             "remark": [f"some long text number {index} about a thing that happened" for index in range(ROWS)],
+            "link": [f"https://example.org/{index:08d}/{index:016x}" for index in range(ROWS)],
             "extra": DRAW.normal(size=ROWS),
             "site": np.arange(ROWS) // 10,
             "y": DRAW.normal(size=ROWS),
@@ -52,6 +53,7 @@ def fates() -> dict[str, dict[str, Any]]:
         ("town", "categorical", 0, "category of 3 levels"),
         ("since", "date", 0, "year, month, day, weekday, hour, elapsed days"),
         ("place", "vector", 0, "2 numbers, a column each"),
+        ("remark", "text", 0, "text"),
     ],
 )
 def test_features_say_what_models_get(fates, column, kind, missing, use) -> None:
@@ -63,7 +65,7 @@ def test_features_say_what_models_get(fates, column, kind, missing, use) -> None
     [
         ("one", "one value or none"),
         ("number", "only names rows"),
-        ("remark", "--text"),
+        ("link", "--text"),
         ("extra", "--ignore"),
         ("same", "identical to target 'y'"),
         ("site", "the group"),
