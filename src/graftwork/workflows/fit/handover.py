@@ -15,6 +15,7 @@ from graftwork.evaluation.choice.sentences import join_words
 from graftwork.workflows.fit.attempts import training_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
 from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, time_for_all_rows, weights_chosen_again
+from graftwork.workflows.fit.ranking import mean_change
 from graftwork.workflows.fit.whole_models import TENTHS, models_of, seconds_for_all_rows, whole_models
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.job import Job
@@ -118,9 +119,11 @@ def handover(
         left = seconds_for_all_rows(context)
         answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
         least = {plan: least_steps(context, plan, finals, more) for plan in weights}
-        if wanted.longer > 1.0:
-            least |= {plan: LEAST_OF_LONGER * jobs[plan, 0].max_steps for plan in weights if plan in improving}
-        done = {job.id for (plan, _), job in jobs.items() if _is_whole(answers.get(job.id), least[plan])}
+        done = {
+            job.id
+            for (plan, _), job in jobs.items()
+            if _is_whole(answers.get(job.id), least[plan]) or _is_long_enough(context, job, answers.get(job.id), finals[plan])
+        }
         made = {
             plan: [part for part in range(counts[plan]) if (plan, part) in jobs and jobs[plan, part].id in done]
             for plan in weights
@@ -238,6 +241,23 @@ def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[st
         divided = {"folds": folds, "number": job.seed}
     seed = Seeds(context.maker.facts.root_seed).integer(f"seed {job.seed}")
     return {"plan": job.plan.to_json(), "steps": job.max_steps, "weights": dict(weights), "seed": seed, **divided}
+
+
+def _is_long_enough(
+    context: RunContext[FitSettings], job: TrainJob, result: Mapping[str, Any] | None, finals: Mapping[int, TrainJob]
+) -> bool:
+    """Return whether a training that was to be longer than those of the race is good enough though the end of the time cut it: near its
+    end, or not shorter than those and better on the rows that it left out than they were on theirs."""
+    usual = context.schedule.horizons.get(job.plan.name, 0)
+    if result is None or result["status"] != "ok" or job.max_steps <= usual:
+        return False
+    steps = int(result.get("steps", 0))
+    if steps >= LEAST_OF_LONGER * job.max_steps:
+        return True
+    before = context.run.result(finals[min(finals)].id) or {}
+    scores = (result.get("validation", {}), before.get("validation", {}))
+    change = mean_change(context.suite, *scores, context.settings.weights)
+    return steps >= usual and change is not None and change > 0
 
 
 def _is_whole(result: Mapping[str, Any] | None, least_steps: float) -> bool:

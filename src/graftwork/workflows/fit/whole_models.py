@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from graftwork.workflows.fit.attempts import plan_seconds, whole_seconds
 from graftwork.workflows.fit.large_suites import see_a_part
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import decided, seconds_left
+from graftwork.workflows.runs.decisions import DEADLINE_SHARE, decided, seconds_left
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
 
@@ -66,8 +66,7 @@ def models_of(context: RunContext[FitSettings], plan: str, members: int) -> int:
 def seconds_for_all_rows(context: RunContext[FitSettings]) -> float | None:
     """Return the seconds that models on all rows may take: what is left, and a little beyond the limit, since they are the better
     models; None without a limit."""
-    left, limit = seconds_left(context), context.settings.time_limit
-    return None if left is None or limit is None else left + GRACE * limit
+    return seconds_left(context, DEADLINE_SHARE + GRACE)
 
 
 def whole_models(
@@ -87,6 +86,9 @@ def whole_models(
     planned = whole_parts(context)
     # A first model was made because there was no time for more.
     if not planned or any(name not in context.schedule.horizons for name in weights):
+        return WholeModels()
+    # The end of the time is long past: whatever begins now is cut.
+    if seconds_for_all_rows(context) == 0.0:
         return WholeModels()
     # Of large suites a model of all rows is worth more than several of them.
     if see_a_part(weights, finals):

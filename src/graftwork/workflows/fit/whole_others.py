@@ -74,5 +74,5 @@ def _in_time(
     if gaining:
         own, longest = sum(each[name] for name in gaining), max(each[name] for name in gaining)
         factor = min(LONGEST, (left * workers - (spent - own)) / max(own, 1e-9), left / max(longest, 1e-9))
-        found |= dict.fromkeys(gaining, round(max(1.0, factor - 0.01), 2))
+        found |= dict.fromkeys(gaining, max(1.0, int(100 * factor) / 100))
     return found
