@@ -30,6 +30,7 @@ from graftwork.workflows.fit.replanning import (
     race_budget,
     replanned,
     time_for_another_rung,
+    time_for_finals,
     with_measured,
 )
 from graftwork.workflows.fit.reserve import reserved_seconds
@@ -67,6 +68,7 @@ class Race:
         self.outcome = RaceOutcome()
         self._cheap: list[str] = []
         self._last_rung = len(RUNGS) - 1
+        self._lacks_time = False
 
     def run(self) -> RaceOutcome:
         """Run everything; ends early, with what is there, when ``stop`` says so.
@@ -115,6 +117,7 @@ class Race:
                 self.context, names, costs, control_tasks=most, rung=rung, finals_next=finals_next and not last
             )
             if finals_next:
+                self._lacks_time = last and not time_for_finals(self.context)
                 break
         # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
         if scores:
@@ -125,8 +128,8 @@ class Race:
 
     @property
     def _is_hurried(self) -> bool:
-        """Whether the finals came before the last rung, for lack of time."""
-        return self._last_rung < len(RUNGS) - 1
+        """Whether there is no time for whole finals: they came before the last rung, or go on from it as far as they come."""
+        return self._last_rung < len(RUNGS) - 1 or self._lacks_time
 
     def _is_stopped(self) -> bool:
         return self.context.stop.by_user() is not None

@@ -14,7 +14,7 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.plan_costs import Estimate, measured_cost
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
 
-__all__ = ["WHOLE_SHARE", "known_costs", "race_budget", "replanned", "time_for_another_rung", "with_measured"]
+__all__ = ["WHOLE_SHARE", "known_costs", "race_budget", "replanned", "time_for_another_rung", "time_for_finals", "with_measured"]
 
 WHOLE_SHARE = 0.3
 """Share of the time limit that is kept for models of all rows where finals see a part of them."""
@@ -161,6 +161,12 @@ def time_for_another_rung(
         return _rest(context, names, costs, control_tasks, rung).seconds <= TOO_LONG * left
 
     return bool(decided(context, f"another rung after rung {rung + 1}", decide))
+
+
+def time_for_finals(context: RunContext[Any]) -> bool:
+    """Return whether what the schedule expects of the finals, and of what follows them, fits into the time that is left."""
+    left = seconds_left(context)
+    return left is None or bool(decided(context, "finals in time", lambda: context.schedule.seconds <= TOO_LONG * left))
 
 
 def _rest(
