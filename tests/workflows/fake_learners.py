@@ -19,13 +19,27 @@ class LinearLearner(Learner):
     """Ridge regression on ``numeric`` for regression tasks, by gradient descent from a seeded start.
 
     Settings: ``rate``; ``delay`` (seconds a step); ``fail`` (``nan``, ``crash``, ``die``) at step ``fail_at``; ``improving`` (says that
-    it still improves); ``hiccup`` (seconds that step 4 takes longer); ``one_shot`` (a second step does nothing).
+    it still improves); ``setup`` (seconds that building takes); ``hiccup`` (seconds that step 4 takes longer); ``one_shot`` (a second
+    step does nothing).
     """
 
     def __init__(
-        self, context, *, rate=0.1, delay=0.0, fail="", fail_at=3, handicap=0.0, improving=False, hiccup=0.0, one_shot=False
+        self,
+        context,
+        *,
+        rate=0.1,
+        delay=0.0,
+        fail="",
+        fail_at=3,
+        handicap=0.0,
+        improving=False,
+        setup=0.0,
+        hiccup=0.0,
+        one_shot=False,
     ):
         super().__init__(context)
+        if setup:
+            time.sleep(setup)
         self.improving, self.hiccup, self.one_shot = improving, hiccup, one_shot
         self.rate, self.delay, self.fail, self.fail_at, self.handicap = rate, delay, fail, fail_at, handicap
         self._step = 0

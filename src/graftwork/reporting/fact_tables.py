@@ -9,17 +9,22 @@ from graftwork.reporting.words import kind_words
 
 __all__ = ["estimate_table", "key_numbers", "ledger_table", "machine_table", "sources_table", "splits_table", "tasks_table"]
 
+EARLY = 0.9
+"""Share of its time limit below which a run ended early."""
+
 
 def key_numbers(view: ResultView) -> list[Cell]:
     """Return the few numbers that head the report; what was not measured is left out."""
     ledger = (view.plans.get(view.choice) or {}).get("ledger") or {}
-    timing = view.section("timing")
+    timing, limit = view.section("timing"), (view.section("settings").get("time_limit") or 0.0)
+    is_early = timing.get("converged") and float(timing.get("seconds") or 0.0) < EARLY * limit
+    note = "; it ended early, since nothing improved any more" if is_early else ""
     found = [
         ("Chosen plan", view.choice or MISSING),
         ("Delta-m against separate", percent_interval((view.plans.get(view.choice) or {}).get("delta_m"))),
         ("Stored parameters", count(ledger.get("parameters_stored") or ledger.get("parameters_total"))),
         ("Latency, 1 row", f"{number(ledger.get('latency_ms_batch1'))} ms" if ledger.get("latency_ms_batch1") else MISSING),
-        ("Time of the whole run", duration(timing.get("seconds"))),
+        (f"Time of the whole run{note}", duration(timing.get("seconds"))),
     ]
     # Against itself it would read 0, as if that had been measured.
     if view.choice == view.reference:

@@ -54,6 +54,17 @@ def model_line(view: ResultView) -> str:
     if not in_parts:
         return f"{made}, made anew on all rows; {unmeasured}."
     rest = f", those of {_quoted(at_once)} from all at once" if at_once else ""
+    if longer := dict(model.get("longer") or {}):
+        # One factor for all of them.
+        factor = float(next(iter(longer.values())))
+        unmeasured = (
+            f"{unmeasured}. In the race {_quoted(longer)} {'were' if longer.keys() - {next(iter(longer))} else 'was'} still improving, so "
+            f"trainings on all rows were {factor:.2g} times as long"
+        )
+    # Fewer models than parts leave out a part each, as a single one does.
+    members = int(model.get("members") or parts)
+    if 1 < members < parts and count == members * in_parts + len(at_once):
+        return f"{made}. Each of them learned from all rows but one of {parts} parts{rest}; {unmeasured}."
     if parts > 1 and count == parts * in_parts + len(at_once):
         return f"{made}. They learned from all rows, each of them from all but one of {parts} parts{rest}; {unmeasured}."
     if parts > 1:

@@ -62,6 +62,19 @@ ONE, TWO = {"a": {"x": 1.0}}, {"a": {"x": 0.7, "y": 1.0}, "b": {"x": 0.3}}
             ["each of them from all but one of 5 parts, those of `b` from all at once; "],
         ),
         (
+            {"rows": "all", "models": 3, "parts": 10, "members": 3, "weights": ONE},
+            ["average of 3 trainings of `a`. Each of them learned from all rows but one of 10 parts; its own"],
+        ),
+        ({"rows": "all", "models": 2, "parts": 10, "members": 3, "weights": ONE}, ["not all parts were finished"]),
+        (
+            {"rows": "all", "models": 1, "parts": 1, "weights": ONE, "longer": {"a": 1.73}},
+            ["not measured. In the race `a` was still improving, so trainings on all rows were 1.7 times as long."],
+        ),
+        (
+            {"rows": "all", "models": 2, "parts": 1, "weights": TWO, "longer": {"a": 2.0, "b": 2.0}},
+            ["In the race `a`, `b` were still improving, so trainings on all rows were 2 times as long."],
+        ),
+        (
             {"rows": "all", "models": 2, "parts": 1, "weights": TWO, "at_once": ["a", "b"]},
             ["average of 2 trainings of `a`, `b`, with weights for each task, made anew on all rows; its"],
         ),

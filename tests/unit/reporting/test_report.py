@@ -234,3 +234,11 @@ def test_equal_numbers_are_promised_only_where_the_steps_are_given(build_result)
         page = render_report({**result, "settings": {**result.get("settings", {}), "steps": steps}})
         assert ("this gives the same numbers" in page) is promised
         assert ("with --steps it repeats exactly" in page) is not promised
+
+
+@pytest.mark.parametrize(("seconds", "converged", "is_early"), [(312.4, True, False), (100.0, True, True), (100.0, False, False)])
+def test_a_run_that_ended_early_says_why(build_result, seconds: float, converged: bool, is_early: bool) -> None:
+    result = build_result("table")
+    result["settings"] = {**result.get("settings", {}), "time_limit": 330.0}
+    result["timing"] |= {"seconds": seconds, "converged": converged}
+    assert ("it ended early, since nothing improved any more" in render_report(result)) is is_early

@@ -25,10 +25,14 @@ from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import own_horizon
 from graftwork.workflows.runs.jobs.train import TrainJob
 
-__all__ = ["MARGIN", "Attempts", "plan_seconds", "sees_all_rows", "training_seconds", "whole_seconds"]
+__all__ = ["MARGIN", "Attempts", "improves", "plan_seconds", "sees_all_rows", "training_seconds", "whole_seconds"]
 
 LONGER = (4.0, 2.0)
 """By how much trainings become longer where plans are still improving: the first that fits into the time."""
+LONGER_TRIES = 3
+"""Most longer trainings where a preset tries no other settings."""
+LEAST_LONGER = 1.25
+"""By how much they become longer at least, where neither fits."""
 MORE_ROWS = (math.inf, 4.0, 2.0)
 """By how much trainings see more rows where finals did not see all: the first that fits into the time."""
 LEAST_GAIN = 0.2
@@ -57,6 +61,8 @@ class _Attempt:
     horizons: Mapping[str, int]
     rows: Mapping[str, int]
     """Most training rows of each plan; 0: all."""
+    longer: bool = False
+    """Whether only the steps are more."""
 
 
 @dataclass(slots=True)
@@ -74,11 +80,13 @@ class Attempts:
     reserved: float
     made: list[dict[str, Any]] = field(default_factory=list)
     """What was tried, as ``attempts`` of ``result.json``."""
+    _in_vain: set[str] = field(default_factory=set)
+    """Plans whose last longer training was no better."""
 
     def run(self) -> None:
         """Try until the time is used, everything was tried, or somebody stops it."""
         tried: set[str] = set()
-        for number in range(1, self.context.settings.preset_values.tries + 1):
+        for number in range(1, (self.context.settings.preset_values.tries or LONGER_TRIES) + 1):
             if self.context.stop() is not None or seconds_left(self.context) is None:
                 return
             found = self._decided(number, tried)
@@ -96,7 +104,8 @@ class Attempts:
             if chosen is None:
                 return {}
             plans = {name: plan.to_json() for name, plan in chosen.plans.items()}
-            return {"key": chosen.key, "plans": plans, "horizons": dict(chosen.horizons), "rows": dict(chosen.rows)}
+            numbers = {"horizons": dict(chosen.horizons), "rows": dict(chosen.rows), "longer": chosen.longer}
+            return {"key": chosen.key, "plans": plans, **numbers}
 
         value = decided(self.context, f"attempt {number}", decide)
         if not value:
@@ -104,7 +113,8 @@ class Attempts:
         plans = {name: Plan.from_json(plan) for name, plan in value["plans"].items()}
         # Runs of older versions chose no rows.
         rows = value.get("rows", self._rows_of(list(plans)))
-        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"], rows=rows)
+        longer = bool(value.get("longer", False))
+        return _Attempt(key=value["key"], plans=plans, horizons=value["horizons"], rows=rows, longer=longer)
 
     def _free(self) -> float:
         return (seconds_left(self.context) or 0.0) - self.reserved
@@ -125,25 +135,39 @@ class Attempts:
         """Yield what may be tried: more rows and longer trainings first, then settings in turns."""
         groups = self._groups()
         yield from self._with_more_rows(groups)
-        horizons = self.context.schedule.horizons
-        plans = self.context.plans
         for names in groups:
-            if not any(self._improves(name) for name in names):
+            if not self._improve(names):
                 continue
             for factor in LONGER:
-                longer = {name: round(factor * horizons[name]) for name in names}
-                yield _Attempt(
-                    key=f"{', '.join(names)}: {max(longer.values())} steps",
-                    plans={name: _with_horizon(plans[name], longer[name]) for name in names},
-                    horizons=longer,
-                    rows=self._rows_of(names),
-                )
-        settings = [self._settings(names) for names in groups]
+                yield self._longer(names, factor)
+        settings = [self._settings(names) for names in groups] if self.context.settings.preset_values.tries else []
         for place in range(max(map(len, settings), default=0)):
             for names, changes in zip(groups, settings, strict=True):
                 if place >= len(changes):
                     continue
                 yield self._changed(names, changes[place])
+        # What is left after that is too little for a training of double length, and not enough for other settings.
+        for names in groups:
+            if self._improve(names) and not self._in_vain.issuperset(names):
+                yield from self._as_long_as_fits(names)
+
+    def _as_long_as_fits(self, names: Sequence[str]) -> Iterator[_Attempt]:
+        """Yield trainings that are so much longer as the time allows, if that is worth it."""
+        same = self._longer(names, 1.0)
+        factor = min(LONGER[-1], self._free() / max(self._seconds(same), 1e-9))
+        if factor >= LEAST_LONGER:
+            yield self._longer(names, factor)
+
+    def _longer(self, names: Sequence[str], factor: float) -> _Attempt:
+        plans, horizons = self.context.plans, self.context.schedule.horizons
+        longer = {name: int(factor * horizons[name]) for name in names}
+        return _Attempt(
+            key=f"{', '.join(names)}: {max(longer.values())} steps",
+            plans={name: _with_horizon(plans[name], longer[name]) for name in names},
+            horizons=longer,
+            rows=self._rows_of(names),
+            longer=True,
+        )
 
     def _with_more_rows(self, groups: Sequence[Sequence[str]]) -> Iterator[_Attempt]:
         """Yield the same trainings on more rows, if finals saw a part of them."""
@@ -177,9 +201,8 @@ class Attempts:
         together = [name for name in tried if not apart[name]]
         return [*([together] if together else []), *([name] for name in tried if apart[name])]
 
-    def _improves(self, name: str) -> bool:
-        results = [self.context.run.result(job.id) or {} for job in self.finals[name].values()]
-        return mean(bool(result.get("still_improving")) for result in results) >= 0.5
+    def _improve(self, names: Sequence[str]) -> bool:
+        return any(improves(self.context, self.finals[name]) for name in names)
 
     def _settings(self, names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
         found: Sequence[Mapping[str, Any]] = variants_of(names[0], self.context.settings.plans)
@@ -230,7 +253,12 @@ class Attempts:
             results = {seed: answers.get(job.id) for seed, job in by_seed.items()}
             gain = self._gain(name, results)
             taken = gain is not None and gain > LEAST_GAIN
-            self.made.append({"number": number, "plan": name, "what": attempt.key, "change": gain, "taken": taken})
+            # What was cut, or did not end well, says nothing of longer trainings.
+            longer = attempt.longer and gain is not None
+            made = {"number": number, "plan": name, "what": attempt.key, "change": gain, "taken": taken, "longer": longer}
+            self.made.append(made)
+            if longer:
+                self._in_vain = self._in_vain - {name} if taken else self._in_vain | {name}
             if taken:
                 self.finals[name] = by_seed
                 plans[name], horizons[name] = attempt.plans[name], attempt.horizons[name]
@@ -262,14 +290,21 @@ def _with_horizon(plan: Plan, steps: int) -> Plan:
     return plan.with_train(training={**plan.train.training, "max_steps": steps})
 
 
+def improves(context: RunContext[Any], jobs: Mapping[int, TrainJob]) -> bool:
+    """Return whether at least half of a plan's trainings were still improving at their last step, or were cut."""
+    results = [context.run.result(job.id) or {} for job in jobs.values()]
+    return bool(results) and mean(bool(result.get("still_improving")) for result in results) >= 0.5
+
+
 def plan_seconds(context: RunContext[Any], jobs: Mapping[int, TrainJob]) -> float:
     """Return the mean seconds of a plan's trainings from nothing to the end."""
     found = []
     for job in jobs.values():
         result = context.run.result(job.id) or {}
-        whole = float(result.get("seconds", 0.0))
-        # The first seed went on from a rung: its ledger holds the whole training.
-        found.append(max(whole, float(result.get("ledger", {}).get("wall_seconds", 0.0))))
+        whole, steps, began = float(result.get("seconds", 0.0)), int(result.get("steps", 0)), int(result.get("began", 0))
+        # The first seed went on from a rung: its ledger holds the whole training, if the learner has a clock.
+        wall = float(result.get("ledger", {}).get("wall_seconds", 0.0))
+        found.append(max(whole, wall or whole * (steps / (steps - began) if 0 < began < steps else 1.0)))
     return mean(found) if found else 0.0
 
 

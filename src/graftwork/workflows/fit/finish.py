@@ -20,7 +20,7 @@ from graftwork.workflows.fit.judged_field import JudgedField, judged_field
 from graftwork.workflows.fit.kept_plans import keep_finalists
 from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks, decided_suite
 from graftwork.workflows.fit.race_outcome import RaceOutcome
-from graftwork.workflows.fit.untested import not_tested, still_improving
+from graftwork.workflows.fit.untested import not_tested, still_improving, would_gain
 from graftwork.workflows.fit.warm_start import warm_start_of
 from graftwork.workflows.runs.auto_groups import suggest_grouping
 from graftwork.workflows.runs.context import RunContext
@@ -56,7 +56,8 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
         lambda: result.update(inspect_choice(context, outcome, field, result["verdict"])),
     )
     context.pause_point()
-    given = handover(context, choice, field.plans[choice].title, field.weights(choice), outcome.finals)
+    title, gaining = field.plans[choice].title, would_gain(context, outcome)
+    given = handover(context, choice, title, field.weights(choice), outcome.finals, gaining)
     context.pause_point()
     if given.note:
         warnings.append(given.note)
@@ -73,11 +74,12 @@ def finish_run(context: RunContext[FitSettings], outcome: RaceOutcome) -> dict[s
     others = result["kept_plans"]
 
     def keep() -> None:
-        others.update(keep_finalists(context, outcome, field, result["verdict"], given, rows))
+        others.update(keep_finalists(context, outcome, field, result["verdict"], given, rows, gaining))
 
     try_step(result["verdict"]["warnings"], "Other finalists could not be kept", keep)
     context.pause_point()
-    result["timing"] = timing(run)
+    # Time that is left is left for nothing that would make models better.
+    result["timing"] = timing(run) | ({} if context.settings.time_limit is None else {"converged": not gaining})
     result = clean_json(result)
     # Before report and card: if one of them fails, the numbers are safe.
     write_json(run.result_file, result)

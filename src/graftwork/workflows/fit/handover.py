@@ -5,29 +5,29 @@ Where the time is up before they are done, models of the race take their places,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
 from graftwork.evaluation.choice.sentences import join_words
-from graftwork.workflows.fit.attempts import plan_seconds, training_seconds, whole_seconds
+from graftwork.workflows.fit.attempts import training_seconds
 from graftwork.workflows.fit.ensemble import blend_plan
 from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, time_for_all_rows, weights_chosen_again
+from graftwork.workflows.fit.ranking import mean_change
+from graftwork.workflows.fit.whole_models import TENTHS, models_of, seconds_for_all_rows, whole_models
 from graftwork.workflows.runs.context import RunContext
-from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["Handover", "at_hand", "handover", "whole_parts"]
+__all__ = ["Handover", "at_hand", "handover"]
 
 Weights = Mapping[str, Mapping[str, float]]
-BAG = 5
-"""Models of each plan that are trained where one was planned, if the time that is left suffices for all of them."""
-GRACE = 0.08
-"""Share of the time limit by which models on all rows may end later than trainings of the race, which stop a little before it."""
+LEAST_OF_LONGER = 0.8
+"""Share of its steps from which on a training that was to be longer than those of the race is handed over though it was cut: most of
+the fall of its rate is behind it then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +46,10 @@ class Handover:
     """Plans whose trainings saw all rows between them."""
     at_once: tuple[str, ...] = ()
     """Those of them that are fitted in one go, on all rows."""
+    members: int = 1
+    """Models of each plan that were to be made on all rows."""
+    longer: Mapping[str, float] = field(default_factory=dict)
+    """How many times the steps of the race the models of plans made that were still improving."""
     note: str = ""
     """Why it is not what was planned; empty if it is."""
 
@@ -65,71 +69,18 @@ class Handover:
             "parts": self.parts,
             "weights": {plan: dict(weights) for plan, weights in self.weights.items()},
             "trainings": [job.id for job in self.trained],
+            "members": self.members,
+            "longer": dict(self.longer),
         }
 
 
-def whole_parts(context: RunContext[FitSettings]) -> int:
-    """Return how many models of a plan are handed over that see all rows between them; 0 for those of the race."""
-    settings, folds = context.settings, context.maker.facts.folds
-    if not settings.refit:
-        return 0
-    return 1 if settings.single or not folds else folds
-
-
-def _parts_in_time(context: RunContext[FitSettings], weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]) -> int:
-    """Return how many models of each plan are trained on all rows: as planned, or fewer if the time does not suffice."""
-    planned = whole_parts(context)
-    # A first model was made because there was no time for more.
-    if not planned or any(name not in context.schedule.horizons for name in weights):
-        return 0
-    # Of large suites a model of all rows is worth more than several of them.
-    if see_a_part(weights, finals):
-        return 1
-
-    def decide() -> int:
-        left = _seconds(context)
-        if left is None:
-            return planned
-        each = {name: plan_seconds(context, finals[name]) for name in weights}
-        workers = max(1, context.settings.num_workers)
-        # Not two: each would see half of the rows, fewer than the models of the race.
-        choices = [parts for parts in dict.fromkeys((planned, 3, 1)) if parts <= planned]
-
-        def seconds(parts: int, each: Mapping[str, float]) -> float:
-            total = sum(_num_parts(context, name, parts) * one for name, one in each.items())
-            return max(*each.values(), total / workers)
-
-        if _may_bag(context, weights):
-            whole = whole_seconds(context, {name: finals[name] for name in weights})
-            # Without the grace, which is for the one model that is needed.
-            if seconds(BAG, whole) <= left - GRACE * (context.settings.time_limit or 0.0):
-                return BAG
-        fitting = [parts for parts in choices if seconds(parts, each) <= left]
-        return fitting[0] if fitting else 1
-
-    found = decided(context, "models on all rows", decide)
-    if not 1 <= found <= max(planned, BAG):
-        raise ValueError(f"{found} models on all rows were decided, of {planned}")  # what is stored was changed
-    return int(found)
-
-
-def _may_bag(context: RunContext[FitSettings], weights: Weights) -> bool:
-    """Return whether an average of several models may take the place of the one that was planned: it is several times as large and
-    as slow, which the user may not want, and helps plans alone whose models differ by the rows on which they stop."""
-    settings = context.settings
-    limits = (settings.max_params, settings.max_latency, settings.max_memory)
-    is_wanted = settings.prefer == "score" and not settings.single and all(limit is None for limit in limits)
-    return is_wanted and whole_parts(context) == 1 and not all(context.plans[name].fitted_at_once for name in weights)
-
-
-def _num_parts(context: RunContext[Any], plan: str, parts: int) -> int:
-    """Return how many models of a plan are handed over: one where it is fitted in one go, which needs no rows to stop on and so
-    learns from all of them."""
-    return 1 if context.plans[plan].fitted_at_once else parts
-
-
 def handover(
-    context: RunContext[FitSettings], choice: str, title: str, weights: Weights, finals: Mapping[str, Mapping[int, TrainJob]]
+    context: RunContext[FitSettings],
+    choice: str,
+    title: str,
+    weights: Weights,
+    finals: Mapping[str, Mapping[int, TrainJob]],
+    improving: Collection[str] = (),
 ) -> Handover:
     """Train what is handed over, or take what there is.
 
@@ -139,17 +90,24 @@ def handover(
         title: One line about it.
         weights: ``{plan: {task: weight}}``: one plan with all weight, or the members of the ensemble.
         finals: Finished finals of every plan.
+        improving: Plans that longer trainings would probably make better.
     """
-    parts, note = _parts_in_time(context, weights, finals), ""
-    if parts:
-        counts = {plan: _num_parts(context, plan, parts) for plan in weights}
+    wanted, note = whole_models(context, weights, finals, improving), ""
+    if wanted.members:
+        counts = {plan: models_of(context, plan, wanted.members) for plan in weights}
         asked, more = list(weights), {}
         if see_a_part(weights, finals):
             chosen = {plan: finals[plan] for plan in weights}
-            asked = list(time_for_all_rows(context, chosen, _seconds(context)))
-            more = for_many_rows(context, weights, finals, _seconds(context))
+            asked = list(time_for_all_rows(context, chosen, seconds_for_all_rows(context)))
+            more = for_many_rows(context, weights, finals, seconds_for_all_rows(context))
         jobs = {
-            (plan, part): context.maker.whole(plan, part, counts[plan], **more.get(plan, {}))
+            (plan, part): context.maker.whole(
+                plan,
+                part,
+                wanted.parts if counts[plan] > 1 else 1,
+                longer=wanted.longer if plan in improving else 1.0,
+                **more.get(plan, {}),
+            )
             for plan in asked
             for part in range(counts[plan])
         }
@@ -158,10 +116,13 @@ def handover(
         in_order: list[Job] = [
             job for _, job in sorted(jobs.items(), key=lambda item: (item[0][1], -training_seconds(context, item[1])))
         ]
-        left = _seconds(context)
+        left = seconds_for_all_rows(context)
         answers = context.run_jobs(in_order, past_deadline=left is not None, seconds=left)
+        least = {plan: least_steps(context, plan, finals, more) for plan in weights}
         done = {
-            job.id for (plan, _), job in jobs.items() if _is_whole(answers.get(job.id), least_steps(context, plan, finals, more))
+            job.id
+            for (plan, _), job in jobs.items()
+            if _is_whole(answers.get(job.id), least[plan]) or _is_long_enough(context, job, answers.get(job.id), finals[plan])
         }
         made = {
             plan: [part for part in range(counts[plan]) if (plan, part) in jobs and jobs[plan, part].id in done]
@@ -169,10 +130,11 @@ def handover(
         }
         # Parts that all members with parts have; without two of them, each member brings what it has.
         bagged = [plan for plan in weights if counts[plan] > 1]
-        usable = [part for part in range(parts) if bagged and all(part in made[plan] for plan in bagged)]
+        usable = [part for part in range(wanted.members) if bagged and all(part in made[plan] for plan in bagged)]
         taken = {plan: usable if len(usable) > 1 and plan in bagged else found for plan, found in made.items()}
-        # One part alone has not seen the rows that it left out: two are needed to have seen all.
-        taken = {plan: [] if plan in bagged and len(found) == 1 else found for plan, found in taken.items()}
+        # One part alone has not seen the rows that it left out: two are needed to have seen all. A tenth is what single models leave out.
+        alone = set(bagged) if wanted.parts < TENTHS else set()
+        taken = {plan: [] if plan in alone and len(found) == 1 else found for plan, found in taken.items()}
         whole = {plan: [jobs[plan, part] for part in found] for plan, found in taken.items() if found}
         missing = [f"`{plan}`" for plan in weights if plan not in whole]
         if not whole:
@@ -182,10 +144,12 @@ def handover(
                 f"The time limit came before {join_words(missing)} could learn from all rows, so this part of the average is one "
                 "of the race."
             )
-        elif any(len(whole[plan]) < parts for plan in bagged):
+        elif any(len(whole[plan]) < wanted.members for plan in bagged):
             counted = join_words([f"{len(whole[plan])} of `{plan}`" for plan in bagged])
+            many = sum(map(len, whole.values())) > 1
             note = (
-                f"Of {parts} models of each plan that see other rows each, {counted} were finished; their average is handed over."
+                f"Of {wanted.members} models of each plan that see other rows each, {counted} "
+                f"{'were finished; their average' if many else 'was finished; it'} is handed over."
             )
         cut = [plan for plan in whole if (answers.get(whole[plan][0].id) or {}).get("cut")]
         if cut:
@@ -195,10 +159,12 @@ def handover(
             weights = weights_chosen_again(context, weights, {plan: found[0] for plan, found in whole.items()})
             whole = {plan: whole[plan] for plan in weights}
         if whole:
-            shown = parts if any(plan in whole for plan in bagged) else 1
-            return _average(
+            shown = wanted.parts if any(plan in whole for plan in bagged) else 1
+            given = _average(
                 context, choice, title, weights, {**_of_race(context, weights, finals), **whole}, shown, tuple(whole), note
             )
+            longer = {plan: wanted.longer for plan in whole if plan in improving and wanted.longer > 1.0}
+            return replace(given, members=wanted.members, longer=longer)
     return _average(context, choice, title, weights, _of_race(context, weights, finals), 0, (), note)
 
 
@@ -209,6 +175,7 @@ def at_hand(
     weights: Weights,
     finals: Mapping[str, Mapping[int, TrainJob]],
     given: Handover,
+    others: Mapping[str, TrainJob] | None = None,
 ) -> Handover:
     """Return what another finalist is handed over as, from trainings that are finished: nothing is trained.
 
@@ -221,10 +188,13 @@ def at_hand(
         weights: ``{plan: {task: weight}}``, as for :func:`handover`.
         finals: Finished finals of every plan.
         given: What is handed over for the choice.
+        others: Finished trainings on all rows of plans that take no part in it, by plan.
     """
     whole = {plan: [job for job in given.trained if job.plan.name == plan] for plan in weights if plan in given.whole}
-    taken = {**_of_race(context, weights, finals), **whole}
-    return _average(context, name, title, weights, taken, given.parts if whole else 0, tuple(whole), "")
+    own = {plan: [job] for plan, job in (others or {}).items() if plan in weights and plan not in whole}
+    taken = {**_of_race(context, weights, finals), **whole, **own}
+    parts = given.parts if whole else 1 if own else 0
+    return _average(context, name, title, weights, taken, parts, (*whole, *own), "")
 
 
 def _of_race(
@@ -273,14 +243,24 @@ def _member(context: RunContext[FitSettings], job: TrainJob, weights: Mapping[st
     return {"plan": job.plan.to_json(), "steps": job.max_steps, "weights": dict(weights), "seed": seed, **divided}
 
 
+def _is_long_enough(
+    context: RunContext[FitSettings], job: TrainJob, result: Mapping[str, Any] | None, finals: Mapping[int, TrainJob]
+) -> bool:
+    """Return whether a training that was to be longer than those of the race is good enough though the end of the time cut it: near its
+    end, or not shorter than those and better on the rows that it left out than they were on theirs."""
+    usual = context.schedule.horizons.get(job.plan.name, 0)
+    if result is None or result["status"] != "ok" or job.max_steps <= usual:
+        return False
+    steps = int(result.get("steps", 0))
+    if steps >= LEAST_OF_LONGER * job.max_steps:
+        return True
+    before = context.run.result(finals[min(finals)].id) or {}
+    scores = (result.get("validation", {}), before.get("validation", {}))
+    change = mean_change(context.suite, *scores, context.settings.weights)
+    return steps >= usual and change is not None and change > 0
+
+
 def _is_whole(result: Mapping[str, Any] | None, least_steps: float) -> bool:
     if result is None or result["status"] != "ok":
         return False
     return not result.get("cut") or int(result.get("steps", 0)) >= least_steps
-
-
-def _seconds(context: RunContext[FitSettings]) -> float | None:
-    """Return the seconds that models on all rows may take: what is left, and a little beyond the limit, since they are the better
-    models; None without a limit."""
-    left, limit = seconds_left(context), context.settings.time_limit
-    return None if left is None or limit is None else left + GRACE * limit

@@ -6,7 +6,7 @@ and models that are large are left out; the result says which and why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from graftwork.workflows.fit.judged_field import JudgedField
 from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks
 from graftwork.workflows.fit.plan_folders import PlanFolder, plan_folders, remove_others
 from graftwork.workflows.fit.race_outcome import RaceOutcome
+from graftwork.workflows.fit.whole_others import others_on_all_rows
 from graftwork.workflows.runs.context import GRACE, RunContext
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.settings import FitSettings
@@ -55,8 +56,11 @@ def keep_finalists(
     verdict: Mapping[str, Any],
     chosen: Handover,
     rows: KeptRows,
+    improving: Collection[str] = (),
 ) -> dict[str, Any]:
     """Export the finalists that were not chosen, the better ones first, averages and the best plans of all tasks together last.
+
+    Where there is time they learn from all rows before.
 
     Args:
         context: The run.
@@ -65,11 +69,12 @@ def keep_finalists(
         verdict: Gives the choice, the order and the best plan of each task.
         chosen: What is handed over for the choice; it is exported already.
         rows: What kept-back rows say of the plans.
+        improving: Plans that longer trainings would probably make better.
 
     Returns:
         ``kept_plans`` of ``result.json``: ``kept``, ``{name: what the model is made of}``, and ``not_kept``, ``{name: reason}``.
     """
-    wishes = _wishes(context, outcome, field, verdict, chosen)
+    wishes = _wishes(context, outcome, field, verdict, chosen, improving)
     if context.settings.keep == "chosen":
         return {"kept": {}, "not_kept": dict.fromkeys(wishes, "--keep chosen asked for the chosen plan only")}
     remove_others(context.run, [wish.folder.name for wish in wishes.values()])
@@ -106,6 +111,7 @@ def _wishes(
     field: JudgedField,
     verdict: Mapping[str, Any],
     chosen: Handover,
+    improving: Collection[str],
 ) -> dict[str, _Wish]:
     """Return what would be kept, by name, in the order of the exports."""
     expected, best = verdict.get("expected") or {}, verdict.get("per_task_best") or {}
@@ -125,9 +131,10 @@ def _wishes(
         title = f"The best plan of each task: {', '.join(f'{plan} for {task}' for task, plan in best.items())}"
         asked[PER_TASK_BEST] = title, best
     folders = plan_folders(context.run, list(asked))
+    whole = others_on_all_rows(context, outcome, others, chosen, improving) if context.settings.keep != "chosen" else {}
     found = {}
     for name, (title, answers) in asked.items():
-        given = at_hand(context, name, title, _together(field, answers), outcome.finals, chosen)
+        given = at_hand(context, name, title, _together(field, answers), outcome.finals, chosen, whole)
         seconds = _export_seconds(context, chosen) * len(given.trained) / len(chosen.trained)
         found[name] = _Wish(given=given, folder=folders[name], answers=answers, seconds=seconds)
     return found

@@ -15,8 +15,6 @@ from graftwork.core.errors import GraftworkError
 from graftwork.workflows.fit.attempts import MARGIN, Attempts, plan_seconds, training_seconds
 from graftwork.workflows.fit.cheap_finalists import cheap_finalists, leading_finalist
 from graftwork.workflows.fit.fallback import fallback_job
-from graftwork.workflows.fit.inspection import INSPECTION_SHARE
-from graftwork.workflows.fit.large_suites import time_for_all_rows
 from graftwork.workflows.fit.race_outcome import RaceOutcome, Result, as_judged
 from graftwork.workflows.fit.ranking import (
     best_of,
@@ -28,13 +26,14 @@ from graftwork.workflows.fit.ranking import (
     task_changes,
 )
 from graftwork.workflows.fit.replanning import (
-    WHOLE_SHARE,
     known_costs,
     race_budget,
     replanned,
     time_for_another_rung,
+    time_for_finals,
     with_measured,
 )
+from graftwork.workflows.fit.reserve import reserved_seconds
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.decisions import decided, seconds_left
 from graftwork.workflows.runs.horizons import RUNGS, paid_once, shared_plans
@@ -45,11 +44,6 @@ from graftwork.workflows.runs.plan_costs import Estimate
 __all__ = ["Race", "RaceOutcome", "max_control_tasks"]
 
 _MOST_CONTROLS, _MOST_CONTROLS_OF_FOLDS = 8, 3
-REFIT_PLANS = 0.75
-"""Share of the finalists' costs that one model on all rows of everything handed over is expected to take."""
-VERDICT_SECONDS = 2.0
-VERDICT_SHARE = 0.03
-"""Seconds and share of the time limit that the verdict may take, the larger of the two."""
 HURRIED_SHARE = 0.75
 """Share of the time left for trainings of finals that came early for lack of time; the rest is for judging them."""
 JUDGING_SECONDS = 40.0
@@ -74,6 +68,7 @@ class Race:
         self.outcome = RaceOutcome()
         self._cheap: list[str] = []
         self._last_rung = len(RUNGS) - 1
+        self._lacks_time = False
 
     def run(self) -> RaceOutcome:
         """Run everything; ends early, with what is there, when ``stop`` says so.
@@ -122,6 +117,7 @@ class Race:
                 self.context, names, costs, control_tasks=most, rung=rung, finals_next=finals_next and not last
             )
             if finals_next:
+                self._lacks_time = last and not time_for_finals(self.context)
                 break
         # A deadline (`finish`) still leads to finals: cut ones, judged as far as they came.
         if scores:
@@ -132,8 +128,8 @@ class Race:
 
     @property
     def _is_hurried(self) -> bool:
-        """Whether the finals came before the last rung, for lack of time."""
-        return self._last_rung < len(RUNGS) - 1
+        """Whether there is no time for whole finals: they came before the last rung, or go on from it as far as they come."""
+        return self._last_rung < len(RUNGS) - 1 or self._lacks_time
 
     def _is_stopped(self) -> bool:
         return self.context.stop.by_user() is not None
@@ -210,7 +206,7 @@ class Race:
             self._add_seeds(names, tasks)
             if self._is_stopped():
                 return
-            attempts = Attempts(self.context, self.outcome.finals, self._reserved(tasks))
+            attempts = Attempts(self.context, self.outcome.finals, reserved_seconds(self.context, self.outcome, tasks))
             attempts.run()
             self.context, self.outcome.attempts = attempts.context, attempts.made
             if self._is_stopped():
@@ -253,23 +249,7 @@ class Race:
         left, workers = seconds_left(self.context), max(1, self.context.settings.num_workers)
         if left is None or not each:
             return False
-        return MARGIN * max(sum(each) / workers, max(each)) + self._reserved(tasks) <= left
-
-    def _reserved(self, tasks: Sequence[str]) -> float:
-        """Return the seconds that controls, affinity, verdict and the models on all rows will take."""
-        context, schedule = self.context, self.context.schedule
-        each = {name: plan_seconds(context, jobs) for name, jobs in self.outcome.finals.items()}
-        checks = each.get(self.outcome.control_plan or "", 0.0) * (len(tasks) * schedule.control_seeds + 0.4)
-        parts = max(schedule.refits or 0, 1) if context.settings.refit and not schedule.final_rows else 0
-        refits = REFIT_PLANS * sum(each.values()) * parts
-        longest = max(each.values(), default=0.0) if parts else 0.0
-        left, limit = seconds_left(context) or 0.0, context.settings.time_limit or 0.0
-        if context.settings.refit and schedule.final_rows:
-            # The choice is not known yet: the slowest finalist that sees all rows in every step.
-            most = WHOLE_SHARE * limit
-            longest = min(most, max(time_for_all_rows(context, self.outcome.finals, most).values(), default=0.0))
-        verdict = max(min(VERDICT_SECONDS, 0.1 * left), VERDICT_SHARE * limit)
-        return max((checks + refits) / max(1, context.settings.num_workers), longest) + verdict + INSPECTION_SHARE * limit
+        return MARGIN * max(sum(each) / workers, max(each)) + reserved_seconds(self.context, self.outcome, tasks) <= left
 
     def _judge_now(
         self, names: Sequence[str], first: Mapping[str, TrainJob], answers: Mapping[str, Result]

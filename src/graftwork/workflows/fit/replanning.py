@@ -14,12 +14,13 @@ from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.plan_costs import Estimate, measured_cost
 from graftwork.workflows.runs.schedule import Schedule, make_schedule
 
-__all__ = ["WHOLE_SHARE", "known_costs", "race_budget", "replanned", "time_for_another_rung", "with_measured"]
+__all__ = ["WHOLE_SHARE", "known_costs", "race_budget", "replanned", "time_for_another_rung", "time_for_finals", "with_measured"]
 
 WHOLE_SHARE = 0.3
 """Share of the time limit that is kept for models of all rows where finals see a part of them."""
-RACE_SHARE = 0.9
-"""Share of the time limit that a schedule plans to use; the rest is for what costs do not see."""
+RACE_SHARE, RACE_SHARE_ALONE = 0.9, 0.94
+"""Share of the time limit that a schedule plans to use, and the same where no models of all rows follow, which take what is left; the
+rest is for what costs do not see."""
 
 TOO_LONG = 1.25
 """How many times longer than the time left another rung and the finals may be expected to take."""
@@ -75,7 +76,7 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
     settings, facts = context.settings, context.maker.facts
     folds, splits = facts.folds, context.suite.splits
     rows = len(splits["train"])
-    left = seconds_left(context, RACE_SHARE)
+    left = seconds_left(context, RACE_SHARE if settings.refit else RACE_SHARE_ALONE)
     preset = settings.preset_values
     return RaceBudget(
         seeds=tuple(range(folds or settings.seeds)),
@@ -84,6 +85,7 @@ def race_budget(context: RunContext[Any], *, control_tasks: int, rungs_done: int
         workers=max(1, settings.num_workers),
         control_tasks=control_tasks,
         refits=0 if not settings.refit else folds if folds and not settings.single else 1,
+        one_plan=settings.single,
         finalists=preset.finalists,
         whole_controls=bool(folds),
         scale=rows / facts.race_rows if facts.race_rows else 1.0,
@@ -159,6 +161,12 @@ def time_for_another_rung(
         return _rest(context, names, costs, control_tasks, rung).seconds <= TOO_LONG * left
 
     return bool(decided(context, f"another rung after rung {rung + 1}", decide))
+
+
+def time_for_finals(context: RunContext[Any]) -> bool:
+    """Return whether what the schedule expects of the finals, and of what follows them, fits into the time that is left."""
+    left = seconds_left(context)
+    return left is None or bool(decided(context, "finals in time", lambda: context.schedule.seconds <= TOO_LONG * left))
 
 
 def _rest(

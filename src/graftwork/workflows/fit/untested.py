@@ -3,14 +3,14 @@ end."""
 
 from __future__ import annotations
 
-from statistics import mean
 from typing import Any
 
+from graftwork.workflows.fit.attempts import improves
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.horizons import shared_plans
 
-__all__ = ["not_tested", "still_improving"]
+__all__ = ["not_tested", "still_improving", "would_gain"]
 
 
 def not_tested(context: RunContext[Any], outcome: RaceOutcome) -> list[dict[str, Any]]:
@@ -42,5 +42,11 @@ def still_improving(context: RunContext[Any], outcome: RaceOutcome, plan: str) -
     and of what is fitted in one go."""
     if plan in context.plans and context.plans[plan].fitted_at_once:
         return False
-    results = [context.run.result(job.id) or {} for job in outcome.finals.get(plan, {}).values()]
-    return bool(results) and mean(bool(result.get("still_improving")) for result in results) >= 0.5
+    return improves(context, outcome.finals.get(plan, {}))
+
+
+def would_gain(context: RunContext[Any], outcome: RaceOutcome) -> set[str]:
+    """Return the finalists that longer trainings would probably make better: those that were still improving, unless longer trainings
+    were tried and were no better."""
+    in_vain = {item["plan"]: not item["taken"] for item in outcome.attempts if item.get("longer")}
+    return {name for name in outcome.finals if still_improving(context, outcome, name) and not in_vain.get(name, False)}

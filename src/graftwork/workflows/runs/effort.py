@@ -43,6 +43,8 @@ class RaceBudget:
     """Number of tasks that get the shuffled control."""
     refits: int = 0
     """Trainings of every chosen plan on all rows, once the verdict is there."""
+    one_plan: bool = False
+    """Whether one plan is handed over; otherwise it may be an average of several."""
     finalists: int = FINALISTS
     whole_controls: bool = False
     """Whether a control needs all seeds: with folds, some of the rows could be compared with nothing."""

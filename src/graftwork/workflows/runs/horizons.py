@@ -12,6 +12,7 @@ from graftwork.workflows.runs.plan_costs import Estimate
 
 __all__ = [
     "MIN_STEPS",
+    "REFIT_PLANS",
     "RUNGS",
     "common_limits",
     "essential_plans",
@@ -39,6 +40,8 @@ SLOWEST_PRETRAINED = 1.0
 """The same for plans that tune a pretrained backbone: slow per step, they get fewer steps."""
 SLOWEST_JOINT = 3.0
 """The same for joint plans from scratch: one that is slower makes fewer steps than the others."""
+REFIT_PLANS = 0.75
+"""Share of the finalists' costs that one model on all rows of everything handed over is expected to take, if plans may be averaged."""
 JOB_SECONDS = 0.05
 """What a job costs beside its training."""
 
@@ -189,20 +192,29 @@ def race_seconds(
     begun = {
         plan.name: share * _kept_part(plan, horizons, before) if own_horizon(plan) != 1 else math.ceil(share) for plan in plans
     }
-    ahead = {name: (effort.seeds - begun[name]) * cost + effort.refits * on_all[name] for name, cost in whole.items()}
+    ahead = {name: (effort.seeds - begun[name]) * cost for name, cost in whole.items()}
     if budget.rungs_done < 1:
         total += sum(rung(plan, 0) for plan in plans)
     if budget.rungs_done < len(RUNGS) and not budget.finals_next:
         # Who will be ahead is unknown; the slowest half is assumed, so that the schedule does not promise too much.
         second = references + others[: math.ceil(len(plans) / 2)]
         total += sum(rung(plan, 1) for plan in second)
-        # who survives is not known yet: count the more expensive of the possible finalists half, the mean half
         free = max(0, min(effort.finalists, len(others)))
-        slowest = sum(ahead[plan.name] for plan in others[:free])
-        mean = free * sum(ahead[plan.name] for plan in others) / len(others) if others else 0.0
-        total += sum(ahead[plan.name] for plan in references) + (slowest + mean) / 2
+
+        def of_finalists(costs: Mapping[str, float]) -> float:
+            # Who survives is not known yet: count the more expensive of the possible finalists half, the mean half.
+            slowest = sum(costs[plan.name] for plan in others[:free])
+            mean = free * sum(costs[plan.name] for plan in others) / len(others) if others else 0.0
+            return sum(costs[plan.name] for plan in references) + (slowest + mean) / 2
     else:
-        total += sum(ahead.values())
+
+        def of_finalists(costs: Mapping[str, float]) -> float:
+            return sum(costs.values())
+
+    total += of_finalists(ahead)
+    # One plan learns from all rows, or those that are averaged do: rarely every finalist.
+    dearest = max(on_all.values(), default=0.0)
+    total += effort.refits * (dearest if budget.one_plan else max(dearest, REFIT_PLANS * of_finalists(on_all)))
     shared = shared_plans(plans)
     if shared:
         cost = sum(whole[plan.name] for plan in shared) / len(shared)
@@ -211,5 +223,5 @@ def race_seconds(
     # More workers do not make a single training shorter, and models on all rows follow the verdict.
     longest = max(((1 - begun[name]) * whole[name] for name in whole), default=0.0)
     if effort.refits:
-        longest += max(on_all.values(), default=0.0)
+        longest += dearest
     return max(total / max(budget.workers, 1), longest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from graftwork.core.records import Plan
@@ -189,28 +189,35 @@ class JobMaker:
             predict=("test",),
         )
 
-    def whole(self, plan: str, part: int, parts: int, *, threads: int = 1, seconds: float = 0.0) -> TrainJob:
+    def whole(self, plan: str, part: int, parts: int, *, longer: float = 1.0, threads: int = 1, seconds: float = 0.0) -> TrainJob:
         """Return the job that trains a model to be handed over: on all rows but one of ``parts`` parts.
 
         Args:
             plan: Name of the plan.
             part: Number of the model.
-            parts: Number of models.
+            parts: Number of parts.
+            longer: Steps as a multiple of those of the race, at least 1.
             threads: Threads of arithmetic.
             seconds: Seconds of training after which it ends as it is; 0: no limit.
         """
-        return self.make(
+        steps = self.schedule.horizons[plan]
+        made = self.make(
             TrainJob,
             f"whole-{plan}-{part + 1}of{parts}",
             plan,
             phase="whole",
             seed=part,
             parts=parts,
-            until=self.schedule.horizons[plan],
+            until=steps,
             predict=("val",),
             threads=threads,
             seconds=seconds,
         )
+        if longer <= 1.0:
+            return made
+        steps = round(longer * steps)
+        # A name of its own: what was trained with another horizon is no start.
+        return replace(made, id=f"{made.id}-{steps}steps", until=steps, max_steps=steps)
 
     def affinity(self, plan: str) -> AffinityJob:
         """Return the short extra run in which the tasks' effects on one another are measured."""

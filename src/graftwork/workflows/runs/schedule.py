@@ -168,8 +168,12 @@ def make_schedule(
         # The time of those that left goes to the others.
         common = horizon_of(effort, float(MIN_STEPS), longest)
     horizons = horizons_of(plans, estimates, common)
-    if before is not None and common < shortest:
-        horizons = _no_shorter_than_made(horizons, before, budget)
+    if before is not None and (common < shortest or _are_finals_next(budget)):
+        longer = _no_shorter_than_made(horizons, before, budget)
+        # Further seeds would begin anew, for which there is no time.
+        if longer != horizons:
+            horizons, going_on = longer, before.horizons
+            effort = _least(budget, lambda one: race_seconds(plans, estimates, longer, budget, one, going_on) <= limit)
     if before is not None:
         # A plan that left after the first rung and comes back has no horizon there.
         kept = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}
@@ -223,6 +227,10 @@ def _no_shorter_than_made(horizons: Mapping[str, int], before: Schedule, budget:
     return {
         name: before.horizons[name] if steps <= made * before.horizons.get(name, 0) else steps for name, steps in horizons.items()
     }
+
+
+def _are_finals_next(budget: RaceBudget) -> bool:
+    return budget.finals_next or budget.rungs_done >= len(RUNGS)
 
 
 def _with_rows_in_time(plans: Sequence[Plan], estimates: Mapping[str, Estimate], budget: RaceBudget, limit: float) -> RaceBudget:

@@ -13,8 +13,10 @@ from graftwork.core.input_spec import table_input
 from graftwork.core.records import Plan, TaskSpec
 from graftwork.data.suite import Suite
 from graftwork.workflows.fit import handover as module
+from graftwork.workflows.fit import whole_models
 from graftwork.workflows.fit.ensemble import chosen_again
 from graftwork.workflows.fit.handover import handover
+from graftwork.workflows.fit.whole_models import WholeModels
 from graftwork.workflows.runs.job import RunFacts
 from graftwork.workflows.runs.jobs.train import TrainJob
 from graftwork.workflows.runs.plan_jobs import JobMaker
@@ -54,7 +56,8 @@ def context_of(
         run=SimpleNamespace(result=results.get, state={"estimates": estimates}, emit=lambda *_, **__: None),
         run_jobs=run_jobs,
     )
-    monkeypatch.setattr(module, "seconds_left", lambda _: left)
+    for one in (module, whole_models):
+        monkeypatch.setattr(one, "seconds_for_all_rows", lambda _: None if left is None else left + whole_models.GRACE * 100.0)
     monkeypatch.setattr(module, "weights_chosen_again", lambda _, weights, __: weights)
     return context, asked
 
@@ -129,7 +132,7 @@ def test_one_part_alone_has_not_seen_all_rows(
 ) -> None:
     context, _ = context_of(monkeypatch, {}, 60.0)
     monkeypatch.setattr(module, "see_a_part", lambda *_: False)
-    monkeypatch.setattr(module, "_parts_in_time", lambda *_: 3)
+    monkeypatch.setattr(module, "whole_models", lambda *_: WholeModels(members=3, parts=3))
     context.run_jobs = lambda jobs, **_: {job.id: DONE for job in jobs if job.seed in made[job.plan.name]}
     found = handover(context, "ensemble", "both", WEIGHTS, finals(context))
     whole = {f"whole-{name}-{part + 1}of3" for name, parts in taken.items() for part in parts}

@@ -10,6 +10,7 @@ import pytest
 from graftwork.core.records import Plan
 from graftwork.workflows.fit.attempts import Attempts
 from graftwork.workflows.fit.judged_field import rows_words
+from graftwork.workflows.runs.presets import PRESETS
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_more_rows_are_tried_first(seen: int, wanted: list[int]) -> None:
         plans={"trees": plan},
         schedule=SimpleNamespace(horizons={"trees": 50}),
         suite=SimpleNamespace(splits={"train": range(600)}),
-        settings=SimpleNamespace(plans=None, overrides={}),
+        settings=SimpleNamespace(plans=None, overrides={}, preset_values=PRESETS["good"]),
         run=SimpleNamespace(result=lambda _: {}, state={}),
     )
     finals: Any = {"trees": {0: SimpleNamespace(rows=seen, id="final")}}
@@ -46,7 +47,7 @@ def test_a_baseline_is_not_tried_again() -> None:
         plans={"constant": plan.with_train(training={"max_steps": 1})},
         schedule=SimpleNamespace(horizons={"constant": 1}),
         suite=SimpleNamespace(splits={"train": range(600)}),
-        settings=SimpleNamespace(plans=None, overrides={}),
+        settings=SimpleNamespace(plans=None, overrides={}, preset_values=PRESETS["good"]),
         run=SimpleNamespace(result=lambda _: {}, state={}),
     )
     finals: Any = {"constant": {0: SimpleNamespace(rows=60, id="final")}}

@@ -340,7 +340,25 @@ def test_models_on_all_rows_follow_the_finals() -> None:
     assert many > few + 0.5 * 400 * 0.1, "rounds on more rows take longer"
 
 
-@pytest.mark.parametrize(("limit", "epoch", "left"), [(40.0, 5.0, 8.8), (90.0, 30.0, 18.0), (90.0, 100.0, 19.8)])
+def test_models_on_all_rows_are_counted_for_those_that_may_be_handed_over() -> None:
+    costs = estimates()
+    names = {"separate": 100, "shared": 100, "trees": 400}
+    racing = [item for item in PLANS if item.name in names]
+    one_seed = Effort(seeds=1, control_seeds=0, control_tasks=0, refits=0, finalists=3)
+
+    def models(effort: Effort, *, one_plan: bool) -> float:
+        given = budget(None, 60.0, rungs_done=2, refits=1, control_tasks=0, workers=1, one_plan=one_plan)
+        return race_seconds(racing, costs, names, given, effort) - race_seconds(racing, costs, names, given, one_seed)
+
+    refits = dataclasses.replace(one_seed, refits=1)
+    each = [costs[item.name].seconds(names[item.name]) for item in racing]
+    longest, together = max(each), sum(each)
+    assert models(refits, one_plan=True) == pytest.approx(longest, rel=0.05)
+    assert models(refits, one_plan=False) == pytest.approx(0.75 * together, rel=0.05)
+    assert models(dataclasses.replace(refits, refits=5), one_plan=True) == pytest.approx(5 * longest, rel=0.05)
+
+
+@pytest.mark.parametrize(("limit", "epoch", "left"), [(40.0, 5.0, 9.4), (90.0, 30.0, 18.0), (90.0, 100.0, 19.8)])
 def test_going_on_is_preferred_to_shorter_trainings_from_the_start(limit: float, epoch: float, left: float) -> None:
     """Shorter trainings begin anew and cost more than longer ones that go on: a search by halves may end below that gap."""
     costs = estimates(epoch=epoch)
