@@ -154,7 +154,8 @@ class Attempts:
     def _as_long_as_fits(self, names: Sequence[str]) -> Iterator[_Attempt]:
         """Yield trainings that are so much longer as the time allows, if that is worth it."""
         same = self._longer(names, 1.0)
-        factor = min(LONGER[-1], self._free() / max(self._seconds(same), 1e-9))
+        # A little less: the time goes on while this is worked out.
+        factor = min(LONGER[-1], 0.98 * self._free() / max(self._seconds(same), 1e-9))
         if factor >= LEAST_LONGER:
             yield self._longer(names, factor)
 

@@ -50,6 +50,9 @@ def leading_finalist(
     def decide() -> bool:
         each = costs[leader].seconds(context.schedule.horizons.get(leader, 1))
         seeds = len(context.schedule.seeds)
+        # What is fitted in one go is made already, and its first final judges it.
+        if context.plans[leader].fitted_at_once and context.maker.facts.race_rows == context.schedule.final_rows:
+            return (seeds - 1) / max(1, context.settings.num_workers) * each <= LEADER_SHARE * left
         if seeds == 1:  # it goes on from the last rung
             return (1 - RUNGS[-1]) * each <= LONE_LEADER_SHARE * left
         return seeds / max(1, context.settings.num_workers) * each <= LEADER_SHARE * left

@@ -49,8 +49,9 @@ def others_on_all_rows(
     if not jobs:
         return {}
     context.run.emit("phase", phase="whole", jobs=len(jobs), plans=list(jobs))
+    longest_first = sorted(jobs.values(), key=lambda job: -training_seconds(context, job))
     # Whoever is late is kept as the race made it.
-    answers = context.run_jobs(sorted(jobs.values(), key=lambda job: -training_seconds(context, job)))
+    answers = context.run_jobs(longest_first)
     found = {name: answers.get(job.id, {}) for name, job in jobs.items()}
     return {name: jobs[name] for name, answer in found.items() if answer.get("status") == "ok" and not answer.get("cut")}
 

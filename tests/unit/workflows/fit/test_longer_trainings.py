@@ -45,7 +45,7 @@ def test_the_longest_training_that_fits_comes_first(monkeypatch: pytest.MonkeyPa
     assert first_that_fits(attempts) == ({"net": steps} if steps else {})
 
 
-@pytest.mark.parametrize(("trainings", "steps"), [(1.999, 199), (1.3, 130), (1.2, 0)])
+@pytest.mark.parametrize(("trainings", "steps"), [(1.9, 186), (1.3, 127), (1.27, 0)])
 def test_where_no_settings_are_left_it_is_as_long_as_the_time_allows(
     monkeypatch: pytest.MonkeyPatch, trainings: float, steps: int
 ) -> None:

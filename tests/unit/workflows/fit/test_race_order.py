@@ -17,7 +17,10 @@ def _context(seconds: float | None, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "seconds_left", lambda _: seconds)
     monkeypatch.setattr(module, "decided", lambda _, __, decide: decide())
     return SimpleNamespace(
-        schedule=SimpleNamespace(horizons={"net": 100, "trees": 10}, seeds=(0, 1, 2)), settings=SimpleNamespace(num_workers=2)
+        plans={"net": _own("net", 100), "trees": _own("trees", 10), "linear": _own("linear", 1)},
+        schedule=SimpleNamespace(horizons={"net": 100, "trees": 10, "linear": 1}, seeds=(0, 1, 2), final_rows=0),
+        settings=SimpleNamespace(num_workers=2),
+        maker=SimpleNamespace(facts=SimpleNamespace(race_rows=0, folds=0)),
     )
 
 
@@ -48,6 +51,18 @@ def test_a_lone_final_of_the_leader_comes_first_if_the_rest_of_it_fits(monkeypat
     context = _context(6.0, monkeypatch)
     context.schedule.seeds = (0,)
     assert leading_finalist(context, ["net", "trees"], {"net": 9.0, "trees": 0.0}, COSTS) == []
+
+
+def test_a_leader_that_is_fitted_in_one_go_is_made_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linear models on features that took 13 s were ahead, and were not judged, since 13 s more seemed to be needed."""
+    scores, cost = {"net": 0.0, "linear": 170.0}, Estimate(plan="linear", setup_seconds=13.0, eval_seconds=1.0)
+    context = _context(5.0, monkeypatch)
+    context.schedule.seeds = (0,)
+    assert leading_finalist(context, ["net", "linear"], scores, {**COSTS, "linear": cost}) == ["linear"]
+    context.maker.facts.race_rows = 30_000
+    assert leading_finalist(context, ["net", "linear"], scores, {**COSTS, "linear": cost}) == [], "all rows are more"
+    context = _context(5.0, monkeypatch)
+    assert leading_finalist(context, ["net", "linear"], scores, {**COSTS, "linear": cost}) == [], "other seeds are fitted anew"
 
 
 def _own(name: str, steps: int) -> Plan:
