@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.evaluation.choice.together import one_plan_a_task
 from graftwork.evaluation.metrics import score_task
 from graftwork.workflows.fit.answers import Answers, fold_scores
 
@@ -81,5 +82,6 @@ def blend_plan(name: str, title: str, members: Sequence[Mapping[str, Any]], kind
     """
     learner = {"path": "graftwork.training.blend:BlendLearner", "settings": {"members": [dict(one) for one in members]}}
     stage = {"kind": "train", "learner": learner}
-    fields = {"name": name, "title": title, "role": "independent", "group": "ensemble", "modalities": list(kinds)}
+    group = "mixed" if one_plan_a_task({str(number): one["weights"] for number, one in enumerate(members)}) else "ensemble"
+    fields = {"name": name, "title": title, "role": "independent", "group": group, "modalities": list(kinds)}
     return Plan.from_json({**fields, "stages": [stage]})

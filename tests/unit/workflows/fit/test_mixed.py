@@ -175,8 +175,10 @@ def test_the_plan_says_which_plans_it_takes() -> None:
         {"plan": {"name": "linear"}, "steps": 1, "weights": {"a": 1.0, "c": 1.0}},
         {"plan": {"name": "trees"}, "steps": 1, "weights": {"b": 1.0}},
     ]
-    assert plans_of_tasks(blend_plan("mixed", "", members, ["table"])) == {"linear": ["a", "c"], "trees": ["b"]}
+    found = blend_plan("mixed", "", members, ["table"])
+    assert plans_of_tasks(found) == {"linear": ["a", "c"], "trees": ["b"]}
     averaged = [members[0], {**members[1], "weights": {"b": 1.0, "c": 0.5}}]
+    assert [found.group, blend_plan("ensemble", "", averaged, ["table"]).group] == ["mixed", "ensemble"]
     assert plans_of_tasks(blend_plan("ensemble", "", averaged, ["table"])) == {}
     bag = [{**members[0], "weights": {"a": 0.5}}, {**members[0], "weights": {"a": 0.5}}]
     assert plans_of_tasks(blend_plan("linear", "", bag, ["table"])) == {}
