@@ -21,9 +21,10 @@ from graftwork.core.stages.merge import MergeStage
 from graftwork.core.stages.train import TrainStage
 from graftwork.data.splits import TIMES
 from graftwork.data.suite import Suite
+from graftwork.export.compose import needed_nodes
 from graftwork.interfaces.learner import Learner, LearnerContext
 from graftwork.training.stages import learner_of
-from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.fit.combined import blend_plan
 
 LEARNERS = found(Learner)
 TIES = "graftwork.methods.merging.ties:TiesMerger"
@@ -31,6 +32,8 @@ MERGED = "NeuralLearner, merged"
 """A plan of several stages has a learner of its own, which no plan names."""
 BLENDED = "NeuralLearner, blended"
 """So has an average of plans, which a run makes for itself: here of two seeds."""
+MIXED = "NeuralLearner, mixed"
+"""And what takes one plan for each task: here the second seed for the first target, the first for the others."""
 STEPS = 8
 
 
@@ -110,7 +113,7 @@ class Case:
         self.suite = SUITES[kind]
         if "Neural" in name:
             plan = plan.with_train(training={**plan.train.training, "batch_size": 16})
-        self.plan: Plan = blended(plan) if name == BLENDED else plan
+        self.plan: Plan = blended(plan, name) if name in (BLENDED, MIXED) else plan
 
     def build(self, suite: Suite | None = None, **fields: Any) -> Learner:
         context = LearnerContext(
@@ -119,21 +122,24 @@ class Case:
         return learner_of(context)
 
 
-def blended(plan: Plan) -> Plan:
-    """Two models of a plan: for the first target the second alone, for the others both."""
+def blended(plan: Plan, kind: str) -> Plan:
+    """Two models of a plan: for the first target the second alone, for the others both, or the first alone."""
+    others = (0.5, 0.5) if kind == BLENDED else (1.0, 0.0)
     members = [
         {
             "plan": plan.to_json(),
             "steps": STEPS,
             "seed": part,
-            "weights": {name: share for name in SUITES["table"].task_names if (share := float(part) if name == "sign" else 0.5)},
+            "weights": {
+                name: share for name in SUITES["table"].task_names if (share := float(part) if name == "sign" else others[part])
+            },
         }
         for part in range(2)
     ]
     return blend_plan("average", "An average", members, SUITES["table"].kinds)
 
 
-@pytest.fixture(params=[*sorted(LEARNERS), MERGED, BLENDED])
+@pytest.fixture(params=[*sorted(LEARNERS), MERGED, BLENDED, MIXED])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
     for library in ("LightGBM", "CatBoost", "XGBoost"):
         if library in request.param and not has(library.lower()):
@@ -318,6 +324,28 @@ def test_the_ledger_counts(case: Case) -> None:
     assert ledger.wall_seconds > 0
 
 
+def test_a_mixed_plan_answers_each_task_as_its_plan_does_alone(tmp_path: Path) -> None:
+    case, alone = Case(MIXED, tmp_path), Case("NeuralLearner", tmp_path)
+    learner = case.build()
+    learner.train(STEPS)
+    found = answers(learner)
+    for seed, names in ((1, ["sign"]), (0, ["level", "marks", "amount"])):
+        member = alone.build(seed=seed)
+        member.train(STEPS)
+        assert_equal({name: found[name] for name in names}, {name: answers(member)[name] for name in names})
+
+
+@pytest.mark.parametrize("name", ["ExtraTreesLearner", "GaussianProcessLearner", "NeuralLearner", "NeuralLearner, shared"])
+def test_what_a_task_has_for_itself_is_known(name: str, tmp_path: Path) -> None:
+    case, trunk = Case(name.partition(",")[0], tmp_path), Component("graftwork.methods.sharing.shared_trunk:SharedTrunk")
+    case.plan = case.plan.with_train(sharing=trunk) if "," in name else case.plan
+    learner = case.build()
+    learner.train(STEPS)
+    own, whole = sum(costs.parameters_stored for costs in learner.own_costs().values()), learner.ledger().parameters_stored
+    # A trunk for all, and heads; or a model for each task.
+    assert 0 < own < 0.5 * whole if "," in name else own == whole
+
+
 def test_the_exported_graph_gives_the_predictions(case: Case, tmp_path: Path) -> None:
     session_of = pytest.importorskip("onnxruntime").InferenceSession
     pytest.importorskip("onnx")
@@ -331,6 +359,25 @@ def test_the_exported_graph_gives_the_predictions(case: Case, tmp_path: Path) ->
     for name, values in answers(learner).items():
         (graph,) = session.run([name], feed)
         np.testing.assert_allclose(np.asarray(graph).reshape(values.shape), values, rtol=1e-3, atol=1e-4)
+    check_own_costs(learner, tmp_path / "model" / "model.onnx")
+
+
+def check_own_costs(learner: Learner, file: Path) -> None:
+    """What a task has for itself is part of the whole, and a graph that does not answer the task leaves it out."""
+    import onnx
+
+    own, whole, graph = learner.own_costs(), learner.ledger(), onnx.load(str(file)).graph
+    assert set(own) <= set(learner.context.suite.task_names)
+    assert sum(costs.parameters_stored for costs in own.values()) <= whole.parameters_stored
+    assert 0 <= whole.without(list(own.values())).flops_per_sample <= whole.flops_per_sample
+    outputs = [item.name for item in graph.output]
+
+    def size(wanted: list[str]) -> int:
+        return sum(one.ByteSize() for part in needed_nodes(graph.node, graph.initializer, wanted) for one in part)
+
+    for task, costs in own.items():
+        spared = size(outputs) - size([name for name in outputs if name != task])
+        assert costs.parameters_stored <= spared, task
 
 
 def test_wrong_data_are_refused_by_name(case: Case) -> None:

@@ -1,4 +1,5 @@
-"""Kills of a run by how far it has come, not by the clock: they hit the same part of it on every machine."""
+"""Kills of a run by how far it has come, not by the clock: they hit the same part of it on every machine.
+And what equal runs have in common."""
 
 from __future__ import annotations
 
@@ -8,7 +9,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-__all__ = ["jobs_done", "killed_after"]
+__all__ = ["jobs_done", "killed_after", "numbers_of"]
+
+MEASURED = {
+    "seconds",
+    "wall_seconds",
+    "cpu_seconds",
+    "peak_rss_bytes",
+    "latency_ms_batch1",
+    "latency_ms_batch32",
+    "created",
+    "timing",
+    "estimate",
+    "machine",
+    "command",
+    "pareto",
+}
 
 
 def jobs_done(out: Path) -> int:
@@ -25,3 +41,10 @@ def killed_after(process: subprocess.Popen[Any], out: Path, jobs: int) -> bool:
             return process.wait() == -signal.SIGKILL
         time.sleep(0.02)
     return False
+
+
+def numbers_of(value: Any) -> Any:
+    """Return a result without what the clock and the machine say."""
+    if isinstance(value, dict):
+        return {key: numbers_of(item) for key, item in value.items() if key not in MEASURED}
+    return [numbers_of(item) for item in value] if isinstance(value, list) else value

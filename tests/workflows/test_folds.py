@@ -23,22 +23,7 @@ from graftwork.evaluation.correction import Correction  # noqa: E402
 from graftwork.serving.kept_plans import folder_of_plan  # noqa: E402
 from graftwork.workflows.runs.job_data import run_suite  # noqa: E402
 
-from .progress_kills import jobs_done, killed_after  # type: ignore[import-not-found]  # noqa: E402
-
-MEASURED = {
-    "seconds",
-    "wall_seconds",
-    "cpu_seconds",
-    "peak_rss_bytes",
-    "latency_ms_batch1",
-    "latency_ms_batch32",
-    "created",
-    "timing",
-    "estimate",
-    "machine",
-    "command",
-    "pareto",
-}
+from .progress_kills import jobs_done, killed_after, numbers_of  # type: ignore[import-not-found]  # noqa: E402
 
 
 def frame_of(rows: int = 150) -> Any:
@@ -79,7 +64,7 @@ def test_the_result_shows_how_every_row_was_predicted_and_what_became_of_the_col
     result = read(run)
     late, price = result["diagnostics"]["late"], result["diagnostics"]["price"]["values"][0]
     assert (late["rows"], price["rows"]) == (150, 150)
-    if result["verdict"]["choice"] != "ensemble":
+    if result["verdict"]["choice"] not in ("ensemble", "mixed"):
         stated = result["plans"][result["verdict"]["choice"]]["test"]["price"]["rmse"]["value"]
         points = price["points"]
         errors = np.subtract(points["prediction"], points["truth"])
@@ -149,7 +134,7 @@ def test_one_model_without_the_test_rows_on_request(tmp_path: Path) -> None:
     result = read(gw.fit(frame_of(), **QUICK, single=True, refit=False, out=tmp_path / "run"))
     assert result["model"]["rows"] == "training"
     assert result["model"]["models"] == 1
-    assert "ensemble" not in result["plans"]
+    assert not {"ensemble", "mixed"} & set(result["plans"])
 
 
 def test_members_that_had_no_time_for_all_rows_come_from_the_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +148,7 @@ def test_members_that_had_no_time_for_all_rows_come_from_the_race(tmp_path: Path
     assert len(model["weights"]) > 1
     assert (model["rows"], model["whole"]) == ("some", ["lightgbm"])
     assert {job for job in model["trainings"] if job.startswith("whole-")} == {"whole-lightgbm-1of1"}
-    assert any("could learn from all rows, so this part of the average is one of the race" in line for line in out.warnings)
+    assert any("could learn from all rows, so this part of the model is one of the race" in line for line in out.warnings)
     found = gw.Predictor(out.folder).predict(frame_of().drop(columns=["price", "late"]))
     assert np.corrcoef(np.asarray(found["price"], dtype=float), frame_of()["price"])[0, 1] > 0.8
 
@@ -203,15 +188,9 @@ def test_a_killed_cross_validation_ends_with_the_same_numbers(tmp_path: Path) ->
     process.wait(timeout=900)
     assert process.returncode == 0, out.with_suffix(".txt").read_text()[-3000:]
     results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (whole, out)]
-    assert _numbers(results[0]) == _numbers(results[1])
+    assert numbers_of(results[0]) == numbers_of(results[1])
     graphs = [(folder / "model.onnx").read_bytes() for folder in (whole, out)]
     assert graphs[0] == graphs[1]
     others = [{file.parent.name: file.read_bytes() for file in folder.glob("plans/*/model.onnx")} for folder in (whole, out)]
     assert others[0] == others[1]
     assert len(others[0]) >= 2
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items() if key not in MEASURED}
-    return [_numbers(item) for item in value] if isinstance(value, list) else value

@@ -13,7 +13,6 @@ pytest.importorskip("torch")
 
 import graftwork as gw  # noqa: E402
 from graftwork.cli.main import main  # noqa: E402
-from graftwork.workflows.fit import finish  # noqa: E402
 from graftwork.workflows.runs.job_data import read_predictions  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -64,27 +63,6 @@ def test_the_plan_that_was_not_chosen_predicts_what_was_judged(run: Any, tmp_pat
         gw.Predictor(run.folder, plan=other).interval_widths(0.8)["price"]
         != gw.Predictor(run.folder).interval_widths(0.8)["price"]
     ).all()
-
-
-def test_the_best_plans_of_all_tasks_are_kept_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    best = {"price": "shared-trunk", "late": "separate"}
-    plain = finish._judge
-
-    def judge(*args: Any) -> dict[str, Any]:
-        judged = plain(*args)
-        judged["verdict"]["per_task_best"] = best
-        return judged
-
-    monkeypatch.setattr(finish, "_judge", judge)
-    run = gw.fit(table(), targets=list(best), out=tmp_path / "run", **FEW)
-    entry = run.result["kept_plans"]["kept"]["per-task-best"]
-    assert entry["weights"] == {"shared-trunk": {"price": 1.0}, "separate": {"late": 1.0}}
-    new = table().iloc[:20]
-    together = gw.Predictor(run.folder, plan="per-task-best").predict_arrays(new)
-    for task, name in best.items():
-        # Of the chosen plan, the model on all rows takes part.
-        alone = gw.Predictor(run.folder, plan=name).predict_arrays(new)
-        np.testing.assert_allclose(together[task], alone[task], rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_plan_is_refused(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,7 +76,7 @@ def test_a_run_from_data_to_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fail", ["nan", "crash"])
 def test_a_plan_that_fails_leaves_and_the_race_goes_on(tmp_path: Path, fail: str) -> None:
     run = race(tmp_path / "run", linear_plan("bad", "joint", rate=0.2, fail=fail, fail_at=20), steps=64)
-    assert run.choice in ("fast", "alone", "ensemble")
+    assert run.choice in ("fast", "alone", "ensemble", "mixed")
     assert not {"bad", "deadly"} & set(run.result["plans"])
     last = rows(run, 1)["bad"]
     assert last["status"] == ("diverged" if fail == "nan" else "failed")
@@ -109,7 +109,7 @@ def test_a_worker_that_dies_costs_only_its_plan(tmp_path: Path) -> None:
     last = rows(run, 1)["deadly"]
     assert last["status"] == "failed"
     assert "Its process ended with exit code 9, 2 times" in last["message"]
-    assert run.choice in ("fast", "alone", "ensemble")
+    assert run.choice in ("fast", "alone", "ensemble", "mixed")
     assert not {"bad", "deadly"} & set(run.result["plans"])
 
 

@@ -167,7 +167,7 @@ def test_settings_of_a_plan_file_are_tried_and_the_better_ones_taken(tmp_path: P
         ("mine: rate 0.3", True),
     ]
     assert run.result["plans"]["mine"]["plan"]["stages"][0]["learner"]["settings"]["rate"] == 0.3
-    assert run.choice in ("mine", "ensemble")
+    assert run.choice in ("mine", "ensemble", "mixed")
 
 
 def test_variants_that_are_no_settings_are_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--single",
         action="store_true",
         default=None,
-        help="hand over one model of one plan: no ensemble, no average over other rows",
+        help="hand over one model of one plan, for all tasks: no ensemble, no mixed plan, no average over other rows",
     )
     add("--no-refit", action="store_true", help="hand over a model as it was judged, without the test rows")
     add_set_argument(race, " for all plans")

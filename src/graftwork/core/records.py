@@ -74,6 +74,12 @@ class Ledger:
         """Read :meth:`to_json`'s object."""
         return cls(**value)
 
+    def without(self, parts: Sequence[Self]) -> Self:
+        """Return what is left of the stored numbers and the operations without some parts; everything else stays."""
+        names = ("parameters_total", "parameters_stored", "flops_per_sample")
+        left = {name: max(0, getattr(self, name) - sum(getattr(part, name) for part in parts)) for name in names}
+        return dataclasses.replace(self, **left)
+
     @classmethod
     def together(cls, parts: Sequence[Self]) -> Self:
         """Return what several models cost that are used together: all adds up, but of memory the highest counts."""

@@ -186,6 +186,15 @@ class Learner(ABC):
     def ledger(self) -> Ledger:
         """Return the costs so far: parameters, steps, samples, seconds, memory."""
 
+    def own_costs(self) -> dict[str, Ledger]:
+        """Return what of :meth:`ledger` each task has for itself: a model that need not answer the task does without, since its graph
+        leaves it out.
+
+        Stored numbers, and operations where they are counted; tasks that have nothing for themselves, or of which it is not known, are
+        missing, so that a model of some tasks counts as the whole.
+        """
+        return {}
+
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the deployable model into ``folder``: ``model.safetensors`` + ``config.json`` (or the trees' own text format)

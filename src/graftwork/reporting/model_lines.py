@@ -7,10 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graftwork.core.records import TaskSpec
+from graftwork.evaluation.choice.together import one_plan_a_task
+from graftwork.reporting.formatting import MISSING
 from graftwork.reporting.parts import Cell, Table
 from graftwork.reporting.result_view import ResultView
 
 __all__ = ["measured_line", "model_line", "others_line", "weights_table"]
+
+NAMED_TASKS = 4
+"""Tasks of one plan that a line names; of more, it says how many."""
 
 
 def measured_line(view: ResultView) -> str:
@@ -35,7 +40,10 @@ def model_line(view: ResultView) -> str:
         return ""
     count, parts, weights = int(model.get("models") or 0), int(model.get("parts") or 0), _weights(model)
     names = ", ".join(f"`{name}`" for name in weights)
-    if len(weights) > 1:
+    if one_plan_a_task(weights):
+        by_plan = "; ".join(f"{_tasks_in_words(list(own))} by `{name}`" for name, own in weights.items())
+        made = f"The model answers each task by one plan ({by_plan}), from {count} trainings"
+    elif len(weights) > 1:
         made = f"The model is an average of {count} trainings of {names}, with weights for each task"
     elif count > 1:
         made = f"The model is the average of {count} trainings of {names}"
@@ -95,15 +103,30 @@ def others_line(view: ResultView) -> str:
     return " ".join(parts)
 
 
+def _tasks_in_words(tasks: Sequence[str]) -> str:
+    return _quoted(tasks) if len(tasks) <= NAMED_TASKS else f"{len(tasks)} tasks"
+
+
 def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
 def weights_table(view: ResultView, tasks: Sequence[TaskSpec] | None = None) -> Table | None:
-    """Return the weights of the members of an average, a row for each task (or some); None if there is one plan only."""
+    """Return the weights of the members of an average, or the plan that answers alone, a row for each task (or some); None if there is
+    one plan only."""
     weights = _weights(view.section("model"))
     if len(weights) < 2:
         return None
+    if one_plan_a_task(weights):
+        answers = {task: name for name, own in weights.items() for task in own}
+        return Table(
+            caption="Plan that answers each task in the model that is handed over",
+            headers=["Task", Cell("Plan", numeric=False)],
+            rows=[
+                [task.name, Cell(answers.get(task.name, MISSING), numeric=False)]
+                for task in (view.tasks if tasks is None else tasks)
+            ],
+        )
     return Table(
         caption="Weights of the plans in the average that is handed over",
         headers=["Task", *weights],

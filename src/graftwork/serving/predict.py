@@ -66,8 +66,7 @@ class Predictor:
 
     Args:
         run_folder: Folder that ``graftwork fit`` wrote (with ``model.onnx`` and ``model/config.json``).
-        plan: Name of a finalist whose model the run kept; None is the chosen plan. ``"per-task-best"`` is the best plan of each
-            task together, where these differ.
+        plan: Name of a finalist whose model the run kept; None is the chosen plan.
         threads: Threads of ONNX Runtime; None takes all cores.
         batch_size: Rows per batch; None takes 4096 for tables, 256 for texts and 64 for pictures.
 

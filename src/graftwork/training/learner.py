@@ -22,6 +22,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.records import Ledger
 from graftwork.core.seeds import Seeds
 from graftwork.data.loader import BatchStream, inputs_to_torch, iter_rows
+from graftwork.evaluation.probes import flops_per_sample
 from graftwork.export.delta_files import write_deltas
 from graftwork.export.model_folder import write_model
 from graftwork.interfaces.balancer import Balancer
@@ -45,6 +46,8 @@ from graftwork.training.validation import evaluation_batch, validation_points, v
 
 __all__ = ["NeuralLearner"]
 
+MOST_COUNTED = 12
+"""Tasks up to which the operations of each are counted."""
 LEAST_PATIENCE = 100
 """Steps without a better validation that every training is granted, however short its horizon."""
 
@@ -311,6 +314,21 @@ class NeuralLearner(Learner):
             parameters_stored=total,
             **self._inference,  # type: ignore[arg-type]
         )
+
+    def own_costs(self) -> dict[str, Ledger]:
+        """Return the parameters of each task's own part, and, of few tasks, the operations that the others do without."""
+        model, names = on_cpu(self._assembly.deployable(self.best_model)), self.suite.task_names
+        if len(names) < 2:
+            return {}
+        row, whole = inputs_to_torch(self.suite.inputs, self._stream.rows[:1]), self.ledger().flops_per_sample
+        found = {}
+        for name in names:
+            numbers = sum(parameter.numel() for parameter in {id(one): one for one in model.task_parameters(name)}.values())
+            others = [other for other in names if other != name]
+            # With every task a pass through all others is counted: too slow for very many.
+            flops = max(0.0, whole - flops_per_sample(model, row, others)) if len(names) <= MOST_COUNTED else 0.0
+            found[name] = Ledger(parameters_total=numbers, parameters_stored=numbers, flops_per_sample=flops)
+        return found
 
     def training_ledger(self) -> Ledger:
         """Return the costs of training alone: nothing of what the model stores, or takes to predict."""

@@ -40,6 +40,8 @@ def test_what_scores_were_measured_on(measured: dict[str, Any] | None, line: str
     assert measured_line(view(measured)) == line
 
 
+TWO_ONLY = {"b": {"z": 1.0}}
+MIXED = {"a": {"x": 1.0, "y": 1.0}, "b": {"z": 1.0}}
 ONE, TWO = {"a": {"x": 1.0}}, {"a": {"x": 0.7, "y": 1.0}, "b": {"x": 0.3}}
 
 
@@ -86,6 +88,18 @@ ONE, TWO = {"a": {"x": 1.0}}, {"a": {"x": 0.7, "y": 1.0}, "b": {"x": 0.3}}
             {"rows": "some", "whole": ["b"], "models": 2, "parts": 1, "weights": TWO},
             ["average of 2 trainings of `a`, `b`", "Those of `b` learned from all rows, the others from the training rows only"],
         ),
+        (
+            {"rows": "all", "models": 2, "parts": 1, "weights": MIXED, "at_once": ["a", "b"]},
+            [
+                "The model answers each task by one plan (`x`, `y` by `a`; `z` by `b`), from 2 trainings, made anew on all rows; its"
+            ],
+        ),
+        (
+            {"rows": "some", "whole": ["b"], "models": 2, "parts": 1, "weights": {"a": dict.fromkeys("pqrst", 1.0), **TWO_ONLY}},
+            [
+                "(5 tasks by `a`; `z` by `b`), from 2 trainings. Those of `b` learned from all rows, the others from the training rows"
+            ],
+        ),
     ],
 )
 def test_what_the_model_is_made_of(model: dict[str, Any], words: list[str]) -> None:
@@ -110,6 +124,22 @@ def test_summary_and_card_say_both_and_show_the_weights(build_result: Callable[.
     assert table is not None
     assert [getattr(cell, "text", cell) for cell in table.rows[0]] == [names[0], "60\u00a0%", "40\u00a0%"]
     assert "Weights of the plans" in format_summary(result, 160)
+
+
+def test_of_a_mixed_plan_the_table_names_the_plan_of_each_task(build_result: Callable[..., dict[str, Any]]) -> None:
+    result = build_result("table")
+    first, *others = [task["name"] for task in result["suite"]["tasks"]]
+    result["model"] = {"rows": "all", "models": 2, "parts": 1, "trainings": []}
+    result["model"]["weights"] = {"lightgbm": {first: 1.0}, "mmoe": dict.fromkeys(others, 1.0)}
+    table = weights_table(ResultView(result))
+    assert table is not None
+    assert [[getattr(cell, "text", cell) for cell in row] for row in table.rows] == [
+        [first, "lightgbm"],
+        *([name, "mmoe"] for name in others),
+    ]
+    text = format_summary(result, 200)
+    assert "Plan that answers each task" in text
+    assert "average" not in model_line(ResultView(result))
 
 
 @pytest.mark.parametrize(

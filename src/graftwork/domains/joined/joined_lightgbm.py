@@ -142,6 +142,10 @@ class JoinedLightGBMLearner(BehindTableLearner):
             latency_ms_batch1=self._latency,
         )
 
+    def own_costs(self) -> dict[str, Ledger]:
+        """Return the numbers of each task's trees; the backbones serve all."""
+        return self._inner.own_costs()
+
     def export(self, folder: Path) -> None:
         """Write the trees into ``trees``, the linear models as ``model.safetensors``, ``config.json`` and the checked
         ``model.onnx``; weights of the backbones are in the graph."""

@@ -52,3 +52,7 @@ class BehindTableLearner(Learner):
     def ledger(self) -> Ledger:
         """Return the costs so far: those of the trees."""
         return self._inner.ledger()
+
+    def own_costs(self) -> dict[str, Ledger]:
+        """Return the numbers of each task's trees."""
+        return self._inner.own_costs()

@@ -218,6 +218,11 @@ class BoostedLearner(Learner):
             peak_rss_bytes=self._peak,
         )
 
+    def own_costs(self) -> dict[str, Ledger]:
+        """Return the numbers of each task's trees."""
+        numbers = {task: 2 * sum(booster.num_leaves() for booster in group) for task, group in self._boosters.items()}
+        return {task: Ledger(parameters_total=own, parameters_stored=own) for task, own in numbers.items()}
+
     def export(self, folder: Path) -> None:
         """Write one text file a booster, ``config.json`` and the checked ``model.onnx``."""
         folder = Path(folder)

@@ -61,6 +61,7 @@ class ForestLearner(BlockLearner):
     """
 
     kind: ClassVar[Kind] = "extra"
+    has_own_models = True
 
     def __init__(self, context: LearnerContext, *, num_trees: int = 300, max_features: float = 0.6) -> None:
         super().__init__(context)

@@ -46,6 +46,7 @@ class GaussianProcessLearner(BlockLearner):
 
     words = "Gaussian process"
     slug = "gaussian-process"
+    has_own_models = True
 
     def __init__(self, context: LearnerContext) -> None:
         super().__init__(context)

@@ -177,6 +177,9 @@ class BlockLearner(OneShotLearner):
         DataError: If the suite is no table, or a task is not made of classes or numbers, or has no training label.
     """
 
+    has_own_models: ClassVar[bool] = False
+    """Whether arrays of the state whose names begin with the number of a block are needed for that block alone."""
+
     def __init__(self, context: LearnerContext) -> None:
         super().__init__(context)
         suite = context.suite
@@ -197,6 +200,14 @@ class BlockLearner(OneShotLearner):
     def numbers_of_row(self, state: State, inputs: Mapping[str, Array]) -> int:
         """Return how many numbers are held for a row while it is predicted, roughly."""
         return sum(array.shape[1] for name, array in inputs.items() if name in ("numeric", "categorical"))
+
+    def own_costs(self) -> dict[str, Ledger]:
+        """Return the numbers of the models that answer for one task alone."""
+        found: dict[str, int] = {}
+        for index, block in enumerate(self.blocks if self.has_own_models else ()):
+            own = {name: array for name, array in self._state.items() if name.startswith(f"{index}.")}
+            found[block.task.name] = found.get(block.task.name, 0) + self.count_numbers(own)
+        return {task: Ledger(parameters_total=numbers, parameters_stored=numbers) for task, numbers in found.items()}
 
     @property
     def train_rows(self) -> Rows:

@@ -49,6 +49,7 @@ class OrderedChainLearner(ForestLearner):
 
     words = "chain of targets"
     slug = "ordered-chain"
+    has_own_models = False  # a forest is needed for the targets after it as well
 
     def __init__(self, context: LearnerContext, *, num_trees: int = 300, max_features: float = 0.6) -> None:
         super().__init__(context, num_trees=num_trees, max_features=max_features)

@@ -13,7 +13,7 @@ from typing import Any
 from graftwork.core.records import Plan
 from graftwork.evaluation.changes import Change, mean_change
 from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
-from graftwork.evaluation.choice.together import is_average
+from graftwork.evaluation.choice.together import is_combined
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.word import Evidence, word_of
 from graftwork.evaluation.controls import classify_control
@@ -187,8 +187,8 @@ def source_rows(
     pretrained = [name for name in finals if plans[name].source == "pretrained"]
     # Fixed features show what the source brings; fine-tuning mixes that with learning.
     pretrained = [name for name in pretrained if plans[name].role == "independent"] or pretrained
-    # An average may hold the pretrained plan itself, so it is from neither source.
-    scratch = [name for name in finals if plans[name].source == "scratch" and not is_average(plans[name])]
+    # What is made of other plans may hold the pretrained plan itself, so it is from neither source.
+    scratch = [name for name in finals if plans[name].source == "scratch" and not is_combined(plans[name])]
     pairs: dict[str, tuple[str, str]] = {}
     for task in bank.suite.task_names:
         left, right = table.best(pretrained, task), table.best(scratch, task)

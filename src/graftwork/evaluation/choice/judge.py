@@ -11,8 +11,15 @@ from graftwork.evaluation.choice.comparison import compare_cells, compare_means,
 from graftwork.evaluation.choice.evidence_sentences import evidence_sentences
 from graftwork.evaluation.choice.scores import ScoreBank
 from graftwork.evaluation.choice.selection import CLEARLY_CHEAPER, Choice, cost_name, plan_cost
-from graftwork.evaluation.choice.ship_sentences import Shipped, baseline_sentence, beats, cheaper_sentence, ship_sentence
-from graftwork.evaluation.choice.together import Pair, answers_of, is_baseline
+from graftwork.evaluation.choice.ship_sentences import (
+    Shipped,
+    baseline_sentence,
+    beats,
+    cheaper_sentence,
+    mixed_sentence,
+    ship_sentence,
+)
+from graftwork.evaluation.choice.together import Pair, answers_of, is_baseline, plans_of_tasks
 from graftwork.evaluation.choice.together_sentences import not_tested_sentence, together_sentence
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.pareto import pareto_front
@@ -154,6 +161,7 @@ class Judge:
             shipped,
             text.per_task_sentence(per_task, choice),
             self._cheaper(),
+            self._mixed(),
             *self._together(answers, affinity),
         ]
         warnings += self._evidence_warnings(answers)
@@ -236,6 +244,12 @@ class Judge:
             tolerance=self._tolerance,
             cost=self._cost_phrase(cheaper.plan, cheaper.than),
         )
+
+    def _mixed(self) -> str | None:
+        """Say what a mixed plan is made of that is chosen, or that is named as the cheaper one."""
+        named = [self._choice.plan, *([self._choice.cheaper.plan] if self._choice.cheaper is not None else [])]
+        found = {name: tasks for name in named if (tasks := plans_of_tasks(self._plans[name]))}
+        return next((mixed_sentence(name, tasks) for name, tasks in found.items()), None)
 
     def _baseline(self) -> tuple[str | None, Row | None]:
         """Compare the choice with the best simple baseline; if that is the choice, compare the best other plan with it."""

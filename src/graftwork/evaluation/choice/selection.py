@@ -1,6 +1,7 @@
 """Which plan to ship, decided on validation scores alone: test rows measure, they never select.
 
-Rule: the plan with the best expected score among those that meet the limits. An average of plans takes its place unless the best
+Rule: the plan with the best expected score among those that meet the limits, be it a single plan, an average of several, or a mixed
+plan, which takes one of them for each task. An average of plans takes its place unless the best
 one's lead over it is beyond noise: averages vary less from sample to sample, and the best of many plans owes a part of its score to
 luck. A cheaper plan takes the place of the best one only if the user prefers cost, only if it is cheaper in a cost that was
 measured, and only if it is not worse: the lower bound of its change lies above minus the tolerance, for the mean over tasks and for
@@ -122,6 +123,7 @@ def choose_plan(
     limits: Mapping[str, Any],
     *,
     averages: Collection[str] = (),
+    mixed: Collection[str] = (),
     tolerance: float = TOLERANCE,
     prefer: Prefer = "score",
 ) -> Choice:
@@ -133,6 +135,8 @@ def choose_plan(
         ledgers: Costs by plan.
         limits: See :func:`limit_problems`.
         averages: Names of the plans that are averages of others.
+        mixed: Names of the plans that take one of the others for each task. They vary as those do, so nothing is in their favour, and
+            for one task they are no plan of their own.
         tolerance: Percent of the best score that a cheaper plan may be worse by, at least 0.
         prefer: ``score`` keeps the best plan, ``cost`` takes the cheapest that is not worse within the tolerance.
     """
@@ -161,9 +165,9 @@ def choose_plan(
         plan = cheaper.plan if cheaper is not None else best
     else:
         plan = next((name for name in candidates if name in averages and _is_as_good(table, name, best)), best)
-    per_task = {}
+    per_task, own = {}, [name for name in candidates if name not in mixed]
     for task in table.tasks:
-        leader = table.best(candidates, task.name) or plan
+        leader = table.best(own, task.name) or plan
         # Another plan for one task is another model to serve, so only a sure lead counts.
         per_task[task.name] = leader if table.is_beyond_noise(leader, plan, task.name) else plan
     return Choice(plan=plan, best=best, per_task=per_task, cheaper=cheaper, warnings=warnings)

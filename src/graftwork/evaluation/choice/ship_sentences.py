@@ -10,9 +10,11 @@ from graftwork.evaluation.choice.selection import Cheaper
 from graftwork.evaluation.choice.sentences import format_change, join_words, open_word, quote, row_interval
 from graftwork.evaluation.choice.word import NEGATIVE
 
-__all__ = ["Shipped", "baseline_sentence", "beats", "cheaper_sentence", "ship_sentence"]
+__all__ = ["Shipped", "baseline_sentence", "beats", "cheaper_sentence", "mixed_sentence", "ship_sentence"]
 
 Row = Mapping[str, Any]
+NAMED_TASKS = 4
+"""Tasks of one plan that a sentence names; of more, it says how many."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,6 +111,24 @@ def _reference_chosen(found: Shipped, changes: str, why: str) -> tuple[str, str]
         f"Use {chosen}{why}, with care: on the test rows {rival} is {word}, {changes}. Validation and test rows disagree; more "
         "rows or seeds would decide."
     )
+
+
+def mixed_sentence(plan: str, tasks: Mapping[str, Sequence[str]]) -> str:
+    """Say which plans a mixed plan is made of.
+
+    Args:
+        plan: Its name.
+        tasks: ``{name of a plan: tasks that it answers}``.
+
+    Example:
+        >>> mixed_sentence("mixed", {"linear": ["price"], "trees": ["late", "size"]})
+        '`mixed` answers each task with one plan, chosen on validation: `linear` for `price`, `trees` for `late` and `size`.'
+    """
+    parts = [
+        f"{quote(name)} for {join_words([quote(task) for task in own]) if len(own) <= NAMED_TASKS else f'{len(own)} tasks'}"
+        for name, own in tasks.items()
+    ]
+    return f"{quote(plan)} answers each task with one plan, chosen on validation: {', '.join(parts)}."
 
 
 def cheaper_sentence(found: Cheaper, *, taken: bool, tolerance: float, cost: str) -> str:

@@ -16,7 +16,17 @@ from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.controls import classify_control
 
-__all__ = ["Pair", "answers_of", "counterpart", "is_average", "is_baseline", "pairs_to_judge", "trunk_of"]
+__all__ = [
+    "Pair",
+    "answers_of",
+    "counterpart",
+    "is_baseline",
+    "is_combined",
+    "one_plan_a_task",
+    "pairs_to_judge",
+    "plans_of_tasks",
+    "trunk_of",
+]
 
 Row = Mapping[str, Any]
 Pair = tuple[str, str]
@@ -33,9 +43,32 @@ def is_baseline(plan: Plan) -> bool:
     return plan.group in ("baseline", "constant") or plan.name == "constant"
 
 
-def is_average(plan: Plan) -> bool:
-    """Return whether a plan averages others, of whatever kinds and sources they are."""
+def is_combined(plan: Plan) -> bool:
+    """Return whether a plan is made of others, of whatever kinds and sources they are: averages them, or takes one for each task."""
     return any(isinstance(stage, TrainStage) and stage.learner.path == _AVERAGE for stage in plan.stages)
+
+
+def one_plan_a_task(weights: Mapping[str, Mapping[str, float]]) -> bool:
+    """Return whether several plans are put together so that each task is answered by one of them alone, and nothing is averaged.
+
+    Args:
+        weights: ``{plan: {task: weight}}``.
+    """
+    given = [(task, weight) for own in weights.values() for task, weight in own.items() if weight > 0]
+    return len(weights) > 1 and bool(given) and len({task for task, _ in given}) == len(given)
+
+
+def plans_of_tasks(plan: Plan) -> dict[str, list[str]]:
+    """Return ``{name of a plan: tasks that it answers}`` of a plan that takes one of several plans for each task; empty of others."""
+    stage = next((stage for stage in plan.stages if isinstance(stage, TrainStage)), TrainStage())
+    if stage.learner.path != _AVERAGE:
+        return {}
+    members = [dict(one) for one in stage.learner.settings.get("members", ())]
+    weights = {str(one["plan"]["name"]): dict(one["weights"]) for one in members}
+    # Several trainings of one plan are an average.
+    if len(weights) < len(members) or not one_plan_a_task(weights):
+        return {}
+    return {name: [task for task, weight in own.items() if weight > 0] for name, own in weights.items()}
 
 
 def trunk_of(plan: Plan) -> tuple[str, str, str]:

@@ -22,7 +22,7 @@ from graftwork.evaluation.paired import corrected_resampled_ttest
 from graftwork.interfaces.metric import Floats
 from graftwork.math.weighted_sums import mean_of_columns
 
-__all__ = ["BOUND_LEVEL", "SURE_ENOUGH", "Unit", "ValidationTable"]
+__all__ = ["BOUND_LEVEL", "SURE_ENOUGH", "Unit", "ValidationTable", "task_scale"]
 
 SURE_ENOUGH = 0.9
 """Probability from which another plan's lead on one task is worth another model."""
@@ -75,19 +75,9 @@ class ValidationTable:
 
     def _scales(self, table: Floats) -> Floats:
         """Return what 100 percent of each task are: the best plan's mean score, ``[T]``."""
-        found = np.full(len(self.tasks), np.nan)
-        for index, task in enumerate(self.tasks):
-            metric = find_metric(default_metric(task))
-            means = mean_of_columns(table[:, :, index])
-            known = means[np.isfinite(means)]
-            if not len(known):
-                continue
-            best = abs(float(known.max() if metric.higher_is_better else known.min()))
-            bounded = np.isfinite(metric.high) and metric.high <= 1.0
-            # With both floors: a division by almost nothing would let one task decide the mean over all.
-            least = SMALLEST_SCORE if bounded else max(1e-12, SMALLEST_SHARE * float(np.median(np.abs(known))))
-            found[index] = max(best, least)
-        return found
+        means = [mean_of_columns(table[:, :, index]) for index in range(len(self.tasks))]
+        signs = [1.0 if find_metric(default_metric(task)).higher_is_better else -1.0 for task in self.tasks]
+        return np.array([task_scale(task, sign * own) for task, sign, own in zip(self.tasks, signs, means, strict=True)])
 
     def _shrunken(self, index: int) -> Floats:
         """Return each plan's expected score of a task, ``[P]``; NaN without a score."""
@@ -186,6 +176,22 @@ class ValidationTable:
 
     def _column(self, task: str) -> int:
         return [item.name for item in self.tasks].index(task)
+
+
+def task_scale(task: TaskSpec, scores: Floats) -> float:
+    """Return what 100 percent of a task are: the best plan's score, without its sign; NaN if no plan has one.
+
+    Args:
+        task: The task.
+        scores: Mean primary metric of each plan, its sign turned so that larger is better, ``[P]``; NaN is unknown.
+    """
+    metric, known = find_metric(default_metric(task)), scores[np.isfinite(scores)]
+    if not len(known):
+        return float("nan")
+    bounded = np.isfinite(metric.high) and metric.high <= 1.0
+    # With both floors: a division by almost nothing would let one task decide the mean over all.
+    least = SMALLEST_SCORE if bounded else max(1e-12, SMALLEST_SHARE * float(np.median(np.abs(known))))
+    return max(abs(float(known.max())), least)
 
 
 def _units(runs: Sequence[FinalRun], tasks: Sequence[TaskSpec]) -> dict[Unit, Floats]:

@@ -21,7 +21,7 @@ from graftwork.evaluation.choice.comparison import control_rows, pooled_control,
 from graftwork.evaluation.choice.judge import Judge, pareto_rows
 from graftwork.evaluation.choice.scores import FinalRun, ScoreBank
 from graftwork.evaluation.choice.selection import TOLERANCE, Prefer, choose_plan
-from graftwork.evaluation.choice.together import is_average, pairs_to_judge
+from graftwork.evaluation.choice.together import is_combined, pairs_to_judge, plans_of_tasks
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.pair_judgement import judge_pairs
 
@@ -84,8 +84,10 @@ def build_verdict(
     arms = {**finals, **{_control_arm(task): _only(task, runs) for task, runs in controls.items()}}
     bank = ScoreBank(suite, arms, num_resamples=num_resamples, seed=seed, weights=weights)
     table = ValidationTable(suite, finals, plans, weights)
-    averages = [name for name in finals if is_average(plans[name])]
-    choice = choose_plan(table, finals, ledgers, limits or {}, averages=averages, tolerance=tolerance, prefer=prefer)
+    combined = [name for name in finals if is_combined(plans[name])]
+    mixed = [name for name in combined if plans_of_tasks(plans[name])]
+    averages = [name for name in combined if name not in mixed]
+    choice = choose_plan(table, finals, ledgers, limits or {}, averages=averages, mixed=mixed, tolerance=tolerance, prefer=prefer)
     pairs = pairs_to_judge(plans, finals, controls, table)
     judge = Judge(
         bank=bank,

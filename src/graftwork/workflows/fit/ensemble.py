@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.records import Plan, TaskSpec
+from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite, labelled_rows
 from graftwork.evaluation.choice.blend import can_blend, crossed_blend, error_gram, greedy_weights
-from graftwork.evaluation.choice.scores import FinalRun
-from graftwork.evaluation.metrics import default_metric, find_metric, score_task
-from graftwork.workflows.fit.answers import Answers, fold_scores
+from graftwork.evaluation.choice.together import one_plan_a_task
+from graftwork.evaluation.metrics import default_metric, find_metric
+from graftwork.workflows.fit.answers import Answers
+from graftwork.workflows.fit.combined import Combined, combined_run, side_by_side
 
-__all__ = ["ENSEMBLE", "Ensemble", "blend_plan", "build_ensemble", "chosen_again"]
+__all__ = ["ENSEMBLE", "build_ensemble", "chosen_again"]
 
 ENSEMBLE = "ensemble"
 """Name of the plan."""
@@ -25,22 +25,8 @@ LEAST_WEIGHT = 0.02
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ensemble:
-    """Weights, and what the average answers."""
-
-    weights: Mapping[str, Mapping[str, float]]
-    """``{plan: {task: weight}}`` of the plans that have any."""
-    runs: tuple[Answers, ...]
-
-    @property
-    def title(self) -> str:
-        """One line for people."""
-        return f"Weighted average of {', '.join(self.weights)}, with weights for each task"
-
-
-def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> Ensemble | None:
-    """Choose weights on validation rows; None if there are fewer than two plans, or one plan alone is best for every task.
+def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> Combined | None:
+    """Choose weights on validation rows; None if there are fewer than two plans, or no task is better off with several of them.
 
     What the ensemble answers for a row is averaged with weights that the labels of this row took no part in.
 
@@ -48,11 +34,9 @@ def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> En
         suite: The judged suite.
         answers: ``{plan: runs}``; plans that lack a run which others have are left out.
     """
-    most = max((len(runs) for runs in answers.values()), default=0)
-    plans = [name for name, runs in answers.items() if len(runs) == most and all(run.val for run in runs)]
-    if len(plans) < 2 or not most:
+    plans, runs = side_by_side(answers)
+    if len(plans) < 2:
         return None
-    runs = [[answers[name][number] for name in plans] for number in range(most)]
     chosen: dict[str, NDArray[np.float64]] = {}
     answered: list[dict[str, dict[str, Array]]] = [{"test": {}, "val": {}} for _ in runs]
     for task in suite.tasks:
@@ -62,10 +46,12 @@ def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> En
         for number, plan in enumerate(plans)
         if any(found[number] > 0 for found in chosen.values())
     }
-    if len(weights) < 2:
+    # One plan for each task is no average: that is the mixed plan, whose plans are chosen for it.
+    if len(weights) < 2 or one_plan_a_task(weights):
         return None
-    finals = tuple(_final(suite, number, parts[0], answered[number]) for number, parts in enumerate(runs))
-    return Ensemble(weights=weights, runs=finals)
+    finals = tuple(combined_run(suite, ENSEMBLE, parts[0], answered[number]) for number, parts in enumerate(runs))
+    title = f"Weighted average of {', '.join(weights)}, with weights for each task"
+    return Combined(name=ENSEMBLE, title=title, weights=weights, runs=finals)
 
 
 def chosen_again(
@@ -137,34 +123,3 @@ def _best_plan(task: TaskSpec, runs: Sequence[Sequence[Answers]]) -> int:
     table = [[sign * float(one.final.validation.get(task.name, {}).get(metric, np.nan)) for one in parts] for parts in runs]
     means = np.mean(table, axis=0)
     return int(np.nanargmax(means)) if np.isfinite(means).any() else 0
-
-
-def _final(suite: Suite, number: int, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> Answers:
-    validation = {
-        task.name: score_task(task, np.asarray(suite.targets[task.name][first.val_rows]), answered["val"][task.name])
-        for task in suite.tasks
-    }
-    final = FinalRun(
-        plan_name=ENSEMBLE,
-        seed=first.final.seed,
-        predictions=answered["test"],
-        validation=validation,
-        validation_parts=fold_scores(suite, answered["val"], first.val_rows, first.val_parts),
-        parts=first.final.parts,
-    )
-    return Answers(final=final, val_rows=first.val_rows, val=answered["val"], val_parts=first.val_parts)
-
-
-def blend_plan(name: str, title: str, members: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Plan:
-    """Return the plan of an average.
-
-    Args:
-        name: Its name.
-        title: One line for people.
-        members: As :class:`graftwork.training.blend.BlendLearner` takes them.
-        kinds: Kinds of the inputs.
-    """
-    learner = {"path": "graftwork.training.blend:BlendLearner", "settings": {"members": [dict(one) for one in members]}}
-    stage = {"kind": "train", "learner": learner}
-    fields = {"name": name, "title": title, "role": "independent", "group": "ensemble", "modalities": list(kinds)}
-    return Plan.from_json({**fields, "stages": [stage]})

@@ -1,4 +1,4 @@
-"""What is handed over once the verdict has chosen: trainings on all rows of the chosen plan, or of the members of the ensemble.
+"""What is handed over once the verdict has chosen: trainings on all rows of the chosen plan, or of the members of the ensemble or the mixed plan.
 
 Where the time is up before they are done, models of the race take their places, as they were judged.
 """
@@ -12,8 +12,9 @@ from typing import Any
 from graftwork.core.records import Plan
 from graftwork.core.seeds import Seeds
 from graftwork.evaluation.choice.sentences import join_words
+from graftwork.evaluation.choice.together import one_plan_a_task
 from graftwork.workflows.fit.attempts import training_seconds
-from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.fit.combined import blend_plan
 from graftwork.workflows.fit.large_suites import for_many_rows, least_steps, see_a_part, time_for_all_rows, weights_chosen_again
 from graftwork.workflows.fit.ranking import mean_change
 from graftwork.workflows.fit.whole_models import TENTHS, models_of, seconds_for_all_rows, whole_models
@@ -35,7 +36,7 @@ class Handover:
     """What the deployed model is made of."""
 
     plan: Plan
-    """The plan itself, or an average whose members are the trainings."""
+    """The plan itself, or one that is made of several trainings: an average, or a plan for each task."""
     trained: tuple[TrainJob, ...]
     """Finished trainings, in the order of the members."""
     parts: int
@@ -88,7 +89,7 @@ def handover(
         context: The run.
         choice: Name of the chosen plan.
         title: One line about it.
-        weights: ``{plan: {task: weight}}``: one plan with all weight, or the members of the ensemble.
+        weights: ``{plan: {task: weight}}``: one plan with all weight, or the members of what is made of several.
         finals: Finished finals of every plan.
         improving: Plans that longer trainings would probably make better.
     """
@@ -141,15 +142,16 @@ def handover(
             note = "The time limit came before the chosen plan could learn from all rows, so the model is one of the race."
         elif missing:
             note = (
-                f"The time limit came before {join_words(missing)} could learn from all rows, so this part of the average is one "
+                f"The time limit came before {join_words(missing)} could learn from all rows, so this part of the model is one "
                 "of the race."
             )
         elif any(len(whole[plan]) < wanted.members for plan in bagged):
             counted = join_words([f"{len(whole[plan])} of `{plan}`" for plan in bagged])
             many = sum(map(len, whole.values())) > 1
+            one = "for each task the average of its plan" if one_plan_a_task(weights) else "their average"
             note = (
                 f"Of {wanted.members} models of each plan that see other rows each, {counted} "
-                f"{'were finished; their average' if many else 'was finished; it'} is handed over."
+                f"{f'were finished; {one}' if many else 'was finished; it'} is handed over."
             )
         cut = [plan for plan in whole if (answers.get(whole[plan][0].id) or {}).get("cut")]
         if cut:

@@ -15,7 +15,6 @@ import numpy as np
 from graftwork.data.suite import Suite
 from graftwork.evaluation.learning_curve import curve_sentence, learning_curve
 from graftwork.workflows.fit.attempts import plan_seconds
-from graftwork.workflows.fit.ensemble import ENSEMBLE
 from graftwork.workflows.fit.judged_field import JudgedField
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.runs.context import RunContext
@@ -127,7 +126,7 @@ def _curve_jobs(
     if len(context.suite.splits["train"]) < LEAST_ROWS:
         return "", []
     expected = verdict.get("expected") or {}
-    behind = {name: (expected.get(name) or {}).get("behind_best") for name in outcome.finals if name != ENSEMBLE}
+    behind = {name: (expected.get(name) or {}).get("behind_best") for name in outcome.finals}
     able = [name for name, value in behind.items() if value is not None and value <= MOST_BEHIND]
     for name in sorted(able, key=lambda name: float(behind[name] or 0.0)):
         plan, finals = context.plans[name], outcome.finals[name]

@@ -1,4 +1,4 @@
-"""Everybody whom the verdict compares: finalists with what they answered, the ensemble of them, controls, costs."""
+"""Everybody whom the verdict compares: finalists with what they answered, the ensemble and the mixed plan of them, controls, costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from graftwork.data.suite import Suite
 from graftwork.evaluation.choice.scores import FinalRun
 from graftwork.evaluation.choice.sentences import join_words
 from graftwork.workflows.fit.answers import Answers, answers_of, judged_folds, judged_suite
-from graftwork.workflows.fit.ensemble import ENSEMBLE, blend_plan, build_ensemble
+from graftwork.workflows.fit.combined import blend_plan
+from graftwork.workflows.fit.ensemble import build_ensemble
+from graftwork.workflows.fit.mixed import build_mixed
 from graftwork.workflows.fit.race_outcome import RaceOutcome
 from graftwork.workflows.runs.context import RunContext
 from graftwork.workflows.runs.jobs.train import TrainJob
@@ -34,16 +36,16 @@ class JudgedField:
     plans: Mapping[str, Plan]
     ledgers: Mapping[str, Ledger]
     affinity: dict[str, Any] | None
-    members: Mapping[str, Mapping[str, float]]
-    """``{plan: {task: weight}}`` of the ensemble; empty without one."""
+    members: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """``{name: {plan: {task: weight}}}`` of the ensemble and of the mixed plan, as far as there are any."""
     measured: Mapping[str, Any]
     """On what the scores were measured, for ``result.json``."""
     warnings: list[str] = field(default_factory=list)
 
     def weights(self, choice: str) -> dict[str, Mapping[str, float]]:
         """Return ``{plan: {task: weight}}`` of what is handed over for a choice."""
-        if choice == ENSEMBLE:
-            return dict(self.members)
+        if choice in self.members:
+            return dict(self.members[choice])
         return {choice: dict.fromkeys(self.suite.task_names, 1.0)}
 
 
@@ -88,7 +90,7 @@ def rows_words(seen: Mapping[str, int], all_rows: int) -> str:
 
 
 def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> JudgedField:
-    """Read what the finalists answered and add the ensemble."""
+    """Read what the finalists answered and add the mixed plan and the ensemble."""
     folds = judged_folds(context, outcome.finals)
     suite = judged_suite(context.suite, folds)
     answers: dict[str, list[Answers]] = {}
@@ -101,16 +103,21 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
     controls = {task: answers_of(context, jobs, suite, folds) for task, jobs in outcome.controls.items()}
     finals = {name: [one.final for one in runs] for name, runs in answers.items()}
     plans, ledgers = dict(context.plans), {name: job_ledger(context.run, outcome.finals[name]) for name in finals}
-    ensemble = None if context.settings.single else build_ensemble(suite, answers)
-    if ensemble is not None:
+    found = []
+    if not context.settings.single:
+        found = [build_mixed(suite, answers, context.settings.weights), build_ensemble(suite, answers)]
+    # A plan of the user may have the name.
+    combined = [one for one in found if one is not None and one.name not in plans]
+    for one in combined:
         members = [
             {"plan": plans[name].to_json(), "steps": _steps(outcome.finals[name]), "weights": dict(weights)}
-            for name, weights in ensemble.weights.items()
+            for name, weights in one.weights.items()
         ]
-        plans[ENSEMBLE] = blend_plan(ENSEMBLE, ensemble.title, members, suite.kinds)
-        finals[ENSEMBLE] = [one.final for one in ensemble.runs]
-        answers[ENSEMBLE] = list(ensemble.runs)
-        ledgers[ENSEMBLE] = Ledger.together([ledgers[name] for name in ensemble.weights])
+        plans[one.name] = blend_plan(one.name, one.title, members, suite.kinds)
+        finals[one.name] = [run.final for run in one.runs]
+        answers[one.name] = list(one.runs)
+        needed = [job_ledger(context.run, outcome.finals[name], own) for name, own in one.weights.items()]
+        ledgers[one.name] = Ledger.together(needed)
     return JudgedField(
         suite=suite,
         finals=finals,
@@ -119,7 +126,7 @@ def judged_field(context: RunContext[FitSettings], outcome: RaceOutcome) -> Judg
         plans=plans,
         ledgers=ledgers,
         affinity=outcome.affinity,
-        members=ensemble.weights if ensemble is not None else {},
+        members={one.name: one.weights for one in combined},
         measured={
             "folds": folds.number if folds else 0,
             "judged_folds": len(folds.judged) if folds else 0,

@@ -12,7 +12,6 @@ from typing import Any
 
 from graftwork.core.errors import GraftworkError, StorageError
 from graftwork.serving.kept_plans import PLANS_FOLDER
-from graftwork.workflows.fit.ensemble import ENSEMBLE
 from graftwork.workflows.fit.handover import Handover, at_hand
 from graftwork.workflows.fit.judged_field import JudgedField
 from graftwork.workflows.fit.kept_rows import KeptRows, averaged_tasks
@@ -23,10 +22,8 @@ from graftwork.workflows.runs.context import GRACE, RunContext
 from graftwork.workflows.runs.job import Job
 from graftwork.workflows.runs.settings import FitSettings
 
-__all__ = ["MOST_BYTES", "MOST_BYTES_TOGETHER", "PER_TASK_BEST", "keep_finalists"]
+__all__ = ["MOST_BYTES", "MOST_BYTES_TOGETHER", "keep_finalists"]
 
-PER_TASK_BEST = "per-task-best"
-"""Name under which the best plans of all tasks are kept together."""
 MOST_BYTES = 200 * 2**20
 """Bytes of a model from which on it is not kept."""
 MOST_BYTES_TOGETHER = 500 * 2**20
@@ -43,8 +40,6 @@ class _Wish:
 
     given: Handover
     folder: PlanFolder
-    answers: Mapping[str, str]
-    """``{task: plan that answers it}``."""
     seconds: float = 0.0
     """Seconds that its export is expected to take."""
 
@@ -58,7 +53,7 @@ def keep_finalists(
     rows: KeptRows,
     improving: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Export the finalists that were not chosen, the better ones first, averages and the best plans of all tasks together last.
+    """Export the finalists that were not chosen, the better ones first, those that are made of several plans last.
 
     Where there is time they learn from all rows before.
 
@@ -66,7 +61,7 @@ def keep_finalists(
         context: The run.
         outcome: Gives the finished trainings.
         field: Everybody who was compared.
-        verdict: Gives the choice, the order and the best plan of each task.
+        verdict: Gives the choice and the order.
         chosen: What is handed over for the choice; it is exported already.
         rows: What kept-back rows say of the plans.
         improving: Plans that longer trainings would probably make better.
@@ -114,40 +109,22 @@ def _wishes(
     improving: Collection[str],
 ) -> dict[str, _Wish]:
     """Return what would be kept, by name, in the order of the exports."""
-    expected, best = verdict.get("expected") or {}, verdict.get("per_task_best") or {}
+    expected = verdict.get("expected") or {}
 
     def order(name: str) -> tuple[bool, float]:
         value = (expected.get(name) or {}).get("behind_best")
-        # An average takes as long as all its members, which are wanted by their names first.
-        return name == ENSEMBLE, float("inf") if value is None else float(value)
+        # What is made of several plans takes as long as all of them, which are wanted by their names first.
+        return name in field.members, float("inf") if value is None else float(value)
 
-    tasks = field.suite.task_names
     others = sorted((name for name in field.finals if name != verdict["choice"]), key=order)
-    asked: dict[str, tuple[str, Mapping[str, str]]] = {
-        name: (field.plans[name].title, dict.fromkeys(tasks, name)) for name in others
-    }
-    # One plan that is best for all tasks has a name already.
-    if set(best) == set(tasks) and len(set(best.values())) > 1 < len(_together(field, best)) and PER_TASK_BEST not in field.plans:
-        title = f"The best plan of each task: {', '.join(f'{plan} for {task}' for task, plan in best.items())}"
-        asked[PER_TASK_BEST] = title, best
-    folders = plan_folders(context.run, list(asked))
+    folders = plan_folders(context.run, others)
     whole = others_on_all_rows(context, outcome, others, chosen, improving) if context.settings.keep != "chosen" else {}
     found = {}
-    for name, (title, answers) in asked.items():
-        given = at_hand(context, name, title, _together(field, answers), outcome.finals, chosen, whole)
+    for name in others:
+        given = at_hand(context, name, field.plans[name].title, field.weights(name), outcome.finals, chosen, whole)
         seconds = _export_seconds(context, chosen) * len(given.trained) / len(chosen.trained)
-        found[name] = _Wish(given=given, folder=folders[name], answers=answers, seconds=seconds)
+        found[name] = _Wish(given=given, folder=folders[name], seconds=seconds)
     return found
-
-
-def _together(field: JudgedField, answers: Mapping[str, str]) -> dict[str, dict[str, float]]:
-    """Return ``{plan: {task: weight}}`` of the plans, or averages of plans, that answer each task."""
-    weights: dict[str, dict[str, float]] = {}
-    for task, name in answers.items():
-        for plan, own in field.weights(name).items():
-            if own.get(task, 0.0) > 0:
-                weights.setdefault(plan, {})[task] = own[task]
-    return weights
 
 
 def _exported(
@@ -180,7 +157,8 @@ def _placed(context: RunContext[FitSettings], rows: KeptRows, wish: _Wish, answe
     try:
         if answer["status"] != "ok":
             raise GraftworkError(str(answer.get("message") or answer["status"]))
-        wish.folder.take(context, wish.given, answer, rows.all(wish.answers, averaged_tasks(wish.given)))
+        answers = dict.fromkeys(rows.field.suite.task_names, wish.given.plan.name)
+        wish.folder.take(context, wish.given, answer, rows.all(answers, averaged_tasks(wish.given)))
     except StorageError:
         raise
     except (GraftworkError, OSError) as error:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from graftwork.evaluation.choice.together import one_plan_a_task
 from graftwork.workflows.fit.attempts import sees_all_rows, whole_seconds
 from graftwork.workflows.fit.ensemble import chosen_again
 from graftwork.workflows.runs.context import RunContext
@@ -69,6 +70,7 @@ def time_for_all_rows(context: RunContext[FitSettings], finals: Finals, left: fl
 
 def weights_chosen_again(context: RunContext[FitSettings], weights: Weights, trained: Mapping[str, TrainJob]) -> Weights:
     """Return weights from the rows that models of all rows left out: plans that learned from a sample gain differently by more rows.
+    Of a mixed plan the plans stay that its scores are those of.
 
     Args:
         context: The run.
@@ -76,7 +78,7 @@ def weights_chosen_again(context: RunContext[FitSettings], weights: Weights, tra
         trained: ``{plan: its training on all rows}``.
     """
     # What is fitted in one go left nothing out.
-    if any(context.plans[plan].fitted_at_once for plan in trained):
+    if one_plan_a_task(weights) or any(context.plans[plan].fitted_at_once for plan in trained):
         return weights
     job = next(iter(trained.values()))
     suite = job.suite(context.run)

@@ -118,8 +118,8 @@ def fit(
         seed: Root seed of splits, initialisation and batches; None is 0.
         folds: Compare plans by cross-validation in so many folds; 0 is one split; None is three, five or eight folds (by preset)
             below 2,000 rows.
-        single: Hand over one model of one plan: no ensemble of plans, and no average of models that see different rows. None is
-            as the preset says.
+        single: Hand over one model of one plan for all tasks: no ensemble of plans, no ``mixed`` plan (one plan for each task), and no
+            average of models that see different rows. None is as the preset says.
         refit: Let the chosen plan learn from all rows once the verdict is there; the scores are those measured before.
         keep: ``"finalists"`` (the default) keeps a model of every finalist in ``plans/`` of the run folder, as far as time and size allow;
             ``"chosen"`` keeps that of the chosen plan alone.

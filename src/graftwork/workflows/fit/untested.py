@@ -38,8 +38,8 @@ def not_tested(context: RunContext[Any], outcome: RaceOutcome) -> list[dict[str,
 
 
 def still_improving(context: RunContext[Any], outcome: RaceOutcome, plan: str) -> bool:
-    """Return whether at least half of a plan's trainings were still improving at their last step, or were cut; False of an ensemble,
-    and of what is fitted in one go."""
+    """Return whether at least half of a plan's trainings were still improving at their last step, or were cut; False of what
+    is made of several plans, and of what is fitted in one go."""
     if plan in context.plans and context.plans[plan].fitted_at_once:
         return False
     return improves(context, outcome.finals.get(plan, {}))

@@ -24,8 +24,8 @@ __all__ = ["reserve_verdict_time", "verdict_seconds"]
 FEW_TASKS = 12
 """Up to so many tasks the usual share of the time is enough."""
 _SAMPLE = 12
-_MOST_ARMS = 8
-"""Finalists, plans that answer a question, and the average, as far as a race usually has them."""
+_MOST_ARMS = 9
+"""Finalists, plans that answer a question, the average and the mixed plan, as far as a race usually has them."""
 _BESIDES = 1.3
 """What diagnostics, average and report take beside what is measured."""
 _FAILURES = (GraftworkError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -79,7 +79,7 @@ def verdict_seconds(suite: Suite, plans: Sequence[Plan], *, runs: int, every_row
     once = _seconds(lambda: _judge(suite.with_tasks(few), arms, resamples))
     judging = max(0.0, _seconds(lambda: _judge(suite.with_tasks(names), arms, resamples)) - once) / max(1, len(names) - len(few))
     deciding = _seconds(lambda: _decide(suite.with_tasks(few))) / len(few)
-    expected = min(len(plans) + 1, _MOST_ARMS) * runs / len(arms)
+    expected = min(len(plans) + 2, _MOST_ARMS) * runs / len(arms)
     return _BESIDES * (once + len(suite.tasks) * (judging * expected + deciding))
 
 

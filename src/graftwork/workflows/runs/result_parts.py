@@ -4,7 +4,7 @@ may fail."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -105,15 +105,21 @@ def final_run(context: RunContext[Any], job: Job) -> FinalRun:
     )
 
 
-def job_ledger(run: RunFolder, jobs: Mapping[int, Job]) -> Ledger:
+def job_ledger(run: RunFolder, jobs: Mapping[int, Job], tasks: Collection[str] | None = None) -> Ledger:
     """Return the costs of one training of a plan: those of its first seed, gaps filled from the estimate.
 
     Args:
         run: The run.
         jobs: Finished trainings of one plan by seed.
+        tasks: Tasks that it is to answer; stored numbers and operations that others have for themselves do not count. None: all.
     """
     first = jobs[min(jobs)]
-    ledger = Ledger.from_json((run.result(first.id) or {})["ledger"])
+    result = run.result(first.id) or {}
+    ledger = Ledger.from_json(result["ledger"])
+    if tasks is not None:
+        # Older versions did not write it.
+        own = {task: Ledger.from_json(costs) for task, costs in result.get("own_costs", {}).items()}
+        ledger = ledger.without([costs for task, costs in own.items() if task not in tasks])
     estimate = run.state.get("estimates", {}).get(first.plan.name, {})
     return replace(
         ledger,

@@ -44,7 +44,8 @@ class FitSettings:
     folds: int | None = None
     """Folds of a cross-validation by which plans are compared, at least 3; 0: one split; None: five below 2,000 rows."""
     single: bool = False
-    """Whether one model of one plan is handed over: no average of plans, none of models that see different rows."""
+    """Whether one model of one plan is handed over for all tasks: no average of plans, no plan for each task, no average of models that
+    see different rows."""
     refit: bool = True
     """Whether the model that is handed over learns from all rows, once its plan is chosen."""
     keep: _Keep = "finalists"

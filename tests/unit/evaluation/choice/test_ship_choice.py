@@ -10,11 +10,13 @@ import pytest
 from verdict_suites import LEDGERS, PLANS, SEPARATE, TWO, finals_of, judge, make_suite
 
 from graftwork.core.components import Component
-from graftwork.core.records import Plan
+from graftwork.core.records import Ledger, Plan
 from graftwork.core.stages.train import TrainStage
 from graftwork.evaluation.choice.selection import choose_plan, limit_problems
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
+
+AVERAGE = (TrainStage(learner=Component("graftwork.training.blend:BlendLearner")),)
 
 
 def test_the_best_on_validation_is_chosen_and_a_cheaper_one_only_if_cost_is_preferred_and_it_is_not_worse() -> None:
@@ -43,8 +45,7 @@ def test_the_best_on_validation_is_chosen_and_a_cheaper_one_only_if_cost_is_pref
 
 
 def test_an_average_is_chosen_unless_another_plan_is_clearly_ahead_of_it() -> None:
-    blend = (TrainStage(learner=Component("graftwork.training.blend:BlendLearner")),)
-    plans = {**PLANS, "experts": replace(PLANS["experts"], stages=blend)}
+    plans = {**PLANS, "experts": replace(PLANS["experts"], stages=AVERAGE)}
 
     def decide(price: float, **options: Any) -> dict[str, Any]:
         qualities = {
@@ -65,6 +66,45 @@ def test_an_average_is_chosen_unless_another_plan_is_clearly_ahead_of_it() -> No
     assert (far["choice"], far["best_on_validation"]) == ("shared", "shared")
     ahead = decide(0.6)
     assert (ahead["choice"], ahead["best_on_validation"]) == ("experts", "experts")
+
+
+def test_a_mixed_plan_is_chosen_like_a_single_one_and_offered_where_it_is_cheaper_than_an_average() -> None:
+    members = [{"plan": {"name": "shared"}, "weights": {"topic": 1.0}}, {"plan": {"name": "separate"}, "weights": {"price": 1.0}}]
+    plans = {
+        **PLANS,
+        "experts": replace(PLANS["experts"], stages=AVERAGE),
+        "mixed": replace(SEPARATE, name="mixed", role="independent"),
+    }
+    plans["mixed"] = replace(
+        plans["mixed"], stages=(TrainStage(learner=Component(AVERAGE[0].learner.path, {"members": members})),)
+    )
+    ledgers = {**LEDGERS, "mixed": Ledger(parameters_stored=500_000)}
+    single = {"separate": {"topic": 0.5, "price": 0.5}, "shared": {"topic": 0.7, "price": 0.8}}
+
+    def decide(average: dict[str, float], *, limits: dict[str, float] | None = None, **options: Any) -> dict[str, Any]:
+        qualities = {**single, "experts": average, "mixed": {"topic": 0.7, "price": 0.5}}
+        finals = finals_of(make_suite(TWO), qualities, seeds=5, spread=0.0, noise=0.001)
+        more = {"ledgers": ledgers, "plans": plans, "num_resamples": 100, "limits": limits, **options}
+        return dict(build_verdict(make_suite(TWO), finals, controls={}, affinity=None, **more)["verdict"])
+
+    said = "`mixed` answers each task with one plan, chosen on validation: `shared` for `topic`, `separate` for `price`."
+    near = {"topic": 0.702, "price": 0.4985}
+    offered = decide(near)
+    assert (offered["choice"], offered["cheaper"]["plan"]) == ("experts", "mixed")
+    assert said in offered["sentences"]
+    taken = decide(near, prefer="cost")
+    assert (taken["choice"], taken["best_on_validation"], taken["cheaper"]["taken"]) == ("mixed", "experts", True)
+    assert said in taken["sentences"]
+    # It varies as single plans do: an average that is as good goes before it, and it does not go before a single plan.
+    behind = decide({"topic": 0.699, "price": 0.5002})
+    assert (behind["choice"], behind["best_on_validation"]) == ("experts", "mixed")
+    single["separate"] = {"topic": 0.7005, "price": 0.4998}
+    ahead = decide({"topic": 0.5, "price": 0.9})
+    assert (ahead["choice"], ahead["best_on_validation"]) == ("separate", "separate")
+    assert ahead["per_task_best"] == {"topic": "separate", "price": "separate"}
+    assert (
+        not any("answers each task with one plan" in line for line in ahead["sentences"]) or ahead["cheaper"]["plan"] == "mixed"
+    )
 
 
 def test_that_plans_cannot_be_told_apart_is_no_reason_to_take_the_cheaper_one() -> None:

@@ -10,7 +10,7 @@ from verdict_suites import LEDGERS, PLANS, TWO, finals_of, judge, labels, make_s
 
 from graftwork.core.errors import DataError
 from graftwork.evaluation.choice.verdict import FinalRun, build_verdict
-from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.fit.combined import blend_plan
 
 
 def test_separate_wins() -> None:

@@ -37,7 +37,16 @@ PLANS = {
         Plan(name="average", title="", role="independent", modalities=("image",), stages=BLEND),
     )
 }
+TAKES = {"separate": ["topic", "late"], "shared": ["price", "size"]}
 TASKS = {"topic": "multiclass", "price": "regression", "size": "regression", "late": "multiclass"}
+
+
+def mixed_plan(names: list[str]) -> tuple[Plan, dict[str, list[str]]]:
+    """A plan that takes another one for each task, and which."""
+    takes = {plan: [task for task in own if task in names] for plan, own in TAKES.items()}
+    members = [{"plan": {"name": plan}, "weights": dict.fromkeys(own, 1.0)} for plan, own in takes.items()]
+    blend = (TrainStage(learner=Component("graftwork.training.blend:BlendLearner", {"members": members})),)
+    return Plan(name="mixed", title="", role="independent", modalities=("image",), stages=blend), takes
 
 
 def answers(suite: Suite, task: TaskSpec, quality: float, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float]]:
@@ -71,6 +80,11 @@ def generated(seed: int) -> dict[str, Any]:
     rows = int(rng.choice([20, 60, 150, 400], p=[0.1, 0.2, 0.4, 0.3]))
     suite = make_suite({name: TASKS[name] for name in names}, rows=rows, groups=int(rng.choice([0, 40])) or None)
     plans = [name for name in PLANS if rng.random() < 0.6] or ["shared"]
+    records, takes = dict(PLANS), {}
+    # A draw of its own, so that worlds without it stay as they are.
+    if {"topic", "price"} <= set(names) and np.random.default_rng([seed, 1]).random() < 0.6:
+        records["mixed"], takes["mixed"] = mixed_plan(names)
+        plans.append("mixed")
     seeds = int(rng.choice([1, 2, 3, 5], p=[0.1, 0.1, 0.4, 0.4]))
     in_folds = rng.random() < 0.3
     size = float(rng.choice([0.0, 0.005, 0.1, 0.25], p=[0.1, 0.2, 0.35, 0.35]))
@@ -109,7 +123,7 @@ def generated(seed: int) -> dict[str, Any]:
 
     spread = float(rng.choice([0.0, 0.002, 0.02]))
     finals = {plan: runs(plan, [name for name in names if rng.random() < 0.97] or names[:1], spread) for plan in plans}
-    joint = [plan for plan in plans if PLANS[plan].role == "joint"]
+    joint = [plan for plan in plans if records[plan].role == "joint"]
     controls = {}
     if joint and len(names) > 1 and rng.random() < 0.7:
         plan = str(rng.choice(joint))
@@ -126,7 +140,7 @@ def generated(seed: int) -> dict[str, Any]:
         controls=controls,
         affinity=affinity,
         ledgers=ledgers,
-        plans=PLANS,
+        plans=records,
         limits={"max_params": 1e5} if rng.random() < 0.2 else {},
         weights={names[0]: 3.0} if rng.random() < 0.3 else {},
         tolerance=float(rng.choice([0.0, 1.0, 5.0, 50.0])),
@@ -136,7 +150,8 @@ def generated(seed: int) -> dict[str, Any]:
     )
     return {
         **json.loads(json.dumps(result, allow_nan=False)),
-        "roles": {plan: PLANS[plan].role for plan in plans},
+        "roles": {plan: records[plan].role for plan in plans},
+        "takes": takes,
         "affinity_tasks": names,
     }
 
@@ -148,13 +163,37 @@ def test_no_sentence_contradicts_the_result_or_another(part: int) -> None:
         result = generated(seed)
         check_verdict(result)
         seen[result["verdict"]["strength"]] += 1
+        # It learns nothing together, so no answer to whether the tasks help each other is drawn from it.
+        assert not {"mixed"} & {name for row in result["verdict"]["help"] for name in (row["plan"], row["reference"])}
+        assert not {"mixed"} & {row[key] for row in result["source_effect"] for key in ("pretrained_plan", "scratch_plan")}
+        seen["mixed"] += result["verdict"]["choice"] == "mixed"
         for row in result["comparisons"]:
             assert row["label"] == word_of_row(row)
         for row in result["controls"]:
             pair = [one for one in result["comparisons"] if (one["task"], one["plan"]) == (row["task"], row["plan"])]
             same = [one["label"] for one in pair if one["reference"] == row["reference"]]
             assert same in ([], [row["gain_word"]])
-    assert len(seen) >= 2
+    assert len(seen) >= 3
+    assert seen["mixed"] > 0
+
+
+def test_the_checker_finds_what_is_wrong_with_a_mixed_plan() -> None:
+    result = next(found for seed in range(400) if (found := generated(seed))["verdict"]["choice"] == "mixed")
+    check_verdict(result)
+    verdict = result["verdict"]
+    (place,) = [number for number, line in enumerate(verdict["sentences"]) if line.startswith("`mixed` answers each task")]
+    line = verdict["sentences"][place]
+    for wrong in (
+        line.replace("`separate` for", "`frozen` for"),
+        line.replace("`price`", "`topic`"),
+        line.replace("`mixed`", "`shared`"),
+        line.split(", `shared`")[0] + ".",
+    ):
+        others = [*verdict["sentences"][:place], wrong, *verdict["sentences"][place + 1 :]]
+        with pytest.raises(ContradictionError):
+            check_verdict({**result, "verdict": {**verdict, "sentences": others}})
+    with pytest.raises(ContradictionError):
+        check_verdict({**result, "verdict": {**verdict, "sentences": [one for one in verdict["sentences"] if one != line]}})
 
 
 def test_the_checker_finds_what_is_wrong() -> None:

@@ -119,8 +119,27 @@ def per_task(result: Result, sentence: str, found: re.Match[str]) -> None:
             row = next(one for one in verdict["per_task"] if one["task"] == task)
             need((row["plan"], row["reference"]) == (plan, verdict["choice"]), sentence, "another pair")
             need(verdict["per_task_best"][task] == plan != verdict["choice"], sentence, "validation favours another")
+            need(plan not in result.get("takes", {}), sentence, "for one task a mixed plan is no plan of its own")
             check_word(sentence, "better" if advice == "use" else "probably better", row)
             need(same(change, row["difference"]["value"]), sentence, "another number")
+
+
+def mixed(result: Result, sentence: str, found: re.Match[str]) -> None:
+    verdict, plan = result["verdict"], found.group("plan")
+    named = [verdict["choice"], *([verdict["cheaper"]["plan"]] if verdict["cheaper"] else [])]
+    need(plan in named, sentence, "neither chosen nor cheaper")
+    takes = result["takes"].get(plan, {})
+    parts = re.findall(r"`([^`]+)` for (\d+ tasks|`[^`]+`(?:(?:, `[^`]+`)*? and `[^`]+`)?)(?=, `[^`]+` for |\.$)", sentence)
+    need([name for name, _ in parts] == list(takes), sentence, f"it takes {list(takes)}")
+    for name, listed in parts:
+        said = re.findall(NAME, listed)
+        need(
+            said == takes[name] if said else listed == f"{len(takes[name])} tasks",
+            sentence,
+            f"it takes `{name}` for {takes[name]}",
+        )
+    tasks = [task for own in takes.values() for task in own]
+    need(sorted(tasks) == sorted(verdict["per_task_best"]), sentence, "not each task once")
 
 
 def baseline(result: Result, sentence: str, found: re.Match[str]) -> None:
@@ -260,6 +279,7 @@ RULES: list[Rule] = [
         rf"average and {CHANGE} on every task, tolerance ([\d.]+) %(?:; `--prefer cost` would take it)?\.$",
         cheaper,
     ),
+    (r"`(?P<plan>[^`]+)` answers each task with one plan, chosen on validation: .*\.$", mixed),
     (r"[Ff]or .* (?:use|consider) .* instead of `(?P<choice>[^`]+)`\.$", per_task),
     (
         r"(?:Nothing|(?P<mean>On average over the tasks, nothing)) was shown to beat the simple baseline `(?P<baseline>[^`]+)`: the best (?:other )?plan, `(?P<plan>[^`]+)`, removes "
@@ -322,7 +342,7 @@ def check_verdict(result: Result) -> None:
     """Raise :class:`ContradictionError` if a sentence contradicts the result, or another sentence, or cannot be read.
 
     Args:
-        result: What ``build_verdict`` returns, with ``roles``, ``{plan: role}``.
+        result: What ``build_verdict`` returns, with ``roles``, ``{plan: role}``, and ``takes``, ``{mixed plan: {plan: tasks}}``.
     """
     verdict = result["verdict"]
     counts: dict[Any, int] = {}
@@ -337,6 +357,8 @@ def check_verdict(result: Result) -> None:
             raise ContradictionError(f"no rule reads: {sentence}")
     need(counts.get(ship, 0) == 1, str(verdict["sentences"]), "there must be one choice")
     need(not (counts.get(together, 0) and counts.get(not_tested, 0)), str(verdict["sentences"]), "tested and not tested")
+    shown = [name for name in {verdict["choice"], (verdict["cheaper"] or {}).get("plan")} if name in result.get("takes", {})]
+    need(counts.get(mixed, 0) == len(shown), str(verdict["sentences"]), "a mixed plan says of what it is made, and nobody else")
     for sentence in verdict["sentences"]:
         check_phrases(result, sentence)
     check_source(result)

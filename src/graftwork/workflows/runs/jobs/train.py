@@ -101,6 +101,8 @@ class TrainJob(Job):
             "still_improving": cut or learner.still_improving,
             "validation": scores,
             "ledger": learner.ledger().to_json(),
+            # Of what is judged: plans that are put together leave out what no task of theirs needs.
+            "own_costs": {task: costs.to_json() for task, costs in learner.own_costs().items()} if "val" in self.predict else {},
         }
 
 

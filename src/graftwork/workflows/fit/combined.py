@@ -1,0 +1,87 @@
+"""Finished plans put together: the ensemble averages them, the mixed plan takes one of them for each task.
+
+Both are one learner, :class:`graftwork.training.blend.BlendLearner`, and so are judged, handed over and exported in one way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.core.records import Plan
+from graftwork.data.suite import Suite
+from graftwork.evaluation.choice.scores import FinalRun
+from graftwork.evaluation.choice.together import one_plan_a_task
+from graftwork.evaluation.metrics import score_task
+from graftwork.workflows.fit.answers import Answers, fold_scores
+
+__all__ = ["Combined", "blend_plan", "combined_run", "side_by_side"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Combined:
+    """Which plans, and what they answer together."""
+
+    name: str
+    title: str
+    """One line for people."""
+    weights: Mapping[str, Mapping[str, float]]
+    """``{plan: {task: weight}}`` of the plans that have any."""
+    runs: tuple[Answers, ...]
+
+
+def side_by_side(answers: Mapping[str, Sequence[Answers]]) -> tuple[list[str], list[list[Answers]]]:
+    """Return the plans that can be put together, and for each run what each of them answered.
+
+    Args:
+        answers: ``{plan: runs}``; plans that lack a run which others have, or answers for validation rows, are left out.
+    """
+    most = max((len(runs) for runs in answers.values()), default=0)
+    plans = [name for name, runs in answers.items() if most and len(runs) == most and all(run.val for run in runs)]
+    return plans, [[answers[name][number] for name in plans] for number in range(most)]
+
+
+def combined_run(suite: Suite, name: str, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> Answers:
+    """Return one run of plans put together, with its scores on validation rows.
+
+    Args:
+        suite: The judged suite.
+        name: Name of the plan.
+        first: The same run of any of the plans: rows, folds and seed are those of all.
+        answered: ``test`` and ``val``, each ``{task: answers}``.
+    """
+    validation = {
+        task.name: score_task(task, np.asarray(suite.targets[task.name][first.val_rows]), answered["val"][task.name])
+        for task in suite.tasks
+    }
+    final = FinalRun(
+        plan_name=name,
+        seed=first.final.seed,
+        predictions=answered["test"],
+        validation=validation,
+        validation_parts=fold_scores(suite, answered["val"], first.val_rows, first.val_parts),
+        parts=first.final.parts,
+    )
+    return Answers(final=final, val_rows=first.val_rows, val=answered["val"], val_parts=first.val_parts)
+
+
+def blend_plan(name: str, title: str, members: Sequence[Mapping[str, Any]], kinds: Sequence[str]) -> Plan:
+    """Return the plan of several plans put together.
+
+    Args:
+        name: Its name.
+        title: One line for people.
+        members: As :class:`graftwork.training.blend.BlendLearner` takes them.
+        kinds: Kinds of the inputs.
+    """
+    learner = {"path": "graftwork.training.blend:BlendLearner", "settings": {"members": [dict(one) for one in members]}}
+    stage = {"kind": "train", "learner": learner}
+    group = "mixed" if one_plan_a_task({str(number): one["weights"] for number, one in enumerate(members)}) else "ensemble"
+    fields = {"name": name, "title": title, "role": "independent", "group": group, "modalities": list(kinds)}
+    return Plan.from_json({**fields, "stages": [stage]})
