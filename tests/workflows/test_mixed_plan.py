@@ -103,7 +103,7 @@ def test_one_graph_answers_each_task_as_the_plan_alone(run: Any, tmp_path: Path)
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_mixed_plan(tmp_path: Path) -> None:
     table = tmp_path / "small.csv"
-    frame_of(120).to_csv(table, index=False)
+    frame_of().to_csv(table, index=False)
     words = [sys.executable, "-m", "graftwork.cli.main", "fit", str(table), "--targets", ",".join(TARGETS), "--steps", "8"]
     words += ["--plans", "linear,extra-trees", "--folds", "3", "--workers", "1", "--checkpoint-seconds", "0.2"]
 
@@ -116,7 +116,7 @@ def test_a_killed_run_ends_with_the_same_mixed_plan(tmp_path: Path) -> None:
     assert start(whole).wait(timeout=900) == 0, whole.with_suffix(".txt").read_text()
     jobs = jobs_done(whole)
     # The last kill comes while models are exported.
-    for share in (0.5, 0.95):
+    for share in (0.5, 0.9):
         assert killed_after(start(out, "--resume"), out, int(share * jobs)), out.with_suffix(".txt").read_text()[-3000:]
     assert start(out, "--resume").wait(timeout=900) == 0, out.with_suffix(".txt").read_text()[-3000:]
     results = [json.loads((folder / "result.json").read_text(encoding="utf-8")) for folder in (whole, out)]
@@ -126,4 +126,4 @@ def test_a_killed_run_ends_with_the_same_mixed_plan(tmp_path: Path) -> None:
         for folder in (whole, out)
     ]
     assert graphs[0] == graphs[1]
-    assert results[0]["verdict"]["choice"] == "mixed" or "plans/mixed/model.onnx" in graphs[0]
+    assert results[0]["verdict"]["choice"] == "mixed"

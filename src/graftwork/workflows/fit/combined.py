@@ -82,6 +82,10 @@ def blend_plan(name: str, title: str, members: Sequence[Mapping[str, Any]], kind
     """
     learner = {"path": "graftwork.training.blend:BlendLearner", "settings": {"members": [dict(one) for one in members]}}
     stage = {"kind": "train", "learner": learner}
-    group = "mixed" if one_plan_a_task({str(number): one["weights"] for number, one in enumerate(members)}) else "ensemble"
+    # Several trainings of one plan are that plan.
+    by_plan: dict[str, dict[str, float]] = {}
+    for one in members:
+        by_plan.setdefault(str(one["plan"]["name"]), {}).update(one["weights"])
+    group = "mixed" if one_plan_a_task(by_plan) else "ensemble"
     fields = {"name": name, "title": title, "role": "independent", "group": group, "modalities": list(kinds)}
     return Plan.from_json({**fields, "stages": [stage]})

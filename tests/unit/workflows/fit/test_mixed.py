@@ -180,6 +180,8 @@ def test_the_plan_says_which_plans_it_takes() -> None:
     averaged = [members[0], {**members[1], "weights": {"b": 1.0, "c": 0.5}}]
     assert [found.group, blend_plan("ensemble", "", averaged, ["table"]).group] == ["mixed", "ensemble"]
     assert plans_of_tasks(blend_plan("ensemble", "", averaged, ["table"])) == {}
+    halves = [{**one, "weights": dict.fromkeys(one["weights"], 0.5)} for one in members * 2]  # type: ignore[attr-defined]
+    assert blend_plan("mixed", "", halves, ["table"]).group == "mixed"
     bag = [{**members[0], "weights": {"a": 0.5}}, {**members[0], "weights": {"a": 0.5}}]
     assert plans_of_tasks(blend_plan("linear", "", bag, ["table"])) == {}
     assert plans_of_tasks(blend_plan("empty", "", [], ["table"])) == {}
