@@ -42,7 +42,7 @@ def test_arms_differ_only_in_what_is_compared() -> None:
         assert RECIPE.arm(ablation).settings == {**system, "terms": [f"lambda_{ablation}"]}
     assert {arm.access for arm in ARMS} == {RECIPE.arm("equal").access}
     grouped = [set(budget.arms) for budget in RECIPE.equal_budget]
-    assert set.union(*grouped) == {arm.name for arm in ARMS} - {"more"}
+    assert set.union(*grouped) == {arm.name for arm in ARMS}
     assert all({"steps", "samples", "labels"} <= set(budget.counters) for budget in RECIPE.equal_budget)
 
 
