@@ -35,7 +35,11 @@ def test_delta_m_by_hand() -> None:
 
 
 def test_arms_differ_only_in_what_is_compared() -> None:
-    assert RECIPE.arm("rep-mtl").settings == {"sharing": "shared", "rep_mtl": {}}, "the system runs at its defaults"
+    equal, system = RECIPE.arm("equal").settings, RECIPE.arm("rep-mtl").settings
+    assert {key: system[key] for key in equal} == equal, "the same world, network and rate"
+    assert system["terms"] == ["lambda_tsr", "lambda_csa"]
+    for ablation in ("tsr", "csa"):
+        assert RECIPE.arm(ablation).settings == {**system, "terms": [f"lambda_{ablation}"]}
     assert {arm.access for arm in ARMS} == {RECIPE.arm("equal").access}
     grouped = [set(budget.arms) for budget in RECIPE.equal_budget]
     assert set.union(*grouped) == {arm.name for arm in ARMS}
@@ -59,7 +63,7 @@ def test_arms_measure_and_count_the_same(tmp_path: Path) -> None:
         measured = run_arm(arm, 0, context)
         assert set(measured["scores"]) == set(METRICS)
         assert all(metric in measured["scores"][task] for task, metric in METRICS.items())
-        assert measured["step_ms"] > 0
+        assert measured["step_ms"] > 0 and measured["wide_step_ms"] > 0
         counts[name] = context.counts
         assert ("independence" in context.reports) == (name == "single")
     assert counts["single"] == counts["rep-mtl"] == counts["nash"]
