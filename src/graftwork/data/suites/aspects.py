@@ -46,7 +46,7 @@ def aspects(
     rows: int = 40_000,
     test_rows: int = 10_000,
     num_items: int = 40,
-    groups: int = 4,
+    groups: int = 5,
     length: int = 5,
     side: float = 0.4,
     conflict: float = 1.0,
@@ -60,7 +60,7 @@ def aspects(
         rows: Rows for training and validation (a tenth).
         test_rows: Rows of the test split.
         num_items: Items, at least as many as positions.
-        groups: Groups of each aspect.
+        groups: Groups of each aspect, of equal size, at most as many as items.
         length: Positions of each history; clicks fill all, the cart four fifths, purchases three fifths, on average.
         side: Weight of a task's second aspect, and of its third with the other sign, from 0 (each task has an aspect of its own, and
             no field is shared) to 1.
@@ -77,7 +77,7 @@ def aspects(
         ("test_rows", test_rows, 10, 10_000_000),
         ("length", length, 2, 200),
         ("num_items", num_items, max(length, 2), 100_000),
-        ("groups", groups, 1, 100),
+        ("groups", groups, 1, num_items),
         ("side", side, 0.0, 1.0),
         ("conflict", conflict, 0.0, 1.0),
         ("rows_per_user", rows_per_user, 1, 1_000),
@@ -90,8 +90,10 @@ def aspects(
     user = np.concatenate([np.arange(rows) // rows_per_user, -(-rows // rows_per_user) + np.arange(test_rows) // rows_per_user])
     num_users = int(user[-1]) + 1
     draw = seeds.numpy("world")
-    group = draw.integers(groups, size=(len(ASPECTS), num_items))
+    # Groups of equal size, and tones of mean 0 and variance 1: with few items, draws would make some worlds far easier than others.
+    group = np.stack([draw.permutation(np.arange(num_items) % groups) for _ in ASPECTS])
     tone = draw.normal(size=num_items)
+    tone = (tone - tone.mean()) / tone.std()
     histories = [
         _history(group, length, share, num_users, seeds.numpy(f"history of {name}"))
         for name, share in zip(BEHAVIOURS, _FILLED, strict=True)
