@@ -198,7 +198,6 @@ ARMS = (
 _TRAINED = tuple(arm.name for arm in ARMS if arm.name != "oracle")
 
 _POINTS = "points of AUC"
-_HURT = "hurts fewer tasks than a shared bottom"
 
 RECIPE = Recipe(
     slug="dtrn",
@@ -210,7 +209,7 @@ RECIPE = Recipe(
         Inequality("beats MMoE of equal size", "dtrn.mean_auc", "mmoe.mean_auc", margin=0.3, unit=_POINTS),
         Inequality("beats PLE of equal size", "dtrn.mean_auc", "ple.mean_auc", margin=0.3, unit=_POINTS),
         # Fewer is better, so the claimed side stands on the right.
-        Inequality(_HURT, "shared.hurt_tasks", "dtrn.hurt_tasks", unit="tasks"),
+        Inequality("hurts fewer tasks than a shared bottom", "shared.hurt_tasks", "dtrn.hurt_tasks", unit="tasks"),
         *(
             Inequality(f"beats MMoE of equal size, {task}", f"dtrn.auc.{task}", f"mmoe.auc.{task}", unit=_POINTS, primary=False)
             for task in BEHAVIOURS
@@ -231,8 +230,8 @@ RECIPE = Recipe(
             )
             for arm, title in (("mmoe", "MMoE"), ("ple", "PLE"))
         ),
-        # Conflict: where a shared bottom costs nothing, nothing can be mended.
-        Headroom("shared.hurt_tasks", "single.hurt_tasks", margin=0.5, inequalities=(_HURT,), unit="tasks"),
+        # Conflict: where a shared bottom costs nothing, bottoms of their own have nothing to mend, and no inequality is judged.
+        Headroom("shared.hurt_tasks", "single.hurt_tasks", margin=0.5, unit="tasks"),
     ),
     pilot=Pilot(
         grids={arm: {"rate": (5e-3, 1e-2, 2e-2)} for arm in ("single", "shared", "mmoe", "ple", "dtrn")},
@@ -241,7 +240,7 @@ RECIPE = Recipe(
         fixed={"oracle": "it knows the world"},
     ),
     equal_budget=(EqualBudget(("steps", "samples", "labels"), _TRAINED),),
-    minutes=45,
+    minutes=60,
     notes=(
         "A simulated shop in place of the paper's data; 40 items, histories of 5, width 16, one encoder layer.",
         "What the paper's hypernetwork generates was not read: scales and shifts of layer norms here.",
