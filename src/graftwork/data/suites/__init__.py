@@ -23,6 +23,7 @@ EMBEDDED: dict[str, str] = {
     "diamonds": "graftwork.data.suites.diamonds:diamonds",
     "outlier-tasks": "graftwork.data.suites.outlier_tasks:outlier_tasks",
     "clicks": "graftwork.data.suites.click_log:click_log",
+    "aspects": "graftwork.data.suites.aspects:aspects",
     "behaviours": "graftwork.data.suites.behaviours:behaviours",
     "creatives": "graftwork.data.suites.creatives:creatives",
     "scenes": "graftwork.data.suites.scenes:scenes",
