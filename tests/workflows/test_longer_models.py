@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graftwork.core.seeds import Seeds
 from graftwork.data.store import save_suite
-from graftwork.workflows.fit.ensemble import blend_plan
+from graftwork.workflows.fit.combined import blend_plan
 from graftwork.workflows.portfolio import load_catalogue
 from graftwork.workflows.runs.execution import execute
 from graftwork.workflows.runs.job import RunFacts
