@@ -21,7 +21,6 @@ AWAITING: dict[str, str] = {
     "distill-similar": "counting run outstanding",
     "dp4tl": "counting run outstanding",
     "guidance": "counting run outstanding",
-    "kd-any": "counting run outstanding",
     "logits-fusion": "counting run outstanding",
     "mhr": "counting run outstanding",
     "mobiletl": "counting run outstanding",
