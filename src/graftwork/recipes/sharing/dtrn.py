@@ -165,7 +165,7 @@ def _arm(name: str, title: str, module: str, *, rate: float = 1e-2, layers: int 
     return Arm(name, title, _LABELS, {"sharing": f"{_SHARING}.{module}", "options": options, "layers": layers, "rate": rate})
 
 
-_PLAIN = {"head_hidden": 16, "dropout": 0.0}
+_PLAIN: dict[str, Any] = {"head_hidden": 16, "dropout": 0.0}
 ARMS = (
     _arm("single", "one model per task", "separate:Separate", head_hidden=64),
     # Widths here and below bring the number of parameters within 10 % of that of DTRN.
