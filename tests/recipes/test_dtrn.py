@@ -51,7 +51,7 @@ def test_arms_differ_only_in_what_is_compared() -> None:
     assert RECIPE.equal_budget[0].arms == tuple(arm.name for arm in TRAINED)
 
 
-def test_all_are_tuned_on_the_same_grid_around_what_they_start_with() -> None:
+def test_all_are_tuned_on_grids_of_one_size_around_what_they_start_with() -> None:
     pilot = RECIPE.pilot
     assert pilot is not None
     grids = {tuple(grid["rate"]) for grid in pilot.grids.values()}

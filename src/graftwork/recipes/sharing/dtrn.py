@@ -169,7 +169,7 @@ def _arm(name: str, title: str, module: str, *, rate: float = 1e-2, layers: int 
 
 _PLAIN: dict[str, Any] = {"head_hidden": 16, "dropout": 0.0}
 ARMS = (
-    _arm("single", "one model per task", "separate:Separate", head_hidden=64),
+    _arm("single", "one model per task", "separate:Separate", rate=5e-3, head_hidden=64),
     # Widths here and below bring the number of parameters within 10 % of that of DTRN.
     _arm("shared", "shared bottom", "shared_trunk:SharedTrunk", head_hidden=66),
     _arm("mmoe", "MMoE of equal size", "mmoe:MMoE", num_experts=4, expert_width=36, **_PLAIN),
