@@ -129,12 +129,12 @@ class TableReader(RowReader):
     def __init__(self, encoder: Any, limits: ServeLimits) -> None:
         super().__init__(encoder, limits)
         # Levels and words of one column are read from one cell.
-        encodings = list({column.name: column for column in reversed(encoder.columns)}.values())[::-1]
-        self._columns = [(column.name, str(column.state()["type"])) for column in encodings]
+        self._encodings = [found[0] for found in encoder.by_name().values()]
+        self._columns = [(column.name, str(column.state()["type"])) for column in self._encodings]
         # Columns called `v[0]`, `v[1]` in training may come as one list.
         entries = [entry[0] for name, _ in self._columns if (entry := split_entry(name)) is not None]
         self._vectors = {name: size for name, size in Counter(entries).items() if size > 1}
-        self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(encodings, self._columns)]
+        self._read = [_cell_reader(column, kind) for column, (_, kind) in zip(self._encodings, self._columns)]
 
     def read_one(self, key: str, place: str, item: Any, problems: list[Problem]) -> Any:
         """Return a tuple of cells in the order of the columns."""
@@ -192,11 +192,9 @@ class TableReader(RowReader):
 
     def inputs(self) -> list[dict[str, Any]]:
         """Return one entry per column; of many levels the most frequent ones are listed."""
-        found: list[dict[str, Any]] = []
-        for column in getattr(self.encoder, "columns", ()):
+        found = []
+        for column in self._encodings:
             state = column.state()
-            if any(state["name"] == other["name"] for other in found):
-                continue
             one: dict[str, Any] = {"name": state["name"], "type": state["type"]}
             if state["type"] == "numeric":
                 # The middle knot is about the median of training; columns without knots have their mean.

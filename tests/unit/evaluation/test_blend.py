@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.choice.blend import MOST_MEMBERS, can_blend, crossed_blend, error_gram, greedy_weights, mix
+from graftwork.evaluation.choice.blend import MOST_MEMBERS, can_blend, crossed_blend, error_gram, greedy_weights, mix, row_parts
 
 NUMBER = TaskSpec(name="y", kind="regression", size=1, center=(0.0,), scale=(2.0,))
 BINARY = TaskSpec(name="b", kind="binary", size=1, classes=("no", "yes"))
@@ -55,12 +55,28 @@ def test_a_row_is_answered_with_weights_that_its_label_took_no_part_in() -> None
         predictions = [draw.normal(size=(40, 1)) for _ in range(6)]
         rows = np.arange(40)
         weights, found = crossed_blend(
-            NUMBER, target, rows, predictions, {"own": (rows, predictions), "other": (rows + 40, predictions)}
+            NUMBER, target, rows, predictions, {"own": (rows, predictions), "other": (rows + 40, predictions)}, row_parts(80)
         )
         seen, honest = (np.mean((one - target) ** 2) for one in (mix(predictions, weights), found["own"]))
         gains.append(honest - seen)
         assert np.array_equal(found["other"], mix(predictions, weights)), "rows that chose nothing get the weights of all"
     assert np.mean(gains) > 0.02
+
+
+def test_rows_of_a_group_are_answered_with_weights_that_none_of_them_took_part_in() -> None:
+    """Eight copies of each row: where copies are in several parts, weights have seen what they are to answer."""
+    draw = np.random.default_rng(2)
+    groups, gains = np.repeat(np.arange(20), 8), []
+    for _ in range(20):
+        target = draw.normal(size=(20, 1)).astype(np.float32)[groups]
+        predictions = [draw.normal(size=(20, 1))[groups] for _ in range(6)]
+        rows = np.arange(160)
+        errors = []
+        for parts in (row_parts(160), row_parts(160, groups)):
+            _, found = crossed_blend(NUMBER, target, rows, predictions, {"own": (rows, predictions)}, parts)
+            errors.append(np.mean((found["own"] - target) ** 2))
+        gains.append(errors[1] - errors[0])
+    assert np.mean(gains) > 0.02, "scores by rows alone flatter"
 
 
 def test_what_cannot_be_averaged_is_said() -> None:

@@ -102,7 +102,14 @@ class TableEncoder(Encoder):
     @property
     def names(self) -> tuple[str, ...]:
         """Columns that :meth:`transform` needs."""
-        return tuple(dict.fromkeys(column.name for column in self.columns))
+        return tuple(self.by_name())
+
+    def by_name(self) -> dict[str, list[Encoding]]:
+        """Return the encodings of each column, in order: of short texts there are two, levels and words."""
+        found: dict[str, list[Encoding]] = {}
+        for column in self.columns:
+            found.setdefault(column.name, []).append(column)
+        return found
 
     def transform(self, source: pd.DataFrame | Table) -> dict[str, NDArray[Any]]:
         """Encode a table; columns that are not features are ignored.

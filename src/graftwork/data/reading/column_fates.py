@@ -42,9 +42,7 @@ def column_fates(
         ``{column: {"kind", "missing", "use", "why"}}``: how the cells are read, the number of missing ones, what models get (empty if
         nothing), and why not otherwise.
     """
-    made: dict[str, list[Encoding]] = {}
-    for each in encoder.columns if isinstance(encoder, TableEncoder) else ():
-        made.setdefault(each.name, []).append(each)
+    made = encoder.by_name() if isinstance(encoder, TableEncoder) else {}
     dropped = {**({group: "the group: its rows stay on one side of every split"} if group else {}), **dropped}
     entries: dict[str, list[str]] = {}
     for name in (*made, *dropped):

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.core.errors import ConfigError
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.data.suites.behaviours import BEHAVIOURS
 from graftwork.data.suites.latent_events import event_suite, happens, popularity, with_rate
+from graftwork.data.suites.shop_histories import check_ranges, draw_history, history_columns, splits_by_user, users_of_rows
 
 __all__ = ["ASPECTS", "aspect_weights", "aspects", "history_weights", "mean_tones"]
 
@@ -72,35 +72,35 @@ def aspects(
     Raises:
         ConfigError: If a number is out of range.
     """
-    for name, value, low, high in (
-        ("rows", rows, 100, 10_000_000),
-        ("test_rows", test_rows, 10, 10_000_000),
-        ("length", length, 2, 200),
-        ("num_items", num_items, max(length, 2), 100_000),
-        ("groups", groups, 1, num_items),
-        ("side", side, 0.0, 1.0),
-        ("conflict", conflict, 0.0, 1.0),
-        ("rows_per_user", rows_per_user, 1, 1_000),
-    ):
-        if not low <= value <= high:
-            raise ConfigError(f"aspects: {name} must be from {low} to {high}; got {value}.")
+    check_ranges(
+        "aspects",
+        {
+            "rows": (rows, 100, 10_000_000),
+            "test_rows": (test_rows, 10, 10_000_000),
+            "length": (length, 2, 200),
+            "num_items": (num_items, max(length, 2), 100_000),
+            "groups": (groups, 1, num_items),
+            "side": (side, 0.0, 1.0),
+            "conflict": (conflict, 0.0, 1.0),
+            "rows_per_user": (rows_per_user, 1, 1_000),
+        },
+    )
     seeds = Seeds(seed).child("aspects")
     total = rows + test_rows
-    # Test users are numbered on, so that no user is on both sides.
-    user = np.concatenate([np.arange(rows) // rows_per_user, -(-rows // rows_per_user) + np.arange(test_rows) // rows_per_user])
+    user = users_of_rows(rows, test_rows, rows_per_user)
     num_users = int(user[-1]) + 1
     draw = seeds.numpy("world")
     # Groups of equal size, and tones of mean 0 and variance 1: with few items, draws would make some worlds far easier than others.
     group = np.stack([draw.permutation(np.arange(num_items) % groups) for _ in ASPECTS])
     tone = draw.normal(size=num_items)
     tone = (tone - tone.mean()) / tone.std()
-    histories = [
-        _history(group, length, share, num_users, seeds.numpy(f"history of {name}"))
+    histories = {
+        name: _history(group, length, share, num_users, seeds.numpy(f"history of {name}"))
         for name, share in zip(BEHAVIOURS, _FILLED, strict=True)
-    ]
+    }
     item = draw.choice(num_items, size=total, p=popularity(num_items, 0.4, draw))
     # [histories, aspects, rows]
-    tones = np.stack([mean_tones(codes[user], item, group, tone) for codes in histories])
+    tones = np.stack([mean_tones(codes[user], item, group, tone) for codes in histories.values()])
     matches = strength * np.einsum("ks,ka,san->kn", history_weights(conflict), aspect_weights(side, conflict), tones)
     segment, price, activity = draw.integers(_SEGMENTS, size=num_users), draw.normal(size=num_items), draw.normal(size=num_users)
     device, hour = draw.integers(_DEVICES, size=total), draw.integers(_HOURS, size=total)
@@ -123,27 +123,17 @@ def aspects(
         "device": (device + 1, _DEVICES),
         "hour": (hour + 1, _HOURS),
     }
-    first = len(columns)
-    for name, codes in zip(BEHAVIOURS, histories, strict=True):
-        columns |= {f"{name}_{position + 1}": (codes[user, position], num_items) for position in range(length)}
-    # Whole users are held out, as in the test split.
-    order = seeds.numpy("split").permutation(int(user[rows - 1]) + 1)
-    validating = np.isin(user[:rows], order[: max(rows // rows_per_user // 10, 1)])
+    past, layout = history_columns(histories, user, num_items, len(columns))
     return event_suite(
         "aspects",
         tasks=BEHAVIOURS,
         targets={name: happens(values, seeds.numpy(f"label {task}")) for task, (name, values) in enumerate(logits.items())},
         numeric={"price": price[item], "activity": activity[user]},
-        categorical=columns,
-        splits={"train": np.flatnonzero(~validating), "val": np.flatnonzero(validating), "test": np.arange(rows, total)},
+        categorical=columns | past,
+        splits=splits_by_user(user, rows, rows_per_user, seeds.numpy("split")),
         factors={f"{name} match": matches[task] for task, name in enumerate(BEHAVIOURS)}
         | {f"{name} effects": effects[task] for task, name in enumerate(BEHAVIOURS)},
-        layout={
-            # Items of all histories share the vocabulary of the item shown, number 0.
-            "vocabularies": [0, *range(1, first), *[0] * (length * len(BEHAVIOURS))],
-            "sequences": {name: [first + task * length, first + (task + 1) * length] for task, name in enumerate(BEHAVIOURS)},
-            "query": 0,
-        },
+        layout=layout,
         groups=user,
     )
 
@@ -182,10 +172,7 @@ def mean_tones(history: Array, item: Array, group: Array, tone: Floats) -> Float
 
 
 def _history(group: Array, length: int, share: float, num_users: int, draw: np.random.Generator) -> Array:
-    """Return item codes ``[users, length]`` from 1, no item twice, 0 behind the end; users like some groups of each aspect."""
+    """Return item codes ``[users, length]`` (see :func:`draw_history`); users like some groups of each aspect."""
     liking = draw.normal(size=(len(group), int(group.max()) + 1, num_users))
     liked = sum(_LIKING / np.sqrt(len(group)) * liking[aspect, of_items].T for aspect, of_items in enumerate(group))
-    # Adding Gumbel noise and keeping the largest draws items without replacement, each by its softmax share.
-    chosen = np.argsort(-(liked + draw.gumbel(size=(num_users, group.shape[1]))), axis=1)[:, :length] + 1
-    filled = draw.binomial(length, share, size=num_users)
-    return np.where(np.arange(length) < filled[:, None], chosen, 0)
+    return draw_history(np.asarray(liked), length, share, draw)

@@ -25,6 +25,7 @@ from graftwork.core.errors import ConfigError
 from graftwork.core.seeds import Seeds
 from graftwork.data.suite import Suite
 from graftwork.data.suites.latent_events import event_suite, grouped_vectors, happens, popularity, with_rate
+from graftwork.data.suites.shop_histories import check_ranges, draw_history, history_columns, splits_by_user, users_of_rows
 
 __all__ = ["BEHAVIOURS", "behaviours", "turned"]
 
@@ -67,22 +68,22 @@ def behaviours(
     Raises:
         ConfigError: If a number is out of range.
     """
-    for name, value, low, high in (
-        ("rows", rows, 100, 10_000_000),
-        ("test_rows", test_rows, 10, 10_000_000),
-        ("num_factors", num_factors, 2, 64),
-        ("length", length, 2, 200),
-        ("conflict_angle", conflict_angle, 0.0, 90.0),
-        ("rows_per_user", rows_per_user, 1, 1_000),
-    ):
-        if not low <= value <= high:
-            raise ConfigError(f"behaviours: {name} must be from {low} to {high}; got {value}.")
+    check_ranges(
+        "behaviours",
+        {
+            "rows": (rows, 100, 10_000_000),
+            "test_rows": (test_rows, 10, 10_000_000),
+            "num_factors": (num_factors, 2, 64),
+            "length": (length, 2, 200),
+            "conflict_angle": (conflict_angle, 0.0, 90.0),
+            "rows_per_user": (rows_per_user, 1, 1_000),
+        },
+    )
     if num_factors % 2:
         raise ConfigError(f"behaviours: num_factors must be even, since interests turn in planes; got {num_factors}.")
     seeds = Seeds(seed).child("behaviours")
     total = rows + test_rows
-    # Test users are numbered on, so that no user is on both sides.
-    user = np.concatenate([np.arange(rows) // rows_per_user, -(-rows // rows_per_user) + np.arange(test_rows) // rows_per_user])
+    user = users_of_rows(rows, test_rows, rows_per_user)
     num_users = int(user[-1]) + 1
     draw = seeds.numpy("world")
     category, brand = draw.integers(_CATEGORIES, size=num_items), draw.integers(_BRANDS, size=num_items)
@@ -92,7 +93,11 @@ def behaviours(
     interests = np.stack([turned(interest, np.radians(conflict_angle) * task) for task in range(len(BEHAVIOURS))])
     # [3, users, items]; the root keeps products of longer vectors at the same spread.
     affinity = interests @ items.T / np.sqrt(num_factors)
-    histories = _histories(affinity, popularity(num_items, 0.7, draw), length, seeds)
+    liked = 2.0 * affinity + np.log(popularity(num_items, 0.7, draw))
+    histories = {
+        name: draw_history(liked[task], length, _FILLED[task], seeds.numpy(f"history of {name}"))
+        for task, name in enumerate(BEHAVIOURS)
+    }
     item = draw.choice(num_items, size=total, p=popularity(num_items, 0.7, draw))
     price, activity = draw.normal(size=num_items), draw.normal(size=num_users)
     device, hour = draw.integers(_DEVICES, size=total), draw.integers(_HOURS, size=total)
@@ -123,28 +128,17 @@ def behaviours(
         "device": (device + 1, _DEVICES),
         "hour": (hour + 1, _HOURS),
     }
-    first = len(columns)
-    for task, name in enumerate(BEHAVIOURS):
-        columns |= {f"{name}_{position + 1}": (histories[task][user, position], num_items) for position in range(length)}
-    held_out = rows // rows_per_user // 10  # users of the validation split
-    # Whole users are held out, as in the test split.
-    order = seeds.numpy("split").permutation(int(user[rows - 1]) + 1)
-    validating = np.isin(user[:rows], order[: max(held_out, 1)])
+    past, layout = history_columns(histories, user, num_items, len(columns))
     return event_suite(
         "behaviours",
         tasks=BEHAVIOURS,
         targets=targets,
         numeric={"price": price[item], "activity": activity[user]},
-        categorical=columns,
-        splits={"train": np.flatnonzero(~validating), "val": np.flatnonzero(validating), "test": np.arange(rows, total)},
+        categorical=columns | past,
+        splits=splits_by_user(user, rows, rows_per_user, seeds.numpy("split")),
         factors={f"{BEHAVIOURS[task]} match": matches[task] for task in tasks}
         | {f"{BEHAVIOURS[task]} effects": effects[task] for task in tasks},
-        layout={
-            # Items of all histories share the vocabulary of the item shown, number 0.
-            "vocabularies": [0, *range(1, first), *[0] * (length * len(BEHAVIOURS))],
-            "sequences": {name: [first + task * length, first + (task + 1) * length] for task, name in enumerate(BEHAVIOURS)},
-            "query": 0,
-        },
+        layout=layout,
         groups=user,
     )
 
@@ -155,17 +149,3 @@ def turned(vectors: Array, angle: float) -> Array:
     # [N, width / 2, 2]; reshaping puts the two channels of each plane side by side again.
     pair = np.stack([np.cos(angle) * even - np.sin(angle) * odd, np.sin(angle) * even + np.cos(angle) * odd], axis=2)
     return pair.reshape(vectors.shape)
-
-
-def _histories(affinity: Array, shares: Array, length: int, seeds: Seeds) -> list[Array]:
-    """Return item codes ``[users, length]`` per behaviour, from 1, no item twice, 0 behind the end."""
-    histories = []
-    for task, name in enumerate(BEHAVIOURS):
-        draw = seeds.numpy(f"history of {name}")
-        # Adding Gumbel noise and keeping the largest draws items without replacement, each by its softmax share.
-        scores = 2.0 * affinity[task] + np.log(shares) + draw.gumbel(size=affinity[task].shape)
-        chosen = np.argsort(-scores, axis=1)[:, :length] + 1
-        filled = draw.binomial(length, _FILLED[task], size=len(chosen))
-        # Newest first, so that a shorter history ends earlier.
-        histories.append(np.where(np.arange(length) < filled[:, None], chosen, 0))
-    return histories

@@ -16,7 +16,9 @@ from graftwork.core.records import TaskSpec
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.interfaces.task_kind import task_kind
 
-__all__ = ["can_blend", "crossed_blend", "error_gram", "greedy_weights", "mix"]
+__all__ = ["can_blend", "crossed_blend", "error_gram", "greedy_weights", "mix", "row_parts"]
+
+Ints = NDArray[np.int64]
 
 ROUNDS = 40
 """Picks; a plan's weight is the share of them that it got."""
@@ -24,6 +26,18 @@ MOST_MEMBERS = 5
 """Plans that an average has at most: each costs time and space where it is used."""
 PARTS = 5
 """Parts of the rows; those of one part are predicted with weights from the others."""
+
+
+def row_parts(num_rows: int, groups: Array | None = None) -> Ints:
+    """Return the part of each row of a suite, ``[N]``, in ``range(PARTS)``; rows of one group are in one part.
+
+    Args:
+        num_rows: Rows of the suite.
+        groups: Group of each row, ``[N]``, or None.
+    """
+    units = np.arange(num_rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    found: Ints = (np.random.default_rng(0).permutation(int(units.max(initial=0)) + 1) % PARTS)[units]
+    return found
 
 
 def can_blend(task: TaskSpec, target: Array) -> bool:
@@ -98,6 +112,7 @@ def crossed_blend(
     rows: NDArray[np.int64],
     predictions: Sequence[Array],
     asked: Mapping[str, tuple[NDArray[np.int64], Sequence[Array]]],
+    parts: Ints,
 ) -> tuple[Floats, dict[str, Array]]:
     """Choose weights, and answer for rows with weights that their own labels took no part in.
 
@@ -108,21 +123,20 @@ def crossed_blend(
         predictions: The plans' predictions for them.
         asked: ``{name: (row numbers, the plans' predictions)}`` of what is to be answered; rows that are among ``rows`` are
             answered with weights from the other parts of the rows.
+        parts: Part of every row of the suite, from :func:`row_parts`.
 
     Returns:
         The weights from all rows, and ``{name: average}``.
     """
     whole = greedy_weights(error_gram(task, target, predictions))
-    highest = max(int(one.max(initial=0)) for one in (rows, *(wanted for wanted, _ in asked.values())))
-    part = np.random.default_rng(0).permutation(highest + 1) % PARTS
     answers = {name: mix(found, whole) for name, (_, found) in asked.items()}
     for number in range(PARTS):
-        others = part[rows] != number
+        others = parts[rows] != number
         if not others.any() or others.all():
             continue
         weights = greedy_weights(error_gram(task, target[others], [one[others] for one in predictions]))
         for name, (wanted, found) in asked.items():
-            own = (part[wanted] == number) & np.isin(wanted, rows)
+            own = (parts[wanted] == number) & np.isin(wanted, rows)
             if own.any():
                 answers[name][own] = mix([one[own] for one in found], weights)
     return whole, answers

@@ -22,7 +22,7 @@ from graftwork.evaluation.metrics import default_metric, find_metric, prepare_me
 from graftwork.interfaces.metric import Array, Floats
 from graftwork.math.weighted_sums import mean_of_columns
 
-__all__ = ["Picks", "crossed_answers", "pick_plans", "picks_of", "row_parts", "scores_by_part"]
+__all__ = ["Picks", "crossed_answers", "pick_plans", "picks_of", "scores_by_part"]
 
 Ints = NDArray[np.int64]
 
@@ -46,18 +46,6 @@ class Picks:
         return Picks(np.full_like(self.tasks, self.best), self.best, without, self.best_without)
 
 
-def row_parts(num_rows: int, groups: Array | None = None) -> Ints:
-    """Return the part of each row of a suite, ``[N]``, in ``range(PARTS)``; rows of one group are in one part.
-
-    Args:
-        num_rows: Rows of the suite.
-        groups: Group of each row, ``[N]``, or None.
-    """
-    units = np.arange(num_rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
-    found: Ints = (np.random.default_rng(0).permutation(int(units.max(initial=0)) + 1) % PARTS)[units]
-    return found
-
-
 def scores_by_part(task: TaskSpec, target: Array, prediction: Array, parts: Ints, trainings: Ints) -> Floats:
     """Return the primary metric with its sign turned so that larger is better: of all rows, and of all but each part's.
 
@@ -65,7 +53,7 @@ def scores_by_part(task: TaskSpec, target: Array, prediction: Array, parts: Ints
         task: The task.
         target: Truth of the validation rows, ``[N, ...]``.
         prediction: A plan's answers for them.
-        parts: From :func:`row_parts`, ``[N]``.
+        parts: From :func:`graftwork.evaluation.choice.blend.row_parts`, ``[N]``.
         trainings: Which training answered each row, ``[N]``; the mean over trainings counts, as in
             :class:`~graftwork.evaluation.choice.validation_table.ValidationTable`.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graftwork.core.records import TaskSpec
 from graftwork.data.suite import Suite, labelled_rows
-from graftwork.evaluation.choice.blend import can_blend, crossed_blend, error_gram, greedy_weights
+from graftwork.evaluation.choice.blend import can_blend, crossed_blend, error_gram, greedy_weights, row_parts
 from graftwork.evaluation.choice.together import one_plan_a_task
 from graftwork.evaluation.metrics import default_metric, find_metric
 from graftwork.workflows.fit.answers import Answers
@@ -37,10 +37,11 @@ def build_ensemble(suite: Suite, answers: Mapping[str, Sequence[Answers]]) -> Co
     plans, runs = side_by_side(answers)
     if len(plans) < 2:
         return None
+    row_part = row_parts(len(suite), suite.groups)
     chosen: dict[str, NDArray[np.float64]] = {}
     answered: list[dict[str, dict[str, Array]]] = [{"test": {}, "val": {}} for _ in runs]
     for task in suite.tasks:
-        chosen[task.name] = _blend_task(suite, task, plans, runs, answered)
+        chosen[task.name] = _blend_task(suite, task, plans, runs, row_part, answered)
     weights = {
         plan: {task: float(found[number]) for task, found in chosen.items() if found[number] > 0}
         for number, plan in enumerate(plans)
@@ -93,9 +94,10 @@ def _blend_task(
     task: TaskSpec,
     plans: Sequence[str],
     runs: Sequence[Sequence[Answers]],
+    row_part: NDArray[np.int64],
     answered: Sequence[dict[str, dict[str, Array]]],
 ) -> NDArray[np.float64]:
-    """Return the weights of the plans for one task; write the answers of every run."""
+    """Return the weights of the plans for one task; write the answers of every run. ``row_part`` is the part of every row."""
     target = np.asarray(suite.targets[task.name])
     if not can_blend(task, target):
         best = _best_plan(task, runs)
@@ -109,7 +111,7 @@ def _blend_task(
     for number, parts in enumerate(runs):
         asked[f"test {number}"] = (suite.splits["test"], [np.asarray(one.final.predictions[task.name]) for one in parts])
         asked[f"val {number}"] = (parts[0].val_rows, [one.val[task.name] for one in parts])
-    weights, found = crossed_blend(task, target[rows], rows, predictions, asked)
+    weights, found = crossed_blend(task, target[rows], rows, predictions, asked, row_part)
     for number in range(len(runs)):
         answered[number]["test"][task.name] = found[f"test {number}"]
         answered[number]["val"][task.name] = found[f"val {number}"]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from graftwork.core.records import Plan
 from graftwork.data.suite import Suite
-from graftwork.evaluation.choice.mixed import Picks, crossed_answers, picks_of, row_parts, scores_by_part
+from graftwork.evaluation.choice.blend import row_parts
+from graftwork.evaluation.choice.mixed import Picks, crossed_answers, picks_of, scores_by_part
 from graftwork.evaluation.choice.validation_table import ValidationTable
 from graftwork.math.weighted_sums import mean_of_columns
 from graftwork.workflows.fit.answers import Answers

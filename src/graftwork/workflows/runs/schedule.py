@@ -169,11 +169,13 @@ def make_schedule(
         common = horizon_of(effort, float(MIN_STEPS), longest)
     horizons = horizons_of(plans, estimates, common)
     if before is not None and (common < shortest or _are_finals_next(budget)):
-        longer = _no_shorter_than_made(horizons, before, budget)
-        # Further seeds would begin anew, for which there is no time.
-        if longer != horizons:
-            horizons, going_on = longer, before.horizons
+        longer, going_on = _no_shorter_than_made(horizons, before, budget), before.horizons
+        # Further seeds of networks would begin anew, for which there is no time; what sets its own horizon only adds rounds.
+        if any(longer[plan.name] != horizons[plan.name] for plan in plans if own_horizon(plan) is None):
             effort = _least(budget, lambda one: race_seconds(plans, estimates, longer, budget, one, going_on) <= limit)
+            horizons = longer
+        elif common < shortest:
+            horizons = longer
     if before is not None:
         # A plan that left after the first rung and comes back has no horizon there.
         kept = {name: before.horizons.get(name, steps) for name, steps in horizons.items()}

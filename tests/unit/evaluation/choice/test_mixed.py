@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graftwork.core.records import TaskSpec
-from graftwork.evaluation.choice.blend import MOST_MEMBERS, PARTS
-from graftwork.evaluation.choice.mixed import crossed_answers, pick_plans, picks_of, row_parts, scores_by_part
+from graftwork.evaluation.choice.blend import MOST_MEMBERS, PARTS, row_parts
+from graftwork.evaluation.choice.mixed import crossed_answers, pick_plans, picks_of, scores_by_part
 from graftwork.evaluation.choice.word import MINIMAL_EFFECT
 from graftwork.evaluation.metrics import score_task
 

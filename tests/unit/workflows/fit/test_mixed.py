@@ -185,3 +185,20 @@ def test_the_plan_says_which_plans_it_takes() -> None:
     bag = [{**members[0], "weights": {"a": 0.5}}, {**members[0], "weights": {"a": 0.5}}]
     assert plans_of_tasks(blend_plan("linear", "", bag, ["table"])) == {}
     assert plans_of_tasks(blend_plan("empty", "", [], ["table"])) == {}
+
+
+def test_rows_of_a_group_are_averaged_with_the_same_weights() -> None:
+    spread = {}
+    for groups in (20, None):
+        suite = suite_of(groups=groups)
+        answers = {plan: answers_of(suite, plan, dict.fromkeys(TASKS, 0.8)) for plan in ("one", "two")}
+        ensemble = build_ensemble(suite, answers)
+        assert ensemble is not None
+        made, first, second = (np.asarray(runs[0].val["a"], dtype=np.float64) for runs in (ensemble.runs, *answers.values()))
+        # Of two plans the answer says how much the first one weighs.
+        weight = ((made - second) / (first - second)).ravel()
+        near = np.abs(first - second).ravel() < 0.05
+        rows = answers["one"][0].val_rows
+        spread[groups] = max(np.ptp(weight[(rows % 20 == group) & ~near]) for group in range(20))
+    assert spread[20] < 1e-4
+    assert spread[None] > 1e-3, "rows of a group are in several parts"
