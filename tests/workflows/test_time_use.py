@@ -236,6 +236,27 @@ def test_a_run_that_ended_with_its_first_model_goes_on_with_more_time(tmp_path: 
     assert run.choice != "quick" or (tmp_path / "run" / "model" / "state.json").read_text() != before
 
 
+def test_what_a_race_without_time_left_behind_is_not_taken_for_one_with_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(race: Race, rung: int, jobs: dict[str, Any]) -> dict[str, Any]:
+        # The end of the time came while the learners were built: what they did, no step, is written down.
+        found = {name: execute(job, race.context.run.path, JobControl(stop="finish")) for name, job in jobs.items()}
+        assert {result["steps"] for result in found.values()} == {0}
+        return found
+
+    plans = [linear_plan("alone", "reference"), linear_plan("fast", "joint", rate=0.3), quick()]
+    with monkeypatch.context() as patch:
+        patch.setattr(Race, "_rung", cut)
+        first = race(tmp_path / "run", *plans, time_limit=100)
+    assert list(first.result["plans"]) == ["quick"]
+    made = json.loads((tmp_path / "run" / "jobs" / "first-quick" / "result.json").read_text())
+    run = fit(out=tmp_path / "run", resume=True, time_limit=400)
+    assert set(run.result["plans"]) >= {"alone", "fast", "quick"}
+    assert all(row["steps"] > 0 for row in run.result["race"])
+    assert json.loads((tmp_path / "run" / "jobs" / "first-quick" / "result.json").read_text()) == made
+
+
 def test_a_quick_look_has_few_plans_and_one_model(tmp_path: Path) -> None:
     more = linear_plan("other", "joint", rate=0.2)
     plans = [linear_plan("alone", "reference"), linear_plan("fast", "joint", rate=0.3), more, quick()]

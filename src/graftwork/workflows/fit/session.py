@@ -54,6 +54,8 @@ GROUPING_SHARE = 0.1
 """Share of the time left that short trainings may take which find groups of tasks."""
 _FIRST_MODEL = "first model"
 """State of a run that ended with nothing else."""
+_KEPT_JOBS = ("first-", "estimate-")
+"""What the jobs of first models and estimates are called: both hold whatever the time limit is."""
 TRAINING = {"evaluations": 40, "patience": 0.3}
 """Training settings where the time decides how long trainings are; plans and users may say otherwise."""
 
@@ -101,7 +103,11 @@ class FitSession(RunSession[FitSettings]):
         return result
 
     def _begin_anew(self) -> None:
-        """Forget a race that ended with its first model: its schedule was made for a time that is gone."""
+        """Forget a race that ended with its first model: its schedule was made for a time that is gone, and its jobs would pass for
+        those of the next race, though they were cut, or made fewer steps."""
+        for folder in (self.run.path / "jobs").glob("*"):
+            if not folder.name.startswith(_KEPT_JOBS):
+                self.run.drop_job(folder.name)
         for key in ("schedule", "decisions"):
             self.run.state.pop(key, None)
         self.run.save(state="suite")

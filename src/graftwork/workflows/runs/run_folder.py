@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from graftwork.core.errors import ConfigError, FileFormatError
+from graftwork.core.errors import ConfigError, FileFormatError, StorageError
 from graftwork.core.files import append_jsonl, read_json, write_json
 from graftwork.core.folders import Claim, FolderKind, check_contents, claim_folder, remove_own
 from graftwork.core.scratch import sweep
@@ -188,6 +188,16 @@ class RunFolder:
         remove_own(self.path, f"jobs/{job_id}/checkpoint.json")
         for checkpoint in folder.glob("checkpoint-*"):
             remove_own(self.path, f"jobs/{job_id}/{checkpoint.name}")
+
+    def drop_job(self, job_id: str) -> None:
+        """Remove all that a job wrote: the next one of this name begins from nothing.
+
+        Raises:
+            StorageError: If something stays; half of a job would pass for another one.
+        """
+        # The result first: without it, whatever a kill leaves is no finished job.
+        if not (remove_own(self.path, f"jobs/{job_id}/result.json") and remove_own(self.path, f"jobs/{job_id}")):
+            raise StorageError(f"Cannot remove {self.job(job_id)}. Remove it by hand, then go on with --resume {self.path}")
 
     def discard(self) -> None:
         """Remove what this process wrote of a run that never began to train; all that was in the folder before stays, and so do
