@@ -39,12 +39,22 @@ class Combined:
 def side_by_side(answers: Mapping[str, Sequence[Answers]]) -> tuple[list[str], list[list[Answers]]]:
     """Return the plans that can be put together, and for each run what each of them answered.
 
+    Only answers for the same rows can be: validation rows are those of a seed, and of a training that the end of the time cut those
+    of its rung.
+
     Args:
-        answers: ``{plan: runs}``; plans that lack a run which others have, or answers for validation rows, are left out.
+        answers: ``{plan: runs}``; plans that lack a run which others have, or answers for validation rows, are left out. Of plans with
+            equally many runs those with the same seeds and rows as most of them stay, the earlier ones in a tie.
     """
-    most = max((len(runs) for runs in answers.values()), default=0)
-    plans = [name for name, runs in answers.items() if most and len(runs) == most and all(run.val for run in runs)]
-    return plans, [[answers[name][number] for name in plans] for number in range(most)]
+    alike: dict[tuple[tuple[int, bytes], ...], list[str]] = {}
+    for name, runs in answers.items():
+        if runs and all(run.val for run in runs):
+            alike.setdefault(tuple((run.final.seed, run.val_rows.tobytes()) for run in runs), []).append(name)
+    if not alike:
+        return [], []
+    # max keeps the first of equals, so the order of plans decides and not chance.
+    _, plans = max(alike.items(), key=lambda item: (len(item[0]), len(item[1])))
+    return plans, [[answers[name][number] for name in plans] for number in range(len(answers[plans[0]]))]
 
 
 def combined_run(suite: Suite, name: str, first: Answers, answered: Mapping[str, Mapping[str, Array]]) -> Answers:
