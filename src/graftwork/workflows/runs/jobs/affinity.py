@@ -67,7 +67,8 @@ class AffinityJob(Job):
         from graftwork.training.gradient_watch import GradientWatch, summarise_gradients
 
         learned = trainer.stream.source.suite
-        rows = learned.splits["val"][: BATCHES * ROWS]
+        # Drawn, not the first ones: tables are often sorted, and data sets stand one behind the other in a suite.
+        rows = Seeds(self.facts.root_seed).numpy("affinity").permutation(learned.splits["val"])[: BATCHES * ROWS]
         batches = list(iter_rows(learned, rows, ROWS, device=trainer.device))
         watch = GradientWatch(suite.tasks, max(1, self.until // GRADIENT_SAMPLES))
         # No checkpoint of this job exists, so a callback may be added after building.
