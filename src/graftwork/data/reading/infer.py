@@ -13,7 +13,7 @@ from graftwork.core.errors import ConfigError, DataError
 from graftwork.core.kinds import find_kind
 from graftwork.data.names import check_names, did_you_mean, short_list
 from graftwork.data.reading.label_lists import split_cells
-from graftwork.data.reading.scales import looks_like_scale_name, word_order
+from graftwork.data.reading.scales import looks_like_scale_name, one_spelling, word_order
 from graftwork.data.reading.siblings import looks_like_amount_name, shared_values
 from graftwork.data.reading.table import Table, as_table
 from graftwork.data.reading.target_arrays import check_finite, label_sets, numeric_columns
@@ -166,6 +166,9 @@ def infer_task(frame: pd.DataFrame | Table, request: TargetRequest, shared: NDAr
             f"for example days since a start."
         )
     cells = TargetCells.of(column)
+    # Classes that the user lists, or the order of a categorical column, are spelled as they are meant.
+    names = one_spelling(cells.distinct) if cells.words and cells.order is None and not request.classes else {}
+    cells = cells.respelled(names) if names else cells
     levels = cells.levels
     # With several labels a cell, "all rows have this one set" can still be learned from.
     if len(levels) == 1 and not (request.kind and _kind(request.kind).one_value_suffices):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["SCALES", "looks_like_scale_name", "positive_word", "word_order"]
+__all__ = ["SCALES", "looks_like_scale_name", "one_spelling", "positive_word", "word_order"]
 
 SCALES: tuple[tuple[str, ...], ...] = (
     ("none", "minimal", "very low", "low", "moderate", "medium", "mid", "high", "very high", "extreme"),
@@ -85,6 +85,19 @@ def word_order(values: Iterable[str]) -> list[str] | None:
         if set(given) <= set(scale):
             return [given[word] for word in scale if word in given]
     return None
+
+
+def one_spelling(values: Iterable[str]) -> dict[str, str]:
+    """Return the values with the spelling that :func:`word_order` gives each of them; empty if no word is spelled in two ways, or they
+    are no words of a known scale.
+
+    Example:
+        >>> one_spelling(["High", "Low", "low", "medium"])
+        {'High': 'High', 'Low': 'low', 'low': 'low', 'medium': 'medium'}
+    """
+    given = list(values)
+    order = {_words(value): value for value in word_order(given) or ()}
+    return {value: order[_words(value)] for value in given} if 0 < len(order) < len(given) else {}
 
 
 def positive_word(values: Iterable[str]) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -69,7 +69,7 @@ class TargetCells:
     words: Sequence[str]
     """Examples of cells that are no numbers; empty if all are."""
     notes: tuple[str, ...] = ()
-    """How numbers are written, and which classes are one number written differently."""
+    """How numbers are written, and which classes are one number or word written differently."""
 
     @classmethod
     def of(cls, column: Column) -> TargetCells:
@@ -92,6 +92,22 @@ class TargetCells:
     def of_lists(cls, values: pd.Series) -> TargetCells:
         """Take a column of lists; only ``values`` can be asked then."""
         return cls(values, np.full(len(values), -1, dtype=np.int64), (), None, np.zeros(0), ("a list",))
+
+    def respelled(self, names: Mapping[str, str]) -> TargetCells:
+        """Return the cells with other names of their levels, equal names being one level, and a note on those.
+
+        Args:
+            names: Name of every level.
+        """
+        levels: dict[str, int] = {}
+        numbers = np.array([*(levels.setdefault(names[level], len(levels)) for level in self.levels), -1], dtype=np.int64)
+        merged = {name: [level for level in self.levels if names[level] == name] for name in levels}
+        notes = tuple(
+            f"The cells {short_list(map(repr, texts), 5)} are one word, so they are one class, {name!r}."
+            for name, texts in merged.items()
+            if len(texts) > 1
+        )
+        return replace(self, codes=numbers[self.codes], levels=list(levels), notes=(*self.notes, *notes))
 
     @property
     def distinct(self) -> list[str]:

@@ -191,6 +191,37 @@ def test_scales() -> None:
     assert positive_word(["Yes", "No"]) == "Yes"
 
 
+@pytest.mark.parametrize("kind", ["", "ordinal", "multiclass"])
+def test_two_spellings_of_a_word_of_a_scale_are_one_class(kind: str) -> None:
+    cells = ["Low", "low", None, "medium", "high", "High "]
+    task = infer(cells, kind=kind)
+    assert task.spec.kind == (kind or "ordinal")
+    assert set(task.spec.classes) == {"low", "medium", "high"}
+    assert [task.spec.classes[code] if code >= 0 else None for code in task.target] == [
+        "low",
+        "low",
+        None,
+        "medium",
+        "high",
+        "high",
+    ]
+    notes = [
+        "The cells 'Low', 'low' are one word, so they are one class, 'low'.",
+        "The cells 'high', 'High' are one word, so they are one class, 'high'.",
+    ]
+    assert sorted(task.notes) == sorted(notes)
+    if task.spec.kind == "ordinal":
+        assert task.spec.classes == ("low", "medium", "high")
+
+
+def test_spellings_that_mean_something_stay() -> None:
+    assert infer(["Low", "low", "medium"]).spec.classes == ("Low", "low", "medium"), "two words of a scale are no scale"
+    assert infer(["a", "A", "b"]).spec.classes == ("A", "a", "b")
+    given = infer(["Low", "low", "medium", "high"], kind="ordinal", classes=("Low", "low", "medium", "high"))
+    assert given.spec.classes == ("Low", "low", "medium", "high")
+    assert not given.notes
+
+
 def test_cells_as_text() -> None:
     assert [as_text(item) for item in (3.0, 3, "3", np.int64(3), 2.5, " a ", "", None, float("nan"), pd.NA, pd.NaT, True)] == [
         "3", "3", "3", "3", "2.5", "a", None, None, None, None, None, "True",
