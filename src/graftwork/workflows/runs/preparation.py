@@ -16,6 +16,7 @@ from graftwork.data.suite import Suite
 from graftwork.workflows.plan_asks import given_of, left_out_line
 from graftwork.workflows.portfolio import check_stored, portfolio, unmet_asks
 from graftwork.workflows.runs.horizons import kept_groups, shared_plans
+from graftwork.workflows.runs.job import folder_name
 from graftwork.workflows.runs.run_folder import RunFolder
 from graftwork.workflows.runs.same_run import written_since
 from graftwork.workflows.runs.settings import FitSettings
@@ -91,7 +92,7 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     """Return the plans that the settings name and those that the caller handed in, separate models first.
 
     Raises:
-        ConfigError: If a name is unknown or taken, or a plan does not fit the suite.
+        ConfigError: If a name is unknown or taken, two names are those of one folder, or a plan does not fit the suite.
     """
     names = _named_plans(settings)
     given = given_of(suite, choose_backbone(settings, suite.kinds)[0])
@@ -111,8 +112,26 @@ def choose_plans(run: RunFolder, settings: FitSettings, suite: Suite) -> list[Pl
     clash = [plan.name for plan in extra if plan.name in known]
     if clash:
         raise ConfigError(f"There is already a plan called {clash[0]!r}. Give your plan another name.")
+    _check_folders([*plans, *extra])
     # A stable sort: the reference first, all others in their order.
     return sorted([*plans, *extra], key=lambda plan: plan.role != "reference")
+
+
+def _check_folders(plans: Sequence[Plan]) -> None:
+    """Refuse plans whose trainings would have one folder: the second one would take the results of the first for its own.
+
+    Raises:
+        ConfigError: Naming two of them.
+    """
+    found: dict[str, str] = {}
+    for plan in plans:
+        # Some file systems know no capitals.
+        other = found.setdefault(folder_name(plan.name).casefold(), plan.name)
+        if other != plan.name:
+            raise ConfigError(
+                f"The plans {other!r} and {plan.name!r} would write to one folder: of names, letters, digits and any of -_.+ tell plans "
+                "apart, capitals do not. Rename one."
+            )
 
 
 def _named_plans(settings: FitSettings) -> Sequence[str] | None:
